@@ -1,0 +1,173 @@
+//! tract: the engine that is always there.
+//!
+//! tract's API is not declared stable: this module is the only one of the runtime that knows it.
+
+use std::{io::Cursor, sync::Arc};
+
+use tract_onnx::{
+    prelude::*,
+    tract_core::internal::{TractErrorContext, format_err},
+};
+
+use super::{Backend, BackendError, GraphSource, Plan, Session};
+
+const NAME: &str = "tract";
+
+/// The CPU engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tract;
+
+impl Backend for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        compile(graph)
+            .map(|plan| Box::new(plan) as Box<dyn Plan>)
+            .map_err(|e| BackendError::Load {
+                backend: NAME,
+                graph: graph.name.into(),
+                what: one_line(&e),
+            })
+    }
+}
+
+fn compile(graph: &GraphSource<'_>) -> TractResult<TractPlan> {
+    let mut model = tract_onnx::onnx().model_for_read(&mut Cursor::new(graph.onnx))?;
+    let names: Vec<&str> = graph.inputs.iter().map(|(name, _)| *name).collect();
+    model.set_input_names(&names)?;
+    model.select_outputs_by_name(graph.outputs)?;
+    for (i, (_, shape)) in graph.inputs.iter().enumerate() {
+        model.set_input_fact(i, f32::fact(*shape).into())?;
+    }
+    let plan = model.into_optimized()?.into_runnable()?;
+    let outputs = (0..graph.outputs.len())
+        .map(|i| {
+            let fact = plan.model().output_fact(i)?;
+            let shape = fact.shape.as_concrete().with_context(|| {
+                format!(
+                    "the shape {:?} of output {} is not fixed",
+                    fact.shape, graph.outputs[i]
+                )
+            })?;
+            if fact.datum_type != f32::datum_type() {
+                let (name, dtype) = (graph.outputs[i], fact.datum_type);
+                return Err(format_err!("output {name} is {dtype:?}, expected F32"));
+            }
+            Ok(shape.to_vec())
+        })
+        .collect::<TractResult<_>>()?;
+    Ok(TractPlan {
+        about: Arc::new(About {
+            graph: graph.name.into(),
+            inputs: graph
+                .inputs
+                .iter()
+                .map(|(n, s)| ((*n).into(), s.to_vec()))
+                .collect(),
+        }),
+        outputs,
+        plan,
+    })
+}
+
+/// What messages need to know of a graph.
+#[derive(Debug)]
+struct About {
+    graph: String,
+    inputs: Vec<(String, Vec<usize>)>,
+}
+
+impl About {
+    fn failed(&self, e: &TractError) -> BackendError {
+        BackendError::Run {
+            backend: NAME,
+            graph: self.graph.clone(),
+            what: one_line(e),
+        }
+    }
+}
+
+struct TractPlan {
+    about: Arc<About>,
+    outputs: Vec<Vec<usize>>,
+    plan: Arc<TypedRunnableModel>,
+}
+
+impl Plan for TractPlan {
+    fn output_shape(&self, index: usize) -> &[usize] {
+        &self.outputs[index]
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
+        let state = self.plan.spawn().map_err(|e| self.about.failed(&e))?;
+        Ok(Box::new(TractSession {
+            about: self.about.clone(),
+            state,
+            inputs: vec![None; self.about.inputs.len()],
+            outputs: tvec![],
+        }))
+    }
+}
+
+struct TractSession {
+    about: Arc<About>,
+    state: TypedSimpleState,
+    inputs: Vec<Option<TValue>>,
+    outputs: TVec<TValue>,
+}
+
+impl Session for TractSession {
+    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
+        let (name, shape) = &self.about.inputs[input];
+        let expected = shape.iter().product();
+        if values.len() != expected {
+            return Err(BackendError::Size {
+                graph: self.about.graph.clone(),
+                tensor: name.clone(),
+                expected,
+                found: values.len(),
+            });
+        }
+        let tensor = Tensor::from_shape(shape, values).map_err(|e| self.about.failed(&e))?;
+        self.inputs[input] = Some(tensor.into_tvalue());
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), BackendError> {
+        let inputs = self
+            .inputs
+            .iter()
+            .zip(&self.about.inputs)
+            .map(|(value, (name, _))| {
+                value
+                    .clone()
+                    .with_context(|| format!("input {name} has not been set"))
+            })
+            .collect::<TractResult<TVec<TValue>>>()
+            .map_err(|e| self.about.failed(&e))?;
+        // The last outputs go first, so that their memory can be used again.
+        self.outputs.clear();
+        self.outputs = self.state.run(inputs).map_err(|e| self.about.failed(&e))?;
+        Ok(())
+    }
+
+    fn output(&self, index: usize) -> &[f32] {
+        self.outputs
+            .get(index)
+            .and_then(|t| t.try_as_plain_ram().ok())
+            .and_then(|t| t.as_slice::<f32>().ok())
+            .unwrap_or_default()
+    }
+}
+
+/// tract's errors are chains with line breaks in them.
+fn one_line(e: &TractError) -> String {
+    let chain: Vec<String> = e.chain().map(|c| c.to_string()).collect();
+    chain
+        .join(": ")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}

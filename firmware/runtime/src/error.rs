@@ -1,0 +1,124 @@
+//! What can go wrong while answering.
+
+use loftup_models::bundle::{BundleError, Size};
+
+use crate::{backend::BackendError, image::ImageError, npy::NpyError, tiles::Rect};
+
+/// A question that cannot be answered. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The inference engine.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A picture.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// An array file.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
+    /// Whoever takes the tiles of an answer refused one.
+    #[error(transparent)]
+    Sink(SinkError),
+    /// Features that do not fit the upsampler.
+    #[error("features of shape {found:?}: the upsampler takes [1, {dim}, h, w]")]
+    FeatureShape {
+        /// Their shape.
+        found: Vec<usize>,
+        /// Channels of the upsampler.
+        dim: usize,
+    },
+    /// A picture that does not fit the backbone.
+    #[error(
+        "a picture of {found}: the backbone of this bundle takes {expected}; convert with --size {found}, or give a picture of {expected}"
+    )]
+    PictureSize {
+        /// Its size.
+        found: Size,
+        /// Size of the backbone's input.
+        expected: Size,
+    },
+    /// A picture whose sides are no multiples of the patch.
+    #[error(
+        "a picture of {found}: sides must be multiples of the patch {patch}; the nearest size is {nearest}"
+    )]
+    PatchSize {
+        /// Its size.
+        found: Size,
+        /// Side of a patch.
+        patch: usize,
+        /// The nearest size that fits.
+        nearest: Size,
+    },
+    /// The backbone's output is not what the manifest says.
+    #[error(
+        "the backbone's output has shape {found:?}, expected {expected:?}; was it converted with the right --patch?"
+    )]
+    BackboneOutput {
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that follows from the manifest.
+        expected: Vec<usize>,
+    },
+    /// An array that is no normalised picture.
+    #[error("shape {found:?} is not a normalised picture [1, 3, H, W]")]
+    PictureShape {
+        /// Its shape.
+        found: Vec<usize>,
+    },
+    /// An input holds NaN or an infinity.
+    #[error("{what} hold {value} at flat index {index}: nothing can be computed from them")]
+    NotFinite {
+        /// Which input.
+        what: &'static str,
+        /// Flat index of the first such value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A region without pixels.
+    #[error("region {}: it is empty; give X,Y,WIDTH,HEIGHT with a width and height of at least 1", region(.0))]
+    EmptyRegion(Rect),
+    /// A region that is not within the answer.
+    #[error("region {}: it reaches outside the answer, which is {size}", region(.rect))]
+    RegionOutside {
+        /// The region.
+        rect: Rect,
+        /// Size of the answer.
+        size: Size,
+    },
+    /// A point that is not within the answer.
+    #[error("point {index} is ({x}, {y}): outside the answer, which is {size} (columns 0 to {}, rows 0 to {})", .size.width - 1, .size.height - 1)]
+    PointOutside {
+        /// Which point, from 0.
+        index: usize,
+        /// Its column.
+        x: usize,
+        /// Its row.
+        y: usize,
+        /// Size of the answer.
+        size: Size,
+    },
+}
+
+/// Why a sink refused a tile.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+fn region(r: &Rect) -> String {
+    format!("{},{},{},{}", r.x, r.y, r.width, r.height)
+}
+
+/// The first NaN or infinity in `values`, as an error.
+pub(crate) fn check_finite(what: &'static str, values: &[f32]) -> Result<(), RuntimeError> {
+    match values.iter().position(|x| !x.is_finite()) {
+        Some(index) => Err(RuntimeError::NotFinite {
+            what,
+            index,
+            value: values[index],
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+//! The picture at the resolution of the answer, as the queries graph wants it.
+//!
+//! Scaling and coordinates follow PyTorch's order of operations in 32 bit: with frequencies up to
+//! e^10 in the graph, one unit in the last place here moves a phase by 1e-3.
+
+use loftup_models::loftup::{HALO, linspace};
+
+use crate::tiles::Rect;
+
+/// The least range that is divided by.
+const LEAST_RANGE: f32 = 1e-4;
+
+/// What the colours of the guidance are scaled by.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum ColourRange {
+    /// From the least to the greatest value of each channel of this picture, as trained.
+    #[default]
+    PerImage,
+    /// The same range for every picture, in normalised units per channel: in a video, one hot
+    /// pixel then changes nothing but itself.
+    Fixed {
+        /// Value that becomes -0.5.
+        min: [f32; 3],
+        /// Value that becomes 0.5.
+        max: [f32; 3],
+    },
+}
+
+/// A guidance picture, scaled, with the coordinates of its rows and columns.
+#[derive(Debug, Clone)]
+pub struct Guidance {
+    width: usize,
+    height: usize,
+    /// `[3, H, W]`.
+    scaled: Vec<f32>,
+    rows: Vec<f32>,
+    cols: Vec<f32>,
+}
+
+impl Guidance {
+    /// Scales a normalised picture `[3, height, width]`.
+    ///
+    /// # Panics
+    /// Where `picture` is not of that size, or empty.
+    pub fn new(picture: &[f32], width: usize, height: usize, range: ColourRange) -> Self {
+        let area = width * height;
+        assert!(
+            area > 0 && picture.len() == 3 * area,
+            "a picture of 3x{height}x{width}"
+        );
+        let mut scaled = Vec::with_capacity(3 * area);
+        for (c, channel) in picture.chunks_exact(area).enumerate() {
+            let (min, max) = match range {
+                ColourRange::PerImage => channel
+                    .iter()
+                    .fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &x| {
+                        (lo.min(x), hi.max(x))
+                    }),
+                ColourRange::Fixed { min, max } => (min[c], max[c]),
+            };
+            let range = (max - min).max(LEAST_RANGE);
+            scaled.extend(channel.iter().map(|x| (x - min) / range - 0.5));
+        }
+        let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
+        Self {
+            width,
+            height,
+            scaled,
+            rows,
+            cols,
+        }
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Appends the tile `rect` with its halo to the three inputs of the queries graph: colours
+    /// `[3, h + 4, w + 4]`, coordinates `[2, h + 4, w + 4]`, mask `[1, h + 4, w + 4]`.
+    pub(crate) fn cut(&self, rect: Rect, tile: &mut TileInputs) {
+        // Source index of each row and column, `None` outside the picture.
+        let span = |start: usize, len: usize, end: usize| {
+            (start..start + len + 2 * HALO).map(move |i| i.checked_sub(HALO).filter(|i| *i < end))
+        };
+        let rows = || span(rect.y, rect.height, self.height);
+        let cols = || span(rect.x, rect.width, self.width);
+        for channel in self.scaled.chunks_exact(self.width * self.height) {
+            for y in rows() {
+                let row = y.map(|y| &channel[y * self.width..][..self.width]);
+                tile.colours
+                    .extend(cols().map(|x| row.zip(x).map_or(0.0, |(row, x)| row[x])));
+            }
+        }
+        // Outside, the mask is 0 and coordinates may be anything finite.
+        for y in rows() {
+            tile.coords
+                .extend(cols().map(|_| y.map_or(0.0, |y| self.rows[y])));
+        }
+        for _ in rows() {
+            tile.coords
+                .extend(cols().map(|x| x.map_or(0.0, |x| self.cols[x])));
+        }
+        for y in rows() {
+            tile.mask
+                .extend(cols().map(|x| if y.is_some() && x.is_some() { 1.0 } else { 0.0 }));
+        }
+    }
+}
+
+/// Inputs of the queries graph for some tiles, one after another.
+#[derive(Debug, Default)]
+pub(crate) struct TileInputs {
+    pub colours: Vec<f32>,
+    pub coords: Vec<f32>,
+    pub mask: Vec<f32>,
+}
+
+impl TileInputs {
+    /// Empties the inputs and keeps their memory.
+    pub fn clear(&mut self) {
+        self.colours.clear();
+        self.coords.clear();
+        self.mask.clear();
+    }
+}

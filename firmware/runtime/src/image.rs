@@ -1,0 +1,234 @@
+//! Pictures: reading, Pillow's bilinear resize, normalisation, writing.
+//!
+//! The backbones were trained behind torchvision's transforms on PIL images, so the same
+//! arithmetic is done here: [`Rgb8::resized`] gives Pillow's bytes, and [`Rgb8::normalised`]
+//! gives torch's floats, bit for bit. (Decoded JPEG may differ from Pillow's by a level or two:
+//! the standard leaves decoders that freedom.)
+
+pub(crate) mod atomic;
+mod decode;
+mod resize;
+
+use std::path::{Path, PathBuf};
+
+pub use decode::{decode, open};
+
+/// The largest width and the largest height of a picture, read or made here.
+pub const MAX_SIDE: usize = 16384;
+
+/// The most bytes that a decoder may hold at once, and the largest file it is given.
+pub const MAX_BYTES: u64 = 1 << 30;
+
+/// What can be wrong with a picture. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The file could not be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The picture file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes are none of the formats read here.
+    #[error(
+        "{name}: not a picture that can be read here: {found}; expected JPEG, PNG, BMP, PNM, TIFF or WebP"
+    )]
+    NotAPicture {
+        /// The file, or what the caller called the bytes.
+        name: String,
+        /// What the bytes look like.
+        found: String,
+    },
+    /// A picture of a known format, but damaged or of a kind that is not read.
+    #[error("{name}: {format} picture cannot be decoded: {what}")]
+    Undecodable {
+        /// The file, or what the caller called the bytes.
+        name: String,
+        /// The format, by its first bytes.
+        format: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// A picture of more pixels or bytes than are accepted.
+    #[error("{name}: {what}; the limits are {MAX_SIDE} x {MAX_SIDE} pixels and {} MiB: shrink the picture first", MAX_BYTES >> 20)]
+    TooLarge {
+        /// The file, or what the caller called the bytes.
+        name: String,
+        /// What is too large, and how large it is.
+        what: String,
+    },
+    /// A width or height that no picture can have.
+    #[error(
+        "a picture of {width} x {height} pixels cannot be made: each side must be 1 to {MAX_SIDE}"
+    )]
+    BadSize {
+        /// The width asked for.
+        width: usize,
+        /// The height asked for.
+        height: usize,
+    },
+    /// Pixel data that does not fit the width and height.
+    #[error(
+        "{bytes} bytes of pixels do not make an RGB picture of {width} x {height}: expected {width} * {height} * 3"
+    )]
+    BadData {
+        /// The width given.
+        width: usize,
+        /// The height given.
+        height: usize,
+        /// The bytes given.
+        bytes: usize,
+    },
+}
+
+/// An 8-bit RGB picture: rows from the top, pixels from the left, R, G, B.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rgb8 {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+impl std::fmt::Debug for Rgb8 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rgb8({} x {})", self.width, self.height)
+    }
+}
+
+impl Rgb8 {
+    /// A picture of the given pixels, `height * width * 3` bytes.
+    ///
+    /// # Errors
+    /// A side of 0 or over [`MAX_SIDE`], or another number of bytes.
+    pub fn new(width: usize, height: usize, data: Vec<u8>) -> Result<Self, ImageError> {
+        check_size(width, height)?;
+        if data.len() != width * height * 3 {
+            let bytes = data.len();
+            return Err(ImageError::BadData {
+                width,
+                height,
+                bytes,
+            });
+        }
+        Ok(Self {
+            width,
+            height,
+            data,
+        })
+    }
+
+    /// A picture of one colour.
+    ///
+    /// # Errors
+    /// A side of 0 or over [`MAX_SIDE`].
+    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self, ImageError> {
+        check_size(width, height)?;
+        let data = colour.repeat(width * height);
+        Self::new(width, height, data)
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The pixels, `[height, width, 3]`.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// One row, `[width, 3]`.
+    ///
+    /// # Panics
+    /// If there is no row `y`.
+    pub fn row(&self, y: usize) -> &[u8] {
+        &self.data[y * self.width * 3..][..self.width * 3]
+    }
+
+    /// One row to write to, `[width, 3]`.
+    ///
+    /// # Panics
+    /// If there is no row `y`.
+    pub fn row_mut(&mut self, y: usize) -> &mut [u8] {
+        &mut self.data[y * self.width * 3..][..self.width * 3]
+    }
+
+    /// The picture at another size: the bytes of Pillow's `Image.resize((width, height),
+    /// BILINEAR)`, which is what torchvision's `Resize` does to a PIL image. When it shrinks, the
+    /// triangle filter is widened by the scale (antialiasing).
+    ///
+    /// Across first, then down, as Pillow did up to version 12, with which the backbones were
+    /// trained. Since 13 Pillow chooses the order by the sizes; where it goes down first, some
+    /// values differ by one level.
+    ///
+    /// # Errors
+    /// A side of 0 or over [`MAX_SIDE`].
+    pub fn resized(&self, width: usize, height: usize) -> Result<Self, ImageError> {
+        check_size(width, height)?;
+        Ok(resize::bilinear(self, width, height))
+    }
+
+    /// The picture as a network takes it: planar `[3, height, width]`,
+    /// `(level / 255 - mean) / std` for each channel in the order and precision of torchvision's
+    /// `to_tensor` and `normalize`, bit for bit.
+    pub fn normalised(&self, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
+        let mut planes = Vec::with_capacity(self.data.len());
+        for channel in 0..3 {
+            let table: [f32; 256] =
+                std::array::from_fn(|level| (level as f32 / 255.0 - mean[channel]) / std[channel]);
+            let (pixels, _) = self.data.as_chunks::<3>();
+            planes.extend(
+                pixels
+                    .iter()
+                    .map(|pixel| table[usize::from(pixel[channel])]),
+            );
+        }
+        planes
+    }
+
+    /// Writes the picture as PNG. The file appears whole or not at all: it is written beside its
+    /// destination, synced and renamed.
+    ///
+    /// # Errors
+    /// The file cannot be written; the destination is then as it was.
+    pub fn save_png(&self, path: &Path) -> Result<(), ImageError> {
+        let io = |source| ImageError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = atomic::AtomicFile::create(path).map_err(io)?;
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, file.file());
+        let encoder = image::codecs::png::PngEncoder::new(&mut out);
+        // Sides are at most MAX_SIDE, so the casts lose nothing.
+        image::ImageEncoder::write_image(
+            encoder,
+            &self.data,
+            self.width as u32,
+            self.height as u32,
+            image::ExtendedColorType::Rgb8,
+        )
+        .map_err(|error| match error {
+            image::ImageError::IoError(source) => io(source),
+            other => io(std::io::Error::other(other)),
+        })?;
+        std::io::Write::flush(&mut out).map_err(io)?;
+        drop(out);
+        file.commit().map_err(io)
+    }
+}
+
+fn check_size(width: usize, height: usize) -> Result<(), ImageError> {
+    let side = 1..=MAX_SIDE;
+    if side.contains(&width) && side.contains(&height) {
+        Ok(())
+    } else {
+        Err(ImageError::BadSize { width, height })
+    }
+}

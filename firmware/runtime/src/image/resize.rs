@@ -1,0 +1,171 @@
+//! Pillow's bilinear resize for 8-bit pictures, to the bit.
+//!
+//! Two passes, across and then down, with 8-bit pixels between them. Each output pixel is a
+//! weighted sum over a window of input pixels, in fixed point: weights are multiples of 2^-22.
+//! Source: Pillow, `src/libImaging/Resample.c` (the algorithm; the code here is our own).
+
+use super::Rgb8;
+
+/// Fraction bits of a weight: 32, less 8 for the pixel and 2 for sign and overshoot.
+const FRACTION_BITS: u32 = 22;
+const HALF: i32 = 1 << (FRACTION_BITS - 1);
+
+/// The input pixels that one output pixel is made of, and where their weights start.
+struct Window {
+    first: usize,
+    len: usize,
+    weights: usize,
+}
+
+/// For every output pixel along one axis its window.
+struct Windows {
+    windows: Vec<Window>,
+    weights: Vec<i32>,
+}
+
+impl Windows {
+    fn new(from: usize, to: usize) -> Self {
+        let mut windows = Vec::with_capacity(to);
+        let mut weights = Vec::new();
+        for index in 0..to {
+            let start = weights.len();
+            let first = window(from, to, index, |weight| {
+                // Pillow rounds half away from zero; the triangle filter has no negative weights.
+                weights.push((0.5 + weight * f64::from(1 << FRACTION_BITS)) as i32);
+            });
+            windows.push(Window {
+                first,
+                len: weights.len() - start,
+                weights: start,
+            });
+        }
+        Self { windows, weights }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        self.windows
+            .iter()
+            .map(|w| (w.first, &self.weights[w.weights..][..w.len]))
+    }
+}
+
+/// The window of output pixel `index` of `to`, from `from` input pixels: returns the first input
+/// pixel and gives the normalised weights to `push`. In f64 and in Pillow's order of operations.
+fn window(from: usize, to: usize, index: usize, mut push: impl FnMut(f64)) -> usize {
+    let scale = from as f64 / to as f64;
+    // Enlarging interpolates between neighbours; shrinking widens the triangle.
+    let widening = scale.max(1.0);
+    let support = widening;
+    let centre = (index as f64 + 0.5) * scale;
+    // The casts truncate, as C's do, and a negative number gives 0.
+    let first = (centre - support + 0.5) as usize;
+    let last = ((centre + support + 0.5) as usize).min(from);
+    let inverse = 1.0 / widening;
+    let triangle = |pixel: usize| {
+        // (offset in the window + first - centre + 0.5), summed in that order.
+        let distance = ((pixel as f64 - centre + 0.5) * inverse).abs();
+        if distance < 1.0 { 1.0 - distance } else { 0.0 }
+    };
+    let total: f64 = (first..last).map(triangle).sum();
+    for pixel in first..last {
+        let weight = triangle(pixel);
+        push(if total == 0.0 { weight } else { weight / total });
+    }
+    first
+}
+
+fn level(sum: i32) -> u8 {
+    (sum >> FRACTION_BITS).clamp(0, 255) as u8
+}
+
+/// The picture at `width` x `height`; both at least 1.
+pub(super) fn bilinear(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
+    if picture.width == width {
+        return if picture.height == height {
+            picture.clone()
+        } else {
+            down(picture, height)
+        };
+    }
+    let narrowed = across(picture, width);
+    if picture.height == height {
+        narrowed
+    } else {
+        down(&narrowed, height)
+    }
+}
+
+/// Rows that the horizontal pass handles together: one load of a weight serves all of them.
+const ROWS: usize = 4;
+
+fn across(picture: &Rgb8, width: usize) -> Rgb8 {
+    let windows = Windows::new(picture.width, width);
+    let mut data = vec![0u8; width * picture.height * 3];
+    let input = picture.data.chunks(picture.width * 3 * ROWS);
+    for (rows_in, rows_out) in input.zip(data.chunks_mut(width * 3 * ROWS)) {
+        if rows_in.len() == picture.width * 3 * ROWS {
+            across_rows::<ROWS>(&windows, rows_in, rows_out);
+        } else {
+            for (row_in, row_out) in rows_in
+                .chunks_exact(picture.width * 3)
+                .zip(rows_out.chunks_exact_mut(width * 3))
+            {
+                across_rows::<1>(&windows, row_in, row_out);
+            }
+        }
+    }
+    Rgb8 {
+        width,
+        height: picture.height,
+        data,
+    }
+}
+
+/// `N` rows at once; both slices hold exactly `N` rows.
+fn across_rows<const N: usize>(windows: &Windows, rows_in: &[u8], rows_out: &mut [u8]) {
+    let stride_in = rows_in.len() / N;
+    let stride_out = rows_out.len() / N;
+    for (x, (first, weights)) in windows.iter().enumerate() {
+        let taps: [&[[u8; 3]]; N] = std::array::from_fn(|row| {
+            let start = row * stride_in + first * 3;
+            rows_in[start..start + weights.len() * 3].as_chunks::<3>().0
+        });
+        let mut sums = [[HALF; 3]; N];
+        for (tap, &weight) in weights.iter().enumerate() {
+            for (sum, taps) in sums.iter_mut().zip(&taps) {
+                for (sum, &value) in sum.iter_mut().zip(&taps[tap]) {
+                    *sum += i32::from(value) * weight;
+                }
+            }
+        }
+        for (row, sum) in sums.iter().enumerate() {
+            let out = &mut rows_out[row * stride_out + x * 3..][..3];
+            out.copy_from_slice(&sum.map(level));
+        }
+    }
+}
+
+fn down(picture: &Rgb8, height: usize) -> Rgb8 {
+    let windows = Windows::new(picture.height, height);
+    let stride = picture.width * 3;
+    let mut data = Vec::with_capacity(stride * height);
+    let mut sums = vec![0i32; stride];
+    for (first, weights) in windows.iter() {
+        sums.fill(HALF);
+        let rows = picture.data[first * stride..].chunks_exact(stride);
+        for (row, &weight) in rows.zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(value) * weight;
+            }
+        }
+        data.extend(sums.iter().map(|&sum| level(sum)));
+    }
+    Rgb8 {
+        width: picture.width,
+        height,
+        data,
+    }
+}
+
+#[cfg(test)]
+mod tests;

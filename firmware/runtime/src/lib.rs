@@ -1,0 +1,28 @@
+//! Runs a bundle: from a picture to dense features, for a frame, a region or some points of it.
+//!
+//! A [`Perceptor`] is a bundle in an inference engine ([`backend`]). A picture becomes a [`View`],
+//! which is asked for a frame, a region or points. Answers come tile by tile, so that memory stays
+//! bounded whatever their size; tile size and thread count change nothing beyond rounding.
+
+#![forbid(unsafe_code)]
+
+mod backbone;
+pub mod backend;
+mod error;
+mod guidance;
+pub mod image;
+pub mod npy;
+pub mod pca;
+mod perceptor;
+pub mod picture;
+mod plans;
+pub mod sinks;
+mod tiles;
+mod upsampler;
+
+pub use backbone::Features;
+pub use error::{RuntimeError, SinkError};
+pub use guidance::{ColourRange, Guidance};
+pub use perceptor::{Options, Perceptor, Picture};
+pub use tiles::Rect;
+pub use upsampler::{Point, Sink, TileFeatures, View};

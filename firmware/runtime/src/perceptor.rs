@@ -1,0 +1,173 @@
+//! A bundle in an engine, ready to be asked.
+
+use std::{path::Path, sync::Arc};
+
+use loftup_models::bundle::{Bundle, Manifest, Normalisation, Precision, Size};
+
+use crate::{
+    ColourRange, Features, Guidance, RuntimeError, View,
+    backbone::Backbone,
+    backend::{Backend, Tract},
+    error::check_finite,
+    image::Rgb8,
+    npy,
+    upsampler::{Division, Upsampler},
+};
+
+/// How a bundle is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Threads that compute tiles.
+    pub threads: usize,
+    /// Longest side of a tile in pixels. `None` chooses by the question.
+    pub tile: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            tile: None,
+        }
+    }
+}
+
+/// A bundle in an engine. It can be shared between threads.
+pub struct Perceptor {
+    bundle: Arc<Bundle>,
+    backend: Arc<dyn Backend>,
+    backbone: Option<Backbone>,
+    upsampler: Option<Upsampler>,
+}
+
+impl Perceptor {
+    /// Opens the bundle at `path` on the CPU. Every file of it is checked.
+    pub fn open(path: &Path, options: Options) -> Result<Self, RuntimeError> {
+        Self::with_backend(Bundle::open(path)?, Arc::new(Tract), options)
+    }
+
+    /// Puts a bundle into an engine.
+    pub fn with_backend(
+        bundle: Bundle,
+        backend: Arc<dyn Backend>,
+        options: Options,
+    ) -> Result<Self, RuntimeError> {
+        let bundle = Arc::new(bundle);
+        let division = Division {
+            threads: options.threads.max(1),
+            tile: options.tile,
+        };
+        let precision = Precision::Fp32;
+        let manifest = bundle.manifest();
+        let backbone = manifest
+            .backbone
+            .clone()
+            .map(|m| Backbone::new(&bundle, &backend, precision, m))
+            .transpose()?;
+        let upsampler = manifest
+            .upsampler
+            .clone()
+            .map(|m| Upsampler::new(&bundle, &backend, precision, m, division))
+            .transpose()?;
+        Ok(Self {
+            backbone,
+            upsampler,
+            backend,
+            bundle,
+        })
+    }
+
+    /// What the bundle says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.bundle.manifest()
+    }
+
+    /// Name of the engine.
+    pub fn backend(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    /// The size at which the backbone looks at a picture whose answer has size `answer`: its own,
+    /// or where it takes any size, the nearest multiple of its patch.
+    pub fn backbone_size(&self, answer: Size) -> Result<Size, RuntimeError> {
+        Ok(self.with_backbone()?.input_size(answer))
+    }
+
+    /// Features of a photograph, which is resized to `size`.
+    pub fn features(&self, photo: &Rgb8, size: Size) -> Result<Features, RuntimeError> {
+        self.features_of(&self.prepare(photo, size)?)
+    }
+
+    /// Features of a prepared picture.
+    pub fn features_of(&self, picture: &Picture) -> Result<Features, RuntimeError> {
+        self.with_backbone()?.features(&picture.data, picture.size)
+    }
+
+    /// A photograph resized and normalised as the bundle says.
+    pub fn prepare(&self, photo: &Rgb8, size: Size) -> Result<Picture, RuntimeError> {
+        let Normalisation { mean, std } = self.manifest().normalisation;
+        let resized = photo.resized(size.width, size.height)?;
+        Ok(Picture {
+            size,
+            data: resized.normalised(mean, std),
+        })
+    }
+
+    /// A frame that can be asked, from the backbone's features and the picture at the resolution
+    /// of the answer.
+    pub fn view(
+        &self,
+        features: &Features,
+        guidance: &Picture,
+        range: ColourRange,
+    ) -> Result<View<'_>, RuntimeError> {
+        let upsampler = self.upsampler.as_ref().ok_or_else(|| {
+            self.bundle
+                .lacks("upsampler", "convert again with --upsampler-weights")
+        })?;
+        let keys = upsampler.keys(features)?;
+        let Size { width, height } = guidance.size;
+        let guidance = Guidance::new(&guidance.data, width, height, range);
+        Ok(View {
+            upsampler,
+            keys,
+            guidance,
+        })
+    }
+
+    fn with_backbone(&self) -> Result<&Backbone, RuntimeError> {
+        let remedy = "give features instead of a picture (--features lr.npy --guidance image)";
+        Ok(self
+            .backbone
+            .as_ref()
+            .ok_or_else(|| self.bundle.lacks("backbone", remedy))?)
+    }
+}
+
+/// A normalised picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// Its size.
+    pub size: Size,
+    /// `[3, H, W]`.
+    pub data: Vec<f32>,
+}
+
+impl Picture {
+    /// Takes an array `[1, 3, H, W]` that is normalised already.
+    ///
+    /// # Errors
+    /// Where it has another shape or holds NaN.
+    pub fn from_array(array: npy::Array) -> Result<Self, RuntimeError> {
+        match array.shape[..] {
+            [1, 3, height, width] if height > 0 && width > 0 => {
+                check_finite("the picture's values", &array.data)?;
+                Ok(Self {
+                    size: Size { width, height },
+                    data: array.data,
+                })
+            }
+            _ => Err(RuntimeError::PictureShape { found: array.shape }),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The picture that shows what upsampling does: photograph, backbone features, upsampled
+//! features, side by side.
+
+use crate::image::{ImageError, Rgb8};
+use crate::pca::Range;
+
+/// The least height of a panel; smaller answers are enlarged by a whole factor.
+pub const MIN_PANEL: usize = 224;
+
+/// Colour of the gap between panels.
+const GAP_COLOUR: [u8; 3] = [255; 3];
+
+/// What can be wrong with the parts of a picture. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PictureError {
+    /// A map whose values do not fit its size.
+    #[error(
+        "a map of {height} x {width} pixels with {values} values: expected {height} * {width} * 3, three components per pixel"
+    )]
+    BadMap {
+        /// The height given.
+        height: usize,
+        /// The width given.
+        width: usize,
+        /// The values given.
+        values: usize,
+    },
+    /// A range of another number of components than the three colours.
+    #[error("a range of {0} components: a picture takes 3, for red, green and blue")]
+    BadRange(usize),
+    /// The panels or the whole would be too large, or empty.
+    #[error("the picture cannot be made: {0}")]
+    Image(#[from] ImageError),
+}
+
+/// Features already projected to three components.
+#[derive(Debug, Clone, Copy)]
+pub struct ComponentMap<'a> {
+    values: &'a [f32],
+    width: usize,
+    height: usize,
+}
+
+impl<'a> ComponentMap<'a> {
+    /// A map of `values`, row-major `[height, width, 3]`.
+    ///
+    /// # Errors
+    /// An empty map, or another number of values.
+    pub fn new(values: &'a [f32], width: usize, height: usize) -> Result<Self, PictureError> {
+        let expected = width.checked_mul(height).and_then(|n| n.checked_mul(3));
+        if values.is_empty() || expected != Some(values.len()) {
+            return Err(PictureError::BadMap {
+                height,
+                width,
+                values: values.len(),
+            });
+        }
+        Ok(Self {
+            values,
+            width,
+            height,
+        })
+    }
+
+    /// The map as colours, enlarged (or thinned) to `width` x `height` by taking the nearest
+    /// value.
+    fn coloured(&self, range: &Range, width: usize, height: usize) -> Result<Rgb8, PictureError> {
+        let mut out = Rgb8::filled(width, height, [0; 3])?;
+        let columns: Vec<usize> = (0..width).map(|x| nearest(x, width, self.width)).collect();
+        let (pixels, _) = self.values.as_chunks::<3>();
+        let mut colours = vec![[0u8; 3]; self.width];
+        let mut coloured = None;
+        for y in 0..height {
+            let from = nearest(y, height, self.height);
+            if coloured != Some(from) {
+                let row = &pixels[from * self.width..][..self.width];
+                for (colour, value) in colours.iter_mut().zip(row) {
+                    *colour = std::array::from_fn(|j| range.level(j, value[j]));
+                }
+                coloured = Some(from);
+            }
+            let row = out.row_mut(y).as_chunks_mut::<3>().0;
+            for (pixel, &column) in row.iter_mut().zip(&columns) {
+                *pixel = colours[column];
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The one of `from` cells under the centre of cell `index` of `to`.
+fn nearest(index: usize, to: usize, from: usize) -> usize {
+    (2 * index + 1) * from / (2 * to)
+}
+
+/// Three panels of the same size with a thin white gap: `photograph` (resized), `low` (the
+/// backbone's features, each a flat square) and `high` (the upsampled features, whose size is
+/// the panels' size). Both maps take their colours from the one `range`. Where `high` is lower
+/// than [`MIN_PANEL`], all is enlarged by the smallest whole factor that reaches it.
+///
+/// Values outside the range are clamped; NaN is black.
+///
+/// # Errors
+/// A range not of three components, or a picture wider or higher than pictures can be.
+pub fn three_panels(
+    photograph: &Rgb8,
+    low: ComponentMap<'_>,
+    high: ComponentMap<'_>,
+    range: &Range,
+) -> Result<Rgb8, PictureError> {
+    if range.components() != 3 {
+        return Err(PictureError::BadRange(range.components()));
+    }
+    let factor = MIN_PANEL.div_ceil(high.height);
+    let (width, height) = (
+        high.width.saturating_mul(factor),
+        high.height.saturating_mul(factor),
+    );
+    let gap = (height / 64).max(2);
+    // First, so that a picture beyond the limits is refused before anything is made.
+    let whole_width = width.saturating_mul(3).saturating_add(2 * gap);
+    let mut whole = Rgb8::filled(whole_width, height, GAP_COLOUR)?;
+    let panels = [
+        photograph.resized(width, height)?,
+        low.coloured(range, width, height)?,
+        high.coloured(range, width, height)?,
+    ];
+    for (index, panel) in panels.iter().enumerate() {
+        let left = index * (width + gap) * 3;
+        for y in 0..height {
+            whole.row_mut(y)[left..left + width * 3].copy_from_slice(panel.row(y));
+        }
+    }
+    Ok(whole)
+}

@@ -1,0 +1,133 @@
+//! Spellings that several commands share.
+
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
+
+use clap::{Args, ValueEnum};
+use loftup_models::bundle::Normalisation;
+use loftup_runtime::{ColourRange, Options, Rect};
+
+/// How a bundle is run.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// Inference engine
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+    /// Threads that compute tiles [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Longest side of a tile in pixels; it changes memory and speed, not the answer [default: 32
+    /// for frames, 64 for regions]
+    #[arg(long, value_name = "PIXELS")]
+    pub tile: Option<NonZeroUsize>,
+}
+
+impl EngineArgs {
+    pub fn options(&self) -> Options {
+        // The only engine of this version, whether asked for or chosen.
+        let (BackendChoice::Auto | BackendChoice::Tract) = self.backend;
+        let defaults = Options::default();
+        Options {
+            threads: self.threads.map_or(defaults.threads, usize::from),
+            tile: self.tile.map(usize::from),
+        }
+    }
+}
+
+/// An inference engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// The best that is there
+    Auto,
+    /// tract, on the CPU
+    Tract,
+}
+
+/// What is fed to a bundle.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub struct InputArgs {
+    /// A picture for the backbone and the guidance: JPEG, PNG, WebP, BMP, TIFF or PNM; or a `.npy`
+    /// of shape [1,3,H,W], float32, already normalised, which is taken as it is
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "guidance"])]
+    pub image: Option<PathBuf>,
+    /// Backbone features [1,d,h,w] in a `.npy`, instead of running a backbone
+    #[arg(long, value_name = "FILE", requires = "guidance")]
+    pub features: Option<PathBuf>,
+    /// The picture that guides the upsampling of --features, a picture file or `.npy` as --image
+    #[arg(long, value_name = "FILE", requires = "features")]
+    pub guidance: Option<PathBuf>,
+    /// Size of the answer, WIDTHxHEIGHT [default: the backbone's size, or the guidance's own]
+    #[arg(long, value_name = "WxH")]
+    pub size: Option<loftup_models::bundle::Size>,
+    /// Range of colours that the guidance is scaled by: `image` (of each picture, as LoftUp was
+    /// trained), `full` (0 to 255), or LOW,HIGH in 0 to 255. A fixed range keeps video from
+    /// flickering
+    #[arg(long, value_name = "RANGE", default_value = "image")]
+    pub range: RangeArg,
+}
+
+/// `--range`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RangeArg {
+    Image,
+    Levels(f32, f32),
+}
+
+impl FromStr for RangeArg {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "image" => Ok(Self::Image),
+            "full" => Ok(Self::Levels(0.0, 255.0)),
+            _ => numbers::<f32, 2>(s)
+                .filter(|[low, high]| low < high && *low >= 0.0 && *high <= 255.0)
+                .map(|[low, high]| Self::Levels(low, high))
+                .ok_or_else(|| "write image, full, or LOW,HIGH with 0 <= LOW < HIGH <= 255".into()),
+        }
+    }
+}
+
+impl RangeArg {
+    /// In the units of a normalised picture.
+    pub fn colour_range(self, n: &Normalisation) -> ColourRange {
+        match self {
+            Self::Image => ColourRange::PerImage,
+            Self::Levels(low, high) => {
+                let normalised =
+                    |level: f32| std::array::from_fn(|c| (level / 255.0 - n.mean[c]) / n.std[c]);
+                ColourRange::Fixed {
+                    min: normalised(low),
+                    max: normalised(high),
+                }
+            }
+        }
+    }
+}
+
+/// `X,Y,W,H`.
+pub fn region(s: &str) -> Result<Rect, String> {
+    numbers::<usize, 4>(s)
+        .map(|[x, y, width, height]| Rect {
+            x,
+            y,
+            width,
+            height,
+        })
+        .ok_or_else(|| "write X,Y,WIDTH,HEIGHT in pixels, as in 80,60,64,64".into())
+}
+
+/// Three numbers, one per colour.
+pub fn triple(s: &str) -> Result<[f32; 3], String> {
+    numbers::<f32, 3>(s)
+        .filter(|t| t.iter().all(|x| x.is_finite()))
+        .ok_or_else(|| "write three numbers R,G,B, as in 0.485,0.456,0.406".into())
+}
+
+fn numbers<T: FromStr, const N: usize>(s: &str) -> Option<[T; N]> {
+    let values: Vec<T> = s
+        .split(',')
+        .map(|n| n.trim().parse().ok())
+        .collect::<Option<_>>()?;
+    values.try_into().ok()
+}

@@ -1,0 +1,134 @@
+//! `loftup convert`
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use anyhow::Result;
+use loftup_convert::{BackboneSource, Request};
+use loftup_models::bundle::{Normalisation, Size};
+
+use crate::{args::triple, output, progress};
+
+/// Make a bundle from checkpoints: a backbone, an upsampler, or both.
+///
+/// The new bundle is run on a test picture before it appears at --out.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
+  loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
+  loftup convert --upsampler-weights loftup.bin --out up.loftup")]
+#[group(id = "parts", required = true, multiple = true)]
+pub struct Args {
+    /// Backbone whose weights are given: dinov2-s14, dinov2-b14, dinov2-l14 (each also with -reg),
+    /// clip-b16, siglip-b16, siglip2-b16; or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "backbone_weights",
+        conflicts_with = "backbone_onnx"
+    )]
+    backbone: Option<String>,
+    /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors
+    #[arg(long, value_name = "FILE", requires = "backbone", group = "parts")]
+    backbone_weights: Option<PathBuf>,
+    /// Attention heads of the backbone, where they are not its width divided by 64
+    #[arg(long, value_name = "N", requires = "backbone")]
+    heads: Option<NonZeroUsize>,
+    /// Any ONNX graph as the backbone: [1,3,H,W] to a feature map [1,d,h,w] or tokens [1,n,d]
+    #[arg(long, value_name = "FILE", requires = "patch", group = "parts")]
+    backbone_onnx: Option<PathBuf>,
+    /// Output of that graph that holds the features, where there are several
+    #[arg(long, value_name = "NAME", requires = "backbone_onnx")]
+    backbone_output: Option<String>,
+    /// Side of a patch of that graph in pixels: how many pixels one feature stands for
+    #[arg(long, value_name = "PIXELS", requires = "backbone_onnx")]
+    patch: Option<NonZeroUsize>,
+    /// Mean that is subtracted from colours in 0 to 1 [default: ImageNet's 0.485,0.456,0.406]
+    #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "backbone_onnx")]
+    mean: Option<[f32; 3]>,
+    /// Standard deviation that colours are divided by [default: ImageNet's 0.229,0.224,0.225]
+    #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "backbone_onnx")]
+    std: Option<[f32; 3]>,
+    /// LoftUp checkpoint: PyTorch or safetensors, from the hub or from training
+    #[arg(long, value_name = "FILE", group = "parts")]
+    upsampler_weights: Option<PathBuf>,
+    /// Size of the backbone's input [default: 224x224, or the graph's own]
+    #[arg(long, value_name = "WxH")]
+    size: Option<Size>,
+    /// Where the bundle goes: a directory that does not exist yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace the bundle that is already there
+    #[arg(long)]
+    force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let bar = progress::spinner();
+    let converted = loftup_convert::convert(&request(args), |stage| {
+        log::info!("{stage}");
+        bar.set_message(stage.to_owned());
+    });
+    bar.finish_and_clear();
+    let converted = converted?;
+    if args.json {
+        let json = serde_json::json!({
+            "out": args.out,
+            "manifest": converted.manifest,
+            "checks": converted.checks,
+        });
+        output::line(format!("{json:#}"))?;
+        return Ok(());
+    }
+    super::inspect::print_manifest(&args.out, &converted.manifest)?;
+    for check in &converted.checks {
+        output::line(format!("  {check}"))?;
+    }
+    Ok(())
+}
+
+fn request(args: &Args) -> Request {
+    let checkpoint = args
+        .backbone
+        .clone()
+        .zip(args.backbone_weights.clone())
+        .map(|(preset, weights)| BackboneSource::Checkpoint {
+            preset,
+            weights,
+            heads: args.heads.map(usize::from),
+        });
+    let onnx = args
+        .backbone_onnx
+        .clone()
+        .zip(args.patch)
+        .map(|(path, patch)| {
+            let default = Normalisation::IMAGENET;
+            BackboneSource::Onnx {
+                path,
+                patch: patch.into(),
+                normalisation: Normalisation {
+                    mean: args.mean.unwrap_or(default.mean),
+                    std: args.std.unwrap_or(default.std),
+                },
+                output: args.backbone_output.clone(),
+            }
+        });
+    Request {
+        backbone: checkpoint.or(onnx),
+        upsampler: args.upsampler_weights.clone(),
+        size: args.size,
+        out: args.out.clone(),
+        replace: args.force,
+    }
+}
+
+fn positive_triple(s: &str) -> Result<[f32; 3], String> {
+    let std = triple(s)?;
+    if std.iter().all(|x| *x > 0.0) {
+        Ok(std)
+    } else {
+        Err("a standard deviation is greater than 0".into())
+    }
+}

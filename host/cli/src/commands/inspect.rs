@@ -1,0 +1,148 @@
+//! `loftup inspect`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use loftup_models::{
+    bundle::{Bundle, FeatureLayout, Manifest},
+    checkpoint::Checkpoint,
+    onnx::{Interface, Port},
+};
+
+use crate::output;
+
+/// Say what a bundle, a checkpoint or an ONNX file holds. The files of a bundle are checked.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A bundle, a checkpoint or an ONNX file
+    path: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let path = &args.path;
+    if path.is_dir() {
+        let bundle = Bundle::open(path)?;
+        if args.json {
+            output::line(serde_json::to_string_pretty(bundle.manifest())?)?;
+        } else {
+            print_manifest(path, bundle.manifest())?;
+        }
+        return Ok(());
+    }
+    if path.extension().is_some_and(|e| e == "onnx") {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let interface = Interface::of(&bytes)
+            .with_context(|| format!("{}: not an ONNX model", path.display()))?;
+        return print_interface(path, &interface, args.json);
+    }
+    print_checkpoint(&Checkpoint::open(path)?, args.json)
+}
+
+/// The manifest as people read it.
+pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
+    let bytes: u64 = m.files.values().map(|f| f.bytes).sum();
+    output::line(format!(
+        "{}: {} files, {:.1} MB",
+        path.display(),
+        m.files.len(),
+        bytes as f64 / 1e6
+    ))?;
+    if let Some(b) = &m.backbone {
+        let any = if b.any_size {
+            ", any multiple of the patch"
+        } else {
+            ""
+        };
+        let layout = match b.layout {
+            FeatureLayout::Map => String::new(),
+            FeatureLayout::Tokens { extra } => format!(", tokens ({extra} left out)"),
+        };
+        output::line(format!(
+            "  backbone   {}: {} channels, patch {}, input {}{any}{layout}",
+            b.name, b.dim, b.patch, b.size
+        ))?;
+    }
+    if let Some(u) = &m.upsampler {
+        output::line(format!(
+            "  upsampler  LoftUp: {} channels, {} layers, {} heads",
+            u.dim, u.layers, u.heads
+        ))?;
+    }
+    let n = &m.normalisation;
+    output::line(format!("  pictures   mean {:?}, std {:?}", n.mean, n.std))?;
+    for (name, file) in &m.files {
+        output::line(format!(
+            "  file       {name}: {} bytes, SHA-256 {}",
+            file.bytes, file.sha256
+        ))?;
+    }
+    for s in &m.provenance.sources {
+        output::line(format!(
+            "  made from  {} ({}), SHA-256 {}",
+            s.file, s.role, s.sha256
+        ))?;
+    }
+    output::line(format!("  made by    {}", m.provenance.tool))
+}
+
+fn print_interface(path: &Path, interface: &Interface, json: bool) -> Result<()> {
+    if json {
+        let ports = |ports: &[Port]| {
+            let port = |p: &Port| serde_json::json!({ "name": p.name, "shape": p.shape });
+            ports.iter().map(port).collect::<Vec<_>>()
+        };
+        let json = serde_json::json!({
+            "inputs": ports(&interface.inputs),
+            "outputs": ports(&interface.outputs),
+            "nodes": interface.nodes,
+        });
+        return output::line(format!("{json:#}"));
+    }
+    output::line(format!(
+        "{}: ONNX, {} nodes",
+        path.display(),
+        interface.nodes
+    ))?;
+    for (what, ports) in [("input", &interface.inputs), ("output", &interface.outputs)] {
+        for port in ports {
+            let extent = |n: &Option<usize>| n.map_or("?".into(), |n| n.to_string());
+            let shape = port.shape.as_ref().map_or("?".into(), |s| {
+                s.iter().map(extent).collect::<Vec<_>>().join(", ")
+            });
+            output::line(format!("  {what:6} {} [{shape}]", port.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
+    let tensors = checkpoint
+        .names()
+        .map(|name| Ok((name, checkpoint.shape(name)?)))
+        .collect::<Result<Vec<_>>>()?;
+    if json {
+        let json: serde_json::Map<_, _> = tensors
+            .iter()
+            .map(|(name, shape)| ((*name).into(), serde_json::json!(shape)))
+            .collect();
+        output::line(format!("{:#}", serde_json::Value::Object(json)))?;
+        return Ok(());
+    }
+    let values: usize = tensors
+        .iter()
+        .map(|(_, s)| s.iter().product::<usize>())
+        .sum();
+    let path = checkpoint.path().display();
+    output::line(format!(
+        "{path}: checkpoint, {} tensors, {:.3} million values",
+        tensors.len(),
+        values as f64 / 1e6
+    ))?;
+    for (name, shape) in tensors {
+        output::line(format!("  {name} {shape:?}"))?;
+    }
+    Ok(())
+}

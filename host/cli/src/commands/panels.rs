@@ -1,0 +1,94 @@
+//! The picture of an answer.
+
+use anyhow::Result;
+use loftup_models::bundle::Size;
+use loftup_runtime::{
+    Features, Point, Rect, View,
+    image::Rgb8,
+    pca::CommonBasis,
+    picture::{ComponentMap, three_panels},
+};
+
+/// Pixels of the answer that the colours are chosen by.
+const SAMPLES: usize = 1024;
+
+/// Colours for the features before and after, and the backbone's features in them.
+pub struct Panels {
+    basis: CommonBasis,
+    rect: Rect,
+    /// Components of the backbone's features in each pixel of `rect`.
+    low: Vec<f32>,
+}
+
+impl Panels {
+    /// Set of the upsampled features in the common basis.
+    pub const HIGH: usize = 1;
+    const LOW: usize = 0;
+
+    /// Chooses the colours by the backbone's features and some pixels of the answer.
+    pub fn new(view: &View<'_>, features: &Features, rect: Rect) -> Result<Self> {
+        let dim = features.dim;
+        let cells = features.width * features.height;
+        let tokens: Vec<f32> = (0..cells)
+            .flat_map(|i| features.data.iter().skip(i).step_by(cells).copied())
+            .collect();
+        let samples = view.points(&spread(rect))?;
+        let basis = CommonBasis::fit(
+            &[
+                (tokens.as_slice(), cells),
+                (samples.as_slice(), samples.len() / dim),
+            ],
+            dim,
+            3.min(dim),
+        )?;
+        let mut components = vec![0.0; 3 * cells];
+        basis.project(Self::LOW, &tokens, &mut components)?;
+        let Size { width, height } = view.size();
+        let mut low = Vec::with_capacity(3 * rect.area());
+        for y in rect.y..rect.y + rect.height {
+            for x in rect.x..rect.x + rect.width {
+                let cell =
+                    y * features.height / height * features.width + x * features.width / width;
+                low.extend_from_slice(&components[3 * cell..][..3]);
+            }
+        }
+        Ok(Self { basis, rect, low })
+    }
+
+    /// The basis that the answer is to be projected by, as set [`Self::HIGH`].
+    pub fn basis(&self) -> &CommonBasis {
+        &self.basis
+    }
+
+    /// Photograph, backbone features, upsampled features. `photo` has the size of the whole
+    /// answer, `high` are the components of its part `rect`.
+    pub fn draw(&self, photo: &Rgb8, high: &[f32]) -> Result<Rgb8> {
+        let Rect {
+            x,
+            y,
+            width,
+            height,
+        } = self.rect;
+        let crop = (y..y + height).flat_map(|y| photo.row(y)[3 * x..][..3 * width].iter().copied());
+        let photo = Rgb8::new(width, height, crop.collect())?;
+        let low = ComponentMap::new(&self.low, width, height)?;
+        let high = ComponentMap::new(high, width, height)?;
+        Ok(three_panels(&photo, low, high, self.basis.range())?)
+    }
+}
+
+/// At most [`SAMPLES`] pixels of `rect`, evenly spread.
+fn spread(rect: Rect) -> Vec<Point> {
+    let side = (SAMPLES as f64).sqrt();
+    let aspect = (rect.width as f64 / rect.height as f64).sqrt();
+    let columns = ((side * aspect) as usize).clamp(1, rect.width);
+    let rows = (SAMPLES / columns).clamp(1, rect.height);
+    let at = |i: usize, of: usize, start: usize, len: usize| start + (2 * i + 1) * len / (2 * of);
+    (0..rows)
+        .flat_map(|r| (0..columns).map(move |c| (r, c)))
+        .map(|(r, c)| Point {
+            x: at(c, columns, rect.x, rect.width),
+            y: at(r, rows, rect.y, rect.height),
+        })
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! `loftup verify`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use loftup_convert::{Check, compare::Tolerance};
+use loftup_models::bundle::{Bundle, Size};
+use loftup_runtime::{Perceptor, Rect, npy, sinks::InMemory};
+use serde_json::json;
+
+use super::input::Input;
+use crate::{
+    args::{EngineArgs, InputArgs},
+    output, progress,
+};
+
+/// Check a bundle: its files, that every graph runs, that tiles, regions and points agree with the
+/// whole, and, with --against, that an answer is what another program got.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  loftup verify robot.loftup
+  loftup verify up.loftup --features lr.npy --guidance image.npy --against reference.npy
+  loftup verify robot.loftup --image picture.npy --against reference.npy --json")]
+pub struct Args {
+    /// The bundle
+    bundle: PathBuf,
+    /// The answer that another program gave to the same input, [1,d,H,W] in a `.npy`
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    #[command(flatten)]
+    input: Option<InputArgs>,
+    /// Largest absolute difference to --against [default: 1e-4 for a backbone, 5e-3 for an
+    /// upsampler]
+    #[arg(long, value_name = "X", requires = "against")]
+    max: Option<f64>,
+    /// Mean absolute difference to --against [default: 1e-4 for a backbone, 2e-4 for an upsampler]
+    #[arg(long, value_name = "X", requires = "against")]
+    mean: Option<f64>,
+    /// Least cosine similarity to --against at any pixel [default: 0.99999]
+    #[arg(long, value_name = "X", requires = "against")]
+    cosine: Option<f64>,
+    /// Print the checks as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.against.is_some() != args.input.is_some() {
+        bail!(
+            "--against needs the input of that answer, and only it: --image, or --features with --guidance"
+        );
+    }
+    let bar = progress::spinner();
+    bar.set_message("verifying");
+    let mut checks = loftup_convert::verify(Bundle::open(&args.bundle)?)?;
+    if let (Some(reference), Some(input)) = (&args.against, &args.input) {
+        bar.set_message("comparing with the reference");
+        checks.push(against(args, input, reference)?);
+    }
+    bar.finish_and_clear();
+    let passed = checks.iter().all(|c| c.passed);
+    if args.json {
+        output::line(format!(
+            "{:#}",
+            json!({ "bundle": args.bundle, "passed": passed, "checks": checks })
+        ))?;
+    } else {
+        for check in &checks {
+            output::line(format!("{check}"))?;
+        }
+    }
+    match checks.iter().find(|c| !c.passed) {
+        Some(failed) => bail!("{}: failed: {failed}", args.bundle.display()),
+        None => Ok(()),
+    }
+}
+
+fn against(args: &Args, input: &InputArgs, reference: &Path) -> Result<Check> {
+    let array = npy::read(reference)?;
+    let perceptor = Perceptor::open(&args.bundle, args.engine.options())?;
+    let range = input
+        .range
+        .colour_range(&perceptor.manifest().normalisation);
+    let input = Input::read(input, &perceptor)?;
+    let (shape, answer, default) = match &input.guidance {
+        Some(guidance) => {
+            let view = perceptor.view(&input.features, guidance, range)?;
+            let Size { width, height } = view.size();
+            let mut sink = InMemory::new(
+                Rect {
+                    x: 0,
+                    y: 0,
+                    width,
+                    height,
+                },
+                view.dim(),
+            );
+            view.frame(&mut |tile| sink.take(tile))?;
+            (
+                vec![1, view.dim(), height, width],
+                sink.into_values(),
+                Tolerance::UPSAMPLER,
+            )
+        }
+        None => {
+            let f = input.features;
+            (
+                vec![1, f.dim, f.height, f.width],
+                f.data,
+                Tolerance::BACKBONE,
+            )
+        }
+    };
+    if array.shape != shape {
+        bail!(
+            "{}: shape {:?}, the answer to this input has {shape:?}",
+            reference.display(),
+            array.shape
+        );
+    }
+    let tolerance = Tolerance {
+        max: args.max.unwrap_or(default.max),
+        mean: args.mean.unwrap_or(default.mean),
+        cosine: args.cosine.unwrap_or(default.cosine),
+    };
+    let dim = *shape.get(1).context("a shape of four extents")?;
+    Ok(loftup_convert::against(
+        &answer,
+        &array.data,
+        dim,
+        tolerance,
+    ))
+}

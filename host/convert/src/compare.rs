@@ -1,0 +1,136 @@
+//! How far two feature maps are apart.
+
+use serde::Serialize;
+
+/// The difference between two feature maps `[d, pixels]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Difference {
+    /// Largest absolute difference of two values.
+    pub max: f64,
+    /// Mean absolute difference.
+    pub mean: f64,
+    /// Least cosine similarity of the two feature vectors of a pixel.
+    pub cosine: f64,
+    /// Flat index of the pixel with that cosine.
+    pub worst_pixel: usize,
+}
+
+/// What a difference may be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Tolerance {
+    /// Largest absolute difference.
+    pub max: f64,
+    /// Mean absolute difference.
+    pub mean: f64,
+    /// Least cosine similarity.
+    pub cosine: f64,
+}
+
+impl Tolerance {
+    /// Two runtimes on the same backbone: rounding alone.
+    pub const BACKBONE: Self = Self {
+        max: 1e-4,
+        mean: 1e-4,
+        cosine: 0.99999,
+    };
+    /// Two implementations of the upsampler, min-max scaling included. One unit in the last place
+    /// there, times a frequency of e^10, is a phase of 1e-3.
+    pub const UPSAMPLER: Self = Self {
+        max: 5e-3,
+        mean: 2e-4,
+        cosine: 0.99999,
+    };
+    /// The same upsampler on the same scaled guidance, cut in other tiles: rounding alone.
+    pub const TILES: Self = Self {
+        max: 1e-4,
+        mean: 1e-5,
+        cosine: 0.99999,
+    };
+}
+
+impl Difference {
+    /// Compares two maps of `dim` channels. NaN on either side counts as an infinite difference.
+    /// `None` where their sizes differ or do not fit `dim`.
+    pub fn between(a: &[f32], b: &[f32], dim: usize) -> Option<Self> {
+        if a.len() != b.len() || a.is_empty() || dim == 0 || !a.len().is_multiple_of(dim) {
+            return None;
+        }
+        let pixels = a.len() / dim;
+        let (mut max, mut sum) = (0f64, 0f64);
+        let mut products = vec![[0f64; 3]; pixels];
+        for (i, (&x, &y)) in a.iter().zip(b).enumerate() {
+            let (x, y) = (f64::from(x), f64::from(y));
+            let apart = (x - y).abs();
+            let apart = if apart.is_nan() { f64::INFINITY } else { apart };
+            max = max.max(apart);
+            sum += apart;
+            let p = &mut products[i % pixels];
+            *p = [p[0] + x * y, p[1] + x * x, p[2] + y * y];
+        }
+        let cosine = |&[xy, xx, yy]: &[f64; 3]| {
+            if xx == 0.0 && yy == 0.0 {
+                return 1.0;
+            }
+            let cosine = xy / (xx * yy).sqrt();
+            // Against a zero vector, or with NaN: as far apart as can be.
+            if cosine.is_nan() { -1.0 } else { cosine }
+        };
+        let (worst_pixel, cosine) = products
+            .iter()
+            .map(cosine)
+            .enumerate()
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .unwrap_or((0, 1.0));
+        Some(Self {
+            max,
+            mean: sum / a.len() as f64,
+            cosine,
+            worst_pixel,
+        })
+    }
+
+    /// Whether the difference is tolerated.
+    pub fn within(&self, tolerance: &Tolerance) -> bool {
+        self.max <= tolerance.max && self.mean <= tolerance.mean && self.cosine >= tolerance.cosine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_maps_do_not_differ() {
+        let map = [1.0, 2.0, 0.0, 4.0, 5.0, 0.0];
+        let d = Difference::between(&map, &map, 2).unwrap();
+        assert_eq!((d.max, d.mean), (0.0, 0.0));
+        assert!((d.cosine - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_worst_pixel_is_named() {
+        // Two channels, three pixels; the second pixel turns by a right angle.
+        let (a, b) = (
+            [1.0, 1.0, 1.0, 0.0, 0.0, 0.0],
+            [1.0, 0.0, 1.0, 0.0, 1.0, 0.0],
+        );
+        let d = Difference::between(&a, &b, 2).unwrap();
+        assert_eq!((d.max, d.worst_pixel, d.cosine), (1.0, 1, 0.0));
+    }
+
+    #[test]
+    fn nan_is_never_tolerated() {
+        let d = Difference::between(&[1.0, 1.0], &[1.0, f32::NAN], 1).unwrap();
+        assert!(!d.within(&Tolerance {
+            max: 1e9,
+            mean: 1e9,
+            cosine: -2.0
+        }));
+    }
+
+    #[test]
+    fn sizes_must_agree() {
+        assert!(Difference::between(&[1.0, 2.0], &[1.0], 1).is_none());
+        assert!(Difference::between(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0], 2).is_none());
+    }
+}

@@ -1,0 +1,335 @@
+//! Checkpoints in, a bundle out.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use loftup_models::{
+    bundle::{
+        self, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
+        Provenance, Size, Source, UpsamplerFiles,
+    },
+    checkpoint::{Checkpoint, CheckpointError},
+    loftup::LoftUp,
+    vit::{self, Preset, Vit, VitError},
+};
+
+use crate::{Check, foreign, verify};
+
+/// A conversion that failed. The message is one line. Nothing is left at the destination.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A backbone.
+    #[error(transparent)]
+    Vit(#[from] VitError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A file could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An ONNX file that cannot be a backbone.
+    #[error("{}: {what}", path.display())]
+    ForeignOnnx {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        what: String,
+    },
+    /// Nothing to convert.
+    #[error(
+        "nothing to convert: give a backbone (--backbone with --backbone-weights, or --backbone-onnx), --upsampler-weights, or both"
+    )]
+    Nothing,
+    /// The two halves do not fit.
+    #[error("{}: the upsampler is for features of {upsampler} channels, the backbone has {backbone}; use the LoftUp checkpoint that was trained for this backbone", path.display())]
+    Channels {
+        /// The upsampler's checkpoint.
+        path: PathBuf,
+        /// Channels of the upsampler.
+        upsampler: usize,
+        /// Channels of the backbone.
+        backbone: usize,
+    },
+    /// The new bundle did not pass its own checks.
+    #[error("the converted bundle fails its check {name:?}: {what}")]
+    Verification {
+        /// The check.
+        name: String,
+        /// How it failed.
+        what: String,
+    },
+}
+
+/// Where a backbone comes from.
+#[derive(Debug, Clone)]
+pub enum BackboneSource {
+    /// A vision transformer that is written as ONNX here.
+    Checkpoint {
+        /// Which one, as [`Preset::parse`] takes it.
+        preset: String,
+        /// Its weights.
+        weights: PathBuf,
+        /// Attention heads, where they are not the width divided by 64.
+        heads: Option<usize>,
+    },
+    /// Any ONNX graph.
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// Side of a patch in pixels.
+        patch: usize,
+        /// How it wants its pictures.
+        normalisation: Normalisation,
+        /// Which output holds the features, where there are several.
+        output: Option<String>,
+    },
+}
+
+/// What to convert.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The backbone, if any.
+    pub backbone: Option<BackboneSource>,
+    /// Checkpoint of the upsampler, if any.
+    pub upsampler: Option<PathBuf>,
+    /// Size of the backbone's input; rounded to the nearest multiple of the patch.
+    pub size: Option<Size>,
+    /// Where the bundle goes.
+    pub out: PathBuf,
+    /// Whether an existing bundle there may be replaced.
+    pub replace: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    /// The manifest of the new bundle.
+    pub manifest: Manifest,
+    /// The checks that it passed.
+    pub checks: Vec<Check>,
+}
+
+/// Converts, checks the result, and puts it in its place. `stage` is told what is going on.
+///
+/// # Errors
+/// Names the file, the tensor and the remedy. Nothing is left behind.
+pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Converted, ConvertError> {
+    if request.backbone.is_none() && request.upsampler.is_none() {
+        return Err(ConvertError::Nothing);
+    }
+    let mut writer = BundleWriter::create(&request.out, request.replace)?;
+    let mut sources = Vec::new();
+    let mut normalisation = Normalisation::IMAGENET;
+    let mut backbone = None;
+    if let Some(source) = &request.backbone {
+        stage("reading the backbone");
+        let (part, its_normalisation, onnx) = match source {
+            BackboneSource::Checkpoint {
+                preset,
+                weights,
+                heads,
+            } => {
+                let checkpoint = Checkpoint::open(weights)?;
+                sources.push(source_of(
+                    "backbone weights",
+                    weights,
+                    checkpoint.sha256().unwrap_or_default(),
+                ));
+                vision_transformer(preset, &checkpoint, *heads, request.size)?
+            }
+            BackboneSource::Onnx {
+                path,
+                patch,
+                normalisation,
+                output,
+            } => {
+                let size = request.size.map(|s| rounded(s, *patch));
+                let (part, onnx) = foreign_backbone(path, *patch, size, output.as_deref())?;
+                sources.push(source_of(
+                    "backbone graph",
+                    path,
+                    &bundle::sha256_hex(&onnx),
+                ));
+                (part, *normalisation, onnx)
+            }
+        };
+        writer.add(BACKBONE_FILE, &onnx)?;
+        normalisation = its_normalisation;
+        backbone = Some(part);
+    }
+    let mut upsampler = None;
+    if let Some(path) = &request.upsampler {
+        stage("reading the upsampler");
+        let checkpoint = Checkpoint::open(path)?;
+        sources.push(source_of(
+            "upsampler weights",
+            path,
+            checkpoint.sha256().unwrap_or_default(),
+        ));
+        let model = LoftUp::from_checkpoint(&checkpoint)?;
+        drop(checkpoint);
+        if let Some(b) = &backbone
+            && b.dim != model.config().dim
+        {
+            return Err(ConvertError::Channels {
+                path: path.clone(),
+                upsampler: model.config().dim,
+                backbone: b.dim,
+            });
+        }
+        stage("writing the upsampler");
+        upsampler = Some(write_upsampler(&mut writer, &model)?);
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        normalisation,
+        backbone,
+        upsampler,
+        files: BTreeMap::new(),
+        provenance: Provenance {
+            tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
+            created: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            sources,
+        },
+    };
+    stage("verifying the bundle");
+    let sealed = bundle::Bundle::open(writer.seal(manifest)?)?;
+    let manifest = sealed.manifest().clone();
+    let failed = |name: &str, what: String| ConvertError::Verification {
+        name: name.into(),
+        what,
+    };
+    let checks = verify(sealed).map_err(|e| failed("runs", e.to_string()))?;
+    if let Some(check) = checks.iter().find(|c| !c.passed) {
+        return Err(failed(&check.name, check.to_string()));
+    }
+    writer.commit()?;
+    Ok(Converted { manifest, checks })
+}
+
+const BACKBONE_FILE: &str = "backbone.onnx";
+
+fn vision_transformer(
+    preset: &str,
+    checkpoint: &Checkpoint,
+    heads: Option<usize>,
+    size: Option<Size>,
+) -> Result<(bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
+    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, heads)?;
+    let config = model.config();
+    let (width, height) = config.default_size();
+    let size = size.map_or(Size { width, height }, |s| rounded(s, config.patch));
+    let onnx = model.graph(size.width, size.height)?;
+    let part = bundle::Backbone {
+        name: config.preset.name().into(),
+        dim: config.dim,
+        patch: config.patch,
+        size,
+        any_size: false,
+        input: vit::INPUT.into(),
+        output: vit::OUTPUT.into(),
+        layout: FeatureLayout::Map,
+        graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+    };
+    Ok((
+        part,
+        Normalisation {
+            mean: config.mean,
+            std: config.std,
+        },
+        onnx,
+    ))
+}
+
+fn foreign_backbone(
+    path: &Path,
+    patch: usize,
+    size: Option<Size>,
+    output: Option<&str>,
+) -> Result<(bundle::Backbone, Vec<u8>), ConvertError> {
+    let foreign = foreign::read(path, patch, size, output)?;
+    if let Some(size) = size
+        && size != foreign.size
+    {
+        log::warn!(
+            "{}: the graph is fixed to {}, not {size}",
+            path.display(),
+            foreign.size
+        );
+    }
+    let part = bundle::Backbone {
+        name: path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into(),
+        dim: foreign.dim,
+        patch,
+        size: foreign.size,
+        any_size: foreign.any_size,
+        input: foreign.input,
+        output: foreign.output,
+        layout: foreign.layout,
+        graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+    };
+    Ok((part, foreign.onnx))
+}
+
+fn write_upsampler(
+    writer: &mut BundleWriter,
+    model: &LoftUp,
+) -> Result<bundle::Upsampler, ConvertError> {
+    let files = UpsamplerFiles {
+        keys: "keys.onnx".into(),
+        queries: "queries.onnx".into(),
+        whole: Some("upsampler.onnx".into()),
+    };
+    writer.add(&files.keys, &model.keys_graph())?;
+    writer.add(&files.queries, &model.queries_graph())?;
+    writer.add("upsampler.onnx", &model.whole_graph())?;
+    let config = model.config();
+    Ok(bundle::Upsampler {
+        dim: config.dim,
+        layers: config.layers,
+        heads: config.heads,
+        head_width: config.padded_head_width(),
+        graphs: BTreeMap::from([(Precision::Fp32, files)]),
+    })
+}
+
+/// The nearest size that the patch divides; says so where that is another.
+fn rounded(size: Size, patch: usize) -> Size {
+    let nearest = size.rounded_to(patch);
+    if nearest != size {
+        log::warn!(
+            "{size} is not a multiple of the patch {patch}: the backbone is made for {nearest}"
+        );
+    }
+    nearest
+}
+
+fn source_of(role: &str, path: &Path, sha256: &str) -> Source {
+    Source {
+        role: role.into(),
+        file: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into(),
+        sha256: sha256.into(),
+    }
+}

@@ -1,0 +1,224 @@
+//! What `manifest.json` says.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the bundle format that this code writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// The manifest of a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// How pictures are normalised, for the backbone and for the guidance.
+    pub normalisation: Normalisation,
+    /// The vision foundation model, if the bundle has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Backbone>,
+    /// The upsampler, if the bundle has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upsampler: Option<Upsampler>,
+    /// Every file of the bundle but the manifest, by name.
+    pub files: BTreeMap<String, FileEntry>,
+    /// Where it all comes from.
+    pub provenance: Provenance,
+}
+
+/// `(x / 255 - mean) / std`, per channel, in RGB order.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalisation {
+    /// Subtracted from values in 0..1.
+    pub mean: [f32; 3],
+    /// Divided by afterwards.
+    pub std: [f32; 3],
+}
+
+impl Normalisation {
+    /// That of ImageNet, used by DINOv2 and many others.
+    pub const IMAGENET: Self = Self {
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+    };
+}
+
+/// A backbone: `[1, 3, H, W]` to features on a grid of patches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backbone {
+    /// What it is, as given to `convert`.
+    pub name: String,
+    /// Channels of its features, `d`.
+    pub dim: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Size of its input in pixels. Where `any_size` is set, only the default.
+    pub size: Size,
+    /// Whether the graph takes any size that is a multiple of the patch.
+    pub any_size: bool,
+    /// Name of the picture among the graph's inputs.
+    pub input: String,
+    /// Name of the features among the graph's outputs.
+    pub output: String,
+    /// How the features lie in that output.
+    pub layout: FeatureLayout,
+    /// The graph in each precision.
+    pub graphs: BTreeMap<Precision, String>,
+}
+
+/// How a backbone's output holds its features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FeatureLayout {
+    /// `[1, d, h, w]`.
+    Map,
+    /// `[1, extra + h * w, d]`: tokens row by row, after `extra` tokens that belong to no patch.
+    Tokens {
+        /// Tokens to leave out at the front (class token, registers).
+        extra: usize,
+    },
+}
+
+/// A LoftUp upsampler, cut as in [`crate::loftup`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upsampler {
+    /// Channels of the features, `d`.
+    pub dim: usize,
+    /// Cross-attention layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of a head in the keys and values, with padding.
+    pub head_width: usize,
+    /// The graphs in each precision.
+    pub graphs: BTreeMap<Precision, UpsamplerFiles>,
+}
+
+/// The graphs of one upsampler in one precision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpsamplerFiles {
+    /// Features to keys and values, once per frame.
+    pub keys: String,
+    /// Guidance tiles, keys and values to features.
+    pub queries: String,
+    /// Everything in one standard file, for other tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whole: Option<String>,
+}
+
+/// Precision of a graph's arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    Fp32,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fp32 => f.write_str("fp32"),
+        }
+    }
+}
+
+/// Size and hash of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Program and version that wrote it.
+    pub tool: String,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub created: u64,
+    /// The files it was made from.
+    pub sources: Vec<Source>,
+}
+
+/// A file that a bundle was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// What it was used as.
+    pub role: String,
+    /// Its name, without directories.
+    pub file: String,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
+/// A size in pixels, written `WxH`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Size {
+    /// The nearest size whose sides are multiples of `patch`, at least one patch each.
+    pub fn rounded_to(self, patch: usize) -> Size {
+        let round = |n: usize| ((n + patch / 2) / patch).max(1) * patch;
+        Size {
+            width: round(self.width),
+            height: round(self.height),
+        }
+    }
+
+    /// Number of pixels.
+    pub fn area(self) -> usize {
+        self.width * self.height
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let side = |s: &str| {
+            s.parse()
+                .ok()
+                .filter(|n| (1..=Self::LONGEST_SIDE).contains(n))
+        };
+        s.split_once('x')
+            .and_then(|(w, h)| {
+                Some(Size {
+                    width: side(w)?,
+                    height: side(h)?,
+                })
+            })
+            .ok_or_else(|| {
+                format!(
+                    "{s:?} is not a size: write WIDTHxHEIGHT, each 1 to {}, as in 224x224",
+                    Self::LONGEST_SIDE
+                )
+            })
+    }
+}
+
+impl Size {
+    /// The longest side that is accepted from outside.
+    pub const LONGEST_SIDE: usize = 16384;
+}

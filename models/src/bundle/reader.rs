@@ -1,0 +1,230 @@
+//! Opening a bundle.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{BundleError, FORMAT, FileEntry, MANIFEST, Manifest, hex, sha256_hex};
+
+/// A manifest larger than this is none of ours.
+const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// A bundle whose files have been checked.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    path: PathBuf,
+    manifest: Manifest,
+}
+
+impl Bundle {
+    /// Opens the bundle at `path` and checks the length and SHA-256 of every file.
+    ///
+    /// # Errors
+    /// Names the file that is missing or not what the manifest says.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let manifest = read_manifest(path)?;
+        for (name, entry) in &manifest.files {
+            check(&path.join(name), entry)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            manifest,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The error that says that the bundle has no such part.
+    pub fn lacks(&self, part: &'static str, remedy: &'static str) -> BundleError {
+        BundleError::Lacks {
+            path: self.path.clone(),
+            part,
+            remedy,
+        }
+    }
+
+    /// The bytes of a file of the bundle, checked again as they are read.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
+        let path = self.path.join(name);
+        let entry = self
+            .manifest
+            .files
+            .get(name)
+            .ok_or_else(|| BundleError::Damaged {
+                path: path.clone(),
+                what: "the manifest does not list this file".into(),
+            })?;
+        let bytes = fs::read(&path).map_err(|source| BundleError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        compare(&path, entry, bytes.len() as u64, &sha256_hex(&bytes))?;
+        Ok(bytes)
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
+    let not_a_bundle = |what: &str| BundleError::NotABundle {
+        path: path.into(),
+        what: what.into(),
+    };
+    let meta = fs::metadata(path).map_err(|source| BundleError::Io {
+        path: path.into(),
+        source,
+    })?;
+    if !meta.is_dir() {
+        return Err(not_a_bundle("it is a file, and a bundle is a directory"));
+    }
+    let file = path.join(MANIFEST);
+    let text = match File::open(&file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(not_a_bundle("it has no manifest.json"));
+        }
+        Err(source) => return Err(BundleError::Io { path: file, source }),
+        Ok(f) => {
+            let mut text = String::new();
+            f.take(LARGEST_MANIFEST)
+                .read_to_string(&mut text)
+                .map_err(|source| BundleError::Io {
+                    path: file.clone(),
+                    source,
+                })?;
+            text
+        }
+    };
+    let wrong = |what: String| BundleError::Manifest {
+        path: file.clone(),
+        what,
+    };
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    // The version first: other fields may mean other things in another version.
+    let Version { format } =
+        serde_json::from_str(&text).map_err(|e| wrong(format!("not a manifest: {e}")))?;
+    if format != FORMAT {
+        return Err(wrong(format!(
+            "bundle format {format}; this program reads format {FORMAT}: convert again, or use the version that wrote it"
+        )));
+    }
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|e| wrong(format!("not understood: {e}")))?;
+    validate(&manifest).map_err(wrong)?;
+    Ok(manifest)
+}
+
+/// What the types do not say: every name is a plain file name and listed, every number is usable.
+fn validate(manifest: &Manifest) -> Result<(), String> {
+    for name in manifest.files.keys() {
+        let plain = !name.is_empty()
+            && name != MANIFEST
+            && !name.starts_with('.')
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if !plain {
+            return Err(format!("file name {name:?} is not a plain file name"));
+        }
+    }
+    let listed = |name: &String| {
+        let known = manifest.files.contains_key(name);
+        known
+            .then_some(())
+            .ok_or_else(|| format!("graph {name:?} is not among the files"))
+    };
+    let numbers = manifest
+        .normalisation
+        .mean
+        .iter()
+        .chain(&manifest.normalisation.std);
+    if !numbers.clone().all(|x| x.is_finite()) || manifest.normalisation.std.contains(&0.0) {
+        return Err("normalisation: mean and std must be finite, std not 0".into());
+    }
+    if let Some(b) = &manifest.backbone {
+        b.graphs.values().try_for_each(listed)?;
+        let sides = [b.size.width, b.size.height];
+        if b.dim == 0
+            || b.patch == 0
+            || sides
+                .iter()
+                .any(|s| *s == 0 || *s > super::Size::LONGEST_SIDE || s % b.patch != 0)
+        {
+            return Err(format!(
+                "backbone: dim {}, patch {}, size {} do not go together",
+                b.dim, b.patch, b.size
+            ));
+        }
+    }
+    if let Some(u) = &manifest.upsampler {
+        for files in u.graphs.values() {
+            [
+                Some(&files.keys),
+                Some(&files.queries),
+                files.whole.as_ref(),
+            ]
+            .into_iter()
+            .flatten()
+            .try_for_each(listed)?;
+        }
+        if [u.dim, u.layers, u.heads, u.head_width].contains(&0) {
+            return Err("upsampler: dim, layers, heads and head_width must not be 0".into());
+        }
+        if let Some(b) = &manifest.backbone
+            && b.dim != u.dim
+        {
+            return Err(format!(
+                "backbone has {} channels, upsampler {}",
+                b.dim, u.dim
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check(path: &Path, entry: &FileEntry) -> Result<(), BundleError> {
+    let io = |source| BundleError::Io {
+        path: path.into(),
+        source,
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut hash = Sha256::new();
+    // A file of another length is wrong whatever its hash: do not read a huge one.
+    if length == entry.bytes {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer).map_err(io)? {
+                0 => break,
+                n => hash.update(&buffer[..n]),
+            }
+        }
+    }
+    compare(path, entry, length, &hex(&hash.finalize()))
+}
+
+fn compare(path: &Path, entry: &FileEntry, bytes: u64, sha256: &str) -> Result<(), BundleError> {
+    let what = if bytes != entry.bytes {
+        format!("{bytes} bytes, the manifest says {}", entry.bytes)
+    } else if sha256 != entry.sha256 {
+        format!("SHA-256 {sha256}, the manifest says {}", entry.sha256)
+    } else {
+        return Ok(());
+    };
+    Err(BundleError::Damaged {
+        path: path.into(),
+        what,
+    })
+}

@@ -1,0 +1,128 @@
+//! Writing a bundle: all of it or nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use super::{BundleError, FileEntry, MANIFEST, Manifest, sha256_hex};
+
+/// A bundle under construction, in a temporary directory beside its destination. Dropped before
+/// [`BundleWriter::commit`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct BundleWriter {
+    destination: PathBuf,
+    replace: bool,
+    work: tempfile::TempDir,
+    files: BTreeMap<String, FileEntry>,
+}
+
+impl BundleWriter {
+    /// Begins a bundle at `destination`. An existing bundle there is replaced only if `replace`
+    /// is set, and only once the new one is complete; anything else there is left alone.
+    pub fn create(destination: &Path, replace: bool) -> Result<Self, BundleError> {
+        if destination.symlink_metadata().is_ok() {
+            let path = destination.to_owned();
+            if !replace {
+                return Err(BundleError::Exists { path });
+            }
+            if !destination.join(MANIFEST).is_file() {
+                return Err(BundleError::WouldReplace { path });
+            }
+        }
+        let parent = match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let work = tempfile::Builder::new()
+            .prefix(".loftup-bundle-")
+            .tempdir_in(parent)
+            .map_err(|source| BundleError::Io {
+                path: parent.into(),
+                source,
+            })?;
+        Ok(Self {
+            destination: destination.into(),
+            replace,
+            work,
+            files: BTreeMap::new(),
+        })
+    }
+
+    /// Adds a file.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
+        self.write(name, bytes)?;
+        let entry = FileEntry {
+            bytes: bytes.len() as u64,
+            sha256: sha256_hex(bytes),
+        };
+        self.files.insert(name.into(), entry);
+        Ok(())
+    }
+
+    /// Writes the manifest, whose `files` are filled in here. The bundle is then complete, and can
+    /// be opened under the path returned, but not yet in its place.
+    pub fn seal(&mut self, mut manifest: Manifest) -> Result<&Path, BundleError> {
+        manifest.files = std::mem::take(&mut self.files);
+        let mut text =
+            serde_json::to_string_pretty(&manifest).map_err(|e| self.failed(MANIFEST, e.into()))?;
+        text.push('\n');
+        self.write(MANIFEST, text.as_bytes())?;
+        sync_directory(self.work.path()).map_err(|e| self.failed("", e))?;
+        Ok(self.work.path())
+    }
+
+    /// Moves the sealed bundle to its place.
+    pub fn commit(self) -> Result<(), BundleError> {
+        let destination = self.destination.clone();
+        let io = |source| BundleError::Io {
+            path: destination.clone(),
+            source,
+        };
+        // Temporary directories are private to their owner; a bundle is an ordinary directory.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(self.work.path(), fs::Permissions::from_mode(0o755)).map_err(io)?;
+        }
+        if self.replace && destination.exists() {
+            // Two renames: in between the bundle is missing for a moment, never mixed.
+            let old = self.work.path().with_extension("old");
+            fs::rename(&destination, &old).map_err(io)?;
+            if let Err(e) = fs::rename(self.work.path(), &destination) {
+                let _ = fs::rename(&old, &destination);
+                return Err(io(e));
+            }
+            let _ = fs::remove_dir_all(&old);
+        } else {
+            fs::rename(self.work.path(), &destination).map_err(io)?;
+        }
+        // Moved away: there is nothing left to remove under the temporary name.
+        let _ = self.work.keep();
+        let parent = destination.parent().filter(|p| !p.as_os_str().is_empty());
+        sync_directory(parent.unwrap_or(Path::new("."))).map_err(io)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
+        let write = || {
+            let mut file = File::create_new(self.work.path().join(name))?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|e| self.failed(name, e))
+    }
+
+    /// Names the file where the user will look for it, not in the temporary directory.
+    fn failed(&self, name: &str, source: std::io::Error) -> BundleError {
+        BundleError::Io {
+            path: self.destination.join(name),
+            source,
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}

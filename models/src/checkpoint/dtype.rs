@@ -1,0 +1,55 @@
+//! Element types of stored tensors.
+
+use half::{bf16, f16};
+
+/// What the elements of a stored tensor are, and whether they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Dtype {
+    F32,
+    F16,
+    Bf16,
+    F64,
+    /// Integers and booleans: counters and index tables. They are left out.
+    Integer,
+    /// Not read, and not left out in silence either: the name of the type.
+    Other(&'static str),
+}
+
+/// Order of the bytes of a stored element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteOrder {
+    Little,
+    Big,
+}
+
+impl Dtype {
+    /// Bytes per element, of the types that are read.
+    pub fn size(self) -> Option<usize> {
+        match self {
+            Self::F16 | Self::Bf16 => Some(2),
+            Self::F32 => Some(4),
+            Self::F64 => Some(8),
+            Self::Integer | Self::Other(_) => None,
+        }
+    }
+
+    /// Widens (or, from 64 bit, rounds) all whole elements in `bytes`.
+    pub fn decode(self, bytes: &[u8], order: ByteOrder) -> Vec<f32> {
+        match (self, order) {
+            (Self::F32, ByteOrder::Little) => each(bytes, f32::from_le_bytes),
+            (Self::F32, ByteOrder::Big) => each(bytes, f32::from_be_bytes),
+            (Self::F16, ByteOrder::Little) => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            (Self::F16, ByteOrder::Big) => each(bytes, |b| f16::from_be_bytes(b).to_f32()),
+            (Self::Bf16, ByteOrder::Little) => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            (Self::Bf16, ByteOrder::Big) => each(bytes, |b| bf16::from_be_bytes(b).to_f32()),
+            (Self::F64, ByteOrder::Little) => each(bytes, |b| f64::from_le_bytes(b) as f32),
+            (Self::F64, ByteOrder::Big) => each(bytes, |b| f64::from_be_bytes(b) as f32),
+            (Self::Integer | Self::Other(_), _) => Vec::new(),
+        }
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], decode: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let (elements, _) = bytes.as_chunks::<N>();
+    elements.iter().map(|element| decode(*element)).collect()
+}

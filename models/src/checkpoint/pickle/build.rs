@@ -1,0 +1,142 @@
+//! What "calling" an allowed name builds.
+
+use super::{Global, Node, Problem, Storage, StoredTensor, Value, machine::Machine};
+use crate::checkpoint::{dtype::Dtype, strided::Layout};
+
+/// More axes than PyTorch's own kernels take.
+const MAX_AXES: usize = 32;
+
+impl<'a> Machine<'a> {
+    /// The value of `function(*arguments)`.
+    pub(super) fn call(
+        &mut self,
+        function: Value<'a>,
+        arguments: Value<'a>,
+    ) -> Result<Value<'a>, Problem> {
+        let Value::Global(global) = function else {
+            return Err(self.damaged("something is called that is not a function"));
+        };
+        match global {
+            Global::RebuildFromType => {
+                // A tensor with attributes: the call proper is among the arguments.
+                let function = self.argument(arguments, 0)?;
+                match function {
+                    Value::Global(
+                        inner @ (Global::RebuildTensor
+                        | Global::RebuildTensorV3
+                        | Global::FirstArgument),
+                    ) => self.build(inner, self.argument(arguments, 2)?),
+                    _ => Err(self.damaged("a tensor is rebuilt by what is not a function for it")),
+                }
+            }
+            _ => self.build(global, arguments),
+        }
+    }
+
+    fn build(&mut self, global: Global, arguments: Value<'a>) -> Result<Value<'a>, Problem> {
+        match global {
+            Global::RebuildTensor => self.tensor(arguments, None),
+            Global::RebuildTensorV3 => match self.argument(arguments, 6)? {
+                Value::Global(Global::Dtype(dtype)) => self.tensor(arguments, Some(dtype)),
+                _ => Err(self.damaged("a tensor has no element type")),
+            },
+            Global::FirstArgument => self.argument(arguments, 0),
+            Global::Dict => self.add(Node::Dict(Vec::new())),
+            Global::ScriptClass => self.add(Node::Object { state: Value::None }),
+            Global::RebuildFromType
+            | Global::Storage(_)
+            | Global::UntypedStorage
+            | Global::Dtype(_)
+            | Global::Ignored => Ok(Value::Ignored),
+        }
+    }
+
+    /// (storage, offset, shape, stride, ...), all counted in elements.
+    fn tensor(&mut self, arguments: Value<'a>, dtype: Option<Dtype>) -> Result<Value<'a>, Problem> {
+        let storage = match self.argument(arguments, 0)? {
+            Value::Node(index) => match self.nodes.get(index) {
+                Some(Node::Storage(storage)) => *storage,
+                _ => return Err(self.damaged("a tensor has no storage")),
+            },
+            _ => return Err(self.damaged("a tensor has no storage")),
+        };
+        let dtype = dtype
+            .or(storage.dtype)
+            .ok_or_else(|| self.damaged("a tensor has no element type"))?;
+        let offset = self.size(self.argument(arguments, 1)?)?;
+        let shape = self.sizes(self.argument(arguments, 2)?)?;
+        let stride = self.sizes(self.argument(arguments, 3)?)?;
+        if shape.len() != stride.len() {
+            return Err(self.damaged("a tensor has not as many strides as axes"));
+        }
+        let layout = Layout {
+            offset,
+            shape,
+            stride,
+        };
+        self.add(Node::Tensor(StoredTensor {
+            storage,
+            dtype,
+            layout,
+        }))
+    }
+
+    /// A persistent id: ("storage", class, key, device, length).
+    pub(super) fn storage(&self, id: Value<'a>) -> Result<Storage<'a>, Problem> {
+        let wrong = || self.damaged("a reference to a storage is not understood");
+        let items = self.sequence(id).ok_or_else(wrong)?;
+        match *items {
+            [
+                Value::Str("storage"),
+                Value::Global(class),
+                Value::Str(key),
+                _,
+                len,
+                ..,
+            ] => {
+                let dtype = match class {
+                    Global::Storage(dtype) => Some(dtype),
+                    Global::UntypedStorage => None,
+                    _ => return Err(wrong()),
+                };
+                Ok(Storage {
+                    key,
+                    dtype,
+                    len: self.size(len)?,
+                })
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    fn argument(&self, arguments: Value<'a>, index: usize) -> Result<Value<'a>, Problem> {
+        let items = self.sequence(arguments);
+        let value = items.and_then(|items| items.get(index)).copied();
+        value.ok_or_else(|| self.damaged("a function has not got all its arguments"))
+    }
+
+    fn sequence(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
+        match value {
+            Value::Node(index) => match self.nodes.get(index)? {
+                Node::Sequence(items) => Some(items),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn sizes(&self, value: Value<'a>) -> Result<Vec<usize>, Problem> {
+        let items = self.sequence(value).filter(|items| items.len() <= MAX_AXES);
+        let items =
+            items.ok_or_else(|| self.damaged("the shape of a tensor is not a short tuple"))?;
+        items.iter().map(|item| self.size(*item)).collect()
+    }
+
+    fn size(&self, value: Value<'a>) -> Result<usize, Problem> {
+        match value {
+            Value::Int(n) => usize::try_from(n).ok(),
+            _ => None,
+        }
+        .ok_or_else(|| self.damaged("a size is not a number of elements"))
+    }
+}

@@ -1,0 +1,210 @@
+//! The classes and functions that a pickle may name, and what stands for each.
+
+use super::super::dtype::Dtype;
+
+/// What an allowed name stands for. None of them is ever called: each says what data to build.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in super::super) enum Global {
+    /// `torch._utils._rebuild_tensor_v2`: (storage, offset, shape, stride, ...).
+    RebuildTensor,
+    /// `torch._utils._rebuild_tensor_v3`: the same, and the element type as the seventh.
+    RebuildTensorV3,
+    /// Returns its first argument, as far as data goes: parameters, sizes, typed lists.
+    FirstArgument,
+    /// `torch._tensor._rebuild_from_type_v2`: (function, class, arguments, attributes).
+    RebuildFromType,
+    /// A dictionary.
+    Dict,
+    /// The class of a storage.
+    Storage(Dtype),
+    /// A storage whose element type stands elsewhere.
+    UntypedStorage,
+    /// An element type.
+    Dtype(Dtype),
+    /// A class of a TorchScript archive: a bag of attributes.
+    ScriptClass,
+    /// Data that training checkpoints carry beside the tensors. Its contents are dropped.
+    Ignored,
+}
+
+/// What the name stands for; `None` where it is not allowed.
+pub(super) fn resolve(module: &str, name: &str) -> Option<Global> {
+    if module == "__torch__" || module.starts_with("__torch__.") {
+        return Some(Global::ScriptClass);
+    }
+    Some(match (module, name) {
+        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Global::RebuildTensor,
+        ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTensorV3,
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")
+        | ("torch", "Size")
+        | (
+            "torch.jit._pickle",
+            "restore_type_tag" | "build_intlist" | "build_doublelist" | "build_boollist"
+            | "build_tensorlist",
+        ) => Global::FirstArgument,
+        ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
+        ("collections", "OrderedDict" | "defaultdict") | ("builtins" | "__builtin__", "dict") => {
+            Global::Dict
+        }
+        ("torch.storage", "UntypedStorage") => Global::UntypedStorage,
+        ("torch" | "torch.cuda" | "torch.storage", name) if name.ends_with("Storage") => {
+            Global::Storage(storage_dtype(name.strip_suffix("Storage")?)?)
+        }
+        ("torch", name) if dtype(name).is_some() => Global::Dtype(dtype(name)?),
+        _ if is_ignored(module, name) => Global::Ignored,
+        _ => return None,
+    })
+}
+
+fn storage_dtype(prefix: &str) -> Option<Dtype> {
+    Some(match prefix {
+        "Float" => Dtype::F32,
+        "Half" => Dtype::F16,
+        "BFloat16" => Dtype::Bf16,
+        "Double" => Dtype::F64,
+        "Long" | "Int" | "Short" | "Char" | "Byte" | "Bool" => Dtype::Integer,
+        "ComplexFloat" => Dtype::Other("complex64"),
+        "ComplexDouble" => Dtype::Other("complex128"),
+        "QInt8" => Dtype::Other("qint8"),
+        "QUInt8" => Dtype::Other("quint8"),
+        "QInt32" => Dtype::Other("qint32"),
+        "QUInt4x2" => Dtype::Other("quint4x2"),
+        "QUInt2x4" => Dtype::Other("quint2x4"),
+        _ => return None,
+    })
+}
+
+fn dtype(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "float32" => Dtype::F32,
+        "float16" => Dtype::F16,
+        "bfloat16" => Dtype::Bf16,
+        "float64" => Dtype::F64,
+        "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32" | "uint64"
+        | "bool" => Dtype::Integer,
+        "complex32" => Dtype::Other("complex32"),
+        "complex64" => Dtype::Other("complex64"),
+        "complex128" => Dtype::Other("complex128"),
+        "float8_e4m3fn" => Dtype::Other("float8_e4m3fn"),
+        "float8_e4m3fnuz" => Dtype::Other("float8_e4m3fnuz"),
+        "float8_e5m2" => Dtype::Other("float8_e5m2"),
+        "float8_e5m2fnuz" => Dtype::Other("float8_e5m2fnuz"),
+        "float8_e8m0fnu" => Dtype::Other("float8_e8m0fnu"),
+        _ => return None,
+    })
+}
+
+/// Plain values, settings and statistics, as PyTorch, Lightning, Hydra and NumPy put them beside
+/// the tensors of a training checkpoint. Naming them is harmless, for nothing is made of them;
+/// the list is short so that whatever else turns up is seen.
+fn is_ignored(module: &str, name: &str) -> bool {
+    match module {
+        "builtins" | "__builtin__" => matches!(
+            name,
+            "set"
+                | "frozenset"
+                | "list"
+                | "tuple"
+                | "int"
+                | "long"
+                | "float"
+                | "bool"
+                | "str"
+                | "unicode"
+                | "bytes"
+                | "bytearray"
+                | "complex"
+                | "slice"
+                | "range"
+                | "xrange"
+                | "object"
+        ),
+        "collections" => matches!(name, "Counter" | "deque"),
+        "copyreg" | "copy_reg" => name == "_reconstructor",
+        "_codecs" => name == "encode",
+        "argparse" => name == "Namespace",
+        "types" => name == "SimpleNamespace",
+        "typing" => name == "Any",
+        "pathlib" | "pathlib._local" => name.ends_with("Path"),
+        "datetime" => matches!(
+            name,
+            "datetime" | "date" | "time" | "timedelta" | "timezone"
+        ),
+        "numpy" => matches!(name, "ndarray" | "dtype") || is_numpy_scalar(name),
+        "numpy.core.multiarray" | "numpy._core.multiarray" => {
+            matches!(name, "scalar" | "_reconstruct")
+        }
+        "numpy.dtypes" => name.ends_with("DType"),
+        "torch" => matches!(name, "device" | "Tensor"),
+        "torch.nn.parameter" => matches!(name, "Parameter" | "Buffer"),
+        "torch.torch_version" => name == "TorchVersion",
+        "torch.serialization" => name == "_get_layout",
+        "omegaconf.base" => matches!(name, "ContainerMetadata" | "Metadata"),
+        "omegaconf.dictconfig" => name == "DictConfig",
+        "omegaconf.listconfig" => name == "ListConfig",
+        "omegaconf.nodes" => name.ends_with("Node"),
+        "pytorch_lightning.utilities.parsing"
+        | "lightning_fabric.utilities.data"
+        | "lightning.fabric.utilities.data" => name == "AttributeDict",
+        "pytorch_lightning.callbacks.model_checkpoint"
+        | "lightning.pytorch.callbacks.model_checkpoint" => name == "ModelCheckpoint",
+        _ => false,
+    }
+}
+
+fn is_numpy_scalar(name: &str) -> bool {
+    let bits = name.trim_start_matches(|c: char| c.is_ascii_lowercase());
+    let kind = &name[..name.len() - bits.len()];
+    matches!(kind, "float" | "int" | "uint" | "bool")
+        && matches!(bits, "" | "_" | "8" | "16" | "32" | "64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_listed_is_allowed() {
+        for (module, name) in [
+            ("os", "system"),
+            ("posix", "system"),
+            ("builtins", "eval"),
+            ("builtins", "exec"),
+            ("builtins", "getattr"),
+            ("__builtin__", "__import__"),
+            ("subprocess", "Popen"),
+            ("torch", "load"),
+            ("torch", "EvilStorage"),
+            ("torch.storage", "_load_from_bytes"),
+            ("torch.hub", "load"),
+            ("torch.nn.modules.linear", "Linear"),
+            ("numpy", "load"),
+            ("numpy", "float128x"),
+            ("pathlib", "os"),
+            ("__torch__x", "M"),
+            ("functools", "partial"),
+            ("", ""),
+        ] {
+            assert_eq!(resolve(module, name), None, "{module}.{name}");
+        }
+    }
+
+    #[test]
+    fn tensor_parts_and_script_classes_are_allowed() {
+        assert_eq!(
+            resolve("torch", "HalfStorage"),
+            Some(Global::Storage(Dtype::F16))
+        );
+        assert_eq!(
+            resolve("torch", "bfloat16"),
+            Some(Global::Dtype(Dtype::Bf16))
+        );
+        assert_eq!(
+            resolve("__torch__.torch.nn", "Linear"),
+            Some(Global::ScriptClass)
+        );
+        assert_eq!(resolve("numpy", "float64"), Some(Global::Ignored));
+        assert_eq!(resolve("numpy", "bool_"), Some(Global::Ignored));
+        assert_eq!(resolve("pathlib", "PosixPath"), Some(Global::Ignored));
+    }
+}

@@ -1,0 +1,221 @@
+//! What kind of file it is, judged by its first bytes. Names say too little: `.bin` and `.pt` are
+//! used for everything.
+
+use super::error::Problem;
+
+/// As many bytes as the judgement needs.
+pub(super) const PREFIX: usize = 512;
+
+/// The formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    TorchZip,
+    Safetensors,
+}
+
+/// Long integer 0x1950a86a20f9469cfc6c, with which PyTorch before 1.6 began its files.
+const LEGACY_MAGIC: [u8; 12] = [
+    0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
+];
+
+/// Beginnings by which other files are known.
+const OTHERS: [(&[u8], &str); 22] = [
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the file itself (git lfs pull fetches it)",
+    ),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"\x1f\x8b", "a gzip file (unpack it first)"),
+    (b"\xfd7zXZ\0", "an xz file (unpack it first)"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file (unpack it first)"),
+    (b"BZh", "a bzip2 file (unpack it first)"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it first)"),
+    (b"Rar!", "a rar archive (unpack it first)"),
+    (b"\x93NUMPY", "a NumPy .npy file"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves them"),
+    (b"GGUF", "a GGUF file"),
+    (b"ftrt", "a TensorRT engine"),
+    (b"ptrt", "a TensorRT engine"),
+    (b"\x7fELF", "an executable"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"RIFF", "a sound, film or picture file (RIFF)"),
+    (b"SQLite format 3", "an SQLite database"),
+    (b"ARROW1", "an Arrow file"),
+    (b"PAR1", "a Parquet file"),
+    (b"DDUF", "a DDUF archive"),
+];
+
+/// Judges a file by its first bytes (at most [`PREFIX`]) and its length.
+///
+/// # Errors
+/// `UnknownFormat`, saying what it looks like, and `Unsupported` for PyTorch's old format.
+pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
+    if prefix.is_empty() {
+        return Err(unknown("an empty file"));
+    }
+    if prefix.starts_with(b"PK\x03\x04") {
+        return Ok(Format::TorchZip);
+    }
+    if is_safetensors(prefix) {
+        return Ok(Format::Safetensors);
+    }
+    if let [0x80, 2..=5, ..] = prefix {
+        let magic = prefix
+            .windows(LEGACY_MAGIC.len())
+            .take(16)
+            .any(|w| w == LEGACY_MAGIC);
+        let what = if magic {
+            "PyTorch's format from before 1.6"
+        } else {
+            "a bare pickle"
+        };
+        return Err(Problem::unsupported(
+            format!("it is {what}, which is not read here"),
+            "in a PyTorch of today: torch.save(torch.load(FILE, map_location=\"cpu\"), NEW_FILE)",
+        ));
+    }
+    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| prefix.starts_with(magic)) {
+        return Err(unknown(*what));
+    }
+    if prefix.get(4..8) == Some(b"TFL3") {
+        return Err(unknown("a TensorFlow Lite model"));
+    }
+    if prefix.get(257..262) == Some(b"ustar") {
+        return Err(unknown("a tar archive (unpack it first)"));
+    }
+    if prefix.iter().all(|&b| b == 0) {
+        return Err(unknown(format!(
+            "{len} bytes that begin with nothing but zeros"
+        )));
+    }
+    if is_onnx(prefix) {
+        return Err(unknown("an ONNX model"));
+    }
+    Err(unknown(as_text(prefix).unwrap_or_else(|| {
+        let first: Vec<String> = prefix.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        format!(
+            "an unknown binary file (it begins with {})",
+            first.join(" ")
+        )
+    })))
+}
+
+fn unknown(found: impl Into<String>) -> Problem {
+    Problem::UnknownFormat(found.into())
+}
+
+/// The length of a JSON header in 64 bit, of which only the lower half is ever used, and then it.
+fn is_safetensors(prefix: &[u8]) -> bool {
+    matches!(prefix, [_, _, _, _, 0, 0, 0, 0, b'{', ..])
+}
+
+/// A protobuf `ModelProto`: field 1, the version, and then field 2, the producer, or 7, the graph.
+fn is_onnx(prefix: &[u8]) -> bool {
+    matches!(prefix, [0x08, 1..=32, 0x12 | 0x3a | 0x42, ..])
+}
+
+fn as_text(prefix: &[u8]) -> Option<String> {
+    // The prefix may end within a character.
+    let text = match std::str::from_utf8(prefix) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&prefix[..error.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    if text.is_empty() {
+        return None;
+    }
+    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    let start: String = text
+        .chars()
+        .take(15)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    Some(
+        if start.starts_with("<!doctype html") || start.starts_with("<html") {
+            "an HTML page: the download failed, or needs a login".into()
+        } else if start.starts_with('<') {
+            "an XML document, perhaps the error message of a server".into()
+        } else if start.starts_with('{') || start.starts_with('[') {
+            "a JSON document: a configuration, or the error message of a server".into()
+        } else if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
+            return None;
+        } else {
+            format!(
+                "a text file (it begins with {:?})",
+                text.chars().take(40).collect::<String>()
+            )
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(bytes: &[u8]) -> String {
+        match sniff(&bytes[..bytes.len().min(PREFIX)], bytes.len() as u64) {
+            Err(Problem::UnknownFormat(found)) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_checkpoint_is_called_by_its_name() {
+        let mut tar = vec![b'a'; 257];
+        tar.extend(b"ustar\x0000");
+        tar.resize(1024, 0);
+        let cases: [(&[u8], &str); 14] = [
+            (b"", "empty file"),
+            (b"\n<!DOCTYPE html><html><head>", "HTML page"),
+            (b"<HTML>", "HTML page"),
+            (b"<?xml version=\"1.0\"?><Error>", "XML"),
+            (b"{\"error\": \"Entry not found\"}", "JSON"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+                "Git LFS pointer",
+            ),
+            (b"\x08\x08\x12\x07pytorch", "ONNX"),
+            (&tar, "tar archive"),
+            (&[0; 4096], "zeros"),
+            (
+                b"Entry not found",
+                "text file (it begins with \"Entry not found\")",
+            ),
+            (b"\x1f\x8b\x08\x00", "gzip"),
+            (b"\x93NUMPY\x01\x00", "NumPy"),
+            (
+                b"\x00\x01\x02\x03\xfe",
+                "unknown binary file (it begins with 00 01 02 03 fe)",
+            ),
+            (b"\xff", "unknown binary file"),
+        ];
+        for (bytes, expected) in cases {
+            let found = found(bytes);
+            assert!(
+                found.contains(expected),
+                "{found:?} does not say {expected:?}"
+            );
+            assert!(!found.contains('\n'), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_cut_within_a_character_is_still_text() {
+        let text = "ä".repeat(PREFIX);
+        assert!(found(&text.as_bytes()[1..]).contains("binary"));
+        assert!(found(format!("x{text}").as_bytes()).contains("text file"));
+    }
+
+    #[test]
+    fn both_formats_are_recognised() {
+        assert_eq!(sniff(b"PK\x03\x04\0\0", 6).unwrap(), Format::TorchZip);
+        assert_eq!(
+            sniff(b"\x40\0\0\0\0\0\0\0{\"a", 72).unwrap(),
+            Format::Safetensors
+        );
+    }
+}

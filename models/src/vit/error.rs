@@ -1,0 +1,130 @@
+//! What can be wrong with a backbone.
+
+use std::path::PathBuf;
+
+use super::Family;
+use crate::checkpoint::CheckpointError;
+
+/// A backbone that cannot be made. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VitError {
+    /// No backbone goes by that name.
+    #[error("unknown backbone {given:?}; expected one of {}", super::Preset::names().collect::<Vec<_>>().join(", "))]
+    UnknownPreset {
+        /// The name that was given.
+        given: String,
+    },
+    /// A tensor is missing, misshapen or not finite.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The names in the checkpoint are those of no known vision transformer.
+    #[error("{}: no vision transformer in a known naming scheme (DINOv2, OpenAI CLIP, timm, open_clip, Hugging Face); {}", path.display(), examples(.found))]
+    NotAVit {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// A few of its names.
+        found: Vec<String>,
+    },
+    /// The checkpoint holds more than one.
+    #[error("{}: holds several vision transformers, at {}; keep one of them", path.display(), prefixes.join(", "))]
+    Ambiguous {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// What stands before the names of each.
+        prefixes: Vec<String>,
+    },
+    /// The weights are of another family than was asked for.
+    #[error("{}: holds a {found} backbone, not {asked}; use the backbone name {suggestion}", path.display())]
+    WrongFamily {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// The family of the weights.
+        found: Family,
+        /// The family that was asked for.
+        asked: Family,
+        /// The name that fits the weights.
+        suggestion: &'static str,
+    },
+    /// The weights have other dimensions than the named backbone.
+    #[error("{}: holds {found}, not {asked}; {remedy}", path.display())]
+    WrongSize {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// What the weights are.
+        found: String,
+        /// The name that was asked for.
+        asked: &'static str,
+        /// What to do.
+        remedy: String,
+    },
+    /// The name says registers, and the weights have none.
+    #[error("{}: has no register tokens, but {asked} has; use the backbone name {suggestion}", path.display())]
+    NoRegisters {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// The name that was asked for.
+        asked: &'static str,
+        /// The name that fits the weights.
+        suggestion: &'static str,
+    },
+    /// The number of heads is not known, or does not divide the width.
+    #[error("{}: {what} for a width of {width}; give the number of attention heads that the model was trained with", path.display())]
+    Heads {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// Channels of the transformer.
+        width: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// The weights are of a variant that is not written here.
+    #[error("{}: unsupported: {what}", path.display())]
+    Unsupported {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// Which variant, and how it was recognised.
+        what: String,
+    },
+    /// The picture size does not fit the patch.
+    #[error("a picture of {width}x{height} does not divide into patches of {patch}x{patch}; the nearest size that does is {}x{}", nearest(*.width, *.patch), nearest(*.height, *.patch))]
+    Size {
+        /// Width, in pixels.
+        width: usize,
+        /// Height, in pixels.
+        height: usize,
+        /// Side of a patch, in pixels.
+        patch: usize,
+    },
+    /// The picture has too many patches.
+    #[error("a picture of {width}x{height} has {patches} patches of {patch}x{patch}, more than {max}; use a smaller size", max = super::VitConfig::MAX_PATCHES)]
+    TooLarge {
+        /// Width, in pixels.
+        width: usize,
+        /// Height, in pixels.
+        height: usize,
+        /// Side of a patch, in pixels.
+        patch: usize,
+        /// Number of patches.
+        patches: usize,
+    },
+}
+
+fn examples(found: &[String]) -> String {
+    if found.is_empty() {
+        "it holds no tensors".into()
+    } else {
+        format!("it holds tensors like {}", found.join(", "))
+    }
+}
+
+/// The multiple of `patch` nearest to `side`, at least one patch.
+fn nearest(side: usize, patch: usize) -> usize {
+    let down = side / patch * patch;
+    let up = if side - down >= patch.div_ceil(2) {
+        down.saturating_add(patch)
+    } else {
+        down
+    };
+    up.max(patch)
+}

@@ -1,0 +1,75 @@
+//! Frozen backbones: vision transformers from a checkpoint to an ONNX graph.
+//!
+//! DINOv2 (with and without registers), CLIP (with the patch encodings of MaskCLIP) and SigLIP
+//! differ in names, tokens, position embeddings and activation, and in nothing else. A
+//! [`Checkpoint`] in any of the usual naming schemes becomes one [`Vit`]; [`Vit::graph`] writes it
+//! for one picture size, position embeddings resampled and constants folded.
+//!
+//! The graph takes [`INPUT`], `[1, 3, H, W]`, already normalised with the [`VitConfig`]'s mean and
+//! standard deviation, and gives [`OUTPUT`], `[1, dim, H / patch, W / patch]`.
+
+mod config;
+mod error;
+mod graph;
+mod names;
+mod position;
+mod preset;
+mod schemes;
+mod weights;
+
+pub use config::{Activation, VitConfig};
+pub use error::VitError;
+pub use preset::{Dimensions, Family, Preset};
+
+use crate::checkpoint::Checkpoint;
+
+/// Name of the graph's input: the normalised picture, `[1, 3, H, W]`.
+pub const INPUT: &str = "image";
+/// Name of the graph's output: the feature map, `[1, dim, H / patch, W / patch]`.
+pub const OUTPUT: &str = "features";
+
+/// A vision transformer: its configuration and its weights, ready to be written as a graph.
+#[derive(Debug, Clone)]
+pub struct Vit {
+    config: VitConfig,
+    weights: weights::Weights,
+}
+
+impl Vit {
+    /// Takes the backbone called `preset` out of a checkpoint. Dimensions are those of the
+    /// weights; the number of attention heads cannot be seen in them and is `heads`, or what is
+    /// customary for the width (heads of 64 channels).
+    ///
+    /// Registers that the weights have and the preset's name does not mention are used.
+    ///
+    /// # Errors
+    /// Where the checkpoint holds no vision transformer, one of another family, one that the
+    /// graph cannot express, or (unless `heads` is given) one of another size than `preset`; and
+    /// where a tensor is missing, misshapen or not finite.
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        preset: Preset,
+        heads: Option<usize>,
+    ) -> Result<Self, VitError> {
+        let tower = names::Tower::find(checkpoint)?;
+        let config = VitConfig::read(&tower, preset, heads)?;
+        let weights = weights::Weights::read(&tower, &config)?;
+        Ok(Self { config, weights })
+    }
+
+    /// What the backbone is, and how its input is prepared.
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// The backbone for pictures of `width` x `height` pixels, as a serialised ONNX model with
+    /// static shapes and batch 1.
+    ///
+    /// # Errors
+    /// Where a side is not a positive multiple of the patch, or the picture has more than
+    /// [`VitConfig::MAX_PATCHES`] patches.
+    pub fn graph(&self, width: usize, height: usize) -> Result<Vec<u8>, VitError> {
+        let (columns, rows) = self.config.grid_of(width, height)?;
+        Ok(graph::build(&self.config, &self.weights, columns, rows))
+    }
+}

@@ -1,0 +1,197 @@
+//! The backbones that have a name.
+
+use std::fmt;
+
+use super::VitError;
+
+/// The kinds of vision transformer known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// DINOv2, with or without registers: class token, LayerScale, the patch tokens after the
+    /// last norm (Oquab et al., 2023; Darcet et al., 2023).
+    DinoV2,
+    /// CLIP's image encoder with the patch encodings of MaskCLIP: of the last block only the
+    /// value and output projections, then the final norm and the visual projection
+    /// (Radford et al., 2021; Zhou et al., 2022).
+    Clip,
+    /// SigLIP and SigLIP 2 at a fixed resolution: no class token, the tokens after the last norm,
+    /// no pooling (Zhai et al., 2023; Tschannen et al., 2025).
+    SigLip,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DinoV2 => "DINOv2",
+            Self::Clip => "CLIP",
+            Self::SigLip => "SigLIP",
+        })
+    }
+}
+
+/// The dimensions that tell the sizes of a family apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dimensions {
+    /// Side of a patch, in pixels.
+    pub patch: usize,
+    /// Channels of the transformer.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+}
+
+impl fmt::Display for Dimensions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "patch {}, width {}, depth {}",
+            self.patch, self.width, self.depth
+        )
+    }
+}
+
+/// A backbone as a user names it: a family and, usually, a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    name: &'static str,
+    family: Family,
+    registers: bool,
+    dimensions: Option<Dimensions>,
+}
+
+const SMALL: Option<Dimensions> = dimensions(14, 384, 12);
+const BASE: Option<Dimensions> = dimensions(14, 768, 12);
+const LARGE: Option<Dimensions> = dimensions(14, 1024, 24);
+const BASE_16: Option<Dimensions> = dimensions(16, 768, 12);
+
+const PRESETS: [Preset; 14] = [
+    preset("dinov2-s14", Family::DinoV2, false, SMALL),
+    preset("dinov2-b14", Family::DinoV2, false, BASE),
+    preset("dinov2-l14", Family::DinoV2, false, LARGE),
+    preset("dinov2-s14-reg", Family::DinoV2, true, SMALL),
+    preset("dinov2-b14-reg", Family::DinoV2, true, BASE),
+    preset("dinov2-l14-reg", Family::DinoV2, true, LARGE),
+    preset("clip-b16", Family::Clip, false, BASE_16),
+    preset("siglip-b16", Family::SigLip, false, BASE_16),
+    preset("siglip2-b16", Family::SigLip, false, BASE_16),
+    preset("dinov2", Family::DinoV2, false, None),
+    preset("dinov2-reg", Family::DinoV2, true, None),
+    preset("clip", Family::Clip, false, None),
+    preset("siglip", Family::SigLip, false, None),
+    preset("siglip2", Family::SigLip, false, None),
+];
+
+const fn dimensions(patch: usize, width: usize, depth: usize) -> Option<Dimensions> {
+    Some(Dimensions {
+        patch,
+        width,
+        depth,
+    })
+}
+
+const fn preset(
+    name: &'static str,
+    family: Family,
+    registers: bool,
+    dimensions: Option<Dimensions>,
+) -> Preset {
+    Preset {
+        name,
+        family,
+        registers,
+        dimensions,
+    }
+}
+
+impl Preset {
+    /// The backbone that `name` means: one of [`Preset::names`] or a common spelling of it
+    /// (`dinov2_vits14_reg`, `dinov2-small`, `clip-vit-base-patch16`, `ViT-B-16-SigLIP2`, ...).
+    ///
+    /// # Errors
+    /// Where it means none; the error lists the names.
+    pub fn parse(name: &str) -> Result<Self, VitError> {
+        let key = canonical(name);
+        PRESETS
+            .into_iter()
+            .find(|p| canonical(p.name) == key)
+            .ok_or_else(|| VitError::UnknownPreset { given: name.into() })
+    }
+
+    /// All names, the sizes first and then the bare families, which take any size.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        PRESETS.into_iter().map(|p| p.name)
+    }
+
+    /// The name, in its one proper spelling.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The kind of transformer.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether the name promises register tokens.
+    pub fn registers(&self) -> bool {
+        self.registers
+    }
+
+    /// The size, unless the name is that of a whole family.
+    pub fn dimensions(&self) -> Option<Dimensions> {
+        self.dimensions
+    }
+
+    /// Names that weights of this kind go by: the exact sizes, else the bare families.
+    pub(super) fn fitting(
+        family: Family,
+        registers: bool,
+        dimensions: Dimensions,
+    ) -> Vec<&'static str> {
+        let of = |size: Option<Dimensions>| -> Vec<&'static str> {
+            let fits =
+                |p: &Preset| p.family == family && p.registers == registers && p.dimensions == size;
+            PRESETS.into_iter().filter(fits).map(|p| p.name).collect()
+        };
+        let exact = of(Some(dimensions));
+        if exact.is_empty() { of(None) } else { exact }
+    }
+}
+
+/// What is left of a spelling when case, separators and all that is commonly added or left out
+/// are gone: `family size [reg]`.
+fn canonical(name: &str) -> String {
+    let mut key: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    key.make_ascii_lowercase();
+    for (long, short) in [
+        ("withregisters", "reg"),
+        ("registers", "reg"),
+        ("reg4", "reg"),
+        ("maskclip", "clip"),
+        ("patch", ""),
+        ("vit", ""),
+        ("small", "s"),
+        ("base", "b"),
+        ("large", "l"),
+    ] {
+        key = key.replace(long, short);
+    }
+    let registers = key.contains("reg");
+    let mut key = key.replace("reg", "");
+    // open_clip and timm put the size before the family.
+    for family in ["dinov2", "siglip2", "siglip", "clip"] {
+        if let Some(size) = key.strip_suffix(family).filter(|size| !size.is_empty()) {
+            key = format!("{family}{size}");
+            break;
+        }
+    }
+    // Each size of DINOv2 has one patch, which may go without saying.
+    if let Some(size @ ("s" | "b" | "l")) = key.strip_prefix("dinov2") {
+        key = format!("dinov2{size}14");
+    }
+    // Published names end in the picture size they were trained at.
+    if let Some(short) = key.strip_suffix("224").filter(|k| k.ends_with("16")) {
+        key = short.into();
+    }
+    if registers { key + "reg" } else { key }
+}

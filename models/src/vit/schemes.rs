@@ -1,0 +1,148 @@
+//! Under which names the published checkpoints keep a vision transformer.
+
+/// The query, key and value projections of a block, as their modules are called.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Qkv {
+    /// One matrix, queries above keys above values: the names of its weight and its bias.
+    Fused(&'static str, &'static str),
+    /// One module each.
+    Split([&'static str; 3]),
+}
+
+/// One way of naming the parts of a vision transformer. Names are relative to the tower, those
+/// after `blocks` to a block. An empty name is a part that the scheme does not have.
+#[derive(Debug)]
+pub(super) struct Scheme {
+    /// The end of a name by which the scheme is known.
+    pub marker: &'static str,
+    pub patch: &'static str,
+    pub class: &'static str,
+    pub position: &'static str,
+    pub registers: [&'static str; 2],
+    pub pre_norm: &'static str,
+    pub blocks: &'static str,
+    pub norm1: &'static str,
+    pub qkv: Qkv,
+    pub proj: &'static str,
+    pub scale1: &'static str,
+    pub norm2: &'static str,
+    pub fc1: &'static str,
+    pub fc2: &'static str,
+    pub scale2: &'static str,
+    pub norm: &'static str,
+    /// CLIP's visual projection; `..` is the tower's parent.
+    pub projection: &'static str,
+}
+
+/// facebookresearch DINOv2, and all of timm.
+const DINOV2: Scheme = Scheme {
+    marker: "patch_embed.proj.weight",
+    patch: "patch_embed.proj",
+    class: "cls_token",
+    position: "pos_embed",
+    registers: ["register_tokens", "reg_token"],
+    pre_norm: "norm_pre",
+    blocks: "blocks",
+    norm1: "norm1",
+    qkv: Qkv::Fused("attn.qkv.weight", "attn.qkv.bias"),
+    proj: "attn.proj",
+    scale1: "ls1.gamma",
+    norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    scale2: "ls2.gamma",
+    norm: "norm",
+    projection: "",
+};
+
+/// OpenAI's CLIP, and open_clip where it does not use timm.
+const OPENAI_CLIP: Scheme = Scheme {
+    marker: "ln_pre.weight",
+    patch: "conv1",
+    class: "class_embedding",
+    position: "positional_embedding",
+    registers: ["", ""],
+    pre_norm: "ln_pre",
+    blocks: "transformer.resblocks",
+    norm1: "ln_1",
+    qkv: Qkv::Fused("attn.in_proj_weight", "attn.in_proj_bias"),
+    proj: "attn.out_proj",
+    scale1: "ls_1.gamma",
+    norm2: "ln_2",
+    fc1: "mlp.c_fc",
+    fc2: "mlp.c_proj",
+    scale2: "ls_2.gamma",
+    norm: "ln_post",
+    projection: "proj",
+};
+
+/// Hugging Face transformers: CLIP.
+const HF_CLIP: Scheme = Scheme {
+    marker: "pre_layrnorm.weight",
+    patch: "embeddings.patch_embedding",
+    class: "embeddings.class_embedding",
+    position: "embeddings.position_embedding.weight",
+    registers: ["", ""],
+    pre_norm: "pre_layrnorm",
+    blocks: "encoder.layers",
+    norm1: "layer_norm1",
+    qkv: Qkv::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    proj: "self_attn.out_proj",
+    scale1: "",
+    norm2: "layer_norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    scale2: "",
+    norm: "post_layernorm",
+    projection: "../visual_projection.weight",
+};
+
+/// Hugging Face transformers: SigLIP.
+const HF_SIGLIP: Scheme = Scheme {
+    marker: "embeddings.patch_embedding.weight",
+    projection: "",
+    ..HF_CLIP
+};
+
+/// Hugging Face transformers: DINOv2, up to version 4.
+const HF_DINOV2: Scheme = Scheme {
+    marker: "encoder.layer.0.attention.attention.query.weight",
+    patch: "embeddings.patch_embeddings.projection",
+    class: "embeddings.cls_token",
+    position: "embeddings.position_embeddings",
+    registers: ["embeddings.register_tokens", ""],
+    pre_norm: "",
+    blocks: "encoder.layer",
+    norm1: "norm1",
+    qkv: Qkv::Split([
+        "attention.attention.query",
+        "attention.attention.key",
+        "attention.attention.value",
+    ]),
+    proj: "attention.output.dense",
+    scale1: "layer_scale1.lambda1",
+    norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    scale2: "layer_scale2.lambda1",
+    norm: "layernorm",
+    projection: "",
+};
+
+/// Hugging Face transformers: DINOv2, from version 5.
+const HF_DINOV2_5: Scheme = Scheme {
+    marker: "encoder.layer.0.attention.q_proj.weight",
+    qkv: Qkv::Split(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+    proj: "attention.o_proj",
+    ..HF_DINOV2
+};
+
+/// Where two markers fit, the earlier scheme is meant.
+pub(super) static SCHEMES: [Scheme; 6] = [
+    DINOV2,
+    OPENAI_CLIP,
+    HF_CLIP,
+    HF_SIGLIP,
+    HF_DINOV2,
+    HF_DINOV2_5,
+];

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Holds the exported graphs against ONNX's checker and ONNX Runtime.
+
+Usage: check_onnx.py LOFTUP BUNDLE...        needs: numpy onnx onnxruntime
+
+For each bundle: every graph passes onnx.checker and loads in ONNX Runtime; an upsampler is run on
+odd sizes in ONNX Runtime, as the whole graph and cut into keys and queries, and by LOFTUP (the
+command line program), and the answers are compared. A backbone is run on noise by both. Exit code 0
+only if everything is within the tolerances of the documentation.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+UPSAMPLER = dict(max=5e-3, mean=2e-4, cosine=0.99999)
+BACKBONE = dict(max=1e-4, mean=1e-4, cosine=0.99999)
+# Grid (h, w) and guidance (H, W).
+SIZES = [((18, 31), (180, 310)), ((5, 9), (71, 43))]
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def linspace(n):
+    """torch.linspace(-1, 1, n) in float32: one rounding a point, from both ends."""
+    step = np.float64(np.float32(2) / np.float32(max(n - 1, 1)))
+    i = np.arange(n)
+    line = np.where(i < max(n // 2, 1), i * step - 1, 1 - (n - 1 - i) * step)
+    return line.astype(np.float32)
+
+
+def grid(h, w):
+    y, x = np.meshgrid(linspace(h), linspace(w), indexing="ij")
+    return np.stack([y, x])
+
+
+def scaled(image):
+    low, high = image.min((2, 3), keepdims=True), image.max((2, 3), keepdims=True)
+    return (image - low) / np.maximum(high - low, np.float32(1e-4)) - np.float32(0.5)
+
+
+def difference(a, b):
+    a, b = (x.reshape(x.shape[-3], -1).astype(np.float64) for x in (a, b))
+    cosine = (a * b).sum(0) / np.linalg.norm(a, axis=0) / np.linalg.norm(b, axis=0)
+    return dict(max=np.abs(a - b).max(), mean=np.abs(a - b).mean(), cosine=cosine.min())
+
+
+def report(name, d, tolerance):
+    good = d["max"] <= tolerance["max"] and d["mean"] <= tolerance["mean"] and d["cosine"] >= tolerance["cosine"]
+    word = "ok" if good else "FAILED"
+    print(f"  {name}: {word} (max {d['max']:.1e}, mean {d['mean']:.1e}, cosine {d['cosine']:.7f})")
+    return good
+
+
+def run(loftup, bundle, directory, *arguments):
+    out = directory / "out.npy"
+    command = [loftup, "run", bundle, "--out", out, *arguments]
+    subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)
+    return np.load(out)
+
+
+def check_upsampler(loftup, bundle, upsampler, size, directory):
+    (h, w), (height, width) = size
+    rng = np.random.default_rng(7)
+    features = rng.standard_normal((1, upsampler["dim"], h, w), dtype=np.float32)
+    image = rng.standard_normal((1, 3, height, width), dtype=np.float32)
+    np.save(directory / "features.npy", features)
+    np.save(directory / "image.npy", image)
+    files = upsampler["graphs"]["fp32"]
+    whole = session(bundle / files["whole"]).run(None, dict(features=features, guidance=image))[0]
+    keys = session(bundle / files["keys"])
+    pairs = keys.run(None, dict(features=features, grid=grid(h, w)))
+    inputs = {o.name: v for o, v in zip(keys.get_outputs(), pairs)}
+    halo = ((0, 0), (0, 0), (2, 2), (2, 2))
+    inputs["guidance"] = np.pad(scaled(image), halo)
+    inputs["coords"] = np.pad(grid(height, width)[None], halo)
+    inputs["mask"] = np.pad(np.ones((1, 1, height, width), np.float32), halo)
+    cut = session(bundle / files["queries"]).run(None, inputs)[0]
+    cut = cut.T.reshape(whole.shape)
+    ours = run(
+        loftup, bundle, directory,
+        "--features", directory / "features.npy", "--guidance", directory / "image.npy",
+    )
+    name = f"grid {h}x{w}, guidance {height}x{width}"
+    return [
+        report(f"{name}: whole graph, ONNX Runtime against loftup", difference(whole, ours), UPSAMPLER),
+        report(f"{name}: keys and queries, ONNX Runtime against loftup", difference(cut, ours), UPSAMPLER),
+    ]
+
+
+def check_backbone(loftup, bundle, backbone, directory):
+    size = backbone["size"]
+    image = np.random.default_rng(3).standard_normal((1, 3, size["height"], size["width"]), dtype=np.float32)
+    np.save(directory / "image.npy", image)
+    theirs = session(bundle / backbone["graphs"]["fp32"]).run([backbone["output"]], {backbone["input"]: image})[0]
+    if backbone["layout"] != "map":
+        print("  backbone: tokens, not compared")
+        return []
+    ours = run(loftup, bundle, directory, "--image", directory / "image.npy")
+    return [report("backbone: ONNX Runtime against loftup", difference(theirs, ours), BACKBONE)]
+
+
+def main():
+    loftup, bundles = sys.argv[1], [pathlib.Path(b) for b in sys.argv[2:]]
+    good = []
+    for bundle in bundles:
+        print(bundle)
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        for name in manifest["files"]:
+            if name.endswith(".onnx"):
+                onnx.checker.check_model(str(bundle / name), full_check=True)
+                print(f"  {name}: onnx.checker ok")
+        with tempfile.TemporaryDirectory() as directory:
+            directory = pathlib.Path(directory)
+            if upsampler := manifest.get("upsampler"):
+                for size in SIZES:
+                    good += check_upsampler(loftup, bundle, upsampler, size, directory)
+            elif backbone := manifest.get("backbone"):
+                good += check_backbone(loftup, bundle, backbone, directory)
+    print(f"{sum(good)} passed, {len(good) - sum(good)} failed")
+    sys.exit(0 if good and all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()

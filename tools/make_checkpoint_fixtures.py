@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Writes the small real checkpoints that models/tests/checkpoint.rs reads.
+
+    python tools/make_checkpoint_fixtures.py models/tests/data
+
+Made with PyTorch 2.7.1, NumPy 2, safetensors and OmegaConf 2.4. The files are committed; this
+is needed only to change them. Every number in them follows from `values`, so that the tests know
+what to expect without reading a second file.
+"""
+
+import argparse
+import collections
+import pathlib
+import sys
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+
+def values(seed, *shape, dtype=torch.float32):
+    """Element i is ((7 i + 13 seed) mod 31 - 15) / 8: exact in every floating-point type."""
+    n = int(np.prod(shape, dtype=np.int64))
+    i = torch.arange(n, dtype=torch.int64)
+    return (((7 * i + 13 * seed) % 31 - 15).double() / 8).to(dtype).reshape(shape)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.scale: float = 0.5
+        self.depth: int = 3
+        self.gain = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return self.norm(self.attn(x)) * self.scale * self.gain
+
+
+class Visual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 2, bias=False)
+        self.blocks = nn.Sequential(Block(), Block())
+        self.list = nn.ModuleList([nn.LayerNorm(4)])
+        self.register_buffer("ids", torch.arange(4))
+
+    def forward(self, x):
+        x = self.blocks(self.conv1(x).mean((2, 3)))
+        for norm in self.list:
+            x = norm(x)
+        return x
+
+
+class Clip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual = Visual()
+        self.text_projection = nn.Parameter(torch.zeros(4, 2))
+        self.names = ["a", "b"]
+
+    def forward(self, x):
+        return self.visual(x) @ self.text_projection
+
+
+def filled(module):
+    """Sets each floating-point entry of the state_dict, in order, to its own values."""
+    with torch.no_grad():
+        for seed, tensor in enumerate(module.state_dict().values()):
+            if tensor.is_floating_point():
+                tensor.copy_(values(seed, *tensor.shape))
+    return module.eval()
+
+
+def main(out):
+    plain = collections.OrderedDict(
+        [("pos_embed", values(0, 1, 3, 4)), ("blocks.0.weight", values(1, 5, 4)),
+         ("blocks.0.bias", values(2, 5)), ("scale", values(3)), ("empty", values(4, 0, 4)),
+         ("num_batches_tracked", torch.tensor(7)), ("mask", torch.tensor([True, False]))])
+    torch.save(plain, out / "plain.pth")
+    # 21 characters: a length with which some readers of zip archives do not get along.
+    torch.save(plain, out / "twenty_one_characters.bin")
+    torch.save(plain, out / "protocol4.pt", pickle_protocol=4)
+    torch.save(plain, out / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save({"module." + k: v for k, v in plain.items()}, out / "parallel.pth")
+    save_file(plain, out / "plain.safetensors", metadata={"format": "pt"})
+
+    types = {name: values(i, 3, 4, dtype=getattr(torch, name)) for i, name in
+             enumerate(["float32", "float16", "bfloat16", "float64"])}
+    for name in ["int64", "int32", "int16", "int8", "uint8", "bool", "uint16"]:
+        types[name] = torch.ones(3, dtype=getattr(torch, name))
+    torch.save(types, out / "types.pt")
+    save_file(types, out / "types.safetensors")
+    torch.save({"w": values(0, 4).to(torch.float8_e4m3fn)}, out / "float8.pt")
+    torch.save({"w": values(0, 4).to(torch.complex64)}, out / "complex.pt")
+    save_file({"w": values(0, 4).to(torch.float8_e4m3fn)}, out / "float8.safetensors")
+
+    base, cube = values(0, 6, 4), values(1, 2, 3, 4)
+    torch.save({"base": base, "transposed": base.t(), "row": base[2], "column": base[:, 1],
+                "every_second": base[1::2, ::2], "tied": base,
+                "permuted": cube.permute(2, 0, 1),
+                "channels_last": values(2, 2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
+                "half_view": values(3, 4, 4, dtype=torch.float16)[:, 1:3]}, out / "strided.pt")
+    torch.save({"w": values(0, 1, 4).expand(100, 4)}, out / "expanded.pt")
+
+    parameter, tagged = nn.Parameter(values(0, 2, 3)), values(1, 4)
+    marked = nn.Parameter(values(2, 3))
+    tagged.note, marked.no_decay = "a tensor with an attribute", True
+    torch.save({"parameter": parameter, "tagged": tagged, "marked": marked}, out / "parameters.pt")
+
+    model = filled(Clip())
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    filled(model)
+    config = OmegaConf.create({"lr": 1e-3, "sizes": [1, 2, {"a": None}], "name": "${lr}"})
+    torch.save({"epoch": 3, "global_step": 1 << 40, "pytorch-lightning_version": "2.5.1",
+                "state_dict": model.state_dict(), "loss": torch.tensor(0.25),
+                "loops": {"fit_loop": {"state_dict": {}, "progress": [0, 1.5, None, True, (1, "x")]}},
+                "callbacks": {"ModelCheckpoint{'monitor': None}": {
+                    "best_model_score": torch.tensor(0.5), "dirpath": pathlib.PurePosixPath("/x"),
+                    "best_k_models": {}}},
+                "optimizer_states": [optimizer.state_dict()], "lr_schedulers": [],
+                "hyper_parameters": {"config": config, "args": argparse.Namespace(lr=0.1, layers=[1, 2])},
+                "rng": {"seed": 1 << 70, "bytes": b"\x00\xff", "numpy": np.random.RandomState(1).get_state()[2:],
+                        "array": np.arange(3.0), "scalar": np.float64(0.5), "torch": torch.get_rng_state()[:8].clone()},
+                "dtype": torch.float16, "device": torch.device("cpu"), "size": torch.Size([1, 2]),
+                "set": {1}, "counter": collections.Counter("aab"), "version": torch.__version__},
+               out / "training.ckpt")
+
+    scripted = torch.jit.script(filled(Clip()).half())
+    torch.jit.save(scripted, out / "script_half.pt")
+    traced = torch.jit.trace(filled(Clip()), torch.ones(1, 3, 4, 4))
+    torch.jit.save(traced, out / "traced.pt")
+
+    torch.save(nn.Linear(2, 2), out / "whole_module.pt")
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
