@@ -5,6 +5,7 @@
 #   tools/fetch_tensorrt.sh            libraries and headers
 #   tools/fetch_tensorrt.sh libraries  only the libraries (about 310 MB to download, 900 MB on disk)
 #   tools/fetch_tensorrt.sh headers    only the headers
+#   tools/fetch_tensorrt.sh full       TensorRT 8.5 proper besides (550 MB more to download)
 #
 # They go to $LOFTUP_NVIDIA_CACHE, by default ~/.cache/loftup-edge/nvidia. The
 # libraries are NVIDIA's, under NVIDIA's licence: do not commit or redistribute.
@@ -45,6 +46,26 @@ fetch_wheel() {
     rm -rf "$work"
 }
 
+# Of the full TensorRT 8.5 the tests use the library's version and its parser.
+fetch_full() {
+    local work
+    if [ -d "$cache/full-8.5" ]; then
+        echo "full-8.5: already there"
+        return
+    fi
+    echo "full-8.5: fetching tensorrt==8.5.3.1"
+    work=$(mktemp -d "$cache/.fetch.XXXXXX")
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --python-version 310 --implementation cp --platform manylinux_2_17_x86_64 \
+        --dest "$work" tensorrt==8.5.3.1 </dev/null
+    "$python" -m zipfile -e "$work"/*.whl "$work/unpacked"
+    mkdir "$work/done"
+    mv "$work"/unpacked/tensorrt/libnvinfer.so.8 "$work"/unpacked/tensorrt/libnvonnxparser.so.8 "$work/done/"
+    find "$work/unpacked" -type f -iname 'licen[sc]e*' -exec mv {} "$work/done/" \;
+    mv "$work/done" "$cache/full-8.5"
+    rm -rf "$work"
+}
+
 # The crate trtx-sys carries NVIDIA's headers in its source.
 fetch_headers() {
     local version work manifest
@@ -68,12 +89,18 @@ fetch_headers() {
     rm -rf "$work"
 }
 
-if [ "$what" = all ] || [ "$what" = libraries ]; then
+case $what in all | libraries | headers | full) ;; *)
+    echo "usage: $0 [all | libraries | headers | full]" >&2
+    exit 2
+    ;;
+esac
+if [ "$what" = all ] || [ "$what" = libraries ] || [ "$what" = full ]; then
     while read -r name wheel; do
         if [ -n "$name" ]; then fetch_wheel "$name" "$wheel" </dev/null; fi
     done <<<"$wheels"
 fi
-if [ "$what" = all ] || [ "$what" = headers ]; then
+if [ "$what" = all ] || [ "$what" = headers ] || [ "$what" = full ]; then
     fetch_headers
 fi
+if [ "$what" = full ]; then fetch_full; fi
 du -sh "$cache"/* 2>/dev/null || true

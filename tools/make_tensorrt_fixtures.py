@@ -63,7 +63,7 @@ def graph(kind, dynamic):
         helper.make_node("Softmax", ["scores"], ["attention"], "attention", axis=-1),
         helper.make_node("MatMul", ["attention", weight("values", 5, 4)], ["features"], "values"),
     ]
-    pixels = "pixels" if dynamic else 60
+    pixels = "height*width" if dynamic else 60
     return helper.make_graph(
         nodes, "small",
         [helper.make_tensor_value_info("image", kind, [batch, 3, height, width])],

@@ -1,0 +1,174 @@
+//! Pins, buses, serial lines and thermal zones of Linux.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::string::String;
+
+use linux_embedded_hal::gpio_cdev::{self, Chip, LineRequestFlags};
+pub use linux_embedded_hal::{CdevPin, Delay, I2cdev};
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::{self, ControlModes, OptionalActions};
+
+use crate::stdio::NonBlocking;
+use crate::thermal::Thermometer;
+
+/// What can go wrong here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinuxError {
+    /// A device or file cannot be opened or read.
+    #[error("{path}: {cause}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A device cannot be set up as a serial line.
+    #[error("{path}: no serial line of {baud} baud: {cause}")]
+    Serial {
+        /// Which.
+        path: PathBuf,
+        /// The speed asked for.
+        baud: u32,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A line of a GPIO chip cannot be had.
+    #[error("{path}: line {line}: {cause}: is it free, and have you the right to it?")]
+    Gpio {
+        /// The chip.
+        path: PathBuf,
+        /// The line.
+        line: u32,
+        /// Why.
+        #[source]
+        cause: gpio_cdev::Error,
+    },
+    /// A bus cannot be opened.
+    #[error("{path}: {cause}: is it an I2C bus, and have you the right to it?")]
+    Bus {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A thermal zone says something else than a temperature.
+    #[error("{path}: {text:?} is no temperature in thousandths of a degree")]
+    Temperature {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        text: String,
+    },
+}
+
+/// An output pin: line `line` of a chip such as `/dev/gpiochip0`, low.
+///
+/// # Errors
+/// [`LinuxError::Gpio`].
+pub fn output_pin(chip: impl AsRef<Path>, line: u32) -> Result<CdevPin, LinuxError> {
+    let path = chip.as_ref();
+    Chip::new(path)
+        .and_then(|mut chip| chip.get_line(line))
+        .and_then(|line| line.request(LineRequestFlags::OUTPUT, 0, "loftup"))
+        .and_then(CdevPin::new)
+        .map_err(|cause| LinuxError::Gpio {
+            path: path.into(),
+            line,
+            cause,
+        })
+}
+
+/// An I2C bus such as `/dev/i2c-1`.
+///
+/// # Errors
+/// [`LinuxError::Bus`].
+pub fn i2c(path: impl AsRef<Path>) -> Result<I2cdev, LinuxError> {
+    let path = path.as_ref();
+    I2cdev::new(path).map_err(|cause| LinuxError::Bus {
+        path: path.into(),
+        cause: cause.into(),
+    })
+}
+
+/// A serial line such as `/dev/ttyTHS1`: 8 data bits, no parity, one stop bit,
+/// no handshake, nothing interpreted.
+///
+/// # Errors
+/// [`LinuxError::File`], [`LinuxError::Serial`].
+pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, LinuxError> {
+    let path = path.as_ref();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let line = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| LinuxError::File {
+        path: path.into(),
+        cause: cause.into(),
+    })?;
+    let set_up = || {
+        let mut mode = termios::tcgetattr(&line)?;
+        mode.make_raw();
+        mode.control_modes
+            .insert(ControlModes::CLOCAL | ControlModes::CREAD);
+        mode.control_modes
+            .remove(ControlModes::CRTSCTS | ControlModes::CSTOPB);
+        mode.set_speed(baud)?;
+        termios::tcsetattr(&line, OptionalActions::Now, &mode)
+    };
+    set_up().map_err(|cause: rustix::io::Errno| LinuxError::Serial {
+        path: path.into(),
+        baud,
+        cause: cause.into(),
+    })?;
+    Ok(NonBlocking::new(File::from(line)))
+}
+
+/// A thermal zone, by its file: `/sys/class/thermal/thermal_zone0/temp`, which
+/// holds thousandths of a degree Celsius.
+#[derive(Debug, Clone)]
+pub struct ThermalZone {
+    path: PathBuf,
+}
+
+impl ThermalZone {
+    /// The zone whose temperature stands in the file `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        ThermalZone { path: path.into() }
+    }
+}
+
+/// More than any temperature has digits.
+const MAX_TEXT: usize = 32;
+
+impl Thermometer for ThermalZone {
+    type Error = LinuxError;
+
+    /// Rounded down; what an `i16` cannot hold becomes its nearest value.
+    fn read_cc(&mut self) -> Result<i16, LinuxError> {
+        let mut bytes = [0; MAX_TEXT];
+        let mut length = 0;
+        let read = File::open(&self.path).and_then(|mut file| {
+            while let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) {
+                match file.read(room)? {
+                    0 => break,
+                    more => length += more,
+                }
+            }
+            Ok(())
+        });
+        read.map_err(|cause| LinuxError::File {
+            path: self.path.clone(),
+            cause,
+        })?;
+        let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+        let milli: i64 = text.trim().parse().map_err(|_| LinuxError::Temperature {
+            path: self.path.clone(),
+            text: text.trim().into(),
+        })?;
+        let hundredths = milli.div_euclid(10);
+        Ok(hundredths.clamp(i64::from(i16::MIN), i64::from(i16::MAX)) as i16)
+    }
+}

@@ -1,0 +1,295 @@
+//! Running an engine.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_void};
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::abi::{self, Bool, Dims, dims_call, virtual_call};
+use crate::cuda::{DeviceBuffer, Stream};
+use crate::error::{Error, Result};
+use crate::object::Owned;
+use crate::runtime::Engine;
+use crate::tensor::{Direction, TensorInfo, byte_count};
+
+/// How long dropping a context waits for work under way. After that the
+/// context and its memory are leaked: freeing them would crash or block.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The state of one run of an engine. Several contexts of one engine run at the
+/// same time; one context serves one run at a time.
+#[derive(Debug)]
+pub struct Context(ManuallyDrop<Inner>);
+
+/// Dropped from the top: the context, then what it refers to.
+#[derive(Debug)]
+struct Inner {
+    object: Owned,
+    bound: BTreeMap<String, Arc<DeviceBuffer>>,
+    stream: Option<Arc<Stream>>,
+    engine: Arc<Engine>,
+}
+
+// SAFETY: NVIDIA allows a context to be used from any thread, one at a time; every call that acts
+// takes `&mut self` or is a plain query. Not `Sync`: queries may compute shapes inside.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Makes a context. TensorRT reserves its scratch memory now.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], among others when the GPU's memory is full.
+    pub fn new(engine: &Arc<Engine>) -> Result<Context> {
+        let object = engine.create_context()?;
+        let engine = Arc::clone(engine);
+        Ok(Context(ManuallyDrop::new(Inner {
+            object,
+            bound: BTreeMap::new(),
+            stream: None,
+            engine,
+        })))
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    /// Chooses the profile. Waits until the choice has taken effect.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such profile; [`Error::Cuda`].
+    pub fn set_profile(&mut self, profile: u32, stream: &Arc<Stream>) -> Result<()> {
+        const CALL: &str = "setOptimizationProfileAsync";
+        self.check_stream(stream)?;
+        let Inner { engine, object, .. } = &*self.0;
+        let library = engine.library();
+        engine.device().bind()?;
+        let mark = library.logger().mark();
+        let implementation = object.implementation(CALL)?;
+        let profile = i32::try_from(profile).unwrap_or(i32::MAX);
+        // SAFETY: `bool setOptimizationProfileAsync(int32_t, cudaStream_t) noexcept`; the runtime's
+        // `cudaStream_t` and the driver's `CUstream` are the same handle.
+        let set = unsafe {
+            virtual_call!(implementation, library.slots().context_profile,
+                (i32 = profile, *mut c_void = stream.handle()) -> Bool)
+        };
+        if !set.yes() {
+            return Err(library.refused(CALL, mark));
+        }
+        stream.synchronize()
+    }
+
+    /// Sets the shape of an input that has dimensions that are not fixed.
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`]; [`Error::Shape`] for a shape outside the profile.
+    pub fn set_input_shape(&mut self, name: &str, shape: &[i64]) -> Result<()> {
+        let info = self.0.engine.input(name)?;
+        let fail = |why: String| {
+            let built = format!("it was built as {:?}", info.shape);
+            Error::Shape {
+                tensor: name.into(),
+                message: format!("{shape:?} does not do: {why}; {built}"),
+            }
+        };
+        let library = self.0.engine.library();
+        let dims =
+            Dims::new(library.layout(), shape).ok_or_else(|| fail("it is too large".into()))?;
+        let fits = shape.len() == info.shape.len()
+            && shape
+                .iter()
+                .zip(&info.shape)
+                .all(|(wanted, built)| *wanted >= 0 && (*built < 0 || wanted == built));
+        if !fits {
+            return Err(fail("rank and fixed dimensions must be equal".into()));
+        }
+        let c_name = abi::c_name(name)?;
+        self.0.engine.device().bind()?;
+        let mark = library.logger().mark();
+        let implementation = self.0.object.implementation("setInputShape")?;
+        // SAFETY: `bool setInputShape(char const*, Dims const&) noexcept`.
+        let set = unsafe {
+            virtual_call!(implementation, library.slots().context_set_shape,
+                (*const c_char = c_name.as_ptr(), *const c_void = dims.reference()) -> Bool)
+        };
+        if set.yes() {
+            return Ok(());
+        }
+        Err(fail(crate::diagnosis::joined(
+            &library.logger().since(mark),
+        )))
+    }
+
+    /// The present shape of an input or output; -1 while it depends on a shape
+    /// that is not set.
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`], [`Error::Shape`].
+    pub fn shape(&self, name: &str) -> Result<Vec<i64>> {
+        let engine = &self.0.engine;
+        let known = engine.tensors().iter().any(|tensor| tensor.name == name);
+        if !known {
+            engine.output(name)?;
+        }
+        let library = engine.library();
+        let c_name = abi::c_name(name)?;
+        let implementation = self.0.object.implementation("getTensorShape")?;
+        // SAFETY: `Dims getTensorShape(char const*) const noexcept`.
+        let dims = unsafe {
+            dims_call!(library.layout(), implementation, library.slots().context_shape,
+                (*const c_char = c_name.as_ptr()))
+        };
+        dims.ok_or_else(|| Error::Shape {
+            tensor: name.into(),
+            message: "TensorRT does not know its shape; set the shapes of all inputs first".into(),
+        })
+    }
+
+    /// Bytes an input or output has at present.
+    ///
+    /// # Errors
+    /// As [`Context::shape`].
+    pub fn byte_count(&self, tensor: &TensorInfo) -> Result<usize> {
+        byte_count(&tensor.name, &self.shape(&tensor.name)?, tensor.data_type)
+    }
+
+    /// Has an input read from, or an output written to, this memory. The
+    /// context keeps it alive.
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`]; [`Error::Argument`] for memory of another GPU;
+    /// [`Error::Refused`].
+    pub fn bind(&mut self, name: &str, buffer: &Arc<DeviceBuffer>) -> Result<()> {
+        const CALL: &str = "setTensorAddress";
+        self.shape_exists(name)?;
+        let Inner { engine, object, .. } = &*self.0;
+        if !Arc::ptr_eq(buffer.device(), engine.device()) {
+            return Err(Error::Argument(format!(
+                "the memory for {name} is on another GPU"
+            )));
+        }
+        let library = engine.library();
+        let c_name = abi::c_name(name)?;
+        let mark = library.logger().mark();
+        let implementation = object.implementation(CALL)?;
+        // SAFETY: `bool setTensorAddress(char const*, void*) noexcept`; the buffer is kept, and its
+        // size is checked before every run.
+        let set = unsafe {
+            virtual_call!(implementation, library.slots().context_address,
+                (*const c_char = c_name.as_ptr(), *mut c_void = buffer.address()) -> Bool)
+        };
+        if !set.yes() {
+            return Err(library.refused(CALL, mark));
+        }
+        let replaced = self.0.bound.insert(name.into(), Arc::clone(buffer));
+        // The memory bound before may still be in use by work under way.
+        if let (Some(_), Some(stream)) = (&replaced, &self.0.stream)
+            && let Err(error) = stream.wait(DRAIN)
+        {
+            log::error!("memory for {name} is kept for ever: {error}");
+            std::mem::forget(replaced);
+        }
+        Ok(())
+    }
+
+    /// Enqueues a run. Returns at once; the outputs are complete when the
+    /// stream is idle.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a tensor has no memory or too little;
+    /// [`Error::Shape`] if a shape is not set; [`Error::Refused`].
+    pub fn enqueue(&mut self, stream: &Arc<Stream>) -> Result<()> {
+        const CALL: &str = "enqueueV3";
+        self.check_stream(stream)?;
+        self.check_bound()?;
+        // Before the call: work may be under way even if it reports failure.
+        let earlier = self.0.stream.replace(Arc::clone(stream));
+        if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, stream)) {
+            // One context, one run at a time: the scratch memory is shared between runs.
+            earlier.synchronize()?;
+        }
+        let Inner { engine, object, .. } = &*self.0;
+        let library = engine.library();
+        engine.device().bind()?;
+        let mark = library.logger().mark();
+        let implementation = object.implementation(CALL)?;
+        // SAFETY: `bool enqueueV3(cudaStream_t) noexcept`; all memory is bound, large enough, and
+        // kept alive by this context until its stream is idle.
+        let enqueued = unsafe {
+            virtual_call!(implementation, library.slots().context_enqueue,
+                (*mut c_void = stream.handle()) -> Bool)
+        };
+        if enqueued.yes() {
+            Ok(())
+        } else {
+            Err(self.0.engine.library().refused(CALL, mark))
+        }
+    }
+
+    fn check_stream(&self, stream: &Stream) -> Result<()> {
+        if Arc::ptr_eq(stream.device(), self.0.engine.device()) {
+            return Ok(());
+        }
+        Err(Error::Argument(
+            "the stream is on another GPU than the engine".into(),
+        ))
+    }
+
+    fn shape_exists(&self, name: &str) -> Result<()> {
+        let engine = &self.0.engine;
+        engine
+            .input(name)
+            .or_else(|_| engine.output(name))
+            .map(|_| ())
+    }
+
+    /// That every tensor has memory that is large enough for its present shape.
+    fn check_bound(&self) -> Result<()> {
+        for tensor in self.0.engine.tensors() {
+            let bytes = self.byte_count(tensor)?;
+            let there = self.0.bound.get(&tensor.name).map(|buffer| buffer.len());
+            let what = if tensor.direction == Direction::Input {
+                "input"
+            } else {
+                "output"
+            };
+            match there {
+                Some(there) if there >= bytes => {}
+                Some(there) => {
+                    return Err(Error::Argument(format!(
+                        "{what} {} needs {bytes} bytes, its memory has {there}; bind a larger buffer",
+                        tensor.name
+                    )));
+                }
+                None => {
+                    return Err(Error::Argument(format!(
+                        "{what} {} has no memory; bind a buffer of {bytes} bytes",
+                        tensor.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let idle = match &self.0.stream {
+            None => Ok(()),
+            Some(stream) => stream.wait(DRAIN),
+        };
+        // A stream that failed, rather than being busy, runs nothing any more.
+        if let Err(error @ Error::Timeout { .. }) = idle {
+            log::error!("a TensorRT context and its memory are kept for ever: {error}");
+            return;
+        }
+        if let Err(error) = self.0.engine.device().bind() {
+            log::warn!("deleting a TensorRT context without its GPU: {error}");
+        }
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+    }
+}

@@ -1,0 +1,283 @@
+//! Streams, events and captured graphs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Device;
+use super::driver::{Handle, NOT_READY};
+use crate::error::{Error, Result};
+
+/// `CU_STREAM_NON_BLOCKING`: does not wait for the default stream.
+const NON_BLOCKING: u32 = 1;
+/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: other threads may go on allocating.
+const THREAD_LOCAL: u32 = 1;
+
+/// Turns "not ready" into `false`.
+fn finished(answer: Result<()>) -> Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(Error::Cuda {
+            code: NOT_READY, ..
+        }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A queue of work for the GPU.
+#[derive(Debug)]
+pub struct Stream {
+    device: Arc<Device>,
+    handle: Handle,
+}
+
+// SAFETY: a driver handle; the driver's functions on it may be called from any thread.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    /// Makes a stream that does not wait for the default stream.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn new(device: &Arc<Device>) -> Result<Arc<Stream>> {
+        device.bind()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe { device.driver().stream_create(&mut handle, NON_BLOCKING) }?;
+        Ok(Arc::new(Stream {
+            device: Arc::clone(device),
+            handle,
+        }))
+    }
+
+    /// The GPU it belongs to.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// Whether all work is done.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`]: also for errors of the work itself, which CUDA reports late.
+    pub fn is_idle(&self) -> Result<bool> {
+        self.device.bind()?;
+        // SAFETY: the handle lives as long as `self`.
+        finished(unsafe { self.device.driver().stream_query(self.handle) })
+    }
+
+    /// Waits until all work is done, however long that takes.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn synchronize(&self) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: the handle lives as long as `self`.
+        unsafe { self.device.driver().stream_synchronize(self.handle) }
+    }
+
+    /// Waits until all work is done, but not longer than `limit`. Polls, because
+    /// CUDA has no wait with a limit: at first without sleeping, then every 50
+    /// microseconds.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]; the work goes on. [`Error::Cuda`].
+    pub fn wait(&self, limit: Duration) -> Result<()> {
+        const SPIN: Duration = Duration::from_micros(200);
+        const PAUSE: Duration = Duration::from_micros(50);
+        let start = Instant::now();
+        loop {
+            if self.is_idle()? {
+                return Ok(());
+            }
+            let waited = start.elapsed();
+            if waited >= limit {
+                return Err(Error::Timeout { after: limit });
+            }
+            if waited < SPIN {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(PAUSE.min(limit - waited));
+            }
+        }
+    }
+
+    /// Records what `work` enqueues on this stream instead of doing it.
+    ///
+    /// # Errors
+    /// Whatever `work` returns; [`Error::Cuda`] if something in it cannot be captured.
+    pub fn capture(self: &Arc<Self>, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        self.device.bind()?;
+        let driver = self.device.driver();
+        // SAFETY: the handle lives as long as `self`.
+        unsafe { driver.capture_begin(self.handle, THREAD_LOCAL) }?;
+        let done = work();
+        let mut graph = std::ptr::null_mut();
+        // Also after a failure of `work`: the stream must leave capture.
+        // SAFETY: writes one handle, null if the capture was invalidated.
+        let ended = unsafe { driver.capture_end(self.handle, &mut graph) };
+        let mut executable = std::ptr::null_mut();
+        let made = done.and(ended).and_then(|()| {
+            // SAFETY: the graph was just captured; writes one handle.
+            unsafe { driver.graph_instantiate(&mut executable, graph, 0) }
+        });
+        if !graph.is_null() {
+            // SAFETY: made by the capture, used no more: the executable graph is a copy.
+            if let Err(error) = unsafe { driver.graph_destroy(graph) } {
+                log::warn!("freeing a captured graph: {error}");
+            }
+        }
+        made.map(|()| Graph {
+            stream: Arc::clone(self),
+            executable,
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, destroyed once; CUDA finishes enqueued work by itself.
+        let destroyed = self
+            .device
+            .bind()
+            .and_then(|()| unsafe { self.device.driver().stream_destroy(self.handle) });
+        if let Err(error) = destroyed {
+            log::warn!("closing a CUDA stream: {error}");
+        }
+    }
+}
+
+/// Work captured from a stream, launched with one call.
+#[derive(Debug)]
+pub struct Graph {
+    stream: Arc<Stream>,
+    executable: Handle,
+}
+
+// SAFETY: a driver handle; the driver forbids launching one graph from two threads at a time, and
+// `launch` takes `&mut self`.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Enqueues the captured work on the stream it was captured from.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    ///
+    /// # Safety
+    /// All memory and all TensorRT contexts the captured work uses must live
+    /// until the stream has done it, and be in the state they were captured in.
+    pub unsafe fn launch(&mut self) -> Result<()> {
+        self.stream.device.bind()?;
+        // SAFETY: both handles live as long as `self`; the caller vouches for the content.
+        unsafe {
+            self.stream
+                .device
+                .driver()
+                .graph_launch(self.executable, self.stream.handle)
+        }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        let device = &self.stream.device;
+        // SAFETY: made by the capture, destroyed once; a launch under way is finished by CUDA.
+        let destroyed = device
+            .bind()
+            .and_then(|()| unsafe { device.driver().graph_executable_destroy(self.executable) });
+        if let Err(error) = destroyed {
+            log::warn!("freeing a CUDA graph: {error}");
+        }
+    }
+}
+
+/// A point in a stream's work, for timing.
+#[derive(Debug)]
+pub struct Event {
+    device: Arc<Device>,
+    handle: Handle,
+}
+
+// SAFETY: a driver handle; the driver's functions on it may be called from any thread.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
+impl Event {
+    /// Makes an event that keeps time.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn new(device: &Arc<Device>) -> Result<Event> {
+        device.bind()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe { device.driver().event_create(&mut handle, 0) }?;
+        Ok(Event {
+            device: Arc::clone(device),
+            handle,
+        })
+    }
+
+    /// Marks the present end of the stream's work.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.device.bind()?;
+        // SAFETY: both handles are live.
+        unsafe {
+            self.device
+                .driver()
+                .event_record(self.handle, stream.handle)
+        }
+    }
+
+    /// Whether the GPU has come past the mark.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn is_past(&self) -> Result<bool> {
+        self.device.bind()?;
+        // SAFETY: the handle lives as long as `self`.
+        finished(unsafe { self.device.driver().event_query(self.handle) })
+    }
+
+    /// GPU time from this mark to `end`, both of which must be past.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn elapsed(&self, end: &Event) -> Result<Duration> {
+        self.device.bind()?;
+        let mut milliseconds = 0.0;
+        // SAFETY: both handles are live; writes one number.
+        unsafe {
+            self.device
+                .driver()
+                .event_elapsed(&mut milliseconds, self.handle, end.handle)
+        }?;
+        Duration::try_from_secs_f32(milliseconds / 1000.0).map_err(|_| {
+            Error::Argument(format!(
+                "CUDA measured {milliseconds} ms; record both events first"
+            ))
+        })
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, destroyed once.
+        let destroyed = self
+            .device
+            .bind()
+            .and_then(|()| unsafe { self.device.driver().event_destroy(self.handle) });
+        if let Err(error) = destroyed {
+            log::warn!("freeing a CUDA event: {error}");
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! A context with its memory and its stream: fill the inputs, run, read the outputs.
+
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::cuda::{DeviceBuffer, Graph, PinnedBuffer, Stream};
+use crate::error::{Error, Result};
+use crate::runtime::Engine;
+use crate::tensor::{Direction, TensorInfo, find};
+
+/// How long dropping an executor, or a failed start, waits for work under way.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs one engine on one stream. Everything it needs is allocated when shapes
+/// become known and reused after; a run allocates nothing.
+///
+/// While a run is under way, inputs and outputs cannot be touched. A run that
+/// does not finish in time ([`Error::Timeout`]) is still under way: wait again,
+/// or drop the executor, which then leaks its memory instead of crashing.
+#[derive(Debug)]
+pub struct Executor(ManuallyDrop<Parts>);
+
+/// Dropped from the top.
+#[derive(Debug)]
+struct Parts {
+    capture: Capture,
+    context: Context,
+    ports: Vec<Port>,
+    stream: Arc<Stream>,
+    running: bool,
+    /// Whether shapes or memory changed since the last run.
+    changed: bool,
+    /// Whether the outputs hold the result of a run.
+    complete: bool,
+}
+
+/// Use of a CUDA graph.
+#[derive(Debug)]
+enum Capture {
+    /// Not wanted, or found not to work with this engine.
+    Off,
+    /// Wanted. TensorRT needs one plain run after every change of shape.
+    Wanted { warm: bool },
+    /// Captured.
+    Ready(Graph),
+}
+
+/// One input or output.
+#[derive(Debug)]
+struct Port {
+    info: TensorInfo,
+    /// Bytes at the present shape.
+    bytes: usize,
+    buffer: Option<Arc<DeviceBuffer>>,
+    host: Option<PinnedBuffer>,
+    /// Whether it is copied from or to the host.
+    on_host: bool,
+}
+
+impl Executor {
+    /// Makes a context for `engine` that runs on `stream`. Inputs of fixed
+    /// shape can be filled at once, others after [`Executor::set_shape`].
+    ///
+    /// # Errors
+    /// As [`Context::new`]; [`Error::Cuda`] when memory is full.
+    pub fn new(engine: &Arc<Engine>, stream: &Arc<Stream>) -> Result<Executor> {
+        let context = Context::new(engine)?;
+        let port = |info: &TensorInfo| Port {
+            info: info.clone(),
+            bytes: 0,
+            buffer: None,
+            host: None,
+            on_host: true,
+        };
+        let mut executor = Executor(ManuallyDrop::new(Parts {
+            capture: Capture::Off,
+            context,
+            ports: engine.tensors().iter().map(port).collect(),
+            stream: Arc::clone(stream),
+            running: false,
+            changed: true,
+            complete: false,
+        }));
+        for index in 0..executor.0.ports.len() {
+            let info = &executor.0.ports[index].info;
+            if info.direction == Direction::Input && !info.is_dynamic() {
+                executor.allocate(index)?;
+            }
+        }
+        Ok(executor)
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        self.0.context.engine()
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.0.stream
+    }
+
+    /// Chooses an optimisation profile. All shapes that are not fixed must be
+    /// set again.
+    ///
+    /// # Errors
+    /// As [`Context::set_profile`].
+    pub fn set_profile(&mut self, profile: u32) -> Result<()> {
+        self.idle()?;
+        let Parts {
+            context, stream, ..
+        } = &mut *self.0;
+        context.set_profile(profile, stream)?;
+        self.change();
+        Ok(())
+    }
+
+    /// Sets the shape of an input.
+    ///
+    /// # Errors
+    /// As [`Context::set_input_shape`]; [`Error::Cuda`] when memory is full.
+    pub fn set_shape(&mut self, input: &str, shape: &[i64]) -> Result<()> {
+        self.idle()?;
+        let index = self.index(Direction::Input, input)?;
+        self.0.context.set_input_shape(input, shape)?;
+        self.change();
+        self.allocate(index)
+    }
+
+    /// Has `input` read what `from` leaves on the GPU in its output, without a
+    /// copy, now and after every later run of `from`. Both must use the same
+    /// stream, which keeps them in order. To be repeated when `from` changes
+    /// shape.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the streams or element types differ; as
+    /// [`Executor::set_shape`].
+    pub fn share_input(&mut self, input: &str, from: &mut Executor, output: &str) -> Result<()> {
+        self.idle()?;
+        let index = self.index(Direction::Input, input)?;
+        let source = from.index(Direction::Output, output)?;
+        if !Arc::ptr_eq(&self.0.stream, &from.0.stream) {
+            return Err(Error::Argument(format!(
+                "{input} and {output} are on different streams; make both executors with the same one"
+            )));
+        }
+        let types = (
+            self.0.ports[index].info.data_type,
+            from.0.ports[source].info.data_type,
+        );
+        if types.0 != types.1 {
+            return Err(Error::Argument(format!(
+                "{input} takes {:?}, {output} gives {:?}",
+                types.0, types.1
+            )));
+        }
+        from.idle()?;
+        from.prepare()?;
+        let shape = from.0.context.shape(output)?;
+        self.0.context.set_input_shape(input, &shape)?;
+        self.change();
+        let buffer = from.0.ports[source].buffer.clone();
+        let port = &mut self.0.ports[index];
+        port.bytes = from.0.ports[source].bytes;
+        port.buffer = buffer;
+        port.host = None;
+        port.on_host = false;
+        self.rebind(index)
+    }
+
+    /// Leaves an output on the GPU, for [`Executor::share_input`].
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`].
+    pub fn keep_on_device(&mut self, output: &str) -> Result<()> {
+        self.idle()?;
+        let index = self.index(Direction::Output, output)?;
+        let port = &mut self.0.ports[index];
+        port.on_host = false;
+        port.host = None;
+        self.change();
+        Ok(())
+    }
+
+    /// Whether runs are recorded as a CUDA graph and launched with one call.
+    /// Saves the host's time when an engine has many short kernels. Falls back
+    /// to plain runs, with a warning, if the engine cannot be captured.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] while a run is under way.
+    pub fn use_graph(&mut self, wanted: bool) -> Result<()> {
+        self.idle()?;
+        self.0.capture = if wanted {
+            Capture::Wanted { warm: false }
+        } else {
+            Capture::Off
+        };
+        Ok(())
+    }
+
+    /// Whether the next run launches a captured graph.
+    pub fn is_captured(&self) -> bool {
+        matches!(self.0.capture, Capture::Ready(_))
+    }
+
+    /// The bytes of an input, row-major, to be filled.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] before its shape is set; [`Error::Argument`] while a
+    /// run is under way or if the input is shared.
+    pub fn input_mut(&mut self, input: &str) -> Result<&mut [u8]> {
+        self.idle()?;
+        let index = self.index(Direction::Input, input)?;
+        let port = &mut self.0.ports[index];
+        let bytes = port.bytes;
+        match &mut port.host {
+            Some(host) => Ok(&mut host.as_mut_slice()[..bytes]),
+            None if !port.on_host => Err(Error::Argument(format!(
+                "{input} is shared with another executor's output"
+            ))),
+            None => Err(Error::Shape {
+                tensor: input.into(),
+                message: "its shape is not set; call set_shape first".into(),
+            }),
+        }
+    }
+
+    /// The present shape of an input or output.
+    ///
+    /// # Errors
+    /// As [`Context::shape`].
+    pub fn shape(&self, tensor: &str) -> Result<Vec<i64>> {
+        self.0.context.shape(tensor)
+    }
+
+    /// Allocates and binds everything for the present shapes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a shape is not set; [`Error::Cuda`] when memory is full.
+    pub fn prepare(&mut self) -> Result<()> {
+        self.idle()?;
+        if !self.0.changed {
+            return Ok(());
+        }
+        for index in 0..self.0.ports.len() {
+            let port = &self.0.ports[index];
+            if port.info.direction == Direction::Output {
+                self.allocate(index)?;
+            } else if port.buffer.is_none() {
+                let tensor = port.info.name.clone();
+                let message = "its shape is not set; call set_shape first".into();
+                return Err(Error::Shape { tensor, message });
+            }
+        }
+        self.0.changed = false;
+        Ok(())
+    }
+
+    /// Enqueues a run: inputs to the GPU, the engine, outputs back.
+    ///
+    /// # Errors
+    /// As [`Executor::prepare`] and [`Context::enqueue`].
+    pub fn start(&mut self) -> Result<()> {
+        self.prepare()?;
+        self.0.running = true;
+        self.0.complete = false;
+        let started = self.launch();
+        if started.is_err() {
+            // Part of it may be under way, reading or writing our memory.
+            let stream = Arc::clone(&self.0.stream);
+            self.0.running = matches!(stream.wait(DRAIN), Err(Error::Timeout { .. }));
+            if !matches!(self.0.capture, Capture::Off) {
+                self.0.capture = Capture::Wanted { warm: false };
+            }
+        }
+        started
+    }
+
+    /// Waits for the run that was started, but not longer than `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], after which it can be waited for again;
+    /// [`Error::Cuda`] if the run failed on the GPU.
+    pub fn wait(&mut self, limit: Duration) -> Result<()> {
+        if !self.0.running {
+            return Ok(());
+        }
+        let done = self.0.stream.wait(limit);
+        self.0.running = matches!(done, Err(Error::Timeout { .. }));
+        self.0.complete = done.is_ok();
+        done
+    }
+
+    /// [`Executor::start`], then [`Executor::wait`].
+    ///
+    /// # Errors
+    /// As both.
+    pub fn run(&mut self, limit: Duration) -> Result<()> {
+        self.start()?;
+        self.wait(limit)
+    }
+
+    /// The bytes of an output of the last run, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] before a run is complete, or if the output stays on
+    /// the GPU.
+    pub fn output(&self, output: &str) -> Result<&[u8]> {
+        self.idle()?;
+        let port = &self.0.ports[self.index(Direction::Output, output)?];
+        if !self.0.complete {
+            return Err(Error::Argument(format!(
+                "{output} is not computed yet; run first"
+            )));
+        }
+        match &port.host {
+            Some(host) => Ok(&host.as_slice()[..port.bytes]),
+            None => Err(Error::Argument(format!("{output} stays on the GPU"))),
+        }
+    }
+
+    fn idle(&self) -> Result<()> {
+        if !self.0.running {
+            return Ok(());
+        }
+        Err(Error::Argument(
+            "a run is under way; wait for it first".into(),
+        ))
+    }
+
+    fn index(&self, direction: Direction, name: &str) -> Result<usize> {
+        find(self.engine().tensors(), direction, name)?;
+        let found = self.0.ports.iter().position(|port| port.info.name == name);
+        found.ok_or_else(|| Error::Argument(format!("there is no tensor {name}")))
+    }
+
+    /// Marks results, graph and output memory as out of date.
+    fn change(&mut self) {
+        self.0.changed = true;
+        self.0.complete = false;
+        if !matches!(self.0.capture, Capture::Off) {
+            self.0.capture = Capture::Wanted { warm: false };
+        }
+    }
+
+    /// Memory for one tensor at its present shape; keeps what is large enough.
+    fn allocate(&mut self, index: usize) -> Result<()> {
+        let Parts { context, ports, .. } = &mut *self.0;
+        let port = &mut ports[index];
+        let device = context.engine().device();
+        let bytes = context.byte_count(&port.info)?;
+        let shared = port.info.direction == Direction::Input && !port.on_host;
+        let fits = !shared
+            && port
+                .buffer
+                .as_ref()
+                .is_some_and(|buffer| buffer.len() >= bytes);
+        if !fits {
+            port.buffer = Some(Arc::new(DeviceBuffer::new(device, bytes)?));
+        }
+        if shared {
+            port.on_host = true;
+        }
+        if port.on_host
+            && port
+                .host
+                .as_ref()
+                .is_none_or(|host| host.as_slice().len() < bytes)
+        {
+            port.host = Some(PinnedBuffer::new(device, bytes)?);
+        }
+        port.bytes = bytes;
+        self.rebind(index)
+    }
+
+    fn rebind(&mut self, index: usize) -> Result<()> {
+        let Parts { context, ports, .. } = &mut *self.0;
+        match &ports[index].buffer {
+            Some(buffer) => context.bind(&ports[index].info.name, buffer),
+            None => Ok(()),
+        }
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let parts = &mut *self.0;
+        match &mut parts.capture {
+            Capture::Ready(graph) => {
+                // SAFETY: everything it uses is kept by `parts`, and any change of shape or memory
+                // discards the graph (`change`).
+                return unsafe { graph.launch() };
+            }
+            Capture::Wanted { warm: true } => {
+                let stream = Arc::clone(&parts.stream);
+                match stream.capture(|| parts.enqueue()) {
+                    Ok(graph) => {
+                        parts.capture = Capture::Ready(graph);
+                        return self.launch();
+                    }
+                    Err(error) => {
+                        log::warn!("this engine cannot be captured, running it plainly: {error}");
+                        parts.capture = Capture::Off;
+                    }
+                }
+            }
+            Capture::Wanted { warm } => *warm = true,
+            Capture::Off => {}
+        }
+        parts.enqueue()
+    }
+}
+
+impl Parts {
+    /// Copies in, engine, copies out, all on the stream.
+    fn enqueue(&mut self) -> Result<()> {
+        let Parts {
+            context,
+            ports,
+            stream,
+            ..
+        } = self;
+        for port in ports
+            .iter()
+            .filter(|port| port.info.direction == Direction::Input)
+        {
+            if let (Some(buffer), Some(host)) = (&port.buffer, &port.host) {
+                // SAFETY: `running` keeps the host memory from being touched, and `Drop` keeps
+                // both from being freed, until the stream is idle.
+                unsafe { buffer.upload_async(host, port.bytes, stream) }?;
+            }
+        }
+        context.enqueue(stream)?;
+        for port in ports
+            .iter_mut()
+            .filter(|port| port.info.direction == Direction::Output)
+        {
+            if let (Some(buffer), Some(host)) = (&port.buffer, &mut port.host) {
+                // SAFETY: as above.
+                unsafe { buffer.download_async(host, port.bytes, stream) }?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        if self.0.running
+            && let Err(error @ Error::Timeout { .. }) = self.0.stream.wait(DRAIN)
+        {
+            log::error!("a TensorRT context and its memory are kept for ever: {error}");
+            return;
+        }
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+    }
+}

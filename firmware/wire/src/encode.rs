@@ -1,0 +1,115 @@
+//! Messages into frames.
+
+use cobs::CobsEncoder;
+use crc::{Digest, Table};
+use postcard::ser_flavors::Flavor;
+
+use crate::error::EncodeError;
+use crate::message::Message;
+use crate::{CRC, DELIMITER, MAX_FRAME};
+
+/// Writes frames for one direction of one connection and counts them.
+#[derive(Debug, Clone, Default)]
+pub struct Encoder {
+    next: u16,
+}
+
+impl Encoder {
+    /// An encoder whose first frame is number 0.
+    #[must_use]
+    pub const fn new() -> Self {
+        Encoder { next: 0 }
+    }
+
+    /// Number of the next frame.
+    #[must_use]
+    pub const fn sequence(&self) -> u16 {
+        self.next
+    }
+
+    /// Writes `message` as one frame, delimiter included, to the start of
+    /// `out`. [`MAX_FRAME`] bytes are room enough for any message.
+    ///
+    /// # Errors
+    /// [`EncodeError::BufferTooSmall`]; the number is not used up then.
+    pub fn encode<'o>(
+        &mut self,
+        message: &Message<'_>,
+        out: &'o mut [u8],
+    ) -> Result<&'o mut [u8], EncodeError> {
+        let room = out.len();
+        let full = EncodeError::BufferTooSmall { room };
+        // One byte is kept back for the delimiter.
+        let last = room.checked_sub(1).ok_or(full)?;
+        let (stuffed, _) = out.split_at_mut_checked(last).ok_or(full)?;
+        let mut framer = Framer {
+            cobs: CobsEncoder::new(stuffed),
+            digest: CRC.digest(),
+        };
+        let length = framer
+            .header(self.next, message.kind())
+            .and_then(|()| message.encode(framer))
+            .map_err(|cause| EncodeError::from_postcard(cause, room))?;
+        let frame = out.get_mut(..=length).ok_or(full)?;
+        if let Some(end) = frame.last_mut() {
+            *end = DELIMITER;
+        }
+        self.next = self.next.wrapping_add(1);
+        Ok(frame)
+    }
+
+    /// The same into a vector of its own.
+    ///
+    /// # Errors
+    /// [`EncodeError::BufferTooSmall`] where `N` is.
+    pub fn encode_vec<const N: usize>(
+        &mut self,
+        message: &Message<'_>,
+    ) -> Result<heapless::Vec<u8, N>, EncodeError> {
+        let mut frame = heapless::Vec::new();
+        let full = EncodeError::BufferTooSmall { room: N };
+        let room = N.min(MAX_FRAME);
+        frame.resize(room, 0).map_err(|_| full)?;
+        let length = self.encode(message, &mut frame)?.len();
+        frame.truncate(length);
+        Ok(frame)
+    }
+}
+
+/// Where postcard writes to: each byte goes through the checksum and the byte
+/// stuffing at once, so that no packet has to be held.
+struct Framer<'a> {
+    cobs: CobsEncoder<'a>,
+    digest: Digest<'static, u32, Table<1>>,
+}
+
+impl Framer<'_> {
+    fn header(&mut self, sequence: u16, kind: u8) -> postcard::Result<()> {
+        self.try_extend(&sequence.to_le_bytes())?;
+        self.try_push(kind)
+    }
+}
+
+impl Flavor for Framer<'_> {
+    /// Length without the delimiter.
+    type Output = usize;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.digest.update(bytes);
+        self.cobs
+            .push(bytes)
+            .map_err(|_| postcard::Error::SerializeBufferFull)
+    }
+
+    fn finalize(mut self) -> postcard::Result<usize> {
+        let checksum = self.digest.finalize();
+        self.cobs
+            .push(&checksum.to_le_bytes())
+            .map_err(|_| postcard::Error::SerializeBufferFull)?;
+        Ok(self.cobs.finalize())
+    }
+}

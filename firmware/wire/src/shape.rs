@@ -1,0 +1,256 @@
+//! The shape of a type on the wire: its largest size, and a hash of its layout.
+//!
+//! postcard is not self-describing, so two programs that disagree about one
+//! field would read nonsense without noticing. Every type that crosses the wire
+//! therefore carries, computed by the compiler, a hash over the names, order,
+//! types and bounds of everything in it. The hash of all messages together,
+//! [`SCHEMA_HASH`](crate::SCHEMA_HASH), stands in the hello.
+//!
+//! The existing schema crates leave the bounds of sequences out of their hash
+//! and know no largest size for borrowed bytes; here both matter, because a
+//! receiver without a heap must know the bounds beforehand.
+
+/// A type that may cross the wire.
+pub trait Wire {
+    /// The longest encoding, in bytes.
+    const MAX_SIZE: usize;
+    /// FNV-1a hash of the layout, with everything nested in it.
+    const SHAPE: u64;
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// FNV-1a, 64 bits, as a function that the compiler can run.
+#[derive(Debug, Clone, Copy)]
+pub struct Fnv(u64);
+
+impl Fnv {
+    /// The empty hash.
+    #[must_use]
+    pub const fn new() -> Self {
+        Fnv(FNV_BASIS)
+    }
+
+    /// Adds bytes.
+    #[must_use]
+    pub const fn bytes(mut self, bytes: &[u8]) -> Self {
+        let mut i = 0;
+        while i < bytes.len() {
+            self.0 = (self.0 ^ bytes[i] as u64).wrapping_mul(FNV_PRIME);
+            i += 1;
+        }
+        self
+    }
+
+    /// Adds a name. A zero byte ends it, so that `ab` + `c` is not `a` + `bc`.
+    #[must_use]
+    pub const fn name(self, name: &str) -> Self {
+        self.bytes(name.as_bytes()).bytes(&[0])
+    }
+
+    /// Adds a number: a bound, or the hash of a nested type.
+    #[must_use]
+    pub const fn number(self, number: u64) -> Self {
+        self.bytes(&number.to_le_bytes())
+    }
+
+    /// The hash.
+    #[must_use]
+    pub const fn finish(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Bytes of a varint that holds any number up to `max`: seven bits a byte.
+#[must_use]
+pub const fn varint_size(max: u64) -> usize {
+    let bits = (u64::BITS - max.leading_zeros()) as usize;
+    if bits == 0 { 1 } else { bits.div_ceil(7) }
+}
+
+pub(crate) const fn largest(sizes: &[usize]) -> usize {
+    let mut most = 0;
+    let mut i = 0;
+    while i < sizes.len() {
+        if sizes[i] > most {
+            most = sizes[i];
+        }
+        i += 1;
+    }
+    most
+}
+
+macro_rules! primitive {
+    ($($type:ty: $size:expr;)*) => {$(
+        impl Wire for $type {
+            const MAX_SIZE: usize = $size;
+            const SHAPE: u64 = Fnv::new().name(stringify!($type)).finish();
+        }
+    )*};
+}
+
+primitive! {
+    bool: 1;
+    u8: 1;
+    u16: varint_size(u16::MAX as u64);
+    u32: varint_size(u32::MAX as u64);
+    u64: varint_size(u64::MAX);
+    i16: varint_size(u16::MAX as u64);
+    f32: 4;
+}
+
+impl<T: Wire> Wire for Option<T> {
+    const MAX_SIZE: usize = 1 + T::MAX_SIZE;
+    const SHAPE: u64 = Fnv::new().name("option").number(T::SHAPE).finish();
+}
+
+impl<T: Wire, const N: usize> Wire for heapless::Vec<T, N> {
+    const MAX_SIZE: usize = varint_size(N as u64) + N * T::MAX_SIZE;
+    const SHAPE: u64 = Fnv::new()
+        .name("seq")
+        .number(T::SHAPE)
+        .number(N as u64)
+        .finish();
+}
+
+/// Declares structures that cross the wire: the structure itself, its
+/// serialisation, its largest size and its shape, from one list of fields.
+macro_rules! wire_struct {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident $(<$life:lifetime>)? {
+            $( $(#[$fmeta:meta])* pub $field:ident : $type:ty ),* $(,)?
+        }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        pub struct $name $(<$life>)? {
+            $( $(#[$fmeta])* pub $field: $type ),*
+        }
+
+        impl $(<$life>)? $crate::shape::Wire for $name $(<$life>)? {
+            const MAX_SIZE: usize = 0 $( + <$type as $crate::shape::Wire>::MAX_SIZE )*;
+            const SHAPE: u64 = $crate::shape::Fnv::new()
+                .name("struct")
+                .name(stringify!($name))
+                $( .name(stringify!($field)).number(<$type as $crate::shape::Wire>::SHAPE) )*
+                .finish();
+        }
+    )*};
+}
+
+/// Declares enumerations that cross the wire. A variant is bare, holds one
+/// value, or has named fields. postcard writes the variant's position first, as
+/// a varint: one byte, as none has more than 127.
+macro_rules! wire_enum {
+    ($(
+        $(#[$meta:meta])*
+        pub enum $name:ident $(<$life:lifetime>)? {
+            $(
+                $(#[$vmeta:meta])*
+                $variant:ident
+                    $( ( $(#[$nmeta:meta])* $new:ty ) )?
+                    $( { $( $(#[$fmeta:meta])* $field:ident : $type:ty ),* $(,)? } )?
+            ),* $(,)?
+        }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        pub enum $name $(<$life>)? {
+            $(
+                $(#[$vmeta])*
+                $variant
+                    $( ( $(#[$nmeta])* $new ) )?
+                    $( { $( $(#[$fmeta])* $field: $type ),* } )?
+            ),*
+        }
+
+        impl $(<$life>)? $crate::shape::Wire for $name $(<$life>)? {
+            const MAX_SIZE: usize = {
+                let sizes = [ $(
+                    0 $( + <$new as $crate::shape::Wire>::MAX_SIZE )?
+                      $( $( + <$type as $crate::shape::Wire>::MAX_SIZE )* )?
+                ),* ];
+                assert!(sizes.len() <= 127);
+                1 + $crate::shape::largest(&sizes)
+            };
+            const SHAPE: u64 = $crate::shape::Fnv::new()
+                .name("enum")
+                .name(stringify!($name))
+                $(
+                    .name(stringify!($variant))
+                    $( .number(<$new as $crate::shape::Wire>::SHAPE) )?
+                    $( $( .name(stringify!($field)).number(<$type as $crate::shape::Wire>::SHAPE) )* )?
+                )*
+                .finish();
+        }
+    )*};
+}
+
+pub(crate) use {wire_enum, wire_struct};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a_of_64_bits() {
+        // The published test vectors of FNV-1a.
+        assert_eq!(Fnv::new().bytes(b"").finish(), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(Fnv::new().bytes(b"a").finish(), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(Fnv::new().bytes(b"foobar").finish(), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_varint_takes_seven_bits_a_byte() {
+        for (max, bytes) in [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3)] {
+            assert_eq!(varint_size(max), bytes, "{max}");
+        }
+        assert_eq!(varint_size(u64::from(u32::MAX)), 5);
+        assert_eq!(varint_size(u64::MAX), 10);
+    }
+
+    mod first {
+        wire_struct! { pub struct Pose { pub x: u16, pub y: u16 } }
+        wire_enum! { pub enum Step { Stay, Go(Pose), Turn { by: i16 } } }
+    }
+    mod renamed {
+        wire_struct! { pub struct Pose { pub x: u16, pub z: u16 } }
+        wire_enum! { pub enum Step { Stay, Go(Pose), Turn { by: i16 } } }
+    }
+    mod retyped {
+        wire_struct! { pub struct Pose { pub x: u16, pub y: u32 } }
+        wire_enum! { pub enum Step { Stay, Turn { by: i16 }, Go(super::first::Pose) } }
+    }
+
+    #[test]
+    fn any_change_of_a_layout_changes_its_hash_however_deep() {
+        assert_ne!(first::Pose::SHAPE, renamed::Pose::SHAPE);
+        assert_ne!(first::Pose::SHAPE, retyped::Pose::SHAPE);
+        assert_ne!(first::Step::SHAPE, renamed::Step::SHAPE, "a nested field");
+        assert_ne!(
+            first::Step::SHAPE,
+            retyped::Step::SHAPE,
+            "order of variants"
+        );
+        assert_ne!(
+            heapless::Vec::<u8, 4>::SHAPE,
+            heapless::Vec::<u8, 5>::SHAPE,
+            "a bound"
+        );
+        assert_ne!(Option::<u8>::SHAPE, u8::SHAPE);
+    }
+
+    #[test]
+    fn the_largest_size_is_that_of_the_largest_variant() {
+        assert_eq!(first::Pose::MAX_SIZE, 6);
+        assert_eq!(first::Step::MAX_SIZE, 1 + 6);
+    }
+}
