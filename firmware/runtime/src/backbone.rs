@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use loftup_models::bundle::{self, Bundle, FeatureLayout, Precision, Size};
 
-use crate::{RuntimeError, backend::Backend, error::check_finite, plans::Plans};
+use crate::{
+    RuntimeError,
+    backend::Backend,
+    error::check_finite,
+    plans::{Plans, Pool},
+};
 
 /// Features on a grid, `[1, d, h, w]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +67,13 @@ impl Backbone {
             .graphs
             .get(&precision)
             .ok_or_else(|| bundle.lacks("backbone graph in this precision", "convert it again"))?;
-        let plans = Plans::new(bundle, backend, file, vec![manifest.output.clone()]);
+        let plans = Plans::new(
+            bundle,
+            backend,
+            file,
+            precision,
+            vec![manifest.output.clone()],
+        );
         Ok(Self { plans, manifest })
     }
 
@@ -75,8 +86,14 @@ impl Backbone {
         }
     }
 
-    /// Features of a normalised picture `[1, 3, H, W]`.
-    pub fn features(&self, picture: &[f32], size: Size) -> Result<Features, RuntimeError> {
+    /// Extents of the grid of features of a picture of this size: rows, columns.
+    pub fn grid(&self, size: Size) -> (usize, usize) {
+        let patch = self.manifest.patch;
+        (size.height / patch, size.width / patch)
+    }
+
+    /// The plan for pictures of this size.
+    pub fn plan(&self, size: Size) -> Result<Arc<Pool>, RuntimeError> {
         let m = &self.manifest;
         if !m.any_size && size != m.size {
             return Err(RuntimeError::PictureSize {
@@ -93,8 +110,14 @@ impl Backbone {
             });
         }
         let shape = vec![1, 3, size.height, size.width];
-        let pool = self.plans.get(&vec![(m.input.clone(), shape)])?;
-        let (height, width) = (size.height / m.patch, size.width / m.patch);
+        self.plans.get(&vec![(m.input.clone(), shape)], &[])
+    }
+
+    /// Features of a normalised picture `[1, 3, H, W]`.
+    pub fn features(&self, picture: &[f32], size: Size) -> Result<Features, RuntimeError> {
+        let m = &self.manifest;
+        let pool = self.plan(size)?;
+        let (height, width) = self.grid(size);
         let expected = match m.layout {
             FeatureLayout::Map => vec![1, m.dim, height, width],
             FeatureLayout::Tokens { extra } => vec![1, extra + height * width, m.dim],

@@ -69,6 +69,24 @@ pub enum RuntimeError {
         /// Its shape.
         found: Vec<usize>,
     },
+    /// A head whose weights do not fit its description.
+    #[error("the head's weights are {} x {} (or not all there), expected {} x {}: make it again with `loftup head`", found.0, found.1, expected.0, expected.1)]
+    HeadShape {
+        /// Outputs and inputs of the weights.
+        found: (usize, usize),
+        /// Outputs and inputs of the head.
+        expected: (usize, usize),
+    },
+    /// A head for features of another width.
+    #[error(
+        "the head takes {found} channels, the upsampler gives {expected}: make one for this bundle with `loftup head`"
+    )]
+    HeadDim {
+        /// Channels that the head takes.
+        found: usize,
+        /// Channels of the upsampler.
+        expected: usize,
+    },
     /// An input holds NaN or an infinity.
     #[error("{what} hold {value} at flat index {index}: nothing can be computed from them")]
     NotFinite {

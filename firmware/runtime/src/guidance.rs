@@ -129,3 +129,90 @@ impl TileInputs {
         self.mask.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTH: usize = 5;
+    const HEIGHT: usize = 3;
+
+    fn picture() -> Vec<f32> {
+        (0..3 * WIDTH * HEIGHT)
+            .map(|i| (i * 7 % 11) as f32)
+            .collect()
+    }
+
+    #[test]
+    fn each_channel_is_scaled_by_its_own_range() {
+        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColourRange::PerImage);
+        for channel in guidance.scaled.chunks_exact(WIDTH * HEIGHT) {
+            let ends = channel
+                .iter()
+                .fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+            assert_eq!(ends, (-0.5, 0.5));
+        }
+    }
+
+    #[test]
+    fn a_picture_of_one_colour_is_not_divided_by_zero() {
+        let flat = vec![0.25; 3 * WIDTH * HEIGHT];
+        let guidance = Guidance::new(&flat, WIDTH, HEIGHT, ColourRange::PerImage);
+        assert!(guidance.scaled.iter().all(|x| *x == -0.5));
+    }
+
+    #[test]
+    fn a_fixed_range_makes_a_pixel_independent_of_the_others() {
+        let range = ColourRange::Fixed {
+            min: [-1.0; 3],
+            max: [12.0; 3],
+        };
+        let mut other = picture();
+        other[0] = 11.9;
+        let a = Guidance::new(&picture(), WIDTH, HEIGHT, range).scaled;
+        let b = Guidance::new(&other, WIDTH, HEIGHT, range).scaled;
+        assert_ne!(a[0], b[0]);
+        assert_eq!(a[1..], b[1..]);
+    }
+
+    #[test]
+    fn a_tile_is_cut_with_its_halo_coordinates_and_mask() {
+        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColourRange::PerImage);
+        // Every tile of every shape, at every border.
+        for (width, height) in [(1, 1), (2, 3), (5, 3), (4, 1)] {
+            for y in 0..=HEIGHT - height {
+                for x in 0..=WIDTH - width {
+                    let mut tile = TileInputs::default();
+                    let rect = Rect {
+                        x,
+                        y,
+                        width,
+                        height,
+                    };
+                    guidance.cut(rect, &mut tile);
+                    let (rows, cols) = (height + 2 * HALO, width + 2 * HALO);
+                    assert_eq!(tile.colours.len(), 3 * rows * cols);
+                    assert_eq!(tile.coords.len(), 2 * rows * cols);
+                    assert_eq!(tile.mask.len(), rows * cols);
+                    for i in 0..rows * cols {
+                        let source = (y + i / cols)
+                            .checked_sub(HALO)
+                            .zip((x + i % cols).checked_sub(HALO))
+                            .filter(|(y, x)| *y < HEIGHT && *x < WIDTH);
+                        let Some((row, col)) = source else {
+                            assert_eq!(tile.mask[i], 0.0);
+                            continue;
+                        };
+                        assert_eq!(tile.mask[i], 1.0);
+                        assert_eq!(tile.coords[i], guidance.rows[row]);
+                        assert_eq!(tile.coords[rows * cols + i], guidance.cols[col]);
+                        for c in 0..3 {
+                            let expected = guidance.scaled[(c * HEIGHT + row) * WIDTH + col];
+                            assert_eq!(tile.colours[c * rows * cols + i], expected);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

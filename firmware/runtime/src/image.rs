@@ -224,7 +224,7 @@ impl Rgb8 {
     }
 }
 
-fn check_size(width: usize, height: usize) -> Result<(), ImageError> {
+pub(crate) fn check_size(width: usize, height: usize) -> Result<(), ImageError> {
     let side = 1..=MAX_SIDE;
     if side.contains(&width) && side.contains(&height) {
         Ok(())

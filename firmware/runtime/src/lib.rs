@@ -10,6 +10,7 @@ mod backbone;
 pub mod backend;
 mod error;
 mod guidance;
+pub mod heads;
 pub mod image;
 pub mod npy;
 pub mod pca;

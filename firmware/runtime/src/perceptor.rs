@@ -7,8 +7,9 @@ use loftup_models::bundle::{Bundle, Manifest, Normalisation, Precision, Size};
 use crate::{
     ColourRange, Features, Guidance, RuntimeError, View,
     backbone::Backbone,
-    backend::{Backend, Tract},
+    backend::{Backend, Health, Tract},
     error::check_finite,
+    heads::Head,
     image::Rgb8,
     npy,
     upsampler::{Division, Upsampler},
@@ -55,7 +56,8 @@ impl Perceptor {
         let bundle = Arc::new(bundle);
         let division = Division {
             threads: options.threads.max(1),
-            tile: options.tile,
+            // No answer is longer; what is added to it must not overflow.
+            tile: options.tile.map(|side| side.min(Size::LONGEST_SIDE)),
         };
         let precision = Precision::Fp32;
         let manifest = bundle.manifest();
@@ -85,6 +87,34 @@ impl Perceptor {
     /// Name of the engine.
     pub fn backend(&self) -> &'static str {
         self.backend.name()
+    }
+
+    /// Name, version and device of the engine that answers now.
+    pub fn engine(&self) -> String {
+        self.backend.describe()
+    }
+
+    /// How the engine is: which one answers now, and why.
+    pub fn health(&self) -> Health {
+        self.backend.health()
+    }
+
+    /// Compiles everything for frames of size `answer`, so that the first of them need not wait.
+    /// `grid`, rows and columns, is that of the features where the bundle has no backbone.
+    ///
+    /// # Errors
+    /// Where an engine cannot be built, or the build is cancelled.
+    pub fn compile(&self, answer: Size, grid: (usize, usize)) -> Result<(), RuntimeError> {
+        let mut grid = grid;
+        if let Some(backbone) = &self.backbone {
+            let size = backbone.input_size(answer);
+            backbone.plan(size)?;
+            grid = backbone.grid(size);
+        }
+        match &self.upsampler {
+            Some(upsampler) => upsampler.compile(answer, grid),
+            None => Ok(()),
+        }
     }
 
     /// The size at which the backbone looks at a picture whose answer has size `answer`: its own,
@@ -132,7 +162,17 @@ impl Perceptor {
             upsampler,
             keys,
             guidance,
+            head: None,
         })
+    }
+
+    /// The head called `name`, to see a [`View`] through.
+    ///
+    /// # Errors
+    /// Where the bundle has no such head, or it is damaged.
+    pub fn head(&self, name: &str) -> Result<Head, RuntimeError> {
+        let (manifest, linear) = self.bundle.head(name)?;
+        Head::new(manifest, linear)
     }
 
     fn with_backbone(&self) -> Result<&Backbone, RuntimeError> {

@@ -1,7 +1,7 @@
 //! The picture that shows what upsampling does: photograph, backbone features, upsampled
 //! features, side by side.
 
-use crate::image::{ImageError, Rgb8};
+use crate::image::{self, ImageError, Rgb8};
 use crate::pca::Range;
 
 /// The least height of a panel; smaller answers are enlarged by a whole factor.
@@ -94,6 +94,24 @@ fn nearest(index: usize, to: usize, from: usize) -> usize {
     (2 * index + 1) * from / (2 * to)
 }
 
+/// Width and height of the picture that [`three_panels`] makes of an answer of `width` x `height`:
+/// to be asked before hours are spent on the answer.
+///
+/// # Errors
+/// The picture would be wider or higher than pictures can be, or has no pixels.
+pub fn panels_size(width: usize, height: usize) -> Result<(usize, usize), PictureError> {
+    let factor = MIN_PANEL.div_ceil(height.max(1));
+    let (width, height) = (width.saturating_mul(factor), height.saturating_mul(factor));
+    let whole = width.saturating_mul(3).saturating_add(2 * gap(height));
+    image::check_size(whole, height)?;
+    Ok((whole, height))
+}
+
+/// Pixels between two panels of that height.
+fn gap(height: usize) -> usize {
+    (height / 64).max(2)
+}
+
 /// Three panels of the same size with a thin white gap: `photograph` (resized), `low` (the
 /// backbone's features, each a flat square) and `high` (the upsampled features, whose size is
 /// the panels' size). Both maps take their colours from the one `range`. Where `high` is lower
@@ -112,14 +130,9 @@ pub fn three_panels(
     if range.components() != 3 {
         return Err(PictureError::BadRange(range.components()));
     }
-    let factor = MIN_PANEL.div_ceil(high.height);
-    let (width, height) = (
-        high.width.saturating_mul(factor),
-        high.height.saturating_mul(factor),
-    );
-    let gap = (height / 64).max(2);
-    // First, so that a picture beyond the limits is refused before anything is made.
-    let whole_width = width.saturating_mul(3).saturating_add(2 * gap);
+    let (whole_width, height) = panels_size(high.width, high.height)?;
+    let width = high.width * (height / high.height);
+    let gap = gap(height);
     let mut whole = Rgb8::filled(whole_width, height, GAP_COLOUR)?;
     let panels = [
         photograph.resized(width, height)?,

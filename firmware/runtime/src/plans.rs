@@ -5,11 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use loftup_models::bundle::Bundle;
+use loftup_models::bundle::{Bundle, Precision};
 
 use crate::{
     RuntimeError,
-    backend::{Backend, BackendError, GraphSource, Plan, Session},
+    backend::{Backend, BackendError, GraphSource, Plan, Session, ShapeProfile},
 };
 
 /// Shapes of one graph that are kept compiled.
@@ -20,6 +20,7 @@ pub(crate) struct Plans {
     bundle: Arc<Bundle>,
     backend: Arc<dyn Backend>,
     file: String,
+    precision: Precision,
     outputs: Vec<String>,
     /// Most recently used last.
     compiled: Mutex<Vec<(Shapes, Arc<Pool>)>>,
@@ -33,19 +34,26 @@ impl Plans {
         bundle: &Arc<Bundle>,
         backend: &Arc<dyn Backend>,
         file: &str,
+        precision: Precision,
         outputs: Vec<String>,
     ) -> Self {
         Self {
             bundle: bundle.clone(),
             backend: backend.clone(),
             file: file.into(),
+            precision,
             outputs,
             compiled: Mutex::new(Vec::new()),
         }
     }
 
-    /// The plan for these input shapes; compiles it the first time.
-    pub fn get(&self, shapes: &Shapes) -> Result<Arc<Pool>, RuntimeError> {
+    /// The plan for these input shapes; compiles it the first time. `profiles` are all shapes that
+    /// this graph will be asked for, where they are known.
+    pub fn get(
+        &self,
+        shapes: &Shapes,
+        profiles: &[ShapeProfile],
+    ) -> Result<Arc<Pool>, RuntimeError> {
         // Held while compiling, so that no shape is compiled twice.
         let mut compiled = lock(&self.compiled);
         if let Some(i) = compiled.iter().position(|(s, _)| s == shapes) {
@@ -69,8 +77,10 @@ impl Plans {
         let plan = self.backend.compile(&GraphSource {
             name: &name,
             onnx: &onnx,
+            precision: self.precision,
             inputs: &inputs,
             outputs: &outputs,
+            profiles,
         })?;
         let pool = Arc::new(Pool {
             plan,

@@ -15,16 +15,16 @@ use loftup_models::{
 
 use crate::{
     Features, Guidance, RuntimeError, SinkError,
-    backend::Backend,
+    backend::{Backend, ShapeBounds, ShapeProfile},
     guidance::TileInputs,
+    heads::Head,
     plans::{Lease, Plans, Pool, Shapes},
     tiles::{Rect, Tiling},
 };
 
-/// Side of a tile of a frame: its activations fit in a 1 MB cache.
-const FRAME_TILE: usize = 32;
-/// Side of a tile of a region: fewer pixels are lost to the halo.
-const REGION_TILE: usize = 64;
+/// Side of the tiles that an engine with profiles has one of its own for, beside that for larger
+/// ones.
+const SMALL_TILE: usize = 64;
 /// Points that are computed in one run, each as a tile of one pixel.
 const POINTS: usize = 64;
 
@@ -50,6 +50,7 @@ pub(crate) struct Upsampler {
     pub manifest: bundle::Upsampler,
     keys: Plans,
     queries: Plans,
+    backend: Arc<dyn Backend>,
     division: Division,
 }
 
@@ -68,8 +69,15 @@ impl Upsampler {
             .flat_map(|i| [io::key(i), io::value(i)])
             .collect();
         Ok(Self {
-            keys: Plans::new(bundle, backend, &files.keys, pairs),
-            queries: Plans::new(bundle, backend, &files.queries, vec![io::UPSAMPLED.into()]),
+            keys: Plans::new(bundle, backend, &files.keys, precision, pairs),
+            queries: Plans::new(
+                bundle,
+                backend,
+                &files.queries,
+                precision,
+                vec![io::UPSAMPLED.into()],
+            ),
+            backend: backend.clone(),
             manifest,
             division,
         })
@@ -90,10 +98,7 @@ impl Upsampler {
                 dim: self.manifest.dim,
             });
         }
-        let pool = self.keys.get(&vec![
-            (io::FEATURES.into(), vec![1, dim, height, width]),
-            (io::GRID.into(), vec![2, height, width]),
-        ])?;
+        let pool = self.keys_plan(height, width)?;
         let mut session = pool.session()?;
         let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
         let mut grid = Vec::with_capacity(2 * height * width);
@@ -112,6 +117,73 @@ impl Upsampler {
             tokens: height * width,
             tensors,
         })
+    }
+
+    /// The plan for the keys of a grid of `height x width` features.
+    fn keys_plan(&self, height: usize, width: usize) -> Result<Arc<Pool>, RuntimeError> {
+        let shapes = vec![
+            (
+                io::FEATURES.into(),
+                vec![1, self.manifest.dim, height, width],
+            ),
+            (io::GRID.into(), vec![2, height, width]),
+        ];
+        self.keys.get(&shapes, &[])
+    }
+
+    /// Compiles what a frame of this size, its regions and points need, from a grid of so many rows
+    /// and columns of features.
+    pub fn compile(&self, answer: Size, (rows, cols): (usize, usize)) -> Result<(), RuntimeError> {
+        self.keys_plan(rows, cols)?;
+        let whole = Rect {
+            x: 0,
+            y: 0,
+            width: answer.width,
+            height: answer.height,
+        };
+        let (width, height) = Tiling::new(whole, self.frame_tile()).shape();
+        self.plan(1, width, height, rows * cols)?;
+        Ok(())
+    }
+
+    /// Longest side of a tile of a frame.
+    fn frame_tile(&self) -> usize {
+        let side = || self.backend.granularity().frame;
+        self.division.tile.unwrap_or_else(side)
+    }
+
+    /// Longest side of a tile of a region.
+    fn region_tile(&self) -> usize {
+        let side = || self.backend.granularity().region;
+        self.division.tile.unwrap_or_else(side)
+    }
+
+    /// Shapes that the queries are asked for, all for the same number of tokens: points, tiles of
+    /// regions, and tiles of frames. Of `shapes` only the keys and values are looked at.
+    fn profiles(&self, shapes: &Shapes) -> Vec<ShapeProfile> {
+        let profile = |tiles: usize, smallest: usize, largest: usize| {
+            let tile = |count: usize, channels: usize, side: usize| {
+                vec![count, channels, side + 2 * HALO, side + 2 * HALO]
+            };
+            let pixels = [3, 2, 1].map(|channels| ShapeBounds {
+                smallest: tile(1, channels, smallest),
+                usual: tile(tiles, channels, largest),
+                largest: tile(tiles, channels, largest),
+            });
+            let fixed = shapes.iter().skip(3).map(|(_, s)| ShapeBounds::fixed(s));
+            ShapeProfile {
+                inputs: pixels.into_iter().chain(fixed).collect(),
+            }
+        };
+        let longest = self.frame_tile().max(self.region_tile());
+        let mut profiles = vec![
+            profile(POINTS, 1, 1),
+            profile(1, 1, longest.min(SMALL_TILE)),
+        ];
+        if longest > SMALL_TILE {
+            profiles.push(profile(1, 1, longest));
+        }
+        profiles
     }
 
     /// The plan for `count` tiles of `height x width` pixels.
@@ -133,7 +205,7 @@ impl Upsampler {
             shapes.push((io::key(i), vec![m.heads, m.head_width, tokens]));
             shapes.push((io::value(i), vec![m.heads, tokens, m.head_width]));
         }
-        self.queries.get(&shapes)
+        self.queries.get(&shapes, &self.profiles(&shapes))
     }
 }
 
@@ -150,6 +222,8 @@ pub struct View<'a> {
     pub(crate) upsampler: &'a Upsampler,
     pub(crate) keys: Keys,
     pub(crate) guidance: Guidance,
+    /// What the features are turned into before they are answered.
+    pub(crate) head: Option<&'a Head>,
 }
 
 impl View<'_> {
@@ -161,9 +235,9 @@ impl View<'_> {
         }
     }
 
-    /// Channels of the answer.
+    /// Channels of the answer: those of the features, or the outputs of the head.
     pub fn dim(&self) -> usize {
-        self.upsampler.manifest.dim
+        self.head.map_or(self.upsampler.manifest.dim, Head::outputs)
     }
 
     /// The whole frame, tile by tile in any order.
@@ -179,7 +253,7 @@ impl View<'_> {
                 width,
                 height,
             },
-            FRAME_TILE,
+            self.upsampler.frame_tile(),
             sink,
         )
     }
@@ -190,7 +264,7 @@ impl View<'_> {
     /// As [`View::frame`], and where the region is empty or reaches outside.
     pub fn region(&self, rect: Rect, sink: Sink<'_>) -> Result<(), RuntimeError> {
         self.check_region(rect)?;
-        self.tiles(rect, REGION_TILE, sink)
+        self.tiles(rect, self.upsampler.region_tile(), sink)
     }
 
     /// Whether a region can be asked for.
@@ -211,7 +285,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Features at some points, `[points, d]`, in their order.
+    /// The answer at some points, `[points, channels]`, in their order.
     ///
     /// # Errors
     /// Where a point is outside the answer, or the engine fails.
@@ -250,7 +324,7 @@ impl View<'_> {
     }
 
     fn tiles(&self, rect: Rect, side: usize, sink: Sink<'_>) -> Result<(), RuntimeError> {
-        let tiling = Tiling::new(rect, self.upsampler.division.tile.unwrap_or(side));
+        let tiling = Tiling::new(rect, side);
         let (width, height) = tiling.shape();
         let pool = self.upsampler.plan(1, width, height, self.keys.tokens)?;
         let sink = Mutex::new(sink);
@@ -280,7 +354,7 @@ impl View<'_> {
         let next = AtomicUsize::new(0);
         let failed = AtomicBool::new(false);
         let run = || {
-            let mut worker = Worker::new(pool, &self.keys, &self.guidance)?;
+            let mut worker = Worker::new(pool, self)?;
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= jobs || failed.load(Ordering::Relaxed) {
@@ -293,12 +367,16 @@ impl View<'_> {
                 }
             }
         };
-        let threads = self.upsampler.division.threads.min(jobs);
+        let sessions = self.upsampler.backend.granularity().sessions;
+        let threads = self.upsampler.division.threads.min(jobs).min(sessions);
         if threads <= 1 {
             return run();
         }
         thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+            // Where the system gives no more threads, those that are there do the work.
+            let others: Vec<_> = (1..threads)
+                .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
+                .collect();
             let mut result = run();
             for other in others {
                 match other.join() {
@@ -316,22 +394,33 @@ struct Worker<'a> {
     session: Lease<'a>,
     guidance: &'a Guidance,
     inputs: TileInputs,
+    applied: Applied<'a>,
+}
+
+/// A head at work, or none.
+pub(crate) struct Applied<'a> {
+    pub head: Option<&'a Head>,
+    pub scratch: Vec<f32>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(pool: &'a Pool, keys: &Keys, guidance: &'a Guidance) -> Result<Self, RuntimeError> {
+    fn new(pool: &'a Pool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
         let mut session = pool.session()?;
-        for (i, tensor) in keys.tensors.iter().enumerate() {
+        for (i, tensor) in view.keys.tensors.iter().enumerate() {
             session.set(3 + i, tensor)?;
         }
         Ok(Self {
             session,
-            guidance,
+            guidance: &view.guidance,
             inputs: TileInputs::default(),
+            applied: Applied {
+                head: view.head,
+                scratch: Vec::new(),
+            },
         })
     }
 
-    /// Features of the given tiles, `[pixels, d]`.
+    /// What is answered for the given tiles, `[pixels, channels]`.
     fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         self.inputs.clear();
         for rect in tiles {
@@ -341,7 +430,7 @@ impl<'a> Worker<'a> {
         self.session.set(1, &self.inputs.coords)?;
         self.session.set(2, &self.inputs.mask)?;
         self.session.run()?;
-        Ok(self.session.output(0))
+        Ok(self.applied.to(self.session.output(0)))
     }
 }
 

@@ -1,10 +1,21 @@
 //! Spellings that several commands share.
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use loftup_models::bundle::Normalisation;
-use loftup_runtime::{ColourRange, Options, Rect};
+use loftup_models::bundle::{Bundle, Normalisation};
+use loftup_runtime::{
+    ColourRange, Options, Perceptor, Rect,
+    backend::{self, Backend, Settings, engine_cache::EngineCache},
+};
+
+use crate::engines;
 
 /// How a bundle is run.
 #[derive(Debug, Clone, Args)]
@@ -16,35 +27,102 @@ pub struct EngineArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// Longest side of a tile in pixels; it changes memory and speed, not the answer [default: 32
-    /// for frames, 64 for regions]
+    /// for frames and 64 for regions on a CPU, 224 on a GPU]
     #[arg(long, value_name = "PIXELS")]
     pub tile: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub tensorrt: TensorRtArgs,
+}
+
+/// How engines of TensorRT are built, kept and run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TensorRT")]
+pub struct TensorRtArgs {
+    /// Directory that built engines are kept in [default: loftup-edge/engines in the user's cache
+    /// directory]
+    #[arg(long, value_name = "DIR")]
+    pub engine_cache: Option<PathBuf>,
+    /// The most memory of the GPU that a layer may use for scratch, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    pub workspace: Option<NonZeroU64>,
+    /// DLA core for the layers that it can run; the rest stays on the GPU
+    #[arg(long, value_name = "N")]
+    pub dla_core: Option<u32>,
+    /// Launch each run as one CUDA graph
+    #[arg(long)]
+    pub cuda_graph: bool,
+}
+
+impl TensorRtArgs {
+    pub fn cache(&self) -> EngineCache {
+        match &self.engine_cache {
+            Some(directory) => EngineCache::at(directory),
+            None => EngineCache::of_user(),
+        }
+    }
+
+    pub fn options(&self) -> backend::tensorrt::Options {
+        let defaults = backend::tensorrt::Options::default();
+        backend::tensorrt::Options {
+            workspace: self
+                .workspace
+                .map_or(defaults.workspace, |mib| mib.get().saturating_mul(1 << 20)),
+            dla_core: self.dla_core,
+            cuda_graph: self.cuda_graph,
+            cache: self.cache(),
+            watch: Arc::new(engines::Watch::default()),
+            ..defaults
+        }
+    }
 }
 
 impl EngineArgs {
     pub fn options(&self) -> Options {
-        // The only engine of this version, whether asked for or chosen.
-        let (BackendChoice::Auto | BackendChoice::Tract) = self.backend;
         let defaults = Options::default();
         Options {
             threads: self.threads.map_or(defaults.threads, usize::from),
             tile: self.tile.map(usize::from),
         }
     }
+
+    /// The engine that is wanted.
+    pub fn open(&self) -> Result<Arc<dyn Backend>> {
+        let settings = Settings {
+            tensorrt: self.tensorrt.options(),
+            ..Settings::default()
+        };
+        let choice = match self.backend {
+            BackendChoice::Auto => backend::Choice::Auto,
+            BackendChoice::Tensorrt => backend::Choice::TensorRt,
+            BackendChoice::Tract => backend::Choice::Tract,
+        };
+        Ok(backend::open(choice, &settings)?)
+    }
+
+    /// The bundle at `path` in that engine.
+    pub fn perceptor(&self, path: &Path) -> Result<Perceptor> {
+        let bundle = Bundle::open(path)?;
+        Ok(Perceptor::with_backend(
+            bundle,
+            self.open()?,
+            self.options(),
+        )?)
+    }
 }
 
 /// An inference engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// The best that is there
+    /// TensorRT, and tract where that is missing or fails
     Auto,
+    /// TensorRT, on an NVIDIA GPU, or an error
+    Tensorrt,
     /// tract, on the CPU
     Tract,
 }
 
 /// What is fed to a bundle.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = true)]
 pub struct InputArgs {
     /// A picture for the backbone and the guidance: JPEG, PNG, WebP, BMP, TIFF or PNM; or a `.npy`
     /// of shape [1,3,H,W], float32, already normalised, which is taken as it is

@@ -4,6 +4,8 @@
 
 mod args;
 mod commands;
+mod engines;
+mod interrupt;
 mod output;
 mod progress;
 
@@ -28,7 +30,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(commands::bench::Args),
     Convert(commands::convert::Args),
+    Engine(commands::engine::Args),
+    Eval(commands::eval::Args),
+    Head(commands::head::Args),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
     Verify(commands::verify::Args),
@@ -43,22 +49,49 @@ fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let result = match cli.command {
-        Command::Convert(args) => commands::convert::run(&args),
-        Command::Inspect(args) => commands::inspect::run(&args),
-        Command::Run(args) => commands::run::run(&args),
-        Command::Verify(args) => commands::verify::run(&args),
+    interrupt::install();
+    // A defect of the program, too, is one line, and temporary files go.
+    std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
+    let work = || match &cli.command {
+        Command::Bench(args) => commands::bench::run(args),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Engine(args) => commands::engine::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Head(args) => commands::head::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::Verify(args) => commands::verify::run(args),
     };
+    let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
+        Err(anyhow::anyhow!(
+            "internal error; please report it with what -vv says"
+        ))
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // One line, whatever the causes are made of.
-            let text = format!("{e:#}");
-            eprintln!(
-                "error: {}",
-                text.split_whitespace().collect::<Vec<_>>().join(" ")
-            );
-            ExitCode::FAILURE
+            let text = one_line(&e);
+            eprintln!("error: {text}");
+            if interrupt::pending() {
+                ExitCode::from(interrupt::EXIT_CODE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
+}
+
+/// An error and its causes on one line, whatever they are made of. Some messages end in their cause, which is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let text = error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            cause
+        } else if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    });
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

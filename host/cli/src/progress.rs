@@ -29,3 +29,31 @@ pub fn pixels(total: usize) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
+
+/// A bar that follows a job through its stages: name, steps done, steps in all.
+pub fn stages() -> impl FnMut(&str, usize, usize) {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {elapsed} elapsed, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(0).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = Cleared(bar);
+    move |stage, done, total| {
+        let Cleared(bar) = &bar;
+        if bar.message() != stage {
+            bar.reset();
+            bar.set_message(stage.to_owned());
+        }
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    }
+}
+
+/// A bar that goes away with its job.
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

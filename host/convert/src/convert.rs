@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -62,6 +63,9 @@ pub enum ConvertError {
         /// Channels of the backbone.
         backbone: usize,
     },
+    /// Whoever watches the stages asked to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// The new bundle did not pass its own checks.
     #[error("the converted bundle fails its check {name:?}: {what}")]
     Verification {
@@ -121,11 +125,19 @@ pub struct Converted {
     pub checks: Vec<Check>,
 }
 
-/// Converts, checks the result, and puts it in its place. `stage` is told what is going on.
+/// Converts, checks the result, and puts it in its place. `stage` is told what comes next, and may
+/// end it.
 ///
 /// # Errors
 /// Names the file, the tensor and the remedy. Nothing is left behind.
-pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Converted, ConvertError> {
+pub fn convert(
+    request: &Request,
+    mut stage: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Converted, ConvertError> {
+    let mut stage = |name: &str| match stage(name) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(ConvertError::Interrupted),
+    };
     if request.backbone.is_none() && request.upsampler.is_none() {
         return Err(ConvertError::Nothing);
     }
@@ -134,7 +146,7 @@ pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Convert
     let mut normalisation = Normalisation::IMAGENET;
     let mut backbone = None;
     if let Some(source) = &request.backbone {
-        stage("reading the backbone");
+        stage("reading the backbone")?;
         let (part, its_normalisation, onnx) = match source {
             BackboneSource::Checkpoint {
                 preset,
@@ -171,7 +183,7 @@ pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Convert
     }
     let mut upsampler = None;
     if let Some(path) = &request.upsampler {
-        stage("reading the upsampler");
+        stage("reading the upsampler")?;
         let checkpoint = Checkpoint::open(path)?;
         sources.push(source_of(
             "upsampler weights",
@@ -189,7 +201,7 @@ pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Convert
                 backbone: b.dim,
             });
         }
-        stage("writing the upsampler");
+        stage("writing the upsampler")?;
         upsampler = Some(write_upsampler(&mut writer, &model)?);
     }
     let manifest = Manifest {
@@ -197,6 +209,7 @@ pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Convert
         normalisation,
         backbone,
         upsampler,
+        heads: BTreeMap::new(),
         files: BTreeMap::new(),
         provenance: Provenance {
             tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
@@ -206,17 +219,18 @@ pub fn convert(request: &Request, mut stage: impl FnMut(&str)) -> Result<Convert
             sources,
         },
     };
-    stage("verifying the bundle");
+    stage("verifying the bundle")?;
     let sealed = bundle::Bundle::open(writer.seal(manifest)?)?;
     let manifest = sealed.manifest().clone();
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,
     };
-    let checks = verify(sealed).map_err(|e| failed("runs", e.to_string()))?;
+    let checks = foreign::guarded(|| verify(sealed)).map_err(|what| failed("runs", what))?;
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));
     }
+    stage("moving the bundle to its place")?;
     writer.commit()?;
     Ok(Converted { manifest, checks })
 }

@@ -1,6 +1,10 @@
 //! Any ONNX graph as a backbone.
 
-use std::{fs, path::Path};
+use std::{
+    fmt, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use loftup_models::{
     bundle::{FeatureLayout, Size},
@@ -39,7 +43,9 @@ pub(crate) fn read(
         path: path.into(),
         source,
     })?;
-    let interface = Interface::of(&onnx).ok_or_else(|| fail("not an ONNX model".into()))?;
+    let interface = Interface::of(&onnx).ok_or_else(|| {
+        fail("not an ONNX model, or only a part of one; export or copy it again".into())
+    })?;
     if interface.external_data {
         return Err(fail(
             "its weights lie in a separate file; save it as one file (onnx.save_model(..., save_as_external_data=False))".into(),
@@ -80,6 +86,12 @@ pub(crate) fn read(
         height: fixed(2).unwrap_or(wanted.height),
     };
     let any_size = fixed(2).is_none() && fixed(3).is_none();
+    if size.width.max(size.height) > Size::LONGEST_SIDE {
+        return Err(fail(format!(
+            "its input would be {size}, and no side may be over {}; check --patch",
+            Size::LONGEST_SIDE
+        )));
+    }
     if size != size.rounded_to(patch) {
         return Err(fail(format!(
             "its input is {size}, which is not a multiple of the patch {patch}; check --patch"
@@ -148,16 +160,37 @@ fn output_shape(
     output: &str,
     size: Size,
 ) -> Result<Vec<usize>, String> {
-    let name = path.display().to_string();
-    let plan = Tract
-        .compile(&GraphSource {
-            name: &name,
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let plan = guarded(|| {
+        Tract.compile(&GraphSource::fixed(
+            &name,
             onnx,
-            inputs: &[(input, &[1, 3, size.height, size.width])],
-            outputs: &[output],
-        })
-        .map_err(|e| e.to_string())?;
+            &[(input, &[1, 3, size.height, size.width])],
+            &[output],
+        ))
+    })?;
     Ok(plan.output_shape(0).to_vec())
+}
+
+/// Lets an engine work on a graph of unknown origin. Where the graph breaks the rules of ONNX,
+/// engines may panic; that is an error of the graph like any other.
+pub(crate) fn guarded<T, E: fmt::Display>(
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, String> {
+    // What `work` leaves half-done is dropped with it.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason given");
+            Err(format!(
+                "the engine gave up on a graph ({what}); check it with onnx.checker"
+            ))
+        }
+    }
 }
 
 fn names(ports: &[Port]) -> String {

@@ -8,4 +8,4 @@ mod foreign;
 mod verify;
 
 pub use convert::{BackboneSource, ConvertError, Request, convert};
-pub use verify::{Check, against, verify};
+pub use verify::{Check, against, verify, verify_with};

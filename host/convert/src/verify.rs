@@ -75,12 +75,21 @@ const GUIDANCE: Size = Size {
     height: 29,
 };
 
-/// Runs every graph of a bundle whose files have been checked: outputs finite, tiles as the whole,
-/// regions and points as the frame.
+/// [`verify_with`] on the CPU.
 ///
 /// # Errors
 /// Where something does not run at all.
 pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
+    verify_with(bundle, Arc::new(Tract))
+}
+
+/// Runs every graph of a bundle whose files have been checked: outputs finite, tiles as the whole,
+/// regions and points as the frame. The whole graph that the tiles are compared with runs on the
+/// CPU in any case.
+///
+/// # Errors
+/// Where something does not run at all.
+pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Check>, RuntimeError> {
     let mut checks = vec![Check::yes(
         "every file has the SHA-256 of the manifest",
         true,
@@ -96,7 +105,7 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
         tile: Some(16),
         ..Options::default()
     };
-    let perceptor = Perceptor::with_backend(bundle, Arc::new(Tract), options)?;
+    let perceptor = Perceptor::with_backend(bundle, backend, options)?;
 
     if let Some(backbone) = &manifest.backbone {
         let features = perceptor.features_of(&test_picture(backbone.size))?;
@@ -200,18 +209,18 @@ fn run_whole(
     picture: &Picture,
 ) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = picture.size;
-    let plan = Tract.compile(&GraphSource {
+    let plan = Tract.compile(&GraphSource::fixed(
         name,
         onnx,
-        inputs: &[
+        &[
             (
                 io::FEATURES,
                 &[1, features.dim, features.height, features.width],
             ),
             (io::GUIDANCE, &[1, 3, height, width]),
         ],
-        outputs: &[io::UPSAMPLED],
-    })?;
+        &[io::UPSAMPLED],
+    ))?;
     let mut session = plan.session()?;
     session.set(0, &features.data)?;
     session.set(1, &picture.data)?;

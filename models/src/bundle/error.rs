@@ -45,10 +45,20 @@ pub enum BundleError {
         path: PathBuf,
     },
     /// The destination is to be replaced, but is no bundle.
-    #[error("{}: exists and is not a bundle: it will not be replaced; choose another --out", path.display())]
+    #[error("{}: exists and is not a bundle, or holds other files beside one: it will not be replaced; choose another --out", path.display())]
     WouldReplace {
         /// The destination.
         path: PathBuf,
+    },
+    /// A head that was asked for is not in the bundle.
+    #[error("{}: there is no head {name:?}; {}", path.display(), heads(known))]
+    NoHead {
+        /// The bundle.
+        path: PathBuf,
+        /// The head.
+        name: String,
+        /// The heads that there are.
+        known: Vec<String>,
     },
     /// A part that was asked for is not in the bundle.
     #[error("{}: the bundle has no {part}; {remedy}", path.display())]
@@ -60,4 +70,12 @@ pub enum BundleError {
         /// What to do about it.
         remedy: &'static str,
     },
+}
+
+fn heads(known: &[String]) -> String {
+    if known.is_empty() {
+        "the bundle has none; make one with `loftup head`".into()
+    } else {
+        format!("the bundle has: {}", known.join(", "))
+    }
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::head::Head;
+
 /// Version of the bundle format that this code writes and reads.
 pub const FORMAT: u32 = 1;
 
@@ -21,6 +23,9 @@ pub struct Manifest {
     /// The upsampler, if the bundle has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upsampler: Option<Upsampler>,
+    /// What is computed from the upsampled features, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub heads: BTreeMap<String, Head>,
     /// Every file of the bundle but the manifest, by name.
     pub files: BTreeMap<String, FileEntry>,
     /// Where it all comes from.

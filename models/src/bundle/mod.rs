@@ -4,6 +4,7 @@
 //! SHA-256 of every file. The format is described in `docs/bundle-format.md`.
 
 mod error;
+mod head;
 mod manifest;
 mod reader;
 mod writer;
@@ -11,6 +12,7 @@ mod writer;
 use sha2::{Digest, Sha256};
 
 pub use error::BundleError;
+pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
     Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Precision, Provenance,
     Size, Source, Upsampler, UpsamplerFiles,

@@ -8,10 +8,17 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{BundleError, FORMAT, FileEntry, MANIFEST, Manifest, hex, sha256_hex};
+use super::{
+    BundleError, FORMAT, FeatureLayout, FileEntry, Head, HeadKind, Linear, MANIFEST, Manifest, hex,
+    sha256_hex,
+};
 
 /// A manifest larger than this is none of ours.
 const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// No model has more channels, heads, layers or extra tokens; products of a few such numbers fit
+/// into 64 bits.
+const MOST_CHANNELS: usize = 1 << 15;
 
 /// A bundle whose files have been checked.
 #[derive(Debug, Clone)]
@@ -53,6 +60,27 @@ impl Bundle {
             part,
             remedy,
         }
+    }
+
+    /// The weights of the head called `name`.
+    ///
+    /// # Errors
+    /// Where there is no such head, or its file does not fit it.
+    pub fn head(&self, name: &str) -> Result<(Head, Linear), BundleError> {
+        let Some(head) = self.manifest.heads.get(name) else {
+            return Err(BundleError::NoHead {
+                path: self.path.clone(),
+                name: name.into(),
+                known: self.manifest.heads.keys().cloned().collect(),
+            });
+        };
+        let bytes = self.read(&head.file)?;
+        let linear = Linear::from_bytes(&bytes, head.dim, head.kind.outputs());
+        let linear = linear.map_err(|what| BundleError::Damaged {
+            path: self.path.join(&head.file),
+            what,
+        })?;
+        Ok((head.clone(), linear))
     }
 
     /// The bytes of a file of the bundle, checked again as they are read.
@@ -113,15 +141,21 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
         format: u32,
     }
     // The version first: other fields may mean other things in another version.
-    let Version { format } =
-        serde_json::from_str(&text).map_err(|e| wrong(format!("not a manifest: {e}")))?;
+    let Version { format } = serde_json::from_str(&text).map_err(|e| {
+        wrong(format!(
+            "not a manifest: {e}; copy or convert the bundle again"
+        ))
+    })?;
     if format != FORMAT {
         return Err(wrong(format!(
             "bundle format {format}; this program reads format {FORMAT}: convert again, or use the version that wrote it"
         )));
     }
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|e| wrong(format!("not understood: {e}")))?;
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|e| {
+        wrong(format!(
+            "not understood: {e}; copy or convert the bundle again"
+        ))
+    })?;
     validate(&manifest).map_err(wrong)?;
     Ok(manifest)
 }
@@ -156,7 +190,14 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
     if let Some(b) = &manifest.backbone {
         b.graphs.values().try_for_each(listed)?;
         let sides = [b.size.width, b.size.height];
-        if b.dim == 0
+        let extra = match b.layout {
+            FeatureLayout::Map => 0,
+            FeatureLayout::Tokens { extra } => extra,
+        };
+        if extra > MOST_CHANNELS {
+            return Err(format!("backbone: {extra} extra tokens are too many"));
+        }
+        if !(1..=MOST_CHANNELS).contains(&b.dim)
             || b.patch == 0
             || sides
                 .iter()
@@ -179,8 +220,11 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .flatten()
             .try_for_each(listed)?;
         }
-        if [u.dim, u.layers, u.heads, u.head_width].contains(&0) {
-            return Err("upsampler: dim, layers, heads and head_width must not be 0".into());
+        let extents = [u.dim, u.layers, u.heads, u.head_width];
+        if !extents.iter().all(|n| (1..=MOST_CHANNELS).contains(n)) {
+            return Err(format!(
+                "upsampler: dim, layers, heads and head_width must be 1 to {MOST_CHANNELS}, not {extents:?}"
+            ));
         }
         if let Some(b) = &manifest.backbone
             && b.dim != u.dim
@@ -191,22 +235,49 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             ));
         }
     }
+    for (name, head) in &manifest.heads {
+        listed(&head.file)?;
+        let (dim, outputs) = (head.dim, head.kind.outputs());
+        let most = match &head.kind {
+            HeadKind::Classes { .. } => HeadKind::MOST_CLASSES,
+            HeadKind::Descriptors { .. } => dim,
+        };
+        if !Head::is_name(name) || !(1..=most).contains(&outputs) {
+            return Err(format!(
+                "head {name:?}: its name, or {outputs} outputs of {dim} channels, cannot be used"
+            ));
+        }
+        if let Some(u) = &manifest.upsampler
+            && u.dim != dim
+        {
+            return Err(format!(
+                "head {name:?} takes {dim} channels, the upsampler has {}",
+                u.dim
+            ));
+        }
+    }
     Ok(())
 }
 
 fn check(path: &Path, entry: &FileEntry) -> Result<(), BundleError> {
-    let io = |source| BundleError::Io {
+    let failed = |source| BundleError::Io {
         path: path.into(),
         source,
     };
-    let mut file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    let mut file = File::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => BundleError::Damaged {
+            path: path.into(),
+            what: "the file is missing".into(),
+        },
+        _ => failed(source),
+    })?;
+    let length = file.metadata().map_err(failed)?.len();
     let mut hash = Sha256::new();
     // A file of another length is wrong whatever its hash: do not read a huge one.
     if length == entry.bytes {
         let mut buffer = vec![0; 1 << 20];
         loop {
-            match file.read(&mut buffer).map_err(io)? {
+            match file.read(&mut buffer).map_err(failed)? {
                 0 => break,
                 n => hash.update(&buffer[..n]),
             }

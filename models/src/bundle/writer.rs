@@ -28,7 +28,7 @@ impl BundleWriter {
             if !replace {
                 return Err(BundleError::Exists { path });
             }
-            if !destination.join(MANIFEST).is_file() {
+            if !holds_only_a_bundle(destination) {
                 return Err(BundleError::WouldReplace { path });
             }
         }
@@ -39,9 +39,25 @@ impl BundleWriter {
         let work = tempfile::Builder::new()
             .prefix(".loftup-bundle-")
             .tempdir_in(parent)
-            .map_err(|source| BundleError::Io {
-                path: parent.into(),
-                source,
+            .map_err(|error| {
+                use std::io::ErrorKind::{
+                    NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+                    StorageFull,
+                };
+                // The error of the builder names the temporary directory, which nobody knows.
+                let source = match error.kind() {
+                    NotFound => std::io::Error::new(
+                        NotFound,
+                        "there is no such directory; make it first, or choose another --out",
+                    ),
+                    kind @ (NotADirectory | PermissionDenied | QuotaExceeded
+                    | ReadOnlyFilesystem | StorageFull) => kind.into(),
+                    _ => error,
+                };
+                BundleError::Io {
+                    path: parent.into(),
+                    source,
+                }
             })?;
         Ok(Self {
             destination: destination.into(),
@@ -121,6 +137,32 @@ impl BundleWriter {
             source,
         }
     }
+}
+
+/// Whether a directory may be deleted to make place: it has a manifest of ours, of whatever
+/// version, and nothing beside what that lists. (Other programs have a `manifest.json` too.)
+fn holds_only_a_bundle(path: &Path) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Listing {
+        #[serde(rename = "format")]
+        _format: u32,
+        files: BTreeMap<String, serde::de::IgnoredAny>,
+    }
+    let Some(listing) = fs::read(path.join(MANIFEST))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Listing>(&text).ok())
+    else {
+        return false;
+    };
+    let listed = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            name.to_str()
+                .is_some_and(|name| name == MANIFEST || listing.files.contains_key(name))
+                && entry.file_type().is_ok_and(|kind| !kind.is_dir())
+        })
+    };
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(listed))
 }
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {

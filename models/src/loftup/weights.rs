@@ -167,13 +167,25 @@ impl Source<'_> {
             .count()
             // A checkpoint without any layer is then reported as missing the first.
             .max(1);
-        Ok(Config {
+        let config = Config {
             dim: extent(&format!("{}.weight", self.channel_norm_name()), 0)?,
             layers,
             heads: HEADS,
             frequencies: extent("upsampler.fourier_feat.1.biases", 2)?,
             grid_frequencies: extent("upsampler.lr_pe.biases", 2)?,
-        })
+        };
+        if config.dim == 0 || !config.width().is_multiple_of(config.heads) {
+            return Err(CheckpointError::Unsupported {
+                path: self.checkpoint.path().to_owned(),
+                what: format!(
+                    "{}.weight has {} channels, which {HEADS} attention heads cannot share",
+                    self.channel_norm_name(),
+                    config.dim
+                ),
+                remedy: "use a LoftUp checkpoint whose channels are a multiple of 4".into(),
+            });
+        }
+        Ok(config)
     }
 
     /// `name.weight` of that shape and `name.bias` of its first extent.

@@ -3,60 +3,66 @@
 //! A [`Backend`] compiles a graph for fixed input shapes into a [`Plan`]. A plan is shared by all
 //! threads; each thread that runs it does so through a [`Session`] of its own, which keeps its
 //! inputs between runs: what does not change from tile to tile is set once per frame.
+//!
+//! [`Tract`] runs everywhere, [`TensorRt`] where NVIDIA's libraries and a GPU are, and
+//! [`Fallback`] moves from one to the other when it fails. [`open`] makes the one that is asked
+//! for by name.
 
+mod choice;
+pub mod engine_cache;
+mod error;
+mod fallback;
+pub mod fault;
+mod finite;
+mod health;
+mod native;
+mod recognise;
+mod source;
+mod supervisor;
+pub mod tensorrt;
 mod tract;
+mod watchdog;
 
-pub use self::tract::Tract;
+use std::sync::Arc;
 
-/// A failure of an engine. The message is one line.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackendError {
-    /// The graph cannot be loaded.
-    #[error("{backend} cannot load {graph}: {what}")]
-    Load {
-        /// The engine.
-        backend: &'static str,
-        /// The graph.
-        graph: String,
-        /// What it said.
-        what: String,
-    },
-    /// The graph failed while it ran.
-    #[error("{backend} failed in {graph}: {what}")]
-    Run {
-        /// The engine.
-        backend: &'static str,
-        /// The graph.
-        graph: String,
-        /// What it said.
-        what: String,
-    },
-    /// A buffer does not fit the input or output it is for.
-    #[error("{graph}: {tensor} holds {expected} values, got {found}")]
-    Size {
-        /// The graph.
-        graph: String,
-        /// The input or output.
-        tensor: String,
-        /// Values it holds.
-        expected: usize,
-        /// Values that were given.
-        found: usize,
-    },
+pub use self::{
+    choice::{Choice, Settings, open},
+    error::BackendError,
+    fallback::Fallback,
+    health::{Counters, Health, State},
+    source::{GraphSource, ShapeBounds, ShapeProfile},
+    supervisor::FallbackOptions,
+    tensorrt::TensorRt,
+    tract::{Tract, TractOnly},
+};
+
+/// How an engine likes its work cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granularity {
+    /// Longest side of a tile of a frame, in pixels.
+    pub frame: usize,
+    /// Longest side of a tile of a region, in pixels.
+    pub region: usize,
+    /// Sessions of one graph that are of use at the same time.
+    pub sessions: usize,
 }
 
-/// A graph to compile: serialised ONNX, and what its inputs are.
-#[derive(Debug, Clone, Copy)]
-pub struct GraphSource<'a> {
-    /// What messages call it.
-    pub name: &'a str,
-    /// The ONNX file.
-    pub onnx: &'a [u8],
-    /// Inputs in the order in which sessions will number them, with their shapes.
-    pub inputs: &'a [(&'a str, &'a [usize])],
-    /// Outputs in the order in which sessions will number them.
-    pub outputs: &'a [&'a str],
+impl Granularity {
+    /// A CPU: the activations of a tile of a frame fit in a 1 MB cache; tiles of a region are
+    /// larger, so that fewer pixels are lost to the halo; any number of threads.
+    pub const CPU: Self = Self {
+        frame: 32,
+        region: 64,
+        sessions: usize::MAX,
+    };
+
+    /// A GPU: large launches, and no more sessions than keep it busy while one fills its inputs.
+    /// The side is that of the frames LoftUp was trained on; the activations take some 300 MB.
+    pub const GPU: Self = Self {
+        frame: 224,
+        region: 224,
+        sessions: 2,
+    };
 }
 
 /// An inference engine.
@@ -65,7 +71,47 @@ pub trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Compiles a graph for the given shapes.
+    ///
+    /// # Errors
+    /// Where the engine cannot load it, or the build was cancelled.
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError>;
+
+    /// How it likes its work cut. May change while it is used.
+    fn granularity(&self) -> Granularity {
+        Granularity::CPU
+    }
+
+    /// How it is.
+    fn health(&self) -> Health {
+        Health::sound(self.name())
+    }
+
+    /// Name, version and device, for people.
+    fn describe(&self) -> String {
+        self.name().into()
+    }
+}
+
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        (**self).compile(graph)
+    }
+
+    fn granularity(&self) -> Granularity {
+        (**self).granularity()
+    }
+
+    fn health(&self) -> Health {
+        (**self).health()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
 }
 
 /// A compiled graph, shared between threads.
@@ -74,15 +120,24 @@ pub trait Plan: Send + Sync {
     fn output_shape(&self, index: usize) -> &[usize];
 
     /// A new state in which one thread at a time can run the graph.
+    ///
+    /// # Errors
+    /// Where the engine has no room for another one.
     fn session(&self) -> Result<Box<dyn Session>, BackendError>;
 }
 
 /// A running instance of a graph. All values are 32-bit floats, last axis fastest.
 pub trait Session: Send {
     /// Sets an input; it stays set until it is set again.
+    ///
+    /// # Errors
+    /// Where `values` is not as long as the input.
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError>;
 
     /// Runs the graph. Every input must have been set once.
+    ///
+    /// # Errors
+    /// Where the engine fails, or an input has not been set.
     fn run(&mut self) -> Result<(), BackendError>;
 
     /// An output of the last run; empty before the first.

@@ -9,15 +9,35 @@ use tract_onnx::{
     tract_core::internal::{TractErrorContext, format_err},
 };
 
-use super::{Backend, BackendError, GraphSource, Plan, Session};
+use super::{Backend, BackendError, GraphSource, Plan, Session, native};
 
 const NAME: &str = "tract";
 
-/// The CPU engine.
+/// The CPU engine: the upsampler's queries by kernels of our own, all else by tract.
+///
+/// The environment variable `LOFTUP_KERNELS` chooses the kernels' instruction set (`generic`,
+/// `avx2`, `avx512`), or with `off` leaves everything to tract.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tract;
 
 impl Backend for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        match native::compile(graph, native::Kernels::from_environment(graph)?)? {
+            Some(plan) => Ok(Box::new(plan)),
+            None => TractOnly.compile(graph),
+        }
+    }
+}
+
+/// tract without our kernels, to compare with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TractOnly;
+
+impl Backend for TractOnly {
     fn name(&self) -> &'static str {
         NAME
     }

@@ -44,7 +44,26 @@ impl AtomicFile {
         // the permissions of any new file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(directory(&destination))?;
+        let directory = directory(&destination);
+        let temporary = builder.tempfile_in(directory).map_err(|error| {
+            use io::ErrorKind::{
+                NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+                StorageFull,
+            };
+            // The error of the builder names the temporary file, which nobody knows.
+            match error.kind() {
+                NotFound => io::Error::new(
+                    NotFound,
+                    format!(
+                        "there is no directory {}; make it first",
+                        directory.display()
+                    ),
+                ),
+                kind @ (NotADirectory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem
+                | StorageFull) => io::Error::from(kind),
+                _ => error,
+            }
+        })?;
         Ok(Self {
             temporary,
             destination,

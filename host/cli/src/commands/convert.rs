@@ -1,12 +1,12 @@
 //! `loftup convert`
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
 use loftup_convert::{BackboneSource, Request};
 use loftup_models::bundle::{Normalisation, Size};
 
-use crate::{args::triple, output, progress};
+use crate::{args::triple, interrupt, output, progress};
 
 /// Make a bundle from checkpoints: a backbone, an upsampler, or both.
 ///
@@ -16,7 +16,10 @@ use crate::{args::triple, output, progress};
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
   loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
   loftup convert --upsampler-weights loftup.bin --out up.loftup")]
-#[group(id = "parts", required = true, multiple = true)]
+#[command(group = clap::ArgGroup::new("parts")
+    .args(["backbone_weights", "backbone_onnx", "upsampler_weights"])
+    .required(true)
+    .multiple(true))]
 pub struct Args {
     /// Backbone whose weights are given: dinov2-s14, dinov2-b14, dinov2-l14 (each also with -reg),
     /// clip-b16, siglip-b16, siglip2-b16; or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
@@ -28,13 +31,13 @@ pub struct Args {
     )]
     backbone: Option<String>,
     /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors
-    #[arg(long, value_name = "FILE", requires = "backbone", group = "parts")]
+    #[arg(long, value_name = "FILE", requires = "backbone")]
     backbone_weights: Option<PathBuf>,
     /// Attention heads of the backbone, where they are not its width divided by 64
     #[arg(long, value_name = "N", requires = "backbone")]
     heads: Option<NonZeroUsize>,
     /// Any ONNX graph as the backbone: [1,3,H,W] to a feature map [1,d,h,w] or tokens [1,n,d]
-    #[arg(long, value_name = "FILE", requires = "patch", group = "parts")]
+    #[arg(long, value_name = "FILE", requires = "patch")]
     backbone_onnx: Option<PathBuf>,
     /// Output of that graph that holds the features, where there are several
     #[arg(long, value_name = "NAME", requires = "backbone_onnx")]
@@ -49,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "backbone_onnx")]
     std: Option<[f32; 3]>,
     /// LoftUp checkpoint: PyTorch or safetensors, from the hub or from training
-    #[arg(long, value_name = "FILE", group = "parts")]
+    #[arg(long, value_name = "FILE")]
     upsampler_weights: Option<PathBuf>,
     /// Size of the backbone's input [default: 224x224, or the graph's own]
     #[arg(long, value_name = "WxH")]
@@ -66,13 +69,20 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let writing = interrupt::Writing::begin()?;
     let bar = progress::spinner();
     let converted = loftup_convert::convert(&request(args), |stage| {
         log::info!("{stage}");
         bar.set_message(stage.to_owned());
+        if interrupt::pending() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     bar.finish_and_clear();
     let converted = converted?;
+    drop(writing);
     if args.json {
         let json = serde_json::json!({
             "out": args.out,

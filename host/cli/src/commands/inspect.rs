@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use loftup_models::{
-    bundle::{Bundle, FeatureLayout, Manifest},
+    bundle::{Bundle, FeatureLayout, HeadKind, Manifest},
     checkpoint::Checkpoint,
     onnx::{Interface, Port},
 };
@@ -70,6 +70,15 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
             "  upsampler  LoftUp: {} channels, {} layers, {} heads",
             u.dim, u.layers, u.heads
         ))?;
+    }
+    for (name, head) in &m.heads {
+        let what = match &head.kind {
+            HeadKind::Classes { names } => {
+                format!("{} classes: {}", names.len(), names.join(", "))
+            }
+            HeadKind::Descriptors { channels } => format!("{channels} descriptors"),
+        };
+        output::line(format!("  head       {name}: {what}"))?;
     }
     let n = &m.normalisation;
     output::line(format!("  pictures   mean {:?}, std {:?}", n.mean, n.std))?;

@@ -10,14 +10,15 @@ use loftup_models::bundle::Size;
 use loftup_runtime::{
     Perceptor, Picture, Point, Rect, View,
     npy::{self, NpyWriter},
+    picture::panels_size,
     sinks::{Components, ToNpy},
 };
 use serde_json::json;
 
-use super::{input::Input, panels::Panels};
+use super::{input::Input, panels::Panels, through::Answer};
 use crate::{
     args::{EngineArgs, InputArgs, region},
-    output, progress,
+    engines, interrupt, output, progress,
 };
 
 /// Ask a bundle for the features of a picture: the whole frame, a region or some points.
@@ -30,7 +31,13 @@ use crate::{
   loftup run robot.loftup --image street.jpg --region 80,60,64,64 --out region.npy
   loftup run robot.loftup --image street.jpg --points points.csv --out points.npy
   loftup run up.loftup --features lr.npy --guidance image.npy --out out.npy")]
-#[group(id = "answer", required = true, multiple = true)]
+#[command(group = clap::ArgGroup::new("input")
+    .args(["image", "features"])
+    .required(true))]
+#[command(group = clap::ArgGroup::new("answer")
+    .args(["out", "picture"])
+    .required(true)
+    .multiple(true))]
 pub struct Args {
     /// The bundle
     bundle: PathBuf,
@@ -42,17 +49,17 @@ pub struct Args {
     /// Only these pixels of the answer: a CSV file, one `x,y` a line, with or without a heading
     #[arg(long, value_name = "FILE")]
     points: Option<PathBuf>,
+    /// Answer with this head of the bundle instead of features: a map of classes (--out FILE.png or
+    /// FILE.npy, uint8 [H,W], 255 where there is none) or descriptors (.npy, float32 [1,k,H,W]); at
+    /// points its k outputs, float32 [n,k]
+    #[arg(long, value_name = "NAME")]
+    head: Option<String>,
     /// Where the features go, as `.npy`
-    #[arg(long, value_name = "FILE", group = "answer")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// A picture to look at: photograph, backbone features and upsampled features side by side,
     /// the features as three principal components with a common basis
-    #[arg(
-        long,
-        value_name = "FILE.png",
-        group = "answer",
-        conflicts_with = "points"
-    )]
+    #[arg(long, value_name = "FILE.png", conflicts_with = "points")]
     picture: Option<PathBuf>,
     /// Print sizes and times as JSON
     #[arg(long)]
@@ -64,7 +71,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let points = args.points.as_deref().map(read_points).transpose()?;
-    let perceptor = Perceptor::open(&args.bundle, args.engine.options())?;
+    let perceptor = args.engine.perceptor(&args.bundle)?;
     let load = start.elapsed().as_secs_f64();
     let bar = progress::spinner();
     bar.set_message("running the backbone");
@@ -72,29 +79,50 @@ pub fn run(args: &Args) -> Result<()> {
     bar.finish_and_clear();
 
     let clock = Instant::now();
+    let answer = args.head.as_deref().map(|head| Answer {
+        head,
+        region: args.region,
+        out: args.out.as_ref(),
+        picture: args.picture.as_ref(),
+    });
     let shape = match (&input.guidance, &points) {
+        (None, _) if answer.is_some() => bail!(lacks_upsampler(args, "--head")),
         (None, None) => backbone_only(args, &input)?,
         (None, Some(_)) => bail!(lacks_upsampler(args, "--points")),
-        (Some(guidance), None) => upsample(args, &perceptor, &input, guidance)?,
+        (Some(guidance), None) => match &answer {
+            Some(answer) => {
+                let view = view(args, &perceptor, &input, guidance)?;
+                answer.frame(&perceptor, view, &input)?
+            }
+            None => upsample(args, &perceptor, &input, guidance)?,
+        },
         (Some(guidance), Some(points)) => {
             let view = view(args, &perceptor, &input, guidance)?;
-            let values = view.points(points)?;
-            let shape = vec![points.len(), view.dim()];
-            if let Some(out) = &args.out {
-                npy::write(out, &shape, &values)?;
+            if let Some(answer) = &answer {
+                answer
+                    .points(&perceptor, view, points)
+                    .with_context(|| named(&args.points))?
+            } else {
+                let values = view.points(points).with_context(|| named(&args.points))?;
+                let shape = vec![points.len(), view.dim()];
+                write(args, &shape, &values)?;
+                shape
             }
-            shape
         }
     };
     let answer = clock.elapsed().as_secs_f64();
     let total = start.elapsed().as_secs_f64();
     let threads = args.engine.options().threads;
+    let health = perceptor.health();
     if args.json {
         let json = json!({
             "out": args.out,
             "picture": args.picture,
             "shape": shape,
-            "backend": perceptor.backend(),
+            "backend": health.answering,
+            "engine": perceptor.engine(),
+            "degraded": health.reason(),
+            "runs": engines::runs(&health),
             "threads": threads,
             "seconds": {
                 "load": load,
@@ -107,21 +135,31 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     if let Some(out) = &args.out {
-        output::line(format!("{}: float32 {shape:?}", out.display()))?;
+        // A map of classes has no axis of channels.
+        let element = if shape.len() == 2 && points.is_none() {
+            "uint8"
+        } else {
+            "float32"
+        };
+        output::line(format!("{}: {element} {shape:?}", out.display()))?;
     }
     if let Some(picture) = &args.picture {
-        output::line(format!(
-            "{}: photograph, backbone features, upsampled features",
-            picture.display()
-        ))?;
+        let shown = match args.head {
+            Some(_) => "photograph, classes",
+            None => "photograph, backbone features, upsampled features",
+        };
+        output::line(format!("{}: {shown}", picture.display()))?;
     }
     let backbone = input
         .backbone_seconds
         .map_or(String::new(), |s| format!("backbone {s:.2} s, "));
     output::line(format!(
         "{total:.2} s: loading {load:.2} s, {backbone}answer {answer:.2} s; {} on {threads} threads",
-        perceptor.backend()
+        health.answering
     ))?;
+    if engines::is_worth_a_line(&health) {
+        output::line(engines::summary(&health, &perceptor.engine()))?;
+    }
     Ok(())
 }
 
@@ -144,10 +182,22 @@ fn backbone_only(args: &Args, input: &Input) -> Result<Vec<usize>> {
     }
     let f = &input.features;
     let shape = vec![1, f.dim, f.height, f.width];
-    if let Some(out) = &args.out {
-        npy::write(out, &shape, &f.data)?;
-    }
+    write(args, &shape, &f.data)?;
     Ok(shape)
+}
+
+/// Writes an answer that is in memory, if it is wanted in a file.
+fn write(args: &Args, shape: &[usize], values: &[f32]) -> Result<()> {
+    if let Some(out) = &args.out {
+        let _writing = interrupt::Writing::begin()?;
+        npy::write(out, shape, values)?;
+    }
+    Ok(())
+}
+
+fn named(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or_else(String::new, |path| path.display().to_string())
 }
 
 fn view<'a>(
@@ -180,12 +230,32 @@ fn upsample(
     });
     view.check_region(rect)?;
     let shape = vec![1, view.dim(), rect.height, rect.width];
+    let _writing = interrupt::Writing::begin()?;
+    if let Some(path) = &args.picture {
+        panels_size(rect.width, rect.height).with_context(|| {
+            format!(
+                "{}: three panels of {}x{} are too large for one picture; leave --picture out, or draw a --region",
+                path.display(),
+                rect.width,
+                rect.height
+            )
+        })?;
+    }
     // Places first: a full disk or a wrong path is then known before the work is done.
     let mut file = match &args.out {
         Some(out) => Some(ToNpy::new(rect, NpyWriter::create(out, &shape)?)),
         None => None,
     };
     let panels = match &args.picture {
+        Some(path) if path.is_dir() => bail!(
+            "{}: is a directory; name a file for the picture",
+            path.display()
+        ),
+        Some(path) if !directory(path).is_dir() => bail!(
+            "{}: there is no directory {}; make it, or choose another --picture",
+            path.display(),
+            directory(path).display()
+        ),
         Some(path) => Some((path, Panels::new(&view, &input.features, rect)?)),
         None => None,
     };
@@ -195,6 +265,7 @@ fn upsample(
 
     let bar = progress::pixels(rect.area());
     let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
+        interrupt::check()?;
         if let Some(file) = &mut file {
             file.take(tile)?;
         }
@@ -210,22 +281,33 @@ fn upsample(
     };
     bar.finish_and_clear();
     result?;
-    if let Some(file) = file {
-        file.finish()?;
-    }
+    // The picture first: its room is not reserved, so it is what may fail, and then the file,
+    // which is complete but for its name, does not appear either.
     if let (Some((path, panels)), Some(components)) = (&panels, components) {
         let photo = input.photo.resized(width, height)?;
         panels
             .draw(&photo, &components.into_values())?
             .save_png(path)?;
     }
+    if let Some(file) = file {
+        file.finish()?;
+    }
     Ok(shape)
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// `x,y` a line; a first line without numbers is a heading.
 fn read_points(path: &Path) -> Result<Vec<Point>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    // Spreadsheets put a byte order mark in front.
+    let text = text.trim_start_matches('\u{feff}');
     let mut points = Vec::new();
+    let mut heading_allowed = true;
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -236,13 +318,14 @@ fn read_points(path: &Path) -> Result<Vec<Point>> {
             .and_then(|(x, y)| Some((x.trim().parse().ok()?, y.trim().parse().ok()?)));
         match numbers {
             Some((x, y)) => points.push(Point { x, y }),
-            None if i == 0 && !line.contains(|c: char| c.is_ascii_digit()) => {}
+            None if heading_allowed && !line.contains(|c: char| c.is_ascii_digit()) => {}
             None => bail!(
                 "{}: line {}: {line:?} is not a point; write x,y as whole pixels from 0, one point a line",
                 path.display(),
                 i + 1
             ),
         }
+        heading_allowed = false;
     }
     if points.is_empty() {
         bail!(

@@ -1,17 +1,20 @@
 //! `loftup verify`
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail};
 use loftup_convert::{Check, compare::Tolerance};
 use loftup_models::bundle::{Bundle, Size};
-use loftup_runtime::{Perceptor, Rect, npy, sinks::InMemory};
+use loftup_runtime::{Perceptor, Rect, backend::Backend, npy, sinks::InMemory};
 use serde_json::json;
 
 use super::input::Input;
 use crate::{
     args::{EngineArgs, InputArgs},
-    output, progress,
+    engines, output, progress,
 };
 
 /// Check a bundle: its files, that every graph runs, that tiles, regions and points agree with the
@@ -52,24 +55,36 @@ pub fn run(args: &Args) -> Result<()> {
             "--against needs the input of that answer, and only it: --image, or --features with --guidance"
         );
     }
+    let bundle = Bundle::open(&args.bundle)?;
+    let backend = args.engine.open()?;
     let bar = progress::spinner();
     bar.set_message("verifying");
-    let mut checks = loftup_convert::verify(Bundle::open(&args.bundle)?)?;
+    let mut checks = loftup_convert::verify_with(bundle, backend.clone())?;
     if let (Some(reference), Some(input)) = (&args.against, &args.input) {
         bar.set_message("comparing with the reference");
-        checks.push(against(args, input, reference)?);
+        checks.push(against(args, &backend, input, reference)?);
     }
     bar.finish_and_clear();
+    let health = backend.health();
     let passed = checks.iter().all(|c| c.passed);
     if args.json {
         output::line(format!(
             "{:#}",
-            json!({ "bundle": args.bundle, "passed": passed, "checks": checks })
+            json!({
+                "bundle": args.bundle,
+                "passed": passed,
+                "checks": checks,
+                "backend": health.answering,
+                "engine": backend.describe(),
+                "degraded": health.reason(),
+                "runs": engines::runs(&health),
+            })
         ))?;
     } else {
         for check in &checks {
             output::line(format!("{check}"))?;
         }
+        output::line(engines::summary(&health, &backend.describe()))?;
     }
     match checks.iter().find(|c| !c.passed) {
         Some(failed) => bail!("{}: failed: {failed}", args.bundle.display()),
@@ -77,9 +92,18 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn against(args: &Args, input: &InputArgs, reference: &Path) -> Result<Check> {
+fn against(
+    args: &Args,
+    backend: &Arc<dyn Backend>,
+    input: &InputArgs,
+    reference: &Path,
+) -> Result<Check> {
     let array = npy::read(reference)?;
-    let perceptor = Perceptor::open(&args.bundle, args.engine.options())?;
+    let perceptor = Perceptor::with_backend(
+        Bundle::open(&args.bundle)?,
+        backend.clone(),
+        args.engine.options(),
+    )?;
     let range = input
         .range
         .colour_range(&perceptor.manifest().normalisation);

@@ -1,0 +1,179 @@
+//! Exponential, error function and GELU on vectors.
+//!
+//! The polynomials are least-maximum fits made for this file; their errors against 64-bit
+//! functions are tested below.
+
+use crate::simd::{Isa, Kernel, Simd, dispatch};
+
+/// `c[0] + c[1] x + ...`
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(x: S::V, c: [f32; N]) -> S::V {
+    let mut sum = S::splat(c[N - 1]);
+    for i in (0..N - 1).rev() {
+        sum = S::fma(sum, x, S::splat(c[i]));
+    }
+    sum
+}
+
+/// e^x for x up to 88, with a relative error below 3e-7; 0 or next to it below -87.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(x: S::V) -> S::V {
+    // ln 2 in two parts, the first with so few bits that its product with n is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = S::min(S::max(x, S::splat(-87.0)), S::splat(88.0));
+    let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+    let r = S::fma(n, S::splat(-LN2_HIGH), x);
+    let r = S::fma(n, S::splat(-LN2_LOW), r);
+    let y = polynomial::<S, 7>(
+        r,
+        [
+            1.0,
+            1.0,
+            0.499_999_9,
+            0.166_664_11,
+            0.041_668_29,
+            0.008_375_636,
+            0.001_383_580_2,
+        ],
+    );
+    S::scale(y, n)
+}
+
+/// The error function, with an absolute error below 3e-7.
+#[inline(always)]
+pub(crate) fn erf<S: Simd>(x: S::V) -> S::V {
+    let zero = S::splat(0.0);
+    let size = S::max(x, S::sub(zero, x));
+    // Below 1 in odd powers of x; above, erfc is the exponential of a polynomial; from 4 on it is
+    // below half a unit in the last place of 1.
+    let low = polynomial::<S, 7>(
+        S::mul(x, x),
+        [
+            std::f32::consts::FRAC_2_SQRT_PI,
+            -0.376_126_26,
+            0.112_836,
+            -0.026_854_444,
+            0.005_189_535,
+            -8.020_839e-4,
+            7.889_113e-5,
+        ],
+    );
+    let low = S::mul(size, low);
+    let high = polynomial::<S, 9>(
+        S::min(size, S::splat(4.0)),
+        [
+            -1.937_097_1e-4,
+            1.129_607_3,
+            0.633_156_5,
+            0.108_496_56,
+            -0.025_267_06,
+            0.004_232_391,
+            -4.494_045_6e-4,
+            2.299_661_7e-5,
+            -9.112_818e-8,
+        ],
+    );
+    let high = S::sub(S::splat(1.0), exp::<S>(S::sub(zero, high)));
+    let size_erf = S::less(size, S::splat(1.0), low, high);
+    S::less(x, zero, S::sub(zero, size_erf), size_erf)
+}
+
+/// `x/2 (1 + erf(x / sqrt 2))`
+#[inline(always)]
+fn gelu_of<S: Simd>(x: S::V) -> S::V {
+    let e = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
+    let half = S::mul(x, S::splat(0.5));
+    S::fma(half, e, half)
+}
+
+/// Applies a function of one vector to all values; the length is a multiple of the vector.
+macro_rules! elementwise {
+    ($(#[$doc:meta])* $name:ident, $kernel:ident, $function:ident) => {
+        $(#[$doc])*
+        pub(crate) fn $name(isa: Isa, values: &mut [f32]) {
+            struct $kernel<'a>(&'a mut [f32]);
+            impl Kernel for $kernel<'_> {
+                type Output = ();
+                #[inline(always)]
+                fn run<S: Simd>(self) {
+                    let mut vectors = self.0.chunks_exact_mut(S::LANES);
+                    for x in &mut vectors {
+                        S::put(x, $function::<S>(S::get(x)));
+                    }
+                    debug_assert!(vectors.into_remainder().is_empty());
+                }
+            }
+            dispatch(isa, $kernel(values));
+        }
+    };
+}
+
+elementwise!(
+    /// The exact (erf) GELU, in place.
+    gelu,
+    Gelu,
+    gelu_of
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+
+    elementwise!(exponential, Exponential, exp);
+    elementwise!(error_function, ErrorFunction, erf);
+
+    fn worst(
+        name: &str,
+        f: fn(Isa, &mut [f32]),
+        reference: impl Fn(f64) -> f64,
+        range: (f64, f64),
+        relative: bool,
+    ) -> f64 {
+        let n = 1 << 18;
+        let x: Vec<f32> = (0..n)
+            .map(|i| (range.0 + (range.1 - range.0) * f64::from(i) / f64::from(n - 1)) as f32)
+            .collect();
+        let mut worst: f64 = 0.0;
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let mut y = x.clone();
+            f(isa, &mut y);
+            let error = x
+                .iter()
+                .zip(&y)
+                .map(|(x, y)| {
+                    let exact = reference(f64::from(*x));
+                    let scale = if relative { exact.abs() } else { 1.0 };
+                    (f64::from(*y) - exact).abs() / scale
+                })
+                .fold(0.0, f64::max);
+            println!("{name}, {isa}: worst error {error:.1e}");
+            worst = worst.max(error);
+        }
+        worst
+    }
+
+    #[test]
+    fn exponential_is_good_to_a_few_units_in_the_last_place() {
+        assert!(worst("exp", exponential, f64::exp, (-86.9, 0.0), true) < 3e-7);
+        assert!(worst("exp", exponential, f64::exp, (0.0, 87.9), true) < 3e-7);
+        // Far below it must vanish, not wrap.
+        assert!(worst("exp", exponential, f64::exp, (-1e30, -86.0), false) < 1e-37);
+    }
+
+    #[test]
+    fn error_function_is_good_to_a_few_units_in_the_last_place() {
+        for range in [(-1.1, 1.1), (-6.0, 6.0), (-1e4, 1e4)] {
+            assert!(worst("erf", error_function, reference::erf, range, false) < 3e-7);
+        }
+    }
+
+    #[test]
+    fn gelu_is_good_to_a_few_units_in_the_last_place() {
+        let exact = |x: f64| 0.5 * x * (1.0 + reference::erf(x / 2f64.sqrt()));
+        // One rounding of erf near 1, times x/2, and one of the sum.
+        assert!(worst("gelu", gelu, exact, (-8.0, 8.0), false) < 1e-6);
+        assert!(worst("gelu", gelu, exact, (8.0, 1e6), true) < 3e-7);
+    }
+}

@@ -1,0 +1,94 @@
+//! The same arithmetic, slow and plain, in 64 bit: what the kernels are tested against.
+
+/// Repeatable noise in -1 to 1.
+pub fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// The error function: its series near zero, a continued fraction of erfc beyond.
+pub fn erf(x: f64) -> f64 {
+    let size = x.abs();
+    let value = if size < 2.5 {
+        let (mut term, mut sum) = (size, size);
+        for n in 1..100 {
+            term *= -size * size / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    } else {
+        let fraction = (1..200)
+            .rev()
+            .fold(size, |f, n| size + f64::from(n) / 2.0 / f);
+        1.0 - (-size * size).exp() / fraction / std::f64::consts::PI.sqrt()
+    };
+    value.copysign(x)
+}
+
+/// `(x - mean) / sqrt(var + eps)`
+pub fn normalised(x: &[f64], eps: f64) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+    x.iter()
+        .map(|x| (x - mean) / (variance + eps).sqrt())
+        .collect()
+}
+
+/// Softmax of all values.
+pub fn softmax(x: &[f64]) -> Vec<f64> {
+    let most = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let e: Vec<f64> = x.iter().map(|x| (x - most).exp()).collect();
+    let sum: f64 = e.iter().sum();
+    e.into_iter().map(|e| e / sum).collect()
+}
+
+/// `x W + b` with the weight `[in][out]`.
+pub fn linear(x: &[f64], weight: &[f32], bias: &[f32]) -> Vec<f64> {
+    (0..bias.len())
+        .map(|o| {
+            let dot: f64 = x
+                .iter()
+                .enumerate()
+                .map(|(i, x)| x * f64::from(weight[i * bias.len() + o]))
+                .sum();
+            dot + f64::from(bias[o])
+        })
+        .collect()
+}
+
+/// A valid 3x3 convolution with ReLU: `[height][width][c]` to `[height - 2][width - 2][o]`, weight
+/// `[o][c][3][3]`.
+pub fn convolution(
+    x: &[f64],
+    (height, width): (usize, usize),
+    weight: &[f32],
+    bias: &[f32],
+) -> Vec<f64> {
+    let (c, o) = (x.len() / (height * width), bias.len());
+    let mut out = Vec::new();
+    for y in 0..height - 2 {
+        for x0 in 0..width - 2 {
+            for k in 0..o {
+                let mut sum = f64::from(bias[k]);
+                for dy in 0..3 {
+                    for dx in 0..3 {
+                        let pixel = &x[((y + dy) * width + x0 + dx) * c..][..c];
+                        for (i, v) in pixel.iter().enumerate() {
+                            sum += v * f64::from(weight[(k * c + i) * 9 + dy * 3 + dx]);
+                        }
+                    }
+                }
+                out.push(sum.max(0.0));
+            }
+        }
+    }
+    out
+}

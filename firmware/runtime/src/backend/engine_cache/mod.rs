@@ -1,0 +1,349 @@
+//! Built engines, kept between runs of the program.
+//!
+//! One file for each key: graph, library, GPU, precision, shapes and settings ([`EngineKey`]). A
+//! file is written under another name, synchronised and renamed, so that it is whole or not there
+//! whenever the process or the machine stops; what it says of itself and its checksum are looked
+//! at before it is used. Of several processes that want the same engine one builds it, and the
+//! others wait for it.
+//!
+//! TensorRT trusts what it reads: whoever can write to the directory can run code in this process.
+//! It is made for its owner alone.
+
+mod file;
+mod key;
+mod watch;
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+pub use self::{
+    key::EngineKey,
+    watch::{BuildEvent, BuildWatch, LogWatch},
+};
+use super::BackendError;
+use file::Unfit;
+
+/// How often it is looked whether another process is done.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A failure of the cache's directory. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}; name another directory for engines, or make this one writable", path.display())]
+pub struct CacheError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A directory of engines, or none at all.
+#[derive(Debug, Clone)]
+pub struct EngineCache {
+    directory: Option<PathBuf>,
+}
+
+/// Where an engine came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A file that was there, perhaps since another process built it just now.
+    Cache,
+    /// Built here, in this time.
+    Built(Duration),
+}
+
+/// A file in the cache.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When it was written.
+    pub modified: Option<SystemTime>,
+    /// What it is for, or why it cannot be used.
+    pub content: Result<EngineKey, String>,
+}
+
+/// What [`EngineCache::clean`] has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Engines removed.
+    pub engines: usize,
+    /// Their length in bytes, with what unfinished builds had left.
+    pub bytes: u64,
+    /// Engines left because another process is building or waiting for them.
+    pub in_use: usize,
+}
+
+impl EngineCache {
+    /// The cache in this directory, which is made when it is first written to.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: Some(directory.into()),
+        }
+    }
+
+    /// `loftup-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`);
+    /// none where neither is known.
+    pub fn of_user() -> Self {
+        let named = |name: &str| {
+            let value = std::env::var_os(name).map(PathBuf::from);
+            value.filter(|path| path.is_absolute())
+        };
+        let base = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+        Self {
+            directory: base.map(|base| base.join("loftup-edge").join("engines")),
+        }
+    }
+
+    /// Keeps nothing.
+    pub fn none() -> Self {
+        Self { directory: None }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// The engine for `key`: read, or built with `build` and kept. A file that cannot be used is
+    /// replaced, and `watch` told why. Where nothing can be kept, it is built all the same, with a
+    /// warning.
+    ///
+    /// # Errors
+    /// Those of `build`, and [`BackendError::Cancelled`] while waiting for another process.
+    pub fn get_or_build<E: AsRef<[u8]>>(
+        &self,
+        key: &EngineKey,
+        watch: &dyn BuildWatch,
+        build: impl FnOnce() -> Result<E, BackendError>,
+    ) -> Result<(Vec<u8>, Origin), BackendError> {
+        let Some(directory) = &self.directory else {
+            let start = Instant::now();
+            return Ok((build()?.as_ref().to_vec(), Origin::Built(start.elapsed())));
+        };
+        let path = directory.join(key.file_name());
+        // Without the lock first: reading needs none, and a directory that is read-only is fine.
+        if let Ok(bytes) = file::read(&path, key) {
+            return Ok((loaded(key, watch, bytes), Origin::Cache));
+        }
+        let lock = match make(directory).and_then(|()| wait_for_lock(&path, key, watch)) {
+            Ok(Locked::Mine(lock)) => Some(lock),
+            Ok(Locked::Cancelled) => {
+                return Err(BackendError::Cancelled {
+                    graph: key.graph.clone(),
+                });
+            }
+            Err(e) => {
+                log::warn!("{}: {e}; the engine is built and not kept", path.display());
+                None
+            }
+        };
+        match file::read(&path, key) {
+            Ok(bytes) => return Ok((loaded(key, watch, bytes), Origin::Cache)),
+            Err(Unfit::NotThere) => {
+                if let Some(why) = self.outdated(directory, key) {
+                    let file = &path;
+                    watch.event(&BuildEvent::Rebuilding { file, why: &why });
+                }
+            }
+            Err(Unfit::Because(why)) => {
+                let file = &path;
+                watch.event(&BuildEvent::Rebuilding { file, why: &why });
+            }
+        }
+        let start = Instant::now();
+        let engine = build()?;
+        let (bytes, elapsed) = (engine.as_ref().to_vec(), start.elapsed());
+        if lock.is_some()
+            && let Err(e) = file::write(&path, key, &bytes)
+        {
+            log::warn!("{}: {e}; the engine is not kept", path.display());
+        }
+        watch.event(&BuildEvent::Built {
+            graph: &key.graph,
+            elapsed,
+            bytes: bytes.len(),
+        });
+        Ok((bytes, Origin::Built(elapsed)))
+    }
+
+    /// Removes the engine for `key`, which is whole and still not taken by the library.
+    pub fn reject(&self, key: &EngineKey, watch: &dyn BuildWatch, why: &str) {
+        if let Some(directory) = &self.directory {
+            let file = &directory.join(key.file_name());
+            watch.event(&BuildEvent::Rebuilding { file, why });
+            if let Err(e) = fs::remove_file(file) {
+                log::warn!("{}: {e}", file.display());
+            }
+        }
+    }
+
+    /// Whether an engine for `key` is there and whole.
+    pub fn contains(&self, key: &EngineKey) -> bool {
+        let path = self.directory.as_ref().map(|d| d.join(key.file_name()));
+        path.is_some_and(|path| file::read(&path, key).is_ok())
+    }
+
+    /// Every engine, by name; each is read and checked.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read. One that does not exist is empty.
+    pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+        let mut entries = Vec::new();
+        for path in self.files(".engine")? {
+            let meta = fs::metadata(&path).ok();
+            entries.push(Entry {
+                bytes: meta.as_ref().map_or(0, fs::Metadata::len),
+                modified: meta.and_then(|m| m.modified().ok()),
+                content: file::describe(&path),
+                path,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Removes every engine and what unfinished builds have left, but nothing that another process
+    /// is at.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read or changed.
+    pub fn clean(&self) -> Result<Cleaned, CacheError> {
+        let mut cleaned = Cleaned::default();
+        let engines = self.files(".engine")?.into_iter().map(|path| (path, ""));
+        let parts = self.files(".engine.part")?.into_iter();
+        for (path, end) in engines.chain(parts.map(|path| (path, ".part"))) {
+            let Ok(Some(_lock)) = try_lock(&without(&path, end)) else {
+                cleaned.in_use += usize::from(end.is_empty());
+                continue;
+            };
+            cleaned.bytes += fs::metadata(&path).map_or(0, |m| m.len());
+            remove(&path)?;
+            cleaned.engines += usize::from(end.is_empty());
+        }
+        // Last: a process that waits on a lock file keeps it, and then builds for itself.
+        for path in self.files(".engine.lock")? {
+            if let Ok(Some(_lock)) = try_lock(&without(&path, ".lock")) {
+                remove(&path)?;
+            }
+        }
+        Ok(cleaned)
+    }
+
+    /// Files of the directory whose names end so, sorted.
+    fn files(&self, end: &str) -> Result<Vec<PathBuf>, CacheError> {
+        let Some(directory) = &self.directory else {
+            return Ok(Vec::new());
+        };
+        let failed = |source| CacheError {
+            path: directory.clone(),
+            source,
+        };
+        let listing = match fs::read_dir(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        let mut files = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_string_lossy().ends_with(end) {
+                files.push(entry.path());
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Why an engine for the same graph, shapes and settings that is there is of no use.
+    fn outdated(&self, directory: &Path, key: &EngineKey) -> Option<String> {
+        let start = format!("{}-", key.graph_in_file_name());
+        self.files(".engine").ok()?.into_iter().find_map(|path| {
+            let name = path.strip_prefix(directory).ok()?.to_str()?;
+            let other = file::header(&path)
+                .ok()
+                .filter(|_| name.starts_with(&start))?;
+            let same = (&other.sha256, &other.profiles, &other.precision)
+                == (&key.sha256, &key.profiles, &key.precision);
+            same.then(|| format!("{name}: {}", key.difference(&other)))
+        })
+    }
+}
+
+/// A path without the end of its name. Names in the cache are ASCII.
+fn without(path: &Path, end: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(name.strip_suffix(end).unwrap_or(&name))
+}
+
+fn loaded(key: &EngineKey, watch: &dyn BuildWatch, bytes: Vec<u8>) -> Vec<u8> {
+    watch.event(&BuildEvent::Loaded {
+        graph: &key.graph,
+        bytes: bytes.len(),
+    });
+    bytes
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
+fn remove(path: &Path) -> Result<(), CacheError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError {
+            path: path.into(),
+            source: e,
+        }),
+        _ => Ok(()),
+    }
+}
+
+enum Locked {
+    /// As long as it lives.
+    Mine(#[allow(dead_code, reason = "held, not read")] File),
+    Cancelled,
+}
+
+/// The lock that whoever builds the engine at `path` holds; `None` where another one has it. The
+/// system lets go of it when the process ends, however it ends.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(name)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+fn wait_for_lock(path: &Path, key: &EngineKey, watch: &dyn BuildWatch) -> io::Result<Locked> {
+    let start = Instant::now();
+    loop {
+        if let Some(lock) = try_lock(path)? {
+            return Ok(Locked::Mine(lock));
+        }
+        // Not for the blink of an eye: a process being started elsewhere holds copies of our files.
+        if start.elapsed() >= POLL {
+            watch.event(&BuildEvent::Waiting {
+                graph: &key.graph,
+                file: path,
+                elapsed: start.elapsed(),
+            });
+        }
+        if watch.cancelled() {
+            return Ok(Locked::Cancelled);
+        }
+        thread::sleep(POLL);
+    }
+}

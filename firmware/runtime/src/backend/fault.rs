@@ -1,0 +1,281 @@
+//! Faults on purpose, to see what a system makes of them.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use super::{Backend, BackendError, Granularity, GraphSource, Health, Plan, Session};
+
+/// What goes wrong in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails with an error.
+    Error,
+    /// It succeeds, and one value of each output is NaN.
+    Nan,
+    /// It succeeds, and one value of each output is infinite.
+    Infinity,
+    /// It does not return before [`Faults::release`] is called, or a minute has passed.
+    Hang,
+    /// It takes this much longer.
+    Slow(Duration),
+}
+
+/// When what goes wrong. Shared by everything compiled by one [`Faulty`]; runs and builds are
+/// counted from 0 over all of it.
+#[derive(Debug, Default)]
+pub struct Faults {
+    scheduled: Mutex<Schedule>,
+    runs: AtomicU64,
+    builds: AtomicU64,
+    injected: AtomicU64,
+    released: Mutex<bool>,
+    release: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Schedule {
+    runs: Vec<(u64, u64, Fault)>,
+    builds: Vec<u64>,
+    random: Option<(u64, f64, Vec<Fault>)>,
+}
+
+impl Faults {
+    /// None, until some are added.
+    pub fn none() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Run `n` goes wrong.
+    pub fn at_run(&self, n: u64, fault: Fault) {
+        self.during_runs(n, n, fault);
+    }
+
+    /// Runs `first` to `last` go wrong.
+    pub fn during_runs(&self, first: u64, last: u64, fault: Fault) {
+        self.schedule().runs.push((first, last, fault));
+    }
+
+    /// Build `n` fails.
+    pub fn at_build(&self, n: u64) {
+        self.schedule().builds.push(n);
+    }
+
+    /// Each run goes wrong with this probability, in one of these ways; the same runs in the same
+    /// way for the same seed.
+    pub fn at_random(&self, seed: u64, probability: f64, faults: &[Fault]) {
+        self.schedule().random = Some((seed, probability, faults.to_vec()));
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn clear(&self) {
+        *self.schedule() = Schedule::default();
+    }
+
+    /// Lets everything go on that hangs, and nothing hang from now on.
+    pub fn release(&self) {
+        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.release.notify_all();
+    }
+
+    /// Runs so far.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(SeqCst)
+    }
+
+    /// Builds so far.
+    pub fn builds(&self) -> u64 {
+        self.builds.load(SeqCst)
+    }
+
+    /// Faults so far.
+    pub fn injected(&self) -> u64 {
+        self.injected.load(SeqCst)
+    }
+
+    fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
+        self.scheduled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What goes wrong in the next run.
+    fn next_run(&self) -> Option<Fault> {
+        let n = self.runs.fetch_add(1, SeqCst);
+        let schedule = self.schedule();
+        let planned = schedule
+            .runs
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&n))
+            .map(|(_, _, fault)| *fault);
+        let fault = planned.or_else(|| {
+            let (seed, probability, faults) = schedule.random.as_ref()?;
+            let (draw, choice) = (scramble(seed ^ n), scramble(!seed ^ n));
+            let unit = (draw >> 11) as f64 / (1u64 << 53) as f64;
+            let choice = usize::try_from(choice % faults.len().max(1) as u64).ok()?;
+            faults.get(choice).copied().filter(|_| unit < *probability)
+        });
+        self.injected.fetch_add(u64::from(fault.is_some()), SeqCst);
+        fault
+    }
+
+    fn hang(&self) {
+        let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = Duration::from_secs(60);
+        drop(self.release.wait_timeout_while(released, limit, |r| !*r));
+    }
+}
+
+/// SplitMix64's output function (Steele, Lea and Flood, 2014).
+fn scramble(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// An engine that could not be opened, for [`super::Fallback::new`].
+pub fn unavailable(what: &str) -> BackendError {
+    BackendError::Unavailable {
+        backend: "faulty",
+        what: what.into(),
+        absent: false,
+    }
+}
+
+/// An engine that fails when it is told to.
+pub struct Faulty<B> {
+    inner: B,
+    faults: Arc<Faults>,
+}
+
+impl<B: Backend> Faulty<B> {
+    /// `inner` with these faults.
+    pub fn new(inner: B, faults: Arc<Faults>) -> Self {
+        Self { inner, faults }
+    }
+}
+
+impl<B: Backend> Backend for Faulty<B> {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        let n = self.faults.builds.fetch_add(1, SeqCst);
+        if self.faults.schedule().builds.contains(&n) {
+            self.faults.injected.fetch_add(1, SeqCst);
+            return Err(BackendError::Load {
+                backend: self.name(),
+                graph: graph.name.into(),
+                what: format!("build {n} fails on purpose"),
+            });
+        }
+        Ok(Box::new(FaultyPlan {
+            inner: self.inner.compile(graph)?,
+            graph: graph.name.into(),
+            outputs: graph.outputs.len(),
+            faults: self.faults.clone(),
+        }))
+    }
+
+    fn granularity(&self) -> Granularity {
+        self.inner.granularity()
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+}
+
+struct FaultyPlan {
+    inner: Box<dyn Plan>,
+    graph: Arc<str>,
+    outputs: usize,
+    faults: Arc<Faults>,
+}
+
+impl Plan for FaultyPlan {
+    fn output_shape(&self, index: usize) -> &[usize] {
+        self.inner.output_shape(index)
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(FaultySession {
+            inner: self.inner.session()?,
+            graph: self.graph.clone(),
+            faults: self.faults.clone(),
+            spoilt: vec![Vec::new(); self.outputs],
+            is_spoilt: false,
+        }))
+    }
+}
+
+struct FaultySession {
+    inner: Box<dyn Session>,
+    graph: Arc<str>,
+    faults: Arc<Faults>,
+    /// Copies of the outputs of a run that went wrong.
+    spoilt: Vec<Vec<f32>>,
+    is_spoilt: bool,
+}
+
+impl FaultySession {
+    /// Puts `value` in the middle of each output.
+    fn spoil(&mut self, value: f32) {
+        for (i, copy) in self.spoilt.iter_mut().enumerate() {
+            copy.clear();
+            copy.extend_from_slice(self.inner.output(i));
+            let middle = copy.len() / 2;
+            if let Some(place) = copy.get_mut(middle) {
+                *place = value;
+            }
+        }
+        self.is_spoilt = true;
+    }
+}
+
+impl Session for FaultySession {
+    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
+        self.inner.set(input, values)
+    }
+
+    fn run(&mut self) -> Result<(), BackendError> {
+        self.is_spoilt = false;
+        match self.faults.next_run() {
+            None => self.inner.run(),
+            Some(Fault::Error) => Err(BackendError::Run {
+                backend: "faulty",
+                graph: self.graph.to_string(),
+                what: "this run fails on purpose".into(),
+            }),
+            Some(Fault::Hang) => {
+                self.faults.hang();
+                self.inner.run()
+            }
+            Some(Fault::Slow(time)) => {
+                std::thread::sleep(time);
+                self.inner.run()
+            }
+            Some(fault) => {
+                self.inner.run()?;
+                self.spoil(match fault {
+                    Fault::Nan => f32::NAN,
+                    _ => f32::INFINITY,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn output(&self, index: usize) -> &[f32] {
+        if self.is_spoilt {
+            return self.spoilt.get(index).map_or(&[], Vec::as_slice);
+        }
+        self.inner.output(index)
+    }
+}

@@ -1,0 +1,242 @@
+//! From an ONNX graph to a serialised engine.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use loftup_models::bundle::{Precision, sha256_hex};
+use loftup_tensorrt::{Builder, Error, Library, OnnxParser, Progress, ShapeRange, cuda::Device};
+
+use super::{NAME, Options, profiles};
+use crate::backend::{
+    BackendError, GraphSource, ShapeProfile,
+    engine_cache::{BuildEvent, BuildWatch, EngineKey},
+};
+
+/// How often a build that tells nothing is reported.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A graph with everything its engine depends on.
+pub(super) struct Recipe<'a> {
+    graph: &'a GraphSource<'a>,
+    profiles: Vec<ShapeProfile>,
+    options: &'a Options,
+    /// Compute capability to build for without a GPU.
+    target: Option<(u32, u32)>,
+    pub key: EngineKey,
+}
+
+impl<'a> Recipe<'a> {
+    pub fn new(
+        graph: &'a GraphSource<'a>,
+        library: &Library,
+        capability: &str,
+        options: &'a Options,
+    ) -> Self {
+        let profiles = profiles(graph);
+        let file = graph.name.rsplit('/').next().unwrap_or(graph.name);
+        let key = EngineKey {
+            graph: file.into(),
+            sha256: sha256_hex(graph.onnx),
+            library: library.version().to_string(),
+            capability: capability.into(),
+            precision: graph.precision.to_string(),
+            profiles: describe(graph, &profiles),
+            settings: settings(options),
+        };
+        Self {
+            graph,
+            profiles,
+            options,
+            target: None,
+            key,
+        }
+    }
+
+    /// To be built without a GPU, for this compute capability.
+    pub fn for_target(mut self, target: (u32, u32)) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    pub fn failed(&self, e: &Error) -> BackendError {
+        match e {
+            Error::Cancelled => BackendError::Cancelled {
+                graph: self.graph.name.into(),
+            },
+            e => self.refused(e.to_string()),
+        }
+    }
+
+    pub fn refused(&self, what: String) -> BackendError {
+        BackendError::Load {
+            backend: NAME,
+            graph: self.graph.name.into(),
+            what,
+        }
+    }
+
+    /// Builds the engine, and reports every half second that it still does.
+    pub fn build(
+        &self,
+        library: &Library,
+        device: Option<&Arc<Device>>,
+    ) -> Result<Vec<u8>, BackendError> {
+        let report = Arc::new(Report {
+            watch: self.options.watch.clone(),
+            phases: Mutex::default(),
+        });
+        let start = Instant::now();
+        let (done, is_done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let ticker = || {
+                let is_done = is_done;
+                let tick = || report.tick(&self.key.graph, start.elapsed());
+                tick();
+                while is_done.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    tick();
+                }
+            };
+            // Without a thread to spare it is built in silence.
+            let _ = thread::Builder::new().spawn_scoped(scope, ticker);
+            let built = self.run(library, device, &report);
+            drop(done);
+            built.map_err(|e| self.failed(&e))
+        })
+    }
+
+    fn run(
+        &self,
+        library: &Library,
+        device: Option<&Arc<Device>>,
+        report: &Arc<Report>,
+    ) -> Result<Vec<u8>, Error> {
+        let builder = Builder::new(library, device)?;
+        let mut parser = OnnxParser::new(builder.network()?)?;
+        parser.parse(self.graph.onnx, None)?;
+        let network = parser.network();
+        let mut config = builder.config()?;
+        config.set_workspace(self.options.workspace)?;
+        config.allow_tf32(self.options.tf32)?;
+        // All graphs of today are 32-bit; TensorRT 8 has to be told, later versions look.
+        let half = self.graph.precision != Precision::Fp32;
+        config.allow_lower_precision(half, half)?;
+        if let Some(core) = self.options.dla_core {
+            config.use_dla(core)?;
+        }
+        if let Some(target) = self.target {
+            config.set_targets(&[target])?;
+        }
+        let inputs = network.inputs()?;
+        for profile in &self.profiles {
+            let mut ranges = builder.profile()?;
+            let mut needed = false;
+            for ((name, _), bounds) in self.graph.inputs.iter().zip(&profile.inputs) {
+                let info = inputs.iter().find(|info| info.name == *name);
+                if info.is_some_and(|info| info.is_dynamic()) {
+                    ranges.set(ShapeRange {
+                        input: (*name).into(),
+                        smallest: extents(&bounds.smallest),
+                        usual: extents(&bounds.usual),
+                        largest: extents(&bounds.largest),
+                    })?;
+                    needed = true;
+                }
+            }
+            if needed {
+                config.add_profile(&ranges)?;
+            }
+        }
+        if let Err(e) = config.set_progress(report.clone()) {
+            log::debug!("a build that cannot be stopped: {e}");
+        }
+        Ok(builder.build(network, &config)?.as_slice().to_vec())
+    }
+}
+
+pub(super) fn extents(shape: &[usize]) -> Vec<i64> {
+    shape
+        .iter()
+        .map(|n| i64::try_from(*n).unwrap_or(i64::MAX))
+        .collect()
+}
+
+/// `guidance 1x3x5x5..1x3x68x68 (1x3x36x36), mask ...; ...`
+fn describe(graph: &GraphSource<'_>, profiles: &[ShapeProfile]) -> String {
+    let shape = |s: &[usize]| s.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+    let one = |profile: &ShapeProfile| {
+        let inputs = graph.inputs.iter().zip(&profile.inputs);
+        let texts = inputs.map(|((name, _), b)| match b.smallest == b.largest {
+            true => format!("{name} {}", shape(&b.usual)),
+            false => format!(
+                "{name} {}..{} ({})",
+                shape(&b.smallest),
+                shape(&b.largest),
+                shape(&b.usual)
+            ),
+        });
+        texts.collect::<Vec<_>>().join(", ")
+    };
+    profiles.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn settings(options: &Options) -> String {
+    let dla = options
+        .dla_core
+        .map_or("none".to_owned(), |core| core.to_string());
+    format!(
+        "workspace {}, tf32 {}, dla {dla}",
+        options.workspace, options.tf32
+    )
+}
+
+/// Hands TensorRT's progress on.
+struct Report {
+    watch: Arc<dyn BuildWatch>,
+    /// Phases under way, outermost first: name, steps done, steps.
+    phases: Mutex<Vec<(String, u32, u32)>>,
+}
+
+impl Report {
+    fn tick(&self, graph: &str, elapsed: Duration) {
+        let innermost = self.lock().last().cloned();
+        self.watch.event(&BuildEvent::Building {
+            graph,
+            elapsed,
+            phase: innermost
+                .as_ref()
+                .map(|(name, done, steps)| (name.as_str(), *done, *steps)),
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(String, u32, u32)>> {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Report {
+    fn phase_started(&self, phase: &str, _parent: Option<&str>, steps: u32) {
+        let mut phases = self.lock();
+        // A wrong library could begin phases for ever.
+        if phases.len() < 64 {
+            phases.push((phase.to_owned(), 0, steps));
+        }
+    }
+
+    fn step_done(&self, phase: &str, step: u32) -> bool {
+        let mut phases = self.lock();
+        if let Some((_, done, _)) = phases.iter_mut().rfind(|(name, ..)| name == phase) {
+            *done = step.saturating_add(1);
+        }
+        !self.watch.cancelled()
+    }
+
+    fn phase_finished(&self, phase: &str) {
+        let mut phases = self.lock();
+        if let Some(i) = phases.iter().rposition(|(name, ..)| name == phase) {
+            phases.remove(i);
+        }
+    }
+}

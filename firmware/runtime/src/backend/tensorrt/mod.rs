@@ -1,0 +1,254 @@
+//! TensorRT: the engine of a Jetson, or of a desktop with an NVIDIA GPU.
+//!
+//! Nothing of NVIDIA's is needed to build this; the libraries are opened at run time
+//! (`loftup-tensorrt`). An engine is built from the bundle's ONNX graph the first time, which can
+//! take minutes, and kept ([`super::engine_cache`]).
+
+mod ahead;
+mod build;
+mod session;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use loftup_tensorrt::{
+    Engine, Error, Layout, Library, Runtime,
+    cuda::{Cuda, Device, Stream},
+};
+
+pub use self::ahead::AheadOfTime;
+use self::{
+    build::Recipe,
+    session::{PlanParts, TensorRtPlan},
+};
+use super::{
+    Backend, BackendError, Granularity, GraphSource, Plan, ShapeProfile,
+    engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
+};
+
+/// Name of this engine, as in `--backend`.
+pub(super) const NAME: &str = "tensorrt";
+
+/// How TensorRT is found, and how engines are built and run.
+#[derive(Clone)]
+pub struct Options {
+    /// The library, or the directory it lies in; `None` looks where `LOFTUP_TENSORRT` says, else
+    /// where the loader looks.
+    pub library: Option<PathBuf>,
+    /// CUDA's driver library; `None` looks where `LOFTUP_LIBCUDA` says, else where the loader
+    /// looks.
+    pub libcuda: Option<PathBuf>,
+    /// Number of the GPU, from 0.
+    pub device: u32,
+    /// The most GPU memory a layer may use for scratch, in bytes.
+    pub workspace: u64,
+    /// DLA core for the layers that it can run; the rest stays on the GPU.
+    pub dla_core: Option<u32>,
+    /// Whether 32-bit multiplications may be rounded to a mantissa of 10 bits (TF32).
+    pub tf32: bool,
+    /// Whether runs are recorded and launched as one CUDA graph.
+    pub cuda_graph: bool,
+    /// The longest that is waited for the GPU before a run fails. [`super::Fallback`] has limits
+    /// of its own, which should be shorter.
+    pub gpu_limit: Duration,
+    /// Where engines are kept.
+    pub cache: EngineCache,
+    /// Who is told about builds, and may stop them.
+    pub watch: Arc<dyn BuildWatch>,
+}
+
+impl Options {
+    /// Scratch memory by default: enough for every graph of ours in one piece.
+    pub const WORKSPACE: u64 = 1 << 30;
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            library: None,
+            libcuda: None,
+            device: 0,
+            workspace: Self::WORKSPACE,
+            dla_core: None,
+            tf32: false,
+            cuda_graph: false,
+            gpu_limit: Duration::from_secs(60),
+            cache: EngineCache::of_user(),
+            watch: Arc::new(LogWatch::default()),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("library", &self.library)
+            .field("device", &self.device)
+            .field("workspace", &self.workspace)
+            .field("dla_core", &self.dla_core)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the library that the options name. Calls nothing but its version.
+fn library(options: &Options) -> Result<Library, Error> {
+    match &options.library {
+        Some(path) => Library::open(path),
+        None => Library::find(),
+    }
+}
+
+fn unavailable(e: &Error, options: &Options) -> BackendError {
+    let named = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    let nobody_asked = options.library.is_none() && !named(loftup_tensorrt::VARIABLE);
+    BackendError::Unavailable {
+        backend: NAME,
+        what: e.to_string(),
+        absent: nobody_asked
+            && matches!(e, Error::NoLibrary { .. })
+            && matches!(cuda(options), Err(Error::NoCuda { .. })),
+    }
+}
+
+/// Opens the driver.
+fn cuda(options: &Options) -> Result<Cuda, Error> {
+    match &options.libcuda {
+        Some(path) => Cuda::open(path),
+        None => Cuda::find(),
+    }
+}
+
+/// TensorRT on one GPU.
+pub struct TensorRt {
+    library: Library,
+    device: Arc<Device>,
+    runtime: Mutex<Runtime>,
+    options: Options,
+    capability: (u32, u32),
+    /// Engines in use: plans for other shapes of the same graph share them.
+    engines: Mutex<Vec<(EngineKey, Weak<Engine>)>>,
+}
+
+impl TensorRt {
+    /// Opens TensorRT and the GPU.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`], with the reason: no library, one of an unknown version, no
+    /// driver, no GPU.
+    pub fn open(options: Options) -> Result<Self, BackendError> {
+        Self::try_open(&options).map_err(|e| unavailable(&e, &options))
+    }
+
+    fn try_open(options: &Options) -> Result<Self, Error> {
+        let library = library(options)?;
+        let device = Device::new(&cuda(options)?, options.device)?;
+        let mut runtime = Runtime::new(&library, &device)?;
+        if let Some(core) = options.dla_core {
+            runtime.set_dla_core(core)?;
+        }
+        Ok(Self {
+            capability: device.compute_capability()?,
+            runtime: Mutex::new(runtime),
+            engines: Mutex::default(),
+            library,
+            device,
+            options: options.clone(),
+        })
+    }
+
+    /// The engine for `key`, from memory, from the cache, or built.
+    fn engine(&self, recipe: &Recipe<'_>) -> Result<Arc<Engine>, BackendError> {
+        // Held while building, so that no engine is built twice.
+        let mut engines = lock(&self.engines);
+        engines.retain(|(_, engine)| engine.strong_count() > 0);
+        let known = engines.iter().find(|(known, _)| *known == recipe.key);
+        if let Some(engine) = known.and_then(|(_, engine)| engine.upgrade()) {
+            return Ok(engine);
+        }
+        let engine = self.read(recipe)?;
+        engines.push((recipe.key.clone(), Arc::downgrade(&engine)));
+        Ok(engine)
+    }
+
+    /// The engine from the cache, or built; a copy of its own.
+    fn read(&self, recipe: &Recipe<'_>) -> Result<Arc<Engine>, BackendError> {
+        let (cache, watch) = (&self.options.cache, &*self.options.watch);
+        let mut again = true;
+        loop {
+            let build = || recipe.build(&self.library, Some(&self.device));
+            let (bytes, _) = cache.get_or_build(&recipe.key, watch, build)?;
+            match lock(&self.runtime).deserialize(&bytes) {
+                Ok(engine) => return Ok(engine),
+                // The driver, say, has changed. Once: a fresh one that is refused stays refused.
+                Err(e) if std::mem::take(&mut again) => {
+                    cache.reject(&recipe.key, watch, &e.to_string());
+                }
+                Err(e) => return Err(recipe.failed(&e)),
+            }
+        }
+    }
+}
+
+impl Backend for TensorRt {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        let capability = format!("{}.{}", self.capability.0, self.capability.1);
+        let recipe = Recipe::new(graph, &self.library, &capability, &self.options);
+        // In TensorRT 8 two contexts cannot use the same profile of an engine.
+        let engine = match self.library.layout() {
+            Layout::V8 => self.read(&recipe),
+            _ => self.engine(&recipe),
+        }?;
+        let failed = |e: Error| recipe.failed(&e);
+        let parts = PlanParts::new(graph, &engine, &self.options).map_err(|e| match e {
+            session::Misfit::Error(e) => recipe.failed(&e),
+            session::Misfit::Graph(what) => recipe.refused(what),
+        })?;
+        // The first session now: what it lacks is known before it is used, and the library says
+        // which shapes the outputs have.
+        let stream = Stream::new(&self.device).map_err(failed)?;
+        let first = parts.open(&engine, &stream).map_err(failed)?;
+        let outputs = first.output_shapes().map_err(failed)?;
+        Ok(Box::new(TensorRtPlan::new(parts, engine, first, outputs)))
+    }
+
+    fn granularity(&self) -> Granularity {
+        // See `compile`.
+        let sessions = match self.library.layout() {
+            Layout::V8 => 1,
+            _ => Granularity::GPU.sessions,
+        };
+        Granularity {
+            sessions,
+            ..Granularity::GPU
+        }
+    }
+
+    fn describe(&self) -> String {
+        let name = self.device.name().unwrap_or_else(|_| "GPU".into());
+        let (major, minor) = self.capability;
+        format!("{} on {name} ({major}.{minor})", self.library.version())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The profiles to build for: those of the graph if the shapes asked for lie in one of them, else
+/// exactly the shapes.
+fn profiles(graph: &GraphSource<'_>) -> Vec<ShapeProfile> {
+    if graph.profiles.iter().any(|p| p.contains(graph.inputs)) {
+        graph.profiles.to_vec()
+    } else {
+        vec![ShapeProfile::fixed(graph.inputs)]
+    }
+}

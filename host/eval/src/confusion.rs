@@ -1,0 +1,87 @@
+//! Which classes are taken for which.
+
+use crate::labels::UNLABELLED;
+
+/// Pixels by true class and by seen class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confusion {
+    classes: usize,
+    /// `[true, seen]`; what is seen as no class stands in one more column.
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// Nothing counted yet.
+    pub fn new(classes: usize) -> Self {
+        Self {
+            classes,
+            counts: vec![0; classes * (classes + 1)],
+        }
+    }
+
+    /// Counts the pixels of a picture; those without a label are left out.
+    ///
+    /// # Panics
+    /// Where a label is neither a class nor [`UNLABELLED`].
+    pub fn count(&mut self, truth: &[u8], seen: &[u8]) {
+        for (truth, seen) in truth.iter().zip(seen) {
+            if *truth != UNLABELLED {
+                let seen = usize::from(*seen).min(self.classes);
+                self.counts[usize::from(*truth) * (self.classes + 1) + seen] += 1;
+            }
+        }
+    }
+
+    /// Intersection over union of each class; `None` where the class does not occur in the truth.
+    pub fn iou(&self) -> Vec<Option<f64>> {
+        let row = self.classes + 1;
+        let sum = |values: &mut dyn Iterator<Item = &u64>| values.sum::<u64>();
+        (0..self.classes)
+            .map(|c| {
+                let truth = sum(&mut self.counts[c * row..][..row].iter());
+                let seen = sum(&mut self.counts.iter().skip(c).step_by(row));
+                let both = self.counts[c * row + c];
+                (truth > 0).then(|| both as f64 / (truth + seen - both) as f64)
+            })
+            .collect()
+    }
+
+    /// Mean of [`Confusion::iou`] over the classes that occur; NaN if none does.
+    pub fn mean_iou(&self) -> f64 {
+        mean(self.iou().into_iter().flatten())
+    }
+
+    /// Share of labelled pixels that are seen as what they are.
+    pub fn accuracy(&self) -> f64 {
+        let right: u64 = (0..self.classes)
+            .map(|c| self.counts[c * (self.classes + 2)])
+            .sum();
+        right as f64 / self.counts.iter().sum::<u64>() as f64
+    }
+}
+
+/// NaN of nothing.
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, n), x| (sum + x, n + 1));
+    sum / f64::from(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worked_example() {
+        let mut confusion = Confusion::new(3);
+        // Class 0: 2 of truth 3, seen 3 (one of them is truly 1): 2 / 4. Class 1: 1 / 2.
+        confusion.count(&[0, 0, 0, 1, 1, 255], &[0, 0, 255, 1, 0, 1]);
+        assert_eq!(confusion.iou(), [Some(0.5), Some(0.5), None]);
+        assert_eq!(confusion.mean_iou(), 0.5);
+        assert_eq!(confusion.accuracy(), 0.6);
+    }
+
+    #[test]
+    fn nothing_counted_is_not_a_number() {
+        assert!(Confusion::new(4).mean_iou().is_nan());
+    }
+}

@@ -1,0 +1,51 @@
+//! What can go wrong.
+
+use std::path::PathBuf;
+
+use loftup_models::bundle::BundleError;
+use loftup_runtime::{RuntimeError, image::ImageError, pca::PcaError};
+
+/// An evaluation or a head that cannot be made. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A file or directory.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A mask that is not one.
+    #[error("{}: {what}", path.display())]
+    Labels {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what is expected.
+        what: String,
+    },
+    /// A data set that nothing can be learnt from.
+    #[error("{}: {what}", path.display())]
+    Data {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong, and what is expected.
+        what: String,
+    },
+    /// Something asked for that makes no sense.
+    #[error("{0}")]
+    Request(String),
+    /// The bundle could not be run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The bundle could not be read or written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A picture.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Principal components.
+    #[error(transparent)]
+    Pca(#[from] PcaError),
+}

@@ -1,0 +1,242 @@
+//! Making heads and putting them into bundles.
+
+use std::path::Path;
+
+use loftup_models::bundle::{
+    Bundle, BundleWriter, Head, HeadKind, Linear, Size, Source, sha256_hex,
+};
+use loftup_runtime::{ColourRange, Perceptor, Point, image, pca::Pca};
+
+use crate::{
+    EvalError, Method, Progress,
+    data::{self, Classes},
+    probe::{self, Options},
+    random::Random,
+    sampling::{Looker, sample},
+    segmentation::thin,
+};
+
+/// A head that is in no bundle yet.
+#[derive(Debug, Clone)]
+pub struct NewHead {
+    /// What its outputs mean.
+    pub kind: HeadKind,
+    /// Its weights.
+    pub linear: Linear,
+    /// Pictures that it was made from.
+    pub pictures: usize,
+    /// Pixels that it was made from.
+    pub pixels: usize,
+    /// How well it fits them, 0 to 1: the share of pixels whose class is right, or of the variance
+    /// that is kept.
+    pub fit: f64,
+    /// Why some pictures were left out.
+    pub left_out: Vec<String>,
+}
+
+/// How pictures are looked at to make a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Size of the answer; the backbone's own if not given.
+    pub size: Option<Size>,
+    /// Range of colours of the guidance. It should be the one that the head will be used with.
+    pub range: ColourRange,
+    /// Pixels of each picture.
+    pub samples: usize,
+    /// Pictures at most, evenly spread.
+    pub most: Option<usize>,
+    /// How a probe is trained; of a PCA only the seed matters.
+    pub probe: Options,
+}
+
+/// Trains a linear probe on upsampled features, on `dir/train` if there is one, else on `dir`.
+///
+/// # Errors
+/// Where the data cannot be used, or the bundle lacks a part.
+pub fn classes(
+    perceptor: &Perceptor,
+    dir: &Path,
+    request: &Request,
+    progress: Progress<'_>,
+) -> Result<NewHead, EvalError> {
+    let looker = looker(perceptor, request)?;
+    let pairs = thin(data::pairs(dir, "train")?, request.most);
+    let classes = Classes::of(dir, &pairs)?;
+    let (each, seed) = (request.samples, request.probe.seed);
+    let set = (dir, &pairs[..], &classes);
+    let sampled = sample(&looker, set, &[Method::LoftUp], (each, seed), progress)?;
+    let (pictures, left_out) = (sampled.pictures, sampled.left_out);
+    let samples = sampled.samples.into_iter().next().unwrap_or_default();
+    let pixels = samples.labels.len();
+    let trained = probe::train(samples, classes.names.len(), &request.probe, progress);
+    Ok(NewHead {
+        kind: HeadKind::Classes {
+            names: classes.names,
+        },
+        linear: trained.linear,
+        pictures,
+        pixels,
+        fit: trained.accuracy,
+        left_out,
+    })
+}
+
+/// Finds the first `channels` principal components of the upsampled features of the pictures in
+/// `dir`.
+///
+/// # Errors
+/// Where there is no picture that can be used, or the bundle lacks a part.
+pub fn pca(
+    perceptor: &Perceptor,
+    dir: &Path,
+    channels: usize,
+    request: &Request,
+    progress: Progress<'_>,
+) -> Result<NewHead, EvalError> {
+    let looker = looker(perceptor, request)?;
+    let dim = perceptor.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
+    let pictures = thin(data::pictures(dir)?, request.most);
+    let mut features = Vec::new();
+    let (mut used, mut left_out) = (0, Vec::new());
+    // As for probes, a gigabyte at most.
+    let fit = (1 << 30) / (4 * dim.max(1) * pictures.len().max(1));
+    let each = request.samples.min(fit.max(1));
+    for (i, path) in pictures.iter().enumerate() {
+        progress("looking at pictures", i, pictures.len());
+        let photo = match image::open(path) {
+            Ok(photo) => photo,
+            Err(e) => {
+                log::warn!("left out: {e}");
+                left_out.push(e.to_string());
+                continue;
+            }
+        };
+        let seen = looker.look(&photo)?;
+        let width = looker.size.width;
+        let mut places: Vec<usize> = (0..looker.size.area()).collect();
+        let places = Random::new(request.probe.seed ^ ((i as u64) << 20)).choose(&mut places, each);
+        let points: Vec<Point> = places
+            .iter()
+            .map(|i| Point {
+                x: i % width,
+                y: i / width,
+            })
+            .collect();
+        features.extend(looker.view(&seen, looker.range)?.points(&points)?);
+        used += 1;
+    }
+    if used == 0 {
+        let what = match left_out.first() {
+            Some(first) => format!("no picture could be used; the first: {first}"),
+            None => "no pictures in it; give a directory of JPEG or PNG files".into(),
+        };
+        return Err(EvalError::Data {
+            path: dir.into(),
+            what,
+        });
+    }
+    let pixels = features.len() / dim;
+    progress("finding principal components", 0, 1);
+    let pca = Pca::fit(&features, dim, channels)?;
+    let total = variance(&features, pca.mean());
+    // w * (x - mean)  =  w * x - w * mean
+    let shift = |row: &[f32]| {
+        let dot: f64 = row
+            .iter()
+            .zip(pca.mean())
+            .map(|(w, m)| f64::from(*w) * f64::from(*m))
+            .sum();
+        -dot as f32
+    };
+    let bias = pca.directions().chunks_exact(dim).map(shift).collect();
+    let linear = Linear {
+        inputs: dim,
+        weight: pca.directions().to_vec(),
+        bias,
+    };
+    let kept: f64 = pca.variances().iter().sum();
+    Ok(NewHead {
+        kind: HeadKind::Descriptors { channels },
+        linear,
+        pictures: used,
+        pixels,
+        fit: if total > 0.0 { kept / total } else { 0.0 },
+        left_out,
+    })
+}
+
+/// Writes the bundle at `from` to `out`, with `head` in it under `name` in place of any such head.
+/// `out` may be `from` itself, with `replace`.
+///
+/// # Errors
+/// A name that cannot be used, or a bundle that cannot be read or written; nothing is left behind.
+pub fn add(
+    from: &Path,
+    name: &str,
+    head: &NewHead,
+    source: &Path,
+    out: &Path,
+    replace: bool,
+) -> Result<(), EvalError> {
+    if !Head::is_name(name) {
+        return Err(EvalError::Request(format!(
+            "{name:?} cannot be the name of a head: use 1 to 64 ASCII letters, digits, - and _"
+        )));
+    }
+    let bundle = Bundle::open(from)?;
+    let mut manifest = bundle.manifest().clone();
+    let mut writer = BundleWriter::create(out, replace)?;
+    let old = manifest.heads.remove(name).map(|head| head.file);
+    let file = Head::file_name(name);
+    for listed in manifest.files.keys() {
+        if Some(listed) != old.as_ref() && *listed != file {
+            writer.add(listed, &bundle.read(listed)?)?;
+        }
+    }
+    let bytes = head.linear.to_bytes().map_err(EvalError::Request)?;
+    writer.add(&file, &bytes)?;
+    let entry = Head {
+        kind: head.kind.clone(),
+        dim: head.linear.inputs,
+        file,
+    };
+    manifest.heads.insert(name.into(), entry);
+    let role = format!("data of head {name}");
+    manifest.provenance.sources.retain(|s| s.role != role);
+    // A directory has no hash of its own: that of the head tells two runs apart.
+    let called = source
+        .file_name()
+        .unwrap_or(source.as_os_str())
+        .to_string_lossy();
+    manifest.provenance.sources.push(Source {
+        role,
+        file: called.into_owned(),
+        sha256: sha256_hex(&bytes),
+    });
+    let sealed = Bundle::open(writer.seal(manifest)?)?;
+    sealed.head(name)?;
+    writer.commit()?;
+    Ok(())
+}
+
+fn looker<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Looker<'a>, EvalError> {
+    if perceptor.manifest().upsampler.is_none() {
+        return Err(EvalError::Request(
+            "the bundle has no upsampler, and a head is for upsampled features; convert it with --upsampler-weights".into(),
+        ));
+    }
+    Looker::new(perceptor, request.size, request.range)
+}
+
+/// Sum of the variances of all channels.
+fn variance(features: &[f32], mean: &[f32]) -> f64 {
+    let rows = features.chunks_exact(mean.len());
+    let count = rows.len() as f64;
+    let square = |row: &[f32]| {
+        row.iter()
+            .zip(mean)
+            .map(|(x, m)| (f64::from(*x) - f64::from(*m)).powi(2))
+            .sum::<f64>()
+    };
+    rows.map(square).sum::<f64>() / count
+}

@@ -1,0 +1,152 @@
+//! Enlarging a grid of features as PyTorch does, `F.interpolate(mode, align_corners=False)`.
+
+use loftup_runtime::Features;
+
+/// How features between the cells of a grid are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// The cell in which the pixel's corner lies.
+    Nearest,
+    /// Two cells each way.
+    Bilinear,
+    /// Four cells each way, with a = -0.75.
+    Bicubic,
+}
+
+/// Source cells of one output row or column, and their weights.
+#[derive(Debug, Clone)]
+struct Taps {
+    cells: [usize; 4],
+    weights: [f32; 4],
+    count: usize,
+}
+
+/// Enlarges grids of one size to one size.
+#[derive(Debug, Clone)]
+pub struct Resizer {
+    rows: Vec<Taps>,
+    columns: Vec<Taps>,
+    grid_width: usize,
+}
+
+impl Resizer {
+    /// From `(width, height)` cells to pixels.
+    pub fn new(kernel: Kernel, from: (usize, usize), to: (usize, usize)) -> Self {
+        Self {
+            columns: (0..to.0).map(|i| taps(kernel, i, from.0, to.0)).collect(),
+            rows: (0..to.1).map(|i| taps(kernel, i, from.1, to.1)).collect(),
+            grid_width: from.0,
+        }
+    }
+
+    /// Row `y` of the result, `[width, d]`, from cells `[h * w, d]`. Buffers are reused.
+    pub fn row(
+        &self,
+        tokens: &[f32],
+        dim: usize,
+        y: usize,
+        scratch: &mut Vec<f32>,
+        out: &mut Vec<f32>,
+    ) {
+        let line = self.grid_width * dim;
+        let Taps {
+            cells,
+            weights,
+            count,
+        } = &self.rows[y];
+        scratch.clear();
+        scratch.resize(line, 0.0);
+        for (cell, weight) in cells.iter().zip(weights).take(*count) {
+            add(scratch, &tokens[cell * line..][..line], *weight);
+        }
+        out.clear();
+        out.resize(self.columns.len() * dim, 0.0);
+        for (pixel, taps) in out.chunks_exact_mut(dim).zip(&self.columns) {
+            for (cell, weight) in taps.cells.iter().zip(taps.weights).take(taps.count) {
+                add(pixel, &scratch[cell * dim..][..dim], weight);
+            }
+        }
+    }
+
+    /// Appends the features of one pixel, the same bits as in [`Resizer::row`].
+    pub fn pixel(&self, tokens: &[f32], dim: usize, (x, y): (usize, usize), out: &mut Vec<f32>) {
+        let (rows, columns) = (&self.rows[y], &self.columns[x]);
+        let start = out.len();
+        out.resize(start + dim, 0.0);
+        let mut column_sum = vec![0f32; dim];
+        for (column, wx) in columns
+            .cells
+            .iter()
+            .zip(columns.weights)
+            .take(columns.count)
+        {
+            column_sum.fill(0.0);
+            for (row, wy) in rows.cells.iter().zip(rows.weights).take(rows.count) {
+                add(
+                    &mut column_sum,
+                    &tokens[(row * self.grid_width + column) * dim..][..dim],
+                    wy,
+                );
+            }
+            add(&mut out[start..], &column_sum, wx);
+        }
+    }
+}
+
+fn add(sum: &mut [f32], values: &[f32], weight: f32) {
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += weight * value;
+    }
+}
+
+fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
+    let last = from - 1;
+    let scale = from as f32 / to as f32;
+    let centre = scale * (i as f32 + 0.5) - 0.5;
+    match kernel {
+        Kernel::Nearest => {
+            let cell = ((i as f32 * scale) as usize).min(last);
+            Taps {
+                cells: [cell; 4],
+                weights: [1.0, 0.0, 0.0, 0.0],
+                count: 1,
+            }
+        }
+        Kernel::Bilinear => {
+            let centre = centre.max(0.0);
+            let cell = (centre as usize).min(last);
+            let t = centre - cell as f32;
+            let next = (cell + 1).min(last);
+            Taps {
+                cells: [cell, next, 0, 0],
+                weights: [1.0 - t, t, 0.0, 0.0],
+                count: 2,
+            }
+        }
+        Kernel::Bicubic => {
+            let floor = centre.floor();
+            let t = centre - floor;
+            let cell = |offset: isize| (floor as isize + offset).clamp(0, last as isize) as usize;
+            const A: f32 = -0.75;
+            let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+            let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+            Taps {
+                cells: [cell(-1), cell(0), cell(1), cell(2)],
+                weights: [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)],
+                count: 4,
+            }
+        }
+    }
+}
+
+/// `[d, h, w]` to `[h * w, d]`.
+pub fn tokens(features: &Features) -> Vec<f32> {
+    let cells = features.width * features.height;
+    let mut tokens = vec![0.0; features.data.len()];
+    for (c, plane) in features.data.chunks_exact(cells).enumerate() {
+        for (token, value) in tokens[c..].iter_mut().step_by(features.dim).zip(plane) {
+            *token = *value;
+        }
+    }
+    tokens
+}

@@ -1,0 +1,272 @@
+//! From a data set to features with labels.
+
+use std::path::Path;
+
+use loftup_models::bundle::{Manifest, Size};
+use loftup_runtime::{
+    ColourRange, Features, Perceptor, Picture, Point, View,
+    image::{self, Rgb8},
+};
+use serde::Serialize;
+
+use crate::{
+    EvalError, Progress,
+    data::{Classes, Pair},
+    labels::{Labels, UNLABELLED},
+    probe::Samples,
+    random::Random,
+    resize::{Kernel, Resizer, tokens},
+};
+
+/// A way from the backbone's features to features of every pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Every pixel has the features of its cell.
+    Nearest,
+    /// Bilinear interpolation.
+    Bilinear,
+    /// Bicubic interpolation.
+    Bicubic,
+    /// The bundle's upsampler.
+    LoftUp,
+}
+
+impl Method {
+    /// As it is written in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nearest => "nearest",
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+            Self::LoftUp => "LoftUp",
+        }
+    }
+
+    /// The kernel, but for LoftUp.
+    pub(crate) fn kernel(self) -> Option<Kernel> {
+        match self {
+            Self::Nearest => Some(Kernel::Nearest),
+            Self::Bilinear => Some(Kernel::Bilinear),
+            Self::Bicubic => Some(Kernel::Bicubic),
+            Self::LoftUp => None,
+        }
+    }
+
+    /// All that a bundle can do: all, or all but LoftUp.
+    pub fn of(manifest: &Manifest) -> Vec<Self> {
+        let mut all = vec![Self::Nearest, Self::Bilinear, Self::Bicubic];
+        all.extend(manifest.upsampler.is_some().then_some(Self::LoftUp));
+        all
+    }
+}
+
+/// A picture that has been through the backbone.
+pub(crate) struct Seen {
+    pub features: Features,
+    /// `[h * w, d]`.
+    pub tokens: Vec<f32>,
+    guidance: Picture,
+}
+
+/// How pictures are looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Looker<'a> {
+    pub perceptor: &'a Perceptor,
+    /// Size of the answer.
+    pub size: Size,
+    pub range: ColourRange,
+}
+
+impl<'a> Looker<'a> {
+    /// At `size`, or at the backbone's own.
+    pub fn new(
+        perceptor: &'a Perceptor,
+        size: Option<Size>,
+        range: ColourRange,
+    ) -> Result<Self, EvalError> {
+        let Some(backbone) = &perceptor.manifest().backbone else {
+            return Err(EvalError::Request(
+                "the bundle has no backbone, and pictures need one; convert it with --backbone or --backbone-onnx".into(),
+            ));
+        };
+        let size = size.unwrap_or(backbone.size);
+        let sides = 1..=Size::LONGEST_SIDE;
+        if !sides.contains(&size.width) || !sides.contains(&size.height) {
+            return Err(EvalError::Request(format!(
+                "size {size}: each side is 1 to {}",
+                Size::LONGEST_SIDE
+            )));
+        }
+        Ok(Self {
+            perceptor,
+            size,
+            range,
+        })
+    }
+
+    /// Runs the backbone.
+    pub fn look(&self, photo: &Rgb8) -> Result<Seen, EvalError> {
+        let at = self.perceptor.backbone_size(self.size)?;
+        let picture = self.perceptor.prepare(photo, at)?;
+        let features = self.perceptor.features_of(&picture)?;
+        let guidance = if at == self.size {
+            picture
+        } else {
+            self.perceptor.prepare(photo, self.size)?
+        };
+        Ok(Seen {
+            tokens: tokens(&features),
+            features,
+            guidance,
+        })
+    }
+
+    /// What the upsampler makes of it.
+    pub fn view(&self, seen: &Seen, range: ColourRange) -> Result<View<'a>, EvalError> {
+        Ok(self.perceptor.view(&seen.features, &seen.guidance, range)?)
+    }
+
+    pub fn resizer(&self, kernel: Kernel, seen: &Seen) -> Resizer {
+        let from = (seen.features.width, seen.features.height);
+        Resizer::new(kernel, from, (self.size.width, self.size.height))
+    }
+
+    /// Appends the features of some pixels.
+    fn pixels(
+        &self,
+        method: Method,
+        seen: &Seen,
+        places: &[u32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), EvalError> {
+        let width = self.size.width;
+        let place = |i: &u32| (*i as usize % width, *i as usize / width);
+        match method.kernel() {
+            Some(kernel) => {
+                let resizer = self.resizer(kernel, seen);
+                let dim = seen.features.dim;
+                places
+                    .iter()
+                    .for_each(|i| resizer.pixel(&seen.tokens, dim, place(i), out));
+            }
+            None => {
+                let points: Vec<Point> = places
+                    .iter()
+                    .map(|i| Point {
+                        x: place(i).0,
+                        y: place(i).1,
+                    })
+                    .collect();
+                out.extend(self.view(seen, self.range)?.points(&points)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a picture and its mask, the mask at `size`.
+pub(crate) fn open(
+    pair: &Pair,
+    classes: &Classes,
+    size: Size,
+) -> Result<(Rgb8, Labels), EvalError> {
+    let photo = image::open(&pair.image)?;
+    let labels = classes.read(&pair.labels)?;
+    let found = Size {
+        width: photo.width(),
+        height: photo.height(),
+    };
+    if labels.size != found {
+        let what = format!("a mask of {} for a picture of {found}", labels.size);
+        return Err(EvalError::Labels {
+            path: pair.labels.clone(),
+            what,
+        });
+    }
+    Ok((photo, labels.resized(size)))
+}
+
+/// Memory for features of all methods together.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Labelled features, method by method, of at most `each` pixels of each picture, the same pixels
+/// for each method. Pictures and masks that cannot be read are left out and named.
+pub(crate) fn sample(
+    looker: &Looker<'_>,
+    (dir, pairs, classes): (&Path, &[Pair], &Classes),
+    methods: &[Method],
+    (each, seed): (usize, u64),
+    progress: Progress<'_>,
+) -> Result<Sampled, EvalError> {
+    let dim = looker
+        .perceptor
+        .manifest()
+        .backbone
+        .as_ref()
+        .map_or(0, |b| b.dim);
+    let bytes = 4 * dim.max(1) * methods.len().max(1) * pairs.len().max(1);
+    let fit = (MOST_BYTES / bytes).max(1);
+    if fit < each {
+        log::info!("{fit} instead of {each} pixels of a picture are used, to stay within 1 GiB");
+    }
+    let each = each.min(fit);
+    let empty = || Samples {
+        dim,
+        ..Samples::default()
+    };
+    let mut sampled = Sampled {
+        samples: methods.iter().map(|_| empty()).collect(),
+        pictures: 0,
+        left_out: Vec::new(),
+    };
+    for (i, pair) in pairs.iter().enumerate() {
+        progress("looking at training pictures", i, pairs.len());
+        let (photo, labels) = match open(pair, classes, looker.size) {
+            Ok(opened) => opened,
+            Err(e) => {
+                log::warn!("left out: {e}");
+                sampled.left_out.push(e.to_string());
+                continue;
+            }
+        };
+        let labelled = |(i, label): (usize, &u8)| (*label != UNLABELLED).then_some(i as u32);
+        let mut places: Vec<u32> = labels
+            .values
+            .iter()
+            .enumerate()
+            .filter_map(labelled)
+            .collect();
+        let places = Random::new(seed ^ ((i as u64) << 20)).choose(&mut places, each);
+        if places.is_empty() {
+            continue;
+        }
+        let seen = looker.look(&photo)?;
+        for (method, samples) in methods.iter().zip(&mut sampled.samples) {
+            looker.pixels(*method, &seen, places, &mut samples.features)?;
+            samples
+                .labels
+                .extend(places.iter().map(|i| labels.values[*i as usize]));
+        }
+        sampled.pictures += 1;
+    }
+    if sampled.pictures == 0 {
+        let what = match sampled.left_out.first() {
+            Some(first) => format!("no picture could be used; the first: {first}"),
+            None => "no mask has a labelled pixel".into(),
+        };
+        return Err(EvalError::Data {
+            path: dir.into(),
+            what,
+        });
+    }
+    Ok(sampled)
+}
+
+/// What [`sample`] found.
+pub(crate) struct Sampled {
+    /// By method.
+    pub samples: Vec<Samples>,
+    pub pictures: usize,
+    pub left_out: Vec<String>,
+}

@@ -1,0 +1,375 @@
+//! Flicker: how much the features of the same spot change from frame to frame.
+//!
+//! A generated scene tells exactly where every pixel of a frame lies in the next one. Features of
+//! the next frame are read there, bilinearly, and compared with those of the frame. Only pixels
+//! are used whose surroundings show the same thing in both frames, so that no outline is crossed.
+
+use std::collections::HashMap;
+
+use loftup_models::bundle::{Normalisation, Size};
+use loftup_runtime::{ColourRange, Perceptor, image::Rgb8};
+use loftup_scenes::{Flow, Frame, Scene};
+use serde::Serialize;
+
+use crate::{
+    EvalError, Progress,
+    random::Random,
+    resize::Kernel,
+    sampling::{Looker, Seen},
+};
+
+/// What to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Which scene.
+    pub seed: u64,
+    /// How many frames, at least 2.
+    pub frames: usize,
+    /// Frames in a second.
+    pub rate: f64,
+    /// Size of the frames; the backbone's own if not given.
+    pub size: Option<Size>,
+    /// Pixels of each frame that are followed into the next.
+    pub samples: usize,
+    /// Noise of the sensor, in levels of 255.
+    pub noise: f32,
+}
+
+/// What came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The scene.
+    pub seed: u64,
+    /// Columns of a frame.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Frames that were looked at.
+    pub frames: usize,
+    /// Frames in a second.
+    pub rate: f64,
+    /// Mean way of a followed pixel from frame to frame, in pixels.
+    pub motion: f64,
+    /// Pixels that were followed, over all pairs of frames.
+    pub followed: usize,
+    /// By kind of features.
+    pub results: Vec<Outcome>,
+}
+
+/// How much one kind of features flickers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Which features.
+    pub method: &'static str,
+    /// Root mean square of the change, in units of the spread of the features within a frame
+    /// (root mean square distance from their mean).
+    pub change: f64,
+    /// The change that 95 % of pixels stay below, in the same units.
+    pub change_p95: f64,
+    /// The greatest `change` of a single pair of frames.
+    pub worst_pair: f64,
+}
+
+/// Follows pixels through the frames of a scene.
+///
+/// # Errors
+/// Where the request makes no sense, or the bundle cannot be run.
+pub fn evaluate(
+    perceptor: &Perceptor,
+    request: &Request,
+    progress: Progress<'_>,
+) -> Result<Report, EvalError> {
+    let &Request {
+        seed,
+        frames,
+        rate,
+        samples,
+        ..
+    } = request;
+    if frames < 2 || samples == 0 || !(rate > 0.0 && rate.is_finite()) {
+        return Err(EvalError::Request(format!(
+            "{frames} frames at {rate} a second with {samples} pixels: give at least 2 frames, a rate above 0 and a pixel"
+        )));
+    }
+    let looker = Looker::new(perceptor, request.size, ColourRange::PerImage)?;
+    let Size { width, height } = looker.size;
+    let scene = Scene::new(seed).with_noise(request.noise);
+    let mut kinds = vec![Kind::new("bilinear", Way::Kernel(Kernel::Bilinear))];
+    if perceptor.manifest().upsampler.is_some() {
+        let fixed = full_range(&perceptor.manifest().normalisation);
+        kinds.push(Kind::new(
+            "LoftUp, range of each frame",
+            Way::LoftUp(ColourRange::PerImage),
+        ));
+        kinds.push(Kind::new("LoftUp, fixed range", Way::LoftUp(fixed)));
+    }
+    let time = |i: usize| i as f64 / rate;
+    let mut before: Vec<Followed> = Vec::new();
+    let (mut motion, mut followed) = (0.0, 0);
+    let mut frame = scene.frame(0.0, width, height);
+    for i in 0..frames {
+        progress("following pixels", i, frames);
+        let photo = Rgb8::new(width, height, frame.rgb.clone())?;
+        let seen = looker.look(&photo)?;
+        let mut after = Vec::new();
+        let mut next = None;
+        if i + 1 < frames {
+            let coming = scene.frame(time(i + 1), width, height);
+            let flow = scene.flow(time(i), time(i + 1), width, height);
+            after = follow(&frame, &coming, &flow, samples, seed ^ ((i as u64) << 32));
+            motion += after.iter().map(|f| f.way).sum::<f64>();
+            followed += after.len();
+            next = Some(coming);
+        }
+        let places = Places::new(&before, &after);
+        for kind in &mut kinds {
+            let features = kind.way.features(&looker, &seen, &places)?;
+            kind.compare(&before, &features, &places);
+            kind.last = after
+                .iter()
+                .flat_map(|f| features.at(&places, f.from))
+                .copied()
+                .collect();
+        }
+        before = after;
+        match next {
+            Some(next) => frame = next,
+            None => break,
+        }
+    }
+    if followed == 0 {
+        return Err(EvalError::Request(format!(
+            "no pixel of scene {seed} can be followed at {rate} frames a second and {width}x{height}: give more frames a second or a larger size"
+        )));
+    }
+    Ok(Report {
+        seed,
+        width,
+        height,
+        frames,
+        rate,
+        motion: motion / followed as f64,
+        followed,
+        results: kinds.into_iter().map(Kind::outcome).collect(),
+    })
+}
+
+/// Levels 0 to 255, in the units of a normalised picture.
+fn full_range(n: &Normalisation) -> ColourRange {
+    ColourRange::Fixed {
+        min: std::array::from_fn(|c| -n.mean[c] / n.std[c]),
+        max: std::array::from_fn(|c| (1.0 - n.mean[c]) / n.std[c]),
+    }
+}
+
+/// A pixel and where it comes to lie in the next frame.
+struct Followed {
+    from: u32,
+    /// Four pixels of the next frame, and their weights.
+    to: [(u32, f32); 4],
+    /// Length of the way in pixels.
+    way: f64,
+}
+
+/// Pixels whose surroundings show the same thing in both frames, a random choice.
+fn follow(frame: &Frame, next: &Frame, flow: &Flow, most: usize, seed: u64) -> Vec<Followed> {
+    let (width, height) = (frame.width, frame.height);
+    let mut usable = Vec::new();
+    for y in 1..height.saturating_sub(1) {
+        for x in 1..width.saturating_sub(1) {
+            let i = y * width + x;
+            let own = frame.instances[i];
+            let around =
+                (0..9).all(|k| frame.instances[(y + k / 3 - 1) * width + x + k % 3 - 1] == own);
+            if !flow.visible[i] || !around {
+                continue;
+            }
+            let [tx, ty] = flow.target(i);
+            let (tx, ty) = (tx - 0.5, ty - 0.5);
+            if tx < 0.0 || ty < 0.0 || tx >= (width - 1) as f32 || ty >= (height - 1) as f32 {
+                continue;
+            }
+            let (cx, cy) = (tx as usize, ty as usize);
+            let (fx, fy) = (tx - cx as f32, ty - cy as f32);
+            let corner =
+                |dx: usize, dy: usize, weight: f32| (((cy + dy) * width + cx + dx) as u32, weight);
+            let to = [
+                corner(0, 0, (1.0 - fx) * (1.0 - fy)),
+                corner(1, 0, fx * (1.0 - fy)),
+                corner(0, 1, (1.0 - fx) * fy),
+                corner(1, 1, fx * fy),
+            ];
+            if to.iter().all(|(j, _)| next.instances[*j as usize] == own) {
+                let [dx, dy] = flow.shift[i];
+                usable.push(Followed {
+                    from: i as u32,
+                    to,
+                    way: f64::from(dx).hypot(f64::from(dy)),
+                });
+            }
+        }
+    }
+    Random::new(seed).choose(&mut usable, most);
+    usable.truncate(most);
+    usable
+}
+
+/// The pixels of a frame whose features are wanted.
+struct Places {
+    slots: HashMap<u32, usize>,
+}
+
+impl Places {
+    fn new(before: &[Followed], after: &[Followed]) -> Self {
+        let mut slots = HashMap::new();
+        let targets = before.iter().flat_map(|f| f.to.iter().map(|(i, _)| *i));
+        for i in targets.chain(after.iter().map(|f| f.from)) {
+            let next = slots.len();
+            slots.entry(i).or_insert(next);
+        }
+        Self { slots }
+    }
+}
+
+/// Features of some pixels of a frame.
+struct SomeFeatures {
+    dim: usize,
+    /// `[slots, d]`.
+    values: Vec<f32>,
+}
+
+impl SomeFeatures {
+    fn at(&self, places: &Places, pixel: u32) -> &[f32] {
+        &self.values[places.slots[&pixel] * self.dim..][..self.dim]
+    }
+}
+
+/// How features of a frame are made.
+enum Way {
+    Kernel(Kernel),
+    LoftUp(ColourRange),
+}
+
+impl Way {
+    /// Only the wanted pixels are kept: the features of a whole frame are never in memory.
+    fn features(
+        &self,
+        looker: &Looker<'_>,
+        seen: &Seen,
+        places: &Places,
+    ) -> Result<SomeFeatures, EvalError> {
+        let dim = seen.features.dim;
+        let width = looker.size.width;
+        let mut values = vec![0.0; places.slots.len() * dim];
+        match self {
+            Self::Kernel(kernel) => {
+                let resizer = looker.resizer(*kernel, seen);
+                let mut pixel = Vec::with_capacity(dim);
+                for (i, slot) in &places.slots {
+                    pixel.clear();
+                    let place = (*i as usize % width, *i as usize / width);
+                    resizer.pixel(&seen.tokens, dim, place, &mut pixel);
+                    values[slot * dim..][..dim].copy_from_slice(&pixel);
+                }
+            }
+            Self::LoftUp(range) => {
+                let view = looker.view(seen, *range)?;
+                view.frame(&mut |tile| {
+                    for y in 0..tile.rect.height {
+                        let row = tile.row(y).chunks_exact(dim);
+                        let first = (tile.rect.y + y) * width + tile.rect.x;
+                        for (x, pixel) in row.enumerate() {
+                            if let Some(slot) = places.slots.get(&((first + x) as u32)) {
+                                values[slot * dim..][..dim].copy_from_slice(pixel);
+                            }
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(SomeFeatures { dim, values })
+    }
+}
+
+/// One kind of features on its way through the frames.
+struct Kind {
+    name: &'static str,
+    way: Way,
+    /// Features of the followed pixels in the last frame, `[n, d]`.
+    last: Vec<f32>,
+    /// Sum of squared changes in units of the spread, and their number.
+    squares: f64,
+    count: usize,
+    worst: f64,
+    changes: Vec<f32>,
+}
+
+impl Kind {
+    fn new(name: &'static str, way: Way) -> Self {
+        Self {
+            name,
+            way,
+            last: Vec::new(),
+            squares: 0.0,
+            count: 0,
+            worst: 0.0,
+            changes: Vec::new(),
+        }
+    }
+
+    fn compare(&mut self, before: &[Followed], features: &SomeFeatures, places: &Places) {
+        if before.is_empty() {
+            return;
+        }
+        let dim = features.dim;
+        let spread = spread(&self.last, dim);
+        let mut sum = 0.0;
+        for (followed, last) in before.iter().zip(self.last.chunks_exact(dim)) {
+            let taps = followed
+                .to
+                .map(|(i, weight)| (features.at(places, i), weight));
+            let change: f64 = (0..dim)
+                .map(|c| {
+                    let now: f32 = taps.iter().map(|(pixel, weight)| weight * pixel[c]).sum();
+                    f64::from(now - last[c]).powi(2)
+                })
+                .sum();
+            let change = change / spread;
+            sum += change;
+            self.changes.push(change.sqrt() as f32);
+        }
+        self.worst = self.worst.max((sum / before.len() as f64).sqrt());
+        self.squares += sum;
+        self.count += before.len();
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let at = self.changes.len().saturating_sub(1) * 95 / 100;
+        let (_, p95, _) = self.changes.select_nth_unstable_by(at, f32::total_cmp);
+        Outcome {
+            method: self.name,
+            change: (self.squares / self.count as f64).sqrt(),
+            change_p95: f64::from(*p95),
+            worst_pair: self.worst,
+        }
+    }
+}
+
+/// Mean squared distance of the rows from their mean; the least positive number if there is none.
+fn spread(rows: &[f32], dim: usize) -> f64 {
+    let count = (rows.len() / dim) as f64;
+    let mut mean = vec![0f64; dim];
+    for row in rows.chunks_exact(dim) {
+        mean.iter_mut()
+            .zip(row)
+            .for_each(|(sum, x)| *sum += f64::from(*x) / count);
+    }
+    let square = |row: &[f32]| -> f64 {
+        row.iter()
+            .zip(&mean)
+            .map(|(x, m)| (f64::from(*x) - m).powi(2))
+            .sum()
+    };
+    (rows.chunks_exact(dim).map(square).sum::<f64>() / count).max(f64::MIN_POSITIVE)
+}

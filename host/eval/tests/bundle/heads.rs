@@ -1,0 +1,202 @@
+use std::fs;
+
+use loftup_eval::{EvalError, heads, probe};
+use loftup_models::bundle::{BundleError, HeadKind, Size};
+use loftup_runtime::{
+    ColourRange, Point, Rect, RuntimeError,
+    heads::{ClassMap, best},
+    image,
+    sinks::InMemory,
+};
+
+use crate::{
+    quiet,
+    support::{DIM, Place, SIDE},
+};
+
+fn request() -> heads::Request {
+    heads::Request {
+        size: None,
+        range: ColourRange::PerImage,
+        samples: 200,
+        most: None,
+        probe: probe::Options::default(),
+    }
+}
+
+#[test]
+fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
+    let place = Place::new();
+    let data = place.patches("patches");
+    let perceptor = place.perceptor();
+    let classes = heads::classes(&perceptor, &data, &request(), &mut quiet()).unwrap();
+    assert_eq!((classes.pictures, classes.pixels), (6, 1200));
+    let pictures = data.join("train/images");
+    let pca = heads::pca(&perceptor, &pictures, 3, &request(), &mut quiet()).unwrap();
+    println!(
+        "probe right on {:.3}, PCA keeps {:.3}",
+        classes.fit, pca.fit
+    );
+    assert!(classes.fit > 0.5 && pca.fit > 0.3 && pca.fit <= 1.0);
+
+    let (from, with) = (place.path("tiny.loftup"), place.path("with.loftup"));
+    heads::add(&from, "colours", &classes, &data, &with, false).unwrap();
+    // Into the bundle itself, beside the other.
+    heads::add(&with, "pca", &pca, &data, &with, true).unwrap();
+    let perceptor = place.open("with.loftup");
+    let names: Vec<_> = perceptor.manifest().heads.keys().cloned().collect();
+    assert_eq!(names, ["colours", "pca"]);
+
+    let photo = image::open(&data.join("val/images/0.png")).unwrap();
+    let size = Size {
+        width: SIDE,
+        height: SIDE,
+    };
+    let picture = perceptor.prepare(&photo, size).unwrap();
+    let features = perceptor.features_of(&picture).unwrap();
+    let view = || {
+        perceptor
+            .view(&features, &picture, ColourRange::PerImage)
+            .unwrap()
+    };
+    let rect = Rect {
+        x: 0,
+        y: 0,
+        width: SIDE,
+        height: SIDE,
+    };
+    let mut all = InMemory::new(rect, DIM);
+    view().frame(&mut |tile| all.take(tile)).unwrap();
+    let all = all.into_values();
+    let pixel = |i: usize| -> Vec<f32> { (0..DIM).map(|c| all[c * rect.area() + i]).collect() };
+
+    let head = perceptor.head("colours").unwrap();
+    assert_eq!(
+        head.kind(),
+        &HeadKind::Classes {
+            names: ["red", "green", "blue"].map(Into::into).to_vec()
+        }
+    );
+    let seen = view().through(&head).unwrap();
+    assert_eq!(seen.dim(), 3);
+    let mut map = ClassMap::new(rect);
+    seen.frame(&mut |tile| map.take(tile)).unwrap();
+    let map = map.into_classes();
+    for (i, class) in map.iter().enumerate() {
+        let mut scores = Vec::new();
+        head.apply(&pixel(i), &mut scores);
+        assert_eq!(best(&scores), *class, "pixel {i}");
+    }
+    assert!((0..3).all(|c| map.contains(&c)), "all classes are seen");
+
+    // A region gives the same classes, and points the same scores.
+    let part = Rect {
+        x: 7,
+        y: 11,
+        width: 30,
+        height: 20,
+    };
+    let mut region = ClassMap::new(part);
+    seen.region(part, &mut |tile| region.take(tile)).unwrap();
+    for (i, class) in region.into_classes().iter().enumerate() {
+        let whole = map[(part.y + i / part.width) * SIDE + part.x + i % part.width];
+        assert_eq!(*class, whole, "pixel {i} of the region");
+    }
+    let scores = seen
+        .points(&[Point { x: 5, y: 9 }, Point { x: 40, y: 2 }])
+        .unwrap();
+    assert_eq!(scores.len(), 6);
+    assert_eq!(best(&scores[..3]), map[9 * SIDE + 5]);
+
+    let head = perceptor.head("pca").unwrap();
+    let mut components = InMemory::new(rect, 3);
+    view()
+        .through(&head)
+        .unwrap()
+        .frame(&mut |tile| components.take(tile))
+        .unwrap();
+    let components = components.into_values();
+    let mut worst = 0f32;
+    for i in 0..rect.area() {
+        let mut expected = Vec::new();
+        head.apply(&pixel(i), &mut expected);
+        for (c, expected) in expected.iter().enumerate() {
+            worst = worst.max((components[c * rect.area() + i] - expected).abs());
+        }
+    }
+    println!("descriptors differ by {worst:e} at most");
+    assert_eq!(worst, 0.0);
+}
+
+#[test]
+fn a_head_can_be_replaced_and_its_file_is_checked() {
+    let place = Place::new();
+    let data = place.patches("patches");
+    let bundle = place.path("tiny.loftup");
+    let perceptor = place.perceptor();
+    let pictures = data.join("train/images");
+    for channels in [2, 4] {
+        let pca = heads::pca(&perceptor, &pictures, channels, &request(), &mut quiet()).unwrap();
+        heads::add(&bundle, "d", &pca, &data, &bundle, true).unwrap();
+        assert_eq!(place.perceptor().head("d").unwrap().outputs(), channels);
+    }
+    assert_eq!(place.perceptor().manifest().heads.len(), 1);
+    let perceptor = place.perceptor();
+    let sources = &perceptor.manifest().provenance.sources;
+    assert_eq!(
+        sources
+            .iter()
+            .filter(|s| s.role == "data of head d")
+            .count(),
+        1
+    );
+
+    let missing = place.perceptor().head("e").unwrap_err().to_string();
+    assert!(
+        missing.contains("\"e\"") && missing.ends_with("the bundle has: d"),
+        "{missing}"
+    );
+
+    let file = bundle.join("head-d.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let damaged = place.perceptor_error();
+    assert!(
+        matches!(damaged, RuntimeError::Bundle(BundleError::Damaged { .. })),
+        "{damaged}"
+    );
+}
+
+#[test]
+fn what_cannot_be_a_head_is_refused() {
+    let place = Place::new();
+    let data = place.patches("patches");
+    let perceptor = place.perceptor();
+    let pictures = data.join("train/images");
+    let too_many = heads::pca(&perceptor, &pictures, DIM + 1, &request(), &mut quiet());
+    assert!(matches!(too_many, Err(EvalError::Pca(_))));
+    let nothing = heads::pca(&perceptor, &place.path("."), 2, &request(), &mut quiet());
+    assert!(nothing.unwrap_err().to_string().contains("no pictures"));
+    let pca = heads::pca(&perceptor, &pictures, 2, &request(), &mut quiet()).unwrap();
+    let bundle = place.path("tiny.loftup");
+    let bad = heads::add(&bundle, "../x", &pca, &data, &place.path("new"), false);
+    assert!(
+        bad.unwrap_err()
+            .to_string()
+            .contains("cannot be the name of a head")
+    );
+    let taken = heads::add(&bundle, "x", &pca, &data, &bundle, false);
+    assert!(taken.unwrap_err().to_string().contains("already exists"));
+    assert!(!place.path("new").exists());
+}
+
+#[test]
+fn a_broken_picture_is_left_out_and_named() {
+    let place = Place::new();
+    let data = place.patches("patches");
+    fs::write(data.join("train/images/2.png"), b"broken").unwrap();
+    let head = heads::classes(&place.perceptor(), &data, &request(), &mut quiet()).unwrap();
+    assert_eq!((head.pictures, head.left_out.len()), (5, 1));
+    assert!(head.left_out[0].contains("2.png"));
+}

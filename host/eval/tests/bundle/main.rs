@@ -1,0 +1,13 @@
+//! Heads and evaluation on a tiny bundle.
+
+mod evaluation;
+mod heads;
+mod support;
+#[path = "../../../../tests/src/synthetic.rs"]
+#[allow(dead_code)]
+mod synthetic;
+
+/// No progress.
+fn quiet() -> impl FnMut(&str, usize, usize) {
+    |_: &str, _: usize, _: usize| {}
+}

@@ -1,0 +1,171 @@
+//! Heads: what a robot wants from the features, shipped with them.
+
+use std::collections::BTreeMap;
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+
+/// A head of a bundle: an affine map of the upsampled features of each pixel, `[d]` to `[k]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// What its outputs mean.
+    pub kind: HeadKind,
+    /// Channels that it takes, `d`.
+    pub dim: usize,
+    /// The file with its [`Linear`].
+    pub file: String,
+}
+
+/// What the outputs of a head mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HeadKind {
+    /// One score for each class; the greatest wins.
+    Classes {
+        /// Names of the classes, at most [`HeadKind::MOST_CLASSES`].
+        names: Vec<String>,
+    },
+    /// A short description of each pixel.
+    Descriptors {
+        /// Its length, `k`.
+        channels: usize,
+    },
+}
+
+impl HeadKind {
+    /// A class fits in a byte, and 255 means that there is none.
+    pub const MOST_CLASSES: usize = 255;
+
+    /// Outputs of the head, `k`.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Classes { names } => names.len(),
+            Self::Descriptors { channels } => *channels,
+        }
+    }
+}
+
+impl Head {
+    /// Name of the file of the head called `name`.
+    pub fn file_name(name: &str) -> String {
+        format!("head-{name}.safetensors")
+    }
+
+    /// Whether a head may be called so: its name is part of a file name.
+    pub fn is_name(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        (1..=64).contains(&name.len()) && name.chars().all(plain)
+    }
+}
+
+/// `weight * x + bias`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// Length of `x`, `d`.
+    pub inputs: usize,
+    /// `[k, d]`, row by row.
+    pub weight: Vec<f32>,
+    /// `[k]`.
+    pub bias: Vec<f32>,
+}
+
+const WEIGHT: &str = "weight";
+const BIAS: &str = "bias";
+
+impl Linear {
+    /// Length of the result, `k`.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// As a safetensors file with `weight` `[k, d]` and `bias` `[k]`, F32.
+    ///
+    /// # Errors
+    /// Where `weight` is not `[k, d]`.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let bytes =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        let (weight, bias) = (bytes(&self.weight), bytes(&self.bias));
+        let view =
+            |shape, data| TensorView::new(Dtype::F32, shape, data).map_err(|e| e.to_string());
+        let tensors = BTreeMap::from([
+            (WEIGHT, view(vec![self.outputs(), self.inputs], &weight)?),
+            (BIAS, view(vec![self.outputs()], &bias)?),
+        ]);
+        safetensors::serialize(tensors, None).map_err(|e| e.to_string())
+    }
+
+    /// Reads what [`Linear::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
+    pub fn from_bytes(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
+        let tensor = |name: &str, shape: &[usize]| -> Result<Vec<f32>, String> {
+            let tensor = file
+                .tensor(name)
+                .map_err(|_| format!("it has no tensor {name}"))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+                return Err(format!(
+                    "tensor {name} is {:?} {:?}, expected F32 {shape:?}",
+                    tensor.dtype(),
+                    tensor.shape()
+                ));
+            }
+            let (bytes, _) = tensor.data().as_chunks::<4>();
+            let values: Vec<f32> = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            match values.iter().position(|x| !x.is_finite()) {
+                Some(i) => Err(format!("tensor {name} holds {} at index {i}", values[i])),
+                None => Ok(values),
+            }
+        };
+        Ok(Self {
+            inputs,
+            weight: tensor(WEIGHT, &[outputs, inputs])?,
+            bias: tensor(BIAS, &[outputs])?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linear_map_comes_back_from_its_file() {
+        let linear = Linear {
+            inputs: 3,
+            weight: vec![1., 2., 3., 4., 5., -6.],
+            bias: vec![0.5, -1.],
+        };
+        let bytes = linear.to_bytes().unwrap();
+        assert_eq!(Linear::from_bytes(&bytes, 3, 2).unwrap(), linear);
+        let wrong = Linear::from_bytes(&bytes, 2, 3).unwrap_err();
+        assert!(
+            wrong.contains("weight") && wrong.contains("[3, 2]"),
+            "{wrong}"
+        );
+        assert!(
+            Linear::from_bytes(&bytes[..20], 3, 2)
+                .unwrap_err()
+                .contains("safetensors")
+        );
+        let bad = Linear {
+            weight: vec![f32::NAN; 6],
+            ..linear
+        };
+        let bad = Linear::from_bytes(&bad.to_bytes().unwrap(), 3, 2).unwrap_err();
+        assert!(bad.contains("NaN"), "{bad}");
+    }
+
+    #[test]
+    fn names_of_heads_are_fit_for_files() {
+        for good in ["camvid", "pca-8", "a_B1"] {
+            assert!(Head::is_name(good));
+        }
+        for bad in ["", "a b", "../x", "a.b", "é", &"x".repeat(65)] {
+            assert!(!Head::is_name(bad));
+        }
+    }
+}

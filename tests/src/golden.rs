@@ -1,0 +1,84 @@
+//! Inputs and outputs of the original PyTorch code, in `tests/data/golden`.
+
+use std::path::{Path, PathBuf};
+
+use loftup_convert::{BackboneSource, Request};
+use loftup_models::bundle::Size;
+use loftup_runtime::npy::{self, Array};
+use serde_json::Value;
+
+/// Cases of the upsampler: odd sizes, one wide; a training checkpoint and safetensors.
+pub const UPSAMPLERS: [&str; 2] = ["loftup_odd", "loftup_wide"];
+
+/// Cases of backbones, at the size they were trained at and at others.
+pub const BACKBONES: [&str; 7] = [
+    "dinov2_native",
+    "dinov2_resized",
+    "dinov2_reg_native",
+    "dinov2_reg_resized",
+    "clip_native",
+    "clip_resized",
+    "siglip_native",
+];
+
+/// One golden case.
+pub struct Case {
+    directory: PathBuf,
+    description: Value,
+}
+
+impl Case {
+    /// The case of that name.
+    ///
+    /// # Panics
+    /// Where it is not there.
+    pub fn load(name: &str) -> Self {
+        let directory = root().join(name);
+        let text = std::fs::read_to_string(directory.join("case.json")).expect("a case");
+        Self {
+            directory,
+            description: serde_json::from_str(&text).expect("valid JSON"),
+        }
+    }
+
+    /// The checkpoint.
+    pub fn weights(&self) -> PathBuf {
+        root().join("weights").join(self.text("weights"))
+    }
+
+    /// An array of the case: `image`, `lr` or `out`.
+    pub fn array(&self, name: &str) -> Array {
+        npy::read(&self.directory.join(format!("{name}.npy"))).expect("an array")
+    }
+
+    /// What `convert` has to be asked for, to get a bundle of this case.
+    pub fn request(&self, out: &Path) -> Request {
+        let upsampler = (self.text("kind") == "loftup").then(|| self.weights());
+        let shape = self.array("image").shape;
+        let backbone = upsampler.is_none().then(|| BackboneSource::Checkpoint {
+            preset: self.text("kind").to_owned(),
+            weights: self.weights(),
+            heads: self.description["heads"].as_u64().map(|n| n as usize),
+        });
+        let size = Some(Size {
+            width: shape[3],
+            height: shape[2],
+        })
+        .filter(|_| backbone.is_some());
+        Request {
+            backbone,
+            upsampler,
+            size,
+            out: out.into(),
+            replace: false,
+        }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.description[key].as_str().expect("a text in case.json")
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/golden")
+}

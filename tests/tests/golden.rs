@@ -1,0 +1,139 @@
+//! The golden cases of the original PyTorch code, from checkpoint to answer on the CPU.
+
+use std::{ops::ControlFlow, path::Path};
+
+use loftup_convert::{
+    compare::{Difference, Tolerance},
+    convert,
+};
+use loftup_runtime::{
+    ColourRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
+};
+use loftup_tests::golden::{BACKBONES, Case, UPSAMPLERS};
+
+fn open(case: &Case, directory: &Path, options: Options) -> Perceptor {
+    let out = directory.join("case.loftup");
+    if !out.exists() {
+        convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
+    }
+    Perceptor::open(&out, options).expect("an engine")
+}
+
+fn report(name: &str, a: &[f32], b: &[f32], dim: usize, tolerance: Tolerance) {
+    let d = Difference::between(a, b, dim).expect("maps of one size");
+    println!(
+        "{name}: max {:.1e}, mean {:.1e}, cosine {:.7}",
+        d.max, d.mean, d.cosine
+    );
+    assert!(d.within(&tolerance), "{name}: {d:?} exceeds {tolerance:?}");
+}
+
+#[test]
+fn backbones_give_the_original_features() {
+    for name in BACKBONES {
+        let case = Case::load(name);
+        let directory = tempfile::tempdir().expect("a directory");
+        let perceptor = open(&case, directory.path(), Options::default());
+        let picture = Picture::from_array(case.array("image")).expect("a picture");
+        let features = perceptor.features_of(&picture).expect("features");
+        let expected = case.array("out");
+        assert_eq!(
+            expected.shape,
+            [1, features.dim, features.height, features.width]
+        );
+        report(
+            name,
+            &features.data,
+            &expected.data,
+            features.dim,
+            Tolerance::BACKBONE,
+        );
+    }
+}
+
+#[test]
+fn upsamplers_give_the_original_features_whatever_the_tiles() {
+    for name in UPSAMPLERS {
+        let case = Case::load(name);
+        let directory = tempfile::tempdir().expect("a directory");
+        let expected = case.array("out");
+        let [1, dim, height, width] = expected.shape[..] else {
+            panic!("{:?}", expected.shape)
+        };
+        let all = Rect {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        };
+        let mut first: Option<Vec<f32>> = None;
+        for (threads, tile) in [(1, 16), (2, 16), (1, 32), (2, 56), (1, 4096)] {
+            let options = Options {
+                threads,
+                tile: Some(tile),
+            };
+            let perceptor = open(&case, directory.path(), options);
+            let lr = case.array("lr");
+            let features = Features::from_array(&lr.shape, lr.data, dim).expect("features");
+            let picture = Picture::from_array(case.array("image")).expect("a picture");
+            let view = perceptor
+                .view(&features, &picture, ColourRange::PerImage)
+                .expect("a view");
+            let mut sink = InMemory::new(all, dim);
+            view.frame(&mut |tile| sink.take(tile)).expect("a frame");
+            let frame = sink.into_values();
+            let label = format!("{name}, tiles of {tile}, {threads} threads");
+            report(&label, &frame, &expected.data, dim, Tolerance::UPSAMPLER);
+
+            let first = first.get_or_insert_with(|| frame.clone());
+            report(
+                &format!("{label}, to the first"),
+                &frame,
+                first,
+                dim,
+                Tolerance::TILES,
+            );
+
+            let rect = Rect {
+                x: 3,
+                y: 11,
+                width: width - 8,
+                height: 29,
+            };
+            let mut sink = InMemory::new(rect, dim);
+            view.region(rect, &mut |tile| sink.take(tile))
+                .expect("a region");
+            let pixel = |c: usize, x: usize, y: usize| frame[(c * height + y) * width + x];
+            let crop: Vec<f32> = (0..dim * rect.area())
+                .map(|i| {
+                    let (c, at) = (i / rect.area(), i % rect.area());
+                    pixel(c, rect.x + at % rect.width, rect.y + at / rect.width)
+                })
+                .collect();
+            report(
+                &format!("{label}, region"),
+                &sink.into_values(),
+                &crop,
+                dim,
+                Tolerance::TILES,
+            );
+
+            let points: Vec<Point> = (0..70)
+                .map(|i| Point {
+                    x: i * 31 % width,
+                    y: i * 17 % height,
+                })
+                .collect();
+            let answer = view.points(&points).expect("points");
+            for (p, token) in points.iter().zip(answer.chunks_exact(dim)) {
+                for (c, value) in token.iter().enumerate() {
+                    let difference = (value - pixel(c, p.x, p.y)).abs();
+                    assert!(
+                        difference <= 1e-4,
+                        "{label}, {p:?}, channel {c}: {difference}"
+                    );
+                }
+            }
+        }
+    }
+}

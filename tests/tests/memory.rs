@@ -1,0 +1,96 @@
+//! Memory stays bounded however large the answer is. Alone in its file: the peak is the process's.
+
+use std::{fs, ops::ControlFlow};
+
+use loftup_convert::{Request, convert};
+use loftup_models::bundle::Size;
+use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
+use loftup_tests::synthetic::{Noise, loftup};
+use safetensors::tensor::{Dtype, TensorView};
+
+/// The most memory that this process ever had resident, in MB.
+fn peak() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmHWM:"))
+        .expect("a peak");
+    let kb: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("kB");
+    kb / 1024.0
+}
+
+#[test]
+fn a_large_answer_needs_little_more_memory_than_a_small_one() {
+    let d = 48;
+    let directory = tempfile::tempdir().expect("a directory");
+    let weights = directory.path().join("up.safetensors");
+    let checkpoint = loftup(d, 5);
+    let raw: Vec<_> = checkpoint
+        .names()
+        .map(|name| {
+            let shape = checkpoint.shape(name).expect("a shape").to_vec();
+            let tensor = checkpoint.tensor(name, &shape).expect("a tensor");
+            let bytes: Vec<u8> = tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect();
+            (name.to_owned(), shape, bytes)
+        })
+        .collect();
+    let views = raw.iter().map(|(name, shape, bytes)| {
+        (
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a view"),
+        )
+    });
+    safetensors::serialize_to_file(views, None, &weights).expect("a file");
+    let out = directory.path().join("up.loftup");
+    let request = Request {
+        backbone: None,
+        upsampler: Some(weights),
+        size: None,
+        out: out.clone(),
+        replace: false,
+    };
+    convert(&request, |_| ControlFlow::Continue(())).expect("a bundle");
+
+    let perceptor = Perceptor::open(
+        &out,
+        Options {
+            threads: 2,
+            tile: None,
+        },
+    )
+    .expect("an engine");
+    let mut noise = Noise::new(6);
+    let features = Features::from_array(&[1, d, 8, 8], noise.vec(d * 64), d).expect("features");
+    let mut peaks = Vec::new();
+    for side in [128, 512] {
+        let picture = Picture {
+            size: Size {
+                width: side,
+                height: side,
+            },
+            data: noise.vec(3 * side * side),
+        };
+        let view = perceptor
+            .view(&features, &picture, ColourRange::PerImage)
+            .expect("a view");
+        let mut pixels = 0;
+        view.frame(&mut |tile| {
+            pixels += tile.rect.area();
+            Ok(())
+        })
+        .expect("a frame");
+        assert_eq!(pixels, side * side);
+        peaks.push(peak());
+    }
+    let (grown, whole) = (peaks[1] - peaks[0], (d * 512 * 512 * 4) as f64 / 1e6);
+    println!(
+        "peak {:.0} MB, then {:.0} MB; the larger answer has {whole:.0} MB",
+        peaks[0], peaks[1]
+    );
+    // The picture itself, normalised and scaled, is 6 MB.
+    assert!(grown < 20.0, "16 times the pixels took {grown:.0} MB more");
+}

@@ -1,0 +1,115 @@
+//! What waits for a GPU: `tools/gpu_checks.sh` runs it. Without one it says so and does nothing.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use loftup_convert::{
+    compare::{Difference, Tolerance},
+    convert,
+};
+use loftup_models::bundle::Size;
+use loftup_runtime::{
+    ColourRange, Features, Options, Perceptor, Picture, Rect,
+    backend::{Backend, Choice, Settings, State, TensorRt, engine_cache::EngineCache, open},
+    sinks::InMemory,
+};
+use loftup_tests::{
+    conformance,
+    golden::{BACKBONES, Case, UPSAMPLERS},
+};
+
+/// What TensorRT cannot do: none known; nobody has run it yet.
+const KNOWN_GAPS: &[&str] = &[];
+
+/// TensorRT with an empty cache, or `None` with the reason on standard error.
+fn settings() -> Option<(Settings, tempfile::TempDir)> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.tensorrt.cache = EngineCache::at(directory.path());
+    match TensorRt::open(settings.tensorrt.clone()) {
+        Ok(backend) => {
+            println!("{}", backend.describe());
+            Some((settings, directory))
+        }
+        Err(e) => {
+            eprintln!("skipped: {e}");
+            None
+        }
+    }
+}
+
+#[test]
+fn tensorrt_on_a_gpu_conforms() {
+    let Some((settings, _cache)) = settings() else {
+        return;
+    };
+    for cuda_graph in [false, true] {
+        let mut settings = settings.clone();
+        settings.tensorrt.cuda_graph = cuda_graph;
+        println!("CUDA graph: {cuda_graph}");
+        let backend = open(Choice::TensorRt, &settings).unwrap();
+        conformance::run(&*backend, KNOWN_GAPS);
+        assert_eq!(backend.health().state, State::Sound);
+    }
+}
+
+/// On a GPU sums are ordered otherwise, and sines of large angles cost some digits.
+const ON_GPU: Tolerance = Tolerance {
+    max: 2e-2,
+    mean: 1e-3,
+    cosine: 0.9999,
+};
+
+fn report(name: &str, a: &[f32], b: &[f32], dim: usize, tolerance: Tolerance) {
+    let d = Difference::between(a, b, dim).expect("maps of one size");
+    println!(
+        "{name}: max {:.1e}, mean {:.1e}, cosine {:.7}",
+        d.max, d.mean, d.cosine
+    );
+    assert!(d.within(&tolerance), "{name}: {d:?} exceeds {tolerance:?}");
+}
+
+#[test]
+fn tensorrt_on_a_gpu_gives_the_original_features() {
+    let Some((settings, _cache)) = settings() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let perceptor = |case: &Case, name: &str| {
+        let out = directory.path().join(name);
+        convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
+        let bundle = loftup_models::bundle::Bundle::open(&out).expect("a bundle");
+        let backend: Arc<dyn Backend> = open(Choice::TensorRt, &settings).unwrap();
+        Perceptor::with_backend(bundle, backend, Options::default()).expect("an engine")
+    };
+    for name in BACKBONES {
+        let case = Case::load(name);
+        let perceptor = perceptor(&case, name);
+        let picture = Picture::from_array(case.array("image")).expect("a picture");
+        let features = perceptor.features_of(&picture).expect("features");
+        let expected = case.array("out");
+        report(name, &features.data, &expected.data, features.dim, ON_GPU);
+    }
+    for name in UPSAMPLERS {
+        let case = Case::load(name);
+        let perceptor = perceptor(&case, name);
+        let expected = case.array("out");
+        let lr = case.array("lr");
+        let dim = lr.shape[1];
+        let features = Features::from_array(&lr.shape, lr.data, dim).expect("features");
+        let picture = Picture::from_array(case.array("image")).expect("a picture");
+        let view = perceptor
+            .view(&features, &picture, ColourRange::PerImage)
+            .expect("a view");
+        let Size { width, height } = view.size();
+        let all = Rect {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        };
+        let mut sink = InMemory::new(all, dim);
+        view.frame(&mut |tile| sink.take(tile)).expect("a frame");
+        report(name, &sink.into_values(), &expected.data, dim, ON_GPU);
+        assert_eq!(perceptor.health().state, State::Sound);
+    }
+}

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Everything that waits for a GPU, in one command. Prints a block to be pasted.
+#
+#   tools/gpu_checks.sh [BUNDLE...]
+#
+# Needs TensorRT or TensorRT-RTX: installed, or named in LOFTUP_TENSORRT (a
+# library or a directory), or fetched with tools/fetch_tensorrt.sh. Runs the
+# conformance suite and the golden cases on the GPU, then times each bundle on
+# every engine. Without bundles it converts a small one of its own: the times
+# then say nothing about a real model.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${LOFTUP_NVIDIA_CACHE:-$HOME/.cache/loftup-edge/nvidia}
+if [ -z "${LOFTUP_TENSORRT:-}" ] && ! ldconfig -p 2>/dev/null | grep -q 'libnvinfer\.so'; then
+    for name in rtx-1.7 rtx-1.4; do
+        if [ -d "$cache/$name" ]; then
+            export LOFTUP_TENSORRT="$cache/$name"
+            break
+        fi
+    done
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+report=$work/report
+failed=0
+
+step() {
+    echo "== $*" >&2
+    local state=0
+    "$@" >"$work/log" 2>&1 || state=$?
+    # Without what cargo and the test harness say of themselves.
+    grep -vE '^(running [0-9]|test result|$| *(Finished|Running|Compiling|Blocking) )' "$work/log" |
+        tail -n 400 || true
+    if [ $state -ne 0 ]; then
+        failed=1
+        echo "FAILED ($state): $*"
+    fi
+}
+
+cargo build -p loftup-cli >&2
+loftup=${CARGO_TARGET_DIR:-target}/debug/loftup
+
+bundles=("$@")
+if [ ${#bundles[@]} -eq 0 ]; then
+    "$loftup" convert --upsampler-weights tests/data/golden/weights/loftup_wide.safetensors \
+        --out "$work/small.loftup" >&2
+    bundles=("$work/small.loftup")
+fi
+
+{
+    echo '```'
+    echo "loftup-edge GPU checks, $(git rev-parse --short HEAD 2>/dev/null || echo 'no git'), $(date -u +%F)"
+    echo "host: $(uname -sm), $(nproc) cores"
+    nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader 2>/dev/null ||
+        tr -d '\0' 2>/dev/null </proc/device-tree/model || echo "GPU: unknown"
+    echo "LOFTUP_TENSORRT=${LOFTUP_TENSORRT:-}"
+    step cargo test -p loftup-tests --test tensorrt_gpu -- --nocapture --test-threads=1
+    for bundle in "${bundles[@]}"; do
+        echo "-- $(basename "$bundle")"
+        step "$loftup" engine build "$bundle" --engine-cache "$work/engines"
+        for engine in tensorrt tract; do
+            echo "$engine:"
+            step "$loftup" bench "$bundle" --backend "$engine" --engine-cache "$work/engines"
+        done
+        echo "tensorrt with a CUDA graph:"
+        step "$loftup" bench "$bundle" --backend tensorrt --cuda-graph --engine-cache "$work/engines"
+        step "$loftup" verify "$bundle" --backend tensorrt --engine-cache "$work/engines"
+    done
+    if [ $failed -eq 0 ]; then echo "all passed"; else echo "SOMETHING FAILED"; fi
+    echo '```'
+} >"$report"
+cat "$report"
+exit $failed

@@ -1,0 +1,304 @@
+//! What stands where: a walled square with a round path on which the camera goes, bodies inside
+//! and outside the path, a sky above.
+
+use crate::{
+    Class,
+    hash::Random,
+    light::{Ground, Lights, Shadows},
+    shapes::{Body, Shape},
+    texture::{Pattern, Surface, hsv},
+    vector::{V3, sin_cos, v3},
+};
+
+/// Parts of each of the four walls.
+pub const SEGMENTS: usize = 12;
+/// Bodies of each class that are tried; where there is no room left, fewer stand.
+const OF_EACH: usize = 9;
+/// Bodies keep this far from the path, so that the camera never meets one.
+const MARGIN: f32 = 0.25;
+
+/// A whole scene. It never changes; only the camera moves.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Half the side of the square.
+    pub half: f32,
+    /// Inner and outer radius of the path.
+    pub path: (f32, f32),
+    pub floor: Surface,
+    pub paving: Surface,
+    /// Wall by wall, segment by segment.
+    pub walls: Vec<(f32, Surface)>,
+    pub bodies: Vec<Body>,
+    pub sky: Sky,
+    pub lights: Lights,
+    pub shadows: Shadows,
+    pub ground: Ground,
+}
+
+/// Colours above the walls.
+#[derive(Debug, Clone)]
+pub struct Sky {
+    pub zenith: V3,
+    pub horizon: V3,
+    pub cloud: V3,
+    /// Share of noise that is no cloud.
+    pub clear: f32,
+    pub seed: u32,
+}
+
+impl World {
+    pub fn new(random: &mut Random) -> Self {
+        let half = random.between(8.0, 10.5);
+        let middle = random.between(3.6, 4.6);
+        let width = random.between(1.2, 1.8);
+        let path = (middle - 0.5 * width, middle + 0.5 * width);
+        let hues: [f32; 6] = std::array::from_fn(|_| random.unit());
+        let lights = Lights::new(random);
+        let bodies = bodies(random, half, path, &hues);
+        Self {
+            floor: ground(
+                random,
+                &[
+                    Pattern::Checks,
+                    Pattern::Patches,
+                    Pattern::Plain,
+                    Pattern::Spots,
+                ],
+            ),
+            paving: ground(
+                random,
+                &[
+                    Pattern::Bricks,
+                    Pattern::Stripes,
+                    Pattern::Leaves,
+                    Pattern::Bricks,
+                ],
+            ),
+            walls: walls(random),
+            sky: sky(random),
+            shadows: Shadows::new(&bodies, lights.sun),
+            ground: Ground::new(&bodies, half),
+            half,
+            path,
+            bodies,
+            lights,
+        }
+    }
+}
+
+fn sky(random: &mut Random) -> Sky {
+    let hue = random.unit();
+    let depth = random.between(0.1, 0.55);
+    let bright = random.between(0.75, 0.95);
+    Sky {
+        zenith: hsv(hue, depth, bright),
+        horizon: hsv(
+            hue + random.between(-0.15, 0.15) + 1.0,
+            0.3 * depth,
+            bright + 0.05,
+        ),
+        cloud: hsv(hue, 0.05, random.between(0.8, 1.0)),
+        clear: random.between(0.4, 0.65),
+        seed: random.next() as u32,
+    }
+}
+
+fn muted(random: &mut Random, most: f32) -> [V3; 2] {
+    let (hue, saturation) = (random.unit(), random.between(0.0, most));
+    let value = random.between(0.3, 0.8);
+    let shift = random.between(0.08, 0.25) * if value > 0.55 { -1.0 } else { 1.0 };
+    [
+        hsv(hue, saturation, value),
+        hsv(hue + random.between(0.0, 0.1), saturation, value + shift),
+    ]
+}
+
+fn ground(random: &mut Random, patterns: &[Pattern]) -> Surface {
+    let pattern = random.pick(patterns);
+    let colours = muted(random, 0.5);
+    let scale = random.between(0.9, 2.2);
+    Surface::new(random, pattern, colours, scale)
+}
+
+fn walls(random: &mut Random) -> Vec<(f32, Surface)> {
+    let styles: [([V3; 2], Pattern, f32); 4] = std::array::from_fn(|_| {
+        let patterns = [
+            Pattern::Bricks,
+            Pattern::Windows,
+            Pattern::Bands,
+            Pattern::Plain,
+            Pattern::Patches,
+        ];
+        (
+            muted(random, 0.6),
+            random.pick(&patterns),
+            random.between(0.7, 1.6),
+        )
+    });
+    let mut wall = |_| {
+        let (colours, pattern, scale) = random.pick(&styles);
+        (
+            random.between(1.8, 5.5),
+            Surface::new(random, pattern, colours, scale),
+        )
+    };
+    (0..4 * SEGMENTS).map(&mut wall).collect()
+}
+
+fn bodies(random: &mut Random, half: f32, path: (f32, f32), hues: &[f32]) -> Vec<Body> {
+    let mut bodies: Vec<Body> = Vec::new();
+    let mut feet: Vec<(V3, f32)> = Vec::new();
+    // Wide ones first, while there is room for them.
+    let order = [
+        Class::Bush,
+        Class::Box,
+        Class::Ring,
+        Class::Star,
+        Class::Cone,
+        Class::Ball,
+        Class::Pole,
+    ];
+    for _ in 0..OF_EACH {
+        for class in order {
+            let shape = shape(random, class);
+            let foot = shape.footprint();
+            let turns = random.unit();
+            for _ in 0..24 {
+                let inner = random.chance(0.4);
+                let (low, high) = if inner {
+                    (0.2, path.0 - MARGIN - foot)
+                } else {
+                    (path.1 + MARGIN + foot, half - foot - 0.1)
+                };
+                if low >= high {
+                    continue;
+                }
+                // Denser towards the path, where bodies are seen large.
+                let u = random.unit();
+                let r = if inner {
+                    low + (high - low) * u.sqrt()
+                } else {
+                    low + (high - low) * u * u
+                };
+                let (sin, cos) = sin_cos(f64::from(random.unit()));
+                let place = v3(r * cos as f32, 0.0, r * sin as f32);
+                let clear = |(p, f): &(V3, f32)| (*p - place).length() > f + foot + 0.05;
+                if !feet.iter().all(clear) {
+                    continue;
+                }
+                let (sin, cos) = sin_cos(f64::from(turns));
+                let surface = surface(random, class, hues, shape.bounds().1);
+                feet.push((place, foot));
+                bodies.push(Body::new(
+                    class as u8,
+                    shape,
+                    place,
+                    (cos as f32, sin as f32),
+                    surface,
+                ));
+                break;
+            }
+        }
+    }
+    bodies
+}
+
+fn shape(random: &mut Random, class: Class) -> Shape {
+    let mut between = |low, high| random.between(low, high);
+    match class {
+        Class::Box => Shape::Box(v3(
+            between(0.2, 0.55),
+            between(0.4, 1.4),
+            between(0.2, 0.55),
+        )),
+        Class::Ball => {
+            let radius = between(0.2, 0.5);
+            Shape::Ball {
+                centre: v3(0.0, radius, 0.0),
+                radius,
+            }
+        }
+        Class::Pole => Shape::Pole {
+            radius: between(0.05, 0.13),
+            height: between(1.6, 3.4),
+        },
+        Class::Cone => Shape::Cone {
+            radius: between(0.22, 0.5),
+            height: between(0.6, 1.5),
+        },
+        Class::Ring => {
+            let outer = between(0.4, 0.75);
+            let inner = outer * between(0.55, 0.75);
+            Shape::Ring {
+                centre: v3(0.0, outer + between(0.0, 0.4), 0.0),
+                inner,
+                outer,
+            }
+        }
+        Class::Star => {
+            let radius = between(0.4, 0.75);
+            let ratio = between(0.42, 0.6);
+            let centre = v3(0.0, radius + between(0.0, 0.4), 0.0);
+            let tilt = between(-0.1, 0.1);
+            let arms = 5 + (between(0.0, 3.0) as usize).min(2);
+            let corner = |i: usize| {
+                let length = if i.is_multiple_of(2) {
+                    radius
+                } else {
+                    radius * ratio
+                };
+                let (sin, cos) = sin_cos(0.25 + f64::from(tilt) + i as f64 / (2 * arms) as f64);
+                [length * cos as f32, length * sin as f32]
+            };
+            // The circle within all edges, with room to spare.
+            let inner = 0.7 * radius * ratio;
+            Shape::Star {
+                centre,
+                radius,
+                inner,
+                corners: (0..2 * arms).map(corner).collect(),
+            }
+        }
+        _ => {
+            let size = between(0.35, 0.7);
+            let mut parts = vec![(v3(0.0, 0.8 * size, 0.0), 0.75 * size)];
+            for _ in 0..6 {
+                let (sin, cos) = sin_cos(f64::from(between(0.0, 1.0)));
+                let r = size * between(0.3, 0.75);
+                let centre = v3(r * cos as f32, size * between(0.2, 1.7), r * sin as f32);
+                parts.push((centre, size * between(0.22, 0.5)));
+            }
+            Shape::Bush(parts)
+        }
+    }
+}
+
+/// Patterns hint at the class and do not give it away; colours say nothing of it.
+fn surface(random: &mut Random, class: Class, hues: &[f32], size: f32) -> Surface {
+    let usual = match class {
+        Class::Box => Pattern::Checks,
+        Class::Ball => Pattern::Spots,
+        Class::Pole | Class::Cone => Pattern::Bands,
+        Class::Ring => Pattern::Stripes,
+        Class::Star => Pattern::Plain,
+        _ => Pattern::Leaves,
+    };
+    let pattern = if random.chance(0.6) {
+        usual
+    } else {
+        random.pick(&Pattern::ANY)
+    };
+    let mut colour = |low, high| {
+        let hue = random.pick(hues) + random.between(0.0, 0.05);
+        hsv(hue, random.between(0.2, 0.9), random.between(low, high))
+    };
+    let light = colour(0.65, 0.95);
+    let dark = colour(0.15, 0.6);
+    let colours = if random.chance(0.5) {
+        [light, dark]
+    } else {
+        [dark, light]
+    };
+    let scale = random.between(2.0, 4.0) / size.min(1.0);
+    Surface::new(random, pattern, colours, scale)
+}

@@ -1,0 +1,123 @@
+//! Writes generated scenes as a data set or as a film.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use image::{ExtendedColorType, ImageBuffer, Luma, RgbImage};
+use loftup_scenes::{CLASSES, Frame, PALETTE, Scene};
+
+/// Writes generated scenes with labels.
+///
+/// DIR/train and DIR/val get images/, labels/ (grey PNG, the value is the class), instances/
+/// (16-bit PNG, the value is the thing) and colours/ (labels to look at, with --colours).
+/// DIR/classes.txt names the classes, one a line, from 0.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Directory to write to
+    #[arg(long)]
+    out: PathBuf,
+    /// Scenes for training
+    #[arg(long, default_value_t = 100)]
+    train: u64,
+    /// Scenes for validation, of other seeds
+    #[arg(long, default_value_t = 20)]
+    val: u64,
+    /// Frames of each scene
+    #[arg(long, default_value_t = 1)]
+    frames: u32,
+    /// Seconds between two frames of a scene
+    #[arg(long, default_value_t = 4.0)]
+    every: f64,
+    /// Size of a frame, WIDTHxHEIGHT
+    #[arg(long, default_value = "224x224")]
+    size: String,
+    /// First seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Standard deviation of the sensor's noise, in levels of 255
+    #[arg(long, default_value_t = 0.0)]
+    noise: f32,
+    /// Write labels in colours too
+    #[arg(long)]
+    colours: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let side = |s: &str| s.parse().ok().filter(|n| (1..=16384).contains(n));
+    let (width, height) = args
+        .size
+        .split_once('x')
+        .and_then(|(w, h)| Some((side(w)?, side(h)?)))
+        .with_context(|| format!("--size {:?}: write WIDTHxHEIGHT, as in 224x224", args.size))?;
+    ensure!(
+        args.every.is_finite(),
+        "--every {}: give a number of seconds",
+        args.every
+    );
+    ensure!(
+        (0.0..=255.0).contains(&args.noise),
+        "--noise {}: give 0 to 255",
+        args.noise
+    );
+    fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let names = CLASSES.join("\n") + "\n";
+    let file = args.out.join("classes.txt");
+    fs::write(&file, names).with_context(|| file.display().to_string())?;
+    let mut count = 0;
+    for (part, first, scenes) in [
+        ("train", args.seed, args.train),
+        ("val", args.seed + (1 << 32), args.val),
+    ] {
+        for seed in first..first + scenes {
+            let scene = Scene::new(seed).with_noise(args.noise);
+            for i in 0..args.frames {
+                let frame = scene.frame(f64::from(i) * args.every, width, height);
+                let name = format!("{:06}_{i:04}.png", seed - first);
+                write(&args.out.join(part), &name, frame, args.colours)?;
+                count += 1;
+            }
+        }
+    }
+    println!("{}: {count} frames of {}", args.out.display(), args.size);
+    Ok(())
+}
+
+fn write(dir: &Path, name: &str, frame: Frame, colours: bool) -> Result<()> {
+    let (w, h) = (frame.width as u32, frame.height as u32);
+    let place = |kind: &str| -> Result<PathBuf> {
+        let dir = dir.join(kind);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        Ok(dir.join(name))
+    };
+    let whole = "the buffer has the frame's size";
+    if colours {
+        let data = frame
+            .classes
+            .iter()
+            .flat_map(|c| PALETTE[usize::from(*c)])
+            .collect();
+        let path = place("colours")?;
+        RgbImage::from_raw(w, h, data).context(whole)?.save(&path)?;
+    }
+    let path = place("images")?;
+    RgbImage::from_raw(w, h, frame.rgb)
+        .context(whole)?
+        .save(&path)?;
+    let path = place("labels")?;
+    image::save_buffer(&path, &frame.classes, w, h, ExtendedColorType::L8)
+        .with_context(|| path.display().to_string())?;
+    let path = place("instances")?;
+    let instances: ImageBuffer<Luma<u16>, _> =
+        ImageBuffer::from_raw(w, h, frame.instances).context(whole)?;
+    instances
+        .save(&path)
+        .with_context(|| path.display().to_string())
+}
