@@ -9,8 +9,8 @@
 //! | thermometer and what to do when it is hot | [`Tmp102`], [`ThermalGuard`] |
 //! | [`loftup_wire`] messages over a serial line or socket | [`Link`] |
 //!
-//! Features: `std` adds [`stdio`], links over any non-blocking reader and
-//! writer of the operating system. `linux` adds [`linux`], its pins, buses,
+//! Features: `std` adds `stdio`, links over any non-blocking reader and
+//! writer of the operating system. `linux` adds `linux`, its pins, buses,
 //! serial lines and thermal zones.
 //!
 //! `examples/mcu_receiver.rs` shows all of it at work on the controller's side.

@@ -1,6 +1,8 @@
 //! `loftup`: convert, inspect, run and verify bundles.
 
 #![forbid(unsafe_code)]
+// Comments on options are help texts: what stands in brackets there are shapes, not links.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 mod args;
 mod commands;
