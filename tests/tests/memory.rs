@@ -1,12 +1,10 @@
 //! Memory stays bounded however large the answer is. Alone in its file: the peak is the process's.
 
-use std::{fs, ops::ControlFlow};
+use std::fs;
 
-use loftup_convert::{Request, convert};
 use loftup_models::bundle::Size;
 use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
-use loftup_tests::synthetic::{Noise, loftup};
-use safetensors::tensor::{Dtype, TensorView};
+use loftup_tests::synthetic::{Noise, upsampler_bundle};
 
 /// The most memory that this process ever had resident, in MB.
 fn peak() -> f64 {
@@ -27,34 +25,7 @@ fn peak() -> f64 {
 fn a_large_answer_needs_little_more_memory_than_a_small_one() {
     let d = 48;
     let directory = tempfile::tempdir().expect("a directory");
-    let weights = directory.path().join("up.safetensors");
-    let checkpoint = loftup(d, 5);
-    let raw: Vec<_> = checkpoint
-        .names()
-        .map(|name| {
-            let shape = checkpoint.shape(name).expect("a shape").to_vec();
-            let tensor = checkpoint.tensor(name, &shape).expect("a tensor");
-            let bytes: Vec<u8> = tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect();
-            (name.to_owned(), shape, bytes)
-        })
-        .collect();
-    let views = raw.iter().map(|(name, shape, bytes)| {
-        (
-            name,
-            TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a view"),
-        )
-    });
-    safetensors::serialize_to_file(views, None, &weights).expect("a file");
-    let out = directory.path().join("up.loftup");
-    let request = Request {
-        backbone: None,
-        upsampler: Some(weights),
-        size: None,
-        out: out.clone(),
-        replace: false,
-    };
-    convert(&request, |_| ControlFlow::Continue(())).expect("a bundle");
-
+    let out = upsampler_bundle(d, 5, directory.path());
     let perceptor = Perceptor::open(
         &out,
         Options {
