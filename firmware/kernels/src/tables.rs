@@ -246,9 +246,10 @@ impl Tables {
                 }
             }
         }
-        // A row costs about as much as a pixel of the convolution that it replaces, and is used for
-        // the pictures that follow.
-        if new.iter().map(Vec::len).sum::<usize>() > mask.len() {
+        // A row costs about as much as a pixel of the convolution that it replaces. Rows that are
+        // there already do not count: the same picture has to be computed in the same way, whatever
+        // came before it, since the two ways round differently.
+        if seen.iter().map(HashMap::len).sum::<usize>() > mask.len() {
             return false;
         }
         for s in 0..SOURCES {
