@@ -33,6 +33,8 @@ pub struct Faults {
     runs: AtomicU64,
     builds: AtomicU64,
     injected: AtomicU64,
+    /// Calls that hang now.
+    hanging: AtomicU64,
     released: Mutex<bool>,
     release: Condvar,
 }
@@ -124,9 +126,11 @@ impl Faults {
     }
 
     fn hang(&self) {
+        self.hanging.fetch_add(1, SeqCst);
         let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = Duration::from_secs(60);
         drop(self.release.wait_timeout_while(released, limit, |r| !*r));
+        self.hanging.fetch_sub(1, SeqCst);
     }
 }
 
@@ -197,6 +201,15 @@ struct FaultyPlan {
     graph: Arc<str>,
     outputs: usize,
     faults: Arc<Faults>,
+}
+
+// As a driver does: what belongs to it cannot be freed while one of its calls hangs.
+impl Drop for FaultyPlan {
+    fn drop(&mut self) {
+        if self.faults.hanging.load(SeqCst) > 0 {
+            self.faults.hang();
+        }
+    }
 }
 
 impl Plan for FaultyPlan {

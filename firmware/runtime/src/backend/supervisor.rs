@@ -143,6 +143,11 @@ impl Supervisor {
         self.stuck.load(Relaxed) < self.options.most_stuck
     }
 
+    /// Whether a thread is inside the preferred engine that was given up.
+    pub fn hangs(&self) -> bool {
+        self.stuck.load(Relaxed) > 0
+    }
+
     /// The preferred engine has answered.
     pub fn succeeded(&self) {
         self.preferred_runs.fetch_add(1, Relaxed);
