@@ -58,6 +58,7 @@ impl fmt::Display for Check {
         let outcome = if self.passed { "ok" } else { "FAILED" };
         write!(f, "{}: {outcome}", self.name)?;
         if let (Some(d), Some(t)) = (&self.difference, &self.tolerance) {
+            let t = t.scaled(d.scale);
             write!(
                 f,
                 " (max {:.1e} of {:.0e}, mean {:.1e} of {:.0e}, cosine {:.7} of {})",
