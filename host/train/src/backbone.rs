@@ -1,0 +1,289 @@
+//! The frozen backbone, and its features kept on disk.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use loftup_models::bundle::{Bundle, Normalisation, Size, sha256_hex};
+use loftup_runtime::{Features, Options, Perceptor, Picture, backend::Tract, image::Rgb8, npy};
+
+use crate::{
+    error::TrainError,
+    resample::{Jitter, resample_values},
+};
+
+/// Features of one picture, a token per row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenValues {
+    /// `[height * width, dim]`.
+    pub values: Vec<f32>,
+    /// Rows of the grid.
+    pub height: usize,
+    /// Columns of the grid.
+    pub width: usize,
+}
+
+impl TokenValues {
+    fn new(features: &Features) -> Self {
+        let Features {
+            dim,
+            height,
+            width,
+            ref data,
+        } = *features;
+        let area = height * width;
+        let values = (0..area * dim)
+            .map(|i| data[i % dim * area + i / dim])
+            .collect();
+        Self {
+            values,
+            height,
+            width,
+        }
+    }
+}
+
+/// A backbone that is not trained.
+pub struct Backbone {
+    perceptor: Perceptor,
+    /// What names its features: the graph, its normalisation.
+    name: String,
+    dim: usize,
+    patch: usize,
+    cache: Option<FeatureCache>,
+}
+
+impl Backbone {
+    /// The backbone of the bundle at `path`.
+    ///
+    /// # Errors
+    /// Where the bundle is damaged or has no backbone.
+    pub fn open(path: &Path, cache: Option<FeatureCache>) -> Result<Self, TrainError> {
+        let bundle = Bundle::open(path)?;
+        let manifest = bundle.manifest();
+        let part = manifest.backbone.clone().ok_or_else(|| {
+            bundle.lacks(
+                "backbone",
+                "training needs one: convert again with --backbone or --backbone-onnx",
+            )
+        })?;
+        let files: Vec<&str> = part
+            .graphs
+            .values()
+            .filter_map(|file| manifest.files.get(file).map(|f| f.sha256.as_str()))
+            .collect();
+        let name = format!("{files:?} {:?}", manifest.normalisation);
+        let perceptor =
+            Perceptor::with_backend(bundle, std::sync::Arc::new(Tract), Options::default())?;
+        Ok(Self {
+            perceptor,
+            name,
+            dim: part.dim,
+            patch: part.patch,
+            cache,
+        })
+    }
+
+    /// Channels of the features.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Side of a patch in pixels.
+    pub fn patch(&self) -> usize {
+        self.patch
+    }
+
+    /// SHA-256 of what the backbone computes.
+    pub fn sha256(&self) -> String {
+        sha256_hex(self.name.as_bytes())
+    }
+
+    /// The size at which it looks at a picture of `size`.
+    ///
+    /// # Errors
+    /// None: the bundle was checked for a backbone.
+    pub fn size(&self, size: Size) -> Result<Size, TrainError> {
+        Ok(self.perceptor.backbone_size(size)?)
+    }
+
+    /// A picture as it takes it, `[3, H, W]`.
+    pub fn normalised(&self, picture: &Rgb8) -> Vec<f32> {
+        let Normalisation { mean, std } = self.perceptor.manifest().normalisation;
+        picture.normalised(mean, std)
+    }
+
+    /// Features of a picture that is of the backbone's size.
+    ///
+    /// # Errors
+    /// Where the engine fails.
+    pub fn features(&self, picture: Vec<f32>, size: Size) -> Result<TokenValues, TrainError> {
+        Ok(TokenValues::new(&self.perceptor.features_of(&Picture {
+            size,
+            data: picture,
+        })?))
+    }
+
+    /// Features of a picture file at `size`, from the cache where they are there. `sha256` is that
+    /// of the file and of how it was cut.
+    ///
+    /// # Errors
+    /// Where the engine fails. A cache that cannot be written is said in the log.
+    pub fn kept_features(&self, sha256: &str, picture: &Rgb8) -> Result<TokenValues, TrainError> {
+        let size = Size {
+            width: picture.width(),
+            height: picture.height(),
+        };
+        let key = sha256_hex(format!("{} {sha256} {size}", self.name).as_bytes());
+        if let Some(found) = self.cache.as_ref().and_then(|c| c.get(&key, self.dim)) {
+            return Ok(found);
+        }
+        let features = self.features(self.normalised(picture), size)?;
+        if let Some(cache) = &self.cache {
+            cache.put(&key, &features);
+        }
+        Ok(features)
+    }
+
+    /// Features of a view of a normalised picture. `of` is the guidance's `(height, width)`.
+    ///
+    /// # Errors
+    /// Where the engine fails.
+    pub fn view(
+        &self,
+        picture: &[f32],
+        size: Size,
+        jitter: &Jitter,
+        of: (usize, usize),
+    ) -> Result<TokenValues, TrainError> {
+        let (rows, cols) = jitter.axes(of, size.height, size.width);
+        let seen = picture
+            .chunks_exact(size.area())
+            .flat_map(|c| resample_values(c, 1, &rows, &cols));
+        self.features(seen.collect(), size)
+    }
+}
+
+/// Features on disk, by name. It grows up to a limit and then takes no more: training goes
+/// through all pictures in turn, so that whatever made room would be missed just as much.
+#[derive(Debug)]
+pub struct FeatureCache {
+    folder: PathBuf,
+    most: u64,
+    used: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl FeatureCache {
+    /// The cache in `folder`, which is made, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made or read.
+    pub fn open(folder: &Path, most: u64) -> Result<Self, TrainError> {
+        std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+        let mut used = 0;
+        for item in std::fs::read_dir(folder).map_err(TrainError::io(folder))? {
+            let metadata = item
+                .and_then(|i| i.metadata())
+                .map_err(TrainError::io(folder))?;
+            used += metadata.len();
+        }
+        Ok(Self {
+            folder: folder.into(),
+            most,
+            used: used.into(),
+            failed: false.into(),
+        })
+    }
+
+    fn file(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.npy"))
+    }
+
+    fn get(&self, key: &str, dim: usize) -> Option<TokenValues> {
+        let file = self.file(key);
+        if !file.exists() {
+            return None;
+        }
+        match npy::read(&file) {
+            Ok(array) if array.shape.len() == 3 && array.shape[2] == dim => Some(TokenValues {
+                height: array.shape[0],
+                width: array.shape[1],
+                values: array.data,
+            }),
+            Ok(array) => {
+                log::warn!(
+                    "{}: of shape {:?}: computed again",
+                    file.display(),
+                    array.shape
+                );
+                None
+            }
+            Err(e) => {
+                log::warn!("{e}: computed again");
+                None
+            }
+        }
+    }
+
+    fn put(&self, key: &str, features: &TokenValues) {
+        let bytes = features.values.len() as u64 * 4 + 128;
+        if self.used.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return;
+        }
+        let TokenValues {
+            values,
+            height,
+            width,
+        } = features;
+        let shape = [*height, *width, values.len() / (height * width).max(1)];
+        if let Err(e) = npy::write(&self.file(key), &shape, values)
+            && !self.failed.swap(true, Ordering::Relaxed)
+        {
+            log::warn!("{e}: training goes on without keeping features");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(value: f32) -> TokenValues {
+        TokenValues {
+            values: vec![value; 2 * 3 * 4],
+            height: 2,
+            width: 3,
+        }
+    }
+
+    #[test]
+    fn the_cache_gives_back_what_was_put_in_and_stops_at_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        // Two entries of 2 * 3 * 4 * 4 + 128 = 224 bytes fit, a third does not.
+        let cache = FeatureCache::open(folder.path(), 500).unwrap();
+        for (key, value) in [("a", 1.0), ("b", 2.0), ("c", 3.0)] {
+            cache.put(key, &features(value));
+        }
+        assert_eq!(cache.get("a", 4), Some(features(1.0)));
+        assert_eq!(cache.get("b", 4), Some(features(2.0)));
+        assert_eq!(cache.get("c", 4), None);
+        let again = FeatureCache::open(folder.path(), 500).unwrap();
+        again.put("c", &features(3.0));
+        assert_eq!(again.get("c", 4), None, "the limit holds over runs");
+    }
+
+    #[test]
+    fn damaged_features_are_computed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = FeatureCache::open(folder.path(), 1 << 20).unwrap();
+        cache.put("a", &features(1.0));
+        std::fs::write(cache.file("a"), b"not features").unwrap();
+        assert_eq!(cache.get("a", 4), None);
+        cache.put("a", &features(1.0));
+        assert_eq!(cache.get("a", 4), Some(features(1.0)));
+        assert_eq!(cache.get("a", 5), None, "of another backbone");
+    }
+}

@@ -1,0 +1,305 @@
+//! Reading settings, checking them, and what follows from them.
+
+use std::path::{Path, PathBuf};
+
+use super::{Config, Segments, Stage};
+use crate::{
+    data::Preparation,
+    error::TrainError,
+    optim::{Method, Settings},
+    resample::JitterRange,
+};
+
+/// The largest side of a guidance in training: memory is in proportion to its area.
+const LONGEST: usize = 2048;
+
+impl Config {
+    /// Reads the settings. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Names the file, the setting and the remedy.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let mut config = Self::parse(&text, path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let place = |p: &mut PathBuf| *p = folder.join(&*p);
+        place(&mut config.bundle);
+        place(&mut config.out);
+        config.start.iter_mut().for_each(place);
+        config.data.paths.iter_mut().for_each(place);
+        config.run.picture.iter_mut().for_each(place);
+        config.cache.folder.iter_mut().for_each(place);
+        Ok(config)
+    }
+
+    /// Settings from their text; `path` is what errors will name.
+    ///
+    /// # Errors
+    /// Names the setting and the remedy.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        let config: Self = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(0, |s| {
+                text[..s.start.min(text.len())].matches('\n').count() + 1
+            });
+            let what = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            TrainError::Config {
+                path: path.into(),
+                key: format!("line {line}"),
+                what,
+            }
+        })?;
+        match config.problem() {
+            Some((key, what)) => Err(TrainError::Config {
+                path: path.into(),
+                key: key.into(),
+                what,
+            }),
+            None => Ok(config),
+        }
+    }
+
+    /// The first setting that makes no sense, and what to write instead.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        let part = |x: f64| (0.0..=1.0).contains(&x);
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let not_negative = |x: f64| x.is_finite() && x >= 0.0;
+        let side = |n: usize| (4..=LONGEST).contains(&n);
+        let (run, loss, two) = (&self.run, &self.loss, &self.stage2);
+        let guidance = self.stage1.guidance;
+        let rules = [
+            (
+                "data.paths",
+                !self.data.paths.is_empty(),
+                "name at least one folder or archive".into(),
+            ),
+            (
+                "data.segmentation.sigma",
+                (0.0..=50.0).contains(&self.data.segmentation.sigma),
+                "write 0 to 50".into(),
+            ),
+            (
+                "data.segmentation.scale",
+                positive(self.data.segmentation.scale.into()),
+                "write a number above 0".into(),
+            ),
+            (
+                "data.segmentation.least",
+                part(self.data.segmentation.least.into()),
+                "write 0 to 1".into(),
+            ),
+            (
+                "run.batch",
+                (1..=4096).contains(&run.batch),
+                "write 1 to 4096".into(),
+            ),
+            (
+                "run.epochs",
+                positive(run.epochs),
+                "write a number above 0".into(),
+            ),
+            ("run.steps", run.steps != Some(0), "write 1 or more".into()),
+            (
+                "run.checkpoint_every",
+                run.checkpoint_every > 0,
+                "write 1 or more".into(),
+            ),
+            ("run.log_every", run.log_every > 0, "write 1 or more".into()),
+            (
+                "optimizer.rate",
+                self.optimizer.rate.is_none_or(positive),
+                "write a number above 0".into(),
+            ),
+            (
+                "optimizer.weight_decay",
+                self.optimizer.weight_decay.is_none_or(not_negative),
+                "write 0 or more".into(),
+            ),
+            (
+                "loss.jitters",
+                loss.jitters.is_none_or(|n| n <= 64),
+                "write 0 to 64".into(),
+            ),
+            (
+                "loss.zoom",
+                (0.0..=3.0).contains(&loss.zoom),
+                "write 0 to 3".into(),
+            ),
+            ("loss.pad", loss.pad <= 256, "write 0 to 256".into()),
+            (
+                "loss.projection",
+                loss.projection <= 4096,
+                "write 0 to 4096".into(),
+            ),
+            (
+                "loss.dropout",
+                (0.0..1.0).contains(&loss.dropout),
+                "write 0 or more and less than 1".into(),
+            ),
+            (
+                "loss.variation",
+                loss.variation.is_none_or(not_negative),
+                "write 0 or more".into(),
+            ),
+            (
+                "loss.clip",
+                positive(loss.clip),
+                "write a number above 0".into(),
+            ),
+            (
+                "stage1.guidance",
+                side(guidance.width) && side(guidance.height),
+                format!("write sides of 4 to {LONGEST}"),
+            ),
+            (
+                "stage1.alpha",
+                part(self.stage1.alpha.into()),
+                "write 0 to 1".into(),
+            ),
+            (
+                "stage2.high",
+                (8..=8192).contains(&two.high),
+                "write 8 to 8192".into(),
+            ),
+            (
+                "stage2.sizes",
+                !two.sizes.is_empty() && two.sizes.iter().all(|&s| side(s) && s <= two.high),
+                format!("write sides of 4 to {LONGEST}, at most stage2.high"),
+            ),
+            ("stage2.align", two.align > 0, "write 1 or more".into()),
+            (
+                "stage2.alpha",
+                part(two.alpha.into()),
+                "write 0 to 1".into(),
+            ),
+            (
+                "stage2.affinity",
+                not_negative(two.affinity),
+                "write 0 or more".into(),
+            ),
+            (
+                "stage2.border",
+                (0.0..0.5).contains(&two.border),
+                "write 0 or more and less than 0.5".into(),
+            ),
+            ("stage2.keep", part(two.keep), "write 0 to 1".into()),
+            (
+                "stage2.update_every",
+                two.update_every > 0,
+                "write 1 or more".into(),
+            ),
+            (
+                "cache.gib",
+                not_negative(self.cache.gib),
+                "write 0 or more".into(),
+            ),
+        ];
+        let no_start = self.stage == Stage::Two && self.start.is_none();
+        let broken = rules
+            .into_iter()
+            .find(|rule| !rule.1)
+            .map(|(key, _, what)| (key, what));
+        broken.or(no_start.then(|| {
+            (
+                "start",
+                "stage 2 begins from a checkpoint of stage 1: name it".into(),
+            )
+        }))
+    }
+
+    /// All settings as TOML, with what depends on the stage filled in.
+    pub fn complete(&self) -> String {
+        let mut all = self.clone();
+        let Settings {
+            method,
+            rate,
+            decay,
+        } = self.optimizer();
+        all.optimizer.method = Some(method);
+        all.optimizer.rate = Some(rate);
+        all.optimizer.weight_decay = Some(decay);
+        all.loss.jitters = Some(self.jitters());
+        all.loss.variation = Some(self.variation());
+        // Nothing in it is of a kind that TOML has not.
+        toml::to_string(&all).unwrap_or_default()
+    }
+
+    /// Views of each picture.
+    pub fn jitters(&self) -> usize {
+        self.loss.jitters.unwrap_or(match self.stage {
+            Stage::One => 4,
+            Stage::Two => 2,
+        })
+    }
+
+    /// Weight of the total variation.
+    pub fn variation(&self) -> f64 {
+        self.loss.variation.unwrap_or(match self.stage {
+            Stage::One => 0.001,
+            Stage::Two => 0.05,
+        })
+    }
+
+    /// The optimiser at its full learning rate.
+    pub fn optimizer(&self) -> Settings {
+        let (method, rate, decay) = match self.stage {
+            Stage::One => (Method::NAdam, 1e-4, 0.0),
+            Stage::Two => (Method::AdamW, 1e-3, 0.01),
+        };
+        let o = &self.optimizer;
+        Settings {
+            method: o.method.unwrap_or(method),
+            rate: o.rate.unwrap_or(rate),
+            decay: o.weight_decay.unwrap_or(decay),
+        }
+    }
+
+    /// The learning rate of step `step` of `steps`, counted from 0.
+    pub fn rate(&self, step: u64, steps: u64) -> f64 {
+        let full = self.optimizer().rate;
+        let o = &self.optimizer;
+        let rise = if step < o.warmup {
+            (step + 1) as f64 / (o.warmup + 1) as f64
+        } else {
+            1.0
+        };
+        let fall = if o.cosine {
+            let done =
+                step.saturating_sub(o.warmup) as f64 / steps.saturating_sub(o.warmup).max(1) as f64;
+            0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+        } else {
+            1.0
+        };
+        full * rise * fall
+    }
+
+    /// Limits of the views.
+    pub fn jitter_range(&self) -> JitterRange {
+        JitterRange {
+            pad: self.loss.pad,
+            zoom: self.loss.zoom,
+            mirror: self.loss.mirror,
+        }
+    }
+
+    /// How pictures and masks are made of files.
+    pub fn preparation(&self) -> Preparation {
+        let Segments {
+            sigma,
+            scale,
+            least,
+        } = self.data.segmentation;
+        Preparation {
+            crop: self.data.crop,
+            most_masks: self.data.most_masks,
+            sigma,
+            scale,
+            least,
+        }
+    }
+
+    /// Steps of the whole training on `pictures` pictures.
+    pub fn steps(&self, pictures: usize) -> u64 {
+        let epochs = (pictures as f64 * self.run.epochs / self.run.batch as f64).ceil();
+        self.run.steps.unwrap_or((epochs as u64).max(1))
+    }
+}

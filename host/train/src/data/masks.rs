@@ -1,0 +1,79 @@
+//! The JSON that SA-1B has beside each picture.
+
+use serde::Deserialize;
+
+use crate::regions::Rle;
+
+/// The most characters or runs of one mask: four for every pixel of the largest picture.
+const MOST_RUNS: usize = 1 << 26;
+
+#[derive(Deserialize)]
+struct File {
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    segmentation: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Segmentation {
+    size: [usize; 2],
+    counts: Counts,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Counts {
+    Compressed(String),
+    Runs(Vec<u32>),
+}
+
+/// The first `most` masks of a picture of `(height, width)` from the bytes of its JSON, and what
+/// is wrong with those that cannot be read.
+///
+/// # Errors
+/// Where the JSON is damaged or of another kind.
+pub fn read_masks(
+    bytes: &[u8],
+    size: (usize, usize),
+    most: usize,
+) -> Result<(Vec<Rle>, Vec<String>), String> {
+    let file: File = serde_json::from_slice(bytes)
+        .map_err(|e| format!("not a JSON with `annotations` as SA-1B has it: {e}"))?;
+    let (mut masks, mut broken) = (Vec::new(), Vec::new());
+    for annotation in file.annotations.into_iter().take(most) {
+        match read(annotation, size) {
+            Ok(mask) => masks.push(mask),
+            Err(what) => broken.push(what),
+        }
+    }
+    Ok((masks, broken))
+}
+
+fn read(annotation: Annotation, size: (usize, usize)) -> Result<Rle, String> {
+    let Segmentation {
+        size: [height, width],
+        counts,
+    } = serde_json::from_value(annotation.segmentation)
+        .map_err(|e| format!("not run-length encoded: {e}"))?;
+    if (height, width) != size {
+        return Err(format!(
+            "a mask of {width}x{height} for a picture of {}x{}",
+            size.1, size.0
+        ));
+    }
+    let length = match &counts {
+        Counts::Compressed(text) => text.len(),
+        Counts::Runs(runs) => runs.len(),
+    };
+    if length > MOST_RUNS {
+        return Err(format!("{length} runs"));
+    }
+    match counts {
+        Counts::Compressed(text) => Rle::parse(height, width, &text),
+        Counts::Runs(runs) => Rle::new(height, width, runs),
+    }
+    .map_err(|e| e.to_string())
+}

@@ -1,0 +1,372 @@
+//! Pictures to train on.
+//!
+//! A data set is folders, searched to the bottom, or single files. In them count: pictures; a JSON
+//! beside a picture with its masks, as in SA-1B; and tar archives holding such files, as the
+//! shards of SA-1B and of webdataset. Archives are not unpacked.
+
+mod masks;
+mod scan;
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use loftup_models::bundle::{Size, sha256_hex};
+use loftup_runtime::image::{self, Rgb8};
+
+pub use masks::read_masks;
+
+use crate::{
+    error::TrainError,
+    regions::{Mask, Segmentation, Window, segment},
+};
+
+/// The largest picture file and the largest JSON that are read.
+const MOST_BYTES: u64 = 256 << 20;
+/// Broken files that are named one by one in the log.
+const NAMED: usize = 20;
+
+/// Where bytes lie: a file, or a part of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    file: PathBuf,
+    offset: u64,
+    /// Bytes.
+    len: u64,
+}
+
+impl Place {
+    fn read(&self) -> std::io::Result<Vec<u8>> {
+        if self.len > MOST_BYTES {
+            return Err(std::io::Error::other(format!(
+                "{} bytes, more than the {MOST_BYTES} that are read",
+                self.len
+            )));
+        }
+        let mut file = File::open(&self.file)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        file.take(self.len).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != self.len {
+            return Err(std::io::Error::other(format!(
+                "cut off at {} of {} bytes",
+                bytes.len(),
+                self.len
+            )));
+        }
+        Ok(bytes)
+    }
+}
+
+/// A picture of the data set.
+#[derive(Debug, Clone)]
+struct Entry {
+    /// Path, and for the member of an archive its name there.
+    name: String,
+    picture: Place,
+    masks: Option<Place>,
+}
+
+/// How pictures and masks are made of the files.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preparation {
+    /// Whether the middle of the picture is cut out in the shape that is wanted, or the whole
+    /// picture distorted to it.
+    pub crop: bool,
+    /// Masks of a picture that are kept.
+    pub most_masks: usize,
+    /// Blur of the segmentation, in pixels.
+    pub sigma: f32,
+    /// Scale of the segmentation.
+    pub scale: f32,
+    /// Least region of the segmentation, as a part of the picture.
+    pub least: f32,
+}
+
+/// A data set.
+#[derive(Debug)]
+pub struct Dataset {
+    root: PathBuf,
+    entries: Vec<Entry>,
+    preparation: Preparation,
+    broken: Mutex<Broken>,
+}
+
+/// What was left out.
+#[derive(Debug, Default, Clone)]
+pub struct Broken {
+    /// Pictures that could not be read.
+    pub pictures: std::collections::BTreeSet<String>,
+    /// Files of masks that could not be read, or held a mask that could not.
+    pub masks: std::collections::BTreeSet<String>,
+}
+
+/// A picture, cut to shape.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Path, and for the member of an archive its name there.
+    pub name: String,
+    /// The part of the picture that is looked at, in full resolution.
+    pub photo: Rgb8,
+    /// SHA-256 of the picture file.
+    pub sha256: String,
+    masks: Option<Vec<crate::regions::Rle>>,
+    window: (usize, usize),
+    preparation: Preparation,
+}
+
+impl Dataset {
+    /// Finds the pictures under `paths`. `limit` keeps the first of them.
+    ///
+    /// # Errors
+    /// Where a path cannot be read, or there is no picture at all.
+    pub fn open(
+        paths: &[PathBuf],
+        limit: Option<usize>,
+        preparation: Preparation,
+    ) -> Result<Self, TrainError> {
+        let mut entries = Vec::new();
+        for path in paths {
+            entries.extend(scan::scan(path)?);
+        }
+        entries.truncate(limit.unwrap_or(usize::MAX));
+        let root = paths.first().cloned().unwrap_or_default();
+        if entries.is_empty() {
+            return Err(TrainError::NoData {
+                path: root,
+                what: "no pictures (.jpg, .jpeg, .png, .webp, .bmp, .tif, .ppm) and no .tar with any; set data.paths to where they are".into(),
+            });
+        }
+        Ok(Self {
+            root,
+            entries,
+            preparation,
+            broken: Mutex::default(),
+        })
+    }
+
+    /// How many pictures.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Never: a data set without pictures cannot be opened.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many come with masks.
+    pub fn with_masks(&self) -> usize {
+        self.entries.iter().filter(|e| e.masks.is_some()).count()
+    }
+
+    /// SHA-256 over names and sizes of all files: tells whether the data are still the same.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for e in &self.entries {
+            let name = Path::new(&e.name)
+                .strip_prefix(&self.root)
+                .unwrap_or(Path::new(&e.name));
+            let masks = e.masks.as_ref().map_or(0, |m| m.len);
+            text += &format!("{}\t{}\t{masks}\n", name.display(), e.picture.len);
+        }
+        sha256_hex(text.as_bytes())
+    }
+
+    /// What was left out up to now.
+    pub fn broken(&self) -> Broken {
+        self.broken
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Picture `index` in the shape of `size`, or where it is broken, the first after it that is
+    /// not.
+    ///
+    /// # Errors
+    /// Where every picture is broken.
+    pub fn sample(&self, index: usize, size: Size) -> Result<Sample, TrainError> {
+        let n = self.entries.len();
+        for entry in (0..n).map(|i| &self.entries[(index + i) % n]) {
+            match self.load(entry, size) {
+                Ok(sample) => return Ok(sample),
+                Err(what) => self.note(&entry.name, &what, |b| &mut b.pictures),
+            }
+        }
+        Err(TrainError::NoData {
+            path: self.root.clone(),
+            what: format!(
+                "none of the {n} pictures can be read; the log says what is wrong with each"
+            ),
+        })
+    }
+
+    fn note(
+        &self,
+        name: &str,
+        what: &str,
+        which: impl Fn(&mut Broken) -> &mut std::collections::BTreeSet<String>,
+    ) {
+        let mut broken = self
+            .broken
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let set = which(&mut broken);
+        if set.insert(name.into()) && set.len() <= NAMED {
+            log::warn!("left out: {what}");
+        }
+        if set.len() == NAMED + 1 {
+            log::warn!("more files are broken: they are counted, and named at the end");
+        }
+    }
+
+    fn load(&self, entry: &Entry, size: Size) -> Result<Sample, String> {
+        let bytes = entry
+            .picture
+            .read()
+            .map_err(|e| format!("{}: {e}", entry.name))?;
+        let photo = image::decode(&bytes, &entry.name).map_err(|e| e.to_string())?;
+        let (x, y, width, height) = match self.preparation.crop {
+            true => middle(photo.width(), photo.height(), size),
+            false => (0, 0, photo.width(), photo.height()),
+        };
+        let full = (photo.height(), photo.width());
+        let masks = entry.masks.as_ref().and_then(|place| {
+            let read = place.read().map_err(|e| e.to_string());
+            match read.and_then(|bytes| read_masks(&bytes, full, self.preparation.most_masks)) {
+                Ok((masks, broken)) => {
+                    if let Some(what) = broken.first() {
+                        let text =
+                            format!("{}: {} masks, the first: {what}", entry.name, broken.len());
+                        self.note(&entry.name, &text, |b| &mut b.masks);
+                    }
+                    (!masks.is_empty()).then_some(masks)
+                }
+                Err(what) => {
+                    let text = format!("{}: its masks: {what}", entry.name);
+                    self.note(&entry.name, &text, |b| &mut b.masks);
+                    None
+                }
+            }
+        });
+        let photo =
+            part(&photo, x, y, width, height).map_err(|e| format!("{}: {e}", entry.name))?;
+        Ok(Sample {
+            name: entry.name.clone(),
+            photo,
+            sha256: sha256_hex(&bytes),
+            masks,
+            window: (x, y),
+            preparation: self.preparation,
+        })
+    }
+}
+
+impl Sample {
+    /// Names the pixels of the photo: the file and the part of it.
+    pub fn identity(&self) -> String {
+        let (x, y) = self.window;
+        format!(
+            "{} {x},{y} {}x{}",
+            self.sha256,
+            self.photo.width(),
+            self.photo.height()
+        )
+    }
+
+    /// Regions of a square part `(x, y, side)` of the photo when that is `high` pixels a side.
+    /// `picture` is that part.
+    pub fn regions_of_part(
+        &self,
+        (x, y, side): (usize, usize, usize),
+        high: usize,
+        picture: &Rgb8,
+    ) -> Vec<Mask> {
+        let Some(masks) = &self.masks else {
+            return segment(picture, self.segmentation(side * side));
+        };
+        let (width, height) = (self.photo.width(), self.photo.height());
+        let window = Window {
+            x: self.window.0 + x * width / high,
+            y: self.window.1 + y * height / high,
+            width: (side * width / high).max(1),
+            height: (side * height / high).max(1),
+            out_width: side,
+            out_height: side,
+        };
+        masks.iter().map(|m| m.seen(&window)).collect()
+    }
+
+    /// The segmentation for a picture of so many pixels.
+    fn segmentation(&self, area: usize) -> Segmentation {
+        let Preparation {
+            sigma,
+            scale,
+            least,
+            ..
+        } = self.preparation;
+        Segmentation {
+            sigma,
+            scale,
+            least: (least * area as f32) as usize,
+        }
+    }
+
+    /// Regions of the picture at `size`, from its masks or else by colour.
+    ///
+    /// # Errors
+    /// Where the picture cannot be resized.
+    pub fn regions(&self, size: Size) -> Result<Vec<Mask>, TrainError> {
+        let Some(masks) = &self.masks else {
+            let picture = self.resized(size)?;
+            return Ok(segment(&picture, self.segmentation(size.area())));
+        };
+        let window = Window {
+            x: self.window.0,
+            y: self.window.1,
+            width: self.photo.width(),
+            height: self.photo.height(),
+            out_width: size.width,
+            out_height: size.height,
+        };
+        Ok(masks.iter().map(|m| m.seen(&window)).collect())
+    }
+
+    /// The picture at `size`.
+    ///
+    /// # Errors
+    /// Where there can be no picture of that size.
+    pub fn resized(&self, size: Size) -> Result<Rgb8, TrainError> {
+        Ok(self
+            .photo
+            .resized(size.width, size.height)
+            .map_err(loftup_runtime::RuntimeError::from)?)
+    }
+}
+
+/// The largest part in the middle that has the shape of `size`: `(x, y, width, height)`.
+fn middle(width: usize, height: usize, size: Size) -> (usize, usize, usize, usize) {
+    // Compared without division: width / height against size.width / size.height.
+    let (w, h) = if width * size.height > height * size.width {
+        ((height * size.width / size.height).max(1), height)
+    } else {
+        (width, (width * size.height / size.width).max(1))
+    };
+    ((width - w) / 2, (height - h) / 2, w, h)
+}
+
+/// A part of a picture.
+pub(crate) fn part(
+    photo: &Rgb8,
+    x: usize,
+    y: usize,
+    width: usize,
+    height: usize,
+) -> Result<Rgb8, image::ImageError> {
+    let rows = (y..y + height).flat_map(|r| photo.row(r)[x * 3..][..width * 3].iter().copied());
+    Rgb8::new(width, height, rows.collect())
+}

@@ -1,0 +1,57 @@
+//! The same operations put together from the framework's own: the reference that the CPU kernels
+//! are tested against, and what runs on a GPU.
+
+use burn::tensor::{
+    Tensor,
+    activation::{gelu, relu, softmax},
+    module::conv2d,
+    ops::ConvOptions,
+};
+
+use super::Kernel;
+
+/// Runs `kernel`; shapes as [`super::run`] says.
+pub fn run(kernel: Kernel, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    match kernel {
+        Kernel::LayerNorm { eps } => {
+            let centred = x.clone() - x.mean_dim(1);
+            let variance = centred.clone().square().mean_dim(1);
+            centred / (variance + eps).sqrt() * a + b
+        }
+        Kernel::BatchNormRelu { eps } => {
+            let centred = x.clone() - x.mean_dim(0);
+            let variance = centred.clone().square().mean_dim(0);
+            relu(centred / (variance + eps).sqrt() * a + b)
+        }
+        Kernel::Linear => x.matmul(a.transpose()) + b,
+        Kernel::LinearGelu => gelu(x.matmul(a.transpose()) + b),
+        Kernel::Convolution(grid) => {
+            let [_, c] = x.dims();
+            let [out, _] = a.dims();
+            let x = x
+                .reshape([grid.batch, grid.height, grid.width, c])
+                .permute([0, 3, 1, 2]);
+            let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+            let y = conv2d(
+                x,
+                a.reshape([out, c, 3, 3]),
+                Some(b.reshape([out])),
+                options,
+            );
+            y.permute([0, 2, 3, 1]).reshape([grid.pixels(), out])
+        }
+        Kernel::Attention { batch, heads } => {
+            let [n, e] = x.dims();
+            let [m, _] = a.dims();
+            let width = e / heads;
+            let split = |t: Tensor<2>, rows: usize| {
+                t.reshape([batch, rows / batch, heads, width])
+                    .swap_dims(1, 2)
+            };
+            let scale = (1.0 / width as f64).sqrt();
+            let scores = split(x, n).matmul(split(a, m).transpose()) * scale;
+            let mixed = softmax(scores, 3).matmul(split(b, m));
+            mixed.swap_dims(1, 2).reshape([n, e])
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! 3x3 convolution, padding 1, of pictures stored pixel by pixel.
+//!
+//! A block of pixels is unfolded to rows of 9 neighbours, and one matrix product does the rest.
+//! In this layout the three neighbours of a row lie side by side, so unfolding is copying.
+
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::{
+    Needs,
+    matrix::{
+        column_sums, elements, elements_mut, extent, for_rows, matrix, product, rows, transposed,
+    },
+};
+
+/// Pixels that are unfolded at once: enough for the matrix product to be efficient, few enough to
+/// stay in the cache of the last level.
+const BLOCK: usize = 1024;
+
+/// Pictures, all of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// How many.
+    pub batch: usize,
+    /// Rows of each.
+    pub height: usize,
+    /// Columns of each.
+    pub width: usize,
+}
+
+impl Grid {
+    /// Pixels of all pictures.
+    pub fn pixels(&self) -> usize {
+        self.batch * self.height * self.width
+    }
+}
+
+/// Rows of the 9 neighbours of a block of pixels, `[len, 9 * c]`, row by row from the upper left;
+/// zero outside the picture. One place in memory serves block after block.
+struct Unfolded {
+    rows: FlexTensor,
+    len: usize,
+}
+
+impl Unfolded {
+    fn new(c: usize, len: usize) -> Self {
+        let rows = matrix(vec![0.0; len * 9 * c], len, 9 * c);
+        Self { rows, len }
+    }
+
+    /// The neighbours of pixels `start..start + len` of `x`, `[pixels, c]`.
+    fn of(&mut self, x: &[f32], c: usize, grid: Grid, start: usize, len: usize) -> FlexTensor {
+        if len != self.len {
+            *self = Self::new(c, len);
+        }
+        let Grid { height, width, .. } = grid;
+        elements_mut(&mut self.rows)
+            .par_chunks_mut(9 * c)
+            .with_min_len(32)
+            .enumerate()
+            .for_each(|(i, out)| {
+                let pixel = start + i;
+                let (row, col) = (pixel / width, pixel % width);
+                let picture = row / height * height;
+                let first = col.max(1) - 1;
+                let last = (col + 1).min(width - 1);
+                for (ky, out) in out.chunks_exact_mut(3 * c).enumerate() {
+                    let Some(y) = (row % height + ky).checked_sub(1).filter(|y| *y < height) else {
+                        out.fill(0.0);
+                        continue;
+                    };
+                    let at = ((picture + y) * width + first) * c;
+                    let source = &x[at..][..(last + 1 - first) * c];
+                    let (before, rest) = out.split_at_mut((first + 1 - col) * c);
+                    let (inside, after) = rest.split_at_mut(source.len());
+                    before.fill(0.0);
+                    inside.copy_from_slice(source);
+                    after.fill(0.0);
+                }
+            });
+        self.rows.clone()
+    }
+}
+
+/// Weights `[out, in * 9]` as `[9 * in, out]`.
+fn forward_weights(w: &[f32], out: usize, c: usize) -> FlexTensor {
+    let mut m = vec![0.0; w.len()];
+    m.par_chunks_mut(out).enumerate().for_each(|(i, row)| {
+        let (tap, ch) = (i / c, i % c);
+        for (o, v) in row.iter_mut().enumerate() {
+            *v = w[(o * c + ch) * 9 + tap];
+        }
+    });
+    matrix(m, 9 * c, out)
+}
+
+/// Weights `[out, in * 9]` as `[9 * out, in]` with opposite taps exchanged: what takes the
+/// gradient back.
+fn backward_weights(w: &[f32], out: usize, c: usize) -> FlexTensor {
+    let mut m = vec![0.0; w.len()];
+    m.par_chunks_mut(c).enumerate().for_each(|(i, row)| {
+        let (tap, o) = (i / out, i % out);
+        for (ch, v) in row.iter_mut().enumerate() {
+            *v = w[(o * c + ch) * 9 + 8 - tap];
+        }
+    });
+    matrix(m, 9 * out, c)
+}
+
+fn blocks(grid: Grid) -> impl Iterator<Item = (usize, usize)> {
+    let pixels = grid.pixels();
+    (0..pixels)
+        .step_by(BLOCK)
+        .map(move |start| (start, BLOCK.min(pixels - start)))
+}
+
+/// Unfolds block by block and multiplies each with `weights`.
+fn multiply(
+    x: &[f32],
+    c: usize,
+    weights: &FlexTensor,
+    bias: Option<&[f32]>,
+    grid: Grid,
+) -> FlexTensor {
+    let cols = extent(weights).1;
+    let mut out = vec![0.0; grid.pixels() * cols];
+    let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
+    for (start, len) in blocks(grid) {
+        let y = product(unfolded.of(x, c, grid, start, len), weights.clone());
+        let y = elements(&y);
+        for_rows(&mut out[start * cols..][..len * cols], cols, |i, row| {
+            let y = &y[i * cols..][..cols];
+            match bias {
+                Some(bias) => {
+                    for ((out, y), b) in row.iter_mut().zip(y).zip(bias) {
+                        *out = y + b;
+                    }
+                }
+                None => row.copy_from_slice(y),
+            }
+        });
+    }
+    matrix(out, grid.pixels(), cols)
+}
+
+/// x `[pixels, in]`, weight `[out, in * 9]`, bias `[1, out]` to `[pixels, out]`.
+pub(super) fn forward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+    grid: Grid,
+) -> FlexTensor {
+    let (out, c) = (extent(weight).0, extent(x).1);
+    let weights = forward_weights(elements(weight), out, c);
+    multiply(elements(x), c, &weights, Some(elements(bias)), grid)
+}
+
+/// Gradients of [`forward`] for x, weight and bias.
+pub(super) fn backward(
+    grad: &FlexTensor,
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    grid: Grid,
+    needs: Needs,
+) -> [Option<FlexTensor>; 3] {
+    let (out, c) = (extent(weight).0, extent(x).1);
+    let dx = needs[0].then(|| {
+        let weights = backward_weights(elements(weight), out, c);
+        multiply(elements(grad), out, &weights, None, grid)
+    });
+    let dw = needs[1].then(|| {
+        // [9 * in, out], summed over blocks, then in the order of the weights.
+        let mut sum = vec![0.0f32; 9 * c * out];
+        let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
+        for (start, len) in blocks(grid) {
+            let neighbours = unfolded.of(elements(x), c, grid, start, len);
+            let part = product(transposed(&neighbours), rows(grad, start, len));
+            drop(neighbours);
+            sum.par_chunks_mut(1 << 14)
+                .zip(elements(&part).par_chunks(1 << 14))
+                .for_each(|(s, p)| {
+                    for (s, p) in s.iter_mut().zip(p) {
+                        *s += p;
+                    }
+                });
+        }
+        let mut dw = vec![0.0; sum.len()];
+        dw.par_chunks_mut(c * 9).enumerate().for_each(|(o, row)| {
+            for (i, v) in row.iter_mut().enumerate() {
+                *v = sum[(i % 9 * c + i / 9) * out + o];
+            }
+        });
+        matrix(dw, out, c * 9)
+    });
+    let db = needs[2].then(|| matrix(column_sums(elements(grad), out), 1, out));
+    [dx, dw, db]
+}

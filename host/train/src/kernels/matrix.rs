@@ -1,0 +1,103 @@
+//! Matrices on the CPU: plain slices for what is done per element, the framework's matrix
+//! product for the rest.
+
+use burn::backend::{
+    Flex, TensorData,
+    flex::{FlexTensor, Layout},
+    ops::FloatTensorOps,
+};
+use rayon::prelude::*;
+
+/// Rows that one thread reduces before the partial results are added. It is fixed, so that sums
+/// do not depend on the number of threads.
+const REDUCE: usize = 512;
+
+/// Rows and columns of a 2-D tensor.
+pub(super) fn extent(x: &FlexTensor) -> (usize, usize) {
+    let shape = x.layout().shape();
+    (shape[0], shape[1])
+}
+
+/// The elements of a contiguous tensor, row-major.
+pub(super) fn elements(x: &FlexTensor) -> &[f32] {
+    let layout = x.layout();
+    &x.storage::<f32>()[layout.start_offset()..][..layout.num_elements()]
+}
+
+/// A matrix made of its elements.
+pub(super) fn matrix(data: Vec<f32>, rows: usize, cols: usize) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(data, [rows, cols]))
+}
+
+/// The transpose, without moving anything.
+pub(super) fn transposed(x: &FlexTensor) -> FlexTensor {
+    x.transpose(0, 1)
+}
+
+/// Rows `start..start + len`, without moving anything.
+pub(super) fn rows(x: &FlexTensor, start: usize, len: usize) -> FlexTensor {
+    x.narrow(0, start, len)
+}
+
+/// Rows `start..start + len` of a contiguous `[n, heads * width]` matrix as `[heads, len, width]`,
+/// without moving anything.
+pub(super) fn heads(x: &FlexTensor, start: usize, len: usize, heads: usize) -> FlexTensor {
+    let (_, cols) = extent(x);
+    let width = cols / heads;
+    let offset = x.layout().start_offset() + start * cols;
+    let strides = vec![width as isize, cols as isize, 1];
+    x.clone()
+        .with_layout(Layout::new([heads, len, width].into(), strides, offset))
+}
+
+/// The matrix product, of each pair where there are several.
+pub(super) fn product(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+    Flex::float_matmul(a, b)
+}
+
+/// The elements, to be changed in place.
+pub(super) fn elements_mut(x: &mut FlexTensor) -> &mut [f32] {
+    x.storage_mut::<f32>()
+}
+
+/// Adds up what `row` adds to `sums` accumulators for each of `n` rows, always in the same order.
+pub(super) fn reduce(n: usize, sums: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let partial: Vec<Vec<f32>> = (0..n.div_ceil(REDUCE))
+        .into_par_iter()
+        .map(|chunk| {
+            let mut acc = vec![0.0; sums];
+            for i in chunk * REDUCE..n.min((chunk + 1) * REDUCE) {
+                row(i, &mut acc);
+            }
+            acc
+        })
+        .collect();
+    let mut total = vec![0.0f64; sums];
+    for acc in partial {
+        for (t, a) in total.iter_mut().zip(acc) {
+            *t += f64::from(a);
+        }
+    }
+    total.into_iter().map(|t| t as f32).collect()
+}
+
+/// Sum of each column.
+pub(super) fn column_sums(x: &[f32], cols: usize) -> Vec<f32> {
+    reduce(x.len() / cols, cols, |i, acc| {
+        for (a, v) in acc.iter_mut().zip(&x[i * cols..][..cols]) {
+            *a += v;
+        }
+    })
+}
+
+/// Calls `f` with the index and the elements of each row, several rows at once.
+pub(super) fn for_rows(x: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    const CHUNK: usize = 64;
+    x.par_chunks_mut(CHUNK * cols)
+        .enumerate()
+        .for_each(|(chunk, part)| {
+            for (i, row) in part.chunks_exact_mut(cols).enumerate() {
+                f(chunk * CHUNK + i, row);
+            }
+        });
+}

@@ -1,0 +1,130 @@
+//! What the two stages minimise.
+//!
+//! A random projection, bicubic resizing, mask refinement, jitter and blur are all linear, and
+//! those over channels commute with those over pixels. So features are projected first, and
+//! everything behind works on the few projected channels: the same numbers for a fraction of the
+//! operations.
+
+mod affinity;
+mod reconstruction;
+mod variation;
+
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{Device, Tensor};
+
+pub use affinity::{affinity, affinity_by_pairs};
+pub use reconstruction::{Companions, View, reconstruction};
+pub use variation::total_variation;
+
+use crate::{
+    model::device_matrix,
+    regions::Mask,
+    resample::{Axis, resample_values},
+    rng::Rng,
+};
+
+/// A random matrix `[dim, to]` with columns of unit length; the identity where `to` is 0.
+pub fn random_projection(dim: usize, to: usize, rng: &mut Rng) -> Projection {
+    if to == 0 {
+        let values = (0..dim * dim).map(|i| if i % (dim + 1) == 0 { 1.0 } else { 0.0 });
+        return Projection {
+            values: values.collect(),
+            dim,
+            to: dim,
+        };
+    }
+    let mut values: Vec<f32> = (0..dim * to).map(|_| rng.normal()).collect();
+    for column in 0..to {
+        let square: f32 = values[column..].iter().step_by(to).map(|x| x * x).sum();
+        let scale = 1.0 / square.sqrt().max(1e-12);
+        values[column..]
+            .iter_mut()
+            .step_by(to)
+            .for_each(|x| *x *= scale);
+    }
+    Projection { values, dim, to }
+}
+
+/// A projection of features to fewer channels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    /// `[dim, to]`, row-major.
+    pub values: Vec<f32>,
+    /// Channels of the features.
+    pub dim: usize,
+    /// Channels of the answer.
+    pub to: usize,
+}
+
+impl Projection {
+    /// As a matrix on a device.
+    pub fn matrix(&self, device: &Device) -> Tensor<2> {
+        device_matrix(self.values.clone(), self.dim, self.to, device)
+    }
+
+    /// Projects rows of plain values.
+    fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; x.len() / self.dim * self.to];
+        for (out, x) in out.chunks_exact_mut(self.to).zip(x.chunks_exact(self.dim)) {
+            for (v, row) in x.iter().zip(self.values.chunks_exact(self.to)) {
+                for (o, p) in out.iter_mut().zip(row) {
+                    *o += v * p;
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Draws features `[pixels, c]` together inside each mask in turn:
+/// `f <- alpha * mean + (1 - alpha) * f`. Later masks see what earlier ones did.
+pub fn refine(features: &mut [f32], c: usize, masks: &[Mask], alpha: f32) {
+    let mut mean = vec![0.0f64; c];
+    for mask in masks.iter().filter(|m| !m.pixels().is_empty()) {
+        mean.fill(0.0);
+        for &pixel in mask.pixels() {
+            for (m, f) in mean.iter_mut().zip(&features[pixel as usize * c..]) {
+                *m += f64::from(*f);
+            }
+        }
+        let pull: Vec<f32> = mean
+            .iter()
+            .map(|m| (m / mask.pixels().len() as f64) as f32 * alpha)
+            .collect();
+        for &pixel in mask.pixels() {
+            for (f, p) in features[pixel as usize * c..][..c].iter_mut().zip(&pull) {
+                *f = p + (1.0 - alpha) * *f;
+            }
+        }
+    }
+}
+
+/// The pseudo ground truth of stage 1 for one picture, `[H * W, to]`: backbone features
+/// `[h * w, d]`, projected, bicubically enlarged, refined by masks.
+pub fn mask_bicubic(
+    lr: &[f32],
+    grid: (usize, usize),
+    size: (usize, usize),
+    masks: &[Mask],
+    alpha: f32,
+    projection: &Projection,
+) -> Vec<f32> {
+    let (rows, cols) = (Axis::bicubic(grid.0, size.0), Axis::bicubic(grid.1, size.1));
+    let mut target = resample_values(&projection.apply(lr), projection.to, &rows, &cols);
+    refine(&mut target, projection.to, masks, alpha);
+    target
+}
+
+/// Mean squared difference.
+pub fn mean_square(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
+    let [n, k] = a.dims();
+    sum((a - b).square()) / (n * k) as f32
+}
+
+/// The sum of all elements, always in the same order: the framework's own sum of a large tensor
+/// depends on which thread is done first.
+fn sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    x.sum_dim(D - 1).sum()
+}

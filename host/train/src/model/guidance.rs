@@ -1,0 +1,104 @@
+//! The pictures that guide the upsampling, scaled as the upsampler takes them.
+
+use burn::tensor::{Device, Tensor};
+use loftup_models::loftup::linspace;
+
+use super::{device_matrix, frequencies};
+use crate::kernels::Grid;
+
+/// The least range that is divided by.
+const LEAST_RANGE: f32 = 1e-4;
+
+/// Over what the least and greatest value of a channel are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RangeOver {
+    /// All pictures of a batch, as published.
+    #[default]
+    Batch,
+    /// Each picture by itself, as the runtime does.
+    Image,
+}
+
+/// Pictures of one size, scaled to -0.5..0.5 per channel.
+#[derive(Debug, Clone)]
+pub struct Guidance {
+    grid: Grid,
+    /// `[batch * H * W, 3]`.
+    scaled: Vec<f32>,
+}
+
+impl Guidance {
+    /// Scales normalised pictures, each `[3, height, width]`.
+    ///
+    /// # Panics
+    /// Where one is of another size, or there is none.
+    pub fn new(pictures: &[&[f32]], height: usize, width: usize, range: RangeOver) -> Self {
+        let area = height * width;
+        assert!(
+            !pictures.is_empty() && pictures.iter().all(|p| p.len() == 3 * area),
+            "pictures of 3x{height}x{width}"
+        );
+        let limits = |pictures: &[&[f32]], c: usize| {
+            let values = pictures.iter().flat_map(|p| &p[c * area..][..area]);
+            values.fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &x| {
+                (lo.min(x), hi.max(x))
+            })
+        };
+        let mut scaled = vec![0.0; pictures.len() * area * 3];
+        for (b, picture) in pictures.iter().enumerate() {
+            for c in 0..3 {
+                let (min, max) = match range {
+                    RangeOver::Batch => limits(pictures, c),
+                    RangeOver::Image => limits(&pictures[b..=b], c),
+                };
+                let range = (max - min).max(LEAST_RANGE);
+                let channel = scaled[b * area * 3..][..area * 3]
+                    .iter_mut()
+                    .skip(c)
+                    .step_by(3);
+                for (s, x) in channel.zip(&picture[c * area..]) {
+                    *s = (x - min) / range - 0.5;
+                }
+            }
+        }
+        Self {
+            grid: Grid {
+                batch: pictures.len(),
+                height,
+                width,
+            },
+            scaled,
+        }
+    }
+
+    /// How many pictures, and their size.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// The colours, `[batch * H * W, 3]`.
+    pub(super) fn colours(&self, device: &Device) -> Tensor<2> {
+        device_matrix(self.scaled.clone(), self.grid.pixels(), 3, device)
+    }
+
+    /// Phases of row, column and the three colours, `[batch * H * W, 5 * frequencies]`,
+    /// frequency-major.
+    pub(super) fn phases(&self, n: usize, device: &Device) -> Tensor<2> {
+        let frequencies = frequencies(n);
+        let Grid { height, width, .. } = self.grid;
+        let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
+        let mut data = Vec::with_capacity(self.grid.pixels() * 5 * n);
+        for (i, rgb) in self.scaled.as_chunks::<3>().0.iter().enumerate() {
+            let channels = [
+                rows[i / width % height],
+                cols[i % width],
+                rgb[0],
+                rgb[1],
+                rgb[2],
+            ];
+            data.extend(frequencies.iter().flat_map(|f| channels.map(|c| f * c)));
+        }
+        device_matrix(data, self.grid.pixels(), 5 * n, device)
+    }
+}

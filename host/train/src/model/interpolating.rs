@@ -1,0 +1,519 @@
+//! Weights that interpolate before anything is learnt.
+//!
+//! Random weights spend thousands of steps on finding out where a pixel lies among the tokens. Here
+//! the first layer knows: its queries and keys are sines and cosines of the position, so that each
+//! pixel attends to the tokens around it, a bell about as wide as the tent of bilinear
+//! interpolation; values pass through, and the last map reads them. The position reaches the
+//! queries through channels that convolutions and ReLU leave alone. Two linear maps are fitted to a
+//! few pictures by least squares: from the stream to the queries, and from the stream to the
+//! features. Everything else is random, as always, and smaller where it would disturb. Training
+//! then has only to learn where edges are.
+//!
+//! What carries the position to queries and keys stays as it is while the rest is trained
+//! ([`Held`]): an optimiser that moves each of the 1800 weights behind one carrier by the learning
+//! rate moves the carrier by more than a token in a few steps, and the interpolation is gone.
+//!
+//! This is not published; the shape of the network is.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use loftup_models::{Tensor, loftup::Config};
+
+use super::{
+    Guidance, LoftUp, Mode, Params, Place, Tokens, frequencies, host_values,
+    least_squares::{LinearMap, fit, lines, means},
+};
+use crate::resample::{Axis, resample_values};
+
+/// Frequencies of row and column that reach the queries, as sine and cosine.
+const PASSED: usize = 4;
+/// Channels of the stream that carry them.
+const CARRIERS: usize = 4 * PASSED;
+/// What keeps a carrier above zero, in its own deviations.
+const ABOVE_ZERO: f32 = 3.0;
+/// The bell of the attention: its deviation in tokens. That of bilinear interpolation is 0.41, and
+/// a bell sampled at whole tokens needs a little more to be even.
+const BELL: f64 = 0.5;
+/// Factor of what begins weak: channels of the stream that carry nothing, and the other layers.
+const WEAK: f32 = 0.1;
+/// Channels of a head that know the position: sine and cosine of row and column.
+const ANGLES: usize = 4;
+
+/// What carries the position, and is not trained.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// 1 where a weight is held, 0 elsewhere; of some tensors only.
+    masks: Params,
+}
+
+/// Which rows of a matrix are held.
+type Rows = Box<dyn Fn(usize) -> bool>;
+
+impl Held {
+    /// The carriers of an upsampler that began by interpolating.
+    pub fn new(upsampler: &LoftUp, device: &Device) -> Self {
+        let (d, e) = (upsampler.config.dim, upsampler.config.width());
+        let head = e / upsampler.config.heads;
+        let wanted = |name: &str| -> Option<(usize, Rows)> {
+            let carrier = |row: usize| row < CARRIERS;
+            let key = move |row: usize| row / e == 1 && row % e % head < ANGLES;
+            let first = format!("{}.0.attention.in_proj", layer(0));
+            match name {
+                "upsampler.fourier_feat.1.biases" | "upsampler.lr_pe.biases" => {
+                    Some((1, Box::new(|_| true)))
+                }
+                "upsampler.first_conv.1.weight" => {
+                    Some((9 * upsampler.config.guidance_channels(), Box::new(carrier)))
+                }
+                "upsampler.first_conv.4.weight" => Some((9 * e, Box::new(carrier))),
+                _ if name.starts_with("upsampler.first_conv.") && !name.contains(".0.norm") => {
+                    Some((1, Box::new(carrier)))
+                }
+                _ if name == format!("{first}_weight") => Some((e, Box::new(key))),
+                _ if name == format!("{first}_bias") => Some((1, Box::new(key))),
+                // The normalisation before the keys keeps the share of the waves.
+                _ if name == format!("{}.0.norm_kv.weight", layer(0)) => {
+                    Some((1, Box::new(move |i| i >= d)))
+                }
+                _ => None,
+            }
+        };
+        let masks = upsampler.weights.names().filter_map(|name| {
+            let (columns, held) = wanted(name)?;
+            let shape = upsampler.weights.shape(name)?.to_vec();
+            let mask = Tensor::from_fn(shape, |i| f32::from(held(i / columns)));
+            Some((name.to_string(), mask))
+        });
+        Self {
+            masks: Params::new(masks, device),
+        }
+    }
+
+    /// `new`, with what is held as it was in `old`.
+    pub fn keep(&self, old: &Params, new: &Params) -> Params {
+        new.map(|name, new| match self.masks.shape(name) {
+            Some(_) => {
+                // Products with 0 and 1, and sums with 0, are exact.
+                let mask = self.masks.get(name);
+                new.clone() * (mask.clone() * -1.0 + 1.0) + old.get(name) * mask
+            }
+            None => new.clone(),
+        })
+    }
+}
+
+/// Named tensors of the upsampler.
+type Weights = BTreeMap<String, Tensor>;
+
+/// Makes the upsampler interpolate `lr`, features of the pictures in `guidance`.
+///
+/// Returns `false`, and changes nothing, where it has no room for that: fewer channels than the
+/// carriers and the features side by side, heads of fewer than four channels, or frequencies
+/// among which none is slow enough.
+///
+/// # Panics
+/// Where features and pictures are of another number, as [`LoftUp::forward`].
+pub fn interpolate(
+    upsampler: &mut LoftUp,
+    lr: &Tokens,
+    guidance: &Guidance,
+    device: &Device,
+) -> bool {
+    let mut trial = upsampler.clone();
+    let done = Fit {
+        config: trial.config,
+        lr,
+        guidance,
+        device,
+    }
+    .apply(&mut trial);
+    if done.is_some() {
+        *upsampler = trial;
+    }
+    done.is_some()
+}
+
+/// What the weights are fitted to.
+struct Fit<'a> {
+    config: Config,
+    lr: &'a Tokens,
+    guidance: &'a Guidance,
+    device: &'a Device,
+}
+
+/// Changes every element of a tensor; `f` takes its index and its value.
+fn change(weights: &mut Weights, name: &str, f: impl FnMut(usize, f32) -> f32) {
+    if let Some(tensor) = weights.remove(name) {
+        weights.insert(name.into(), tensor.map(f));
+    }
+}
+
+fn layer(i: usize) -> String {
+    format!("upsampler.ca_transformer.layers.{i}")
+}
+
+impl Fit<'_> {
+    fn apply(&self, upsampler: &mut LoftUp) -> Option<()> {
+        let (d, e) = (self.config.dim, self.config.width());
+        let slow = nearest(&frequencies(self.config.grid_frequencies), 1.0, 3.0)?;
+        let passed = self.passed()?;
+        if e < CARRIERS + d || e / self.config.heads < ANGLES {
+            return None;
+        }
+        let mut weights = upsampler.weights.to_host();
+        self.carry(&mut weights, passed);
+        self.attend(&mut weights, slow);
+        upsampler.weights = Params::new(weights.clone(), self.device);
+
+        let (queries, moments) = self.look(upsampler, Place::Queries);
+        upsampler.statistics = Params::new(moments, self.device);
+        let frequency = f64::from(frequencies(self.config.grid_frequencies)[slow]);
+        let angles = self.angles(frequency);
+        let map = fit(&queries, e, &angles, ANGLES)?;
+        log::debug!(
+            "positions read from the stream: off by {:.3} (root mean square), weights up to {:.1}",
+            map.error(&queries, &angles),
+            map.weight.iter().fold(0f32, |m, w| m.max(w.abs()))
+        );
+        self.set_queries(&mut weights, frequency, &map);
+        upsampler.weights = Params::new(weights.clone(), self.device);
+
+        let target = self.bilinear();
+        let mean = means(&target, d);
+        let mut deviation = vec![0.0f64; d];
+        for row in target.chunks_exact(d) {
+            for ((s, x), m) in deviation.iter_mut().zip(row).zip(&mean) {
+                *s += (f64::from(*x) - m).powi(2);
+            }
+        }
+        let rows = (target.len() / d) as f64;
+        for s in &mut deviation {
+            *s = (*s / rows).sqrt().max(1e-6);
+        }
+        let scaled: Vec<f32> = target
+            .iter()
+            .enumerate()
+            .map(|(i, x)| ((f64::from(*x) - mean[i % d]) / deviation[i % d]) as f32)
+            .collect();
+        let (last, _) = self.look(upsampler, Place::Last);
+        let map = fit(&last, e, &scaled, d)?;
+        log::debug!(
+            "features read from the stream: off by {:.3} of their deviation, weights up to {:.1}",
+            map.error(&last, &scaled),
+            map.weight.iter().fold(0f32, |m, w| m.max(w.abs()))
+        );
+        let name = "upsampler.final_conv.0";
+        change(&mut weights, &format!("{name}.weight"), |i, _| {
+            map.weight[i]
+        });
+        change(&mut weights, &format!("{name}.bias"), |i, _| map.bias[i]);
+        upsampler.weights = Params::new(weights.clone(), self.device);
+
+        // The last normalisation takes the length of every vector away. What it leaves is brought
+        // as close to the features as a factor and an offset for each channel can.
+        let seen = upsampler.forward(self.lr, self.guidance, Mode::Train);
+        let (factor, offset) = lines(&host_values(&seen.features), &target, d);
+        let name = "upsampler.final_conv.1";
+        change(&mut weights, &format!("{name}.weight"), |i, _| factor[i]);
+        change(&mut weights, &format!("{name}.bias"), |i, _| offset[i]);
+        upsampler.weights = Params::new(weights, self.device);
+        Some(())
+    }
+
+    /// What passes `place`, and what the batch normalisations saw.
+    fn look(&self, upsampler: &LoftUp, place: Place) -> (Vec<f32>, Weights) {
+        let mut seen = Vec::new();
+        let answer =
+            upsampler.forward_watched(self.lr, self.guidance, Mode::Train, &mut |at, x| {
+                if at == place {
+                    seen = host_values(x);
+                }
+            });
+        let moments = answer.moments.into_iter().map(|(name, x)| {
+            let values = host_values(&x);
+            (name, Tensor::from_fn([values.len()], |i| values[i]))
+        });
+        (seen, moments.collect())
+    }
+
+    /// The first of the frequencies that are passed on: from about 1, a third of a turn over the
+    /// picture, upwards.
+    fn passed(&self) -> Option<usize> {
+        let first = nearest(&frequencies(self.config.frequencies), 0.5, 2.0)?;
+        (first + PASSED <= self.config.frequencies).then_some(first)
+    }
+
+    /// The convolutions hand sines and cosines of row and column on; their other channels start
+    /// out weak.
+    fn carry(&self, weights: &mut Weights, first: usize) {
+        let (e, waves) = (self.config.width(), 5 * self.config.frequencies);
+        let inputs = self.config.guidance_channels();
+        // Carrier: sine or cosine, frequency, row or column.
+        let source = |carrier: usize| {
+            let (part, rest) = (carrier / (2 * PASSED), carrier % (2 * PASSED));
+            part * waves + (first + rest / 2) * 5 + rest % 2
+        };
+        let wanted: Vec<usize> = (0..CARRIERS).map(source).collect();
+        change(weights, "upsampler.fourier_feat.1.biases", |i, x| {
+            if wanted.contains(&i) { 0.0 } else { x }
+        });
+        let passing = |channels: usize, from: &dyn Fn(usize) -> usize| {
+            let places: Vec<usize> = (0..CARRIERS)
+                .map(|o| (o * channels + from(o)) * 9 + 4)
+                .collect();
+            move |i: usize, x: f32| match i / (channels * 9) {
+                o if o < CARRIERS => f32::from(i == places[o]),
+                _ => x,
+            }
+        };
+        let name = |i: usize, what: &str| format!("upsampler.first_conv.{i}.{what}");
+        change(weights, &name(1, "weight"), passing(inputs, &source));
+        change(weights, &name(4, "weight"), passing(e, &|o| o));
+        for index in [1, 4] {
+            let carried = |i: usize, x: f32| if i < CARRIERS { 0.0 } else { x };
+            change(weights, &name(index, "bias"), carried);
+            let above = |i: usize, x: f32| if i < CARRIERS { ABOVE_ZERO } else { x };
+            change(weights, &name(index + 1, "bias"), above);
+        }
+        let weak = |i: usize, x: f32| if i < CARRIERS { x } else { WEAK * x };
+        change(weights, &name(5, "weight"), weak);
+    }
+
+    /// Keys know the position of their token, values pass through, and everything else is weak.
+    fn attend(&self, weights: &mut Weights, slow: usize) {
+        let (d, e) = (self.config.dim, self.config.width());
+        let head = e / self.config.heads;
+        let waves = 2 * self.config.grid_frequencies;
+        // Sine of row and column, then cosine.
+        let source = |angle: usize| angle / 2 * waves + slow * 2 + angle % 2;
+        change(weights, "upsampler.lr_pe.biases", |i, x| {
+            if (0..ANGLES).any(|a| source(a) == i) {
+                0.0
+            } else {
+                x
+            }
+        });
+        let attention = format!("{}.0.attention", layer(0));
+        let projection = |i: usize, x: f32| {
+            let (part, row, column) = (i / (e * e), i / e % e, i % e);
+            match part {
+                1 if row % head < ANGLES => f32::from(column == d + source(row % head)),
+                2 if row < d => f32::from(column == row),
+                2 => x,
+                // Noise in the scores, and through it the first gradients of these channels.
+                _ => 0.5 * x,
+            }
+        };
+        change(weights, &format!("{attention}.in_proj_weight"), projection);
+        change(weights, &format!("{attention}.out_proj.weight"), |i, _| {
+            f32::from(i / e >= CARRIERS && i / e < CARRIERS + d && i % e == i / e - CARRIERS)
+        });
+        for i in 0..self.config.layers {
+            let name = layer(i);
+            for what in ["weight", "bias"] {
+                change(weights, &format!("{name}.1.net.4.{what}"), |_, x| WEAK * x);
+            }
+            if i > 0 {
+                let name = format!("{name}.0.attention.out_proj.weight");
+                change(weights, &name, |_, x| WEAK * x);
+            }
+        }
+    }
+
+    /// Where each pixel lies among the tokens, `[batch * H * W, 4]`: sine of row and column, cosine
+    /// of row and column. Tokens lie at equal steps from -1 to 1, in the middle of their patch.
+    fn angles(&self, frequency: f64) -> Vec<f32> {
+        let grid = self.guidance.grid();
+        let along = |pixels: usize, tokens: usize| -> Vec<[f32; 2]> {
+            let place = |i: usize| {
+                let token = (i as f64 + 0.5) * tokens as f64 / pixels as f64 - 0.5;
+                let (sin, cos) =
+                    (frequency * (2.0 * token / (tokens.max(2) - 1) as f64 - 1.0)).sin_cos();
+                [sin as f32, cos as f32]
+            };
+            (0..pixels).map(place).collect()
+        };
+        let rows = along(grid.height, self.lr.grid.height);
+        let columns = along(grid.width, self.lr.grid.width);
+        let mut angles = Vec::with_capacity(grid.pixels() * ANGLES);
+        for _ in 0..grid.batch {
+            for y in &rows {
+                for x in &columns {
+                    angles.extend([y[0], x[0], y[1], x[1]]);
+                }
+            }
+        }
+        angles
+    }
+
+    /// Puts the fitted map where queries are made, so strong that the attention is a bell.
+    fn set_queries(&self, weights: &mut Weights, frequency: f64, map: &LinearMap) {
+        let e = self.config.width();
+        let head = e / self.config.heads;
+        // Keys have been through a layer normalisation: the tokens' channels have a variance of 1,
+        // the waves of a half.
+        let (d, waves) = (self.config.dim as f64, (e - self.config.dim) as f64);
+        let shrunk = ((d + 0.5 * waves) / e as f64).sqrt();
+        let strength = |tokens: usize| {
+            let step = 2.0 * frequency / (tokens.max(2) - 1) as f64;
+            ((head as f64).sqrt() * shrunk / (BELL * step).powi(2)) as f32
+        };
+        let strengths = [strength(self.lr.grid.height), strength(self.lr.grid.width)];
+        let name = format!("{}.0.attention.in_proj", layer(0));
+        let angle = |row: usize| (row < e && row % head < ANGLES).then_some(row % head);
+        change(weights, &format!("{name}_weight"), |i, x| {
+            match angle(i / e) {
+                Some(a) => strengths[a % 2] * map.weight[a * e + i % e],
+                None => x,
+            }
+        });
+        change(weights, &format!("{name}_bias"), |i, x| match angle(i) {
+            Some(a) => strengths[a % 2] * map.bias[a],
+            None => x,
+        });
+    }
+
+    /// The features at every pixel of the guidance, `[batch * H * W, d]`.
+    fn bilinear(&self) -> Vec<f32> {
+        let (small, large) = (self.lr.grid, self.guidance.grid());
+        let rows = Axis::bilinear(small.height, large.height);
+        let columns = Axis::bilinear(small.width, large.width);
+        host_values(&self.lr.values)
+            .chunks_exact(small.height * small.width * self.config.dim)
+            .flat_map(|map| resample_values(map, self.config.dim, &rows, &columns))
+            .collect()
+    }
+}
+
+/// The index of the frequency nearest to `least`, among those from there to `most`.
+fn nearest(frequencies: &[f32], least: f32, most: f32) -> Option<usize> {
+    frequencies.iter().position(|f| (least..=most).contains(f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernels::Grid,
+        model::{RangeOver, device_matrix, init},
+        rng::{Purpose, Rng},
+    };
+
+    const CHANNELS: usize = 32;
+
+    /// Features of two noisy pictures, 7x9 tokens to 56x72 pixels.
+    fn problem(device: &Device) -> (Tokens, Guidance) {
+        let mut rng = Rng::new(5, Purpose::Step, 0);
+        let grid = Grid {
+            batch: 2,
+            height: 7,
+            width: 9,
+        };
+        let values = (0..grid.pixels() * CHANNELS)
+            .map(|_| rng.normal())
+            .collect();
+        let lr = Tokens {
+            values: device_matrix(values, grid.pixels(), CHANNELS, device),
+            grid,
+        };
+        let pictures: Vec<Vec<f32>> = (0..2)
+            .map(|_| (0..3 * 56 * 72).map(|_| rng.uniform()).collect())
+            .collect();
+        let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+        (lr, Guidance::new(&slices, 56, 72, RangeOver::Image))
+    }
+
+    fn new(dim: usize, device: &Device) -> LoftUp {
+        let config = init::published(dim);
+        let start = init::random(&config, &mut Rng::new(0, Purpose::Weights, 0));
+        LoftUp::new(config, start, device)
+    }
+
+    /// Mean cosine similarity of the answer, in use, to bilinear interpolation.
+    fn likeness(upsampler: &LoftUp, lr: &Tokens, guidance: &Guidance, device: &Device) -> f64 {
+        let fit = Fit {
+            config: upsampler.config,
+            lr,
+            guidance,
+            device,
+        };
+        let answer = host_values(&upsampler.forward(lr, guidance, Mode::Eval).features);
+        let bilinear = fit.bilinear();
+        let rows = answer
+            .chunks_exact(CHANNELS)
+            .zip(bilinear.chunks_exact(CHANNELS))
+            .map(|(a, b)| {
+                let dot = |a: &[f32], b: &[f32]| -> f64 {
+                    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
+                };
+                dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+            });
+        rows.sum::<f64>() / guidance.grid().pixels() as f64
+    }
+
+    #[test]
+    fn a_new_upsampler_is_close_to_bilinear_interpolation() {
+        let device = Device::flex();
+        let (lr, guidance) = problem(&device);
+        let random = new(CHANNELS, &device);
+        let mut begun = random.clone();
+        assert!(interpolate(&mut begun, &lr, &guidance, &device));
+        let [before, after] = [&random, &begun].map(|u| likeness(u, &lr, &guidance, &device));
+        println!("cosine to bilinear: random {before:.3}, interpolating {after:.3}");
+        // White noise is the hardest there is: nothing of a neighbour may be mixed in.
+        assert!(before < 0.3 && after > 0.85);
+    }
+
+    #[test]
+    fn an_upsampler_without_room_is_left_alone() {
+        let device = Device::flex();
+        let (lr, guidance) = problem(&device);
+        let mut config = init::published(CHANNELS);
+        config.frequencies = 4;
+        let start = init::random(&config, &mut Rng::new(0, Purpose::Weights, 0));
+        let mut narrow = LoftUp::new(config, start, &device);
+        let before = narrow.weights.to_host();
+        assert!(!interpolate(&mut narrow, &lr, &guidance, &device));
+        assert_eq!(narrow.weights.to_host(), before);
+    }
+
+    #[test]
+    fn carriers_are_held_and_the_rest_is_not() {
+        let device = Device::flex();
+        let (lr, guidance) = problem(&device);
+        let mut upsampler = new(CHANNELS, &device);
+        assert!(interpolate(&mut upsampler, &lr, &guidance, &device));
+        let held = Held::new(&upsampler, &device);
+        let old = upsampler.weights.clone();
+        let moved = old.map(|_, w| w.clone() + 1.0);
+        let new = held.keep(&old, &moved);
+        let (mut kept, mut all) = (0, 0);
+        for name in old.names() {
+            let values = [&old, &new].map(|p| host_values(&p.get(name)));
+            kept += values[0]
+                .iter()
+                .zip(&values[1])
+                .filter(|(a, b)| a == b)
+                .count();
+            all += values[0].len();
+        }
+        let inputs = upsampler.config.guidance_channels();
+        let e = upsampler.config.width();
+        // Two convolutions with bias, two normalisations, four angles of four heads with bias, the
+        // phases, and the waves' part of a normalisation.
+        let expected = CARRIERS * (9 * inputs + 9 * e + 2 + 4)
+            + 4 * ANGLES * (e + 1)
+            + 10 * upsampler.config.frequencies
+            + 4 * upsampler.config.grid_frequencies
+            + (e - CHANNELS);
+        assert_eq!(kept, expected, "of {all}");
+        // What is held really is what carries the position.
+        upsampler.weights = new;
+        let before = host_values(&old.get("upsampler.first_conv.1.weight"));
+        let after = host_values(&upsampler.weights.get("upsampler.first_conv.1.weight"));
+        let row = 9 * inputs;
+        assert_eq!(before[..CARRIERS * row], after[..CARRIERS * row]);
+        assert_ne!(before[CARRIERS * row], after[CARRIERS * row]);
+    }
+}

@@ -1,0 +1,260 @@
+//! The upsampler with gradients: the same arithmetic as the graphs that `convert` writes.
+//!
+//! Everything is kept as rows, one pixel or token per row: see [`crate::kernels`].
+
+mod guidance;
+pub mod init;
+pub mod interpolating;
+mod least_squares;
+mod params;
+
+use burn::tensor::{Device, Tensor};
+use loftup_models::loftup::{Config, linspace};
+
+pub use guidance::{Guidance, RangeOver};
+pub use params::{Params, device_matrix, host_values};
+
+use crate::kernels::{Grid, Kernel, run};
+
+/// Epsilon of every normalisation but the last.
+const EPS: f32 = 1e-5;
+/// Epsilon of the normalisation over the channels of the answer.
+const LAST_EPS: f32 = 1e-6;
+/// How far a running statistic moves towards that of a batch.
+const MOMENTUM: f32 = 0.1;
+
+/// Features of the backbone: one token per row.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// `[batch * height * width, d]`.
+    pub values: Tensor<2>,
+    /// Pictures, rows and columns of their grids.
+    pub grid: Grid,
+}
+
+/// Where batch normalisation takes its statistics from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// From the batch, as in training.
+    Train,
+    /// From the running statistics, as in use.
+    Eval,
+}
+
+/// Mean and unbiased variance that the batch normalisations saw, by the names of the running
+/// statistics they belong to; `[1, e]` each.
+pub type Moments = Vec<(String, Tensor<2>)>;
+
+/// An answer of the upsampler.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// `[batch * H * W, d]`.
+    pub features: Tensor<2>,
+    /// Empty in [`Mode::Eval`].
+    pub moments: Moments,
+}
+
+/// A place in the upsampler, `[batch * H * W, e]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// What the first layer projects to queries.
+    Queries,
+    /// What the last linear map takes.
+    Last,
+}
+
+/// A LoftUp upsampler.
+#[derive(Debug, Clone)]
+pub struct LoftUp {
+    /// What shapes it.
+    pub config: Config,
+    /// What is trained.
+    pub weights: Params,
+    /// Running statistics.
+    pub statistics: Params,
+}
+
+impl LoftUp {
+    /// An upsampler on `device`.
+    pub fn new(config: Config, start: init::Start, device: &Device) -> Self {
+        Self {
+            config,
+            weights: Params::new(start.weights, device),
+            statistics: Params::new(start.statistics, device),
+        }
+    }
+
+    /// Features for every pixel of the guidance.
+    ///
+    /// # Panics
+    /// Where the tokens are not of the upsampler's channels, or of another batch.
+    pub fn forward(&self, lr: &Tokens, guidance: &Guidance, mode: Mode) -> Answer {
+        self.forward_watched(lr, guidance, mode, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`], showing what passes [`Place`]s on the way.
+    fn forward_watched(
+        &self,
+        lr: &Tokens,
+        guidance: &Guidance,
+        mode: Mode,
+        watch: &mut dyn FnMut(Place, &Tensor<2>),
+    ) -> Answer {
+        let (p, device) = (&self.weights, lr.values.device());
+        assert_eq!(
+            lr.grid.batch,
+            guidance.grid().batch,
+            "pictures of features and of guidance"
+        );
+        let layer_norm = |x: Tensor<2>, name: &str, eps: f32| {
+            let part = |what: &str| p.get(&format!("{name}.{what}"));
+            run(Kernel::LayerNorm { eps }, x, part("weight"), part("bias"))
+        };
+        let linear = |kernel: Kernel, x: Tensor<2>, name: &str| {
+            let part = |what: &str| p.get(&format!("{name}.{what}"));
+            run(kernel, x, part("weight"), part("bias"))
+        };
+        // Everything that is not a weight is constant, and follows the weights into the graph of
+        // operations, or not.
+        let phases = guidance.phases(self.config.frequencies, &device);
+        let colours = guidance.colours(&device);
+        let waves = fourier(phases, p.get("upsampler.fourier_feat.1.biases"));
+        let x = Tensor::cat([waves, vec![colours]].concat(), 1);
+        let x = layer_norm(x, "upsampler.first_conv.0.norm", EPS);
+        let mut moments = Vec::new();
+        let convolution = Kernel::Convolution(guidance.grid());
+        let mut x = x;
+        for index in [1, 4] {
+            x = linear(convolution, x, &format!("upsampler.first_conv.{index}"));
+            x = self.batch_norm(
+                x,
+                &format!("upsampler.first_conv.{}", index + 1),
+                mode,
+                &mut moments,
+            );
+        }
+
+        let tokens = layer_norm(lr.values.clone(), "channelnorm.norm", EPS);
+        let position = fourier(
+            grid_phases(lr.grid, self.config.grid_frequencies, &device),
+            p.get("upsampler.lr_pe.biases"),
+        );
+        let kv = Tensor::cat([vec![tokens], position].concat(), 1);
+        let attention = Kernel::Attention {
+            batch: lr.grid.batch,
+            heads: self.config.heads,
+        };
+        let e = self.config.width();
+        for i in 0..self.config.layers {
+            let layer = format!("upsampler.ca_transformer.layers.{i}");
+            let weight = p.get(&format!("{layer}.0.attention.in_proj_weight"));
+            let bias = p.get(&format!("{layer}.0.attention.in_proj_bias"));
+            let project = |x: Tensor<2>, part: usize| {
+                let weight = weight.clone().narrow(0, part * e, e);
+                run(
+                    Kernel::Linear,
+                    x,
+                    weight,
+                    bias.clone().narrow(1, part * e, e),
+                )
+            };
+            let keys = layer_norm(kv.clone(), &format!("{layer}.0.norm_kv"), EPS);
+            let queries = layer_norm(x.clone(), &format!("{layer}.0.norm_q"), EPS);
+            if i == 0 {
+                watch(Place::Queries, &queries);
+            }
+            let seen = run(
+                attention,
+                project(queries, 0),
+                project(keys.clone(), 1),
+                project(keys, 2),
+            );
+            x = linear(
+                Kernel::Linear,
+                seen,
+                &format!("{layer}.0.attention.out_proj"),
+            ) + x;
+            let inner = layer_norm(x.clone(), &format!("{layer}.1.net.0"), EPS);
+            let inner = linear(Kernel::LinearGelu, inner, &format!("{layer}.1.net.1"));
+            x = linear(Kernel::Linear, inner, &format!("{layer}.1.net.4")) + x;
+        }
+        let x = layer_norm(x, "upsampler.ca_transformer.norm", EPS);
+        watch(Place::Last, &x);
+        let x = linear(Kernel::Linear, x, "upsampler.final_conv.0");
+        Answer {
+            features: layer_norm(x, "upsampler.final_conv.1", LAST_EPS),
+            moments,
+        }
+    }
+
+    fn batch_norm(&self, x: Tensor<2>, name: &str, mode: Mode, moments: &mut Moments) -> Tensor<2> {
+        let weight = self.weights.get(&format!("{name}.weight"));
+        let bias = self.weights.get(&format!("{name}.bias"));
+        let (mean, variance) = (
+            format!("{name}.running_mean"),
+            format!("{name}.running_var"),
+        );
+        match mode {
+            Mode::Train => {
+                let inner = x.clone().without_autodiff();
+                let rows = inner.dims()[0] as f32;
+                let m = inner.clone().mean_dim(0);
+                // PyTorch normalises by the biased variance and remembers the unbiased one.
+                let v = (inner - m.clone()).square().sum_dim(0) / (rows - 1.0).max(1.0);
+                moments.extend([(mean, m), (variance, v)]);
+                run(Kernel::BatchNormRelu { eps: EPS }, x, weight, bias)
+            }
+            Mode::Eval => {
+                let scale = weight / (self.statistics.get(&variance) + EPS).sqrt();
+                let shift = bias - self.statistics.get(&mean) * scale.clone();
+                burn::tensor::activation::relu(x * scale + shift)
+            }
+        }
+    }
+
+    /// Moves the running statistics towards what a batch showed.
+    pub fn remember(&mut self, moments: &Moments) {
+        self.statistics =
+            self.statistics.map(
+                |name, running| match moments.iter().find(|(n, _)| n == name) {
+                    Some((_, seen)) => running.clone() * (1.0 - MOMENTUM) + seen.clone() * MOMENTUM,
+                    None => running.clone(),
+                },
+            );
+    }
+}
+
+/// Sines and cosines of phases `[n, k]` shifted by trained biases `[2, k]`.
+fn fourier(phases: Tensor<2>, biases: Tensor<2>) -> Vec<Tensor<2>> {
+    let [_, k] = phases.dims();
+    let biases = biases.reshape([2, k]);
+    let shifted = |i: usize| phases.clone() + biases.clone().narrow(0, i, 1);
+    vec![shifted(0).sin(), shifted(1).cos()]
+}
+
+/// e^-2 to e^10, as the exported graph has them.
+pub(crate) fn frequencies(n: usize) -> Vec<f32> {
+    linspace(-2.0, 10.0, n)
+        .into_iter()
+        .map(|x| f64::from(x).exp() as f32)
+        .collect()
+}
+
+/// Phases of the grid of tokens: `[batch * h * w, 2 * frequencies]`, frequency-major, rows before
+/// columns.
+fn grid_phases(grid: Grid, n: usize, device: &Device) -> Tensor<2> {
+    let frequencies = frequencies(n);
+    let (rows, cols) = (
+        linspace(-1.0, 1.0, grid.height),
+        linspace(-1.0, 1.0, grid.width),
+    );
+    let mut data = Vec::with_capacity(grid.pixels() * 2 * n);
+    for _ in 0..grid.batch {
+        for y in &rows {
+            for x in &cols {
+                data.extend(frequencies.iter().flat_map(|f| [f * y, f * x]));
+            }
+        }
+    }
+    device_matrix(data, grid.pixels(), 2 * n, device)
+}

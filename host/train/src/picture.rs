@@ -1,0 +1,105 @@
+//! A picture of what the upsampler makes of one photo: the photo, the backbone's features, the
+//! upsampled features, both in colours of their common principal components.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use loftup_models::bundle::Size;
+use loftup_runtime::{
+    image::Rgb8,
+    pca::CommonBasis,
+    picture::{ComponentMap, three_panels},
+};
+
+use crate::{
+    backbone::{Backbone, TokenValues},
+    error::TrainError,
+    kernels::Grid,
+    model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values},
+};
+
+/// Pixels of the answer that the colours are chosen by.
+const SAMPLES: usize = 1024;
+
+/// A photo that is shown again and again.
+pub(crate) struct Shown {
+    photo: Rgb8,
+    picture: Vec<f32>,
+    lr: TokenValues,
+}
+
+impl Shown {
+    /// A photo, seen by the backbone at `seen` and upsampled to `size`.
+    pub fn new(
+        photo: &Rgb8,
+        backbone: &Backbone,
+        size: Size,
+        seen: Size,
+    ) -> Result<Self, TrainError> {
+        let resized = |s: Size| {
+            photo
+                .resized(s.width, s.height)
+                .map_err(loftup_runtime::RuntimeError::from)
+        };
+        let photo = resized(size)?;
+        let picture = backbone.normalised(&photo);
+        let lr = backbone.features(backbone.normalised(&resized(seen)?), seen)?;
+        Ok(Self { photo, picture, lr })
+    }
+
+    /// The panels, written to `path` as PNG. Returns their width and height.
+    pub fn draw(
+        &self,
+        upsampler: &LoftUp,
+        device: &Device,
+        path: &Path,
+    ) -> Result<(usize, usize), TrainError> {
+        let d = upsampler.config.dim;
+        let (height, width) = (self.photo.height(), self.photo.width());
+        let TokenValues {
+            values,
+            height: h,
+            width: w,
+        } = &self.lr;
+        let grid = Grid {
+            batch: 1,
+            height: *h,
+            width: *w,
+        };
+        let tokens = Tokens {
+            values: device_matrix(values.clone(), h * w, d, device),
+            grid,
+        };
+        let guidance = Guidance::new(&[&self.picture], height, width, RangeOver::Image);
+        let high = host_values(&upsampler.forward(&tokens, &guidance, Mode::Eval).features);
+        let every = (height * width / SAMPLES).max(1);
+        let samples: Vec<f32> = high
+            .chunks_exact(d)
+            .step_by(every)
+            .flatten()
+            .copied()
+            .collect();
+        let failed =
+            |e: &dyn std::fmt::Display| TrainError::io(path)(std::io::Error::other(e.to_string()));
+        let sets = [
+            (values.as_slice(), h * w),
+            (samples.as_slice(), samples.len() / d),
+        ];
+        let basis = CommonBasis::fit(&sets, d, 3.min(d)).map_err(|e| failed(&e))?;
+        let components = |set: usize, x: &[f32]| {
+            let mut out = vec![0.0; x.len() / d * 3.min(d)];
+            basis
+                .project(set, x, &mut out)
+                .map(|()| out)
+                .map_err(|e| failed(&e))
+        };
+        let (low, high) = (components(0, values)?, components(1, &high)?);
+        let low = ComponentMap::new(&low, *w, *h).map_err(|e| failed(&e))?;
+        let high = ComponentMap::new(&high, width, height).map_err(|e| failed(&e))?;
+        let panels = three_panels(&self.photo, low, high, basis.range()).map_err(|e| failed(&e))?;
+        panels
+            .save_png(path)
+            .map_err(loftup_runtime::RuntimeError::from)?;
+        Ok((panels.width(), panels.height()))
+    }
+}

@@ -1,0 +1,461 @@
+//! From a step's number to what the step needs, in ordinary memory: pictures, features, masks,
+//! random draws. It depends on the settings, the data and the number alone, so that it can be done
+//! ahead of time and on another thread.
+
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use loftup_models::bundle::Size;
+
+use crate::{
+    backbone::{Backbone, TokenValues},
+    config::{Begin, Config, Stage},
+    data::{Dataset, Sample, part},
+    error::TrainError,
+    kernels::Grid,
+    losses::{Projection, View, mask_bicubic, random_projection},
+    model::{Guidance, LoftUp, Tokens, device_matrix, interpolating::interpolate},
+    resample::Jitter,
+    rng::{Purpose, Rng},
+    step::{Batch, Crop, Target},
+    teacher::{Part, Region, look},
+};
+
+/// A step's batch in ordinary memory.
+#[derive(Debug, Clone)]
+pub struct HostBatch {
+    size: Size,
+    pictures: Vec<Vec<f32>>,
+    lr: Vec<TokenValues>,
+    views: Vec<HostView>,
+    target: HostTarget,
+}
+
+#[derive(Debug, Clone)]
+struct HostView {
+    jitter: Jitter,
+    lr: Vec<TokenValues>,
+    kept: Vec<f32>,
+    projection: Projection,
+}
+
+#[derive(Debug, Clone)]
+enum HostTarget {
+    MaskBicubic {
+        values: Vec<f32>,
+        projection: Projection,
+    },
+    Crops(Vec<HostCrop>),
+}
+
+/// A crop of every picture, at the same place.
+#[derive(Debug, Clone)]
+struct HostCrop {
+    region: Region,
+    parts: Vec<Part>,
+}
+
+/// Pictures that a new upsampler is fitted to, at most.
+const FITTED: usize = 32;
+/// Pixels of the guidance that it is fitted to, at most.
+const FITTED_PIXELS: usize = 1 << 16;
+
+/// Makes batches.
+pub struct Preparer<'a> {
+    config: &'a Config,
+    data: &'a Dataset,
+    backbone: &'a Backbone,
+    /// Sizes of the guidance, and at each that of the backbone.
+    sizes: Vec<(Size, Size)>,
+    /// The order of the epoch that was asked for last.
+    order: Mutex<(u64, Vec<usize>)>,
+}
+
+fn square(side: usize) -> Size {
+    Size {
+        width: side,
+        height: side,
+    }
+}
+
+impl<'a> Preparer<'a> {
+    /// Checks that the sizes go together.
+    ///
+    /// # Errors
+    /// Names the setting and a size that does.
+    pub fn new(
+        config: &'a Config,
+        path: &std::path::Path,
+        data: &'a Dataset,
+        backbone: &'a Backbone,
+    ) -> Result<Self, TrainError> {
+        let problem = |key: &str, what: String| TrainError::Config {
+            path: path.into(),
+            key: key.into(),
+            what,
+        };
+        let (key, wanted) = match config.stage {
+            Stage::One => ("stage1.guidance", vec![config.stage1.guidance]),
+            Stage::Two => {
+                let sides = config
+                    .stage2
+                    .sizes
+                    .iter()
+                    .map(|&s| square(s).rounded_to(backbone.patch()));
+                ("stage2.sizes", sides.collect())
+            }
+        };
+        let mut sizes = Vec::new();
+        for size in wanted {
+            let asked = match config.stage {
+                Stage::One => config.stage1.backbone.unwrap_or(size),
+                Stage::Two => size,
+            };
+            let seen = backbone.size(asked)?;
+            if config.stage == Stage::One && config.stage1.backbone.is_some_and(|s| s != seen) {
+                return Err(problem(
+                    "stage1.backbone",
+                    format!("the backbone takes {seen}: write that, or leave it out"),
+                ));
+            }
+            let grid = Size {
+                width: seen.width / backbone.patch(),
+                height: seen.height / backbone.patch(),
+            };
+            let fits =
+                size.width.is_multiple_of(grid.width) && size.height.is_multiple_of(grid.height);
+            if config.jitters() > 0 && !fits {
+                let nearest = |n: usize, of: usize| ((n + of / 2) / of).max(1) * of;
+                let better = Size {
+                    width: nearest(size.width, grid.width),
+                    height: nearest(size.height, grid.height),
+                };
+                return Err(problem(
+                    key,
+                    format!(
+                        "{size} is not a multiple of the backbone's grid of {grid}, over which the downsampler's windows are laid; write {better}, or loss.jitters = 0"
+                    ),
+                ));
+            }
+            sizes.push((size, seen));
+        }
+        if config.stage == Stage::Two
+            && let Some((size, _)) = sizes.iter().find(|(s, _)| s.width > config.stage2.high)
+        {
+            return Err(problem(
+                "stage2.sizes",
+                format!("{size} after rounding to the patch is more than stage2.high"),
+            ));
+        }
+        Ok(Self {
+            config,
+            data,
+            backbone,
+            sizes,
+            order: Mutex::new((u64::MAX, Vec::new())),
+        })
+    }
+
+    /// Pixels along a side of the downsampler's windows.
+    pub fn window(&self) -> usize {
+        let (size, seen) = self.sizes[0];
+        (size.width * self.backbone.patch() / seen.width).max(1)
+    }
+
+    /// The first size of the guidance, and that of the backbone there.
+    pub fn first_size(&self) -> (Size, Size) {
+        self.sizes[0]
+    }
+
+    /// Fits a new upsampler to a few pictures, as far as `begin` says. Returns `false` where this
+    /// upsampler cannot begin like that.
+    ///
+    /// # Errors
+    /// Where no picture can be read, or the backbone fails.
+    pub fn fit(
+        &self,
+        begin: Begin,
+        upsampler: &mut LoftUp,
+        device: &Device,
+    ) -> Result<bool, TrainError> {
+        if begin == Begin::Random {
+            return Ok(true);
+        }
+        let (size, seen) = self.first_size();
+        let most = match begin {
+            Begin::Interpolating => (FITTED_PIXELS / (size.width * size.height)).clamp(1, FITTED),
+            _ => FITTED,
+        };
+        let (mut pictures, mut lr) = (Vec::new(), Vec::new());
+        for index in 0..most.min(self.data.len()) {
+            let sample = self.photo(index)?;
+            let small = sample.resized(seen)?;
+            lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
+            pictures.push(self.backbone.normalised(&sample.resized(size)?));
+        }
+        if begin == Begin::Interpolating {
+            let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+            let range = self.config.loss.range;
+            let guidance = Guidance::new(&slices, size.height, size.width, range);
+            return Ok(interpolate(
+                upsampler,
+                &tokens(&lr, device),
+                &guidance,
+                device,
+            ));
+        }
+        let d = self.backbone.dim();
+        let values: Vec<f32> = lr.into_iter().flat_map(|t| t.values).collect();
+        let (mean, deviation) = statistics(&values, d);
+        for (name, values) in [("weight", deviation), ("bias", mean)] {
+            upsampler.weights.insert(
+                format!("upsampler.final_conv.1.{name}"),
+                &loftup_models::Tensor::from_fn([d], |i| values[i]),
+                device,
+            );
+        }
+        Ok(true)
+    }
+
+    /// Picture `place` in the order of its epoch.
+    fn picture(&self, place: u64) -> usize {
+        let n = self.data.len();
+        let epoch = place / n as u64;
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.0 != epoch {
+            *order = (
+                epoch,
+                Rng::new(self.config.seed, Purpose::Order, epoch).permutation(n),
+            );
+        }
+        order.1[(place % n as u64) as usize]
+    }
+
+    fn photo(&self, index: usize) -> Result<Sample, TrainError> {
+        let size = match self.config.stage {
+            Stage::One => self.config.stage1.guidance,
+            Stage::Two => square(self.config.stage2.high),
+        };
+        self.data.sample(index, size)
+    }
+
+    /// What step `step` needs, counted from 0.
+    ///
+    /// # Errors
+    /// Where no picture can be read, or the backbone fails.
+    pub fn prepare(&self, step: u64) -> Result<HostBatch, TrainError> {
+        let config = self.config;
+        let mut rng = Rng::new(config.seed, Purpose::Step, step);
+        let (size, seen) = self.sizes[rng.below(self.sizes.len())];
+        let batch = config.run.batch as u64;
+        let samples: Vec<Sample> = (step * batch..(step + 1) * batch)
+            .map(|place| self.photo(self.picture(place)))
+            .collect::<Result<_, _>>()?;
+        let (mut pictures, mut lr, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
+        for sample in &samples {
+            let guidance = sample.resized(size)?;
+            let small = sample.resized(seen)?;
+            lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
+            looked_at.push(self.backbone.normalised(&small));
+            pictures.push(self.backbone.normalised(&guidance));
+        }
+        let of = (size.height, size.width);
+        let windows: usize = lr.iter().map(|t| t.height * t.width).sum();
+        let mut views = Vec::new();
+        for _ in 0..config.jitters() {
+            let jitter = Jitter::random(&mut rng, config.jitter_range(), size.height, size.width);
+            let lr = looked_at
+                .iter()
+                .map(|p| self.backbone.view(p, seen, &jitter, of));
+            views.push(HostView {
+                jitter,
+                lr: lr.collect::<Result<_, _>>()?,
+                kept: (0..windows)
+                    .map(|_| {
+                        if rng.uniform() < config.loss.dropout {
+                            0.0
+                        } else {
+                            1.0
+                        }
+                    })
+                    .collect(),
+                projection: random_projection(
+                    self.backbone.dim(),
+                    config.loss.projection,
+                    &mut rng,
+                ),
+            });
+        }
+        let target = match config.stage {
+            Stage::One => {
+                let projection =
+                    random_projection(self.backbone.dim(), config.loss.projection, &mut rng);
+                let mut values = Vec::new();
+                for (sample, lr) in samples.iter().zip(&lr) {
+                    let masks = if config.stage1.alpha > 0.0 {
+                        sample.regions(size)?
+                    } else {
+                        Vec::new()
+                    };
+                    let grid = (lr.height, lr.width);
+                    values.extend(mask_bicubic(
+                        &lr.values,
+                        grid,
+                        of,
+                        &masks,
+                        config.stage1.alpha,
+                        &projection,
+                    ));
+                }
+                HostTarget::MaskBicubic { values, projection }
+            }
+            Stage::Two => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
+        };
+        Ok(HostBatch {
+            size,
+            pictures,
+            lr,
+            views,
+            target,
+        })
+    }
+
+    /// Parts of the pictures in high resolution, one for every view and at least one.
+    fn crops(
+        &self,
+        samples: &[Sample],
+        size: Size,
+        seen: Size,
+        rng: &mut Rng,
+    ) -> Result<Vec<HostCrop>, TrainError> {
+        let two = &self.config.stage2;
+        let side = size.width;
+        let mut crops = Vec::new();
+        for _ in 0..self.config.jitters().max(1) {
+            let mut place = || rng.below(two.high - side + 1) / two.align * two.align;
+            let (x, y) = (place(), place());
+            let region = Region::new(x, y, side, two.high, two.border);
+            let mut parts = Vec::new();
+            for sample in samples {
+                let high = sample.resized(square(two.high))?;
+                let crop =
+                    part(&high, x, y, side, side).map_err(loftup_runtime::RuntimeError::from)?;
+                let small = crop
+                    .resized(seen.width, seen.height)
+                    .map_err(loftup_runtime::RuntimeError::from)?;
+                parts.push(Part {
+                    side,
+                    lr: self
+                        .backbone
+                        .features(self.backbone.normalised(&small), seen)?,
+                    masks: match two.alpha > 0.0 {
+                        true => sample.regions_of_part((x, y, side), two.high, &crop),
+                        false => Vec::new(),
+                    },
+                    picture: self.backbone.normalised(&crop),
+                });
+            }
+            crops.push(HostCrop { region, parts });
+        }
+        Ok(crops)
+    }
+}
+
+/// Mean and deviation of each of `c` channels.
+fn statistics(values: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut sum, mut square) = (vec![0.0f64; c], vec![0.0f64; c]);
+    for row in values.chunks_exact(c) {
+        for ((s, q), x) in sum.iter_mut().zip(&mut square).zip(row) {
+            *s += f64::from(*x);
+            *q += f64::from(*x) * f64::from(*x);
+        }
+    }
+    let n = (values.len() / c).max(1) as f64;
+    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
+    let deviation = square
+        .iter()
+        .zip(&mean)
+        .map(|(q, m)| (q / n - m * m).max(0.0).sqrt() as f32);
+    (
+        mean.iter().map(|m| *m as f32).collect(),
+        deviation.collect(),
+    )
+}
+
+/// Tokens of several pictures, one after another.
+fn tokens(lr: &[TokenValues], device: &Device) -> Tokens {
+    let grid = Grid {
+        batch: lr.len(),
+        height: lr[0].height,
+        width: lr[0].width,
+    };
+    let values: Vec<f32> = lr.iter().flat_map(|t| &t.values).copied().collect();
+    let dim = values.len() / grid.pixels();
+    Tokens {
+        values: device_matrix(values, grid.pixels(), dim, device),
+        grid,
+    }
+}
+
+impl HostBatch {
+    /// The batch on a device. In stage 2 the teacher is asked for its part.
+    ///
+    /// # Panics
+    /// Where it is a batch of stage 2 and there is no teacher.
+    pub fn on(self, config: &Config, teacher: Option<&LoftUp>, device: &Device) -> Batch {
+        let slices: Vec<&[f32]> = self.pictures.iter().map(Vec::as_slice).collect();
+        let guidance = Guidance::new(
+            &slices,
+            self.size.height,
+            self.size.width,
+            config.loss.range,
+        );
+        let views = self.views.into_iter().map(|v| View {
+            jitter: v.jitter,
+            lr: tokens(&v.lr, device),
+            kept: v.kept,
+            projection: v.projection,
+        });
+        let target = match self.target {
+            HostTarget::MaskBicubic { values, projection } => {
+                let rows = values.len() / projection.to;
+                Target::MaskBicubic {
+                    values: device_matrix(values, rows, projection.to, device),
+                    projection: projection.matrix(device),
+                }
+            }
+            HostTarget::Crops(crops) => {
+                let Some(teacher) = teacher else {
+                    panic!("stage 2 without a teacher")
+                };
+                let alpha = config.stage2.alpha;
+                let seen = |crop: HostCrop| {
+                    let region = crop.region;
+                    let features: Vec<f32> = crop
+                        .parts
+                        .iter()
+                        .flat_map(|part| look(teacher, part, alpha, &region, device))
+                        .collect();
+                    let shape = [
+                        crop.parts.len(),
+                        region.inner() * region.inner(),
+                        teacher.config.dim,
+                    ];
+                    Crop {
+                        top: region.top + region.border,
+                        left: region.left + region.border,
+                        side: region.inner(),
+                        features: Tensor::from_data(TensorData::new(features, shape), device),
+                    }
+                };
+                Target::Teacher(crops.into_iter().map(seen).collect())
+            }
+        };
+        Batch {
+            guidance,
+            lr: tokens(&self.lr, device),
+            views: views.collect(),
+            target,
+        }
+    }
+}

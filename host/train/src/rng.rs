@@ -1,0 +1,116 @@
+//! Random draws that depend on a seed and a place in the training alone.
+//!
+//! Every step draws from its own stream, named by the seed, a purpose and the step's number. So
+//! there is no state to save: a resumed training draws what the uninterrupted one would have.
+
+/// A stream of random numbers. SplitMix64 (Steele, Lea, Flood, 2014).
+#[derive(Debug, Clone)]
+pub struct Rng {
+    state: u64,
+    spare: Option<f32>,
+}
+
+/// What a stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Purpose {
+    /// Weights to start from.
+    Weights = 1,
+    /// The order of the pictures in an epoch.
+    Order = 2,
+    /// What a training step draws.
+    Step = 3,
+}
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Rng {
+    /// The stream of that name.
+    pub fn new(seed: u64, purpose: Purpose, index: u64) -> Self {
+        let state = mix(mix(seed.wrapping_add(GOLDEN)) ^ (purpose as u64).wrapping_mul(GOLDEN));
+        Self {
+            state: mix(state ^ index.wrapping_mul(GOLDEN)),
+            spare: None,
+        }
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(GOLDEN);
+        mix(self.state)
+    }
+
+    /// Uniform in 0..1, 24 bits.
+    pub fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Uniform in `0..n`; 0 where `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        // The bias of the product is below n / 2^64.
+        ((u128::from(self.bits()) * n as u128) >> 64) as usize
+    }
+
+    /// Normal with mean 0 and deviation 1 (Box and Muller).
+    pub fn normal(&mut self) -> f32 {
+        if let Some(x) = self.spare.take() {
+            return x;
+        }
+        let radius = (-2.0 * f64::from(1.0 - self.uniform()).ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * f64::from(self.uniform())).sin_cos();
+        self.spare = Some((radius * sin) as f32);
+        (radius * cos) as f32
+    }
+
+    /// `0..n` in random order (Fisher and Yates).
+    pub fn permutation(&mut self, n: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..n).collect();
+        for i in (1..n).rev() {
+            order.swap(i, self.below(i + 1));
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_repeat_and_differ_by_name() {
+        let first = |seed, purpose, index| Rng::new(seed, purpose, index).bits();
+        assert_eq!(first(1, Purpose::Step, 5), first(1, Purpose::Step, 5));
+        assert_ne!(first(1, Purpose::Step, 5), first(1, Purpose::Step, 6));
+        assert_ne!(first(1, Purpose::Step, 5), first(2, Purpose::Step, 5));
+        assert_ne!(first(1, Purpose::Step, 5), first(1, Purpose::Order, 5));
+    }
+
+    #[test]
+    fn normal_has_mean_0_and_deviation_1() {
+        let mut rng = Rng::new(0, Purpose::Step, 0);
+        let x: Vec<f64> = (0..100_000).map(|_| f64::from(rng.normal())).collect();
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        // Four standard errors: 4 / sqrt(1e5), 4 * sqrt(2 / 1e5).
+        assert!(
+            mean.abs() < 0.0127 && (variance - 1.0).abs() < 0.018,
+            "{mean} {variance}"
+        );
+    }
+
+    #[test]
+    fn a_permutation_has_each_once_and_below_keeps_below() {
+        let mut rng = Rng::new(7, Purpose::Order, 0);
+        let mut order = rng.permutation(100);
+        assert_ne!(order, (0..100).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
+        assert!((0..1000).all(|_| rng.below(3) < 3));
+    }
+}

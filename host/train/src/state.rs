@@ -1,0 +1,225 @@
+//! All that a training changes: where it starts, and how it goes to a checkpoint and back.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::Device;
+use loftup_models::{Tensor, checkpoint::Checkpoint, loftup};
+
+use crate::{
+    backbone::Backbone,
+    checkpoint::Progress,
+    config::{Config, Stage},
+    error::TrainError,
+    losses::Companions,
+    model::{LoftUp, Params, init},
+    optim::Optimizer,
+    rng::{Purpose, Rng},
+    step::Net,
+};
+
+const CHECKPOINT_FIRST: &str = "train.first.";
+const CHECKPOINT_SECOND: &str = "train.second.";
+const CHECKPOINT_TEACHER: &str = "train.teacher.";
+
+/// All that a training changes.
+pub(crate) struct State {
+    pub net: Net,
+    pub optimizer: Optimizer,
+    pub teacher: Option<LoftUp>,
+    pub step: u64,
+}
+
+impl State {
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let prefixed = |prefix: &str, params: &Params| -> BTreeMap<String, Tensor> {
+            params
+                .to_host()
+                .into_iter()
+                .map(|(n, t)| (format!("{prefix}{n}"), t))
+                .collect()
+        };
+        let mut all = self.net.weights().to_host();
+        all.extend(self.net.upsampler.statistics.to_host());
+        all.extend(prefixed(CHECKPOINT_FIRST, &self.optimizer.first));
+        all.extend(prefixed(CHECKPOINT_SECOND, &self.optimizer.second));
+        if let Some(teacher) = &self.teacher {
+            all.extend(prefixed(CHECKPOINT_TEACHER, &teacher.weights));
+            all.extend(prefixed(CHECKPOINT_TEACHER, &teacher.statistics));
+        }
+        all
+    }
+
+    /// Takes the state out of a checkpoint.
+    pub fn restore(
+        &mut self,
+        tensors: &BTreeMap<String, Tensor>,
+        progress: &Progress,
+        path: &Path,
+        device: &Device,
+    ) -> Result<(), TrainError> {
+        let take = |prefix: &str, like: &Params| -> Result<Params, TrainError> {
+            let each = like.names().map(|name| {
+                let key = format!("{prefix}{name}");
+                let tensor = tensors
+                    .get(&key)
+                    .filter(|t| Some(t.shape()) == like.shape(name));
+                let tensor = tensor.ok_or_else(|| TrainError::Resume {
+                    path: path.into(),
+                    what: format!(
+                        "tensor {key} of shape {:?} is not in it; start again without --resume",
+                        like.shape(name).unwrap_or_default()
+                    ),
+                })?;
+                Ok((name.to_string(), tensor.clone()))
+            });
+            Ok(Params::new(
+                each.collect::<Result<Vec<_>, TrainError>>()?,
+                device,
+            ))
+        };
+        self.net = self.net.with_weights(&take("", &self.net.weights())?);
+        self.net.upsampler.statistics = take("", &self.net.upsampler.statistics)?;
+        self.optimizer.first = take(CHECKPOINT_FIRST, &self.optimizer.first)?;
+        self.optimizer.second = take(CHECKPOINT_SECOND, &self.optimizer.second)?;
+        self.optimizer.counters = progress.counters;
+        if let Some(teacher) = &mut self.teacher {
+            teacher.weights = take(CHECKPOINT_TEACHER, &teacher.weights)?;
+            teacher.statistics = take(CHECKPOINT_TEACHER, &teacher.statistics)?;
+        }
+        self.step = progress.step;
+        Ok(())
+    }
+}
+
+/// The settings with everything at its default that may differ when a training is resumed.
+fn essence(config: &Config) -> Config {
+    let mut config = config.clone();
+    let run = crate::config::Run {
+        batch: config.run.batch,
+        // How long it takes changes the rates only where they fall towards the end.
+        steps: config.run.steps.filter(|_| config.optimizer.cosine),
+        epochs: if config.optimizer.cosine {
+            config.run.epochs
+        } else {
+            1.0
+        },
+        ..Default::default()
+    };
+    config.run = run;
+    config.cache = Default::default();
+    // Known by their contents.
+    config.bundle = PathBuf::new();
+    config.out = PathBuf::new();
+    config.start = config.start.map(|_| PathBuf::from("start"));
+    config.data.paths = Vec::new();
+    config
+}
+
+/// Compares what a checkpoint was made with to what is asked for now.
+pub(crate) fn check_same(
+    path: &Path,
+    old: &Progress,
+    config: &Config,
+    data: &str,
+    backbone: &str,
+) -> Result<(), TrainError> {
+    let bad = |what: String| {
+        Err(TrainError::Resume {
+            path: path.into(),
+            what,
+        })
+    };
+    if old.data != data {
+        return bad("made with other data: put back the pictures it began with, or start again without --resume".into());
+    }
+    if old.backbone != backbone {
+        return bad("made with another backbone: put back the bundle it began with, or start again without --resume".into());
+    }
+    let text = |c: &Config| toml::to_string(&essence(c)).unwrap_or_default();
+    let before = Config::parse(&old.config, path)
+        .map(|c| text(&c))
+        .unwrap_or_default();
+    let now = text(config);
+    let differ = before.lines().zip(now.lines()).find(|(a, b)| a != b);
+    match differ {
+        Some((a, b)) => bad(format!(
+            "made with `{a}`, and now it is `{b}`: put it back, or start again without --resume"
+        )),
+        None if before != now => {
+            bad("made with other settings: put them back, or start again without --resume".into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// A new state, from random weights or those of the settings' checkpoint. Also the SHA-256 of it.
+pub(crate) fn begin(
+    config: &Config,
+    backbone: &Backbone,
+    window: usize,
+    device: &Device,
+) -> Result<(State, Option<String>), TrainError> {
+    let mut rng = Rng::new(config.seed, Purpose::Weights, 0);
+    let (shape, start, found) = match &config.start {
+        None => {
+            let shape = init::published(backbone.dim());
+            (shape, init::random(&shape, &mut rng), None)
+        }
+        Some(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let shape = *loftup::LoftUp::from_checkpoint(&checkpoint)?.config();
+            if shape.dim != backbone.dim() {
+                return Err(TrainError::Resume {
+                    path: path.clone(),
+                    what: format!(
+                        "an upsampler of {} channels, and the backbone has {}; start from another, or from none",
+                        shape.dim,
+                        backbone.dim()
+                    ),
+                });
+            }
+            (
+                shape,
+                init::from_checkpoint(&checkpoint, &shape)?,
+                Some(checkpoint),
+            )
+        }
+    };
+    let mut companions = init::companions(shape.dim, window, &mut rng);
+    if let Some(checkpoint) = &found {
+        for (name, tensor) in &mut companions {
+            if let Ok(learnt) = checkpoint.shape(name) {
+                let square = learnt.len() != 1 || learnt[0].isqrt().pow(2) == learnt[0];
+                let same = tensor.shape() == learnt
+                    || (name.starts_with("downsampler.") && learnt.len() == 1 && square);
+                if same {
+                    let learnt = learnt.to_vec();
+                    *tensor = checkpoint.tensor(name, &learnt)?;
+                }
+            }
+        }
+    }
+    let upsampler = LoftUp::new(shape, start, device);
+    let companions = Companions {
+        weights: Params::new(companions, device),
+    };
+    let teacher = (config.stage == Stage::Two).then(|| upsampler.clone());
+    let net = Net {
+        upsampler,
+        companions,
+    };
+    let optimizer = Optimizer::new(config.optimizer(), &net.weights());
+    let sha256 = found.and_then(|c| c.sha256().map(Into::into));
+    Ok((
+        State {
+            net,
+            optimizer,
+            teacher,
+            step: 0,
+        },
+        sha256,
+    ))
+}

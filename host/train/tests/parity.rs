@@ -1,0 +1,110 @@
+//! The upsampler that is trained is the upsampler that runs: the same weights through this crate
+//! and through the graphs that `convert` writes.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+use loftup_convert::{Request, convert};
+use loftup_models::bundle::Size;
+use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
+use loftup_train::{
+    backbone::TokenValues,
+    checkpoint,
+    kernels::Grid,
+    model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values, init},
+    rng::{Purpose, Rng},
+};
+
+#[test]
+fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
+    let mut worst = 0.0f32;
+    // Odd sizes, heads of odd width, pictures that are not square.
+    for (d, (h, w), (height, width)) in [
+        (16, (3, 5), (21, 33)),
+        (44, (4, 4), (28, 28)),
+        (384, (2, 2), (10, 12)),
+    ] {
+        let mut rng = Rng::new(d as u64, Purpose::Weights, 0);
+        let config = init::published(d);
+        let mut start = init::random(&config, &mut rng);
+        // As after some training: statistics that are not those of the start.
+        for tensor in start.statistics.values_mut() {
+            let data = tensor
+                .data()
+                .iter()
+                .map(|x| x * 0.7 + 0.2 * rng.uniform())
+                .collect();
+            *tensor = loftup_models::Tensor::new(tensor.shape(), data).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let weights = folder.path().join("up.safetensors");
+        let all = start
+            .weights
+            .clone()
+            .into_iter()
+            .chain(start.statistics.clone())
+            .collect();
+        checkpoint::write(&weights, &all, None).unwrap();
+        let out = folder.path().join("up.loftup");
+        let request = Request {
+            backbone: None,
+            upsampler: Some(weights),
+            size: None,
+            out: out.clone(),
+            replace: false,
+        };
+        convert(&request, |_| ControlFlow::Continue(())).unwrap();
+
+        let features: Vec<f32> = (0..d * h * w).map(|_| rng.normal()).collect();
+        let picture: Vec<f32> = (0..3 * height * width).map(|_| rng.normal()).collect();
+        let perceptor = Perceptor::open(&out, Options::default()).unwrap();
+        let given = Features::from_array(&[1, d, h, w], features.clone(), d).unwrap();
+        let guidance = Picture {
+            size: Size { width, height },
+            data: picture.clone(),
+        };
+        let view = perceptor
+            .view(&given, &guidance, ColourRange::PerImage)
+            .unwrap();
+        let mut expected = vec![0.0; height * width * d];
+        view.frame(&mut |tile| {
+            for y in 0..tile.rect.height {
+                let at = ((tile.rect.y + y) * width + tile.rect.x) * d;
+                expected[at..][..tile.row(y).len()].copy_from_slice(tile.row(y));
+            }
+            Ok(())
+        })
+        .unwrap();
+
+        let device = Device::flex();
+        let rows = (0..features.len())
+            .map(|i| features[i % d * h * w + i / d])
+            .collect();
+        let lr = TokenValues {
+            values: rows,
+            height: h,
+            width: w,
+        };
+        let grid = Grid {
+            batch: 1,
+            height: h,
+            width: w,
+        };
+        let tokens = Tokens {
+            values: device_matrix(lr.values, h * w, d, &device),
+            grid,
+        };
+        let guidance = Guidance::new(&[&picture], height, width, RangeOver::Image);
+        let upsampler = LoftUp::new(config, start, &device);
+        let found = host_values(&upsampler.forward(&tokens, &guidance, Mode::Eval).features);
+        let error = found
+            .iter()
+            .zip(&expected)
+            .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        println!("d={d}: training against runtime {error:.1e}");
+        worst = worst.max(error);
+    }
+    // Features have deviation 1. Phases of 22026 rad make single pixels differ by more than
+    // rounding: a sine of an argument that is off by its last bit is off by 1e-3.
+    assert!(worst < 1e-3, "{worst}");
+}

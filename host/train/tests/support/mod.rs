@@ -1,0 +1,123 @@
+//! A small backbone, small pictures, and settings for a training of seconds.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use loftup_convert::{BackboneSource, Request, convert};
+use loftup_models::bundle::Size;
+use loftup_runtime::image::Rgb8;
+use loftup_train::{
+    Config,
+    rng::{Purpose, Rng},
+};
+
+/// Makes `backbone.loftup` in `folder`: a tiny DINOv2, 48 channels on a grid of 4x4.
+pub fn bundle(folder: &Path) -> PathBuf {
+    let weights =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/golden/weights/dinov2.bin");
+    let out = folder.join("backbone.loftup");
+    let backbone = BackboneSource::Checkpoint {
+        preset: "dinov2-s14".into(),
+        weights,
+        heads: Some(3),
+    };
+    let size = Some(Size {
+        width: 56,
+        height: 56,
+    });
+    let request = Request {
+        backbone: Some(backbone),
+        upsampler: None,
+        size,
+        out: out.clone(),
+        replace: false,
+    };
+    convert(&request, |_| ControlFlow::Continue(())).unwrap();
+    out
+}
+
+/// A picture of a few discs.
+pub fn picture(seed: u64, width: usize, height: usize) -> Rgb8 {
+    let mut rng = Rng::new(seed, Purpose::Step, 1);
+    let colour = |rng: &mut Rng| [0; 3].map(|_: u8| rng.below(256) as u8);
+    let mut picture = Rgb8::filled(width, height, colour(&mut rng)).unwrap();
+    for _ in 0..4 {
+        let colour = colour(&mut rng);
+        let (x, y, r) = (rng.below(width), rng.below(height), 5 + rng.below(15));
+        for row in 0..height {
+            for col in 0..width {
+                if row.abs_diff(y).pow(2) + col.abs_diff(x).pow(2) < r * r {
+                    picture.row_mut(row)[col * 3..][..3].copy_from_slice(&colour);
+                }
+            }
+        }
+    }
+    picture
+}
+
+/// Makes a folder of `n` pictures.
+pub fn pictures(folder: &Path, n: u64) -> PathBuf {
+    let out = folder.join("pictures");
+    std::fs::create_dir_all(&out).unwrap();
+    for i in 0..n {
+        picture(i, 90, 70)
+            .save_png(&out.join(format!("{i}.png")))
+            .unwrap();
+    }
+    out
+}
+
+/// The text of settings.
+pub fn settings(stage: u8, steps: u64, out: &str) -> String {
+    format!(
+        r#"
+bundle = "backbone.loftup"
+out = "{out}"
+stage = {stage}
+seed = 3
+{}
+
+[data]
+paths = ["pictures"]
+
+[run]
+batch = 2
+steps = {steps}
+checkpoint_every = 2
+log_every = 1
+picture_every = 3
+device = "cpu"
+
+[optimizer]
+rate = 1e-3
+
+[loss]
+jitters = 2
+pad = 2
+projection = 16
+
+[stage1]
+guidance = "28x28"
+
+[stage2]
+high = 64
+sizes = [28, 56]
+align = 4
+update_every = 2
+"#,
+        if stage == 2 {
+            "start = \"one/upsampler.safetensors\""
+        } else {
+            ""
+        }
+    )
+}
+
+/// Writes settings to `folder` and reads them back.
+pub fn config(folder: &Path, name: &str, text: &str) -> (Config, PathBuf) {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    (Config::open(&path).unwrap(), path)
+}
