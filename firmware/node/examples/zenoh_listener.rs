@@ -1,0 +1,153 @@
+//! Hears what `loftup-node` tells subscribers of ROS 2, with zenoh alone: no part of the node is
+//! used here, and bodies are taken apart by hand.
+//!
+//! ```text
+//! zenoh_listener tcp/127.0.0.1:7447 DOMAIN MESSAGES
+//! ```
+//!
+//! It is its own router, waits for so many messages, and writes a line for each: `token`, `image`
+//! (number, stamp, size, bytes in hexadecimal) or `labels`.
+
+use std::{env, process::ExitCode, sync::mpsc, time::Duration};
+
+use zenoh::Wait;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Reads little-endian CDR.
+struct Reader<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+        match bytes.split_at_checked(4) {
+            Some(([0, 1, 0, 0], body)) => Ok(Self { body, at: 0 }),
+            _ => Err("this is no little-endian CDR".into()),
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
+        let rest = self.body.get(self.at..).unwrap_or_default();
+        let bytes = rest.get(..count).ok_or("the body ends too early")?;
+        self.at += count;
+        Ok(bytes)
+    }
+
+    fn number(&mut self, size: usize) -> Result<u32, Error> {
+        self.at = self.at.next_multiple_of(size);
+        let bytes = self.take(size)?;
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |n, byte| n << 8 | u32::from(*byte)))
+    }
+
+    fn text(&mut self) -> Result<&'a str, Error> {
+        let length = self.number(4)? as usize;
+        match self.take(length)?.split_last() {
+            Some((0, text)) => Ok(std::str::from_utf8(text)?),
+            _ => Err("a text does not end with zero".into()),
+        }
+    }
+
+    /// Stamp and frame of reference.
+    fn header(&mut self) -> Result<String, Error> {
+        let (seconds, nanoseconds) = (self.number(4)?, self.number(4)?);
+        Ok(format!("{seconds}.{nanoseconds:09} {}", self.text()?))
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        match self.body.len() - self.at {
+            0 => Ok(()),
+            n => Err(format!("{n} bytes follow the message").into()),
+        }
+    }
+}
+
+fn image(body: &[u8]) -> Result<String, Error> {
+    let mut r = Reader::new(body)?;
+    let header = r.header()?;
+    let (height, width, encoding) = (r.number(4)?, r.number(4)?, r.text()?);
+    let (big, step) = (r.number(1)?, r.number(4)?);
+    let length = r.number(4)? as usize;
+    let data: String = r.take(length)?.iter().map(|b| format!("{b:02x}")).collect();
+    r.end()?;
+    Ok(format!(
+        "{header} {width}x{height} {encoding} {big} {step} {data}"
+    ))
+}
+
+fn labels(body: &[u8]) -> Result<String, Error> {
+    let mut r = Reader::new(body)?;
+    let mut line = r.header()?;
+    for _ in 0..r.number(4)? {
+        let class = r.number(2)?;
+        line += &format!(" {class}={}", r.text()?);
+    }
+    let threshold = f32::from_bits(r.number(4)?);
+    r.end()?;
+    Ok(format!("{line} {threshold}"))
+}
+
+fn run() -> Result<(), Error> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [endpoint, domain, messages] = &arguments[..] else {
+        return Err("usage: zenoh_listener ENDPOINT DOMAIN MESSAGES".into());
+    };
+    let mut config = zenoh::Config::default();
+    config.insert_json5("mode", "\"router\"")?;
+    config.insert_json5("listen/endpoints", &format!("[{endpoint:?}]"))?;
+    config.insert_json5("scouting/multicast/enabled", "false")?;
+    let session = zenoh::open(config).wait()?;
+    let (sender, lines) = mpsc::channel();
+    let tokens = sender.clone();
+    let _tokens = session
+        .liveliness()
+        .declare_subscriber(format!("@ros2_lv/{domain}/**"))
+        .history(true)
+        .callback(move |sample| {
+            let _ = tokens.send(Ok(format!("token {} {}", sample.kind(), sample.key_expr())));
+        })
+        .wait()?;
+    let _topics = session
+        .declare_subscriber(format!("{domain}/**"))
+        .callback(move |sample| {
+            let key = sample.key_expr().as_str();
+            let body = sample.payload().to_bytes();
+            let attachment = sample.attachment().map(|a| a.to_bytes().into_owned());
+            let number = attachment
+                .as_deref()
+                .filter(|bytes| bytes.len() == 33 && bytes[16] == 16)
+                .and_then(|bytes| bytes.first_chunk())
+                .map(|bytes| i64::from_le_bytes(*bytes));
+            let line = match number {
+                None => Err("there is no attachment of rmw_zenoh".into()),
+                Some(n) if key.contains("Image_") => {
+                    image(&body).map(|text| format!("image {key} {n} {text}"))
+                }
+                Some(n) => labels(&body).map(|text| format!("labels {key} {n} {text}")),
+            };
+            let _ = sender.send(line);
+        })
+        .wait()?;
+    println!("ready");
+    let mut left: usize = messages.parse()?;
+    while left > 0 {
+        let line = lines.recv_timeout(Duration::from_secs(30))??;
+        left -= usize::from(!line.starts_with("token"));
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A node from its configuration.
+
+use std::sync::Arc;
+
+use loftup_models::bundle::Bundle;
+use loftup_runtime::{
+    ColourRange, Options, Perceptor,
+    backend::{
+        self, Backend, Choice,
+        fault::{Faults, Faulty},
+    },
+};
+
+use crate::{
+    config::Config,
+    inject::{FaultySource, Injected, Plan},
+    model::{BundleModel, Model, ModelError, ModelFactory},
+    notify::Notifier,
+    pipeline::{Parts, SourceFactory},
+    sink::{self, SinkError},
+    source,
+};
+
+/// What goes wrong on purpose, to be looked at and changed while the node runs.
+#[derive(Debug, Clone, Default)]
+pub struct Injection {
+    /// Faults of sources so far.
+    pub source: Arc<Injected>,
+    /// Faults of the engine.
+    pub backend: Arc<Faults>,
+}
+
+/// Opens the bundle of a configuration: in its engine, with `faults` where there are some.
+pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFactory {
+    let (model, levels) = (config.model.clone(), config.levels());
+    Arc::new(move || {
+        let choice = Choice::from(model.backend);
+        let engine = backend::open(choice, &backend::Settings::default())
+            .map_err(|e| ModelError::Other(format!("model.backend {choice}: {e}")))?;
+        let engine: Arc<dyn Backend> = match &faults {
+            Some(faults) => Arc::new(Faulty::new(engine, faults.clone())),
+            None => engine,
+        };
+        let bundle = Bundle::open(&model.bundle).map_err(|e| ModelError::Other(e.to_string()))?;
+        let mut options = Options::default();
+        if model.threads > 0 {
+            options.threads = model.threads;
+        }
+        let perceptor = Perceptor::with_backend(bundle, engine, options)?;
+        let range = match model.colour_range {
+            None => ColourRange::PerImage,
+            Some(range) => ColourRange::Fixed {
+                min: range.map(|[min, _]| min),
+                max: range.map(|[_, max]| max),
+            },
+        };
+        let mut sizes: Vec<_> = levels.iter().map(|l| l.size).collect();
+        sizes.dedup();
+        let (head, descriptors) = (&model.head, model.descriptors.as_deref());
+        let model = BundleModel::new(perceptor, head, descriptors, range, &sizes)?;
+        Ok(Arc::new(model) as Arc<dyn Model>)
+    })
+}
+
+/// Opens the source of a configuration, with the faults of `plan`.
+pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) -> SourceFactory {
+    let (config, plan, injected) = (config.source.clone(), plan.clone(), injected.clone());
+    let opened = std::sync::atomic::AtomicU64::new(0);
+    Arc::new(move || {
+        let source = source::open(&config)?;
+        if plan.source.ppm.iter().all(|ppm| *ppm == 0) {
+            return Ok(source);
+        }
+        // Another seed each time: the same start would give the same faults again.
+        let n = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let seed = plan.seed.wrapping_add(n.wrapping_mul(0x9E37_79B9));
+        Ok(Box::new(FaultySource::new(
+            source,
+            plan.source,
+            seed,
+            injected.clone(),
+        )))
+    })
+}
+
+/// Everything a node needs, with the faults of `plan`.
+///
+/// # Errors
+/// Where a sink cannot be opened.
+pub fn parts(config: Config, plan: &Plan) -> Result<(Parts, Injection), SinkError> {
+    let injection = Injection {
+        source: Arc::default(),
+        backend: Faults::none(),
+    };
+    let (chance, mix) = plan.backend_mix();
+    let faults = (chance > 0.0).then(|| {
+        injection.backend.at_random(plan.seed, chance, &mix);
+        injection.backend.clone()
+    });
+    let parts = Parts {
+        model: model_factory(&config, faults),
+        source: source_factory(&config, plan, &injection.source),
+        sinks: sink::open(&config.sink, plan.link, plan.seed)?,
+        notifier: Notifier::from_environment(),
+        config,
+    };
+    Ok((parts, injection))
+}

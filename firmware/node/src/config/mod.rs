@@ -1,0 +1,148 @@
+//! The configuration file. Every key is in `docs/node.md`.
+
+mod check;
+mod ends;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use loftup_models::bundle::Size;
+use loftup_wire::{
+    command::{Area, Want},
+    message,
+};
+
+pub use tables::*;
+
+use crate::answer::{Queries, Query};
+
+/// A mistake in the configuration. The message is one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {key}: {what}{}{remedy}", path.display(), if remedy.is_empty() { "" } else { ": " })]
+pub struct ConfigError {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// The key, with its tables.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do; empty where `what` says it.
+    pub remedy: String,
+}
+
+/// What holds on a step of degradation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// Size of a whole answer.
+    pub size: Size,
+    /// No class map of the whole frame.
+    pub regions_only: bool,
+    /// Most frames a second; 0 is all.
+    pub rate_hz: f64,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn open(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
+            path: path.into(),
+            key: "file".into(),
+            what: e.to_string(),
+            remedy: "name a readable configuration file".into(),
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a file called `path`; other paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self =
+            toml::from_str(text).map_err(|e| check::not_understood(&e, text, path))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.rebase(folder);
+        check::check(&config).map_err(|m| m.at(path))?;
+        Ok(config)
+    }
+
+    fn rebase(&mut self, folder: &Path) {
+        let rebase = |path: &mut PathBuf| *path = folder.join(&*path);
+        rebase(&mut self.model.bundle);
+        self.source.path.iter_mut().for_each(rebase);
+        self.sink
+            .iter_mut()
+            .filter_map(|s| s.path.as_mut())
+            .for_each(rebase);
+    }
+
+    /// What holds on each step, from step 0 on.
+    pub fn levels(&self) -> Vec<Level> {
+        let mut level = Level {
+            size: size(self.model.size),
+            regions_only: false,
+            rate_hz: self.pipeline.rate_hz,
+        };
+        let mut levels = vec![level];
+        for step in &self.degrade.step {
+            level.size = step.size.map_or(level.size, size);
+            level.regions_only |= step.regions_only;
+            level.rate_hz = step.rate_hz.unwrap_or(level.rate_hz);
+            levels.push(level);
+        }
+        levels
+    }
+
+    /// The queries, by slot.
+    pub fn queries(&self) -> Queries {
+        let mut queries = Queries::default();
+        if self.query.is_empty() {
+            queries[0] = Some(Query {
+                area: Area::Frame,
+                want: Want::Classes,
+            });
+        }
+        for entry in &self.query {
+            if let Some(place) = queries.get_mut(usize::from(entry.slot)) {
+                *place = Some(entry.query());
+            }
+        }
+        queries
+    }
+}
+
+impl QueryEntry {
+    fn query(&self) -> Query {
+        let area = match (&self.region, &self.points) {
+            (Some([x, y, width, height]), _) => Area::Region(message::Rect {
+                x: *x,
+                y: *y,
+                width: *width,
+                height: *height,
+            }),
+            (None, Some(points)) => Area::Points(
+                points
+                    .iter()
+                    .map(|[x, y]| message::Point { x: *x, y: *y })
+                    .take(64)
+                    .collect(),
+            ),
+            (None, None) => Area::Frame,
+        };
+        let want = match self.want {
+            WantName::Classes => Want::Classes,
+            WantName::Regions => Want::Regions,
+            WantName::FeaturesF16 => Want::FeaturesF16,
+            WantName::FeaturesU8 => Want::FeaturesU8,
+        };
+        Query { area, want }
+    }
+}
+
+/// Columns and rows.
+pub fn size([width, height]: [usize; 2]) -> Size {
+    Size { width, height }
+}

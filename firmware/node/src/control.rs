@@ -1,0 +1,168 @@
+//! What can be changed from outside while the node runs.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+};
+
+use loftup_models::bundle::Size;
+use loftup_wire::command::{Action, Outcome, Refusal};
+
+use crate::answer::{Queries, Query};
+
+/// Queries, rate, and whether answers are given.
+#[derive(Debug)]
+pub struct Control {
+    queries: Mutex<Arc<Queries>>,
+    running: AtomicBool,
+    /// Frames in a thousand seconds; 0 for as many as it can.
+    rate_mhz: AtomicU32,
+    /// Width in the upper half, height in the lower; 0 while unknown.
+    camera: AtomicU64,
+    head: String,
+}
+
+/// Fastest rate that can be asked for, frames in a thousand seconds.
+const FASTEST_MHZ: u32 = 1_000_000;
+
+impl Control {
+    /// Answers these queries from the start, with the classes of `head`.
+    pub fn new(queries: Queries, head: &str) -> Self {
+        Self {
+            queries: Mutex::new(Arc::new(queries)),
+            running: AtomicBool::new(true),
+            rate_mhz: AtomicU32::new(0),
+            camera: AtomicU64::new(0),
+            head: head.into(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Queries>> {
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present queries.
+    pub fn queries(&self) -> Arc<Queries> {
+        self.lock().clone()
+    }
+
+    /// Whether answers are wanted.
+    pub fn is_running(&self) -> bool {
+        self.running.load(SeqCst)
+    }
+
+    /// Most frames a second that a command has asked for; 0 for all.
+    pub fn rate_hz(&self) -> f64 {
+        f64::from(self.rate_mhz.load(SeqCst)) / 1000.0
+    }
+
+    /// Notes the size of the camera's pictures.
+    pub fn set_camera(&self, size: Size) {
+        self.camera
+            .store((size.width as u64) << 32 | size.height as u64, SeqCst);
+    }
+
+    fn camera(&self) -> Option<Size> {
+        let both = self.camera.load(SeqCst);
+        (both != 0).then_some(Size {
+            width: (both >> 32) as usize,
+            height: (both & 0xFFFF_FFFF) as usize,
+        })
+    }
+
+    /// Carries out a command. Doing it again does no harm.
+    pub fn carry_out(&self, action: &Action<'_>) -> Outcome {
+        match self.try_to(action) {
+            Ok(()) => Outcome::Done,
+            Err(why) => Outcome::Refused(why),
+        }
+    }
+
+    fn try_to(&self, action: &Action<'_>) -> Result<(), Refusal> {
+        match action {
+            Action::Ping => {}
+            Action::Start => self.running.store(true, SeqCst),
+            Action::Stop => self.running.store(false, SeqCst),
+            Action::SetRate { mhz } if *mhz > FASTEST_MHZ => return Err(Refusal::Rate),
+            Action::SetRate { mhz } => self.rate_mhz.store(*mhz, SeqCst),
+            // Heads are chosen at the start: another one means other labels and sizes.
+            Action::SetHead(name) if name.get() == self.head => {}
+            Action::SetHead(_) => return Err(Refusal::NoSuchHead),
+            Action::SetQuery { slot, area, want } => {
+                let query = Query {
+                    area: area.clone(),
+                    want: *want,
+                };
+                query.check(self.camera())?;
+                self.set(*slot, Some(query))?;
+            }
+            Action::ClearQuery { slot } => self.set(*slot, None)?,
+        }
+        Ok(())
+    }
+
+    fn set(&self, slot: u8, query: Option<Query>) -> Result<(), Refusal> {
+        let mut queries = self.lock();
+        let mut changed = Queries::clone(&queries);
+        *changed
+            .get_mut(usize::from(slot))
+            .ok_or(Refusal::NoSuchSlot)? = query;
+        *queries = Arc::new(changed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loftup_wire::{
+        Text,
+        command::{Area, Want},
+        message,
+    };
+
+    #[test]
+    fn commands_change_what_is_answered_or_are_refused() {
+        let control = Control::new(Queries::default(), "camvid");
+        control.set_camera(Size {
+            width: 64,
+            height: 48,
+        });
+        let do_it = |action| control.carry_out(&action);
+        let region = |x| Action::SetQuery {
+            slot: 3,
+            area: Area::Region(message::Rect {
+                x,
+                y: 0,
+                width: 8,
+                height: 8,
+            }),
+            want: Want::Classes,
+        };
+        assert_eq!(do_it(region(0)), Outcome::Done);
+        assert!(control.queries()[3].is_some());
+        assert_eq!(do_it(region(60)), Outcome::Refused(Refusal::OutOfPicture));
+        assert_eq!(
+            do_it(Action::ClearQuery { slot: 8 }),
+            Outcome::Refused(Refusal::NoSuchSlot)
+        );
+        assert_eq!(do_it(Action::ClearQuery { slot: 3 }), Outcome::Done);
+        assert!(control.queries()[3].is_none());
+        assert_eq!(do_it(Action::SetRate { mhz: 2500 }), Outcome::Done);
+        assert_eq!(control.rate_hz(), 2.5);
+        assert_eq!(
+            do_it(Action::SetRate { mhz: u32::MAX }),
+            Outcome::Refused(Refusal::Rate)
+        );
+        assert_eq!(
+            do_it(Action::SetHead(Text::new("x").unwrap())),
+            Outcome::Refused(Refusal::NoSuchHead)
+        );
+        assert_eq!(
+            do_it(Action::SetHead(Text::new("camvid").unwrap())),
+            Outcome::Done
+        );
+        assert_eq!(do_it(Action::Stop), Outcome::Done);
+        assert!(!control.is_running());
+    }
+}

@@ -1,0 +1,73 @@
+//! Faults of a line.
+
+use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+use loftup_wire::faults::{FaultInjector, Faults};
+
+/// Bytes that a bad line holds at most.
+const LINE: usize = 8192;
+
+/// A line that spoils what is written to it.
+#[derive(Debug)]
+pub struct FaultyLine<IO> {
+    inner: IO,
+    injector: Box<FaultInjector<LINE>>,
+}
+
+impl<IO> FaultyLine<IO> {
+    /// `inner` with these faults on the way out.
+    pub fn new(inner: IO, faults: Faults, seed: u64) -> Self {
+        Self {
+            inner,
+            injector: Box::new(FaultInjector::new(seed, faults)),
+        }
+    }
+
+    /// What is behind it.
+    pub fn inner(&mut self) -> &mut IO {
+        &mut self.inner
+    }
+}
+
+impl<IO: ErrorType> ErrorType for FaultyLine<IO> {
+    type Error = IO::Error;
+}
+
+impl<IO: Read> Read for FaultyLine<IO> {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, IO::Error> {
+        self.inner.read(out)
+    }
+}
+
+impl<IO: ReadReady> ReadReady for FaultyLine<IO> {
+    fn read_ready(&mut self) -> Result<bool, IO::Error> {
+        self.inner.read_ready()
+    }
+}
+
+impl<IO: Write> Write for FaultyLine<IO> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, IO::Error> {
+        let bytes = bytes.get(..LINE / 2).unwrap_or(bytes);
+        self.injector.write(bytes);
+        let mut out = [0; 256];
+        // Stalls and splits of the injector are those of reads: here they only delay.
+        while self.injector.held() > 0 {
+            let n = self.injector.read(&mut out);
+            let mut rest = &out[..n];
+            while !rest.is_empty() {
+                let written = self.inner.write(rest)?;
+                rest = &rest[written.min(rest.len())..];
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<(), IO::Error> {
+        self.inner.flush()
+    }
+}
+
+impl<IO: WriteReady> WriteReady for FaultyLine<IO> {
+    fn write_ready(&mut self) -> Result<bool, IO::Error> {
+        self.inner.write_ready()
+    }
+}

@@ -1,0 +1,254 @@
+//! Faults of a source.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use loftup_wire::faults::Random;
+
+use crate::{
+    frame::RawFrame,
+    source::{Clock, Pulled, Source, SourceError},
+};
+
+/// What a faulty source does to a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SourceFault {
+    /// It is never given.
+    Drop,
+    /// It is given twice.
+    Duplicate,
+    /// The next one is given before it.
+    Reorder,
+    /// Bytes are missing.
+    Truncate,
+    /// It has another size.
+    WrongSize,
+    /// Nothing is given for a while from here on.
+    Stuck,
+    /// Its time stamp is an hour off.
+    TimeJump,
+}
+
+impl SourceFault {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Drop,
+        Self::Duplicate,
+        Self::Reorder,
+        Self::Truncate,
+        Self::WrongSize,
+        Self::Stuck,
+        Self::TimeJump,
+    ];
+
+    /// Its name in `--inject`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Duplicate => "duplicate",
+            Self::Reorder => "reorder",
+            Self::Truncate => "truncate",
+            Self::WrongSize => "wrong-size",
+            Self::Stuck => "stuck",
+            Self::TimeJump => "time-jump",
+        }
+    }
+}
+
+/// What was done, by kind. Shared by all sources of a run.
+#[derive(Debug, Default)]
+pub struct Injected([AtomicU64; SourceFault::ALL.len()]);
+
+impl Injected {
+    /// How often.
+    pub fn count(&self, fault: SourceFault) -> u64 {
+        self.0[fault as usize].load(Relaxed)
+    }
+}
+
+/// Chances of faults in a source, in parts per million for each picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceFaults {
+    /// By the order of [`SourceFault::ALL`].
+    pub ppm: [u32; SourceFault::ALL.len()],
+    /// How long a stuck source stays so, milliseconds.
+    pub stuck_ms: u64,
+}
+
+/// A source in which things go wrong: the same things for the same seed.
+pub struct FaultySource<S> {
+    inner: S,
+    faults: SourceFaults,
+    random: Random,
+    injected: Arc<Injected>,
+    /// To be given before anything else.
+    held: Option<RawFrame>,
+    /// The held one is given after the next one.
+    overtaken: bool,
+    stuck_until_us: u64,
+}
+
+impl<S: Source> FaultySource<S> {
+    /// `inner` with these faults.
+    pub fn new(inner: S, faults: SourceFaults, seed: u64, injected: Arc<Injected>) -> Self {
+        Self {
+            inner,
+            faults,
+            random: Random::new(seed),
+            injected,
+            held: None,
+            overtaken: false,
+            stuck_until_us: 0,
+        }
+    }
+
+    fn draw(&mut self) -> Option<SourceFault> {
+        let mut at = self.random.below(1_000_000);
+        for (fault, ppm) in SourceFault::ALL.into_iter().zip(self.faults.ppm) {
+            if at < ppm {
+                return Some(fault);
+            }
+            at -= ppm;
+        }
+        None
+    }
+}
+
+impl Source for Box<dyn Source> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        (**self).next(clock, into)
+    }
+}
+
+impl<S: Source> Source for FaultySource<S> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        if clock.now_us() < self.stuck_until_us {
+            std::thread::sleep(Duration::from_millis(5));
+            return Ok(Pulled::Nothing);
+        }
+        if !self.overtaken
+            && let Some(held) = self.held.take()
+        {
+            *into = held;
+            return Ok(Pulled::Frame);
+        }
+        let pulled = self.inner.next(clock, into)?;
+        if pulled != Pulled::Frame {
+            return Ok(pulled);
+        }
+        if self.overtaken {
+            // This one overtakes the held one.
+            self.overtaken = false;
+            return Ok(Pulled::Frame);
+        }
+        let Some(fault) = self.draw() else {
+            return Ok(Pulled::Frame);
+        };
+        self.injected.0[fault as usize].fetch_add(1, Relaxed);
+        match fault {
+            SourceFault::Drop => return Ok(Pulled::Nothing),
+            SourceFault::Duplicate => self.held = Some(into.clone()),
+            SourceFault::Reorder => {
+                self.held = Some(into.clone());
+                self.overtaken = true;
+                return Ok(Pulled::Nothing);
+            }
+            SourceFault::Truncate => {
+                let most = u32::try_from(into.bytes.len()).unwrap_or(u32::MAX);
+                into.bytes.truncate(self.random.below(most) as usize);
+            }
+            SourceFault::WrongSize => {
+                into.width += 8;
+                into.bytes.resize(3 * into.width * into.height, 0);
+            }
+            SourceFault::Stuck => {
+                self.stuck_until_us = clock.now_us() + 1000 * self.faults.stuck_ms;
+            }
+            SourceFault::TimeJump => {
+                let hour = 3_600_000_000;
+                into.stamp_us = match self.random.chance(500_000) {
+                    true => into.stamp_us + hour,
+                    // Zero is the start of the node: as far back as a stamp can be.
+                    false => into.stamp_us.saturating_sub(hour),
+                };
+                // Early in a run that can be true: then it is made later.
+                if clock.now_us() < hour {
+                    into.stamp_us = clock.now_us() + hour;
+                }
+            }
+        }
+        Ok(Pulled::Frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{frame::Intake, metrics::Drop};
+
+    struct Counting(u64);
+
+    impl Source for Counting {
+        fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+            *into = RawFrame {
+                number: self.0,
+                stamp_us: clock.now_us(),
+                width: 8,
+                height: 4,
+                bytes: vec![self.0 as u8; 96],
+            };
+            self.0 += 1;
+            Ok(Pulled::Frame)
+        }
+    }
+
+    #[test]
+    fn every_fault_of_a_source_is_noticed_and_nothing_else_is() {
+        let faults = SourceFaults {
+            ppm: [20_000, 20_000, 20_000, 20_000, 20_000, 0, 20_000],
+            stuck_ms: 0,
+        };
+        let injected = Arc::new(Injected::default());
+        let mut source = FaultySource::new(Counting(0), faults, 3, injected.clone());
+        let clock = Clock::start();
+        let mut intake = Intake::new(None, 1_000_000);
+        let mut first = RawFrame::default();
+        while source.next(&clock, &mut first).unwrap() != Pulled::Frame {}
+        let mut intake_sized = Intake::new(
+            Some(loftup_models::bundle::Size {
+                width: 8,
+                height: 4,
+            }),
+            1_000_000,
+        );
+        std::mem::swap(&mut intake, &mut intake_sized);
+        let (mut lost, mut jumps) = (0, 0);
+        let mut refused = std::collections::HashMap::new();
+        let mut raw = RawFrame::default();
+        for _ in 0..20_000 {
+            if source.next(&clock, &mut raw).unwrap() == Pulled::Frame {
+                let verdict = intake.judge(&raw, clock.now_us());
+                lost += verdict.lost;
+                jumps += u64::from(verdict.time_jump);
+                match verdict.refused {
+                    Some(why) => *refused.entry(why).or_insert(0u64) += 1,
+                    None => assert_eq!(raw.bytes, [raw.number as u8; 96]),
+                }
+            }
+        }
+        let count = |fault| injected.count(fault);
+        let near = |a: u64, b: u64| assert!(a.abs_diff(b) <= 2, "{a} and {b}");
+        near(refused[&Drop::Duplicate], count(SourceFault::Duplicate));
+        near(refused[&Drop::Reordered], count(SourceFault::Reorder));
+        near(refused[&Drop::Truncated], count(SourceFault::Truncate));
+        near(refused[&Drop::WrongSize], count(SourceFault::WrongSize));
+        near(jumps, count(SourceFault::TimeJump));
+        near(lost, count(SourceFault::Drop) + count(SourceFault::Reorder));
+        assert!(SourceFault::ALL.iter().filter(|f| count(**f) > 200).count() == 6);
+    }
+}

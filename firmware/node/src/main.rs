@@ -1,0 +1,109 @@
+//! `loftup-node node.toml`: the perception node. Configuration and behaviour are described in
+//! `docs/node.md`.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use loftup_node::{
+    assemble,
+    config::Config,
+    inject::{Plan, UnknownFault},
+    pipeline::Node,
+    soak,
+};
+
+/// Runs a bundle on a robot: pictures in, answers out, whatever happens.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration file
+    config: PathBuf,
+    /// Only check the configuration
+    #[arg(long)]
+    check: bool,
+    /// Let things go wrong on purpose, as in source.drop=0.01,backend.hang=0.0001,seed=3
+    #[arg(long, value_name = "SPEC")]
+    inject: Option<String>,
+    /// Run for so many seconds on a generated scene with every fault, and say whether all went
+    /// well
+    #[arg(long, value_name = "SECONDS")]
+    soak: Option<u64>,
+}
+
+/// A mistake in the command line or the configuration.
+const MISTAKE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let level = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(level).init();
+    match run(&args) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {}", e.to_string().replace('\n', " "));
+            let mistake = e.is::<loftup_node::config::ConfigError>() || e.is::<UnknownFault>();
+            ExitCode::from(if mistake { MISTAKE } else { 1 })
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::open(&args.config)?;
+    let plan = match &args.inject {
+        Some(text) => text.parse()?,
+        None => Plan::default(),
+    };
+    if args.check {
+        println!("{}: in order", args.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(seconds) = args.soak {
+        return soak(&config, seconds, plan);
+    }
+    if !plan.is_empty() {
+        log::warn!(
+            "faults are injected on purpose: {}",
+            args.inject.as_deref().unwrap_or_default()
+        );
+    }
+    let (parts, _) = assemble::parts(config, &plan)?;
+    let node = Node::start(parts)?;
+    let handle = node.handle();
+    ctrlc::set_handler(move || {
+        log::info!("asked to stop");
+        handle.stop();
+    })?;
+    node.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn soak(config: &Config, seconds: u64, plan: Plan) -> anyhow::Result<ExitCode> {
+    let mut options = soak::Options::new(Duration::from_secs(seconds), 1);
+    if !plan.is_empty() {
+        options.plan = plan;
+    }
+    let outcome = soak::run(config, &options).map_err(|e| anyhow::anyhow!("{e}"))?;
+    println!("{outcome:#?}");
+    let faults = outcome.faults();
+    for fault in &faults {
+        println!("wrong: {fault}");
+    }
+    let mib = |n: u64| n as f64 / f64::from(1 << 20);
+    println!(
+        "{}: {} frames, {} answers, {} compared bit by bit, memory grew by {:.2} MiB",
+        if faults.is_empty() {
+            "all well"
+        } else {
+            "not well"
+        },
+        outcome.captured,
+        outcome.published,
+        outcome.compared,
+        mib(outcome.growth())
+    );
+    Ok(if faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

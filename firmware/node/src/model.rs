@@ -1,0 +1,361 @@
+//! The bundle, as the stages use it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use loftup_models::bundle::{HeadKind, Size};
+use loftup_runtime::{
+    ColourRange, Features, Perceptor, Picture, Rect, RuntimeError, TileFeatures, View,
+    heads::{self, Head},
+    image::Rgb8,
+};
+use loftup_wire::{
+    command::{Area, Want},
+    message,
+};
+
+use crate::{
+    answer::{Answer, Kind, Part, Precision, Queries, Query, scaled, scaled_point},
+    regions::{Finder, Placement},
+};
+
+/// Why a frame could not be answered. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The runtime or its engine.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The engine gave scores or features that are not numbers.
+    #[error("the engine gave {count} values that are not finite: the frame is not answered")]
+    NotFinite {
+        /// How many.
+        count: usize,
+    },
+    /// The model was taken out of service, or is not what is needed.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A prepared frame.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// What the backbone looks at; `None` where it is the guidance.
+    pub small: Option<Picture>,
+    /// The picture at the resolution of the answer.
+    pub guidance: Option<Picture>,
+}
+
+/// What is asked of one frame.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    /// The queries.
+    pub queries: &'a Queries,
+    /// Whether queries for class maps of whole frames are passed over.
+    pub regions_only: bool,
+    /// Smallest region worth telling, in pixels of the answer.
+    pub least_region: u32,
+    /// Most regions told.
+    pub most_regions: usize,
+    /// Size of the camera's picture.
+    pub camera: Size,
+}
+
+/// What the stages need of a model. Implemented by [`BundleModel`], and by tests.
+pub trait Model: Send + Sync {
+    /// Resizes and normalises `picture` for an answer of size `size`.
+    ///
+    /// # Errors
+    /// As the runtime's.
+    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError>;
+
+    /// Runs the backbone.
+    ///
+    /// # Errors
+    /// As the runtime's.
+    fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError>;
+
+    /// Answers the queries. Gives the time that the head took of it, in microseconds.
+    ///
+    /// # Errors
+    /// As the runtime's, and [`ModelError::NotFinite`].
+    fn upsample(
+        &self,
+        prepared: &Prepared,
+        features: &Features,
+        question: &Question<'_>,
+        scratch: &mut Finder,
+        out: &mut Answer,
+    ) -> Result<u64, ModelError>;
+
+    /// Why another engine stands in for the preferred one, where it does.
+    fn fallback(&self) -> Option<String> {
+        None
+    }
+
+    /// Names of the classes.
+    fn labels(&self) -> &[String];
+}
+
+/// Makes a model: at the start, and again when the last one hangs.
+pub type ModelFactory = Arc<dyn Fn() -> Result<Arc<dyn Model>, ModelError> + Send + Sync>;
+
+/// A bundle with its heads.
+pub struct BundleModel {
+    perceptor: Perceptor,
+    classes: Head,
+    descriptors: Option<Head>,
+    names: Vec<String>,
+    range: ColourRange,
+}
+
+impl BundleModel {
+    /// A bundle in an engine. Class maps come from the head `classes`; features at points are
+    /// what `descriptors` makes of them, or those of the upsampler where there is none. Everything
+    /// is compiled for answers of the given sizes.
+    ///
+    /// # Errors
+    /// Where the bundle lacks a part, a head is of another kind, or nothing can be compiled.
+    pub fn new(
+        perceptor: Perceptor,
+        classes: &str,
+        descriptors: Option<&str>,
+        range: ColourRange,
+        sizes: &[Size],
+    ) -> Result<Self, ModelError> {
+        let head = perceptor.head(classes)?;
+        let HeadKind::Classes { names } = head.kind() else {
+            return Err(ModelError::Other(format!(
+                "head {classes:?} gives descriptors: name one of kind classes under [model] head"
+            )));
+        };
+        let names = names.clone();
+        let descriptors = descriptors.map(|name| perceptor.head(name)).transpose()?;
+        for size in sizes {
+            perceptor.compile(*size, (0, 0))?;
+        }
+        Ok(Self {
+            perceptor,
+            classes: head,
+            descriptors,
+            names,
+            range,
+        })
+    }
+
+    /// Features at the points that are asked for.
+    fn features(
+        &self,
+        view: &View<'_>,
+        question: &Question<'_>,
+        out: &mut Answer,
+    ) -> Result<(), ModelError> {
+        for (slot, query, precision) in feature_queries(question.queries) {
+            let Area::Points(points) = &query.area else {
+                continue;
+            };
+            let places: Vec<_> = points
+                .iter()
+                .map(|p| scaled_point(*p, question.camera, view.size()))
+                .collect();
+            let features = view.points(&places)?;
+            let part = out.add();
+            part.slot = slot;
+            part.kind = Kind::Features(precision);
+            part.source = whole(question.camera);
+            (part.width, part.height) = (points.len(), 1);
+            match &self.descriptors {
+                Some(head) => {
+                    head.apply(&features, &mut part.values);
+                    part.channels = head.outputs();
+                }
+                None => {
+                    part.values.extend_from_slice(&features);
+                    part.channels = view.dim();
+                }
+            }
+            refuse(part.values.iter().filter(|x| !x.is_finite()).count())?;
+        }
+        Ok(())
+    }
+}
+
+fn feature_queries(queries: &Queries) -> impl Iterator<Item = (u8, &Query, Precision)> {
+    queries.iter().zip(0u8..).filter_map(|(query, slot)| {
+        let query = query.as_ref()?;
+        match query.want {
+            Want::FeaturesF16 => Some((slot, query, Precision::F16)),
+            Want::FeaturesU8 => Some((slot, query, Precision::U8)),
+            Want::Classes | Want::Regions => None,
+        }
+    })
+}
+
+fn refuse(count: usize) -> Result<(), ModelError> {
+    match count {
+        0 => Ok(()),
+        count => Err(ModelError::NotFinite { count }),
+    }
+}
+
+fn whole(camera: Size) -> message::Rect {
+    let side = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    message::Rect {
+        x: 0,
+        y: 0,
+        width: side(camera.width),
+        height: side(camera.height),
+    }
+}
+
+/// Class maps and regions, from a view through a head of classes. Also what the slow reference of
+/// the tests uses, with a sink of its own.
+fn classes(
+    view: &View<'_>,
+    question: &Question<'_>,
+    finder: &mut Finder,
+    out: &mut Answer,
+) -> Result<u64, ModelError> {
+    let mut head_time = Duration::ZERO;
+    for (slot, query) in (0u8..).zip(question.queries) {
+        let Some(query) = query else { continue };
+        let kind = match query.want {
+            Want::Classes => Kind::Classes,
+            Want::Regions => Kind::Regions,
+            Want::FeaturesF16 | Want::FeaturesU8 => continue,
+        };
+        if question.regions_only && kind == Kind::Classes && query.area == Area::Frame {
+            continue;
+        }
+        let size = view.size();
+        let source = match &query.area {
+            Area::Region(rect) => *rect,
+            Area::Frame | Area::Points(_) => whole(question.camera),
+        };
+        let part = out.add();
+        (part.slot, part.kind, part.source) = (slot, kind, source);
+        if let Area::Points(points) = &query.area {
+            let places: Vec<_> = points
+                .iter()
+                .map(|p| scaled_point(*p, question.camera, size))
+                .collect();
+            let scores = view.points(&places)?;
+            refuse(scores.iter().filter(|x| !x.is_finite()).count())?;
+            part.classes
+                .extend(scores.chunks_exact(view.dim()).map(heads::best));
+            (part.width, part.height) = (places.len(), 1);
+            continue;
+        }
+        let rect = scaled(source, question.camera, size);
+        (part.width, part.height) = (rect.width, rect.height);
+        let Some((part, before)) = out.last_and_rest() else {
+            continue;
+        };
+        let known = before
+            .iter()
+            .find(|p| p.source == source && p.classes.len() == rect.area());
+        match known {
+            Some(known) => part.classes.extend_from_slice(&known.classes),
+            None => {
+                let mut wrong = 0;
+                part.classes.resize(rect.area(), heads::NO_CLASS);
+                view.region(rect, &mut |tile| {
+                    let start = Instant::now();
+                    wrong += take(tile, rect, &mut part.classes);
+                    head_time += start.elapsed();
+                    Ok(())
+                })?;
+                refuse(wrong)?;
+            }
+        }
+        if kind == Kind::Regions {
+            let start = Instant::now();
+            regions(part, rect, size, question, finder);
+            head_time += start.elapsed();
+        }
+    }
+    Ok(u64::try_from(head_time.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn regions(
+    part: &mut Part,
+    rect: Rect,
+    answer: Size,
+    question: &Question<'_>,
+    finder: &mut Finder,
+) {
+    let place = Placement {
+        rect,
+        answer,
+        camera: question.camera,
+    };
+    let (least, most) = (question.least_region, question.most_regions);
+    finder.find(&part.classes, &place, least, most, &mut part.regions);
+}
+
+/// Puts the best class of each pixel into the map; gives the scores that are not finite.
+fn take(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
+    let mut wrong = 0;
+    let x = tile.rect.x - rect.x;
+    for row in 0..tile.rect.height {
+        let y = tile.rect.y - rect.y + row;
+        let line = &mut map[y * rect.width + x..][..tile.rect.width];
+        let scores = tile.row(row);
+        wrong += scores.iter().filter(|x| !x.is_finite()).count();
+        for (class, scores) in line.iter_mut().zip(scores.chunks_exact(tile.dim())) {
+            *class = heads::best(scores);
+        }
+    }
+    wrong
+}
+
+impl Model for BundleModel {
+    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
+        let small = self.perceptor.backbone_size(size)?;
+        out.small = match small == size {
+            true => None,
+            false => Some(self.perceptor.prepare(picture, small)?),
+        };
+        out.guidance = Some(self.perceptor.prepare(picture, size)?);
+        Ok(())
+    }
+
+    fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
+        let picture = prepared.small.as_ref().or(prepared.guidance.as_ref());
+        let picture =
+            picture.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
+        let features = self.perceptor.features_of(picture)?;
+        refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
+        *out = Some(features);
+        Ok(())
+    }
+
+    fn upsample(
+        &self,
+        prepared: &Prepared,
+        features: &Features,
+        question: &Question<'_>,
+        scratch: &mut Finder,
+        out: &mut Answer,
+    ) -> Result<u64, ModelError> {
+        let guidance = prepared
+            .guidance
+            .as_ref()
+            .ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
+        let view = self.perceptor.view(features, guidance, self.range)?;
+        out.clear();
+        self.features(&view, question, out)?;
+        let view = view.through(&self.classes)?;
+        classes(&view, question, scratch, out)
+    }
+
+    fn fallback(&self) -> Option<String> {
+        self.perceptor.health().reason().map(str::to_owned)
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.names
+    }
+}

@@ -1,0 +1,424 @@
+//! What each stage does.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{CAPTURE, Job, PUBLISH, Shared, SourceFactory, lock};
+use crate::{
+    answer::Answer,
+    config,
+    frame::{self, RawFrame},
+    health::Reason,
+    ladder::{Step, Timeliness},
+    mailbox::Take,
+    metrics::{Drop, Event, Stage},
+    model::{Model, ModelError, Question},
+    source::Pulled,
+};
+
+/// How often a thread that waits looks whether it shall go on.
+const LOOK: Duration = Duration::from_micros(LOOK_US);
+const LOOK_US: u64 = 50_000;
+
+impl Shared {
+    fn begin(&self, stage: usize) -> u64 {
+        let now = self.now();
+        self.beats[stage].store(now + 1, SeqCst);
+        now
+    }
+
+    /// Whether the stage was not given up in the meantime.
+    fn end(&self, stage: usize) -> bool {
+        self.beats[stage].swap(0, SeqCst) != 0
+    }
+
+    /// A frame was answered, or was not in time.
+    pub(super) fn judge(&self, how: Timeliness) {
+        let mut ladder = lock(&self.ladder);
+        let step = ladder.answer(how);
+        let (level, late) = (ladder.level(), ladder.is_late());
+        drop(ladder);
+        self.stepped(step, level, "of deadlines");
+        if late != self.monitor.holds(Reason::Late) {
+            let why = match late {
+                true => "deadlines were missed in a row",
+                false => "deadlines are met again",
+            };
+            self.monitor.set(self.now(), Reason::Late, late, why);
+        }
+    }
+
+    pub(super) fn stepped(&self, step: Option<Step>, level: usize, why: &str) {
+        let Some(step) = step else { return };
+        self.metrics.level.store(level as u64, Relaxed);
+        let (event, way) = match step {
+            Step::Down => (Event::StepDown, "down"),
+            Step::Up => (Event::StepUp, "up"),
+        };
+        self.metrics.count(event, 1);
+        let level_is = self.levels[level.min(self.levels.len() - 1)];
+        let config::Level {
+            size,
+            regions_only,
+            rate_hz,
+        } = level_is;
+        self.monitor.note(
+            self.now(),
+            "step",
+            format!("{way} to {level} because {why}: {}x{}, regions only {regions_only}, rate {rate_hz}", size.width, size.height),
+        );
+    }
+}
+
+/// The capture thread.
+pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64) {
+    let mut source = None;
+    let mut raw = RawFrame::default();
+    let mut next_due = 0u64;
+    let mut silent_since = shared.now();
+    // A little longer than it takes to count as silent, so that this is noticed before the source
+    // that is opened in its place gives a picture.
+    let timeout_us = 1000 * shared.config.source.timeout_ms + LOOK_US;
+    let current = || shared.capture_generation.load(SeqCst) == generation;
+    while !shared.stop.load(SeqCst) && current() {
+        let Some(open) = &mut source else {
+            match factory() {
+                Ok(opened) => {
+                    lock(&shared.intake).reopened();
+                    source = Some(opened);
+                }
+                Err(e) => {
+                    shared.metrics.count(Event::SourceError, 1);
+                    shared.note("source", || e.to_string());
+                    thread::sleep(LOOK);
+                }
+            }
+            continue;
+        };
+        let start = shared.begin(CAPTURE);
+        let pulled = catch_unwind(AssertUnwindSafe(|| open.next(&shared.clock, &mut raw)));
+        if !shared.end(CAPTURE) || !current() {
+            return;
+        }
+        let now = shared.now();
+        match pulled {
+            Ok(Ok(Pulled::Frame)) => {
+                silent_since = now;
+                shared.metrics.captured.fetch_add(1, Relaxed);
+                shared.metrics.stages[Stage::Capture as usize].record(now - start);
+                take_in(shared, &raw, now, &mut next_due);
+            }
+            Ok(Ok(Pulled::Nothing)) if now.saturating_sub(silent_since) > timeout_us => {
+                silent_since = now;
+                shared.note("source", || "it is opened anew after its silence".into());
+                source = None;
+            }
+            Ok(Ok(Pulled::Nothing)) => {}
+            Ok(Ok(Pulled::End)) => {
+                log::info!("the source has ended");
+                break;
+            }
+            Ok(Err(e)) => {
+                shared.metrics.count(Event::SourceError, 1);
+                shared.note("source", || e.to_string());
+                thread::sleep(LOOK);
+            }
+            Err(_) => {
+                shared.metrics.count(Event::SourceError, 1);
+                shared.note("source", || "it panicked, and is opened anew".into());
+                source = None;
+                thread::sleep(LOOK);
+            }
+        }
+    }
+    if current() {
+        shared.queues[0].close();
+    }
+}
+
+/// Checks a frame and sends it on its way.
+fn take_in(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
+    let metrics = &shared.metrics;
+    let verdict = lock(&shared.intake).judge(raw, now);
+    if verdict.lost > 0 {
+        metrics.count(Event::SourceLost, verdict.lost);
+        shared.note("frames lost", || {
+            format!("{} before frame {}", verdict.lost, raw.number)
+        });
+    }
+    if verdict.restart {
+        metrics.count(Event::SourceRestart, 1);
+        shared.note("source restart", || {
+            format!("it counts anew from {}", raw.number)
+        });
+    }
+    if verdict.time_jump {
+        metrics.count(Event::TimeJump, 1);
+        shared.note("time jump", || {
+            let off = raw.stamp_us as f64 - now as f64;
+            format!(
+                "the stamp of frame {} is {:.3} s off",
+                raw.number,
+                off / 1e6
+            )
+        });
+    }
+    if let Some(why) = verdict.refused {
+        metrics.dropped(why);
+        shared.note(why.name(), || {
+            let bytes = raw.bytes.len();
+            format!(
+                "frame {} of {} x {} with {bytes} bytes",
+                raw.number, raw.width, raw.height
+            )
+        });
+        return;
+    }
+    shared.last_frame_us.store(now, SeqCst);
+    if !shared.control.is_running() || lock(&shared.ladder).is_paused() {
+        return metrics.dropped(Drop::Paused);
+    }
+    let (level, Level { rate_hz, .. }) = shared.level();
+    let rates = [rate_hz, shared.control.rate_hz()];
+    let rate = rates
+        .into_iter()
+        .filter(|r| *r > 0.0)
+        .fold(f64::INFINITY, f64::min);
+    if rate.is_finite() {
+        let period = (1e6 / rate) as u64;
+        // A camera's frames come a little early or late: a tenth is let pass.
+        if now + period / 10 < *next_due {
+            return metrics.dropped(Drop::Rate);
+        }
+        *next_due = (*next_due + period).max(now);
+    }
+    let mut job = shared.pool.take();
+    let picture = job.picture.get_or_insert_with(frame::one_pixel);
+    if let Err(e) = frame::copy(raw, picture) {
+        shared.note("failed", || format!("frame {}: {e}", raw.number));
+        return shared.discard(job, Drop::Failed);
+    }
+    job.sequence = verdict.sequence;
+    job.number = raw.number;
+    job.captured_us = verdict.captured_us;
+    job.level = level;
+    job.queries = shared.control.queries();
+    shared.control.set_camera(job.camera());
+    if let Some(old) = shared.queues[0].put(job) {
+        shared.discard(old, BEFORE[0]);
+    }
+}
+
+use config::Level;
+
+/// Reasons for what a queue displaces, by queue.
+const BEFORE: [Drop; 4] = [
+    Drop::BeforePreprocess,
+    Drop::BeforeBackbone,
+    Drop::BeforeUpsample,
+    Drop::BeforePublish,
+];
+
+type Work = fn(&Shared, &dyn Model, &mut Job) -> Result<(), ModelError>;
+
+/// The stages that use the model, by number.
+const WORK: [(Stage, Work); 3] = [
+    (Stage::Preprocess, preprocess),
+    (Stage::Backbone, backbone),
+    (Stage::Upsample, upsample),
+];
+
+fn preprocess(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
+    let Job {
+        picture,
+        prepared,
+        level,
+        ..
+    } = job;
+    let size = shared.levels[*level].size;
+    match picture {
+        Some(picture) => model.prepare(picture, size, prepared),
+        None => Err(ModelError::Other("there is no picture".into())),
+    }
+}
+
+fn backbone(_: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
+    model.backbone(&job.prepared, &mut job.features)
+}
+
+fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
+    let camera = job.camera();
+    let level = shared.levels[job.level];
+    let Job {
+        prepared,
+        features,
+        queries,
+        finder,
+        answer,
+        ..
+    } = job;
+    let features = features
+        .as_ref()
+        .ok_or_else(|| ModelError::Other("there are no features".into()))?;
+    let question = Question {
+        queries,
+        regions_only: level.regions_only,
+        least_region: shared.config.regions.least_pixels,
+        most_regions: shared.config.regions.most,
+        camera,
+    };
+    let head_us = model.upsample(prepared, features, &question, finder, answer)?;
+    answer.size = (level.size.width, level.size.height);
+    answer.camera = (camera.width, camera.height);
+    shared.metrics.stages[Stage::Head as usize].record(head_us);
+    Ok(())
+}
+
+/// The thread of stage `1 + index`.
+pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
+    let (stage, work) = WORK[index];
+    let beat = index + 1;
+    let (inbox, outbox) = (&shared.queues[index], &shared.queues[index + 1]);
+    let current = || shared.generation.load(SeqCst) == generation;
+    while current() {
+        let mut job = match inbox.take(LOOK) {
+            Take::Item(job) => job,
+            Take::Timeout => continue,
+            Take::Closed => {
+                outbox.close();
+                return;
+            }
+        };
+        let Some(model) = lock(&shared.model).clone() else {
+            shared.discard(job, Drop::Abandoned);
+            continue;
+        };
+        let start = shared.begin(beat);
+        if start.saturating_sub(job.captured_us) > 1000 * shared.config.pipeline.max_age_ms {
+            shared.end(beat);
+            shared.discard(job, Drop::Stale);
+            shared.judge(Timeliness::Missed);
+            continue;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| work(shared, &*model, &mut job)));
+        if !shared.end(beat) {
+            // Given up, and counted, while it worked.
+            shared.pool.put(job);
+            return;
+        }
+        shared.metrics.stages[stage as usize].record(shared.now().saturating_sub(start));
+        let error = match result {
+            Ok(Ok(())) => None,
+            Ok(Err(e)) => Some(e.to_string()),
+            Err(_) => Some("it panicked".into()),
+        };
+        match error {
+            None => {
+                if index == WORK.len() - 1 {
+                    shared.failures.store(0, SeqCst);
+                }
+                if let Some(old) = outbox.put(job) {
+                    shared.discard(old, BEFORE[index + 1]);
+                }
+            }
+            Some(e) => {
+                shared.failures.fetch_add(1, SeqCst);
+                shared.note("failed", || format!("{stage} of frame {}: {e}", job.number));
+                shared.discard(job, Drop::Failed);
+            }
+        }
+    }
+}
+
+/// The publishing thread.
+pub(super) fn publish(shared: &Shared) {
+    loop {
+        match shared.queues[PUBLISH - 1].take(LOOK) {
+            Take::Item(job) => {
+                let start = shared.begin(PUBLISH);
+                tell(shared, job);
+                shared.end(PUBLISH);
+                shared.metrics.stages[Stage::Publish as usize].record(shared.now() - start);
+            }
+            Take::Timeout => {}
+            Take::Closed => break,
+        }
+    }
+    shared.outlets.iter().for_each(super::Mailbox::close);
+    shared.published_all.store(true, SeqCst);
+}
+
+fn tell(shared: &Shared, mut job: Box<Job>) {
+    let now = shared.now();
+    let age = now.saturating_sub(job.captured_us);
+    let p = &shared.config.pipeline;
+    if age > 1000 * p.max_age_ms {
+        shared.discard(job, Drop::Stale);
+        return shared.judge(Timeliness::Missed);
+    }
+    // One more, so that 0 stands for none.
+    let before = shared.last_sequence.fetch_max(job.sequence + 1, SeqCst);
+    if job.sequence < before {
+        return shared.discard(job, Drop::Reordered);
+    }
+    let mut shareable = spare(shared);
+    if let Some(answer) = Arc::get_mut(&mut shareable) {
+        std::mem::swap(answer, &mut job.answer);
+        answer.sequence = job.sequence;
+        answer.number = job.number;
+        answer.captured_us = job.captured_us;
+        answer.published_us = now;
+        answer.level = job.level;
+        if shared.wants_picture {
+            std::mem::swap(&mut answer.picture, &mut job.picture);
+            // What came back is the picture of an earlier frame, or none.
+        }
+    }
+    for outlet in &shared.outlets {
+        if outlet.put(shareable.clone()).is_some() {
+            shared.metrics.count(Event::SinkDropped, 1);
+        }
+    }
+    keep(shared, shareable);
+    shared.pool.put(job);
+    shared.metrics.published.fetch_add(1, Relaxed);
+    shared.metrics.latency.record(age);
+    let deadline = 1000 * p.deadline_ms;
+    let early = (deadline as f64 * shared.config.degrade.early) as u64;
+    if age > deadline {
+        shared.metrics.count(Event::DeadlineMissed, 1);
+    }
+    shared.judge(match age {
+        age if age > deadline => Timeliness::Missed,
+        age if age < early => Timeliness::Early,
+        _ => Timeliness::Met,
+    });
+    shared.monitor.answered(now);
+}
+
+/// An answer that no sink looks at any more, or a new one.
+fn spare(shared: &Shared) -> Arc<Answer> {
+    let mut answers = lock(&shared.answers);
+    for _ in 0..answers.len() {
+        match answers.pop_front() {
+            Some(answer) if Arc::strong_count(&answer) == 1 => return answer,
+            Some(answer) => answers.push_back(answer),
+            None => break,
+        }
+    }
+    Arc::default()
+}
+
+fn keep(shared: &Shared, answer: Arc<Answer>) {
+    let mut answers = lock(&shared.answers);
+    if answers.len() < answers.capacity() {
+        answers.push_back(answer);
+    }
+}

@@ -1,0 +1,260 @@
+//! Messages of ROS 2 as `rmw_zenoh` has them on the network: bodies in CDR, little-endian, key
+//! expressions, liveliness tokens and attachments. No part of ROS is needed for that.
+//!
+//! Bodies are those of `sensor_msgs/msg/Image` and `vision_msgs/msg/LabelInfo`. The key of a topic is
+//! `domain/topic/type/hash`; the hash is that of the type's description (REP 2016), which every
+//! distribution since Iron puts there.
+
+/// Builds a CDR body. Alignment counts from behind the four bytes of the encapsulation header.
+#[derive(Debug)]
+struct Cdr<'a>(&'a mut Vec<u8>);
+
+/// CDR, little-endian, no options.
+const ENCAPSULATION: [u8; 4] = [0, 1, 0, 0];
+
+impl<'a> Cdr<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        out.clear();
+        out.extend_from_slice(&ENCAPSULATION);
+        Self(out)
+    }
+
+    fn align(&mut self, to: usize) {
+        let at = self.0.len() - ENCAPSULATION.len();
+        self.0
+            .resize(self.0.len() + at.next_multiple_of(to) - at, 0);
+    }
+
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.align(N);
+        self.0.extend_from_slice(&bytes);
+    }
+
+    /// A length, or any other count of 32 bits.
+    fn count(&mut self, n: usize) {
+        // A picture of 4 GiB is refused long before.
+        self.put(u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
+    }
+
+    /// With its closing zero, which counts.
+    fn text(&mut self, text: &str) {
+        self.count(text.len() + 1);
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// `std_msgs/msg/Header`.
+    fn header(&mut self, stamp_ns: u64, frame_id: &str) {
+        let seconds = i32::try_from(stamp_ns / 1_000_000_000).unwrap_or(i32::MAX);
+        self.put(seconds.to_le_bytes());
+        self.count((stamp_ns % 1_000_000_000) as usize);
+        self.text(frame_id);
+    }
+}
+
+/// A type of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Type {
+    /// Its name in keys.
+    pub name: &'static str,
+    /// The hash of its description.
+    pub hash: &'static str,
+}
+
+/// `sensor_msgs/msg/Image`.
+pub const IMAGE: Type = Type {
+    name: "sensor_msgs::msg::dds_::Image_",
+    hash: "RIHS01_d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47",
+};
+
+/// `vision_msgs/msg/LabelInfo`.
+pub const LABEL_INFO: Type = Type {
+    name: "vision_msgs::msg::dds_::LabelInfo_",
+    hash: "RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",
+};
+
+/// A picture of one byte a pixel.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask<'a> {
+    /// When it was taken, nanoseconds of the calendar's clock.
+    pub stamp_ns: u64,
+    /// The camera's frame of reference.
+    pub frame_id: &'a str,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `[height, width]`.
+    pub data: &'a [u8],
+}
+
+impl Mask<'_> {
+    /// Puts the body of a `sensor_msgs/msg/Image` with encoding `mono8` into `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut cdr = Cdr::new(out);
+        cdr.header(self.stamp_ns, self.frame_id);
+        cdr.count(self.height);
+        cdr.count(self.width);
+        cdr.text("mono8");
+        // is_bigendian.
+        cdr.put([0]);
+        // step: bytes a row.
+        cdr.count(self.width);
+        cdr.bytes(self.data);
+    }
+}
+
+/// Puts the body of a `vision_msgs/msg/LabelInfo` into `out`: class numbers and their names. The
+/// threshold is 0, as every pixel has its best class.
+pub fn label_info(stamp_ns: u64, frame_id: &str, names: &[String], out: &mut Vec<u8>) {
+    let mut cdr = Cdr::new(out);
+    cdr.header(stamp_ns, frame_id);
+    // 255 stands for pixels without a class.
+    let names = &names[..names.len().min(255)];
+    cdr.count(names.len());
+    for (class, name) in (0u16..).zip(names) {
+        cdr.put(class.to_le_bytes());
+        cdr.text(name);
+    }
+    cdr.put(0f32.to_le_bytes());
+}
+
+/// What `rmw_zenoh` attaches to a message: its number, the time it was sent (nanoseconds of the
+/// calendar's clock) and its publisher, in zenoh's own serialisation.
+pub fn attachment(sequence: i64, sent_ns: i64, publisher: [u8; 16]) -> [u8; 33] {
+    let mut out = [0; 33];
+    out[..8].copy_from_slice(&sequence.to_le_bytes());
+    out[8..16].copy_from_slice(&sent_ns.to_le_bytes());
+    // The length of what follows.
+    out[16] = 16;
+    out[17..].copy_from_slice(&publisher);
+    out
+}
+
+/// The key expression of a topic such as `/loftup/slot_0/classes`.
+pub fn topic_key(domain: u32, topic: &str, of: Type) -> String {
+    let topic = topic.trim_matches('/');
+    format!("{domain}/{topic}/{}/{}", of.name, of.hash)
+}
+
+/// Slashes are separators in keys.
+fn mangled(name: &str) -> String {
+    name.replace('/', "%")
+}
+
+/// The token that tells of a node without namespace. `session` is zenoh's identifier of it.
+pub fn node_token(domain: u32, session: &str, node: &str) -> String {
+    format!("@ros2_lv/{domain}/{session}/0/0/NN/%/%/{node}")
+}
+
+/// The token that tells of publisher number `id` of a node. Of `latched` topics the last message
+/// stays valid.
+pub fn publisher_token(
+    domain: u32,
+    session: &str,
+    node: &str,
+    id: u32,
+    (topic, of): (&str, Type),
+    latched: bool,
+) -> String {
+    // Reliability, durability, history and depth, then deadline, lifespan and liveliness; what is
+    // left out is the default: reliable, volatile, keep last. 1 is transient local.
+    let durability = if latched { "1" } else { "" };
+    format!(
+        "@ros2_lv/{domain}/{session}/0/{id}/MP/%/%/{node}/{}/{}/{}/:{durability}:,1:,:,:,,",
+        mangled(topic),
+        of.name,
+        of.hash
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_the_bytes_of_its_layout() {
+        let mask = Mask {
+            stamp_ns: 1_700_000_000_000_000_007,
+            frame_id: "camera",
+            width: 3,
+            height: 2,
+            data: &[1, 2, 3, 4, 5, 255],
+        };
+        // What was there before goes.
+        let mut out = vec![9; 200];
+        mask.encode(&mut out);
+        #[rustfmt::skip]
+        let expected = [
+            0, 1, 0, 0, // little-endian CDR
+            0x00, 0xF1, 0x53, 0x65, // 1 700 000 000 s
+            7, 0, 0, 0, // 7 ns
+            7, 0, 0, 0, b'c', b'a', b'm', b'e', b'r', b'a', 0,
+            0, // to a multiple of 4
+            2, 0, 0, 0, // height
+            3, 0, 0, 0, // width
+            6, 0, 0, 0, b'm', b'o', b'n', b'o', b'8', 0,
+            0, // is_bigendian
+            0, // to a multiple of 4
+            3, 0, 0, 0, // step
+            6, 0, 0, 0, 1, 2, 3, 4, 5, 255,
+        ];
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn labels_have_the_bytes_of_their_layout() {
+        let names = ["road".to_owned(), "go".to_owned(), "sky".to_owned()];
+        let mut out = Vec::new();
+        label_info(5_000_000_001, "", &names, &mut out);
+        #[rustfmt::skip]
+        let expected = [
+            0, 1, 0, 0, // little-endian CDR
+            5, 0, 0, 0, 1, 0, 0, 0, // 5.000000001 s
+            1, 0, 0, 0, 0, // an empty name: its zero
+            0, 0, 0, // to a multiple of 4
+            3, 0, 0, 0, // entries
+            0, 0, // class
+            0, 0, // to a multiple of 4
+            5, 0, 0, 0, b'r', b'o', b'a', b'd', 0,
+            0, // to a multiple of 2
+            1, 0, // class; its name begins at a multiple of 4
+            3, 0, 0, 0, b'g', b'o', 0,
+            0, // to a multiple of 2
+            2, 0, // class
+            0, 0, // to a multiple of 4
+            4, 0, 0, 0, b's', b'k', b'y', 0,
+            0, 0, 0, 0, // threshold
+        ];
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn keys_tokens_and_attachments_are_those_of_rmw_zenoh() {
+        assert_eq!(
+            topic_key(2, "/loftup/slot_0/classes", IMAGE),
+            "2/loftup/slot_0/classes/sensor_msgs::msg::dds_::Image_/\
+             RIHS01_d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"
+        );
+        assert_eq!(
+            node_token(0, "aac3178e146ba6f1fc6e6a4085e77f21", "loftup"),
+            "@ros2_lv/0/aac3178e146ba6f1fc6e6a4085e77f21/0/0/NN/%/%/loftup"
+        );
+        let topic = ("/loftup/slot_0/label_info", LABEL_INFO);
+        assert_eq!(
+            publisher_token(0, "ab", "loftup", 3, topic, true),
+            "@ros2_lv/0/ab/0/3/MP/%/%/loftup/%loftup%slot_0%label_info/\
+             vision_msgs::msg::dds_::LabelInfo_/\
+             RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783/:1:,1:,:,:,,"
+        );
+        let bytes = attachment(0x0102, -1, [7; 16]);
+        assert_eq!(bytes[..8], [2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[8..17], [255, 255, 255, 255, 255, 255, 255, 255, 16]);
+        assert_eq!(bytes[17..], [7; 16]);
+    }
+}

@@ -1,0 +1,236 @@
+//! Who hears the answers.
+
+mod mcap;
+mod pictures;
+mod recording;
+mod udp;
+mod wire;
+#[cfg(feature = "zenoh")]
+mod zenoh;
+
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub use mcap::{McapFile, schema};
+pub use pictures::Pictures;
+pub use recording::RecordingFile;
+pub use udp::Datagrams;
+pub use wire::{Line, WireSink};
+#[cfg(feature = "zenoh")]
+pub use zenoh::Topics;
+
+use loftup_board::linux;
+use loftup_wire::faults::Faults;
+
+use crate::{
+    answer::Answer,
+    config::{self, SinkKind},
+    control::Control,
+    health::State,
+    inject::FaultyLine,
+    metrics::Metrics,
+    pipeline::Outlet,
+    source::Clock,
+};
+
+/// A sink that failed. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// A file or device.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// How the node is, for those who listen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Its state.
+    pub state: State,
+    /// Microseconds since its start.
+    pub uptime_us: u64,
+    /// Answers a second, over the last second.
+    pub rate_hz: f64,
+    /// Median from picture to answer, of the last seconds.
+    pub latency_p50_us: u64,
+    /// 99th percentile of the same.
+    pub latency_p99_us: u64,
+    /// Hottest sensor, hundredths of a degree.
+    pub temperature_cc: Option<i16>,
+    /// Frames answered.
+    pub answered: u64,
+    /// Frames not answered.
+    pub dropped: u64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            state: State::Starting,
+            uptime_us: 0,
+            rate_hz: 0.0,
+            latency_p50_us: 0,
+            latency_p99_us: 0,
+            temperature_cc: None,
+            answered: 0,
+            dropped: 0,
+        }
+    }
+}
+
+/// What a sink may use.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Names of the classes; none while no model is loaded.
+    pub labels: &'a [String],
+    /// What commands change.
+    pub control: &'a Control,
+    /// The node's clock.
+    pub clock: Clock,
+    /// The node's counters.
+    pub metrics: &'a Metrics,
+}
+
+/// Somewhere answers go. Each has a thread of its own, so that a slow one holds up nobody.
+pub trait Sink: Send {
+    /// What messages call it.
+    fn name(&self) -> &str;
+
+    /// Takes an answer.
+    ///
+    /// # Errors
+    /// Counted and told; the next answer comes all the same.
+    fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError>;
+
+    /// Takes news of the node: on every change, and once a second.
+    ///
+    /// # Errors
+    /// As [`Sink::answer`].
+    fn health(&mut self, _: &Report, _: &Context<'_>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Listens, without waiting. Called a hundred times a second.
+    ///
+    /// # Errors
+    /// As [`Sink::answer`].
+    fn poll(&mut self, _: &Context<'_>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Puts everything in its place; nothing follows.
+    ///
+    /// # Errors
+    /// As [`Sink::answer`].
+    fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Frames of a link that were lost or refused.
+    fn link_errors(&self) -> u64 {
+        0
+    }
+
+    /// Whether it works, as far as it knows.
+    fn is_well(&self) -> bool {
+        true
+    }
+
+    /// Whether it needs the camera's picture.
+    fn wants_picture(&self) -> bool {
+        false
+    }
+}
+
+/// Opens the sinks of a configuration; links have `faults`.
+///
+/// # Errors
+/// Where a file or device cannot be had.
+pub fn open(sinks: &[config::Sink], faults: Faults, seed: u64) -> Result<Vec<Outlet>, SinkError> {
+    let bad = faults != Faults::default();
+    let open = |(i, sink): (usize, &config::Sink)| {
+        let path = sink.path.clone().unwrap_or_default();
+        let seed = seed.wrapping_add(i as u64);
+        let opened: Box<dyn Sink> = match sink.kind {
+            SinkKind::Serial => {
+                let (name, baud) = (format!("serial {}", path.display()), sink.baud);
+                let line = move || linux::serial(&path, baud).map_err(|e| e.to_string());
+                match bad {
+                    false => Box::new(WireSink::new(name, Box::new(line))),
+                    true => Box::new(WireSink::new(
+                        name,
+                        Box::new(move || line().map(|io| FaultyLine::new(io, faults, seed))),
+                    )),
+                }
+            }
+            SinkKind::Udp => {
+                let (Some(bind), Some(peer)) = (sink.bind, sink.peer) else {
+                    return Err(SinkError::Other(
+                        "a sink of kind udp needs bind and peer".into(),
+                    ));
+                };
+                let name = format!("udp {peer}");
+                let line = move || Datagrams::open(bind, peer).map_err(|e| format!("{bind}: {e}"));
+                match bad {
+                    false => Box::new(WireSink::new(name, Box::new(line))),
+                    true => Box::new(WireSink::new(
+                        name,
+                        Box::new(move || line().map(|io| FaultyLine::new(io, faults, seed))),
+                    )),
+                }
+            }
+            SinkKind::Pictures => Box::new(Pictures::open(path, sink.every, sink.keep)?),
+            SinkKind::Mcap => Box::new(McapFile::create(path, sink.every, sink.max_mib << 20)?),
+            #[cfg(feature = "zenoh")]
+            SinkKind::Zenoh => {
+                let endpoint = sink.endpoint.as_deref().unwrap_or(zenoh::ROUTER);
+                Box::new(Topics::new(endpoint, sink.domain))
+            }
+            #[cfg(not(feature = "zenoh"))]
+            SinkKind::Zenoh => {
+                let what = "a sink of kind zenoh needs a program built with --features zenoh";
+                return Err(SinkError::Other(what.into()));
+            }
+            SinkKind::Recording => {
+                Box::new(RecordingFile::create(path, sink.every, sink.max_mib << 20)?)
+            }
+        };
+        Ok(Outlet {
+            sink: opened,
+            queue: sink.queue,
+        })
+    };
+    sinks.iter().enumerate().map(open).collect()
+}
+
+/// The name of file `number` of a row of files: `a.mcap`, `a-1.mcap`, `a-2.mcap`.
+fn numbered(path: &std::path::Path, number: u64) -> PathBuf {
+    if number == 0 {
+        return path.into();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match path.extension() {
+        Some(ending) => format!("{stem}-{number}.{}", ending.to_string_lossy()),
+        None => format!("{stem}-{number}"),
+    };
+    path.with_file_name(name)
+}
+
+/// Nanoseconds of the calendar's clock for a moment of the node's clock.
+fn wall_ns(node_us: u64, now_us: u64) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    now.saturating_sub(1000 * now_us.saturating_sub(node_us))
+}

@@ -1,0 +1,233 @@
+//! Class maps for subscribers of ROS 2, through a router of `rmw_zenoh` (`rmw_zenohd`).
+//!
+//! | topic | type |
+//! |---|---|
+//! | `/loftup/slot_N/classes` | `sensor_msgs/msg/Image`, `mono8`, 255 for none |
+//! | `/loftup/slot_N/label_info` | `vision_msgs/msg/LabelInfo`, with the first map and once a second |
+//!
+//! The router is reached as a client. While it is not there, the sink fails and tries again.
+
+use std::time::{Duration, Instant};
+
+use zenoh::{
+    Session, Wait, liveliness::LivelinessToken, pubsub::Publisher, qos::CongestionControl,
+};
+
+use super::{Context, Sink, SinkError, wall_ns};
+use crate::{
+    answer::{Answer, Kind, Part, SLOTS},
+    ros::{self, Type},
+};
+
+/// Where `rmw_zenohd` listens.
+pub const ROUTER: &str = "tcp/localhost:7447";
+/// What the node is called in the graph of ROS.
+const NODE: &str = "loftup_node";
+const FRAME_ID: &str = "camera";
+/// Between two attempts to reach the router.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often labels are said again, for those who came later.
+const LABELS: Duration = Duration::from_secs(1);
+
+/// Publishes class maps.
+pub struct Topics {
+    name: String,
+    endpoint: String,
+    domain: u32,
+    open: Option<Open>,
+    retry_at: Instant,
+    body: Vec<u8>,
+}
+
+struct Open {
+    // Before the session, so that they go first.
+    slots: [Option<Slot>; SLOTS],
+    _node: LivelinessToken,
+    session: Session,
+    next_id: u32,
+    look_at: Instant,
+}
+
+struct Slot {
+    maps: Topic,
+    labels: Topic,
+    labels_at: Option<Instant>,
+}
+
+struct Topic {
+    publisher: Publisher<'static>,
+    _token: LivelinessToken,
+    gid: [u8; 16],
+    sent: i64,
+}
+
+/// One line of an error of zenoh's, without the place in its source that it ends with.
+fn line(e: impl std::fmt::Display) -> SinkError {
+    let text = e.to_string();
+    let text = text.split(" at /").next().unwrap_or_default();
+    SinkError::Other(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+impl Topics {
+    /// To the router at `endpoint`, such as [`ROUTER`], in this ROS domain.
+    pub fn new(endpoint: &str, domain: u32) -> Self {
+        Self {
+            name: format!("zenoh {endpoint}"),
+            endpoint: endpoint.into(),
+            domain,
+            open: None,
+            retry_at: Instant::now(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Makes sure that there is a session. `false` while it is not time to try again.
+    fn connect(&mut self) -> Result<bool, SinkError> {
+        let now = Instant::now();
+        if let Some(open) = &mut self.open {
+            if now < open.look_at {
+                return Ok(true);
+            }
+            open.look_at = now + AGAIN;
+            if open.session.info().routers_zid().wait().next().is_some() {
+                return Ok(true);
+            }
+            // Made anew below: tokens and all.
+            self.open = None;
+        }
+        if now < self.retry_at {
+            return Ok(false);
+        }
+        self.retry_at = now + AGAIN;
+        let mut config = zenoh::Config::default();
+        let endpoints = serde_json::json!([self.endpoint]).to_string();
+        for (key, value) in [
+            ("mode", "\"client\""),
+            ("connect/endpoints", endpoints.as_str()),
+            ("connect/timeout_ms", "1000"),
+            ("scouting/multicast/enabled", "false"),
+        ] {
+            config.insert_json5(key, value).map_err(line)?;
+        }
+        let session = zenoh::open(config).wait().map_err(line)?;
+        let token = ros::node_token(self.domain, &session.zid().to_string(), NODE);
+        let node = session.liveliness().declare_token(token).wait();
+        self.open = Some(Open {
+            slots: Default::default(),
+            _node: node.map_err(line)?,
+            session,
+            next_id: 1,
+            look_at: now + AGAIN,
+        });
+        Ok(true)
+    }
+
+    fn map(&mut self, part: &Part, labels: &[String], at: u64) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let slot = open.slot(part.slot, self.domain)?;
+        let now = Instant::now();
+        let due = slot.labels_at.is_none_or(|before| now >= before + LABELS);
+        if due && !labels.is_empty() {
+            ros::label_info(at, FRAME_ID, labels, &mut self.body);
+            slot.labels.put(&self.body)?;
+            slot.labels_at = Some(now);
+        }
+        let mask = ros::Mask {
+            stamp_ns: at,
+            frame_id: FRAME_ID,
+            width: part.width,
+            height: part.height,
+            data: &part.classes,
+        };
+        mask.encode(&mut self.body);
+        slot.maps.put(&self.body)
+    }
+}
+
+impl Open {
+    fn slot(&mut self, number: u8, domain: u32) -> Result<&mut Slot, SinkError> {
+        let place = usize::from(number).min(SLOTS - 1);
+        if self.slots[place].is_none() {
+            let maps = format!("/loftup/slot_{number}/classes");
+            let labels = format!("/loftup/slot_{number}/label_info");
+            self.slots[place] = Some(Slot {
+                maps: self.topic(domain, &maps, ros::IMAGE, false)?,
+                labels: self.topic(domain, &labels, ros::LABEL_INFO, true)?,
+                labels_at: None,
+            });
+        }
+        self.slots[place]
+            .as_mut()
+            .ok_or_else(|| line("no such slot"))
+    }
+
+    fn topic(
+        &mut self,
+        domain: u32,
+        topic: &str,
+        of: Type,
+        latched: bool,
+    ) -> Result<Topic, SinkError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let zid = self.session.zid();
+        let publisher = self
+            .session
+            .declare_publisher(ros::topic_key(domain, topic, of))
+            .congestion_control(CongestionControl::Drop)
+            .wait()
+            .map_err(line)?;
+        let token = ros::publisher_token(domain, &zid.to_string(), NODE, id, (topic, of), latched);
+        let token = self.session.liveliness().declare_token(token).wait();
+        // Any number that no other publisher has.
+        let mut gid = zid.to_le_bytes();
+        for (byte, id) in gid.iter_mut().zip(id.to_le_bytes()) {
+            *byte ^= id;
+        }
+        Ok(Topic {
+            publisher,
+            _token: token.map_err(line)?,
+            gid,
+            sent: 0,
+        })
+    }
+}
+
+impl Topic {
+    fn put(&mut self, body: &[u8]) -> Result<(), SinkError> {
+        self.sent += 1;
+        let now = i64::try_from(wall_ns(0, 0)).unwrap_or(i64::MAX);
+        let attachment = ros::attachment(self.sent, now, self.gid);
+        let put = self.publisher.put(body).attachment(attachment.as_slice());
+        put.wait().map_err(line)
+    }
+}
+
+impl Sink for Topics {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError> {
+        if !self.connect()? {
+            return Ok(());
+        }
+        let at = wall_ns(answer.captured_us, context.clock.now_us());
+        let maps = answer.parts().iter();
+        maps.filter(|part| part.kind == Kind::Classes && part.height > 0)
+            .try_for_each(|part| self.map(part, context.labels, at))
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        match self.open.take() {
+            Some(open) => open.session.close().wait().map_err(line),
+            None => Ok(()),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.open.is_some()
+    }
+}

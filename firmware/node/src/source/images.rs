@@ -1,0 +1,105 @@
+//! Picture files.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use loftup_runtime::image;
+
+use super::{Clock, Pace, Pulled, Source, SourceError};
+use crate::frame::RawFrame;
+
+/// Endings of the files that a folder is searched for.
+const ENDINGS: [&str; 9] = [
+    "bmp", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
+];
+
+/// The pictures of a folder, or the files that a pattern names, in the order of their names.
+///
+/// # Errors
+/// Where the folder cannot be read or the pattern is none.
+pub fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let text = path.to_string_lossy();
+    let mut files = Vec::new();
+    if !path.exists() && text.contains(['*', '?', '[']) {
+        let found =
+            glob::glob(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        for file in found {
+            files.push(file.map_err(io::Error::from)?);
+        }
+    } else {
+        for entry in std::fs::read_dir(path)? {
+            let file = entry?.path();
+            let ending = file.extension().unwrap_or_default().to_ascii_lowercase();
+            if ENDINGS.iter().any(|e| ending == *e) {
+                files.push(file);
+            }
+        }
+    }
+    files.retain(|file| file.is_file());
+    files.sort();
+    Ok(files)
+}
+
+/// Picture files, one after the other.
+#[derive(Debug)]
+pub struct Images {
+    files: Vec<PathBuf>,
+    next: usize,
+    number: u64,
+    pace: Pace,
+    repeat: bool,
+}
+
+impl Images {
+    /// The pictures that `path` names, see [`list`].
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn open(path: &Path, pace: Pace, repeat: bool) -> Result<Self, SourceError> {
+        let io = |cause| SourceError::Io {
+            path: path.into(),
+            cause,
+        };
+        let files = list(path).map_err(io)?;
+        if files.is_empty() {
+            return Err(SourceError::Other(format!(
+                "{}: no picture there",
+                path.display()
+            )));
+        }
+        Ok(Self {
+            files,
+            next: 0,
+            number: 0,
+            pace,
+            repeat,
+        })
+    }
+}
+
+impl Source for Images {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        if self.next == self.files.len() {
+            if !self.repeat {
+                return Ok(Pulled::End);
+            }
+            self.next = 0;
+        }
+        // Files wait: none is lost because the reader is slow.
+        let Some((_, stamp_us)) = self.pace.wait(clock) else {
+            return Ok(Pulled::Nothing);
+        };
+        let file = &self.files[self.next];
+        self.next += 1;
+        into.number = self.number;
+        self.number += 1;
+        let picture = image::open(file)?;
+        into.stamp_us = stamp_us;
+        (into.width, into.height) = (picture.width(), picture.height());
+        into.bytes.clear();
+        into.bytes.extend_from_slice(picture.data());
+        Ok(Pulled::Frame)
+    }
+}

@@ -1,0 +1,282 @@
+//! Pictures as they came from the camera, in a file.
+//!
+//! The file begins with `LOFTREC1`. Each picture follows as number (8 bytes), time stamp in
+//! microseconds (8), columns (4), rows (4), CRC-32 of what comes before and after it (4), and
+//! `rows * columns * 3` bytes of RGB; all numbers little-endian. A file that ends within a
+//! picture, as after a power cut, ends before it.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{Clock, Pace, Pulled, Source, SourceError};
+use crate::frame::RawFrame;
+
+const MAGIC: &[u8; 8] = b"LOFTREC1";
+const HEAD: usize = 28;
+/// Largest side of a picture.
+const MAX_SIDE: usize = 16384;
+static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+
+/// Writes a recording.
+#[derive(Debug)]
+pub struct Recorder {
+    out: BufWriter<File>,
+    written: u64,
+}
+
+impl Recorder {
+    /// A new file in place of what is there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut out = BufWriter::new(File::create(path)?);
+        out.write_all(MAGIC)?;
+        Ok(Self { out, written: 8 })
+    }
+
+    /// Adds a picture, `[height, width, 3]`.
+    ///
+    /// # Errors
+    /// Those of the file system, and where the bytes do not fit the size.
+    pub fn add(
+        &mut self,
+        number: u64,
+        stamp_us: u64,
+        width: usize,
+        height: usize,
+        rgb: &[u8],
+    ) -> io::Result<()> {
+        let side = 1..=MAX_SIDE;
+        if !side.contains(&width) || !side.contains(&height) || rgb.len() != 3 * width * height {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} bytes are no picture of {width} x {height}", rgb.len()),
+            ));
+        }
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&number.to_le_bytes());
+        head[8..16].copy_from_slice(&stamp_us.to_le_bytes());
+        head[16..20].copy_from_slice(&(width as u32).to_le_bytes());
+        head[20..24].copy_from_slice(&(height as u32).to_le_bytes());
+        let checksum = checksum(&head, rgb);
+        head[24..].copy_from_slice(&checksum.to_le_bytes());
+        self.out.write_all(&head)?;
+        self.out.write_all(rgb)?;
+        self.written += (HEAD + rgb.len()) as u64;
+        Ok(())
+    }
+
+    /// Bytes written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Puts all on the disk.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.out.flush()?;
+        self.out.get_ref().sync_all()
+    }
+}
+
+fn checksum(head: &[u8; HEAD], rgb: &[u8]) -> u32 {
+    let mut digest = CRC.digest();
+    digest.update(&head[..24]);
+    digest.update(rgb);
+    digest.finalize()
+}
+
+/// Plays a recording, with its own numbers, at the time that it was recorded at or at a rate.
+#[derive(Debug)]
+pub struct Recording {
+    path: PathBuf,
+    file: BufReader<File>,
+    pace: Pace,
+    repeat: bool,
+    /// Added to numbers, so that they rise when it begins again.
+    offset: u64,
+    last: u64,
+    any: bool,
+}
+
+impl Recording {
+    /// Opens a file and looks at its beginning.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is no recording.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let io = |cause| SourceError::Io {
+            path: path.into(),
+            cause,
+        };
+        let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(io)?);
+        let mut magic = [0; 8];
+        if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
+            return Err(SourceError::Recording {
+                path: path.into(),
+                what: "this is no recording: it does not begin with LOFTREC1".into(),
+            });
+        }
+        Ok(Self {
+            path: path.into(),
+            file,
+            pace: Pace::new(10.0),
+            repeat: false,
+            offset: 0,
+            last: 0,
+            any: false,
+        })
+    }
+
+    /// At this pace, and again from the beginning where `repeat` is set.
+    #[must_use]
+    pub fn paced(mut self, pace: Pace, repeat: bool) -> Self {
+        (self.pace, self.repeat) = (pace, repeat);
+        self
+    }
+
+    /// Reads the next picture. `false` at the end.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub fn read(&mut self, into: &mut RawFrame) -> Result<bool, SourceError> {
+        let bad = |what: String| SourceError::Recording {
+            path: self.path.clone(),
+            what,
+        };
+        let mut head = [0; HEAD];
+        if self.file.read_exact(&mut head).is_err() {
+            return Ok(false);
+        }
+        let (parts, _) = head.as_chunks::<4>();
+        let word = |i: usize| u32::from_le_bytes(parts[i]);
+        let long = |i: usize| u64::from(word(i)) | u64::from(word(i + 1)) << 32;
+        let (width, height) = (word(4) as usize, word(5) as usize);
+        let side = 1..=MAX_SIDE;
+        if !side.contains(&width) || !side.contains(&height) {
+            return Err(bad(format!(
+                "picture {} of {width} x {height} is damaged: cut the file before it",
+                long(0)
+            )));
+        }
+        into.bytes.clear();
+        // Grows as bytes come: a wrong size costs no more than the file has.
+        let wanted = 3 * width * height;
+        let got = (&mut self.file)
+            .take(wanted as u64)
+            .read_to_end(&mut into.bytes);
+        if got.is_err() || into.bytes.len() != wanted {
+            return Ok(false);
+        }
+        if checksum(&head, &into.bytes) != word(6) {
+            return Err(bad(format!(
+                "picture {} has a wrong checksum: it is damaged",
+                long(0)
+            )));
+        }
+        (into.number, into.stamp_us) = (long(0), long(2));
+        (into.width, into.height) = (width, height);
+        Ok(true)
+    }
+}
+
+impl Source for Recording {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        let Some((_, stamp_us)) = self.pace.wait(clock) else {
+            return Ok(Pulled::Nothing);
+        };
+        if !self.read(into)? {
+            if !self.repeat || !self.any {
+                return Ok(Pulled::End);
+            }
+            let io = |cause| SourceError::Io {
+                path: self.path.clone(),
+                cause,
+            };
+            self.file.seek(SeekFrom::Start(8)).map_err(io)?;
+            self.offset = self.last + 1;
+            self.any = false;
+            return Ok(Pulled::Nothing);
+        }
+        self.any = true;
+        into.number = into.number.saturating_add(self.offset);
+        self.last = into.number;
+        into.stamp_us = stamp_us;
+        Ok(Pulled::Frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three(path: &Path) {
+        let mut recorder = Recorder::create(path).unwrap();
+        for n in 0..3u8 {
+            recorder.add(u64::from(n) * 2, 100, 4, 2, &[n; 24]).unwrap();
+        }
+        assert!(recorder.add(9, 0, 4, 2, &[0; 23]).is_err());
+        recorder.finish().unwrap();
+    }
+
+    #[test]
+    fn what_was_recorded_is_played_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.rec");
+        three(&path);
+        let mut recording = Recording::open(&path)
+            .unwrap()
+            .paced(Pace::new(10_000.0), true);
+        let (clock, mut frame) = (Clock::start(), RawFrame::default());
+        let mut numbers = Vec::new();
+        while numbers.len() < 6 {
+            if recording.next(&clock, &mut frame).unwrap() == Pulled::Frame {
+                assert_eq!(frame.bytes, [frame.bytes[0]; 24]);
+                numbers.push((frame.number, frame.bytes[0]));
+            }
+        }
+        assert_eq!(numbers, [(0, 0), (2, 1), (4, 2), (5, 0), (7, 1), (9, 2)]);
+    }
+
+    #[test]
+    fn a_cut_file_ends_early_and_a_damaged_one_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.rec");
+        three(&path);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 8..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut recording = Recording::open(&path).unwrap();
+            let mut frames = 0;
+            while recording.read(&mut RawFrame::default()).unwrap() {
+                frames += 1;
+            }
+            assert_eq!(frames, (cut - 8) / 52, "cut at {cut}");
+        }
+        for (at, byte) in [(40, 1), (24, 255), (26, 255)] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= byte;
+            std::fs::write(&path, &bytes).unwrap();
+            let mut recording = Recording::open(&path).unwrap();
+            let read = recording.read(&mut RawFrame::default());
+            // A larger size runs into the end of the file instead.
+            assert!(
+                read.is_err() || matches!(read, Ok(false)),
+                "byte {at}: {read:?}"
+            );
+        }
+        std::fs::write(&path, b"LOFTREC").unwrap();
+        assert!(
+            Recording::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("no recording")
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! A made-up scene and a camera that moves through it.
+
+use loftup_scenes::Scene;
+
+use super::{Clock, Pace, Pulled, Source, SourceError};
+use crate::frame::RawFrame;
+
+/// Pictures of a generated scene.
+#[derive(Debug)]
+pub struct Scenes {
+    scene: Scene,
+    width: usize,
+    height: usize,
+    pace: Pace,
+}
+
+impl Scenes {
+    /// The scene of a seed.
+    pub fn new(seed: u64, width: usize, height: usize, pace: Pace) -> Self {
+        Self {
+            scene: Scene::new(seed),
+            width,
+            height,
+            pace,
+        }
+    }
+
+    /// Picture `number`, whenever it is asked for: the same bytes each time.
+    pub fn draw(&self, number: u64, into: &mut RawFrame) {
+        let frame = self
+            .scene
+            .frame(self.pace.seconds(number), self.width, self.height);
+        (into.width, into.height) = (frame.width, frame.height);
+        into.bytes.clear();
+        into.bytes.extend_from_slice(&frame.rgb);
+    }
+}
+
+impl Source for Scenes {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        let Some((number, stamp_us)) = self.pace.wait(clock) else {
+            return Ok(Pulled::Nothing);
+        };
+        (into.number, into.stamp_us) = (number, stamp_us);
+        self.draw(number, into);
+        Ok(Pulled::Frame)
+    }
+}

@@ -1,0 +1,88 @@
+//! The same picture gives the same bits, whatever the model answered before it, and in a model that
+//! was opened anew, as after a hang.
+
+mod common;
+
+use loftup_models::bundle::Size;
+use loftup_node::{
+    answer::{Answer, Part},
+    assemble::model_factory,
+    config::Config,
+    frame::RawFrame,
+    model::{Model, Prepared, Question},
+    regions::Finder,
+    source::{Pace, Scenes},
+};
+use loftup_runtime::image::Rgb8;
+
+const QUERIES: &str = r#"
+[[query]]
+slot = 0
+want = "classes"
+
+[[query]]
+slot = 1
+want = "regions"
+region = [8, 8, 30, 20]
+
+[[query]]
+slot = 2
+want = "features-f16"
+points = [[3, 3], [90, 60]]
+"#;
+
+fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> Vec<Part> {
+    let mut raw = RawFrame::default();
+    scenes.draw(number, &mut raw);
+    let picture = Rgb8::new(raw.width, raw.height, raw.bytes).unwrap();
+    let (mut prepared, mut features) = (Prepared::default(), None);
+    model
+        .prepare(
+            &picture,
+            Size {
+                width: 42,
+                height: 42,
+            },
+            &mut prepared,
+        )
+        .unwrap();
+    model.backbone(&prepared, &mut features).unwrap();
+    let question = Question {
+        queries: &config.queries(),
+        regions_only: false,
+        least_region: 1,
+        most_regions: 64,
+        camera: Size {
+            width: raw.width,
+            height: raw.height,
+        },
+    };
+    let (mut finder, mut out) = (Finder::default(), Answer::default());
+    model
+        .upsample(
+            &prepared,
+            &features.unwrap(),
+            &question,
+            &mut finder,
+            &mut out,
+        )
+        .unwrap();
+    out.parts().to_vec()
+}
+
+#[test]
+fn the_same_picture_gives_the_same_bits_whatever_came_before() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let text = common::config_text(QUERIES);
+    let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
+    let scenes = Scenes::new(5, 96, 64, Pace::new(10.0));
+    let factory = model_factory(&config, None);
+    let old = factory().unwrap();
+    for number in 0..12 {
+        let before = answer(&*old, &config, &scenes, number);
+        let fresh = answer(&*factory().unwrap(), &config, &scenes, number);
+        assert_eq!(before.len(), 3);
+        assert_eq!(before, fresh, "picture {number}");
+    }
+}

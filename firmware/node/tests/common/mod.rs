@@ -1,0 +1,103 @@
+//! A small bundle with heads, and a configuration for it.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use loftup_convert::{BackboneSource, Request, convert};
+use loftup_models::bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size};
+
+pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
+
+fn weights(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/data/golden/weights")
+        .join(name)
+}
+
+/// A bundle of 48 channels with a head of five classes, `scene`, and one of three channels, `pca`.
+pub fn bundle(folder: &Path) -> PathBuf {
+    let plain = folder.join("plain.loftup");
+    let request = Request {
+        backbone: Some(BackboneSource::Checkpoint {
+            preset: "dinov2-s14".into(),
+            weights: weights("dinov2.bin"),
+            heads: Some(3),
+        }),
+        upsampler: Some(weights("loftup_odd.ckpt")),
+        size: Some(Size {
+            width: 42,
+            height: 42,
+        }),
+        out: plain.clone(),
+        replace: true,
+    };
+    convert(&request, |_| ControlFlow::Continue(())).unwrap();
+    let out = folder.join("robot.loftup");
+    let bundle = Bundle::open(&plain).unwrap();
+    let mut manifest = bundle.manifest().clone();
+    let mut writer = BundleWriter::create(&out, true).unwrap();
+    for name in manifest.files.keys() {
+        writer.add(name, &bundle.read(name).unwrap()).unwrap();
+    }
+    let dim = manifest.upsampler.as_ref().unwrap().dim;
+    let classes = HeadKind::Classes {
+        names: LABELS.map(String::from).to_vec(),
+    };
+    for (name, kind) in [
+        ("scene", classes),
+        ("pca", HeadKind::Descriptors { channels: 3 }),
+    ] {
+        let outputs = kind.outputs();
+        let mut seed = 7u32;
+        let mut noise = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let linear = Linear {
+            inputs: dim,
+            weight: (0..outputs * dim).map(|_| noise()).collect(),
+            bias: (0..outputs).map(|_| noise()).collect(),
+        };
+        let file = Head::file_name(name);
+        writer.add(&file, &linear.to_bytes().unwrap()).unwrap();
+        manifest.heads.insert(name.into(), Head { kind, dim, file });
+    }
+    writer.seal(manifest).unwrap();
+    writer.commit().unwrap();
+    out
+}
+
+/// A configuration with a generated scene. `more` is appended.
+pub fn config_text(more: &str) -> String {
+    format!(
+        r#"[model]
+bundle = "robot.loftup"
+head = "scene"
+descriptors = "pca"
+backend = "tract"
+threads = 1
+size = [42, 42]
+
+[source]
+kind = "scenes"
+seed = 5
+size = [96, 64]
+rate_hz = 20
+
+{more}"#
+    )
+}
+
+/// Waits for `is`; fails after so many seconds.
+pub fn until(what: &str, seconds: u64, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !is() {
+        assert!(Instant::now() < end, "{what}: not within {seconds} s");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

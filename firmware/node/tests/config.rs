@@ -1,0 +1,323 @@
+//! Mistakes in a configuration: one line each, with file, key and remedy.
+
+mod common;
+
+use loftup_node::config::{Config, Level};
+
+#[test]
+fn each_mistake_is_one_line_with_file_key_and_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let good = common::config_text("");
+    Config::parse(&good, &file).unwrap();
+    let change = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replace(from, to)
+    };
+    let add = |more: &str| common::config_text(more);
+    let cases = [
+        (
+            change("head = \"scene\"", "head = \"scenery\""),
+            "model.head",
+            "scene",
+        ),
+        (
+            change("head = \"scene\"", "head = \"pca\""),
+            "model.head",
+            "gives classes",
+        ),
+        (
+            change("descriptors = \"pca\"", "descriptors = \"scene\""),
+            "model.descriptors",
+            "gives descriptors",
+        ),
+        (
+            change("robot.loftup", "rabbit.loftup"),
+            "model.bundle",
+            "loftup convert",
+        ),
+        (
+            change("robot.loftup", "."),
+            "model.bundle",
+            "make one with `loftup convert`",
+        ),
+        (
+            change("\"tract\"", "\"cuda\""),
+            "model.backend",
+            "correct the value",
+        ),
+        (
+            change("size = [42, 42]", "size = [42, 4]"),
+            "model.size",
+            "8 to 4096",
+        ),
+        (
+            change("size = [42, 42]", "size = [42]"),
+            "model.size",
+            "correct the value",
+        ),
+        (change("size = [42, 42]\n", ""), "model", "add the key"),
+        (
+            change("threads = 1", "threads = 1000"),
+            "model.threads",
+            "0 to 256",
+        ),
+        (
+            change("threads = 1", "thread = 1"),
+            "model.thread",
+            "remove or correct",
+        ),
+        (
+            change("threads = 1", "colour_range = [[0,1],[1,0],[0,1]]"),
+            "model.colour_range",
+            "min",
+        ),
+        (
+            change("\"scenes\"", "\"camera\""),
+            "source.kind",
+            "correct the value",
+        ),
+        (change("size = [96, 64]\n", ""), "source.size", "columns"),
+        (
+            change("rate_hz = 20", "rate_hz = 0"),
+            "source.rate_hz",
+            "0.01",
+        ),
+        (
+            change("rate_hz = 20", "path = \"x\""),
+            "source.path",
+            "remove",
+        ),
+        (change("\"scenes\"", "\"images\""), "source.path", "folder"),
+        (
+            change("\"scenes\"", "\"images\"\npath = \"nowhere\""),
+            "source.path",
+            "readable",
+        ),
+        (
+            change("\"scenes\"", "\"images\"\npath = \"no*.png\""),
+            "source.path",
+            "glob",
+        ),
+        (
+            change("\"scenes\"", "\"recording\"\npath = \"node.toml\""),
+            "source.path",
+            "recording",
+        ),
+        (
+            change("rate_hz = 20", "pipeline = \"videotestsrc\""),
+            "source.pipeline",
+            "remove",
+        ),
+        (
+            change("\"scenes\"", "\"gstreamer\""),
+            "source.pipeline",
+            "elements",
+        ),
+        (
+            change("\"scenes\"", "\"gstreamer\"\npipeline = \" \""),
+            "source.pipeline",
+            "elements",
+        ),
+        (
+            change(
+                "\"scenes\"",
+                "\"gstreamer\"\npipeline = \"a\"\npath = \"b\"",
+            ),
+            "source.path",
+            "remove",
+        ),
+        (
+            change("\"scenes\"", "\"v4l\"\npath = \"no-camera\""),
+            "source.",
+            if cfg!(feature = "v4l") {
+                "/dev/video0"
+            } else {
+                "--features v4l"
+            },
+        ),
+        (
+            add("[[sink]]\nkind = \"zenoh\"\ndomain = 300"),
+            "sink[0].domain",
+            "0 to 232",
+        ),
+        (
+            add("[[sink]]\nkind = \"zenoh\"\npath = \"x\""),
+            "sink[0].",
+            if cfg!(feature = "zenoh") {
+                "remove"
+            } else {
+                "--features zenoh"
+            },
+        ),
+        (
+            add("[[sink]]\nkind = \"mcap\"\npath = \"a\"\nendpoint = \"tcp/a:1\""),
+            "sink[0].endpoint",
+            "remove",
+        ),
+        (add("[pipeline]\nqueue = 3"), "pipeline.queue", "1 to 2"),
+        (
+            add("[pipeline]\ndeadline_ms = 0"),
+            "pipeline.deadline_ms",
+            "1 to",
+        ),
+        (
+            add("[pipeline]\ndeadline_ms = 300\nmax_age_ms = 100"),
+            "pipeline.max_age_ms",
+            "deadline_ms",
+        ),
+        (
+            add("[pipeline]\ndeadline = 3"),
+            "pipeline.deadline",
+            "remove or correct",
+        ),
+        (add("[degrade]\nmisses = 0"), "degrade.misses", "1 to"),
+        (add("[degrade]\nearly = 2.0"), "degrade.early", "0.01 to 1"),
+        (add("[[degrade.step]]"), "degrade.step[0]", "smaller"),
+        (
+            add("[[degrade.step]]\nsize = [84, 84]"),
+            "degrade.step[0].size",
+            "smaller",
+        ),
+        (
+            add("[[degrade.step]]\nrate_hz = 5.0\n[[degrade.step]]\nrate_hz = 6.0"),
+            "degrade.step[1].rate_hz",
+            "slower",
+        ),
+        (
+            add("[thermal]\nzones = [\"nowhere\"]"),
+            "thermal.zones",
+            "/sys/class/thermal",
+        ),
+        (
+            add("[thermal]\nzones = []"),
+            "thermal.zones",
+            "/sys/class/thermal",
+        ),
+        (
+            add("[thermal]\nzones = [\"/proc/version\"]\nhot_c = 90.0\ncritical_c = 92.0"),
+            "thermal.critical_c",
+            "higher",
+        ),
+        (add("[watchdog]\nhang_ms = 1"), "watchdog.hang_ms", "10 to"),
+        (
+            add("[metrics]\nlisten = \"0.0.0.0:9184\""),
+            "metrics.listen",
+            "127.0.0.1",
+        ),
+        (
+            add("[metrics]\nlisten = \"here\""),
+            "metrics.listen",
+            "correct the value",
+        ),
+        (
+            add("[[query]]\nslot = 8\nwant = \"classes\""),
+            "query[0].slot",
+            "0 to 7",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"everything\""),
+            "query.want",
+            "correct the value",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"features-u8\""),
+            "query[0].want",
+            "points",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"classes\"\nregion = [90, 0, 10, 5]"),
+            "query[0].region",
+            "source.size",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"classes\"\npoints = [[0, 64]]"),
+            "query[0].points",
+            "source.size",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"classes\"\npoints = []"),
+            "query[0].points",
+            "1 to 64",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"classes\"\n[[query]]\nslot = 1\nwant = \"regions\""),
+            "query[1].slot",
+            "its own",
+        ),
+        (add("[[sink]]\nkind = \"serial\""), "sink[0].path", "device"),
+        (
+            add("[[sink]]\nkind = \"serial\"\npath = \"ttyNone\""),
+            "sink[0].path",
+            "/dev/ttyTHS1",
+        ),
+        (
+            add("[[sink]]\nkind = \"udp\"\nbind = \"127.0.0.1:0\""),
+            "sink[0].peer",
+            "address:port",
+        ),
+        (
+            add("[[sink]]\nkind = \"mcap\"\npath = \"no/a.mcap\""),
+            "sink[0].path",
+            "make it first",
+        ),
+        (
+            add("[[sink]]\nkind = \"mcap\"\npath = \".\""),
+            "sink[0].path",
+            "name a file",
+        ),
+        (
+            add("[[sink]]\nkind = \"pictures\"\npath = \"p\"\nevery = 0"),
+            "sink[0].every",
+            "1 to",
+        ),
+        (
+            add("[[sink]]\nkind = \"mcap\"\npath = \"a\"\n[[sink]]\nkind = \"mcap\"\npath = \"a\""),
+            "sink[1]",
+            "its own",
+        ),
+        (add("[sinks]"), "sinks", "remove or correct"),
+        ("model = ".into(), "line 1", "TOML"),
+        (String::new(), "line 1", "add the key"),
+    ];
+    for (text, key, remedy) in cases {
+        let error = match Config::parse(&text, &file) {
+            Ok(_) => panic!("taken: {text}"),
+            Err(e) => e.to_string(),
+        };
+        assert!(!error.contains('\n'), "{error:?}");
+        assert!(error.starts_with(&file.display().to_string()), "{error}");
+        assert!(error.contains(key), "no {key:?} in: {error}");
+        assert!(error.contains(remedy), "no {remedy:?} in: {error}");
+    }
+    let missing = Config::open(&folder.path().join("none.toml")).unwrap_err();
+    assert!(
+        missing.to_string().contains("none.toml: file: "),
+        "{missing}"
+    );
+}
+
+#[test]
+fn steps_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let text = common::config_text(
+        "[[degrade.step]]\nsize = [28, 28]\n[[degrade.step]]\nregions_only = true\n[[degrade.step]]\nrate_hz = 2.0",
+    );
+    let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
+    let level = |side, regions_only, rate_hz| Level {
+        size: loftup_node::config::size([side, side]),
+        regions_only,
+        rate_hz,
+    };
+    assert_eq!(
+        config.levels(),
+        [
+            level(42, false, 0.0),
+            level(28, false, 0.0),
+            level(28, true, 0.0),
+            level(28, true, 2.0)
+        ]
+    );
+}

@@ -1,0 +1,93 @@
+//! Everything goes wrong for a while. `LOFTUP_SOAK_SECONDS` sets for how long; 20 by default.
+
+mod common;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use loftup_node::{
+    config::Config,
+    inject::Plan,
+    soak::{Options, run},
+};
+
+/// Memory is that of the process: one run at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn config(folder: &std::path::Path) -> Config {
+    common::bundle(folder);
+    let text = common::config_text(
+        r#"
+[pipeline]
+deadline_ms = 250
+max_age_ms = 1500
+
+[degrade]
+misses = 4
+grow_after = 30
+
+[[degrade.step]]
+size = [28, 28]
+
+[[degrade.step]]
+regions_only = true
+rate_hz = 5.0
+
+[watchdog]
+hang_ms = 700
+
+[[query]]
+slot = 0
+want = "classes"
+
+[[query]]
+slot = 1
+want = "regions"
+region = [8, 8, 64, 40]
+
+[[query]]
+slot = 2
+want = "features-f16"
+points = [[3, 3], [90, 60]]
+"#,
+    );
+    Config::parse(&text, &folder.join("node.toml")).unwrap()
+}
+
+#[test]
+fn nothing_is_lost_wrong_or_leaked_while_everything_fails() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let seconds = std::env::var("LOFTUP_SOAK_SECONDS").ok();
+    let seconds = seconds.map_or(20, |text| {
+        text.parse().expect("LOFTUP_SOAK_SECONDS is a number")
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::new(Duration::from_secs(seconds), 1);
+    assert!(!options.plan.is_empty());
+    let outcome = run(&config(folder.path()), &options).unwrap();
+    println!("{outcome:#?}");
+    assert_eq!(outcome.faults(), Vec::<String>::new());
+    let injected = outcome.rows.iter().filter(|row| row.injected > 0).count();
+    assert!(injected >= 6, "only {injected} kinds of faults came");
+    assert!(
+        outcome.heard > 100,
+        "the link carried {} frames",
+        outcome.heard
+    );
+}
+
+#[test]
+fn a_leak_is_noticed() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::new(Duration::from_secs(10), 1);
+    options.plan = Plan::default();
+    // Even at 5 answers a second 5 MiB a second.
+    options.leak = 1 << 20;
+    let outcome = run(&config(folder.path()), &options).unwrap();
+    let faults = outcome.faults();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("memory grew"), "{faults:?}");
+}

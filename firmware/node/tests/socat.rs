@@ -1,0 +1,242 @@
+//! A controller at the far end of a serial line of 921600 baud: a pair of terminals that `socat`
+//! connects. Such a pair passes bytes as fast as they are read, so the reader reads no faster than
+//! a real line delivers.
+//!
+//! Run codes are as long as a map is restless, so the maps are true ones: the exact labels of a
+//! generated scene, instead of what the untrained head of the other tests makes of it.
+
+mod common;
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use loftup_models::bundle::Size;
+use loftup_node::{
+    answer::{Answer, Kind},
+    assemble,
+    config::Config,
+    frame::RawFrame,
+    inject::Plan,
+    model::{Model, ModelError, Prepared, Question},
+    pipeline::Node,
+    regions::Finder,
+    source::{Clock, Pace, Pulled, Scenes, Source, SourceError},
+};
+use loftup_runtime::{Features, Picture, image::Rgb8};
+use loftup_scenes::Scene;
+use loftup_wire::{
+    Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text,
+    assemble::{MapAssembler, Progress},
+    message::Role,
+};
+
+const BAUD: u32 = 921_600;
+/// A byte is ten bits on the line: start, eight of data, stop.
+const BYTES_A_SECOND: f64 = BAUD as f64 / 10.0;
+const SIDE: usize = 224;
+const SEED: u64 = 5;
+const RATE_HZ: f64 = 20.0;
+const SECONDS: f64 = 6.0;
+const LEAST_HZ: f64 = 5.0;
+
+/// Ends what it started, whatever becomes of the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Two terminals that are connected, or `None` where `socat` is missing.
+fn pair(node: &Path, controller: &Path) -> Option<Ended> {
+    let end = |path: &Path| format!("pty,rawer,b{BAUD},link={}", path.display());
+    let child = Command::new("socat")
+        .args([end(node), end(controller)])
+        .stderr(Stdio::inherit())
+        .spawn();
+    let child = match child {
+        Ok(child) => Ended(child),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(e) => panic!("socat: {e}"),
+    };
+    common::until("terminals", 10, || node.exists() && controller.exists());
+    Some(child)
+}
+
+/// The scene, with the number of each picture in its first pixel.
+struct Numbered(Scenes);
+
+impl Source for Numbered {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        let pulled = self.0.next(clock, into)?;
+        let number = into.number.to_le_bytes();
+        into.bytes[..3].copy_from_slice(&number[..3]);
+        Ok(pulled)
+    }
+}
+
+/// Knows the labels of every picture of the scene.
+struct Truth {
+    scene: Scene,
+    labels: Vec<String>,
+}
+
+fn labels(scene: &Scene, number: u32) -> Vec<u8> {
+    scene
+        .frame(Pace::new(RATE_HZ).seconds(number.into()), SIDE, SIDE)
+        .classes
+}
+
+impl Model for Truth {
+    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
+        let [a, b, c] = [0, 1, 2].map(|i| picture.data()[i]);
+        // A 32-bit float holds 24 bits exactly.
+        let number = u32::from_le_bytes([a, b, c, 0]) as f32;
+        out.guidance = Some(Picture {
+            size,
+            data: vec![number],
+        });
+        Ok(())
+    }
+
+    fn backbone(&self, _: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
+        *out = Some(Features {
+            dim: 0,
+            height: 0,
+            width: 0,
+            data: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn upsample(
+        &self,
+        prepared: &Prepared,
+        _: &Features,
+        _: &Question<'_>,
+        _: &mut Finder,
+        out: &mut Answer,
+    ) -> Result<u64, ModelError> {
+        let number = prepared
+            .guidance
+            .as_ref()
+            .map_or(0.0, |picture| picture.data[0]);
+        out.clear();
+        let part = out.add();
+        (part.kind, part.width, part.height) = (Kind::Classes, SIDE, SIDE);
+        part.classes.extend(labels(&self.scene, number as u32));
+        Ok(0)
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+}
+
+#[test]
+fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let (near, far) = (folder.path().join("near"), folder.path().join("far"));
+    let Some(_socat) = pair(&near, &far) else {
+        println!("SKIPPED: this test needs the program `socat`, which is not installed");
+        return;
+    };
+    common::bundle(folder.path());
+    let text = common::config_text("[[sink]]\nkind = \"serial\"\npath = \"near\"\nbaud = 921600\n");
+    let text = text.replace("size = [42, 42]", &format!("size = [{SIDE}, {SIDE}]"));
+    let text = text.replace("size = [96, 64]", &format!("size = [{SIDE}, {SIDE}]"));
+    let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
+    let (mut parts, _) = assemble::parts(config, &Plan::default()).unwrap();
+    parts.source = Arc::new(|| {
+        Ok(Box::new(Numbered(Scenes::new(
+            SEED,
+            SIDE,
+            SIDE,
+            Pace::new(RATE_HZ),
+        ))))
+    });
+    parts.model = Arc::new(|| {
+        let labels = loftup_scenes::CLASSES.map(String::from).to_vec();
+        Ok(Arc::new(Truth {
+            scene: Scene::new(SEED),
+            labels,
+        }))
+    });
+    let node = Node::start(parts).unwrap();
+    let handle = node.handle();
+    let thread = thread::spawn(|| node.run());
+
+    let mut line = File::options().read(true).write(true).open(&far).unwrap();
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::<MAX_PACKET>::new());
+    let mut greeting = Handshake::new(Role::Controller, Text::new("far end").unwrap());
+    let mut maps = MapAssembler::<{ SIDE * SIDE }>::new();
+    let scene = Scene::new(SEED);
+    let mut last = None;
+    let (mut whole, mut read, mut since) = (0u32, 0u64, None::<Instant>);
+    let limit = Instant::now() + Duration::from_secs(60);
+    let mut buffer = [0; 512];
+    let begun = Instant::now();
+    let mut all = 0u64;
+    while since.is_none_or(|at| at.elapsed().as_secs_f64() < SECONDS) {
+        assert!(
+            Instant::now() < limit,
+            "{whole} maps, {:?}",
+            decoder.counters()
+        );
+        let length = line.read(&mut buffer).unwrap();
+        all += length as u64;
+        // No faster than the line, from its first byte on.
+        let due = Duration::from_secs_f64(all as f64 / BYTES_A_SECOND);
+        thread::sleep(due.saturating_sub(begun.elapsed()));
+        let mut replies = Vec::new();
+        decoder.push_slice(&buffer[..length], |frame| {
+            match frame.unwrap().message().unwrap() {
+                Message::Hello(hello) => replies.extend(greeting.receive(&hello)),
+                Message::Band(band) if maps.push(&band) == Ok(Progress::Complete) => {
+                    let map = maps.map().unwrap();
+                    assert!(last < Some(map.frame), "{} after {last:?}", map.frame);
+                    last = Some(map.frame);
+                    assert!(
+                        map.classes == labels(&scene, map.frame),
+                        "map {} is not the scene's",
+                        map.frame
+                    );
+                    // The first one starts the clock.
+                    whole += u32::from(since.is_some());
+                    since.get_or_insert_with(Instant::now);
+                }
+                _ => {}
+            }
+        });
+        if since.is_some() {
+            read += length as u64;
+        }
+        for reply in replies {
+            let mut frame = [0; MAX_FRAME];
+            line.write_all(encoder.encode(&reply.into(), &mut frame).unwrap())
+                .unwrap();
+        }
+    }
+    let seconds = since.unwrap().elapsed().as_secs_f64();
+    let rate = f64::from(whole) / seconds;
+    println!(
+        "{rate:.1} maps a second of {SIDE} x {SIDE}, {} bytes each with all else, line in use to {:.0} %, {:?}",
+        read / u64::from(whole.max(1)),
+        100.0 * read as f64 / seconds / BYTES_A_SECOND,
+        decoder.counters()
+    );
+    println!("{:?}", handle.metrics().latency.quantiles());
+    handle.stop();
+    drop(line);
+    thread.join().unwrap().unwrap();
+    assert!(rate >= LEAST_HZ, "{rate:.1} maps a second");
+}

@@ -1,0 +1,215 @@
+//! Allocations of the node's own code in the steady state: none.
+//!
+//! The pipeline is run with a source, a model and a listener that allocate nothing, so that what is
+//! counted is the node's: its stages, and the sink that speaks the wire format. Left out are the runtime with its engine (it makes new buffers for each frame),
+//! the decoders of picture files, the scene generator, and sinks that encode PNG or JSON.
+
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    net::UdpSocket,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use loftup_models::bundle::Size;
+use loftup_node::{
+    answer::{Answer, Kind},
+    config::Config,
+    frame::RawFrame,
+    model::{Model, ModelError, Prepared, Question},
+    notify::Notifier,
+    pipeline::{Node, Outlet, Parts},
+    regions::{Finder, Placement},
+    sink::{Context, Datagrams, Sink, SinkError, WireSink},
+    source::{Clock, Pulled, Source, SourceError},
+};
+use loftup_runtime::{Features, Rect, image::Rgb8};
+use loftup_wire::{
+    Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text, message::Role,
+};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, SeqCst);
+        // SAFETY: the caller's promise is the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SIZE: Size = Size {
+    width: 64,
+    height: 48,
+};
+
+struct Steady(u64);
+
+impl Source for Steady {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        std::thread::sleep(Duration::from_millis(2));
+        (into.number, into.stamp_us) = (self.0, clock.now_us());
+        (into.width, into.height) = (SIZE.width, SIZE.height);
+        into.bytes.resize(3 * SIZE.area(), 0);
+        into.bytes.fill(self.0 as u8);
+        self.0 += 1;
+        Ok(Pulled::Frame)
+    }
+}
+
+struct Nothing;
+
+impl Model for Nothing {
+    fn prepare(&self, _: &Rgb8, _: Size, _: &mut Prepared) -> Result<(), ModelError> {
+        Ok(())
+    }
+
+    fn backbone(&self, _: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
+        *out = Some(Features {
+            dim: 0,
+            height: 0,
+            width: 0,
+            data: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn upsample(
+        &self,
+        _: &Prepared,
+        _: &Features,
+        question: &Question<'_>,
+        finder: &mut Finder,
+        out: &mut Answer,
+    ) -> Result<u64, ModelError> {
+        out.clear();
+        let part = out.add();
+        part.kind = Kind::Classes;
+        (part.width, part.height) = (SIZE.width, SIZE.height);
+        part.classes
+            .extend((0..SIZE.area()).map(|i| (i % 7 / 3) as u8));
+        let part = out.add();
+        (part.slot, part.kind) = (1, Kind::Regions);
+        (part.width, part.height) = (SIZE.width, SIZE.height);
+        part.classes
+            .extend((0..SIZE.area()).map(|i| (i % 7 / 3) as u8));
+        let place = Placement {
+            rect: Rect {
+                x: 0,
+                y: 0,
+                width: SIZE.width,
+                height: SIZE.height,
+            },
+            answer: SIZE,
+            camera: question.camera,
+        };
+        finder.find(&part.classes, &place, 1, 64, &mut part.regions);
+        Ok(1)
+    }
+
+    fn labels(&self) -> &[String] {
+        &[]
+    }
+}
+
+struct Count(Arc<AtomicU64>);
+
+impl Sink for Count {
+    fn name(&self) -> &str {
+        "count"
+    }
+
+    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
+        assert!(!answer.parts()[1].regions.is_empty());
+        self.0.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+/// The other side of the link: greets, and counts the pieces of maps.
+fn listen(socket: &UdpSocket, heard: &AtomicU64) {
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::<MAX_PACKET>::new());
+    let mut handshake = Handshake::new(Role::Monitor, Text::default());
+    let (mut buffer, mut frame) = ([0; 2048], [0; MAX_FRAME]);
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let mut reply = None;
+        decoder.push_slice(&buffer[..length], |found| match found.unwrap().message() {
+            Ok(Message::Hello(hello)) => reply = handshake.receive(&hello),
+            Ok(Message::Band(_)) => _ = heard.fetch_add(1, SeqCst),
+            _ => {}
+        });
+        if let Some(reply) = reply {
+            let bytes = encoder.encode(&reply.into(), &mut frame).unwrap();
+            socket.send_to(bytes, from).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_frame_costs_no_allocation() {
+    let text = "[model]\nbundle = \"x\"\nhead = \"x\"\nsize = [64, 48]\n[source]\nkind = \"scenes\"\nsize = [64, 48]\n";
+    let config: Config = toml::from_str(text).unwrap();
+    let answers = Arc::new(AtomicU64::new(0));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = socket.local_addr().unwrap();
+    let heard = Arc::new(AtomicU64::new(0));
+    std::thread::spawn({
+        let heard = heard.clone();
+        move || listen(&socket, &heard)
+    });
+    let open =
+        move || Datagrams::open("127.0.0.1:0".parse().unwrap(), peer).map_err(|e| e.to_string());
+    let wire = WireSink::new("udp".into(), Box::new(open));
+    let parts = Parts {
+        config,
+        model: Arc::new(|| Ok(Arc::new(Nothing))),
+        source: Arc::new(|| Ok(Box::new(Steady(0)))),
+        sinks: vec![
+            Outlet {
+                sink: Box::new(Count(answers.clone())),
+                queue: 2,
+            },
+            Outlet {
+                sink: Box::new(wire),
+                queue: 2,
+            },
+        ],
+        notifier: Notifier::default(),
+    };
+    let node = Node::start(parts).unwrap();
+    let handle = node.handle();
+    let thread = std::thread::spawn(|| node.run());
+    while answers.load(SeqCst) < 300 || heard.load(SeqCst) < 100 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let maps = heard.load(SeqCst);
+    let (frames, before) = (answers.load(SeqCst), ALLOCATIONS.load(SeqCst));
+    std::thread::sleep(Duration::from_secs(3));
+    let (frames, allocations) = (
+        answers.load(SeqCst) - frames,
+        ALLOCATIONS.load(SeqCst) - before,
+    );
+    let maps = heard.load(SeqCst) - maps;
+    handle.stop();
+    thread.join().unwrap().unwrap();
+    println!("{allocations} allocations for {frames} frames, {maps} bands of maps heard");
+    assert!(maps > 100, "{maps} bands of maps");
+    assert!(frames > 100, "{frames} frames");
+    assert_eq!(allocations, 0, "for {frames} frames");
+}
