@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::head::Head;
+use super::{head::Head, training::Training};
 
 /// Version of the bundle format that this code writes and reads.
 pub const FORMAT: u32 = 1;
@@ -143,7 +143,7 @@ pub struct FileEntry {
 }
 
 /// Where a bundle comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Program and version that wrote it.
@@ -152,6 +152,9 @@ pub struct Provenance {
     pub created: u64,
     /// The files it was made from.
     pub sources: Vec<Source>,
+    /// How the upsampler's weights were trained, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
 }
 
 /// A file that a bundle was made from.

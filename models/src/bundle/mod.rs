@@ -7,6 +7,7 @@ mod error;
 mod head;
 mod manifest;
 mod reader;
+mod training;
 mod writer;
 
 use sha2::{Digest, Sha256};
@@ -18,6 +19,7 @@ pub use manifest::{
     Size, Source, Upsampler, UpsamplerFiles,
 };
 pub use reader::Bundle;
+pub use training::Training;
 pub use writer::BundleWriter;
 
 /// Name of the manifest inside a bundle.

@@ -235,6 +235,11 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             ));
         }
     }
+    if let Some(training) = &manifest.provenance.training {
+        training
+            .validate()
+            .map_err(|what| format!("provenance.training: {what}"))?;
+    }
     for (name, head) in &manifest.heads {
         listed(&head.file)?;
         let (dim, outputs) = (head.dim, head.kind.outputs());

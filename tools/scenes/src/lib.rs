@@ -17,6 +17,7 @@ mod flow;
 mod hash;
 mod layout;
 mod light;
+mod masks;
 mod render;
 mod shapes;
 mod texture;

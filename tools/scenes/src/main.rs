@@ -47,6 +47,9 @@ struct Args {
     /// Write labels in colours too
     #[arg(long)]
     colours: bool,
+    /// Write the masks of all things beside each picture, as the JSON that SA-1B has
+    #[arg(long)]
+    masks: bool,
 }
 
 fn main() -> Result<()> {
@@ -81,7 +84,7 @@ fn main() -> Result<()> {
             for i in 0..args.frames {
                 let frame = scene.frame(f64::from(i) * args.every, width, height);
                 let name = format!("{:06}_{i:04}.png", seed - first);
-                write(&args.out.join(part), &name, frame, args.colours)?;
+                write(&args.out.join(part), &name, frame, &args)?;
                 count += 1;
             }
         }
@@ -90,7 +93,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn write(dir: &Path, name: &str, frame: Frame, colours: bool) -> Result<()> {
+fn write(dir: &Path, name: &str, frame: Frame, args: &Args) -> Result<()> {
     let (w, h) = (frame.width as u32, frame.height as u32);
     let place = |kind: &str| -> Result<PathBuf> {
         let dir = dir.join(kind);
@@ -98,7 +101,7 @@ fn write(dir: &Path, name: &str, frame: Frame, colours: bool) -> Result<()> {
         Ok(dir.join(name))
     };
     let whole = "the buffer has the frame's size";
-    if colours {
+    if args.colours {
         let data = frame
             .classes
             .iter()
@@ -108,6 +111,10 @@ fn write(dir: &Path, name: &str, frame: Frame, colours: bool) -> Result<()> {
         RgbImage::from_raw(w, h, data).context(whole)?.save(&path)?;
     }
     let path = place("images")?;
+    if args.masks {
+        let path = path.with_extension("json");
+        fs::write(&path, frame.masks_json(name)).with_context(|| path.display().to_string())?;
+    }
     RgbImage::from_raw(w, h, frame.rgb)
         .context(whole)?
         .save(&path)?;

@@ -1,0 +1,161 @@
+//! How the weights of an upsampler were trained.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A summary of the training that the upsampler's weights come from. The whole record, with every
+/// setting, is the file whose SHA-256 is `record_sha256`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Program and version that trained.
+    pub tool: String,
+    /// 1 or 2: stages of LoftUp (arXiv 2504.14032).
+    pub stage: u8,
+    /// Steps of that stage.
+    pub steps: u64,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Pictures that were trained on.
+    pub pictures: u64,
+    /// Those of them that came with masks.
+    pub pictures_with_masks: u64,
+    /// Which pictures they were.
+    pub data_fingerprint: String,
+    /// SHA-256 of the weights that came out.
+    pub weights_sha256: String,
+    /// What tells the backbone that was trained for from others.
+    pub backbone_sha256: String,
+    /// SHA-256 of the weights that it started from; random weights without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_sha256: Option<String>,
+    /// The last value of each loss.
+    pub losses: BTreeMap<String, f64>,
+    /// SHA-256 of the whole record.
+    pub record_sha256: String,
+}
+
+impl Training {
+    /// A text is no longer, in bytes.
+    pub const LONGEST_TEXT: usize = 128;
+    /// There are no more losses.
+    pub const MOST_LOSSES: usize = 16;
+
+    /// What the types do not say.
+    ///
+    /// # Errors
+    /// Names the field, and says what it should be.
+    pub fn validate(&self) -> Result<(), String> {
+        let texts = [
+            ("tool", &self.tool),
+            ("data_fingerprint", &self.data_fingerprint),
+        ];
+        let names = self.losses.keys().map(|name| ("a loss", name));
+        for (field, text) in texts.into_iter().chain(names) {
+            let usable = !text.is_empty()
+                && text.len() <= Self::LONGEST_TEXT
+                && !text.chars().any(char::is_control);
+            if !usable {
+                return Err(format!(
+                    "{field}: expected a text of 1 to {} bytes on one line, found {}",
+                    Self::LONGEST_TEXT,
+                    text.len()
+                ));
+            }
+        }
+        let hashes = [
+            ("weights_sha256", Some(&self.weights_sha256)),
+            ("backbone_sha256", Some(&self.backbone_sha256)),
+            ("start_sha256", self.start_sha256.as_ref()),
+            ("record_sha256", Some(&self.record_sha256)),
+        ];
+        for (field, hash) in hashes {
+            let digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+            if hash.is_some_and(|hash| hash.len() != 64 || !hash.bytes().all(digit)) {
+                return Err(format!(
+                    "{field}: expected a SHA-256 of 64 lower-case hexadecimal digits"
+                ));
+            }
+        }
+        if !(1..=2).contains(&self.stage) {
+            return Err(format!("stage {}: expected 1 or 2", self.stage));
+        }
+        if self.pictures_with_masks > self.pictures {
+            return Err(format!(
+                "pictures_with_masks: {} of {} pictures",
+                self.pictures_with_masks, self.pictures
+            ));
+        }
+        if self.losses.len() > Self::MOST_LOSSES {
+            return Err(format!(
+                "losses: {}, expected at most {}",
+                self.losses.len(),
+                Self::MOST_LOSSES
+            ));
+        }
+        if let Some((name, value)) = self.losses.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(format!("loss {name} is {value}"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn training() -> Training {
+        Training {
+            tool: "loftup 0.1.0".into(),
+            stage: 1,
+            steps: 40,
+            seed: 7,
+            pictures: 24,
+            pictures_with_masks: 24,
+            data_fingerprint: "0123".into(),
+            weights_sha256: "ab".repeat(32),
+            backbone_sha256: "cd".repeat(32),
+            start_sha256: None,
+            losses: BTreeMap::from([("total".into(), 0.25)]),
+            record_sha256: "01".repeat(32),
+        }
+    }
+
+    #[test]
+    fn a_training_comes_back_from_json_and_unknown_fields_are_refused() {
+        let text = serde_json::to_string(&training()).unwrap();
+        assert!(!text.contains("start_sha256"));
+        let back: Training = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, training());
+        back.validate().unwrap();
+        let other = text.replace("\"seed\"", "\"sead\"");
+        let error = serde_json::from_str::<Training>(&other).unwrap_err();
+        assert!(error.to_string().contains("sead"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_field() {
+        type Change = fn(&mut Training);
+        let cases: [(&str, Change); 8] = [
+            ("tool", |t| t.tool = "x".repeat(Training::LONGEST_TEXT + 1)),
+            ("data_fingerprint", |t| t.data_fingerprint = "a\nb".into()),
+            ("weights_sha256", |t| t.weights_sha256 = "AB".repeat(32)),
+            ("start_sha256", |t| t.start_sha256 = Some("ab".into())),
+            ("stage 3", |t| t.stage = 3),
+            ("pictures_with_masks", |t| t.pictures_with_masks = 25),
+            ("losses: 17", |t| {
+                t.losses = (0..17).map(|i| (i.to_string(), 0.0)).collect();
+            }),
+            ("loss total is NaN", |t| {
+                t.losses.insert("total".into(), f64::NAN);
+            }),
+        ];
+        for (what, change) in cases {
+            let mut training = training();
+            change(&mut training);
+            let error = training.validate().unwrap_err();
+            assert!(error.contains(what), "{what}: {error}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `loftup-default`: makes the weights that ship with the project.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use loftup_default::{backbone, judge, scenes, settle::settle, upsampler, weights};
+
+/// Makes the weights that ship with the project, from generated scenes alone.
+///
+/// Trains a small backbone and its LoftUp, writes both to OUT, and judges them by scenes that
+/// neither has seen. The same command goes on where it was interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "loftup-default", version)]
+struct Args {
+    /// Folder for backbone.safetensors and upsampler.safetensors
+    #[arg(long)]
+    out: PathBuf,
+    /// Folder for scenes, checkpoints and what else is only needed on the way
+    #[arg(long, default_value = "target/default-weights")]
+    work: PathBuf,
+    /// Only judge the weights that are in OUT
+    #[arg(long)]
+    judge: bool,
+    /// Steps of the backbone's training
+    #[arg(long, value_name = "N")]
+    backbone_steps: Option<u64>,
+    /// Frames that the backbone learns from, kept in memory at 200 kB each
+    #[arg(long, value_name = "N")]
+    backbone_frames: Option<usize>,
+    /// Steps of the upsampler's training at 56 and at 112 pixels; 0 leaves one out
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    upsampler_steps: Vec<u64>,
+    /// Scenes that the upsampler learns from
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    scenes: usize,
+    /// Scenes that probes learn from
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    probe_scenes: usize,
+    /// Scenes to judge by
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    judge_scenes: usize,
+}
+
+/// Scenes that the upsampler's statistics are taken over.
+const SETTLED: usize = 32;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(
+        "warn,loftup_default=info,tract_core=error,tract_linalg=error,tract_onnx=error",
+    ))
+    .format_timestamp(None)
+    .format_target(false)
+    .init();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    for dir in [&args.out, &args.work] {
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+    })?;
+    let started = Instant::now();
+    let mut progress = bar();
+    let (backbone_file, upsampler_file) = (
+        args.out.join("backbone.safetensors"),
+        args.out.join("upsampler.safetensors"),
+    );
+    let work = &args.work;
+    let settings = backbone::Settings {
+        steps: args
+            .backbone_steps
+            .unwrap_or(backbone::Settings::default().steps),
+        frames: args
+            .backbone_frames
+            .unwrap_or(backbone::Settings::default().frames)
+            .max(1),
+        ..Default::default()
+    };
+    if !args.judge {
+        let device = Device::flex();
+        let tensors = backbone::train(&settings, work, &device, &stop, &mut progress)?;
+        weights::write_half(&backbone_file, &tensors)?;
+        log::info!("backbone after {:.0} s", started.elapsed().as_secs_f64());
+
+        let data = work.join(format!("scenes-{}", args.scenes));
+        scenes::write_with_masks(&data, args.scenes, &mut progress)?;
+        let half = work.join("backbone.loftup");
+        judge::bundle(&settings.shape, &backbone_file, None, &half)?;
+        let mut phases = upsampler::PHASES;
+        for (phase, steps) in phases.iter_mut().zip(&args.upsampler_steps) {
+            phase.steps = *steps;
+        }
+        let phases: Vec<_> = phases.into_iter().filter(|p| p.steps > 0).collect();
+        let trained = upsampler::train_all(&phases, &half, &data, work, &stop, &mut progress)?;
+        let tensors = settle(&trained, &half, SETTLED, &device, &mut progress)?;
+        weights::write_half(&upsampler_file, &tensors)?;
+        log::info!("upsampler after {:.0} s", started.elapsed().as_secs_f64());
+    }
+
+    let data = work.join(format!(
+        "judged-{}-{}",
+        args.probe_scenes, args.judge_scenes
+    ));
+    scenes::write_labelled(&data, args.probe_scenes, args.judge_scenes, &mut progress)?;
+    let whole = work.join("default.loftup");
+    judge::bundle(
+        &settings.shape,
+        &backbone_file,
+        Some(&upsampler_file),
+        &whole,
+    )?;
+    let report = judge::judge(&whole, &data, &mut progress)?;
+    drop(progress);
+    println!(
+        "Linear probes trained on {} scenes and judged by {} others, {}x{}:\n",
+        report.train_pictures, report.val_pictures, report.width, report.height
+    );
+    println!("{}\n{}", judge::table(&report), judge::classes(&report));
+    println!("{:.1} minutes", started.elapsed().as_secs_f64() / 60.0);
+    Ok(())
+}
+
+/// A bar that follows the work through its stages.
+fn bar() -> impl FnMut(&str, u64, u64, &str) {
+    let bar = ProgressBar::new(0);
+    let style = "{prefix}: {bar:30} {pos}/{len} {msg} {elapsed} elapsed, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    move |stage, done, all, what| {
+        if bar.prefix() != stage {
+            bar.set_prefix(stage.to_owned());
+            bar.reset();
+        }
+        bar.set_length(all);
+        bar.set_position(done);
+        bar.set_message(what.to_owned());
+    }
+}

@@ -1,0 +1,151 @@
+//! Generated scenes: which ones serve for what, in memory and on disk.
+
+use std::{fs, ops::Range, path::Path};
+
+use anyhow::{Context, Result};
+use image::{ExtendedColorType, save_buffer};
+use loftup_scenes::{CLASSES, Frame, Scene};
+use rayon::prelude::*;
+
+/// Side of a picture, in pixels.
+pub const SIDE: usize = 224;
+
+/// Seconds at which a scene is looked at: the camera is elsewhere by then.
+const MOMENTS: [f64; 4] = [0.0, 4.0, 8.0, 12.0];
+
+/// First seeds. Nothing that is trained sees the scenes that it is judged by.
+mod first {
+    pub const BACKBONE: u64 = 1 << 40;
+    pub const BACKBONE_CHECK: u64 = 2 << 40;
+    pub const UPSAMPLER: u64 = 3 << 40;
+    pub const PROBE: u64 = 4 << 40;
+    pub const JUDGE: u64 = 5 << 40;
+}
+
+/// What scenes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Training of the backbone.
+    Backbone,
+    /// Watching over the training of the backbone.
+    BackboneCheck,
+    /// Training of the upsampler.
+    Upsampler,
+    /// Training of the probes.
+    Probe,
+    /// Judging the probes.
+    Judge,
+}
+
+impl Part {
+    fn seed(self, scene: usize) -> u64 {
+        let first = match self {
+            Self::Backbone => first::BACKBONE,
+            Self::BackboneCheck => first::BACKBONE_CHECK,
+            Self::Upsampler => first::UPSAMPLER,
+            Self::Probe => first::PROBE,
+            Self::Judge => first::JUDGE,
+        };
+        first + scene as u64
+    }
+}
+
+/// Frame `index` of a part: one of each scene, or several of each if `moments` is more than 1.
+fn frame(part: Part, index: usize, moments: usize) -> Frame {
+    let time = MOMENTS[index % moments.clamp(1, MOMENTS.len())];
+    Scene::new(part.seed(index / moments.clamp(1, MOMENTS.len()))).frame(time, SIDE, SIDE)
+}
+
+/// A picture and its classes, row by row.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// Three bytes a pixel.
+    pub rgb: Vec<u8>,
+    /// Indices into the scenes' classes.
+    pub classes: Vec<u8>,
+}
+
+/// Frames in memory, 200 kB each, on all cores. Several moments of a scene are made one after
+/// another.
+pub fn labelled(part: Part, frames: Range<usize>, moments: usize) -> Vec<Labelled> {
+    frames
+        .into_par_iter()
+        .map(|index| {
+            let frame = frame(part, index, moments);
+            Labelled {
+                rgb: frame.rgb,
+                classes: frame.classes,
+            }
+        })
+        .collect()
+}
+
+/// Puts pictures with the masks of all things in a folder, as `loftup-train` reads them.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub fn write_with_masks(dir: &Path, count: usize, progress: crate::Progress<'_>) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    in_blocks(count, "scenes with masks", progress, |index| {
+        let frame = frame(Part::Upsampler, index, 2);
+        let path = dir.join(format!("{index:05}.png"));
+        if path.exists() && path.with_extension("json").exists() {
+            return Ok(());
+        }
+        let json = path.with_extension("json");
+        fs::write(&json, frame.masks_json(&format!("{index:05}.png")))
+            .with_context(|| json.display().to_string())?;
+        save(&path, &frame.rgb, ExtendedColorType::Rgb8)
+    })
+}
+
+/// Puts a data set with `train` and `val` in a folder, as `loftup-eval` reads it.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub fn write_labelled(
+    dir: &Path,
+    probe: usize,
+    judge: usize,
+    progress: crate::Progress<'_>,
+) -> Result<()> {
+    for (name, part, count) in [("train", Part::Probe, probe), ("val", Part::Judge, judge)] {
+        let place = |kind: &str| -> Result<_> {
+            let dir = dir.join(name).join(kind);
+            fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+            Ok(dir)
+        };
+        let (images, labels) = (place("images")?, place("labels")?);
+        in_blocks(count, "scenes with labels", progress, |index| {
+            let frame = frame(part, index, 1);
+            let name = format!("{index:05}.png");
+            save(&images.join(&name), &frame.rgb, ExtendedColorType::Rgb8)?;
+            save(&labels.join(&name), &frame.classes, ExtendedColorType::L8)
+        })?;
+    }
+    let file = dir.join("classes.txt");
+    fs::write(&file, CLASSES.join("\n") + "\n").with_context(|| file.display().to_string())
+}
+
+fn save(path: &Path, bytes: &[u8], kind: ExtendedColorType) -> Result<()> {
+    save_buffer(path, bytes, SIDE as u32, SIDE as u32, kind)
+        .with_context(|| path.display().to_string())
+}
+
+/// Frames that are made between two reports.
+const BLOCK: usize = 32;
+
+fn in_blocks(
+    count: usize,
+    stage: &str,
+    progress: crate::Progress<'_>,
+    make: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
+    for start in (0..count).step_by(BLOCK) {
+        progress(stage, start as u64, count as u64, "");
+        (start..count.min(start + BLOCK))
+            .into_par_iter()
+            .try_for_each(&make)?;
+    }
+    Ok(())
+}

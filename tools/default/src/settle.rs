@@ -1,0 +1,92 @@
+//! The statistics that a trained upsampler normalises by in use.
+//!
+//! Training remembers a running mean of the last few batches, at the size it was trained at. Here
+//! they are taken anew, over many scenes, at the size of the answers.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use loftup_models::{Tensor, bundle::Size, checkpoint::Checkpoint, loftup};
+use loftup_runtime::image::Rgb8;
+use loftup_train::{
+    backbone::Backbone,
+    kernels::Grid,
+    model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values, init},
+};
+
+use crate::{
+    Progress,
+    scenes::{Part, SIDE, labelled},
+};
+
+/// Scenes of one pass.
+const TOGETHER: usize = 2;
+
+/// All tensors of the upsampler in `weights`, with statistics over `scenes` scenes.
+///
+/// # Errors
+/// Where the weights or the bundle cannot be read, or there are no scenes.
+pub fn settle(
+    weights: &Path,
+    bundle: &Path,
+    scenes: usize,
+    device: &Device,
+    progress: Progress<'_>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let checkpoint = Checkpoint::open(weights)?;
+    let config = *loftup::LoftUp::from_checkpoint(&checkpoint)?.config();
+    let start = init::from_checkpoint(&checkpoint, &config)?;
+    let mut tensors = start.weights.clone();
+    tensors.extend(start.statistics.clone());
+    let upsampler = LoftUp::new(config, start, device);
+    let backbone = Backbone::open(bundle, None)?;
+    let size = Size {
+        width: SIDE,
+        height: SIDE,
+    };
+    let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let passes = scenes.div_ceil(TOGETHER);
+    for pass in 0..passes {
+        progress(
+            "statistics of the upsampler",
+            pass as u64,
+            passes as u64,
+            "",
+        );
+        let (mut pictures, mut values) = (Vec::new(), Vec::new());
+        let mut grid = Grid {
+            batch: TOGETHER,
+            height: 0,
+            width: 0,
+        };
+        for frame in labelled(Part::Upsampler, pass * TOGETHER..(pass + 1) * TOGETHER, 1) {
+            let picture = backbone.normalised(&Rgb8::new(SIDE, SIDE, frame.rgb)?);
+            let features = backbone.features(picture.clone(), size)?;
+            (grid.height, grid.width) = (features.height, features.width);
+            values.extend(features.values);
+            pictures.push(picture);
+        }
+        let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+        let guidance = Guidance::new(&slices, SIDE, SIDE, RangeOver::Image);
+        let lr = Tokens {
+            values: device_matrix(values, grid.pixels(), config.dim, device),
+            grid,
+        };
+        for (name, moment) in upsampler.forward(&lr, &guidance, Mode::Train).moments {
+            let found = host_values(&moment);
+            let sum = sums.entry(name).or_insert_with(|| vec![0.0; found.len()]);
+            for (s, x) in sum.iter_mut().zip(found) {
+                *s += f64::from(x);
+            }
+        }
+    }
+    anyhow::ensure!(!sums.is_empty(), "no scenes: statistics need at least one");
+    for (name, sum) in sums {
+        let old = tensors
+            .get_mut(&name)
+            .with_context(|| format!("{}: no tensor {name}", weights.display()))?;
+        *old = Tensor::from_fn([sum.len()], |i| (sum[i] / passes as f64) as f32);
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,140 @@
+//! Training of the upsampler, at growing sizes of the guidance.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use anyhow::{Context, Result, bail};
+use loftup_train::{Config, Event, Outcome, files, train};
+
+use crate::{Progress, SEED, scenes::SIDE};
+
+/// One training run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Phase {
+    /// Side of the guidance.
+    pub guidance: usize,
+    /// Steps.
+    pub steps: u64,
+    /// Pictures of a step.
+    pub batch: usize,
+    /// Greatest learning rate.
+    pub rate: f64,
+    /// Steps in which it rises.
+    pub warmup: u64,
+}
+
+/// The runs that make the weights that ship. A step costs in proportion to the guidance's area.
+pub const PHASES: [Phase; 2] = [
+    Phase {
+        guidance: 56,
+        steps: 300,
+        batch: 4,
+        rate: 2e-3,
+        warmup: 40,
+    },
+    Phase {
+        guidance: 112,
+        steps: 80,
+        batch: 2,
+        rate: 1e-3,
+        warmup: 10,
+    },
+];
+
+/// The settings of a phase, as TOML.
+fn settings(phase: &Phase, bundle: &Path, data: &Path, out: &Path, start: Option<&Path>) -> String {
+    let path = |p: &Path| format!("{:?}", p.display().to_string());
+    let begin = match start {
+        Some(start) => format!("start = {}", path(start)),
+        None => "begin = \"interpolating\"".into(),
+    };
+    let Phase {
+        guidance,
+        steps,
+        batch,
+        rate,
+        warmup,
+    } = phase;
+    // Exact masks are worth trusting wholly: inside each the target is one mean. Without views,
+    // all that the backbone makes of a picture is kept on disk.
+    format!(
+        r#"bundle = {bundle}
+out = {out}
+stage = 1
+seed = {SEED}
+{begin}
+[data]
+paths = [{data}]
+[run]
+batch = {batch}
+steps = {steps}
+checkpoint_every = 100
+picture_every = 0
+device = "cpu"
+[optimizer]
+rate = {rate}
+warmup = {warmup}
+cosine = true
+[loss]
+jitters = 0
+projection = 0
+clip = 1.0
+range = "image"
+[stage1]
+guidance = "{guidance}x{guidance}"
+backbone = "{SIDE}x{SIDE}"
+alpha = 1.0
+[cache]
+folder = {cache}
+"#,
+        bundle = path(bundle),
+        out = path(out),
+        data = path(data),
+        cache = path(&out.with_file_name("features")),
+    )
+}
+
+/// Trains the upsampler for the backbone in `bundle`, or goes on where it was left. Returns the
+/// file of its weights.
+///
+/// # Errors
+/// As [`train`]. Where `stop` becomes true, it ends after a checkpoint, with an error that says so.
+pub fn train_all(
+    phases: &[Phase],
+    bundle: &Path,
+    data: &Path,
+    work: &Path,
+    stop: &AtomicBool,
+    progress: Progress<'_>,
+) -> Result<PathBuf> {
+    let mut start: Option<PathBuf> = None;
+    for phase in phases {
+        let out = work.join(format!("upsampler-{}", phase.guidance));
+        let weights = out.join(files::WEIGHTS);
+        if !weights.exists() {
+            let path = work.join(format!("upsampler-{}.toml", phase.guidance));
+            let text = settings(phase, bundle, data, &out, start.as_deref());
+            std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
+            let config = Config::parse(&text, &path)?;
+            let resume = out.join(files::CHECKPOINT).exists();
+            let stage = format!("upsampler at {}", phase.guidance);
+            let mut smooth = None;
+            let outcome = train(&config, &path, resume, stop, &mut |event| {
+                if let Event::Stepped { step, losses, .. } = event {
+                    let loss = losses[0].1;
+                    let mean = smooth.map_or(loss, |s: f32| 0.98 * s + 0.02 * loss);
+                    smooth = Some(mean);
+                    progress(&stage, step, phase.steps, &format!("loss {mean:.4}"));
+                }
+            })?;
+            if let Outcome::Stopped(step) = outcome {
+                bail!("stopped after {step} steps of the {stage}; the same command goes on");
+            }
+            log::info!("{stage}: loss {:.4}", smooth.unwrap_or(f32::NAN));
+        }
+        start = Some(weights);
+    }
+    start.context("no phase: name at least one")
+}
