@@ -1,4 +1,4 @@
-//! `loftup`: convert, inspect, run and verify bundles.
+//! `loftup`: train, convert, inspect, run and verify bundles.
 
 #![forbid(unsafe_code)]
 // Comments on options are help texts: what stands in brackets there are shapes, not links.
@@ -34,11 +34,13 @@ struct Cli {
 enum Command {
     Bench(commands::bench::Args),
     Convert(commands::convert::Args),
+    Demo(commands::demo::Args),
     Engine(commands::engine::Args),
     Eval(commands::eval::Args),
     Head(commands::head::Args),
     Inspect(commands::inspect::Args),
     Run(commands::run::Args),
+    Train(commands::train::Args),
     Verify(commands::verify::Args),
 }
 
@@ -57,17 +59,20 @@ fn main() -> ExitCode {
     let work = || match &cli.command {
         Command::Bench(args) => commands::bench::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Demo(args) => commands::demo::run(args),
         Command::Engine(args) => commands::engine::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Head(args) => commands::head::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Train(args) => commands::train::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };
-    let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
-        Err(anyhow::anyhow!(
-            "internal error; please report it with what -vv says"
-        ))
+    let result = std::panic::catch_unwind(work).unwrap_or_else(|panic| {
+        Err(match panic.downcast::<interrupt::Interrupted>() {
+            Ok(interrupted) => (*interrupted).into(),
+            Err(_) => anyhow::anyhow!("internal error; please report it with what -vv says"),
+        })
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,6 +49,48 @@ pub fn stages() -> impl FnMut(&str, usize, usize) {
     }
 }
 
+/// A bar over the steps of a training, with the loss.
+#[cfg(feature = "train")]
+pub struct Steps {
+    bar: Cleared,
+    /// The loss of single steps jumps: what is shown is their running mean.
+    mean: Option<f32>,
+}
+
+#[cfg(feature = "train")]
+impl Steps {
+    pub fn new() -> Self {
+        let style =
+            ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {per_sec}, {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(0)
+            .with_style(style)
+            .with_message("preparing");
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self {
+            bar: Cleared(bar),
+            mean: None,
+        }
+    }
+
+    /// Steps done before, and in all; `what` is said above the bar.
+    pub fn begin(&mut self, what: String, step: u64, steps: u64) {
+        let Cleared(bar) = &self.bar;
+        bar.println(what);
+        bar.set_length(steps);
+        bar.set_position(step);
+        bar.reset_eta();
+    }
+
+    pub fn step(&mut self, step: u64, loss: f32, rate: f64) {
+        let mean = self.mean.map_or(loss, |mean| 0.98 * mean + 0.02 * loss);
+        self.mean = Some(mean);
+        let Cleared(bar) = &self.bar;
+        bar.set_message(format!("loss {mean:.4}, rate {rate:.1e}"));
+        bar.set_position(step);
+    }
+}
+
 /// A bar that goes away with its job.
 struct Cleared(ProgressBar);
 

@@ -17,7 +17,7 @@ use loftup_models::{
     vit::{self, Preset, Vit, VitError},
 };
 
-use crate::{Check, foreign, verify};
+use crate::{Check, foreign, provenance, verify};
 
 /// A conversion that failed. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
@@ -181,15 +181,13 @@ pub fn convert(
         normalisation = its_normalisation;
         backbone = Some(part);
     }
-    let mut upsampler = None;
+    let (mut upsampler, mut training) = (None, None);
     if let Some(path) = &request.upsampler {
         stage("reading the upsampler")?;
         let checkpoint = Checkpoint::open(path)?;
-        sources.push(source_of(
-            "upsampler weights",
-            path,
-            checkpoint.sha256().unwrap_or_default(),
-        ));
+        let sha256 = checkpoint.sha256().unwrap_or_default();
+        sources.push(source_of("upsampler weights", path, sha256));
+        training = provenance::beside(path, sha256);
         let model = LoftUp::from_checkpoint(&checkpoint)?;
         drop(checkpoint);
         if let Some(b) = &backbone
@@ -217,6 +215,7 @@ pub fn convert(
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
             sources,
+            training,
         },
     };
     stage("verifying the bundle")?;

@@ -5,6 +5,7 @@
 pub mod compare;
 mod convert;
 mod foreign;
+mod provenance;
 mod verify;
 
 pub use convert::{BackboneSource, ConvertError, Request, convert};

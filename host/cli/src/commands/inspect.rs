@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use loftup_models::{
-    bundle::{Bundle, FeatureLayout, HeadKind, Manifest},
+    bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training},
     checkpoint::Checkpoint,
     onnx::{Interface, Port},
 };
@@ -94,7 +94,34 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
             s.file, s.role, s.sha256
         ))?;
     }
+    if let Some(t) = &m.provenance.training {
+        print_training(t)?;
+    }
     output::line(format!("  made by    {}", m.provenance.tool))
+}
+
+fn print_training(t: &Training) -> Result<()> {
+    let start = t
+        .start_sha256
+        .as_deref()
+        .map_or("random weights".into(), |hash| {
+            format!("weights with SHA-256 {hash}")
+        });
+    output::line(format!(
+        "  trained    by {}, stage {}, {} steps, seed {}, from {start}",
+        t.tool, t.stage, t.steps, t.seed
+    ))?;
+    let losses: Vec<_> = t
+        .losses
+        .iter()
+        .map(|(name, value)| format!("{name} {value:.4}"))
+        .collect();
+    output::line(format!(
+        "  trained on {} pictures, {} with masks; last losses: {}",
+        t.pictures,
+        t.pictures_with_masks,
+        losses.join(", ")
+    ))
 }
 
 fn print_interface(path: &Path, interface: &Interface, json: bool) -> Result<()> {

@@ -3,10 +3,17 @@
 mod answers;
 mod bundles;
 mod checkpoints;
+#[cfg(feature = "train")]
+mod demo;
 mod engines;
 mod foreign;
 mod golden;
 mod inputs;
 mod interrupt;
+#[cfg(not(feature = "train"))]
+mod light;
+mod measures;
 mod places;
 mod support;
+#[cfg(feature = "train")]
+mod training;

@@ -1,0 +1,176 @@
+//! A moving camera: a class for every pixel of every frame, in time that is measured.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::Result;
+use loftup_eval::{confusion::Confusion, video};
+use loftup_runtime::{ColourRange, Rect, heads::ClassMap, image::Rgb8};
+use loftup_scenes::{CLASSES, PALETTE, Scene};
+use serde::Serialize;
+
+use super::{model, scenes, stages::Watch};
+use crate::interrupt;
+
+/// Frames of the film, and of its first part in which flicker is measured.
+const FRAMES: usize = 24;
+const FLICKER_FRAMES: usize = 5;
+/// Frames in a second.
+const RATE: f64 = 10.0;
+/// Frames that are shown.
+const SHOWN: [usize; 4] = [0, 8, 16, 23];
+/// Pixels that are followed from each frame to the next.
+const FOLLOWED: usize = 2048;
+
+/// What the film costs and how much of it is seen right.
+#[derive(Debug, Serialize)]
+pub struct Film {
+    pub frames: usize,
+    pub rate: f64,
+    /// Milliseconds of each frame: backbone, upsampler with the head, both with everything around
+    /// them.
+    pub backbone: Spread,
+    pub classes: Spread,
+    pub whole: Spread,
+    pub mean_iou: f64,
+    pub accuracy: f64,
+    /// Threads that compute tiles.
+    pub threads: usize,
+    pub engine: String,
+    #[serde(skip)]
+    pub shown: Vec<Shown>,
+}
+
+/// A frame that is shown.
+#[derive(Debug)]
+pub struct Shown {
+    pub seconds: f64,
+    pub photo: Rgb8,
+    pub seen: Rgb8,
+    pub truth: Rgb8,
+    /// Share of pixels that are right.
+    pub right: f64,
+}
+
+/// Median and 90th percentile, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Spread {
+    pub p50: f64,
+    pub p90: f64,
+}
+
+impl Spread {
+    /// Of seconds, at least one.
+    fn of(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        // The smallest value that so many are not above.
+        let at = |part: f64| seconds[((part * seconds.len() as f64).ceil() as usize).max(1) - 1];
+        Self {
+            p50: 1e3 * at(0.5),
+            p90: 1e3 * at(0.9),
+        }
+    }
+}
+
+/// Looks at every frame as a robot would: the head runs
+/// inside the tile loop, and no map of features is ever stored.
+pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
+    let perceptor = model::open(at, model::BUNDLE)?;
+    let head = perceptor.head(model::HEAD)?;
+    let size = scenes::SIZE;
+    let frame_of = Rect {
+        x: 0,
+        y: 0,
+        width: size.width,
+        height: size.height,
+    };
+    perceptor.compile(size, (1, 1))?;
+    let scene = Scene::new(scenes::FILM);
+    let mut confusion = Confusion::new(CLASSES.len());
+    let (mut backbone, mut classes, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shown = Vec::new();
+    let mut engine = String::new();
+    // The first look allocates what the others use again: it is not counted.
+    for i in std::iter::once(0).chain(0..FRAMES) {
+        watch("looking", whole.len(), FRAMES);
+        let seconds = i as f64 / RATE;
+        let frame = scene.frame(seconds, size.width, size.height);
+        let photo = Rgb8::new(frame.width, frame.height, frame.rgb)?;
+
+        let start = Instant::now();
+        let picture = perceptor.prepare(&photo, size)?;
+        let features = perceptor.features_of(&picture)?;
+        let middle = Instant::now();
+        let view = perceptor
+            .view(&features, &picture, ColourRange::PerImage)?
+            .through(&head)?;
+        let mut map = ClassMap::new(frame_of);
+        view.frame(&mut |tile| map.take(tile))?;
+        let seen = map.into_classes();
+        let end = Instant::now();
+
+        if engine.is_empty() {
+            engine = perceptor.engine();
+            continue;
+        }
+        backbone.push((middle - start).as_secs_f64());
+        classes.push((end - middle).as_secs_f64());
+        whole.push((end - start).as_secs_f64());
+        confusion.count(&frame.classes, &seen);
+        if SHOWN.contains(&i) {
+            let right = seen
+                .iter()
+                .zip(&frame.classes)
+                .filter(|(a, b)| a == b)
+                .count();
+            shown.push(Shown {
+                seconds,
+                right: right as f64 / seen.len() as f64,
+                seen: coloured(size.width, size.height, &seen)?,
+                truth: coloured(size.width, size.height, &frame.classes)?,
+                photo,
+            });
+        }
+    }
+    interrupt::check()?;
+    Ok(Film {
+        frames: FRAMES,
+        rate: RATE,
+        backbone: Spread::of(backbone),
+        classes: Spread::of(classes),
+        whole: Spread::of(whole),
+        mean_iou: confusion.mean_iou(),
+        accuracy: confusion.accuracy(),
+        threads: loftup_runtime::Options::default().threads,
+        engine,
+        shown,
+    })
+}
+
+/// How much the features of the same spot change from frame to frame.
+pub fn flicker(at: &Path, watch: Watch<'_>) -> Result<video::Report> {
+    let request = video::Request {
+        seed: scenes::FILM,
+        frames: FLICKER_FRAMES,
+        rate: RATE,
+        size: Some(scenes::SIZE),
+        samples: FOLLOWED,
+        noise: 0.0,
+    };
+    Ok(video::evaluate(
+        &model::open(at, model::BUNDLE)?,
+        &request,
+        watch,
+    )?)
+}
+
+/// Classes in colours; black where there is none.
+pub fn coloured(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
+    let colour = |class: &u8| {
+        PALETTE
+            .get(usize::from(*class))
+            .copied()
+            .unwrap_or_default()
+    };
+    let data = classes.iter().flat_map(colour).collect();
+    Ok(Rgb8::new(width, height, data)?)
+}

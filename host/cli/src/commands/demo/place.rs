@@ -1,0 +1,107 @@
+//! Where a demo is made, and where it goes: all of it or nothing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::report;
+use crate::interrupt;
+
+/// A directory beside the destination, which it becomes at the end. Dropped before, it is removed.
+pub struct Place {
+    work: TempDir,
+    out: PathBuf,
+    // Outlives the directory: fields are dropped in order.
+    _writing: interrupt::Writing,
+}
+
+impl Place {
+    /// Begins a demo that goes to `out`. A demo that is there is replaced only with `force`, and
+    /// anything else never.
+    pub fn begin(out: &Path, force: bool) -> Result<Self> {
+        if out.symlink_metadata().is_ok() {
+            if !is_demo(out) {
+                bail!(
+                    "{}: exists and is not a demo: it will not be replaced; choose another --out",
+                    out.display()
+                );
+            }
+            if !force {
+                bail!(
+                    "{}: already exists; choose another --out, or replace the demo with --force",
+                    out.display()
+                );
+            }
+        }
+        if out.file_name().is_none() {
+            bail!("--out {:?}: give the name of a directory to make", out);
+        }
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if !parent.is_dir() {
+            bail!(
+                "{}: there is no such directory; make it first, or choose another --out",
+                parent.display()
+            );
+        }
+        let writing = interrupt::Writing::begin()?;
+        let work = tempfile::Builder::new()
+            .prefix(".loftup-demo-")
+            .tempdir_in(parent)
+            // The error names the temporary directory, which nobody knows.
+            .map_err(|e| std::io::Error::from(e.kind()))
+            .with_context(|| format!("{}: nothing can be written", parent.display()))?;
+        Ok(Self {
+            work,
+            out: out.to_owned(),
+            _writing: writing,
+        })
+    }
+
+    /// The directory until it is in its place.
+    pub fn work(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// Moves it to its place.
+    pub fn commit(self) -> Result<()> {
+        interrupt::check()?;
+        let name = || self.out.display().to_string();
+        // Temporary directories are private to their owner; this one is the user's.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(self.work(), fs::Permissions::from_mode(0o755))
+                .with_context(name)?;
+        }
+        if self.out.exists() {
+            // Two renames: in between the demo is missing for a moment, never mixed.
+            let old = self.work().with_extension("old");
+            fs::rename(&self.out, &old).with_context(name)?;
+            if let Err(e) = fs::rename(self.work(), &self.out) {
+                let _ = fs::rename(&old, &self.out);
+                return Err(e).with_context(name);
+            }
+            let _ = fs::remove_dir_all(&old);
+        } else {
+            fs::rename(self.work(), &self.out).with_context(name)?;
+        }
+        // Moved away: there is nothing left to remove under the temporary name.
+        let _ = self.work.keep();
+        Ok(())
+    }
+}
+
+/// Whether a demo lies there, which may be deleted to make place: a real directory with the file
+/// that only a demo writes.
+fn is_demo(path: &Path) -> bool {
+    let real = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+    real && fs::read(path.join(report::FIGURES))
+        .is_ok_and(|text| serde_json::from_slice::<report::Marker>(&text).is_ok())
+}

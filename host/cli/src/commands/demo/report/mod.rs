@@ -1,0 +1,147 @@
+//! `report.html`: one file that needs no other, and the same figures as JSON.
+//!
+//! Each section is a struct that knows its figures and writes its own part of the page. A new stage
+//! of the demo is one more of them, in [`Report`] and in [`Report::sections`].
+
+mod html;
+mod plot;
+mod sections;
+
+use std::{fs, io::Write, path::Path};
+
+use anyhow::{Context, Result};
+use loftup_convert::Check;
+use loftup_eval::video;
+use loftup_models::bundle::Manifest;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    camera::Film, evaluation::Evaluation, model::Head, pictures::Panel, stages::Stages,
+    training::Training,
+};
+
+/// The page.
+pub const FILE: &str = "report.html";
+/// The figures.
+pub const FIGURES: &str = "demo.json";
+
+/// Everything that a demo found out.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    #[serde(flatten)]
+    pub about: About,
+    #[serde(skip)]
+    pub shown: Vec<Panel>,
+    pub evaluation: Evaluation,
+    pub training: Training,
+    pub film: Film,
+    pub flicker: video::Report,
+    pub checks: Checks,
+    pub stages: Timings,
+}
+
+/// What tells a demo from other directories.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Marker {
+    loftup_demo: u32,
+}
+
+/// Which program, machine and model.
+#[derive(Debug, Serialize)]
+pub struct About {
+    #[serde(flatten)]
+    marker: Marker,
+    pub version: &'static str,
+    pub machine: String,
+    pub threads: usize,
+    pub dim: usize,
+    pub patch: usize,
+    pub bundle_bytes: u64,
+    pub seconds: f64,
+}
+
+/// What was checked.
+#[derive(Debug, Serialize)]
+pub struct Checks {
+    pub head: Head,
+    pub conversion: Vec<Check>,
+    pub bundle: Vec<Check>,
+}
+
+/// How long the stages took.
+#[derive(Debug, Serialize)]
+pub struct Timings(pub Vec<(&'static str, f64)>);
+
+impl Timings {
+    pub fn of(stages: &Stages) -> Self {
+        Self(stages.done.clone())
+    }
+}
+
+impl About {
+    pub fn of(manifest: &Manifest, seconds: f64) -> Self {
+        let backbone = manifest.backbone.as_ref();
+        Self {
+            marker: Marker { loftup_demo: 1 },
+            version: env!("CARGO_PKG_VERSION"),
+            machine: machine(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            dim: backbone.map_or(0, |b| b.dim),
+            patch: backbone.map_or(0, |b| b.patch),
+            bundle_bytes: manifest.files.values().map(|f| f.bytes).sum(),
+            seconds,
+        }
+    }
+}
+
+/// A part of the page.
+pub trait Section {
+    /// Its heading.
+    fn title(&self) -> &'static str;
+    /// What stands below, as HTML.
+    fn body(&self) -> Result<String>;
+}
+
+impl Report {
+    /// In the order of the page.
+    fn sections(&self) -> Vec<&dyn Section> {
+        vec![
+            &self.shown,
+            &self.evaluation,
+            &self.film,
+            &self.flicker,
+            &self.training,
+            &self.checks,
+            &self.stages,
+        ]
+    }
+
+    /// Writes page and figures into `at`.
+    pub fn write(&self, at: &Path) -> Result<()> {
+        let page = html::page(&self.about, &self.sections())?;
+        let figures = serde_json::to_string_pretty(self)?;
+        for (name, text) in [(FILE, page), (FIGURES, figures)] {
+            let path = at.join(name);
+            let write = || {
+                let mut file = fs::File::create_new(&path)?;
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            };
+            write().with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// The processor as it calls itself, and the system.
+fn machine() -> String {
+    let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let model = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    match model {
+        Some(model) => format!("{model}, {system}"),
+        None => system,
+    }
+}

@@ -1,0 +1,255 @@
+//! The parts of the page.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use loftup_eval::{segmentation::Outcome, video};
+use loftup_scenes::{CLASSES, PALETTE};
+
+use super::{
+    Checks, Section, Timings,
+    html::{Narrow, escaped, gallery, table},
+    plot,
+};
+use crate::commands::demo::{
+    camera::{Film, Spread},
+    evaluation::Evaluation,
+    pictures::Panel,
+    training::Training,
+};
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+impl Section for Vec<Panel> {
+    fn title(&self) -> &'static str {
+        "The same features, before and after"
+    }
+
+    fn body(&self) -> Result<String> {
+        let mut body = String::from(
+            "<p>Scenes that nothing was trained on. Three principal components of the features are shown as red, green and blue, with one basis for all pictures of a row.</p>",
+        );
+        for panel in self {
+            let pictures = [
+                ("photo", &panel.photo),
+                ("backbone", &panel.backbone),
+                ("bilinear", &panel.bilinear),
+                ("LoftUp", &panel.loftup),
+                ("classes seen", &panel.seen),
+                ("true classes", &panel.truth),
+            ];
+            body += &gallery(
+                Narrow::Pairs,
+                &pictures.map(|(name, p)| (name.to_owned(), p)),
+            )?;
+        }
+        Ok(body + &legend())
+    }
+}
+
+/// What the colours of classes mean.
+fn legend() -> String {
+    let mut out = String::from(r#"<ul class="legend">"#);
+    for (name, [r, g, b]) in CLASSES.iter().zip(PALETTE) {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            out,
+            r#"<li><i style="background:rgb({r},{g},{b})"></i>{}</li>"#,
+            escaped(name)
+        );
+    }
+    out + "</ul>"
+}
+
+impl Section for Evaluation {
+    fn title(&self) -> &'static str {
+        "What a linear probe sees"
+    }
+
+    fn body(&self) -> Result<String> {
+        let report = &self.trained;
+        let row = |name: &str, r: &Outcome| {
+            vec![
+                name.to_owned(),
+                percent(r.mean_iou),
+                percent(r.boundary_f),
+                percent(r.accuracy),
+            ]
+        };
+        let mut rows: Vec<_> = report
+            .results
+            .iter()
+            .map(|r| row(r.method.name(), r))
+            .collect();
+        if let Some(builtin) = &self.builtin {
+            rows.push(row("LoftUp as built in", builtin));
+        }
+        let outcomes: Vec<_> = report.results.iter().chain(&self.builtin).collect();
+        // The best of each column.
+        let figures: [fn(&Outcome) -> f64; 3] = [|r| r.mean_iou, |r| r.boundary_f, |r| r.accuracy];
+        let best: Vec<_> = figures
+            .iter()
+            .enumerate()
+            .filter_map(|(column, figure)| {
+                let by =
+                    |a: &usize, b: &usize| figure(outcomes[*a]).total_cmp(&figure(outcomes[*b]));
+                (0..outcomes.len()).max_by(by).map(|row| (row, column + 1))
+            })
+            .collect();
+        Ok(format!(
+            "<p>The same linear probe, trained on {} pixels of {} scenes and judged by every pixel of {} others at {}x{}. Only how the features were enlarged differs.</p>{}<p class=\"note\">mIoU: mean intersection over union of {} classes. Boundary F: how well outlines are met, within {} pixels.</p>",
+            report.train_pixels,
+            report.train_pictures,
+            report.val_pictures,
+            report.width,
+            report.height,
+            table(
+                &["features", "mIoU", "boundary F", "pixels right"],
+                &rows,
+                &best
+            ),
+            report.classes.len(),
+            report.boundary_tolerance
+        ))
+    }
+}
+
+impl Section for Film {
+    fn title(&self) -> &'static str {
+        "Through a moving camera"
+    }
+
+    fn body(&self) -> Result<String> {
+        let row = |name: &str, s: &Spread| {
+            vec![
+                name.to_owned(),
+                format!("{:.0} ms", s.p50),
+                format!("{:.0} ms", s.p90),
+            ]
+        };
+        let rows = [
+            row("backbone", &self.backbone),
+            row("LoftUp and head, every pixel", &self.classes),
+            row("whole frame", &self.whole),
+        ];
+        let mut body = format!(
+            "<p>{} frames of a scene that nothing was trained on, {:.0} a second. Each pixel gets a class inside the tile loop: {} mIoU, {} of pixels right.</p>{}<p class=\"note\">Wall time on {} threads, in {}.</p>",
+            self.frames,
+            self.rate,
+            percent(self.mean_iou),
+            percent(self.accuracy),
+            table(&["per frame", "median", "90 % below"], &rows, &[]),
+            self.threads,
+            escaped(&self.engine)
+        );
+        let mut pictures = Vec::new();
+        for shown in &self.shown {
+            let seen = format!("seen, {} right", percent(shown.right));
+            pictures.push((format!("after {:.1} s", shown.seconds), &shown.photo));
+            pictures.push((seen, &shown.seen));
+            pictures.push(("truth".to_owned(), &shown.truth));
+        }
+        body += &gallery(Narrow::Triples, &pictures)?;
+        Ok(body)
+    }
+}
+
+impl Section for video::Report {
+    fn title(&self) -> &'static str {
+        "Flicker"
+    }
+
+    fn body(&self) -> Result<String> {
+        let rows: Vec<_> = self
+            .results
+            .iter()
+            .map(|r| {
+                vec![
+                    r.method.to_owned(),
+                    percent(r.change),
+                    percent(r.change_p95),
+                ]
+            })
+            .collect();
+        Ok(format!(
+            "<p>How much the features of a spot change while the camera moves on: {} pixels followed through {} frames along their exact way, {:.1} pixels from frame to frame on average.</p>{}<p class=\"note\">In percent of the spread of the features within a frame; less is steadier. Features that blur objects together flicker less and see less.</p>",
+            self.followed,
+            self.frames,
+            self.motion,
+            table(&["features", "change", "95 % below"], &rows, &[])
+        ))
+    }
+}
+
+impl Section for Training {
+    fn title(&self) -> &'static str {
+        "The training"
+    }
+
+    fn body(&self) -> Result<String> {
+        let losses: Vec<f64> = self
+            .losses
+            .iter()
+            .filter_map(|l| l.first())
+            .map(|l| f64::from(*l))
+            .collect();
+        Ok(format!(
+            "<p>{} steps of stage 1 with {} pictures each, at {}x{} pixels, in {:.0} s: {:.2} million weights, {} scenes, no labels. It goes on from the built-in upsampler, so that the loss begins low.</p>{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> beside this page has the settings.</p>",
+            losses.len(),
+            self.batch,
+            self.guidance,
+            self.guidance,
+            self.seconds,
+            self.weights as f64 / 1e6,
+            self.pictures,
+            plot::curve(&losses, "step", "loss")
+        ))
+    }
+}
+
+impl Section for Checks {
+    fn title(&self) -> &'static str {
+        "Checks of the bundle"
+    }
+
+    fn body(&self) -> Result<String> {
+        let rows: Vec<_> = self
+            .bundle
+            .iter()
+            .map(|check| {
+                let measured = check.difference.as_ref().zip(check.tolerance.as_ref());
+                vec![
+                    check.name.clone(),
+                    measured.map_or(String::new(), |(d, t)| {
+                        format!("{:.1e} of {:.0e}", d.max, t.scaled(d.scale).max)
+                    }),
+                    if check.passed { "ok" } else { "failed" }.to_owned(),
+                ]
+            })
+            .collect();
+        Ok(format!(
+            "<p>The bundle holds a backbone, the upsampler and a head of {} classes, which gets {} of its {} training pixels right.</p>{}",
+            CLASSES.len(),
+            percent(self.head.fit),
+            self.head.pixels,
+            table(&["check", "worst difference", ""], &rows, &[])
+        ))
+    }
+}
+
+impl Section for Timings {
+    fn title(&self) -> &'static str {
+        "Where the time went"
+    }
+
+    fn body(&self) -> Result<String> {
+        let rows: Vec<_> = self
+            .0
+            .iter()
+            .map(|(name, seconds)| vec![(*name).to_owned(), format!("{seconds:.1} s")])
+            .collect();
+        Ok(table(&["stage", "time"], &rows, &[]))
+    }
+}

@@ -1,0 +1,142 @@
+//! The record that a training leaves beside its weights.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use loftup_models::bundle::{Training, sha256_hex};
+use serde::{Deserialize, de::IgnoredAny};
+
+/// Name of the record. The training writes it beside its weights.
+const RECORD: &str = "provenance.json";
+
+/// A record larger than this is none of ours.
+const LARGEST: u64 = 16 << 20;
+
+/// What is read of a record. Its settings are known to the training alone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    tool: String,
+    weights_sha256: String,
+    config: Settings,
+    steps: u64,
+    data_fingerprint: String,
+    pictures: u64,
+    pictures_with_masks: u64,
+    #[serde(rename = "broken_pictures")]
+    _broken_pictures: IgnoredAny,
+    #[serde(rename = "broken_masks")]
+    _broken_masks: IgnoredAny,
+    backbone_sha256: String,
+    start_sha256: Option<String>,
+    losses: BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    stage: u8,
+    seed: u64,
+}
+
+/// How the weights at `weights`, with that SHA-256, were trained, if the record beside them is of
+/// them. A record that cannot be used is left out with a warning: it says where weights come from,
+/// and the weights can be used without.
+pub(crate) fn beside(weights: &Path, sha256: &str) -> Option<Training> {
+    let path = weights.with_file_name(RECORD);
+    match read(&path, sha256) {
+        Ok(training) => training,
+        Err(what) => {
+            log::warn!(
+                "{}: {what}; the bundle will not say how its upsampler was trained",
+                path.display()
+            );
+            None
+        }
+    }
+}
+
+fn read(path: &Path, sha256: &str) -> Result<Option<Training>, String> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|e| e.to_string())?,
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(format!("more than {} MiB, not a record", LARGEST >> 20));
+    }
+    let record: Record =
+        serde_json::from_slice(&bytes).map_err(|e| format!("not the record of a training: {e}"))?;
+    if record.weights_sha256 != sha256 {
+        return Err("the record of other weights".into());
+    }
+    let training = Training {
+        tool: record.tool,
+        stage: record.config.stage,
+        steps: record.steps,
+        seed: record.config.seed,
+        pictures: record.pictures,
+        pictures_with_masks: record.pictures_with_masks,
+        data_fingerprint: record.data_fingerprint,
+        weights_sha256: record.weights_sha256,
+        backbone_sha256: record.backbone_sha256,
+        start_sha256: record.start_sha256,
+        losses: record.losses,
+        record_sha256: sha256_hex(&bytes),
+    };
+    training.validate()?;
+    Ok(Some(training))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(weights: &str) -> String {
+        let hash = |c: &str| c.repeat(64);
+        format!(
+            r#"{{"tool": "loftup 0.1.0", "weights_sha256": "{weights}",
+                "config": {{"stage": 2, "seed": 5, "out": "anything"}}, "steps": 9,
+                "data_fingerprint": "{}", "pictures": 3, "pictures_with_masks": 1,
+                "broken_pictures": ["a.png"], "broken_masks": [], "backbone_sha256": "{}",
+                "start_sha256": null, "losses": {{"total": 0.5}}}}"#,
+            hash("1"),
+            hash("2")
+        )
+    }
+
+    #[test]
+    fn a_record_of_these_weights_is_read_and_any_other_is_an_error_that_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RECORD);
+        let sha256 = "a".repeat(64);
+        assert_eq!(read(&path, &sha256), Ok(None));
+        let text = record(&sha256);
+        std::fs::write(&path, &text).unwrap();
+        let training = read(&path, &sha256).unwrap().unwrap();
+        assert_eq!((training.stage, training.seed, training.steps), (2, 5, 9));
+        assert_eq!(training.record_sha256, sha256_hex(text.as_bytes()));
+        assert_eq!(training.losses["total"], 0.5);
+
+        let cases = [
+            (record(&"b".repeat(64)), "other weights"),
+            (text.replace("\"steps\"", "\"stairs\""), "stairs"),
+            (text.replace("\"stage\": 2", "\"stage\": 7"), "stage 7"),
+            (text[..text.len() / 2].to_owned(), "EOF"),
+            ("[".repeat(100_000), "invalid type"),
+            (" ".repeat(LARGEST as usize + 1), "16 MiB"),
+        ];
+        for (text, what) in cases {
+            std::fs::write(&path, &text).unwrap();
+            let error = read(&path, &sha256).unwrap_err();
+            assert!(error.contains(what), "{what}: {error}");
+            assert_eq!(beside(&dir.path().join("w.safetensors"), &sha256), None);
+        }
+    }
+}
