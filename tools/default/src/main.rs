@@ -40,9 +40,9 @@ struct Args {
     /// Frames that the backbone learns from, kept in memory at 200 kB each
     #[arg(long, value_name = "N")]
     backbone_frames: Option<usize>,
-    /// Steps of the upsampler's training at 56 and at 112 pixels; 0 leaves one out
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
-    upsampler_steps: Vec<u64>,
+    /// Steps of the upsampler's training
+    #[arg(long, value_name = "N")]
+    upsampler_steps: Option<u64>,
     /// Scenes that the upsampler learns from
     #[arg(long, value_name = "N", default_value_t = 1000)]
     scenes: usize,
@@ -114,10 +114,9 @@ fn run(args: &Args) -> Result<()> {
         let half = work.join("backbone.loftup");
         judge::bundle(&settings.shape, &backbone_file, None, &half)?;
         let mut phases = upsampler::PHASES;
-        for (phase, steps) in phases.iter_mut().zip(&args.upsampler_steps) {
-            phase.steps = *steps;
+        for (phase, steps) in phases.iter_mut().zip(args.upsampler_steps) {
+            phase.steps = steps.max(1);
         }
-        let phases: Vec<_> = phases.into_iter().filter(|p| p.steps > 0).collect();
         let trained = upsampler::train_all(&phases, &half, &data, work, &stop, &mut progress)?;
         let tensors = settle(&trained, &half, SETTLED, &device, &mut progress)?;
         weights::write_half(&upsampler_file, &tensors)?;

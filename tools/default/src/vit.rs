@@ -35,7 +35,7 @@ impl Shape {
         grid: 16,
         width: 64,
         depth: 5,
-        heads: 4,
+        heads: loftup_models::builtin::HEADS,
     };
 
     /// Patches of a picture.

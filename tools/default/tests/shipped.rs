@@ -8,19 +8,19 @@ use loftup_default::{
 use loftup_eval::Method;
 use loftup_models::builtin;
 
-/// Points of the boundary F-score by which LoftUp must be ahead of bilinear interpolation. A few
-/// scenes say less than the many of the table, and so the margin is below its figure.
-const SHARPER: f64 = 1.0;
-/// Points of mIoU by which it may be behind.
-const BEHIND: f64 = 3.0;
+/// Points by which LoftUp's outlines must be ahead of bilinear interpolation's. A few scenes say
+/// less than the many of the table, and so the margin is below its figure of 5.4.
+const OUTLINES: f64 = 3.0;
+/// Points of mIoU by which it may at most be behind, for the same reason. In the table it is 0.6
+/// ahead.
+const CLASSES: f64 = 1.0;
 
 #[test]
-fn shipped_weights_convert_and_loftup_has_better_outlines_than_bilinear_on_held_out_scenes() {
+fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     std::fs::write(place("backbone.safetensors"), builtin::BACKBONE).unwrap();
     std::fs::write(place("upsampler.safetensors"), builtin::UPSAMPLER).unwrap();
-    assert_eq!(builtin::HEADS, Shape::SHIPPED.heads);
     // Conversion verifies what it wrote.
     bundle(
         &Shape::SHIPPED,
@@ -37,15 +37,16 @@ fn shipped_weights_convert_and_loftup_has_better_outlines_than_bilinear_on_held_
     )
     .unwrap();
     let of = |method| {
-        let found = report.results.iter().find(|r| r.method == method);
-        found
-            .map(|r| (100.0 * r.mean_iou, 100.0 * r.boundary_f))
-            .unwrap()
+        let found = report.results.iter().find(|r| r.method == method).unwrap();
+        (100.0 * found.mean_iou, 100.0 * found.boundary_f)
     };
     let (bilinear, loftup) = (of(Method::Bilinear), of(Method::LoftUp));
-    println!("mIoU and boundary F: bilinear {bilinear:.1?}, LoftUp {loftup:.1?}");
-    assert!(
-        loftup.0 > bilinear.0 - BEHIND && loftup.1 > bilinear.1 + SHARPER,
-        "LoftUp {loftup:.1?}, bilinear {bilinear:.1?}"
+    println!(
+        "bilinear: mIoU {:.1}, boundary F {:.1}; LoftUp: mIoU {:.1}, boundary F {:.1}",
+        bilinear.0, bilinear.1, loftup.0, loftup.1
     );
+    assert!(loftup.1 > bilinear.1 + OUTLINES, "outlines");
+    assert!(loftup.0 > bilinear.0 - CLASSES, "classes");
+    // The backbone itself: chance is a small part of this.
+    assert!(bilinear.0 > 33.0, "backbone");
 }
