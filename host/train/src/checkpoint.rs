@@ -122,7 +122,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Writes the state of a training.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn save(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
