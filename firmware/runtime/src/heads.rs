@@ -87,8 +87,9 @@ pub fn best(scores: &[f32]) -> u8 {
     best.0
 }
 
-/// Eight interleaved sums, which the compiler turns into vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// The inner product, up to the shorter of the two, as a head computes it: eight interleaved sums,
+/// which the compiler turns into vector instructions.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a8, a_rest) = a.as_chunks::<8>();
     let (b8, b_rest) = b.as_chunks::<8>();
     let mut sums = [0f32; 8];

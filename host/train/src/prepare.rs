@@ -14,7 +14,10 @@ use crate::{
     error::TrainError,
     kernels::Grid,
     losses::{Projection, View, mask_bicubic, random_projection},
-    model::{Guidance, LoftUp, Tokens, device_matrix, interpolating::interpolate},
+    model::{
+        Guidance, LoftUp, Tokens, device_matrix, interpolating::interpolate,
+        least_squares::statistics,
+    },
     resample::Jitter,
     rng::{Purpose, Rng},
     step::{Batch, Crop, Target},
@@ -359,27 +362,6 @@ impl<'a> Preparer<'a> {
         }
         Ok(crops)
     }
-}
-
-/// Mean and deviation of each of `c` channels.
-fn statistics(values: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
-    let (mut sum, mut square) = (vec![0.0f64; c], vec![0.0f64; c]);
-    for row in values.chunks_exact(c) {
-        for ((s, q), x) in sum.iter_mut().zip(&mut square).zip(row) {
-            *s += f64::from(*x);
-            *q += f64::from(*x) * f64::from(*x);
-        }
-    }
-    let n = (values.len() / c).max(1) as f64;
-    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
-    let deviation = square
-        .iter()
-        .zip(&mean)
-        .map(|(q, m)| (q / n - m * m).max(0.0).sqrt() as f32);
-    (
-        mean.iter().map(|m| *m as f32).collect(),
-        deviation.collect(),
-    )
 }
 
 /// Tokens of several pictures, one after another.

@@ -100,7 +100,7 @@ pub(super) fn lines(x: &[f32], y: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// Mean of each of `c` channels of rows.
-pub(super) fn means(x: &[f32], c: usize) -> Vec<f64> {
+fn means(x: &[f32], c: usize) -> Vec<f64> {
     let mut sum = vec![0.0f64; c];
     for row in x.chunks_exact(c) {
         for (s, v) in sum.iter_mut().zip(row) {
@@ -109,6 +109,20 @@ pub(super) fn means(x: &[f32], c: usize) -> Vec<f64> {
     }
     let n = (x.len() / c).max(1) as f64;
     sum.iter().map(|s| s / n).collect()
+}
+
+/// Mean and deviation of each of `c` channels of rows.
+pub(crate) fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
+    let mean = means(x, c);
+    let mut square = vec![0.0f64; c];
+    for row in x.chunks_exact(c) {
+        for ((s, v), m) in square.iter_mut().zip(row).zip(&mean) {
+            *s += (f64::from(*v) - m).powi(2);
+        }
+    }
+    let n = (x.len() / c).max(1) as f64;
+    let deviation = square.iter().map(|s| (s / n).sqrt() as f32).collect();
+    (mean.iter().map(|m| *m as f32).collect(), deviation)
 }
 
 /// Solves a symmetric positive definite system in place (Cholesky): `a` `[n, n]`, of which the

@@ -5,7 +5,7 @@
 mod guidance;
 pub mod init;
 pub mod interpolating;
-mod least_squares;
+pub(crate) mod least_squares;
 mod params;
 
 use burn::tensor::{Device, Tensor};
