@@ -1,6 +1,6 @@
 //! A node from its configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use loftup_models::bundle::Bundle;
 use loftup_runtime::{
@@ -28,6 +28,8 @@ pub struct Injection {
     pub source: Arc<Injected>,
     /// Faults of the engine.
     pub backend: Arc<Faults>,
+    /// Bytes that serial and UDP links flipped or dropped.
+    pub link: Arc<AtomicU64>,
 }
 
 /// Opens the bundle of a configuration: in its engine, with `faults` where there are some.
@@ -91,6 +93,7 @@ pub fn parts(config: Config, plan: &Plan) -> Result<(Parts, Injection), SinkErro
     let injection = Injection {
         source: Arc::default(),
         backend: Faults::none(),
+        link: Arc::default(),
     };
     let (chance, mix) = plan.backend_mix();
     let faults = (chance > 0.0).then(|| {
@@ -100,7 +103,7 @@ pub fn parts(config: Config, plan: &Plan) -> Result<(Parts, Injection), SinkErro
     let parts = Parts {
         model: model_factory(&config, faults),
         source: source_factory(&config, plan, &injection.source),
-        sinks: sink::open(&config.sink, plan.link, plan.seed)?,
+        sinks: sink::open(&config.sink, plan.link, plan.seed, &injection.link)?,
         notifier: Notifier::from_environment(),
         config,
     };

@@ -105,6 +105,8 @@ named! {
         StepUp = "step_up",
         /// Stages that hung and were given up.
         Hang = "hang",
+        /// Frames on which the engine gave NaN or an infinity. They are dropped as failed.
+        NotFinite = "not_finite",
         /// Stages and models started anew.
         Restart = "restart",
         /// Changes of the node's state.

@@ -8,6 +8,7 @@ use std::{
 use loftup_models::bundle::{HeadKind, Size};
 use loftup_runtime::{
     ColourRange, Features, Perceptor, Picture, Rect, RuntimeError, TileFeatures, View,
+    backend::BackendError,
     heads::{self, Head},
     image::Rgb8,
 };
@@ -37,6 +38,20 @@ pub enum ModelError {
     /// The model was taken out of service, or is not what is needed.
     #[error("{0}")]
     Other(String),
+}
+
+impl ModelError {
+    /// Whether the engine gave NaN or an infinity.
+    pub fn is_not_finite(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFinite { .. }
+                | Self::Runtime(
+                    RuntimeError::NotFinite { .. }
+                        | RuntimeError::Backend(BackendError::NotFinite { .. })
+                )
+        )
+    }
 }
 
 /// A prepared frame.

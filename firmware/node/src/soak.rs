@@ -4,31 +4,31 @@
 //! Every answer is computed again by a model without faults and compared bit by bit. Memory is
 //! watched, and every kind of fault must have left its mark in counters and journal.
 
+mod compare;
+mod link;
+mod rows;
+
 use std::{
     net::UdpSocket,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use loftup_runtime::image::Rgb8;
-use loftup_wire::{Decoder, Encoder, Handshake, MAX_FRAME, Message, Text, message::Role};
+pub use rows::Row;
+
+use compare::{Comparison, Tally};
+use link::{Heard, listen};
 
 use crate::{
-    answer::Answer,
     assemble::{self, model_factory},
     config::{self, Config, SinkKind, SourceKind},
-    frame::RawFrame,
-    inject::{Plan, SourceFault},
-    metrics::{Drop, Event},
-    model::{Model, Prepared, Question},
+    inject::Plan,
+    metrics::Event,
     pipeline::{Node, Outlet},
-    regions::Finder,
-    sink::{Context, Sink, SinkError},
-    source::{Pace, Scenes},
 };
 
 /// How it is run.
@@ -65,19 +65,6 @@ impl Options {
             most_growth: 8 << 20,
         }
     }
-}
-
-/// A kind of fault: what was done, and what was noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// Its name.
-    pub fault: &'static str,
-    /// How often it was injected.
-    pub injected: u64,
-    /// How often the node counted it.
-    pub noticed: u64,
-    /// Entries of the journal that speak of it.
-    pub noted: u64,
 }
 
 /// What came of it.
@@ -173,13 +160,9 @@ impl Outcome {
             ),
         );
         for row in &self.rows {
-            // Nearly all: the last ones may find the node stopping. The engine's may also hit a
-            // frame that is dropped for another reason.
-            let share = if row.fault == ENGINE { 5 } else { 9 };
-            let noticed = 10 * (row.noticed + 2) >= share * row.injected;
-            let explained = row.injected == 0 || (noticed && row.noted > 0);
+            // Nearly all: the last ones may find the node stopping.
             expect(
-                explained,
+                row.is_explained(),
                 format!(
                     "{}: injected {}, noticed {}, in the journal {}",
                     row.fault, row.injected, row.noticed, row.noted
@@ -190,82 +173,6 @@ impl Outcome {
     }
 }
 
-/// Computes every answer again, without faults.
-struct Comparison {
-    model: Arc<dyn Model>,
-    scenes: Scenes,
-    config: Config,
-    tally: Arc<Mutex<Tally>>,
-    last: Option<u64>,
-    raw: RawFrame,
-    expected: Answer,
-    finder: Finder,
-    leak: usize,
-    leaked: Vec<Vec<u8>>,
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    compared: u64,
-    differing: u64,
-    misordered: u64,
-    oldest_us: u64,
-}
-
-impl Comparison {
-    fn compute(&mut self, answer: &Answer) -> Result<(), Box<dyn std::error::Error>> {
-        self.scenes.draw(answer.number, &mut self.raw);
-        let picture = Rgb8::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
-        let level = self.config.levels()[answer.level];
-        let (mut prepared, mut features) = (Prepared::default(), None);
-        self.model.prepare(&picture, level.size, &mut prepared)?;
-        self.model.backbone(&prepared, &mut features)?;
-        let question = Question {
-            queries: &self.config.queries(),
-            regions_only: level.regions_only,
-            least_region: self.config.regions.least_pixels,
-            most_regions: self.config.regions.most,
-            camera: config::size([self.raw.width, self.raw.height]),
-        };
-        let features = features.ok_or("no features")?;
-        self.model.upsample(
-            &prepared,
-            &features,
-            &question,
-            &mut self.finder,
-            &mut self.expected,
-        )?;
-        Ok(())
-    }
-}
-
-impl Sink for Comparison {
-    fn name(&self) -> &str {
-        "comparison"
-    }
-
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
-        let computed = self.compute(answer);
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.misordered += u64::from(self.last.is_some_and(|last| last >= answer.sequence));
-        self.last = Some(answer.sequence);
-        tally.oldest_us = tally
-            .oldest_us
-            .max(answer.published_us.saturating_sub(answer.captured_us));
-        computed.map_err(|e| SinkError::Other(format!("the comparison failed: {e}")))?;
-        tally.compared += 1;
-        // Bit by bit: features are compared as they are, and none is NaN.
-        tally.differing += u64::from(self.expected.parts() != answer.parts());
-        if self.leak > 0 {
-            self.leaked.push(vec![1; self.leak]);
-        }
-        Ok(())
-    }
-}
-
-/// The row of all faults of the engine.
-const ENGINE: &str = "engine";
-
 /// Resident memory of this process, in bytes.
 pub fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -275,36 +182,6 @@ pub fn resident() -> u64 {
         .and_then(|t| t.parse().ok())
         .unwrap_or(0);
     pages * rustix::param::page_size() as u64
-}
-
-/// The other side of the link: greets, and counts the frames that arrive whole.
-fn listen(socket: &UdpSocket, stop: &AtomicBool, heard: &AtomicU64) -> std::io::Result<()> {
-    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let (mut encoder, mut decoder) = (
-        Encoder::new(),
-        Decoder::<{ loftup_wire::MAX_PACKET }>::new(),
-    );
-    let mut handshake = Handshake::new(Role::Monitor, Text::default());
-    let (mut buffer, mut frame) = ([0; 2048], [0; MAX_FRAME]);
-    while !stop.load(SeqCst) {
-        let Ok((length, from)) = socket.recv_from(&mut buffer) else {
-            continue;
-        };
-        let mut replies = Vec::new();
-        decoder.push_slice(&buffer[..length], |found| {
-            let Ok(found) = found else { return };
-            heard.fetch_add(1, SeqCst);
-            if let Ok(Message::Hello(hello)) = found.message() {
-                replies.extend(handshake.receive(&hello));
-            }
-        });
-        for reply in replies {
-            if let Ok(bytes) = encoder.encode(&reply.into(), &mut frame) {
-                socket.send_to(bytes, from)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Runs it. The model of `config` is used; its source gives way to a scene and its sinks to those
@@ -329,26 +206,20 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
 
     let tally: Arc<Mutex<Tally>> = Arc::default();
     let (mut parts, injection) = assemble::parts(config.clone(), &options.plan)?;
-    let pace = Pace::new(config.source.rate_hz);
     parts.sinks.push(Outlet {
-        sink: Box::new(Comparison {
-            model: model_factory(&config, None)()?,
-            scenes: Scenes::new(config.source.seed, sides[0], sides[1], pace),
-            config: config.clone(),
-            tally: tally.clone(),
-            last: None,
-            raw: RawFrame::default(),
-            expected: Answer::default(),
-            finder: Finder::default(),
-            leak: options.leak,
-            leaked: Vec::new(),
-        }),
+        sink: Box::new(Comparison::new(
+            model_factory(&config, None)()?,
+            &config,
+            sides,
+            tally.clone(),
+            options.leak,
+        )),
         // Long enough that nothing escapes it.
         queue: 256,
     });
     let node = Node::start(parts)?;
     let handle = node.handle();
-    let (stop, heard) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, heard) = (AtomicBool::new(false), Heard::default());
     let (end, samples) = thread::scope(|scope| {
         scope.spawn(|| listen(&socket, &stop, &heard));
         let node = scope.spawn(|| node.run());
@@ -383,36 +254,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
         .unwrap_or_default();
 
     let metrics = handle.metrics();
-    let kinds = handle.monitor().kinds();
-    let noted = |names: &[&str]| names.iter().filter_map(|n| kinds.get(n)).sum::<u64>();
-    let mut rows: Vec<Row> = SourceFault::ALL
-        .into_iter()
-        .map(|fault| {
-            let (noticed, names): (u64, &[&str]) = match fault {
-                SourceFault::Drop => (metrics.events(Event::SourceLost), &["frames lost"]),
-                SourceFault::Duplicate => (metrics.drops(Drop::Duplicate), &["duplicate"]),
-                SourceFault::Reorder => (metrics.drops(Drop::Reordered), &["reordered"]),
-                SourceFault::Truncate => (metrics.drops(Drop::Truncated), &["truncated"]),
-                SourceFault::WrongSize => (metrics.drops(Drop::WrongSize), &["wrong_size"]),
-                SourceFault::Stuck => (metrics.events(Event::Silence), &["state"]),
-                SourceFault::TimeJump => (metrics.events(Event::TimeJump), &["time jump"]),
-            };
-            Row {
-                fault: fault.name(),
-                injected: injection.source.count(fault),
-                noticed,
-                noted: noted(names),
-            }
-        })
-        .collect();
-    rows.push(Row {
-        fault: ENGINE,
-        injected: injection.backend.injected(),
-        noticed: metrics.drops(Drop::Failed)
-            + metrics.drops(Drop::Abandoned)
-            + metrics.events(Event::DeadlineMissed),
-        noted: noted(&["failed", "restart", "step"]),
-    });
+    let rows = rows::rows(&injection, &handle, &heard);
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     let published = metrics.answers();
     Ok(Outcome {
@@ -427,7 +269,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
         most_age_us: 1000 * config.pipeline.max_age_ms,
         memory: (first, last),
         most_growth: options.most_growth,
-        heard: heard.load(SeqCst),
+        heard: heard.frames.load(SeqCst),
         hangs: metrics.events(Event::Hang),
         state_changes: handle.monitor().changes(),
         rows,

@@ -1,5 +1,10 @@
 //! Faults of a line.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use loftup_wire::faults::{FaultInjector, Faults};
 
@@ -11,14 +16,17 @@ const LINE: usize = 8192;
 pub struct FaultyLine<IO> {
     inner: IO,
     injector: Box<FaultInjector<LINE>>,
+    spoilt: Arc<AtomicU64>,
 }
 
 impl<IO> FaultyLine<IO> {
-    /// `inner` with these faults on the way out.
-    pub fn new(inner: IO, faults: Faults, seed: u64) -> Self {
+    /// `inner` with these faults on the way out. `spoilt` counts the bytes that flipped or
+    /// vanished.
+    pub fn new(inner: IO, faults: Faults, seed: u64, spoilt: Arc<AtomicU64>) -> Self {
         Self {
             inner,
             injector: Box::new(FaultInjector::new(seed, faults)),
+            spoilt,
         }
     }
 
@@ -47,7 +55,11 @@ impl<IO: ReadReady> ReadReady for FaultyLine<IO> {
 impl<IO: Write> Write for FaultyLine<IO> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, IO::Error> {
         let bytes = bytes.get(..LINE / 2).unwrap_or(bytes);
+        let before = *self.injector.counters();
         self.injector.write(bytes);
+        let after = self.injector.counters();
+        let spoilt = after.flipped + after.dropped - before.flipped - before.dropped;
+        self.spoilt.fetch_add(spoilt, Relaxed);
         let mut out = [0; 256];
         // Stalls and splits of the injector are those of reads: here they only delay.
         while self.injector.held() > 0 {

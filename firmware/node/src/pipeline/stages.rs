@@ -316,8 +316,8 @@ pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
         shared.metrics.stages[stage as usize].record(shared.now().saturating_sub(start));
         let error = match result {
             Ok(Ok(())) => None,
-            Ok(Err(e)) => Some(e.to_string()),
-            Err(_) => Some("it panicked".into()),
+            Ok(Err(e)) => Some((e.is_not_finite(), e.to_string())),
+            Err(_) => Some((false, "it panicked".into())),
         };
         match error {
             None => {
@@ -328,9 +328,13 @@ pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
                     shared.discard(old, BEFORE[index + 1]);
                 }
             }
-            Some(e) => {
+            Some((not_finite, e)) => {
                 shared.failures.fetch_add(1, SeqCst);
-                shared.note("failed", || format!("{stage} of frame {}: {e}", job.number));
+                shared
+                    .metrics
+                    .count(Event::NotFinite, u64::from(not_finite));
+                let kind = if not_finite { "not finite" } else { "failed" };
+                shared.note(kind, || format!("{stage} of frame {}: {e}", job.number));
                 shared.discard(job, Drop::Failed);
             }
         }
@@ -394,6 +398,9 @@ fn tell(shared: &Shared, mut job: Box<Job>) {
     let early = (deadline as f64 * shared.config.degrade.early) as u64;
     if age > deadline {
         shared.metrics.count(Event::DeadlineMissed, 1);
+        shared.note("late", || {
+            format!("an answer is {} ms old, due after {}", age / 1000, p.deadline_ms)
+        });
     }
     shared.judge(match age {
         age if age > deadline => Timeliness::Missed,

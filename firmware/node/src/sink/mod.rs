@@ -10,6 +10,7 @@ mod zenoh;
 
 use std::{
     path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -152,15 +153,21 @@ pub trait Sink: Send {
     }
 }
 
-/// Opens the sinks of a configuration; links have `faults`.
+/// Opens the sinks of a configuration; links have `faults`, and `spoilt` counts the bytes that
+/// these flip or drop.
 ///
 /// # Errors
 /// Where a file or device cannot be had.
-pub fn open(sinks: &[config::Sink], faults: Faults, seed: u64) -> Result<Vec<Outlet>, SinkError> {
+pub fn open(
+    sinks: &[config::Sink],
+    faults: Faults,
+    seed: u64,
+    spoilt: &Arc<AtomicU64>,
+) -> Result<Vec<Outlet>, SinkError> {
     let bad = faults != Faults::default();
     let open = |(i, sink): (usize, &config::Sink)| {
         let path = sink.path.clone().unwrap_or_default();
-        let seed = seed.wrapping_add(i as u64);
+        let (seed, spoilt) = (seed.wrapping_add(i as u64), spoilt.clone());
         let opened: Box<dyn Sink> = match sink.kind {
             SinkKind::Serial => {
                 let (name, baud) = (format!("serial {}", path.display()), sink.baud);
@@ -169,7 +176,9 @@ pub fn open(sinks: &[config::Sink], faults: Faults, seed: u64) -> Result<Vec<Out
                     false => Box::new(WireSink::new(name, Box::new(line))),
                     true => Box::new(WireSink::new(
                         name,
-                        Box::new(move || line().map(|io| FaultyLine::new(io, faults, seed))),
+                        Box::new(move || {
+                            line().map(|io| FaultyLine::new(io, faults, seed, spoilt.clone()))
+                        }),
                     )),
                 }
             }
@@ -185,7 +194,9 @@ pub fn open(sinks: &[config::Sink], faults: Faults, seed: u64) -> Result<Vec<Out
                     false => Box::new(WireSink::new(name, Box::new(line))),
                     true => Box::new(WireSink::new(
                         name,
-                        Box::new(move || line().map(|io| FaultyLine::new(io, faults, seed))),
+                        Box::new(move || {
+                            line().map(|io| FaultyLine::new(io, faults, seed, spoilt.clone()))
+                        }),
                     )),
                 }
             }

@@ -25,6 +25,21 @@ pub enum Fault {
     Slow(Duration),
 }
 
+impl Fault {
+    /// Kinds of faults.
+    const KINDS: usize = 5;
+
+    fn kind(self) -> usize {
+        match self {
+            Self::Error => 0,
+            Self::Nan => 1,
+            Self::Infinity => 2,
+            Self::Hang => 3,
+            Self::Slow(_) => 4,
+        }
+    }
+}
+
 /// When what goes wrong. Shared by everything compiled by one [`Faulty`]; runs and builds are
 /// counted from 0 over all of it.
 #[derive(Debug, Default)]
@@ -32,7 +47,9 @@ pub struct Faults {
     scheduled: Mutex<Schedule>,
     runs: AtomicU64,
     builds: AtomicU64,
-    injected: AtomicU64,
+    /// By kind, and builds that failed.
+    injected: [AtomicU64; Fault::KINDS],
+    failed_builds: AtomicU64,
     /// Calls that hang now.
     hanging: AtomicU64,
     released: Mutex<bool>,
@@ -96,7 +113,13 @@ impl Faults {
 
     /// Faults so far.
     pub fn injected(&self) -> u64 {
-        self.injected.load(SeqCst)
+        let runs: u64 = self.injected.iter().map(|n| n.load(SeqCst)).sum();
+        runs + self.failed_builds.load(SeqCst)
+    }
+
+    /// Runs so far that went wrong in the way of `fault`, slow ones by whatever time.
+    pub fn injected_as(&self, fault: Fault) -> u64 {
+        self.injected[fault.kind()].load(SeqCst)
     }
 
     fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
@@ -121,7 +144,9 @@ impl Faults {
             let choice = usize::try_from(choice % faults.len().max(1) as u64).ok()?;
             faults.get(choice).copied().filter(|_| unit < *probability)
         });
-        self.injected.fetch_add(u64::from(fault.is_some()), SeqCst);
+        if let Some(fault) = fault {
+            self.injected[fault.kind()].fetch_add(1, SeqCst);
+        }
         fault
     }
 
@@ -172,7 +197,7 @@ impl<B: Backend> Backend for Faulty<B> {
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
         let n = self.faults.builds.fetch_add(1, SeqCst);
         if self.faults.schedule().builds.contains(&n) {
-            self.faults.injected.fetch_add(1, SeqCst);
+            self.faults.failed_builds.fetch_add(1, SeqCst);
             return Err(BackendError::Load {
                 backend: self.name(),
                 graph: graph.name.into(),
