@@ -23,6 +23,16 @@ pub fn run(kernel: Kernel, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2
             let variance = centred.clone().square().mean_dim(0);
             relu(centred / (variance + eps).sqrt() * a + b)
         }
+        Kernel::Waves => {
+            let shifted = |i: usize| x.clone() + a.clone().narrow(0, i, 1);
+            Tensor::cat(vec![shifted(0).sin(), shifted(1).cos(), b], 1)
+        }
+        Kernel::Moments => {
+            let x = x.without_autodiff();
+            let mean = x.clone().mean_dim(0);
+            let variance = (x - mean.clone()).square().mean_dim(0);
+            Tensor::cat(vec![mean, variance], 0)
+        }
         Kernel::Linear => x.matmul(a.transpose()) + b,
         Kernel::LinearGelu => gelu(x.matmul(a.transpose()) + b),
         Kernel::Convolution(grid) => {

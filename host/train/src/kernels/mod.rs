@@ -12,6 +12,7 @@ mod convolution;
 mod linear;
 mod matrix;
 mod norm;
+mod waves;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,11 @@ pub enum Kernel {
         /// Added to the variance.
         eps: f32,
     },
+    /// `[sin(x + a0), cos(x + a1), b]`: x `[n, k]`, a `[2, k]`, b `[n, c]`.
+    Waves,
+    /// Mean and biased variance of the columns of x `[n, c]`, `[2, c]`, without gradients. The
+    /// other two inputs are not looked at.
+    Moments,
     /// x `[n, in]`, weight `[out, in]`, bias `[1, out]`.
     Linear,
     /// [`Kernel::Linear`] and the exact GELU behind it.
@@ -84,6 +90,11 @@ impl Kernel {
                 let (y, stats) = norm::batch_relu(x, a, b, eps);
                 (y.clone(), vec![stats, y])
             }
+            Self::Waves => {
+                let (y, slopes) = waves::forward(x, a, b);
+                (y, vec![slopes])
+            }
+            Self::Moments => (norm::moments(x), vec![]),
             Self::Linear => (linear::linear(x, a, b), vec![]),
             Self::LinearGelu => {
                 let before = linear::linear(x, a, b);
@@ -107,6 +118,8 @@ impl Kernel {
             (Self::BatchNormRelu { .. }, [stats, y]) => {
                 norm::batch_relu_backward(grad, x, a, stats, y, needs)
             }
+            (Self::Waves, [slopes]) => waves::backward(grad, slopes, needs),
+            (Self::Moments, _) => [None, None, None],
             (Self::LinearGelu, [before]) => {
                 linear::linear_backward(&linear::gelu_backward(grad, before), x, a, needs)
             }

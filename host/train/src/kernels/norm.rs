@@ -123,6 +123,14 @@ pub(super) fn column_moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     (mean, variance.into_iter().map(|s| s / n as f32).collect())
 }
 
+/// [`column_moments`] as a matrix, `[2, c]`.
+pub(super) fn moments(x: &FlexTensor) -> FlexTensor {
+    let (_, c) = extent(x);
+    let (mut mean, variance) = column_moments(elements(x), c);
+    mean.extend(variance);
+    matrix(mean, 2, c)
+}
+
 /// `relu((x - mean) / sqrt(variance + eps) * weight + bias)`, mean and variance over each column.
 /// Also returns mean and reciprocal deviation of each column, `[2, c]`.
 pub(super) fn batch_relu(

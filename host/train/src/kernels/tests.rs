@@ -25,6 +25,8 @@ fn cases() -> Vec<(Kernel, [[usize; 2]; 3])> {
             Kernel::BatchNormRelu { eps: 1e-5 },
             [[1100, 7], [1, 7], [1, 7]],
         ),
+        (Kernel::Waves, [[700, 5], [2, 5], [700, 3]]),
+        (Kernel::Waves, [[3, 1], [2, 1], [3, 2]]),
         (Kernel::Linear, [[65, 12], [9, 12], [1, 9]]),
         (Kernel::LinearGelu, [[65, 12], [9, 12], [1, 9]]),
         (grid(2, 5, 7), [[70, 3], [4, 27], [1, 4]]),
@@ -105,6 +107,21 @@ fn fused_kernels_agree_with_the_composed_reference() {
         }
     }
     println!("fused against composed: worst {worst:.1e}");
+}
+
+#[test]
+fn moments_agree_with_the_composed_reference() {
+    let device = Device::flex();
+    let mut rng = Rng::new(3, Purpose::Step, 0);
+    for shape in [[1, 1], [3, 5], [1100, 7]] {
+        let x = random(&mut rng, shape, &device);
+        let of = |f: fn(Kernel, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>| {
+            host_values(&f(Kernel::Moments, x.clone(), x.clone(), x.clone()))
+        };
+        let found = difference(&of(run), &of(composed::run));
+        println!("{shape:?}: {found:.1e}");
+        assert!(found < 1e-5, "{shape:?}: {found}");
+    }
 }
 
 #[test]

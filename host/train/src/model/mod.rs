@@ -118,8 +118,9 @@ impl LoftUp {
         // operations, or not.
         let phases = guidance.phases(self.config.frequencies, &device);
         let colours = guidance.colours(&device);
-        let waves = fourier(phases, p.get("upsampler.fourier_feat.1.biases"));
-        let x = Tensor::cat([waves, vec![colours]].concat(), 1);
+        let biases = p.get("upsampler.fourier_feat.1.biases");
+        let biases = biases.reshape([2, phases.dims()[1]]);
+        let x = run(Kernel::Waves, phases, biases, colours);
         let x = layer_norm(x, "upsampler.first_conv.0.norm", EPS);
         let mut moments = Vec::new();
         let convolution = Kernel::Convolution(guidance.grid());
@@ -135,11 +136,12 @@ impl LoftUp {
         }
 
         let tokens = layer_norm(lr.values.clone(), "channelnorm.norm", EPS);
-        let position = fourier(
-            grid_phases(lr.grid, self.config.grid_frequencies, &device),
-            p.get("upsampler.lr_pe.biases"),
-        );
-        let kv = Tensor::cat([vec![tokens], position].concat(), 1);
+        // Few tokens, and behind them where the pixels have their waves first.
+        let phases = grid_phases(lr.grid, self.config.grid_frequencies, &device);
+        let biases = p.get("upsampler.lr_pe.biases");
+        let biases = biases.reshape([2, phases.dims()[1]]);
+        let shifted = |i: usize| phases.clone() + biases.clone().narrow(0, i, 1);
+        let kv = Tensor::cat(vec![tokens, shifted(0).sin(), shifted(1).cos()], 1);
         let attention = Kernel::Attention {
             batch: lr.grid.batch,
             heads: self.config.heads,
@@ -198,10 +200,10 @@ impl LoftUp {
             Mode::Train => {
                 let inner = x.clone().without_autodiff();
                 let rows = inner.dims()[0] as f32;
-                let m = inner.clone().mean_dim(0);
+                let seen = run(Kernel::Moments, inner.clone(), inner.clone(), inner);
                 // PyTorch normalises by the biased variance and remembers the unbiased one.
-                let v = (inner - m.clone()).square().sum_dim(0) / (rows - 1.0).max(1.0);
-                moments.extend([(mean, m), (variance, v)]);
+                let unbiased = seen.clone().narrow(0, 1, 1) * (rows / (rows - 1.0).max(1.0));
+                moments.extend([(mean, seen.narrow(0, 0, 1)), (variance, unbiased)]);
                 run(Kernel::BatchNormRelu { eps: EPS }, x, weight, bias)
             }
             Mode::Eval => {
@@ -222,14 +224,6 @@ impl LoftUp {
                 },
             );
     }
-}
-
-/// Sines and cosines of phases `[n, k]` shifted by trained biases `[2, k]`.
-fn fourier(phases: Tensor<2>, biases: Tensor<2>) -> Vec<Tensor<2>> {
-    let [_, k] = phases.dims();
-    let biases = biases.reshape([2, k]);
-    let shifted = |i: usize| phases.clone() + biases.clone().narrow(0, i, 1);
-    vec![shifted(0).sin(), shifted(1).cos()]
 }
 
 /// e^-2 to e^10, as the exported graph has them.
