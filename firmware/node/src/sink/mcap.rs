@@ -8,7 +8,8 @@
 //! | `/loftup/slot_N/features` | `loftup.Features` | features at points |
 //! | `/loftup/health` | `foxglove.Log` | state, rates and latencies |
 //!
-//! Names of the classes are in the metadata record `labels`. Messages are JSON.
+//! Names of the classes are in the metadata record `labels`. Messages of Foxglove's are Protocol
+//! Buffers, which Rerun reads too; ours are JSON.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,20 +18,24 @@ use std::{
     path::PathBuf,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use mcap::{
     WriteOptions, Writer,
     records::{MessageHeader, Metadata},
 };
+use prost::Message;
 use serde_json::{Value, json};
 
-use super::{Context, Report, Sink, SinkError, numbered, wall_ns};
+use super::{
+    Context, Report, Sink, SinkError,
+    foxglove::{self, Log, RawImage, Timestamp},
+    numbered, wall_ns,
+};
 use crate::{
     answer::{Answer, Kind, Part},
     health::State,
 };
 
-/// Schemas by name: those of Foxglove as published, and two of our own.
+/// Schemas of our own messages, by name.
 pub fn schema(name: &str) -> Option<Value> {
     let time = json!({
         "type": "object", "title": "time",
@@ -40,23 +45,8 @@ pub fn schema(name: &str) -> Option<Value> {
         }
     });
     let count = json!({"type": "integer", "minimum": 0});
-    let text = json!({"type": "string"});
     let list = |of: &Value| json!({"type": "array", "items": of});
     let properties = match name {
-        "foxglove.RawImage" => json!({
-            "timestamp": time, "frame_id": text, "width": count, "height": count,
-            "encoding": text, "step": count,
-            "data": {"type": "string", "contentEncoding": "base64"}
-        }),
-        "foxglove.Log" => json!({
-            "timestamp": time,
-            "level": {"title": "foxglove.LogLevel", "oneOf": [
-                {"title": "UNKNOWN", "const": 0}, {"title": "DEBUG", "const": 1},
-                {"title": "INFO", "const": 2}, {"title": "WARNING", "const": 3},
-                {"title": "ERROR", "const": 4}, {"title": "FATAL", "const": 5}
-            ]},
-            "message": text, "name": text, "file": text, "line": count
-        }),
         "loftup.Regions" => {
             let region = object(json!({
                 "class": count, "pixels": count, "x": count, "y": count,
@@ -157,14 +147,13 @@ impl McapFile {
         of: &str,
         at: u64,
         sequence: u32,
-        value: &Value,
+        body: &[u8],
     ) -> Result<(), SinkError> {
         let Some(open) = &mut self.file else {
             return Ok(());
         };
-        let body = value.to_string();
         self.written += body.len() as u64;
-        let result = open.write(topic, of, at, sequence, body.as_bytes());
+        let result = open.write(topic, of, at, sequence, body);
         result.map_err(|e| self.failed(e))
     }
 
@@ -174,7 +163,7 @@ impl McapFile {
         let (time, frame) = (stamp(at), answer.sequence);
         match part.kind {
             Kind::Classes if part.height > 0 => {
-                let value = image(at, part.width, part.height, "mono8", 1, &part.classes);
+                let value = image(at, part.width, part.height, "mono8", &part.classes);
                 self.write(&topic("classes"), "foxglove.RawImage", at, sequence, &value)
             }
             Kind::Classes => Ok(()),
@@ -185,11 +174,25 @@ impl McapFile {
                     "centre": [r.centre.x, r.centre.y],
                 })).collect();
                 let value = json!({"timestamp": time, "frame": frame, "regions": regions});
-                self.write(&topic("regions"), "loftup.Regions", at, sequence, &value)
+                let value = value.to_string();
+                self.write(
+                    &topic("regions"),
+                    "loftup.Regions",
+                    at,
+                    sequence,
+                    value.as_bytes(),
+                )
             }
             Kind::Features(_) => {
                 let value = json!({"timestamp": time, "frame": frame, "channels": part.channels, "values": part.values});
-                self.write(&topic("features"), "loftup.Features", at, sequence, &value)
+                let value = value.to_string();
+                self.write(
+                    &topic("features"),
+                    "loftup.Features",
+                    at,
+                    sequence,
+                    value.as_bytes(),
+                )
             }
         }
     }
@@ -207,11 +210,17 @@ impl Open {
         let channel_id = match self.channels.get(topic) {
             Some(id) => *id,
             None => {
-                let text = schema(of).unwrap_or_default().to_string();
-                let schema = self.writer.add_schema(of, "jsonschema", text.as_bytes())?;
+                let (text, language, encoding) = match foxglove::describe(of) {
+                    Some(set) => (set, "protobuf", "protobuf"),
+                    None => {
+                        let text = schema(of).unwrap_or_default().to_string();
+                        (text.into_bytes(), "jsonschema", "json")
+                    }
+                };
+                let schema = self.writer.add_schema(of, language, &text)?;
                 let id = self
                     .writer
-                    .add_channel(schema, topic, "json", &BTreeMap::new())?;
+                    .add_channel(schema, topic, encoding, &BTreeMap::new())?;
                 self.channels.insert(topic.into(), id);
                 id
             }
@@ -230,11 +239,17 @@ fn stamp(ns: u64) -> Value {
     json!({"sec": ns / 1_000_000_000, "nsec": ns % 1_000_000_000})
 }
 
-fn image(at: u64, width: usize, height: usize, encoding: &str, bytes: usize, data: &[u8]) -> Value {
-    json!({
-        "timestamp": stamp(at), "frame_id": "camera", "width": width, "height": height,
-        "encoding": encoding, "step": bytes * width, "data": STANDARD.encode(data),
-    })
+fn image(at: u64, width: usize, height: usize, encoding: &str, data: &[u8]) -> Vec<u8> {
+    let image = RawImage {
+        timestamp: Some(Timestamp::new(at)),
+        width: width as u32,
+        height: height as u32,
+        encoding: encoding.into(),
+        step: (data.len() / height.max(1)) as u32,
+        data: data.to_vec(),
+        frame_id: "camera".into(),
+    };
+    image.encode_to_vec()
 }
 
 impl Sink for McapFile {
@@ -270,7 +285,7 @@ impl Sink for McapFile {
         let at = wall_ns(answer.captured_us, context.clock.now_us());
         if let Some(picture) = &answer.picture {
             let (width, height) = (picture.width(), picture.height());
-            let value = image(at, width, height, "rgb8", 3, picture.data());
+            let value = image(at, width, height, "rgb8", picture.data());
             self.write(
                 "/camera/image",
                 "foxglove.RawImage",
@@ -301,11 +316,20 @@ impl Sink for McapFile {
             report.answered,
             report.dropped
         );
-        let value = json!({
-            "timestamp": stamp(at), "level": level, "message": message,
-            "name": "loftup-node", "file": "", "line": 0,
-        });
-        self.write("/loftup/health", "foxglove.Log", at, 0, &value)
+        let log = Log {
+            timestamp: Some(Timestamp::new(at)),
+            level,
+            message,
+            name: "loftup-node".into(),
+            ..Log::default()
+        };
+        self.write(
+            "/loftup/health",
+            "foxglove.Log",
+            at,
+            0,
+            &log.encode_to_vec(),
+        )
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

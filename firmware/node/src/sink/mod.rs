@@ -1,5 +1,6 @@
 //! Who hears the answers.
 
+pub mod foxglove;
 mod mcap;
 mod pictures;
 mod recording;
