@@ -273,27 +273,37 @@ fn shape(random: &mut Random, class: Class) -> Shape {
     }
 }
 
-/// Patterns hint at the class and do not give it away; colours say nothing of it.
+/// What a class usually looks like: a pattern, and the hue of its lighter colour, from 0 to 1.
+fn usual(class: Class) -> (Pattern, f32) {
+    match class {
+        Class::Box => (Pattern::Checks, 0.08),
+        Class::Ball => (Pattern::Spots, 0.0),
+        Class::Pole => (Pattern::Bands, 0.14),
+        Class::Cone => (Pattern::Bands, 0.87),
+        Class::Ring => (Pattern::Stripes, 0.52),
+        Class::Star => (Pattern::Plain, 0.68),
+        _ => (Pattern::Leaves, 0.33),
+    }
+}
+
+/// As with things that people make and that grow, most bodies of a class look alike: a pattern and
+/// a hue hint at the class. The other colour, brightness and light say nothing of it, and one body
+/// in four wears any pattern, one in four any hue.
 fn surface(random: &mut Random, class: Class, hues: &[f32], size: f32) -> Surface {
-    let usual = match class {
-        Class::Box => Pattern::Checks,
-        Class::Ball => Pattern::Spots,
-        Class::Pole | Class::Cone => Pattern::Bands,
-        Class::Ring => Pattern::Stripes,
-        Class::Star => Pattern::Plain,
-        _ => Pattern::Leaves,
-    };
-    let pattern = if random.chance(0.6) {
-        usual
+    let (pattern, hue) = usual(class);
+    let pattern = if random.chance(0.75) {
+        pattern
     } else {
         random.pick(&Pattern::ANY)
     };
-    let mut colour = |low, high| {
-        let hue = random.pick(hues) + random.between(0.0, 0.05);
-        hsv(hue, random.between(0.2, 0.9), random.between(low, high))
+    let hue = if random.chance(0.75) {
+        hue + 1.0 + random.between(-0.04, 0.04)
+    } else {
+        random.unit()
     };
-    let light = colour(0.65, 0.95);
-    let dark = colour(0.15, 0.6);
+    let light = hsv(hue, random.between(0.4, 0.95), random.between(0.65, 0.95));
+    let other = random.pick(hues) + random.between(0.0, 0.05);
+    let dark = hsv(other, random.between(0.2, 0.9), random.between(0.15, 0.6));
     let colours = if random.chance(0.5) {
         [light, dark]
     } else {

@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long)]
     open: bool,
     /// Steps of the training
-    #[arg(long, value_name = "N", default_value_t = 48,
+    #[arg(long, value_name = "N", default_value_t = 24,
         value_parser = clap::value_parser!(u64).range(1..=100_000))]
     steps: u64,
 }
