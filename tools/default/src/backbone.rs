@@ -55,9 +55,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             shape: Shape::SHIPPED,
-            steps: 3600,
+            steps: 5000,
             batch: 6,
-            frames: 3000,
+            frames: 6000,
             rate: 1.5e-3,
             warmup: 150,
         }

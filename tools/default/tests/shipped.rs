@@ -9,11 +9,10 @@ use loftup_eval::Method;
 use loftup_models::builtin;
 
 /// Points by which LoftUp's outlines must be ahead of bilinear interpolation's. A few scenes say
-/// less than the many of the table, and so the margin is below its figure of 5.4.
-const OUTLINES: f64 = 3.0;
-/// Points of mIoU by which it may at most be behind, for the same reason. In the table it is 0.6
-/// ahead.
-const CLASSES: f64 = 1.0;
+/// less than the many of the table, and so the margin is below its figure of 15.3.
+const OUTLINES: f64 = 9.0;
+/// Points of mIoU by which it must be ahead, for the same reason less than the 5.0 of the table.
+const CLASSES: f64 = 2.0;
 
 #[test]
 fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
@@ -46,7 +45,7 @@ fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
         bilinear.0, bilinear.1, loftup.0, loftup.1
     );
     assert!(loftup.1 > bilinear.1 + OUTLINES, "outlines");
-    assert!(loftup.0 > bilinear.0 - CLASSES, "classes");
+    assert!(loftup.0 > bilinear.0 + CLASSES, "classes");
     // The backbone itself: chance is a small part of this.
-    assert!(bilinear.0 > 33.0, "backbone");
+    assert!(bilinear.0 > 45.0, "backbone");
 }
