@@ -20,10 +20,13 @@ mod plans;
 pub mod sinks;
 mod tiles;
 mod upsampler;
+mod video;
+mod view;
 
 pub use backbone::Features;
 pub use error::{RuntimeError, SinkError};
 pub use guidance::{ColourRange, Guidance};
 pub use perceptor::{Options, Perceptor, Picture};
 pub use tiles::Rect;
-pub use upsampler::{Point, Sink, TileFeatures, View};
+pub use video::{Update, Video};
+pub use view::{Point, Sink, TileFeatures, View};

@@ -155,9 +155,9 @@ impl Perceptor {
             self.bundle
                 .lacks("upsampler", "convert again with --upsampler-weights")
         })?;
-        let keys = upsampler.keys(features)?;
+        let keys = Arc::new(upsampler.keys(features)?);
         let Size { width, height } = guidance.size;
-        let guidance = Guidance::new(&guidance.data, width, height, range);
+        let guidance = Arc::new(Guidance::new(&guidance.data, width, height, range));
         Ok(View {
             upsampler,
             keys,
