@@ -19,7 +19,9 @@ pub mod picture;
 mod plans;
 pub mod sinks;
 mod tiles;
+pub mod tuning;
 mod upsampler;
+mod user_cache;
 mod video;
 mod view;
 

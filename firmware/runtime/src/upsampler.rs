@@ -137,6 +137,11 @@ impl Upsampler {
         Ok(())
     }
 
+    /// Lets go of the compiled queries and their sessions.
+    pub fn forget_plans(&self) {
+        self.queries.clear();
+    }
+
     /// Longest side of a tile of a frame.
     pub fn frame_tile(&self) -> usize {
         let side = || self.backend.granularity().frame;

@@ -215,7 +215,7 @@ fn all(tiling: &Tiling) -> Vec<usize> {
 }
 
 /// A session of the queries graph with the keys of a frame in it.
-struct Worker<'a> {
+pub(crate) struct Worker<'a> {
     session: Lease<'a>,
     guidance: &'a Guidance,
     inputs: TileInputs,
@@ -229,7 +229,7 @@ pub(crate) struct Applied<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(pool: &'a Pool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
+    pub fn new(pool: &'a Pool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
         let mut session = pool.session()?;
         for (i, tensor) in view.keys.tensors.iter().enumerate() {
             session.set(3 + i, tensor)?;
@@ -246,7 +246,7 @@ impl<'a> Worker<'a> {
     }
 
     /// What is answered for the given tiles, `[pixels, channels]`.
-    fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
+    pub fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         self.inputs.clear();
         for rect in tiles {
             self.guidance.cut(rect, &mut self.inputs);

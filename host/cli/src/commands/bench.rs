@@ -13,7 +13,10 @@ use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, npy
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{args::EngineArgs, interrupt, output, progress};
+use crate::{
+    args::{EngineArgs, TuneArgs},
+    interrupt, output, progress,
+};
 
 /// Measure a bundle: a whole frame, a region of 64x64, and 1, 100 and 1000 points.
 ///
@@ -49,6 +52,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 /// Median and 90th percentile, in seconds.
@@ -104,6 +109,9 @@ struct Report {
     sizes: BTreeMap<String, Costs>,
     peak_rss_bytes: u64,
     threads: usize,
+    /// Longest side of a tile, where it was given or measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tile: Option<usize>,
     backend: String,
 }
 
@@ -115,7 +123,7 @@ struct Input {
 
 pub fn run(args: &Args) -> Result<()> {
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
-    let perceptor = args.engine.perceptor(&args.bundle)?;
+    let perceptor = args.engine.tuned(&args.bundle, args.tune)?;
     let Some(upsampler) = &perceptor.manifest().upsampler else {
         bail!(
             "{}: the bundle has no upsampler to measure; convert it with --upsampler-weights",
@@ -153,7 +161,8 @@ pub fn run(args: &Args) -> Result<()> {
         main,
         sizes: all,
         peak_rss_bytes: peak_rss()?,
-        threads: args.engine.options().threads,
+        threads: perceptor.options().threads,
+        tile: perceptor.options().tile,
         backend: perceptor.health().answering.into(),
     };
     if args.json {
@@ -330,8 +339,11 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
         std::iter::once(main).chain(report.sizes.clone()).collect()
     };
     let old = baseline.map(all).unwrap_or_default();
+    let tile = report
+        .tile
+        .map_or(String::new(), |tile| format!(", tiles of {tile}"));
     output::line(format!(
-        "{} on {} threads; seconds, median (90th percentile)",
+        "{} on {} threads{tile}; seconds, median (90th percentile)",
         report.backend, report.threads
     ))?;
     for (size, costs) in all(report) {
@@ -422,6 +434,7 @@ mod tests {
             sizes: BTreeMap::from([("112x112".to_owned(), costs)]),
             peak_rss_bytes: 100_000_000,
             threads: 1,
+            tile: Some(48),
             backend: "tract".into(),
         };
         let text = serde_json::to_string(&report).expect("JSON");
