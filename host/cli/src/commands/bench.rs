@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use loftup_models::bundle::Size;
-use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, npy};
+use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,8 @@ use crate::{
     interrupt, output, progress,
 };
 
-/// Measure a bundle: a whole frame, a region of 64x64, and 1, 100 and 1000 points.
+/// Measure a bundle: a whole frame, a region of 64x64, 1, 100 and 1000 points, and a frame of a
+/// video in which 64x64 pixels changed.
 ///
 /// Processor time is summed over all threads and hardly depends on what else the machine does;
 /// wall time does. Every question is asked once before it is measured, and the questions take turns.
@@ -93,6 +94,9 @@ struct Costs {
     points1: Cost,
     points100: Cost,
     points1000: Cost,
+    /// A frame of a video in which 64x64 pixels changed, with kept features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changed64: Option<Cost>,
     /// Processor seconds of each stage of a frame, where kernels of our own ran.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stages: BTreeMap<String, f64>,
@@ -265,6 +269,19 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
             Ok(interrupt::check()?)
         }));
     }
+    let other = mirrored(&input.picture, region);
+    let range = ColourRange::Fixed {
+        min: [-3.0; 3],
+        max: [3.0; 3],
+    };
+    let (mut video, mut turn) = (Video::new(), 0);
+    questions.push(Box::new(move || {
+        turn += 1;
+        let picture = [&input.picture, &other][turn % 2];
+        let view = perceptor.view(&input.features, picture, range)?;
+        video.frame(&view, &mut |_| Ok(interrupt::check()?))?;
+        Ok(())
+    }));
     if let Some(picture) = &picture {
         questions.push(Box::new(|| {
             perceptor.features_of(picture)?;
@@ -303,6 +320,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         points1: next()?,
         points100: next()?,
         points1000: next()?,
+        changed64: Some(next()?),
         backbone: picture.as_ref().map(|_| next()).transpose()?,
         stages: loftup_kernels::stages()
             .map(|(name, _)| name.to_owned())
@@ -310,6 +328,16 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
             .filter(|(_, seconds)| *seconds > 0.0)
             .collect(),
     })
+}
+
+/// The picture with the columns of `rect` in reverse: other pixels of the same colours.
+fn mirrored(picture: &Picture, rect: Rect) -> Picture {
+    let Size { width, height } = picture.size;
+    let mut mirrored = picture.clone();
+    for row in (0..3).flat_map(|c| (rect.y..rect.y + rect.height).map(move |y| c * height + y)) {
+        mirrored.data[row * width + rect.x..][..rect.width].reverse();
+    }
+    mirrored
 }
 
 /// Processor time of this process, all threads together.
@@ -363,6 +391,7 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
                 Some(costs.points1000),
                 old.map(|o| o.points1000),
             ),
+            ("changed64", costs.changed64, old.and_then(|o| o.changed64)),
             ("backbone", costs.backbone, old.and_then(|o| o.backbone)),
         ] {
             let Some(cost) = cost else { continue };
@@ -426,6 +455,7 @@ mod tests {
             points1: cost(0.01),
             points100: cost(0.02),
             points1000: cost(0.1),
+            changed64: Some(cost(0.3)),
             stages: BTreeMap::from([("MLP".to_owned(), 0.5)]),
         };
         let report = Report {
