@@ -20,7 +20,9 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
     let mut tuned = perceptor(&bundle, Arc::new(Tract), 1, 16);
     let before = frame(&view(&tuned, SIZE).unwrap()).unwrap();
     let start = Instant::now();
-    let found = tuned.tuning(&cache).unwrap().expect("a small model");
+    // On a machine that is very busy a measurement may be given up.
+    let found = (0..20).find_map(|_| tuned.tuning(&cache).unwrap());
+    let found = found.expect("a small model");
     println!("{found:?} in {:?}", start.elapsed());
     assert!([32, 48, 64].contains(&found.tile) && found.threads > 0);
     let files: Vec<_> = fs::read_dir(directory.path().join("tuning"))
