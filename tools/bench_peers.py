@@ -238,7 +238,7 @@ def main():
     median = {name: [statistics.median(t) for t in both] for name, both in times.items()}
     parts = {
         part: statistics.median(r[part]["cpu_seconds"]["p50"] for r in reports)
-        for part in ("region64", "points1", "points100", "points1000")
+        for part in ("region64", "points1", "points100", "points1000", "changed64")
     }
     peak = max(r["peak_rss_bytes"] for r in reports) / 1e6
     if ARGS.json:

@@ -2,6 +2,8 @@
 
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
+/// Values in a line of the cache.
+const LINE: usize = 16;
 /// Rows of the register block, at most.
 const MOST_ROWS: usize = 12;
 
@@ -154,6 +156,7 @@ impl Kernel for Product<'_> {
         } = self.packed;
         let columns = 2 * S::LANES;
         for (start, len) in chunks(*rows, S::ROWS) {
+            let lines = (len * depth).div_ceil(LINE * self.panels);
             for panel in 0..self.panels {
                 // SAFETY: `product` has checked the lengths of `right`, `out` and the bias; the
                 // packed data hold `rows * depth` values, those of this chunk from
@@ -174,9 +177,12 @@ impl Kernel for Product<'_> {
                         out_row: columns,
                         bias,
                         accumulate: matches!(self.then, Then::Accumulate(_)),
-                        // The same place in the next chunk.
-                        ahead: data.as_ptr().wrapping_add((start + len) * depth),
-                        ahead_k: len,
+                        // All panels together ask for the next chunk.
+                        ahead: data
+                            .as_ptr()
+                            .wrapping_add((start + len) * depth + panel * lines * LINE),
+                        ahead_step: LINE,
+                        ahead_count: lines,
                     };
                     block.run::<S>(len);
                 }
@@ -234,11 +240,13 @@ impl Kernel for ByPanels<'_> {
                         out_row: self.out_row,
                         bias: None,
                         accumulate: false,
-                        // All blocks of this panel together ask for the next panel.
+                        // All blocks of this panel together ask for the next panel. Here it is
+                        // faster to ask evenly, in part lines.
                         ahead: (self.right.as_ptr()).wrapping_add(
                             (col + 2 * S::LANES + i * 2 * S::LANES / blocks) * self.depth,
                         ),
-                        ahead_k: (2 * S::LANES).div_ceil(blocks),
+                        ahead_step: (2 * S::LANES).div_ceil(blocks),
+                        ahead_count: self.depth,
                     };
                     block.run::<S>(len);
                 }
@@ -262,9 +270,10 @@ struct Block {
     out_row: usize,
     bias: Option<*const f32>,
     accumulate: bool,
-    /// What is to be in the cache next: `ahead_k` values for each k.
+    /// What is to be in the cache next: places so far apart, and how many, one for each k.
     ahead: *const f32,
-    ahead_k: usize,
+    ahead_step: usize,
+    ahead_count: usize,
 }
 
 impl Block {
@@ -303,18 +312,26 @@ impl Block {
         // SAFETY: the caller's promise.
         unsafe {
             if self.left_row == 1 {
+                // Asking takes a place in the queue to memory, even for what is on its way already:
+                // each line is asked for once.
+                let asking = self.ahead_count.min(self.depth);
                 let (mut left, mut right) = (self.left, self.right);
-                for _ in 0..self.depth {
-                    S::prefetch(ahead);
-                    ahead = ahead.wrapping_add(self.ahead_k);
-                    let r = [S::load(right), S::load(right.wrapping_add(S::LANES))];
-                    for (m, sum) in sums.iter_mut().enumerate() {
-                        let l = S::splat_at(left.wrapping_add(m));
-                        *sum = [S::fma(l, r[0], sum[0]), S::fma(l, r[1], sum[1])];
+                for ks in [0..asking, asking..self.depth] {
+                    let ask = ks.start == 0;
+                    for _ in ks {
+                        if ask {
+                            S::prefetch(ahead);
+                            ahead = ahead.wrapping_add(self.ahead_step);
+                        }
+                        let r = [S::load(right), S::load(right.wrapping_add(S::LANES))];
+                        for (m, sum) in sums.iter_mut().enumerate() {
+                            let l = S::splat_at(left.wrapping_add(m));
+                            *sum = [S::fma(l, r[0], sum[0]), S::fma(l, r[1], sum[1])];
+                        }
+                        // Beyond the last row these point outside and are not read.
+                        left = left.wrapping_add(self.left_k);
+                        right = right.wrapping_add(self.right_k);
                     }
-                    // Beyond the last row these point outside and are not read.
-                    left = left.wrapping_add(self.left_k);
-                    right = right.wrapping_add(self.right_k);
                 }
             } else {
                 let rows: [*const f32; M] =
@@ -322,7 +339,7 @@ impl Block {
                 let mut right = self.right;
                 for k in 0..self.depth {
                     S::prefetch(ahead);
-                    ahead = ahead.wrapping_add(self.ahead_k);
+                    ahead = ahead.wrapping_add(self.ahead_step);
                     let r = [S::load(right), S::load(right.wrapping_add(S::LANES))];
                     for (row, sum) in rows.iter().zip(&mut sums) {
                         let l = S::splat_at(row.wrapping_add(k));
@@ -349,124 +366,4 @@ impl Block {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reference::noise;
-
-    fn available() -> impl Iterator<Item = Isa> {
-        Isa::ALL.into_iter().filter(|isa| isa.is_available())
-    }
-
-    #[test]
-    fn chunks_cover_all_rows_in_near_equal_parts() {
-        for most in [1, 6, 12, 96] {
-            for n in 0..200 {
-                let parts: Vec<_> = chunks(n, most).collect();
-                let mut next = 0;
-                for (start, len) in &parts {
-                    assert_eq!(*start, next);
-                    assert!(*len <= most);
-                    next += len;
-                }
-                assert_eq!(next, n);
-                let lens = parts.iter().map(|p| p.1);
-                assert!(lens.clone().max().unwrap_or(0) - lens.min().unwrap_or(0) <= 1);
-            }
-        }
-    }
-
-    #[test]
-    fn products_of_awkward_shapes_are_those_of_the_definition() {
-        let mut worst: f64 = 0.0;
-        for isa in available() {
-            let columns = block_cols(isa);
-            for (rows, depth, panels) in [
-                (1, 1, 1),
-                (2, 3, 1),
-                (5, 7, 2),
-                (13, 52, 3),
-                (68, 404, 1),
-                (203, 11, 2),
-                (25, 0, 1),
-                (31, 2000, 1),
-            ] {
-                let (a, b) = (noise(1, rows * depth), noise(2, panels * depth * columns));
-                let (bias, old) = (noise(3, rows), noise(4, panels * rows * columns));
-                let packed = Packed::new(isa, rows, depth, |r, k| a[r * depth + k]);
-                for then in [Then::Store, Then::Bias(&bias), Then::Accumulate(&bias)] {
-                    let mut out = old.clone();
-                    let (from, to) = (depth * columns, rows * columns);
-                    product(&packed, &b, from, &mut out, to, panels, then);
-                    for (i, found) in out.iter().enumerate() {
-                        let (panel, r, c) = (i / to, i % to / columns, i % columns);
-                        let mut exact: f64 = (0..depth)
-                            .map(|k| {
-                                f64::from(a[r * depth + k])
-                                    * f64::from(b[panel * from + k * columns + c])
-                            })
-                            .sum();
-                        if !matches!(then, Then::Store) {
-                            exact += f64::from(bias[r]);
-                        }
-                        if matches!(then, Then::Accumulate(_)) {
-                            exact += f64::from(old[i]);
-                        }
-                        // Partial sums reach sqrt(depth / 9); each of `depth` additions rounds.
-                        let limit = 1e-6 + 1e-7 * depth as f64;
-                        let error = (f64::from(*found) - exact).abs();
-                        assert!(error < limit, "{isa} {rows}x{depth}: {error:.1e}");
-                        worst = worst.max(error);
-                    }
-                }
-            }
-        }
-        println!("worst error {worst:.1e}");
-    }
-
-    #[test]
-    fn products_by_panels_are_those_of_the_definition() {
-        let mut worst: f64 = 0.0;
-        for isa in available() {
-            let wide = block_cols(isa);
-            for (rows, depth, panels, left_row) in [
-                (1, 1, 1, 1),
-                (3, 1, 2, 1),
-                (7, 5, 1, 9),
-                (64, 404, 2, 416),
-                (13, 203, 1, 203),
-                (0, 4, 1, 4),
-            ] {
-                let cols = panels * wide;
-                let (a, b) = (noise(1, rows * left_row), noise(2, depth * cols));
-                let mut out = vec![f32::NAN; rows * cols];
-                let by_panels = ByPanels {
-                    rows,
-                    depth,
-                    cols,
-                    left: &a,
-                    left_row,
-                    right: &b,
-                    out: &mut out,
-                    out_row: cols,
-                };
-                by_panels.compute(isa);
-                for (i, found) in out.iter().enumerate() {
-                    let (r, c) = (i / cols, i % cols);
-                    let exact: f64 = (0..depth)
-                        .map(|k| {
-                            f64::from(a[r * left_row + k])
-                                * f64::from(b[(c / wide * depth + k) * wide + c % wide])
-                        })
-                        .sum();
-                    let error = (f64::from(*found) - exact).abs();
-                    assert!(
-                        error < 1e-6 + 1e-7 * depth as f64,
-                        "{isa} {rows}x{depth}: {error:.1e}"
-                    );
-                    worst = worst.max(error);
-                }
-            }
-        }
-        println!("worst error {worst:.1e}");
-    }
-}
+mod tests;

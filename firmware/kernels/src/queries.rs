@@ -3,22 +3,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
-    KernelError, Linear, QueriesWeights, Shape,
+    KernelError, QueriesWeights, Shape,
     fourier::{Fourier, Memory, SOURCES, order},
-    gemm::{Packed, Then, block_cols, product},
-    math::gelu,
+    gemm::Packed,
     simd::Isa,
     stages::{Clock, Stage},
     tables::{TableWeights, Tables},
-    tokens::{exponentials, from_panel, normalise, scale_columns, to_panel},
     winograd::{self, Convolution},
 };
+use layers::{Block, Layer, Map, TOKENS};
+
+mod layers;
 
 /// Pixels around a tile that its features depend on.
 const HALO: usize = 2;
-/// Tokens that go through all layers before the next ones do: their activations stay in the
-/// second-level cache, and each weight read from further away serves so many.
-const TOKENS: usize = 64;
 
 /// The weights of a queries graph, packed for an instruction set: made once, shared by all plans
 /// and threads.
@@ -51,32 +49,6 @@ struct Room {
     block: Block,
 }
 
-#[derive(Debug)]
-struct Layer {
-    query: Map,
-    out: Map,
-    mlp_in: Map,
-    mlp_out: Map,
-}
-
-/// A linear map, packed.
-#[derive(Debug)]
-struct Map {
-    weight: Packed,
-    bias: Vec<f32>,
-}
-
-impl Map {
-    fn new(isa: Isa, linear: &Linear) -> Self {
-        let outputs = linear.bias.len();
-        let inputs = linear.weight.len() / outputs;
-        Self {
-            weight: Packed::new(isa, outputs, inputs, |o, i| linear.weight[i * outputs + o]),
-            bias: linear.bias.clone(),
-        }
-    }
-}
-
 impl Queries {
     /// Packs weights for an instruction set.
     ///
@@ -87,7 +59,6 @@ impl Queries {
             return Err(KernelError::Isa(isa));
         }
         let shape = weights.shape()?;
-        let map = |linear| Map::new(isa, linear);
         // The first convolution with its channels in the order of our features.
         let order: Vec<usize> = order(shape.frequencies).collect();
         let conv1: Vec<f32> = weights
@@ -103,17 +74,10 @@ impl Queries {
             fourier,
             conv1: Convolution::new(isa, order.len(), &conv1, &weights.conv1.bias),
             conv2: Convolution::new(isa, shape.width, &weights.conv2.weight, &weights.conv2.bias),
-            layers: weights
-                .layers
-                .iter()
-                .map(|l| Layer {
-                    query: map(&l.query),
-                    out: map(&l.out),
-                    mlp_in: map(&l.mlp_in),
-                    mlp_out: map(&l.mlp_out),
-                })
+            layers: (weights.layers.iter())
+                .map(|layer| Layer::new(isa, layer))
                 .collect(),
-            last: map(&weights.last),
+            last: Map::new(isa, &weights.last),
             last_norm: (
                 weights.last_norm.weight.clone(),
                 weights.last_norm.bias.clone(),
@@ -218,18 +182,6 @@ pub struct State {
     keys: Vec<Vec<Packed>>,
     /// Of each layer and head: `[head width][tokens]`.
     values: Vec<Vec<Packed>>,
-}
-
-/// Activations of some tokens, in panels.
-#[derive(Debug, Default)]
-struct Block {
-    x: Vec<f32>,
-    normalised: Vec<f32>,
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-    attended: Vec<f32>,
-    hidden: Vec<f32>,
-    inverse: Vec<f32>,
 }
 
 impl State {
@@ -342,114 +294,6 @@ impl State {
         queries.leave(room);
         Ok(())
     }
-}
-
-impl Block {
-    /// Tokens `[n][stride]` through all layers to `[n][d]`.
-    fn run<'a>(
-        &mut self,
-        queries: &Queries,
-        tokens: usize,
-        keys: impl Iterator<Item = (&'a Vec<Packed>, &'a Vec<Packed>)>,
-        from: &[f32],
-        stride: usize,
-        to: &mut [f32],
-    ) {
-        let mut clock = Clock::start();
-        let isa = queries.isa;
-        let Shape {
-            dim,
-            width,
-            heads,
-            head_width,
-            hidden,
-            ..
-        } = queries.shape;
-        let columns = block_cols(isa);
-        let panels = (from.len() / stride).div_ceil(columns);
-        let attended = heads * head_width;
-        let room = |v: &mut Vec<f32>, rows: usize| v.resize(panels * rows * columns, 0.0);
-        room(&mut self.x, width);
-        room(&mut self.normalised, width.max(dim));
-        room(&mut self.queries, attended);
-        room(&mut self.scores, tokens);
-        room(&mut self.attended, attended);
-        room(&mut self.hidden, hidden.max(dim));
-        self.inverse.resize(columns, 0.0);
-
-        let panel = width * columns;
-        let rows = from.chunks(columns * stride);
-        for (x, rows) in self.x.chunks_exact_mut(panel).zip(rows) {
-            to_panel(rows, rows.len() / stride, stride, columns, x);
-        }
-        for (layer, (keys, values)) in queries.layers.iter().zip(keys) {
-            clock.lap(Stage::Rest);
-            self.normalise(isa, panel, queries.eps);
-            apply(&layer.query, &self.normalised, &mut self.queries, panels);
-            for (h, (key, value)) in keys.iter().zip(values).enumerate() {
-                let (offset, step) = (h * head_width * columns, attended * columns);
-                let queries = &self.queries[offset..];
-                let scores = &mut self.scores;
-                product(
-                    key,
-                    queries,
-                    step,
-                    scores,
-                    tokens * columns,
-                    panels,
-                    Then::Store,
-                );
-                let heads = &mut self.attended[offset..];
-                for (i, scores) in scores.chunks_exact_mut(tokens * columns).enumerate() {
-                    exponentials(isa, scores, &mut self.inverse);
-                    let head = &mut heads[i * step..];
-                    product(value, scores, 0, head, 0, 1, Then::Store);
-                    scale_columns(isa, &mut head[..head_width * columns], &self.inverse);
-                }
-            }
-            accumulate(&layer.out, &self.attended, &mut self.x, panels);
-            clock.lap(Stage::Attention);
-            self.normalise(isa, panel, queries.eps);
-            apply(&layer.mlp_in, &self.normalised, &mut self.hidden, panels);
-            gelu(isa, &mut self.hidden[..panels * hidden * columns]);
-            accumulate(&layer.mlp_out, &self.hidden, &mut self.x, panels);
-            clock.lap(Stage::Mlp);
-        }
-        self.normalise(isa, panel, queries.eps);
-        apply(&queries.last, &self.normalised, &mut self.hidden, panels);
-        let (weight, bias) = &queries.last_norm;
-        let answer = self.hidden.chunks_exact(dim * columns);
-        for (answer, to) in answer.zip(to.chunks_mut(columns * dim)) {
-            // The scores are done with; the answer of a panel fits where tokens or width do.
-            let normalised = &mut self.normalised[..dim * columns];
-            normalise(isa, answer, queries.last_eps, normalised);
-            from_panel(normalised, to.len() / dim, columns, weight, bias, to);
-        }
-        clock.lap(Stage::Rest);
-    }
-
-    fn normalise(&mut self, isa: Isa, panel: usize, eps: f32) {
-        let x = self.x.chunks_exact(panel);
-        for (x, out) in x.zip(self.normalised.chunks_exact_mut(panel)) {
-            normalise(isa, x, eps, out);
-        }
-    }
-}
-
-/// `out = map(x)` for panels of tokens.
-fn apply(map: &Map, x: &[f32], out: &mut [f32], panels: usize) {
-    linear(map, x, out, panels, Then::Bias(&map.bias));
-}
-
-/// `out += map(x)` for panels of tokens.
-fn accumulate(map: &Map, x: &[f32], out: &mut [f32], panels: usize) {
-    linear(map, x, out, panels, Then::Accumulate(&map.bias));
-}
-
-fn linear(map: &Map, x: &[f32], out: &mut [f32], panels: usize, then: Then<'_>) {
-    let columns = block_cols(map.weight.isa());
-    let (from, to) = (map.weight.depth() * columns, map.weight.rows() * columns);
-    product(&map.weight, x, from, out, to, panels, then);
 }
 
 fn check_heads<'a>(

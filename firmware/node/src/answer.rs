@@ -164,6 +164,8 @@ pub struct Answer {
     pub size: (usize, usize),
     /// The camera's picture.
     pub picture: Option<Rgb8>,
+    /// Tiles of class maps that were computed, and that were kept from the frame before.
+    pub tiles: (usize, usize),
     parts: Vec<Part>,
     live: usize,
 }
@@ -174,9 +176,10 @@ impl Answer {
         &self.parts[..self.live]
     }
 
-    /// Forgets the parts, and keeps their memory.
+    /// Forgets the parts and the count of tiles, and keeps their memory.
     pub fn clear(&mut self) {
         self.live = 0;
+        self.tiles = (0, 0);
     }
 
     /// A new, empty part, in memory that was used before where there is some.

@@ -9,6 +9,7 @@ use loftup_runtime::{
         self, Backend, Choice,
         fault::{Faults, Faulty},
     },
+    tuning::{Tuning, TuningCache},
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     pipeline::{Parts, SourceFactory},
     sink::{self, SinkError},
     source,
+    still::Still,
 };
 
 /// What goes wrong on purpose, to be looked at and changed while the node runs.
@@ -48,7 +50,16 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
         if model.threads > 0 {
             options.threads = model.threads;
         }
-        let perceptor = Perceptor::with_backend(bundle, engine, options)?;
+        let mut perceptor = Perceptor::with_backend(bundle, engine, options)?;
+        if model.tune
+            && let Some(Tuning { tile, threads }) = perceptor.tuning(&TuningCache::of_user())?
+        {
+            if model.threads == 0 {
+                options.threads = threads;
+            }
+            options.tile = Some(tile);
+            perceptor.divide(options);
+        }
         let range = match model.colour_range {
             None => ColourRange::PerImage,
             Some(range) => ColourRange::Fixed {
@@ -58,8 +69,13 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
         };
         let mut sizes: Vec<_> = levels.iter().map(|l| l.size).collect();
         sizes.dedup();
+        let still = Still {
+            backbone_every: model.backbone_every,
+            hold: model.hold,
+        };
         let (head, descriptors) = (&model.head, model.descriptors.as_deref());
-        let model = BundleModel::new(perceptor, head, descriptors, range, &sizes)?;
+        let model =
+            BundleModel::new(perceptor, head, descriptors, range, &sizes)?.standing_still(still);
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
 }

@@ -35,3 +35,4 @@ pub mod ros;
 pub mod sink;
 pub mod soak;
 pub mod source;
+pub mod still;

@@ -119,6 +119,10 @@ named! {
         SinkDropped = "sink_dropped",
         /// Errors of sinks.
         SinkError = "sink_error",
+        /// Tiles of class maps that were computed, where the backbone does not run on every frame.
+        TileComputed = "tile_computed",
+        /// Tiles of class maps that had not changed, and were kept.
+        TileKept = "tile_kept",
         /// Frames of serial and UDP links that were lost or refused.
         LinkError = "link_error",
     }

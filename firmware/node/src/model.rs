@@ -20,6 +20,7 @@ use loftup_wire::{
 use crate::{
     answer::{Answer, Kind, Part, Precision, Queries, Query, scaled, scaled_point},
     regions::{Finder, Placement},
+    still::{Kept, Maps, Still},
 };
 
 /// Why a frame could not be answered. The message is one line.
@@ -124,6 +125,8 @@ pub struct BundleModel {
     descriptors: Option<Head>,
     names: Vec<String>,
     range: ColourRange,
+    still: Still,
+    kept: Kept,
 }
 
 impl BundleModel {
@@ -157,7 +160,16 @@ impl BundleModel {
             descriptors,
             names,
             range,
+            still: Still::default(),
+            kept: Kept::default(),
         })
+    }
+
+    /// Uses what stays the same from frame to frame.
+    #[must_use]
+    pub fn standing_still(mut self, still: Still) -> Self {
+        self.still = still;
+        self
     }
 
     /// Features at the points that are asked for.
@@ -225,11 +237,12 @@ fn whole(camera: Size) -> message::Rect {
     }
 }
 
-/// Class maps and regions, from a view through a head of classes. Also what the slow reference of
-/// the tests uses, with a sink of its own.
+/// Class maps and regions, from a view through a head of classes. Where there are `maps` of earlier
+/// frames, only what changed of them is computed.
 fn classes(
     view: &View<'_>,
     question: &Question<'_>,
+    mut maps: Option<&mut Maps>,
     finder: &mut Finder,
     out: &mut Answer,
 ) -> Result<u64, ModelError> {
@@ -265,6 +278,7 @@ fn classes(
         }
         let rect = scaled(source, question.camera, size);
         (part.width, part.height) = (rect.width, rect.height);
+        let (mut computed, mut kept) = out.tiles;
         let Some((part, before)) = out.last_and_rest() else {
             continue;
         };
@@ -276,12 +290,23 @@ fn classes(
             None => {
                 let mut wrong = 0;
                 part.classes.resize(rect.area(), heads::NO_CLASS);
-                view.region(rect, &mut |tile| {
+                let mut put = |tile: &TileFeatures<'_>, map: &mut [u8]| {
                     let start = Instant::now();
-                    wrong += take(tile, rect, &mut part.classes);
+                    let not_finite = take(tile, rect, map);
                     head_time += start.elapsed();
-                    Ok(())
-                })?;
+                    wrong += not_finite;
+                    not_finite == 0
+                };
+                if let Some(maps) = &mut maps {
+                    let update = maps.update(slot, view, rect, &mut put, &mut part.classes)?;
+                    computed += update.computed;
+                    kept += update.tiles - update.computed;
+                } else {
+                    view.region(rect, &mut |tile| {
+                        put(tile, &mut part.classes);
+                        Ok(())
+                    })?;
+                }
                 refuse(wrong)?;
             }
         }
@@ -290,6 +315,7 @@ fn classes(
             regions(part, rect, size, question, finder);
             head_time += start.elapsed();
         }
+        out.tiles = (computed, kept);
     }
     Ok(u64::try_from(head_time.as_micros()).unwrap_or(u64::MAX))
 }
@@ -329,22 +355,25 @@ fn take(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
 impl Model for BundleModel {
     fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
         let small = self.perceptor.backbone_size(size)?;
-        out.small = match small == size {
-            true => None,
-            false => Some(self.perceptor.prepare(picture, small)?),
-        };
-        out.guidance = Some(self.perceptor.prepare(picture, size)?);
-        Ok(())
+        self.kept.picture(self.still, picture, |picture| {
+            out.small = match small == size {
+                true => None,
+                false => Some(self.perceptor.prepare(picture, small)?),
+            };
+            out.guidance = Some(self.perceptor.prepare(picture, size)?);
+            Ok(())
+        })
     }
 
     fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
         let picture = prepared.small.as_ref().or(prepared.guidance.as_ref());
         let picture =
             picture.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
-        let features = self.perceptor.features_of(picture)?;
-        refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
-        *out = Some(features);
-        Ok(())
+        self.kept.features(self.still, picture.size, out, || {
+            let features = self.perceptor.features_of(picture)?;
+            refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
+            Ok(features)
+        })
     }
 
     fn upsample(
@@ -363,7 +392,8 @@ impl Model for BundleModel {
         out.clear();
         self.features(&view, question, out)?;
         let view = view.through(&self.classes)?;
-        classes(&view, question, scratch, out)
+        let mut maps = self.kept.maps(self.still);
+        classes(&view, question, maps.as_deref_mut(), scratch, out)
     }
 
     fn fallback(&self) -> Option<String> {

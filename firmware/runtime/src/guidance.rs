@@ -81,6 +81,22 @@ impl Guidance {
         self.height
     }
 
+    /// Whether everything that the tile `rect` depends on is to the bit the same in `other`, which
+    /// has the same size.
+    pub(crate) fn same_tile(&self, other: &Self, rect: Rect) -> bool {
+        let span = |start: usize, len: usize, end: usize| {
+            start.saturating_sub(HALO)..(start + len + HALO).min(end)
+        };
+        let cols = span(rect.x, rect.width, self.width);
+        let channels = 0..self.scaled.len() / (self.width * self.height);
+        channels
+            .flat_map(|c| span(rect.y, rect.height, self.height).map(move |y| c * self.height + y))
+            .all(|row| {
+                let row = row * self.width + cols.start..row * self.width + cols.end;
+                same_bits(&self.scaled[row.clone()], &other.scaled[row])
+            })
+    }
+
     /// Appends the tile `rect` with its halo to the three inputs of the queries graph: colours
     /// `[3, h + 4, w + 4]`, coordinates `[2, h + 4, w + 4]`, mask `[1, h + 4, w + 4]`.
     pub(crate) fn cut(&self, rect: Rect, tile: &mut TileInputs) {
@@ -111,6 +127,12 @@ impl Guidance {
                 .extend(cols().map(|x| if y.is_some() && x.is_some() { 1.0 } else { 0.0 }));
         }
     }
+}
+
+/// Whether two slices hold the same bits: of 0 and -0, which are equal, a graph can make different
+/// answers.
+pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    bytemuck::cast_slice::<f32, u8>(a) == bytemuck::cast_slice::<f32, u8>(b)
 }
 
 /// Inputs of the queries graph for some tiles, one after another.

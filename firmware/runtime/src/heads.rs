@@ -10,8 +10,9 @@ use loftup_models::bundle::{self, HeadKind, Linear};
 
 use crate::{
     Rect, RuntimeError, SinkError, TileFeatures, View,
+    guidance::same_bits,
     image::{ImageError, atomic::AtomicFile},
-    upsampler::Applied,
+    view::Applied,
 };
 
 /// The class of a pixel that has none: its scores are not numbers.
@@ -50,6 +51,12 @@ impl Head {
     /// Channels of features that it takes.
     pub fn dim(&self) -> usize {
         self.linear.inputs
+    }
+
+    /// Whether its weights are to the bit those of `other`.
+    pub(crate) fn same_bits(&self, other: &Self) -> bool {
+        same_bits(&self.linear.weight, &other.linear.weight)
+            && same_bits(&self.linear.bias, &other.linear.bias)
     }
 
     /// Outputs for each pixel.

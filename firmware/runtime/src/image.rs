@@ -193,6 +193,24 @@ impl Rgb8 {
         planes
     }
 
+    /// Puts `before` back wherever no colour of a pixel differs from it by more than `tolerance`
+    /// levels: what stands still in a video then stays the same to the bit in spite of the sensor's
+    /// noise. `before` is the last picture this was done to, so that a slow change is not lost, only
+    /// late; one of another size changes nothing.
+    pub fn hold(&mut self, before: &Self, tolerance: u8) {
+        if (self.width, self.height) != (before.width, before.height) {
+            return;
+        }
+        let (pixels, _) = self.data.as_chunks_mut::<3>();
+        let (before, _) = before.data.as_chunks::<3>();
+        for (pixel, before) in pixels.iter_mut().zip(before) {
+            let near = |(a, b): (&u8, &u8)| a.abs_diff(*b) <= tolerance;
+            if pixel.iter().zip(before).all(near) {
+                *pixel = *before;
+            }
+        }
+    }
+
     /// Writes the picture as PNG. The file appears whole or not at all: it is written beside its
     /// destination, synced and renamed.
     ///

@@ -19,11 +19,16 @@ pub mod picture;
 mod plans;
 pub mod sinks;
 mod tiles;
+pub mod tuning;
 mod upsampler;
+mod user_cache;
+mod video;
+mod view;
 
 pub use backbone::Features;
 pub use error::{RuntimeError, SinkError};
 pub use guidance::{ColourRange, Guidance};
 pub use perceptor::{Options, Perceptor, Picture};
 pub use tiles::Rect;
-pub use upsampler::{Point, Sink, TileFeatures, View};
+pub use video::{Update, Video};
+pub use view::{Point, Sink, TileFeatures, View};

@@ -38,7 +38,8 @@ pub struct Perceptor {
     bundle: Arc<Bundle>,
     backend: Arc<dyn Backend>,
     backbone: Option<Backbone>,
-    upsampler: Option<Upsampler>,
+    pub(crate) upsampler: Option<Upsampler>,
+    options: Options,
 }
 
 impl Perceptor {
@@ -54,11 +55,6 @@ impl Perceptor {
         options: Options,
     ) -> Result<Self, RuntimeError> {
         let bundle = Arc::new(bundle);
-        let division = Division {
-            threads: options.threads.max(1),
-            // No answer is longer; what is added to it must not overflow.
-            tile: options.tile.map(|side| side.min(Size::LONGEST_SIDE)),
-        };
         let precision = Precision::Fp32;
         let manifest = bundle.manifest();
         let backbone = manifest
@@ -69,14 +65,28 @@ impl Perceptor {
         let upsampler = manifest
             .upsampler
             .clone()
-            .map(|m| Upsampler::new(&bundle, &backend, precision, m, division))
+            .map(|m| Upsampler::new(&bundle, &backend, precision, m, division(options)))
             .transpose()?;
         Ok(Self {
             backbone,
             upsampler,
             backend,
             bundle,
+            options,
         })
+    }
+
+    /// How work is divided.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Divides work in another way from now on.
+    pub fn divide(&mut self, options: Options) {
+        self.options = options;
+        if let Some(upsampler) = &mut self.upsampler {
+            upsampler.division = division(options);
+        }
     }
 
     /// What the bundle says of itself.
@@ -155,9 +165,9 @@ impl Perceptor {
             self.bundle
                 .lacks("upsampler", "convert again with --upsampler-weights")
         })?;
-        let keys = upsampler.keys(features)?;
+        let keys = Arc::new(upsampler.keys(features)?);
         let Size { width, height } = guidance.size;
-        let guidance = Guidance::new(&guidance.data, width, height, range);
+        let guidance = Arc::new(Guidance::new(&guidance.data, width, height, range));
         Ok(View {
             upsampler,
             keys,
@@ -181,6 +191,14 @@ impl Perceptor {
             .backbone
             .as_ref()
             .ok_or_else(|| self.bundle.lacks("backbone", remedy))?)
+    }
+}
+
+fn division(options: Options) -> Division {
+    Division {
+        threads: options.threads.max(1),
+        // No answer is longer; what is added to it must not overflow.
+        tile: options.tile.map(|side| side.min(Size::LONGEST_SIDE)),
     }
 }
 

@@ -47,6 +47,11 @@ impl Plans {
         }
     }
 
+    /// Lets go of what is compiled.
+    pub fn clear(&self) {
+        lock(&self.compiled).clear();
+    }
+
     /// The plan for these input shapes; compiles it the first time. `profiles` are all shapes that
     /// this graph will be asked for, where they are known.
     pub fn get(

@@ -28,6 +28,11 @@ impl InMemory {
         Ok(())
     }
 
+    /// What of the answer has come so far; zeros elsewhere.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// The answer.
     pub fn into_values(self) -> Vec<f32> {
         self.values

@@ -34,7 +34,7 @@ const GROUP_WIDTH: usize = 256;
 
 /// A rectangle cut into tiles of one shape, near-equal and at most `longest` on a side. The last
 /// tile of a row or column is moved back where it would stick out: one shape, one plan.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiling {
     whole: Rect,
     width: usize,

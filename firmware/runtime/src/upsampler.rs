@@ -1,11 +1,8 @@
 //! The upsampler: keys once per frame, queries tile by tile.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use loftup_models::{
@@ -14,11 +11,9 @@ use loftup_models::{
 };
 
 use crate::{
-    Features, Guidance, RuntimeError, SinkError,
+    Features, RuntimeError,
     backend::{Backend, ShapeBounds, ShapeProfile},
-    guidance::TileInputs,
-    heads::Head,
-    plans::{Lease, Plans, Pool, Shapes},
+    plans::{Plans, Pool, Shapes},
     tiles::{Rect, Tiling},
 };
 
@@ -26,16 +21,9 @@ use crate::{
 /// ones.
 const SMALL_TILE: usize = 64;
 /// Points that are computed in one run, each as a tile of one pixel.
-const POINTS: usize = 64;
+pub(crate) const POINTS: usize = 64;
 
-/// A pixel of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Point {
-    /// Column.
-    pub x: usize,
-    /// Row.
-    pub y: usize,
-}
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// How the work is divided.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +38,10 @@ pub(crate) struct Upsampler {
     pub manifest: bundle::Upsampler,
     keys: Plans,
     queries: Plans,
-    backend: Arc<dyn Backend>,
-    division: Division,
+    pub backend: Arc<dyn Backend>,
+    pub division: Division,
+    /// No two of a process have the same.
+    pub id: u64,
 }
 
 impl Upsampler {
@@ -80,6 +70,7 @@ impl Upsampler {
             backend: backend.clone(),
             manifest,
             division,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -146,14 +137,19 @@ impl Upsampler {
         Ok(())
     }
 
+    /// Lets go of the compiled queries and their sessions.
+    pub fn forget_plans(&self) {
+        self.queries.clear();
+    }
+
     /// Longest side of a tile of a frame.
-    fn frame_tile(&self) -> usize {
+    pub fn frame_tile(&self) -> usize {
         let side = || self.backend.granularity().frame;
         self.division.tile.unwrap_or_else(side)
     }
 
     /// Longest side of a tile of a region.
-    fn region_tile(&self) -> usize {
+    pub fn region_tile(&self) -> usize {
         let side = || self.backend.granularity().region;
         self.division.tile.unwrap_or_else(side)
     }
@@ -187,7 +183,7 @@ impl Upsampler {
     }
 
     /// The plan for `count` tiles of `height x width` pixels.
-    fn plan(
+    pub fn plan(
         &self,
         count: usize,
         width: usize,
@@ -211,255 +207,7 @@ impl Upsampler {
 
 /// Keys and values of one frame.
 pub(crate) struct Keys {
-    tokens: usize,
+    pub tokens: usize,
     /// Key and value of each layer, in turn.
-    tensors: Vec<Vec<f32>>,
-}
-
-/// A frame that can be asked: the backbone's part is done, every answer costs in proportion to
-/// its area.
-pub struct View<'a> {
-    pub(crate) upsampler: &'a Upsampler,
-    pub(crate) keys: Keys,
-    pub(crate) guidance: Guidance,
-    /// What the features are turned into before they are answered.
-    pub(crate) head: Option<&'a Head>,
-}
-
-impl View<'_> {
-    /// Size of the whole answer.
-    pub fn size(&self) -> Size {
-        Size {
-            width: self.guidance.width(),
-            height: self.guidance.height(),
-        }
-    }
-
-    /// Channels of the answer: those of the features, or the outputs of the head.
-    pub fn dim(&self) -> usize {
-        self.head.map_or(self.upsampler.manifest.dim, Head::outputs)
-    }
-
-    /// The whole frame, tile by tile in any order.
-    ///
-    /// # Errors
-    /// The first failure of the engine or of `sink`; no tile follows it.
-    pub fn frame(&self, sink: Sink<'_>) -> Result<(), RuntimeError> {
-        let Size { width, height } = self.size();
-        self.tiles(
-            Rect {
-                x: 0,
-                y: 0,
-                width,
-                height,
-            },
-            self.upsampler.frame_tile(),
-            sink,
-        )
-    }
-
-    /// A part of the frame, tile by tile in any order, in coordinates of the whole frame.
-    ///
-    /// # Errors
-    /// As [`View::frame`], and where the region is empty or reaches outside.
-    pub fn region(&self, rect: Rect, sink: Sink<'_>) -> Result<(), RuntimeError> {
-        self.check_region(rect)?;
-        self.tiles(rect, self.upsampler.region_tile(), sink)
-    }
-
-    /// Whether a region can be asked for.
-    ///
-    /// # Errors
-    /// Where it is empty or reaches outside the answer.
-    pub fn check_region(&self, rect: Rect) -> Result<(), RuntimeError> {
-        let size = self.size();
-        if rect.width == 0 || rect.height == 0 {
-            return Err(RuntimeError::EmptyRegion(rect));
-        }
-        let inside = |start: usize, len: usize, end: usize| {
-            start.checked_add(len).is_some_and(|stop| stop <= end)
-        };
-        if !inside(rect.x, rect.width, size.width) || !inside(rect.y, rect.height, size.height) {
-            return Err(RuntimeError::RegionOutside { rect, size });
-        }
-        Ok(())
-    }
-
-    /// The answer at some points, `[points, channels]`, in their order.
-    ///
-    /// # Errors
-    /// Where a point is outside the answer, or the engine fails.
-    pub fn points(&self, points: &[Point]) -> Result<Vec<f32>, RuntimeError> {
-        let size = self.size();
-        if let Some(index) = points
-            .iter()
-            .position(|p| p.x >= size.width || p.y >= size.height)
-        {
-            let Point { x, y } = points[index];
-            return Err(RuntimeError::PointOutside { index, x, y, size });
-        }
-        if points.is_empty() {
-            return Ok(Vec::new());
-        }
-        let batch = points.len().next_power_of_two().min(POINTS);
-        let pool = self.upsampler.plan(batch, 1, 1, self.keys.tokens)?;
-        let answer = Mutex::new(vec![0.0; points.len() * self.dim()]);
-        let step = batch * self.dim();
-        self.in_parallel(&pool, points.len().div_ceil(batch), &|i, worker| {
-            let chunk = &points[i * batch..points.len().min((i + 1) * batch)];
-            // The last run is filled up with a point that is computed anyway.
-            let filled = chunk.iter().chain(std::iter::repeat(&chunk[0])).take(batch);
-            let output = worker.run(filled.map(|p| Rect {
-                x: p.x,
-                y: p.y,
-                width: 1,
-                height: 1,
-            }))?;
-            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-            let wanted = chunk.len() * self.dim();
-            answer[i * step..][..wanted].copy_from_slice(&output[..wanted]);
-            Ok(())
-        })?;
-        Ok(answer.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn tiles(&self, rect: Rect, side: usize, sink: Sink<'_>) -> Result<(), RuntimeError> {
-        let tiling = Tiling::new(rect, side);
-        let (width, height) = tiling.shape();
-        let pool = self.upsampler.plan(1, width, height, self.keys.tokens)?;
-        let sink = Mutex::new(sink);
-        self.in_parallel(&pool, tiling.len(), &|i, worker| {
-            let tile = tiling.tile(i);
-            let values = worker.run([tile.compute].into_iter())?;
-            let tile = TileFeatures {
-                rect: tile.keep,
-                group: tile.group,
-                computed: tile.compute,
-                dim: self.dim(),
-                values,
-            };
-            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            (*sink)(&tile).map_err(RuntimeError::Sink)
-        })
-    }
-
-    /// Calls `work` with 0 to `jobs - 1`, divided among threads as they get free. The first
-    /// failure ends it.
-    fn in_parallel(
-        &self,
-        pool: &Pool,
-        jobs: usize,
-        work: &(dyn Fn(usize, &mut Worker<'_>) -> Result<(), RuntimeError> + Sync),
-    ) -> Result<(), RuntimeError> {
-        let next = AtomicUsize::new(0);
-        let failed = AtomicBool::new(false);
-        let run = || {
-            let mut worker = Worker::new(pool, self)?;
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= jobs || failed.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                if let Err(e) = work(i, &mut worker) {
-                    failed.store(true, Ordering::Relaxed);
-                    worker.session.discard();
-                    return Err(e);
-                }
-            }
-        };
-        let sessions = self.upsampler.backend.granularity().sessions;
-        let threads = self.upsampler.division.threads.min(jobs).min(sessions);
-        if threads <= 1 {
-            return run();
-        }
-        thread::scope(|scope| {
-            // Where the system gives no more threads, those that are there do the work.
-            let others: Vec<_> = (1..threads)
-                .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
-                .collect();
-            let mut result = run();
-            for other in others {
-                match other.join() {
-                    Ok(r) => result = result.and(r),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            result
-        })
-    }
-}
-
-/// A session of the queries graph with the keys of a frame in it.
-struct Worker<'a> {
-    session: Lease<'a>,
-    guidance: &'a Guidance,
-    inputs: TileInputs,
-    applied: Applied<'a>,
-}
-
-/// A head at work, or none.
-pub(crate) struct Applied<'a> {
-    pub head: Option<&'a Head>,
-    pub scratch: Vec<f32>,
-}
-
-impl<'a> Worker<'a> {
-    fn new(pool: &'a Pool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
-        let mut session = pool.session()?;
-        for (i, tensor) in view.keys.tensors.iter().enumerate() {
-            session.set(3 + i, tensor)?;
-        }
-        Ok(Self {
-            session,
-            guidance: &view.guidance,
-            inputs: TileInputs::default(),
-            applied: Applied {
-                head: view.head,
-                scratch: Vec::new(),
-            },
-        })
-    }
-
-    /// What is answered for the given tiles, `[pixels, channels]`.
-    fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
-        self.inputs.clear();
-        for rect in tiles {
-            self.guidance.cut(rect, &mut self.inputs);
-        }
-        self.session.set(0, &self.inputs.colours)?;
-        self.session.set(1, &self.inputs.coords)?;
-        self.session.set(2, &self.inputs.mask)?;
-        self.session.run()?;
-        Ok(self.applied.to(self.session.output(0)))
-    }
-}
-
-/// Takes the tiles of an answer as they get ready, one at a time.
-pub type Sink<'a> = &'a mut (dyn FnMut(&TileFeatures<'_>) -> Result<(), SinkError> + Send);
-
-/// Features of a part of the answer.
-#[derive(Debug, Clone, Copy)]
-pub struct TileFeatures<'a> {
-    /// Where it lies in the whole answer. No pixel is delivered twice.
-    pub rect: Rect,
-    /// The run of neighbouring tiles that it belongs to: they are delivered close together, so
-    /// that a sink can collect a few of them into longer rows.
-    pub group: Rect,
-    computed: Rect,
-    dim: usize,
-    values: &'a [f32],
-}
-
-impl TileFeatures<'_> {
-    /// Row `y` of the tile, from 0: `[rect.width, d]`.
-    pub fn row(&self, y: usize) -> &[f32] {
-        let y = y + self.rect.y - self.computed.y;
-        let x = self.rect.x - self.computed.x;
-        &self.values[(y * self.computed.width + x) * self.dim..][..self.rect.width * self.dim]
-    }
-
-    /// Channels of a pixel.
-    pub fn dim(&self) -> usize {
-        self.dim
-    }
+    pub tensors: Vec<Vec<f32>>,
 }

@@ -92,6 +92,40 @@ fn normalised_planes_are_in_order_of_channel_row_and_column() {
     }
 }
 
+#[test]
+fn holding_keeps_pixels_that_are_near_and_only_those() {
+    let before = noise(7, 5);
+    let mut after = before.clone();
+    for (i, level) in (0..5)
+        .flat_map(|y| (0..21).map(move |x| (y, x)))
+        .enumerate()
+    {
+        let (y, x) = level;
+        // Up to 6 levels, up or down.
+        let by = (i % 7) as u8;
+        let old = before.row(y)[x];
+        after.row_mut(y)[x] = if old < 128 { old + by } else { old - by };
+    }
+    let mut held = after.clone();
+    held.hold(&before, 3);
+    let mut kept = 0;
+    for y in 0..5 {
+        for x in 0..7 {
+            let of = |picture: &Rgb8| picture.row(y)[3 * x..3 * x + 3].to_vec();
+            let near = (of(&before).iter())
+                .zip(of(&after))
+                .all(|(a, b)| a.abs_diff(b) <= 3);
+            let expected = if near { of(&before) } else { of(&after) };
+            assert_eq!(of(&held), expected, "{x},{y}");
+            kept += usize::from(near);
+        }
+    }
+    assert!((1..35).contains(&kept), "{kept}");
+    let mut other = noise(5, 7);
+    other.hold(&before, 255);
+    assert_eq!(other, noise(5, 7), "another size");
+}
+
 fn worst_level(picture: &Rgb8, expected: &[u8]) -> u8 {
     assert_eq!(picture.data().len(), expected.len());
     let pairs = picture.data().iter().zip(expected);

@@ -13,6 +13,7 @@ use loftup_models::bundle::{Bundle, Normalisation};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
+    tuning::{Tuning, TuningCache},
 };
 
 use crate::engines;
@@ -32,6 +33,16 @@ pub struct EngineArgs {
     pub tile: Option<NonZeroUsize>,
     #[command(flatten)]
     pub tensorrt: TensorRtArgs,
+}
+
+/// Whether the division of work is measured.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TuneArgs {
+    /// Measure which tile size and how many threads are fastest on this machine's CPU, in about a
+    /// second, and keep the result in the user's cache directory for the next time; --threads and
+    /// --tile are left as they are given. Another tile size changes answers by rounding
+    #[arg(long)]
+    pub tune: bool,
 }
 
 /// How engines of TensorRT are built, kept and run.
@@ -83,6 +94,22 @@ impl EngineArgs {
             threads: self.threads.map_or(defaults.threads, usize::from),
             tile: self.tile.map(usize::from),
         }
+    }
+
+    /// The bundle at `path` in the engine, with tile size and threads as measured where that is
+    /// wanted and they are not given.
+    pub fn tuned(&self, path: &Path, tune: TuneArgs) -> Result<Perceptor> {
+        let mut perceptor = self.perceptor(path)?;
+        if tune.tune && (self.threads.is_none() || self.tile.is_none()) {
+            let tuning = perceptor.tuning(&TuningCache::of_user())?;
+            if let Some(Tuning { tile, threads }) = tuning {
+                perceptor.divide(Options {
+                    threads: self.threads.map_or(threads, usize::from),
+                    tile: Some(self.tile.map_or(tile, usize::from)),
+                });
+            }
+        }
+        Ok(perceptor)
     }
 
     /// The engine that is wanted.

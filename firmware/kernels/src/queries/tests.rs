@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Affine, Conv, LayerWeights, reference};
+use crate::{Affine, Conv, LayerWeights, Linear, reference};
 
 /// Random weights of odd sizes.
 fn weights(dim: usize, width: usize, heads: usize, head_width: usize) -> QueriesWeights {

@@ -204,6 +204,7 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
     }
     check_size("model.size", model.size)?;
     within("model.threads", model.threads, 0, 256)?;
+    within("model.backbone_every", model.backbone_every, 1, 100_000)?;
     let ranges = model.colour_range.iter().flatten();
     if ranges
         .clone()

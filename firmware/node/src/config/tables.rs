@@ -56,11 +56,26 @@ pub struct Model {
     /// Threads that compute tiles; 0 is one for each core.
     #[serde(default)]
     pub threads: usize,
+    /// Whether the fastest tile size and, unless given, number of threads are measured at the
+    /// first start and kept in the user's cache directory.
+    #[serde(default)]
+    pub tune: bool,
     /// Columns and rows of a whole answer.
     pub size: [usize; 2],
     /// The range of colours of all pictures, normalised, `[min, max]` for each channel; without,
     /// each picture has its own.
     pub colour_range: Option<[[f32; 2]; 3]>,
+    /// The backbone runs on every so manieth frame; in between its features are kept, and of class
+    /// maps only the tiles that changed are computed.
+    #[serde(default = "one")]
+    pub backbone_every: u32,
+    /// A pixel keeps its old colour until it differs from it by more than so many levels.
+    #[serde(default)]
+    pub hold: u8,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// An engine.

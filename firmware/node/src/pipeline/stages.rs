@@ -278,6 +278,9 @@ fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), Mod
     answer.size = (level.size.width, level.size.height);
     answer.camera = (camera.width, camera.height);
     shared.metrics.stages[Stage::Head as usize].record(head_us);
+    let (computed, kept) = answer.tiles;
+    shared.metrics.count(Event::TileComputed, computed as u64);
+    shared.metrics.count(Event::TileKept, kept as u64);
     Ok(())
 }
 

@@ -25,6 +25,7 @@ mod watchdog;
 
 use std::sync::Arc;
 
+pub(crate) use self::native::instructions;
 pub use self::{
     choice::{Choice, Settings, open},
     error::BackendError,

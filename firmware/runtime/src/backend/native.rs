@@ -58,6 +58,14 @@ impl Kernels {
     }
 }
 
+/// The instruction set that a queries graph would be computed with; `off` without kernels.
+pub(crate) fn instructions() -> String {
+    match Kernels::parse(env::var(VARIABLE).ok().as_deref()) {
+        Ok(Kernels::On(isa)) => isa.to_string(),
+        _ => "off".into(),
+    }
+}
+
 fn available() -> String {
     let names = Isa::ALL.iter().filter(|isa| isa.is_available());
     names

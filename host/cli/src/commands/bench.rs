@@ -9,13 +9,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use loftup_models::bundle::Size;
-use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, npy};
+use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{args::EngineArgs, interrupt, output, progress};
+use crate::{
+    args::{EngineArgs, TuneArgs},
+    interrupt, output, progress,
+};
 
-/// Measure a bundle: a whole frame, a region of 64x64, and 1, 100 and 1000 points.
+/// Measure a bundle: a whole frame, a region of 64x64, 1, 100 and 1000 points, and a frame of a
+/// video in which 64x64 pixels changed.
 ///
 /// Processor time is summed over all threads and hardly depends on what else the machine does;
 /// wall time does. Every question is asked once before it is measured, and the questions take turns.
@@ -49,6 +53,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 /// Median and 90th percentile, in seconds.
@@ -88,6 +94,9 @@ struct Costs {
     points1: Cost,
     points100: Cost,
     points1000: Cost,
+    /// A frame of a video in which 64x64 pixels changed, with kept features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changed64: Option<Cost>,
     /// Processor seconds of each stage of a frame, where kernels of our own ran.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stages: BTreeMap<String, f64>,
@@ -104,6 +113,9 @@ struct Report {
     sizes: BTreeMap<String, Costs>,
     peak_rss_bytes: u64,
     threads: usize,
+    /// Longest side of a tile, where it was given or measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tile: Option<usize>,
     backend: String,
 }
 
@@ -115,7 +127,7 @@ struct Input {
 
 pub fn run(args: &Args) -> Result<()> {
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
-    let perceptor = args.engine.perceptor(&args.bundle)?;
+    let perceptor = args.engine.tuned(&args.bundle, args.tune)?;
     let Some(upsampler) = &perceptor.manifest().upsampler else {
         bail!(
             "{}: the bundle has no upsampler to measure; convert it with --upsampler-weights",
@@ -153,7 +165,8 @@ pub fn run(args: &Args) -> Result<()> {
         main,
         sizes: all,
         peak_rss_bytes: peak_rss()?,
-        threads: args.engine.options().threads,
+        threads: perceptor.options().threads,
+        tile: perceptor.options().tile,
         backend: perceptor.health().answering.into(),
     };
     if args.json {
@@ -256,6 +269,19 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
             Ok(interrupt::check()?)
         }));
     }
+    let other = mirrored(&input.picture, region);
+    let range = ColourRange::Fixed {
+        min: [-3.0; 3],
+        max: [3.0; 3],
+    };
+    let (mut video, mut turn) = (Video::new(), 0);
+    questions.push(Box::new(move || {
+        turn += 1;
+        let picture = [&input.picture, &other][turn % 2];
+        let view = perceptor.view(&input.features, picture, range)?;
+        video.frame(&view, &mut |_| Ok(interrupt::check()?))?;
+        Ok(())
+    }));
     if let Some(picture) = &picture {
         questions.push(Box::new(|| {
             perceptor.features_of(picture)?;
@@ -294,6 +320,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         points1: next()?,
         points100: next()?,
         points1000: next()?,
+        changed64: Some(next()?),
         backbone: picture.as_ref().map(|_| next()).transpose()?,
         stages: loftup_kernels::stages()
             .map(|(name, _)| name.to_owned())
@@ -301,6 +328,16 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
             .filter(|(_, seconds)| *seconds > 0.0)
             .collect(),
     })
+}
+
+/// The picture with the columns of `rect` in reverse: other pixels of the same colours.
+fn mirrored(picture: &Picture, rect: Rect) -> Picture {
+    let Size { width, height } = picture.size;
+    let mut mirrored = picture.clone();
+    for row in (0..3).flat_map(|c| (rect.y..rect.y + rect.height).map(move |y| c * height + y)) {
+        mirrored.data[row * width + rect.x..][..rect.width].reverse();
+    }
+    mirrored
 }
 
 /// Processor time of this process, all threads together.
@@ -330,8 +367,11 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
         std::iter::once(main).chain(report.sizes.clone()).collect()
     };
     let old = baseline.map(all).unwrap_or_default();
+    let tile = report
+        .tile
+        .map_or(String::new(), |tile| format!(", tiles of {tile}"));
     output::line(format!(
-        "{} on {} threads; seconds, median (90th percentile)",
+        "{} on {} threads{tile}; seconds, median (90th percentile)",
         report.backend, report.threads
     ))?;
     for (size, costs) in all(report) {
@@ -351,6 +391,7 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
                 Some(costs.points1000),
                 old.map(|o| o.points1000),
             ),
+            ("changed64", costs.changed64, old.and_then(|o| o.changed64)),
             ("backbone", costs.backbone, old.and_then(|o| o.backbone)),
         ] {
             let Some(cost) = cost else { continue };
@@ -414,6 +455,7 @@ mod tests {
             points1: cost(0.01),
             points100: cost(0.02),
             points1000: cost(0.1),
+            changed64: Some(cost(0.3)),
             stages: BTreeMap::from([("MLP".to_owned(), 0.5)]),
         };
         let report = Report {
@@ -422,6 +464,7 @@ mod tests {
             sizes: BTreeMap::from([("112x112".to_owned(), costs)]),
             peak_rss_bytes: 100_000_000,
             threads: 1,
+            tile: Some(48),
             backend: "tract".into(),
         };
         let text = serde_json::to_string(&report).expect("JSON");

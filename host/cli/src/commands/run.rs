@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use loftup_models::bundle::Size;
 use loftup_runtime::{
-    Perceptor, Picture, Point, Rect, View,
+    Options, Perceptor, Picture, Point, Rect, View,
     npy::{self, NpyWriter},
     picture::panels_size,
     sinks::{Components, ToNpy},
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{input::Input, panels::Panels, through::Answer};
 use crate::{
-    args::{EngineArgs, InputArgs, region},
+    args::{EngineArgs, InputArgs, TuneArgs, region},
     engines, interrupt, output, progress,
 };
 
@@ -66,12 +66,14 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let points = args.points.as_deref().map(read_points).transpose()?;
-    let perceptor = args.engine.perceptor(&args.bundle)?;
+    let perceptor = args.engine.tuned(&args.bundle, args.tune)?;
     let load = start.elapsed().as_secs_f64();
     let bar = progress::spinner();
     bar.set_message("running the backbone");
@@ -112,7 +114,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let answer = clock.elapsed().as_secs_f64();
     let total = start.elapsed().as_secs_f64();
-    let threads = args.engine.options().threads;
+    let Options { threads, tile } = perceptor.options();
     let health = perceptor.health();
     if args.json {
         let json = json!({
@@ -124,6 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
             "degraded": health.reason(),
             "runs": engines::runs(&health),
             "threads": threads,
+            "tile": tile,
             "seconds": {
                 "load": load,
                 "backbone": input.backbone_seconds,

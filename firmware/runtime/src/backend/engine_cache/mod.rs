@@ -27,6 +27,7 @@ pub use self::{
     watch::{BuildEvent, BuildWatch, LogWatch},
 };
 use super::BackendError;
+use crate::user_cache;
 use file::Unfit;
 
 /// How often it is looked whether another process is done.
@@ -90,13 +91,8 @@ impl EngineCache {
     /// `loftup-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`);
     /// none where neither is known.
     pub fn of_user() -> Self {
-        let named = |name: &str| {
-            let value = std::env::var_os(name).map(PathBuf::from);
-            value.filter(|path| path.is_absolute())
-        };
-        let base = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
         Self {
-            directory: base.map(|base| base.join("loftup-edge").join("engines")),
+            directory: user_cache::directory("engines"),
         }
     }
 

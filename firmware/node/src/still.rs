@@ -1,0 +1,146 @@
+//! What a model keeps from frame to frame, for a camera that stands still: the picture, so that
+//! noise does not change it; the features, for some frames; the class maps, of which only the tiles
+//! that changed are computed anew.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use loftup_models::bundle::Size;
+use loftup_runtime::{
+    Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
+};
+
+use crate::{answer::SLOTS, model::ModelError};
+
+/// How still a camera is taken to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Still {
+    /// The backbone runs on every so manieth frame, and its features serve until the next time.
+    pub backbone_every: u32,
+    /// A pixel keeps its old colour until it differs from it by more than so many levels.
+    pub hold: u8,
+}
+
+impl Default for Still {
+    /// Not at all.
+    fn default() -> Self {
+        Self {
+            backbone_every: 1,
+            hold: 0,
+        }
+    }
+}
+
+/// What is kept.
+#[derive(Default)]
+pub(crate) struct Kept {
+    picture: Mutex<Option<Rgb8>>,
+    features: Mutex<Option<Served>>,
+    maps: Mutex<Maps>,
+}
+
+/// Features, the size of the picture they are of, and the frames they have served.
+struct Served {
+    features: Features,
+    size: Size,
+    frames: u32,
+}
+
+impl Kept {
+    /// Gives `picture` to `then`, its pixels held.
+    pub fn picture(
+        &self,
+        still: Still,
+        picture: &Rgb8,
+        then: impl FnOnce(&Rgb8) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        if still.hold == 0 {
+            return then(picture);
+        }
+        let mut last = lock(&self.picture);
+        let mut held = picture.clone();
+        if let Some(last) = &*last {
+            held.hold(last, still.hold);
+        }
+        then(last.insert(held))
+    }
+
+    /// The features of a picture of size `size`, into `out`: computed where none are kept that may
+    /// serve once more.
+    pub fn features(
+        &self,
+        still: Still,
+        size: Size,
+        out: &mut Option<Features>,
+        compute: impl FnOnce() -> Result<Features, ModelError>,
+    ) -> Result<(), ModelError> {
+        if still.backbone_every <= 1 {
+            *out = Some(compute()?);
+            return Ok(());
+        }
+        let mut kept = lock(&self.features);
+        let fit = |s: &Served| s.size == size && s.frames < still.backbone_every;
+        let mut served = match kept.take().filter(fit) {
+            Some(served) => served,
+            None => Served {
+                features: compute()?,
+                size,
+                frames: 0,
+            },
+        };
+        served.frames += 1;
+        *out = Some(served.features.clone());
+        *kept = Some(served);
+        Ok(())
+    }
+
+    /// The class maps, where features are kept: otherwise every tile changes.
+    pub fn maps(&self, still: Still) -> Option<MutexGuard<'_, Maps>> {
+        (still.backbone_every > 1).then(|| lock(&self.maps))
+    }
+}
+
+/// The class map of each slot, as it was last.
+#[derive(Default)]
+pub(crate) struct Maps([Map; SLOTS]);
+
+#[derive(Default)]
+struct Map {
+    video: Video,
+    classes: Vec<u8>,
+}
+
+impl Maps {
+    /// Brings the map of a slot up to date and copies it to `out`, of as many pixels as `rect`.
+    /// `put` puts a tile into it, and says whether it is good; after one that is not, the next
+    /// frame is computed whole.
+    pub fn update(
+        &mut self,
+        slot: u8,
+        view: &View<'_>,
+        rect: Rect,
+        put: &mut (dyn FnMut(&TileFeatures<'_>, &mut [u8]) -> bool + Send),
+        out: &mut [u8],
+    ) -> Result<Update, ModelError> {
+        let Map { video, classes } = &mut self.0[usize::from(slot) % SLOTS];
+        if classes.len() != rect.area() {
+            video.forget();
+            classes.clear();
+            classes.resize(rect.area(), NO_CLASS);
+        }
+        let mut good = true;
+        let update = video.region(view, rect, &mut |tile| {
+            good &= put(tile, classes);
+            Ok(())
+        })?;
+        if !good {
+            video.forget();
+        }
+        out.copy_from_slice(classes);
+        Ok(update)
+    }
+}
+
+/// What the lock guards is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! Where the backbone does not run on every frame, only what changed of a class map is computed,
+//! and the map is the one that is computed from nothing.
+
+mod common;
+
+use std::sync::Arc;
+
+use loftup_models::bundle::Size;
+use loftup_node::{
+    answer::Answer,
+    assemble::model_factory,
+    config::Config,
+    model::{Model, Prepared, Question},
+    regions::Finder,
+};
+use loftup_runtime::{Features, image::Rgb8};
+
+const QUERIES: &str = r#"
+[[query]]
+slot = 0
+want = "classes"
+
+[[query]]
+slot = 1
+want = "regions"
+region = [8, 8, 70, 40]
+
+[[query]]
+slot = 2
+want = "features-f16"
+points = [[3, 3], [90, 60]]
+"#;
+
+/// Columns and rows of the camera's picture; the answer is as large, so that a pixel of one is a
+/// pixel of the other. It is cut into 2 x 1 tiles of 48 x 64.
+const CAMERA: Size = Size {
+    width: 96,
+    height: 64,
+};
+
+fn model(more: &str) -> (Config, Arc<dyn Model>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let text = common::config_text(QUERIES).replace("threads = 1", &format!("threads = 1\n{more}"));
+    let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
+    let model = model_factory(&config, None)().unwrap();
+    (config, model, folder)
+}
+
+fn prepared(model: &dyn Model, picture: &Rgb8) -> (Prepared, Features) {
+    let (mut prepared, mut features) = (Prepared::default(), None);
+    model.prepare(picture, CAMERA, &mut prepared).unwrap();
+    model.backbone(&prepared, &mut features).unwrap();
+    (prepared, features.unwrap())
+}
+
+fn answer(model: &dyn Model, config: &Config, prepared: &Prepared, features: &Features) -> Answer {
+    let question = Question {
+        queries: &config.queries(),
+        regions_only: false,
+        least_region: 1,
+        most_regions: 64,
+        camera: CAMERA,
+    };
+    let (mut finder, mut out) = (Finder::default(), Answer::default());
+    model
+        .upsample(prepared, features, &question, &mut finder, &mut out)
+        .unwrap();
+    out
+}
+
+fn picture() -> Rgb8 {
+    let pixels = 0..CAMERA.area() * 3;
+    let data = pixels.map(|i| (i * 7919 % 251) as u8).collect();
+    Rgb8::new(CAMERA.width, CAMERA.height, data).unwrap()
+}
+
+#[test]
+fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
+    let range = "colour_range = [[-3, 3], [-3, 3], [-3, 3]]";
+    let (config, still, _folder) = model(&format!("{range}\nbackbone_every = 3"));
+    let (_, plain, _other) = model(range);
+    let mut picture = picture();
+    let mut features: Vec<Features> = Vec::new();
+    let mut counts = Vec::new();
+    for frame in 0..8 {
+        match frame {
+            // Nothing changes in frames 0, 1 and 4.
+            2 => picture.row_mut(20)[3 * 10] ^= 0x55,
+            // In the halo of the left tile, inside the right one.
+            5 => picture.row_mut(20)[3 * 49] ^= 0x55,
+            3 | 6 => picture.row_mut(60)[0] ^= 0x55,
+            7 => {
+                picture.row_mut(1)[3] ^= 0x55;
+                picture.row_mut(1)[3 * 90] ^= 0x55;
+            }
+            _ => {}
+        }
+        let (prepared, here) = prepared(&*still, &picture);
+        let found = answer(&*still, &config, &prepared, &here);
+        let expected = answer(&*plain, &config, &prepared, &here);
+        assert_eq!(found.parts().len(), 3);
+        assert_eq!(found.parts(), expected.parts(), "frame {frame}");
+        assert_eq!(expected.tiles, (0, 0), "nothing is kept");
+        counts.push(found.tiles);
+        features.push(here);
+    }
+    // The frame of 2 tiles and the region of 70 x 40 at 8,8, of 2 tiles of 35 x 40: all of them
+    // where the features are new, at frames 0, 3 and 6.
+    assert_eq!(
+        counts,
+        [
+            (4, 0),
+            (0, 4),
+            (2, 2),
+            (4, 0),
+            (0, 4),
+            (3, 1),
+            (4, 0),
+            (2, 2)
+        ]
+    );
+    for (a, b, same) in [(0, 1, true), (0, 2, true), (2, 3, false), (3, 5, true)] {
+        assert_eq!(features[a] == features[b], same, "{a} and {b}");
+    }
+}
+
+#[test]
+fn noise_that_is_held_changes_nothing() {
+    let range = "colour_range = [[-3, 3], [-3, 3], [-3, 3]]";
+    let (config, still, _folder) = model(&format!("{range}\nbackbone_every = 9\nhold = 4"));
+    let first = picture();
+    let (at_first, features) = prepared(&*still, &first);
+    let expected = answer(&*still, &config, &at_first, &features);
+    let mut noisy = first.clone();
+    for y in 0..CAMERA.height {
+        for (i, x) in noisy.row_mut(y).iter_mut().enumerate() {
+            *x = x.saturating_add(((i * 31 + y * 17) % 5) as u8);
+        }
+    }
+    assert_ne!(noisy, first);
+    let (then, features) = prepared(&*still, &noisy);
+    assert_eq!(then.guidance, at_first.guidance);
+    let found = answer(&*still, &config, &then, &features);
+    assert_eq!(found.tiles, (0, 4));
+    assert_eq!(found.parts(), expected.parts());
+}

@@ -1,0 +1,269 @@
+//! Tile size and threads by a short measurement, kept between runs of the program.
+//!
+//! How fast which tile is depends on the caches and the memory of a machine, and whether a thread
+//! for each core pays on what the cores share. The measurement takes tiles of a made-up picture
+//! through the bundle's own upsampler, on as many threads as are in question, and compares the
+//! processor time of a pixel: other programs on the machine hardly change it.
+//!
+//! It is made only when it is asked for. Answers at different tile sizes differ by rounding, some
+//! 1e-5 for features near 1, and what is measured twice may come out differently where two sizes
+//! are about as fast; once it is kept, a machine answers with the same bits from run to run.
+
+mod cache;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+pub use self::cache::{TuningCache, TuningKey};
+use crate::{
+    ColourRange, Guidance, Perceptor, RuntimeError, View,
+    backend::{Granularity, instructions},
+    plans::Pool,
+    tiles::Rect,
+    upsampler::{Keys, Upsampler},
+    view::Worker,
+};
+
+/// Sides of tiles that are tried: none larger than what regions have without a measurement, so
+/// that memory stays what it is.
+const TILES: [usize; 3] = [32, 48, 64];
+/// Tokens of the made-up features: those of a picture of 224x224 with a patch of 14.
+const TOKENS: usize = 256;
+/// Side of the made-up picture: the largest tile and its halo are inside it.
+const SIDE: usize = 128;
+/// Row and column at which tiles start.
+const START: usize = 32;
+/// No measurement starts that would probably end after this.
+const BUDGET: Duration = Duration::from_millis(1100);
+/// How much faster a larger tile has to be, which takes more memory.
+const LARGER_TILE_PAYS: f64 = 1.02;
+/// How much faster fewer threads have to be.
+const FEWER_THREADS_PAY: f64 = 1.05;
+
+/// How work is best divided on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Longest side of a tile, in pixels.
+    pub tile: usize,
+    /// Threads that compute tiles.
+    pub threads: usize,
+}
+
+impl Perceptor {
+    /// The tile size and number of threads that are fastest for this bundle on this machine: from
+    /// `cache`, or measured in about a second at most and kept there. `None` where there is nothing
+    /// to choose: without an upsampler, on an engine that is no CPU, or where the machine is so slow
+    /// or so busy that the second is not enough.
+    ///
+    /// A file of the cache that is damaged or another machine's is measured anew, as is everything
+    /// where nothing can be kept.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn tuning(&self, cache: &TuningCache) -> Result<Option<Tuning>, RuntimeError> {
+        let Some(upsampler) = &self.upsampler else {
+            return Ok(None);
+        };
+        if upsampler.backend.granularity() != Granularity::CPU {
+            return Ok(None);
+        }
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let m = &upsampler.manifest;
+        let key = TuningKey {
+            processor: cache::processor(),
+            cores,
+            instructions: instructions(),
+            upsampler: format!("{} channels, {} layers, {} heads", m.dim, m.layers, m.heads),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        cache.get_or_measure(&key, || measure(upsampler, cores))
+    }
+}
+
+/// The best division, where there is time to find it.
+fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, RuntimeError> {
+    let start = Instant::now();
+    let view = made_up(upsampler);
+    let mut pace = Pace::default();
+    let mut try_out = |tile: usize, threads: usize| -> Result<Option<f64>, RuntimeError> {
+        let pool = upsampler.plan(1, tile, tile, TOKENS)?;
+        if pace.seconds(tile * tile) + start.elapsed().as_secs_f64() > BUDGET.as_secs_f64() {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        let seconds = processor_seconds(&view, &pool, tile, threads)?;
+        pace.note(tile * tile, began.elapsed());
+        let speed = (threads * tile * tile) as f64 / seconds.max(1e-9);
+        log::debug!("tuning: tiles of {tile} on {threads} threads: {speed:.0} pixels a second");
+        Ok(Some(speed))
+    };
+    // What is done for the first time takes longer.
+    try_out(TILES[0], 1)?;
+    let mut speeds = Vec::new();
+    for tile in TILES {
+        if let Some(speed) = try_out(tile, cores)? {
+            speeds.push((tile, speed));
+        }
+    }
+    let mut best = best_tile(&speeds).map(|(tile, speed)| {
+        let threads = cores;
+        (Tuning { tile, threads }, speed)
+    });
+    if let Some((of_all, speed)) = best.filter(|_| cores > 1) {
+        let threads = cores.div_ceil(2);
+        if let Some(with_half) = try_out(of_all.tile, threads)?
+            && with_half > speed * FEWER_THREADS_PAY
+        {
+            best = Some((Tuning { threads, ..of_all }, with_half));
+        }
+    }
+    drop(view);
+    // Sessions for tiles that may never be asked for again hold memory.
+    upsampler.forget_plans();
+    let elapsed = start.elapsed().as_secs_f64();
+    match best {
+        Some((Tuning { tile, threads }, _)) => {
+            log::info!("measured in {elapsed:.1} s: tiles of {tile} on {threads} threads");
+        }
+        None => log::info!(
+            "no time to measure tiles of several sizes within a second, on this machine or with what else it does now: nothing is tuned"
+        ),
+    }
+    Ok(best.map(|(tuning, _)| tuning))
+}
+
+/// The fastest; a larger tile only where it is clearly faster than the smaller ones. `None` unless
+/// all were measured: half a comparison is not worth keeping.
+fn best_tile(speeds: &[(usize, f64)]) -> Option<(usize, f64)> {
+    let (first, rest) = speeds.split_first()?;
+    (speeds.len() == TILES.len()).then(|| {
+        rest.iter().fold(*first, |best, candidate| {
+            match candidate.1 > best.1 * LARGER_TILE_PAYS {
+                true => *candidate,
+                false => best,
+            }
+        })
+    })
+}
+
+/// How long pixels take.
+#[derive(Default)]
+struct Pace {
+    pixels: usize,
+    elapsed: Duration,
+}
+
+impl Pace {
+    fn note(&mut self, pixels: usize, elapsed: Duration) {
+        (self.pixels, self.elapsed) = (pixels, elapsed);
+    }
+
+    /// Seconds that so many will probably take.
+    fn seconds(&self, pixels: usize) -> f64 {
+        self.elapsed.as_secs_f64() * pixels as f64 / self.pixels.max(1) as f64
+    }
+}
+
+/// A frame of noise over a gradient, in 256 levels: speed does not depend on what it shows.
+fn made_up(upsampler: &Upsampler) -> View<'_> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut noise = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    let picture: Vec<f32> = (0..3 * SIDE * SIDE)
+        .map(|i| {
+            let slope = (i % SIDE + i / SIDE % SIDE) as f32 / (2 * SIDE) as f32;
+            ((0.8 * slope + 0.2 * noise()) * 255.0).round() / 255.0
+        })
+        .collect();
+    let m = &upsampler.manifest;
+    let each = m.heads * m.head_width * TOKENS;
+    let mut tensors = Vec::with_capacity(2 * m.layers);
+    for _ in 0..2 * m.layers {
+        tensors.push((0..each).map(|_| noise() - 0.5).collect());
+    }
+    View {
+        upsampler,
+        keys: Arc::new(Keys {
+            tokens: TOKENS,
+            tensors,
+        }),
+        guidance: Arc::new(Guidance::new(&picture, SIDE, SIDE, ColourRange::PerImage)),
+        head: None,
+    }
+}
+
+/// Mean processor time of a thread for a tile, while so many threads compute the same.
+fn processor_seconds(
+    view: &View<'_>,
+    pool: &Pool,
+    tile: usize,
+    threads: usize,
+) -> Result<f64, RuntimeError> {
+    let rect = Rect {
+        x: START,
+        y: START,
+        width: tile,
+        height: tile,
+    };
+    let times = Mutex::new(Vec::new());
+    let work = || -> Result<(), RuntimeError> {
+        let mut worker = Worker::new(pool, view)?;
+        let start = thread_time();
+        worker.run([rect].into_iter())?;
+        let seconds = (thread_time() - start).as_secs_f64();
+        let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.push(seconds);
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads)
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+            .collect();
+        let mut result = work();
+        for other in others {
+            match other.join() {
+                Ok(r) => result = result.and(r),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        result
+    })?;
+    let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(times.iter().sum::<f64>() / times.len().max(1) as f64)
+}
+
+fn thread_time() -> Duration {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(t.tv_sec).unwrap_or(0),
+        u32::try_from(t.tv_nsec).unwrap_or(0),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_tile_has_to_be_clearly_faster() {
+        let best = |speeds: &[f64]| {
+            let speeds: Vec<_> = TILES.into_iter().zip(speeds.iter().copied()).collect();
+            best_tile(&speeds).map(|(tile, _)| tile)
+        };
+        assert_eq!(best(&[100.0, 101.0, 101.9]), Some(32));
+        assert_eq!(best(&[100.0, 103.0, 104.0]), Some(48));
+        assert_eq!(best(&[100.0, 101.0, 105.0]), Some(64));
+        assert_eq!(best(&[100.0, 90.0, 80.0]), Some(32));
+        assert_eq!(best(&[100.0, 110.0]), None, "no time for the third");
+        assert_eq!(best(&[]), None);
+    }
+}

@@ -1,0 +1,290 @@
+//! A frame that can be asked: for all of it, for a region or for some points.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use loftup_models::bundle::Size;
+
+use crate::{
+    Guidance, RuntimeError, SinkError,
+    guidance::TileInputs,
+    heads::Head,
+    plans::{Lease, Pool},
+    tiles::{Rect, Tiling},
+    upsampler::{Keys, POINTS, Upsampler},
+};
+
+/// A pixel of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Point {
+    /// Column.
+    pub x: usize,
+    /// Row.
+    pub y: usize,
+}
+
+/// A frame that can be asked: the backbone's part is done, every answer costs in proportion to
+/// its area.
+pub struct View<'a> {
+    pub(crate) upsampler: &'a Upsampler,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) guidance: Arc<Guidance>,
+    /// What the features are turned into before they are answered.
+    pub(crate) head: Option<&'a Head>,
+}
+
+impl View<'_> {
+    /// Size of the whole answer.
+    pub fn size(&self) -> Size {
+        Size {
+            width: self.guidance.width(),
+            height: self.guidance.height(),
+        }
+    }
+
+    /// Channels of the answer: those of the features, or the outputs of the head.
+    pub fn dim(&self) -> usize {
+        self.head.map_or(self.upsampler.manifest.dim, Head::outputs)
+    }
+
+    /// The whole frame, tile by tile in any order.
+    ///
+    /// # Errors
+    /// The first failure of the engine or of `sink`; no tile follows it.
+    pub fn frame(&self, sink: Sink<'_>) -> Result<(), RuntimeError> {
+        let tiling = Tiling::new(self.whole(), self.upsampler.frame_tile());
+        self.tiles(&tiling, &all(&tiling), sink)
+    }
+
+    /// A part of the frame, tile by tile in any order, in coordinates of the whole frame.
+    ///
+    /// # Errors
+    /// As [`View::frame`], and where the region is empty or reaches outside.
+    pub fn region(&self, rect: Rect, sink: Sink<'_>) -> Result<(), RuntimeError> {
+        self.check_region(rect)?;
+        let tiling = Tiling::new(rect, self.upsampler.region_tile());
+        self.tiles(&tiling, &all(&tiling), sink)
+    }
+
+    /// Whether a region can be asked for.
+    ///
+    /// # Errors
+    /// Where it is empty or reaches outside the answer.
+    pub fn check_region(&self, rect: Rect) -> Result<(), RuntimeError> {
+        let size = self.size();
+        if rect.width == 0 || rect.height == 0 {
+            return Err(RuntimeError::EmptyRegion(rect));
+        }
+        let inside = |start: usize, len: usize, end: usize| {
+            start.checked_add(len).is_some_and(|stop| stop <= end)
+        };
+        if !inside(rect.x, rect.width, size.width) || !inside(rect.y, rect.height, size.height) {
+            return Err(RuntimeError::RegionOutside { rect, size });
+        }
+        Ok(())
+    }
+
+    /// The answer at some points, `[points, channels]`, in their order.
+    ///
+    /// # Errors
+    /// Where a point is outside the answer, or the engine fails.
+    pub fn points(&self, points: &[Point]) -> Result<Vec<f32>, RuntimeError> {
+        let size = self.size();
+        if let Some(index) = points
+            .iter()
+            .position(|p| p.x >= size.width || p.y >= size.height)
+        {
+            let Point { x, y } = points[index];
+            return Err(RuntimeError::PointOutside { index, x, y, size });
+        }
+        if points.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = points.len().next_power_of_two().min(POINTS);
+        let pool = self.upsampler.plan(batch, 1, 1, self.keys.tokens)?;
+        let answer = Mutex::new(vec![0.0; points.len() * self.dim()]);
+        let step = batch * self.dim();
+        self.in_parallel(&pool, points.len().div_ceil(batch), &|i, worker| {
+            let chunk = &points[i * batch..points.len().min((i + 1) * batch)];
+            // The last run is filled up with a point that is computed anyway.
+            let filled = chunk.iter().chain(std::iter::repeat(&chunk[0])).take(batch);
+            let output = worker.run(filled.map(|p| Rect {
+                x: p.x,
+                y: p.y,
+                width: 1,
+                height: 1,
+            }))?;
+            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = chunk.len() * self.dim();
+            answer[i * step..][..wanted].copy_from_slice(&output[..wanted]);
+            Ok(())
+        })?;
+        Ok(answer.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The rectangle that is the whole answer.
+    pub(crate) fn whole(&self) -> Rect {
+        let Size { width, height } = self.size();
+        Rect {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        }
+    }
+
+    /// The tiles of `tiling` with the numbers `wanted`.
+    pub(crate) fn tiles(
+        &self,
+        tiling: &Tiling,
+        wanted: &[usize],
+        sink: Sink<'_>,
+    ) -> Result<(), RuntimeError> {
+        let (width, height) = tiling.shape();
+        let pool = self.upsampler.plan(1, width, height, self.keys.tokens)?;
+        let sink = Mutex::new(sink);
+        self.in_parallel(&pool, wanted.len(), &|i, worker| {
+            let tile = tiling.tile(wanted[i]);
+            let values = worker.run([tile.compute].into_iter())?;
+            let tile = TileFeatures {
+                rect: tile.keep,
+                group: tile.group,
+                computed: tile.compute,
+                dim: self.dim(),
+                values,
+            };
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            (*sink)(&tile).map_err(RuntimeError::Sink)
+        })
+    }
+
+    /// Calls `work` with 0 to `jobs - 1`, divided among threads as they get free. The first
+    /// failure ends it.
+    fn in_parallel(
+        &self,
+        pool: &Pool,
+        jobs: usize,
+        work: &(dyn Fn(usize, &mut Worker<'_>) -> Result<(), RuntimeError> + Sync),
+    ) -> Result<(), RuntimeError> {
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let run = || {
+            let mut worker = Worker::new(pool, self)?;
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= jobs || failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                if let Err(e) = work(i, &mut worker) {
+                    failed.store(true, Ordering::Relaxed);
+                    worker.session.discard();
+                    return Err(e);
+                }
+            }
+        };
+        let sessions = self.upsampler.backend.granularity().sessions;
+        let threads = self.upsampler.division.threads.min(jobs).min(sessions);
+        if threads <= 1 {
+            return run();
+        }
+        thread::scope(|scope| {
+            // Where the system gives no more threads, those that are there do the work.
+            let others: Vec<_> = (1..threads)
+                .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
+                .collect();
+            let mut result = run();
+            for other in others {
+                match other.join() {
+                    Ok(r) => result = result.and(r),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            result
+        })
+    }
+}
+
+/// The numbers of all tiles.
+fn all(tiling: &Tiling) -> Vec<usize> {
+    (0..tiling.len()).collect()
+}
+
+/// A session of the queries graph with the keys of a frame in it.
+pub(crate) struct Worker<'a> {
+    session: Lease<'a>,
+    guidance: &'a Guidance,
+    inputs: TileInputs,
+    applied: Applied<'a>,
+}
+
+/// A head at work, or none.
+pub(crate) struct Applied<'a> {
+    pub head: Option<&'a Head>,
+    pub scratch: Vec<f32>,
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(pool: &'a Pool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
+        let mut session = pool.session()?;
+        for (i, tensor) in view.keys.tensors.iter().enumerate() {
+            session.set(3 + i, tensor)?;
+        }
+        Ok(Self {
+            session,
+            guidance: &view.guidance,
+            inputs: TileInputs::default(),
+            applied: Applied {
+                head: view.head,
+                scratch: Vec::new(),
+            },
+        })
+    }
+
+    /// What is answered for the given tiles, `[pixels, channels]`.
+    pub fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
+        self.inputs.clear();
+        for rect in tiles {
+            self.guidance.cut(rect, &mut self.inputs);
+        }
+        self.session.set(0, &self.inputs.colours)?;
+        self.session.set(1, &self.inputs.coords)?;
+        self.session.set(2, &self.inputs.mask)?;
+        self.session.run()?;
+        Ok(self.applied.to(self.session.output(0)))
+    }
+}
+
+/// Takes the tiles of an answer as they get ready, one at a time.
+pub type Sink<'a> = &'a mut (dyn FnMut(&TileFeatures<'_>) -> Result<(), SinkError> + Send);
+
+/// Features of a part of the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct TileFeatures<'a> {
+    /// Where it lies in the whole answer. No pixel is delivered twice.
+    pub rect: Rect,
+    /// The run of neighbouring tiles that it belongs to: they are delivered close together, so
+    /// that a sink can collect a few of them into longer rows.
+    pub group: Rect,
+    computed: Rect,
+    dim: usize,
+    values: &'a [f32],
+}
+
+impl TileFeatures<'_> {
+    /// Row `y` of the tile, from 0: `[rect.width, d]`.
+    pub fn row(&self, y: usize) -> &[f32] {
+        let y = y + self.rect.y - self.computed.y;
+        let x = self.rect.x - self.computed.x;
+        &self.values[(y * self.computed.width + x) * self.dim..][..self.rect.width * self.dim]
+    }
+
+    /// Channels of a pixel.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+}

@@ -1,0 +1,90 @@
+//! Tile size and threads are measured once, and what is found leaves the answer as it is.
+
+use std::{fs, sync::Arc, time::Instant};
+
+use loftup_runtime::{
+    Options,
+    backend::{Backend, Granularity, GraphSource, Plan, Tract},
+    tuning::TuningCache,
+};
+use loftup_tests::{
+    frames::{SIZE, frame, perceptor, view, worst},
+    synthetic::upsampler_bundle,
+};
+
+#[test]
+fn a_division_is_measured_once_and_gives_the_same_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = upsampler_bundle(12, 3, directory.path());
+    let cache = TuningCache::at(directory.path().join("tuning"));
+    let mut tuned = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let before = frame(&view(&tuned, SIZE).unwrap()).unwrap();
+    let start = Instant::now();
+    // On a machine that is very busy a measurement may be given up.
+    let found = (0..20).find_map(|_| tuned.tuning(&cache).unwrap());
+    let found = found.expect("a small model");
+    println!("{found:?} in {:?}", start.elapsed());
+    assert!([32, 48, 64].contains(&found.tile) && found.threads > 0);
+    let files: Vec<_> = fs::read_dir(directory.path().join("tuning"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    let [file] = &files[..] else {
+        panic!("one file, not {files:?}");
+    };
+    assert!(file.contains(&format!("tile: {}\n", found.tile)), "{file}");
+
+    // Another process would find it; a result that only the file can have shows that it is read.
+    let path = fs::read_dir(directory.path().join("tuning"))
+        .unwrap()
+        .next();
+    let path = path.unwrap().unwrap().path();
+    for tile in [32, 48, 64] {
+        let other = file.replace(&format!("tile: {}", found.tile), &format!("tile: {tile}"));
+        fs::write(&path, other).unwrap();
+        assert_eq!(tuned.tuning(&cache).unwrap().unwrap().tile, tile);
+    }
+
+    for tile in [32, 48, 64] {
+        tuned.divide(Options {
+            threads: found.threads,
+            tile: Some(tile),
+        });
+        assert_eq!(tuned.options().tile, Some(tile));
+        let after = frame(&view(&tuned, SIZE).unwrap()).unwrap();
+        let difference = worst(&after, &before);
+        println!("tiles of {tile}: worst difference {difference:.1e}");
+        // Winograd's transforms multiply roundings by up to about 100; features are near 1.
+        assert!(difference < 1e-4);
+    }
+}
+
+/// An engine that likes its work cut as a GPU does.
+struct LikeAGpu;
+
+impl Backend for LikeAGpu {
+    fn name(&self) -> &'static str {
+        "like a GPU"
+    }
+
+    fn compile(
+        &self,
+        graph: &GraphSource<'_>,
+    ) -> Result<Box<dyn Plan>, loftup_runtime::backend::BackendError> {
+        Tract.compile(graph)
+    }
+
+    fn granularity(&self) -> Granularity {
+        Granularity::GPU
+    }
+}
+
+#[test]
+fn nothing_is_measured_where_the_engine_is_no_cpu() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = upsampler_bundle(12, 3, directory.path());
+    let cache = TuningCache::at(directory.path().join("tuning"));
+    let gpu = perceptor(&bundle, Arc::new(LikeAGpu), 1, 16);
+    assert_eq!(gpu.tuning(&cache).unwrap(), None);
+    assert!(!directory.path().join("tuning").exists());
+}

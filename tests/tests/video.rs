@@ -1,0 +1,253 @@
+//! Of a video only what changed is computed, and the answer is to the bit that of a whole
+//! computation.
+
+use std::sync::Arc;
+
+use loftup_models::bundle::{self, HeadKind, Linear, Size};
+use loftup_runtime::{
+    ColourRange, Features, Picture, Rect, Update, Video, View,
+    backend::{
+        Backend, Fallback, FallbackOptions, Tract,
+        fault::{Fault, Faults, Faulty},
+    },
+    heads::Head,
+    sinks::InMemory,
+};
+use loftup_tests::{
+    frames::{DIM, SIZE, perceptor},
+    synthetic::{Noise, upsampler_bundle},
+};
+
+const FIXED: ColourRange = ColourRange::Fixed {
+    min: [-1.0; 3],
+    max: [1.0; 3],
+};
+
+fn features(seed: u64) -> Features {
+    let values = Noise::new(seed).vec(DIM * 4 * 5);
+    Features::from_array(&[1, DIM, 4, 5], values, DIM).unwrap()
+}
+
+/// A picture of 256 levels.
+fn picture(size: Size, seed: u64) -> Picture {
+    let mut data = Noise::new(seed).vec(3 * size.area());
+    for x in &mut data {
+        *x = ((*x + 1.0) * 127.5).round() / 127.5 - 1.0;
+    }
+    Picture { size, data }
+}
+
+fn whole(size: Size) -> Rect {
+    Rect {
+        x: 0,
+        y: 0,
+        width: size.width,
+        height: size.height,
+    }
+}
+
+/// A video and what its sink was given so far.
+struct Watched {
+    video: Video,
+    answer: InMemory,
+}
+
+impl Watched {
+    fn new(rect: Rect, dim: usize) -> Self {
+        Self {
+            video: Video::new(),
+            answer: InMemory::new(rect, dim),
+        }
+    }
+
+    /// The next frame, whose whole answer must then be the one that is computed from nothing.
+    fn next(&mut self, view: &View<'_>) -> Update {
+        let mut delivered = 0;
+        let update = self.video.frame(view, &mut |tile| {
+            delivered += 1;
+            self.answer.take(tile)
+        });
+        let update = update.unwrap();
+        assert_eq!(delivered, update.computed);
+        let mut expected = InMemory::new(whole(view.size()), view.dim());
+        view.frame(&mut |tile| expected.take(tile)).unwrap();
+        same(self.answer.values(), expected.values());
+        update
+    }
+}
+
+fn same(a: &[f32], b: &[f32]) {
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert!(bits(a) == bits(b), "not the same to the bit");
+}
+
+#[test]
+fn only_tiles_that_can_have_changed_are_computed() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = upsampler_bundle(DIM, 3, directory.path());
+    for threads in [1, 3] {
+        // 43 x 29 pixels in tiles of 15 x 15: the last column starts at 28, the last row at 14.
+        let perceptor = perceptor(&bundle, Arc::new(Tract), threads, 16);
+        let lr = features(1);
+        let mut frame = picture(SIZE, 2);
+        let mut watched = Watched::new(whole(SIZE), DIM);
+        let mut next = |lr: &Features, frame: &Picture, range| {
+            let update = watched.next(&perceptor.view(lr, frame, range).unwrap());
+            assert_eq!(update.tiles, 6);
+            update.computed
+        };
+        assert_eq!(next(&lr, &frame, FIXED), 6, "the first frame");
+        assert_eq!(next(&lr, &frame, FIXED), 0, "the same again");
+        for (x, y, tiles) in [
+            (7, 7, 1),
+            // One pixel beyond the first tile: in its halo, and inside the second one.
+            (16, 7, 2),
+            (17, 7, 1),
+            // Both rows compute row 14, and both columns see column 15.
+            (15, 14, 4),
+            // The halo above the last row of tiles reaches up to row 12.
+            (7, 12, 2),
+            (7, 11, 1),
+            (42, 28, 1),
+            (0, 0, 1),
+        ] {
+            for channel in 0..3 {
+                let at = (channel * SIZE.height + y) * SIZE.width + x;
+                frame.data[at] = if frame.data[at] > 0.0 { -0.5 } else { 0.5 };
+                assert_eq!(next(&lr, &frame, FIXED), tiles, "pixel {x},{y}");
+            }
+        }
+        assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another picture");
+        assert_eq!(next(&features(2), &picture(SIZE, 9), FIXED), 6, "features");
+        let range = ColourRange::PerImage;
+        assert_eq!(next(&lr, &frame, range), 6, "another range");
+        frame.data[0] = 3.0;
+        // The red of every pixel is scaled by it.
+        assert_eq!(next(&lr, &frame, range), 6, "a brighter pixel");
+        assert_eq!(next(&lr, &frame, range), 0);
+    }
+}
+
+#[test]
+fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = upsampler_bundle(DIM, 4, directory.path());
+    let mut noise = Noise::new(5);
+    let mut below = |n: usize| ((noise.sample() + 1.0) / 2.0 * n as f32) as usize % n;
+    let (mut computed, mut tiles) = (0, 0);
+    for (width, height, tile) in [(1, 1, 4), (1, 9, 3), (5, 3, 1), (33, 17, 16), (20, 23, 7)] {
+        let size = Size { width, height };
+        let perceptor = perceptor(&bundle, Arc::new(Tract), 2, tile);
+        let lr = features(1);
+        let mut frame = picture(size, 7);
+        let mut watched = Watched::new(whole(size), DIM);
+        for _ in 0..8 {
+            let update = watched.next(&perceptor.view(&lr, &frame, FIXED).unwrap());
+            (computed, tiles) = (computed + update.computed, tiles + update.tiles);
+            // A rectangle of another level, in one channel.
+            let (x, y, level) = (below(width), below(height), below(256));
+            let channel = below(3);
+            for y in y..(y + 1 + below(3)).min(height) {
+                for x in x..(x + 1 + below(3)).min(width) {
+                    frame.data[(channel * height + y) * width + x] = level as f32 / 127.5 - 1.0;
+                }
+            }
+        }
+    }
+    println!("{computed} of {tiles} tiles computed");
+    assert!(computed < tiles);
+}
+
+#[test]
+fn another_head_region_or_bundle_is_computed_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = upsampler_bundle(DIM, 3, directory.path());
+    let one = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let (lr, frame) = (features(1), picture(SIZE, 2));
+    let view = || one.view(&lr, &frame, FIXED).unwrap();
+    let head = |seed| {
+        let manifest = bundle::Head {
+            kind: HeadKind::Descriptors { channels: 2 },
+            dim: DIM,
+            file: String::new(),
+        };
+        let linear = Linear {
+            inputs: DIM,
+            weight: Noise::new(seed).vec(2 * DIM),
+            bias: vec![0.5, -0.5],
+        };
+        Head::new(manifest, linear).unwrap()
+    };
+    let (a, b) = (head(1), head(2));
+    let mut watched = Watched::new(whole(SIZE), 2);
+    assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 6);
+    assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 0);
+    assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 6);
+    assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 0);
+    // The same head once more, made again.
+    let c = head(2);
+    assert_eq!(watched.next(&view().through(&c).unwrap()).computed, 0);
+
+    let mut video = Video::new();
+    let mut region = |view: &View<'_>, rect| {
+        let update = video.region(view, rect, &mut |_| Ok(()));
+        update.map(|update| update.computed)
+    };
+    let rect = Rect {
+        x: 3,
+        y: 5,
+        width: 20,
+        height: 11,
+    };
+    let moved = Rect { x: 4, ..rect };
+    assert_eq!(region(&view(), rect).unwrap(), 2);
+    assert_eq!(region(&view(), rect).unwrap(), 0);
+    assert_eq!(region(&view(), moved).unwrap(), 2);
+    let outside = Rect { x: 40, ..rect };
+    assert!(region(&view(), outside).is_err());
+    assert_eq!(region(&view(), moved).unwrap(), 0);
+    // The same weights in another engine are not known to be the same.
+    let other = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let of_other = other.view(&lr, &frame, FIXED).unwrap();
+    assert_eq!(region(&of_other, moved).unwrap(), 2);
+    assert_eq!(region(&view(), moved).unwrap(), 2);
+}
+
+#[test]
+fn after_a_failure_or_another_engine_everything_is_computed() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = upsampler_bundle(DIM, 3, directory.path());
+    let (lr, frame) = (features(1), picture(SIZE, 2));
+    let tract = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let view = tract.view(&lr, &frame, FIXED).unwrap();
+    let mut video = Video::new();
+    let mut left = 3;
+    let refused = video.frame(&view, &mut |_| {
+        left -= 1;
+        match left {
+            0 => Err("the disk is full".into()),
+            _ => Ok(()),
+        }
+    });
+    assert!(refused.is_err());
+    let mut count = |view: &View<'_>| video.frame(view, &mut |_| Ok(())).unwrap().computed;
+    assert_eq!(count(&view), 6, "the sink has an unknown part of it");
+    assert_eq!(count(&view), 0);
+
+    // Run 0 of the engine makes keys. Its run 3, in the middle of the first frame, fails, and the
+    // engine standing in computes the rest.
+    let faults = Faults::none();
+    faults.at_run(3, Fault::Error);
+    let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(Tract, faults));
+    let options = FallbackOptions::default();
+    let fallback = Arc::new(Fallback::new(Ok(faulty), Arc::new(Tract), options));
+    let both = perceptor(&bundle, fallback, 1, 16);
+    let mut watched = Watched::new(whole(SIZE), DIM);
+    let computed: Vec<usize> = (0..3)
+        .map(|_| {
+            let view = both.view(&lr, &frame, FIXED).unwrap();
+            watched.next(&view).computed
+        })
+        .collect();
+    assert_eq!(computed, [6, 6, 0]);
+}
