@@ -39,6 +39,7 @@ pub struct Perceptor {
     backend: Arc<dyn Backend>,
     backbone: Option<Backbone>,
     upsampler: Option<Upsampler>,
+    precision: Precision,
 }
 
 impl Perceptor {
@@ -47,11 +48,27 @@ impl Perceptor {
         Self::with_backend(Bundle::open(path)?, Arc::new(Tract), options)
     }
 
-    /// Puts a bundle into an engine.
+    /// Puts a bundle into an engine, in the precision that the engine likes best.
     pub fn with_backend(
         bundle: Bundle,
         backend: Arc<dyn Backend>,
         options: Options,
+    ) -> Result<Self, RuntimeError> {
+        let there = bundle.manifest().precisions();
+        let wanted = backend.precisions();
+        let precision = wanted.into_iter().find(|p| there.contains(p));
+        let precision = precision.ok_or_else(|| {
+            bundle.lacks("precision in which every part is there", "convert it again")
+        })?;
+        Self::with_precision(bundle, backend, options, precision)
+    }
+
+    /// Puts the graphs of one precision of a bundle into an engine.
+    pub fn with_precision(
+        bundle: Bundle,
+        backend: Arc<dyn Backend>,
+        options: Options,
+        precision: Precision,
     ) -> Result<Self, RuntimeError> {
         let bundle = Arc::new(bundle);
         let division = Division {
@@ -59,7 +76,6 @@ impl Perceptor {
             // No answer is longer; what is added to it must not overflow.
             tile: options.tile.map(|side| side.min(Size::LONGEST_SIDE)),
         };
-        let precision = Precision::Fp32;
         let manifest = bundle.manifest();
         let backbone = manifest
             .backbone
@@ -76,6 +92,7 @@ impl Perceptor {
             upsampler,
             backend,
             bundle,
+            precision,
         })
     }
 
@@ -87,6 +104,11 @@ impl Perceptor {
     /// Name of the engine.
     pub fn backend(&self) -> &'static str {
         self.backend.name()
+    }
+
+    /// Precision of the graphs that were taken from the bundle.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Name, version and device of the engine that answers now.
