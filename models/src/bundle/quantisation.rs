@@ -52,7 +52,7 @@ pub struct Loss {
     pub cosine: f64,
     /// The least of them.
     pub worst_cosine: f64,
-    /// Share of values that are apart by more than 2 % of their size and of the root mean square
+    /// Share of values that are apart by more than a tenth of their size and of the root mean square
     /// together.
     pub outliers: f64,
 }

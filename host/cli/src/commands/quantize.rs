@@ -36,9 +36,8 @@ pub struct Args {
     /// Where the new bundle goes: a directory that does not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The relative error of the features that is allowed, end to end. int8 leaves the layers that
-    /// hurt most in fp32 until it is met; the others fail if it is not [default: 0.1 for int8, any
-    /// for the others]
+    /// The relative error of the features that is allowed, end to end: the layers that hurt
+    /// most are left in fp32 until it is met [default: 0.1 for int8, any for the others]
     #[arg(long, value_name = "SHARE")]
     max_loss: Option<f64>,
     /// Write a report as one HTML page

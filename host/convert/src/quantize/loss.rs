@@ -25,7 +25,7 @@ pub struct Worst {
 
 /// Values are apart where they differ by more than this share of their size and of the root mean
 /// square together.
-const APART: f64 = 0.02;
+const APART: f64 = 0.1;
 
 /// Differences, added up part by part.
 #[derive(Debug, Clone)]

@@ -8,25 +8,21 @@ mod backends;
 mod check;
 mod error;
 mod graph;
+mod half;
 mod int8;
 mod loss;
 mod pictures;
 mod ranges;
 mod report;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use loftup_models::{
     bundle::{
         Bundle, BundleWriter, HeadLoss, Loss, Manifest, Precision, Quantisation, Size,
         UpsamplerFiles,
     },
-    onnx::rewrite::{self, LARGEST, Model},
+    onnx::rewrite::{self, Layer, Model},
 };
 use loftup_runtime::{
     Options, Perceptor,
@@ -47,6 +43,7 @@ pub(crate) use check::checks;
 use self::{
     backends::Recorder,
     graph::Graph,
+    half::HalfPlan,
     int8::Plan,
     pictures::{Samples, end_to_end, frame_seconds},
 };
@@ -247,6 +244,17 @@ impl Version {
     }
 }
 
+/// A layer that may have to stay in 32 bits.
+struct Part {
+    /// Index of its graph.
+    graph: usize,
+    layer: Layer,
+    /// Relative error of the graph's outputs where it alone is rounded.
+    alone: f64,
+    /// Range of its activation, and how it was found.
+    range: Option<(Calibrator, f32)>,
+}
+
 /// A bundle in a temporary directory.
 struct Trial {
     bundle: Bundle,
@@ -301,7 +309,7 @@ impl<'a> Work<'a> {
     fn rewrite(&mut self, request: &Request, step: Step<'_>) -> Result<Version, QuantizeError> {
         let version = match self.precision {
             Precision::Int8 => return self.int8(request.max_loss, step),
-            Precision::Fp16 => self.half(step)?,
+            Precision::Fp16 => return self.half(request.max_loss, step),
             Precision::Fp16Weights | Precision::Fp32 => self.half_weights(step)?,
         };
         if let Some(allowed) = request.max_loss
@@ -317,36 +325,46 @@ impl<'a> Work<'a> {
         Ok(version)
     }
 
-    fn half(&self, step: Step<'_>) -> Result<Version, QuantizeError> {
-        let (mut models, mut kept, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    fn half(&self, max_loss: Option<f64>, step: Step<'_>) -> Result<Version, QuantizeError> {
+        let (mut plans, mut kept, mut notes) = (Vec::new(), Vec::new(), Vec::new());
         for graph in &self.graphs {
-            let values = rewrite::half_values(&graph.model);
-            let role = graph.role;
-            let seen = graph.look(&values, &self.samples.samples, &mut |i, n| {
-                step(
-                    &format!("{role}: looking for values that 16 bits cannot hold"),
-                    i,
-                    n,
+            let plan = HalfPlan::new(graph, &self.samples.samples, step)?;
+            let named = plan.too_large.keys();
+            kept.extend(named.map(|value| format!("{}: {value}", graph.role)));
+            notes.extend(plan.too_large.iter().map(|(value, largest)| {
+                format!(
+                    "{}: {value} reaches {largest:.3e}, and stays in 32 bits (16 bits end at 65504)",
+                    graph.role
                 )
-            })?;
-            let too_large: BTreeSet<String> = values
-                .iter()
-                .zip(&seen)
-                .filter(|(_, seen)| seen.largest > LARGEST)
-                .map(|(value, seen)| {
-                    notes.push(format!(
-                        "{role}: {value} reaches {:.3e}, and stays in 32 bits (16 bits end at 65504)",
-                        seen.largest
-                    ));
-                    value.clone()
-                })
-                .collect();
-            kept.extend(too_large.iter().map(|value| format!("{role}: {value}")));
+            }));
             notes.extend(weight_notes(graph)?);
-            let model = rewrite::to_half(&graph.model, &too_large);
-            models.push(model.map_err(|e| graph.rewritten(e))?);
+            plans.push(plan);
         }
-        self.measured(models, kept, notes, step)
+        let write = |left: &[Part]| -> Result<Vec<Model>, QuantizeError> {
+            let graphs = self.graphs.iter().zip(&plans).enumerate();
+            graphs
+                .map(|(g, (graph, plan))| plan.write(graph, left.iter().filter(|p| p.graph == g)))
+                .collect()
+        };
+        let all = self.measured(write(&[])?, kept.clone(), notes.clone(), step)?;
+        if max_loss.is_none_or(|allowed| all.loss.relative_error <= allowed) {
+            return Ok(all);
+        }
+        let mut parts = Vec::new();
+        for (g, (graph, plan)) in self.graphs.iter().zip(&plans).enumerate() {
+            let manifest = self.bundle.manifest();
+            let alone = plan.alone(graph, manifest, step)?;
+            parts.extend(alone.into_iter().map(|(layer, alone)| Part {
+                graph: g,
+                layer,
+                alone,
+                range: None,
+            }));
+        }
+        self.fewest(parts, max_loss, Some(all), &mut |left, names| {
+            let kept = kept.iter().cloned().chain(names).collect();
+            self.measured(write(left)?, kept, notes.clone(), step)
+        })
     }
 
     fn half_weights(&self, step: Step<'_>) -> Result<Version, QuantizeError> {
@@ -380,41 +398,63 @@ impl<'a> Work<'a> {
                 silent.push(name);
             }
         }
-        // The layers that hurt most come first.
-        let mut order: Vec<(usize, usize)> = plans
-            .iter()
-            .enumerate()
-            .flat_map(|(g, plan)| (0..plan.candidates.len()).map(move |l| (g, l)))
-            .collect();
-        let alone = |(g, l): (usize, usize)| plans[g].candidates[l].alone;
-        order.sort_by(|a, b| alone(*b).total_cmp(&alone(*a)));
-        let write = |left: usize| -> Result<Vec<Model>, QuantizeError> {
-            let in_float: HashSet<&(usize, usize)> = order[..left].iter().collect();
+        let mut parts = Vec::new();
+        for (g, plan) in plans.iter().enumerate() {
+            parts.extend(plan.candidates.iter().map(|c| Part {
+                graph: g,
+                layer: c.layer.clone(),
+                alone: c.alone,
+                range: Some(plan.ranges[&c.layer.activation]),
+            }));
+        }
+        let write = |left: &[Part]| -> Result<Vec<Model>, QuantizeError> {
             let graphs = self.graphs.iter().zip(&plans).enumerate();
             graphs
                 .map(|(g, (graph, plan))| {
-                    let layers = plan.candidates.iter().enumerate();
-                    let chosen = layers
-                        .filter(|(l, _)| !in_float.contains(&(g, *l)))
-                        .map(|(_, c)| c.layer.output.clone())
-                        .collect();
-                    plan.write(graph, &chosen)
+                    let in_float = |c: &&int8::Candidate| {
+                        left.iter().any(|p| p.graph == g && p.layer == c.layer)
+                    };
+                    let chosen = plan.candidates.iter().filter(|c| !in_float(c));
+                    plan.write(graph, &chosen.map(|c| c.layer.output.clone()).collect())
                 })
                 .collect()
         };
-        // The fewest layers in float with which the loss is met: it falls with every one of them,
-        // but for noise.
-        let mut measure = |left: usize| -> Result<Version, QuantizeError> {
-            let named = order[..left].iter().map(|(g, l)| {
-                let name = &plans[*g].candidates[*l].layer.name;
-                format!("{}: {name}", self.graphs[*g].role)
-            });
-            let kept = named.chain(silent.iter().cloned()).collect();
+        self.fewest(parts, max_loss, None, &mut |left, names| {
+            let kept = names.chain(silent.iter().cloned()).collect();
             self.measured(write(left)?, kept, notes.clone(), step)
+        })
+    }
+
+    /// The version with the fewest layers in 32 bits that meets the loss that is allowed: those
+    /// that hurt most go first, and the loss falls with every one of them, but for noise. `all`,
+    /// where it is known, is the version with none.
+    fn fewest(
+        &self,
+        mut parts: Vec<Part>,
+        max_loss: Option<f64>,
+        all: Option<Version>,
+        measure: &mut dyn FnMut(
+            &[Part],
+            &mut dyn Iterator<Item = String>,
+        ) -> Result<Version, QuantizeError>,
+    ) -> Result<Version, QuantizeError> {
+        parts.sort_by(|a, b| b.alone.total_cmp(&a.alone));
+        let mut measure = |left: usize| {
+            let left = &parts[..left];
+            let names = left
+                .iter()
+                .map(|p| (self.graphs[p.graph].role, &p.layer.name));
+            measure(
+                left,
+                &mut names.map(|(role, name)| format!("{role}: {name}")),
+            )
         };
-        let mut version = measure(0)?;
+        let mut version = match all {
+            Some(version) => version,
+            None => measure(0)?,
+        };
         if let Some(allowed) = max_loss {
-            let (mut too_few, mut enough) = (0, order.len());
+            let (mut too_few, mut enough) = (0, parts.len());
             let mut best = None;
             while version.loss.relative_error > allowed && too_few + 1 < enough {
                 let middle = (too_few + enough) / 2;
@@ -428,20 +468,27 @@ impl<'a> Work<'a> {
             }
             if version.loss.relative_error > allowed {
                 version = best.ok_or(QuantizeError::Loss {
-                    precision: Precision::Int8,
+                    precision: self.precision,
                     found: version.loss.relative_error,
                     allowed,
-                    remedy: "no layer can be rounded within that: allow more, or take fp16",
+                    remedy: match self.precision {
+                        Precision::Int8 => {
+                            "no layer can be rounded within that: allow more, or take fp16"
+                        }
+                        _ => "no layer can be rounded within that: allow more, or stay with fp32",
+                    },
                 })?;
             }
         }
-        for (graph, plan) in self.graphs.iter().zip(&plans) {
-            for candidate in &plan.candidates {
-                let (calibrator, range) = plan.ranges[&candidate.layer.activation];
-                let key = (graph.role.to_owned(), candidate.layer.name.clone());
-                let about = (Some(calibrator), Some(range), Some(candidate.alone));
-                version.about.insert(key, about);
-            }
+        for part in &parts {
+            let key = (
+                self.graphs[part.graph].role.to_owned(),
+                part.layer.name.clone(),
+            );
+            let (calibrator, range) = part.range.unzip();
+            version
+                .about
+                .insert(key, (calibrator, range, Some(part.alone)));
         }
         Ok(version)
     }

@@ -141,8 +141,8 @@ pub fn html(report: &Report) -> String {
     table(&mut page, &head, &rows, &[]);
     let _ = write!(
         page,
-        "<p class=\"soft\">Outliers are values that are apart by more than 2 % of their size and of \
-         the root mean square together. The worst place is number {} of its part of the answer, on \
+        "<p class=\"soft\">Outliers are values that are apart by more than a tenth of their size and \
+         of the root mean square together. The worst place is number {} of its part of the answer, on \
          {}. On the built-in test picture the relative error is {:.4} as written and {:.4} with \
          the rounded weights alone; <code>loftup verify</code> measures that again.</p>\n",
         report.worst.place,
