@@ -28,6 +28,8 @@ pub(super) struct Graph {
     pub path: PathBuf,
     pub model: Model,
     pub recorded: Recorded,
+    /// The outputs of each run, in 32 bits.
+    references: Vec<Vec<Vec<f32>>>,
 }
 
 /// How one layer of the new graph does.
@@ -89,6 +91,7 @@ impl Graph {
                 path,
                 model,
                 recorded: Recorded::default(),
+                references: Vec::new(),
             })
         };
         files.into_iter().map(open).collect()
@@ -114,11 +117,37 @@ impl Graph {
         Replay::new(&name, model, &self.recorded.inputs, values).map_err(|what| self.failed(what))
     }
 
+    /// What it is fed with; runs it on all of that once.
+    pub fn feed(&mut self, recorded: Recorded) -> Result<(), QuantizeError> {
+        self.recorded = recorded;
+        let outputs = &self.recorded.outputs;
+        let mut replay = self.replay(&self.model, outputs)?;
+        let mut references = Vec::new();
+        for run in &self.recorded.runs {
+            replay
+                .run(&as_slices(&run.inputs))
+                .map_err(|what| self.failed(what))?;
+            let values = (0..outputs.len()).map(|i| replay.value(i).to_vec());
+            references.push(values.collect());
+        }
+        self.references = references;
+        Ok(())
+    }
+
+    /// Indices of the runs that are looked at closely.
+    fn close_indices(&self) -> Vec<usize> {
+        let runs = self.recorded.runs.len();
+        let count = CLOSE.min(runs);
+        (0..count).map(|i| i * runs / count).collect()
+    }
+
     /// Runs that are looked at closely.
     pub fn close(&self) -> Vec<&super::backends::Run> {
-        let runs = &self.recorded.runs;
-        let count = CLOSE.min(runs.len());
-        (0..count).map(|i| &runs[i * runs.len() / count]).collect()
+        let indices = self.close_indices();
+        indices
+            .into_iter()
+            .map(|i| &self.recorded.runs[i])
+            .collect()
     }
 
     /// The given values and the outputs, on every run: how large they are. NaN is an error.
@@ -169,19 +198,20 @@ impl Graph {
         let outputs = &self.recorded.outputs;
         let emulated = rewrite::emulate(written).map_err(|e| self.rewritten(e))?;
         let mut found = self.replay(&emulated, outputs)?;
-        let mut reference = self.replay(&self.model, outputs)?;
-        let all = self.recorded.runs.iter().collect();
-        let runs = if close { self.close() } else { all };
+        let runs = if close {
+            self.close_indices()
+        } else {
+            (0..self.recorded.runs.len()).collect()
+        };
         let mut sum = Sum::default();
-        for run in runs {
-            for replay in [&mut found, &mut reference] {
-                replay
-                    .run(&as_slices(&run.inputs))
-                    .map_err(|what| self.failed(what))?;
-            }
-            for i in 0..outputs.len() {
-                let vectors = vectors(manifest, &self.file, &reference.shapes()[i]);
-                sum.add(found.value(i), reference.value(i), vectors, run.picture);
+        for r in runs {
+            let run = &self.recorded.runs[r];
+            found
+                .run(&as_slices(&run.inputs))
+                .map_err(|what| self.failed(what))?;
+            for (i, reference) in self.references[r].iter().enumerate() {
+                let vectors = vectors(manifest, &self.file, &found.shapes()[i]);
+                sum.add(found.value(i), reference, vectors, run.picture);
             }
         }
         Ok(sum)

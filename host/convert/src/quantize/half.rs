@@ -7,7 +7,7 @@ use loftup_models::{
     onnx::rewrite::{self, LARGEST, Layer, Model},
 };
 
-use super::{Part, QuantizeError, Step, graph::Graph, pictures::Sample};
+use super::{QuantizeError, Step, graph::Graph, pictures::Sample, versions::Part};
 
 /// A graph on its way to 16 bits.
 pub(super) struct HalfPlan {
