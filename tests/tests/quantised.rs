@@ -164,8 +164,10 @@ fn convolutions_and_transformers_lose_little() {
     }
 }
 
+type Shapes = Vec<(String, Vec<usize>)>;
+
 /// A queries graph, and its inputs for a tile of 9x6 pixels.
-fn queries() -> (Vec<u8>, Vec<(String, Vec<usize>)>, Vec<Vec<f32>>) {
+fn queries() -> (Vec<u8>, Shapes, Vec<Vec<f32>>) {
     let model = LoftUp::from_checkpoint(&loftup(48, 2)).unwrap();
     let config = model.config();
     let (rows, cols, tokens) = (9 + 2 * HALO, 6 + 2 * HALO, 20);

@@ -139,12 +139,12 @@ pub fn html(report: &Report) -> String {
     );
     let head = ["", "relative error", "cosine", "worst place", "outliers"];
     table(&mut page, &head, &rows, &[]);
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<p class=\"soft\">Outliers are values that are apart by more than a tenth of their size and \
          of the root mean square together. The worst place is number {} of its part of the answer, on \
          {}. On the built-in test picture the relative error is {:.4} as written and {:.4} with \
-         the rounded weights alone; <code>loftup verify</code> measures that again.</p>\n",
+         the rounded weights alone; <code>loftup verify</code> measures that again.</p>",
         report.worst.place,
         escaped(&report.worst_picture.display().to_string()),
         q.check.as_written,

@@ -46,7 +46,7 @@ pub(super) struct Version {
     /// What a reader of the report should know.
     pub notes: Vec<String>,
     /// Of each layer, by graph and name: calibrator, range and loss alone.
-    about: BTreeMap<(String, String), (Option<Calibrator>, Option<f32>, Option<f64>)>,
+    about: BTreeMap<(String, String), About>,
 }
 
 impl Version {
@@ -60,15 +60,27 @@ impl Version {
             {
                 layer.precision = Precision::Fp32.name();
             }
-            if let Some((calibrator, range, alone)) = self.about.get(&key) {
-                layer.calibrator = calibrator.map(Calibrator::name);
-                layer.range = *range;
-                layer.alone = *alone;
+            if let Some(about) = self.about.get(&key) {
+                layer.calibrator = about.range.map(|(calibrator, _)| calibrator.name());
+                layer.range = about.range.map(|(_, range)| range);
+                layer.alone = about.alone;
             }
         }
         layers
     }
 }
+
+/// What is known of a layer.
+struct About {
+    /// Range of its activation, and how it was found.
+    range: Option<(Calibrator, f32)>,
+    /// Relative error of the graph's outputs where it alone is rounded.
+    alone: Option<f64>,
+}
+
+/// Measures the version with these layers, of these names, in 32 bits.
+type Measure<'a> =
+    &'a mut dyn FnMut(&[Part], &mut dyn Iterator<Item = String>) -> Result<Version, QuantizeError>;
 
 /// A layer that may have to stay in 32 bits.
 pub(super) struct Part {
@@ -263,10 +275,7 @@ impl<'a> Work<'a> {
         mut parts: Vec<Part>,
         max_loss: Option<f64>,
         all: Option<Version>,
-        measure: &mut dyn FnMut(
-            &[Part],
-            &mut dyn Iterator<Item = String>,
-        ) -> Result<Version, QuantizeError>,
+        measure: Measure<'_>,
     ) -> Result<Version, QuantizeError> {
         parts.sort_by(|a, b| b.alone.total_cmp(&a.alone));
         let mut measure = |left: usize| {
@@ -315,10 +324,11 @@ impl<'a> Work<'a> {
                 self.graphs[part.graph].role.to_owned(),
                 part.layer.name.clone(),
             );
-            let (calibrator, range) = part.range.unzip();
-            version
-                .about
-                .insert(key, (calibrator, range, Some(part.alone)));
+            let about = About {
+                range: part.range,
+                alone: Some(part.alone),
+            };
+            version.about.insert(key, about);
         }
         Ok(version)
     }
