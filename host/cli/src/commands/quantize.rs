@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The relative error of the features that is allowed, end to end: the layers that hurt
-    /// most are left in fp32 until it is met [default: 0.1 for int8, any for the others]
+    /// most are left in fp32 until it is met [default: 0.05 for int8, any for the others]
     #[arg(long, value_name = "SHARE")]
     max_loss: Option<f64>,
     /// Write a report as one HTML page
@@ -74,7 +74,7 @@ pub struct Args {
 }
 
 /// The relative error that int8 may have where nothing is said.
-const USUAL_LOSS: f64 = 0.1;
+const USUAL_LOSS: f64 = 0.05;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PrecisionArg {
