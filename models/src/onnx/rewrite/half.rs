@@ -61,6 +61,9 @@ const COMPUTES: &[&str] = &[
     "Tanh",
 ];
 
+/// Those of them that multiply and add up, where the time goes.
+const PRODUCTS: &[&str] = &["Conv", "ConvTranspose", "Gemm", "MatMul"];
+
 /// How the weights of a graph get along with 16 bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HalfWeights {
@@ -262,12 +265,26 @@ fn in_half(
     for i in statistics(graph, &made_by, &read_by) {
         half[i] = false;
     }
-    // Moving something for readers that want 32 bits is done in 32 bits.
+    // Moving something for readers that want 32 bits is done in 32 bits. So is scaling it, where
+    // they want them because something is avoided: it would be of no use otherwise.
+    let touches = |node: &NodeProto| {
+        let mut names = node.input.iter().chain(&node.output);
+        names.any(|name| avoided.contains(name))
+    };
+    let mut forced: Vec<bool> = graph.node.iter().map(touches).collect();
     for (i, node) in graph.node.iter().enumerate().rev() {
-        if MOVES.contains(&node.op_type.as_str()) {
-            let readers = node.output.iter().filter_map(|o| read_by.get(o.as_str()));
-            let wanted = readers.flatten().any(|reader| half[*reader]);
-            half[i] = half[i] && wanted;
+        let op = node.op_type.as_str();
+        let readers = node.output.iter().filter_map(|o| read_by.get(o.as_str()));
+        let readers: Vec<usize> = readers.flatten().copied().collect();
+        if readers.iter().any(|reader| half[*reader]) {
+            continue;
+        }
+        if MOVES.contains(&op) {
+            half[i] = false;
+        }
+        if !PRODUCTS.contains(&op) && readers.iter().any(|reader| forced[*reader]) {
+            half[i] = false;
+            forced[i] = true;
         }
     }
     half

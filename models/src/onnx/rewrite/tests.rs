@@ -27,6 +27,9 @@ fn model() -> Model {
     let waves = g.op("Sin", &[&turned], &[]);
     let y = g.concat(&[&waves, &x], 1);
     let y = g.normalise(&y, 1, 1e-5);
+    let y = g.scope("scale", |g| {
+        g.affine(&y, &tensor(&[6, 1, 1], 9), &tensor(&[6, 1, 1], 10))
+    });
     let y = g.padded_conv(&y, &tensor(&[8, 6, 3, 3], 1), &tensor(&[8], 2), 1, 1);
     let y = g.op("Relu", &[&y], &[]);
     let y = g.reshape(&y, &[8, -1]);
@@ -307,6 +310,16 @@ fn what_is_too_large_for_16_bits_stays() {
     let types = element_types(kept.graph());
     assert_eq!(types[&conv.output], DataType::Float as i32);
     assert_eq!(types[&conv.weight], DataType::Float as i32);
+    // Nor is what it reads rounded on the way, as it is where the layer is in 16 bits.
+    let scaled = |model: &Model| {
+        let types = element_types(model.graph());
+        let nodes = model.graph().node.iter();
+        let scale = nodes.filter(|n| n.name.starts_with("scale"));
+        scale.map(|n| types[&n.output[0]]).collect::<Vec<_>>()
+    };
+    let half = to_half(&model, &BTreeSet::new()).unwrap();
+    assert_eq!(scaled(&half), [DataType::Float16 as i32; 2]);
+    assert_eq!(scaled(&kept), [DataType::Float as i32; 2]);
 
     let mut g = Graph::new("large");
     let x = g.input("x", &[2.into(), 2.into()]);
