@@ -37,7 +37,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The relative error of the features that is allowed, end to end: the layers that hurt
-    /// most are left in fp32 until it is met [default: 0.05 for int8, any for the others]
+    /// most are left in fp32 until it is met [default: 0.01 for fp16,
+    /// 0.05 for int8, any for fp16-weights]
     #[arg(long, value_name = "SHARE")]
     max_loss: Option<f64>,
     /// Write a report as one HTML page
@@ -73,8 +74,14 @@ pub struct Args {
     force: bool,
 }
 
-/// The relative error that int8 may have where nothing is said.
-const USUAL_LOSS: f64 = 0.05;
+/// The relative error that a precision may have where nothing is said.
+fn usual_loss(precision: PrecisionArg) -> Option<f64> {
+    match precision {
+        PrecisionArg::Fp16 => Some(0.01),
+        PrecisionArg::Int8 => Some(0.05),
+        PrecisionArg::Fp16Weights => None,
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PrecisionArg {
@@ -131,9 +138,7 @@ pub fn run(args: &Args) -> Result<()> {
         pictures,
         size: args.size,
         tiles: args.tiles.into(),
-        max_loss: args
-            .max_loss
-            .or((args.precision == PrecisionArg::Int8).then_some(USUAL_LOSS)),
+        max_loss: args.max_loss.or(usual_loss(args.precision)),
         keep: args.keep,
         out: args.out.clone(),
         replace: args.force,
