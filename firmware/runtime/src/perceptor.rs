@@ -40,6 +40,7 @@ pub struct Perceptor {
     backbone: Option<Backbone>,
     pub(crate) upsampler: Option<Upsampler>,
     options: Options,
+    precision: Precision,
 }
 
 impl Perceptor {
@@ -48,14 +49,29 @@ impl Perceptor {
         Self::with_backend(Bundle::open(path)?, Arc::new(Tract), options)
     }
 
-    /// Puts a bundle into an engine.
+    /// Puts a bundle into an engine, in the precision that the engine likes best.
     pub fn with_backend(
         bundle: Bundle,
         backend: Arc<dyn Backend>,
         options: Options,
     ) -> Result<Self, RuntimeError> {
+        let there = bundle.manifest().precisions();
+        let wanted = backend.precisions();
+        let precision = wanted.into_iter().find(|p| there.contains(p));
+        let precision = precision.ok_or_else(|| {
+            bundle.lacks("precision in which every part is there", "convert it again")
+        })?;
+        Self::with_precision(bundle, backend, options, precision)
+    }
+
+    /// Puts the graphs of one precision of a bundle into an engine.
+    pub fn with_precision(
+        bundle: Bundle,
+        backend: Arc<dyn Backend>,
+        options: Options,
+        precision: Precision,
+    ) -> Result<Self, RuntimeError> {
         let bundle = Arc::new(bundle);
-        let precision = Precision::Fp32;
         let manifest = bundle.manifest();
         let backbone = manifest
             .backbone
@@ -73,6 +89,7 @@ impl Perceptor {
             backend,
             bundle,
             options,
+            precision,
         })
     }
 
@@ -97,6 +114,11 @@ impl Perceptor {
     /// Name of the engine.
     pub fn backend(&self) -> &'static str {
         self.backend.name()
+    }
+
+    /// Precision of the graphs that were taken from the bundle.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Name, version and device of the engine that answers now.

@@ -208,6 +208,7 @@ pub fn convert(
         backbone,
         upsampler,
         heads: BTreeMap::new(),
+        quantisation: BTreeMap::new(),
         files: BTreeMap::new(),
         provenance: Provenance {
             tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),

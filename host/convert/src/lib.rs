@@ -6,6 +6,7 @@ pub mod compare;
 mod convert;
 mod foreign;
 mod provenance;
+pub mod quantize;
 mod verify;
 
 pub use convert::{BackboneSource, ConvertError, Request, convert};

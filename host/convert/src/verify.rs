@@ -14,6 +14,7 @@ use loftup_runtime::{
 use serde::Serialize;
 
 use crate::compare::{Difference, Tolerance};
+use crate::quantize;
 
 /// One check and its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +29,18 @@ pub struct Check {
     /// What may be measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
+    /// A measured number that is no difference of two maps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// A number and what it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Measured {
+    /// What was measured.
+    pub found: f64,
+    /// The most that it may be.
+    pub most: f64,
 }
 
 impl Check {
@@ -38,6 +51,19 @@ impl Check {
             passed,
             difference: None,
             tolerance: None,
+            measured: None,
+        }
+    }
+
+    /// A number and what it may be.
+    pub(crate) fn most(name: &str, found: f64, most: f64) -> Self {
+        Self {
+            name: name.into(),
+            // Never with NaN.
+            passed: found <= most,
+            difference: None,
+            tolerance: None,
+            measured: Some(Measured { found, most }),
         }
     }
 
@@ -49,6 +75,7 @@ impl Check {
             passed,
             difference,
             tolerance: Some(tolerance),
+            measured: None,
         }
     }
 }
@@ -64,6 +91,9 @@ impl fmt::Display for Check {
                 " (max {:.1e} of {:.0e}, mean {:.1e} of {:.0e}, cosine {:.7} of {})",
                 d.max, t.max, d.mean, t.mean, d.cosine, t.cosine
             )?;
+        }
+        if let Some(m) = &self.measured {
+            write!(f, " ({:.2e} of {:.2e})", m.found, m.most)?;
         }
         Ok(())
     }
@@ -85,7 +115,8 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
 }
 
 /// Runs every graph of a bundle whose files have been checked: outputs finite, tiles as the whole,
-/// regions and points as the frame. The whole graph that the tiles are compared with runs on the
+/// regions and points as the frame, and a quantised bundle no further from its 32-bit graphs than
+/// its manifest says. The whole graph that the tiles are compared with runs on the
 /// CPU in any case.
 ///
 /// # Errors
@@ -102,6 +133,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         .and_then(|u| u.graphs.get(&Precision::Fp32)?.whole.as_ref())
         .map(|name| Ok::<_, RuntimeError>((name.clone(), bundle.read(name)?)))
         .transpose()?;
+    let (again, engine) = (bundle.clone(), backend.clone());
     let options = Options {
         tile: Some(16),
         ..Options::default()
@@ -190,6 +222,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             ));
         }
     }
+    checks.extend(quantize::checks(&again, &engine)?);
     Ok(checks)
 }
 
@@ -244,7 +277,7 @@ fn crop(planes: &[f32], all: Rect, rect: Rect) -> Vec<f32> {
 }
 
 /// A picture in normalised units with edges, gradients and texture; the same everywhere.
-fn test_picture(size: Size) -> Picture {
+pub(crate) fn test_picture(size: Size) -> Picture {
     let Size { width, height } = size;
     let mut data = Vec::with_capacity(3 * size.area());
     for c in 0..3 {

@@ -12,6 +12,7 @@ pub mod confusion;
 pub mod data;
 mod error;
 pub mod heads;
+pub mod judging;
 pub mod labels;
 pub mod probe;
 mod random;

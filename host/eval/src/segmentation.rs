@@ -4,8 +4,8 @@ use std::{path::Path, time::Instant};
 
 use loftup_models::bundle::{self, HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColourRange, Perceptor, Rect,
-    heads::{ClassMap, Head, best},
+    ColourRange, Perceptor,
+    heads::{Head, best},
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -245,15 +245,7 @@ fn class_map(
 ) -> Result<Vec<u8>, EvalError> {
     let Size { width, height } = looker.size;
     let Some(kernel) = method.kernel() else {
-        let view = looker.view(seen, looker.range)?.through(head)?;
-        let mut map = ClassMap::new(Rect {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        });
-        view.frame(&mut |tile| map.take(tile))?;
-        return Ok(map.into_classes());
+        return crate::judging::class_map(looker, seen, head);
     };
     let resizer = looker.resizer(kernel, seen);
     let mut map = vec![UNLABELLED; width * height];

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{head::Head, training::Training};
+use super::{head::Head, quantisation::Quantisation, training::Training};
 
 /// Version of the bundle format that this code writes and reads.
 pub const FORMAT: u32 = 1;
@@ -26,10 +26,29 @@ pub struct Manifest {
     /// What is computed from the upsampled features, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub heads: BTreeMap<String, Head>,
+    /// How the graphs of other precisions than 32 bits were made, and what they cost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quantisation: BTreeMap<Precision, Quantisation>,
     /// Every file of the bundle but the manifest, by name.
     pub files: BTreeMap<String, FileEntry>,
     /// Where it all comes from.
     pub provenance: Provenance,
+}
+
+impl Manifest {
+    /// Precisions in which every part of the bundle is there.
+    pub fn precisions(&self) -> Vec<Precision> {
+        let has = |p: &Precision| {
+            self.backbone
+                .as_ref()
+                .is_none_or(|b| b.graphs.contains_key(p))
+                && self
+                    .upsampler
+                    .as_ref()
+                    .is_none_or(|u| u.graphs.contains_key(p))
+        };
+        Precision::ALL.into_iter().filter(has).collect()
+    }
 }
 
 /// `(x / 255 - mean) / std`, per channel, in RGB order.
@@ -118,17 +137,41 @@ pub struct UpsamplerFiles {
 
 /// Precision of a graph's arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32-bit floats throughout.
     Fp32,
+    /// 16-bit floats, and 32-bit ones where those are not enough.
+    Fp16,
+    /// 8-bit products with constants, 32-bit floats for the rest.
+    Int8,
+    /// Weights kept as 16-bit floats, arithmetic in 32 bits.
+    Fp16Weights,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Fp32, Self::Fp16, Self::Int8, Self::Fp16Weights];
+
+    /// Its name in manifests and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+            Self::Fp16Weights => "fp16-weights",
+        }
+    }
+
+    /// Whether arithmetic is done in fewer than 32 bits.
+    pub fn is_narrow(self) -> bool {
+        matches!(self, Self::Fp16 | Self::Int8)
+    }
 }
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fp32 => f.write_str("fp32"),
-        }
+        f.write_str(self.name())
     }
 }
 

@@ -6,6 +6,7 @@
 mod error;
 mod head;
 mod manifest;
+mod quantisation;
 mod reader;
 mod training;
 mod writer;
@@ -18,6 +19,7 @@ pub use manifest::{
     Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Precision, Provenance,
     Size, Source, Upsampler, UpsamplerFiles,
 };
+pub use quantisation::{Calibration, CheckLoss, HeadLoss, Loss, Quantisation};
 pub use reader::Bundle;
 pub use training::Training;
 pub use writer::BundleWriter;

@@ -235,6 +235,12 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             ));
         }
     }
+    for (precision, quantisation) in &manifest.quantisation {
+        listed(&quantisation.check.file)?;
+        quantisation
+            .validate()
+            .map_err(|what| format!("quantisation.{precision}: {what}"))?;
+    }
     if let Some(training) = &manifest.provenance.training {
         training
             .validate()

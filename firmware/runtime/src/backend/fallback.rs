@@ -167,6 +167,10 @@ impl Backend for Fallback {
         self.shared.current().granularity()
     }
 
+    fn precisions(&self) -> [Precision; 4] {
+        self.shared.current().precisions()
+    }
+
     fn health(&self) -> Health {
         Health {
             answering: self.shared.current().name(),

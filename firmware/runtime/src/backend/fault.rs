@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use loftup_models::bundle::Precision;
+
 use super::{Backend, BackendError, Granularity, GraphSource, Health, Plan, Session};
 
 /// What goes wrong in a run.
@@ -214,6 +216,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn granularity(&self) -> Granularity {
         self.inner.granularity()
+    }
+
+    fn precisions(&self) -> [Precision; 4] {
+        self.inner.precisions()
     }
 
     fn health(&self) -> Health {

@@ -25,6 +25,8 @@ mod watchdog;
 
 use std::sync::Arc;
 
+use loftup_models::bundle::Precision;
+
 pub(crate) use self::native::instructions;
 pub use self::{
     choice::{Choice, Settings, open},
@@ -82,6 +84,18 @@ pub trait Backend: Send + Sync {
         Granularity::CPU
     }
 
+    /// The precisions it can run, the one to take first where a bundle has several.
+    ///
+    /// A CPU computes in 32 bits whatever the graph says, and takes the one that was rounded least.
+    fn precisions(&self) -> [Precision; 4] {
+        [
+            Precision::Fp32,
+            Precision::Fp16Weights,
+            Precision::Fp16,
+            Precision::Int8,
+        ]
+    }
+
     /// How it is.
     fn health(&self) -> Health {
         Health::sound(self.name())
@@ -104,6 +118,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn granularity(&self) -> Granularity {
         (**self).granularity()
+    }
+
+    fn precisions(&self) -> [Precision; 4] {
+        (**self).precisions()
     }
 
     fn health(&self) -> Health {

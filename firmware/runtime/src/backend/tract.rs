@@ -2,7 +2,9 @@
 //!
 //! tract's API is not declared stable: this module is the only one of the runtime that knows it.
 
-use std::{io::Cursor, sync::Arc};
+use std::{borrow::Cow, io::Cursor, sync::Arc};
+
+use loftup_models::{bundle::Precision, onnx::rewrite};
 
 use tract_onnx::{
     prelude::*,
@@ -26,6 +28,8 @@ impl Backend for Tract {
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        let onnx = widened(graph)?;
+        let graph = &wide(graph, &onnx);
         match native::compile(graph, native::Kernels::from_environment(graph)?)? {
             Some(plan) => Ok(Box::new(plan)),
             None => TractOnly.compile(graph),
@@ -43,13 +47,38 @@ impl Backend for TractOnly {
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        compile(graph)
+        let onnx = widened(graph)?;
+        compile(&wide(graph, &onnx))
             .map(|plan| Box::new(plan) as Box<dyn Plan>)
             .map_err(|e| BackendError::Load {
                 backend: NAME,
                 graph: graph.name.into(),
                 what: one_line(&e),
             })
+    }
+}
+
+/// The 32-bit graph of a rounded one: here 16-bit products are slow, and 8-bit ones are not faster
+/// than 32-bit ones in our kernels (`docs/quantisation.md`).
+fn widened<'a>(graph: &GraphSource<'a>) -> Result<Cow<'a, [u8]>, BackendError> {
+    if graph.precision == Precision::Fp32 {
+        return Ok(Cow::Borrowed(graph.onnx));
+    }
+    let wide = rewrite::Model::decode(graph.onnx).and_then(|model| rewrite::widen(&model));
+    let wide = wide.map_err(|e| BackendError::Load {
+        backend: NAME,
+        graph: graph.name.into(),
+        what: e.to_string(),
+    })?;
+    Ok(Cow::Owned(wide.encode()))
+}
+
+/// `graph` with what [`widened`] made of it.
+fn wide<'a>(graph: &GraphSource<'a>, onnx: &'a [u8]) -> GraphSource<'a> {
+    GraphSource {
+        onnx,
+        precision: Precision::Fp32,
+        ..*graph
     }
 }
 

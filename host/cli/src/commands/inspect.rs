@@ -80,6 +80,26 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
         };
         output::line(format!("  head       {name}: {what}"))?;
     }
+    for (precision, q) in &m.quantisation {
+        output::line(format!(
+            "  {precision:10} relative error {:.4}, cosine {:.5} (worst {:.4}), {:.3} % outliers, on {} pictures; {} parts left in fp32",
+            q.loss.relative_error,
+            q.loss.cosine,
+            q.loss.worst_cosine,
+            100.0 * q.loss.outliers,
+            q.calibration.pictures,
+            q.kept.len()
+        ))?;
+        if let Some(head) = &q.head {
+            output::line(format!(
+                "             head {}: mIoU {:.2} % before, {:.2} % after, on {} pictures",
+                head.name,
+                100.0 * head.mean_iou_before,
+                100.0 * head.mean_iou_after,
+                head.pictures
+            ))?;
+        }
+    }
     let n = &m.normalisation;
     output::line(format!("  pictures   mean {:?}, std {:?}", n.mean, n.std))?;
     for (name, file) in &m.files {

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod eval;
 pub mod head;
 pub mod inspect;
+pub mod quantize;
 pub mod run;
 pub mod train;
 pub mod verify;

@@ -14,6 +14,7 @@ mod interrupt;
 mod light;
 mod measures;
 mod places;
+mod quantize;
 mod support;
 #[cfg(feature = "train")]
 mod training;

@@ -1,8 +1,9 @@
 //! Building engines without running them.
 
+use loftup_models::bundle::Precision;
 use loftup_tensorrt::{Library, cuda::Device};
 
-use super::{NAME, Options, build::Recipe, cuda, library, unavailable};
+use super::{NAME, Options, PRECISIONS, build::Recipe, cuda, library, unavailable};
 use crate::backend::{Backend, BackendError, Granularity, GraphSource, Plan, Session, TensorRt};
 
 /// Builds engines for a GPU that is not there, and keeps them in the cache for when it is. Only
@@ -58,6 +59,10 @@ impl Backend for AheadOfTime {
 
     fn granularity(&self) -> Granularity {
         Granularity::GPU
+    }
+
+    fn precisions(&self) -> [Precision; 4] {
+        PRECISIONS
     }
 
     fn describe(&self) -> String {

@@ -1,13 +1,19 @@
 //! From an ONNX graph to a serialised engine.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use loftup_models::bundle::{Precision, sha256_hex};
-use loftup_tensorrt::{Builder, Error, Library, OnnxParser, Progress, ShapeRange, cuda::Device};
+use loftup_models::{
+    bundle::{Precision, sha256_hex},
+    onnx::rewrite,
+};
+use loftup_tensorrt::{
+    Builder, Error, Layout, Library, OnnxParser, Progress, ShapeRange, cuda::Device,
+};
 
 use super::{NAME, Options, profiles};
 use crate::backend::{
@@ -115,14 +121,13 @@ impl<'a> Recipe<'a> {
     ) -> Result<Vec<u8>, Error> {
         let builder = Builder::new(library, device)?;
         let mut parser = OnnxParser::new(builder.network()?)?;
-        parser.parse(self.graph.onnx, None)?;
+        let (onnx, int8) = as_read(self.graph, library.layout())?;
+        parser.parse(&onnx, None)?;
         let network = parser.network();
         let mut config = builder.config()?;
         config.set_workspace(self.options.workspace)?;
         config.allow_tf32(self.options.tf32)?;
-        // All graphs of today are 32-bit; TensorRT 8 has to be told, later versions look.
-        let half = self.graph.precision != Precision::Fp32;
-        config.allow_lower_precision(half, half)?;
+        config.allow_lower_precision(false, int8)?;
         if let Some(core) = self.options.dla_core {
             config.use_dla(core)?;
         }
@@ -154,6 +159,23 @@ impl<'a> Recipe<'a> {
         }
         Ok(builder.build(network, &config)?.as_slice().to_vec())
     }
+}
+
+/// The graph that a version of TensorRT is given, and whether it has to be allowed 8 bits.
+///
+/// From 10.0 on a network keeps the types that are written in it. In TensorRT 8 permission to use
+/// 16 bits holds for every layer, sines of large angles included, so it gets the 32-bit graph of
+/// the rounded weights instead; 8 bits it uses only where they are written.
+fn as_read<'a>(graph: &GraphSource<'a>, layout: Layout) -> Result<(Cow<'a, [u8]>, bool), Error> {
+    let weak = layout == Layout::V8;
+    let half = matches!(graph.precision, Precision::Fp16 | Precision::Fp16Weights);
+    let onnx = if weak && half {
+        let wide = rewrite::Model::decode(graph.onnx).and_then(|model| rewrite::widen(&model));
+        Cow::Owned(wide.map_err(|e| Error::Argument(e.to_string()))?.encode())
+    } else {
+        Cow::Borrowed(graph.onnx)
+    };
+    Ok((onnx, graph.precision == Precision::Int8))
 }
 
 pub(super) fn extents(shape: &[usize]) -> Vec<i64> {

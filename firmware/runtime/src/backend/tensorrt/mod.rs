@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use loftup_models::bundle::Precision;
 use loftup_tensorrt::{
     Engine, Error, Layout, Library, Runtime,
     cuda::{Cuda, Device, Stream},
@@ -29,6 +30,14 @@ use super::{
     Backend, BackendError, Granularity, GraphSource, Plan, ShapeProfile,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
+
+/// 16 bits before 8: on transformers 8 bits are seldom faster, and always coarser.
+const PRECISIONS: [Precision; 4] = [
+    Precision::Fp16,
+    Precision::Int8,
+    Precision::Fp16Weights,
+    Precision::Fp32,
+];
 
 /// Name of this engine, as in `--backend`.
 pub(super) const NAME: &str = "tensorrt";
@@ -230,6 +239,10 @@ impl Backend for TensorRt {
             sessions,
             ..Granularity::GPU
         }
+    }
+
+    fn precisions(&self) -> [Precision; 4] {
+        PRECISIONS
     }
 
     fn describe(&self) -> String {

@@ -1,0 +1,210 @@
+//! Engines that measure: one that remembers what graphs are fed with, one that rounds as a graph
+//! says.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use loftup_models::onnx::rewrite::{self, Model};
+use loftup_runtime::backend::{
+    Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
+};
+
+/// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
+/// engine that will run it makes of it.
+#[derive(Debug, Clone, Copy)]
+pub struct AsWritten;
+
+impl Backend for AsWritten {
+    fn name(&self) -> &'static str {
+        "as written"
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        let emulated = Model::decode(graph.onnx).and_then(|model| rewrite::emulate(&model));
+        let onnx = emulated.map_err(|e| BackendError::Load {
+            backend: self.name(),
+            graph: graph.name.into(),
+            what: e.to_string(),
+        })?;
+        TractOnly.compile(&GraphSource {
+            onnx: &onnx.encode(),
+            precision: loftup_models::bundle::Precision::Fp32,
+            ..*graph
+        })
+    }
+}
+
+/// One graph and what it was fed with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recorded {
+    /// Inputs, in order, with their shapes.
+    pub inputs: Vec<(String, Vec<usize>)>,
+    pub outputs: Vec<String>,
+    pub runs: Vec<Run>,
+}
+
+/// One run of a graph.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    /// Which picture it belongs to.
+    pub picture: usize,
+    /// Values of each input. Those that stay from run to run are shared.
+    pub inputs: Vec<Arc<Vec<f32>>>,
+}
+
+/// The CPU engine, with a memory of every run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recorder {
+    seen: Arc<Mutex<BTreeMap<String, Recorded>>>,
+    picture: Arc<AtomicUsize>,
+}
+
+impl Recorder {
+    /// What follows belongs to this picture.
+    pub fn begin(&self, picture: usize) {
+        self.picture.store(picture, Relaxed);
+    }
+
+    /// All that was seen, by file name.
+    pub fn take(&self) -> BTreeMap<String, Recorded> {
+        std::mem::take(&mut lock(&self.seen))
+    }
+}
+
+impl Backend for Recorder {
+    fn name(&self) -> &'static str {
+        Tract.name()
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        let file = graph.name.rsplit('/').next().unwrap_or(graph.name);
+        let inputs = graph.inputs.iter();
+        lock(&self.seen).insert(
+            file.into(),
+            Recorded {
+                inputs: inputs.map(|(n, s)| ((*n).into(), s.to_vec())).collect(),
+                outputs: graph.outputs.iter().map(|n| (*n).into()).collect(),
+                runs: Vec::new(),
+            },
+        );
+        Ok(Box::new(RecordingPlan {
+            inner: Tract.compile(graph)?,
+            recorder: self.clone(),
+            file: file.into(),
+            inputs: graph.inputs.len(),
+        }))
+    }
+}
+
+struct RecordingPlan {
+    inner: Box<dyn Plan>,
+    recorder: Recorder,
+    file: String,
+    inputs: usize,
+}
+
+impl Plan for RecordingPlan {
+    fn output_shape(&self, index: usize) -> &[usize] {
+        self.inner.output_shape(index)
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(RecordingSession {
+            inner: self.inner.session()?,
+            recorder: self.recorder.clone(),
+            file: self.file.clone(),
+            inputs: vec![Arc::default(); self.inputs],
+        }))
+    }
+}
+
+struct RecordingSession {
+    inner: Box<dyn Session>,
+    recorder: Recorder,
+    file: String,
+    inputs: Vec<Arc<Vec<f32>>>,
+}
+
+impl Session for RecordingSession {
+    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
+        self.inner.set(input, values)?;
+        self.inputs[input] = Arc::new(values.to_vec());
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<(), BackendError> {
+        self.inner.run()?;
+        if let Some(recorded) = lock(&self.recorder.seen).get_mut(&self.file) {
+            recorded.runs.push(Run {
+                picture: self.recorder.picture.load(Relaxed),
+                inputs: self.inputs.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn output(&self, index: usize) -> &[f32] {
+        self.inner.output(index)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A 32-bit graph, compiled to look at some of its values.
+pub(super) struct Replay {
+    session: Box<dyn Session>,
+    shapes: Vec<Vec<usize>>,
+}
+
+impl Replay {
+    /// `values` of `model`, on inputs of these shapes. `name` is for messages.
+    pub fn new(
+        name: &str,
+        model: &Model,
+        inputs: &[(String, Vec<usize>)],
+        values: &[String],
+    ) -> Result<Self, String> {
+        let onnx = model.with_outputs(values).encode();
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|(n, s)| (n.as_str(), s.as_slice()))
+            .collect();
+        let outputs: Vec<_> = values.iter().map(String::as_str).collect();
+        let plan = crate::foreign::guarded(|| {
+            TractOnly.compile(&GraphSource::fixed(name, &onnx, &inputs, &outputs))
+        })?;
+        Ok(Self {
+            session: plan.session().map_err(|e| e.to_string())?,
+            shapes: (0..values.len())
+                .map(|i| plan.output_shape(i).to_vec())
+                .collect(),
+        })
+    }
+
+    /// Shape of each value.
+    pub fn shapes(&self) -> &[Vec<usize>] {
+        &self.shapes
+    }
+
+    /// Runs it; the values are then there.
+    pub fn run<V: AsRef<[f32]>>(&mut self, inputs: &[V]) -> Result<(), String> {
+        for (i, values) in inputs.iter().enumerate() {
+            self.session
+                .set(i, values.as_ref())
+                .map_err(|e| e.to_string())?;
+        }
+        crate::foreign::guarded(|| self.session.run())
+    }
+
+    /// A value of the last run.
+    pub fn value(&self, index: usize) -> &[f32] {
+        self.session.output(index)
+    }
+}

@@ -1,0 +1,272 @@
+//! One graph of the bundle: what it was fed with, and what its values are.
+
+use std::path::{Path, PathBuf};
+
+use loftup_models::{
+    bundle::{Manifest, Precision},
+    onnx::rewrite::{self, Model},
+};
+use serde::Serialize;
+
+use super::{
+    QuantizeError,
+    backends::{Recorded, Replay},
+    loss::Sum,
+    pictures::{Sample, vectors},
+    ranges::Seen,
+};
+
+/// Runs that are looked at closely, spread over the pictures; ranges are taken from all.
+const CLOSE: usize = 3;
+
+/// A graph in 32 bits.
+pub(super) struct Graph {
+    /// `backbone`, `keys` or `queries`.
+    pub role: &'static str,
+    /// Its file in the 32-bit bundle.
+    pub file: String,
+    pub path: PathBuf,
+    pub model: Model,
+    pub recorded: Recorded,
+    /// The outputs of each run, in 32 bits.
+    references: Vec<Vec<Vec<f32>>>,
+}
+
+/// How one layer of the new graph does.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayerReport {
+    /// Its graph.
+    pub graph: String,
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// What it computes in.
+    pub precision: &'static str,
+    /// How the range of its activation was found, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrator: Option<&'static str>,
+    /// That range: the largest magnitude that is told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<f32>,
+    /// Relative error of the graph's output where this layer alone is rounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone: Option<f64>,
+    /// Relative error of its output in the new graph, with all that was rounded before it.
+    pub relative_error: f64,
+    /// Mean cosine similarity of that output, along its last axis.
+    pub cosine: f64,
+    /// The least of them.
+    pub worst_cosine: f64,
+}
+
+impl Graph {
+    /// The graphs of a bundle in 32 bits, checked for NaN, without what they are fed with.
+    pub fn all(
+        manifest: &Manifest,
+        path: &Path,
+        mut read: impl FnMut(&str) -> Result<Vec<u8>, QuantizeError>,
+    ) -> Result<Vec<Self>, QuantizeError> {
+        let mut files = Vec::new();
+        let fp32 = &Precision::Fp32;
+        if let Some(file) = manifest.backbone.as_ref().and_then(|b| b.graphs.get(fp32)) {
+            files.push(("backbone", file.clone()));
+        }
+        if let Some(f) = manifest.upsampler.as_ref().and_then(|u| u.graphs.get(fp32)) {
+            files.push(("keys", f.keys.clone()));
+            files.push(("queries", f.queries.clone()));
+        }
+        let open = |(role, file): (&'static str, String)| {
+            let path = path.join(&file);
+            let model = Model::decode(&read(&file)?).map_err(|source| QuantizeError::Rewrite {
+                path: path.clone(),
+                source,
+            })?;
+            if let Some((name, index)) = model.not_finite() {
+                return Err(QuantizeError::Weight { path, name, index });
+            }
+            Ok(Self {
+                role,
+                file,
+                path,
+                model,
+                recorded: Recorded::default(),
+                references: Vec::new(),
+            })
+        };
+        files.into_iter().map(open).collect()
+    }
+
+    pub fn rewritten(&self, e: rewrite::RewriteError) -> QuantizeError {
+        QuantizeError::Rewrite {
+            path: self.path.clone(),
+            source: e,
+        }
+    }
+
+    pub fn failed(&self, what: String) -> QuantizeError {
+        QuantizeError::Graph {
+            path: self.path.clone(),
+            what,
+        }
+    }
+
+    /// `model`, a version of this graph in 32-bit operators, ready to be run for `values`.
+    pub fn replay(&self, model: &Model, values: &[String]) -> Result<Replay, QuantizeError> {
+        let name = self.path.display().to_string();
+        Replay::new(&name, model, &self.recorded.inputs, values).map_err(|what| self.failed(what))
+    }
+
+    /// What it is fed with; runs it on all of that once.
+    pub fn feed(&mut self, recorded: Recorded) -> Result<(), QuantizeError> {
+        self.recorded = recorded;
+        let outputs = &self.recorded.outputs;
+        let mut replay = self.replay(&self.model, outputs)?;
+        let mut references = Vec::new();
+        for run in &self.recorded.runs {
+            replay
+                .run(&as_slices(&run.inputs))
+                .map_err(|what| self.failed(what))?;
+            let values = (0..outputs.len()).map(|i| replay.value(i).to_vec());
+            references.push(values.collect());
+        }
+        self.references = references;
+        Ok(())
+    }
+
+    /// Indices of the runs that are looked at closely.
+    fn close_indices(&self) -> Vec<usize> {
+        let runs = self.recorded.runs.len();
+        let count = CLOSE.min(runs);
+        (0..count).map(|i| i * runs / count).collect()
+    }
+
+    /// Runs that are looked at closely.
+    pub fn close(&self) -> Vec<&super::backends::Run> {
+        let indices = self.close_indices();
+        indices
+            .into_iter()
+            .map(|i| &self.recorded.runs[i])
+            .collect()
+    }
+
+    /// The given values and the outputs, on every run: how large they are. NaN is an error.
+    pub fn look(
+        &self,
+        values: &[String],
+        samples: &[Sample],
+        step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
+    ) -> Result<Vec<Seen>, QuantizeError> {
+        let mut all = values.to_vec();
+        all.extend(
+            self.recorded
+                .outputs
+                .iter()
+                .filter(|o| !values.contains(o))
+                .cloned(),
+        );
+        let mut replay = self.replay(&self.model, &all)?;
+        let mut seen = vec![Seen::default(); all.len()];
+        let runs = &self.recorded.runs;
+        for (r, run) in runs.iter().enumerate() {
+            step(r, runs.len())?;
+            let inputs: Vec<&[f32]> = run.inputs.iter().map(|v| v.as_slice()).collect();
+            replay.run(&inputs).map_err(|what| self.failed(what))?;
+            for (i, (seen, value)) in seen.iter_mut().zip(&all).enumerate() {
+                seen.add(replay.value(i))
+                    .map_err(|index| QuantizeError::Activation {
+                        path: self.path.clone(),
+                        value: value.clone(),
+                        index,
+                        picture: samples
+                            .get(run.picture)
+                            .map_or_else(PathBuf::new, |s| s.path.clone()),
+                    })?;
+            }
+        }
+        seen.truncate(values.len());
+        Ok(seen)
+    }
+
+    /// The loss of `written`, a version of this graph, on what the 32-bit graph was fed with.
+    pub fn loss(
+        &self,
+        written: &Model,
+        manifest: &Manifest,
+        close: bool,
+    ) -> Result<Sum, QuantizeError> {
+        let outputs = &self.recorded.outputs;
+        let emulated = rewrite::emulate(written).map_err(|e| self.rewritten(e))?;
+        let mut found = self.replay(&emulated, outputs)?;
+        let runs = if close {
+            self.close_indices()
+        } else {
+            (0..self.recorded.runs.len()).collect()
+        };
+        let mut sum = Sum::default();
+        for r in runs {
+            let run = &self.recorded.runs[r];
+            found
+                .run(&as_slices(&run.inputs))
+                .map_err(|what| self.failed(what))?;
+            for (i, reference) in self.references[r].iter().enumerate() {
+                let vectors = vectors(manifest, &self.file, &found.shapes()[i]);
+                sum.add(found.value(i), reference, vectors, run.picture);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What each layer of `written` makes of it.
+    pub fn layer_reports(
+        &self,
+        written: &Model,
+        precision: Precision,
+    ) -> Result<Vec<LayerReport>, QuantizeError> {
+        let layers = rewrite::layers(&self.model);
+        let outputs: Vec<String> = layers.iter().map(|l| l.output.clone()).collect();
+        if outputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let emulated = rewrite::emulate(written).map_err(|e| self.rewritten(e))?;
+        let mut found = self.replay(&emulated, &outputs)?;
+        let mut reference = self.replay(&self.model, &outputs)?;
+        let mut sums = vec![Sum::default(); layers.len()];
+        for run in self.close() {
+            for replay in [&mut found, &mut reference] {
+                replay
+                    .run(&as_slices(&run.inputs))
+                    .map_err(|what| self.failed(what))?;
+            }
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let shape = &reference.shapes()[i];
+                // The channels of a feature map, or the last axis.
+                let vectors = match shape[..] {
+                    [1, channels, _, _] => super::loss::Vectors::Planes(channels),
+                    _ => super::loss::Vectors::Rows(shape.last().copied().unwrap_or(1)),
+                };
+                sum.add(found.value(i), reference.value(i), vectors, run.picture);
+            }
+        }
+        let report = |(layer, sum): (rewrite::Layer, Sum)| {
+            let loss = sum.loss();
+            LayerReport {
+                graph: self.role.into(),
+                name: layer.name,
+                op: layer.op,
+                precision: precision.name(),
+                calibrator: None,
+                range: None,
+                alone: None,
+                relative_error: loss.relative_error,
+                cosine: loss.cosine,
+                worst_cosine: loss.worst_cosine,
+            }
+        };
+        Ok(layers.into_iter().zip(sums).map(report).collect())
+    }
+}
+
+pub(super) fn as_slices(values: &[std::sync::Arc<Vec<f32>>]) -> Vec<&[f32]> {
+    values.iter().map(|v| v.as_slice()).collect()
+}

@@ -1,0 +1,226 @@
+//! Calibration pictures, and what the 32-bit bundle makes of them.
+
+use std::path::{Path, PathBuf};
+
+use loftup_models::bundle::{Calibration, Manifest, Size, sha256_hex};
+use loftup_runtime::{
+    ColourRange, Features, Perceptor, Picture, Rect,
+    image::{self, Rgb8},
+    sinks::InMemory,
+};
+
+use super::{
+    QuantizeError,
+    backends::Recorder,
+    loss::{Sum, Vectors},
+};
+
+/// Side of the parts of an answer that are looked at: that of the tiles of a frame on a CPU.
+pub(super) const TILE: usize = 32;
+
+/// A picture, where it is looked at, and the 32-bit answer there.
+pub(super) struct Sample {
+    pub path: PathBuf,
+    picture: Picture,
+    features: Features,
+    rects: Vec<Rect>,
+    /// `[d, h, w]` of each rectangle.
+    answers: Vec<Vec<f32>>,
+}
+
+/// All of them, and what they were made of.
+pub(super) struct Samples {
+    pub samples: Vec<Sample>,
+    pub calibration: Calibration,
+}
+
+/// Runs the 32-bit bundle on every picture that can be used, with `tiles` parts of each answer.
+pub(super) fn look(
+    perceptor: &Perceptor,
+    recorder: &Recorder,
+    paths: &[PathBuf],
+    size: Option<Size>,
+    tiles: usize,
+    step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
+) -> Result<Samples, QuantizeError> {
+    let manifest = perceptor.manifest();
+    let backbone = manifest
+        .backbone
+        .as_ref()
+        .ok_or(QuantizeError::NoBackbone)?;
+    let size = perceptor.backbone_size(size.unwrap_or(backbone.size))?;
+    let (mut samples, mut hashes, mut reasons) = (Vec::new(), String::new(), Vec::new());
+    for (i, path) in paths.iter().enumerate() {
+        step(i, paths.len())?;
+        let photo = match usable(path) {
+            Ok(photo) => photo,
+            Err(what) => {
+                reasons.push(what);
+                continue;
+            }
+        };
+        hashes += &sha256_hex(photo.data());
+        recorder.begin(samples.len());
+        let picture = perceptor.prepare(&photo, size)?;
+        let features = perceptor.features_of(&picture)?;
+        let rects = match manifest.upsampler {
+            Some(_) => places(size, tiles, i),
+            None => Vec::new(),
+        };
+        let answers = upsampled(perceptor, &features, &picture, &rects)?;
+        samples.push(Sample {
+            path: path.clone(),
+            picture,
+            features,
+            rects,
+            answers,
+        });
+    }
+    if samples.is_empty() {
+        return Err(QuantizeError::Pictures(match reasons.first() {
+            Some(first) => format!("none of {} pictures can be used; the first: {first}", paths.len()),
+            None => "there are no pictures; give a directory of JPEG or PNG files like those the robot will see".into(),
+        }));
+    }
+    for what in &reasons {
+        log::warn!("left out: {what}");
+    }
+    let tiles = samples.iter().map(|s| s.rects.len() as u64).sum();
+    Ok(Samples {
+        calibration: Calibration {
+            pictures: samples.len() as u64,
+            tiles,
+            fingerprint: sha256_hex(hashes.as_bytes()),
+        },
+        samples,
+    })
+}
+
+/// A picture with something on it.
+fn usable(path: &Path) -> Result<Rgb8, String> {
+    let photo = image::open(path).map_err(|e| e.to_string())?;
+    let (first, _) = photo.data().as_chunks::<3>();
+    if first.iter().all(|pixel| *pixel == first[0]) {
+        return Err(format!(
+            "{}: every pixel has the same colour, which shows no range of anything; give photographs",
+            path.display()
+        ));
+    }
+    Ok(photo)
+}
+
+/// Parts of a frame: the corner where zero padding begins, then others spread over the frame,
+/// elsewhere for each picture.
+fn places(size: Size, count: usize, seed: usize) -> Vec<Rect> {
+    let (width, height) = (TILE.min(size.width), TILE.min(size.height));
+    let (free_x, free_y) = (size.width - width, size.height - height);
+    // Irrational steps spread evenly (Roberts' R2 sequence).
+    let place = |i: usize, step: f64, free: usize| {
+        (((i as f64 * step).fract() * (free + 1) as f64) as usize).min(free)
+    };
+    (0..count.max(1))
+        .map(|i| {
+            let at = if i == 0 { 0 } else { seed * count + i };
+            Rect {
+                x: place(at, 0.754_877_666_246_693, free_x),
+                y: place(at, 0.569_840_290_998_053, free_y),
+                width,
+                height,
+            }
+        })
+        .collect()
+}
+
+fn upsampled(
+    perceptor: &Perceptor,
+    features: &Features,
+    picture: &Picture,
+    rects: &[Rect],
+) -> Result<Vec<Vec<f32>>, QuantizeError> {
+    if rects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let view = perceptor.view(features, picture, ColourRange::PerImage)?;
+    let answer = |rect: &Rect| {
+        let mut sink = InMemory::new(*rect, view.dim());
+        view.region(*rect, &mut |tile| sink.take(tile))?;
+        Ok(sink.into_values())
+    };
+    rects.iter().map(answer).collect()
+}
+
+/// How far the answers of `perceptor` are from the 32-bit ones, from the picture on: upsampled
+/// features where there is an upsampler, those of the backbone otherwise.
+pub(super) fn end_to_end(
+    perceptor: &Perceptor,
+    samples: &[Sample],
+    step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
+) -> Result<Sum, QuantizeError> {
+    let mut sum = Sum::default();
+    for (i, sample) in samples.iter().enumerate() {
+        step(i, samples.len())?;
+        let features = perceptor.features_of(&sample.picture)?;
+        let planes = Vectors::Planes(features.dim);
+        if sample.rects.is_empty() {
+            sum.add(&features.data, &sample.features.data, planes, i);
+        }
+        let answers = upsampled(perceptor, &features, &sample.picture, &sample.rects)?;
+        for (found, reference) in answers.iter().zip(&sample.answers) {
+            sum.add(found, reference, planes, i);
+        }
+    }
+    Ok(sum)
+}
+
+/// Seconds for a frame of the first picture: the fastest of three, the first of which compiles.
+pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f64, QuantizeError> {
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        let features = perceptor.features_of(&sample.picture)?;
+        if perceptor.manifest().upsampler.is_some() {
+            let view = perceptor.view(&features, &sample.picture, ColourRange::PerImage)?;
+            view.frame(&mut |_| Ok(()))?;
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// How the vectors of a graph's output lie.
+pub(super) fn vectors(manifest: &Manifest, file: &str, shape: &[usize]) -> Vectors {
+    let last = shape.last().copied().unwrap_or(1);
+    match &manifest.backbone {
+        Some(b) if b.graphs.values().any(|f| f == file) => match b.layout {
+            loftup_models::bundle::FeatureLayout::Map => Vectors::Planes(b.dim),
+            loftup_models::bundle::FeatureLayout::Tokens { .. } => Vectors::Rows(last),
+        },
+        _ => Vectors::Rows(last),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_lie_inside_and_begin_in_the_corner() {
+        for size in [(224, 224), (32, 40), (28, 56), (1, 1)] {
+            let size = Size {
+                width: size.0,
+                height: size.1,
+            };
+            for seed in 0..5 {
+                let found = places(size, 4, seed);
+                assert_eq!((found[0].x, found[0].y), (0, 0));
+                for r in &found {
+                    assert!(
+                        r.x + r.width <= size.width && r.y + r.height <= size.height,
+                        "{r:?}"
+                    );
+                    assert!(r.width > 0 && r.height > 0);
+                }
+            }
+        }
+    }
+}
