@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+mod builtin;
 pub mod compare;
 mod convert;
 mod foreign;
 mod provenance;
 mod verify;
 
+pub use builtin::builtin;
 pub use convert::{BackboneSource, ConvertError, Request, convert};
 pub use verify::{Check, against, verify, verify_with};

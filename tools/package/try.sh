@@ -1,0 +1,84 @@
+# Run by tools/try_package.sh inside a clean system: /tmp/loftup.deb is the package.
+arch=$1
+export DEBIAN_FRONTEND=noninteractive
+cd /tmp
+
+step() { printf '== %s (%s s)\n' "$*" "$SECONDS"; }
+fail() { echo "WRONG: $*"; exit 1; }
+as_service() { setpriv --reuid=loftup --regid=loftup --init-groups env HOME=/nonexistent "$@"; }
+
+step "$(ldd --version | head -n 1)"
+apt-get -qq update
+apt-get -qq -y --no-install-recommends install ./loftup.deb
+dpkg --audit
+dpkg --verify loftup
+getent passwd loftup
+
+step what it says of itself
+loftup --version
+loftup-node --version
+! ldd /usr/bin/loftup /usr/bin/loftup-node | grep 'not found' || fail "a library is missing"
+bash -n /usr/share/bash-completion/completions/loftup
+test -s /usr/share/man/man1/loftup-convert.1.gz
+test -s /usr/share/man/man1/loftup-node.1.gz
+
+step the configuration as installed
+as_service loftup-node /etc/loftup/node.toml --check
+test -d /usr/share/loftup/default.loftup
+
+step the node for some seconds, as the user of the service
+mkdir -p /var/cache/loftup /var/lib/loftup
+chown loftup:loftup /var/cache/loftup /var/lib/loftup
+(cd /var/lib/loftup && exec setpriv --reuid=loftup --regid=loftup --init-groups env \
+    XDG_CACHE_HOME=/var/cache/loftup loftup-node /etc/loftup/node.toml) >node.log 2>&1 &
+node=$!
+answers=0
+for _ in $(seq 150); do
+    sleep 2
+    kill -0 "$node" || { cat node.log; fail "the node ended"; }
+    exec 3<>/dev/tcp/127.0.0.1/9477 || continue
+    printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+    answers=$(sed -n 's/^loftup_answers_published_total \([0-9]*\).*/\1/p' <&3)
+    exec 3>&-
+    if [ "${answers:-0}" -ge 5 ]; then break; fi
+done
+kill -TERM "$node"
+code=0
+wait "$node" || code=$?
+tail -n 5 node.log
+[ "${answers:-0}" -ge 5 ] || fail "only ${answers:-0} answers in 300 s"
+[ "$code" = 0 ] || fail "the node ended with $code"
+echo "$answers answers, ended by SIGTERM with code 0"
+
+step a bundle of its own
+loftup convert --builtin --out own.loftup
+loftup verify own.loftup
+loftup inspect /usr/share/loftup/default.loftup
+if [ "$arch" = amd64 ]; then
+    step the demo
+    loftup demo --out demo
+    test -s demo/report.html || fail "no report"
+fi
+
+step an upgrade keeps the configuration
+echo '# mine' >>/etc/loftup/node.toml
+dpkg-deb -R loftup.deb next
+sed -i 's/^Version: \(.*\)/Version: \1+next/' next/DEBIAN/control
+dpkg-deb -b next next.deb >/dev/null
+dpkg -i next.deb
+dpkg-query -W loftup | grep -q '+next' || fail "not upgraded"
+grep -q '^# mine$' /etc/loftup/node.toml || fail "the configuration was overwritten"
+as_service loftup-node /etc/loftup/node.toml --check
+
+step removal keeps the configuration, purging does not
+touch /var/cache/loftup/engine
+dpkg -r loftup
+test ! -e /usr/bin/loftup || fail "the program is still there"
+grep -q '^# mine$' /etc/loftup/node.toml || fail "the configuration is gone"
+dpkg -P loftup
+test ! -e /etc/loftup || fail "the configuration is still there"
+test ! -e /var/cache/loftup || fail "the cache is still there"
+! getent passwd loftup || fail "the user is still there"
+! dpkg -s loftup 2>/dev/null | grep '^Status' || fail "dpkg still knows it"
+
+step all well
