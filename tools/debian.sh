@@ -33,7 +33,9 @@ debian_bootstrap() {
     if [ "${3:-}" = arm64 ]; then
         debian_sid qemu-user
         debootstrap --variant=minbase --arch=arm64 --foreign "$2" "$1" >"$1.log" 2>&1 &&
-            debian_enter "$1" /debootstrap/debootstrap --second-stage >>"$1.log" 2>&1
+            # As in a container of this kind it makes no devices: they are there.
+            debian_enter "$1" env container=lxc /debootstrap/debootstrap --second-stage \
+                >>"$1.log" 2>&1
     else
         debootstrap --variant=minbase "$2" "$1" >"$1.log" 2>&1
     fi || { tail -n 5 "$1.log" >&2; exit 1; }

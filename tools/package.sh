@@ -5,7 +5,8 @@
 #
 # They lie in target/cross (or $CARGO_TARGET_DIR/cross) in the end. They run on Debian 11, Ubuntu
 # 20.04 (JetPack 5) and later: glibc 2.31. Needs Debian on amd64 and root; tools/debian.sh says what
-# it downloads and where it is kept. The package for arm64 is without training.
+# it downloads and where it is kept. The package for arm64 is without `loftup train` and `loftup
+# demo`; with LOFTUP_TRAINING=no, so is the one for amd64.
 #
 # Not cargo-deb: it makes one package of one crate, runs on the machine whose libraries count, and
 # would be one more program to build.
@@ -29,6 +30,6 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$ro
 date=$(git -C "$root" log -1 --format=%cD 2>/dev/null || date -R)
 
 debian_enter "$sid" -b "$root" /src -w "$out" /target \
-    env CARGO_TARGET_DIR=/target CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-}" VERSION="$version" \
-    DATE="$date" sh -eu /src/tools/package/build.sh "$@"
+    env CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-}" TRAINING="${LOFTUP_TRAINING:-yes}" \
+    VERSION="$version" DATE="$date" sh -eu /src/tools/package/build.sh "$@"
 ls -l "$out"/*.deb

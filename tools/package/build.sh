@@ -1,5 +1,5 @@
 # Run by tools/package.sh inside Debian's unstable release: the repository is in /src, results go
-# to /target. Arguments: architectures. Environment: VERSION, DATE of the changelog.
+# to /target. Arguments: architectures. Environment: VERSION, DATE of the changelog, TRAINING.
 
 if [ -z "$CARGO_BUILD_JOBS" ]; then unset CARGO_BUILD_JOBS; fi
 cd /src
@@ -39,11 +39,14 @@ package() { # amd64 or arm64
     cross_flags "$1"
     target=$cross_cpu-unknown-linux-gnu
     set -- "$1" --target "$target" -p loftup-node -p loftup-cli -p loftup-scenes
-    [ "$1" != arm64 ] || set -- "$@" --no-default-features
+    if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then set -- "$@" --no-default-features; fi
     arch=$1
     shift
+    # arm64 shares its directory with tools/cross_aarch64.sh.
+    export CARGO_TARGET_DIR=/target
+    [ "$arch" = arm64 ] || CARGO_TARGET_DIR=/target/$arch
     cargo build --locked --profile dist "$@"
-    built=/target/$target/dist
+    built=$CARGO_TARGET_DIR/$target/dist
     default_bundle "$built"
 
     stage=/target/deb/$arch
