@@ -91,7 +91,7 @@ apt() {
         -o Dir::Etc::SourceParts=/dev/null -o APT::Architecture="$1" -o APT::Architectures="$@"
 }
 apt "$1" update
-apt "$1" download libc6 libc6-dev linux-libc-dev libcrypt1 libcrypt-dev
+apt "$1" download libc6 libc6-dev linux-libc-dev libcrypt1 libcrypt-dev libgcc-s1
 for package in *.deb; do dpkg -x "$package" "/sysroot/$1"; done
 # Links that start at the root would lead out of it.
 cd "/sysroot/$1"

@@ -12,6 +12,8 @@
 # Where there is no Rust, as on a robot, it takes the installed `loftup` and leaves
 # the suite out.
 set -euo pipefail
+bundles=()
+for bundle in "$@"; do bundles+=("$(realpath -- "$bundle")"); done
 cd "$(dirname "$0")/.."
 
 cache=${LOFTUP_NVIDIA_CACHE:-$HOME/.cache/loftup-edge/nvidia}
@@ -52,7 +54,6 @@ else
     }
 fi
 
-bundles=("$@")
 if [ ${#bundles[@]} -eq 0 ]; then
     "$loftup" convert --builtin --out "$work/small.loftup" >&2
     bundles=("$work/small.loftup")

@@ -6,17 +6,32 @@ cd /src
 . tools/cross_flags.sh
 umask 022
 
-# The small model that the configuration names, with a head: made once, by the first program that
-# there is. It does not depend on the architecture.
-default_bundle() { # directory of the programs
+# Builds the programs; what follows the architecture is cargo's selection.
+programs() { # amd64 or arm64, selection
+    arch=$1
+    shift
+    cross_flags "$arch"
+    target=$cross_cpu-unknown-linux-gnu
+    # arm64 shares its directory with tools/cross_aarch64.sh.
+    export CARGO_TARGET_DIR=/target
+    [ "$arch" = arm64 ] || CARGO_TARGET_DIR=/target/$arch
+    cargo build --locked --profile dist --target "$target" "$@"
+    built=$CARGO_TARGET_DIR/$target/dist
+}
+
+# The small model that the configuration names, with a head: the same for every architecture, and
+# made once, on this machine's: under qemu it would take hours.
+default_bundle() {
     if [ -d /target/share/default.loftup ]; then return; fi
+    programs amd64 -p loftup-node -p loftup-cli -p loftup-scenes --no-default-features
     rm -rf /target/share
     mkdir -p /target/share
-    "$1/loftup-scenes" --out /target/share/scenes --train 60 --val 10
-    "$1/loftup" convert --builtin --out /target/share/plain.loftup
-    "$1/loftup" head classes /target/share/plain.loftup --data /target/share/scenes \
-        --out /target/share/default.loftup
+    "$built/loftup-scenes" --out /target/share/scenes --train 60 --val 10
+    "$built/loftup" convert --builtin --out /target/share/plain.loftup
+    "$built/loftup" head classes /target/share/plain.loftup --data /target/share/scenes \
+        --out /target/share/made.loftup
     rm -r /target/share/plain.loftup /target/share/scenes
+    mv /target/share/made.loftup /target/share/default.loftup
 }
 
 # Names, versions, licences and their texts of all that is compiled into the programs.
@@ -36,18 +51,11 @@ third_party() { # cargo's selection
 }
 
 package() { # amd64 or arm64
-    cross_flags "$1"
-    target=$cross_cpu-unknown-linux-gnu
-    set -- "$1" --target "$target" -p loftup-node -p loftup-cli -p loftup-scenes
+    default_bundle
+    set -- "$1" -p loftup-node -p loftup-cli
     if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then set -- "$@" --no-default-features; fi
-    arch=$1
+    programs "$@"
     shift
-    # arm64 shares its directory with tools/cross_aarch64.sh.
-    export CARGO_TARGET_DIR=/target
-    [ "$arch" = arm64 ] || CARGO_TARGET_DIR=/target/$arch
-    cargo build --locked --profile dist "$@"
-    built=$CARGO_TARGET_DIR/$target/dist
-    default_bundle "$built"
 
     stage=/target/deb/$arch
     rm -rf "$stage"
@@ -61,6 +69,7 @@ package() { # amd64 or arm64
         chmod 755 "$stage/usr/bin/$program"
     done
     cp -r /target/share/default.loftup "$stage/usr/share/loftup/"
+    install -m 755 tools/gpu_checks.sh "$stage/usr/share/loftup/"
     cp tools/package/node.toml "$stage/etc/loftup/node.toml"
     cp tools/package/loftup-node.service "$stage/usr/lib/systemd/system/"
 
@@ -80,7 +89,7 @@ package() { # amd64 or arm64
 
     cp tools/package/copyright "$doc/"
     cp docs/node.md docs/jetson.md docs/security.md docs/engines.md CHANGELOG.md "$doc/"
-    third_party "$@" >"$doc/third-party"
+    third_party --target "$target" "$@" >"$doc/third-party"
     {
         printf 'loftup (%s) unstable; urgency=medium\n\n' "$VERSION"
         printf '  * See CHANGELOG.md.gz.\n\n -- The loftup-edge developers <%s>  %s\n' \

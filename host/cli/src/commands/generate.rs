@@ -20,6 +20,10 @@ pub fn run(args: &Args, mut command: Command) -> Result<()> {
         for shell in Shell::value_variants() {
             clap_complete::generate_to(*shell, &mut command, &name, &args.out)?;
         }
+        // `loftup help COMMAND` says what the page of that command says.
+        let command = command
+            .disable_help_subcommand(true)
+            .mut_subcommands(|c| c.disable_help_subcommand(true));
         clap_mangen::generate_to(command, &args.out)
     };
     write().with_context(|| args.out.display().to_string())
