@@ -76,7 +76,7 @@ step an upgrade keeps the configuration
 echo '# mine' >>/etc/loftup/node.toml
 dpkg-deb -R loftup.deb next
 sed -i 's/^Version: \(.*\)/Version: \1+next/' next/DEBIAN/control
-dpkg-deb -b next next.deb >/dev/null
+dpkg-deb -Znone -b next next.deb >/dev/null
 dpkg -i next.deb
 dpkg-query -W loftup | grep -q '+next' || fail "not upgraded"
 grep -q '^# mine$' /etc/loftup/node.toml || fail "the configuration was overwritten"

@@ -16,15 +16,13 @@ pub struct Args {
 pub fn run(args: &Args, mut command: Command) -> Result<()> {
     let write = || {
         fs::create_dir_all(&args.out)?;
+        // First, because completions add a command `help` to every command.
+        clap_mangen::generate_to(command.clone(), &args.out)?;
         let name = command.get_name().to_owned();
         for shell in Shell::value_variants() {
             clap_complete::generate_to(*shell, &mut command, &name, &args.out)?;
         }
-        // `loftup help COMMAND` says what the page of that command says.
-        let command = command
-            .disable_help_subcommand(true)
-            .mut_subcommands(|c| c.disable_help_subcommand(true));
-        clap_mangen::generate_to(command, &args.out)
+        Ok::<_, std::io::Error>(())
     };
     write().with_context(|| args.out.display().to_string())
 }
