@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, mut command: Command) -> Result<()> {
-    let write = || {
+    let mut write = || {
         fs::create_dir_all(&args.out)?;
         // First, because completions add a command `help` to every command.
         clap_mangen::generate_to(command.clone(), &args.out)?;
