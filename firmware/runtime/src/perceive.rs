@@ -38,13 +38,13 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// Where the stride is shorter than a row, the data end before the last row does or go on for
     /// more than a row after it, or a side is 0 or over [`crate::image::MAX_SIDE`].
-    pub fn to_rgb8(&self) -> Result<Rgb8, ImageError> {
+    pub fn to_rgb8(self) -> Result<Rgb8, ImageError> {
         let Self {
             data,
             width,
             height,
             stride,
-        } = *self;
+        } = self;
         let row = width.saturating_mul(3);
         // What is not right about the sides, `Rgb8::new` says.
         if row == stride && Some(data.len()) == row.checked_mul(height) {
