@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use loftup_models::bundle::Bundle;
+use loftup_models::bundle::{Bundle, HeadKind};
 use loftup_runtime::{
-    ColourRange, Options, Perceptor,
+    ColourRange, Options, Perceptor, RuntimeError,
     backend::{
         self, Backend, Choice,
         fault::{Faults, Faulty},
@@ -78,6 +78,27 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
             BundleModel::new(perceptor, head, descriptors, range, &sizes)?.standing_still(still);
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
+}
+
+/// Whether the bundle of a configuration is whole and has the heads that are asked for. Compiles
+/// nothing.
+///
+/// # Errors
+/// Names the bundle, and the file or head that is amiss.
+pub fn check_model(config: &Config) -> Result<(), ModelError> {
+    let model = &config.model;
+    let open = || {
+        let bundle = Bundle::open(&model.bundle)?;
+        if let Some(name) = &model.descriptors {
+            bundle.head(name)?;
+        }
+        bundle.head(&model.head)
+    };
+    let (head, _) = open().map_err(RuntimeError::from)?;
+    match head.kind {
+        HeadKind::Classes { .. } => Ok(()),
+        HeadKind::Descriptors { .. } => Err(ModelError::no_classes(&model.head)),
+    }
 }
 
 /// Opens the source of a configuration, with the faults of `plan`.

@@ -1,9 +1,15 @@
 //! `loftup-node node.toml`: the perception node. Configuration and behaviour are described in
 //! `docs/node.md`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{CommandFactory, Parser, ValueEnum};
+use clap_complete::Shell;
 use loftup_node::{
     assemble,
     config::Config,
@@ -17,8 +23,9 @@ use loftup_node::{
 #[command(version)]
 struct Args {
     /// The configuration file
-    config: PathBuf,
-    /// Only check the configuration
+    #[arg(required_unless_present = "generate")]
+    config: Option<PathBuf>,
+    /// Only check the configuration, and whether the bundle is whole and has its heads
     #[arg(long)]
     check: bool,
     /// Let things go wrong on purpose, as in source.drop=0.01,backend.hang=0.0001,seed=3
@@ -28,6 +35,9 @@ struct Args {
     /// well
     #[arg(long, value_name = "SECONDS")]
     soak: Option<u64>,
+    /// Write the manual page and shell completions into this directory, for a package
+    #[arg(long, value_name = "DIR", hide = true, exclusive = true)]
+    generate: Option<PathBuf>,
 }
 
 /// A mistake in the command line or the configuration.
@@ -48,13 +58,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::open(&args.config)?;
+    if let Some(out) = &args.generate {
+        generate(out).with_context(|| out.display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = args.config.as_deref().context("no configuration")?;
+    let config = Config::open(path)?;
     let plan = match &args.inject {
         Some(text) => text.parse()?,
         None => Plan::default(),
     };
     if args.check {
-        println!("{}: in order", args.config.display());
+        assemble::check_model(&config)?;
+        println!("{}: in order", path.display());
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(seconds) = args.soak {
@@ -75,6 +91,15 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })?;
     node.run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn generate(out: &Path) -> std::io::Result<()> {
+    let mut command = Args::command();
+    let name = command.get_name().to_owned();
+    for shell in Shell::value_variants() {
+        clap_complete::generate_to(*shell, &mut command, &name, out)?;
+    }
+    clap_mangen::generate_to(command, out)
 }
 
 fn soak(config: &Config, seconds: u64, plan: Plan) -> anyhow::Result<ExitCode> {

@@ -53,6 +53,13 @@ impl ModelError {
                 )
         )
     }
+
+    /// A head of another kind where one of classes is needed.
+    pub(crate) fn no_classes(head: &str) -> Self {
+        Self::Other(format!(
+            "head {head:?} gives descriptors: name one of kind classes under [model] head"
+        ))
+    }
 }
 
 /// A prepared frame.
@@ -145,9 +152,7 @@ impl BundleModel {
     ) -> Result<Self, ModelError> {
         let head = perceptor.head(classes)?;
         let HeadKind::Classes { names } = head.kind() else {
-            return Err(ModelError::Other(format!(
-                "head {classes:?} gives descriptors: name one of kind classes under [model] head"
-            )));
+            return Err(ModelError::no_classes(classes));
         };
         let names = names.clone();
         let descriptors = descriptors.map(|name| perceptor.head(name)).transpose()?;

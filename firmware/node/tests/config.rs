@@ -321,3 +321,17 @@ fn steps_add_up() {
         ]
     );
 }
+
+#[test]
+fn a_file_that_no_one_wrote_by_hand_is_not_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    // Sparse: 64 GiB of zeros that take no room.
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(64 << 30).unwrap();
+    let text = Config::open(&path).unwrap_err().to_string();
+    assert!(
+        text.contains("node.toml: file: longer than 1048576 bytes"),
+        "{text}"
+    );
+}

@@ -190,3 +190,23 @@ fn a_hung_engine_is_replaced_and_too_many_replacements_end_the_node() {
     nothing_is_lost(&handle);
     faults.release();
 }
+
+#[test]
+fn a_check_opens_the_bundle_and_looks_for_its_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "");
+    assemble::check_model(&config).unwrap();
+    let refused = |change: &dyn Fn(&mut Config), part: &str| {
+        let mut config = config.clone();
+        change(&mut config);
+        let text = assemble::check_model(&config).unwrap_err().to_string();
+        assert!(text.contains(part) && !text.contains('\n'), "{text}");
+    };
+    refused(&|c| c.model.head = "pca".into(), "kind classes");
+    refused(&|c| c.model.head = "nothing".into(), "nothing");
+    refused(&|c| c.model.descriptors = Some("no".into()), "no");
+    refused(&|c| c.model.bundle = "missing.loftup".into(), "missing");
+    let damaged = folder.path().join("robot.loftup/backbone.onnx");
+    std::fs::write(&damaged, b"other").unwrap();
+    refused(&|_| (), "backbone.onnx");
+}

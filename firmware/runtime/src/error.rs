@@ -108,6 +108,18 @@ pub enum RuntimeError {
         /// Size of the answer.
         size: Size,
     },
+    /// An answer that memory does not hold.
+    #[error(
+        "an answer of {width} x {height} pixels with {dim} channels does not fit into memory: ask for a smaller size, or take it tile by tile from a view"
+    )]
+    AnswerTooLarge {
+        /// Its columns.
+        width: usize,
+        /// Its rows.
+        height: usize,
+        /// Its channels.
+        dim: usize,
+    },
     /// A point that is not within the answer.
     #[error("point {index} is ({x}, {y}): outside the answer, which is {size} (columns 0 to {}, rows 0 to {})", .size.width - 1, .size.height - 1)]
     PointOutside {

@@ -81,6 +81,20 @@ pub enum ImageError {
         /// The bytes given.
         bytes: usize,
     },
+    /// Rows of pixels that do not fit the sides.
+    #[error(
+        "{bytes} bytes in rows of {stride} do not hold an RGB picture of {width} x {height}: a row takes {width} * 3 bytes, and the stride is at least that"
+    )]
+    BadStride {
+        /// The width given.
+        width: usize,
+        /// The height given.
+        height: usize,
+        /// Bytes from row to row.
+        stride: usize,
+        /// The bytes given.
+        bytes: usize,
+    },
 }
 
 /// An 8-bit RGB picture: rows from the top, pixels from the left, R, G, B.

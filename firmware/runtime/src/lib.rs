@@ -3,6 +3,8 @@
 //! A [`Perceptor`] is a bundle in an inference engine ([`backend`]). A picture becomes a [`View`],
 //! which is asked for a frame, a region or points. Answers come tile by tile, so that memory stays
 //! bounded whatever their size; tile size and thread count change nothing beyond rounding.
+//!
+//! A loop that has a picture and wants one answer needs a single call, [`Perceptor::perceive`].
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ pub mod heads;
 pub mod image;
 pub mod npy;
 pub mod pca;
+mod perceive;
 mod perceptor;
 pub mod picture;
 mod plans;
@@ -28,6 +31,7 @@ mod view;
 pub use backbone::Features;
 pub use error::{RuntimeError, SinkError};
 pub use guidance::{ColourRange, Guidance};
+pub use perceive::{Answer, Area, Frame, Query};
 pub use perceptor::{Options, Perceptor, Picture};
 pub use tiles::Rect;
 pub use video::{Update, Video};

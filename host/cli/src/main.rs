@@ -13,7 +13,7 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Dense, pixel-accurate features of vision foundation models.
 ///
@@ -37,6 +37,8 @@ enum Command {
     Demo(commands::demo::Args),
     Engine(commands::engine::Args),
     Eval(commands::eval::Args),
+    #[command(hide = true)]
+    Generate(commands::generate::Args),
     Head(commands::head::Args),
     Inspect(commands::inspect::Args),
     Quantize(commands::quantize::Args),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(args),
         Command::Engine(args) => commands::engine::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Generate(args) => commands::generate::run(args, Cli::command()),
         Command::Head(args) => commands::head::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Quantize(args) => commands::quantize::run(args),

@@ -1,7 +1,7 @@
 //! Any ONNX graph as a backbone.
 
 use std::{
-    fmt, fs,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -39,7 +39,7 @@ pub(crate) fn read(
         path: path.into(),
         what,
     };
-    let onnx = fs::read(path).map_err(|source| ConvertError::Io {
+    let onnx = loftup_models::onnx::read_file(path).map_err(|source| ConvertError::Io {
         path: path.into(),
         source,
     })?;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builtin;
 pub mod compare;
 mod convert;
 mod foreign;
@@ -9,5 +10,6 @@ mod provenance;
 pub mod quantize;
 mod verify;
 
+pub use builtin::builtin;
 pub use convert::{BackboneSource, ConvertError, Request, convert};
 pub use verify::{Check, against, verify, verify_with};

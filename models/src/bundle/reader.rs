@@ -16,6 +16,9 @@ use super::{
 /// A manifest larger than this is none of ours.
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
+/// Larger than a graph can be, no file is.
+const LARGEST_FILE: u64 = crate::onnx::LARGEST;
+
 /// No model has more channels, heads, layers or extra tokens; products of a few such numbers fit
 /// into 64 bits.
 const MOST_CHANNELS: usize = 1 << 15;
@@ -94,10 +97,15 @@ impl Bundle {
                 path: path.clone(),
                 what: "the manifest does not list this file".into(),
             })?;
-        let bytes = fs::read(&path).map_err(|source| BundleError::Io {
+        let failed = |source| BundleError::Io {
             path: path.clone(),
             source,
-        })?;
+        };
+        // One byte more than it may have: the file may have grown since it was checked.
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(entry.bytes + 1).read_to_end(&mut bytes))
+            .map_err(failed)?;
         compare(&path, entry, bytes.len() as u64, &sha256_hex(&bytes))?;
         Ok(bytes)
     }
@@ -162,7 +170,13 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
 
 /// What the types do not say: every name is a plain file name and listed, every number is usable.
 fn validate(manifest: &Manifest) -> Result<(), String> {
-    for name in manifest.files.keys() {
+    for (name, entry) in &manifest.files {
+        if entry.bytes > LARGEST_FILE {
+            return Err(format!(
+                "file {name:?} of {} bytes: a file of a bundle has at most {LARGEST_FILE}",
+                entry.bytes
+            ));
+        }
         let plain = !name.is_empty()
             && name != MANIFEST
             && !name.starts_with('.')
@@ -275,14 +289,20 @@ fn check(path: &Path, entry: &FileEntry) -> Result<(), BundleError> {
         path: path.into(),
         source,
     };
-    let mut file = File::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => BundleError::Damaged {
-            path: path.into(),
-            what: "the file is missing".into(),
-        },
+    let damaged = |what: &str| BundleError::Damaged {
+        path: path.into(),
+        what: what.into(),
+    };
+    // Before it is opened: opening a pipe would wait for whoever writes to it.
+    let meta = fs::metadata(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => damaged("the file is missing"),
         _ => failed(source),
     })?;
-    let length = file.metadata().map_err(failed)?.len();
+    if !meta.is_file() {
+        return Err(damaged("it is no regular file"));
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let length = meta.len();
     let mut hash = Sha256::new();
     // A file of another length is wrong whatever its hash: do not read a huge one.
     if length == entry.bytes {
@@ -309,4 +329,96 @@ fn compare(path: &Path, entry: &FileEntry, bytes: u64, sha256: &str) -> Result<(
         path: path.into(),
         what,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{BundleWriter, Normalisation, Provenance},
+        *,
+    };
+
+    /// A bundle of one file, of which `change` may change the manifest's text.
+    fn bundle(at: &Path, change: impl FnOnce(String) -> String) {
+        let mut writer = BundleWriter::create(at, true).unwrap();
+        writer.add("graph.onnx", b"seven b").unwrap();
+        let manifest = Manifest {
+            format: FORMAT,
+            files: Default::default(),
+            normalisation: Normalisation::IMAGENET,
+            backbone: None,
+            upsampler: None,
+            heads: Default::default(),
+            quantisation: Default::default(),
+            provenance: Provenance {
+                tool: "test".into(),
+                created: 0,
+                sources: Vec::new(),
+                training: None,
+            },
+        };
+        writer.seal(manifest).unwrap();
+        writer.commit().unwrap();
+        let file = at.join(MANIFEST);
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, change(text)).unwrap();
+    }
+
+    #[test]
+    fn a_file_beyond_any_graph_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("large.loftup");
+        let with = |bytes: u64| {
+            move |text: String| text.replace("\"bytes\": 7", &format!("\"bytes\": {bytes}"))
+        };
+        bundle(&at, with(7));
+        assert_eq!(
+            Bundle::open(&at).unwrap().read("graph.onnx").unwrap(),
+            b"seven b"
+        );
+        bundle(&at, with(LARGEST_FILE + 1));
+        let text = Bundle::open(&at).unwrap_err().to_string();
+        assert!(
+            text.contains("graph.onnx") && text.contains("at most"),
+            "{text}"
+        );
+        bundle(&at, with(LARGEST_FILE));
+        let text = Bundle::open(&at).unwrap_err().to_string();
+        assert!(
+            text.contains("7 bytes, the manifest says 2147483648"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_grew_after_the_check_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("grown.loftup");
+        bundle(&at, |text| text);
+        let opened = Bundle::open(&at).unwrap();
+        // Sparse: 64 GiB that take no room.
+        let file = File::options()
+            .write(true)
+            .open(at.join("graph.onnx"))
+            .unwrap();
+        file.set_len(64 << 30).unwrap();
+        let text = opened.read("graph.onnx").unwrap_err().to_string();
+        assert!(text.contains("8 bytes, the manifest says 7"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("pipe.loftup");
+        bundle(&at, |text| text);
+        let file = at.join("graph.onnx");
+        fs::remove_file(&file).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(&file)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let text = Bundle::open(&at).unwrap_err().to_string();
+        assert!(text.contains("no regular file"), "{text}");
+    }
 }

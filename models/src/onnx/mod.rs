@@ -11,3 +11,24 @@ pub mod rewrite;
 
 pub use graph::{Attr, Dim, Graph, Value};
 pub use inspect::{Interface, Port};
+
+/// Longest file that can hold a graph, in bytes: it is one protobuf message.
+pub const LARGEST: u64 = 2 << 30;
+
+/// The bytes of an ONNX file.
+///
+/// # Errors
+/// Those of the file system, and where it is longer than [`LARGEST`].
+pub fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    use std::io::{Error, ErrorKind, Read};
+    let file = std::fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    if file.metadata()?.len() <= LARGEST {
+        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= LARGEST {
+            return Ok(bytes);
+        }
+    }
+    let what = format!("longer than {LARGEST} bytes, which no ONNX file can be");
+    Err(Error::new(ErrorKind::FileTooLarge, what))
+}

@@ -4,7 +4,10 @@ mod check;
 mod ends;
 mod tables;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use loftup_models::bundle::Size;
 use loftup_wire::{
@@ -15,6 +18,9 @@ use loftup_wire::{
 pub use tables::*;
 
 use crate::answer::{Queries, Query};
+
+/// Longest configuration that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// A mistake in the configuration. The message is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +53,19 @@ impl Config {
     /// # Errors
     /// The first mistake.
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
+        let wrong = |what: String| ConfigError {
             path: path.into(),
             key: "file".into(),
-            what: e.to_string(),
+            what,
             remedy: "name a readable configuration file".into(),
-        })?;
+        };
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+            .map_err(|e| wrong(e.to_string()))?;
+        if text.len() as u64 > LARGEST {
+            return Err(wrong(format!("longer than {LARGEST} bytes")));
+        }
         Self::parse(&text, path)
     }
 

@@ -402,7 +402,11 @@ fn tell(shared: &Shared, mut job: Box<Job>) {
     if age > deadline {
         shared.metrics.count(Event::DeadlineMissed, 1);
         shared.note("late", || {
-            format!("an answer is {} ms old, due after {}", age / 1000, p.deadline_ms)
+            format!(
+                "an answer is {} ms old, due after {}",
+                age / 1000,
+                p.deadline_ms
+            )
         });
     }
     shared.judge(match age {

@@ -61,7 +61,7 @@ pub(super) fn rows(injection: &Injection, handle: &Handle, heard: &Heard) -> Vec
             }
         })
         .collect();
-    rows.extend(engine_rows(&injection, metrics, &noted));
+    rows.extend(engine_rows(injection, metrics, &noted));
     // One frame holds many bytes: the numbers are not those of frames, but there is none without
     // the other.
     rows.push(Row {

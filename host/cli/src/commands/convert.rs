@@ -15,9 +15,10 @@ use crate::{args::triple, interrupt, output, progress};
 #[command(after_help = "Examples:
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
   loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
-  loftup convert --upsampler-weights loftup.bin --out up.loftup")]
+  loftup convert --upsampler-weights loftup.bin --out up.loftup
+  loftup convert --builtin --out small.loftup")]
 #[command(group = clap::ArgGroup::new("parts")
-    .args(["backbone_weights", "backbone_onnx", "upsampler_weights"])
+    .args(["backbone_weights", "backbone_onnx", "upsampler_weights", "builtin"])
     .required(true)
     .multiple(true))]
 pub struct Args {
@@ -54,6 +55,9 @@ pub struct Args {
     /// LoftUp checkpoint: PyTorch or safetensors, from the hub or from training
     #[arg(long, value_name = "FILE")]
     upsampler_weights: Option<PathBuf>,
+    /// The small backbone and upsampler that are built in, for trying things out
+    #[arg(long, conflicts_with_all = ["backbone_weights", "backbone_onnx", "upsampler_weights", "size"])]
+    builtin: bool,
     /// Size of the backbone's input [default: 224x224, or the graph's own]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
@@ -71,7 +75,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let writing = interrupt::Writing::begin()?;
     let bar = progress::spinner();
-    let converted = loftup_convert::convert(&request(args), |stage| {
+    let stage = |stage: &str| {
         log::info!("{stage}");
         bar.set_message(stage.to_owned());
         if interrupt::pending() {
@@ -79,7 +83,11 @@ pub fn run(args: &Args) -> Result<()> {
         } else {
             ControlFlow::Continue(())
         }
-    });
+    };
+    let converted = match args.builtin {
+        true => loftup_convert::builtin(&args.out, args.force, stage),
+        false => loftup_convert::convert(&request(args), stage),
+    };
     bar.finish_and_clear();
     let converted = converted?;
     drop(writing);

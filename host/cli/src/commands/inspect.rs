@@ -33,7 +33,8 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     if path.extension().is_some_and(|e| e == "onnx") {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let bytes =
+            loftup_models::onnx::read_file(path).with_context(|| path.display().to_string())?;
         let interface = Interface::of(&bytes)
             .with_context(|| format!("{}: not an ONNX model", path.display()))?;
         return print_interface(path, &interface, args.json);

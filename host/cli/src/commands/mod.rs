@@ -5,6 +5,7 @@ pub mod convert;
 pub mod demo;
 pub mod engine;
 pub mod eval;
+pub mod generate;
 pub mod head;
 pub mod inspect;
 pub mod quantize;

@@ -1,0 +1,45 @@
+//! A bundle of the weights that ship with the project.
+
+use std::{fs, ops::ControlFlow, path::Path};
+
+use loftup_models::builtin;
+
+use crate::{
+    BackboneSource, ConvertError, Request,
+    convert::{Converted, convert},
+};
+
+/// Makes a bundle of the built-in backbone and upsampler ([`loftup_models::builtin`]) at `out`,
+/// and checks it like any other. `replace` permits that a bundle is there already; `stage` is as
+/// in [`convert`].
+///
+/// # Errors
+/// As [`convert`].
+pub fn builtin(
+    out: &Path,
+    replace: bool,
+    stage: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Converted, ConvertError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        |source| ConvertError::Io { path, source }
+    };
+    let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).map_err(io(&path))?;
+        Ok::<_, ConvertError>(path)
+    };
+    let request = Request {
+        backbone: Some(BackboneSource::Checkpoint {
+            preset: builtin::PRESET.into(),
+            weights: write("backbone.safetensors", builtin::BACKBONE)?,
+            heads: Some(builtin::HEADS),
+        }),
+        upsampler: Some(write("upsampler.safetensors", builtin::UPSAMPLER)?),
+        size: None,
+        out: out.to_owned(),
+        replace,
+    };
+    convert(&request, stage)
+}

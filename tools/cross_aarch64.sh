@@ -1,0 +1,71 @@
+#!/bin/sh
+# Builds for aarch64 Linux on any other machine, and runs the tests there under qemu.
+#
+#   tools/cross_aarch64.sh [test]         the tests of what runs on a robot
+#   tools/cross_aarch64.sh test NAME...   tests of these names alone
+#   tools/cross_aarch64.sh cargo ARGS...  cargo with ARGS, for aarch64
+#
+# Needs Debian and root; tools/debian.sh says what it downloads and where it is kept. What is built
+# lies in target/cross (or $CARGO_TARGET_DIR/cross). `loftup` is built without training.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/tools/debian.sh"
+out=${CARGO_TARGET_DIR:-$root/target}/cross
+mkdir -p "$out"
+
+# libstdc++ is for the stand-ins of NVIDIA's libraries, which tests compile.
+debian_sid rustc cargo ca-certificates libstd-rust-dev:arm64 libstdc++6:arm64 \
+    gcc-aarch64-linux-gnu g++-aarch64-linux-gnu gcc libc6-dev qemu-user
+debian_sysroot arm64
+
+inside() {
+    debian_enter "$sid" -b "$root" /src -w "$out" /target \
+        env CARGO_TARGET_DIR=/target CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu \
+        CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-}" \
+        sh -eu -c '
+cd /src
+if [ -z "$CARGO_BUILD_JOBS" ]; then unset CARGO_BUILD_JOBS; fi
+. tools/cross_flags.sh
+cross_flags arm64
+exec "$@"' sh "$@"
+}
+
+# One selection of packages for everything, so that no dependency is built twice with other features;
+# with node and command it is that of tools/package.sh.
+robot="--no-default-features -p loftup-node -p loftup-cli"
+packages="-p loftup-wire -p loftup-board -p loftup-tensorrt -p loftup-kernels -p loftup-models
+    -p loftup-runtime -p loftup-tests"
+# All but the slowest under qemu, and those that need NVIDIA's libraries.
+tests="--lib --test document --test fuzz_seeds --test golden --test noise --test properties
+    --test sizes --test light --test link --test linux --test receiver --test stdio --test thermal
+    --test trigger --test stand_in --test slots --test checkpoint --test vit --test engine_cache
+    --test image --test npy --test pca --test picture --test config
+    --test fallback --test kernels --test tensorrt_fake --test tract"
+
+case ${1:-test} in
+cargo)
+    shift
+    inside cargo "$@"
+    ;;
+test)
+    [ $# -eq 0 ] || shift
+    if [ $# -gt 0 ]; then tests=; fi
+    for name in "$@"; do tests="$tests --test $name"; done
+    began=$(date +%s)
+    # shellcheck disable=SC2086
+    inside cargo build --locked --profile dist $robot
+    # shellcheck disable=SC2086
+    inside cargo test --locked --profile dist --no-run $robot $packages $tests
+    echo "built in $(($(date +%s) - began)) s"
+    began=$(date +%s)
+    # shellcheck disable=SC2086
+    inside cargo test --locked --profile dist --no-fail-fast $robot $packages $tests
+    echo "tested in $(($(date +%s) - began)) s"
+    ls -l "$out/aarch64-unknown-linux-gnu/dist/loftup" \
+        "$out/aarch64-unknown-linux-gnu/dist/loftup-node"
+    ;;
+*)
+    debian_fail "what is '$1'? See the top of $0"
+    ;;
+esac

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Installs, upgrades, removes and purges a package of tools/package.sh in a clean system, and runs
+# what it brings.
+#
+#   tools/try_package.sh amd64|arm64 [SUITE]        default: bullseye, Debian 11
+#
+# Programs of arm64 are run by qemu. systemd is not running in there.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/tools/debian.sh"
+out=${CARGO_TARGET_DIR:-$root/target}/cross
+arch=${1:-}
+suite=${2:-bullseye}
+case $arch in
+amd64 | arm64) ;;
+*) debian_fail "for which architecture? Give amd64 or arm64" ;;
+esac
+package=$(ls -t "$out"/loftup_*_"$arch".deb 2>/dev/null | head -n 1)
+[ -n "$package" ] || debian_fail "no package for $arch in $out: make one with tools/package.sh $arch"
+
+clean=$debian/$suite-$arch
+if [ "$arch" = arm64 ]; then debian_bootstrap "$clean" "$suite" arm64; else debian_bootstrap "$clean" "$suite"; fi
+work=$(mktemp -d "$debian/try.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cp -a "$clean/." "$work/"
+debian_network "$work"
+cp "$package" "$work/tmp/loftup.deb"
+echo "$(basename "$package") in a clean $suite of $arch"
+debian_enter "$work" -b "$root/tools/package" /package bash -eu /package/try.sh "$arch"
