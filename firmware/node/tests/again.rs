@@ -15,22 +15,6 @@ use loftup_node::{
 };
 use loftup_runtime::image::Rgb8;
 
-const QUERIES: &str = r#"
-[[query]]
-slot = 0
-want = "classes"
-
-[[query]]
-slot = 1
-want = "regions"
-region = [8, 8, 30, 20]
-
-[[query]]
-slot = 2
-want = "features-f16"
-points = [[3, 3], [90, 60]]
-"#;
-
 fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> Vec<Part> {
     let mut raw = RawFrame::default();
     scenes.draw(number, &mut raw);
@@ -74,7 +58,7 @@ fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> V
 fn the_same_picture_gives_the_same_bits_whatever_came_before() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
-    let text = common::config_text(QUERIES);
+    let text = common::config_text(&common::queries([8, 8, 30, 20]));
     let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
     let scenes = Scenes::new(5, 96, 64, Pace::new(10.0));
     let factory = model_factory(&config, None);

@@ -18,8 +18,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn config(folder: &std::path::Path) -> Config {
     common::bundle(folder);
-    let text = common::config_text(
-        r#"
+    let settings = r#"
 [pipeline]
 deadline_ms = 250
 max_age_ms = 1500
@@ -37,22 +36,8 @@ rate_hz = 5.0
 
 [watchdog]
 hang_ms = 700
-
-[[query]]
-slot = 0
-want = "classes"
-
-[[query]]
-slot = 1
-want = "regions"
-region = [8, 8, 64, 40]
-
-[[query]]
-slot = 2
-want = "features-f16"
-points = [[3, 3], [90, 60]]
-"#,
-    );
+"#;
+    let text = common::config_text(&(settings.to_owned() + &common::queries([8, 8, 64, 40])));
     Config::parse(&text, &folder.join("node.toml")).unwrap()
 }
 

@@ -11,7 +11,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -46,25 +46,15 @@ const RATE_HZ: f64 = 20.0;
 const SECONDS: f64 = 6.0;
 const LEAST_HZ: f64 = 5.0;
 
-/// Ends what it started, whatever becomes of the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Two terminals that are connected, or `None` where `socat` is missing.
-fn pair(node: &Path, controller: &Path) -> Option<Ended> {
+fn pair(node: &Path, controller: &Path) -> Option<common::Ended> {
     let end = |path: &Path| format!("pty,rawer,b{BAUD},link={}", path.display());
     let child = Command::new("socat")
         .args([end(node), end(controller)])
         .stderr(Stdio::inherit())
         .spawn();
     let child = match child {
-        Ok(child) => Ended(child),
+        Ok(child) => common::Ended(child),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
         Err(e) => panic!("socat: {e}"),
     };

@@ -15,22 +15,6 @@ use loftup_node::{
 };
 use loftup_runtime::{Features, image::Rgb8};
 
-const QUERIES: &str = r#"
-[[query]]
-slot = 0
-want = "classes"
-
-[[query]]
-slot = 1
-want = "regions"
-region = [8, 8, 70, 40]
-
-[[query]]
-slot = 2
-want = "features-f16"
-points = [[3, 3], [90, 60]]
-"#;
-
 /// Columns and rows of the camera's picture; the answer is as large, so that a pixel of one is a
 /// pixel of the other. It is cut into 2 x 1 tiles of 48 x 64.
 const CAMERA: Size = Size {
@@ -41,7 +25,8 @@ const CAMERA: Size = Size {
 fn model(more: &str) -> (Config, Arc<dyn Model>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
-    let text = common::config_text(QUERIES).replace("threads = 1", &format!("threads = 1\n{more}"));
+    let text = common::config_text(&common::queries([8, 8, 70, 40]))
+        .replace("threads = 1", &format!("threads = 1\n{more}"));
     let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
     let model = model_factory(&config, None)().unwrap();
     (config, model, folder)

@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread,
 };
@@ -42,16 +42,6 @@ impl Sink for Maps {
         }
         self.0.lock().unwrap().insert(text);
         Ok(())
-    }
-}
-
-/// Ends what it started, whatever becomes of the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -102,7 +92,7 @@ fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
         .spawn()
         .unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
-    let mut child = Ended(child);
+    let mut child = common::Ended(child);
     let lines: Vec<String> = out.lines().map(Result::unwrap).collect();
     let status = child.0.wait().unwrap();
     handle.stop();

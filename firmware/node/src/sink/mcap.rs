@@ -28,7 +28,8 @@ use serde_json::{Value, json};
 use super::{
     Context, Report, Sink, SinkError,
     foxglove::{self, Log, RawImage, Timestamp},
-    numbered, wall_ns,
+    series::{Every, Series},
+    wall_ns,
 };
 use crate::{
     answer::{Answer, Kind, Part},
@@ -78,11 +79,8 @@ fn object(properties: Value) -> Value {
 /// Writes an MCAP file.
 pub struct McapFile {
     name: String,
-    path: PathBuf,
-    every: u64,
-    limit: u64,
-    seen: u64,
-    number: u64,
+    files: Series,
+    every: Every,
     written: u64,
     file: Option<Open>,
 }
@@ -101,11 +99,8 @@ impl McapFile {
     pub fn create(path: PathBuf, every: u64, limit: u64) -> Result<Self, SinkError> {
         let mut this = Self {
             name: format!("mcap {}", path.display()),
-            path,
-            every: every.max(1),
-            limit,
-            seen: 0,
-            number: 0,
+            files: Series::new(path, limit),
+            every: Every::new(every),
             written: 0,
             file: None,
         };
@@ -114,7 +109,7 @@ impl McapFile {
     }
 
     fn open(&mut self) -> Result<(), SinkError> {
-        let path = numbered(&self.path, self.number);
+        let path = self.files.path();
         let file = File::create(&path).map_err(|cause| SinkError::Io { path, cause })?;
         let options = WriteOptions::new()
             .compression(None)
@@ -135,10 +130,7 @@ impl McapFile {
     }
 
     fn failed(&self, e: mcap::McapError) -> SinkError {
-        SinkError::Other(format!(
-            "{}: {e}",
-            numbered(&self.path, self.number).display()
-        ))
+        SinkError::Other(format!("{}: {e}", self.files.path().display()))
     }
 
     fn write(
@@ -258,13 +250,12 @@ impl Sink for McapFile {
     }
 
     fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError> {
-        self.seen += 1;
-        if !(self.seen - 1).is_multiple_of(self.every) {
+        if !self.every.is_due() {
             return Ok(());
         }
-        if self.limit > 0 && self.written >= self.limit {
+        if self.files.is_full(self.written) {
             self.finish()?;
-            self.number += 1;
+            self.files.advance();
             self.open()?;
         }
         if let Some(open) = &mut self.file
@@ -340,7 +331,7 @@ impl Sink for McapFile {
         let file = open.writer.into_inner().into_inner();
         let synced = file.map_err(|e| e.into_error()).and_then(|f| f.sync_all());
         synced.map_err(|cause| SinkError::Io {
-            path: numbered(&self.path, self.number),
+            path: self.files.path(),
             cause,
         })
     }

@@ -4,12 +4,14 @@ pub mod foxglove;
 mod mcap;
 mod pictures;
 mod recording;
+mod series;
 mod udp;
 mod wire;
 #[cfg(feature = "zenoh")]
 mod zenoh;
 
 use std::{
+    fmt::Debug,
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     time::{SystemTime, UNIX_EPOCH},
@@ -173,15 +175,8 @@ pub fn open(
             SinkKind::Serial => {
                 let (name, baud) = (format!("serial {}", path.display()), sink.baud);
                 let line = move || linux::serial(&path, baud).map_err(|e| e.to_string());
-                match bad {
-                    false => Box::new(WireSink::new(name, Box::new(line))),
-                    true => Box::new(WireSink::new(
-                        name,
-                        Box::new(move || {
-                            line().map(|io| FaultyLine::new(io, faults, seed, spoilt.clone()))
-                        }),
-                    )),
-                }
+                let spoil = move |io| FaultyLine::new(io, faults, seed, spoilt.clone());
+                link(name, line, bad.then_some(spoil))
             }
             SinkKind::Udp => {
                 let (Some(bind), Some(peer)) = (sink.bind, sink.peer) else {
@@ -191,15 +186,8 @@ pub fn open(
                 };
                 let name = format!("udp {peer}");
                 let line = move || Datagrams::open(bind, peer).map_err(|e| format!("{bind}: {e}"));
-                match bad {
-                    false => Box::new(WireSink::new(name, Box::new(line))),
-                    true => Box::new(WireSink::new(
-                        name,
-                        Box::new(move || {
-                            line().map(|io| FaultyLine::new(io, faults, seed, spoilt.clone()))
-                        }),
-                    )),
-                }
+                let spoil = move |io| FaultyLine::new(io, faults, seed, spoilt.clone());
+                link(name, line, bad.then_some(spoil))
             }
             SinkKind::Pictures => Box::new(Pictures::open(path, sink.every, sink.keep)?),
             SinkKind::Mcap => Box::new(McapFile::create(path, sink.every, sink.max_mib << 20)?),
@@ -225,17 +213,20 @@ pub fn open(
     sinks.iter().enumerate().map(open).collect()
 }
 
-/// The name of file `number` of a row of files: `a.mcap`, `a-1.mcap`, `a-2.mcap`.
-fn numbered(path: &std::path::Path, number: u64) -> PathBuf {
-    if number == 0 {
-        return path.into();
+/// A link over the lines that `open` opens; over bad ones where `bad` says how to make them so.
+fn link<IO>(
+    name: String,
+    open: impl Fn() -> Result<IO, String> + Send + 'static,
+    bad: Option<impl Fn(IO) -> FaultyLine<IO> + Send + 'static>,
+) -> Box<dyn Sink>
+where
+    IO: Line + 'static,
+    IO::Error: Debug,
+{
+    match bad {
+        None => Box::new(WireSink::new(name, Box::new(open))),
+        Some(bad) => Box::new(WireSink::new(name, Box::new(move || open().map(&bad)))),
     }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let name = match path.extension() {
-        Some(ending) => format!("{stem}-{number}.{}", ending.to_string_lossy()),
-        None => format!("{stem}-{number}"),
-    };
-    path.with_file_name(name)
 }
 
 /// Nanoseconds of the calendar's clock for a moment of the node's clock.

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, path::PathBuf};
 
 use loftup_runtime::{heads::NO_CLASS, image::Rgb8};
 
-use super::{Context, Sink, SinkError};
+use super::{Context, Sink, SinkError, series::Every};
 use crate::answer::{Answer, Kind};
 
 /// Writes `frame-SEQUENCE-slot-SLOT.png`, one colour for each class.
@@ -12,9 +12,8 @@ use crate::answer::{Answer, Kind};
 pub struct Pictures {
     name: String,
     folder: PathBuf,
-    every: u64,
+    every: Every,
     keep: u64,
-    seen: u64,
     written: VecDeque<PathBuf>,
 }
 
@@ -32,9 +31,8 @@ impl Pictures {
         Ok(Self {
             name: format!("pictures {}", folder.display()),
             folder,
-            every: every.max(1),
+            every: Every::new(every),
             keep,
-            seen: 0,
             written: VecDeque::new(),
         })
     }
@@ -62,8 +60,7 @@ impl Sink for Pictures {
     }
 
     fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
-        self.seen += 1;
-        if !(self.seen - 1).is_multiple_of(self.every) {
+        if !self.every.is_due() {
             return Ok(());
         }
         let maps = answer

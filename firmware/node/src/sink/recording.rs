@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Sink, SinkError, numbered};
+use super::{
+    Context, Sink, SinkError,
+    series::{Every, Series},
+};
 use crate::{answer::Answer, source::Recorder};
 
 /// Writes a recording, see [`crate::source::Recording`].
 #[derive(Debug)]
 pub struct RecordingFile {
     name: String,
-    path: PathBuf,
-    every: u64,
-    limit: u64,
-    seen: u64,
-    number: u64,
+    files: Series,
+    every: Every,
     recorder: Option<Recorder>,
 }
 
@@ -25,11 +25,8 @@ impl RecordingFile {
     pub fn create(path: PathBuf, every: u64, limit: u64) -> Result<Self, SinkError> {
         let mut this = Self {
             name: format!("recording {}", path.display()),
-            path,
-            every: every.max(1),
-            limit,
-            seen: 0,
-            number: 0,
+            files: Series::new(path, limit),
+            every: Every::new(every),
             recorder: None,
         };
         this.open()?;
@@ -37,7 +34,7 @@ impl RecordingFile {
     }
 
     fn open(&mut self) -> Result<(), SinkError> {
-        let path = numbered(&self.path, self.number);
+        let path = self.files.path();
         let recorder = Recorder::create(&path).map_err(|cause| SinkError::Io { path, cause })?;
         self.recorder = Some(recorder);
         Ok(())
@@ -45,7 +42,7 @@ impl RecordingFile {
 
     fn failed(&self, cause: std::io::Error) -> SinkError {
         SinkError::Io {
-            path: numbered(&self.path, self.number),
+            path: self.files.path(),
             cause,
         }
     }
@@ -57,17 +54,14 @@ impl Sink for RecordingFile {
     }
 
     fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
-        self.seen += 1;
-        let Some(picture) = &answer.picture else {
+        let due = self.every.is_due();
+        let Some(picture) = answer.picture.as_ref().filter(|_| due) else {
             return Ok(());
         };
-        if !(self.seen - 1).is_multiple_of(self.every) {
-            return Ok(());
-        }
-        let full = |r: &Recorder| self.limit > 0 && r.written() >= self.limit;
+        let full = |r: &Recorder| self.files.is_full(r.written());
         if self.recorder.as_ref().is_some_and(full) {
             self.finish()?;
-            self.number += 1;
+            self.files.advance();
             self.open()?;
         }
         let (width, height) = (picture.width(), picture.height());

@@ -4,6 +4,7 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
+    process::Child,
     thread,
     time::{Duration, Instant},
 };
@@ -91,6 +92,37 @@ rate_hz = 20
 
 {more}"#
     )
+}
+
+/// Queries for classes, for regions in the rectangle `region` and for features at two points.
+pub fn queries(region: [u16; 4]) -> String {
+    format!(
+        r#"
+[[query]]
+slot = 0
+want = "classes"
+
+[[query]]
+slot = 1
+want = "regions"
+region = {region:?}
+
+[[query]]
+slot = 2
+want = "features-f16"
+points = [[3, 3], [90, 60]]
+"#
+    )
+}
+
+/// Ends what it started, whatever becomes of the test.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Waits for `is`; fails after so many seconds.

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    process::Stdio,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -75,11 +75,7 @@ fn a_demo_that_is_stopped_leaves_nothing() {
             sleep(Duration::from_millis(5));
         }
         sleep(Duration::from_millis(pause));
-        let status = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        signal(&child, "INT");
         let output = child.wait_with_output().unwrap();
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(130), "{said}");

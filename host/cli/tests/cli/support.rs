@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -81,6 +81,15 @@ pub fn refused(dir: &Path, command: &mut Command) -> String {
     assert!(before == after, "{command:?} left {:?}", after.keys());
     println!("{}", lines[0]);
     lines[0].to_owned()
+}
+
+pub fn signal(child: &Child, signal: &str) {
+    let status = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
+    assert!(status.success());
 }
 
 /// Asserts that a message names all of `parts`.

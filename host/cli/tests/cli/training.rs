@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     thread::sleep,
     time::{Duration, Instant, SystemTime},
 };
@@ -193,11 +193,7 @@ fn a_training_that_is_interrupted_says_how_to_go_on() {
     let file = dir.path().join("out").join(files::CHECKPOINT);
     let mut child = start(&settings, false);
     wait(&mut child, &file, None);
-    let status = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    signal(&child, "INT");
     let output = child.wait_with_output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(130), "{said}");
