@@ -37,9 +37,10 @@ pub struct Injection {
 /// Opens the bundle of a configuration: in its engine, with `faults` where there are some.
 pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFactory {
     let (model, levels) = (config.model.clone(), config.levels());
+    let settings = config.tensorrt.settings();
     Arc::new(move || {
         let choice = Choice::from(model.backend);
-        let engine = backend::open(choice, &backend::Settings::default())
+        let engine = backend::open(choice, &settings)
             .map_err(|e| ModelError::Other(format!("model.backend {choice}: {e}")))?;
         let engine: Arc<dyn Backend> = match &faults {
             Some(faults) => Arc::new(Faulty::new(engine, faults.clone())),

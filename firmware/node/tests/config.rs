@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::time::Duration;
+
 use loftup_node::config::{Config, Level};
+use loftup_runtime::backend::Settings;
 
 #[test]
 fn each_mistake_is_one_line_with_file_key_and_remedy() {
@@ -46,6 +49,31 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             change("\"tract\"", "\"cuda\""),
             "model.backend",
             "correct the value",
+        ),
+        (
+            add("[tensorrt]\nlibrary = \"nowhere\""),
+            "tensorrt.library",
+            "name libnvinfer.so",
+        ),
+        (
+            add("[tensorrt]\nworkspace_mib = 0"),
+            "tensorrt.workspace_mib",
+            "give 1 to",
+        ),
+        (
+            add("[tensorrt]\ndla_core = 16"),
+            "tensorrt.dla_core",
+            "0 to 15",
+        ),
+        (
+            add("[tensorrt]\nrun_ms = 5000"),
+            "tensorrt.run_ms",
+            "less than watchdog.hang_ms",
+        ),
+        (
+            add("[tensorrt]\nworkspace = 5"),
+            "tensorrt.workspace",
+            "remove or correct",
         ),
         (
             change("size = [42, 42]", "size = [42, 4]"),
@@ -333,5 +361,32 @@ fn a_file_that_no_one_wrote_by_hand_is_not_read_to_its_end() {
     assert!(
         text.contains("node.toml: file: longer than 1048576 bytes"),
         "{text}"
+    );
+}
+
+#[test]
+fn what_tensorrt_is_told_reaches_it() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let more = "[tensorrt]\nworkspace_mib = 64\ndla_core = 1\ncuda_graph = true\nengine_cache = \"engines\"\nrun_ms = 150\nretry_s = 30\nwarm = true";
+    let config = Config::parse(&common::config_text(more), &file).unwrap();
+    let settings = config.tensorrt.settings();
+    let tensorrt = &settings.tensorrt;
+    assert_eq!(tensorrt.workspace, 64 << 20);
+    assert_eq!(tensorrt.dla_core, Some(1));
+    assert!(tensorrt.cuda_graph);
+    assert_eq!(
+        tensorrt.cache.directory(),
+        Some(&*folder.path().join("engines"))
+    );
+    let fallback = &settings.fallback;
+    assert_eq!(fallback.run_limit, Duration::from_millis(150));
+    assert_eq!(fallback.retry_after, Some(Duration::from_secs(30)));
+    assert!(fallback.warm);
+    let config = Config::parse(&common::config_text(""), &file).unwrap();
+    assert_eq!(
+        format!("{:?}", config.tensorrt.settings()),
+        format!("{:?}", Settings::default())
     );
 }

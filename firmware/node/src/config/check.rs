@@ -101,6 +101,7 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
 
 pub fn check(config: &Config) -> Result<(), Mistake> {
     check_model(config)?;
+    config.tensorrt.check(config.watchdog.hang_ms)?;
     ends::check_source(&config.source)?;
     check_times(config)?;
     check_degrade(config)?;

@@ -2,6 +2,7 @@
 
 mod check;
 mod ends;
+mod engine;
 mod tables;
 
 use std::{
@@ -15,6 +16,7 @@ use loftup_wire::{
     message,
 };
 
+pub use engine::TensorRt;
 pub use tables::*;
 
 use crate::answer::{Queries, Query};
@@ -85,6 +87,7 @@ impl Config {
     fn rebase(&mut self, folder: &Path) {
         let rebase = |path: &mut PathBuf| *path = folder.join(&*path);
         rebase(&mut self.model.bundle);
+        self.tensorrt.paths().for_each(rebase);
         self.source.path.iter_mut().for_each(rebase);
         self.sink
             .iter_mut()

@@ -11,6 +11,9 @@ use serde::Deserialize;
 pub struct Config {
     /// The bundle and its engine.
     pub model: Model,
+    /// What TensorRT is told.
+    #[serde(default)]
+    pub tensorrt: super::TensorRt,
     /// Where pictures come from.
     pub source: Source,
     /// Queues and deadlines.
