@@ -13,7 +13,7 @@ use crate::{
     data::{Dataset, Sample, part},
     error::TrainError,
     kernels::Grid,
-    losses::{Projection, View, mask_bicubic, random_projection},
+    losses::{Projection, View, area_weights, mask_bicubic, random_projection},
     model::{
         Guidance, LoftUp, Tokens, device_matrix, interpolating::interpolate,
         least_squares::statistics,
@@ -47,6 +47,8 @@ enum HostTarget {
     MaskBicubic {
         values: Vec<f32>,
         projection: Projection,
+        /// None where all pixels count alike.
+        weights: Vec<f32>,
     },
     Crops(Vec<HostCrop>),
 }
@@ -293,9 +295,10 @@ impl<'a> Preparer<'a> {
             Stage::One => {
                 let projection =
                     random_projection(self.backbone.dim(), config.loss.projection, &mut rng);
-                let mut values = Vec::new();
+                let (alpha, balance) = (config.stage1.alpha, config.stage1.balance);
+                let (mut values, mut weights) = (Vec::new(), Vec::new());
                 for (sample, lr) in samples.iter().zip(&lr) {
-                    let masks = if config.stage1.alpha > 0.0 {
+                    let masks = if alpha > 0.0 || balance > 0.0 {
                         sample.regions(size)?
                     } else {
                         Vec::new()
@@ -306,11 +309,18 @@ impl<'a> Preparer<'a> {
                         grid,
                         of,
                         &masks,
-                        config.stage1.alpha,
+                        alpha,
                         &projection,
                     ));
+                    if balance > 0.0 {
+                        weights.extend(area_weights(size.width * size.height, &masks, balance));
+                    }
                 }
-                HostTarget::MaskBicubic { values, projection }
+                HostTarget::MaskBicubic {
+                    values,
+                    projection,
+                    weights,
+                }
             }
             Stage::Two => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
         };
@@ -399,9 +409,15 @@ impl HostBatch {
             projection: v.projection,
         });
         let target = match self.target {
-            HostTarget::MaskBicubic { values, projection } => {
+            HostTarget::MaskBicubic {
+                values,
+                projection,
+                weights,
+            } => {
                 let rows = values.len() / projection.to;
+                let weighted = !weights.is_empty();
                 Target::MaskBicubic {
+                    weights: weighted.then(|| device_matrix(weights, rows, 1, device)),
                     values: device_matrix(values, rows, projection.to, device),
                     projection: projection.matrix(device),
                 }

@@ -62,6 +62,8 @@ pub enum Target {
         values: Tensor<2>,
         /// `[d, to]`.
         projection: Tensor<2>,
+        /// How much each pixel counts, `[batch * H * W, 1]`; all alike without.
+        weights: Option<Tensor<2>>,
     },
     /// Stage 2: what the teacher makes of parts of the pictures.
     Teacher(Vec<Crop>),
@@ -137,9 +139,17 @@ pub fn step(net: &Net, batch: &Batch, terms: Terms) -> Found {
         }
     }
     let (name, main, weight) = match &batch.target {
-        Target::MaskBicubic { values, projection } => (
+        Target::MaskBicubic {
+            values,
+            projection,
+            weights,
+        } => (
             "mask_bicubic",
-            mean_square(features.matmul(projection.clone()), values.clone()),
+            mean_square(
+                features.matmul(projection.clone()),
+                values.clone(),
+                weights.clone(),
+            ),
             1.0,
         ),
         Target::Teacher(crops) => {

@@ -218,6 +218,7 @@ fn a_step_of_stage_1_agrees_with_pytorch() {
     let target = Target::MaskBicubic {
         values: device_matrix(targets, 128, projection.to, &fixture.device),
         projection: projection.matrix(&fixture.device),
+        weights: None,
     };
     let mut net = fixture.net();
     let found = step(

@@ -156,6 +156,11 @@ impl Config {
                 "write 0 to 1".into(),
             ),
             (
+                "stage1.balance",
+                part(self.stage1.balance.into()),
+                "write 0 to 1".into(),
+            ),
+            (
                 "stage2.high",
                 (8..=8192).contains(&two.high),
                 "write 8 to 8192".into(),

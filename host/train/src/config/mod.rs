@@ -292,6 +292,10 @@ pub struct Stage1 {
     pub backbone: Option<Size>,
     /// How strongly features are drawn together inside a mask.
     pub alpha: f32,
+    /// How much small regions count: a pixel counts in proportion to the area of its region to the
+    /// power of minus this. 0, as published, lets every pixel count alike, so that large regions
+    /// decide; 1 lets every region count alike.
+    pub balance: f32,
 }
 
 impl Default for Stage1 {
@@ -303,6 +307,7 @@ impl Default for Stage1 {
             },
             backbone: None,
             alpha: 0.8,
+            balance: 0.0,
         }
     }
 }

@@ -117,10 +117,35 @@ pub fn mask_bicubic(
     target
 }
 
-/// Mean squared difference.
-pub fn mean_square(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
+/// How much each of `pixels` counts: in proportion to the area of its region to the power of minus
+/// `balance`, with a mean of 1. The region of a pixel is what the last mask that holds it has left to
+/// itself; pixels that no mask holds are a region together.
+pub fn area_weights(pixels: usize, masks: &[Mask], balance: f32) -> Vec<f32> {
+    let mut region = vec![0usize; pixels];
+    for (i, mask) in masks.iter().enumerate() {
+        for &pixel in mask.pixels() {
+            region[pixel as usize] = i + 1;
+        }
+    }
+    let mut area = vec![0.0f32; masks.len() + 1];
+    for &r in &region {
+        area[r] += 1.0;
+    }
+    let weights: Vec<f32> = area.iter().map(|a| a.powf(-balance)).collect();
+    let sum: f64 = region.iter().map(|&r| f64::from(weights[r])).sum();
+    let scale = (pixels as f64 / sum) as f32;
+    region.iter().map(|&r| weights[r] * scale).collect()
+}
+
+/// Mean squared difference of rows, each counting as `weights`, `[n, 1]`, says; all alike without.
+pub fn mean_square(a: Tensor<2>, b: Tensor<2>, weights: Option<Tensor<2>>) -> Tensor<1> {
     let [n, k] = a.dims();
-    sum((a - b).square()) / (n * k) as f32
+    let square = (a - b).square();
+    let square = match weights {
+        Some(weights) => square * weights,
+        None => square,
+    };
+    sum(square) / (n * k) as f32
 }
 
 /// The sum of all elements, always in the same order: the framework's own sum of a large tensor

@@ -54,6 +54,40 @@ const GRID: Grid = Grid {
 };
 
 #[test]
+fn the_gradient_of_a_weighted_difference_is_right() {
+    let device = Device::flex();
+    let masks = [Mask::new((0..20).collect()), Mask::new((15..18).collect())];
+    let (to, weights) = (normal(2, 48 * 3), area_weights(48, &masks, 0.5));
+    check(
+        "weighted difference",
+        gradient_error(&normal(1, 48 * 3), 48, |x| {
+            let to = device_matrix(to.clone(), 48, 3, &device);
+            mean_square(x, to, Some(device_matrix(weights.clone(), 48, 1, &device)))
+        }),
+    );
+}
+
+#[test]
+fn small_regions_count_as_much_as_they_are_told_to() {
+    // Of 12 pixels, 2 are in no mask; the second mask takes 2 pixels from the first.
+    let masks = [Mask::new((0..10).collect()), Mask::new((8..10).collect())];
+    assert_eq!(area_weights(12, &masks, 0.0), [1.0; 12]);
+    let weights = area_weights(12, &masks, 1.0);
+    for (pixels, area) in [(0..8, 8.0), (8..10, 2.0), (10..12, 2.0)] {
+        for pixel in pixels {
+            assert!(
+                (weights[pixel] - 4.0 / area).abs() < 1e-6,
+                "{pixel}: {weights:?}"
+            );
+        }
+    }
+    let half = area_weights(12, &masks, 0.5);
+    assert!((half[8] / half[0] - 2.0).abs() < 1e-5, "{half:?}");
+    assert!((half.iter().sum::<f32>() - 12.0).abs() < 1e-4, "{half:?}");
+    assert_eq!(area_weights(4, &[], 0.5), [1.0; 4]);
+}
+
+#[test]
 fn the_gradient_of_the_total_variation_is_right() {
     check(
         "total variation",
