@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     backbone::{Backbone, FeatureCache},
     checkpoint::{self, Progress},
-    config::{Begin, Config},
+    config::Config,
     data::Dataset,
     device,
     error::TrainError,
@@ -195,8 +195,7 @@ pub fn train(
         variation: config.variation(),
         affinity: config.stage2.affinity,
     };
-    let held =
-        (config.begin == Begin::Interpolating).then(|| Held::new(&state.net.upsampler, &device));
+    let held = Held::found(&state.net.upsampler, &device);
     let (first, device) = (state.step, &device);
     let stopped = std::thread::scope(|scope| -> Result<bool, TrainError> {
         let (sender, receiver) = sync_channel(AHEAD);

@@ -23,8 +23,6 @@ pub struct Phase {
     pub rate: f64,
     /// Steps in which it rises.
     pub warmup: u64,
-    /// How much small things count, see [`loftup_train::Config`].
-    pub balance: f32,
 }
 
 /// The runs that make the weights that ship. A step costs in proportion to the guidance's area, and
@@ -37,7 +35,6 @@ pub const PHASES: [Phase; 3] = [
         batch: 4,
         rate: 2e-3,
         warmup: 40,
-        balance: 0.0,
     },
     Phase {
         guidance: 112,
@@ -45,7 +42,6 @@ pub const PHASES: [Phase; 3] = [
         batch: 2,
         rate: 8e-4,
         warmup: 40,
-        balance: 0.5,
     },
     Phase {
         guidance: 224,
@@ -53,7 +49,6 @@ pub const PHASES: [Phase; 3] = [
         batch: 1,
         rate: 4e-4,
         warmup: 20,
-        balance: 0.5,
     },
 ];
 
@@ -67,11 +62,9 @@ fn settings(phase: &Phase, bundle: &Path, data: &Path, out: &Path, start: Option
         batch,
         rate,
         warmup,
-        balance,
     } = phase;
-    // Later runs begin so too, although they have a start: it is what holds the carriers of the
-    // position. Exact masks are worth trusting wholly: inside each the target is one mean. Without views,
-    // all that the backbone makes of a picture is kept on disk.
+    // Exact masks are worth trusting wholly: inside each the target is one mean. Without views, all
+    // that the backbone makes of a picture is kept on disk.
     format!(
         r#"bundle = {bundle}
 out = {out}
@@ -100,7 +93,6 @@ range = "image"
 guidance = "{guidance}x{guidance}"
 backbone = "{SIDE}x{SIDE}"
 alpha = 1.0
-balance = {balance}
 [cache]
 folder = {cache}
 "#,

@@ -27,7 +27,8 @@ pub struct Config {
     /// A checkpoint to start from: of a training here, or the authors'. Without, random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// Which weights to begin with, without `start`.
+    /// Which weights to begin with, without `start`. What `interpolating` holds is known again in
+    /// weights to start from.
     #[serde(default)]
     pub begin: Begin,
     /// The pictures.

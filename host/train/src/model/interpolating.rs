@@ -11,7 +11,8 @@
 //!
 //! What carries the position to queries and keys stays as it is while the rest is trained
 //! ([`Held`]): an optimiser that moves each of the 1800 weights behind one carrier by the learning
-//! rate moves the carrier by more than a token in a few steps, and the interpolation is gone.
+//! rate moves the carrier by more than a token in a few steps, and the interpolation is gone. A later
+//! training that starts from such weights knows them by their carriers, and holds these too.
 //!
 //! This is not published; the shape of the network is.
 
@@ -51,8 +52,24 @@ pub struct Held {
 type Rows = Box<dyn Fn(usize) -> bool>;
 
 impl Held {
+    /// The carriers of an upsampler, if it has some: only one that began by interpolating hands
+    /// channels from one convolution to the next as they are.
+    pub fn found(upsampler: &LoftUp, device: &Device) -> Option<Self> {
+        let (name, e) = (&conv(4, "weight"), upsampler.config.width());
+        if e < CARRIERS || upsampler.weights.shape(name)? != [e, e, 3, 3] {
+            return None;
+        }
+        let taps = host_values(&upsampler.weights.get(name));
+        let carried = |i: usize| i % (9 * e) == i / (9 * e) * 9 + 4;
+        taps.iter()
+            .take(CARRIERS * 9 * e)
+            .enumerate()
+            .all(|(i, &tap)| tap == f32::from(carried(i)))
+            .then(|| Self::new(upsampler, device))
+    }
+
     /// The carriers of an upsampler that began by interpolating.
-    pub fn new(upsampler: &LoftUp, device: &Device) -> Self {
+    fn new(upsampler: &LoftUp, device: &Device) -> Self {
         let (d, e) = (upsampler.config.dim, upsampler.config.width());
         let head = e / upsampler.config.heads;
         let wanted = |name: &str| -> Option<(usize, Rows)> {
@@ -147,6 +164,11 @@ fn change(weights: &mut Weights, name: &str, f: impl FnMut(usize, f32) -> f32) {
     if let Some(tensor) = weights.remove(name) {
         weights.insert(name.into(), tensor.map(f));
     }
+}
+
+/// A tensor of the convolutions before the attention.
+fn conv(i: usize, what: &str) -> String {
+    format!("upsampler.first_conv.{i}.{what}")
 }
 
 fn layer(i: usize) -> String {
@@ -257,17 +279,16 @@ impl Fit<'_> {
                 _ => x,
             }
         };
-        let name = |i: usize, what: &str| format!("upsampler.first_conv.{i}.{what}");
-        change(weights, &name(1, "weight"), passing(inputs, &source));
-        change(weights, &name(4, "weight"), passing(e, &|o| o));
+        change(weights, &conv(1, "weight"), passing(inputs, &source));
+        change(weights, &conv(4, "weight"), passing(e, &|o| o));
         for index in [1, 4] {
             let carried = |i: usize, x: f32| if i < CARRIERS { 0.0 } else { x };
-            change(weights, &name(index, "bias"), carried);
+            change(weights, &conv(index, "bias"), carried);
             let above = |i: usize, x: f32| if i < CARRIERS { ABOVE_ZERO } else { x };
-            change(weights, &name(index + 1, "bias"), above);
+            change(weights, &conv(index + 1, "bias"), above);
         }
         let weak = |i: usize, x: f32| if i < CARRIERS { x } else { WEAK * x };
-        change(weights, &name(5, "weight"), weak);
+        change(weights, &conv(5, "weight"), weak);
     }
 
     /// Keys know the position of their token, values pass through, and everything else is weak.

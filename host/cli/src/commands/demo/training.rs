@@ -96,7 +96,6 @@ bundle = "{bundle}"
 out = "{FOLDER}"
 stage = 1
 seed = 1
-begin = "interpolating"
 start = "{weights}/{start}"
 
 [data]

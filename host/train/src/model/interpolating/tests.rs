@@ -88,11 +88,17 @@ fn carriers_are_held_and_the_rest_is_not() {
     let device = Device::flex();
     let (lr, guidance) = problem(&device);
     let mut upsampler = new(CHANNELS, &device);
+    assert!(Held::found(&upsampler, &device).is_none());
     assert!(interpolate(&mut upsampler, &lr, &guidance, &device));
-    let held = Held::new(&upsampler, &device);
+    let held = Held::found(&upsampler, &device).expect("carriers");
     let old = upsampler.weights.clone();
     let moved = old.map(|_, w| w.clone() + 1.0);
     let new = held.keep(&old, &moved);
+    // They are known again in what was trained, and not where they were let go.
+    upsampler.weights = new.clone();
+    assert!(Held::found(&upsampler, &device).is_some());
+    upsampler.weights = moved.clone();
+    assert!(Held::found(&upsampler, &device).is_none());
     let (mut kept, mut all) = (0, 0);
     for name in old.names() {
         let values = [&old, &new].map(|p| host_values(&p.get(name)));
