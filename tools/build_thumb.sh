@@ -1,6 +1,8 @@
 #!/bin/sh
 # Builds loftup-wire, loftup-board and the controller example for a Cortex-M4F
-# without an operating system: proof that they need neither std nor alloc.
+# without an operating system: proof that they need neither std nor alloc. Then
+# runs the example on an emulated one, where qemu-system-arm is installed: it must
+# show what it shows on this computer.
 #
 #   tools/build_thumb.sh [TARGET]        default: thumbv7em-none-eabihf
 #
@@ -13,44 +15,55 @@ set -eu
 
 target=${1:-thumbv7em-none-eabihf}
 root=$(cd "$(dirname "$0")/.." && pwd)
-out=${CARGO_TARGET_DIR:-$root/target}
+out=${CARGO_TARGET_DIR:-$root/target}/thumb
 
+# Uses $target and $CARGO_TARGET_DIR.
 build() { # directory, extra arguments of cargo
     cd "$1"
     shift
+    example=firmware/board/examples/mcu_receiver
     # The example is linked too, so that nothing is left that core lacks.
     for what in "-p loftup-wire --lib" "-p loftup-board --lib" \
         "-p loftup-board --example mcu_receiver"; do
         # shellcheck disable=SC2086
-        cargo build --locked --target "$target" $what "$@"
+        cargo build --locked --target "$target" $what "$@" --config \
+            "target.$target.rustflags=['-Clink-arg=-Tlink.x', '-Clink-arg=-L$PWD/$example']"
     done
+    if ! command -v qemu-system-arm >/dev/null; then
+        echo "the example was not run: qemu-system-arm is not installed"
+        return
+    fi
+    cargo run --quiet --locked -p loftup-board --example mcu_receiver >"$CARGO_TARGET_DIR/here.txt"
+    qemu-system-arm -machine mps2-an386 -nographic -monitor none -serial none \
+        -semihosting-config enable=on,target=native \
+        -kernel "$CARGO_TARGET_DIR/$target/debug/examples/mcu_receiver" \
+        >"$CARGO_TARGET_DIR/there.txt"
+    cmp "$CARGO_TARGET_DIR/here.txt" "$CARGO_TARGET_DIR/there.txt"
+    echo "the example shows the same $(wc -l <"$CARGO_TARGET_DIR/there.txt") lines on an emulated Cortex-M4, in the memory of $example/memory.x"
 }
 
+mkdir -p "$out"
 sysroot=$(rustc --print sysroot)
 if [ -d "$sysroot/lib/rustlib/$target/lib" ]; then
     echo "core of $target comes with $(rustc --version)"
+    export CARGO_TARGET_DIR="$out"
     build "$root"
-    exit
-fi
-if [ -d "$sysroot/lib/rustlib/src/rust/library/core" ]; then
+elif [ -d "$sysroot/lib/rustlib/src/rust/library/core" ]; then
     echo "core of $target is built from the source of $(rustc --version)"
-    export RUSTC_BOOTSTRAP=1
+    export CARGO_TARGET_DIR="$out" RUSTC_BOOTSTRAP=1
     build "$root" -Zbuild-std=core
-    exit
-fi
-
-if [ "$(id -u)" != 0 ]; then
+elif [ "$(id -u)" != 0 ]; then
     echo "$0: neither the target $target nor rust-src is installed: run" \
         "'rustup target add $target', or this script as root" >&2
     exit 1
-fi
-. "$root/tools/debian.sh"
-debian_sid rustc rust-src cargo lld ca-certificates
-mkdir -p "$out"
-echo "core of $target is built from the source of $(chroot "$sid" rustc --version)"
-linker=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_LINKER
-debian_enter "$sid" -b "$root" /src -w "$out" /target \
-    env CARGO_TARGET_DIR=/target/thumb RUSTC_BOOTSTRAP=1 "$linker=ld.lld" target="$target" \
-    sh -eu -c "$(sed -n '/^build() {/,/^}/p' "$0")
+else
+    . "$root/tools/debian.sh"
+    debian_sid rustc rust-src cargo lld gcc libc6-dev ca-certificates qemu-system-arm
+    echo "core of $target is built from the source of $(chroot "$sid" rustc --version)"
+    linker=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_LINKER
+    debian_enter "$sid" -b "$root" /src -w "$out" /target \
+        env CARGO_TARGET_DIR=/target RUSTC_BOOTSTRAP=1 "$linker=ld.lld" target="$target" \
+        sh -eu -c "$(sed -n '/^build() {/,/^}/p' "$0")
 build /src -Zbuild-std=core"
-ls -l "$out/thumb/$target/debug/"*.rlib "$out/thumb/$target/debug/examples/mcu_receiver"
+fi
+ls -l "$out/$target/debug/"*.rlib "$out/$target/debug/examples/mcu_receiver"

@@ -5,8 +5,8 @@
 //! that board's serial port and pins in place of the cable in memory.
 //!
 //! On a computer it shows itself: `cargo run -p loftup-board --example
-//! mcu_receiver`. For a microcontroller it builds with
-//! `tools/build_thumb.sh`.
+//! mcu_receiver`. `tools/build_thumb.sh` builds it for a microcontroller, and runs
+//! it on an emulated one, in 64 kB of memory: it must show the same there.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
@@ -101,28 +101,59 @@ fn demonstrate(frames: u32, mut tell: impl FnMut(&View, bool)) -> Option<Counter
         .then(|| *controller.link().counters())
 }
 
-#[cfg(not(target_os = "none"))]
-fn main() {
+/// [`demonstrate`], told line by line. Whether all went well.
+fn show(mut print: impl FnMut(core::fmt::Arguments<'_>)) -> bool {
     let counters = demonstrate(20, |view, braking| {
-        println!(
+        print(format_args!(
             "frame {:>2}: {:>3} pixels of obstacle, brake {}",
             view.frame,
             view.counts[1],
             if braking { "on" } else { "off" }
-        );
+        ));
     });
-    println!("{counters:?}");
+    print(format_args!("{counters:?}"));
+    counters.is_some()
 }
 
-/// On a microcontroller the board's start-up code calls this.
-#[cfg(target_os = "none")]
-#[used]
-static ENTRY: fn() -> Option<Counters> = || demonstrate(u32::MAX, |_, _| {});
+#[cfg(not(target_os = "none"))]
+fn main() -> std::process::ExitCode {
+    match show(|line| println!("{line}")) {
+        true => std::process::ExitCode::SUCCESS,
+        false => std::process::ExitCode::FAILURE,
+    }
+}
 
+/// On a microcontroller: what it prints goes to the debugger, or to an emulator that stands in for
+/// one.
 #[cfg(target_os = "none")]
-#[panic_handler]
-fn halt(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {
-        core::hint::spin_loop();
+mod bare {
+    use core::fmt::{Arguments, Write};
+
+    use cortex_m_semihosting::{debug, hio};
+
+    #[cortex_m_rt::entry]
+    fn main() -> ! {
+        end(super::show(print))
+    }
+
+    #[panic_handler]
+    fn halt(panic: &core::panic::PanicInfo<'_>) -> ! {
+        print(format_args!("{panic}"));
+        end(false)
+    }
+
+    fn print(line: Arguments<'_>) {
+        // Nobody listens where no debugger is connected.
+        let _ = hio::hstdout().map(|mut out| writeln!(out, "{line}"));
+    }
+
+    fn end(well: bool) -> ! {
+        debug::exit(match well {
+            true => debug::EXIT_SUCCESS,
+            false => debug::EXIT_FAILURE,
+        });
+        loop {
+            core::hint::spin_loop();
+        }
     }
 }
