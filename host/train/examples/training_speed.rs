@@ -14,6 +14,7 @@ use loftup_train::{
 };
 
 fn main() {
+    loftup_train::memory::keep_buffers();
     let numbers: Vec<usize> = std::env::args()
         .skip(1)
         .filter_map(|a| a.parse().ok())

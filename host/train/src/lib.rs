@@ -18,6 +18,7 @@ pub mod events;
 pub mod kernels;
 mod log;
 pub mod losses;
+pub mod memory;
 pub mod model;
 pub mod optim;
 mod picture;

@@ -59,6 +59,7 @@ const SETTLED: usize = 32;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    loftup_train::memory::keep_buffers();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(
         "warn,loftup_default=info,tract_core=error,tract_linalg=error,tract_onnx=error",
     ))

@@ -44,6 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.print_settings {
         return output::line(config.complete().trim_end());
     }
+    loftup_train::memory::keep_buffers();
     let resumable = interrupt::Resumable::begin()?;
     let mut bar = progress::Steps::new();
     let outcome = train(

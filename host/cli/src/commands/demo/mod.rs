@@ -63,6 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     use report::Report;
 
+    loftup_train::memory::keep_buffers();
     let place = place::Place::begin(&args.out, args.force)?;
     let at = place.work();
     let mut stages = stages::Stages::default();
