@@ -216,8 +216,8 @@ pub fn html(report: &Report) -> String {
     section(
         &mut page,
         "Layer by layer",
-        "\u{201c}Alone\u{201d} is the relative error of the graph's output where this layer alone is \
-         rounded; the other columns compare its own output in the new graph, with all that was \
+        "\u{201c}Alone\u{201d} is the relative error of a few small parts of the answers where this layer \
+         alone is rounded, where that was tried; the other columns compare its own output in the new graph, with all that was \
          rounded before it. Layers that were left in 32 bits stand out.",
     );
     let layer = |l: &LayerReport| {
