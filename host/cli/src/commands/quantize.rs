@@ -1,5 +1,7 @@
 //! `loftup quantize`
 
+mod page;
+
 use std::{
     num::NonZeroUsize,
     ops::ControlFlow,
@@ -161,7 +163,7 @@ pub fn run(args: &Args) -> Result<()> {
     let report = quantize::quantize(&request, judge, &mut watch)?;
     drop(bar);
     if let Some(path) = &args.report {
-        write(path, &quantize::html(&report))?;
+        write(path, &page::page(&report))?;
     }
     if let Some(path) = &args.json {
         write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;

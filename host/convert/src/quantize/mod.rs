@@ -34,7 +34,7 @@ pub use self::{
     graph::LayerReport,
     loss::Worst,
     ranges::Calibrator,
-    report::{FileSize, Report, Timing, html},
+    report::{FileSize, Report, Timing},
 };
 pub(crate) use check::checks;
 
