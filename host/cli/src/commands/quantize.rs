@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The relative error of the features that is allowed, end to end: the layers that hurt
-    /// most are left in fp32 until it is met [default: 0.01 for fp16,
+    /// most are left in fp32 until it is met [default: 0.0075 for fp16,
     /// 0.05 for int8, any for fp16-weights]
     #[arg(long, value_name = "SHARE")]
     max_loss: Option<f64>,
@@ -79,7 +79,7 @@ pub struct Args {
 /// The relative error that a precision may have where nothing is said.
 fn usual_loss(precision: PrecisionArg) -> Option<f64> {
     match precision {
-        PrecisionArg::Fp16 => Some(0.01),
+        PrecisionArg::Fp16 => Some(0.0075),
         PrecisionArg::Int8 => Some(0.05),
         PrecisionArg::Fp16Weights => None,
     }

@@ -1,6 +1,6 @@
 //! The fewest layers that have to stay in 32 bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use loftup_models::{
     bundle::Precision,
@@ -78,14 +78,14 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The version with the fewest layers in 32 bits that costs no more than `allowed`: those that
-    /// hurt most go first, and the loss falls with every one of them, but for noise. How many are
-    /// needed is found on few small parts of the answers; what is returned was measured on all
-    /// of them.
+    /// The version with the fewest layers in 32 bits that costs no more than `allowed`. Those that
+    /// hurt most go first; when they are enough, each is tried in the new precision again, since
+    /// some hurt through what lies around them, and others make up for that. All this happens on
+    /// few small parts of the answers; what is returned was measured on all of them.
     pub fn run(mut self, allowed: Option<f64>, step: Step<'_>) -> Result<Version, QuantizeError> {
         let version = match allowed {
             Some(allowed) => self.within(allowed, step)?,
-            None => self.measured(0, step)?,
+            None => self.measured(&[], step)?,
         };
         Ok(self.described(version))
     }
@@ -97,53 +97,59 @@ impl<'a> Search<'a> {
         let mut tried = Tried::new(&trials);
         // What all parts lose of what the few of the trials do.
         let mut scale = 1.0;
-        let (mut too_few, mut enough) = (None, None);
-        if tried.loss(self, 0)? <= allowed {
-            let version = self.measured(0, step)?;
+        let mut too_few = None;
+        if tried.loss(self, &[])? <= allowed {
+            let version = self.measured(&[], step)?;
             let found = version.loss.relative_error;
             if found <= allowed {
                 return Ok(version);
             }
-            scale = tried.scale(self, 0, found)?;
+            scale = tried.scale(self, &[], found)?;
             too_few = Some(0);
         }
-        self.order(&trials, allowed, step)?;
-        tried.forget();
-        loop {
+        let mut left = self.order(&trials, allowed, step)?;
+        let count = left.len();
+        let mut version = loop {
             let low = too_few.map_or(0, |n| n + 1);
-            let high = enough.as_ref().map_or(self.parts.len(), |(n, _)| *n);
-            let count = fewest(low, high, |n| {
-                step(
-                    "looking for the fewest layers in 32 bits",
-                    n,
-                    self.parts.len(),
-                )?;
-                Ok(tried.loss(self, n)? * scale <= allowed)
+            let enough = fewest(low, count, |n| {
+                step("how many layers have to stay", n, count)?;
+                Ok(tried.loss(self, &left[..n])? * scale <= allowed)
             })?;
-            if count == high {
-                return match enough {
-                    Some((_, version)) => Ok(version),
-                    None => Err(self.too_much(allowed, step)?),
-                };
+            if enough == count {
+                return Err(self.too_much(allowed, step)?);
             }
-            let version = self.measured(count, step)?;
+            let version = self.measured(&left[..enough], step)?;
             let found = version.loss.relative_error;
-            scale = tried.scale(self, count, found)?;
+            scale = tried.scale(self, &left[..enough], found)?;
             if found <= allowed {
-                enough = Some((count, version));
-            } else {
-                too_few = Some(count);
+                left.truncate(enough);
+                break version;
             }
+            too_few = Some(enough);
+        };
+        // Twice: where all parts refute the few, these are held to more.
+        for _ in 0..2 {
+            let fewer = self.without_idle(&left, &mut tried, allowed / scale, step)?;
+            if fewer.len() == left.len() {
+                break;
+            }
+            let found = self.measured(&fewer, step)?;
+            if found.loss.relative_error <= allowed {
+                version = found;
+                break;
+            }
+            scale = tried.scale(self, &fewer, found.loss.relative_error)?;
         }
+        Ok(version)
     }
 
-    /// Tries each layer alone, and puts those first that hurt most.
+    /// Tries each layer alone. Indices of all of them, those first that hurt most.
     fn order(
         &mut self,
         trials: &Trials<'_>,
         allowed: f64,
         step: Step<'_>,
-    ) -> Result<(), QuantizeError> {
+    ) -> Result<Vec<usize>, QuantizeError> {
         let count = self.parts.len();
         let mut done = 0;
         for (g, graph) in self.work.graphs.iter().enumerate() {
@@ -151,35 +157,58 @@ impl<'a> Search<'a> {
             let stage = format!("{}: trying each layer alone", graph.role);
             step(&stage, done, count)?;
             let whole = Variant::new(graph, &rounding.without(graph, &[])?)?;
-            let quiet = trials.loss_of(g, whole)? < QUIET * allowed;
+            let quiet = trials.loss(vec![(g, whole)])? < QUIET * allowed;
             for part in self.parts.iter_mut().filter(|p| p.graph == g) {
                 if !quiet {
                     step(&stage, done, count)?;
                     let only = Variant::new(graph, &rounding.only(graph, &part.layer)?)?;
-                    part.alone = Some(trials.loss_of(g, only)?);
+                    part.alone = Some(trials.loss(vec![(g, only)])?);
                 }
                 done += 1;
             }
         }
-        let alone = |part: &Part| part.alone.unwrap_or(0.0);
-        self.parts.sort_by(|a, b| alone(b).total_cmp(&alone(a)));
-        Ok(())
+        let alone = |i: &usize| self.parts[*i].alone.unwrap_or(0.0);
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by(|a, b| alone(b).total_cmp(&alone(a)));
+        Ok(order)
     }
 
-    /// Those of the first `count` parts that are layers of graph `g`.
-    fn left(&self, g: usize, count: usize) -> Vec<&Layer> {
-        let left = self.parts[..count].iter().filter(|p| p.graph == g);
-        left.map(|p| &p.layer).collect()
+    /// Those of the parts `left` in 32 bits that the trials need to lose no more than `allowed`.
+    fn without_idle(
+        &self,
+        left: &[usize],
+        tried: &mut Tried<'_>,
+        allowed: f64,
+        step: Step<'_>,
+    ) -> Result<Vec<usize>, QuantizeError> {
+        let mut needed = left.to_vec();
+        // Those that hurt least go first.
+        for (i, part) in left.iter().enumerate().rev() {
+            step("which of them can go", left.len() - 1 - i, left.len())?;
+            let without: Vec<usize> = needed.iter().copied().filter(|p| p != part).collect();
+            if tried.loss(self, &without)? <= allowed {
+                needed = without;
+            }
+        }
+        Ok(needed)
     }
 
-    /// The version with the first `count` parts in 32 bits, measured on everything.
-    fn measured(&self, count: usize, step: Step<'_>) -> Result<Version, QuantizeError> {
+    /// Those of some parts that are layers of graph `g`.
+    fn layers(&self, g: usize, parts: &[usize]) -> Vec<&Layer> {
+        let parts = parts.iter().map(|i| &self.parts[*i]);
+        parts.filter(|p| p.graph == g).map(|p| &p.layer).collect()
+    }
+
+    /// The version with these parts in 32 bits, measured on everything.
+    fn measured(&self, left: &[usize], step: Step<'_>) -> Result<Version, QuantizeError> {
         let graphs = self.work.graphs.iter().zip(self.roundings).enumerate();
         let models = graphs
-            .map(|(g, (graph, rounding))| rounding.without(graph, &self.left(g, count)))
+            .map(|(g, (graph, rounding))| rounding.without(graph, &self.layers(g, left)))
             .collect::<Result<_, _>>()?;
-        let names = self.parts[..count].iter();
-        let names = names.map(|p| format!("{}: {}", self.work.graphs[p.graph].role, p.layer.name));
+        let names = left.iter().map(|i| {
+            let part = &self.parts[*i];
+            format!("{}: {}", self.work.graphs[part.graph].role, part.layer.name)
+        });
         let kept = self.kept.iter().cloned().chain(names).collect();
         self.work.measured(models, kept, self.notes.clone(), step)
     }
@@ -187,7 +216,7 @@ impl<'a> Search<'a> {
     fn too_much(&self, allowed: f64, step: Step<'_>) -> Result<QuantizeError, QuantizeError> {
         Ok(QuantizeError::Loss {
             precision: self.work.precision,
-            found: self.measured(0, step)?.loss.relative_error,
+            found: self.measured(&[], step)?.loss.relative_error,
             allowed,
             remedy: match self.work.precision {
                 Precision::Int8 => "no layer can be rounded within that: allow more, or take fp16",
@@ -209,12 +238,13 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Losses of the trials so far, by the number of layers in 32 bits.
+/// The trials so far.
 struct Tried<'a> {
     trials: &'a Trials<'a>,
-    losses: BTreeMap<usize, f64>,
-    /// The last versions of each graph, by the layers in 32 bits.
-    variants: Vec<Vec<(Vec<String>, Variant)>>,
+    /// By the parts in 32 bits.
+    losses: BTreeMap<BTreeSet<usize>, f64>,
+    /// The last versions of each graph, by the outputs of the layers in 32 bits.
+    variants: Vec<Vec<(BTreeSet<String>, Variant)>>,
 }
 
 /// Versions of a graph that are kept compiled.
@@ -229,39 +259,31 @@ impl<'a> Tried<'a> {
         }
     }
 
-    /// The parts are in another order now: what is known holds for none and for all of them.
-    fn forget(&mut self) {
-        self.losses.retain(|n, _| *n == 0);
-    }
-
-    /// The loss of the trial with the first `count` parts in 32 bits.
-    fn loss(&mut self, search: &Search<'_>, count: usize) -> Result<f64, QuantizeError> {
-        if let Some(known) = self.losses.get(&count) {
+    /// The loss of the trial with these parts in 32 bits.
+    fn loss(&mut self, search: &Search<'_>, left: &[usize]) -> Result<f64, QuantizeError> {
+        let key: BTreeSet<usize> = left.iter().copied().collect();
+        if let Some(known) = self.losses.get(&key) {
             return Ok(*known);
         }
+        self.variants
+            .resize_with(search.work.graphs.len(), Vec::new);
         let mut chosen = Vec::new();
-        for (g, graph) in search.work.graphs.iter().enumerate() {
-            let left = search.left(g, count);
-            let mut names: Vec<String> = left.iter().map(|l| l.output.clone()).collect();
-            names.sort();
-            if self.variants.len() == g {
-                self.variants.push(Vec::new());
-            }
-            let known = &mut self.variants[g];
-            let found = known.iter().find(|(n, _)| *n == names);
-            let variant = match found {
-                Some((_, variant)) => variant.clone(),
-                None => Variant::new(graph, &search.roundings[g].without(graph, &left)?)?,
+        let graphs = search.work.graphs.iter().zip(&mut self.variants);
+        for (g, (graph, known)) in graphs.enumerate() {
+            let layers = search.layers(g, left);
+            let names: BTreeSet<String> = layers.iter().map(|l| l.output.clone()).collect();
+            let variant = match known.iter().position(|(n, _)| *n == names) {
+                Some(i) => known.remove(i).1,
+                None => Variant::new(graph, &search.roundings[g].without(graph, &layers)?)?,
             };
-            known.retain(|(n, _)| *n != names);
             known.push((names, variant.clone()));
             if known.len() > VARIANTS {
                 known.remove(0);
             }
-            chosen.push(variant);
+            chosen.push((g, variant));
         }
         let loss = self.trials.loss(chosen)?;
-        self.losses.insert(count, loss);
+        self.losses.insert(key, loss);
         Ok(loss)
     }
 
@@ -269,10 +291,10 @@ impl<'a> Tried<'a> {
     fn scale(
         &mut self,
         search: &Search<'_>,
-        count: usize,
+        left: &[usize],
         found: f64,
     ) -> Result<f64, QuantizeError> {
-        let tried = self.loss(search, count)?;
+        let tried = self.loss(search, left)?;
         Ok(if tried > 0.0 { found / tried } else { 1.0 })
     }
 }

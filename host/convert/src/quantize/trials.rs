@@ -37,7 +37,6 @@ pub(super) struct Trials<'a> {
     bundle: &'a Bundle,
     /// Files of the graphs, and what they are in 32 bits.
     graphs: Vec<(String, Variant)>,
-    /// Whether the first of them is a backbone.
     samples: Vec<(&'a Sample, Parts)>,
 }
 
@@ -69,19 +68,10 @@ impl<'a> Trials<'a> {
         Ok(trials)
     }
 
-    /// Relative error of the answers where the graph of this index is `variant`, and the others are
-    /// in 32 bits.
-    pub fn loss_of(&self, graph: usize, variant: Variant) -> Result<f64, QuantizeError> {
-        self.loss_with(vec![(graph, variant)])
-    }
-
-    /// Relative error of the answers with these versions of all graphs.
-    pub fn loss(&self, variants: Vec<Variant>) -> Result<f64, QuantizeError> {
-        self.loss_with(variants.into_iter().enumerate().collect())
-    }
-
-    fn loss_with(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
-        // Only the first graph can be the backbone, and there is one: it made the features.
+    /// Relative error of the answers with these versions in the place of the graphs of these indices,
+    /// and the others in 32 bits.
+    pub fn loss(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
+        // There is a backbone, and it comes first: what it made of the pictures is known.
         let same_features = variants.iter().all(|(graph, _)| *graph != 0);
         let perceptor = self.perceptor(variants)?;
         let mut sum = Sum::default();
