@@ -172,26 +172,25 @@ fn convolutions_and_transformers_lose_little() {
 fn a_bound_is_met_on_everything_with_few_layers_in_32_bits() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = with_convolutions(directory.path());
-    for precision in [Precision::Fp16, Precision::Int8] {
-        let all = quantised(&bundle, precision, directory.path());
-        assert!(all.layers.iter().all(|l| l.alone.is_none()));
-        let allowed = all.quantisation.loss.relative_error / 1.5;
-        let report = within(&bundle, precision, directory.path(), Some(allowed));
-        let (kept, layers) = (&report.quantisation.kept, &report.layers);
-        let loss = report.quantisation.loss.relative_error;
-        println!(
-            "{precision}: relative error {loss:.1e} of {allowed:.1e} with {} of {} layers in 32 bits: {}",
-            kept.len(),
-            layers.len(),
-            kept.join(", ")
-        );
-        assert!(loss <= allowed);
-        assert!(!kept.is_empty() && 2 * kept.len() < layers.len());
-        // None that was tried alone costs more than all of them together are allowed to.
-        let alone = layers.iter().filter(|l| l.precision != "fp32");
-        let worst = alone.filter_map(|l| l.alone).fold(0.0, f64::max);
-        assert!(worst > 0.0 && worst < 1.5 * allowed, "{worst}");
-    }
+    let precision = Precision::Fp16;
+    let all = quantised(&bundle, precision, directory.path());
+    assert!(all.layers.iter().all(|l| l.alone.is_none()));
+    let allowed = all.quantisation.loss.relative_error / 1.5;
+    let report = within(&bundle, precision, directory.path(), Some(allowed));
+    let (kept, layers) = (&report.quantisation.kept, &report.layers);
+    let loss = report.quantisation.loss.relative_error;
+    println!(
+        "relative error {loss:.1e} of {allowed:.1e} with {} of {} layers in 32 bits: {}",
+        kept.len(),
+        layers.len(),
+        kept.join(", ")
+    );
+    assert!(loss <= allowed);
+    assert!(!kept.is_empty() && 2 * kept.len() < layers.len());
+    // None that is rounded costs more by itself than all of them together may.
+    let rounded = layers.iter().filter(|l| l.precision != "fp32");
+    let worst = rounded.filter_map(|l| l.alone).fold(0.0, f64::max);
+    assert!(worst > 0.0 && worst < 1.5 * allowed, "{worst}");
 }
 
 type Shapes = Vec<(String, Vec<usize>)>;
