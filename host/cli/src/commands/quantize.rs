@@ -3,6 +3,7 @@
 mod page;
 
 use std::{
+    cell::RefCell,
     num::NonZeroUsize,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -124,10 +125,10 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let _writing = interrupt::Writing::begin()?;
-    let mut bar = progress::stages();
+    let bar = RefCell::new(progress::stages());
     let mut watch = |stage: &str, done: usize, all: usize| {
         log::debug!("{stage}: {done} of {all}");
-        bar(stage, done, all);
+        bar.borrow_mut()(stage, done, all);
         if interrupt::pending() {
             ControlFlow::Break(())
         } else {
@@ -150,8 +151,11 @@ pub fn run(args: &Args) -> Result<()> {
         let (Some(labels), Some(head)) = (labels, head) else {
             return Err("there are no labels".into());
         };
-        let quiet = &mut |_: &str, _, _| {};
-        let judged = judging::judge(perceptor, head, labels, args.size, args.judge, quiet)
+        let watch = &mut |stage: &str, done, all| {
+            bar.borrow_mut()(stage, done, all);
+            interrupt::unwind_if_pending();
+        };
+        let judged = judging::judge(perceptor, head, labels, args.size, args.judge, watch)
             .map_err(|e| e.to_string())?;
         Ok(Score {
             head: head.into(),

@@ -100,12 +100,14 @@ impl<'a> Trials<'a> {
 #[derive(Clone, Default)]
 pub(super) struct Variant(Arc<Compiled>);
 
+/// Shapes of the inputs of a graph.
+type Shapes = Vec<Vec<usize>>;
+
 #[derive(Default)]
 struct Compiled {
     /// The version in 32-bit operators; none for the graph of the bundle.
     onnx: Option<Vec<u8>>,
-    /// By the shapes of the inputs.
-    plans: Mutex<Vec<(Vec<Vec<usize>>, Arc<dyn Plan>)>>,
+    plans: Mutex<Vec<(Shapes, Arc<dyn Plan>)>>,
 }
 
 impl Variant {
@@ -119,7 +121,7 @@ impl Variant {
     }
 
     fn plan(&self, graph: &GraphSource<'_>) -> Result<Arc<dyn Plan>, BackendError> {
-        let shapes: Vec<Vec<usize>> = graph.inputs.iter().map(|(_, s)| s.to_vec()).collect();
+        let shapes: Shapes = graph.inputs.iter().map(|(_, s)| s.to_vec()).collect();
         let plans = &self.0.plans;
         let mut plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, plan)) = plans.iter().find(|(s, _)| *s == shapes) {
