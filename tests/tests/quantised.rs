@@ -120,16 +120,20 @@ fn pictures(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn quantised(bundle: &Path, precision: Precision, directory: &Path) -> Report {
+    within(bundle, precision, directory, None)
+}
+
+fn within(bundle: &Path, precision: Precision, directory: &Path, max_loss: Option<f64>) -> Report {
     let request = quantize::Request {
         bundle: bundle.to_path_buf(),
         precision,
         pictures: pictures(directory),
         size: None,
         tiles: 1,
-        max_loss: None,
+        max_loss,
         keep: false,
         out: bundle.with_extension(precision.name()),
-        replace: false,
+        replace: true,
     };
     quantize(&request, None, &mut |_, _, _| ControlFlow::Continue(())).unwrap()
 }
@@ -162,6 +166,31 @@ fn convolutions_and_transformers_lose_little() {
             assert!(after < before, "{after} of {before} bytes");
         }
     }
+}
+
+#[test]
+fn a_bound_is_met_on_everything_with_few_layers_in_32_bits() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = with_convolutions(directory.path());
+    let precision = Precision::Fp16;
+    let all = quantised(&bundle, precision, directory.path());
+    assert!(all.layers.iter().all(|l| l.alone.is_none()));
+    let allowed = all.quantisation.loss.relative_error / 1.5;
+    let report = within(&bundle, precision, directory.path(), Some(allowed));
+    let (kept, layers) = (&report.quantisation.kept, &report.layers);
+    let loss = report.quantisation.loss.relative_error;
+    println!(
+        "relative error {loss:.1e} of {allowed:.1e} with {} of {} layers in 32 bits: {}",
+        kept.len(),
+        layers.len(),
+        kept.join(", ")
+    );
+    assert!(loss <= allowed);
+    assert!(!kept.is_empty() && 2 * kept.len() < layers.len());
+    // None that is rounded costs more by itself than all of them together may.
+    let rounded = layers.iter().filter(|l| l.precision != "fp32");
+    let worst = rounded.filter_map(|l| l.alone).fold(0.0, f64::max);
+    assert!(worst > 0.0 && worst < 1.5 * allowed, "{worst}");
 }
 
 type Shapes = Vec<(String, Vec<usize>)>;

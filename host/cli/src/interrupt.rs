@@ -57,7 +57,6 @@ pub fn check() -> Result<(), Interrupted> {
 
 /// Ends the work once somebody has asked to stop, from inside a callback that cannot return an
 /// error: unwinds to `main`, which says what [`check`] would have said. No panic is reported.
-#[cfg(feature = "train")]
 pub fn unwind_if_pending() {
     if pending() {
         std::panic::resume_unwind(Box::new(Interrupted));

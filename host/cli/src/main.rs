@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod engines;
+mod html;
 mod interrupt;
 mod output;
 mod progress;

@@ -2,6 +2,8 @@
 //!
 //! tract's API is not declared stable: this module is the only one of the runtime that knows it.
 
+mod rounding;
+
 use std::{borrow::Cow, io::Cursor, sync::Arc};
 
 use loftup_models::{bundle::Precision, onnx::rewrite};
@@ -90,6 +92,8 @@ fn compile(graph: &GraphSource<'_>) -> TractResult<TractPlan> {
     for (i, (_, shape)) in graph.inputs.iter().enumerate() {
         model.set_input_fact(i, f32::fact(*shape).into())?;
     }
+    let mut model = model.into_typed()?;
+    rounding::fuse(&mut model)?;
     let plan = model.into_optimized()?.into_runnable()?;
     let outputs = (0..graph.outputs.len())
         .map(|i| {

@@ -1,6 +1,9 @@
 //! `loftup quantize`
 
+mod page;
+
 use std::{
+    cell::RefCell,
     num::NonZeroUsize,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -37,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The relative error of the features that is allowed, end to end: the layers that hurt
-    /// most are left in fp32 until it is met [default: 0.01 for fp16,
+    /// most are left in fp32 until it is met [default: 0.0075 for fp16,
     /// 0.05 for int8, any for fp16-weights]
     #[arg(long, value_name = "SHARE")]
     max_loss: Option<f64>,
@@ -77,7 +80,7 @@ pub struct Args {
 /// The relative error that a precision may have where nothing is said.
 fn usual_loss(precision: PrecisionArg) -> Option<f64> {
     match precision {
-        PrecisionArg::Fp16 => Some(0.01),
+        PrecisionArg::Fp16 => Some(0.0075),
         PrecisionArg::Int8 => Some(0.05),
         PrecisionArg::Fp16Weights => None,
     }
@@ -122,10 +125,10 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let _writing = interrupt::Writing::begin()?;
-    let mut bar = progress::stages();
+    let bar = RefCell::new(progress::stages());
     let mut watch = |stage: &str, done: usize, all: usize| {
         log::debug!("{stage}: {done} of {all}");
-        bar(stage, done, all);
+        bar.borrow_mut()(stage, done, all);
         if interrupt::pending() {
             ControlFlow::Break(())
         } else {
@@ -148,8 +151,11 @@ pub fn run(args: &Args) -> Result<()> {
         let (Some(labels), Some(head)) = (labels, head) else {
             return Err("there are no labels".into());
         };
-        let quiet = &mut |_: &str, _, _| {};
-        let judged = judging::judge(perceptor, head, labels, args.size, args.judge, quiet)
+        let watch = &mut |stage: &str, done, all| {
+            bar.borrow_mut()(stage, done, all);
+            interrupt::unwind_if_pending();
+        };
+        let judged = judging::judge(perceptor, head, labels, args.size, args.judge, watch)
             .map_err(|e| e.to_string())?;
         Ok(Score {
             head: head.into(),
@@ -161,7 +167,7 @@ pub fn run(args: &Args) -> Result<()> {
     let report = quantize::quantize(&request, judge, &mut watch)?;
     drop(bar);
     if let Some(path) = &args.report {
-        write(path, &quantize::html(&report))?;
+        write(path, &page::page(&report))?;
     }
     if let Some(path) = &args.json {
         write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;

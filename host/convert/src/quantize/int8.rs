@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use loftup_models::{
-    bundle::Manifest,
-    onnx::rewrite::{self, Layer, Model},
-};
+use loftup_models::onnx::rewrite::{self, Layer, Model};
 
 use super::{
     QuantizeError, Step,
@@ -14,30 +11,23 @@ use super::{
     loss::{Sum, Vectors},
     pictures::Sample,
     ranges::{Calibrator, Seen},
+    search::Rounding,
 };
-
-/// What is known of one layer.
-pub(super) struct Candidate {
-    pub layer: Layer,
-    /// Relative error of the graph's outputs where this layer alone is rounded.
-    pub alone: f64,
-}
 
 /// A graph on its way to 8 bits.
 pub(super) struct Plan {
     /// Layers that can be rounded.
-    pub candidates: Vec<Candidate>,
+    candidates: Vec<Layer>,
     /// Layers that cannot, because their activation is 0 on every picture.
     pub silent: Vec<Layer>,
     /// Range of each activation, and how it was found.
-    pub ranges: BTreeMap<String, (Calibrator, f32)>,
+    ranges: BTreeMap<String, (Calibrator, f32)>,
 }
 
 impl Plan {
-    /// Finds ranges and how much each layer costs.
+    /// Finds ranges.
     pub fn new(
-        graph: &Graph,
-        manifest: &Manifest,
+        graph: &mut Graph,
         samples: &[Sample],
         step: Step<'_>,
     ) -> Result<Self, QuantizeError> {
@@ -52,32 +42,42 @@ impl Plan {
         let ranges = best_ranges(graph, &layers, values, seen, &mut |i, n| {
             step(&format!("{role}: choosing ranges"), i, n)
         })?;
-        let (can, silent): (Vec<_>, Vec<_>) = layers
+        let (candidates, silent) = layers
             .into_iter()
             .partition(|l| ranges.contains_key(&l.activation));
-        let mut plan = Self {
-            candidates: Vec::new(),
+        Ok(Self {
+            candidates,
             silent,
             ranges,
-        };
-        let count = can.len();
-        for (i, layer) in can.into_iter().enumerate() {
-            step(&format!("{role}: trying each layer alone"), i, count)?;
-            let written = plan.write(graph, &HashSet::from([layer.output.clone()]))?;
-            let alone = graph.loss(&written, manifest, true)?.loss().relative_error;
-            plan.candidates.push(Candidate { layer, alone });
-        }
-        Ok(plan)
+        })
     }
 
     /// The graph with these layers in 8 bits.
-    pub fn write(&self, graph: &Graph, chosen: &HashSet<String>) -> Result<Model, QuantizeError> {
+    fn write(&self, graph: &Graph, chosen: &HashSet<String>) -> Result<Model, QuantizeError> {
         let ranges = self
             .ranges
             .iter()
             .map(|(name, (_, range))| (name.clone(), *range));
         let ranges: BTreeMap<String, f32> = ranges.collect();
         rewrite::to_int8(&graph.model, chosen, &ranges).map_err(|e| graph.rewritten(e))
+    }
+}
+
+impl Rounding for Plan {
+    fn layers(&self, _: &Graph) -> Vec<(Layer, Option<(Calibrator, f32)>)> {
+        let candidates = self.candidates.iter();
+        candidates
+            .map(|l| (l.clone(), self.ranges.get(&l.activation).copied()))
+            .collect()
+    }
+
+    fn without(&self, graph: &Graph, left: &[&Layer]) -> Result<Model, QuantizeError> {
+        let chosen = self.candidates.iter().filter(|l| !left.contains(l));
+        self.write(graph, &chosen.map(|l| l.output.clone()).collect())
+    }
+
+    fn only(&self, graph: &Graph, layer: &Layer) -> Result<Model, QuantizeError> {
+        self.write(graph, &HashSet::from([layer.output.clone()]))
     }
 }
 

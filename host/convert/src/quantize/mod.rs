@@ -14,7 +14,10 @@ mod loss;
 mod pictures;
 mod ranges;
 mod report;
+mod search;
+mod trials;
 mod versions;
+mod writing;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
@@ -31,7 +34,7 @@ pub use self::{
     graph::LayerReport,
     loss::Worst,
     ranges::Calibrator,
-    report::{FileSize, Report, Timing, html},
+    report::{FileSize, Report, Timing},
 };
 pub(crate) use check::checks;
 
@@ -113,12 +116,12 @@ pub fn quantize(
     let mut work = Work::begin(&bundle, request, &mut step)?;
     let version = work.rewrite(request, &mut step)?;
 
-    step("measuring each graph", 0, 1)?;
     let mut graphs = BTreeMap::new();
     let mut layers = Vec::new();
     for (graph, written) in work.graphs.iter().zip(&version.models) {
-        let loss = graph.loss(written, bundle.manifest(), false)?.loss();
-        graphs.insert(graph.role.to_owned(), loss);
+        let stage = format!("{}: measuring it alone", graph.role);
+        let loss = graph.loss(written, bundle.manifest(), &mut |i, n| step(&stage, i, n))?;
+        graphs.insert(graph.role.to_owned(), loss.loss());
         layers.extend(version.describe(graph.layer_reports(written, precision)?));
     }
     step("measuring the test picture", 0, 1)?;

@@ -21,11 +21,31 @@ pub(super) const TILE: usize = 32;
 /// A picture, where it is looked at, and the 32-bit answer there.
 pub(super) struct Sample {
     pub path: PathBuf,
-    picture: Picture,
-    features: Features,
-    rects: Vec<Rect>,
-    /// `[d, h, w]` of each rectangle.
+    pub picture: Picture,
+    pub features: Features,
+    parts: Parts,
+}
+
+/// Parts of an answer.
+pub(super) struct Parts {
+    pub rects: Vec<Rect>,
+    /// `[d, h, w]` of each rectangle, in 32 bits.
     answers: Vec<Vec<f32>>,
+}
+
+impl Parts {
+    /// What `perceptor` answers there.
+    pub fn of(
+        perceptor: &Perceptor,
+        features: &Features,
+        picture: &Picture,
+        rects: Vec<Rect>,
+    ) -> Result<Self, QuantizeError> {
+        Ok(Self {
+            answers: upsampled(perceptor, features, picture, &rects)?,
+            rects,
+        })
+    }
 }
 
 /// All of them, and what they were made of.
@@ -64,16 +84,14 @@ pub(super) fn look(
         let picture = perceptor.prepare(&photo, size)?;
         let features = perceptor.features_of(&picture)?;
         let rects = match manifest.upsampler {
-            Some(_) => places(size, tiles, i),
+            Some(_) => places(size, TILE, tiles, i),
             None => Vec::new(),
         };
-        let answers = upsampled(perceptor, &features, &picture, &rects)?;
         samples.push(Sample {
             path: path.clone(),
+            parts: Parts::of(perceptor, &features, &picture, rects)?,
             picture,
             features,
-            rects,
-            answers,
         });
     }
     if samples.is_empty() {
@@ -85,7 +103,7 @@ pub(super) fn look(
     for what in &reasons {
         log::warn!("left out: {what}");
     }
-    let tiles = samples.iter().map(|s| s.rects.len() as u64).sum();
+    let tiles = samples.iter().map(|s| s.parts.rects.len() as u64).sum();
     Ok(Samples {
         calibration: Calibration {
             pictures: samples.len() as u64,
@@ -109,10 +127,10 @@ fn usable(path: &Path) -> Result<Rgb8, String> {
     Ok(photo)
 }
 
-/// Parts of a frame: the corner where zero padding begins, then others spread over the frame,
+/// Parts of a frame, of at most `side` pixels a side: the corner where zero padding begins, then others spread over the frame,
 /// elsewhere for each picture.
-fn places(size: Size, count: usize, seed: usize) -> Vec<Rect> {
-    let (width, height) = (TILE.min(size.width), TILE.min(size.height));
+pub(super) fn places(size: Size, side: usize, count: usize, seed: usize) -> Vec<Rect> {
+    let (width, height) = (side.min(size.width), side.min(size.height));
     let (free_x, free_y) = (size.width - width, size.height - height);
     // Irrational steps spread evenly (Roberts' R2 sequence).
     let place = |i: usize, step: f64, free: usize| {
@@ -160,16 +178,30 @@ pub(super) fn end_to_end(
     for (i, sample) in samples.iter().enumerate() {
         step(i, samples.len())?;
         let features = perceptor.features_of(&sample.picture)?;
-        let planes = Vectors::Planes(features.dim);
-        if sample.rects.is_empty() {
-            sum.add(&features.data, &sample.features.data, planes, i);
-        }
-        let answers = upsampled(perceptor, &features, &sample.picture, &sample.rects)?;
-        for (found, reference) in answers.iter().zip(&sample.answers) {
-            sum.add(found, reference, planes, i);
-        }
+        compare(perceptor, sample, &features, &sample.parts, i, &mut sum)?;
     }
     Ok(sum)
+}
+
+/// Adds up how far the answers of `perceptor` from these features are from the 32-bit ones: those of
+/// some parts, or the features themselves where there is no upsampler.
+pub(super) fn compare(
+    perceptor: &Perceptor,
+    sample: &Sample,
+    features: &Features,
+    parts: &Parts,
+    index: usize,
+    sum: &mut Sum,
+) -> Result<(), QuantizeError> {
+    let planes = Vectors::Planes(features.dim);
+    if parts.rects.is_empty() {
+        sum.add(&features.data, &sample.features.data, planes, index);
+    }
+    let answers = upsampled(perceptor, features, &sample.picture, &parts.rects)?;
+    for (found, reference) in answers.iter().zip(&parts.answers) {
+        sum.add(found, reference, planes, index);
+    }
+    Ok(())
 }
 
 /// Seconds for a frame of the first picture: the fastest of three, the first of which compiles.
@@ -211,7 +243,7 @@ mod tests {
                 height: size.1,
             };
             for seed in 0..5 {
-                let found = places(size, 4, seed);
+                let found = places(size, TILE, 4, seed);
                 assert_eq!((found[0].x, found[0].y), (0, 0));
                 for r in &found {
                     assert!(

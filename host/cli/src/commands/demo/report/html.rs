@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use loftup_runtime::image::Rgb8;
 
 use super::{About, Section};
+use crate::html::escaped;
 
 /// Colours, and a layout for wide and narrow screens.
 const STYLE: &str = include_str!("style.css");
@@ -53,22 +54,6 @@ pub fn page(about: &About, sections: &[&dyn Section]) -> Result<String> {
     Ok(page)
 }
 
-/// Text as HTML.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// How many pictures lie side by side on a narrow screen.
 #[derive(Clone, Copy)]
 pub enum Narrow {
@@ -94,29 +79,6 @@ pub fn gallery(narrow: Narrow, pictures: &[(String, &Rgb8)]) -> Result<String> {
         );
     }
     Ok(out + "</div>")
-}
-
-/// A table. The first column is text, others are numbers; the cells `best`, by row and column,
-/// stand out.
-pub fn table(head: &[&str], rows: &[Vec<String>], best: &[(usize, usize)]) -> String {
-    let mut out = String::from(r#"<div class="scroll"><table><thead><tr>"#);
-    for cell in head {
-        let _ = write!(out, "<th>{}</th>", escaped(cell));
-    }
-    out.push_str("</tr></thead><tbody>");
-    for (i, row) in rows.iter().enumerate() {
-        out.push_str("<tr>");
-        for (j, cell) in row.iter().enumerate() {
-            let class = if best.contains(&(i, j)) {
-                r#" class="best""#
-            } else {
-                ""
-            };
-            let _ = write!(out, "<td{class}>{}</td>", escaped(cell));
-        }
-        out.push_str("</tr>");
-    }
-    out + "</tbody></table></div>"
 }
 
 /// A picture inside the page.
@@ -167,17 +129,5 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
         assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
-
-    #[test]
-    fn text_cannot_become_markup() {
-        let table = table(
-            &["<a>"],
-            &[vec!["\"x\" & 'y'".into(), "1".into()]],
-            &[(0, 1)],
-        );
-        assert!(table.contains("<th>&lt;a&gt;</th>"));
-        assert!(table.contains("<td>&quot;x&quot; &amp; &#39;y&#39;</td>"));
-        assert!(table.contains("<td class=\"best\">1</td>"));
     }
 }

@@ -8,14 +8,17 @@ use loftup_scenes::{CLASSES, PALETTE};
 
 use super::{
     Checks, Section, Timings,
-    html::{Narrow, escaped, gallery, table},
+    html::{Narrow, gallery},
     plot,
 };
-use crate::commands::demo::{
-    camera::{Film, Spread},
-    evaluation::Evaluation,
-    pictures::Panel,
-    training::Training,
+use crate::{
+    commands::demo::{
+        camera::{Film, Spread},
+        evaluation::Evaluation,
+        pictures::Panel,
+        training::Training,
+    },
+    html::{escaped, table},
 };
 
 fn percent(share: f64) -> String {
@@ -108,6 +111,7 @@ impl Section for Evaluation {
             table(
                 &["features", "mIoU", "boundary F", "pixels right"],
                 &rows,
+                "best",
                 &best
             ),
             report.classes.len(),
@@ -140,7 +144,7 @@ impl Section for Film {
             self.rate,
             percent(self.mean_iou),
             percent(self.accuracy),
-            table(&["per frame", "median", "90 % below"], &rows, &[]),
+            table(&["per frame", "median", "90 % below"], &rows, "", &[]),
             self.threads,
             escaped(&self.engine)
         );
@@ -178,7 +182,7 @@ impl Section for video::Report {
             self.followed,
             self.frames,
             self.motion,
-            table(&["features", "change", "95 % below"], &rows, &[])
+            table(&["features", "change", "95 % below"], &rows, "", &[])
         ))
     }
 }
@@ -234,7 +238,7 @@ impl Section for Checks {
             CLASSES.len(),
             percent(self.head.fit),
             self.head.pixels,
-            table(&["check", "worst difference", ""], &rows, &[])
+            table(&["check", "worst difference", ""], &rows, "", &[])
         ))
     }
 }
@@ -250,6 +254,6 @@ impl Section for Timings {
             .iter()
             .map(|(name, seconds)| vec![(*name).to_owned(), format!("{seconds:.1} s")])
             .collect();
-        Ok(table(&["stage", "time"], &rows, &[]))
+        Ok(table(&["stage", "time"], &rows, "", &[]))
     }
 }

@@ -1,0 +1,85 @@
+//! Versions of a bundle as files.
+
+use std::collections::BTreeMap;
+
+use loftup_models::{
+    bundle::{Bundle, BundleWriter, Manifest, UpsamplerFiles},
+    onnx::rewrite::Model,
+};
+
+use super::{QuantizeError, report, versions::Work};
+
+/// A bundle in a temporary directory.
+pub(super) struct Trial {
+    pub bundle: Bundle,
+    _directory: tempfile::TempDir,
+}
+
+impl Work<'_> {
+    /// The models as a bundle to try out.
+    pub fn trial(&self, models: &[Model]) -> Result<Trial, QuantizeError> {
+        let directory = tempfile::tempdir().map_err(|source| QuantizeError::Io {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let mut writer = BundleWriter::create(&directory.path().join("trial.loftup"), false)?;
+        let manifest = self.write(&mut writer, models, false, |_, _| Ok(()))?;
+        writer.seal(manifest)?;
+        writer.commit()?;
+        Ok(Trial {
+            bundle: Bundle::open(&directory.path().join("trial.loftup"))?,
+            _directory: directory,
+        })
+    }
+
+    /// Adds the graphs, and what stays of the old bundle; the manifest of the new one.
+    pub fn write(
+        &self,
+        writer: &mut BundleWriter,
+        models: &[Model],
+        keep: bool,
+        more: impl FnOnce(&mut BundleWriter, &mut Manifest) -> Result<(), QuantizeError>,
+    ) -> Result<Manifest, QuantizeError> {
+        let mut manifest = self.bundle.manifest().clone();
+        if !keep {
+            manifest.quantisation.clear();
+            if let Some(b) = &mut manifest.backbone {
+                b.graphs.clear();
+            }
+            if let Some(u) = &mut manifest.upsampler {
+                u.graphs.clear();
+            }
+        }
+        let precision = self.precision;
+        let mut names = BTreeMap::new();
+        for (graph, model) in self.graphs.iter().zip(models) {
+            let name = format!("{}-{precision}.onnx", graph.role);
+            writer.add(&name, &model.encode())?;
+            names.insert(graph.role, name);
+        }
+        if let (Some(b), Some(name)) = (&mut manifest.backbone, names.get("backbone")) {
+            b.graphs.insert(precision, name.clone());
+        }
+        if let (Some(u), Some(keys), Some(queries)) = (
+            &mut manifest.upsampler,
+            names.get("keys"),
+            names.get("queries"),
+        ) {
+            let files = UpsamplerFiles {
+                keys: keys.clone(),
+                queries: queries.clone(),
+                whole: None,
+            };
+            u.graphs.insert(precision, files);
+        }
+        more(writer, &mut manifest)?;
+        for name in report::files_of(&manifest) {
+            if self.bundle.manifest().files.contains_key(&name)
+                && !names.values().any(|n| *n == name)
+            {
+                writer.add(&name, &self.bundle.read(&name)?)?;
+            }
+        }
+        Ok(manifest)
+    }
+}
