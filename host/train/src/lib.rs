@@ -15,6 +15,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod events;
+mod host_batch;
 pub mod kernels;
 mod log;
 pub mod losses;

@@ -4,61 +4,22 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use loftup_models::bundle::Size;
 
+pub use crate::host_batch::HostBatch;
 use crate::{
-    backbone::{Backbone, TokenValues},
+    backbone::Backbone,
     config::{Begin, Config, Stage},
     data::{Dataset, Sample, part},
     error::TrainError,
-    kernels::Grid,
-    losses::{Projection, View, area_weights, mask_bicubic, random_projection},
-    model::{
-        Guidance, LoftUp, Tokens, device_matrix, interpolating::interpolate,
-        least_squares::statistics,
-    },
+    host_batch::{HostCrop, HostTarget, HostView, tokens},
+    losses::{area_weights, mask_bicubic, random_projection},
+    model::{Guidance, LoftUp, interpolating::interpolate, least_squares::statistics},
     resample::Jitter,
     rng::{Purpose, Rng},
-    step::{Batch, Crop, Target},
-    teacher::{Part, Region, look},
+    teacher::{Part, Region},
 };
-
-/// A step's batch in ordinary memory.
-#[derive(Debug, Clone)]
-pub struct HostBatch {
-    size: Size,
-    pictures: Vec<Vec<f32>>,
-    lr: Vec<TokenValues>,
-    views: Vec<HostView>,
-    target: HostTarget,
-}
-
-#[derive(Debug, Clone)]
-struct HostView {
-    jitter: Jitter,
-    lr: Vec<TokenValues>,
-    kept: Vec<f32>,
-    projection: Projection,
-}
-
-#[derive(Debug, Clone)]
-enum HostTarget {
-    MaskBicubic {
-        values: Vec<f32>,
-        projection: Projection,
-        /// None where all pixels count alike.
-        weights: Vec<f32>,
-    },
-    Crops(Vec<HostCrop>),
-}
-
-/// A crop of every picture, at the same place.
-#[derive(Debug, Clone)]
-struct HostCrop {
-    region: Region,
-    parts: Vec<Part>,
-}
 
 /// Pictures that a new upsampler is fitted to, at most.
 const FITTED: usize = 32;
@@ -371,89 +332,5 @@ impl<'a> Preparer<'a> {
             crops.push(HostCrop { region, parts });
         }
         Ok(crops)
-    }
-}
-
-/// Tokens of several pictures, one after another.
-fn tokens(lr: &[TokenValues], device: &Device) -> Tokens {
-    let grid = Grid {
-        batch: lr.len(),
-        height: lr[0].height,
-        width: lr[0].width,
-    };
-    let values: Vec<f32> = lr.iter().flat_map(|t| &t.values).copied().collect();
-    let dim = values.len() / grid.pixels();
-    Tokens {
-        values: device_matrix(values, grid.pixels(), dim, device),
-        grid,
-    }
-}
-
-impl HostBatch {
-    /// The batch on a device. In stage 2 the teacher is asked for its part.
-    ///
-    /// # Panics
-    /// Where it is a batch of stage 2 and there is no teacher.
-    pub fn on(self, config: &Config, teacher: Option<&LoftUp>, device: &Device) -> Batch {
-        let slices: Vec<&[f32]> = self.pictures.iter().map(Vec::as_slice).collect();
-        let guidance = Guidance::new(
-            &slices,
-            self.size.height,
-            self.size.width,
-            config.loss.range,
-        );
-        let views = self.views.into_iter().map(|v| View {
-            jitter: v.jitter,
-            lr: tokens(&v.lr, device),
-            kept: v.kept,
-            projection: v.projection,
-        });
-        let target = match self.target {
-            HostTarget::MaskBicubic {
-                values,
-                projection,
-                weights,
-            } => {
-                let rows = values.len() / projection.to;
-                let weighted = !weights.is_empty();
-                Target::MaskBicubic {
-                    weights: weighted.then(|| device_matrix(weights, rows, 1, device)),
-                    values: device_matrix(values, rows, projection.to, device),
-                    projection: projection.matrix(device),
-                }
-            }
-            HostTarget::Crops(crops) => {
-                let Some(teacher) = teacher else {
-                    panic!("stage 2 without a teacher")
-                };
-                let alpha = config.stage2.alpha;
-                let seen = |crop: HostCrop| {
-                    let region = crop.region;
-                    let features: Vec<f32> = crop
-                        .parts
-                        .iter()
-                        .flat_map(|part| look(teacher, part, alpha, &region, device))
-                        .collect();
-                    let shape = [
-                        crop.parts.len(),
-                        region.inner() * region.inner(),
-                        teacher.config.dim,
-                    ];
-                    Crop {
-                        top: region.top + region.border,
-                        left: region.left + region.border,
-                        side: region.inner(),
-                        features: Tensor::from_data(TensorData::new(features, shape), device),
-                    }
-                };
-                Target::Teacher(crops.into_iter().map(seen).collect())
-            }
-        };
-        Batch {
-            guidance,
-            lr: tokens(&self.lr, device),
-            views: views.collect(),
-            target,
-        }
     }
 }
