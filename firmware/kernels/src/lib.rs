@@ -8,10 +8,15 @@
 //! Kernels are written once and compiled for AVX-512, AVX2 and whatever the architecture always
 //! has ([`Isa`]); the machine's best is chosen when the program runs. `unsafe` is confined to the
 //! vector instructions and to the register block of the matrix product.
+//!
+//! The feature `matrix` adds products of any matrices ([`matrix`]), which training needs and a robot
+//! does not.
 
 mod fourier;
 mod gemm;
 mod math;
+#[cfg(feature = "matrix")]
+pub mod matrix;
 mod queries;
 #[cfg(test)]
 mod reference;

@@ -4,12 +4,13 @@
 //! computes them again, which costs a fifth of it and saves `pixels x tokens` values per head.
 
 use burn::backend::flex::FlexTensor;
+use loftup_kernels::matrix::{Matrix, There, multiply};
 use rayon::prelude::*;
 
 use super::{
     Needs,
     linear::exp,
-    matrix::{elements, elements_mut, extent, heads, matrix, product},
+    matrix::{elements, extent, matrix},
 };
 
 /// Queries that are done at once.
@@ -41,15 +42,10 @@ fn softmax(scores: &mut [f32], keys: usize, scale: f32) {
         });
 }
 
-fn swapped(x: &FlexTensor) -> FlexTensor {
-    x.transpose(1, 2)
-}
-
 /// Copies `[heads, len, width]` to rows `start..start + len` of a `[n, heads * width]` matrix.
-fn put_heads(out: &mut [f32], start: usize, x: &FlexTensor, count: usize) {
-    let (len, width) = (x.layout().shape()[1], x.layout().shape()[2]);
+fn put_heads(out: &mut [f32], (start, len): (usize, usize), x: &[f32], count: usize) {
+    let width = x.len() / (count * len);
     let cols = count * width;
-    let x = elements(x);
     out[start * cols..][..len * cols]
         .par_chunks_mut(cols)
         .with_min_len(64)
@@ -62,10 +58,9 @@ fn put_heads(out: &mut [f32], start: usize, x: &FlexTensor, count: usize) {
 }
 
 /// Adds `[heads, len, width]` to rows `start..start + len` of a `[n, heads * width]` matrix.
-fn add_heads(out: &mut [f32], start: usize, x: &FlexTensor, count: usize) {
-    let (len, width) = (x.layout().shape()[1], x.layout().shape()[2]);
+fn add_heads(out: &mut [f32], (start, len): (usize, usize), x: &[f32], count: usize) {
+    let width = x.len() / (count * len);
     let cols = count * width;
-    let x = elements(x);
     for (i, row) in out[start * cols..][..len * cols]
         .chunks_exact_mut(cols)
         .enumerate()
@@ -96,6 +91,67 @@ fn scale(cols: usize, count: usize) -> f32 {
     (1.0 / (cols / count) as f64).sqrt() as f32
 }
 
+/// Rows `start..start + len` of a `[n, heads * width]` matrix, a matrix for each head.
+struct Heads<'a> {
+    x: &'a [f32],
+    len: usize,
+    cols: usize,
+    width: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn new(x: &'a FlexTensor, start: usize, len: usize, count: usize) -> Self {
+        let (_, cols) = extent(x);
+        Self {
+            x: &elements(x)[start * cols..][..len * cols],
+            len,
+            cols,
+            width: cols / count,
+        }
+    }
+
+    /// `[len, width]`.
+    fn of(&self, head: usize) -> Matrix<'a> {
+        Matrix::new(
+            &self.x[head * self.width..],
+            [self.len, self.width],
+            [self.cols, 1],
+        )
+    }
+}
+
+/// Room for what heads make of a block, `[heads, rows, cols]`, again for every block.
+#[derive(Default)]
+struct Room(Vec<f32>);
+
+impl Room {
+    /// The product of a pair of matrices for each head, the heads at once.
+    fn products<'m>(
+        &mut self,
+        count: usize,
+        (rows, cols): (usize, usize),
+        pair: impl Fn(usize) -> (Matrix<'m>, Matrix<'m>) + Sync,
+    ) -> &mut [f32] {
+        let size = rows * cols;
+        if self.0.len() < count * size {
+            self.0.resize(count * size, 0.0);
+        }
+        let out = &mut self.0[..count * size];
+        // Fewer heads than threads share the threads.
+        let shared = count < rayon::current_num_threads();
+        out.par_chunks_mut(size).enumerate().for_each(|(h, out)| {
+            let (a, b) = pair(h);
+            multiply(a, b, out, There::Replaced, shared);
+        });
+        out
+    }
+}
+
+/// Head `h` of `[heads, rows, cols]`.
+fn plane(x: &[f32], h: usize, rows: usize, cols: usize) -> Matrix<'_> {
+    Matrix::new(&x[h * rows * cols..], [rows, cols], [cols, 1])
+}
+
 /// q `[batch * n, e]`, k and v `[batch * m, e]` to `[batch * n, e]`.
 pub(super) fn forward(
     q: &FlexTensor,
@@ -105,18 +161,21 @@ pub(super) fn forward(
     count: usize,
 ) -> FlexTensor {
     let ((n, e), m) = (extent(q), extent(k).0);
-    let keys = m / batch;
+    let (keys, width) = (m / batch, e / count);
     let mut out = vec![0.0; n * e];
+    let (mut scores, mut mixed) = (Room::default(), Room::default());
     for (key, start, len) in blocks(n, m, batch) {
-        let kh = heads(k, key, keys, count);
-        let mut p = product(heads(q, start, len, count), swapped(&kh));
-        softmax(elements_mut(&mut p), keys, scale(e, count));
-        put_heads(
-            &mut out,
-            start,
-            &product(p, heads(v, key, keys, count)),
-            count,
+        let heads = |x, start, len| Heads::new(x, start, len, count);
+        let (q, k, v) = (
+            heads(q, start, len),
+            heads(k, key, keys),
+            heads(v, key, keys),
         );
+        let p = scores.products(count, (len, keys), |h| (q.of(h), k.of(h).transposed()));
+        softmax(p, keys, scale(e, count));
+        let p = &*p;
+        let mixed = mixed.products(count, (len, width), |h| (plane(p, h, len, keys), v.of(h)));
+        put_heads(&mut out, (start, len), mixed, count);
     }
     matrix(out, n, e)
 }
@@ -131,31 +190,41 @@ pub(super) fn backward(
     needs: Needs,
 ) -> [Option<FlexTensor>; 3] {
     let ((n, e), m) = (extent(q), extent(k).0);
-    let keys = m / batch;
+    let (keys, width) = (m / batch, e / count);
     let factor = scale(e, count);
     let mut dq = vec![0.0; n * e];
     let (mut dk, mut dv) = (vec![0.0; m * e], vec![0.0; m * e]);
+    let (mut scores, mut slopes, mut found) = (Room::default(), Room::default(), Room::default());
     for (key, start, len) in blocks(n, m, batch) {
-        let (qh, gh) = (heads(q, start, len, count), heads(grad, start, len, count));
-        let (kh, vh) = (heads(k, key, keys, count), heads(v, key, keys, count));
-        let mut p = product(qh.clone(), swapped(&kh));
-        softmax(elements_mut(&mut p), keys, factor);
-        add_heads(&mut dv, key, &product(swapped(&p), gh.clone()), count);
-        let mut ds = product(gh, swapped(&vh));
-        let probabilities = elements(&p);
-        elements_mut(&mut ds)
-            .par_chunks_mut(keys)
+        let heads = |x, start, len| Heads::new(x, start, len, count);
+        let (q, g) = (heads(q, start, len), heads(grad, start, len));
+        let (k, v) = (heads(k, key, keys), heads(v, key, keys));
+        let p = scores.products(count, (len, keys), |h| (q.of(h), k.of(h).transposed()));
+        softmax(p, keys, factor);
+        let p = &*p;
+        let of_keys = (keys, width);
+        let dvh = found.products(count, of_keys, |h| {
+            (plane(p, h, len, keys).transposed(), g.of(h))
+        });
+        add_heads(&mut dv, (key, keys), dvh, count);
+        let ds = slopes.products(count, (len, keys), |h| (g.of(h), v.of(h).transposed()));
+        ds.par_chunks_mut(keys)
             .with_min_len(64)
             .enumerate()
             .for_each(|(i, ds)| {
-                let p = &probabilities[i * keys..][..keys];
+                let p = &p[i * keys..][..keys];
                 let mean: f32 = ds.iter().zip(p).map(|(d, p)| d * p).sum();
                 for (d, p) in ds.iter_mut().zip(p) {
                     *d = (*d - mean) * p * factor;
                 }
             });
-        add_heads(&mut dk, key, &product(swapped(&ds), qh), count);
-        put_heads(&mut dq, start, &product(ds, kh), count);
+        let ds = &*ds;
+        let dkh = found.products(count, of_keys, |h| {
+            (plane(ds, h, len, keys).transposed(), q.of(h))
+        });
+        add_heads(&mut dk, (key, keys), dkh, count);
+        let dqh = found.products(count, (len, width), |h| (plane(ds, h, len, keys), k.of(h)));
+        put_heads(&mut dq, (start, len), dqh, count);
     }
     let keep = |need: bool, x: Vec<f32>, rows: usize| need.then(|| matrix(x, rows, e));
     [

@@ -4,13 +4,12 @@
 //! In this layout the three neighbours of a row lie side by side, so unfolding is copying.
 
 use burn::backend::flex::FlexTensor;
+use loftup_kernels::matrix::{There, multiply};
 use rayon::prelude::*;
 
 use super::{
     Needs,
-    matrix::{
-        column_sums, elements, elements_mut, extent, for_rows, matrix, product, rows, transposed,
-    },
+    matrix::{by_rows, column_sums, elements, extent, for_rows, matrix},
 };
 
 /// Pixels that are unfolded at once: enough for the matrix product to be efficient, few enough to
@@ -37,25 +36,18 @@ impl Grid {
 
 /// Rows of the 9 neighbours of a block of pixels, `[len, 9 * c]`, row by row from the upper left;
 /// zero outside the picture. One place in memory serves block after block.
-struct Unfolded {
-    rows: FlexTensor,
-    len: usize,
-}
+struct Unfolded(Vec<f32>);
 
 impl Unfolded {
     fn new(c: usize, len: usize) -> Self {
-        let rows = matrix(vec![0.0; len * 9 * c], len, 9 * c);
-        Self { rows, len }
+        Self(vec![0.0; len * 9 * c])
     }
 
     /// The neighbours of pixels `start..start + len` of `x`, `[pixels, c]`.
-    fn of(&mut self, x: &[f32], c: usize, grid: Grid, start: usize, len: usize) -> FlexTensor {
-        if len != self.len {
-            *self = Self::new(c, len);
-        }
+    fn of(&mut self, x: &[f32], c: usize, grid: Grid, start: usize, len: usize) -> &[f32] {
         let Grid { height, width, .. } = grid;
-        elements_mut(&mut self.rows)
-            .par_chunks_mut(9 * c)
+        let rows = &mut self.0[..len * 9 * c];
+        rows.par_chunks_mut(9 * c)
             .with_min_len(32)
             .enumerate()
             .for_each(|(i, out)| {
@@ -78,12 +70,12 @@ impl Unfolded {
                     after.fill(0.0);
                 }
             });
-        self.rows.clone()
+        rows
     }
 }
 
 /// Weights `[out, in * 9]` as `[9 * in, out]`.
-fn forward_weights(w: &[f32], out: usize, c: usize) -> FlexTensor {
+fn forward_weights(w: &[f32], out: usize, c: usize) -> Vec<f32> {
     let mut m = vec![0.0; w.len()];
     m.par_chunks_mut(out).enumerate().for_each(|(i, row)| {
         let (tap, ch) = (i / c, i % c);
@@ -91,12 +83,12 @@ fn forward_weights(w: &[f32], out: usize, c: usize) -> FlexTensor {
             *v = w[(o * c + ch) * 9 + tap];
         }
     });
-    matrix(m, 9 * c, out)
+    m
 }
 
 /// Weights `[out, in * 9]` as `[9 * out, in]` with opposite taps exchanged: what takes the
 /// gradient back.
-fn backward_weights(w: &[f32], out: usize, c: usize) -> FlexTensor {
+fn backward_weights(w: &[f32], out: usize, c: usize) -> Vec<f32> {
     let mut m = vec![0.0; w.len()];
     m.par_chunks_mut(c).enumerate().for_each(|(i, row)| {
         let (tap, o) = (i / out, i % out);
@@ -104,7 +96,7 @@ fn backward_weights(w: &[f32], out: usize, c: usize) -> FlexTensor {
             *v = w[(o * c + ch) * 9 + 8 - tap];
         }
     });
-    matrix(m, 9 * out, c)
+    m
 }
 
 fn blocks(grid: Grid) -> impl Iterator<Item = (usize, usize)> {
@@ -114,31 +106,29 @@ fn blocks(grid: Grid) -> impl Iterator<Item = (usize, usize)> {
         .map(move |start| (start, BLOCK.min(pixels - start)))
 }
 
-/// Unfolds block by block and multiplies each with `weights`.
-fn multiply(
+/// Unfolds block by block and multiplies each with `weights`, `[9 * c, cols]`.
+fn convolve(
     x: &[f32],
     c: usize,
-    weights: &FlexTensor,
+    weights: &[f32],
+    cols: usize,
     bias: Option<&[f32]>,
     grid: Grid,
 ) -> FlexTensor {
-    let cols = extent(weights).1;
+    let weights = by_rows(weights, cols);
     let mut out = vec![0.0; grid.pixels() * cols];
     let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
     for (start, len) in blocks(grid) {
-        let y = product(unfolded.of(x, c, grid, start, len), weights.clone());
-        let y = elements(&y);
-        for_rows(&mut out[start * cols..][..len * cols], cols, |i, row| {
-            let y = &y[i * cols..][..cols];
-            match bias {
-                Some(bias) => {
-                    for ((out, y), b) in row.iter_mut().zip(y).zip(bias) {
-                        *out = y + b;
-                    }
+        let neighbours = by_rows(unfolded.of(x, c, grid, start, len), 9 * c);
+        let out = &mut out[start * cols..][..len * cols];
+        multiply(neighbours, weights, out, There::Replaced, true);
+        if let Some(bias) = bias {
+            for_rows(out, cols, |_, row| {
+                for (out, b) in row.iter_mut().zip(bias) {
+                    *out += b;
                 }
-                None => row.copy_from_slice(y),
-            }
-        });
+            });
+        }
     }
     matrix(out, grid.pixels(), cols)
 }
@@ -152,7 +142,7 @@ pub(super) fn forward(
 ) -> FlexTensor {
     let (out, c) = (extent(weight).0, extent(x).1);
     let weights = forward_weights(elements(weight), out, c);
-    multiply(elements(x), c, &weights, Some(elements(bias)), grid)
+    convolve(elements(x), c, &weights, out, Some(elements(bias)), grid)
 }
 
 /// Gradients of [`forward`] for x, weight and bias.
@@ -166,23 +156,22 @@ pub(super) fn backward(
     let (out, c) = (extent(weight).0, extent(x).1);
     let dx = needs[0].then(|| {
         let weights = backward_weights(elements(weight), out, c);
-        multiply(elements(grad), out, &weights, None, grid)
+        convolve(elements(grad), out, &weights, c, None, grid)
     });
     let dw = needs[1].then(|| {
         // [9 * in, out], summed over blocks, then in the order of the weights.
         let mut sum = vec![0.0f32; 9 * c * out];
         let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
         for (start, len) in blocks(grid) {
-            let neighbours = unfolded.of(elements(x), c, grid, start, len);
-            let part = product(transposed(&neighbours), rows(grad, start, len));
-            drop(neighbours);
-            sum.par_chunks_mut(1 << 14)
-                .zip(elements(&part).par_chunks(1 << 14))
-                .for_each(|(s, p)| {
-                    for (s, p) in s.iter_mut().zip(p) {
-                        *s += p;
-                    }
-                });
+            let neighbours = by_rows(unfolded.of(elements(x), c, grid, start, len), 9 * c);
+            let grad = by_rows(&elements(grad)[start * out..][..len * out], out);
+            multiply(
+                neighbours.transposed(),
+                grad,
+                &mut sum,
+                There::AddedTo,
+                true,
+            );
         }
         let mut dw = vec![0.0; sum.len()];
         dw.par_chunks_mut(c * 9).enumerate().for_each(|(o, row)| {

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::{
     Needs,
-    matrix::{column_sums, elements, elements_mut, extent, for_rows, matrix, product, transposed},
+    matrix::{by_rows, column_sums, elements, extent, for_rows, matrix, product},
 };
 
 /// The error function, and `e^(-x^2)` that it is made of. Abramowitz and Stegun, Handbook of
@@ -50,15 +50,16 @@ fn gelu_slope(x: f32) -> f32 {
 
 /// `x * weight^T + bias`; weight `[out, in]`, bias `[1, out]`.
 pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
-    let mut y = product(x.clone(), transposed(weight));
-    let cols = extent(weight).0;
+    let ((n, inputs), cols) = (extent(x), extent(weight).0);
+    let weight = by_rows(elements(weight), inputs);
+    let mut y = product(by_rows(elements(x), inputs), weight.transposed(), n, cols);
     let bias = elements(bias);
-    for_rows(elements_mut(&mut y), cols, |_, row| {
+    for_rows(&mut y, cols, |_, row| {
         for (y, b) in row.iter_mut().zip(bias) {
             *y += b;
         }
     });
-    y
+    matrix(y, n, cols)
 }
 
 /// GELU of each element.
@@ -94,10 +95,15 @@ pub(super) fn linear_backward(
     weight: &FlexTensor,
     needs: Needs,
 ) -> [Option<FlexTensor>; 3] {
-    let cols = extent(grad).1;
+    let ((n, cols), inputs) = (extent(grad), extent(x).1);
+    let g = by_rows(elements(grad), cols);
+    let (weight, x) = (
+        by_rows(elements(weight), inputs),
+        by_rows(elements(x), inputs),
+    );
     [
-        needs[0].then(|| product(grad.clone(), weight.clone())),
-        needs[1].then(|| product(transposed(grad), x.clone())),
+        needs[0].then(|| matrix(product(g, weight, n, inputs), n, inputs)),
+        needs[1].then(|| matrix(product(g.transposed(), x, cols, inputs), cols, inputs)),
         needs[2].then(|| matrix(column_sums(elements(grad), cols), 1, cols)),
     ]
 }

@@ -1,11 +1,7 @@
-//! Matrices on the CPU: plain slices for what is done per element, the framework's matrix
-//! product for the rest.
+//! Matrices on the CPU: plain slices, and products of them.
 
-use burn::backend::{
-    Flex, TensorData,
-    flex::{FlexTensor, Layout},
-    ops::FloatTensorOps,
-};
+use burn::backend::{TensorData, flex::FlexTensor};
+use loftup_kernels::matrix::{Matrix, There, multiply};
 use rayon::prelude::*;
 
 /// Rows that one thread reduces before the partial results are added. It is fixed, so that sums
@@ -29,35 +25,17 @@ pub(super) fn matrix(data: Vec<f32>, rows: usize, cols: usize) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(data, [rows, cols]))
 }
 
-/// The transpose, without moving anything.
-pub(super) fn transposed(x: &FlexTensor) -> FlexTensor {
-    x.transpose(0, 1)
+/// Rows of `cols` elements, one after another, as a matrix.
+pub(super) fn by_rows(x: &[f32], cols: usize) -> Matrix<'_> {
+    Matrix::new(x, [x.len() / cols, cols], [cols, 1])
 }
 
-/// Rows `start..start + len`, without moving anything.
-pub(super) fn rows(x: &FlexTensor, start: usize, len: usize) -> FlexTensor {
-    x.narrow(0, start, len)
-}
-
-/// Rows `start..start + len` of a contiguous `[n, heads * width]` matrix as `[heads, len, width]`,
-/// without moving anything.
-pub(super) fn heads(x: &FlexTensor, start: usize, len: usize, heads: usize) -> FlexTensor {
-    let (_, cols) = extent(x);
-    let width = cols / heads;
-    let offset = x.layout().start_offset() + start * cols;
-    let strides = vec![width as isize, cols as isize, 1];
-    x.clone()
-        .with_layout(Layout::new([heads, len, width].into(), strides, offset))
-}
-
-/// The matrix product, of each pair where there are several.
-pub(super) fn product(a: FlexTensor, b: FlexTensor) -> FlexTensor {
-    Flex::float_matmul(a, b)
-}
-
-/// The elements, to be changed in place.
-pub(super) fn elements_mut(x: &mut FlexTensor) -> &mut [f32] {
-    x.storage_mut::<f32>()
+/// The matrix product, on all cores. Not the framework's: that clears its answer, and then copies it
+/// to a place that suits it better, before it computes.
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, rows: usize, cols: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows * cols];
+    multiply(a, b, &mut out, There::Replaced, true);
+    out
 }
 
 /// Adds up what `row` adds to `sums` accumulators for each of `n` rows, always in the same order.
