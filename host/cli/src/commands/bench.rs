@@ -52,9 +52,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    engine: EngineArgs,
-    #[command(flatten)]
     tune: TuneArgs,
+    // Last: it ends with options under a heading of their own.
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// Median and 90th percentile, in seconds.
