@@ -10,6 +10,7 @@ mod engines;
 mod interrupt;
 mod output;
 mod progress;
+mod spread;
 
 use std::process::ExitCode;
 

@@ -11,11 +11,9 @@ use super::{
     html::{Narrow, escaped, gallery, table},
     plot,
 };
-use crate::commands::demo::{
-    camera::{Film, Spread},
-    evaluation::Evaluation,
-    pictures::Panel,
-    training::Training,
+use crate::{
+    commands::demo::{camera::Film, evaluation::Evaluation, pictures::Panel, training::Training},
+    spread::Spread,
 };
 
 fn percent(share: f64) -> String {
