@@ -9,12 +9,12 @@ to features of one tile, is run in ONNX Runtime on noise and compared with the 3
 the relative error of each graph is printed. Exit code 0 only if all of them load and run, and the
 errors are those that the manifest says, within a factor of 3 and 0.02: noise is not a photograph.
 
-DIR has the graphs that losses are measured with, as `cargo run --example as_written -- BUNDLE DIR`
-of loftup-convert writes them for one bundle. int8: both are run in ONNX Runtime. fp16: ONNX Runtime
-takes most roundings out of 16-bit graphs on a CPU, so the keys are run by ONNX's own reference
-evaluator, which takes none (it would need hours for the others). They must be apart by less than a
-tenth of what the rounding costs: they add up in other orders, and what lies on the edge between two
-levels falls to either side.
+DIR has the graphs that losses are measured with, for one bundle, as
+`cargo run -p loftup-convert --example as_written -- BUNDLE DIR` writes them. int8: both are run in
+ONNX Runtime. fp16: ONNX Runtime takes most roundings out of 16-bit graphs on a CPU, so the keys are
+run by ONNX's own reference evaluator, which takes none (it would need hours for the others). They
+must be apart by less than a tenth of what the rounding costs: they add up in other orders, and what
+lies on the edge between two levels falls to either side.
 """
 
 import json

@@ -60,13 +60,7 @@ pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError>
 /// Where a pixel comes twice or not at all.
 pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = view.size();
-    let all = Rect {
-        x: 0,
-        y: 0,
-        width,
-        height,
-    };
-    let mut sink = InMemory::new(all, DIM);
+    let mut sink = InMemory::new(Rect::whole(view.size()), DIM);
     let mut times = vec![0u8; width * height];
     view.frame(&mut |tile| {
         for y in tile.rect.y..tile.rect.y + tile.rect.height {

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use loftup_convert::{BackboneSource, Request};
+use loftup_convert::{
+    BackboneSource, Request,
+    compare::{Difference, Tolerance},
+};
 use loftup_models::bundle::Size;
 use loftup_runtime::npy::{self, Array};
 use serde_json::Value;
@@ -77,6 +80,19 @@ impl Case {
     fn text(&self, key: &str) -> &str {
         self.description[key].as_str().expect("a text in case.json")
     }
+}
+
+/// Holds features of `dim` channels against those of the original, and prints how far they are.
+///
+/// # Panics
+/// Where they are further than `tolerance`, or not of one size.
+pub fn compare(name: &str, found: &[f32], expected: &[f32], dim: usize, tolerance: Tolerance) {
+    let d = Difference::between(found, expected, dim).expect("maps of one size");
+    println!(
+        "{name}: max {:.1e}, mean {:.1e}, cosine {:.7}",
+        d.max, d.mean, d.cosine
+    );
+    assert!(d.within(&tolerance), "{name}: {d:?} exceeds {tolerance:?}");
 }
 
 fn root() -> PathBuf {

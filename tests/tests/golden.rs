@@ -2,14 +2,11 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use loftup_convert::{
-    compare::{Difference, Tolerance},
-    convert,
-};
+use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
 };
-use loftup_tests::golden::{BACKBONES, Case, UPSAMPLERS};
+use loftup_tests::golden::{BACKBONES, Case, UPSAMPLERS, compare};
 
 fn open(case: &Case, directory: &Path, options: Options) -> Perceptor {
     let out = directory.join("case.loftup");
@@ -17,15 +14,6 @@ fn open(case: &Case, directory: &Path, options: Options) -> Perceptor {
         convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
     }
     Perceptor::open(&out, options).expect("an engine")
-}
-
-fn report(name: &str, a: &[f32], b: &[f32], dim: usize, tolerance: Tolerance) {
-    let d = Difference::between(a, b, dim).expect("maps of one size");
-    println!(
-        "{name}: max {:.1e}, mean {:.1e}, cosine {:.7}",
-        d.max, d.mean, d.cosine
-    );
-    assert!(d.within(&tolerance), "{name}: {d:?} exceeds {tolerance:?}");
 }
 
 #[test]
@@ -41,7 +29,7 @@ fn backbones_give_the_original_features() {
             expected.shape,
             [1, features.dim, features.height, features.width]
         );
-        report(
+        compare(
             name,
             &features.data,
             &expected.data,
@@ -83,10 +71,10 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
             view.frame(&mut |tile| sink.take(tile)).expect("a frame");
             let frame = sink.into_values();
             let label = format!("{name}, tiles of {tile}, {threads} threads");
-            report(&label, &frame, &expected.data, dim, Tolerance::UPSAMPLER);
+            compare(&label, &frame, &expected.data, dim, Tolerance::UPSAMPLER);
 
             let first = first.get_or_insert_with(|| frame.clone());
-            report(
+            compare(
                 &format!("{label}, to the first"),
                 &frame,
                 first,
@@ -110,7 +98,7 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
                     pixel(c, rect.x + at % rect.width, rect.y + at / rect.width)
                 })
                 .collect();
-            report(
+            compare(
                 &format!("{label}, region"),
                 &sink.into_values(),
                 &crop,

@@ -2,11 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use loftup_convert::{
-    compare::{Difference, Tolerance},
-    convert,
-};
-use loftup_models::bundle::Size;
+use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Rect,
     backend::{Backend, Choice, Settings, State, TensorRt, engine_cache::EngineCache, open},
@@ -14,7 +10,7 @@ use loftup_runtime::{
 };
 use loftup_tests::{
     conformance,
-    golden::{BACKBONES, Case, UPSAMPLERS},
+    golden::{BACKBONES, Case, UPSAMPLERS, compare},
 };
 
 /// What TensorRT cannot do: none known; nobody has run it yet.
@@ -59,15 +55,6 @@ const ON_GPU: Tolerance = Tolerance {
     cosine: 0.9999,
 };
 
-fn report(name: &str, a: &[f32], b: &[f32], dim: usize, tolerance: Tolerance) {
-    let d = Difference::between(a, b, dim).expect("maps of one size");
-    println!(
-        "{name}: max {:.1e}, mean {:.1e}, cosine {:.7}",
-        d.max, d.mean, d.cosine
-    );
-    assert!(d.within(&tolerance), "{name}: {d:?} exceeds {tolerance:?}");
-}
-
 #[test]
 fn tensorrt_on_a_gpu_gives_the_original_features() {
     let Some((settings, _cache)) = settings() else {
@@ -87,7 +74,7 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         let picture = Picture::from_array(case.array("image")).expect("a picture");
         let features = perceptor.features_of(&picture).expect("features");
         let expected = case.array("out");
-        report(name, &features.data, &expected.data, features.dim, ON_GPU);
+        compare(name, &features.data, &expected.data, features.dim, ON_GPU);
     }
     for name in UPSAMPLERS {
         let case = Case::load(name);
@@ -100,16 +87,9 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         let view = perceptor
             .view(&features, &picture, ColourRange::PerImage)
             .expect("a view");
-        let Size { width, height } = view.size();
-        let all = Rect {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        };
-        let mut sink = InMemory::new(all, dim);
+        let mut sink = InMemory::new(Rect::whole(view.size()), dim);
         view.frame(&mut |tile| sink.take(tile)).expect("a frame");
-        report(name, &sink.into_values(), &expected.data, dim, ON_GPU);
+        compare(name, &sink.into_values(), &expected.data, dim, ON_GPU);
         assert_eq!(perceptor.health().state, State::Sound);
     }
 }

@@ -37,15 +37,6 @@ fn picture(size: Size, seed: u64) -> Picture {
     Picture { size, data }
 }
 
-fn whole(size: Size) -> Rect {
-    Rect {
-        x: 0,
-        y: 0,
-        width: size.width,
-        height: size.height,
-    }
-}
-
 /// A video and what its sink was given so far.
 struct Watched {
     video: Video,
@@ -69,7 +60,7 @@ impl Watched {
         });
         let update = update.unwrap();
         assert_eq!(delivered, update.computed);
-        let mut expected = InMemory::new(whole(view.size()), view.dim());
+        let mut expected = InMemory::new(Rect::whole(view.size()), view.dim());
         view.frame(&mut |tile| expected.take(tile)).unwrap();
         same(self.answer.values(), expected.values());
         update
@@ -90,7 +81,7 @@ fn only_tiles_that_can_have_changed_are_computed() {
         let perceptor = perceptor(&bundle, Arc::new(Tract), threads, 16);
         let lr = features(1);
         let mut frame = picture(SIZE, 2);
-        let mut watched = Watched::new(whole(SIZE), DIM);
+        let mut watched = Watched::new(Rect::whole(SIZE), DIM);
         let mut next = |lr: &Features, frame: &Picture, range| {
             let update = watched.next(&perceptor.view(lr, frame, range).unwrap());
             assert_eq!(update.tiles, 6);
@@ -140,7 +131,7 @@ fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
         let perceptor = perceptor(&bundle, Arc::new(Tract), 2, tile);
         let lr = features(1);
         let mut frame = picture(size, 7);
-        let mut watched = Watched::new(whole(size), DIM);
+        let mut watched = Watched::new(Rect::whole(size), DIM);
         for _ in 0..8 {
             let update = watched.next(&perceptor.view(&lr, &frame, FIXED).unwrap());
             (computed, tiles) = (computed + update.computed, tiles + update.tiles);
@@ -179,7 +170,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
         Head::new(manifest, linear).unwrap()
     };
     let (a, b) = (head(1), head(2));
-    let mut watched = Watched::new(whole(SIZE), 2);
+    let mut watched = Watched::new(Rect::whole(SIZE), 2);
     assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 6);
     assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 0);
     assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 6);
@@ -242,7 +233,7 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
     let options = FallbackOptions::default();
     let fallback = Arc::new(Fallback::new(Ok(faulty), Arc::new(Tract), options));
     let both = perceptor(&bundle, fallback, 1, 16);
-    let mut watched = Watched::new(whole(SIZE), DIM);
+    let mut watched = Watched::new(Rect::whole(SIZE), DIM);
     let computed: Vec<usize> = (0..3)
         .map(|_| {
             let view = both.view(&lr, &frame, FIXED).unwrap();

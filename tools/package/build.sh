@@ -19,19 +19,28 @@ programs() { # amd64 or arm64, selection
     built=$CARGO_TARGET_DIR/$target/dist
 }
 
+# Cargo's selection for an architecture: one for the programs and for what makes the model, so that
+# no dependency is built twice.
+selection() { # amd64 or arm64
+    echo "-p loftup-node -p loftup-cli -p loftup-scenes"
+    if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then echo --no-default-features; fi
+}
+
 # The small model that the configuration names, with a head: the same for every architecture, and
-# made once, on this machine's: under qemu it would take hours.
-default_bundle() {
-    if [ -d /target/share/default.loftup ]; then return; fi
-    programs amd64 -p loftup-node -p loftup-cli -p loftup-scenes --no-default-features
+# made once, on this machine's: under qemu it would take hours. Made again when the programs that
+# make it have changed, for the weights are compiled into one of them.
+default_bundle() { # cargo's selection
+    programs amd64 "$@"
+    made_by=$(sha256sum "$built/loftup-scenes" "$built/loftup")
+    if [ "$(cat /target/share/made-by 2>/dev/null)" = "$made_by" ]; then return; fi
     rm -rf /target/share
     mkdir -p /target/share
     "$built/loftup-scenes" --out /target/share/scenes --train 60 --val 10
     "$built/loftup" convert --builtin --out /target/share/plain.loftup
     "$built/loftup" head classes /target/share/plain.loftup --data /target/share/scenes \
-        --out /target/share/made.loftup
+        --out /target/share/default.loftup
     rm -r /target/share/plain.loftup /target/share/scenes
-    mv /target/share/made.loftup /target/share/default.loftup
+    echo "$made_by" >/target/share/made-by
 }
 
 # Names, versions, licences and their texts of all that is compiled into the programs.
@@ -51,9 +60,8 @@ third_party() { # cargo's selection
 }
 
 package() { # amd64 or arm64
-    default_bundle
-    set -- "$1" -p loftup-node -p loftup-cli
-    if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then set -- "$@" --no-default-features; fi
+    # shellcheck disable=SC2046
+    set -- "$1" $(selection "$1")
     programs "$@"
     shift
 
@@ -131,4 +139,9 @@ CONTROL
     ls -l "$stage/usr/bin"
 }
 
+# With amd64 among them, what makes the model is built as its package is.
+builder=arm64
+for one in "$@"; do if [ "$one" = amd64 ]; then builder=amd64; fi; done
+# shellcheck disable=SC2046
+default_bundle $(selection "$builder")
 for one in "$@"; do package "$one"; done

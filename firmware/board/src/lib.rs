@@ -13,7 +13,7 @@
 //! writer of the operating system. `linux` adds `linux`, its pins, buses,
 //! serial lines and thermal zones.
 //!
-//! `examples/mcu_receiver.rs` shows all of it at work on the controller's side.
+//! `examples/mcu_receiver` shows all of it at work on the controller's side.
 
 #![no_std]
 

@@ -236,12 +236,7 @@ impl Perceptor {
                 });
             }
             Area::Region(rect) => rect,
-            Area::Frame => Rect {
-                x: 0,
-                y: 0,
-                width: query.size.width,
-                height: query.size.height,
-            },
+            Area::Frame => Rect::whole(query.size),
         };
         view.check_region(rect)?;
         let mut values = zeros(rect, dim)?;
@@ -290,12 +285,10 @@ mod tests {
 
     #[test]
     fn an_answer_beyond_all_memory_is_an_error() {
-        let rect = Rect {
-            x: 0,
-            y: 0,
+        let rect = Rect::whole(Size {
             width: Size::LONGEST_SIDE,
             height: Size::LONGEST_SIDE,
-        };
+        });
         for dim in [usize::MAX, usize::MAX / rect.area()] {
             let text = zeros(rect, dim).unwrap_err().to_string();
             assert!(

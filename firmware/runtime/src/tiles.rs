@@ -1,5 +1,7 @@
 //! Cutting an answer into tiles of one shape.
 
+use loftup_models::bundle::Size;
+
 /// A rectangle of pixels of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rect {
@@ -14,6 +16,16 @@ pub struct Rect {
 }
 
 impl Rect {
+    /// The whole of an answer of this size.
+    pub fn whole(Size { width, height }: Size) -> Self {
+        Self {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        }
+    }
+
     /// Number of pixels.
     pub fn area(&self) -> usize {
         self.width * self.height

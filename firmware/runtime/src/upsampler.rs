@@ -126,13 +126,7 @@ impl Upsampler {
     /// and columns of features.
     pub fn compile(&self, answer: Size, (rows, cols): (usize, usize)) -> Result<(), RuntimeError> {
         self.keys_plan(rows, cols)?;
-        let whole = Rect {
-            x: 0,
-            y: 0,
-            width: answer.width,
-            height: answer.height,
-        };
-        let (width, height) = Tiling::new(whole, self.frame_tile()).shape();
+        let (width, height) = Tiling::new(Rect::whole(answer), self.frame_tile()).shape();
         self.plan(1, width, height, rows * cols)?;
         Ok(())
     }

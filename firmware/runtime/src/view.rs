@@ -129,13 +129,7 @@ impl View<'_> {
 
     /// The rectangle that is the whole answer.
     pub(crate) fn whole(&self) -> Rect {
-        let Size { width, height } = self.size();
-        Rect {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        }
+        Rect::whole(self.size())
     }
 
     /// The tiles of `tiling` with the numbers `wanted`.

@@ -60,13 +60,7 @@ fn by_steps(photo: &Rgb8, size: Size, range: ColourRange) -> Vec<f32> {
     let features = perceptor.features(photo, small).unwrap();
     let guidance = perceptor.prepare(photo, size).unwrap();
     let view = perceptor.view(&features, &guidance, range).unwrap();
-    let whole = Rect {
-        x: 0,
-        y: 0,
-        width: size.width,
-        height: size.height,
-    };
-    let mut answer = InMemory::new(whole, view.dim());
+    let mut answer = InMemory::new(Rect::whole(size), view.dim());
     view.frame(&mut |tile| answer.take(tile)).unwrap();
     answer.into_values()
 }
@@ -156,12 +150,7 @@ fn a_head_gives_its_outputs_and_their_classes() {
         .view(&features, &guidance, ColourRange::PerImage)
         .and_then(|view| view.through(&head))
         .unwrap();
-    let mut map = ClassMap::new(Rect {
-        x: 0,
-        y: 0,
-        width: size.width,
-        height: size.height,
-    });
+    let mut map = ClassMap::new(Rect::whole(size));
     view.frame(&mut |tile| map.take(tile)).unwrap();
     let classes = answer.classes();
     assert_eq!(classes, map.into_classes());

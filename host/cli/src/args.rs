@@ -222,6 +222,14 @@ pub fn region(s: &str) -> Result<Rect, String> {
         .ok_or_else(|| "write X,Y,WIDTH,HEIGHT in pixels, as in 80,60,64,64".into())
 }
 
+/// How many, at least one.
+pub fn count(s: &str) -> Result<usize, String> {
+    s.parse()
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or_else(|| "write a whole number from 1 on".into())
+}
+
 /// Three numbers, one per colour.
 pub fn triple(s: &str) -> Result<[f32; 3], String> {
     numbers::<f32, 3>(s)

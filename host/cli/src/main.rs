@@ -11,6 +11,7 @@ mod html;
 mod interrupt;
 mod output;
 mod progress;
+mod spread;
 
 use std::process::ExitCode;
 

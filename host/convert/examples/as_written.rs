@@ -1,8 +1,9 @@
 //! What a quantised bundle costs tract as it is written, and as it runs it.
 //!
-//! `cargo run --example as_written -- BUNDLE [DIR]` times each graph on one thread, back to back:
-//! as it is written, widened to 32 bits in plain tract, and in the engine that `--backend tract`
-//! uses. A file `x.onnx` with fixed shapes instead of a bundle is timed in plain tract. With DIR it also writes the emulated graphs there, which `tools/check_quantised.py` holds
+//! `cargo run -p loftup-convert --example as_written -- BUNDLE [DIR]` times each graph on one thread,
+//! back to back: as it is written, widened to 32 bits in plain tract, and in the engine that
+//! `--backend tract` uses. A file `x.onnx` with fixed shapes instead of a bundle is timed in plain
+//! tract. With DIR it also writes the emulated graphs there, which `tools/check_quantised.py` holds
 //! against ONNX Runtime.
 
 use std::{error::Error, path::Path, time::Instant};

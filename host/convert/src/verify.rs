@@ -153,12 +153,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         let features = test_features(dim);
         let picture = test_picture(GUIDANCE);
         let view = perceptor.view(&features, &picture, ColourRange::PerImage)?;
-        let all = Rect {
-            x: 0,
-            y: 0,
-            width: GUIDANCE.width,
-            height: GUIDANCE.height,
-        };
+        let all = Rect::whole(GUIDANCE);
         let mut frame = InMemory::new(all, dim);
         view.frame(&mut |tile| frame.take(tile))?;
         let frame = frame.into_values();

@@ -95,14 +95,8 @@ pub(crate) fn class_map(
     seen: &crate::sampling::Seen,
     head: &Head,
 ) -> Result<Vec<u8>, EvalError> {
-    let Size { width, height } = looker.size;
     let view = looker.view(seen, looker.range)?.through(head)?;
-    let mut map = ClassMap::new(Rect {
-        x: 0,
-        y: 0,
-        width,
-        height,
-    });
+    let mut map = ClassMap::new(Rect::whole(looker.size));
     view.frame(&mut |tile| map.take(tile))?;
     Ok(map.into_classes())
 }

@@ -162,11 +162,6 @@ impl Precision {
             Self::Fp16Weights => "fp16-weights",
         }
     }
-
-    /// Whether arithmetic is done in fewer than 32 bits.
-    pub fn is_narrow(self) -> bool {
-        matches!(self, Self::Fp16 | Self::Int8)
-    }
 }
 
 impl fmt::Display for Precision {

@@ -124,6 +124,10 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
         return Err(not_a_bundle("it is a file, and a bundle is a directory"));
     }
     let file = path.join(MANIFEST);
+    // Opening a pipe would wait for whoever writes to it.
+    if fs::metadata(&file).is_ok_and(|meta| !meta.is_file()) {
+        return Err(not_a_bundle("its manifest.json is no regular file"));
+    }
     let text = match File::open(&file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(not_a_bundle("it has no manifest.json"));
@@ -409,16 +413,18 @@ mod tests {
     #[test]
     fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
         let folder = tempfile::tempdir().unwrap();
-        let at = folder.path().join("pipe.loftup");
-        bundle(&at, |text| text);
-        let file = at.join("graph.onnx");
-        fs::remove_file(&file).unwrap();
-        let made = std::process::Command::new("mkfifo")
-            .arg(&file)
-            .status()
-            .unwrap();
-        assert!(made.success());
-        let text = Bundle::open(&at).unwrap_err().to_string();
-        assert!(text.contains("no regular file"), "{text}");
+        for name in ["graph.onnx", MANIFEST] {
+            let at = folder.path().join(name).with_extension("loftup");
+            bundle(&at, |text| text);
+            let file = at.join(name);
+            fs::remove_file(&file).unwrap();
+            let made = std::process::Command::new("mkfifo")
+                .arg(&file)
+                .status()
+                .unwrap();
+            assert!(made.success());
+            let text = Bundle::open(&at).unwrap_err().to_string();
+            assert!(text.contains("no regular file"), "{text}");
+        }
     }
 }

@@ -24,10 +24,10 @@ struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Scenes for training
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=VAL))]
     train: u64,
     /// Scenes for validation, of other seeds
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=VAL))]
     val: u64,
     /// Frames of each scene
     #[arg(long, default_value_t = 1)]
@@ -39,7 +39,7 @@ struct Args {
     #[arg(long, default_value = "224x224")]
     size: String,
     /// First seed
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1 << 62))]
     seed: u64,
     /// Standard deviation of the sensor's noise, in levels of 255
     #[arg(long, default_value_t = 0.0)]
@@ -51,6 +51,9 @@ struct Args {
     #[arg(long)]
     masks: bool,
 }
+
+/// From the first seed for training to the first one for validation.
+const VAL: u64 = 1 << 32;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -77,7 +80,7 @@ fn main() -> Result<()> {
     let mut count = 0;
     for (part, first, scenes) in [
         ("train", args.seed, args.train),
-        ("val", args.seed + (1 << 32), args.val),
+        ("val", args.seed + VAL, args.val),
     ] {
         for seed in first..first + scenes {
             let scene = Scene::new(seed).with_noise(args.noise);
@@ -108,7 +111,10 @@ fn write(dir: &Path, name: &str, frame: Frame, args: &Args) -> Result<()> {
             .flat_map(|c| PALETTE[usize::from(*c)])
             .collect();
         let path = place("colours")?;
-        RgbImage::from_raw(w, h, data).context(whole)?.save(&path)?;
+        RgbImage::from_raw(w, h, data)
+            .context(whole)?
+            .save(&path)
+            .with_context(|| path.display().to_string())?;
     }
     let path = place("images")?;
     if args.masks {
@@ -117,7 +123,8 @@ fn write(dir: &Path, name: &str, frame: Frame, args: &Args) -> Result<()> {
     }
     RgbImage::from_raw(w, h, frame.rgb)
         .context(whole)?
-        .save(&path)?;
+        .save(&path)
+        .with_context(|| path.display().to_string())?;
     let path = place("labels")?;
     image::save_buffer(&path, &frame.classes, w, h, ExtendedColorType::L8)
         .with_context(|| path.display().to_string())?;

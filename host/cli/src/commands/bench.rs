@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     args::{EngineArgs, TuneArgs},
     interrupt, output, progress,
+    spread::Spread,
 };
 
 /// Measure a bundle: a whole frame, a region of 64x64, 1, 100 and 1000 points, and a frame of a
@@ -52,31 +53,13 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    engine: EngineArgs,
-    #[command(flatten)]
     tune: TuneArgs,
+    // Last: it ends with options under a heading of their own.
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
-/// Median and 90th percentile, in seconds.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Spread {
-    p50: f64,
-    p90: f64,
-}
-
-impl Spread {
-    fn of(mut seconds: Vec<f64>) -> Self {
-        seconds.sort_by(f64::total_cmp);
-        // The smallest value that so many are not above.
-        let at = |part: f64| seconds[((part * seconds.len() as f64).ceil() as usize).max(1) - 1];
-        Self {
-            p50: at(0.5),
-            p90: at(0.9),
-        }
-    }
-}
-
-/// What one question costs.
+/// What one question costs, in seconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Cost {
     cpu_seconds: Spread,
@@ -428,16 +411,6 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_measured_values() {
-        let spread = Spread::of(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
-        assert_eq!((spread.p50, spread.p90), (3.0, 5.0));
-        let spread = Spread::of(vec![7.0]);
-        assert_eq!((spread.p50, spread.p90), (7.0, 7.0));
-        let spread = Spread::of((1..=10).map(f64::from).collect());
-        assert_eq!((spread.p50, spread.p90), (5.0, 9.0));
-    }
 
     #[test]
     fn results_are_read_back_as_they_were_written() {

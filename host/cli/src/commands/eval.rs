@@ -8,7 +8,7 @@ use loftup_eval::{Method, probe, segmentation, video};
 use loftup_models::bundle::Size;
 
 use crate::{
-    args::{EngineArgs, RangeArg},
+    args::{EngineArgs, RangeArg, count},
     output, progress,
 };
 
@@ -50,13 +50,13 @@ struct SegmentationArgs {
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
     /// Pixels of each training picture
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     samples: usize,
     /// Times that every sample is seen
-    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs)]
+    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
     epochs: usize,
     /// Pictures of each part at most, evenly spread
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     limit: Option<usize>,
     /// Pixels within which an outline is met [default: 0.75 % of the diagonal]
     #[arg(long, value_name = "PIXELS")]
@@ -140,11 +140,11 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
         size: args.size,
         range: args.range.colour_range(&perceptor.manifest().normalisation),
         methods: args.methods.iter().map(|m| (*m).into()).collect(),
-        samples: args.samples.max(1),
+        samples: args.samples,
         most: args.limit,
         tolerance: args.tolerance,
         probe: probe::Options {
-            epochs: args.epochs.max(1),
+            epochs: args.epochs,
             seed: args.seed,
             ..probe::Options::default()
         },

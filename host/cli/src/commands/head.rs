@@ -9,7 +9,7 @@ use loftup_runtime::Perceptor;
 use serde_json::json;
 
 use crate::{
-    args::{EngineArgs, RangeArg},
+    args::{EngineArgs, RangeArg, count},
     interrupt, output, progress,
 };
 
@@ -48,7 +48,7 @@ struct ClassesArgs {
     #[arg(long, value_name = "NAME", default_value = "classes")]
     name: String,
     /// Times that every sample is seen
-    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs)]
+    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
     epochs: usize,
     #[command(flatten)]
     common: Common,
@@ -90,10 +90,10 @@ struct Common {
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
     /// Pixels of each picture that are used
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     samples: usize,
     /// Pictures that are used at most, evenly spread
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     limit: Option<usize>,
     /// Seed of all random choices
     #[arg(long, value_name = "SEED", default_value_t = 0)]
@@ -153,7 +153,7 @@ fn make(
     let request = heads::Request {
         size: args.size,
         range: args.range.colour_range(&perceptor.manifest().normalisation),
-        samples: args.samples.max(1),
+        samples: args.samples,
         most: args.limit,
         probe: probe::Options {
             seed: args.seed,

@@ -54,7 +54,7 @@ pub struct Args {
     /// points its k outputs, float32 [n,k]
     #[arg(long, value_name = "NAME")]
     head: Option<String>,
-    /// Where the features go, as `.npy`
+    /// Where the answer goes: a `.npy`; a map of classes may be a `.png` too
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// A picture to look at: photograph, backbone features and upsampled features side by side,
@@ -65,9 +65,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    engine: EngineArgs,
-    #[command(flatten)]
     tune: TuneArgs,
+    // Last: it ends with options under a heading of their own.
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -225,12 +226,7 @@ fn upsample(
 ) -> Result<Vec<usize>> {
     let view = view(args, perceptor, input, guidance)?;
     let Size { width, height } = view.size();
-    let rect = args.region.unwrap_or(Rect {
-        x: 0,
-        y: 0,
-        width,
-        height,
-    });
+    let rect = args.region.unwrap_or(Rect::whole(view.size()));
     view.check_region(rect)?;
     let shape = vec![1, view.dim(), rect.height, rect.width];
     let _writing = interrupt::Writing::begin()?;
@@ -306,7 +302,13 @@ fn directory(path: &Path) -> &Path {
 
 /// `x,y` a line; a first line without numbers is a heading.
 fn read_points(path: &Path) -> Result<Vec<Point>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let Ok(text) = String::from_utf8(bytes) else {
+        bail!(
+            "{}: not a text file; write x,y as whole pixels from 0, one point a line",
+            path.display()
+        );
+    };
     // Spreadsheets put a byte order mark in front.
     let text = text.trim_start_matches('\u{feff}');
     let mut points = Vec::new();

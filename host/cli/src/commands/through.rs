@@ -51,12 +51,7 @@ impl Answer<'_> {
         input: &Input,
     ) -> Result<Vec<usize>> {
         let size = view.size();
-        let rect = self.region.unwrap_or(Rect {
-            x: 0,
-            y: 0,
-            width: size.width,
-            height: size.height,
-        });
+        let rect = self.region.unwrap_or(Rect::whole(size));
         view.check_region(rect)?;
         let head = perceptor.head(self.head)?;
         let view = view.through(&head)?;

@@ -112,15 +112,7 @@ fn against(
         Some(guidance) => {
             let view = perceptor.view(&input.features, guidance, range)?;
             let Size { width, height } = view.size();
-            let mut sink = InMemory::new(
-                Rect {
-                    x: 0,
-                    y: 0,
-                    width,
-                    height,
-                },
-                view.dim(),
-            );
+            let mut sink = InMemory::new(Rect::whole(view.size()), view.dim());
             view.frame(&mut |tile| sink.take(tile))?;
             (
                 vec![1, view.dim(), height, width],

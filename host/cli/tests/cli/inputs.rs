@@ -224,7 +224,7 @@ fn points_that_cannot_be_answered() {
             .arg("--points")
             .arg(&csv),
     );
-    names(&line, &["points.csv"]);
+    names(&line, &["points.csv", "not a text file", "x,y"]);
 }
 
 /// What clap refuses has exit code 2.
@@ -265,6 +265,16 @@ fn wrong_options_are_a_matter_of_usage() {
         &image,
         "--json"
     ));
+    for option in ["--limit", "--samples", "--epochs"] {
+        let none = [option, "0"];
+        usage(loftup!("eval", "segmentation", bundle.path(), "--data", dir.path()).args(none));
+        let head = &mut loftup!("head", "classes", bundle.path(), "--data", dir.path());
+        usage(
+            head.arg("--out")
+                .arg(dir.path().join("h.loftup"))
+                .args(none),
+        );
+    }
     usage(&mut loftup!("run", bundle.path(), "--out", &out));
     usage(&mut loftup!(
         "run",

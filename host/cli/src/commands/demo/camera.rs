@@ -1,6 +1,9 @@
 //! A moving camera: a class for every pixel of every frame, in time that is measured.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use loftup_eval::{confusion::Confusion, video};
@@ -9,7 +12,7 @@ use loftup_scenes::{CLASSES, PALETTE, Scene};
 use serde::Serialize;
 
 use super::{model, scenes, stages::Watch};
-use crate::interrupt;
+use crate::{interrupt, spread::Spread};
 
 /// Frames of the film, and of its first part in which flicker is measured.
 const FRAMES: usize = 24;
@@ -51,38 +54,13 @@ pub struct Shown {
     pub right: f64,
 }
 
-/// Median and 90th percentile, in milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Spread {
-    pub p50: f64,
-    pub p90: f64,
-}
-
-impl Spread {
-    /// Of seconds, at least one.
-    fn of(mut seconds: Vec<f64>) -> Self {
-        seconds.sort_by(f64::total_cmp);
-        // The smallest value that so many are not above.
-        let at = |part: f64| seconds[((part * seconds.len() as f64).ceil() as usize).max(1) - 1];
-        Self {
-            p50: 1e3 * at(0.5),
-            p90: 1e3 * at(0.9),
-        }
-    }
-}
-
-/// Looks at every frame as a robot would: the head runs
-/// inside the tile loop, and no map of features is ever stored.
+/// Looks at every frame as a robot would: the head runs inside the tile loop, and no map of features
+/// is ever stored.
 pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
     let perceptor = model::open(at, model::BUNDLE)?;
     let head = perceptor.head(model::HEAD)?;
     let size = scenes::SIZE;
-    let frame_of = Rect {
-        x: 0,
-        y: 0,
-        width: size.width,
-        height: size.height,
-    };
+    let frame_of = Rect::whole(size);
     perceptor.compile(size, (1, 1))?;
     let scene = Scene::new(scenes::FILM);
     let mut confusion = Confusion::new(CLASSES.len());
@@ -112,9 +90,9 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
             engine = perceptor.engine();
             continue;
         }
-        backbone.push((middle - start).as_secs_f64());
-        classes.push((end - middle).as_secs_f64());
-        whole.push((end - start).as_secs_f64());
+        backbone.push(milliseconds(middle - start));
+        classes.push(milliseconds(end - middle));
+        whole.push(milliseconds(end - start));
         confusion.count(&frame.classes, &seen);
         if SHOWN.contains(&i) {
             let right = seen
@@ -144,6 +122,10 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
         engine,
         shown,
     })
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    1e3 * time.as_secs_f64()
 }
 
 /// How much the features of the same spot change from frame to frame.

@@ -49,12 +49,7 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
     let head = perceptor.head(model::HEAD)?;
     let size = scenes::SIZE;
     let Size { width, height } = size;
-    let rect = Rect {
-        x: 0,
-        y: 0,
-        width,
-        height,
-    };
+    let rect = Rect::whole(size);
     let mut panels = Vec::new();
     for i in SHOWN {
         watch("drawing", panels.len(), SHOWN.len());

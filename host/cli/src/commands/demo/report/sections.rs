@@ -12,13 +12,9 @@ use super::{
     plot,
 };
 use crate::{
-    commands::demo::{
-        camera::{Film, Spread},
-        evaluation::Evaluation,
-        pictures::Panel,
-        training::Training,
-    },
+    commands::demo::{camera::Film, evaluation::Evaluation, pictures::Panel, training::Training},
     html::{escaped, table},
+    spread::Spread,
 };
 
 fn percent(share: f64) -> String {
