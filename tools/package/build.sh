@@ -142,6 +142,8 @@ CONTROL
 # With amd64 among them, what makes the model is built as its package is.
 builder=arm64
 for one in "$@"; do if [ "$one" = amd64 ]; then builder=amd64; fi; done
+# Each in a shell of its own: flags of one architecture in the environment of another's build would
+# make cargo build everything of that again.
 # shellcheck disable=SC2046
-default_bundle $(selection "$builder")
-for one in "$@"; do package "$one"; done
+(default_bundle $(selection "$builder"))
+for one in "$@"; do (package "$one"); done
