@@ -2,14 +2,14 @@
 //! noise does not change it; the features, for some frames; the class maps, of which only the tiles
 //! that changed are computed anew.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use loftup_models::bundle::Size;
 use loftup_runtime::{
     Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
 };
 
-use crate::{answer::SLOTS, model::ModelError};
+use crate::{answer::SLOTS, model::ModelError, pipeline::lock};
 
 /// How still a camera is taken to stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,9 +138,4 @@ impl Maps {
         out.copy_from_slice(classes);
         Ok(update)
     }
-}
-
-/// What the lock guards is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

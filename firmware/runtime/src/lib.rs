@@ -21,6 +21,7 @@ mod perceptor;
 pub mod picture;
 mod plans;
 pub mod sinks;
+mod threads;
 mod tiles;
 pub mod tuning;
 mod upsampler;

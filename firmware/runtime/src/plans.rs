@@ -2,7 +2,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use loftup_models::bundle::{Bundle, Precision};
@@ -10,6 +10,7 @@ use loftup_models::bundle::{Bundle, Precision};
 use crate::{
     RuntimeError,
     backend::{Backend, BackendError, GraphSource, Plan, Session, ShapeProfile},
+    threads::lock,
 };
 
 /// Shapes of one graph that are kept compiled.
@@ -157,9 +158,4 @@ impl Drop for Lease<'_> {
             lock(&self.pool.idle).push(session);
         }
     }
-}
-
-/// What the lock guards is whole between any two statements, so a panic elsewhere leaves it usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

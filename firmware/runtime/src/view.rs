@@ -1,11 +1,8 @@
 //! A frame that can be asked: for all of it, for a region or for some points.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use loftup_models::bundle::Size;
@@ -15,6 +12,7 @@ use crate::{
     guidance::TileInputs,
     heads::Head,
     plans::{Lease, Pool},
+    threads::{lock, on_threads},
     tiles::{Rect, Tiling},
     upsampler::{Keys, POINTS, Upsampler},
 };
@@ -119,7 +117,7 @@ impl View<'_> {
                 width: 1,
                 height: 1,
             }))?;
-            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answer = lock(&answer);
             let wanted = chunk.len() * self.dim();
             answer[i * step..][..wanted].copy_from_slice(&output[..wanted]);
             Ok(())
@@ -152,7 +150,7 @@ impl View<'_> {
                 dim: self.dim(),
                 values,
             };
-            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sink = lock(&sink);
             (*sink)(&tile).map_err(RuntimeError::Sink)
         })
     }
@@ -186,20 +184,7 @@ impl View<'_> {
         if threads <= 1 {
             return run();
         }
-        thread::scope(|scope| {
-            // Where the system gives no more threads, those that are there do the work.
-            let others: Vec<_> = (1..threads)
-                .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
-                .collect();
-            let mut result = run();
-            for other in others {
-                match other.join() {
-                    Ok(r) => result = result.and(r),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            result
-        })
+        on_threads(threads, run)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     ColourRange, Guidance, Perceptor, RuntimeError, View,
     backend::{Granularity, instructions},
     plans::Pool,
+    threads::{lock, on_threads},
     tiles::Rect,
     upsampler::{Keys, Upsampler},
     view::Worker,
@@ -220,23 +221,10 @@ fn processor_seconds(
         let start = thread_time();
         worker.run([rect].into_iter())?;
         let seconds = (thread_time() - start).as_secs_f64();
-        let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
-        times.push(seconds);
+        lock(&times).push(seconds);
         Ok(())
     };
-    thread::scope(|scope| {
-        let others: Vec<_> = (1..threads)
-            .map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut result = work();
-        for other in others {
-            match other.join() {
-                Ok(r) => result = result.and(r),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        result
-    })?;
+    on_threads(threads, work)?;
     let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(times.iter().sum::<f64>() / times.len().max(1) as f64)
 }

@@ -1,12 +1,12 @@
 //! The written graph in 32-bit operators.
 
-use tract_onnx::pb::{GraphProto, NodeProto, tensor_proto::DataType};
+use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
 use super::{
     Model, Names, RewriteError, cast, constants, element_types,
     half::MOVES,
     node, tensors,
-    widen::{dequantised, is_float, wide_constant},
+    widen::{dequantised, is_float, without_nodes},
 };
 
 /// A 32-bit graph that rounds where `model` does: what a node computes in 16 bits is computed in 32
@@ -25,14 +25,7 @@ pub fn emulate(model: &Model) -> Result<Model, RewriteError> {
     let constants = constants(graph);
     let is = |name: &str, kind: DataType| types.get(name) == Some(&(kind as i32));
     let mut names = Names::of(graph);
-    let mut wide = GraphProto {
-        node: Vec::new(),
-        initializer: Vec::new(),
-        ..graph.clone()
-    };
-    for tensor in &graph.initializer {
-        wide.initializer.push(wide_constant(tensor)?);
-    }
+    let mut wide = without_nodes(graph)?;
     let lowest = names.fresh("int8/lowest");
     let highest = names.fresh("int8/highest");
     wide.initializer

@@ -81,15 +81,15 @@ fn apart(a: &[f32], b: &[f32]) -> f64 {
     (above / b.iter().map(|b| square(*b)).sum::<f64>()).sqrt()
 }
 
+/// What the values of those names are for [`input`].
+fn watched(model: &Model, values: &[String]) -> Vec<Vec<f32>> {
+    let names: Vec<&str> = values.iter().map(String::as_str).collect();
+    run(&model.with_outputs(values), &input(), &[1, 3, 5, 4], &names)
+}
+
 fn ranges(model: &Model) -> BTreeMap<String, f32> {
     let values: Vec<String> = layers(model).into_iter().map(|l| l.activation).collect();
-    let names: Vec<&str> = values.iter().map(String::as_str).collect();
-    let seen = run(
-        &model.with_outputs(&values),
-        &input(),
-        &[1, 3, 5, 4],
-        &names,
-    );
+    let seen = watched(model, &values);
     let largest = |v: &Vec<f32>| v.iter().fold(0f32, |m, x| m.max(x.abs()));
     values
         .iter()
@@ -189,14 +189,8 @@ fn emulation_rounds_every_16_bit_value() {
     let mut values: Vec<String> = half_values(&model);
     values.retain(|v| types.get(v) == Some(&(DataType::Float16 as i32)));
     assert!(values.len() > 10);
-    let names: Vec<&str> = values.iter().map(String::as_str).collect();
-    let seen = run(
-        &emulated.with_outputs(&values),
-        &input(),
-        &[1, 3, 5, 4],
-        &names,
-    );
-    for (name, values) in names.iter().zip(seen) {
+    let seen = watched(&emulated, &values);
+    for (name, values) in values.iter().zip(seen) {
         for x in values {
             assert_eq!(f16::from_f32(x).to_f32(), x, "{name}");
         }
@@ -284,13 +278,7 @@ fn a_layer_alone_computes_what_it_does_in_the_graph() {
     let emulated = emulate(&written).unwrap();
     for layer in layers(&model) {
         let values = [layer.activation.clone(), layer.output.clone()];
-        let names: Vec<&str> = values.iter().map(String::as_str).collect();
-        let seen = run(
-            &emulated.with_outputs(&values),
-            &input(),
-            &[1, 3, 5, 4],
-            &names,
-        );
+        let seen = watched(&emulated, &values);
         let shape: Vec<usize> = match layer.op.as_str() {
             "Conv" => vec![1, 6, 5, 4],
             _ => vec![20, seen[0].len() / 20],

@@ -22,14 +22,7 @@ pub fn widen(model: &Model) -> Result<Model, RewriteError> {
     let outputs: Vec<&str> = graph.output.iter().map(|v| v.name.as_str()).collect();
     let float = |name: &str| types.get(name).is_some_and(|t| is_float(*t));
 
-    let mut wide = GraphProto {
-        node: Vec::new(),
-        initializer: Vec::new(),
-        ..graph.clone()
-    };
-    for tensor in &graph.initializer {
-        wide.initializer.push(wide_constant(tensor)?);
-    }
+    let mut wide = without_nodes(graph)?;
     let mut instead: HashMap<String, String> = HashMap::new();
     for old in &graph.node {
         let source = |i: usize| old.input.get(i).map_or("", String::as_str);
@@ -78,8 +71,21 @@ pub(super) fn is_float(kind: i32) -> bool {
     kind == DataType::Float as i32 || kind == DataType::Float16 as i32
 }
 
+/// The graph with 32-bit constants where it has 16-bit ones, before its nodes are written anew.
+pub(super) fn without_nodes(graph: &GraphProto) -> Result<GraphProto, RewriteError> {
+    Ok(GraphProto {
+        node: Vec::new(),
+        initializer: graph
+            .initializer
+            .iter()
+            .map(wide_constant)
+            .collect::<Result<_, _>>()?,
+        ..graph.clone()
+    })
+}
+
 /// A constant with 32-bit values where it had 16-bit ones.
-pub(super) fn wide_constant(tensor: &TensorProto) -> Result<TensorProto, RewriteError> {
+fn wide_constant(tensor: &TensorProto) -> Result<TensorProto, RewriteError> {
     if tensor.data_type != DataType::Float16 as i32 {
         return Ok(tensor.clone());
     }

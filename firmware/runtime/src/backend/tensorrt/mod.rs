@@ -11,7 +11,7 @@ mod session;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ use super::{
     Backend, BackendError, Granularity, GraphSource, Plan, ShapeProfile,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
+use crate::threads::lock;
 
 /// 16 bits before 8: on transformers 8 bits are seldom faster, and always coarser.
 const PRECISIONS: [Precision; 4] = [
@@ -250,10 +251,6 @@ impl Backend for TensorRt {
         let (major, minor) = self.capability;
         format!("{} on {name} ({major}.{minor})", self.library.version())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The profiles to build for: those of the graph if the shapes asked for lie in one of them, else

@@ -1,0 +1,33 @@
+//! What several threads share, and how they share work.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+/// For what is whole between any two statements, so that a panic elsewhere leaves it usable.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls `work` on this thread and on as many others as make `threads` together, and gives the first
+/// failure. Where the system gives no more threads, those that are there do the work.
+pub(crate) fn on_threads<E: Send>(
+    threads: usize,
+    work: impl Fn() -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let work = &work;
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads)
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+            .collect();
+        let mut result = work();
+        for other in others {
+            match other.join() {
+                Ok(r) => result = result.and(r),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        result
+    })
+}
