@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(out) = &args.generate {
-        generate(out).with_context(|| out.display().to_string())?;
+        generate(out).map_err(|e| anyhow::anyhow!("{}: {e}", out.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let path = args.config.as_deref().context("no configuration")?;

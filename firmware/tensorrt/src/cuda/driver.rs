@@ -62,7 +62,6 @@ driver! {
     device_count "cuDeviceGetCount" (count: *mut c_int);
     device "cuDeviceGet" (device: *mut c_int, ordinal: c_int);
     device_name "cuDeviceGetName" (name: *mut c_char, length: c_int, device: c_int);
-    device_memory "cuDeviceTotalMem_v2" (bytes: *mut usize, device: c_int);
     device_attribute "cuDeviceGetAttribute" (value: *mut c_int, attribute: c_int, device: c_int);
     context_retain "cuDevicePrimaryCtxRetain" (context: *mut Handle, device: c_int);
     context_release "cuDevicePrimaryCtxRelease_v2" (device: c_int);

@@ -201,26 +201,6 @@ impl Device {
         Ok((self.attribute(MAJOR)?, self.attribute(MINOR)?))
     }
 
-    /// Whether the GPU shares the computer's memory, as on every Jetson.
-    ///
-    /// # Errors
-    /// [`Error::Cuda`].
-    pub fn is_integrated(&self) -> Result<bool> {
-        const INTEGRATED: c_int = 18;
-        Ok(self.attribute(INTEGRATED)? != 0)
-    }
-
-    /// Its memory in bytes.
-    ///
-    /// # Errors
-    /// [`Error::Cuda`].
-    pub fn total_memory(&self) -> Result<usize> {
-        let mut bytes = 0;
-        // SAFETY: writes one word.
-        unsafe { self.driver().device_memory(&mut bytes, self.raw) }?;
-        Ok(bytes)
-    }
-
     fn attribute(&self, attribute: c_int) -> Result<u32> {
         let mut value: c_int = 0;
         // SAFETY: writes one integer.
