@@ -43,8 +43,6 @@ pub struct Settings {
     pub steps: u64,
     /// Pictures of a step.
     pub batch: usize,
-    /// Frames that are made and kept in memory.
-    pub frames: usize,
     /// Greatest learning rate.
     pub rate: f64,
     /// Steps in which it rises.
@@ -57,7 +55,6 @@ impl Default for Settings {
             shape: Shape::SHIPPED,
             steps: 5000,
             batch: 6,
-            frames: 6000,
             rate: 1.5e-3,
             warmup: 150,
         }
@@ -348,28 +345,18 @@ pub fn train(
         done = progress.step;
     }
     if done < settings.steps {
-        let held_out = labelled(Part::BackboneCheck, 0..CHECKED, 1);
-        let mut frames = Vec::with_capacity(settings.frames);
-        while frames.len() < settings.frames {
-            progress(
-                "scenes for the backbone",
-                frames.len() as u64,
-                settings.frames as u64,
-                "",
-            );
-            let end = settings.frames.min(frames.len() + 64);
-            frames.extend(labelled(Part::Backbone, frames.len()..end, 2));
-        }
+        let held_out = labelled(Part::BackboneCheck, 0..CHECKED);
         let first = done;
         std::thread::scope(|scope| -> Result<()> {
             let (sender, receiver) = sync_channel(2);
-            let frames = &frames;
             scope.spawn(move || {
                 for step in first..settings.steps {
                     let mut rng = Rng::new(SEED, Purpose::Step, step);
-                    let drawn: Vec<(&Labelled, bool)> = (0..settings.batch)
-                        .map(|_| (&frames[rng.below(frames.len())], rng.below(2) == 0))
-                        .collect();
+                    // Scenes that no other step sees: what is learnt cannot be learnt by heart.
+                    let from = step as usize * settings.batch;
+                    let frames = labelled(Part::Backbone, from..from + settings.batch);
+                    let drawn: Vec<(&Labelled, bool)> =
+                        frames.iter().map(|f| (f, rng.below(2) == 0)).collect();
                     // Nobody listens any more where the training has failed.
                     if sender.send(Batch::new(&shape, &drawn)).is_err() {
                         return;

@@ -37,14 +37,11 @@ struct Args {
     /// Steps of the backbone's training
     #[arg(long, value_name = "N")]
     backbone_steps: Option<u64>,
-    /// Frames that the backbone learns from, kept in memory at 200 kB each
-    #[arg(long, value_name = "N")]
-    backbone_frames: Option<usize>,
     /// Steps of the upsampler's training
     #[arg(long, value_name = "N")]
     upsampler_steps: Option<u64>,
     /// Scenes that the upsampler learns from
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 2000)]
     scenes: usize,
     /// Scenes that probes learn from
     #[arg(long, value_name = "N", default_value_t = 200)]
@@ -98,10 +95,6 @@ fn run(args: &Args) -> Result<()> {
         steps: args
             .backbone_steps
             .unwrap_or(backbone::Settings::default().steps),
-        frames: args
-            .backbone_frames
-            .unwrap_or(backbone::Settings::default().frames)
-            .max(1),
         ..Default::default()
     };
     if !args.judge {

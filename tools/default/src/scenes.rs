@@ -10,9 +10,6 @@ use rayon::prelude::*;
 /// Side of a picture, in pixels.
 pub const SIDE: usize = 224;
 
-/// Seconds at which a scene is looked at: the camera is elsewhere by then.
-const MOMENTS: [f64; 4] = [0.0, 4.0, 8.0, 12.0];
-
 /// First seeds. Nothing that is trained sees the scenes that it is judged by.
 mod first {
     pub const BACKBONE: u64 = 1 << 40;
@@ -50,10 +47,9 @@ impl Part {
     }
 }
 
-/// Frame `index` of a part: one of each scene, or several of each if `moments` is more than 1.
-fn frame(part: Part, index: usize, moments: usize) -> Frame {
-    let time = MOMENTS[index % moments.clamp(1, MOMENTS.len())];
-    Scene::new(part.seed(index / moments.clamp(1, MOMENTS.len()))).frame(time, SIDE, SIDE)
+/// Scene `index` of a part, as the camera sees it first.
+fn frame(part: Part, index: usize) -> Frame {
+    Scene::new(part.seed(index)).frame(0.0, SIDE, SIDE)
 }
 
 /// A picture and its classes, row by row.
@@ -65,13 +61,12 @@ pub struct Labelled {
     pub classes: Vec<u8>,
 }
 
-/// Frames in memory, 200 kB each, on all cores. Several moments of a scene are made one after
-/// another.
-pub fn labelled(part: Part, frames: Range<usize>, moments: usize) -> Vec<Labelled> {
-    frames
+/// Scenes in memory, 200 kB each, made on all cores.
+pub fn labelled(part: Part, scenes: Range<usize>) -> Vec<Labelled> {
+    scenes
         .into_par_iter()
         .map(|index| {
-            let frame = frame(part, index, moments);
+            let frame = frame(part, index);
             Labelled {
                 rgb: frame.rgb,
                 classes: frame.classes,
@@ -87,7 +82,7 @@ pub fn labelled(part: Part, frames: Range<usize>, moments: usize) -> Vec<Labelle
 pub fn write_with_masks(dir: &Path, count: usize, progress: crate::Progress<'_>) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     in_blocks(count, "scenes with masks", progress, |index| {
-        let frame = frame(Part::Upsampler, index, 2);
+        let frame = frame(Part::Upsampler, index);
         let path = dir.join(format!("{index:05}.png"));
         if path.exists() && path.with_extension("json").exists() {
             return Ok(());
@@ -117,7 +112,7 @@ pub fn write_labelled(
         };
         let (images, labels) = (place("images")?, place("labels")?);
         in_blocks(count, "scenes with labels", progress, |index| {
-            let frame = frame(part, index, 1);
+            let frame = frame(part, index);
             let name = format!("{index:05}.png");
             save(&images.join(&name), &frame.rgb, ExtendedColorType::Rgb8)?;
             save(&labels.join(&name), &frame.classes, ExtendedColorType::L8)

@@ -60,7 +60,7 @@ pub fn settle(
             height: 0,
             width: 0,
         };
-        for frame in labelled(Part::Upsampler, pass * TOGETHER..(pass + 1) * TOGETHER, 1) {
+        for frame in labelled(Part::Upsampler, pass * TOGETHER..(pass + 1) * TOGETHER) {
             let picture = backbone.normalised(&Rgb8::new(SIDE, SIDE, frame.rgb)?);
             let features = backbone.features(picture.clone(), size)?;
             (grid.height, grid.width) = (features.height, features.width);

@@ -23,6 +23,8 @@ pub struct Phase {
     pub rate: f64,
     /// Steps in which it rises.
     pub warmup: u64,
+    /// How much more a pixel of a small thing counts, as `stage1.balance` has it.
+    pub balance: f64,
 }
 
 /// The runs that make the weights that ship. A step costs in proportion to the guidance's area, and
@@ -35,20 +37,23 @@ pub const PHASES: [Phase; 3] = [
         batch: 4,
         rate: 2e-3,
         warmup: 40,
+        balance: 0.0,
     },
     Phase {
         guidance: 112,
-        steps: 400,
+        steps: 800,
         batch: 2,
         rate: 8e-4,
         warmup: 40,
+        balance: 0.3,
     },
     Phase {
         guidance: 224,
-        steps: 240,
+        steps: 1500,
         batch: 1,
-        rate: 4e-4,
-        warmup: 20,
+        rate: 5e-4,
+        warmup: 40,
+        balance: 0.3,
     },
 ];
 
@@ -62,6 +67,7 @@ fn settings(phase: &Phase, bundle: &Path, data: &Path, out: &Path, start: Option
         batch,
         rate,
         warmup,
+        balance,
     } = phase;
     // Exact masks are worth trusting wholly: inside each the target is one mean. Without views, all
     // that the backbone makes of a picture is kept on disk.
@@ -93,6 +99,7 @@ range = "image"
 guidance = "{guidance}x{guidance}"
 backbone = "{SIDE}x{SIDE}"
 alpha = 1.0
+balance = {balance:?}
 [cache]
 folder = {cache}
 "#,

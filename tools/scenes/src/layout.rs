@@ -13,7 +13,7 @@ use crate::{
 /// Parts of each of the four walls.
 pub const SEGMENTS: usize = 12;
 /// Bodies of each class that are tried; where there is no room left, fewer stand.
-const OF_EACH: usize = 9;
+const OF_EACH: usize = 6;
 /// Bodies keep this far from the path, so that the camera never meets one.
 const MARGIN: f32 = 0.25;
 
@@ -52,9 +52,8 @@ impl World {
         let middle = random.between(3.6, 4.6);
         let width = random.between(1.2, 1.8);
         let path = (middle - 0.5 * width, middle + 0.5 * width);
-        let hues: [f32; 6] = std::array::from_fn(|_| random.unit());
         let lights = Lights::new(random);
-        let bodies = bodies(random, half, path, &hues);
+        let bodies = bodies(random, half, path);
         Self {
             floor: ground(
                 random,
@@ -115,7 +114,7 @@ fn muted(random: &mut Random, most: f32) -> [V3; 2] {
 
 fn ground(random: &mut Random, patterns: &[Pattern]) -> Surface {
     let pattern = random.pick(patterns);
-    let colours = muted(random, 0.5);
+    let colours = muted(random, 0.35);
     let scale = random.between(0.9, 2.2);
     Surface::new(random, pattern, colours, scale)
 }
@@ -130,7 +129,7 @@ fn walls(random: &mut Random) -> Vec<(f32, Surface)> {
             Pattern::Patches,
         ];
         (
-            muted(random, 0.6),
+            muted(random, 0.4),
             random.pick(&patterns),
             random.between(0.7, 1.6),
         )
@@ -145,7 +144,7 @@ fn walls(random: &mut Random) -> Vec<(f32, Surface)> {
     (0..4 * SEGMENTS).map(&mut wall).collect()
 }
 
-fn bodies(random: &mut Random, half: f32, path: (f32, f32), hues: &[f32]) -> Vec<Body> {
+fn bodies(random: &mut Random, half: f32, path: (f32, f32)) -> Vec<Body> {
     let mut bodies: Vec<Body> = Vec::new();
     let mut feet: Vec<(V3, f32)> = Vec::new();
     // Wide ones first, while there is room for them.
@@ -187,7 +186,7 @@ fn bodies(random: &mut Random, half: f32, path: (f32, f32), hues: &[f32]) -> Vec
                     continue;
                 }
                 let (sin, cos) = sin_cos(f64::from(turns));
-                let surface = surface(random, class, hues, shape.bounds().1);
+                let surface = surface(random, class, shape.bounds().1);
                 feet.push((place, foot));
                 bodies.push(Body::new(
                     class as u8,
@@ -207,28 +206,28 @@ fn shape(random: &mut Random, class: Class) -> Shape {
     let mut between = |low, high| random.between(low, high);
     match class {
         Class::Box => Shape::Box(v3(
-            between(0.2, 0.55),
-            between(0.4, 1.4),
-            between(0.2, 0.55),
+            between(0.25, 0.6),
+            between(0.5, 1.5),
+            between(0.25, 0.6),
         )),
         Class::Ball => {
-            let radius = between(0.2, 0.5);
+            let radius = between(0.25, 0.55);
             Shape::Ball {
                 centre: v3(0.0, radius, 0.0),
                 radius,
             }
         }
         Class::Pole => Shape::Pole {
-            radius: between(0.05, 0.13),
-            height: between(1.6, 3.4),
+            radius: between(0.06, 0.14),
+            height: between(1.8, 3.6),
         },
         Class::Cone => Shape::Cone {
-            radius: between(0.22, 0.5),
-            height: between(0.6, 1.5),
+            radius: between(0.3, 0.55),
+            height: between(0.9, 1.9),
         },
         Class::Ring => {
-            let outer = between(0.4, 0.75);
-            let inner = outer * between(0.55, 0.75);
+            let outer = between(0.55, 0.95);
+            let inner = outer * between(0.6, 0.76);
             Shape::Ring {
                 centre: v3(0.0, outer + between(0.0, 0.4), 0.0),
                 inner,
@@ -236,8 +235,8 @@ fn shape(random: &mut Random, class: Class) -> Shape {
             }
         }
         Class::Star => {
-            let radius = between(0.4, 0.75);
-            let ratio = between(0.42, 0.6);
+            let radius = between(0.55, 0.95);
+            let ratio = between(0.4, 0.55);
             let centre = v3(0.0, radius + between(0.0, 0.4), 0.0);
             let tilt = between(-0.1, 0.1);
             let arms = 5 + (between(0.0, 3.0) as usize).min(2);
@@ -260,7 +259,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
             }
         }
         _ => {
-            let size = between(0.35, 0.7);
+            let size = between(0.4, 0.75);
             let mut parts = vec![(v3(0.0, 0.8 * size, 0.0), 0.75 * size)];
             for _ in 0..6 {
                 let (sin, cos) = sin_cos(f64::from(between(0.0, 1.0)));
@@ -287,23 +286,25 @@ fn usual(class: Class) -> (Pattern, f32) {
 }
 
 /// As with things that people make and that grow, most bodies of a class look alike: a pattern and
-/// a hue hint at the class. The other colour, brightness and light say nothing of it, and one body
-/// in four wears any pattern, one in four any hue.
-fn surface(random: &mut Random, class: Class, hues: &[f32], size: f32) -> Surface {
+/// a hue hint at the class. Brightness and light say nothing of it, and one body in ten wears any
+/// pattern, one in ten any hue. Both colours of a body are shades of one: patterns are weaker than
+/// most outlines.
+fn surface(random: &mut Random, class: Class, size: f32) -> Surface {
     let (pattern, hue) = usual(class);
-    let pattern = if random.chance(0.75) {
+    let pattern = if random.chance(0.9) {
         pattern
     } else {
         random.pick(&Pattern::ANY)
     };
-    let hue = if random.chance(0.75) {
+    let hue = if random.chance(0.9) {
         hue + 1.0 + random.between(-0.04, 0.04)
     } else {
         random.unit()
     };
-    let light = hsv(hue, random.between(0.4, 0.95), random.between(0.65, 0.95));
-    let other = random.pick(hues) + random.between(0.0, 0.05);
-    let dark = hsv(other, random.between(0.2, 0.9), random.between(0.15, 0.6));
+    let (saturation, value) = (random.between(0.5, 0.95), random.between(0.65, 0.95));
+    let light = hsv(hue, saturation, value);
+    let shift = random.between(-0.06, 0.06);
+    let dark = hsv(hue + shift + 1.0, saturation, value * random.between(0.5, 0.75));
     let colours = if random.chance(0.5) {
         [light, dark]
     } else {

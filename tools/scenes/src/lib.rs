@@ -3,7 +3,7 @@
 //!
 //! A [`Scene`] follows from its seed, a [`Frame`] from the scene, a time and a size: the same on
 //! every machine to the bit, because nothing but exactly rounded arithmetic and integer hashes
-//! enter. Colours say nothing of a class; patterns only hint at it; every surface has edges that
+//! enter. Hues and patterns hint at a class, nine times in ten each; every surface has edges that
 //! belong to no outline. Pixels on an edge are averaged over nine rays, labels are those of the
 //! ray through the centre.
 //!
