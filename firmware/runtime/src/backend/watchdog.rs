@@ -218,6 +218,8 @@ impl Desk {
                 match std::mem::replace(&mut *place, Place::Taken) {
                     Place::Ready(session) => break session,
                     Place::Closed(session) => {
+                        // Not taken: who gives up what is closed must not count it as stuck.
+                        *place = Place::Closed(None);
                         drop(place);
                         drop(session);
                         return;

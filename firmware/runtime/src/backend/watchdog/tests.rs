@@ -187,3 +187,16 @@ fn many_runs_race_with_their_limit_and_lose_nothing() {
     }
     println!("{met} in time, {missed} not");
 }
+
+/// Given up before the worker woke, which leaves it closed; cleaned up by the worker, and only then
+/// dropped.
+#[test]
+fn a_run_that_never_began_is_not_counted_as_stuck() {
+    let mut bench = bench(false);
+    let session = bench.guarded.session.take();
+    *bench.guarded.desk.lock() = Place::Closed(session);
+    bench.guarded.desk.changed.notify_all();
+    bench.dropped.recv_timeout(LONG).unwrap();
+    drop(bench.guarded);
+    assert_eq!(bench.stuck.load(Ordering::SeqCst), 0);
+}
