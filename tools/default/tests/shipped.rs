@@ -9,10 +9,10 @@ use loftup_eval::Method;
 use loftup_models::builtin;
 
 /// Points by which LoftUp's outlines must be ahead of bilinear interpolation's. A few scenes say
-/// less than the many of the table, and so the margin is below its figure of 15.3.
-const OUTLINES: f64 = 9.0;
-/// Points of mIoU by which it must be ahead, for the same reason less than the 5.0 of the table.
-const CLASSES: f64 = 2.0;
+/// less than the many of the table, and so the margin is below its figure of 24.3.
+const OUTLINES: f64 = 15.0;
+/// Points of mIoU by which it must be ahead, for the same reason less than the 11.1 of the table.
+const CLASSES: f64 = 5.5;
 
 #[test]
 fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
@@ -47,5 +47,5 @@ fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
     assert!(loftup.1 > bilinear.1 + OUTLINES, "outlines");
     assert!(loftup.0 > bilinear.0 + CLASSES, "classes");
     // The backbone itself: chance is a small part of this.
-    assert!(bilinear.0 > 45.0, "backbone");
+    assert!(bilinear.0 > 58.0, "backbone");
 }
