@@ -304,7 +304,11 @@ fn surface(random: &mut Random, class: Class, size: f32) -> Surface {
     let (saturation, value) = (random.between(0.5, 0.95), random.between(0.65, 0.95));
     let light = hsv(hue, saturation, value);
     let shift = random.between(-0.06, 0.06);
-    let dark = hsv(hue + shift + 1.0, saturation, value * random.between(0.5, 0.75));
+    let dark = hsv(
+        hue + shift + 1.0,
+        saturation,
+        value * random.between(0.5, 0.75),
+    );
     let colours = if random.chance(0.5) {
         [light, dark]
     } else {
