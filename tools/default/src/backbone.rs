@@ -107,14 +107,18 @@ struct Batch {
     colours: Vec<f32>,
 }
 
-fn mirrored<const N: usize>(values: &[u8]) -> Vec<u8> {
-    let rows = values.chunks_exact(SIDE * N);
-    rows.flat_map(|row| row.as_chunks::<N>().0.iter().rev().flatten().copied())
-        .collect()
+/// Exchanges left and right.
+fn mirror(frame: &mut Labelled) {
+    for row in frame.rgb.chunks_exact_mut(SIDE * 3) {
+        row.as_chunks_mut::<3>().0.reverse();
+    }
+    for row in frame.classes.chunks_exact_mut(SIDE) {
+        row.reverse();
+    }
 }
 
 impl Batch {
-    fn new(shape: &Shape, frames: &[(&Labelled, bool)]) -> Self {
+    fn new(shape: &Shape, frames: &[Labelled]) -> Self {
         let part = shape.patch / PARTS;
         let share = 1.0 / (part * part) as f32;
         let quarters = PARTS * PARTS;
@@ -124,12 +128,8 @@ impl Batch {
             quarters: Vec::new(),
             colours: Vec::new(),
         };
-        for (frame, mirror) in frames {
-            let (rgb, classes) = match mirror {
-                true => (mirrored::<3>(&frame.rgb), mirrored::<1>(&frame.classes)),
-                false => (frame.rgb.clone(), frame.classes.clone()),
-            };
-            let picture = normalised(&rgb);
+        for frame in frames {
+            let picture = normalised(&frame.rgb);
             for token in 0..shape.tokens() {
                 let mut whole = [0.0; CLASS_COUNT];
                 for quarter in 0..quarters {
@@ -139,7 +139,7 @@ impl Batch {
                     for y in top..top + part {
                         for x in left..left + part {
                             let at = y * SIDE + x;
-                            shares[usize::from(classes[at])] += share;
+                            shares[usize::from(frame.classes[at])] += share;
                             for (c, sum) in colour.iter_mut().enumerate() {
                                 *sum += picture[c * SIDE * SIDE + at] * share;
                             }
@@ -354,11 +354,14 @@ pub fn train(
                     let mut rng = Rng::new(SEED, Purpose::Step, step);
                     // Scenes that no other step sees: what is learnt cannot be learnt by heart.
                     let from = step as usize * settings.batch;
-                    let frames = labelled(Part::Backbone, from..from + settings.batch);
-                    let drawn: Vec<(&Labelled, bool)> =
-                        frames.iter().map(|f| (f, rng.below(2) == 0)).collect();
+                    let mut frames = labelled(Part::Backbone, from..from + settings.batch);
+                    for frame in &mut frames {
+                        if rng.below(2) == 0 {
+                            mirror(frame);
+                        }
+                    }
                     // Nobody listens any more where the training has failed.
-                    if sender.send(Batch::new(&shape, &drawn)).is_err() {
+                    if sender.send(Batch::new(&shape, &frames)).is_err() {
                         return;
                     }
                 }
