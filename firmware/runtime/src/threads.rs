@@ -16,6 +16,9 @@ pub(crate) fn on_threads<E: Send>(
     threads: usize,
     work: impl Fn() -> Result<(), E> + Sync,
 ) -> Result<(), E> {
+    if threads <= 1 {
+        return work();
+    }
     let work = &work;
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads)

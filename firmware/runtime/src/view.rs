@@ -181,9 +181,6 @@ impl View<'_> {
         };
         let sessions = self.upsampler.backend.granularity().sessions;
         let threads = self.upsampler.division.threads.min(jobs).min(sessions);
-        if threads <= 1 {
-            return run();
-        }
         on_threads(threads, run)
     }
 }
