@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use loftup_convert::{compare::Tolerance, convert};
+use loftup_models::bundle::Size;
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
 };
@@ -48,12 +49,7 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
         let [1, dim, height, width] = expected.shape[..] else {
             panic!("{:?}", expected.shape)
         };
-        let all = Rect {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        };
+        let all = Rect::whole(Size { width, height });
         let mut first: Option<Vec<f32>> = None;
         for (threads, tile) in [(1, 16), (2, 16), (1, 32), (2, 56), (1, 4096)] {
             let options = Options {

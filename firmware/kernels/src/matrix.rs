@@ -31,6 +31,11 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Rows and columns.
+    pub fn extent(&self) -> [usize; 2] {
+        self.extent
+    }
+
     /// Rows and columns exchanged.
     #[must_use]
     pub fn transposed(self) -> Self {

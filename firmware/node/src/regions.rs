@@ -211,12 +211,7 @@ mod tests {
     fn plain(width: usize, height: usize) -> Placement {
         let size = Size { width, height };
         Placement {
-            rect: Rect {
-                x: 0,
-                y: 0,
-                width,
-                height,
-            },
+            rect: Rect::whole(size),
             answer: size,
             camera: size,
         }

@@ -110,12 +110,7 @@ impl Model for Nothing {
         part.classes
             .extend((0..SIZE.area()).map(|i| (i % 7 / 3) as u8));
         let place = Placement {
-            rect: Rect {
-                x: 0,
-                y: 0,
-                width: SIZE.width,
-                height: SIZE.height,
-            },
+            rect: Rect::whole(SIZE),
             answer: SIZE,
             camera: question.camera,
         };

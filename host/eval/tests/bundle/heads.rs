@@ -59,12 +59,10 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
             .view(&features, &picture, ColourRange::PerImage)
             .unwrap()
     };
-    let rect = Rect {
-        x: 0,
-        y: 0,
+    let rect = Rect::whole(Size {
         width: SIDE,
         height: SIDE,
-    };
+    });
     let mut all = InMemory::new(rect, DIM);
     view().frame(&mut |tile| all.take(tile)).unwrap();
     let all = all.into_values();

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{
     Needs,
     linear::exp,
-    matrix::{elements, extent, matrix},
+    matrix::{by_rows, elements, extent, matrix},
 };
 
 /// Queries that are done at once.
@@ -149,7 +149,7 @@ impl Room {
 
 /// Head `h` of `[heads, rows, cols]`.
 fn plane(x: &[f32], h: usize, rows: usize, cols: usize) -> Matrix<'_> {
-    Matrix::new(&x[h * rows * cols..], [rows, cols], [cols, 1])
+    by_rows(&x[h * rows * cols..][..rows * cols], cols)
 }
 
 /// q `[batch * n, e]`, k and v `[batch * m, e]` to `[batch * n, e]`.

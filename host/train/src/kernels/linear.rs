@@ -52,7 +52,7 @@ fn gelu_slope(x: f32) -> f32 {
 pub(super) fn linear(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
     let ((n, inputs), cols) = (extent(x), extent(weight).0);
     let weight = by_rows(elements(weight), inputs);
-    let mut y = product(by_rows(elements(x), inputs), weight.transposed(), n, cols);
+    let mut y = product(by_rows(elements(x), inputs), weight.transposed());
     let bias = elements(bias);
     for_rows(&mut y, cols, |_, row| {
         for (y, b) in row.iter_mut().zip(bias) {
@@ -102,8 +102,8 @@ pub(super) fn linear_backward(
         by_rows(elements(x), inputs),
     );
     [
-        needs[0].then(|| matrix(product(g, weight, n, inputs), n, inputs)),
-        needs[1].then(|| matrix(product(g.transposed(), x, cols, inputs), cols, inputs)),
+        needs[0].then(|| matrix(product(g, weight), n, inputs)),
+        needs[1].then(|| matrix(product(g.transposed(), x), cols, inputs)),
         needs[2].then(|| matrix(column_sums(elements(grad), cols), 1, cols)),
     ]
 }

@@ -32,7 +32,8 @@ pub(super) fn by_rows(x: &[f32], cols: usize) -> Matrix<'_> {
 
 /// The matrix product, on all cores. Not the framework's: that clears its answer, and then copies it
 /// to a place that suits it better, before it computes.
-pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, rows: usize, cols: usize) -> Vec<f32> {
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let ([rows, _], [_, cols]) = (a.extent(), b.extent());
     let mut out = vec![0.0; rows * cols];
     multiply(a, b, &mut out, There::Replaced, true);
     out
