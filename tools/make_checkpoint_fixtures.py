@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the small real checkpoints that models/tests/checkpoint.rs reads.
+"""Writes the small real checkpoints that models/import/tests/checkpoint.rs reads.
 
-    python tools/make_checkpoint_fixtures.py models/tests/data
+    python tools/make_checkpoint_fixtures.py models/import/tests/data
 
 Made with PyTorch 2.7.1, NumPy 2, safetensors and OmegaConf 2.4. The files are committed; this
 is needed only to change them. Every number in them follows from `values`, so that the tests know

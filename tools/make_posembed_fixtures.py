@@ -1,4 +1,4 @@
-"""Writes models/tests/data/vit_posembed.safetensors: position embeddings resampled by PyTorch.
+"""Writes models/import/tests/data/vit_posembed.safetensors: position embeddings resampled by PyTorch.
 
     pip install torch safetensors
     python tools/make_posembed_fixtures.py
@@ -44,7 +44,7 @@ def main():
         for h, w in sizes:
             for method in ("offset", "antialias"):
                 tensors[f"{method}.{n}.{h}x{w}"] = resample(grid, (h, w), method)
-    path = Path(__file__).parent.parent / "models/tests/data/vit_posembed.safetensors"
+    path = Path(__file__).parent.parent / "models/import/tests/data/vit_posembed.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
     print(path, path.stat().st_size, "bytes")

@@ -4,13 +4,11 @@
 
 use std::thread;
 
-use loftup_models::{
-    loftup::{HALO, LoftUp, io, linspace},
-    onnx::Graph,
-};
+use loftup_onnx::Graph;
 use loftup_runtime::backend::{
     Backend, BackendError, GraphSource, Plan, ShapeBounds, ShapeProfile,
 };
+use loftup_spec::{HALO, io, linspace};
 
 use crate::synthetic::{Noise, loftup};
 
@@ -67,7 +65,7 @@ fn small_graph() -> Vec<u8> {
     let mut noise = Noise::new(1);
     let mut tensor = |shape: &[usize]| {
         let data = noise.vec(shape.iter().product());
-        loftup_models::Tensor::new(shape, data).expect("a tensor")
+        loftup_onnx::Tensor::new(shape, data).expect("a tensor")
     };
     let mut g = Graph::new("small");
     let shape = [ROWS.into(), COLS.into()];
@@ -195,7 +193,7 @@ fn runs_side_by_side(backend: &dyn Backend) {
 /// Keys, then queries of tiles with a side of one pixel, of odd sides, and several at once; each
 /// against the same tile computed alone.
 fn runs_awkward_sizes(backend: &dyn Backend) {
-    let model = LoftUp::from_checkpoint(&loftup(12, 9)).expect("an upsampler");
+    let model = loftup_import::loftup::read(&loftup(12, 9)).expect("an upsampler");
     let config = *model.config();
     let (h, w) = (3, 5);
     let outputs: Vec<String> = (0..config.layers)
@@ -283,7 +281,7 @@ fn runs_awkward_sizes(backend: &dyn Backend) {
 
 /// `y = relu(x W)` with x `[n, 5]`, for whatever n.
 fn growing_graph() -> Vec<u8> {
-    let weight = loftup_models::Tensor::new([COLS, COLS], Noise::new(7).vec(COLS * COLS));
+    let weight = loftup_onnx::Tensor::new([COLS, COLS], Noise::new(7).vec(COLS * COLS));
     let mut g = Graph::new("growing");
     let shape = ["n".into(), COLS.into()];
     let x = g.input("x", &shape);

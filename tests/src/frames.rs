@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_models::bundle::{Bundle, Size};
+use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Rect, RuntimeError, View, backend::Backend,
     sinks::InMemory,

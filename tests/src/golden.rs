@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use loftup_bundle::Size;
 use loftup_convert::{
     BackboneSource, Request,
     compare::{Difference, Tolerance},
 };
-use loftup_models::bundle::Size;
 use loftup_runtime::npy::{self, Array};
 use serde_json::Value;
 

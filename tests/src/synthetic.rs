@@ -7,7 +7,8 @@ use std::{
 };
 
 use loftup_convert::{Request, convert};
-use loftup_models::{Tensor, checkpoint::Checkpoint};
+use loftup_import::checkpoint::Checkpoint;
+use loftup_onnx::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
 /// Repeatable noise.

@@ -344,7 +344,7 @@ fn a_question_that_is_wrong_moves_nothing() {
 
 #[test]
 fn what_is_not_a_number_before_the_engine_is_no_fault_of_it() {
-    use loftup_models::onnx::Graph;
+    use loftup_onnx::Graph;
     use loftup_runtime::backend::GraphSource;
     let mut g = Graph::new("relu");
     let x = g.input("x", &[2usize.into()]);

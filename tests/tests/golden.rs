@@ -2,8 +2,8 @@
 
 use std::{ops::ControlFlow, path::Path};
 
+use loftup_bundle::Size;
 use loftup_convert::{compare::Tolerance, convert};
-use loftup_models::bundle::Size;
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
 };

@@ -1,7 +1,8 @@
 //! The kernels of the CPU engine give what tract gives.
 
-use loftup_models::loftup::{HALO, LoftUp, io};
+use loftup_onnx::loftup::LoftUp;
 use loftup_runtime::backend::{Backend, GraphSource, Tract, TractOnly};
+use loftup_spec::{HALO, io};
 use loftup_tests::synthetic::{Noise, loftup};
 
 /// Inputs of a queries graph, one list of values for each.
@@ -108,7 +109,7 @@ fn kernels_give_what_tract_gives() {
         (64, 1, 32, 32, 16),
         (384, 1, 9, 6, 256),
     ] {
-        let model = LoftUp::from_checkpoint(&loftup(d, 4)).expect("an upsampler");
+        let model = loftup_import::loftup::read(&loftup(d, 4)).expect("an upsampler");
         let onnx = model.queries_graph();
         for picture in [Picture::Noise, Picture::Photograph] {
             let question = Question::new(&model, picture, [tiles, height, width], tokens);

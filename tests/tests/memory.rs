@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
 use loftup_tests::synthetic::{Noise, upsampler_bundle};
 

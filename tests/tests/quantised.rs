@@ -8,19 +8,12 @@ use std::{
     sync::Arc,
 };
 
+use loftup_bundle::{Bundle, Normalisation, Precision, Size};
 use loftup_convert::{
     BackboneSource, convert,
     quantize::{self, Report, quantize},
 };
-use loftup_models::{
-    Tensor,
-    bundle::{Bundle, Normalisation, Precision, Size},
-    loftup::{HALO, LoftUp, io},
-    onnx::{
-        Attr, Graph,
-        rewrite::{self, Model},
-    },
-};
+use loftup_onnx::{Attr, Graph, Tensor, rewrite, rewrite::Model};
 use loftup_runtime::{
     Options, Perceptor,
     backend::{
@@ -30,6 +23,7 @@ use loftup_runtime::{
     },
     image::Rgb8,
 };
+use loftup_spec::{HALO, io};
 use loftup_tensorrt::testing::{cached, in_child};
 use loftup_tests::{
     golden::Case,
@@ -197,7 +191,7 @@ type Shapes = Vec<(String, Vec<usize>)>;
 
 /// A queries graph, and its inputs for a tile of 9x6 pixels.
 fn queries() -> (Vec<u8>, Shapes, Vec<Vec<f32>>) {
-    let model = LoftUp::from_checkpoint(&loftup(48, 2)).unwrap();
+    let model = loftup_import::loftup::read(&loftup(48, 2)).unwrap();
     let config = model.config();
     let (rows, cols, tokens) = (9 + 2 * HALO, 6 + 2 * HALO, 20);
     let mut shapes = vec![

@@ -64,7 +64,7 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
     let perceptor = |case: &Case, name: &str| {
         let out = directory.path().join(name);
         convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
-        let bundle = loftup_models::bundle::Bundle::open(&out).expect("a bundle");
+        let bundle = loftup_bundle::Bundle::open(&out).expect("a bundle");
         let backend: Arc<dyn Backend> = open(Choice::TensorRt, &settings).unwrap();
         Perceptor::with_backend(bundle, backend, Options::default()).expect("an engine")
     };

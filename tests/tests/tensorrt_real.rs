@@ -10,11 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::{BackboneSource, Request, convert};
-use loftup_models::{
-    bundle::{Bundle, Precision, Size},
-    loftup::io,
-};
 use loftup_runtime::{
     Options, Perceptor,
     backend::{
@@ -23,6 +20,7 @@ use loftup_runtime::{
         tensorrt::{self, AheadOfTime},
     },
 };
+use loftup_spec::io;
 use loftup_tensorrt::{
     Builder, Library, OnnxParser, TensorInfo,
     testing::{cached, in_child},

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use loftup_models::bundle::{self, HeadKind, Linear, Size};
+use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColourRange, Features, Picture, Rect, Update, Video, View,
     backend::{
@@ -157,7 +157,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
     let (lr, frame) = (features(1), picture(SIZE, 2));
     let view = || one.view(&lr, &frame, FIXED).unwrap();
     let head = |seed| {
-        let manifest = bundle::Head {
+        let manifest = loftup_bundle::Head {
             kind: HeadKind::Descriptors { channels: 2 },
             dim: DIM,
             file: String::new(),

@@ -27,7 +27,8 @@ mod tokens;
 mod weights;
 mod winograd;
 
+pub use loftup_spec::weights::{Affine, Conv, LayerWeights, Linear, QueriesWeights};
 pub use queries::{Queries, State};
 pub use simd::Isa;
 pub use stages::stages;
-pub use weights::{Affine, Conv, KernelError, LayerWeights, Linear, QueriesWeights, Shape};
+pub use weights::{KernelError, Shape};

@@ -16,7 +16,7 @@ use layers::{Block, Layer, Map, TOKENS};
 mod layers;
 
 /// Pixels around a tile that its features depend on.
-const HALO: usize = 2;
+use loftup_spec::HALO;
 
 /// The weights of a queries graph, packed for an instruction set: made once, shared by all plans
 /// and threads.
@@ -58,7 +58,7 @@ impl Queries {
         if !isa.is_available() {
             return Err(KernelError::Isa(isa));
         }
-        let shape = weights.shape()?;
+        let shape = Shape::of(weights)?;
         // The first convolution with its channels in the order of our features.
         let order: Vec<usize> = order(shape.frequencies).collect();
         let conv1: Vec<f32> = weights

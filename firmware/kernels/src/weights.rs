@@ -1,5 +1,7 @@
 //! What a queries graph is made of, as it stands in the graph.
 
+use loftup_spec::weights::QueriesWeights;
+
 use crate::{Isa, fourier::SOURCES};
 
 /// Input that cannot be computed with. The message is one line.
@@ -42,76 +44,6 @@ pub enum KernelError {
     },
 }
 
-/// A linear map: `weight` `[inputs, outputs]`, `bias` `[outputs]`.
-#[derive(Debug, Clone, Default)]
-pub struct Linear {
-    /// `[inputs, outputs]`.
-    pub weight: Vec<f32>,
-    /// `[outputs]`.
-    pub bias: Vec<f32>,
-}
-
-/// A factor and an offset for each channel.
-#[derive(Debug, Clone, Default)]
-pub struct Affine {
-    /// Factors.
-    pub weight: Vec<f32>,
-    /// Offsets.
-    pub bias: Vec<f32>,
-}
-
-/// A 3x3 convolution: `weight` `[outputs, inputs, 3, 3]`, `bias` `[outputs]`.
-#[derive(Debug, Clone, Default)]
-pub struct Conv {
-    /// `[outputs, inputs, 3, 3]`.
-    pub weight: Vec<f32>,
-    /// `[outputs]`.
-    pub bias: Vec<f32>,
-}
-
-/// One layer of cross-attention and MLP. Layer normalisations have their affine part folded into
-/// the maps; the query map has the attention scale in it.
-#[derive(Debug, Clone, Default)]
-pub struct LayerWeights {
-    /// To the queries of all heads.
-    pub query: Linear,
-    /// From the heads back to the width.
-    pub out: Linear,
-    /// First map of the MLP.
-    pub mlp_in: Linear,
-    /// Second map of the MLP.
-    pub mlp_out: Linear,
-}
-
-/// All weights of a queries graph.
-#[derive(Debug, Clone, Default)]
-pub struct QueriesWeights {
-    /// Attention heads.
-    pub heads: usize,
-    /// Fourier frequencies.
-    pub frequencies: Vec<f32>,
-    /// Phases of the sines, `[frequencies, 5]`: row, column, red, green, blue.
-    pub sine_phases: Vec<f32>,
-    /// Phases of the cosines, likewise.
-    pub cosine_phases: Vec<f32>,
-    /// After the normalisation of the Fourier features: sines `[frequencies, 5]`, cosines, colours.
-    pub guidance_norm: Affine,
-    /// First convolution.
-    pub conv1: Conv,
-    /// Second convolution.
-    pub conv2: Conv,
-    /// Layers.
-    pub layers: Vec<LayerWeights>,
-    /// To the channels of the answer.
-    pub last: Linear,
-    /// After the normalisation of the answer.
-    pub last_norm: Affine,
-    /// Epsilon of all normalisations but the last.
-    pub eps: f32,
-    /// Epsilon of the last normalisation.
-    pub last_eps: f32,
-}
-
 /// What shapes a queries graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -136,24 +68,24 @@ impl Shape {
     }
 }
 
-impl QueriesWeights {
+impl Shape {
     /// The shape, where all weights agree on it.
-    pub(crate) fn shape(&self) -> Result<Shape, KernelError> {
-        let first = self
+    pub(crate) fn of(weights: &QueriesWeights) -> Result<Self, KernelError> {
+        let first = weights
             .layers
             .first()
             .ok_or(KernelError::Empty("the list of layers"))?;
-        let heads = self.heads.max(1);
+        let heads = weights.heads.max(1);
         let shape = Shape {
-            dim: self.last.bias.len(),
-            width: self.conv2.bias.len(),
+            dim: weights.last.bias.len(),
+            width: weights.conv2.bias.len(),
             heads,
             head_width: first.query.bias.len() / heads,
             hidden: first.mlp_in.bias.len(),
-            frequencies: self.frequencies.len(),
+            frequencies: weights.frequencies.len(),
         };
         for (extent, what) in [
-            (self.heads, "the list of heads"),
+            (weights.heads, "the list of heads"),
             (shape.dim, "last.bias"),
             (shape.width, "conv2.bias"),
             (shape.head_width, "query.bias"),
@@ -168,36 +100,36 @@ impl QueriesWeights {
         let attended = heads * shape.head_width;
         expect(
             "sine_phases",
-            &self.sine_phases,
+            &weights.sine_phases,
             SOURCES * shape.frequencies,
         )?;
         expect(
             "cosine_phases",
-            &self.cosine_phases,
+            &weights.cosine_phases,
             SOURCES * shape.frequencies,
         )?;
         pair(
             "guidance_norm",
-            &self.guidance_norm.weight,
+            &weights.guidance_norm.weight,
             channels,
-            &self.guidance_norm.bias,
+            &weights.guidance_norm.bias,
             channels,
         )?;
         pair(
             "conv1",
-            &self.conv1.weight,
+            &weights.conv1.weight,
             width * channels * 9,
-            &self.conv1.bias,
+            &weights.conv1.bias,
             width,
         )?;
         pair(
             "conv2",
-            &self.conv2.weight,
+            &weights.conv2.weight,
             width * width * 9,
-            &self.conv2.bias,
+            &weights.conv2.bias,
             width,
         )?;
-        for (i, layer) in self.layers.iter().enumerate() {
+        for (i, layer) in weights.layers.iter().enumerate() {
             for (name, map, inputs, outputs) in [
                 ("query", &layer.query, width, attended),
                 ("out", &layer.out, attended, width),
@@ -210,16 +142,16 @@ impl QueriesWeights {
         }
         pair(
             "last",
-            &self.last.weight,
+            &weights.last.weight,
             width * shape.dim,
-            &self.last.bias,
+            &weights.last.bias,
             shape.dim,
         )?;
         pair(
             "last_norm",
-            &self.last_norm.weight,
+            &weights.last_norm.weight,
             shape.dim,
-            &self.last_norm.bias,
+            &weights.last_norm.bias,
             shape.dim,
         )?;
         Ok(shape)

@@ -1,6 +1,6 @@
 //! What is asked of a frame, and what is answered.
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{Point, Rect, image::Rgb8};
 use loftup_wire::{
     command::{Area, Refusal, Want},

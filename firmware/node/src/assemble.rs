@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use loftup_models::bundle::{Bundle, HeadKind};
+use loftup_bundle::{Bundle, HeadKind};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, RuntimeError,
     backend::{

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_wire::command::{Action, Outcome, Refusal};
 
 use crate::answer::{Queries, Query};

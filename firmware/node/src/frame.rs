@@ -1,6 +1,6 @@
 //! A picture as it comes, and the checks it must pass.
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::image::Rgb8;
 
 use crate::metrics::Drop;

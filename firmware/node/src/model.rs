@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_models::bundle::{HeadKind, Size};
+use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
     ColourRange, Features, Perceptor, Picture, Rect, RuntimeError, TileFeatures, View,
     backend::BackendError,

@@ -1,6 +1,6 @@
 //! Connected areas of one class, without allocation in the steady state.
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{Rect, heads::NO_CLASS};
 use loftup_wire::message;
 

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{
     Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
 };

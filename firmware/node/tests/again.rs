@@ -3,7 +3,7 @@
 
 mod common;
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_node::{
     answer::{Answer, Part},
     assemble::model_factory,

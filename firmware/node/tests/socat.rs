@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_node::{
     answer::{Answer, Kind},
     assemble,

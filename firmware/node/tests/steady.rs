@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_node::{
     answer::{Answer, Kind},
     config::Config,

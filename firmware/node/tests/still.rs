@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_node::{
     answer::Answer,
     assemble::model_factory,

@@ -6,7 +6,7 @@
 
 use std::{ops::ControlFlow, path::PathBuf, time::Instant};
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{Frame, Options, Perceptor, Point, Query};
 use loftup_scenes::Scene;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use loftup_models::bundle::{self, Bundle, FeatureLayout, Precision, Size};
+use loftup_bundle::{Bundle, FeatureLayout, Precision, Size};
 
 use crate::{
     RuntimeError,
@@ -52,7 +52,7 @@ impl Features {
 
 /// A backbone in an engine.
 pub(crate) struct Backbone {
-    manifest: bundle::Backbone,
+    manifest: loftup_bundle::Backbone,
     plans: Plans,
 }
 
@@ -61,7 +61,7 @@ impl Backbone {
         bundle: &Arc<Bundle>,
         backend: &Arc<dyn Backend>,
         precision: Precision,
-        manifest: bundle::Backbone,
+        manifest: loftup_bundle::Backbone,
     ) -> Result<Self, RuntimeError> {
         let file = manifest
             .graphs

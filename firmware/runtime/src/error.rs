@@ -1,6 +1,6 @@
 //! What can go wrong while answering.
 
-use loftup_models::bundle::{BundleError, Size};
+use loftup_bundle::{BundleError, Size};
 
 use crate::{backend::BackendError, image::ImageError, npy::NpyError, tiles::Rect};
 

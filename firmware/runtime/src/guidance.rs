@@ -3,12 +3,9 @@
 //! Scaling and coordinates follow PyTorch's order of operations in 32 bit: with frequencies up to
 //! e^10 in the graph, one unit in the last place here moves a phase by 1e-3.
 
-use loftup_models::loftup::{HALO, linspace};
+use loftup_spec::{HALO, linspace, min_max_scale};
 
 use crate::tiles::Rect;
-
-/// The least range that is divided by.
-const LEAST_RANGE: f32 = 1e-4;
 
 /// What the colours of the guidance are scaled by.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -58,8 +55,7 @@ impl Guidance {
                     }),
                 ColourRange::Fixed { min, max } => (min[c], max[c]),
             };
-            let range = (max - min).max(LEAST_RANGE);
-            scaled.extend(channel.iter().map(|x| (x - min) / range - 0.5));
+            scaled.extend(channel.iter().map(|&x| min_max_scale(x, min, max)));
         }
         let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
         Self {

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use loftup_models::bundle::{self, HeadKind, Linear};
+use loftup_bundle::{HeadKind, Linear};
 
 use crate::{
     Rect, RuntimeError, SinkError, TileFeatures, View,
@@ -30,7 +30,7 @@ impl Head {
     ///
     /// # Errors
     /// Where the weights do not have the shape that the manifest says.
-    pub fn new(manifest: bundle::Head, linear: Linear) -> Result<Self, RuntimeError> {
+    pub fn new(manifest: loftup_bundle::Head, linear: Linear) -> Result<Self, RuntimeError> {
         let outputs = manifest.kind.outputs();
         let expected = (outputs, manifest.dim);
         let found = (linear.outputs(), linear.inputs);
@@ -239,7 +239,7 @@ mod tests {
         let weight = (0..outputs * dim).map(value).collect();
         let bias = (0..outputs).map(|i| value(i + 5)).collect();
         let names = (0..outputs).map(|i| i.to_string()).collect();
-        let manifest = bundle::Head {
+        let manifest = loftup_bundle::Head {
             kind: HeadKind::Classes { names },
             dim,
             file: String::new(),
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn weights_of_another_shape_are_refused() {
         let kind = HeadKind::Descriptors { channels: 2 };
-        let manifest = bundle::Head {
+        let manifest = loftup_bundle::Head {
             kind,
             dim: 3,
             file: String::new(),

@@ -1,6 +1,6 @@
 //! One call from a picture to an answer, for those who have a loop of their own.
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 
 use crate::{
     ColourRange, Perceptor, Point, Rect, RuntimeError, TileFeatures,
@@ -83,7 +83,7 @@ pub enum Area<'a> {
 ///
 /// ```
 /// use loftup_runtime::{Query, Rect};
-/// use loftup_models::bundle::Size;
+/// use loftup_bundle::Size;
 ///
 /// let size = Size { width: 224, height: 224 };
 /// let whole = Query::frame(size);
@@ -181,7 +181,7 @@ impl Perceptor {
     /// ```
     /// use std::ops::ControlFlow;
     ///
-    /// use loftup_models::bundle::Size;
+    /// use loftup_bundle::Size;
     /// use loftup_runtime::{Frame, Options, Perceptor, Point, Query};
     ///
     /// # let folder = tempfile::tempdir()?;

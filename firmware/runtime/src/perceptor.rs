@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_models::bundle::{Bundle, Manifest, Normalisation, Precision, Size};
+use loftup_bundle::{Bundle, Manifest, Normalisation, Precision, Size};
 
 use crate::{
     ColourRange, Features, Guidance, RuntimeError, View,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use loftup_models::bundle::{Bundle, Precision};
+use loftup_bundle::{Bundle, Precision};
 
 use crate::{
     RuntimeError,

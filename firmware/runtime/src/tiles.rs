@@ -1,6 +1,6 @@
 //! Cutting an answer into tiles of one shape.
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 
 /// A rectangle of pixels of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

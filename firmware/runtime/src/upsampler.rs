@@ -5,10 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use loftup_models::{
-    bundle::{self, Bundle, Precision, Size},
-    loftup::{HALO, io, linspace},
-};
+use loftup_bundle::{Bundle, Precision, Size};
+use loftup_spec::{HALO, io, linspace};
 
 use crate::{
     Features, RuntimeError,
@@ -35,7 +33,7 @@ pub(crate) struct Division {
 
 /// An upsampler in an engine.
 pub(crate) struct Upsampler {
-    pub manifest: bundle::Upsampler,
+    pub manifest: loftup_bundle::Upsampler,
     keys: Plans,
     queries: Plans,
     pub backend: Arc<dyn Backend>,
@@ -49,7 +47,7 @@ impl Upsampler {
         bundle: &Arc<Bundle>,
         backend: &Arc<dyn Backend>,
         precision: Precision,
-        manifest: bundle::Upsampler,
+        manifest: loftup_bundle::Upsampler,
         division: Division,
     ) -> Result<Self, RuntimeError> {
         let files = manifest.graphs.get(&precision).ok_or_else(|| {

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 
 use crate::{
     Guidance, RuntimeError, SinkError,

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, sync::OnceLock};
 
-use loftup_models::bundle::{self, HeadKind, Linear, Size};
+use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColourRange, Frame, Options, Perceptor, Point, Query, Rect, RuntimeError,
     heads::{ClassMap, Head},
@@ -38,8 +38,8 @@ fn head() -> Head {
     let kind = HeadKind::Classes {
         names: ["a", "b", "c"].map(String::from).to_vec(),
     };
-    let file = bundle::Head::file_name("classes");
-    let manifest = bundle::Head {
+    let file = loftup_bundle::Head::file_name("classes");
+    let manifest = loftup_bundle::Head {
         kind,
         dim: inputs,
         file,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use loftup_models::bundle::{Bundle, Normalisation};
+use loftup_bundle::{Bundle, Normalisation};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
@@ -163,7 +163,7 @@ pub struct InputArgs {
     pub guidance: Option<PathBuf>,
     /// Size of the answer, WIDTHxHEIGHT [default: the backbone's size, or the guidance's own]
     #[arg(long, value_name = "WxH")]
-    pub size: Option<loftup_models::bundle::Size>,
+    pub size: Option<loftup_bundle::Size>,
     /// Range of colours that the guidance is scaled by: `image` (of each picture, as LoftUp was
     /// trained), `full` (0 to 255), or LOW,HIGH in 0 to 255. A fixed range keeps video from
     /// flickering

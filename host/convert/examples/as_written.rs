@@ -8,15 +8,10 @@
 
 use std::{error::Error, path::Path, time::Instant};
 
-use loftup_models::{
-    bundle::{Bundle, Precision},
-    loftup::{HALO, io},
-    onnx::{
-        Interface, Port,
-        rewrite::{self, Model},
-    },
-};
+use loftup_bundle::{Bundle, Precision};
+use loftup_onnx::{Interface, Port, rewrite, rewrite::Model};
 use loftup_runtime::backend::{Backend, GraphSource, Tract, TractOnly};
+use loftup_spec::{HALO, io};
 
 type Inputs = Vec<(String, Vec<usize>)>;
 

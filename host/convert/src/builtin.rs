@@ -2,14 +2,14 @@
 
 use std::{fs, ops::ControlFlow, path::Path};
 
-use loftup_models::builtin;
+use loftup_import::builtin;
 
 use crate::{
     BackboneSource, ConvertError, Request,
     convert::{Converted, convert},
 };
 
-/// Makes a bundle of the built-in backbone and upsampler ([`loftup_models::builtin`]) at `out`,
+/// Makes a bundle of the built-in backbone and upsampler ([`loftup_import::builtin`]) at `out`,
 /// and checks it like any other. `replace` permits that a bundle is there already; `stage` is as
 /// in [`convert`].
 ///

@@ -7,15 +7,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use loftup_models::{
-    bundle::{
-        self, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
-        Provenance, Size, Source, UpsamplerFiles,
-    },
-    checkpoint::{Checkpoint, CheckpointError},
-    loftup::LoftUp,
-    vit::{self, Preset, Vit, VitError},
+use loftup_bundle::{
+    BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
+    Provenance, Size, Source, UpsamplerFiles,
 };
+use loftup_import::{
+    checkpoint::Checkpoint, checkpoint::CheckpointError, vit, vit::Preset, vit::Vit, vit::VitError,
+};
+use loftup_onnx::loftup::LoftUp;
 
 use crate::{Check, foreign, provenance, verify};
 
@@ -172,7 +171,7 @@ pub fn convert(
                 sources.push(source_of(
                     "backbone graph",
                     path,
-                    &bundle::sha256_hex(&onnx),
+                    &loftup_bundle::sha256_hex(&onnx),
                 ));
                 (part, *normalisation, onnx)
             }
@@ -188,7 +187,7 @@ pub fn convert(
         let sha256 = checkpoint.sha256().unwrap_or_default();
         sources.push(source_of("upsampler weights", path, sha256));
         training = provenance::beside(path, sha256);
-        let model = LoftUp::from_checkpoint(&checkpoint)?;
+        let model = loftup_import::loftup::read(&checkpoint)?;
         drop(checkpoint);
         if let Some(b) = &backbone
             && b.dim != model.config().dim
@@ -220,7 +219,7 @@ pub fn convert(
         },
     };
     stage("verifying the bundle")?;
-    let sealed = bundle::Bundle::open(writer.seal(manifest)?)?;
+    let sealed = loftup_bundle::Bundle::open(writer.seal(manifest)?)?;
     let manifest = sealed.manifest().clone();
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
@@ -242,13 +241,13 @@ fn vision_transformer(
     checkpoint: &Checkpoint,
     heads: Option<usize>,
     size: Option<Size>,
-) -> Result<(bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
+) -> Result<(loftup_bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
     let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, heads)?;
     let config = model.config();
     let (width, height) = config.default_size();
     let size = size.map_or(Size { width, height }, |s| rounded(s, config.patch));
     let onnx = model.graph(size.width, size.height)?;
-    let part = bundle::Backbone {
+    let part = loftup_bundle::Backbone {
         name: config.preset.name().into(),
         dim: config.dim,
         patch: config.patch,
@@ -274,7 +273,7 @@ fn foreign_backbone(
     patch: usize,
     size: Option<Size>,
     output: Option<&str>,
-) -> Result<(bundle::Backbone, Vec<u8>), ConvertError> {
+) -> Result<(loftup_bundle::Backbone, Vec<u8>), ConvertError> {
     let foreign = foreign::read(path, patch, size, output)?;
     if let Some(size) = size
         && size != foreign.size
@@ -285,7 +284,7 @@ fn foreign_backbone(
             foreign.size
         );
     }
-    let part = bundle::Backbone {
+    let part = loftup_bundle::Backbone {
         name: path
             .file_stem()
             .unwrap_or_default()
@@ -306,7 +305,7 @@ fn foreign_backbone(
 fn write_upsampler(
     writer: &mut BundleWriter,
     model: &LoftUp,
-) -> Result<bundle::Upsampler, ConvertError> {
+) -> Result<loftup_bundle::Upsampler, ConvertError> {
     let files = UpsamplerFiles {
         keys: "keys.onnx".into(),
         queries: "queries.onnx".into(),
@@ -316,7 +315,7 @@ fn write_upsampler(
     writer.add(&files.queries, &model.queries_graph())?;
     writer.add("upsampler.onnx", &model.whole_graph())?;
     let config = model.config();
-    Ok(bundle::Upsampler {
+    Ok(loftup_bundle::Upsampler {
         dim: config.dim,
         layers: config.layers,
         heads: config.heads,

@@ -6,10 +6,8 @@ use std::{
     path::Path,
 };
 
-use loftup_models::{
-    bundle::{FeatureLayout, Size},
-    onnx::{Interface, Port},
-};
+use loftup_bundle::{FeatureLayout, Size};
+use loftup_onnx::{Interface, Port};
 use loftup_runtime::backend::{Backend, GraphSource, Tract};
 
 use crate::ConvertError;
@@ -39,7 +37,7 @@ pub(crate) fn read(
         path: path.into(),
         what,
     };
-    let onnx = loftup_models::onnx::read_file(path).map_err(|source| ConvertError::Io {
+    let onnx = loftup_onnx::read_file(path).map_err(|source| ConvertError::Io {
         path: path.into(),
         source,
     })?;

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use loftup_models::bundle::{Training, sha256_hex};
+use loftup_bundle::{Training, sha256_hex};
 use serde::{Deserialize, de::IgnoredAny};
 
 /// Name of the record. The training writes it beside its weights.

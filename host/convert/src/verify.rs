@@ -2,15 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use loftup_models::{
-    bundle::{Bundle, Precision, Size},
-    loftup::io,
-};
+use loftup_bundle::{Bundle, Precision, Size};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
     backend::{Backend, GraphSource, Tract},
     sinks::InMemory,
 };
+use loftup_spec::io;
 use serde::Serialize;
 
 use crate::compare::{Difference, Tolerance};

@@ -6,7 +6,7 @@
 //! nearby, and F their harmonic mean. It is averaged over the pictures in which the class has an
 //! outline, true or seen, and then over classes.
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 
 use crate::{confusion::mean, labels::UNLABELLED};
 

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_models::bundle::HeadKind;
+use loftup_bundle::HeadKind;
 
 use crate::{
     EvalError,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use loftup_models::bundle::BundleError;
+use loftup_bundle::BundleError;
 use loftup_runtime::{RuntimeError, image::ImageError, pca::PcaError};
 
 /// An evaluation or a head that cannot be made. The message is one line.

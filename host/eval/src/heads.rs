@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use loftup_models::bundle::{
-    Bundle, BundleWriter, Head, HeadKind, Linear, Size, Source, sha256_hex,
-};
+use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size, Source, sha256_hex};
 use loftup_runtime::{ColourRange, Perceptor, Point, image, pca::Pca};
 
 use crate::{

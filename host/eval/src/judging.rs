@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use loftup_models::bundle::{HeadKind, Size};
+use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
     ColourRange, Perceptor, Rect,
     heads::{ClassMap, Head},

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufReader, path::Path};
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use crate::EvalError;

@@ -1,6 +1,6 @@
 //! The linear probe: multinomial logistic regression on standardised features.
 
-use loftup_models::bundle::Linear;
+use loftup_bundle::Linear;
 use loftup_runtime::heads::dot;
 use rayon::prelude::*;
 

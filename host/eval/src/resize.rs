@@ -1,6 +1,7 @@
 //! Enlarging a grid of features as PyTorch does, `F.interpolate(mode, align_corners=False)`.
 
 use loftup_runtime::Features;
+use loftup_spec::interpolate::{bilinear, cubic_weights};
 
 /// How features between the cells of a grid are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +114,7 @@ fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
             }
         }
         Kernel::Bilinear => {
-            let centre = centre.max(0.0);
-            let cell = (centre as usize).min(last);
-            let t = centre - cell as f32;
+            let (cell, t) = bilinear(i, from, to);
             let next = (cell + 1).min(last);
             Taps {
                 cells: [cell, next, 0, 0],
@@ -127,12 +126,9 @@ fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
             let floor = centre.floor();
             let t = centre - floor;
             let cell = |offset: isize| (floor as isize + offset).clamp(0, last as isize) as usize;
-            const A: f32 = -0.75;
-            let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-            let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
             Taps {
                 cells: [cell(-1), cell(0), cell(1), cell(2)],
-                weights: [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)],
+                weights: cubic_weights(t),
                 count: 4,
             }
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use loftup_models::bundle::{Manifest, Size};
+use loftup_bundle::{Manifest, Size};
 use loftup_runtime::{
     ColourRange, Features, Perceptor, Picture, Point, View,
     image::{self, Rgb8},

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use loftup_models::bundle::{self, HeadKind, Linear, Size};
+use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColourRange, Perceptor,
     heads::{Head, best},
@@ -227,7 +227,7 @@ pub(crate) fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalE
         names: names.to_vec(),
     };
     Ok(Head::new(
-        bundle::Head {
+        loftup_bundle::Head {
             kind,
             dim: linear.inputs,
             file: String::new(),

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use loftup_models::bundle::{Normalisation, Size};
+use loftup_bundle::{Normalisation, Size};
 use loftup_runtime::{ColourRange, Perceptor, image::Rgb8};
 use loftup_scenes::{Flow, Frame, Scene};
 use serde::Serialize;

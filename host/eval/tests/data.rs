@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path};
 
+use loftup_bundle::Size;
 use loftup_eval::{
     EvalError,
     data::{Classes, pairs},
     labels::{Labels, UNLABELLED},
 };
-use loftup_models::bundle::Size;
 
 fn mask(
     path: &Path,

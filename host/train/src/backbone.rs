@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use loftup_models::bundle::{Bundle, Normalisation, Size, sha256_hex};
+use loftup_bundle::{Bundle, Normalisation, Size, sha256_hex};
 use loftup_runtime::{Features, Options, Perceptor, Picture, backend::Tract, image::Rgb8, npy};
 
 use crate::{

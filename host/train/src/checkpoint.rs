@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use loftup_models::Tensor;
+use loftup_onnx::Tensor;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use loftup_models::{bundle::BundleError, checkpoint::CheckpointError};
+use loftup_bundle::BundleError;
+use loftup_import::checkpoint::CheckpointError;
 use loftup_runtime::RuntimeError;
 
 /// A training that cannot start or go on. The message is one line.

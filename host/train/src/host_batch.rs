@@ -1,7 +1,7 @@
 //! A step's batch in ordinary memory, and its way to a device.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 
 use crate::{
     backbone::TokenValues,

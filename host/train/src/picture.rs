@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{
     image::Rgb8,
     pca::CommonBasis,

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 
 pub use crate::host_batch::HostBatch;
 use crate::{
@@ -176,7 +176,7 @@ impl<'a> Preparer<'a> {
         for (name, values) in [("weight", deviation), ("bias", mean)] {
             upsampler.weights.insert(
                 format!("upsampler.final_conv.1.{name}"),
-                &loftup_models::Tensor::from_fn([d], |i| values[i]),
+                &loftup_onnx::Tensor::from_fn([d], |i| values[i]),
                 device,
             );
         }

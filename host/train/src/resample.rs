@@ -4,6 +4,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use loftup_spec::interpolate::{bilinear, cubic_weights};
+
 use crate::{kernels::Grid, rng::Rng};
 
 /// A linear map along one axis.
@@ -23,15 +25,6 @@ fn reflect(i: isize, n: usize) -> usize {
     let period = 2 * (n as isize - 1);
     let i = i.rem_euclid(period);
     i.min(period - i) as usize
-}
-
-/// Cubic convolution with a = -0.75, as PyTorch has it: weights of the four neighbours at `t`
-/// behind the second.
-fn cubic(t: f32) -> [f32; 4] {
-    const A: f32 = -0.75;
-    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
 }
 
 impl Axis {
@@ -61,7 +54,7 @@ impl Axis {
         let taps = (0..to).map(|i| {
             let at = (i as f32 + 0.5) * scale - 0.5;
             let first = at.floor();
-            let weights = cubic(at - first);
+            let weights = cubic_weights(at - first);
             let place =
                 |k: usize| (first as isize - 1 + k as isize).clamp(0, from as isize - 1) as usize;
             (0..4).map(|k| (place(k), weights[k])).collect()
@@ -71,12 +64,8 @@ impl Axis {
 
     /// Bilinear resizing as PyTorch's `interpolate(mode="bilinear")`, without antialiasing.
     pub fn bilinear(from: usize, to: usize) -> Self {
-        let scale = from as f32 / to as f32;
         let taps = (0..to).map(|i| {
-            let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
-            let first = at.floor();
-            let t = at - first;
-            let first = (first as usize).min(from - 1);
+            let (first, t) = bilinear(i, from, to);
             vec![(first, 1.0 - t), ((first + 1).min(from - 1), t)]
         });
         Self::new(from, taps.collect())

@@ -3,10 +3,12 @@
 //! Every step draws from its own stream, named by the seed, a purpose and the step's number. So
 //! there is no state to save: a resumed training draws what the uninterrupted one would have.
 
-/// A stream of random numbers. SplitMix64 (Steele, Lea, Flood, 2014).
+use loftup_spec::SplitMix64;
+
+/// A stream of random numbers.
 #[derive(Debug, Clone)]
 pub struct Rng {
-    state: u64,
+    stream: SplitMix64,
     spare: Option<f32>,
 }
 
@@ -22,39 +24,30 @@ pub enum Purpose {
     Step = 3,
 }
 
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 impl Rng {
     /// The stream of that name.
     pub fn new(seed: u64, purpose: Purpose, index: u64) -> Self {
-        let state = mix(mix(seed.wrapping_add(GOLDEN)) ^ (purpose as u64).wrapping_mul(GOLDEN));
+        let (mix, gamma) = (SplitMix64::mix, SplitMix64::GAMMA);
+        let state = mix(mix(seed.wrapping_add(gamma)) ^ (purpose as u64).wrapping_mul(gamma));
         Self {
-            state: mix(state ^ index.wrapping_mul(GOLDEN)),
+            stream: SplitMix64::new(mix(state ^ index.wrapping_mul(gamma))),
             spare: None,
         }
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(GOLDEN);
-        mix(self.state)
+        self.stream.next_u64()
     }
 
     /// Uniform in 0..1, 24 bits.
     pub fn uniform(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1u64 << 24) as f32
+        self.stream.uniform()
     }
 
     /// Uniform in `0..n`; 0 where `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        // The bias of the product is below n / 2^64.
-        ((u128::from(self.bits()) * n as u128) >> 64) as usize
+        self.stream.below(n)
     }
 
     /// Normal with mean 0 and deviation 1 (Box and Muller).

@@ -6,7 +6,8 @@ use std::{
 };
 
 use burn::tensor::Device;
-use loftup_models::{Tensor, checkpoint::Checkpoint, loftup};
+use loftup_import::checkpoint::Checkpoint;
+use loftup_onnx::Tensor;
 
 use crate::{
     backbone::Backbone,
@@ -170,7 +171,7 @@ pub(crate) fn begin(
         }
         Some(path) => {
             let checkpoint = Checkpoint::open(path)?;
-            let shape = *loftup::LoftUp::from_checkpoint(&checkpoint)?.config();
+            let shape = *loftup_import::loftup::read(&checkpoint)?.config();
             if shape.dim != backbone.dim() {
                 return Err(TrainError::Resume {
                     path: path.clone(),

@@ -301,7 +301,7 @@ pub fn train(
     let bytes = std::fs::read(&weights).map_err(TrainError::io(&weights))?;
     let provenance = Provenance {
         tool: concat!("loftup ", env!("CARGO_PKG_VERSION")),
-        weights_sha256: loftup_models::bundle::sha256_hex(&bytes),
+        weights_sha256: loftup_bundle::sha256_hex(&bytes),
         config,
         steps: state.step,
         data_fingerprint: fingerprint.clone(),

@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
+use loftup_bundle::Size;
 use loftup_convert::{Request, convert};
-use loftup_models::bundle::Size;
 use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
 use loftup_train::{
     backbone::TokenValues,
@@ -34,7 +34,7 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
                 .iter()
                 .map(|x| x * 0.7 + 0.2 * rng.uniform())
                 .collect();
-            *tensor = loftup_models::Tensor::new(tensor.shape(), data).unwrap();
+            *tensor = loftup_onnx::Tensor::new(tensor.shape(), data).unwrap();
         }
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("up.safetensors");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use loftup_models::{checkpoint::Checkpoint, loftup};
+use loftup_import::checkpoint::Checkpoint;
 use loftup_train::{
     backbone::TokenValues,
     kernels::Grid,
@@ -71,7 +71,7 @@ impl Fixture {
     }
 
     fn net(&self) -> Net {
-        let config = *loftup::LoftUp::from_checkpoint(&self.checkpoint)
+        let config = *loftup_import::loftup::read(&self.checkpoint)
             .unwrap()
             .config();
         assert_eq!((config.dim, config.frequencies, config.layers), (4, 4, 2));
@@ -88,7 +88,7 @@ impl Fixture {
             let (data, shape) = self.get(name);
             (
                 name.to_string(),
-                loftup_models::Tensor::new(shape, data).unwrap(),
+                loftup_onnx::Tensor::new(shape, data).unwrap(),
             )
         });
         Net {
@@ -299,7 +299,7 @@ fn ten_steps_of_each_optimiser_on_given_gradients_agree_with_pytorch() {
     let fixture = Fixture::open();
     let (start, shape) = fixture.get("optimizer.start");
     let tensor = |data: Vec<f32>| {
-        let tensor = loftup_models::Tensor::new(shape.clone(), data).unwrap();
+        let tensor = loftup_onnx::Tensor::new(shape.clone(), data).unwrap();
         Params::new(BTreeMap::from([("w".to_string(), tensor)]), &fixture.device)
     };
     let cases = [
@@ -347,7 +347,7 @@ fn clipping_by_the_norm_of_all_gradients_agrees_with_pytorch() {
             let (data, shape) = fixture.get(&format!("clip.{which}{i}"));
             (
                 i.to_string(),
-                loftup_models::Tensor::new(shape, data).unwrap(),
+                loftup_onnx::Tensor::new(shape, data).unwrap(),
             )
         });
         Params::new(each, &fixture.device)

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use loftup_models::{checkpoint::Checkpoint, loftup::LoftUp};
+use loftup_import::checkpoint::Checkpoint;
 use loftup_train::{Config, Event, Outcome, checkpoint, files, train};
 use support::{bundle, config, picture, pictures, settings};
 
@@ -67,7 +67,10 @@ fn both_stages_resumed_are_the_same_bit_for_bit_as_uninterrupted() {
         assert_eq!(table.lines().count(), 8);
         // Weights under the authors' names, which the exporter reads, and which have moved.
         let trained = Checkpoint::open(&whole.out.join(files::WEIGHTS)).unwrap();
-        assert_eq!(LoftUp::from_checkpoint(&trained).unwrap().config().dim, 48);
+        assert_eq!(
+            loftup_import::loftup::read(&trained).unwrap().config().dim,
+            48
+        );
         let provenance: serde_json::Value =
             serde_json::from_slice(&read(&whole.out, files::PROVENANCE)).unwrap();
         assert_eq!(provenance["steps"], 7);

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, activation::log_softmax};
-use loftup_models::Tensor as HostTensor;
+use loftup_onnx::Tensor as HostTensor;
 use loftup_scenes::CLASSES;
 use loftup_train::{
     checkpoint,

@@ -3,9 +3,9 @@
 use std::{ops::ControlFlow, path::Path};
 
 use anyhow::Result;
+use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_eval::{probe, segmentation};
-use loftup_models::bundle::Size;
 use loftup_runtime::{ColourRange, Options, Perceptor};
 
 use crate::{scenes::SIDE, vit::Shape};

@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use loftup_models::{Tensor, bundle::Size, checkpoint::Checkpoint, loftup};
+use loftup_bundle::Size;
+use loftup_import::checkpoint::Checkpoint;
+use loftup_onnx::Tensor;
 use loftup_runtime::image::Rgb8;
 use loftup_train::{
     backbone::Backbone,
@@ -35,7 +37,7 @@ pub fn settle(
     progress: Progress<'_>,
 ) -> Result<BTreeMap<String, Tensor>> {
     let checkpoint = Checkpoint::open(weights)?;
-    let config = *loftup::LoftUp::from_checkpoint(&checkpoint)?.config();
+    let config = *loftup_import::loftup::read(&checkpoint)?.config();
     let start = init::from_checkpoint(&checkpoint, &config)?;
     let mut tensors = start.weights.clone();
     tensors.extend(start.statistics.clone());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use loftup_models::Tensor as HostTensor;
+use loftup_onnx::Tensor as HostTensor;
 use loftup_train::{
     kernels::{Kernel, run},
     model::{Params, device_matrix},
@@ -35,7 +35,7 @@ impl Shape {
         grid: 16,
         width: 64,
         depth: 5,
-        heads: loftup_models::builtin::HEADS,
+        heads: loftup_import::builtin::HEADS,
     };
 
     /// Patches of a picture.

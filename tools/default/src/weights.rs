@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 use half::f16;
-use loftup_models::Tensor;
+use loftup_onnx::Tensor;
 use safetensors::{Dtype, tensor::TensorView};
 
 /// Writes tensors, rounded to 16 bit, to a safetensors file that appears whole or not at all.

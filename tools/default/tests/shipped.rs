@@ -6,7 +6,7 @@ use loftup_default::{
     vit::Shape,
 };
 use loftup_eval::Method;
-use loftup_models::builtin;
+use loftup_import::builtin;
 
 /// Points by which LoftUp's outlines must be ahead of bilinear interpolation's. A few scenes say
 /// less than the many of the table, and so the margin is below its figure of 24.3.

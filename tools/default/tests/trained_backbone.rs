@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
+use loftup_bundle::Size;
 use loftup_default::{
     backbone::normalised,
     judge::bundle,
@@ -10,7 +11,7 @@ use loftup_default::{
     vit::{Shape, Vit, patches},
     weights::write_half,
 };
-use loftup_models::{Tensor, bundle::Size};
+use loftup_onnx::Tensor;
 use loftup_runtime::{Options, Perceptor, image::Rgb8};
 use loftup_train::{
     checkpoint,
@@ -91,7 +92,7 @@ fn weights_of_16_bit_are_read_back_rounded() {
         &BTreeMap::from([("a.b".to_string(), tensor.clone())]),
     )
     .unwrap();
-    let read = loftup_models::checkpoint::Checkpoint::open(&path).unwrap();
+    let read = loftup_import::checkpoint::Checkpoint::open(&path).unwrap();
     let found = read.tensor("a.b", &[2, 3]).unwrap();
     for (a, b) in found.data().iter().zip(tensor.data()) {
         assert!((a - b).abs() <= b * 2f32.powi(-11), "{a} {b}");

@@ -149,7 +149,7 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
             "name the folder that `loftup convert` made",
         );
     }
-    let bundle = match loftup_models::bundle::Bundle::open(&model.bundle) {
+    let bundle = match loftup_bundle::Bundle::open(&model.bundle) {
         Ok(bundle) => bundle,
         Err(e) => return wrong("model.bundle", e.to_string(), ""),
     };
@@ -193,7 +193,7 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
                 "make one with `loftup head`, or name another",
             );
         };
-        let is_classes = matches!(head.kind, loftup_models::bundle::HeadKind::Classes { .. });
+        let is_classes = matches!(head.kind, loftup_bundle::HeadKind::Classes { .. });
         if is_classes != classes {
             let wanted = if classes { "classes" } else { "descriptors" };
             return wrong(

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_wire::{
     command::{Area, Want},
     message,

@@ -220,7 +220,7 @@ mod tests {
         let mut first = RawFrame::default();
         while source.next(&clock, &mut first).unwrap() != Pulled::Frame {}
         let mut intake_sized = Intake::new(
-            Some(loftup_models::bundle::Size {
+            Some(loftup_bundle::Size {
                 width: 8,
                 height: 4,
             }),

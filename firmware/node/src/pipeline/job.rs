@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{Features, image::Rgb8};
 
 use super::lock;

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size};
 use loftup_convert::{BackboneSource, Request, convert};
-use loftup_models::bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size};
 
 pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
 

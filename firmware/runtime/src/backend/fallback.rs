@@ -4,7 +4,7 @@ mod session;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use loftup_models::bundle::Precision;
+use loftup_bundle::Precision;
 
 use self::session::FallbackSession;
 use super::{

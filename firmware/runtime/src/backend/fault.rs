@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use loftup_models::bundle::Precision;
+use loftup_bundle::Precision;
 
 use super::{Backend, BackendError, Granularity, GraphSource, Health, Plan, Session};
 

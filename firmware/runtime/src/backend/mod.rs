@@ -16,7 +16,6 @@ pub mod fault;
 mod finite;
 mod health;
 mod native;
-mod recognise;
 mod source;
 mod supervisor;
 pub mod tensorrt;
@@ -25,7 +24,7 @@ mod watchdog;
 
 use std::sync::Arc;
 
-use loftup_models::bundle::Precision;
+use loftup_bundle::Precision;
 
 pub(crate) use self::native::instructions;
 pub use self::{

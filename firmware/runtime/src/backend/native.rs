@@ -7,19 +7,14 @@ use std::{
     collections::hash_map::RandomState,
     env,
     hash::BuildHasher,
-    io::Cursor,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
+use loftup_bundle::Precision;
 use loftup_kernels::{Isa, KernelError, Queries, State};
-use loftup_models::{
-    bundle::Precision,
-    loftup::{HALO, io},
-};
+use loftup_spec::{HALO, io};
 
-use tract_onnx::prelude::Framework;
-
-use super::{BackendError, GraphSource, Plan, Session, recognise};
+use super::{BackendError, GraphSource, Plan, Session};
 
 const BACKEND: &str = "tract";
 /// Chooses the kernels.
@@ -197,17 +192,9 @@ fn queries(
         return Ok(Some(queries));
     }
     // What cannot be read is for tract to complain about.
-    let Ok(model) = tract_onnx::onnx().proto_model_for_read(&mut Cursor::new(graph.onnx)) else {
+    let Some(weights) = loftup_onnx::loftup::read_queries(graph.onnx, layers) else {
         return Ok(None);
     };
-    let Some(weights) = model
-        .graph
-        .as_ref()
-        .and_then(|proto| recognise::queries(proto, layers))
-    else {
-        return Ok(None);
-    };
-    drop(model);
     let queries = Queries::new(isa, &weights).map_err(|e| BackendError::Load {
         backend: BACKEND,
         graph: graph.name.into(),

@@ -1,6 +1,6 @@
 //! A graph to compile.
 
-use loftup_models::bundle::Precision;
+use loftup_bundle::Precision;
 
 /// A graph to compile: serialised ONNX, and what its inputs are.
 #[derive(Debug, Clone, Copy)]

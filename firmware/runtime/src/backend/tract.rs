@@ -6,7 +6,8 @@ mod rounding;
 
 use std::{borrow::Cow, io::Cursor, sync::Arc};
 
-use loftup_models::{bundle::Precision, onnx::rewrite};
+use loftup_bundle::Precision;
+use loftup_onnx::rewrite;
 
 use tract_onnx::{
     prelude::*,

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_models::bundle::sha256_hex;
+use loftup_bundle::sha256_hex;
 
 use super::Tuning;
 use crate::{RuntimeError, image::atomic::AtomicFile, user_cache};

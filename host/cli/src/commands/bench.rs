@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};

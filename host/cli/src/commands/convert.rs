@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
+use loftup_bundle::{Normalisation, Size};
 use loftup_convert::{BackboneSource, Request};
-use loftup_models::bundle::{Normalisation, Size};
 
 use crate::{args::triple, interrupt, output, progress};
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use loftup_models::bundle::{Bundle, Size};
+use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
     Options, Perceptor,
     backend::{

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use loftup_bundle::Size;
 use loftup_eval::{Method, probe, segmentation, video};
-use loftup_models::bundle::Size;
 
 use crate::{
     args::{EngineArgs, RangeArg, count},

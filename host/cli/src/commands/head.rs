@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use loftup_bundle::{HeadKind, Size};
 use loftup_eval::{heads, probe};
-use loftup_models::bundle::{HeadKind, Size};
 use loftup_runtime::Perceptor;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{
     Features, Perceptor, Picture,
     image::{self, Rgb8},

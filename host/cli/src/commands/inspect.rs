@@ -3,11 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use loftup_models::{
-    bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training},
-    checkpoint::Checkpoint,
-    onnx::{Interface, Port},
-};
+use loftup_bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training};
+use loftup_import::checkpoint::Checkpoint;
+use loftup_onnx::{Interface, Port};
 
 use crate::output;
 
@@ -33,8 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     if path.extension().is_some_and(|e| e == "onnx") {
-        let bytes =
-            loftup_models::onnx::read_file(path).with_context(|| path.display().to_string())?;
+        let bytes = loftup_onnx::read_file(path).with_context(|| path.display().to_string())?;
         let interface = Interface::of(&bytes)
             .with_context(|| format!("{}: not an ONNX model", path.display()))?;
         return print_interface(path, &interface, args.json);

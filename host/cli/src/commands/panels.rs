@@ -1,7 +1,7 @@
 //! The picture of an answer.
 
 use anyhow::Result;
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{
     Features, Point, Rect, View,
     image::Rgb8,

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use loftup_bundle::{Bundle, HeadKind, Precision, Size};
 use loftup_convert::quantize::{self, Report, Request, Score};
 use loftup_eval::{data, judging};
-use loftup_models::bundle::{Bundle, HeadKind, Precision, Size};
 
 use crate::{interrupt, output, progress};
 

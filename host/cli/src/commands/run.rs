@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{
     Options, Perceptor, Picture, Point, Rect, View,
     npy::{self, NpyWriter},

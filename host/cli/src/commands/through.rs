@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use loftup_models::bundle::HeadKind;
+use loftup_bundle::HeadKind;
 use loftup_runtime::{
     Perceptor, Point, Rect, View,
     heads::{ClassMap, Head, NO_CLASS, save_classes},

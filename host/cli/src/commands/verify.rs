@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use loftup_bundle::{Bundle, Size};
 use loftup_convert::{Check, compare::Tolerance};
-use loftup_models::bundle::{Bundle, Size};
 use loftup_runtime::{Perceptor, Rect, backend::Backend, npy, sinks::InMemory};
 use serde_json::json;
 

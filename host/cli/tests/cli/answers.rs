@@ -266,7 +266,7 @@ fn half_a_bundle_does_its_half() {
     assert!(worst <= TILES);
 
     // An exact picture is the photograph that was prepared elsewhere.
-    let n = loftup_models::bundle::Normalisation::IMAGENET;
+    let n = loftup_bundle::Normalisation::IMAGENET;
     let prepared = photo().resized(84, 56).unwrap().normalised(n.mean, n.std);
     loftup_runtime::npy::write(&exact, &[1, 3, 56, 84], &prepared).unwrap();
     done(&mut loftup!(

@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_models::{
-    Tensor,
-    onnx::{Attr, Dim, Graph},
-};
+use loftup_onnx::{Attr, Dim, Graph, Tensor};
 
 use crate::support::*;
 

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_models::{bundle::sha256_hex, checkpoint::Checkpoint};
+use loftup_bundle::sha256_hex;
+use loftup_import::checkpoint::Checkpoint;
 use loftup_runtime::image::Rgb8;
 use serde_json::Value;
 

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use loftup_models::onnx::rewrite::{self, Model};
+use loftup_onnx::{rewrite, rewrite::Model};
 use loftup_runtime::backend::{
     Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
 };
@@ -33,7 +33,7 @@ impl Backend for AsWritten {
         })?;
         TractOnly.compile(&GraphSource {
             onnx: &onnx.encode(),
-            precision: loftup_models::bundle::Precision::Fp32,
+            precision: loftup_bundle::Precision::Fp32,
             ..*graph
         })
     }

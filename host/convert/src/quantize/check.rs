@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use loftup_models::bundle::{Bundle, CheckLoss, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, CheckLoss, Precision, Quantisation, Size};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Point, RuntimeError,
     backend::{Backend, Tract},

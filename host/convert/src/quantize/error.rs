@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use loftup_models::{
-    bundle::{BundleError, Precision},
-    onnx::rewrite::RewriteError,
-};
+use loftup_bundle::{BundleError, Precision};
+use loftup_onnx::rewrite::RewriteError;
 use loftup_runtime::{RuntimeError, npy::NpyError};
 
 /// A quantisation that failed. The message is one line. Nothing is left at the destination.

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use loftup_models::{
-    bundle::{Manifest, Precision},
-    onnx::rewrite::{self, Model},
-};
+use loftup_bundle::{Manifest, Precision};
+use loftup_onnx::{rewrite, rewrite::Model};
 use serde::Serialize;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use loftup_models::onnx::rewrite::{self, Layer, Model};
+use loftup_onnx::{rewrite, rewrite::Layer, rewrite::Model};
 
 use super::{
     QuantizeError, Step,

@@ -1,6 +1,6 @@
 //! Adding up how far answers are apart.
 
-use loftup_models::bundle::Loss;
+use loftup_bundle::Loss;
 use serde::Serialize;
 
 /// How the vectors lie whose directions are compared.

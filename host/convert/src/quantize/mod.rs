@@ -1,7 +1,7 @@
 //! Smaller, faster bundles, and what they cost.
 //!
 //! The 32-bit bundle is run on calibration pictures; what its graphs are fed with is kept. Each
-//! graph is rewritten (`loftup_models::onnx::rewrite`), and the written graph is run on the same
+//! graph is rewritten (`loftup_onnx::rewrite`), and the written graph is run on the same
 //! values, rounding included: what is recorded in the manifest was measured, not estimated.
 
 mod backends;
@@ -21,7 +21,7 @@ mod writing;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use loftup_models::bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisation, Size};
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, TensorRt, Tract, tensorrt},

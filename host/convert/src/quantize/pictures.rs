@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use loftup_models::bundle::{Calibration, Manifest, Size, sha256_hex};
+use loftup_bundle::{Calibration, Manifest, Size, sha256_hex};
 use loftup_runtime::{
     ColourRange, Features, Perceptor, Picture, Rect,
     image::{self, Rgb8},
@@ -224,8 +224,8 @@ pub(super) fn vectors(manifest: &Manifest, file: &str, shape: &[usize]) -> Vecto
     let last = shape.last().copied().unwrap_or(1);
     match &manifest.backbone {
         Some(b) if b.graphs.values().any(|f| f == file) => match b.layout {
-            loftup_models::bundle::FeatureLayout::Map => Vectors::Planes(b.dim),
-            loftup_models::bundle::FeatureLayout::Tokens { .. } => Vectors::Rows(last),
+            loftup_bundle::FeatureLayout::Map => Vectors::Planes(b.dim),
+            loftup_bundle::FeatureLayout::Tokens { .. } => Vectors::Rows(last),
         },
         _ => Vectors::Rows(last),
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use loftup_models::bundle::{Manifest, Precision, Quantisation};
+use loftup_bundle::{Manifest, Precision, Quantisation};
 use serde::Serialize;
 
 use super::{LayerReport, Worst};

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use loftup_models::{
-    bundle::Precision,
-    onnx::rewrite::{Layer, Model},
-};
+use loftup_bundle::Precision;
+use loftup_onnx::{rewrite::Layer, rewrite::Model};
 
 use super::{
     Calibrator, QuantizeError, Step,

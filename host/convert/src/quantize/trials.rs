@@ -9,10 +9,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use loftup_models::{
-    bundle::{Bundle, Precision},
-    onnx::rewrite::{self, Model},
-};
+use loftup_bundle::{Bundle, Precision};
+use loftup_onnx::{rewrite, rewrite::Model};
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly},

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use loftup_models::{
-    bundle::{Bundle, BundleWriter, Manifest, UpsamplerFiles},
-    onnx::rewrite::Model,
-};
+use loftup_bundle::{Bundle, BundleWriter, Manifest, UpsamplerFiles};
+use loftup_onnx::rewrite::Model;
 
 use super::{QuantizeError, report, versions::Work};
 

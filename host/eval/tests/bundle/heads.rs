@@ -1,7 +1,7 @@
 use std::fs;
 
+use loftup_bundle::{BundleError, HeadKind, Size};
 use loftup_eval::{EvalError, heads, probe};
-use loftup_models::bundle::{BundleError, HeadKind, Size};
 use loftup_runtime::{
     ColourRange, Point, Rect, RuntimeError,
     heads::{ClassMap, best},

@@ -5,12 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use loftup_bundle::{Normalisation, Size};
 use loftup_convert::{BackboneSource, Request};
-use loftup_models::{
-    Tensor,
-    bundle::{Normalisation, Size},
-    onnx::{Dim, Graph},
-};
+use loftup_onnx::{Dim, Graph, Tensor};
 use loftup_runtime::{Options, Perceptor, image::Rgb8};
 use safetensors::{Dtype, tensor::TensorView};
 

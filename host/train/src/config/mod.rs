@@ -4,7 +4,7 @@ mod check;
 
 use std::path::PathBuf;
 
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use serde::{Deserialize, Serialize, de};
 
 use crate::{model::RangeOver, optim::Method};

@@ -14,7 +14,7 @@ use std::{
     sync::Mutex,
 };
 
-use loftup_models::bundle::{Size, sha256_hex};
+use loftup_bundle::{Size, sha256_hex};
 use loftup_runtime::image::{self, Rgb8};
 
 pub use masks::read_masks;

@@ -208,7 +208,7 @@ fn companions() -> Companions {
     ] {
         weights.insert(
             name.into(),
-            loftup_models::Tensor::from_fn([4], |i| values[i]),
+            loftup_onnx::Tensor::from_fn([4], |i| values[i]),
         );
     }
     Companions {

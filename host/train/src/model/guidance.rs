@@ -1,13 +1,10 @@
 //! The pictures that guide the upsampling, scaled as the upsampler takes them.
 
 use burn::tensor::{Device, Tensor};
-use loftup_models::loftup::linspace;
+use loftup_spec::{frequencies, linspace, min_max_scale};
 
-use super::{device_matrix, frequencies};
+use super::device_matrix;
 use crate::kernels::Grid;
-
-/// The least range that is divided by.
-const LEAST_RANGE: f32 = 1e-4;
 
 /// Over what the least and greatest value of a channel are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -52,13 +49,12 @@ impl Guidance {
                     RangeOver::Batch => limits(pictures, c),
                     RangeOver::Image => limits(&pictures[b..=b], c),
                 };
-                let range = (max - min).max(LEAST_RANGE);
                 let channel = scaled[b * area * 3..][..area * 3]
                     .iter_mut()
                     .skip(c)
                     .step_by(3);
                 for (s, x) in channel.zip(&picture[c * area..]) {
-                    *s = (x - min) / range - 0.5;
+                    *s = min_max_scale(*x, min, max);
                 }
             }
         }

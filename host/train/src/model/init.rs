@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use loftup_models::{
-    Tensor,
-    checkpoint::{Checkpoint, CheckpointError},
-    loftup::Config,
-};
+use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_onnx::Tensor;
+use loftup_spec::Config;
 
 use crate::rng::Rng;
 

@@ -19,10 +19,11 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use loftup_models::{Tensor, loftup::Config};
+use loftup_onnx::Tensor;
+use loftup_spec::{Config, frequencies};
 
 use super::{
-    Guidance, LoftUp, Mode, Params, Place, Tokens, frequencies, host_values,
+    Guidance, LoftUp, Mode, Params, Place, Tokens, host_values,
     least_squares::{LinearMap, fit, lines, statistics},
 };
 use crate::resample::{Axis, resample_values};

@@ -9,17 +9,13 @@ pub(crate) mod least_squares;
 mod params;
 
 use burn::tensor::{Device, Tensor};
-use loftup_models::loftup::{Config, linspace};
+use loftup_spec::{Config, EPS, FINAL_EPS, frequencies, linspace};
 
 pub use guidance::{Guidance, RangeOver};
 pub use params::{Params, device_matrix, host_values};
 
 use crate::kernels::{Grid, Kernel, run};
 
-/// Epsilon of every normalisation but the last.
-const EPS: f32 = 1e-5;
-/// Epsilon of the normalisation over the channels of the answer.
-const LAST_EPS: f32 = 1e-6;
 /// How far a running statistic moves towards that of a batch.
 const MOMENTUM: f32 = 0.1;
 
@@ -184,7 +180,7 @@ impl LoftUp {
         watch(Place::Last, &x);
         let x = linear(Kernel::Linear, x, "upsampler.final_conv.0");
         Answer {
-            features: layer_norm(x, "upsampler.final_conv.1", LAST_EPS),
+            features: layer_norm(x, "upsampler.final_conv.1", FINAL_EPS),
             moments,
         }
     }
@@ -224,14 +220,6 @@ impl LoftUp {
                 },
             );
     }
-}
-
-/// e^-2 to e^10, as the exported graph has them.
-pub(crate) fn frequencies(n: usize) -> Vec<f32> {
-    linspace(-2.0, 10.0, n)
-        .into_iter()
-        .map(|x| f64::from(x).exp() as f32)
-        .collect()
 }
 
 /// Phases of the grid of tokens: `[batch * h * w, 2 * frequencies]`, frequency-major, rows before

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use loftup_models::Tensor as HostTensor;
+use loftup_onnx::Tensor as HostTensor;
 
 /// Weights by name.
 ///

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
-use loftup_models::bundle::Size;
 use loftup_runtime::image::Rgb8;
 use loftup_train::{
     Config,

@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use loftup_models::bundle::sha256_hex;
+use loftup_bundle::sha256_hex;
 
 use super::EngineKey;
 

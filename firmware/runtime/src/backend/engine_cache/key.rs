@@ -1,6 +1,6 @@
 //! What an engine depends on.
 
-use loftup_models::bundle::sha256_hex;
+use loftup_bundle::sha256_hex;
 
 /// Everything that an engine depends on. Two engines with equal keys are interchangeable.
 #[derive(Debug, Clone, PartialEq, Eq)]

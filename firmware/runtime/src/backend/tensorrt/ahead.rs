@@ -1,6 +1,6 @@
 //! Building engines without running them.
 
-use loftup_models::bundle::Precision;
+use loftup_bundle::Precision;
 use loftup_tensorrt::{Library, cuda::Device};
 
 use super::{NAME, Options, PRECISIONS, build::Recipe, cuda, library, unavailable};

@@ -7,10 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_models::{
-    bundle::{Precision, sha256_hex},
-    onnx::rewrite,
-};
+use loftup_bundle::{Precision, sha256_hex};
+use loftup_onnx::rewrite;
 use loftup_tensorrt::{
     Builder, Error, Layout, Library, OnnxParser, Progress, ShapeRange, cuda::Device,
 };

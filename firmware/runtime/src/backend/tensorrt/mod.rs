@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use loftup_models::bundle::Precision;
+use loftup_bundle::Precision;
 use loftup_tensorrt::{
     Engine, Error, Layout, Library, Runtime,
     cuda::{Cuda, Device, Stream},

@@ -59,7 +59,7 @@ pub fn run(_: &Args) -> Result<()> {
 
 #[cfg(feature = "train")]
 pub fn run(args: &Args) -> Result<()> {
-    use loftup_models::bundle::Bundle;
+    use loftup_bundle::Bundle;
 
     use report::Report;
 

@@ -3,9 +3,10 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
+use loftup_bundle::Bundle;
 use loftup_convert::{BackboneSource, Check, Request, convert};
 use loftup_eval::{heads, probe};
-use loftup_models::{builtin, bundle::Bundle};
+use loftup_import::builtin;
 use loftup_runtime::{ColourRange, Options, Perceptor};
 use serde::Serialize;
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use loftup_bundle::Size;
 use loftup_eval::{
     labels::Labels,
     resize::{Kernel, Resizer},
 };
-use loftup_models::bundle::Size;
 use loftup_runtime::{
     ColourRange, Rect,
     heads::ClassMap,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use loftup_models::bundle::Size;
+use loftup_bundle::Size;
 use loftup_runtime::{heads::save_classes, image::Rgb8};
 use loftup_scenes::{CLASSES, Frame, Scene};
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use loftup_bundle::{Loss, Precision};
 use loftup_convert::quantize::{FileSize, LayerReport, Report, Timing};
-use loftup_models::bundle::{Loss, Precision};
 
 use crate::html::{escaped, table};
 

@@ -10,9 +10,9 @@ mod sections;
 use std::{fs, io::Write, path::Path};
 
 use anyhow::{Context, Result};
+use loftup_bundle::Manifest;
 use loftup_convert::Check;
 use loftup_eval::video;
-use loftup_models::bundle::Manifest;
 use serde::{Deserialize, Serialize};
 
 use super::{

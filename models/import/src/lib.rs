@@ -1,0 +1,10 @@
+//! Reads what others have trained: checkpoint files ([`checkpoint`]), the LoftUp upsampler
+//! ([`loftup`]) and vision transformers ([`vit`]) in them, and the weights that are built in
+//! ([`builtin`]). Nothing on the robot uses it: a bundle has the graphs.
+
+#![forbid(unsafe_code)]
+
+pub mod builtin;
+pub mod checkpoint;
+pub mod loftup;
+pub mod vit;

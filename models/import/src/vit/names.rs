@@ -1,0 +1,356 @@
+//! A vision transformer in a checkpoint, whatever its tensors are called there.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use super::{
+    Family, VitError,
+    schemes::{Qkv, SCHEMES, Scheme},
+};
+use crate::checkpoint::Checkpoint;
+use loftup_onnx::Tensor;
+
+/// A vision transformer found in a checkpoint: a naming scheme, and what stands before each name.
+#[derive(Debug)]
+pub(super) struct Tower<'a> {
+    checkpoint: &'a Checkpoint,
+    pub scheme: &'static Scheme,
+    prefix: String,
+    /// What stands before the names of each block.
+    blocks: Vec<String>,
+}
+
+impl<'a> Tower<'a> {
+    pub fn find(checkpoint: &'a Checkpoint) -> Result<Self, VitError> {
+        let path = || checkpoint.path().to_path_buf();
+        for scheme in &SCHEMES {
+            let prefixes: BTreeSet<&str> = checkpoint
+                .names()
+                .filter_map(|name| name.strip_suffix(scheme.marker))
+                .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+                .collect();
+            match prefixes.len() {
+                0 => continue,
+                1 => {
+                    let prefix = prefixes.into_iter().collect::<String>();
+                    let blocks = find_blocks(checkpoint, scheme, &prefix)?;
+                    return Ok(Self {
+                        checkpoint,
+                        scheme,
+                        prefix,
+                        blocks,
+                    });
+                }
+                _ => {
+                    let prefixes = prefixes.into_iter().map(|p| format!("{p}*")).collect();
+                    return Err(VitError::Ambiguous {
+                        path: path(),
+                        prefixes,
+                    });
+                }
+            }
+        }
+        let found = checkpoint.names().take(3).map(String::from).collect();
+        Err(VitError::NotAVit {
+            path: path(),
+            found,
+        })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.checkpoint.path().to_path_buf()
+    }
+
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether the tower has a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        !name.is_empty() && self.checkpoint.contains(&self.full(name))
+    }
+
+    /// A tensor of the tower.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, VitError> {
+        Ok(self.checkpoint.tensor(&self.full(name), shape)?)
+    }
+
+    /// A tensor of the tower, which some schemes give leading axes of extent 1.
+    pub fn squeezed(&self, name: &str, shape: &[usize]) -> Result<Tensor, VitError> {
+        let full = self.full(name);
+        let found = self.checkpoint.shape(&full)?.to_vec();
+        let ones = found.len().saturating_sub(shape.len());
+        let expected = [&vec![1; ones], shape].concat();
+        Ok(self.checkpoint.tensor(&full, &expected)?.reshaped(shape))
+    }
+
+    /// A tensor of a block.
+    pub fn block_tensor(
+        &self,
+        block: usize,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Tensor, VitError> {
+        Ok(self
+            .checkpoint
+            .tensor(&(self.blocks[block].clone() + name), shape)?)
+    }
+
+    /// Whether a block has a tensor of that name.
+    pub fn block_has(&self, block: usize, name: &str) -> bool {
+        !name.is_empty()
+            && self
+                .checkpoint
+                .contains(&(self.blocks[block].clone() + name))
+    }
+
+    /// Channels of the MLP's inner layer.
+    pub fn mlp_width(&self, block: usize) -> Result<usize, VitError> {
+        let name = self.blocks[block].clone() + self.scheme.fc1 + ".weight";
+        Ok(self.checkpoint.shape(&name)?.first().copied().unwrap_or(0))
+    }
+
+    /// Which family the tokens and scales that are there belong to.
+    pub fn family(&self) -> Result<Family, VitError> {
+        let scheme = self.scheme;
+        self.check_blocks()?;
+        let class = self.has(scheme.class);
+        let scaled = self.block_has(0, scheme.scale1);
+        let pre_norm = self.has(&format!("{}.weight", scheme.pre_norm));
+        let registers = self.registers_name();
+        match (class, scaled, pre_norm) {
+            (true, false, true) if !scheme.projection.is_empty() => Ok(Family::Clip),
+            (true, true, false) => Ok(Family::DinoV2),
+            (false, false, false) if registers.is_none() => Ok(Family::SigLip),
+            _ => {
+                let parts = [
+                    (class, scheme.class, self.full(scheme.class)),
+                    (
+                        scaled,
+                        scheme.scale1,
+                        self.blocks[0].clone() + scheme.scale1,
+                    ),
+                    (pre_norm, scheme.pre_norm, self.full(scheme.pre_norm)),
+                    (
+                        true,
+                        registers.unwrap_or(""),
+                        self.full(registers.unwrap_or("")),
+                    ),
+                ];
+                let parts: Vec<String> = parts
+                    .iter()
+                    .filter(|(_, name, _)| !name.is_empty())
+                    .map(|(there, _, full)| {
+                        format!("{} {full}", if *there { "with" } else { "no" })
+                    })
+                    .collect();
+                let parts = parts.join(", ");
+                Err(self.unsupported(format!(
+                    "a vision transformer that is neither DINOv2 nor CLIP nor SigLIP: {parts}"
+                )))
+            }
+        }
+    }
+
+    /// Channels of the transformer and side of a patch.
+    pub fn patch_shape(&self) -> Result<(usize, usize), VitError> {
+        let name = self.full(self.scheme.patch) + ".weight";
+        match *self.checkpoint.shape(&name)? {
+            [width, 3, rows, columns] if rows == columns && rows > 0 && width > 0 => {
+                Ok((width, rows))
+            }
+            ref shape => Err(self.unsupported(format!(
+                "the patch embedding {name} has shape {shape:?}; expected a convolution [width, 3, patch, patch] with square patches"
+            ))),
+        }
+    }
+
+    /// Name of the register tokens, if there are any.
+    pub fn registers_name(&self) -> Option<&'static str> {
+        self.scheme
+            .registers
+            .into_iter()
+            .find(|name| self.has(name))
+    }
+
+    /// Number of register tokens.
+    pub fn registers(&self, width: usize) -> Result<usize, VitError> {
+        let Some(name) = self.registers_name() else {
+            return Ok(0);
+        };
+        let name = self.full(name);
+        match *self.checkpoint.shape(&name)? {
+            [1, count, w] if w == width => Ok(count),
+            ref shape => Err(self.unsupported(format!(
+                "the register tokens {name} have shape {shape:?}; expected [1, count, {width}]"
+            ))),
+        }
+    }
+
+    /// Number of position embeddings: one a patch, and usually one for the class token.
+    pub fn positions(&self, width: usize) -> Result<usize, VitError> {
+        let name = self.full(self.scheme.position);
+        match *self.checkpoint.shape(&name)? {
+            [1, count, w] | [count, w] if w == width => Ok(count),
+            ref shape => Err(self.unsupported(format!(
+                "the position embeddings {name} have shape {shape:?}; expected [1, count, {width}]"
+            ))),
+        }
+    }
+
+    /// Side of the grid of patches that the position embeddings are for.
+    pub fn grid(&self, width: usize) -> Result<usize, VitError> {
+        let count = self.positions(width)?;
+        let patches = if self.has(self.scheme.class) {
+            count.saturating_sub(1)
+        } else {
+            count
+        };
+        // timm keeps the class token's position in the class token.
+        [patches, count]
+            .into_iter()
+            .find(|&n| n > 0 && n.isqrt() * n.isqrt() == n)
+            .map(usize::isqrt)
+            .ok_or_else(|| {
+                self.unsupported(format!(
+                    "{} is for {patches} patches, which are no square; only models trained on square pictures are read",
+                    self.full(self.scheme.position)
+                ))
+            })
+    }
+
+    /// Channels of the feature map.
+    pub fn output_dim(&self, width: usize) -> Result<usize, VitError> {
+        let Some((name, axis)) = self.projection_name() else {
+            return Ok(width);
+        };
+        let shape = self.checkpoint.shape(&name)?;
+        match shape {
+            [_, _] if shape[1 - axis] == width && shape[axis] > 0 => Ok(shape[axis]),
+            _ => Err(self.unsupported(format!(
+                "the visual projection {name} has shape {shape:?}, which does not go with a width of {width}"
+            ))),
+        }
+    }
+
+    /// CLIP's visual projection as `[dim, width]`.
+    pub fn projection(&self, dim: usize, width: usize) -> Result<Option<Tensor>, VitError> {
+        Ok(match self.projection_name() {
+            None => None,
+            Some((name, 1)) => Some(self.checkpoint.tensor(&name, &[width, dim])?.transposed()),
+            Some((name, _)) => Some(self.checkpoint.tensor(&name, &[dim, width])?),
+        })
+    }
+
+    /// Full name of the visual projection, and the axis of it that is the output.
+    fn projection_name(&self) -> Option<(String, usize)> {
+        match self.scheme.projection {
+            "" => None,
+            name => Some(match name.strip_prefix("../") {
+                None => (self.full(name), 1),
+                Some(name) => {
+                    let parent = self.prefix.strip_suffix("vision_model.");
+                    (parent.unwrap_or(&self.prefix).to_string() + name, 0)
+                }
+            }),
+        }
+    }
+
+    /// Refuses blocks that hold anything which the graph would leave out.
+    fn check_blocks(&self) -> Result<(), VitError> {
+        let s = self.scheme;
+        let mut known: Vec<String> = [s.norm1, s.proj, s.norm2, s.fc1, s.fc2]
+            .iter()
+            .flat_map(|m| [format!("{m}.weight"), format!("{m}.bias")])
+            .collect();
+        match s.qkv {
+            Qkv::Fused(weight, bias) => known.extend([weight.into(), bias.into()]),
+            Qkv::Split(modules) => {
+                known.extend(
+                    modules
+                        .iter()
+                        .flat_map(|m| [format!("{m}.weight"), format!("{m}.bias")]),
+                );
+            }
+        }
+        known.extend([s.scale1.into(), s.scale2.into()]);
+        let stem = self.stem();
+        for name in self.checkpoint.names() {
+            let Some(path) = name.strip_prefix(&stem) else {
+                continue;
+            };
+            let rest = path.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            if !known.iter().any(|k| k == rest) {
+                let swiglu = ["mlp.w12.", "mlp.w3.", "mlp.weights_", "mlp.gate_proj."];
+                let why = match swiglu.iter().any(|m| rest.starts_with(m)) {
+                    true => ", which is a SwiGLU MLP, as ViT-g has it",
+                    false => "",
+                };
+                return Err(self.unsupported(format!("the block's tensor {name}{why}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands before the numbers of all blocks.
+    fn stem(&self) -> String {
+        format!("{}{}.", self.prefix, self.scheme.blocks)
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn unsupported(&self, what: String) -> VitError {
+        VitError::Unsupported {
+            path: self.path(),
+            what,
+        }
+    }
+}
+
+/// What stands before the names of each block: `blocks.7.`, or `blocks.1.7.` where training cut
+/// the blocks into chunks (they are numbered through).
+fn find_blocks(
+    checkpoint: &Checkpoint,
+    scheme: &Scheme,
+    prefix: &str,
+) -> Result<Vec<String>, VitError> {
+    let stem = format!("{prefix}{}.", scheme.blocks);
+    let tail = format!("{}.weight", scheme.norm1);
+    let mut blocks: Vec<(usize, String)> = checkpoint
+        .names()
+        .filter_map(|name| {
+            let path = name
+                .strip_prefix(&stem)?
+                .strip_suffix(&tail)?
+                .strip_suffix('.')?;
+            let number = match path.split_once('.') {
+                Some((chunk, number)) => chunk.parse::<usize>().ok().map(|_| number)?,
+                None => path,
+            };
+            Some((number.parse().ok()?, format!("{stem}{path}.")))
+        })
+        .collect();
+    blocks.sort();
+    for (i, (number, _)) in blocks.iter().enumerate() {
+        if *number != i {
+            let what = if *number > i {
+                format!("block {stem}{i} is missing: the next one is {number}")
+            } else {
+                format!("block {number} of {stem}* is there twice")
+            };
+            return Err(VitError::Unsupported {
+                path: checkpoint.path().to_path_buf(),
+                what,
+            });
+        }
+    }
+    if blocks.is_empty() {
+        let what = format!("no blocks: no tensor {stem}0.{tail}");
+        return Err(VitError::Unsupported {
+            path: checkpoint.path().to_path_buf(),
+            what,
+        });
+    }
+    Ok(blocks.into_iter().map(|(_, block)| block).collect())
+}

@@ -1,0 +1,249 @@
+//! The weights of a vision transformer, under one set of names and with all that is constant
+//! folded in.
+
+use super::{Family, VitConfig, VitError, names::Tower, schemes::Qkv};
+use loftup_onnx::Tensor;
+
+/// Heads are padded with zeros to a multiple of this: fused attention kernels want it.
+const HEAD_MULTIPLE: usize = 8;
+/// The most weights that fit an ONNX file: protobuf ends at 2 GiB.
+const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
+
+/// `x W + b`: weight `[out, in]`, bias `[out]`.
+#[derive(Debug, Clone)]
+pub(super) struct Linear {
+    pub weight: Tensor,
+    pub bias: Tensor,
+}
+
+/// Scale and offset of a layer norm, `[width]` each.
+#[derive(Debug, Clone)]
+pub(super) struct Norm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+}
+
+/// One transformer block. The attention's scale is in `q`, LayerScale in `proj` and `fc2`; heads
+/// are padded, so that q, k and v give `heads * padded` channels.
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    pub norm1: Norm,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    pub proj: Linear,
+    pub norm2: Norm,
+    pub fc1: Linear,
+    pub fc2: Linear,
+}
+
+/// All weights.
+#[derive(Debug, Clone)]
+pub(super) struct Weights {
+    /// The patch embedding's convolution, `[width, 3, patch, patch]`, and its bias `[width]`.
+    pub patch: Linear,
+    /// What stands before the patch tokens, positions added: `[1, prefix, width]`. Class token,
+    /// then registers.
+    pub prefix: Option<Tensor>,
+    /// Position embeddings of the training grid, `[grid, grid, width]`.
+    pub positions: Tensor,
+    pub pre_norm: Option<Norm>,
+    pub blocks: Vec<Block>,
+    pub norm: Norm,
+    /// CLIP's visual projection, `[dim, width]`.
+    pub projection: Option<Tensor>,
+}
+
+/// Channels of a head, padded.
+pub(super) fn padded_head(config: &VitConfig) -> usize {
+    config.head_dim().next_multiple_of(HEAD_MULTIPLE)
+}
+
+impl Weights {
+    pub fn read(tower: &Tower<'_>, config: &VitConfig) -> Result<Self, VitError> {
+        let s = tower.scheme;
+        let width = config.width;
+        check_size(tower, config)?;
+        let shape = [width, 3, config.patch, config.patch];
+        let patch_bias = format!("{}.bias", s.patch);
+        let patch = Linear {
+            weight: tower.tensor(&format!("{}.weight", s.patch), &shape)?,
+            // CLIP's has none.
+            bias: match config.family() == Family::Clip && !tower.has(&patch_bias) {
+                true => Tensor::from_fn([width], |_| 0.0),
+                false => tower.tensor(&patch_bias, &[width])?,
+            },
+        };
+        let (prefix, positions) = tokens(tower, config)?;
+        Ok(Self {
+            patch,
+            prefix,
+            positions,
+            pre_norm: match config.family() {
+                Family::Clip => Some(norm(s.pre_norm, width, |n, d| tower.tensor(n, d))?),
+                _ => None,
+            },
+            blocks: (0..config.depth)
+                .map(|i| Block::read(tower, config, i))
+                .collect::<Result<_, _>>()?,
+            norm: norm(s.norm, width, |n, d| tower.tensor(n, d))?,
+            projection: tower.projection(config.dim, width)?,
+        })
+    }
+}
+
+/// The tokens before the patches, and the positions of the patches.
+fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Tensor), VitError> {
+    let s = tower.scheme;
+    let (width, patches) = (config.width, config.grid * config.grid);
+    let count = tower.positions(width)?;
+    let positions = tower.squeezed(s.position, &[count, width])?;
+    let grid = positions
+        .rows(count - patches, patches)
+        .reshaped([config.grid, config.grid, width]);
+    if !tower.has(s.class) {
+        return Ok((None, grid));
+    }
+    let mut prefix = tower.squeezed(s.class, &[width])?.into_data();
+    if count > patches {
+        prefix
+            .iter_mut()
+            .zip(positions.data())
+            .for_each(|(x, p)| *x += p);
+    }
+    if let Some(name) = tower.registers_name() {
+        prefix.extend(
+            tower
+                .squeezed(name, &[config.registers, width])?
+                .into_data(),
+        );
+    }
+    let rows = 1 + config.registers;
+    Ok((Some(Tensor::from_fn([1, rows, width], |i| prefix[i])), grid))
+}
+
+impl Block {
+    fn read(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Self, VitError> {
+        let s = tower.scheme;
+        let width = config.width;
+        let get = |name: &str, shape: &[usize]| tower.block_tensor(block, name, shape);
+        let linear = |name: &str, out: usize, inn: usize| -> Result<Linear, VitError> {
+            Ok(Linear {
+                weight: get(&format!("{name}.weight"), &[out, inn])?,
+                bias: get(&format!("{name}.bias"), &[out])?,
+            })
+        };
+        let [q, k, v] = match s.qkv {
+            Qkv::Fused(weight, bias) => {
+                let weight = get(weight, &[3 * width, width])?;
+                let bias = get(bias, &[3 * width])?;
+                [0, 1, 2].map(|i| Linear {
+                    weight: weight.rows(i * width, width),
+                    bias: bias.rows(i * width, width),
+                })
+            }
+            Qkv::Split([q, k, v]) => [
+                linear(q, width, width)?,
+                linear(k, width, width)?,
+                linear(v, width, width)?,
+            ],
+        };
+        let mut proj = linear(s.proj, width, width)?;
+        let hidden = tower.mlp_width(block)?;
+        let mut fc2 = linear(s.fc2, width, hidden)?;
+        if config.family() == Family::DinoV2 {
+            proj = scaled(proj, &get(s.scale1, &[width])?);
+            fc2 = scaled(fc2, &get(s.scale2, &[width])?);
+        }
+        let scale = 1.0 / (config.head_dim() as f32).sqrt();
+        let q = scaled(q, &Tensor::from_fn([width], |_| scale));
+        Ok(Self {
+            norm1: norm(s.norm1, width, get)?,
+            q: padded_rows(q, config),
+            k: padded_rows(k, config),
+            v: padded_rows(v, config),
+            proj: padded_columns(proj, config),
+            norm2: norm(s.norm2, width, get)?,
+            fc1: linear(s.fc1, hidden, width)?,
+            fc2,
+        })
+    }
+}
+
+fn norm(
+    name: &str,
+    width: usize,
+    get: impl Fn(&str, &[usize]) -> Result<Tensor, VitError>,
+) -> Result<Norm, VitError> {
+    Ok(Norm {
+        weight: get(&format!("{name}.weight"), &[width])?,
+        bias: get(&format!("{name}.bias"), &[width])?,
+    })
+}
+
+/// The layer followed by a multiplication of each output channel.
+fn scaled(layer: Linear, by: &Tensor) -> Linear {
+    let inputs = layer.weight.shape()[1];
+    Linear {
+        weight: layer.weight.map(|i, x| x * by.data()[i / inputs]),
+        bias: layer.bias.map(|i, x| x * by.data()[i]),
+    }
+}
+
+/// The layer with zero channels after those of each head.
+fn padded_rows(layer: Linear, config: &VitConfig) -> Linear {
+    let (real, padded, inputs) = (config.head_dim(), padded_head(config), config.width);
+    if real == padded {
+        return layer;
+    }
+    let out = config.heads * padded;
+    let source = |row: usize| (row % padded < real).then(|| row / padded * real + row % padded);
+    let at = |row, column| source(row).map_or(0.0, |r| layer.weight.data()[r * inputs + column]);
+    Linear {
+        weight: Tensor::from_fn([out, inputs], |i| at(i / inputs, i % inputs)),
+        bias: Tensor::from_fn([out], |row| {
+            source(row).map_or(0.0, |r| layer.bias.data()[r])
+        }),
+    }
+}
+
+/// The layer, for inputs whose heads are padded.
+fn padded_columns(layer: Linear, config: &VitConfig) -> Linear {
+    let rows = Linear {
+        weight: layer.weight.transposed(),
+        bias: layer.bias.clone(),
+    };
+    let weight = padded_rows(rows, config).weight.transposed();
+    Linear {
+        weight,
+        bias: layer.bias,
+    }
+}
+
+/// Refuses what no ONNX file can hold, and empty layers.
+fn check_size(tower: &Tower<'_>, config: &VitConfig) -> Result<(), VitError> {
+    let padded = config.heads.saturating_mul(padded_head(config));
+    let mut total = 0usize;
+    for block in 0..config.depth {
+        let hidden = tower.mlp_width(block)?;
+        if hidden == 0 {
+            let what = format!("block {block} has an MLP without channels");
+            return Err(VitError::Unsupported {
+                path: tower.path(),
+                what,
+            });
+        }
+        let channels = padded
+            .saturating_mul(4)
+            .saturating_add(hidden.saturating_mul(2));
+        total = total.saturating_add(channels.saturating_mul(config.width));
+    }
+    if total > MAX_WEIGHTS {
+        let what = format!("its {total} weights do not fit the 2 GiB of an ONNX file");
+        return Err(VitError::Unsupported {
+            path: tower.path(),
+            what,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Names that are understood, and what is said where a checkpoint does not fit.
+
+use loftup_import::{vit::Family, vit::Preset, vit::VitConfig, vit::VitError};
+use loftup_onnx::Tensor;
+
+use crate::support::{Tensors, try_vit, vit, weights};
+
+fn error(tensors: Tensors, preset: &str, heads: Option<usize>) -> String {
+    let message = try_vit(tensors, preset, heads).unwrap_err();
+    assert!(message.starts_with("w.pth: "), "{message}");
+    println!("{message}");
+    message
+}
+
+#[track_caller]
+fn says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+/// No more of a DINOv2 than its dimensions are read from.
+fn outline(width: usize, depth: usize, registers: usize) -> Tensors {
+    let zeros = |shape: &[usize]| Tensor::from_fn(shape, |_| 0.0);
+    let mut tensors = Tensors::from([
+        ("patch_embed.proj.weight".into(), zeros(&[width, 3, 14, 14])),
+        ("cls_token".into(), zeros(&[1, 1, width])),
+        ("pos_embed".into(), zeros(&[1, 1370, width])),
+    ]);
+    for i in 0..depth {
+        tensors.insert(format!("blocks.{i}.norm1.weight"), zeros(&[width]));
+        tensors.insert(format!("blocks.{i}.ls1.gamma"), zeros(&[width]));
+    }
+    if registers > 0 {
+        tensors.insert("register_tokens".into(), zeros(&[1, registers, width]));
+    }
+    tensors
+}
+
+#[test]
+fn common_spellings_are_understood() {
+    for (spelling, name) in [
+        ("dinov2_vits14", "dinov2-s14"),
+        ("dinov2_vitb14", "dinov2-b14"),
+        ("DINOv2-Small", "dinov2-s14"),
+        ("dinov2-base", "dinov2-b14"),
+        ("vit_large_patch14_dinov2", "dinov2-l14"),
+        ("dinov2_vits14_reg", "dinov2-s14-reg"),
+        ("dinov2-s14-reg4", "dinov2-s14-reg"),
+        ("vit_base_patch14_reg4_dinov2", "dinov2-b14-reg"),
+        ("dinov2-with-registers-large", "dinov2-l14-reg"),
+        ("dinov2_reg", "dinov2-reg"),
+        ("CLIP", "clip"),
+        ("maskclip", "clip"),
+        ("ViT-B/16 CLIP", "clip-b16"),
+        ("clip-vit-base-patch16", "clip-b16"),
+        ("siglip_b16", "siglip-b16"),
+        ("siglip-base-patch16-224", "siglip-b16"),
+        ("ViT-B-16-SigLIP2", "siglip2-b16"),
+        ("siglip2", "siglip2"),
+    ] {
+        assert_eq!(Preset::parse(spelling).unwrap().name(), name, "{spelling}");
+    }
+    for name in Preset::names() {
+        assert_eq!(Preset::parse(name).unwrap().name(), name);
+    }
+}
+
+#[test]
+fn an_unknown_name_gets_the_list() {
+    for name in [
+        "dinov3-s16",
+        "",
+        "reg",
+        "s14",
+        "dinov2-s16",
+        "clip-l14",
+        "resnet50",
+    ] {
+        let message = Preset::parse(name).unwrap_err().to_string();
+        says(
+            &message,
+            &["dinov2-s14", "dinov2-l14-reg", "siglip2-b16", "siglip2"],
+        );
+        assert!(message.contains(&format!("{name:?}")), "{message}");
+    }
+}
+
+#[test]
+fn weights_of_another_size_are_named() {
+    let message = error(outline(384, 12, 0), "dinov2-b14", None);
+    says(
+        &message,
+        &[
+            "dinov2-s14 (patch 14, width 384, depth 12)",
+            "not dinov2-b14",
+        ],
+    );
+    let message = error(outline(768, 12, 4), "dinov2-s14-reg", None);
+    says(&message, &["dinov2-b14-reg"]);
+    let message = error(outline(320, 10, 0), "dinov2-s14", None);
+    says(
+        &message,
+        &[
+            "another size",
+            "width 320",
+            "backbone name dinov2 and",
+            "heads",
+        ],
+    );
+}
+
+#[test]
+fn explicit_heads_allow_another_size() {
+    let vit = vit(weights("dinov2.bin"), "dinov2-s14", Some(3));
+    assert_eq!((vit.config().width, vit.config().heads), (48, 3));
+}
+
+#[test]
+fn weights_of_another_family_are_named() {
+    let message = error(weights("clip.bin"), "dinov2-s14", Some(3));
+    says(&message, &["CLIP", "not DINOv2", "name clip"]);
+    let message = error(weights("dinov2_reg.bin"), "siglip", Some(3));
+    says(&message, &["DINOv2", "not SigLIP", "name dinov2-reg"]);
+    let message = error(weights("siglip.safetensors"), "clip", Some(3));
+    says(&message, &["SigLIP", "not CLIP", "name siglip"]);
+}
+
+#[test]
+fn registers_that_are_not_there_are_missed_and_others_are_used() {
+    let message = error(weights("dinov2.bin"), "dinov2-reg", Some(3));
+    says(&message, &["no register tokens", "dinov2-reg"]);
+    let vit = vit(weights("dinov2_reg.bin"), "dinov2", Some(3));
+    assert_eq!(vit.config().registers, 4);
+}
+
+#[test]
+fn heads_must_be_known_and_possible() {
+    says(
+        &error(weights("dinov2.bin"), "dinov2", None),
+        &["not known", "width of 48"],
+    );
+    says(
+        &error(weights("dinov2.bin"), "dinov2", Some(5)),
+        &["5 attention heads", "48"],
+    );
+    says(
+        &error(weights("dinov2.bin"), "dinov2", Some(0)),
+        &["0 attention heads"],
+    );
+    says(
+        &error(weights("dinov2.bin"), "dinov2", Some(usize::MAX)),
+        &["heads"],
+    );
+}
+
+#[test]
+fn missing_and_misshapen_tensors_go_by_their_name_in_the_file() {
+    let mut tensors = weights("siglip.safetensors");
+    tensors.remove("visual.trunk.blocks.1.attn.proj.bias");
+    says(
+        &error(tensors, "siglip", Some(3)),
+        &["visual.trunk.blocks.1.attn.proj.bias", "missing"],
+    );
+
+    let mut tensors = weights("clip.bin");
+    let name = "visual.transformer.resblocks.2.mlp.c_proj.weight";
+    tensors.insert(name.into(), Tensor::from_fn([48, 100], |_| 0.0));
+    says(
+        &error(tensors, "clip", Some(3)),
+        &[name, "[48, 100]", "[48, 192]"],
+    );
+
+    let mut tensors = weights("dinov2.bin");
+    tensors.insert(
+        "norm.bias".into(),
+        Tensor::from_fn([48], |i| 1.0 / (i as f32 - 3.0)),
+    );
+    says(
+        &error(tensors, "dinov2", Some(3)),
+        &["norm.bias", "inf", "index 3"],
+    );
+
+    for lost in [
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.bias",
+        "blocks.0.ls1.gamma",
+    ] {
+        let mut tensors = weights("dinov2.bin");
+        tensors.remove(lost).unwrap();
+        error(tensors, "dinov2", Some(3));
+    }
+}
+
+#[test]
+fn what_the_graph_cannot_express_is_refused() {
+    let mut tensors = weights("dinov2.bin");
+    for (name, tensor) in weights("dinov2.bin") {
+        if name.contains("mlp.fc1") {
+            tensors.remove(&name);
+            tensors.insert(name.replace("fc1", "w12"), tensor);
+        }
+    }
+    says(
+        &error(tensors, "dinov2", Some(3)),
+        &["unsupported", "blocks.0.mlp.w12.", "SwiGLU"],
+    );
+
+    let mut tensors = weights("siglip.safetensors");
+    let name = "visual.trunk.blocks.0.attn.q_norm.weight";
+    tensors.insert(name.into(), Tensor::from_fn([16], |_| 1.0));
+    says(&error(tensors, "siglip", Some(3)), &["unsupported", name]);
+
+    let mut tensors = weights("dinov2.bin");
+    tensors.insert("pos_embed".into(), Tensor::from_fn([1, 43, 48], |_| 0.0));
+    says(
+        &error(tensors, "dinov2", Some(3)),
+        &["pos_embed", "42 patches", "square"],
+    );
+
+    let mut tensors = weights("dinov2.bin");
+    let oblong = Tensor::from_fn([48, 3, 14, 7], |_| 0.0);
+    tensors.insert("patch_embed.proj.weight".into(), oblong);
+    says(
+        &error(tensors, "dinov2", Some(3)),
+        &["patch_embed.proj.weight", "[48, 3, 14, 7]"],
+    );
+
+    let mut tensors = weights("dinov2.bin");
+    tensors.retain(|name, _| !name.starts_with("blocks.1."));
+    says(&error(tensors, "dinov2", Some(3)), &["blocks.1 is missing"]);
+
+    let mut tensors = weights("dinov2.bin");
+    tensors.retain(|name, _| !name.starts_with("blocks."));
+    says(&error(tensors, "dinov2", Some(3)), &["no blocks"]);
+
+    let mut tensors = weights("dinov2.bin");
+    tensors.retain(|name, _| !name.contains(".ls"));
+    says(
+        &error(tensors, "dinov2", Some(3)),
+        &["with cls_token", "no blocks.0.ls1.gamma"],
+    );
+
+    let mut tensors = weights("siglip.safetensors");
+    tensors.insert(
+        "visual.trunk.reg_token".into(),
+        Tensor::from_fn([1, 4, 48], |_| 0.0),
+    );
+    says(
+        &error(tensors, "siglip", Some(3)),
+        &["with visual.trunk.reg_token"],
+    );
+
+    let mut tensors = weights("dinov2.bin");
+    tensors.insert(
+        "blocks.1.mlp.fc1.weight".into(),
+        Tensor::from_fn([0, 48], |_| 0.0),
+    );
+    says(
+        &error(tensors, "dinov2", Some(3)),
+        &["block 1", "MLP without channels"],
+    );
+}
+
+#[test]
+fn a_checkpoint_without_one_backbone_is_refused() {
+    let other = Tensors::from([(
+        "layer1.0.conv1.weight".into(),
+        Tensor::from_fn([1], |_| 0.0),
+    )]);
+    says(
+        &error(other, "dinov2", None),
+        &["no vision transformer", "layer1.0.conv1.weight"],
+    );
+    says(&error(Tensors::new(), "dinov2", None), &["no tensors"]);
+    let mut two = Tensors::new();
+    for (name, tensor) in weights("dinov2.bin") {
+        two.insert(format!("teacher.{name}"), tensor.clone());
+        two.insert(format!("student.{name}"), tensor);
+    }
+    says(
+        &error(two, "dinov2", None),
+        &["several", "student.*", "teacher.*"],
+    );
+}
+
+#[test]
+fn sizes_are_whole_patches() {
+    let vit = vit(weights("dinov2.bin"), "dinov2", Some(3));
+    assert_eq!(vit.config().default_size(), (224, 224));
+    for (width, height, nearest) in [
+        (100, 98, "98x98"),
+        (98, 111, "98x112"),
+        (0, 14, "14x14"),
+        (3, 20, "14x14"),
+        (21, 14, "28x14"),
+    ] {
+        let message = vit.graph(width, height).unwrap_err().to_string();
+        says(
+            &message,
+            &[
+                &format!("{width}x{height}"),
+                "14x14",
+                &format!("is {nearest}"),
+            ],
+        );
+    }
+    assert!(matches!(
+        vit.graph(usize::MAX, 14),
+        Err(VitError::Size { .. })
+    ));
+    let side = 14 * (VitConfig::MAX_PATCHES.isqrt() + 1);
+    assert!(matches!(
+        vit.graph(side, side),
+        Err(VitError::TooLarge { .. })
+    ));
+    assert!(matches!(
+        vit.graph(usize::MAX / 14 * 14, 28),
+        Err(VitError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn configurations_are_those_of_the_families() {
+    let config = vit(weights("dinov2_reg.bin"), "dinov2-reg", Some(3))
+        .config()
+        .clone();
+    assert_eq!(
+        (config.family(), config.registers, config.grid),
+        (Family::DinoV2, 4, 7)
+    );
+    assert_eq!((config.mean[0], config.std[2]), (0.485, 0.225));
+    let config = vit(weights("clip.bin"), "clip", Some(3)).config().clone();
+    assert_eq!(
+        (config.dim, config.width, config.patch, config.eps),
+        (32, 48, 16, 1e-5)
+    );
+    let config = vit(weights("siglip.safetensors"), "siglip2", Some(3))
+        .config()
+        .clone();
+    assert_eq!(
+        (config.dim, config.mean, config.std),
+        (48, [0.5; 3], [0.5; 3])
+    );
+}

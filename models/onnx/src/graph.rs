@@ -1,0 +1,237 @@
+//! Nodes, initializers, inputs and outputs of one ONNX graph.
+
+use crate::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension},
+    type_proto,
+};
+use prost::Message;
+
+use crate::Tensor;
+
+/// The operator set every graph of ours declares.
+const OPSET: i64 = 17;
+/// The IR version that goes with it.
+const IR_VERSION: i64 = 8;
+
+/// A value of the graph: an input, an initializer or the output of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value(String);
+
+impl Value {
+    /// The name other runtimes see.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Extent of an axis: known, or a named symbol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// A known extent.
+    Fixed(usize),
+    /// Known when the graph is run; equal names are equal extents.
+    Symbol(&'static str),
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Self {
+        Self::Fixed(n)
+    }
+}
+
+impl From<&'static str> for Dim {
+    fn from(name: &'static str) -> Self {
+        Self::Symbol(name)
+    }
+}
+
+/// A named attribute of a node.
+#[derive(Debug, Clone)]
+pub enum Attr {
+    /// One integer.
+    Int(&'static str, i64),
+    /// A list of integers.
+    Ints(&'static str, Vec<i64>),
+    /// One float.
+    Float(&'static str, f32),
+}
+
+/// A graph under construction. Values may be used only in the graph that made them.
+#[derive(Debug)]
+pub struct Graph {
+    proto: GraphProto,
+    scope: Vec<String>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: &str) -> Self {
+        Self {
+            proto: GraphProto {
+                name: name.into(),
+                ..Default::default()
+            },
+            scope: Vec::new(),
+        }
+    }
+
+    /// Runs `f` with `name` in front of the names of all it adds: error messages
+    /// and per-layer reports of any runtime then read like the checkpoint.
+    pub fn scope<T>(&mut self, name: impl Into<String>, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.scope.push(name.into());
+        let result = f(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Declares a 32-bit float input.
+    pub fn input(&mut self, name: &str, shape: &[Dim]) -> Value {
+        self.proto
+            .input
+            .push(value_info(name, DataType::Float, shape));
+        Value(name.into())
+    }
+
+    /// Declares `value` an output called `name`.
+    pub fn output(&mut self, value: &Value, name: &str, shape: &[Dim]) {
+        self.proto.node.push(NodeProto {
+            op_type: "Identity".into(),
+            name: format!("output/{name}"),
+            input: vec![value.0.clone()],
+            output: vec![name.into()],
+            ..Default::default()
+        });
+        self.proto
+            .output
+            .push(value_info(name, DataType::Float, shape));
+    }
+
+    /// A constant tensor.
+    pub fn constant(&mut self, name: &str, tensor: &Tensor) -> Value {
+        let raw = tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.initializer(name, DataType::Float, tensor.shape(), raw)
+    }
+
+    /// A constant scalar.
+    pub fn scalar(&mut self, name: &str, x: f32) -> Value {
+        self.initializer(name, DataType::Float, &[], x.to_le_bytes().to_vec())
+    }
+
+    /// A constant 64-bit float scalar.
+    pub fn scalar_f64(&mut self, name: &str, x: f64) -> Value {
+        self.initializer(name, DataType::Double, &[], x.to_le_bytes().to_vec())
+    }
+
+    /// A constant list of integers, as shapes and axes are given.
+    pub fn ints(&mut self, name: &str, values: &[i64]) -> Value {
+        let raw = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.initializer(name, DataType::Int64, &[values.len()], raw)
+    }
+
+    /// A constant integer scalar.
+    pub fn int(&mut self, name: &str, value: i64) -> Value {
+        self.initializer(name, DataType::Int64, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// Adds a node with one output.
+    pub fn op(&mut self, op_type: &str, inputs: &[&Value], attrs: &[Attr]) -> Value {
+        let name = self.unique(op_type);
+        self.proto.node.push(NodeProto {
+            op_type: op_type.into(),
+            name: name.clone(),
+            input: inputs.iter().map(|v| v.0.clone()).collect(),
+            output: vec![name.clone()],
+            attribute: attrs.iter().map(attribute).collect(),
+            ..Default::default()
+        });
+        Value(name)
+    }
+
+    /// The finished model, serialised.
+    pub fn finish(self) -> Vec<u8> {
+        ModelProto {
+            ir_version: IR_VERSION,
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: OPSET,
+            }],
+            producer_name: "loftup-edge".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            graph: Some(self.proto),
+            ..Default::default()
+        }
+        .encode_to_vec()
+    }
+
+    fn initializer(&mut self, name: &str, dtype: DataType, shape: &[usize], raw: Vec<u8>) -> Value {
+        let name = self.unique(name);
+        self.proto.initializer.push(TensorProto {
+            name: name.clone(),
+            data_type: dtype as i32,
+            dims: shape.iter().map(|&d| d as i64).collect(),
+            raw_data: raw,
+            ..Default::default()
+        });
+        Value(name)
+    }
+
+    /// `a/b/name`, numbered: unique because every node and initializer has its own number.
+    fn unique(&self, name: &str) -> String {
+        let number = self.proto.node.len() + self.proto.initializer.len();
+        let mut full = self.scope.join("/");
+        if !full.is_empty() {
+            full.push('/');
+        }
+        format!("{full}{name}_{number}")
+    }
+}
+
+fn value_info(name: &str, dtype: DataType, shape: &[Dim]) -> ValueInfoProto {
+    let dim = |d: &Dim| Dimension {
+        value: Some(match d {
+            Dim::Fixed(n) => dimension::Value::DimValue(*n as i64),
+            Dim::Symbol(s) => dimension::Value::DimParam((*s).into()),
+        }),
+        ..Default::default()
+    };
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+                elem_type: dtype as i32,
+                shape: Some(TensorShapeProto {
+                    dim: shape.iter().map(dim).collect(),
+                }),
+            })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn attribute(attr: &Attr) -> AttributeProto {
+    match attr {
+        Attr::Int(name, i) => AttributeProto {
+            name: (*name).into(),
+            r#type: AttributeType::Int as i32,
+            i: *i,
+            ..Default::default()
+        },
+        Attr::Ints(name, ints) => AttributeProto {
+            name: (*name).into(),
+            r#type: AttributeType::Ints as i32,
+            ints: ints.clone(),
+            ..Default::default()
+        },
+        Attr::Float(name, f) => AttributeProto {
+            name: (*name).into(),
+            r#type: AttributeType::Float as i32,
+            f: *f,
+            ..Default::default()
+        },
+    }
+}

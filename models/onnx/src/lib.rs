@@ -1,0 +1,40 @@
+//! ONNX graphs: the messages of a file ([`pb`]), a builder ([`Graph`]), rewriting into other
+//! precisions ([`rewrite`]), and the graphs of LoftUp ([`loftup`]).
+//!
+//! Graphs use opset 17 without the operators that TensorRT 8.5 to 10.3 lack
+//! (`LayerNormalization`, `Gelu`): those are spelled out in older ones.
+
+#![forbid(unsafe_code)]
+
+mod blocks;
+mod graph;
+mod inspect;
+pub mod loftup;
+pub mod pb;
+pub mod rewrite;
+mod tensor;
+
+pub use graph::{Attr, Dim, Graph, Value};
+pub use inspect::{Interface, Port};
+pub use tensor::Tensor;
+
+/// Longest file that can hold a graph, in bytes: it is one protobuf message.
+pub const LARGEST: u64 = 2 << 30;
+
+/// The bytes of an ONNX file.
+///
+/// # Errors
+/// Those of the file system, and where it is longer than [`LARGEST`].
+pub fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    use std::io::{Error, ErrorKind, Read};
+    let file = std::fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    if file.metadata()?.len() <= LARGEST {
+        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= LARGEST {
+            return Ok(bytes);
+        }
+    }
+    let what = format!("longer than {LARGEST} bytes, which no ONNX file can be");
+    Err(Error::new(ErrorKind::FileTooLarge, what))
+}

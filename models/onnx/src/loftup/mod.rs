@@ -1,0 +1,18 @@
+//! The graphs of the LoftUp upsampler (arXiv 2504.14032): their writer and their reader.
+//!
+//! Symbols: `d` backbone channels, `e = d + 20` internal width, `h x w` the grid of backbone
+//! features, `H x W` the guidance, whose size is the size of the output.
+//!
+//! The upsampler is cut in two graphs so that any part of an output can be computed exactly, at a
+//! cost proportional to its area: [`LoftUp::keys_graph`] runs once per frame,
+//! [`LoftUp::queries_graph`] once per tile. Only two 3x3 convolutions mix pixels, hence a halo of
+//! [`HALO`](loftup_spec::HALO) pixels. [`LoftUp::whole_graph`] is the same arithmetic as one
+//! standard file.
+
+mod graphs;
+mod read;
+mod weights;
+mod whole;
+
+pub use read::read_queries;
+pub use weights::{Affine, Layer, Linear, LoftUp};

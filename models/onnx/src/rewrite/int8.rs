@@ -1,0 +1,214 @@
+//! 8-bit integers: explicit `QuantizeLinear` and `DequantizeLinear`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
+
+use super::{
+    Model, Names, RewriteError, constants, element_types, int_attribute, label, node, tensors,
+    widen::unreadable,
+};
+
+/// The largest quantised magnitude; -128 is never used by weights, as TensorRT demands.
+const LEVELS: f32 = 127.0;
+
+/// A product with a constant: a convolution, matrix product or affine map that can run in 8 bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// Its operator: `Conv`, `MatMul` or `Gemm`.
+    pub op: String,
+    /// The value that is multiplied.
+    pub activation: String,
+    /// The constant it is multiplied with.
+    pub weight: String,
+    /// Axis of the constant that counts outputs.
+    pub axis: usize,
+    /// The result.
+    pub output: String,
+}
+
+/// The layers of a graph that can run in 8 bits, in the order of the graph.
+pub fn layers(model: &Model) -> Vec<Layer> {
+    let graph = model.graph();
+    let constants = constants(graph);
+    let types = element_types(graph);
+    let weight = |name: &str| {
+        constants
+            .get(name)
+            .filter(|t| t.data_type == DataType::Float as i32)
+    };
+    let layer = |node: &NodeProto| {
+        let rank = weight(&node.input[1])?.dims.len();
+        let flag = |name: &str| node.attribute.iter().any(|a| a.name == name && a.i != 0);
+        let axis = match (node.op_type.as_str(), rank) {
+            ("Conv", 3..) => 0,
+            ("MatMul", 2..) => rank - 1,
+            ("Gemm", 2) if !flag("transA") => usize::from(!flag("transB")),
+            _ => return None,
+        };
+        let activation = &node.input[0];
+        let computed = !constants.contains_key(activation.as_str())
+            && types.get(activation) == Some(&(DataType::Float as i32));
+        (computed && matches!(node.domain.as_str(), "" | "ai.onnx")).then(|| Layer {
+            name: label(node).into(),
+            op: node.op_type.clone(),
+            activation: activation.clone(),
+            weight: node.input[1].clone(),
+            axis,
+            output: node.output[0].clone(),
+        })
+    };
+    let product = |n: &&NodeProto| matches!(n.op_type.as_str(), "Conv" | "MatMul" | "Gemm");
+    graph
+        .node
+        .iter()
+        .filter(product)
+        .filter_map(layer)
+        .collect()
+}
+
+/// The graph with the layers whose output is in `chosen` in 8 bits. `ranges` has the largest
+/// magnitude of each of their activations that is told apart; larger ones are clipped. Weights are
+/// symmetric, with a scale for each output; activations symmetric, with one scale; biases and all
+/// else stay as they are.
+///
+/// # Errors
+/// Where a weight cannot be read or an activation has no range, and before opset 13.
+pub fn to_int8(
+    model: &Model,
+    chosen: &HashSet<String>,
+    ranges: &BTreeMap<String, f32>,
+) -> Result<Model, RewriteError> {
+    if chosen.is_empty() {
+        return Ok(model.clone());
+    }
+    model.needs_opset(13, "int8")?;
+    let graph = model.graph();
+    let constants = constants(graph);
+    let layers = layers(model);
+    let quantised: HashMap<&str, &Layer> = layers
+        .iter()
+        .filter(|l| chosen.contains(&l.output))
+        .map(|l| (l.output.as_str(), l))
+        .collect();
+    let mut writer = Writer {
+        names: Names::of(graph),
+        out: GraphProto {
+            node: Vec::new(),
+            ..graph.clone()
+        },
+        done: HashMap::new(),
+    };
+    for old in &graph.node {
+        let mut kept = old.clone();
+        if let Some(layer) = quantised.get(old.output[0].as_str()) {
+            let range = ranges.get(&layer.activation).copied().unwrap_or(f32::NAN);
+            kept.input[0] = writer.activation(&layer.activation, range)?;
+            let weight = constants[layer.weight.as_str()];
+            kept.input[1] = writer.weight(weight, layer.axis)?;
+        }
+        writer.out.node.push(kept);
+    }
+    Ok(model.with(writer.out))
+}
+
+struct Writer {
+    names: Names,
+    out: GraphProto,
+    /// What is read instead of a value.
+    done: HashMap<(String, usize), String>,
+}
+
+impl Writer {
+    /// A value through 8 bits and back.
+    fn activation(&mut self, name: &str, range: f32) -> Result<String, RewriteError> {
+        let key = (name.to_owned(), usize::MAX);
+        if let Some(done) = self.done.get(&key) {
+            return Ok(done.clone());
+        }
+        let scale = range / LEVELS;
+        if !scale.is_normal() || scale < 0.0 {
+            return Err(RewriteError::Tensor {
+                name: name.into(),
+                what: format!("a range of {range} cannot be told apart in 8 bits"),
+            });
+        }
+        let fresh = |names: &mut Names, what: &str| names.fresh(&format!("{name}/{what}"));
+        let scale_name = fresh(&mut self.names, "scale");
+        let zero = fresh(&mut self.names, "zero");
+        let narrow = fresh(&mut self.names, "int8");
+        let wide = fresh(&mut self.names, "dequantised");
+        let constants = &mut self.out.initializer;
+        constants.push(tensors::from_f32(&scale_name, &[], &[scale]));
+        constants.push(tensors::from_i8(&zero, &[], &[0]));
+        let nodes = &mut self.out.node;
+        nodes.push(node("QuantizeLinear", &[name, &scale_name, &zero], &narrow));
+        nodes.push(node(
+            "DequantizeLinear",
+            &[&narrow, &scale_name, &zero],
+            &wide,
+        ));
+        self.done.insert(key, wide.clone());
+        Ok(wide)
+    }
+
+    /// A constant in 8 bits, and the node that widens it again.
+    fn weight(&mut self, tensor: &TensorProto, axis: usize) -> Result<String, RewriteError> {
+        let key = (tensor.name.clone(), axis);
+        if let Some(done) = self.done.get(&key) {
+            return Ok(done.clone());
+        }
+        let (levels, scales) = rounded(tensor, axis)?;
+        let fresh = |names: &mut Names, what: &str| names.fresh(&format!("{}/{what}", tensor.name));
+        let scale_name = fresh(&mut self.names, "scale");
+        let zero = fresh(&mut self.names, "zero");
+        let narrow = fresh(&mut self.names, "int8");
+        let wide = fresh(&mut self.names, "dequantised");
+        let count = scales.len() as i64;
+        let constants = &mut self.out.initializer;
+        constants.push(tensors::from_f32(&scale_name, &[count], &scales));
+        constants.push(tensors::from_i8(&zero, &[count], &vec![0; scales.len()]));
+        constants.push(tensors::from_i8(&narrow, &tensor.dims, &levels));
+        let mut dequantise = node("DequantizeLinear", &[&narrow, &scale_name, &zero], &wide);
+        dequantise
+            .attribute
+            .push(int_attribute("axis", axis as i64));
+        self.out.node.push(dequantise);
+        self.done.insert(key, wide.clone());
+        Ok(wide)
+    }
+}
+
+/// Levels of a weight and the scale of each output.
+fn rounded(tensor: &TensorProto, axis: usize) -> Result<(Vec<i8>, Vec<f32>), RewriteError> {
+    let wrong = || unreadable(&tensor.name);
+    let values = tensors::floats(tensor)
+        .filter(|v| !v.is_empty())
+        .ok_or_else(wrong)?;
+    let extent = |d: &i64| *d as usize;
+    let outputs = tensor.dims.get(axis).map(extent).ok_or_else(wrong)?;
+    let inner: usize = tensor.dims[axis + 1..].iter().map(extent).product();
+    let output = |i: usize| i / inner % outputs;
+    let mut largest = vec![0f32; outputs];
+    for (i, x) in values.iter().enumerate() {
+        if !x.is_finite() {
+            return Err(RewriteError::Tensor {
+                name: tensor.name.clone(),
+                what: format!("it holds {x} at index {i}"),
+            });
+        }
+        let most = &mut largest[output(i)];
+        *most = most.max(x.abs());
+    }
+    // An output without weights: any scale gives its zeros.
+    let scale = |most: &f32| Some(most / LEVELS).filter(|s| s.is_normal()).unwrap_or(1.0);
+    let scales: Vec<f32> = largest.iter().map(scale).collect();
+    let level = |(i, x): (usize, &f32)| {
+        (x / scales[output(i)])
+            .round_ties_even()
+            .clamp(-LEVELS, LEVELS) as i8
+    };
+    Ok((values.iter().enumerate().map(level).collect(), scales))
+}

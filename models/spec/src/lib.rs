@@ -1,0 +1,35 @@
+//! What LoftUp is (arXiv 2504.14032), for everything that computes, writes, reads or trains it:
+//! constants, hyperparameters, coordinates, color scaling, names of graph inputs and outputs,
+//! interpolation kernels. No dependencies.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod coords;
+pub mod interpolate;
+pub mod io;
+mod random;
+pub mod weights;
+
+pub use config::{Config, HEADS};
+pub use coords::{frequencies, linspace};
+pub use random::SplitMix64;
+
+/// Pixels around a tile that its features depend on: two 3x3 convolutions.
+pub const HALO: usize = 2;
+
+/// Epsilon of all layer and batch normalizations but the last.
+pub const EPS: f32 = 1e-5;
+
+/// Epsilon of the layer normalization over the channels of the output.
+pub const FINAL_EPS: f32 = 1e-6;
+
+/// The smallest range that the guidance is divided by.
+pub const MIN_RANGE: f32 = 1e-4;
+
+/// Scales one value of the guidance from `min..max` to -0.5..0.5, in the order of PyTorch's
+/// operations.
+#[inline]
+pub fn min_max_scale(x: f32, min: f32, max: f32) -> f32 {
+    (x - min) / (max - min).max(MIN_RANGE) - 0.5
+}
