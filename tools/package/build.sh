@@ -22,7 +22,7 @@ programs() { # amd64 or arm64, selection
 # Cargo's selection for an architecture: one for the programs and for what makes the model, so that
 # no dependency is built twice.
 selection() { # amd64 or arm64
-    echo "-p loftup-node -p loftup-cli -p loftup-scenes"
+    echo "-p loftup-node -p loftup -p loftup-scenes"
     if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then echo --no-default-features; fi
 }
 
