@@ -16,6 +16,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Where rustup can neither find nor download the toolchain of rust-toolchain.toml, its default is used.
+if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && ! cargo --version >/dev/null 2>&1; then
+    RUSTUP_TOOLCHAIN=$(cd / && rustup default | cut -d ' ' -f 1)
+    export RUSTUP_TOOLCHAIN
+    echo "toolchain: $RUSTUP_TOOLCHAIN"
+fi
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
