@@ -41,9 +41,9 @@ fmt() {
     step python3 tools/check_links.py
 }
 
-# Not `-p loftup-board`: cargo would compile its dependencies again, with other features.
+# The node's dependencies turn on the feature `linux` of loftup-board, and so its tests.
 test_() {
-    step cargo test --workspace --features loftup-board/linux
+    step cargo test --workspace
 }
 
 clippy() {
