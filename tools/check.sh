@@ -43,7 +43,7 @@ fmt() {
 
 # The node's dependencies turn on the feature `linux` of loftup-board, and so its tests.
 test_() {
-    step cargo test --workspace
+    step cargo test --locked --workspace
 }
 
 clippy() {
