@@ -88,7 +88,9 @@ impl Reading {
     pub fn in_bundle(&self) -> FeatureLayout {
         match self.layout {
             Layout::Map | Layout::MapChannelsLast => FeatureLayout::Map,
-            Layout::Tokens | Layout::TokensTransposed => FeatureLayout::Tokens { extra: self.extra },
+            Layout::Tokens | Layout::TokensTransposed => {
+                FeatureLayout::Tokens { extra: self.extra }
+            }
         }
     }
 
@@ -213,19 +215,41 @@ pub(crate) fn readings(shape: &[usize], size: Size, patch: usize, wanted: Wanted
         })
     };
     let asked = |l: &Layout| wanted.layout.is_none_or(|w| w == *l);
-    Layout::ALL.into_iter().filter(asked).filter_map(fits).collect()
+    Layout::ALL
+        .into_iter()
+        .filter(asked)
+        .filter_map(fits)
+        .collect()
 }
 
 /// Why no reading fits, and what would.
 pub(crate) fn no_reading(shape: &[usize], size: Size, patch: usize, wanted: Wanted) -> String {
     let (h, w) = (size.height / patch, size.width / patch);
     let grid = h * w;
-    let expected = format!(
-        "expected a map [1, d, {h}, {w}] or tokens [1, {grid}, d] with a patch of {patch}"
-    );
+    let expected =
+        format!("expected a map [1, d, {h}, {w}] or tokens [1, {grid}, d] with a patch of {patch}");
     let mut hints = Vec::new();
-    if wanted.layout.is_some() && !readings(shape, size, patch, Wanted { layout: None, ..wanted }).is_empty() {
-        let fits = readings(shape, size, patch, Wanted { layout: None, ..wanted });
+    if wanted.layout.is_some()
+        && !readings(
+            shape,
+            size,
+            patch,
+            Wanted {
+                layout: None,
+                ..wanted
+            },
+        )
+        .is_empty()
+    {
+        let fits = readings(
+            shape,
+            size,
+            patch,
+            Wanted {
+                layout: None,
+                ..wanted
+            },
+        );
         let names: Vec<_> = fits.iter().map(|r| r.layout.name()).collect();
         hints.push(format!("--layout {} fits", names.join(" or ")));
     }

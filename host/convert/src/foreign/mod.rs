@@ -2,6 +2,7 @@
 
 mod layout;
 mod probe;
+mod remarks;
 
 use std::{
     fmt,
@@ -19,7 +20,7 @@ use loftup_models::{
 };
 use loftup_runtime::backend::{Backend, GraphSource, Plan, Tract};
 
-pub use self::layout::Layout;
+pub use self::{layout::Layout, remarks::remarks};
 use self::{
     layout::{Reading, Wanted},
     probe::{COARSE, FINE, Probe, Units},
@@ -61,7 +62,9 @@ pub(crate) struct Foreign {
 impl Foreign {
     /// The files that it was read from.
     pub fn sources(&self) -> impl Iterator<Item = Source> {
-        let roles = ["backbone graph"].into_iter().chain(repeat("backbone weights"));
+        let roles = ["backbone graph"]
+            .into_iter()
+            .chain(repeat("backbone weights"));
         roles.zip(&self.files).map(|(role, (file, sha256))| Source {
             role: role.into(),
             file: file.clone(),
@@ -88,11 +91,7 @@ pub(crate) fn read(source: &OnnxBackbone, size: Option<Size>) -> Result<Foreign,
     })
 }
 
-fn examined(
-    source: &OnnxBackbone,
-    size: Option<Size>,
-    import: &Import,
-) -> Result<Foreign, String> {
+fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Result<Foreign, String> {
     let (path, patch) = (&source.path, source.patch);
     let interface = import.interface();
     let input = Image::of(interface)?;
@@ -119,8 +118,13 @@ fn examined(
     };
 
     let onnx = import.graph(&border(fixed, None));
-    let plan = compile(path, &onnx, &input.port.name, &output.name, size)
-        .map_err(|e| if fixed { e } else { format!("{e} (tried at {size}; --size chooses another)") })?;
+    let plan = compile(path, &onnx, &input.port.name, &output.name, size).map_err(|e| {
+        if fixed {
+            e
+        } else {
+            format!("{e} (tried at {size}; --size chooses another)")
+        }
+    })?;
     let reading = guarded(|| settle(plan.as_ref(), source, &output.name, size, units))?;
     drop(plan);
 
@@ -220,10 +224,15 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// The axes of height and width.
+    fn axes(&self) -> (usize, usize) {
+        if self.channels_last { (1, 2) } else { (2, 3) }
+    }
+
     /// The size to work with, and whether the graph fixes it in either direction. What the graph
     /// leaves open is `wanted` or the default.
     fn size(&self, wanted: Option<Size>, patch: usize) -> Result<(Size, bool), String> {
-        let (y, x) = if self.channels_last { (1, 2) } else { (2, 3) };
+        let (y, x) = self.axes();
         let fixed = |axis: usize| self.port.shape.as_ref().and_then(|s| s[axis]);
         let wanted = wanted
             .unwrap_or(Size {
@@ -254,9 +263,10 @@ impl<'a> Image<'a> {
 fn features<'a>(interface: &'a Interface, name: Option<&str>) -> Result<&'a Port, String> {
     let outputs = &interface.outputs;
     match (name, &outputs[..]) {
-        (Some(name), _) => outputs.iter().find(|o| o.name == name).ok_or_else(|| {
-            format!("no output is called {name}; there are {}", names(outputs))
-        }),
+        (Some(name), _) => outputs
+            .iter()
+            .find(|o| o.name == name)
+            .ok_or_else(|| format!("no output is called {name}; there are {}", names(outputs))),
         (None, [only]) => Ok(only),
         (None, several) => Err(format!(
             "several outputs: {}; name the features with --backbone-output",
@@ -306,7 +316,7 @@ fn settle(
     }
     let score = fine(&reading);
     log::info!(
-        "{}: {} follow single patches of a test image with a correlation of {score:.3} (at least {FINE})",
+        "{}: read as {}, the features follow single patches of a test image with a correlation of {score:.3} (at least {FINE})",
         source.path.display(),
         reading.layout
     );
@@ -320,7 +330,7 @@ fn settle(
         .map(|mixed| probe.follows(mixed, &reading, reading.strides()))
         .fold(1.0, f32::min);
     log::info!(
-        "{}: halves of it with {coarse:.3} (at least {COARSE})",
+        "{}: and its halves with {coarse:.3} (at least {COARSE})",
         source.path.display()
     );
     if coarse >= COARSE && reading.extra == 0 {
@@ -355,7 +365,7 @@ fn ambiguous(what: &str, readings: &[Reading], fine: impl Fn(&Reading) -> f32) -
         _ => "choose one".into(),
     };
     format!(
-        "{what}, which can be read as {}; {advice}",
+        "{what}, which can be read in several ways: {}; {advice}",
         list.join(" or ")
     )
 }

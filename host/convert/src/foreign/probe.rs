@@ -77,7 +77,10 @@ impl<'a> Probe<'a> {
         let mut order: Vec<usize> = (0..rows * columns).collect();
         order.sort_by_key(|i| scramble(*i as u32 ^ 0x5bd1));
         let mut mask = vec![false; order.len()];
-        order.iter().take(order.len() / 2).for_each(|i| mask[*i] = true);
+        order
+            .iter()
+            .take(order.len() / 2)
+            .for_each(|i| mask[*i] = true);
         self.mix(mask)
     }
 
@@ -115,9 +118,8 @@ impl<'a> Probe<'a> {
             }
         };
         // What a place has of its own is in both mixes, and goes.
-        let moved = cells.map(|cell| {
-            nearness(&mixed.outputs[0], cell) - nearness(&mixed.outputs[1], cell)
-        });
+        let moved =
+            cells.map(|cell| nearness(&mixed.outputs[0], cell) - nearness(&mixed.outputs[1], cell));
         let wanted = mixed.mask.iter().map(|m| if *m { 1.0 } else { -1.0 });
         correlation(&moved.zip(wanted).collect::<Vec<_>>())
     }
@@ -162,7 +164,11 @@ fn correlation(pairs: &[(f64, f64)]) -> f32 {
         ab += a * b;
     }
     let scale = (aa * bb).sqrt();
-    if scale > 0.0 { (ab / scale) as f32 } else { 0.0 }
+    if scale > 0.0 {
+        (ab / scale) as f32
+    } else {
+        0.0
+    }
 }
 
 fn run(plan: &dyn Plan, image: &[f32]) -> Result<Vec<f32>, BackendError> {

@@ -158,7 +158,13 @@ impl Border<'_> {
 /// Whether everything that reads `value` only moves its elements about until a `Cast`.
 fn is_cast_at_once(graph: &GraphProto, value: &str) -> bool {
     const MOVES: [&str; 7] = [
-        "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Slice",
+        "Identity",
     ];
     let mut moved: HashSet<&str> = HashSet::from([value]);
     // Nodes are in order: what a node reads was made before it.
@@ -184,7 +190,11 @@ fn captures(node: &NodeProto, values: &HashSet<&str>) -> bool {
             }
             waiting.extend(walk::inner(n));
         }
-        if graph.output.iter().any(|o| values.contains(o.name.as_str())) {
+        if graph
+            .output
+            .iter()
+            .any(|o| values.contains(o.name.as_str()))
+        {
             return true;
         }
     }

@@ -1,7 +1,7 @@
 //! Weights in files next to the ONNX file (`external_data`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::Path,
@@ -35,41 +35,33 @@ pub fn entry<'a>(tensor: &'a TensorProto, key: &str) -> Option<&'a str> {
 /// # Errors
 /// Names the tensor, its file and the remedy.
 pub fn embed(graph: &mut GraphProto, onnx: &Path) -> Result<Vec<(String, String)>, ImportError> {
+    let fail = |tensor: &str, what: String| ImportError::External {
+        path: onnx.into(),
+        tensor: tensor.into(),
+        what,
+    };
+    let (mut total, mut large) = (0u64, None);
+    walk::tensors(graph, &mut |tensor| {
+        if is_external(tensor) {
+            let length = Place::of(tensor).map_or(0, |place| place.length);
+            total = total.saturating_add(length);
+            if total > LARGEST && large.is_none() {
+                large = Some(tensor.name.as_str());
+            }
+        }
+    });
+    if let Some(name) = large {
+        let what = format!(
+            "with it the model has more than {LARGEST} bytes of weights, and a bundle's graph may not; export a smaller model or in float16"
+        );
+        return Err(fail(name, what));
+    }
     let mut files: BTreeMap<String, Open> = BTreeMap::new();
-    let mut total = 0;
     walk::tensors_mut(graph, &mut |tensor| {
         if !is_external(tensor) {
             return Ok(());
         }
-        let fail = |what: String| ImportError::External {
-            path: onnx.into(),
-            tensor: tensor.name.clone(),
-            what,
-        };
-        let place = Place::of(tensor).map_err(fail)?;
-        let file = match files.get_mut(place.file) {
-            Some(open) => open,
-            None => {
-                let open = Open::next_to(onnx, place.file).map_err(fail)?;
-                files.entry(place.file.to_owned()).or_insert(open)
-            }
-        };
-        let end = place.offset.checked_add(place.length);
-        if end.is_none_or(|end| end > file.length) {
-            return Err(fail(format!(
-                "it has {} bytes from {} on in {}, which is {} bytes long; copy both files again",
-                place.length, place.offset, place.file, file.length
-            )));
-        }
-        total += place.length;
-        if total > LARGEST {
-            return Err(fail(format!(
-                "the model has more than {LARGEST} bytes of weights, and a bundle's graph may not; export a smaller model or in float16"
-            )));
-        }
-        let values = file.read(&place).map_err(|e| {
-            fail(format!("{}: {e}", place.file))
-        })?;
+        let values = read(tensor, onnx, &mut files).map_err(|what| fail(&tensor.name, what))?;
         tensor.raw_data = values;
         tensor.data_location = None;
         tensor.external_data.clear();
@@ -77,6 +69,28 @@ pub fn embed(graph: &mut GraphProto, onnx: &Path) -> Result<Vec<(String, String)
     })?;
     let hashes = files.into_iter().map(|(name, open)| (name, open.sha256));
     Ok(hashes.collect())
+}
+
+/// The values of `tensor`, from its file.
+fn read(
+    tensor: &TensorProto,
+    onnx: &Path,
+    files: &mut BTreeMap<String, Open>,
+) -> Result<Vec<u8>, String> {
+    let place = Place::of(tensor)?;
+    let file = match files.entry(place.file.to_owned()) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(new) => new.insert(Open::next_to(onnx, place.file)?),
+    };
+    let end = place.offset.checked_add(place.length);
+    if end.is_none_or(|end| end > file.length) {
+        return Err(format!(
+            "it has {} bytes from {} on in {}, which is {} bytes long; copy both files again",
+            place.length, place.offset, place.file, file.length
+        ));
+    }
+    file.read(&place)
+        .map_err(|e| format!("{}: {e}", place.file))
 }
 
 /// Where the values of a tensor are.

@@ -57,8 +57,8 @@ pub fn mentions(graph: &mut GraphProto, kind: DataType) -> bool {
     walk::tensors(graph, &mut |t| found |= t.data_type == kind as i32);
     walk::graphs_mut(graph, &mut |graph| {
         let mut attributes = graph.node.iter().flat_map(|n| &n.attribute);
-        found |= attributes
-            .any(|a| TYPE_ATTRIBUTES.contains(&a.name.as_str()) && a.i == kind as i64);
+        found |=
+            attributes.any(|a| TYPE_ATTRIBUTES.contains(&a.name.as_str()) && a.i == kind as i64);
         for info in graph.input.iter_mut().chain(&mut graph.output) {
             found |= element_mut(info).is_some_and(|k| *k == kind as i32);
         }
