@@ -9,12 +9,12 @@ use std::{
 };
 
 use loftup_convert::{
-    BackboneSource, convert,
+    BackboneSource, OnnxBackbone, convert,
     quantize::{self, Report, quantize},
 };
 use loftup_models::{
     Tensor,
-    bundle::{Bundle, Normalisation, Precision, Size},
+    bundle::{Bundle, Precision, Size},
     loftup::{HALO, LoftUp, io},
     onnx::{
         Attr, Graph,
@@ -75,12 +75,14 @@ fn with_convolutions(directory: &Path) -> PathBuf {
     upsampler_bundle(48, 1, directory);
     let out = directory.join("convolutions.loftup");
     let request = loftup_convert::Request {
-        backbone: Some(BackboneSource::Onnx {
+        backbone: Some(BackboneSource::Onnx(OnnxBackbone {
             path: onnx,
             patch: 8,
-            normalisation: Normalisation::IMAGENET,
+            normalisation: None,
             output: None,
-        }),
+            layout: None,
+            extra_tokens: None,
+        })),
         upsampler: Some(directory.join("up.safetensors")),
         size: None,
         out: out.clone(),

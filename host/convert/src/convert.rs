@@ -14,10 +14,15 @@ use loftup_models::{
     },
     checkpoint::{Checkpoint, CheckpointError},
     loftup::LoftUp,
+    onnx::import::ImportError,
     vit::{self, Preset, Vit, VitError},
 };
 
-use crate::{Check, foreign, provenance, verify};
+use crate::{
+    Check,
+    foreign::{self, Foreign, OnnxBackbone},
+    provenance, verify,
+};
 
 /// A conversion that failed. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,9 @@ pub enum ConvertError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// An ONNX file that cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// An ONNX file that cannot be a backbone.
     #[error("{}: {what}", path.display())]
     ForeignOnnx {
@@ -89,16 +97,7 @@ pub enum BackboneSource {
         heads: Option<usize>,
     },
     /// Any ONNX graph.
-    Onnx {
-        /// The file.
-        path: PathBuf,
-        /// Side of a patch in pixels.
-        patch: usize,
-        /// How it wants its pictures.
-        normalisation: Normalisation,
-        /// Which output holds the features, where there are several.
-        output: Option<String>,
-    },
+    Onnx(OnnxBackbone),
 }
 
 /// What to convert.
@@ -161,20 +160,11 @@ pub fn convert(
                 ));
                 vision_transformer(preset, &checkpoint, *heads, request.size)?
             }
-            BackboneSource::Onnx {
-                path,
-                patch,
-                normalisation,
-                output,
-            } => {
-                let size = request.size.map(|s| rounded(s, *patch));
-                let (part, onnx) = foreign_backbone(path, *patch, size, output.as_deref())?;
-                sources.push(source_of(
-                    "backbone graph",
-                    path,
-                    &bundle::sha256_hex(&onnx),
-                ));
-                (part, *normalisation, onnx)
+            BackboneSource::Onnx(onnx) => {
+                let size = request.size.map(|s| rounded(s, onnx.patch));
+                let foreign = foreign::read(onnx, size)?;
+                sources.extend(foreign.sources());
+                foreign_backbone(onnx, size, foreign)
             }
         };
         writer.add(BACKBONE_FILE, &onnx)?;
@@ -270,12 +260,11 @@ fn vision_transformer(
 }
 
 fn foreign_backbone(
-    path: &Path,
-    patch: usize,
+    source: &OnnxBackbone,
     size: Option<Size>,
-    output: Option<&str>,
-) -> Result<(bundle::Backbone, Vec<u8>), ConvertError> {
-    let foreign = foreign::read(path, patch, size, output)?;
+    foreign: Foreign,
+) -> (bundle::Backbone, Normalisation, Vec<u8>) {
+    let path = &source.path;
     if let Some(size) = size
         && size != foreign.size
     {
@@ -292,7 +281,7 @@ fn foreign_backbone(
             .to_string_lossy()
             .into(),
         dim: foreign.dim,
-        patch,
+        patch: source.patch,
         size: foreign.size,
         any_size: foreign.any_size,
         input: foreign.input,
@@ -300,7 +289,7 @@ fn foreign_backbone(
         layout: foreign.layout,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
     };
-    Ok((part, foreign.onnx))
+    (part, foreign.normalisation, foreign.onnx)
 }
 
 fn write_upsampler(

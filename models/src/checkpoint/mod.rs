@@ -174,7 +174,7 @@ fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, String), Problem> {
 }
 
 /// SHA-256 of the whole file, in blocks.
-fn digest(file: &mut File) -> std::io::Result<String> {
+pub(crate) fn digest(file: &mut File) -> std::io::Result<String> {
     file.rewind()?;
     let mut hash = Sha256::new();
     let mut block = vec![0; 1 << 20];

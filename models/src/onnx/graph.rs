@@ -190,7 +190,7 @@ impl Graph {
     }
 }
 
-fn value_info(name: &str, dtype: DataType, shape: &[Dim]) -> ValueInfoProto {
+pub(super) fn value_info(name: &str, dtype: DataType, shape: &[Dim]) -> ValueInfoProto {
     let dim = |d: &Dim| Dimension {
         value: Some(match d {
             Dim::Fixed(n) => dimension::Value::DimValue(*n as i64),

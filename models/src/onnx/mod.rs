@@ -1,16 +1,17 @@
-//! Writing ONNX: a small graph builder over the protobuf types of `tract-onnx`; and rewriting it
-//! into other precisions ([`rewrite`]).
+//! Writing ONNX: a small graph builder over the protobuf types of `tract-onnx`; rewriting it
+//! into other precisions ([`rewrite`]); and reading the files of other tools ([`import`]).
 //!
 //! Graphs use opset 17 without the operators that TensorRT 8.5 to 10.3 lack
 //! (`LayerNormalization`, `Gelu`): those are spelled out in older ones.
 
 mod blocks;
 mod graph;
+pub mod import;
 mod inspect;
 pub mod rewrite;
 
 pub use graph::{Attr, Dim, Graph, Value};
-pub use inspect::{Interface, Port};
+pub use inspect::{ElementType, Interface, Port};
 
 /// Longest file that can hold a graph, in bytes: it is one protobuf message.
 pub const LARGEST: u64 = 2 << 30;

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
-use loftup_convert::{BackboneSource, Request};
+use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
 use loftup_models::bundle::{Normalisation, Size};
 
 use crate::{args::triple, interrupt, output, progress};
@@ -37,7 +37,8 @@ pub struct Args {
     /// Attention heads of the backbone, where they are not its width divided by 64
     #[arg(long, value_name = "N", requires = "backbone")]
     heads: Option<NonZeroUsize>,
-    /// Any ONNX graph as the backbone: [1,3,H,W] to a feature map [1,d,h,w] or tokens [1,n,d]
+    /// Any ONNX graph as the backbone: an image [1,3,H,W] or [1,H,W,3] to a feature map [1,d,h,w]
+    /// or [1,h,w,d], or tokens [1,n,d] or [1,d,n]. Weights in a file next to it are read, too
     #[arg(long, value_name = "FILE", requires = "patch")]
     backbone_onnx: Option<PathBuf>,
     /// Output of that graph that holds the features, where there are several
@@ -46,7 +47,16 @@ pub struct Args {
     /// Side of a patch of that graph in pixels: how many pixels one feature stands for
     #[arg(long, value_name = "PIXELS", requires = "backbone_onnx")]
     patch: Option<NonZeroUsize>,
-    /// Mean that is subtracted from colours in 0 to 1 [default: ImageNet's 0.485,0.456,0.406]
+    /// Order of the axes of that output, where its shape can be read in several ways: tokens
+    /// [1,n,d], tokens-transposed [1,d,n], map [1,d,h,w], map-nhwc [1,h,w,d]
+    #[arg(long, value_name = "LAYOUT", requires = "backbone_onnx")]
+    layout: Option<Layout>,
+    /// Tokens in front of those of the patches, which are left out (class token, registers)
+    /// [default: 0, 1, 2, 4 or 5, whichever the output has]
+    #[arg(long, value_name = "N", requires = "backbone_onnx")]
+    extra_tokens: Option<usize>,
+    /// Mean that is subtracted from colours in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none
+    /// for a uint8 input, which is given 0 to 255]
     #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "backbone_onnx")]
     mean: Option<[f32; 3]>,
     /// Standard deviation that colours are divided by [default: ImageNet's 0.229,0.224,0.225]
@@ -123,15 +133,18 @@ fn request(args: &Args) -> Request {
         .zip(args.patch)
         .map(|(path, patch)| {
             let default = Normalisation::IMAGENET;
-            BackboneSource::Onnx {
+            let given = args.mean.is_some() || args.std.is_some();
+            BackboneSource::Onnx(OnnxBackbone {
                 path,
                 patch: patch.into(),
-                normalisation: Normalisation {
+                normalisation: given.then(|| Normalisation {
                     mean: args.mean.unwrap_or(default.mean),
                     std: args.std.unwrap_or(default.std),
-                },
+                }),
                 output: args.backbone_output.clone(),
-            }
+                layout: args.layout,
+                extra_tokens: args.extra_tokens,
+            })
         });
     Request {
         backbone: checkpoint.or(onnx),

@@ -146,31 +146,69 @@ fn print_training(t: &Training) -> Result<()> {
 }
 
 fn print_interface(path: &Path, interface: &Interface, json: bool) -> Result<()> {
+    let needs = loftup_convert::onnx_remarks(interface);
     if json {
         let ports = |ports: &[Port]| {
-            let port = |p: &Port| serde_json::json!({ "name": p.name, "shape": p.shape });
+            let port = |p: &Port| {
+                serde_json::json!({
+                    "name": p.name,
+                    "type": p.element.to_string(),
+                    "shape": p.shape,
+                })
+            };
             ports.iter().map(port).collect::<Vec<_>>()
         };
+        let opsets: Vec<_> = interface
+            .opsets
+            .iter()
+            .map(|(domain, version)| serde_json::json!({ "domain": domain, "version": version }))
+            .collect();
         let json = serde_json::json!({
             "inputs": ports(&interface.inputs),
             "outputs": ports(&interface.outputs),
             "nodes": interface.nodes,
+            "opsets": opsets,
+            "producer": interface.producer,
+            "external_files": interface.external_files,
+            "convert": needs,
         });
         return output::line(format!("{json:#}"));
     }
+    let opsets = interface.opsets.iter().map(|(domain, version)| {
+        if domain.is_empty() {
+            format!(", opset {version}")
+        } else {
+            format!(", {domain} {version}")
+        }
+    });
     output::line(format!(
-        "{}: ONNX, {} nodes",
+        "{}: ONNX, {} nodes{}",
         path.display(),
-        interface.nodes
+        interface.nodes,
+        opsets.collect::<String>()
     ))?;
+    if !interface.producer.is_empty() {
+        output::line(format!("  made by {}", interface.producer))?;
+    }
     for (what, ports) in [("input", &interface.inputs), ("output", &interface.outputs)] {
         for port in ports {
             let extent = |n: &Option<usize>| n.map_or("?".into(), |n| n.to_string());
             let shape = port.shape.as_ref().map_or("?".into(), |s| {
                 s.iter().map(extent).collect::<Vec<_>>().join(", ")
             });
-            output::line(format!("  {what:6} {} [{shape}]", port.name))?;
+            output::line(format!(
+                "  {what:6} {} {} [{shape}]",
+                port.name, port.element
+            ))?;
         }
+    }
+    for file in &interface.external_files {
+        let found = path.with_file_name(file).is_file();
+        let state = if found { "" } else { " (missing)" };
+        output::line(format!("  weights in {file}{state}"))?;
+    }
+    for need in needs {
+        output::line(format!("  convert: {need}"))?;
     }
     Ok(())
 }

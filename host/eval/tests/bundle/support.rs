@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_convert::{BackboneSource, Request};
+use loftup_convert::{BackboneSource, OnnxBackbone, Request};
 use loftup_models::{
     Tensor,
     bundle::{Normalisation, Size},
@@ -33,15 +33,17 @@ impl Place {
         let weights = dir.path().join("up.safetensors");
         fs::write(&weights, upsampler()).unwrap();
         let place = Self { dir };
-        let source = BackboneSource::Onnx {
+        let source = BackboneSource::Onnx(OnnxBackbone {
             path: onnx,
             patch: PATCH,
-            normalisation: Normalisation {
+            normalisation: Some(Normalisation {
                 mean: [0.5; 3],
                 std: [0.5; 3],
-            },
+            }),
             output: None,
-        };
+            layout: None,
+            extra_tokens: None,
+        });
         let request = Request {
             backbone: Some(source),
             upsampler: Some(weights),
