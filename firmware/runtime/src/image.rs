@@ -7,6 +7,7 @@
 
 pub(crate) mod atomic;
 mod decode;
+pub mod folders;
 mod jpeg;
 mod resize;
 
