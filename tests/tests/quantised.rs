@@ -131,6 +131,7 @@ fn within(bundle: &Path, precision: Precision, directory: &Path, max_loss: Optio
         precision,
         pictures: pictures(directory),
         size: None,
+        orientation: loftup_runtime::image::Orientation::Upright,
         tiles: 1,
         max_loss,
         keep: false,

@@ -7,11 +7,13 @@
 
 pub(crate) mod atomic;
 mod decode;
+pub mod folders;
+mod jpeg;
 mod resize;
 
 use std::path::{Path, PathBuf};
 
-pub use decode::{decode, open};
+pub use decode::{Decoded, Orientation, decode, decode_with, open, open_with};
 
 /// The largest width and the largest height of a picture, read or made here.
 pub const MAX_SIDE: usize = 16384;

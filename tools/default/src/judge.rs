@@ -52,6 +52,7 @@ pub fn judge(
         data,
         size: None,
         range: ColourRange::PerImage,
+        orientation: loftup_runtime::image::Orientation::Upright,
         methods: Vec::new(),
         samples: SAMPLES,
         most: None,

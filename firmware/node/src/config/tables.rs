@@ -125,6 +125,9 @@ pub struct Source {
     /// Whether it begins again at its end.
     #[serde(default)]
     pub repeat: bool,
+    /// Whether picture files are turned as their EXIF orientation says.
+    #[serde(default = "defaults::yes")]
+    pub exif_orientation: bool,
     /// Without a picture for so long, the source counts as silent, and is opened anew.
     #[serde(default = "defaults::source_timeout")]
     pub timeout_ms: u64,
@@ -374,6 +377,9 @@ pub enum SinkKind {
 mod defaults {
     use std::path::PathBuf;
 
+    pub fn yes() -> bool {
+        true
+    }
     pub fn source_rate() -> f64 {
         10.0
     }

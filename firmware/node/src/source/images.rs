@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::image;
+use loftup_runtime::image::{self, Orientation};
 
 use super::{Clock, Pace, Pulled, Source, SourceError};
 use crate::frame::RawFrame;
@@ -50,6 +50,7 @@ pub struct Images {
     number: u64,
     pace: Pace,
     repeat: bool,
+    orientation: Orientation,
 }
 
 impl Images {
@@ -57,7 +58,12 @@ impl Images {
     ///
     /// # Errors
     /// Where there is none.
-    pub fn open(path: &Path, pace: Pace, repeat: bool) -> Result<Self, SourceError> {
+    pub fn open(
+        path: &Path,
+        pace: Pace,
+        repeat: bool,
+        orientation: Orientation,
+    ) -> Result<Self, SourceError> {
         let io = |cause| SourceError::Io {
             path: path.into(),
             cause,
@@ -75,6 +81,7 @@ impl Images {
             number: 0,
             pace,
             repeat,
+            orientation,
         })
     }
 }
@@ -95,7 +102,7 @@ impl Source for Images {
         self.next += 1;
         into.number = self.number;
         self.number += 1;
-        let picture = image::open(file)?;
+        let picture = image::open_with(file, self.orientation)?.image;
         into.stamp_us = stamp_us;
         (into.width, into.height) = (picture.width(), picture.height());
         into.bytes.clear();

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use loftup_runtime::image::Orientation;
+
 pub use images::{Images, list};
 pub use piped::{Launcher, Piped};
 pub use recording::{Recorder, Recording};
@@ -96,7 +98,12 @@ pub fn open(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
     let pace = Pace::new(config.rate_hz);
     let path = config.path.clone().unwrap_or_default();
     Ok(match config.kind {
-        config::SourceKind::Images => Box::new(Images::open(&path, pace, config.repeat)?),
+        config::SourceKind::Images => Box::new(Images::open(
+            &path,
+            pace,
+            config.repeat,
+            Orientation::exif(config.exif_orientation),
+        )?),
         config::SourceKind::Scenes => {
             let [width, height] = config.size.unwrap_or([320, 240]);
             Box::new(Scenes::new(config.seed, width, height, pace))

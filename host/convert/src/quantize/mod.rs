@@ -25,6 +25,7 @@ use loftup_models::bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisat
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, TensorRt, Tract, tensorrt},
+    image::Orientation,
     npy,
 };
 
@@ -74,6 +75,8 @@ pub struct Request {
     pub pictures: Vec<PathBuf>,
     /// Size at which they are looked at; the backbone's own if not given.
     pub size: Option<Size>,
+    /// Which way up they are read.
+    pub orientation: Orientation,
     /// Parts of each picture's answer that are looked at.
     pub tiles: usize,
     /// The relative error of the answers that is allowed, end to end.

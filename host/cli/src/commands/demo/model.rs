@@ -80,6 +80,7 @@ pub fn head(at: &Path, watch: Watch<'_>) -> Result<Head> {
     let request = heads::Request {
         size: None,
         range: ColourRange::PerImage,
+        orientation: loftup_runtime::image::Orientation::Upright,
         samples: SAMPLES,
         most: None,
         probe: probe::Options::default(),
