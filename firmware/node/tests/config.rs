@@ -400,15 +400,31 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
         ("model.size", good.replace("[42, 42]", "[42, 42, 3]"), 2),
         ("model.size", good.replace("[42, 42]", "[42]"), 2),
         ("model.size", good.replace("[42, 42]", "[]"), 2),
-        ("model.size", good.replace("[42, 42]", "[\n  42,\n  42,\n  3,\n]"), 2),
+        (
+            "model.size",
+            good.replace("[42, 42]", "[\n  42,\n  42,\n  3,\n]"),
+            2,
+        ),
         ("source.size", good.replace("[96, 64]", "[96, 64, 9, 9]"), 2),
         ("degrade.step.size", step("size = [28, 28, 28]"), 2),
         ("query.region", query("region = [0, 0, 9, 9, 9]"), 4),
         ("query.region", query("region = [0, 0, 9]"), 4),
         ("query.points", query("points = [[1, 2], [1, 2, 3]]"), 2),
-        ("query.points", query("points = [\n  [1, 2],\n  [1, 2, 3],\n]"), 2),
-        ("model.colour_range", range("[[0, 1], [0, 1], [0, 1], [0, 1]]"), 3),
-        ("model.colour_range", range("[[0, 1], [0, 1, 2], [0, 1]]"), 2),
+        (
+            "query.points",
+            query("points = [\n  [1, 2],\n  [1, 2, 3],\n]"),
+            2,
+        ),
+        (
+            "model.colour_range",
+            range("[[0, 1], [0, 1], [0, 1], [0, 1]]"),
+            3,
+        ),
+        (
+            "model.colour_range",
+            range("[[0, 1], [0, 1, 2], [0, 1]]"),
+            2,
+        ),
     ];
     for (key, text, elements) in cases {
         let error = match Config::parse(&text, &file) {
@@ -416,7 +432,10 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
             Err(e) => e.to_string(),
         };
         assert!(!error.contains('\n'), "{error:?}");
-        assert!(error.contains(&format!(": {key}: ")), "no {key} in: {error}");
+        assert!(
+            error.contains(&format!(": {key}: ")),
+            "no {key} in: {error}"
+        );
         let takes = format!("it takes {elements} elements");
         assert!(error.contains(&takes), "no {takes:?} in: {error}");
     }

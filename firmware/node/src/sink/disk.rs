@@ -36,7 +36,10 @@ pub(super) struct Local;
 impl Disk for Local {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn Output>> {
         // Appending: after a cut, writing goes on at the new end.
-        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(path)?;
         Ok(Box::new(file))
     }
 
@@ -176,7 +179,10 @@ pub(super) mod testing {
 
     impl Disk for Quota {
         fn create_new(&self, path: &Path) -> io::Result<Box<dyn Output>> {
-            let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+            let file = OpenOptions::new()
+                .append(true)
+                .create_new(true)
+                .open(path)?;
             let (quota, path) = (self.clone(), path.to_owned());
             Ok(Box::new(Limited { quota, path, file }))
         }

@@ -6,6 +6,8 @@ mod mcap;
 mod pictures;
 mod recording;
 mod series;
+#[cfg(test)]
+mod testing;
 mod udp;
 mod wire;
 #[cfg(feature = "zenoh")]

@@ -219,7 +219,11 @@ impl Series {
         self.conclude(size(&[block]), result)
     }
 
-    fn conclude(&mut self, bytes: u64, result: Result<(), (PathBuf, io::Error)>) -> Result<Written, SinkError> {
+    fn conclude(
+        &mut self,
+        bytes: u64,
+        result: Result<(), (PathBuf, io::Error)>,
+    ) -> Result<Written, SinkError> {
         match result {
             Ok(()) => {
                 self.retry.worked();
