@@ -44,9 +44,8 @@ pub(super) struct Parts {
 /// Finds all files that belong to the checkpoint at `path`: a file, a shard, an index, or a
 /// directory.
 pub(super) fn locate(path: &Path) -> Result<Parts, CheckpointError> {
-    let at = |path: &Path, problem: Problem| problem.at(path);
     if path.is_dir() {
-        let inside = in_directory(path).map_err(|problem| at(path, problem))?;
+        let inside = in_directory(path).map_err(|problem| problem.at(path))?;
         log::info!("{}: reading {}", path.display(), inside.display());
         return by_name(&inside);
     }
@@ -56,9 +55,9 @@ pub(super) fn locate(path: &Path) -> Result<Parts, CheckpointError> {
 fn by_name(path: &Path) -> Result<Parts, CheckpointError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with(".json")
-        && let Some(parts) = by_index(path).map_err(|problem| problem.at(path))?
+        && let Some(map) = read_index(path).map_err(|problem| problem.at(path))?
     {
-        return Ok(parts);
+        return by_index(path, map).map_err(|problem| problem.at(path));
     }
     let Some(shard) = Shard::parse(&name) else {
         return Ok(Parts {
@@ -68,16 +67,16 @@ fn by_name(path: &Path) -> Result<Parts, CheckpointError> {
     };
     let index = path.with_file_name(shard.index());
     if index.is_file()
-        && let Some(parts) = by_index(&index).map_err(|problem| problem.at(&index))?
-        && parts.files.iter().any(|file| file == path)
+        && let Some(map) = read_index(&index).map_err(|problem| problem.at(&index))?
+        && map.values().any(|shard| *shard == name)
     {
-        return Ok(parts);
+        return by_index(&index, map).map_err(|problem| problem.at(&index));
     }
     by_number(path, &shard).map_err(|problem| problem.at(path))
 }
 
-/// The shards of an index, or `None` where the file is no index.
-fn by_index(path: &Path) -> Result<Option<Parts>, Problem> {
+/// The names of the shards by tensor, or `None` where the file is no index.
+fn read_index(path: &Path) -> Result<Option<BTreeMap<String, String>>, Problem> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -92,10 +91,13 @@ fn by_index(path: &Path) -> Result<Option<Parts>, Problem> {
             "give the checkpoint itself, or the index of its shards",
         ));
     }
-    let Ok(Index { weight_map }) = serde_json::from_slice(&bytes) else {
-        return Ok(None);
-    };
-    let names: BTreeSet<&String> = weight_map.values().collect();
+    let index = serde_json::from_slice(&bytes);
+    Ok(index.ok().map(|Index { weight_map }| weight_map))
+}
+
+/// The shards that an index names.
+fn by_index(path: &Path, map: BTreeMap<String, String>) -> Result<Parts, Problem> {
+    let names: BTreeSet<&String> = map.values().collect();
     if let Some(name) = names.iter().find(|name| !is_plain(name)) {
         return Err(Problem::unsupported(
             format!(
@@ -105,7 +107,7 @@ fn by_index(path: &Path) -> Result<Option<Parts>, Problem> {
             "put all shards next to the index, and name them so in it",
         ));
     }
-    if names.len() > MAX_SHARDS {
+    if names.is_empty() || names.len() > MAX_SHARDS {
         return Err(Problem::damaged(format!("it names {} shards", names.len())));
     }
     let files: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
@@ -118,13 +120,10 @@ fn by_index(path: &Path) -> Result<Option<Parts>, Problem> {
             format!("download all {} shards into one directory", files.len()),
         ));
     }
-    if files.is_empty() {
-        return Err(Problem::damaged("its weight_map is empty"));
-    }
-    Ok(Some(Parts {
+    Ok(Parts {
         files,
-        index: Some(weight_map),
-    }))
+        index: Some(map),
+    })
 }
 
 /// All shards by their numbers, where there is no index.

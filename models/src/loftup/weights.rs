@@ -161,8 +161,8 @@ pub fn upsampler_prefix(checkpoint: &Checkpoint) -> Result<String, CheckpointErr
     let all = listed(prefixes.iter().copied());
     match teacher_of(&prefixes) {
         Some(prefix) => {
-            log::info!(
-                "{}: holds several upsamplers, {all}; taking {prefix}*",
+            log::warn!(
+                "{}: of the upsamplers at {all}, the teacher {prefix}* is taken; --prefix chooses another",
                 path.display()
             );
             Ok(prefix.into())

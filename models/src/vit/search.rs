@@ -70,25 +70,32 @@ pub(super) fn find(checkpoint: &Checkpoint, preset: Preset) -> Result<Tower<'_>,
             prefixes = fitting;
         }
     }
-    let chosen = match prefixes[..] {
-        [prefix] => Some(prefix),
-        _ => teacher_of(&prefixes),
-    };
-    match chosen {
-        Some(prefix) => {
+    let all = || listed(found.keys().copied());
+    let file = checkpoint.path().display();
+    let prefix = match (&prefixes[..], teacher_of(&prefixes)) {
+        ([prefix], _) => {
             log::info!(
-                "{}: holds several vision transformers, {}; taking {prefix}*",
-                checkpoint.path().display(),
-                listed(found.keys().copied())
+                "{file}: of the vision transformers at {}, {prefix}* is taken",
+                all()
             );
-            Tower::at(checkpoint, found[prefix], prefix)
+            *prefix
         }
-        None => Err(VitError::Ambiguous {
-            path: path(),
-            example: prefixes[0].trim_end_matches('.').into(),
-            prefixes: listed(prefixes),
-        }),
-    }
+        (_, Some(teacher)) => {
+            log::warn!(
+                "{file}: of the vision transformers at {}, the teacher {teacher}* is taken; --prefix chooses another",
+                all()
+            );
+            teacher
+        }
+        _ => {
+            return Err(VitError::Ambiguous {
+                path: path(),
+                example: prefixes[0].trim_end_matches('.').into(),
+                prefixes: listed(prefixes),
+            });
+        }
+    };
+    Tower::at(checkpoint, found[prefix], prefix)
 }
 
 fn dimensions(tower: &Tower) -> Option<Dimensions> {
