@@ -73,6 +73,7 @@ impl Case {
             upsampler,
             size,
             out: out.into(),
+            prefix: None,
             replace: false,
         }
     }

@@ -142,6 +142,7 @@ pub fn upsampler_bundle(d: usize, seed: u64, directory: &Path) -> PathBuf {
         upsampler: Some(weights),
         size: None,
         out: out.clone(),
+        prefix: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).expect("a bundle");

@@ -86,6 +86,7 @@ fn with_convolutions(directory: &Path) -> PathBuf {
         upsampler: Some(directory.join("up.safetensors")),
         size: None,
         out: out.clone(),
+        prefix: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

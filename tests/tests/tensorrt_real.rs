@@ -199,6 +199,7 @@ fn backbones(name: &str, test: &str) {
                 upsampler: None,
                 size: None,
                 out: directory.path().join("dinov2-s14"),
+                prefix: None,
                 replace: false,
             });
         }

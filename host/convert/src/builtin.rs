@@ -39,6 +39,7 @@ pub fn builtin(
         upsampler: Some(write("upsampler.safetensors", builtin::UPSAMPLER)?),
         size: None,
         out: out.to_owned(),
+        prefix: None,
         replace,
     };
     convert(&request, stage)

@@ -107,6 +107,9 @@ pub struct Request {
     pub backbone: Option<BackboneSource>,
     /// Checkpoint of the upsampler, if any.
     pub upsampler: Option<PathBuf>,
+    /// What the names of the backbone begin with, where its checkpoint holds several models; without
+    /// a backbone, those of the upsampler.
+    pub prefix: Option<String>,
     /// Size of the backbone's input; rounded to the nearest multiple of the patch.
     pub size: Option<Size>,
     /// Where the bundle goes.
@@ -152,12 +155,8 @@ pub fn convert(
                 weights,
                 heads,
             } => {
-                let checkpoint = Checkpoint::open(weights)?;
-                sources.push(source_of(
-                    "backbone weights",
-                    weights,
-                    checkpoint.sha256().unwrap_or_default(),
-                ));
+                let checkpoint = open(weights, request.prefix.as_deref())?;
+                sources.extend(sources_of("backbone weights", &checkpoint));
                 vision_transformer(preset, &checkpoint, *heads, request.size)?
             }
             BackboneSource::Onnx(onnx) => {
@@ -174,10 +173,10 @@ pub fn convert(
     let (mut upsampler, mut training) = (None, None);
     if let Some(path) = &request.upsampler {
         stage("reading the upsampler")?;
-        let checkpoint = Checkpoint::open(path)?;
-        let sha256 = checkpoint.sha256().unwrap_or_default();
-        sources.push(source_of("upsampler weights", path, sha256));
-        training = provenance::beside(path, sha256);
+        let prefix = request.prefix.as_deref().filter(|_| backbone.is_none());
+        let checkpoint = open(path, prefix)?;
+        sources.extend(sources_of("upsampler weights", &checkpoint));
+        training = provenance::beside(path, &checkpoint.sha256().unwrap_or_default());
         let model = LoftUp::from_checkpoint(&checkpoint)?;
         drop(checkpoint);
         if let Some(b) = &backbone
@@ -226,6 +225,15 @@ pub fn convert(
 }
 
 const BACKBONE_FILE: &str = "backbone.onnx";
+
+/// A checkpoint, of which only what is under `prefix` is looked at.
+fn open(path: &Path, prefix: Option<&str>) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = Checkpoint::open(path)?;
+    match prefix {
+        Some(prefix) => checkpoint.within(prefix),
+        None => Ok(checkpoint),
+    }
+}
 
 fn vision_transformer(
     preset: &str,
@@ -323,6 +331,12 @@ fn rounded(size: Size, patch: usize) -> Size {
         );
     }
     nearest
+}
+
+/// All files of a checkpoint.
+fn sources_of<'a>(role: &'a str, checkpoint: &'a Checkpoint) -> impl Iterator<Item = Source> + 'a {
+    let files = checkpoint.files().iter();
+    files.map(move |file| source_of(role, &file.path, &file.sha256))
 }
 
 fn source_of(role: &str, path: &Path, sha256: &str) -> Source {

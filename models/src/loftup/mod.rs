@@ -12,7 +12,7 @@ mod graphs;
 mod weights;
 mod whole;
 
-pub use weights::{Config, LoftUp};
+pub use weights::{Config, LoftUp, upsampler_prefix};
 
 /// Pixels around a tile that its features depend on.
 pub const HALO: usize = 2;

@@ -27,12 +27,26 @@ pub enum VitError {
         found: Vec<String>,
     },
     /// The checkpoint holds more than one.
-    #[error("{}: holds several vision transformers, at {}; keep one of them", path.display(), prefixes.join(", "))]
+    #[error("{}: holds several vision transformers, at {prefixes}; choose one by its prefix, as in --prefix {example}", path.display())]
     Ambiguous {
         /// The checkpoint file.
         path: PathBuf,
-        /// What stands before the names of each.
-        prefixes: Vec<String>,
+        /// What the names of each begin with.
+        prefixes: String,
+        /// One of them, as a command line has it.
+        example: String,
+    },
+    /// There is none under the prefix that was given.
+    #[error("{}: no vision transformer under the prefix {prefix} ({}); the file has one at {elsewhere}", path.display(), examples(.names))]
+    NotThere {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// The prefix that was given.
+        prefix: String,
+        /// A few names under it.
+        names: Vec<String>,
+        /// What the names of those that there are begin with.
+        elsewhere: String,
     },
     /// The weights are of another family than was asked for.
     #[error("{}: holds a {found} backbone, not {asked}; use the backbone name {suggestion}", path.display())]

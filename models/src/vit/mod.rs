@@ -15,6 +15,7 @@ mod names;
 mod position;
 mod preset;
 mod schemes;
+mod search;
 mod weights;
 
 pub use config::{Activation, VitConfig};
@@ -51,7 +52,7 @@ impl Vit {
         preset: Preset,
         heads: Option<usize>,
     ) -> Result<Self, VitError> {
-        let tower = names::Tower::find(checkpoint)?;
+        let tower = search::find(checkpoint, preset)?;
         let config = VitConfig::read(&tower, preset, heads)?;
         let weights = weights::Weights::read(&tower, &config)?;
         Ok(Self { config, weights })

@@ -1,10 +1,10 @@
 //! A vision transformer in a checkpoint, whatever its tensors are called there.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{
     Family, VitError,
-    schemes::{Qkv, SCHEMES, Scheme},
+    schemes::{Qkv, Scheme},
 };
 use crate::{Tensor, checkpoint::Checkpoint};
 
@@ -19,39 +19,17 @@ pub(super) struct Tower<'a> {
 }
 
 impl<'a> Tower<'a> {
-    pub fn find(checkpoint: &'a Checkpoint) -> Result<Self, VitError> {
-        let path = || checkpoint.path().to_path_buf();
-        for scheme in &SCHEMES {
-            let prefixes: BTreeSet<&str> = checkpoint
-                .names()
-                .filter_map(|name| name.strip_suffix(scheme.marker))
-                .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-                .collect();
-            match prefixes.len() {
-                0 => continue,
-                1 => {
-                    let prefix = prefixes.into_iter().collect::<String>();
-                    let blocks = find_blocks(checkpoint, scheme, &prefix)?;
-                    return Ok(Self {
-                        checkpoint,
-                        scheme,
-                        prefix,
-                        blocks,
-                    });
-                }
-                _ => {
-                    let prefixes = prefixes.into_iter().map(|p| format!("{p}*")).collect();
-                    return Err(VitError::Ambiguous {
-                        path: path(),
-                        prefixes,
-                    });
-                }
-            }
-        }
-        let found = checkpoint.names().take(3).map(String::from).collect();
-        Err(VitError::NotAVit {
-            path: path(),
-            found,
+    /// The tower whose names begin with `prefix`.
+    pub fn at(
+        checkpoint: &'a Checkpoint,
+        scheme: &'static Scheme,
+        prefix: &str,
+    ) -> Result<Self, VitError> {
+        Ok(Self {
+            checkpoint,
+            scheme,
+            prefix: prefix.into(),
+            blocks: find_blocks(checkpoint, scheme, prefix)?,
         })
     }
 

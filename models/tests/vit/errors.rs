@@ -278,12 +278,12 @@ fn a_checkpoint_without_one_backbone_is_refused() {
     says(&error(Tensors::new(), "dinov2", None), &["no tensors"]);
     let mut two = Tensors::new();
     for (name, tensor) in weights("dinov2.bin") {
-        two.insert(format!("teacher.{name}"), tensor.clone());
-        two.insert(format!("student.{name}"), tensor);
+        two.insert(format!("model_ema.{name}"), tensor.clone());
+        two.insert(format!("model.{name}"), tensor);
     }
     says(
         &error(two, "dinov2", None),
-        &["several", "student.*", "teacher.*"],
+        &["several", "model.*", "model_ema.*", "--prefix model"],
     );
 }
 

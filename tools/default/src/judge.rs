@@ -28,6 +28,7 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
                 height: SIDE,
             }),
             out: out.into(),
+            prefix: None,
             replace: true,
         },
         |_| ControlFlow::Continue(()),

@@ -35,6 +35,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
             height: 42,
         }),
         out: plain.clone(),
+        prefix: None,
         replace: true,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

@@ -31,9 +31,14 @@ pub struct Args {
         conflicts_with = "backbone_onnx"
     )]
     backbone: Option<String>,
-    /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors
+    /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors; of several shards any one,
+    /// their index or their directory
     #[arg(long, value_name = "FILE", requires = "backbone")]
     backbone_weights: Option<PathBuf>,
+    /// What the names of the backbone begin with, where its checkpoint holds several models:
+    /// teacher.backbone, visual, ... Without a backbone, those of the upsampler
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["backbone_onnx", "builtin"])]
+    prefix: Option<String>,
     /// Attention heads of the backbone, where they are not its width divided by 64
     #[arg(long, value_name = "N", requires = "backbone")]
     heads: Option<NonZeroUsize>,
@@ -149,6 +154,7 @@ fn request(args: &Args) -> Request {
     Request {
         backbone: checkpoint.or(onnx),
         upsampler: args.upsampler_weights.clone(),
+        prefix: args.prefix.clone(),
         size: args.size,
         out: args.out.clone(),
         replace: args.force,

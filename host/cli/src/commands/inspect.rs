@@ -1,6 +1,9 @@
 //! `loftup inspect`
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use loftup_models::{
@@ -214,8 +217,10 @@ fn print_interface(path: &Path, interface: &Interface, json: bool) -> Result<()>
 }
 
 fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
+    let unreadable: BTreeMap<&str, &str> = checkpoint.unreadable().collect();
     let tensors = checkpoint
         .names()
+        .filter(|name| !unreadable.contains_key(name))
         .map(|name| Ok((name, checkpoint.shape(name)?)))
         .collect::<Result<Vec<_>>>()?;
     if json {
@@ -238,6 +243,9 @@ fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
     ))?;
     for (name, shape) in tensors {
         output::line(format!("  {name} {shape:?}"))?;
+    }
+    for (name, why) in unreadable {
+        output::line(format!("  {name} {why}"))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use loftup_models::{
     Tensor,
     checkpoint::{Checkpoint, CheckpointError},
-    loftup::Config,
+    loftup::{Config, upsampler_prefix},
 };
 
 use crate::rng::Rng;
@@ -169,13 +169,15 @@ pub fn random(config: &Config, rng: &mut Rng) -> Start {
 /// # Errors
 /// Names the tensor that is missing, has another shape, or holds NaN.
 pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config) -> Result<Start, CheckpointError> {
-    let training = checkpoint.contains("model.1.norm.weight");
+    let prefix = upsampler_prefix(checkpoint)?;
+    let training = checkpoint.contains(&format!("{prefix}model.1.norm.weight"));
     let take = |specs: Specs| {
         let each = specs.0.into_iter().map(|Spec { name, shape, .. }| {
             let source = match name.strip_prefix("channelnorm.") {
                 Some(rest) if training => format!("model.1.{rest}"),
                 _ => name.clone(),
             };
+            let source = format!("{prefix}{source}");
             Ok((name, checkpoint.tensor(&source, &shape)?))
         });
         each.collect::<Result<_, CheckpointError>>()

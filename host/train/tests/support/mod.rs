@@ -32,6 +32,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
         upsampler: None,
         size,
         out: out.clone(),
+        prefix: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

@@ -55,6 +55,7 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
         upsampler: Some(upsampler.to_owned()),
         size: Some(scenes::SIZE),
         out: at.join(name),
+        prefix: None,
         replace: false,
     };
     Ok(convert(&request, converting(watch))?.checks)
