@@ -21,7 +21,7 @@ use loftup_models::{
 use crate::{
     Check,
     foreign::{self, Foreign, OnnxBackbone},
-    provenance, verify,
+    provenance, references, verify,
 };
 
 /// A conversion that failed. The message is one line. Nothing is left at the destination.
@@ -191,13 +191,14 @@ pub fn convert(
         stage("writing the upsampler")?;
         upsampler = Some(write_upsampler(&mut writer, &model)?);
     }
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         normalisation,
         backbone,
         upsampler,
         heads: BTreeMap::new(),
         quantisation: BTreeMap::new(),
+        references: None,
         files: BTreeMap::new(),
         provenance: Provenance {
             tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
@@ -208,13 +209,19 @@ pub fn convert(
             training,
         },
     };
-    stage("verifying the bundle")?;
-    let sealed = bundle::Bundle::open(writer.seal(manifest)?)?;
-    let manifest = sealed.manifest().clone();
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,
     };
+    stage("computing the reference outputs")?;
+    let sealed = bundle::Bundle::open(writer.seal(manifest.clone())?)?;
+    let made = foreign::guarded(|| references::of(&sealed));
+    let (references, outputs) = made.map_err(|what| failed("runs", what))?;
+    references::add(&mut writer, &references, &outputs, &manifest)?;
+    manifest.references = Some(references);
+    stage("verifying the bundle")?;
+    let sealed = bundle::Bundle::open(writer.seal(manifest)?)?;
+    let manifest = sealed.manifest().clone();
     let checks = foreign::guarded(|| verify(sealed)).map_err(|what| failed("runs", what))?;
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));

@@ -8,6 +8,7 @@ mod convert;
 mod foreign;
 mod provenance;
 pub mod quantize;
+mod references;
 mod verify;
 
 pub use builtin::builtin;

@@ -8,6 +8,8 @@ mod head;
 mod manifest;
 mod quantisation;
 mod reader;
+mod reference;
+mod tensors;
 mod training;
 mod writer;
 
@@ -21,6 +23,7 @@ pub use manifest::{
 };
 pub use quantisation::{Calibration, CheckLoss, HeadLoss, Loss, Quantisation};
 pub use reader::Bundle;
+pub use reference::{PartErrors, ReferenceError, ReferenceOutputs, References};
 pub use training::Training;
 pub use writer::BundleWriter;
 

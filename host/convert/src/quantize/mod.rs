@@ -39,6 +39,8 @@ pub use self::{
 };
 pub(crate) use check::checks;
 
+use crate::references;
+
 use self::{
     pictures::{Samples, frame_seconds},
     versions::{Work, open},
@@ -133,6 +135,12 @@ pub fn quantize(
     let reference_file = npy_bytes(&reference, dim)?;
     let trial = work.trial(&version.models)?;
     let check = check::measure(&trial.bundle, precision, &reference)?;
+    let (mut references, outputs) = references::of(&bundle)?;
+    let errors = references::errors(&trial.bundle, precision, &outputs)?;
+    if !request.keep {
+        references.errors.clear();
+    }
+    references.errors.insert(precision, errors);
     let head = match judge {
         Some(judge) => Some(judged(judge, &fp32, &trial.bundle, precision, &mut step)?),
         None => None,
@@ -156,6 +164,10 @@ pub fn quantize(
         request.keep,
         |writer, manifest| {
             writer.add(&quantisation.check.file, &reference_file)?;
+            if bundle.manifest().references.is_none() {
+                references::add(writer, &references, &outputs, manifest)?;
+            }
+            manifest.references = Some(references);
             manifest
                 .quantisation
                 .insert(precision, quantisation.clone());
