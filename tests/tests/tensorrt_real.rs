@@ -267,7 +267,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             assert!(e.contains("refused the model"), "{e}");
             // An input that gets no shape is a missing profile.
             let e = compile(&onnx, &shapes[..1], good());
-            assert!(e.contains("optimisation profile"), "{e}");
+            assert!(e.contains("optimization profile"), "{e}");
             let mut small = good();
             small.workspace = 0;
             let e = compile(&onnx, &shapes, small);

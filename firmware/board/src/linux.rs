@@ -1,4 +1,4 @@
-//! Pins, buses, serial lines and thermal zones of Linux.
+//! GPIO pins, I2C buses, serial lines and thermal zones of Linux.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,16 +14,16 @@ use rustix::termios::{self, ControlModes, OptionalActions};
 use crate::stdio::NonBlocking;
 use crate::thermal::Thermometer;
 
-/// What can go wrong here.
+/// Errors of this module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinuxError {
     /// A device or file cannot be opened or read.
     #[error("{path}: {cause}")]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
@@ -33,48 +33,48 @@ pub enum LinuxError {
         /// Which.
         path: PathBuf,
     },
-    /// A device cannot be set up as a serial line.
+    /// A device cannot be configured as a serial line.
     #[error("{path}: no serial line of {baud} baud: {cause}")]
     Serial {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// The speed asked for.
+        /// The requested baud rate.
         baud: u32,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A line of a GPIO chip cannot be had.
+    /// A line of a GPIO chip cannot be requested.
     #[error("{path}: line {line}: {cause}: is it free, and have you the right to it?")]
     Gpio {
         /// The chip.
         path: PathBuf,
         /// The line.
         line: u32,
-        /// Why.
+        /// The cause.
         #[source]
         cause: gpio_cdev::Error,
     },
     /// A bus cannot be opened.
     #[error("{path}: {cause}: is it an I2C bus, and have you the right to it?")]
     Bus {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A thermal zone says something else than a temperature.
+    /// A thermal zone does not contain a temperature.
     #[error("{path}: {text:?} is no temperature in thousandths of a degree")]
     Temperature {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         text: String,
     },
 }
 
-/// An output pin: line `line` of a chip such as `/dev/gpiochip0`, low.
+/// Opens line `line` of a chip such as `/dev/gpiochip0` as an output, initially low.
 ///
 /// # Errors
 /// [`LinuxError::Gpio`].
@@ -91,7 +91,7 @@ pub fn output_pin(chip: impl AsRef<Path>, line: u32) -> Result<CdevPin, LinuxErr
         })
 }
 
-/// An I2C bus such as `/dev/i2c-1`.
+/// Opens an I2C bus such as `/dev/i2c-1`.
 ///
 /// # Errors
 /// [`LinuxError::Bus`].
@@ -103,8 +103,8 @@ pub fn i2c(path: impl AsRef<Path>) -> Result<I2cdev, LinuxError> {
     })
 }
 
-/// A serial line such as `/dev/ttyTHS1`: 8 data bits, no parity, one stop bit,
-/// no handshake, nothing interpreted.
+/// Opens a serial line such as `/dev/ttyTHS1` in raw mode: 8 data bits, no parity,
+/// one stop bit, no flow control.
 ///
 /// Two readers of one line would each get a part of its bytes, so it is locked: with `flock`, and
 /// with `TIOCEXCL` against programs that do not ask. That leaves out pseudo-terminals, which keep
@@ -151,27 +151,27 @@ pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, Li
     Ok(NonBlocking::new(File::from(line)))
 }
 
-/// A thermal zone, by its file: `/sys/class/thermal/thermal_zone0/temp`, which
-/// holds thousandths of a degree Celsius.
+/// A thermal zone, given by its file such as
+/// `/sys/class/thermal/thermal_zone0/temp`, in thousandths of a degree Celsius.
 #[derive(Debug, Clone)]
 pub struct ThermalZone {
     path: PathBuf,
 }
 
 impl ThermalZone {
-    /// The zone whose temperature stands in the file `path`.
+    /// The thermal zone with the temperature file `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         ThermalZone { path: path.into() }
     }
 }
 
-/// More than any temperature has digits.
+/// Maximum length of a temperature file, in bytes.
 const MAX_TEXT: usize = 32;
 
 impl Thermometer for ThermalZone {
     type Error = LinuxError;
 
-    /// Rounded down; what an `i16` cannot hold becomes its nearest value.
+    /// Rounded down, and clamped to the range of an `i16`.
     fn read_cc(&mut self) -> Result<i16, LinuxError> {
         let mut bytes = [0; MAX_TEXT];
         let mut length = 0;

@@ -9,7 +9,7 @@ use loftup_board::linux::{LinuxError, ThermalZone, i2c, output_pin, serial};
 use loftup_board::stdio::NonBlocking;
 use loftup_board::{Link, Thermometer};
 use loftup_wire::Bytes;
-use loftup_wire::message::{Band, MAX_DATA};
+use loftup_wire::message::{MAX_DATA, MapChunk};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -32,7 +32,7 @@ fn every_byte_crosses_a_serial_line_unchanged_both_ways() {
     // All byte values: a line that is not raw eats or changes some.
     let data: Vec<u8> = (0..MAX_DATA as u32).map(|i| i as u8).collect();
     for (frame, there) in [(1, true), (2, false), (3, true)] {
-        let band = Band {
+        let chunk = MapChunk {
             frame,
             slot: 0,
             width: 20,
@@ -42,11 +42,11 @@ fn every_byte_crosses_a_serial_line_unchanged_both_ways() {
             runs: Bytes::new(&data).unwrap(),
         };
         if there {
-            line.send(&band.into()).unwrap();
-            assert_eq!(other.receive().unwrap(), band.into());
+            line.send(&chunk.into()).unwrap();
+            assert_eq!(other.receive().unwrap(), chunk.into());
         } else {
-            other.send(&band.into()).unwrap();
-            assert_eq!(line.receive().unwrap(), band.into());
+            other.send(&chunk.into()).unwrap();
+            assert_eq!(line.receive().unwrap(), chunk.into());
         }
     }
     assert_eq!(line.counters().refused() + other.counters().refused(), 0);

@@ -1,150 +1,156 @@
-//! What a queries graph is made of, as it stands in the graph.
+//! The weights of a queries graph, in the layout of the graph.
 
-use crate::{Isa, fourier::SOURCES};
+use crate::Isa;
 
-/// Input that cannot be computed with. The message is one line.
+/// Source values of a pixel: row, column, red, green, blue.
+pub(crate) const SOURCES: usize = 5;
+
+/// Invalid weights or inputs. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// The machine lacks an instruction set.
-    #[error("this machine has no {0} instructions; choose another, or none to take the best")]
+    /// The CPU does not support an instruction set.
+    #[error(
+        "this CPU does not support {0}; choose another instruction set, or none for the fastest"
+    )]
     Isa(Isa),
-    /// Weights whose shapes do not go together.
-    #[error("{what} holds {found} values, expected {expected}")]
+    /// Weights whose shapes are inconsistent.
+    #[error("{what}: expected {expected} values, got {found}")]
     Weight {
-        /// The weight.
+        /// Name of the weight.
         what: String,
-        /// Values it should hold.
+        /// Expected number of values.
         expected: usize,
-        /// Values it holds.
+        /// Actual number of values.
         found: usize,
     },
-    /// A part without an extent.
+    /// A part of length zero.
     #[error("{0} is empty")]
     Empty(&'static str),
-    /// An input of another size.
+    /// An input or output of the wrong size.
     #[error("{what}: expected {expected} values, got {found}")]
     Size {
-        /// The input.
+        /// Name of the input or output.
         what: &'static str,
-        /// Values it should hold.
+        /// Expected number of values.
         expected: usize,
-        /// Values that were given.
+        /// Actual number of values.
         found: usize,
     },
-    /// A layer that is not there.
-    #[error("layer {layer} of {count}")]
+    /// A layer index out of range.
+    #[error("layer index {layer} is out of range: the graph has {count} layers")]
     Layer {
-        /// Its number, from 0.
+        /// The index, from 0.
         layer: usize,
-        /// How many there are.
+        /// Number of layers.
         count: usize,
     },
 }
 
-/// A linear map: `weight` `[inputs, outputs]`, `bias` `[outputs]`.
+/// A linear layer, `x @ weight + bias`.
 #[derive(Debug, Clone, Default)]
-pub struct Linear {
+pub struct LinearWeights {
     /// `[inputs, outputs]`.
     pub weight: Vec<f32>,
     /// `[outputs]`.
     pub bias: Vec<f32>,
 }
 
-/// A factor and an offset for each channel.
+/// The affine part of a normalization, `x * weight + bias`.
 #[derive(Debug, Clone, Default)]
-pub struct Affine {
-    /// Factors.
+pub struct AffineWeights {
+    /// `[channels]`.
     pub weight: Vec<f32>,
-    /// Offsets.
+    /// `[channels]`.
     pub bias: Vec<f32>,
 }
 
-/// A 3x3 convolution: `weight` `[outputs, inputs, 3, 3]`, `bias` `[outputs]`.
+/// A 3x3 convolution.
 #[derive(Debug, Clone, Default)]
-pub struct Conv {
+pub struct ConvWeights {
     /// `[outputs, inputs, 3, 3]`.
     pub weight: Vec<f32>,
     /// `[outputs]`.
     pub bias: Vec<f32>,
 }
 
-/// One layer of cross-attention and MLP. Layer normalisations have their affine part folded into
-/// the maps; the query map has the attention scale in it.
+/// One layer of cross-attention and MLP. The affine parts of the layer normalizations are folded into
+/// the linear layers after them, and the attention scale into the query projection.
 #[derive(Debug, Clone, Default)]
 pub struct LayerWeights {
-    /// To the queries of all heads.
-    pub query: Linear,
-    /// From the heads back to the width.
-    pub out: Linear,
-    /// First map of the MLP.
-    pub mlp_in: Linear,
-    /// Second map of the MLP.
-    pub mlp_out: Linear,
+    /// Query projection, `[width, heads * head_width]`.
+    pub query: LinearWeights,
+    /// Output projection, `[heads * head_width, width]`.
+    pub out: LinearWeights,
+    /// First linear layer of the MLP, `[width, hidden]`.
+    pub mlp_in: LinearWeights,
+    /// Second linear layer of the MLP, `[hidden, width]`.
+    pub mlp_out: LinearWeights,
 }
 
 /// All weights of a queries graph.
 #[derive(Debug, Clone, Default)]
 pub struct QueriesWeights {
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Fourier frequencies.
     pub frequencies: Vec<f32>,
     /// Phases of the sines, `[frequencies, 5]`: row, column, red, green, blue.
     pub sine_phases: Vec<f32>,
-    /// Phases of the cosines, likewise.
+    /// Phases of the cosines, `[frequencies, 5]`.
     pub cosine_phases: Vec<f32>,
-    /// After the normalisation of the Fourier features: sines `[frequencies, 5]`, cosines, colours.
-    pub guidance_norm: Affine,
+    /// Affine part of the normalization of the Fourier features. Channels: sines `[frequencies, 5]`,
+    /// cosines `[frequencies, 5]`, colors `[3]`.
+    pub guidance_norm: AffineWeights,
     /// First convolution.
-    pub conv1: Conv,
+    pub conv1: ConvWeights,
     /// Second convolution.
-    pub conv2: Conv,
-    /// Layers.
+    pub conv2: ConvWeights,
+    /// Cross-attention layers.
     pub layers: Vec<LayerWeights>,
-    /// To the channels of the answer.
-    pub last: Linear,
-    /// After the normalisation of the answer.
-    pub last_norm: Affine,
-    /// Epsilon of all normalisations but the last.
+    /// Output projection, `[width, dim]`.
+    pub last: LinearWeights,
+    /// Affine part of the output normalization, `[dim]`.
+    pub last_norm: AffineWeights,
+    /// Epsilon of all normalizations except the last.
     pub eps: f32,
-    /// Epsilon of the last normalisation.
+    /// Epsilon of the last normalization.
     pub last_eps: f32,
 }
 
-/// What shapes a queries graph.
+/// The dimensions of a queries graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Channels of the answer.
+pub struct Dims {
+    /// Output channels.
     pub dim: usize,
-    /// Channels between the layers.
+    /// Channels between layers.
     pub width: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Channels of a head.
+    /// Channels per head.
     pub head_width: usize,
-    /// Channels inside the MLP.
+    /// Hidden channels of the MLP.
     pub hidden: usize,
-    /// Fourier frequencies.
+    /// Number of Fourier frequencies.
     pub frequencies: usize,
 }
 
-impl Shape {
-    /// Channels that the first convolution sees.
+impl Dims {
+    /// Input channels of the first convolution.
     pub fn guidance_channels(&self) -> usize {
         2 * SOURCES * self.frequencies + 3
     }
 }
 
 impl QueriesWeights {
-    /// The shape, where all weights agree on it.
-    pub(crate) fn shape(&self) -> Result<Shape, KernelError> {
+    /// The dimensions, if the shapes of all weights agree.
+    pub(crate) fn dims(&self) -> Result<Dims, KernelError> {
         let first = self
             .layers
             .first()
             .ok_or(KernelError::Empty("the list of layers"))?;
         let heads = self.heads.max(1);
-        let shape = Shape {
+        let dims = Dims {
             dim: self.last.bias.len(),
             width: self.conv2.bias.len(),
             heads,
@@ -152,29 +158,25 @@ impl QueriesWeights {
             hidden: first.mlp_in.bias.len(),
             frequencies: self.frequencies.len(),
         };
-        for (extent, what) in [
+        for (len, what) in [
             (self.heads, "the list of heads"),
-            (shape.dim, "last.bias"),
-            (shape.width, "conv2.bias"),
-            (shape.head_width, "query.bias"),
-            (shape.hidden, "mlp_in.bias"),
-            (shape.frequencies, "the list of frequencies"),
+            (dims.dim, "last.bias"),
+            (dims.width, "conv2.bias"),
+            (dims.head_width, "query.bias"),
+            (dims.hidden, "mlp_in.bias"),
+            (dims.frequencies, "the list of frequencies"),
         ] {
-            if extent == 0 {
+            if len == 0 {
                 return Err(KernelError::Empty(what));
             }
         }
-        let (width, channels) = (shape.width, shape.guidance_channels());
-        let attended = heads * shape.head_width;
-        expect(
-            "sine_phases",
-            &self.sine_phases,
-            SOURCES * shape.frequencies,
-        )?;
+        let (width, channels) = (dims.width, dims.guidance_channels());
+        let attended = heads * dims.head_width;
+        expect("sine_phases", &self.sine_phases, SOURCES * dims.frequencies)?;
         expect(
             "cosine_phases",
             &self.cosine_phases,
-            SOURCES * shape.frequencies,
+            SOURCES * dims.frequencies,
         )?;
         pair(
             "guidance_norm",
@@ -198,31 +200,37 @@ impl QueriesWeights {
             width,
         )?;
         for (i, layer) in self.layers.iter().enumerate() {
-            for (name, map, inputs, outputs) in [
+            for (name, linear, inputs, outputs) in [
                 ("query", &layer.query, width, attended),
                 ("out", &layer.out, attended, width),
-                ("mlp_in", &layer.mlp_in, width, shape.hidden),
-                ("mlp_out", &layer.mlp_out, shape.hidden, width),
+                ("mlp_in", &layer.mlp_in, width, dims.hidden),
+                ("mlp_out", &layer.mlp_out, dims.hidden, width),
             ] {
                 let name = format!("layers.{i}.{name}");
-                pair(&name, &map.weight, inputs * outputs, &map.bias, outputs)?;
+                pair(
+                    &name,
+                    &linear.weight,
+                    inputs * outputs,
+                    &linear.bias,
+                    outputs,
+                )?;
             }
         }
         pair(
             "last",
             &self.last.weight,
-            width * shape.dim,
+            width * dims.dim,
             &self.last.bias,
-            shape.dim,
+            dims.dim,
         )?;
         pair(
             "last_norm",
             &self.last_norm.weight,
-            shape.dim,
+            dims.dim,
             &self.last_norm.bias,
-            shape.dim,
+            dims.dim,
         )?;
-        Ok(shape)
+        Ok(dims)
     }
 }
 

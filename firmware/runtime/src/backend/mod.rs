@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use loftup_models::bundle::Precision;
 
-pub(crate) use self::native::instructions;
+pub(crate) use self::native::kernel_isa;
 pub use self::{
     choice::{Choice, Settings, open},
     error::BackendError,
