@@ -229,29 +229,20 @@ pub(crate) fn no_reading(shape: &[usize], size: Size, patch: usize, wanted: Want
     let expected =
         format!("expected a map [1, d, {h}, {w}] or tokens [1, {grid}, d] with a patch of {patch}");
     let mut hints = Vec::new();
-    if wanted.layout.is_some()
-        && !readings(
-            shape,
-            size,
-            patch,
-            Wanted {
-                layout: None,
-                ..wanted
-            },
-        )
-        .is_empty()
-    {
-        let fits = readings(
-            shape,
-            size,
-            patch,
-            Wanted {
-                layout: None,
-                ..wanted
-            },
-        );
-        let names: Vec<_> = fits.iter().map(|r| r.layout.name()).collect();
+    let other = |wanted: Wanted| readings(shape, size, patch, wanted);
+    let layouts = other(Wanted {
+        layout: None,
+        ..wanted
+    });
+    let extras = other(Wanted {
+        extra: None,
+        ..wanted
+    });
+    if !layouts.is_empty() {
+        let names: Vec<_> = layouts.iter().map(|r| r.layout.name()).collect();
         hints.push(format!("--layout {} fits", names.join(" or ")));
+    } else if let Some(reading) = extras.first() {
+        hints.push(format!("--extra-tokens {} fits", reading.extra));
     }
     if hints.is_empty() {
         let patches: Vec<String> = (1..=size.width.min(size.height))
@@ -267,8 +258,8 @@ pub(crate) fn no_reading(shape: &[usize], size: Size, patch: usize, wanted: Want
         [1, _, a, b] | [1, a, b, _] if (a, b) == (w, h) && h != w => {
             hints.push("its rows and columns are exchanged; transpose them in the export".into());
         }
-        [1, a, b] if wanted.layout.is_none() => {
-            // The larger of what is over, read either way, is no count of tokens.
+        [1, a, b] if hints.is_empty() => {
+            // The number of channels may be larger than the grid, too.
             let over = [a, b].into_iter().filter(|n| *n > grid).map(|n| n - grid);
             if let Some(extra) = over.min().filter(|n| Some(*n) != wanted.extra && *n <= grid) {
                 hints.push(format!(

@@ -3,6 +3,8 @@
 mod layout;
 mod probe;
 mod remarks;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,

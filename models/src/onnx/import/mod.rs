@@ -12,10 +12,13 @@ mod precision;
 mod tests;
 pub(super) mod walk;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use prost::Message;
-use tract_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, tensor_proto::DataType};
 
 pub use self::border::{Arrangement, Border};
 use super::{ElementType, Interface, LARGEST};
@@ -94,6 +97,7 @@ impl Import {
         drop(bytes);
         let interface = Interface::of_graph(&model, &graph);
         files.extend(external::embed(&mut graph, path)?);
+        walk::graphs_mut(&mut graph, &mut drop_unread_outputs);
 
         let mut other = vec![DataType::Float16, DataType::Bfloat16];
         let mut ports = interface.inputs.iter().chain(&interface.outputs);
@@ -141,5 +145,24 @@ impl Import {
         let mut model = self.model.clone();
         model.graph = Some(border.around(self.graph.clone(), &self.interface));
         model.encode_to_vec()
+    }
+}
+
+/// Takes off the last outputs of `Attention` that nothing reads: engines that lack them refuse the
+/// node even so, and PyTorch's exporter names all four.
+fn drop_unread_outputs(graph: &mut GraphProto) {
+    let mut read: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
+    let mut nodes: Vec<&NodeProto> = graph.node.iter().collect();
+    while let Some(node) = nodes.pop() {
+        read.extend(node.input.iter().cloned());
+        for inner in walk::inner(node) {
+            read.extend(inner.output.iter().map(|o| o.name.clone()));
+            nodes.extend(&inner.node);
+        }
+    }
+    for node in graph.node.iter_mut().filter(|n| n.op_type == "Attention") {
+        while node.output.len() > 1 && node.output.last().is_some_and(|o| !read.contains(o)) {
+            node.output.pop();
+        }
     }
 }

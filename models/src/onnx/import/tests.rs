@@ -251,3 +251,20 @@ fn bytes_stay_out_of_the_graph_where_it_casts_them_at_once() {
     assert_eq!(casts(vec![node("Add", &["x", "x"], "i"), float("i")]).0, 1);
     assert_eq!(casts(vec![node("Neg", &["x"], "i"), float("i")]).0, 1);
 }
+
+#[test]
+fn outputs_of_attention_that_nothing_reads_go() {
+    for (read, left) in [("x", 1), ("key", 2), ("scores", 4)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = model();
+        let mut attention = crate::onnx::rewrite::node("Attention", &["x", "x", "x"], "a");
+        for name in ["key", "value", "scores"] {
+            attention.output.push(name.into());
+        }
+        let reader = crate::onnx::rewrite::node("Identity", &[read], "r");
+        graph(&mut model).node.extend([attention, reader]);
+        let import = Import::open(&written(&dir, &model)).unwrap();
+        let nodes = &import.graph.node;
+        assert_eq!(nodes[nodes.len() - 2].output.len(), left, "{read}");
+    }
+}

@@ -153,7 +153,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 tokens(g, &map, 48)
             }),
             &["--extra-tokens", "1"],
-            &["[1, 40, 48]", "expected"],
+            &["[1, 40, 48]", "expected", "--extra-tokens 0 fits"],
         ),
         (
             "one-vector-everywhere",
@@ -223,7 +223,6 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
             dir.path(),
             convert(&onnx, &dir.path().join("b.loftup")).args(more),
         );
-        println!("{line}");
         names(&line, &[&format!("{name}.onnx")]);
         names(&line, parts);
     }
@@ -276,7 +275,6 @@ fn of_two_readings_the_one_that_follows_the_image_is_proposed_and_either_can_be_
         let bundle = onnx.with_extension("loftup");
         fs::write(&onnx, square(transposed).encode_to_vec()).unwrap();
         let line = refused(dir.path(), &mut convert(&onnx, &bundle));
-        println!("{line}");
         names(
             &line,
             &[
