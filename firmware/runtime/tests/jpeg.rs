@@ -304,3 +304,15 @@ fn exif_orientation_in_png_is_applied_too() {
     let expected = DynamicImage::ImageRgb8(stored).rotate90().into_rgb8();
     assert_eq!(image.data(), expected.as_raw());
 }
+
+#[test]
+fn a_webp_shorter_than_it_says_is_refused() {
+    let whole = fixture("rgb.webp");
+    let mut longer = whole.clone();
+    let length = whole.len() as u32;
+    longer[4..8].copy_from_slice(&length.to_le_bytes());
+    let text = images::decode(&longer, "x.webp").unwrap_err().to_string();
+    assert!(text.contains("the file is cut short"), "{text}");
+    longer.extend([0; 8]);
+    assert!(images::decode(&longer, "x.webp").is_ok());
+}

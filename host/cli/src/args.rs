@@ -153,8 +153,8 @@ pub enum BackendChoice {
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
     /// A picture for the backbone and the guidance: JPEG, PNG, WebP, BMP, TIFF or PNM; or a `.npy`
-    /// of shape [1,3,H,W], float32, already normalised, which is taken as it is. Regions and points refer to the upright
-    /// picture
+    /// of shape [1,3,H,W], float32, already normalised, which is taken as it is. Regions and points
+    /// refer to the upright picture
     #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "guidance"])]
     pub image: Option<PathBuf>,
     /// Backbone features [1,d,h,w] in a `.npy`, instead of running a backbone

@@ -128,6 +128,19 @@ pub fn decode_with(
         // The decoder would fill what is missing with gray.
         jpeg::check(bytes).map_err(undecodable)?;
     }
+    if format == ImageFormat::WebP
+        && let Some(length) = bytes.get(4..).and_then(|rest| rest.first_chunk::<4>())
+    {
+        // The decoder takes what is there. Some encoders leave out the byte that makes the length
+        // even.
+        let length = 8 + u64::from(u32::from_le_bytes(*length));
+        let have = bytes.len() as u64;
+        if have + 1 < length {
+            return Err(undecodable(format!(
+                "{have} of its {length} bytes are there, the file is cut short"
+            )));
+        }
+    }
     let (mut decoded, exif) = pixels(bytes, format, orientation).map_err(|error| match error {
         image::ImageError::Limits(_) => ImageError::TooLarge {
             name: name.to_owned(),

@@ -16,6 +16,7 @@ use crate::error::TrainError;
 const PICTURES: [&str; 10] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pnm",
 ];
+
 /// Files that belong together: they have one name up to the ending.
 #[derive(Default)]
 struct Group {
