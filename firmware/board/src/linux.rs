@@ -7,7 +7,8 @@ use std::string::String;
 
 use linux_embedded_hal::gpio_cdev::{self, Chip, LineRequestFlags};
 pub use linux_embedded_hal::{CdevPin, Delay, I2cdev};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use rustix::termios::{self, ControlModes, OptionalActions};
 
 use crate::stdio::NonBlocking;
@@ -25,6 +26,12 @@ pub enum LinuxError {
         /// Why.
         #[source]
         cause: io::Error,
+    },
+    /// Another process has the device.
+    #[error("{path}: is in use by another process")]
+    InUse {
+        /// Which.
+        path: PathBuf,
     },
     /// A device cannot be set up as a serial line.
     #[error("{path}: no serial line of {baud} baud: {cause}")]
@@ -99,15 +106,32 @@ pub fn i2c(path: impl AsRef<Path>) -> Result<I2cdev, LinuxError> {
 /// A serial line such as `/dev/ttyTHS1`: 8 data bits, no parity, one stop bit,
 /// no handshake, nothing interpreted.
 ///
+/// Two readers of one line would each get a part of its bytes, so it is locked: with `flock`, and
+/// with `TIOCEXCL` against programs that do not ask. That leaves out pseudo-terminals, which keep
+/// the latter after their owner has died.
+///
 /// # Errors
-/// [`LinuxError::File`], [`LinuxError::Serial`].
+/// [`LinuxError::File`], [`LinuxError::InUse`], [`LinuxError::Serial`].
 pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, LinuxError> {
     let path = path.as_ref();
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let line = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| LinuxError::File {
-        path: path.into(),
-        cause: cause.into(),
+    let in_use = || LinuxError::InUse { path: path.into() };
+    let line = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| match cause {
+        Errno::BUSY => in_use(),
+        _ => LinuxError::File {
+            path: path.into(),
+            cause: cause.into(),
+        },
     })?;
+    // On a file system without locks, TIOCEXCL has to do.
+    if flock(&line, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Err(in_use());
+    }
+    let pseudo = |real: PathBuf| real.starts_with("/dev/pts");
+    if !path.canonicalize().is_ok_and(pseudo) {
+        // What is no terminal is told below.
+        let _ = termios::ioctl_tiocexcl(&line);
+    }
     let set_up = || {
         let mut mode = termios::tcgetattr(&line)?;
         mode.make_raw();
@@ -118,7 +142,7 @@ pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, Li
         mode.set_speed(baud)?;
         termios::tcsetattr(&line, OptionalActions::Now, &mode)
     };
-    set_up().map_err(|cause: rustix::io::Errno| LinuxError::Serial {
+    set_up().map_err(|cause: Errno| LinuxError::Serial {
         path: path.into(),
         baud,
         cause: cause.into(),

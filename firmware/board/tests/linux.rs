@@ -95,3 +95,16 @@ fn missing_chips_and_buses_are_told_with_their_path() {
     let error = i2c("/dev/i2c-none").err().unwrap();
     assert!(error.to_string().contains("i2c-none"), "{error}");
 }
+
+#[test]
+fn a_serial_line_has_one_owner_at_a_time() {
+    let (_side, path) = terminal();
+    let first = serial(&path, 115_200).unwrap();
+    let error = serial(&path, 115_200).unwrap_err();
+    assert!(matches!(error, LinuxError::InUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&*path.to_string_lossy()), "{text}");
+    assert!(text.contains("is in use by another process"), "{text}");
+    drop(first);
+    serial(&path, 115_200).unwrap();
+}
