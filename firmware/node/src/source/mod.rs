@@ -2,7 +2,7 @@
 
 mod images;
 mod piped;
-mod recording;
+pub(crate) mod recording;
 mod scenes;
 #[cfg(feature = "v4l")]
 mod v4l;
@@ -14,7 +14,7 @@ use std::{
 
 pub use images::{Images, list};
 pub use piped::{Launcher, Piped};
-pub use recording::{Recorder, Recording};
+pub use recording::Recording;
 pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
@@ -71,6 +71,14 @@ pub enum SourceError {
         /// What is wrong with it.
         what: String,
     },
+    /// A device that is gone: the source is opened again.
+    #[error("{}: {cause}", path.display())]
+    Gone {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -84,7 +92,8 @@ pub trait Source: Send {
     /// time stamp is that of `clock`.
     ///
     /// # Errors
-    /// A failure that may pass: it is asked again.
+    /// A failure that may pass: it is asked again. After [`SourceError::Gone`] a new source is opened
+    /// instead.
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError>;
 }
 
