@@ -123,10 +123,9 @@ pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, Li
             cause: cause.into(),
         },
     })?;
-    match flock(&line, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Err(in_use()),
-        // A file system without locks: TIOCEXCL has to do.
-        Ok(()) | Err(_) => {}
+    // On a file system without locks, TIOCEXCL has to do.
+    if flock(&line, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Err(in_use());
     }
     let pseudo = |real: PathBuf| real.starts_with("/dev/pts");
     if !path.canonicalize().is_ok_and(pseudo) {

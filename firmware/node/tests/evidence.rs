@@ -70,7 +70,7 @@ fn a_kill_and_a_start_lose_no_file() {
         0 => log.join(format!("a.{ending}")),
         n => log.join(format!("a-{n}.{ending}")),
     };
-    let mut before = BTreeMap::new();
+    let mut before: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
     for n in 0..starts {
         let mut node = start(folder.path(), sinks, Stdio::null());
         let (mcap, recording) = (name("mcap", n), name("rec", n));

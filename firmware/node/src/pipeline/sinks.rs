@@ -89,13 +89,13 @@ pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
             Ok(()) if fails && sink.is_well() => {
                 fails = false;
                 told.over();
-                let mut text = format!("{} works again", sink.name());
+                let text = format!("{} works again", sink.name());
+                shared.sink_changed(sink.reason(), false, &text);
                 if missing > missing_since {
                     let n = missing - missing_since;
-                    text += &format!("; {n} of its messages were not written");
+                    log::info!("{}: {n} messages were not written", sink.name());
                 }
                 missing_since = missing;
-                shared.sink_changed(sink.reason(), false, &text);
             }
             Ok(()) => {}
         }
