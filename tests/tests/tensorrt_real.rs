@@ -264,7 +264,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             };
             let good = || options(&library, cache.path());
             let e = compile(&onnx[..onnx.len() / 2], &shapes, good());
-            assert!(e.contains("refused the model"), "{e}");
+            assert!(e.contains("rejected the model"), "{e}");
             // An input that gets no shape is a missing profile.
             let e = compile(&onnx, &shapes[..1], good());
             assert!(e.contains("optimization profile"), "{e}");
