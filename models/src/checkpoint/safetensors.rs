@@ -160,10 +160,11 @@ impl<'de> Deserialize<'de> for Header {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         map.next_value::<IgnoredAny>()?;
-                    } else if tensors.contains_key(&name) {
+                        continue;
+                    }
+                    let info = map.next_value()?;
+                    if tensors.insert(name, info).is_some() {
                         return Err(serde::de::Error::custom("a tensor is there twice"));
-                    } else {
-                        tensors.insert(name, map.next_value()?);
                     }
                 }
                 Ok(Header(tensors))
