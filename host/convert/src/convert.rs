@@ -9,12 +9,12 @@ use std::{
 
 use loftup_models::{
     bundle::{
-        self, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
-        Provenance, Size, Source, UpsamplerFiles,
+        self, Architecture, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest,
+        Normalisation, Precision, Provenance, Size, Source, UpsamplerFiles,
     },
     checkpoint::{Checkpoint, CheckpointError},
     loftup::LoftUp,
-    vit::{self, Preset, Vit, VitError},
+    vit::{self, ConfigFiles, Preset, Vit, VitError, VitOptions},
 };
 
 use crate::{Check, foreign, provenance, verify};
@@ -85,8 +85,8 @@ pub enum BackboneSource {
         preset: String,
         /// Its weights.
         weights: PathBuf,
-        /// Attention heads, where they are not the width divided by 64.
-        heads: Option<usize>,
+        /// What its weights and the config files next to them do not say.
+        options: VitOptions,
     },
     /// Any ONNX graph.
     Onnx {
@@ -151,7 +151,7 @@ pub fn convert(
             BackboneSource::Checkpoint {
                 preset,
                 weights,
-                heads,
+                options,
             } => {
                 let checkpoint = Checkpoint::open(weights)?;
                 sources.push(source_of(
@@ -159,7 +159,8 @@ pub fn convert(
                     weights,
                     checkpoint.sha256().unwrap_or_default(),
                 ));
-                vision_transformer(preset, &checkpoint, *heads, request.size)?
+                let files = ConfigFiles::next_to(weights)?;
+                vision_transformer(preset, &checkpoint, options, &files, request.size)?
             }
             BackboneSource::Onnx {
                 path,
@@ -240,10 +241,11 @@ const BACKBONE_FILE: &str = "backbone.onnx";
 fn vision_transformer(
     preset: &str,
     checkpoint: &Checkpoint,
-    heads: Option<usize>,
+    options: &VitOptions,
+    files: &ConfigFiles,
     size: Option<Size>,
 ) -> Result<(bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
-    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, heads)?;
+    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, options, files)?;
     let config = model.config();
     let (width, height) = config.default_size();
     let size = size.map_or(Size { width, height }, |s| rounded(s, config.patch));
@@ -258,6 +260,7 @@ fn vision_transformer(
         output: vit::OUTPUT.into(),
         layout: FeatureLayout::Map,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: Some(Architecture::of(config)),
     };
     Ok((
         part,
@@ -299,6 +302,7 @@ fn foreign_backbone(
         output: foreign.output,
         layout: foreign.layout,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: None,
     };
     Ok((part, foreign.onnx))
 }

@@ -6,5 +6,6 @@ mod golden;
 mod graph;
 mod names;
 mod reference;
+mod settings;
 mod slow;
 mod support;
