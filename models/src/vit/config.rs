@@ -160,7 +160,10 @@ fn wrong_size(
             format!("use the backbone name {}", fitting[0]),
         )
     } else {
-        let remedy = format!("use the backbone name {}", fitting[0]);
+        let remedy = format!(
+            "use the backbone name {} (with --heads, or a config.json next to the weights)",
+            fitting[0]
+        );
         (
             format!("a {family} backbone of another size ({found})"),
             remedy,

@@ -53,18 +53,22 @@ pub(super) struct ModelConfig {
 
 impl ConfigFiles {
     /// Reads `config.json`, `open_clip_config.json` and `preprocessor_config.json` in the
-    /// directory of `weights`, as far as they are there. Files about other models are ignored.
+    /// directory of `weights` (or that directory itself), as far as they are there. Files about other models are ignored.
     ///
     /// # Errors
     /// Where one cannot be read, is not JSON, or says something about a vision transformer that
     /// is not supported or impossible.
     pub fn next_to(weights: &Path) -> Result<Self, VitError> {
         let mut files = Self::default();
+        let next_to = |name: &str| match weights.is_dir() {
+            true => weights.join(name),
+            false => weights.with_file_name(name),
+        };
         for (name, origin) in [
             (TRANSFORMERS, Origin::ConfigJson),
             (OPEN_CLIP, Origin::OpenClipConfigJson),
         ] {
-            let path = weights.with_file_name(name);
+            let path = next_to(name);
             let Some(json) = read(&path)? else { continue };
             let model =
                 ModelConfig::parse(&path, origin, &json).map_err(|what| VitError::ConfigFile {
@@ -80,7 +84,7 @@ impl ConfigFiles {
             }
         }
         for name in PREPROCESSORS {
-            let path = weights.with_file_name(name);
+            let path = next_to(name);
             let Some(json) = read(&path)? else { continue };
             let json = json.get("image_processor").unwrap_or(&json);
             files.preprocessor = Normalization::of(&path, json, "image_mean", "image_std")

@@ -183,6 +183,14 @@ impl<'a> Tower<'a> {
         }
     }
 
+    /// Whether this is one of the archives that OpenAI published, which have three numbers next to
+    /// CLIP's weights that no other library saves.
+    pub fn is_openai_archive(&self) -> bool {
+        ["input_resolution", "context_length", "vocab_size"]
+            .iter()
+            .all(|name| self.checkpoint.contains(name))
+    }
+
     /// Channels of the transformer and side of a patch.
     pub fn patch_shape(&self) -> Result<(usize, usize), VitError> {
         let name = self.full(self.scheme.patch) + ".weight";

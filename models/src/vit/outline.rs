@@ -7,6 +7,7 @@ use super::{
     config_file::{ConfigFiles, ModelConfig},
     names::{Mlp, Tower},
     published,
+    schemes::Library,
 };
 
 /// What is known about a vision transformer before its weights are read. Heads and activation are
@@ -174,6 +175,12 @@ impl Known<'_> {
             return Ok(Setting::new(activation, origin));
         }
         let library = self.tower.scheme.library;
+        if self.family == Family::Clip
+            && library == Library::OpenAi
+            && self.tower.is_openai_archive()
+        {
+            return Ok(Setting::new(Activation::QuickGelu, Origin::Weights));
+        }
         published::activation(self.family, self.dimensions, self.grid, library)
             .map(|activation| Setting::new(activation, Origin::PublishedModel))
             .map_err(|candidates| {

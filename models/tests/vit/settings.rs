@@ -96,6 +96,20 @@ fn clips_activation_is_never_guessed() {
 }
 
 #[test]
+fn openais_own_archive_is_quick_gelu() {
+    let mut tensors = weights("clip.bin");
+    for name in ["input_resolution", "context_length", "vocab_size"] {
+        tensors.insert(name.into(), Tensor::from_fn([1], |_| 1.0));
+    }
+    let vit = read(tensors, "clip", HEADS, &[]).unwrap();
+    let activation = vit.config().activation;
+    assert_eq!(
+        (activation.value, activation.from),
+        (Activation::QuickGelu, Origin::Weights)
+    );
+}
+
+#[test]
 fn settings_come_from_options_then_config_files_then_published_models() {
     let open_clip = r#"{"model_cfg": {"quick_gelu": true, "vision_cfg": {"width": 48, "head_width": 16, "layers": 3,
         "patch_size": 16}}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5]}}"#;
