@@ -144,7 +144,7 @@ def timm_model(architecture, patch, **more):
         directory.mkdir(parents=True, exist_ok=True)
         from timm.models._hub import save_for_hf
 
-        save_for_hf(model, str(directory), model_args=args)
+        save_for_hf(model, str(directory), model_args=args, safe_serialization=True)
 
     def forward(image):
         x = model.patch_embed(image)
@@ -163,12 +163,9 @@ def timm_model(architecture, patch, **more):
 
 def facebook_dinov2(width, heads, registers=0, swiglu=False, prefix=""):
     """timm's model under facebookresearch's names; there is no config file."""
-    import timm
-
     size = {384: "small", 768: "base", 1024: "large", 1536: "giant"}[width]
     name = f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2"
     save, forward, side, patch = timm_model(name, 14)
-    del timm
 
     def save_renamed(directory):
         save(directory)

@@ -48,7 +48,7 @@ pub(super) fn build(config: &VitConfig, weights: &Weights, columns: usize, rows:
 
     let x = g.scope("norm", |g| layer_norm(g, &x, &weights.norm, config));
     let x = match &weights.projection {
-        Some(projection) => g.scope("projection", |g| g.linear(&x, projection, None)),
+        Some(projection) => g.scope("projection", |g| linear(g, &x, projection)),
         None => x,
     };
     let x = g.transpose(&x, &[0, 2, 1]);

@@ -5,8 +5,12 @@ use std::{collections::BTreeSet, path::PathBuf};
 use super::{
     Family, VitError,
     schemes::{Qkv, SCHEMES, Scheme, Swiglu},
+    weights::Linear,
 };
 use crate::{Tensor, checkpoint::Checkpoint};
+
+/// Numbers of classes of ImageNet's variants, which CLIP models are fine-tuned for.
+const CLASSES: [usize; 5] = [1000, 11821, 21841, 21842, 21843];
 
 /// The form of a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,28 +277,27 @@ impl<'a> Tower<'a> {
         }
     }
 
-    /// CLIP's visual projection as `[dim, width]`.
-    pub fn projection(&self, dim: usize, width: usize) -> Result<Tensor, VitError> {
+    /// CLIP's visual projection, `[dim, width]`, and its bias, `[dim]`, which only timm's has.
+    pub fn projection(&self, dim: usize, width: usize) -> Result<Linear, VitError> {
         let (name, axis) = self.projection_name()?;
-        // timm's has a bias, which is zero unless the head is a classifier's.
         let bias = name
             .strip_suffix("weight")
-            .map(|stem| format!("{stem}bias"));
-        if let Some(bias) = bias.filter(|bias| self.checkpoint.contains(bias))
-            && self
-                .checkpoint
-                .tensor(&bias, &[dim])?
-                .data()
-                .iter()
-                .any(|x| *x != 0.0)
-        {
+            .map(|stem| format!("{stem}bias"))
+            .filter(|bias| self.checkpoint.contains(bias));
+        if bias.is_some() && CLASSES.contains(&dim) {
             return Err(self.unsupported(format!(
-                "{name} is a classifier's layer with a bias, not CLIP's visual projection: the model was fine-tuned for classification; use the CLIP model that it was made from"
+                "{name} has {dim} outputs: a classifier for ImageNet, not CLIP's visual projection; use the CLIP model that was fine-tuned"
             )));
         }
-        Ok(match axis {
-            1 => self.checkpoint.tensor(&name, &[width, dim])?.transposed(),
-            _ => self.checkpoint.tensor(&name, &[dim, width])?,
+        Ok(Linear {
+            weight: match axis {
+                1 => self.checkpoint.tensor(&name, &[width, dim])?.transposed(),
+                _ => self.checkpoint.tensor(&name, &[dim, width])?,
+            },
+            bias: match bias {
+                Some(bias) => self.checkpoint.tensor(&bias, &[dim])?,
+                None => Tensor::from_fn([dim], |_| 0.0),
+            },
         })
     }
 

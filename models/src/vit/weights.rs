@@ -56,8 +56,8 @@ pub(super) struct Weights {
     pub pre_norm: Option<Norm>,
     pub blocks: Vec<Block>,
     pub norm: Norm,
-    /// CLIP's visual projection, `[dim, width]`.
-    pub projection: Option<Tensor>,
+    /// CLIP's visual projection.
+    pub projection: Option<Linear>,
 }
 
 /// Channels of a head, padded.

@@ -258,8 +258,15 @@ fn timm_names_give_the_features_of_the_same_clip() {
     let [a, b] = [weights("clip.bin"), timm_clip()]
         .map(|tensors| run(&read(tensors, "clip", options, &[]).unwrap(), &image));
     assert_eq!(worst(&a, &b), 0.0);
+    let mut biased = timm_clip();
+    biased.insert("head.bias".into(), Tensor::from_fn([32], |i| i as f32));
+    let c = run(&read(biased, "clip", options, &[]).unwrap(), &image);
+    let shifted = Tensor::from_fn(a.shape(), |i| a.data()[i] + (i / 36) as f32);
+    // Numbers of size 30 in 32 bits.
+    assert!(worst(&c, &shifted) < 1e-5);
     let mut classifier = timm_clip();
-    classifier.insert("head.bias".into(), Tensor::from_fn([32], |i| i as f32));
+    classifier.insert("head.weight".into(), Tensor::from_fn([1000, 48], |_| 0.1));
+    classifier.insert("head.bias".into(), Tensor::from_fn([1000], |_| 0.1));
     let message = read(classifier, "clip", options, &[]).unwrap_err();
     assert!(message.contains("classifier"), "{message}");
     let mut headless = timm_clip();
