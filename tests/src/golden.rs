@@ -6,7 +6,10 @@ use loftup_convert::{
     BackboneSource, Request,
     compare::{Difference, Tolerance},
 };
-use loftup_models::bundle::Size;
+use loftup_models::{
+    bundle::Size,
+    vit::{Activation, VitOptions},
+};
 use loftup_runtime::npy::{self, Array};
 use serde_json::Value;
 
@@ -61,7 +64,15 @@ impl Case {
         let backbone = upsampler.is_none().then(|| BackboneSource::Checkpoint {
             preset: self.text("kind").to_owned(),
             weights: self.weights(),
-            heads: self.description["heads"].as_u64().map(|n| n as usize),
+            options: VitOptions {
+                heads: self.description["heads"].as_u64().map(|n| n as usize),
+                activation: match self.text("kind") {
+                    "clip" => Some(Activation::QuickGelu),
+                    "siglip" => Some(Activation::Gelu),
+                    _ => None,
+                },
+                positions: None,
+            },
         });
         let size = Some(Size {
             width: shape[3],

@@ -194,7 +194,7 @@ fn backbones(name: &str, test: &str) {
                 backbone: Some(BackboneSource::Checkpoint {
                     preset: "dinov2-s14".into(),
                     weights: weights.into(),
-                    heads: None,
+                    options: Default::default(),
                 }),
                 upsampler: None,
                 size: None,

@@ -2,7 +2,7 @@
 
 use std::{fs, ops::ControlFlow, path::Path};
 
-use loftup_models::builtin;
+use loftup_models::{builtin, vit::VitOptions};
 
 use crate::{
     BackboneSource, ConvertError, Request,
@@ -34,7 +34,10 @@ pub fn builtin(
         backbone: Some(BackboneSource::Checkpoint {
             preset: builtin::PRESET.into(),
             weights: write("backbone.safetensors", builtin::BACKBONE)?,
-            heads: Some(builtin::HEADS),
+            options: VitOptions {
+                heads: Some(builtin::HEADS),
+                ..Default::default()
+            },
         }),
         upsampler: Some(write("upsampler.safetensors", builtin::UPSAMPLER)?),
         size: None,

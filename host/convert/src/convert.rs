@@ -9,13 +9,13 @@ use std::{
 
 use loftup_models::{
     bundle::{
-        self, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
-        Provenance, Size, Source, UpsamplerFiles,
+        self, Architecture, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest,
+        Normalisation, Precision, Provenance, Size, Source, UpsamplerFiles,
     },
     checkpoint::{Checkpoint, CheckpointError},
     loftup::LoftUp,
     onnx::import::ImportError,
-    vit::{self, Preset, Vit, VitError},
+    vit::{self, ConfigFiles, Preset, Vit, VitError, VitOptions},
 };
 
 use crate::{
@@ -93,8 +93,8 @@ pub enum BackboneSource {
         preset: String,
         /// Its weights.
         weights: PathBuf,
-        /// Attention heads, where they are not the width divided by 64.
-        heads: Option<usize>,
+        /// What its weights and the config files next to them do not say.
+        options: VitOptions,
     },
     /// Any ONNX graph.
     Onnx(OnnxBackbone),
@@ -153,11 +153,12 @@ pub fn convert(
             BackboneSource::Checkpoint {
                 preset,
                 weights,
-                heads,
+                options,
             } => {
                 let checkpoint = open(weights, request.prefix.as_deref())?;
                 sources.extend(sources_of("backbone weights", &checkpoint));
-                vision_transformer(preset, &checkpoint, *heads, request.size)?
+                let files = ConfigFiles::next_to(checkpoint.path())?;
+                vision_transformer(preset, &checkpoint, options, &files, request.size)?
             }
             BackboneSource::Onnx(onnx) => {
                 let size = request.size.map(|s| rounded(s, onnx.patch));
@@ -245,10 +246,11 @@ fn open(path: &Path, prefix: Option<&str>) -> Result<Checkpoint, CheckpointError
 fn vision_transformer(
     preset: &str,
     checkpoint: &Checkpoint,
-    heads: Option<usize>,
+    options: &VitOptions,
+    files: &ConfigFiles,
     size: Option<Size>,
 ) -> Result<(bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
-    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, heads)?;
+    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, options, files)?;
     let config = model.config();
     let (width, height) = config.default_size();
     let size = size.map_or(Size { width, height }, |s| rounded(s, config.patch));
@@ -263,6 +265,7 @@ fn vision_transformer(
         output: vit::OUTPUT.into(),
         layout: FeatureLayout::Map,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: Some(Architecture::of(config)),
     };
     Ok((
         part,
@@ -303,6 +306,7 @@ fn foreign_backbone(
         output: foreign.output,
         layout: foreign.layout,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: None,
     };
     (part, foreign.normalisation, foreign.onnx)
 }

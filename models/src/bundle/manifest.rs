@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{head::Head, quantisation::Quantisation, reference::References, training::Training};
+use super::{
+    architecture::Architecture, head::Head, quantisation::Quantisation, reference::References,
+    training::Training,
+};
 
 /// Version of the bundle format that this code writes and reads.
 pub const FORMAT: u32 = 1;
@@ -95,6 +98,9 @@ pub struct Backbone {
     pub layout: FeatureLayout,
     /// The graph in each precision.
     pub graphs: BTreeMap<Precision, String>,
+    /// What it is, where it was made from a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
 }
 
 /// How a backbone's output holds its features.

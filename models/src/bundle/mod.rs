@@ -3,6 +3,7 @@
 //! `manifest.json` says what is in it; the ONNX graphs lie beside it; the manifest holds the
 //! SHA-256 of every file. The format is described in `docs/bundle-format.md`.
 
+mod architecture;
 mod error;
 mod head;
 mod manifest;
@@ -15,6 +16,7 @@ mod writer;
 
 use sha2::{Digest, Sha256};
 
+pub use architecture::Architecture;
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{

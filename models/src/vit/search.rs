@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, listed, teacher_of};
 ///
 /// # Errors
 /// Where there is none, or still several.
-pub(super) fn find(checkpoint: &Checkpoint, preset: Preset) -> Result<Tower<'_>, VitError> {
+pub(super) fn find(checkpoint: &Checkpoint, preset: Option<Preset>) -> Result<Tower<'_>, VitError> {
     let path = || checkpoint.path().to_path_buf();
     let mut found: BTreeMap<&str, &'static Scheme> = BTreeMap::new();
     for scheme in &SCHEMES {
@@ -57,9 +57,10 @@ pub(super) fn find(checkpoint: &Checkpoint, preset: Preset) -> Result<Tower<'_>,
         .filter_map(|prefix| Some((*prefix, Tower::at(checkpoint, found[prefix], prefix).ok()?)))
         .collect();
     let fits = |prefix: &&str, fits: &dyn Fn(&Tower) -> bool| towers.get(prefix).is_some_and(fits);
-    let of_family = |tower: &Tower| tower.family().ok() == Some(preset.family());
-    let of_size =
-        |tower: &Tower| preset.dimensions().is_some() && preset.dimensions() == dimensions(tower);
+    let family = preset.map(|p| p.family());
+    let size = preset.and_then(|p| p.dimensions());
+    let of_family = |tower: &Tower| family.is_some() && tower.family().ok() == family;
+    let of_size = |tower: &Tower| size.is_some() && dimensions(tower) == size;
     for criterion in [&of_family as &dyn Fn(&Tower) -> bool, &of_size] {
         let fitting: Vec<&str> = prefixes
             .iter()

@@ -7,5 +7,6 @@ mod graph;
 mod names;
 mod reference;
 mod search;
+mod settings;
 mod slow;
 mod support;

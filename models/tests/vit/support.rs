@@ -9,7 +9,7 @@ use std::{
 use loftup_models::{
     Tensor,
     checkpoint::Checkpoint,
-    vit::{Preset, Vit},
+    vit::{Activation, ConfigFiles, Family, Preset, Vit, VitOptions},
 };
 use tract_onnx::prelude::*;
 
@@ -35,6 +35,19 @@ pub fn weights(file: &str) -> Tensors {
         .collect()
 }
 
+/// Those heads, and the activation that the golden cases of the family were made with.
+pub fn options(preset: Preset, heads: Option<usize>) -> VitOptions {
+    VitOptions {
+        heads,
+        activation: match preset.family() {
+            Family::Clip => Some(Activation::QuickGelu),
+            Family::SigLip => Some(Activation::Gelu),
+            Family::DinoV2 => None,
+        },
+        positions: None,
+    }
+}
+
 /// The backbone in `tensors`, taken from them as the command line would.
 pub fn vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Vit {
     try_vit(tensors, preset, heads).unwrap()
@@ -42,9 +55,24 @@ pub fn vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Vit {
 
 /// The backbone in `tensors`, or the one-line message why not.
 pub fn try_vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Result<Vit, String> {
-    let checkpoint = Checkpoint::from_tensors("w.pth", tensors);
     let preset = Preset::parse(preset).map_err(|e| e.to_string())?;
-    let vit = Vit::from_checkpoint(&checkpoint, preset, heads).map_err(|e| e.to_string());
+    try_with(
+        tensors,
+        preset,
+        &options(preset, heads),
+        &ConfigFiles::default(),
+    )
+}
+
+/// The same with all options and config files.
+pub fn try_with(
+    tensors: Tensors,
+    preset: Preset,
+    options: &VitOptions,
+    files: &ConfigFiles,
+) -> Result<Vit, String> {
+    let checkpoint = Checkpoint::from_tensors("w.pth", tensors);
+    let vit = Vit::from_checkpoint(&checkpoint, preset, options, files).map_err(|e| e.to_string());
     if let Err(message) = &vit {
         assert!(!message.contains('\n'), "{message}");
     }

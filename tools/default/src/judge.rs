@@ -20,7 +20,10 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
             backbone: Some(BackboneSource::Checkpoint {
                 preset: "dinov2".into(),
                 weights: backbone.into(),
-                heads: Some(shape.heads),
+                options: loftup_models::vit::VitOptions {
+                    heads: Some(shape.heads),
+                    ..Default::default()
+                },
             }),
             upsampler: upsampler.map(Into::into),
             size: Some(Size {

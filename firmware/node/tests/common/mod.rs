@@ -27,7 +27,10 @@ pub fn bundle(folder: &Path) -> PathBuf {
         backbone: Some(BackboneSource::Checkpoint {
             preset: "dinov2-s14".into(),
             weights: weights("dinov2.bin"),
-            heads: Some(3),
+            options: loftup_models::vit::VitOptions {
+                heads: Some(3),
+                ..Default::default()
+            },
         }),
         upsampler: Some(weights("loftup_odd.ckpt")),
         size: Some(Size {

@@ -4,7 +4,10 @@ use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
 use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
-use loftup_models::bundle::{Normalisation, Size};
+use loftup_models::{
+    bundle::{Normalisation, Size},
+    vit::{Activation, Positions, VitOptions},
+};
 
 use crate::{args::triple, interrupt, output, progress};
 
@@ -22,8 +25,9 @@ use crate::{args::triple, interrupt, output, progress};
     .required(true)
     .multiple(true))]
 pub struct Args {
-    /// Backbone whose weights are given: dinov2-s14, dinov2-b14, dinov2-l14 (each also with -reg),
-    /// clip-b16, siglip-b16, siglip2-b16; or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
+    /// Backbone whose weights are given: dinov2-s14, -b14, -l14, -g14 (each also with -reg),
+    /// clip-b32, -b16, -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14, siglip2-b16, ...;
+    /// or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
     #[arg(
         long,
         value_name = "NAME",
@@ -39,9 +43,17 @@ pub struct Args {
     /// teacher.backbone, visual, ... Without a backbone, those of the upsampler
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["backbone_onnx", "builtin"])]
     prefix: Option<String>,
-    /// Attention heads of the backbone, where they are not its width divided by 64
+    /// Attention heads of the backbone [default: from the config.json next to the weights, or
+    /// those of the published model with these dimensions]
     #[arg(long, value_name = "N", requires = "backbone")]
     heads: Option<NonZeroUsize>,
+    /// Activation of the backbone's MLPs: gelu, quick-gelu or gelu-tanh [default: as for --heads]
+    #[arg(long, value_name = "NAME", requires = "backbone")]
+    activation: Option<Activation>,
+    /// Library whose resampling of position embeddings is reproduced at other sizes than the
+    /// trained one: facebook, timm or transformers [default: facebook, as LoftUp was trained]
+    #[arg(long, value_name = "LIBRARY", requires = "backbone")]
+    positions: Option<Positions>,
     /// Any ONNX graph as the backbone: an image [1,3,H,W] or [1,H,W,3] to a feature map [1,d,h,w]
     /// or [1,h,w,d], or tokens [1,n,d] or [1,d,n]. Weights in a file next to it are read, too
     #[arg(long, value_name = "FILE", requires = "patch")]
@@ -130,7 +142,11 @@ fn request(args: &Args) -> Request {
         .map(|(preset, weights)| BackboneSource::Checkpoint {
             preset,
             weights,
-            heads: args.heads.map(usize::from),
+            options: VitOptions {
+                heads: args.heads.map(usize::from),
+                activation: args.activation,
+                positions: args.positions,
+            },
         });
     let onnx = args
         .backbone_onnx

@@ -10,6 +10,7 @@ use loftup_models::{
     bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training},
     checkpoint::Checkpoint,
     onnx::{Interface, Port},
+    vit::{ConfigFiles, Outline, Vit, VitError, VitOptions},
 };
 
 use crate::output;
@@ -68,6 +69,16 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
             "  backbone   {}: {} channels, patch {}, input {}{any}{layout}",
             b.name, b.dim, b.patch, b.size
         ))?;
+        if let Some(a) = &b.architecture {
+            output::line(format!(
+                "             {}: width {}, depth {}, heads {}, activation {}",
+                a.family, a.width, a.depth, a.heads, a.activation
+            ))?;
+            output::line(format!(
+                "             {} registers, positions for {}x{} patches (weights), resampled as in {}",
+                a.registers, a.position_grid, a.position_grid, a.positions
+            ))?;
+        }
     }
     if let Some(u) = &m.upsampler {
         output::line(format!(
@@ -105,7 +116,12 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
         }
     }
     let n = &m.normalisation;
-    output::line(format!("  pictures   mean {:?}, std {:?}", n.mean, n.std))?;
+    let origin = m.backbone.as_ref().and_then(|b| b.architecture.as_ref());
+    let origin = origin.map_or(String::new(), |a| format!(" ({})", a.normalisation));
+    output::line(format!(
+        "  pictures   mean {:?}, std {:?}{origin}",
+        n.mean, n.std
+    ))?;
     for (name, file) in &m.files {
         output::line(format!(
             "  file       {name}: {} bytes, SHA-256 {}",
@@ -241,6 +257,14 @@ fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
         tensors.len(),
         values as f64 / 1e6
     ))?;
+    let files = ConfigFiles::next_to(checkpoint.path());
+    let outline = files.and_then(|files| Vit::outline(checkpoint, &VitOptions::default(), &files));
+    match outline {
+        Ok(outline) => print_outline(&outline)?,
+        // Most checkpoints without a backbone are an upsampler's.
+        Err(VitError::NotAVit { .. }) => {}
+        Err(error) => output::line(format!("  backbone   {error}"))?,
+    }
     for (name, shape) in tensors {
         output::line(format!("  {name} {shape:?}"))?;
     }
@@ -248,4 +272,30 @@ fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
         output::line(format!("  {name} {why}"))?;
     }
     Ok(())
+}
+
+fn print_outline(o: &Outline) -> Result<()> {
+    let decided = |setting: Result<String, &VitError>| match setting {
+        Ok(setting) => setting,
+        Err(error) => format!("unknown: {error}"),
+    };
+    let heads = o.heads.as_ref().map(ToString::to_string);
+    let activation = o.activation.as_ref().map(ToString::to_string);
+    output::line(format!(
+        "  backbone   {} ({}), {} (weights)",
+        o.family,
+        o.names().join(" or "),
+        o.dimensions
+    ))?;
+    output::line(format!("  heads      {}", decided(heads)))?;
+    output::line(format!("  activation {}", decided(activation)))?;
+    output::line(format!("  registers  {} (weights)", o.registers))?;
+    output::line(format!(
+        "  positions  {}x{} patches (weights)",
+        o.grid, o.grid
+    ))?;
+    output::line(format!(
+        "  pictures   mean {:?}, std {:?} ({})",
+        o.mean, o.std, o.normalisation
+    ))
 }

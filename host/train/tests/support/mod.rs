@@ -21,7 +21,10 @@ pub fn bundle(folder: &Path) -> PathBuf {
     let backbone = BackboneSource::Checkpoint {
         preset: "dinov2-s14".into(),
         weights,
-        heads: Some(3),
+        options: loftup_models::vit::VitOptions {
+            heads: Some(3),
+            ..Default::default()
+        },
     };
     let size = Some(Size {
         width: 56,

@@ -50,7 +50,10 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
         backbone: Some(BackboneSource::Checkpoint {
             preset: builtin::PRESET.into(),
             weights: at.join(WEIGHTS).join(BACKBONE),
-            heads: Some(builtin::HEADS),
+            options: loftup_models::vit::VitOptions {
+                heads: Some(builtin::HEADS),
+                ..Default::default()
+            },
         }),
         upsampler: Some(upsampler.to_owned()),
         size: Some(scenes::SIZE),
