@@ -181,7 +181,7 @@ def ours(directory, rounds):
 
 def main():
     if not ARGS.loftup.exists():
-        sys.exit(f"{ARGS.loftup}: there is no such command; build it with cargo build -p loftup-cli")
+        sys.exit(f"{ARGS.loftup}: there is no such command; build it with cargo build -p loftup")
     model = random_model(ARGS.dim)
     rows = math.ceil(ARGS.side / 14)
     features = torch.randn(1, ARGS.dim, rows, rows)

@@ -5,44 +5,58 @@ those that Foxglove publishes.
     pip install mcap mcap-protobuf-support foxglove-schemas-protobuf
     tools/check_mcap.py out.mcap
 
-Messages are decoded by the schemas in the file. With `rerun` (pip install rerun-sdk) on the path,
+Messages are decoded by the schemas in the file. A file that was never finished is read up to its last
+whole chunk. With `rerun` (pip install rerun-sdk) on the path,
 Rerun's importer has to make pictures of them too.
 """
 import collections
+import json
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 
 from foxglove_schemas_protobuf import Log_pb2, RawImage_pb2
 from google.protobuf import descriptor_pb2
-from mcap.reader import make_reader
+from mcap.exceptions import EndOfFile, InvalidMagic
+from mcap.reader import NonSeekingReader
 from mcap_protobuf.decoder import DecoderFactory
 
 PUBLISHED = {"foxglove.RawImage": RawImage_pb2, "foxglove.Log": Log_pb2}
 
 
+class Decoders(DecoderFactory):
+    """Decodes Protocol Buffers and JSON."""
+
+    def decoder_for(self, encoding, schema):
+        return json.loads if encoding == "json" else super().decoder_for(encoding, schema)
+
+
+def compare(schema):
+    found = descriptor_pb2.FileDescriptorSet.FromString(schema.data).file[-1]
+    wanted = descriptor_pb2.FileDescriptorProto()
+    PUBLISHED[schema.name].DESCRIPTOR.CopyToProto(wanted)
+    assert found == wanted, f"{schema.name} is not what Foxglove publishes:\n{found}\n{wanted}"
+    print(f"{schema.name}: as published")
+
+
 def main(path):
     counts = collections.Counter()
-    schemas = {}
+    schemas = set()
     with open(path, "rb") as file:
-        reader = make_reader(file, decoder_factories=[DecoderFactory()])
-        for schema in reader.get_summary().schemas.values():
-            schemas[schema.name] = schema
-        for name, module in PUBLISHED.items():
-            if name not in schemas:
-                continue
-            found = descriptor_pb2.FileDescriptorSet.FromString(schemas[name].data).file[-1]
-            wanted = descriptor_pb2.FileDescriptorProto()
-            module.DESCRIPTOR.CopyToProto(wanted)
-            assert found == wanted, f"{name} is not what Foxglove publishes:\n{found}\n{wanted}"
-            print(f"{name}: as published")
-        file.seek(0)
-        protobuf = [c.topic for c in reader.get_summary().channels.values() if c.message_encoding == "protobuf"]
-        for schema, channel, _, message in reader.iter_decoded_messages(topics=protobuf):
-            if schema.name == "foxglove.RawImage":
-                assert len(message.data) == message.step * message.height, channel.topic
-            counts[channel.topic] += 1
+        # From front to back, which needs neither footer nor summary.
+        reader = NonSeekingReader(file, validate_crcs=True, decoder_factories=[Decoders()])
+        try:
+            for schema, channel, _, message in reader.iter_decoded_messages(log_time_order=False):
+                if schema.name in PUBLISHED and schema.name not in schemas:
+                    compare(schema)
+                schemas.add(schema.name)
+                if schema.name == "foxglove.RawImage":
+                    assert len(message.data) == message.step * message.height, channel.topic
+                counts[channel.topic] += 1
+        except (EndOfFile, InvalidMagic, struct.error):
+            print("the file was never finished: read up to its last whole chunk")
     assert counts, "no message"
     for topic, count in sorted(counts.items()):
         print(f"{topic}: {count} messages decoded")

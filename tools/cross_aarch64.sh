@@ -33,7 +33,7 @@ exec "$@"' sh "$@"
 
 # One selection of packages for everything, so that no dependency is built twice with other features;
 # with node and command it is that of tools/package.sh.
-robot="--no-default-features -p loftup-node -p loftup-cli"
+robot="--no-default-features -p loftup-node -p loftup"
 packages="-p loftup-wire -p loftup-board -p loftup-tensorrt -p loftup-kernels -p loftup-models
     -p loftup-runtime -p loftup-tests"
 # All but the slowest under qemu, and those that need NVIDIA's libraries.

@@ -45,7 +45,7 @@ step() {
 }
 
 if command -v cargo >/dev/null; then
-    cargo build -p loftup-cli >&2
+    cargo build -p loftup >&2
     loftup=${CARGO_TARGET_DIR:-target}/debug/loftup
 else
     loftup=$(command -v loftup) || {

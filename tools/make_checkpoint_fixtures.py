@@ -3,8 +3,8 @@
 
     python tools/make_checkpoint_fixtures.py models/import/tests/data
 
-Made with PyTorch 2.7.1, NumPy 2, safetensors and OmegaConf 2.4. The files are committed; this
-is needed only to change them. Every number in them follows from `values`, so that the tests know
+Made with PyTorch 2.7.1, NumPy 2, safetensors and OmegaConf 2.4; `later` with PyTorch 2.15.0 and
+safetensors 0.8.0. The files are committed; this is needed only to change them. Every number in them follows from `values`, so that the tests know
 what to expect without reading a second file.
 """
 
@@ -12,10 +12,10 @@ import argparse
 import collections
 import pathlib
 import sys
+import zipfile
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
@@ -75,11 +75,17 @@ def filled(module):
     return module.eval()
 
 
-def main(out):
-    plain = collections.OrderedDict(
+def plain_tensors():
+    return collections.OrderedDict(
         [("pos_embed", values(0, 1, 3, 4)), ("blocks.0.weight", values(1, 5, 4)),
          ("blocks.0.bias", values(2, 5)), ("scale", values(3)), ("empty", values(4, 0, 4)),
          ("num_batches_tracked", torch.tensor(7)), ("mask", torch.tensor([True, False]))])
+
+
+def main(out):
+    from omegaconf import OmegaConf
+
+    plain = plain_tensors()
     torch.save(plain, out / "plain.pth")
     # 21 characters: a length with which some readers of zip archives do not get along.
     torch.save(plain, out / "twenty_one_characters.bin")
@@ -137,6 +143,62 @@ def main(out):
     torch.jit.save(traced, out / "traced.pt")
 
     torch.save(nn.Linear(2, 2), out / "whole_module.pt")
+
+    later(out)
+
+
+def repacked(source, target, rename, compression=zipfile.ZIP_STORED):
+    """Packs an archive anew, as people do by hand."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for name in old.namelist():
+            entry = zipfile.ZipInfo(rename(name))
+            entry.compress_type = compression
+            new.writestr(entry, old.read(name))
+
+
+def later(out):
+    """Files that are not as one would have them."""
+    plain = plain_tensors()
+    float8 = values(0, 4).to(torch.float8_e4m3fn)
+    unusual = {
+        "good": values(0, 2, 3),
+        "w": values(0, 1, 4).expand(100, 4),
+        "float8": float8,
+        "complex": values(1, 4).to(torch.complex64),
+        "conjugated": torch.conj(values(1, 4).to(torch.complex64)),
+        "negated": torch._neg_view(values(1, 4)),
+        "quantized": torch.quantize_per_tensor(values(2, 2, 4), 0.125, 0, torch.qint8),
+        "sparse": torch.eye(3).to_sparse(),
+        "sparse_rows": torch.eye(3).to_sparse_csr(),
+        "meta": torch.empty(3, 5, device="meta"),
+        "bits": torch.arange(4, dtype=torch.uint8).view(torch.bits8),
+        "bool": torch.tensor([True, False]),
+        "empty": values(3, 0),
+        "last": values(4, 3),
+    }
+    torch.save(unusual, out / "unusual.pt")
+    old = {name: tensor for name, tensor in unusual.items() if name not in ("float8", "bits")}
+    torch.save(old, out / "unusual_legacy.pt", _use_new_zipfile_serialization=False)
+    save_file({"good": values(0, 2, 3), "float8": float8, "complex": values(1, 4).to(torch.complex64),
+               "bool": torch.tensor([True]), "last": values(4, 3)}, out / "unusual.safetensors")
+
+    base = values(0, 6, 4)
+    torch.save({"base": base, "transposed": base.t(), "row": base[2], "half": values(1, 3).half(),
+                "count": torch.tensor(7)}, out / "views_legacy.pt", _use_new_zipfile_serialization=False)
+    torch.save(plain, out / "legacy_protocol4.pth", pickle_protocol=4, _use_new_zipfile_serialization=False)
+
+    wrapped = {"pos_embed": "_fsdp_wrapped_module.module.pos_embed",
+               "blocks.0.weight": "_orig_mod.blocks.0._orig_mod.weight",
+               "blocks.0.bias": "blocks.0._fsdp_wrapped_module._checkpoint_wrapped_module.bias"}
+    torch.save({wrapped.get(k, k): v for k, v in plain.items()}, out / "wrapped.pth")
+    torch.save({"a.w": values(0, 2), "a._orig_mod.w": values(1, 2)}, out / "collision.pth")
+    torch.save({"student": {"w": values(0, 2)}, "teacher": {"w": values(1, 2)}, "epoch": 3}, out / "two_models.pth")
+    torch.save({"model": {"vision": {"w": values(0, 2)}, "llm": {"layers": {"w": values(1, 2)}}, "step": 1},
+                "optimizer": {"state": {0: {"exp_avg": values(2, 2)}}}}, out / "nested.pth")
+
+    repacked(out / "plain.pth", out / "deflated.pth", lambda name: name, zipfile.ZIP_DEFLATED)
+    repacked(out / "plain.pth", out / "no_root.pth", lambda name: name.split("/", 1)[1])
+    repacked(out / "plain.pth", out / "outer_root.pth", lambda name: "outer/" + name)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 Each `grid.N` is a random training grid [N, N, D]; `offset.N.HxW` and `antialias.N.HxW` are the
 same on a grid of H rows and W columns, [H, W, D]: bicubic with the scale factors (H + 0.1) / N and
 (W + 0.1) / N, as DINOv2 without registers and MaskCLIP do it, and antialiased bicubic to size, as
-DINOv2 with registers and timm do it.
+DINOv2 with registers and timm do it. `bicubic.N.HxW` is bicubic to size without antialiasing, as
+transformers does it.
 """
 
 from pathlib import Path
@@ -30,7 +31,7 @@ def resample(grid, size, method):
         factors = tuple((s + 0.1) / n for s in size)
         y = F.interpolate(x, scale_factor=factors, mode="bicubic")
     else:
-        y = F.interpolate(x, size=size, mode="bicubic", antialias=True)
+        y = F.interpolate(x, size=size, mode="bicubic", antialias=method == "antialias")
     assert y.shape[2:] == torch.Size(size)
     return y[0].permute(1, 2, 0).contiguous()
 
@@ -42,7 +43,7 @@ def main():
         grid = torch.randn(n, n, CHANNELS[n], generator=generator)
         tensors[f"grid.{n}"] = grid
         for h, w in sizes:
-            for method in ("offset", "antialias"):
+            for method in ("offset", "antialias", "bicubic"):
                 tensors[f"{method}.{n}.{h}x{w}"] = resample(grid, (h, w), method)
     path = Path(__file__).parent.parent / "models/import/tests/data/vit_posembed.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use loftup_bundle::Size;
+use loftup_bundle::Size;
 use loftup_convert::{
     BackboneSource, Request,
     compare::{Difference, Tolerance},
 };
+use loftup_import::{vit::Activation, vit::VitOptions};
 use loftup_runtime::npy::{self, Array};
 use serde_json::Value;
 
@@ -61,7 +63,15 @@ impl Case {
         let backbone = upsampler.is_none().then(|| BackboneSource::Checkpoint {
             preset: self.text("kind").to_owned(),
             weights: self.weights(),
-            heads: self.description["heads"].as_u64().map(|n| n as usize),
+            options: VitOptions {
+                heads: self.description["heads"].as_u64().map(|n| n as usize),
+                activation: match self.text("kind") {
+                    "clip" => Some(Activation::QuickGelu),
+                    "siglip" => Some(Activation::Gelu),
+                    _ => None,
+                },
+                positions: None,
+            },
         });
         let size = Some(Size {
             width: shape[3],
@@ -73,6 +83,7 @@ impl Case {
             upsampler,
             size,
             out: out.into(),
+            prefix: None,
             replace: false,
         }
     }

@@ -116,6 +116,21 @@ pub fn loftup(d: usize, seed: u64) -> Checkpoint {
     Checkpoint::from_tensors(format!("random-{d}.safetensors"), tensors)
 }
 
+/// Takes the reference outputs out of a bundle: as one that was made before there were any, it is
+/// not compared with them.
+///
+/// # Panics
+/// Where it is no bundle.
+pub fn without_references(bundle: PathBuf) -> PathBuf {
+    let file = bundle.join("manifest.json");
+    let text = std::fs::read_to_string(&file).expect("a manifest");
+    let mut manifest: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let fields = manifest.as_object_mut().expect("an object");
+    fields.remove("references").expect("reference outputs");
+    std::fs::write(&file, manifest.to_string()).expect("written");
+    bundle
+}
+
 /// A bundle with an upsampler for features of `d` channels and nothing else, in `directory`.
 ///
 /// # Panics
@@ -143,6 +158,7 @@ pub fn upsampler_bundle(d: usize, seed: u64, directory: &Path) -> PathBuf {
         upsampler: Some(weights),
         size: None,
         out: out.clone(),
+        prefix: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).expect("a bundle");

@@ -9,11 +9,12 @@ use std::{
 };
 
 use loftup_bundle::{Bundle, Normalisation, Precision, Size};
+use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::{
-    BackboneSource, convert,
+    BackboneSource, OnnxBackbone, convert,
     quantize::{self, Report, quantize},
 };
-use loftup_onnx::{Attr, Graph, Tensor, rewrite, rewrite::Model};
+use loftup_onnx::{Attr, Graph, Tensor, loftup::LoftUp, rewrite, rewrite::Model};
 use loftup_runtime::{
     Options, Perceptor,
     backend::{
@@ -23,6 +24,7 @@ use loftup_runtime::{
     },
     image::Rgb8,
 };
+use loftup_spec::{HALO, io};
 use loftup_spec::{HALO, io};
 use loftup_tensorrt::testing::{cached, in_child};
 use loftup_tests::{
@@ -69,15 +71,18 @@ fn with_convolutions(directory: &Path) -> PathBuf {
     upsampler_bundle(48, 1, directory);
     let out = directory.join("convolutions.loftup");
     let request = loftup_convert::Request {
-        backbone: Some(BackboneSource::Onnx {
+        backbone: Some(BackboneSource::Onnx(OnnxBackbone {
             path: onnx,
             patch: 8,
-            normalisation: Normalisation::IMAGENET,
+            normalisation: None,
             output: None,
-        }),
+            layout: None,
+            extra_tokens: None,
+        })),
         upsampler: Some(directory.join("up.safetensors")),
         size: None,
         out: out.clone(),
+        prefix: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();
@@ -123,6 +128,7 @@ fn within(bundle: &Path, precision: Precision, directory: &Path, max_loss: Optio
         precision,
         pictures: pictures(directory),
         size: None,
+        orientation: loftup_runtime::image::Orientation::Upright,
         tiles: 1,
         max_loss,
         keep: false,

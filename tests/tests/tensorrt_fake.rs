@@ -18,7 +18,7 @@ use loftup_tensorrt::{
 use loftup_tests::{
     conformance,
     frames::{GRID, SIZE, frame, perceptor, view, worst},
-    synthetic::upsampler_bundle,
+    synthetic::{upsampler_bundle, without_references},
 };
 
 /// What the stand-ins cannot do: they compute the mean of all inputs.
@@ -60,6 +60,11 @@ fn fake(layout: Layout) -> Option<Fake> {
     Some(fake)
 }
 
+/// A bundle that the stand-ins, whose outputs are nonsense, may run.
+fn nonsense_bundle(directory: &Path) -> PathBuf {
+    without_references(upsampler_bundle(12, 3, directory))
+}
+
 fn times(fake: &Fake, call: &str) -> usize {
     let calls = fake.calls();
     calls.iter().filter(|line| line.starts_with(call)).count()
@@ -97,7 +102,7 @@ fn a_frame_goes_through_profiles_sessions_and_the_cache() {
         let Some(fake) = fake(layout) else { return };
         let cache = tempfile::tempdir().unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let bundle = upsampler_bundle(12, 3, directory.path());
+        let bundle = nonsense_bundle(directory.path());
         let settings = settings(options(&fake, cache.path()));
         for start in 0..2 {
             let backend = open(Choice::Auto, &settings).unwrap();
@@ -149,7 +154,7 @@ fn steady_runs_reserve_no_memory_of_the_gpu() {
     };
     let cache = tempfile::tempdir().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let bundle = upsampler_bundle(12, 3, directory.path());
+    let bundle = nonsense_bundle(directory.path());
     let mut options = options(&fake, cache.path());
     options.cuda_graph = true;
     let backend = open(Choice::TensorRt, &settings(options)).unwrap();
@@ -166,7 +171,7 @@ fn steady_runs_reserve_no_memory_of_the_gpu() {
 #[test]
 fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
     let directory = tempfile::tempdir().unwrap();
-    let bundle = upsampler_bundle(12, 3, directory.path());
+    let bundle = nonsense_bundle(directory.path());
     let expected = expected(&bundle);
     for (key, value, part) in [
         ("enqueue", "false", "illegal memory access"),
@@ -228,7 +233,7 @@ fn perceptor_of_tract(bundle: &Path) -> loftup_runtime::Perceptor {
 #[test]
 fn alone_the_same_failures_are_errors() {
     let directory = tempfile::tempdir().unwrap();
-    let bundle = upsampler_bundle(12, 3, directory.path());
+    let bundle = nonsense_bundle(directory.path());
     for (key, value, part) in [
         ("enqueue", "false", "illegal memory access"),
         ("enqueue", "nan", "put NaN"),
@@ -258,7 +263,7 @@ fn an_engine_that_the_library_refuses_is_built_again_once() {
     };
     let cache = tempfile::tempdir().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let bundle = upsampler_bundle(12, 3, directory.path());
+    let bundle = nonsense_bundle(directory.path());
     let settings = settings(options(&fake, cache.path()));
     let run = || {
         let backend = open(Choice::Auto, &settings).unwrap();
@@ -305,7 +310,7 @@ fn dla_and_workspace_reach_the_builder_and_the_key() {
 #[test]
 fn too_little_workspace_and_refused_graphs_are_reasons_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
-    let bundle = upsampler_bundle(12, 3, directory.path());
+    let bundle = nonsense_bundle(directory.path());
     let expected = expected(&bundle);
     for (key, value, part) in [
         (
@@ -348,7 +353,7 @@ fn too_little_workspace_and_refused_graphs_are_reasons_of_their_own() {
 /// it.
 fn falls_back(tensorrt: tensorrt::Options, parts: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
-    let bundle = upsampler_bundle(12, 3, directory.path());
+    let bundle = nonsense_bundle(directory.path());
     let settings = settings(tensorrt);
     let e = open(Choice::TensorRt, &settings)
         .err()

@@ -192,11 +192,12 @@ fn backbones(name: &str, test: &str) {
                 backbone: Some(BackboneSource::Checkpoint {
                     preset: "dinov2-s14".into(),
                     weights: weights.into(),
-                    heads: None,
+                    options: Default::default(),
                 }),
                 upsampler: None,
                 size: None,
                 out: directory.path().join("dinov2-s14"),
+                prefix: None,
                 replace: false,
             });
         }
@@ -261,10 +262,10 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             };
             let good = || options(&library, cache.path());
             let e = compile(&onnx[..onnx.len() / 2], &shapes, good());
-            assert!(e.contains("refused the model"), "{e}");
+            assert!(e.contains("rejected the model"), "{e}");
             // An input that gets no shape is a missing profile.
             let e = compile(&onnx, &shapes[..1], good());
-            assert!(e.contains("optimisation profile"), "{e}");
+            assert!(e.contains("optimization profile"), "{e}");
             let mut small = good();
             small.workspace = 0;
             let e = compile(&onnx, &shapes, small);

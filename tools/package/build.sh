@@ -22,7 +22,7 @@ programs() { # amd64 or arm64, selection
 # Cargo's selection for an architecture: one for the programs and for what makes the model, so that
 # no dependency is built twice.
 selection() { # amd64 or arm64
-    echo "-p loftup-node -p loftup-cli -p loftup-scenes"
+    echo "-p loftup-node -p loftup -p loftup-scenes"
     if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then echo --no-default-features; fi
 }
 
@@ -123,10 +123,10 @@ Recommends: gstreamer1.0-tools
 Section: science
 Priority: optional
 Description: dense features of vision foundation models on a robot
- loftup turns checkpoints of a vision backbone and the LoftUp upsampler into a
- bundle, and asks it for a feature vector of every pixel. loftup-node is the
- service that does so for a camera, within deadlines, in TensorRT where there is
- one and on the CPU otherwise.
+ loftup converts checkpoints of a vision backbone and the LoftUp upsampler to a
+ bundle, and computes a feature vector for every pixel of an image. loftup-node
+ is the service that runs a bundle on a camera stream with deadlines, on TensorRT
+ if it is available and on the CPU otherwise.
 CONTROL
     echo /etc/loftup/node.toml >"$stage/DEBIAN/conffiles"
     for script in postinst prerm postrm; do

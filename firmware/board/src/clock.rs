@@ -1,12 +1,12 @@
-//! Time.
+//! A monotonic clock.
 
-/// A clock that never runs backwards. embedded-hal has none; every chip has a
-/// timer that can be one.
+/// A monotonic clock. embedded-hal has no such trait; a hardware timer can
+/// implement it.
 pub trait Clock {
-    /// Microseconds since some moment in the past.
+    /// Microseconds since an arbitrary time in the past.
     fn now_us(&mut self) -> u64;
 
-    /// Milliseconds since the same moment.
+    /// Milliseconds since the same time.
     fn now_ms(&mut self) -> u64 {
         self.now_us() / 1_000
     }

@@ -1,19 +1,19 @@
-//! Drivers for what is soldered beside the camera, over the embedded-hal 1.0
-//! and embedded-io traits: the same code on a microcontroller and on Linux.
-//! No `std`, no allocation, unless a feature asks for it.
+//! Drivers for the hardware around the camera, generic over the embedded-hal 1.0
+//! and embedded-io traits: the same code runs on a microcontroller and on Linux. No
+//! `std` and no allocation, except with the features below.
 //!
-//! | part | here |
+//! | part | items |
 //! |---|---|
 //! | hardware trigger of the camera | [`CameraTrigger`] |
-//! | light that shows the health of the node | [`StatusLight`] |
-//! | thermometer and what to do when it is hot | [`Tmp102`], [`ThermalGuard`] |
+//! | status LED that shows the health of the node | [`StatusLight`] |
+//! | temperature sensor and thermal limits | [`Tmp102`], [`ThermalGuard`] |
 //! | [`loftup_wire`] messages over a serial line or socket | [`Link`] |
 //!
-//! Features: `std` adds `stdio`, links over any non-blocking reader and
-//! writer of the operating system. `linux` adds `linux`, its pins, buses,
-//! serial lines and thermal zones.
+//! Features: `std` adds `stdio`, links over any non-blocking reader and writer of
+//! the operating system. `linux` adds `linux`: GPIO pins, I2C buses, serial lines
+//! and thermal zones.
 //!
-//! `examples/mcu_receiver` shows all of it at work on the controller's side.
+//! `examples/mcu_receiver` uses all of it on the controller's side.
 
 #![no_std]
 

@@ -1,19 +1,19 @@
-//! A light that shows how the node is, by colour and by rhythm, so that one
-//! colour will do.
+//! A status LED that shows the state of the node by color and by blink pattern, so
+//! that an LED of one color is enough.
 //!
-//! | state | colour | rhythm |
+//! | state | color | pattern |
 //! |---|---|---|
 //! | starting | blue | half a second on, half off |
-//! | running | green | on, with a wink of 60 ms every 2 s: a light that never winks hangs |
+//! | running | green | on, with a gap of 60 ms every 2 s: an LED without gaps means a hang |
 //! | degraded | yellow | two short flashes every 1.5 s |
-//! | recovering | cyan | four flashes a second |
+//! | recovering | cyan | four flashes per second |
 //! | failed | red | as many flashes as the [number of the reason](loftup_wire::health::Reason::number), then a pause |
-//! | no news | magenta | one short flash every 3 s |
+//! | no report | magenta | one short flash every 3 s |
 
 use embedded_hal::digital::OutputPin;
 use loftup_wire::health::State;
 
-/// Red, green, blue: on or off.
+/// A color: red, green and blue, each on or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Color {
     /// Red on.
@@ -25,7 +25,7 @@ pub struct Color {
 }
 
 impl Color {
-    /// Dark.
+    /// Off.
     pub const OFF: Color = Color::new(false, false, false);
     /// Red.
     pub const RED: Color = Color::new(true, false, false);
@@ -45,24 +45,24 @@ impl Color {
     }
 }
 
-/// Something that can shine.
+/// A lamp that can show a color.
 pub trait Lamp {
-    /// What can go wrong.
+    /// Error of the pins.
     type Error;
 
-    /// Shines in `color`.
+    /// Shows `color`.
     ///
     /// # Errors
-    /// Those of the pins.
+    /// Errors of the pins.
     fn set(&mut self, color: Color) -> Result<(), Self::Error>;
 }
 
-/// At which level of its pin a lamp shines.
+/// The pin level at which a lamp is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Polarity {
     /// High.
     ActiveHigh,
-    /// Low: the lamp hangs between supply and pin.
+    /// Low: the lamp is connected between supply and pin.
     ActiveLow,
 }
 
@@ -72,7 +72,7 @@ impl Polarity {
     }
 }
 
-/// A lamp of one colour. It shines for any colour but [`Color::OFF`].
+/// A single-color lamp. It is on for any color except [`Color::OFF`].
 #[derive(Debug)]
 pub struct MonoLamp<P> {
     pin: P,
@@ -80,7 +80,7 @@ pub struct MonoLamp<P> {
 }
 
 impl<P> MonoLamp<P> {
-    /// A lamp at `pin`.
+    /// A lamp on `pin`.
     pub const fn new(pin: P, polarity: Polarity) -> Self {
         MonoLamp { pin, polarity }
     }
@@ -94,7 +94,7 @@ impl<P: OutputPin> Lamp for MonoLamp<P> {
     }
 }
 
-/// A lamp of three colours at three pins.
+/// An RGB lamp on three pins.
 #[derive(Debug)]
 pub struct RgbLamp<R, G, B> {
     red: R,
@@ -104,7 +104,7 @@ pub struct RgbLamp<R, G, B> {
 }
 
 impl<R, G, B> RgbLamp<R, G, B> {
-    /// A lamp at three pins of the same polarity.
+    /// A lamp on three pins of the same polarity.
     pub const fn new(red: R, green: G, blue: B, polarity: Polarity) -> Self {
         RgbLamp {
             red,
@@ -146,24 +146,24 @@ impl<R: OutputPin, G: OutputPin, B: OutputPin> Lamp for RgbLamp<R, G, B> {
     }
 }
 
-/// A rhythm: `flashes` times `on_ms` light and `off_ms` dark, then `pause_ms`
-/// more of dark, and from the beginning.
+/// A blink pattern, repeated: `flashes` times `on_ms` on and `off_ms` off, then
+/// `pause_ms` more off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
-    /// Colour of the light.
+    /// Color of the flashes.
     pub color: Color,
-    /// Flashes in a row.
+    /// Number of flashes.
     pub flashes: u8,
-    /// Length of a flash.
+    /// Duration of a flash, in milliseconds.
     pub on_ms: u16,
-    /// Dark after each flash.
+    /// Time off after each flash, in milliseconds.
     pub off_ms: u16,
-    /// Dark after the row, in addition.
+    /// Additional time off after the last flash, in milliseconds.
     pub pause_ms: u16,
 }
 
 impl Pattern {
-    /// The rhythm of a state; `None` stands for no news of it.
+    /// The pattern of a state; `None` if the state is unknown.
     #[must_use]
     pub const fn of(state: Option<State>) -> Self {
         let (color, flashes, on_ms, off_ms, pause_ms) = match state {
@@ -183,14 +183,14 @@ impl Pattern {
         }
     }
 
-    /// Time until it begins again.
+    /// Period of the pattern, in milliseconds.
     #[must_use]
     pub const fn length_ms(&self) -> u32 {
         let flash = self.on_ms as u32 + self.off_ms as u32;
         self.flashes as u32 * flash + self.pause_ms as u32
     }
 
-    /// What shines `since_ms` after the beginning.
+    /// The color `since_ms` milliseconds after the start.
     #[must_use]
     pub const fn at(&self, since_ms: u64) -> Color {
         let length = self.length_ms() as u64;
@@ -216,8 +216,8 @@ pub struct StatusLight<L> {
 }
 
 impl<L: Lamp> StatusLight<L> {
-    /// A light that shows no news until there is some, and again after
-    /// `patience_ms` without any.
+    /// A light that shows "no report" until the first report, and again after
+    /// `patience_ms` milliseconds without one.
     pub const fn new(lamp: L, patience_ms: u32) -> Self {
         StatusLight {
             lamp,
@@ -229,8 +229,8 @@ impl<L: Lamp> StatusLight<L> {
         }
     }
 
-    /// News at time `now_ms`. The rhythm begins anew only where the state is
-    /// another.
+    /// Reports the state at time `now_ms`. The pattern restarts only if the state
+    /// changes.
     pub fn report(&mut self, state: State, now_ms: u64) {
         self.news_ms = now_ms;
         self.become_state(Some(state), now_ms);
@@ -243,17 +243,17 @@ impl<L: Lamp> StatusLight<L> {
         }
     }
 
-    /// What is being shown; `None` for no news.
+    /// The state shown; `None` if there is no recent report.
     #[must_use]
     pub const fn state(&self) -> Option<State> {
         self.state
     }
 
-    /// Shines as it must at time `now_ms`. Call it some 50 times a second; the
-    /// pins are touched only when something changes.
+    /// Updates the lamp at time `now_ms`. Call it about 50 times per second; the pins
+    /// are written only if the color changes.
     ///
     /// # Errors
-    /// Those of the lamp; the next tick tries again.
+    /// Errors of the lamp; the next tick retries.
     pub fn tick(&mut self, now_ms: u64) -> Result<(), L::Error> {
         if now_ms.saturating_sub(self.news_ms) > u64::from(self.patience_ms) {
             self.become_state(None, now_ms);
@@ -261,7 +261,7 @@ impl<L: Lamp> StatusLight<L> {
         let since = now_ms.saturating_sub(self.since_ms);
         let color = Pattern::of(self.state).at(since);
         if self.shown != Some(color) {
-            // Unknown until it has worked.
+            // Unknown until the write succeeds.
             self.shown = None;
             self.lamp.set(color)?;
             self.shown = Some(color);
@@ -269,10 +269,10 @@ impl<L: Lamp> StatusLight<L> {
         Ok(())
     }
 
-    /// Darkens the lamp and gives it back.
+    /// Turns the lamp off and returns it.
     ///
     /// # Errors
-    /// Those of the lamp.
+    /// Errors of the lamp.
     pub fn release(mut self) -> Result<L, L::Error> {
         self.lamp.set(Color::OFF)?;
         Ok(self.lamp)

@@ -1,4 +1,4 @@
-//! [`loftup_wire`] messages over a byte stream.
+//! Exchanges [`loftup_wire`] messages over a byte stream.
 
 use core::fmt::Debug;
 
@@ -7,14 +7,14 @@ use loftup_wire::{
     Counters, DELIMITER, DecodeError, Decoder, EncodeError, Encoder, MAX_FRAME, MAX_PACKET, Message,
 };
 
-/// Bytes taken from the stream at once.
+/// Size of one read from the stream, in bytes.
 const CHUNK: usize = 64;
 
-/// Most bytes that one [`Link::poll`] takes: enough for any frame, and little
-/// enough that a flood does not hold up the caller's loop.
+/// Maximum number of bytes that one [`Link::poll`] processes: enough for any frame,
+/// and few enough that a flood does not block the caller's loop.
 const POLL_BYTES: usize = 2 * MAX_FRAME;
 
-/// What can go wrong on a link.
+/// Errors of a link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError<E: Debug> {
@@ -24,23 +24,23 @@ pub enum LinkError<E: Debug> {
     /// The other side has closed the stream.
     #[error("the other side has closed the link")]
     Closed,
-    /// The last message queued is still on its way out.
+    /// The previous message has not been sent completely.
     #[error("the last message is still being sent: flush first")]
     Busy,
-    /// The message cannot be sent.
+    /// The message cannot be encoded.
     #[error("cannot send: {0}")]
     Encode(EncodeError),
-    /// Something came that is no message. The link goes on.
+    /// Invalid data was received. The link stays usable.
     #[error("cannot read: {0}")]
     Decode(DecodeError),
 }
 
-/// Messages over a stream of bytes. `N` is the largest packet it can take; see
+/// Messages over a byte stream. `N` is the maximum packet size in bytes; see
 /// [`Decoder`].
 ///
-/// For a loop that must not wait: [`queue`](Self::queue),
-/// [`poll_flush`](Self::poll_flush) and [`poll`](Self::poll). For a thread of
-/// its own: [`send`](Self::send) and [`receive`](Self::receive).
+/// [`queue`](Self::queue), [`poll_flush`](Self::poll_flush) and [`poll`](Self::poll)
+/// never block. [`send`](Self::send) and [`receive`](Self::receive) block, for use in
+/// a dedicated thread.
 #[derive(Debug)]
 pub struct Link<IO, const N: usize = MAX_PACKET> {
     io: IO,
@@ -50,7 +50,7 @@ pub struct Link<IO, const N: usize = MAX_PACKET> {
     input: Queue<CHUNK>,
 }
 
-/// Bytes from `at` to `end` of a buffer.
+/// The bytes `at..end` of a buffer.
 #[derive(Debug)]
 struct Queue<const N: usize> {
     bytes: [u8; N],
@@ -75,7 +75,7 @@ impl<const N: usize> Queue<N> {
 }
 
 impl<IO, const N: usize> Link<IO, N> {
-    /// A link over `io`, which nothing has been sent on yet.
+    /// A link over the new connection `io`.
     #[must_use]
     pub const fn new(io: IO) -> Self {
         Link {
@@ -87,7 +87,7 @@ impl<IO, const N: usize> Link<IO, N> {
         }
     }
 
-    /// What has come so far, and what was wrong with it.
+    /// Statistics of the received frames.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         self.decoder.counters()
@@ -98,7 +98,7 @@ impl<IO, const N: usize> Link<IO, N> {
         &mut self.io
     }
 
-    /// Gives the stream back.
+    /// Returns the stream.
     pub fn release(self) -> IO {
         self.io
     }
@@ -108,18 +108,17 @@ impl<IO: Write, const N: usize> Link<IO, N>
 where
     IO::Error: Debug,
 {
-    /// Makes `message` ready to be sent. One at a time: there is no memory for
-    /// more.
+    /// Queues `message` for sending. The queue holds one message.
     ///
     /// # Errors
-    /// [`LinkError::Busy`] while the last one is not out,
+    /// [`LinkError::Busy`] if the previous message has not been sent completely;
     /// [`LinkError::Encode`].
     pub fn queue(&mut self, message: &Message<'_>) -> Result<(), LinkError<IO::Error>> {
         if !self.out.is_empty() {
             return Err(LinkError::Busy);
         }
-        // The first frame begins with a delimiter, which ends whatever the line
-        // said before.
+        // The first frame starts with a delimiter, which ends any garbage that was on
+        // the line before.
         let lead = usize::from(self.encoder.sequence() == 0);
         let (delimiter, room) = self.out.bytes.split_at_mut(lead);
         delimiter.fill(DELIMITER);
@@ -130,7 +129,7 @@ where
         Ok(())
     }
 
-    /// Sends `message`, and what was queued before; waits until it is out.
+    /// Sends the queued message, if any, and `message`; blocks until both are sent.
     ///
     /// # Errors
     /// [`LinkError::Io`], [`LinkError::Closed`], [`LinkError::Encode`].
@@ -140,7 +139,7 @@ where
         self.flush()
     }
 
-    /// Waits until all that was queued is out.
+    /// Blocks until the queued message is sent.
     ///
     /// # Errors
     /// [`LinkError::Io`], [`LinkError::Closed`].
@@ -151,8 +150,8 @@ where
         self.io.flush().map_err(LinkError::Io)
     }
 
-    /// Sends as much of what was queued as goes without waiting; tells whether
-    /// all is out.
+    /// Sends as much of the queued message as possible without blocking; returns
+    /// whether it is sent completely.
     ///
     /// # Errors
     /// [`LinkError::Io`], [`LinkError::Closed`].
@@ -183,10 +182,10 @@ impl<IO: Read, const N: usize> Link<IO, N>
 where
     IO::Error: Debug,
 {
-    /// Waits for the next message.
+    /// Blocks until the next message.
     ///
     /// # Errors
-    /// [`LinkError::Decode`] for each frame that is none; [`LinkError::Io`],
+    /// [`LinkError::Decode`] for each invalid frame; [`LinkError::Io`],
     /// [`LinkError::Closed`].
     pub fn receive(&mut self) -> Result<Message<'_>, LinkError<IO::Error>> {
         loop {
@@ -198,12 +197,11 @@ where
         self.message()
     }
 
-    /// Takes what has come, without waiting, up to the end of the next message.
-    /// `None`: nothing more is there, or it is no whole message yet. Call it
-    /// until it says so.
+    /// Processes the received bytes up to the end of the next message, without
+    /// blocking. `None` if there is no complete message; call it until then.
     ///
     /// # Errors
-    /// As [`receive`](Self::receive).
+    /// As for [`receive`](Self::receive).
     pub fn poll(&mut self) -> Result<Option<Message<'_>>, LinkError<IO::Error>>
     where
         IO: ReadReady,
@@ -218,7 +216,7 @@ where
         self.message().map(Some)
     }
 
-    /// Hands what was read to the decoder; tells whether that made a frame.
+    /// Passes the bytes read to the decoder; returns whether that completed a frame.
     fn digest(&mut self) -> Result<bool, LinkError<IO::Error>> {
         let (taken, found) = self.decoder.feed(self.input.waiting());
         self.input.at += taken;
@@ -229,7 +227,7 @@ where
         }
     }
 
-    /// Reads some bytes where all have been handed on.
+    /// Reads more bytes if all have been processed.
     fn fill(&mut self) -> Result<usize, LinkError<IO::Error>> {
         let length = self.io.read(&mut self.input.bytes).map_err(LinkError::Io)?;
         if length == 0 {
@@ -241,7 +239,7 @@ where
     }
 
     fn message(&self) -> Result<Message<'_>, LinkError<IO::Error>> {
-        // A frame was found just now, so there is one.
+        // A frame has just been found.
         let missing = DecodeError::TooShort { len: 0, min: 0 };
         let frame = self.decoder.frame().ok_or(LinkError::Decode(missing))?;
         frame.message().map_err(LinkError::Decode)

@@ -1,4 +1,4 @@
-//! Pins, buses, serial lines and thermal zones of Linux.
+//! GPIO pins, I2C buses, serial lines and thermal zones of Linux.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,67 +7,74 @@ use std::string::String;
 
 use linux_embedded_hal::gpio_cdev::{self, Chip, LineRequestFlags};
 pub use linux_embedded_hal::{CdevPin, Delay, I2cdev};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use rustix::termios::{self, ControlModes, OptionalActions};
 
 use crate::stdio::NonBlocking;
 use crate::thermal::Thermometer;
 
-/// What can go wrong here.
+/// Errors of this module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinuxError {
     /// A device or file cannot be opened or read.
     #[error("{path}: {cause}")]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A device cannot be set up as a serial line.
+    /// Another process has the device.
+    #[error("{path}: is in use by another process")]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A device cannot be configured as a serial line.
     #[error("{path}: no serial line of {baud} baud: {cause}")]
     Serial {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// The speed asked for.
+        /// The requested baud rate.
         baud: u32,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A line of a GPIO chip cannot be had.
+    /// A line of a GPIO chip cannot be requested.
     #[error("{path}: line {line}: {cause}: is it free, and have you the right to it?")]
     Gpio {
         /// The chip.
         path: PathBuf,
         /// The line.
         line: u32,
-        /// Why.
+        /// The cause.
         #[source]
         cause: gpio_cdev::Error,
     },
     /// A bus cannot be opened.
     #[error("{path}: {cause}: is it an I2C bus, and have you the right to it?")]
     Bus {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         cause: io::Error,
     },
-    /// A thermal zone says something else than a temperature.
+    /// A thermal zone does not contain a temperature.
     #[error("{path}: {text:?} is no temperature in thousandths of a degree")]
     Temperature {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         text: String,
     },
 }
 
-/// An output pin: line `line` of a chip such as `/dev/gpiochip0`, low.
+/// Opens line `line` of a chip such as `/dev/gpiochip0` as an output, initially low.
 ///
 /// # Errors
 /// [`LinuxError::Gpio`].
@@ -84,7 +91,7 @@ pub fn output_pin(chip: impl AsRef<Path>, line: u32) -> Result<CdevPin, LinuxErr
         })
 }
 
-/// An I2C bus such as `/dev/i2c-1`.
+/// Opens an I2C bus such as `/dev/i2c-1`.
 ///
 /// # Errors
 /// [`LinuxError::Bus`].
@@ -96,18 +103,35 @@ pub fn i2c(path: impl AsRef<Path>) -> Result<I2cdev, LinuxError> {
     })
 }
 
-/// A serial line such as `/dev/ttyTHS1`: 8 data bits, no parity, one stop bit,
-/// no handshake, nothing interpreted.
+/// Opens a serial line such as `/dev/ttyTHS1` in raw mode: 8 data bits, no parity,
+/// one stop bit, no flow control.
+///
+/// Two readers of one line would each get a part of its bytes, so it is locked: with `flock`, and
+/// with `TIOCEXCL` against programs that do not ask. That leaves out pseudo-terminals, which keep
+/// the latter after their owner has died.
 ///
 /// # Errors
-/// [`LinuxError::File`], [`LinuxError::Serial`].
+/// [`LinuxError::File`], [`LinuxError::InUse`], [`LinuxError::Serial`].
 pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, LinuxError> {
     let path = path.as_ref();
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let line = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| LinuxError::File {
-        path: path.into(),
-        cause: cause.into(),
+    let in_use = || LinuxError::InUse { path: path.into() };
+    let line = rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| match cause {
+        Errno::BUSY => in_use(),
+        _ => LinuxError::File {
+            path: path.into(),
+            cause: cause.into(),
+        },
     })?;
+    // On a file system without locks, TIOCEXCL has to do.
+    if flock(&line, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Err(in_use());
+    }
+    let pseudo = |real: PathBuf| real.starts_with("/dev/pts");
+    if !path.canonicalize().is_ok_and(pseudo) {
+        // What is no terminal is told below.
+        let _ = termios::ioctl_tiocexcl(&line);
+    }
     let set_up = || {
         let mut mode = termios::tcgetattr(&line)?;
         mode.make_raw();
@@ -118,7 +142,7 @@ pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, Li
         mode.set_speed(baud)?;
         termios::tcsetattr(&line, OptionalActions::Now, &mode)
     };
-    set_up().map_err(|cause: rustix::io::Errno| LinuxError::Serial {
+    set_up().map_err(|cause: Errno| LinuxError::Serial {
         path: path.into(),
         baud,
         cause: cause.into(),
@@ -126,27 +150,27 @@ pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, Li
     Ok(NonBlocking::new(File::from(line)))
 }
 
-/// A thermal zone, by its file: `/sys/class/thermal/thermal_zone0/temp`, which
-/// holds thousandths of a degree Celsius.
+/// A thermal zone, given by its file such as
+/// `/sys/class/thermal/thermal_zone0/temp`, in thousandths of a degree Celsius.
 #[derive(Debug, Clone)]
 pub struct ThermalZone {
     path: PathBuf,
 }
 
 impl ThermalZone {
-    /// The zone whose temperature stands in the file `path`.
+    /// The thermal zone with the temperature file `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         ThermalZone { path: path.into() }
     }
 }
 
-/// More than any temperature has digits.
+/// Maximum length of a temperature file, in bytes.
 const MAX_TEXT: usize = 32;
 
 impl Thermometer for ThermalZone {
     type Error = LinuxError;
 
-    /// Rounded down; what an `i16` cannot hold becomes its nearest value.
+    /// Rounded down, and clamped to the range of an `i16`.
     fn read_cc(&mut self) -> Result<i16, LinuxError> {
         let mut bytes = [0; MAX_TEXT];
         let mut length = 0;

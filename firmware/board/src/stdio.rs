@@ -1,5 +1,5 @@
-//! embedded-io over what the operating system offers: a serial line, a pipe, a
-//! socket, opened so that reading and writing never wait.
+//! embedded-io over non-blocking streams of the operating system: serial lines,
+//! pipes, sockets.
 
 use std::io::{self, ErrorKind};
 use std::thread;
@@ -9,11 +9,11 @@ use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 
 use crate::Clock;
 
-/// How long to sleep where a caller wants to wait.
+/// Polling interval of blocking calls.
 const NAP: Duration = Duration::from_micros(200);
 
-/// A non-blocking stream `T` as embedded-io sees it. `T` must be in
-/// non-blocking mode already, or `read_ready` waits.
+/// An embedded-io adapter for a non-blocking stream `T`. `T` must already be in
+/// non-blocking mode, otherwise `read_ready` blocks.
 #[derive(Debug)]
 pub struct NonBlocking<T> {
     stream: T,
@@ -49,7 +49,7 @@ impl<T> ErrorType for NonBlocking<T> {
     type Error = io::Error;
 }
 
-/// `None` where the operating system would wait.
+/// `None` if the call would block.
 fn now_or_later(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(length) => Ok(Some(length)),
@@ -90,7 +90,7 @@ impl<T: io::Read> Read for NonBlocking<T> {
 }
 
 impl<T: io::Write> NonBlocking<T> {
-    /// Hands to the operating system what it takes without waiting.
+    /// Writes as much as possible without blocking.
     fn drain(&mut self) -> io::Result<()> {
         while self.waiting > 0 {
             let waiting = self.output.get(..self.waiting).unwrap_or_default();
@@ -139,12 +139,12 @@ impl<T: io::Write> Write for NonBlocking<T> {
     }
 }
 
-/// The monotonic clock of the operating system, from its making on.
+/// The monotonic clock of the operating system, relative to its creation.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock(Instant);
 
 impl SystemClock {
-    /// A clock at 0.
+    /// A clock that starts at 0.
     #[must_use]
     pub fn new() -> Self {
         SystemClock(Instant::now())

@@ -1,14 +1,14 @@
-//! When it is too hot.
+//! Thermal limits.
 
-/// Something that tells a temperature.
+/// A temperature sensor.
 pub trait Thermometer {
-    /// What can go wrong.
+    /// Error of the sensor.
     type Error;
 
     /// The temperature, in hundredths of a degree Celsius.
     ///
     /// # Errors
-    /// Those of the bus or file it is read from.
+    /// Errors of the bus or file.
     fn read_cc(&mut self) -> Result<i16, Self::Error>;
 }
 
@@ -20,18 +20,18 @@ impl<T: Thermometer + ?Sized> Thermometer for &mut T {
     }
 }
 
-/// How hot it is.
+/// The thermal state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ThermalState {
-    /// Well.
+    /// Normal.
     Normal,
-    /// Work less.
+    /// Hot: reduce the load.
     Hot,
-    /// Stop working.
+    /// Critical: stop.
     Critical,
 }
 
-/// Where a state begins and ends. In hundredths of a degree Celsius.
+/// The limits of the thermal states, in hundredths of a degree Celsius.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     hot_cc: i16,
@@ -45,20 +45,20 @@ pub struct Limits {
     "limits {hot_cc} < {critical_cc} with hysteresis {hysteresis_cc} (1/100 degree): the hysteresis must be 0 or more and less than the distance"
 )]
 pub struct LimitsError {
-    /// From here on it is hot.
+    /// Hot from this temperature.
     pub hot_cc: i16,
-    /// From here on it is critical.
+    /// Critical from this temperature.
     pub critical_cc: i16,
     /// How far below its limit a state ends.
     pub hysteresis_cc: i16,
 }
 
 impl Limits {
-    /// Hot from `hot_cc` on, critical from `critical_cc` on; a state ends more
-    /// than `hysteresis_cc` below where it began, so that it does not flutter.
+    /// Hot from `hot_cc`, critical from `critical_cc`. A state ends more than
+    /// `hysteresis_cc` below its limit.
     ///
     /// # Errors
-    /// [`LimitsError`] where they overlap.
+    /// [`LimitsError`] if the limits overlap.
     pub const fn new(
         hot_cc: i16,
         critical_cc: i16,
@@ -79,26 +79,26 @@ impl Limits {
         })
     }
 
-    /// From here on it is hot.
+    /// Hot from this temperature.
     #[must_use]
     pub const fn hot_cc(&self) -> i16 {
         self.hot_cc
     }
 
-    /// From here on it is critical.
+    /// Critical from this temperature.
     #[must_use]
     pub const fn critical_cc(&self) -> i16 {
         self.critical_cc
     }
 
-    /// Below this the state `Hot` ends.
+    /// The state `Hot` ends below this temperature.
     #[must_use]
     pub const fn cool_cc(&self) -> i16 {
         self.hot_cc.saturating_sub(self.hysteresis_cc)
     }
 }
 
-/// Reads a thermometer and says how hot it is.
+/// Derives the thermal state from a temperature sensor.
 #[derive(Debug)]
 pub struct ThermalGuard<T> {
     thermometer: T,
@@ -108,12 +108,12 @@ pub struct ThermalGuard<T> {
     failures: u8,
 }
 
-/// Failed readings in a row that are put down to a bad contact; with the next
-/// one the thermometer counts as dead.
+/// Number of consecutive failed readings that are tolerated; after one more the
+/// sensor is considered failed.
 const TOLERATED_FAILURES: u8 = 2;
 
 impl<T: Thermometer> ThermalGuard<T> {
-    /// A guard that takes it for normal until the first reading.
+    /// A guard whose state is normal until the first reading.
     pub const fn new(thermometer: T, limits: Limits) -> Self {
         ThermalGuard {
             thermometer,
@@ -124,12 +124,11 @@ impl<T: Thermometer> ThermalGuard<T> {
         }
     }
 
-    /// Reads once. A thermometer that fails three times in a row cannot warn
-    /// any more: it is then taken for hot at least, until it reads again.
+    /// Reads the sensor. After three consecutive failures the state is at least hot,
+    /// since overheating could no longer be detected, until a reading succeeds.
     ///
     /// # Errors
-    /// Those of the thermometer; [`state`](Self::state) is up to date all the
-    /// same.
+    /// Errors of the sensor; [`state`](Self::state) is updated nevertheless.
     pub fn poll(&mut self) -> Result<ThermalState, T::Error> {
         match self.thermometer.read_cc() {
             Ok(cc) => {
@@ -150,7 +149,7 @@ impl<T: Thermometer> ThermalGuard<T> {
     }
 
     fn judge(&self, cc: i16) -> ThermalState {
-        // A state that lasts already begins lower.
+        // The current state has a lower limit.
         let reached = |limit: i16, lasts: bool| {
             let slack = if lasts { self.limits.hysteresis_cc } else { 0 };
             cc >= limit.saturating_sub(slack)
@@ -167,25 +166,25 @@ impl<T: Thermometer> ThermalGuard<T> {
         }
     }
 
-    /// How hot it was last.
+    /// The state after the last reading.
     #[must_use]
     pub const fn state(&self) -> ThermalState {
         self.state
     }
 
-    /// The last temperature, unless the thermometer is dead.
+    /// The last temperature, unless the sensor has failed.
     #[must_use]
     pub const fn last_cc(&self) -> Option<i16> {
         self.last_cc
     }
 
-    /// Whether the thermometer counts as dead.
+    /// Whether the sensor is considered failed.
     #[must_use]
     pub const fn is_blind(&self) -> bool {
         self.failures > TOLERATED_FAILURES
     }
 
-    /// The thermometer.
+    /// The sensor.
     pub const fn thermometer(&mut self) -> &mut T {
         &mut self.thermometer
     }

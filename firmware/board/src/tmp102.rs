@@ -1,5 +1,5 @@
-//! The TMP102 thermometer of Texas Instruments (data sheet SBOS397): 12 bits in
-//! steps of 1/16 degree, 13 in extended mode, over I2C, with an alert pin.
+//! The TMP102 temperature sensor of Texas Instruments (data sheet SBOS397): 12 bits
+//! in steps of 1/16 degree, 13 bits in extended mode, over I2C, with an alert pin.
 
 use embedded_hal::i2c::I2c;
 
@@ -10,33 +10,33 @@ const CONFIGURATION: u8 = 1;
 const T_LOW: u8 = 2;
 const T_HIGH: u8 = 3;
 
-/// What is written to the configuration: continuous conversion, comparator
+/// The configuration register: continuous conversion, comparator
 /// mode, alert active low, four faults in a row before an alert (F1 F0 = 10),
-/// 13 bits (EM), four conversions a second (CR1 CR0 = 10).
+/// 13 bits (EM), four conversions per second (CR1 CR0 = 10).
 const SETTING: [u8; 2] = [0b0001_0000, 0b1001_0000];
 
-/// Bits of the configuration that keep what was written. The others are the
+/// Bits of the configuration register that read back as written. The others are the
 /// one-shot bit, the resolution, which always reads 11, and the alert.
 const KEPT: [u8; 2] = [0b0001_1111, 0b1101_0000];
 
-/// What can go wrong with a [`Tmp102`].
+/// Errors of a [`Tmp102`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Tmp102Error<E> {
     /// The bus failed.
     #[error("I2C failed at the thermometer: check wiring and address")]
     Bus(E),
-    /// The configuration does not read back as written: something else sits at
-    /// that address.
+    /// The configuration does not read back as written: there is another device at
+    /// this address.
     #[error(
         "configuration reads {read:02x?}, written was {written:02x?}: no TMP102 at this address?"
     )]
     Setting {
-        /// What was written.
+        /// The value written.
         written: [u8; 2],
-        /// What came back.
+        /// The value read back.
         read: [u8; 2],
     },
-    /// Extended mode is off: the chip was reset, or its supply failed.
+    /// Extended mode is off: the chip was reset or lost power.
     #[error("the thermometer has lost its configuration: initialise it again")]
     Reset,
 }
@@ -49,14 +49,13 @@ pub struct Tmp102<I> {
 }
 
 impl<I: I2c> Tmp102<I> {
-    /// Address with pin ADD0 at ground; at supply, SDA or SCL it is one, two or
-    /// three more.
+    /// The address with pin ADD0 connected to ground; add one, two or three for
+    /// supply, SDA or SCL.
     pub const ADDRESS: u8 = 0x48;
 
-    /// Sets the chip at `address` up, with its alert pin following `limits`:
-    /// low from hot on, until it has cooled by the hysteresis. A chip that has
-    /// just got its supply reads 0 degrees until its first conversion is done,
-    /// 35 ms at most.
+    /// Configures the chip at `address`. Its alert pin follows `limits`: low from hot,
+    /// until it has cooled by the hysteresis. After power-up the chip reads 0 degrees
+    /// until its first conversion, at most 35 ms.
     ///
     /// # Errors
     /// [`Tmp102Error::Bus`], [`Tmp102Error::Setting`].
@@ -66,10 +65,10 @@ impl<I: I2c> Tmp102<I> {
         Ok(chip)
     }
 
-    /// Sets the chip up again, after a reset.
+    /// Configures the chip again, after a reset.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As for [`new`](Self::new).
     pub fn init(&mut self, limits: &Limits) -> Result<(), Tmp102Error<I::Error>> {
         self.write(CONFIGURATION, SETTING)?;
         let read = self.read(CONFIGURATION)?;
@@ -84,17 +83,17 @@ impl<I: I2c> Tmp102<I> {
         self.write(T_HIGH, to_register(limits.hot_cc()))
     }
 
-    /// Whether the chip holds its alert pin low: it has been hot four times in
-    /// a row, and has not cooled since.
+    /// Whether the alert pin is active: four consecutive readings were hot, and the
+    /// chip has not cooled since.
     ///
     /// # Errors
     /// [`Tmp102Error::Bus`].
     pub fn alert(&mut self) -> Result<bool, Tmp102Error<I::Error>> {
-        // With active-low polarity the bit shows the pin: 0 in an alert.
+        // With active-low polarity the bit is the level of the pin: 0 is an alert.
         Ok(self.read(CONFIGURATION)?[1] & 0b0010_0000 == 0)
     }
 
-    /// Gives the bus back.
+    /// Returns the bus.
     pub fn release(self) -> I {
         self.i2c
     }
@@ -118,20 +117,20 @@ impl<I: I2c> Tmp102<I> {
 impl<I: I2c> Thermometer for Tmp102<I> {
     type Error = Tmp102Error<I::Error>;
 
-    /// Within 1/100 degree of what the chip says, rounded down.
+    /// In hundredths of a degree, rounded down.
     fn read_cc(&mut self) -> Result<i16, Self::Error> {
         let value = self.read(TEMPERATURE)?;
-        // The lowest bit tells 13-bit values from 12-bit ones.
+        // The lowest bit distinguishes 13-bit from 12-bit values.
         if value[1] & 1 == 0 {
             return Err(Tmp102Error::Reset);
         }
         let steps = i32::from(i16::from_be_bytes(value) >> 3);
-        // 13 bits of 1/16 degree are within +-25600 hundredths.
+        // 13 bits in steps of 1/16 degree are within +-25600 hundredths.
         Ok((steps * 25).div_euclid(4) as i16)
     }
 }
 
-/// A temperature as a limit register of 13 bits takes it.
+/// Converts a temperature to the 13-bit format of the limit registers.
 fn to_register(cc: i16) -> [u8; 2] {
     let steps = (i32::from(cc) * 4).div_euclid(25).clamp(-4_096, 4_095);
     ((steps as i16) << 3).to_be_bytes()
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn limits_are_the_values_of_the_data_sheet() {
-        // Table of the data sheet, extended mode: 150, 128, 80, 25, 0.25, 0,
+        // From the table of the data sheet, extended mode: 150, 128, 80, 25, 0.25, 0,
         // -0.25, -25, -55 degrees.
         for (cc, register) in [
             (15_000, [0x4B, 0x00]),

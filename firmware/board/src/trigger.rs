@@ -1,34 +1,34 @@
-//! The hardware trigger of a camera: a pulse at a steady rate.
+//! Hardware trigger of a camera: pulses at a constant rate.
 //!
-//! Pulse `n` is due at `start + n * period`, computed from the start each time,
-//! so that being late once delays nothing after it.
+//! Pulse `n` is due at `start + n * period`, always relative to the start,
+//! so that a late pulse does not delay the following ones.
 
 use embedded_hal::delay::DelayNs;
 use embedded_hal::digital::OutputPin;
 
 use crate::Clock;
 
-/// When pulses are due. All in microseconds.
+/// The timing of the pulses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     period_us: u32,
     width_us: u32,
 }
 
-/// A schedule that no pin can keep.
+/// An impossible schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a pulse of {width_us} us every {period_us} us: both must be over 0, the pulse the shorter"
 )]
 pub struct ScheduleError {
-    /// Time from pulse to pulse.
+    /// Period, in microseconds.
     pub period_us: u32,
-    /// Length of a pulse.
+    /// Pulse width, in microseconds.
     pub width_us: u32,
 }
 
 impl Schedule {
-    /// A pulse of `width_us` every `period_us`.
+    /// Pulses of `width_us` microseconds every `period_us` microseconds.
     ///
     /// # Errors
     /// [`ScheduleError`] unless `0 < width_us < period_us`.
@@ -46,18 +46,18 @@ impl Schedule {
     }
 }
 
-/// A pulse that has been given.
+/// A pulse that has been emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
-    /// Its number in the schedule; numbers of missed pulses are left out.
+    /// Number in the schedule, in which missed pulses count.
     pub number: u64,
-    /// When its edge came, by the clock.
+    /// Time of the rising edge, in microseconds of the clock.
     pub at_us: u64,
-    /// That minus when it was due: above 0 late, below 0 early.
+    /// Deviation from the schedule in microseconds; positive if late.
     pub deviation_us: i32,
 }
 
-/// How far the edges were off the schedule.
+/// Statistics of the deviations from the schedule, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jitter {
     min_us: i32,
@@ -76,31 +76,31 @@ impl Jitter {
         missed: 0,
     };
 
-    /// Smallest deviation (earliest edge), where there was a pulse.
+    /// Minimum deviation (earliest edge), if there was a pulse.
     #[must_use]
     pub fn min_us(&self) -> Option<i32> {
         (self.pulses > 0).then_some(self.min_us)
     }
 
-    /// Largest deviation (latest edge), where there was a pulse.
+    /// Maximum deviation (latest edge), if there was a pulse.
     #[must_use]
     pub fn max_us(&self) -> Option<i32> {
         (self.pulses > 0).then_some(self.max_us)
     }
 
-    /// Mean deviation, rounded towards 0, where there was a pulse.
+    /// Mean deviation, rounded toward 0, if there was a pulse.
     #[must_use]
     pub fn mean_us(&self) -> Option<i64> {
         self.sum_us.checked_div(i64::try_from(self.pulses).ok()?)
     }
 
-    /// Pulses given.
+    /// Number of pulses emitted.
     #[must_use]
     pub const fn pulses(&self) -> u64 {
         self.pulses
     }
 
-    /// Pulses left out because their time had passed by a period or more.
+    /// Number of pulses skipped because they were late by a period or more.
     #[must_use]
     pub const fn missed(&self) -> u64 {
         self.missed
@@ -114,11 +114,11 @@ impl Jitter {
     }
 }
 
-/// Triggers a camera over a pin that is high for the length of a pulse.
+/// Triggers a camera with a pin that is high during a pulse.
 ///
-/// Either call [`poll`](Self::poll) from a loop or a timer interrupt, which
-/// never waits, or [`fire`](Self::fire), which waits for the next pulse and
-/// gives it. Errors are those of the pin.
+/// Either call [`poll`](Self::poll), which never blocks, from a loop or a timer
+/// interrupt, or [`fire`](Self::fire), which blocks until the next pulse has been
+/// emitted.
 #[derive(Debug)]
 pub struct CameraTrigger<P, C> {
     pin: P,
@@ -127,16 +127,16 @@ pub struct CameraTrigger<P, C> {
     start_us: u64,
     /// Number of the next pulse.
     next: u64,
-    /// When the pulse under way ends.
+    /// End of the current pulse.
     ends_us: Option<u64>,
     jitter: Jitter,
 }
 
 impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
-    /// Pulls the pin low; the first pulse is due now.
+    /// Sets the pin low; the first pulse is due immediately.
     ///
     /// # Errors
-    /// Those of the pin.
+    /// Errors of the pin.
     pub fn new(mut pin: P, mut clock: C, schedule: Schedule) -> Result<Self, P::Error> {
         pin.set_low()?;
         let start_us = clock.now_us();
@@ -151,7 +151,7 @@ impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
         })
     }
 
-    /// When the next pulse is due, by the clock.
+    /// Due time of the next pulse, in microseconds of the clock.
     #[must_use]
     pub fn due_us(&self) -> u64 {
         let period = u64::from(self.schedule.period_us);
@@ -159,21 +159,21 @@ impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
             .saturating_add(self.next.saturating_mul(period))
     }
 
-    /// How far the pulses have been off the schedule so far.
+    /// Statistics since the start or the last reset.
     #[must_use]
     pub const fn jitter(&self) -> &Jitter {
         &self.jitter
     }
 
-    /// Forgets the pulses so far, their deviations and misses.
+    /// Resets the statistics.
     pub const fn reset_jitter(&mut self) {
         self.jitter = Jitter::NONE;
     }
 
-    /// Begins or ends a pulse where it is time to. Gives the pulse that begins.
+    /// Starts or ends a pulse if it is due. Returns a pulse that starts.
     ///
     /// # Errors
-    /// Those of the pin. The same step is tried again next time.
+    /// Errors of the pin; the next call retries.
     pub fn poll(&mut self) -> Result<Option<Pulse>, P::Error> {
         let now = self.clock.now_us();
         if let Some(ends) = self.ends_us {
@@ -192,10 +192,10 @@ impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
         Ok(Some(self.given(now)))
     }
 
-    /// Waits until the next pulse is due, gives it, and waits for its end.
+    /// Blocks until the next pulse is due, emits it, and blocks until its end.
     ///
     /// # Errors
-    /// Those of the pin.
+    /// Errors of the pin.
     pub fn fire(&mut self, delay: &mut impl DelayNs) -> Result<Pulse, P::Error> {
         if self.ends_us.take().is_some() {
             self.pin.set_low()?;
@@ -203,7 +203,7 @@ impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
         let now = self.clock.now_us();
         self.skip_missed(now);
         let wait = self.due_us().saturating_sub(now);
-        // At most one period, which is a `u32`, unless polls came before.
+        // At most one period, which fits in a `u32`, unless `poll` was called before.
         delay.delay_us(u32::try_from(wait).unwrap_or(u32::MAX));
         let edge = self.clock.now_us();
         self.pin.set_high()?;
@@ -212,8 +212,8 @@ impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
         Ok(self.given(edge))
     }
 
-    /// Leaves out the pulses whose successors are due already: a camera that
-    /// gets two at once takes none.
+    /// Skips the pulses whose successors are already due: a camera may ignore pulses
+    /// in quick succession.
     fn skip_missed(&mut self, now: u64) {
         let late = now.saturating_sub(self.due_us());
         let missed = late / u64::from(self.schedule.period_us);
@@ -235,10 +235,10 @@ impl<P: OutputPin, C: Clock> CameraTrigger<P, C> {
         }
     }
 
-    /// Pulls the pin low and gives pin and clock back.
+    /// Sets the pin low and returns pin and clock.
     ///
     /// # Errors
-    /// Those of the pin.
+    /// Errors of the pin.
     pub fn release(mut self) -> Result<(P, C), P::Error> {
         self.pin.set_low()?;
         Ok((self.pin, self.clock))

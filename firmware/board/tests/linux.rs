@@ -9,7 +9,7 @@ use loftup_board::linux::{LinuxError, ThermalZone, i2c, output_pin, serial};
 use loftup_board::stdio::NonBlocking;
 use loftup_board::{Link, Thermometer};
 use loftup_wire::Bytes;
-use loftup_wire::message::{Band, MAX_DATA};
+use loftup_wire::message::{MAX_DATA, MapChunk};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -32,7 +32,7 @@ fn every_byte_crosses_a_serial_line_unchanged_both_ways() {
     // All byte values: a line that is not raw eats or changes some.
     let data: Vec<u8> = (0..MAX_DATA as u32).map(|i| i as u8).collect();
     for (frame, there) in [(1, true), (2, false), (3, true)] {
-        let band = Band {
+        let chunk = MapChunk {
             frame,
             slot: 0,
             width: 20,
@@ -42,11 +42,11 @@ fn every_byte_crosses_a_serial_line_unchanged_both_ways() {
             runs: Bytes::new(&data).unwrap(),
         };
         if there {
-            line.send(&band.into()).unwrap();
-            assert_eq!(other.receive().unwrap(), band.into());
+            line.send(&chunk.into()).unwrap();
+            assert_eq!(other.receive().unwrap(), chunk.into());
         } else {
-            other.send(&band.into()).unwrap();
-            assert_eq!(line.receive().unwrap(), band.into());
+            other.send(&chunk.into()).unwrap();
+            assert_eq!(line.receive().unwrap(), chunk.into());
         }
     }
     assert_eq!(line.counters().refused() + other.counters().refused(), 0);
@@ -94,4 +94,17 @@ fn missing_chips_and_buses_are_told_with_their_path() {
     assert!(error.to_string().contains("gpiochip-none"), "{error}");
     let error = i2c("/dev/i2c-none").err().unwrap();
     assert!(error.to_string().contains("i2c-none"), "{error}");
+}
+
+#[test]
+fn a_serial_line_has_one_owner_at_a_time() {
+    let (_side, path) = terminal();
+    let first = serial(&path, 115_200).unwrap();
+    let error = serial(&path, 115_200).unwrap_err();
+    assert!(matches!(error, LinuxError::InUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&*path.to_string_lossy()), "{text}");
+    assert!(text.contains("is in use by another process"), "{text}");
+    drop(first);
+    serial(&path, 115_200).unwrap();
 }

@@ -10,7 +10,7 @@ use loftup_board::stdio::{NonBlocking, SystemClock};
 use loftup_board::{Clock, Link, LinkError};
 use loftup_wire::Message;
 use loftup_wire::message::{MAX_DATA, TimeRequest};
-use loftup_wire::runs::BandWriter;
+use loftup_wire::runs::MapWriter;
 
 fn pair() -> (UnixStream, UnixStream) {
     let (a, b) = UnixStream::pair().unwrap();
@@ -64,10 +64,10 @@ fn a_class_map_crosses_a_socket_between_two_threads() {
     let sent = map.clone();
     let sender = thread::spawn(move || {
         let mut link: Link<_> = Link::new(NonBlocking::new(a));
-        let mut writer = BandWriter::new(1, 0, 224, 224, &sent).unwrap();
+        let mut writer = MapWriter::new(1, 0, 224, 224, &sent).unwrap();
         let mut scratch = [0; MAX_DATA];
-        while let Some(band) = writer.next_band(&mut scratch) {
-            link.send(&band.into()).unwrap();
+        while let Some(chunk) = writer.next_chunk(&mut scratch) {
+            link.send(&chunk.into()).unwrap();
         }
         link.send(&TimeRequest { sent_us: 5 }.into()).unwrap();
     });
@@ -75,8 +75,8 @@ fn a_class_map_crosses_a_socket_between_two_threads() {
     let mut got = Vec::new();
     loop {
         match link.receive().unwrap() {
-            Message::Band(band) => {
-                for run in band.runs().unwrap() {
+            Message::MapChunk(chunk) => {
+                for run in chunk.runs().unwrap() {
                     got.resize(got.len() + run.length as usize, run.class);
                 }
             }

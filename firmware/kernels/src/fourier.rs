@@ -1,20 +1,20 @@
-//! Fourier features of coordinates and colours, normalised: what the first convolution sees.
+//! Layer-normalized Fourier features of coordinates and colors, the input of the first convolution.
+//!
+//! A pixel has five source values: row, column, red, green, blue. Features are stored source by source:
+//! sines, cosines, and for a color the value itself.
 
-use crate::QueriesWeights;
+use crate::weights::{QueriesWeights, SOURCES};
 
-/// Row, column, red, green, blue.
-pub(crate) const SOURCES: usize = 5;
-/// The sources whose value is a feature too.
-const COLOURS: std::ops::Range<usize> = 2..SOURCES;
-/// Values of a source that are remembered: a power of two.
+/// The sources whose value is a feature as well.
+const COLORS: std::ops::Range<usize> = 2..SOURCES;
+/// Cache slots per source, a power of two.
 const SLOTS: usize = 1024;
 
-/// How a value of each source becomes features, source by source: sines, cosines, and of a colour
-/// the value itself.
+/// The parameters of the Fourier features and of the normalization after them.
 #[derive(Debug, Clone)]
 pub(crate) struct Fourier {
     frequencies: Vec<f32>,
-    /// For each source.
+    /// `[sources][frequencies]`.
     sine_phases: [Vec<f32>; SOURCES],
     cosine_phases: [Vec<f32>; SOURCES],
     eps: f64,
@@ -23,45 +23,45 @@ pub(crate) struct Fourier {
 }
 
 impl Fourier {
-    /// From weights whose shapes have been checked.
+    /// `w` must have passed the shape check.
     pub fn new(w: &QueriesWeights) -> Self {
-        let of_source = |phases: &[f32]| {
+        let by_source = |phases: &[f32]| {
             std::array::from_fn(|s| phases.iter().skip(s).step_by(SOURCES).copied().collect())
         };
         let frequencies = w.frequencies.len();
-        let ours = |of: &[f32]| order(frequencies).map(|i| of[i]).collect();
+        let reorder = |x: &[f32]| channel_order(frequencies).map(|i| x[i]).collect();
         Self {
             frequencies: w.frequencies.clone(),
-            sine_phases: of_source(&w.sine_phases),
-            cosine_phases: of_source(&w.cosine_phases),
+            sine_phases: by_source(&w.sine_phases),
+            cosine_phases: by_source(&w.cosine_phases),
             eps: f64::from(w.eps),
-            weight: ours(&w.guidance_norm.weight),
-            bias: ours(&w.guidance_norm.bias),
+            weight: reorder(&w.guidance_norm.weight),
+            bias: reorder(&w.guidance_norm.bias),
         }
     }
 
-    /// Features of a pixel.
+    /// Features per pixel.
     pub fn channels(&self) -> usize {
         self.weight.len()
     }
 
-    /// Factors and offsets after the normalisation.
+    /// Weight and bias of the normalization, `[channels]` each.
     pub fn affine(&self) -> (&[f32], &[f32]) {
         (&self.weight, &self.bias)
     }
 
-    /// What is added to the variance.
+    /// Epsilon of the normalization.
     pub fn eps(&self) -> f64 {
         self.eps
     }
 
-    /// How many features a value of a source has.
-    pub fn features_of(&self, source: usize) -> usize {
-        2 * self.frequencies.len() + usize::from(COLOURS.contains(&source))
+    /// Features per value of a source.
+    pub fn features_per_value(&self, source: usize) -> usize {
+        2 * self.frequencies.len() + usize::from(COLORS.contains(&source))
     }
 
-    /// Features of a value of a source. Product, then sum, each rounded, as trained: the order
-    /// matters at frequencies of e^10. The sine is that of the rounded angle.
+    /// Writes the features of one value of a source to `out`. The product and the sum of the angle are
+    /// rounded separately, as in PyTorch: with frequencies up to e^10 the rounding is visible.
     pub fn features(&self, source: usize, value: f32, out: &mut [f32]) {
         let n = self.frequencies.len();
         let waves = [
@@ -79,41 +79,44 @@ impl Fourier {
     }
 }
 
-/// Channel of the graph (waves frequency by frequency, then colours) of each of our features.
-pub(crate) fn order(frequencies: usize) -> impl Iterator<Item = usize> {
+/// For each feature in the order of [`Fourier`], its channel in the graph: there waves are grouped by
+/// frequency, and the colors are last.
+pub(crate) fn channel_order(frequencies: usize) -> impl Iterator<Item = usize> {
     (0..SOURCES).flat_map(move |s| {
         let waves = (0..2 * frequencies).map(move |k| k * SOURCES + s);
-        let colour = COLOURS
+        let color = COLORS
             .contains(&s)
-            .then(|| 2 * frequencies * SOURCES + s - COLOURS.start);
-        waves.chain(colour)
+            .then(|| 2 * frequencies * SOURCES + s - COLORS.start);
+        waves.chain(color)
     })
 }
 
-/// Features of values seen before: a picture has few rows, columns and levels of a colour.
+/// Caches the features of recent values: an image has few distinct rows, columns and color levels.
 #[derive(Debug)]
-pub(crate) struct Memory {
-    sources: Vec<Remembered>,
-    /// Features of one pixel.
+pub(crate) struct FourierCache {
+    sources: Vec<SourceCache>,
+    /// Features of one pixel before normalization.
     pixel: Vec<f32>,
 }
 
+/// A direct-mapped cache for one source.
 #[derive(Debug)]
-struct Remembered {
-    /// The value in each slot, and whether there is one.
+struct SourceCache {
+    /// The value in each slot.
     values: Vec<Option<f32>>,
-    /// Sum and sum of squares of the features.
+    /// Sum and sum of squares of the features in each slot.
     sums: Vec<[f64; 2]>,
+    /// Features per value.
     width: usize,
     features: Vec<f32>,
 }
 
-impl Memory {
+impl FourierCache {
     pub fn new(fourier: &Fourier) -> Self {
         let sources = (0..SOURCES)
             .map(|s| {
-                let width = fourier.features_of(s);
-                Remembered {
+                let width = fourier.features_per_value(s);
+                SourceCache {
                     values: vec![None; SLOTS],
                     sums: vec![[0.0; 2]; SLOTS],
                     width,
@@ -127,8 +130,8 @@ impl Memory {
         }
     }
 
-    /// Normalised features of all pixels, each of `stride` values: of pixel i with the values
-    /// `values(i)`, times `mask[i]`.
+    /// Normalized features of pixels whose source values are `values(i)`, times `mask[i]`, to `out`
+    /// `[pixels][stride]`.
     pub fn pixels(
         &mut self,
         fourier: &Fourier,
@@ -151,22 +154,22 @@ impl Memory {
         }
     }
 
-    /// Normalised features of a pixel: `out` holds [`Fourier::channels`] values.
+    /// Normalized features of one pixel, to `out` `[channels]`.
     fn pixel(&mut self, fourier: &Fourier, values: [f32; SOURCES], out: &mut [f32]) {
         let mut sums = [0.0; 2];
         let mut rest = self.pixel.as_mut_slice();
-        for (s, (value, remembered)) in values.into_iter().zip(&mut self.sources).enumerate() {
-            let slot = remembered.slot(fourier, s, value);
-            let features = &remembered.features[slot * remembered.width..][..remembered.width];
-            let here;
-            (here, rest) = rest.split_at_mut(remembered.width);
-            here.copy_from_slice(features);
-            sums[0] += remembered.sums[slot][0];
-            sums[1] += remembered.sums[slot][1];
+        for (s, (value, cache)) in values.into_iter().zip(&mut self.sources).enumerate() {
+            let slot = cache.slot(fourier, s, value);
+            let features = &cache.features[slot * cache.width..][..cache.width];
+            let part;
+            (part, rest) = rest.split_at_mut(cache.width);
+            part.copy_from_slice(features);
+            sums[0] += cache.sums[slot][0];
+            sums[1] += cache.sums[slot][1];
         }
         let n = fourier.channels() as f64;
         let mean = sums[0] / n;
-        // In 64 bit the difference of the two large terms keeps more digits than 32 bit have.
+        // The cancellation needs 64 bit.
         let variance = (sums[1] / n - mean * mean).max(0.0);
         let scale = (1.0 / (variance + fourier.eps).sqrt()) as f32;
         let mean = mean as f32;
@@ -177,10 +180,10 @@ impl Memory {
     }
 }
 
-impl Remembered {
-    /// Where the features of a value are; computes them if they are not there.
+impl SourceCache {
+    /// The slot of a value, whose features are computed on a miss.
     fn slot(&mut self, fourier: &Fourier, source: usize, value: f32) -> usize {
-        // Multiplicative hashing: the upper bits are well mixed.
+        // Multiplicative hashing: the upper bits are the well-mixed ones.
         let slot = (value.to_bits().wrapping_mul(0x9E37_79B1) >> (32 - SLOTS.ilog2())) as usize;
         if self.values[slot].map(f32::to_bits) != Some(value.to_bits()) {
             let features = &mut self.features[slot * self.width..][..self.width];

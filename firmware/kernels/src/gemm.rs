@@ -1,57 +1,67 @@
-//! Products of a left matrix, read value by value, with a right one, read vector by vector.
+//! GEMM: `C = A B`, with A broadcast value by value and B loaded vector by vector.
+//!
+//! B and C are stored in panels of `NR` columns ([`nr`]), row-major within a panel. The register
+//! tile is `MR x NR` ([`mr`], [`nr`]); both depend on the instruction set.
 
-use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::simd::{Simd, SimdOp, SupportedIsa, dispatch};
 
-/// Values in a line of the cache.
-const LINE: usize = 16;
-/// Rows of the register block, at most.
-const MOST_ROWS: usize = 12;
+/// Values per cache line.
+const CACHE_LINE: usize = 16;
+/// Upper limit of `MR`.
+const MAX_MR: usize = 12;
 
-/// `n` rows in as few near-equal chunks of at most `most` as there can be: `(start, length)`.
-pub(crate) fn chunks(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = n.div_ceil(most).max(1);
-    let (each, longer) = (n / count, n % count);
-    (0..count).map(move |i| (i * each + i.min(longer), each + usize::from(i < longer)))
+/// Splits `0..n` into as few near-equal chunks of at most `max` as possible; yields
+/// `(start, length)`.
+pub(crate) fn chunks(n: usize, max: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = n.div_ceil(max).max(1);
+    let (base, longer) = (n / count, n % count);
+    (0..count).map(move |i| (i * base + i.min(longer), base + usize::from(i < longer)))
 }
 
-/// Rows of the register block of an instruction set.
-pub(crate) fn block_rows(isa: Isa) -> usize {
-    struct Rows;
-    impl Kernel for Rows {
+/// Rows of the register tile of an instruction set.
+pub(crate) fn mr(isa: SupportedIsa) -> usize {
+    struct Mr;
+    impl SimdOp for Mr {
         type Output = usize;
         #[inline(always)]
-        fn run<S: Simd>(self) -> usize {
-            S::ROWS
+        fn eval<S: Simd>(self) -> usize {
+            S::MR
         }
     }
-    dispatch(isa, Rows)
+    dispatch(isa, Mr)
 }
 
-/// Values of the right matrix that a register block spans.
-pub(crate) fn block_cols(isa: Isa) -> usize {
-    struct Cols;
-    impl Kernel for Cols {
+/// Columns of the register tile of an instruction set, which is the width of a panel.
+pub(crate) fn nr(isa: SupportedIsa) -> usize {
+    struct Nr;
+    impl SimdOp for Nr {
         type Output = usize;
         #[inline(always)]
-        fn run<S: Simd>(self) -> usize {
-            2 * S::LANES
+        fn eval<S: Simd>(self) -> usize {
+            S::NR
         }
     }
-    dispatch(isa, Cols)
+    dispatch(isa, Nr)
 }
 
-/// A left matrix, packed: chunks of rows, each `[k][rows of the chunk]`.
+/// The left operand `[rows][depth]`, packed in chunks of at most `MR` rows: each chunk is
+/// `[depth][rows of the chunk]`.
 #[derive(Debug, Clone)]
-pub(crate) struct Packed {
+pub(crate) struct PackedA {
     rows: usize,
     depth: usize,
     data: Vec<f32>,
-    isa: Isa,
+    isa: SupportedIsa,
 }
 
-impl Packed {
+impl PackedA {
     /// Packs the matrix whose element (row, k) is `at(row, k)`.
-    pub fn new(isa: Isa, rows: usize, depth: usize, at: impl Fn(usize, usize) -> f32) -> Self {
+    pub fn new(
+        isa: SupportedIsa,
+        rows: usize,
+        depth: usize,
+        at: impl Fn(usize, usize) -> f32,
+    ) -> Self {
         let mut packed = Self {
             rows,
             depth,
@@ -62,10 +72,10 @@ impl Packed {
         packed
     }
 
-    /// Puts other values in.
+    /// Replaces the values, keeping the shape.
     pub fn fill(&mut self, at: impl Fn(usize, usize) -> f32) {
         let mut out = self.data.iter_mut();
-        for (start, len) in chunks(self.rows, block_rows(self.isa)) {
+        for (start, len) in chunks(self.rows, mr(self.isa)) {
             for k in 0..self.depth {
                 for (row, out) in (start..start + len).zip(&mut out) {
                     *out = at(row, k);
@@ -74,216 +84,210 @@ impl Packed {
         }
     }
 
-    /// Rows of the product.
+    /// Rows of A and C.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Rows of the right matrix.
+    /// Columns of A and rows of B.
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The instruction set it is packed for.
-    pub fn isa(&self) -> Isa {
+    /// The instruction set that the matrix is packed for.
+    pub fn isa(&self) -> SupportedIsa {
         self.isa
     }
 }
 
-/// What becomes of a product.
+/// What is done with a product before it is stored. A bias has one value per row of C.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Then<'a> {
-    /// It is the answer.
+pub(crate) enum Epilogue<'a> {
+    /// `C = A B`
     Store,
-    /// The answer is the product plus a value per row.
+    /// `C = A B + bias`
     Bias(&'a [f32]),
-    /// The product and a value per row are added to what is there.
+    /// `C += A B + bias`
     Accumulate(&'a [f32]),
 }
 
-/// `out = packed * right` for panels of columns: panel p of `right` is `[depth][columns]` and starts
-/// at `p * from`, panel p of `out` is `[rows][columns]` and starts at `p * to`; `columns` is
-/// [`block_cols`].
-pub(crate) fn product(
-    packed: &Packed,
-    right: &[f32],
-    from: usize,
-    out: &mut [f32],
-    to: usize,
+/// `C = A B` for `panels` panels of `NR` columns: panel p of B is `[depth][NR]` and starts at
+/// `b[p * b_stride]`, panel p of C is `[rows][NR]` and starts at `c[p * c_stride]`.
+pub(crate) fn gemm(
+    a: &PackedA,
+    b: &[f32],
+    b_stride: usize,
+    c: &mut [f32],
+    c_stride: usize,
     panels: usize,
-    then: Then<'_>,
+    epilogue: Epilogue<'_>,
 ) {
-    let columns = block_cols(packed.isa);
+    let columns = nr(a.isa);
     let Some(last) = panels.checked_sub(1) else {
         return;
     };
-    assert!(right.len() >= last * from + packed.depth * columns);
-    assert!(out.len() >= last * to + packed.rows * columns);
-    if let Then::Bias(bias) | Then::Accumulate(bias) = then {
-        assert!(bias.len() >= packed.rows);
+    assert!(b.len() >= last * b_stride + a.depth * columns);
+    assert!(c.len() >= last * c_stride + a.rows * columns);
+    if let Epilogue::Bias(bias) | Epilogue::Accumulate(bias) = epilogue {
+        assert!(bias.len() >= a.rows);
     }
     dispatch(
-        packed.isa,
-        Product {
-            packed,
-            right,
-            from,
-            out,
-            to,
+        a.isa,
+        GemmPackedA {
+            a,
+            b,
+            b_stride,
+            c,
+            c_stride,
             panels,
-            then,
+            epilogue,
         },
     );
 }
 
-struct Product<'a> {
-    packed: &'a Packed,
-    right: &'a [f32],
-    from: usize,
-    out: &'a mut [f32],
-    to: usize,
+struct GemmPackedA<'a> {
+    a: &'a PackedA,
+    b: &'a [f32],
+    b_stride: usize,
+    c: &'a mut [f32],
+    c_stride: usize,
     panels: usize,
-    then: Then<'a>,
+    epilogue: Epilogue<'a>,
 }
 
-impl Kernel for Product<'_> {
+impl SimdOp for GemmPackedA<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Packed {
+    fn eval<S: Simd>(self) {
+        let PackedA {
             rows, depth, data, ..
-        } = self.packed;
-        let columns = 2 * S::LANES;
-        for (start, len) in chunks(*rows, S::ROWS) {
-            let lines = (len * depth).div_ceil(LINE * self.panels);
+        } = self.a;
+        for (start, len) in chunks(*rows, S::MR) {
+            let lines = (len * depth).div_ceil(CACHE_LINE * self.panels);
             for panel in 0..self.panels {
-                // SAFETY: `product` has checked the lengths of `right`, `out` and the bias; the
-                // packed data hold `rows * depth` values, those of this chunk from
-                // `start * depth`.
+                // SAFETY: `gemm` has checked the lengths of `b`, `c` and the bias; the packed data
+                // hold `rows * depth` values, those of this chunk from `start * depth`.
                 unsafe {
-                    let bias = match self.then {
-                        Then::Store => None,
-                        Then::Bias(b) | Then::Accumulate(b) => Some(b.as_ptr().add(start)),
+                    let bias = match self.epilogue {
+                        Epilogue::Store => None,
+                        Epilogue::Bias(b) | Epilogue::Accumulate(b) => Some(b.as_ptr().add(start)),
                     };
-                    let block = Block {
+                    let tile = Tile {
                         depth: *depth,
-                        left: data.as_ptr().add(start * depth),
-                        left_row: 1,
-                        left_k: len,
-                        right: self.right.as_ptr().add(panel * self.from),
-                        right_k: columns,
-                        out: (self.out.as_mut_ptr()).add(panel * self.to + start * columns),
-                        out_row: columns,
+                        a: data.as_ptr().add(start * depth),
+                        a_row: 1,
+                        a_k: len,
+                        b: self.b.as_ptr().add(panel * self.b_stride),
+                        b_k: S::NR,
+                        c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * S::NR),
+                        c_row: S::NR,
                         bias,
-                        accumulate: matches!(self.then, Then::Accumulate(_)),
-                        // All panels together ask for the next chunk.
-                        ahead: data
+                        accumulate: matches!(self.epilogue, Epilogue::Accumulate(_)),
+                        // All panels together prefetch the next chunk of A.
+                        prefetch: data
                             .as_ptr()
-                            .wrapping_add((start + len) * depth + panel * lines * LINE),
-                        ahead_step: LINE,
-                        ahead_count: lines,
+                            .wrapping_add((start + len) * depth + panel * lines * CACHE_LINE),
+                        prefetch_step: CACHE_LINE,
+                        prefetch_count: lines,
                     };
-                    block.run::<S>(len);
+                    tile.eval::<S>(len);
                 }
             }
         }
     }
 }
 
-/// `out[rows][cols] = left[rows][depth] * right`, `left` and `out` row by row with the given
-/// distances between rows, `right` in panels of [`block_cols`] columns, each `[depth][columns]`.
-/// `cols` is a multiple of [`block_cols`].
+/// `C = A B` with row-major A `[rows][depth]` and C `[rows][cols]`, whose rows are `a_stride` and
+/// `c_stride` values apart, and B in panels `[cols / NR][depth][NR]`. `cols` is a multiple of `NR`.
 #[derive(Debug)]
-pub(crate) struct ByPanels<'a> {
+pub(crate) struct GemmPackedB<'a> {
     pub rows: usize,
     pub depth: usize,
     pub cols: usize,
-    pub left: &'a [f32],
-    pub left_row: usize,
-    pub right: &'a [f32],
-    pub out: &'a mut [f32],
-    pub out_row: usize,
+    pub a: &'a [f32],
+    pub a_stride: usize,
+    pub b: &'a [f32],
+    pub c: &'a mut [f32],
+    pub c_stride: usize,
 }
 
-impl ByPanels<'_> {
-    pub fn compute(self, isa: Isa) {
-        assert_eq!(self.cols % block_cols(isa), 0);
-        assert!(self.right.len() >= self.depth * self.cols);
+impl GemmPackedB<'_> {
+    pub fn run(self, isa: SupportedIsa) {
+        assert_eq!(self.cols % nr(isa), 0);
+        assert!(self.b.len() >= self.depth * self.cols);
         if let Some(last) = self.rows.checked_sub(1) {
-            assert!(self.left.len() >= last * self.left_row + self.depth);
-            assert!(self.out.len() >= last * self.out_row + self.cols);
+            assert!(self.a.len() >= last * self.a_stride + self.depth);
+            assert!(self.c.len() >= last * self.c_stride + self.cols);
             dispatch(isa, self);
         }
     }
 }
 
-impl Kernel for ByPanels<'_> {
+impl SimdOp for GemmPackedB<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        for col in (0..self.cols).step_by(2 * S::LANES) {
-            let blocks = self.rows.div_ceil(S::ROWS);
-            for (i, (start, len)) in chunks(self.rows, S::ROWS).enumerate() {
-                // SAFETY: `compute` has checked that the last row of `left` and `out` and the
-                // last panel of `right` are within their slices.
+    fn eval<S: Simd>(self) {
+        for col in (0..self.cols).step_by(S::NR) {
+            let tiles = self.rows.div_ceil(S::MR);
+            for (i, (start, len)) in chunks(self.rows, S::MR).enumerate() {
+                // SAFETY: `run` has checked that the last row of `a` and `c` and the last panel of
+                // `b` are within their slices.
                 unsafe {
-                    let block = Block {
+                    let tile = Tile {
                         depth: self.depth,
-                        left: self.left.as_ptr().add(start * self.left_row),
-                        left_row: self.left_row,
-                        left_k: 1,
-                        right: self.right.as_ptr().add(col * self.depth),
-                        right_k: 2 * S::LANES,
-                        out: self.out.as_mut_ptr().add(start * self.out_row + col),
-                        out_row: self.out_row,
+                        a: self.a.as_ptr().add(start * self.a_stride),
+                        a_row: self.a_stride,
+                        a_k: 1,
+                        b: self.b.as_ptr().add(col * self.depth),
+                        b_k: S::NR,
+                        c: self.c.as_mut_ptr().add(start * self.c_stride + col),
+                        c_row: self.c_stride,
                         bias: None,
                         accumulate: false,
-                        // All blocks of this panel together ask for the next panel. Here it is
-                        // faster to ask evenly, in part lines.
-                        ahead: (self.right.as_ptr()).wrapping_add(
-                            (col + 2 * S::LANES + i * 2 * S::LANES / blocks) * self.depth,
-                        ),
-                        ahead_step: (2 * S::LANES).div_ceil(blocks),
-                        ahead_count: self.depth,
+                        // All tiles of this panel together prefetch the next panel of B. Evenly
+                        // spread steps of less than a cache line are faster here.
+                        prefetch: (self.b.as_ptr())
+                            .wrapping_add((col + S::NR + i * S::NR / tiles) * self.depth),
+                        prefetch_step: S::NR.div_ceil(tiles),
+                        prefetch_count: self.depth,
                     };
-                    block.run::<S>(len);
+                    tile.eval::<S>(len);
                 }
             }
         }
     }
 }
 
-/// One register block: some rows by two vectors.
+/// The computation of one register tile: at most `MR` rows by two vectors. Strides are in values.
 #[derive(Clone, Copy)]
-struct Block {
+struct Tile {
     depth: usize,
-    /// Element (row, k) at `row * left_row + k * left_k`.
-    left: *const f32,
-    left_row: usize,
-    left_k: usize,
-    /// Row k at `k * right_k`.
-    right: *const f32,
-    right_k: usize,
-    out: *mut f32,
-    out_row: usize,
+    /// Element (row, k) of A is at `row * a_row + k * a_k`.
+    a: *const f32,
+    a_row: usize,
+    a_k: usize,
+    /// Row k of B is at `k * b_k`.
+    b: *const f32,
+    b_k: usize,
+    c: *mut f32,
+    c_row: usize,
     bias: Option<*const f32>,
     accumulate: bool,
-    /// What is to be in the cache next: places so far apart, and how many, one for each k.
-    ahead: *const f32,
-    ahead_step: usize,
-    ahead_count: usize,
+    /// First address to prefetch, the step to the next, and how many; at most one for each k.
+    prefetch: *const f32,
+    prefetch_step: usize,
+    prefetch_count: usize,
 }
 
-impl Block {
+impl Tile {
     /// # Safety
-    /// All elements of `rows` rows and two vectors of columns are within what the pointers point
-    /// into.
+    /// The elements of `rows` rows and two vectors of columns are in bounds of their allocations.
     #[inline(always)]
-    unsafe fn run<S: Simd>(self, rows: usize) {
-        debug_assert!(rows <= S::ROWS && S::ROWS <= MOST_ROWS);
-        // SAFETY: the caller's promise, for the number of rows at hand.
+    unsafe fn eval<S: Simd>(self, rows: usize) {
+        debug_assert!(rows <= S::MR && S::MR <= MAX_MR);
+        // SAFETY: guaranteed by the caller for `rows` rows.
         unsafe {
             match rows {
                 1 => self.rows::<S, 1>(),
@@ -292,74 +296,74 @@ impl Block {
                 4 => self.rows::<S, 4>(),
                 5 => self.rows::<S, 5>(),
                 6 => self.rows::<S, 6>(),
-                7 if S::ROWS >= 7 => self.rows::<S, 7>(),
-                8 if S::ROWS >= 8 => self.rows::<S, 8>(),
-                9 if S::ROWS >= 9 => self.rows::<S, 9>(),
-                10 if S::ROWS >= 10 => self.rows::<S, 10>(),
-                11 if S::ROWS >= 11 => self.rows::<S, 11>(),
-                12 if S::ROWS >= 12 => self.rows::<S, 12>(),
+                7 if S::MR >= 7 => self.rows::<S, 7>(),
+                8 if S::MR >= 8 => self.rows::<S, 8>(),
+                9 if S::MR >= 9 => self.rows::<S, 9>(),
+                10 if S::MR >= 10 => self.rows::<S, 10>(),
+                11 if S::MR >= 11 => self.rows::<S, 11>(),
+                12 if S::MR >= 12 => self.rows::<S, 12>(),
                 _ => {}
             }
         }
     }
 
     /// # Safety
-    /// As [`Block::run`], for `M` rows.
+    /// As for [`Tile::eval`], with `M` rows.
     #[inline(always)]
     unsafe fn rows<S: Simd, const M: usize>(self) {
         let mut sums = [[S::splat(0.0); 2]; M];
-        let mut ahead = self.ahead;
-        // SAFETY: the caller's promise.
+        let mut prefetch = self.prefetch;
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            if self.left_row == 1 {
-                // Asking takes a place in the queue to memory, even for what is on its way already:
-                // each line is asked for once.
-                let asking = self.ahead_count.min(self.depth);
-                let (mut left, mut right) = (self.left, self.right);
-                for ks in [0..asking, asking..self.depth] {
-                    let ask = ks.start == 0;
+            if self.a_row == 1 {
+                // A prefetch occupies a slot of the memory queue even if the line is already in
+                // flight, so each line is prefetched once.
+                let prefetched = self.prefetch_count.min(self.depth);
+                let (mut a, mut b) = (self.a, self.b);
+                for ks in [0..prefetched, prefetched..self.depth] {
+                    let prefetching = ks.start == 0;
                     for _ in ks {
-                        if ask {
-                            S::prefetch(ahead);
-                            ahead = ahead.wrapping_add(self.ahead_step);
+                        if prefetching {
+                            S::prefetch(prefetch);
+                            prefetch = prefetch.wrapping_add(self.prefetch_step);
                         }
-                        let r = [S::load(right), S::load(right.wrapping_add(S::LANES))];
+                        let r = [S::load_ptr(b), S::load_ptr(b.wrapping_add(S::LANES))];
                         for (m, sum) in sums.iter_mut().enumerate() {
-                            let l = S::splat_at(left.wrapping_add(m));
+                            let l = S::splat_ptr(a.wrapping_add(m));
                             *sum = [S::fma(l, r[0], sum[0]), S::fma(l, r[1], sum[1])];
                         }
-                        // Beyond the last row these point outside and are not read.
-                        left = left.wrapping_add(self.left_k);
-                        right = right.wrapping_add(self.right_k);
+                        // After the last k these point past the end and are not read.
+                        a = a.wrapping_add(self.a_k);
+                        b = b.wrapping_add(self.b_k);
                     }
                 }
             } else {
                 let rows: [*const f32; M] =
-                    std::array::from_fn(|m| self.left.wrapping_add(m * self.left_row));
-                let mut right = self.right;
+                    std::array::from_fn(|m| self.a.wrapping_add(m * self.a_row));
+                let mut b = self.b;
                 for k in 0..self.depth {
-                    S::prefetch(ahead);
-                    ahead = ahead.wrapping_add(self.ahead_step);
-                    let r = [S::load(right), S::load(right.wrapping_add(S::LANES))];
+                    S::prefetch(prefetch);
+                    prefetch = prefetch.wrapping_add(self.prefetch_step);
+                    let r = [S::load_ptr(b), S::load_ptr(b.wrapping_add(S::LANES))];
                     for (row, sum) in rows.iter().zip(&mut sums) {
-                        let l = S::splat_at(row.wrapping_add(k));
+                        let l = S::splat_ptr(row.wrapping_add(k));
                         *sum = [S::fma(l, r[0], sum[0]), S::fma(l, r[1], sum[1])];
                     }
-                    right = right.wrapping_add(self.right_k);
+                    b = b.wrapping_add(self.b_k);
                 }
             }
-            for (m, [mut a, mut b]) in sums.into_iter().enumerate() {
-                let out = self.out.wrapping_add(m * self.out_row);
+            for (m, [mut low, mut high]) in sums.into_iter().enumerate() {
+                let c = self.c.wrapping_add(m * self.c_row);
                 if let Some(bias) = self.bias {
-                    let bias = S::splat_at(bias.wrapping_add(m));
-                    (a, b) = (S::add(a, bias), S::add(b, bias));
+                    let bias = S::splat_ptr(bias.wrapping_add(m));
+                    (low, high) = (S::add(low, bias), S::add(high, bias));
                 }
                 if self.accumulate {
-                    a = S::add(S::load(out), a);
-                    b = S::add(S::load(out.wrapping_add(S::LANES)), b);
+                    low = S::add(S::load_ptr(c), low);
+                    high = S::add(S::load_ptr(c.wrapping_add(S::LANES)), high);
                 }
-                S::store(out, a);
-                S::store(out.wrapping_add(S::LANES), b);
+                S::store_ptr(c, low);
+                S::store_ptr(c.wrapping_add(S::LANES), high);
             }
         }
     }

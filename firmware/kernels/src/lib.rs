@@ -1,19 +1,19 @@
-//! The upsampler's arithmetic on the CPU.
+//! CPU kernels for the LoftUp upsampler.
 //!
-//! [`Queries`] computes what the queries graph of a bundle says (`loftup-models`, `loftup`), from
-//! the weights that stand in it: Fourier features of values seen before are remembered, the 3x3
-//! convolutions are done by Winograd's F(4x4, 3x3), and all that is per pixel is done for a few
-//! tokens at a time, so that their activations stay in the cache.
+//! [`Queries`] computes the queries graph of a bundle (see `loftup-models`, module `loftup`) from the
+//! weights of that graph. Fourier features of repeated values are cached, 3x3 convolutions use
+//! Winograd's F(4x4, 3x3), and everything after them runs on small blocks of tokens, so that their
+//! activations stay in the cache.
 //!
-//! Kernels are written once and compiled for AVX-512, AVX2 and whatever the architecture always
-//! has ([`Isa`]); the machine's best is chosen when the program runs. `unsafe` is confined to the
-//! vector instructions and to the register block of the matrix product.
+//! Kernels are written once and compiled for AVX-512, AVX2 and the architecture's baseline ([`Isa`]);
+//! the instruction set is chosen at run time. `unsafe` is confined to vector instructions and to the
+//! GEMM register tile.
 //!
-//! The feature `matrix` adds products of any matrices ([`matrix`]), which training needs and a robot
-//! does not.
+//! The feature `matrix` adds general matrix products (the module `matrix`), which only training needs.
 
 mod fourier;
 mod gemm;
+mod lut;
 mod math;
 #[cfg(feature = "matrix")]
 pub mod matrix;
@@ -22,13 +22,14 @@ mod queries;
 mod reference;
 mod simd;
 mod stages;
-mod tables;
 mod tokens;
 mod weights;
 mod winograd;
 
-pub use loftup_spec::weights::{Affine, Conv, LayerWeights, Linear, QueriesWeights};
-pub use queries::{Queries, State};
+pub use loftup_spec::weights::{
+    AffineWeights, ConvWeights, LayerWeights, LinearWeights, QueriesWeights,
+};
+pub use queries::{Context, Queries};
 pub use simd::Isa;
 pub use stages::stages;
-pub use weights::{KernelError, Shape};
+pub use weights::{Dims, KernelError};

@@ -1,9 +1,9 @@
-//! Exponential, error function and GELU on vectors.
+//! Vectorized `exp`, `erf` and GELU.
 //!
-//! The polynomials are least-maximum fits made for this file; their errors against 64-bit
-//! functions are tested below.
+//! The polynomials are minimax fits; the tests below measure their errors against 64-bit
+//! references.
 
-use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::simd::{Simd, SimdOp, SupportedIsa, dispatch};
 
 /// `c[0] + c[1] x + ...`
 #[inline(always)]
@@ -15,10 +15,11 @@ fn polynomial<S: Simd, const N: usize>(x: S::V, c: [f32; N]) -> S::V {
     sum
 }
 
-/// e^x for x up to 88, with a relative error below 3e-7; 0 or next to it below -87.
+/// `exp(x)` with a relative error below 3e-7. The input is clamped to -87..=88, so that anything
+/// below gives a value below 2e-38.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(x: S::V) -> S::V {
-    // ln 2 in two parts, the first with so few bits that its product with n is exact.
+    // ln 2 in two parts, the first with few enough bits that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = S::min(S::max(x, S::splat(-87.0)), S::splat(88.0));
@@ -37,16 +38,16 @@ pub(crate) fn exp<S: Simd>(x: S::V) -> S::V {
             0.001_383_580_2,
         ],
     );
-    S::scale(y, n)
+    S::ldexp(y, n)
 }
 
-/// The error function, with an absolute error below 3e-7.
+/// `erf(x)` with an absolute error below 3e-7.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(x: S::V) -> S::V {
     let zero = S::splat(0.0);
-    let size = S::max(x, S::sub(zero, x));
-    // Below 1 in odd powers of x; above, erfc is the exponential of a polynomial; from 4 on it is
-    // below half a unit in the last place of 1.
+    let abs = S::max(x, S::sub(zero, x));
+    // Below 1: a polynomial in odd powers of x. Above: 1 - exp(polynomial). From 4 on erfc is less
+    // than half an ulp of 1.
     let low = polynomial::<S, 7>(
         S::mul(x, x),
         [
@@ -59,9 +60,9 @@ pub(crate) fn erf<S: Simd>(x: S::V) -> S::V {
             7.889_113e-5,
         ],
     );
-    let low = S::mul(size, low);
+    let low = S::mul(abs, low);
     let high = polynomial::<S, 9>(
-        S::min(size, S::splat(4.0)),
+        S::min(abs, S::splat(4.0)),
         [
             -1.937_097_1e-4,
             1.129_607_3,
@@ -75,45 +76,46 @@ pub(crate) fn erf<S: Simd>(x: S::V) -> S::V {
         ],
     );
     let high = S::sub(S::splat(1.0), exp::<S>(S::sub(zero, high)));
-    let size_erf = S::less(size, S::splat(1.0), low, high);
-    S::less(x, zero, S::sub(zero, size_erf), size_erf)
+    let abs_erf = S::select_lt(abs, S::splat(1.0), low, high);
+    S::select_lt(x, zero, S::sub(zero, abs_erf), abs_erf)
 }
 
 /// `x/2 (1 + erf(x / sqrt 2))`
 #[inline(always)]
-fn gelu_of<S: Simd>(x: S::V) -> S::V {
+fn gelu_vector<S: Simd>(x: S::V) -> S::V {
     let e = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
     let half = S::mul(x, S::splat(0.5));
     S::fma(half, e, half)
 }
 
-/// Applies a function of one vector to all values; the length is a multiple of the vector.
+/// Defines a function that applies `$function` to all values in place. Their number is a multiple of
+/// `LANES`.
 macro_rules! elementwise {
-    ($(#[$doc:meta])* $name:ident, $kernel:ident, $function:ident) => {
+    ($(#[$doc:meta])* $name:ident, $op:ident, $function:ident) => {
         $(#[$doc])*
-        pub(crate) fn $name(isa: Isa, values: &mut [f32]) {
-            struct $kernel<'a>(&'a mut [f32]);
-            impl Kernel for $kernel<'_> {
+        pub(crate) fn $name(isa: SupportedIsa, values: &mut [f32]) {
+            struct $op<'a>(&'a mut [f32]);
+            impl SimdOp for $op<'_> {
                 type Output = ();
                 #[inline(always)]
-                fn run<S: Simd>(self) {
+                fn eval<S: Simd>(self) {
                     let mut vectors = self.0.chunks_exact_mut(S::LANES);
                     for x in &mut vectors {
-                        S::put(x, $function::<S>(S::get(x)));
+                        S::store(x, $function::<S>(S::load(x)));
                     }
                     debug_assert!(vectors.into_remainder().is_empty());
                 }
             }
-            dispatch(isa, $kernel(values));
+            dispatch(isa, $op(values));
         }
     };
 }
 
 elementwise!(
-    /// The exact (erf) GELU, in place.
+    /// Exact (erf) GELU, in place.
     gelu,
     Gelu,
-    gelu_of
+    gelu_vector
 );
 
 #[cfg(test)]
@@ -124,9 +126,9 @@ mod tests {
     elementwise!(exponential, Exponential, exp);
     elementwise!(error_function, ErrorFunction, erf);
 
-    fn worst(
+    fn max_error(
         name: &str,
-        f: fn(Isa, &mut [f32]),
+        f: fn(SupportedIsa, &mut [f32]),
         reference: impl Fn(f64) -> f64,
         range: (f64, f64),
         relative: bool,
@@ -136,7 +138,7 @@ mod tests {
             .map(|i| (range.0 + (range.1 - range.0) * f64::from(i) / f64::from(n - 1)) as f32)
             .collect();
         let mut worst: f64 = 0.0;
-        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        for isa in SupportedIsa::all() {
             let mut y = x.clone();
             f(isa, &mut y);
             let error = x
@@ -148,32 +150,32 @@ mod tests {
                     (f64::from(*y) - exact).abs() / scale
                 })
                 .fold(0.0, f64::max);
-            println!("{name}, {isa}: worst error {error:.1e}");
+            println!("{name}, {isa}: maximum error {error:.1e}");
             worst = worst.max(error);
         }
         worst
     }
 
     #[test]
-    fn exponential_is_good_to_a_few_units_in_the_last_place() {
-        assert!(worst("exp", exponential, f64::exp, (-86.9, 0.0), true) < 3e-7);
-        assert!(worst("exp", exponential, f64::exp, (0.0, 87.9), true) < 3e-7);
-        // Far below it must vanish, not wrap.
-        assert!(worst("exp", exponential, f64::exp, (-1e30, -86.0), false) < 1e-37);
+    fn exp_is_accurate_to_a_few_ulps() {
+        assert!(max_error("exp", exponential, f64::exp, (-86.9, 0.0), true) < 3e-7);
+        assert!(max_error("exp", exponential, f64::exp, (0.0, 87.9), true) < 3e-7);
+        // Far below the range the result must underflow, not wrap.
+        assert!(max_error("exp", exponential, f64::exp, (-1e30, -86.0), false) < 1e-37);
     }
 
     #[test]
-    fn error_function_is_good_to_a_few_units_in_the_last_place() {
+    fn erf_is_accurate_to_a_few_ulps() {
         for range in [(-1.1, 1.1), (-6.0, 6.0), (-1e4, 1e4)] {
-            assert!(worst("erf", error_function, reference::erf, range, false) < 3e-7);
+            assert!(max_error("erf", error_function, reference::erf, range, false) < 3e-7);
         }
     }
 
     #[test]
-    fn gelu_is_good_to_a_few_units_in_the_last_place() {
+    fn gelu_is_accurate_to_a_few_ulps() {
         let exact = |x: f64| 0.5 * x * (1.0 + reference::erf(x / 2f64.sqrt()));
         // One rounding of erf near 1, times x/2, and one of the sum.
-        assert!(worst("gelu", gelu, exact, (-8.0, 8.0), false) < 1e-6);
-        assert!(worst("gelu", gelu, exact, (8.0, 1e6), true) < 3e-7);
+        assert!(max_error("gelu", gelu, exact, (-8.0, 8.0), false) < 1e-6);
+        assert!(max_error("gelu", gelu, exact, (8.0, 1e6), true) < 3e-7);
     }
 }

@@ -1,84 +1,85 @@
-//! Products of plain matrices, for training: any strides, all cores.
+//! Multithreaded matrix products with arbitrary strides, for training.
 
-/// A matrix in a slice: element (r, c) is `data[r * strides[0] + c * strides[1]]`.
+/// A strided view of a slice: element (row, column) is `data[row * strides[0] + column * strides[1]]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     data: &'a [f32],
-    extent: [usize; 2],
+    shape: [usize; 2],
     strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
-    /// `extent` is rows and columns, `strides` the steps from row to row and from column to column.
+    /// `shape` is `[rows, columns]`; `strides` are the distances in values between rows and between
+    /// columns.
     ///
     /// # Panics
-    /// Where the last element lies outside of `data`.
-    pub fn new(data: &'a [f32], extent: [usize; 2], strides: [usize; 2]) -> Self {
-        if extent.iter().all(|&n| n > 0) {
+    /// If the last element is outside `data`.
+    pub fn new(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
+        if shape.iter().all(|&n| n > 0) {
             let last = (0..2).try_fold(0usize, |at, i| {
-                at.checked_add((extent[i] - 1).checked_mul(strides[i])?)
+                at.checked_add((shape[i] - 1).checked_mul(strides[i])?)
             });
             assert!(
                 last.is_some_and(|last| last < data.len() && last <= isize::MAX as usize / 4),
-                "{extent:?} elements by steps of {strides:?} in {}",
+                "a matrix of shape {shape:?} with strides {strides:?} does not fit in {} values",
                 data.len()
             );
         }
         Self {
             data,
-            extent,
+            shape,
             strides,
         }
     }
 
-    /// Rows and columns.
-    pub fn extent(&self) -> [usize; 2] {
-        self.extent
+    /// `[rows, columns]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
     }
 
-    /// Rows and columns exchanged.
+    /// The transpose, as a view of the same data.
     #[must_use]
     pub fn transposed(self) -> Self {
-        let ([rows, cols], [row, col]) = (self.extent, self.strides);
+        let ([rows, cols], [row, col]) = (self.shape, self.strides);
         Self {
             data: self.data,
-            extent: [cols, rows],
+            shape: [cols, rows],
             strides: [col, row],
         }
     }
 }
 
-/// What becomes of what is there.
+/// The factor of the previous contents of the output, as in BLAS: `C = A B + beta C`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum There {
-    /// It is overwritten.
-    Replaced,
-    /// The product is added to it.
-    AddedTo,
+pub enum Beta {
+    /// Overwrite the output.
+    Zero,
+    /// Add the product to the output.
+    One,
 }
 
-/// From so many multiplications on it is worth waking other threads.
-const WORTH_SHARING: usize = 192 * 192 * 192;
+/// Products with fewer multiplications than this run on one thread.
+const MIN_PARALLEL_WORK: usize = 192 * 192 * 192;
 
-/// `out = a * b`, row by row, or `out += a * b`; on all threads of rayon's pool where `shared` is set
-/// and there is enough to do.
+/// `out = a b + beta out` with row-major `out` `[rows of a][columns of b]`. Runs on rayon's thread pool
+/// if `parallel` is set and the product is large enough.
 ///
 /// # Panics
-/// Where the extents do not fit each other, or `out`.
-pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], there: There, shared: bool) {
-    let ([m, k], [rows, n]) = (a.extent, b.extent);
-    assert_eq!(k, rows, "columns of the left matrix, rows of the right one");
-    assert_eq!(out.len(), m * n, "elements of the product");
+/// If the shapes of `a`, `b` and `out` do not match.
+pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], beta: Beta, parallel: bool) {
+    let ([m, k], [rows, n]) = (a.shape, b.shape);
+    assert_eq!(k, rows, "columns of `a` and rows of `b`");
+    assert_eq!(out.len(), m * n, "length of `out`");
     let work = m.saturating_mul(n).saturating_mul(k);
-    let parallelism = match shared && work >= WORTH_SHARING {
+    let parallelism = match parallel && work >= MIN_PARALLEL_WORK {
         true => gemm::Parallelism::Rayon(0),
         false => gemm::Parallelism::None,
     };
-    let adds = there == There::AddedTo;
-    let step = |stride: usize| stride as isize;
-    // SAFETY: `Matrix::new` has checked that every element of `a` and `b` lies in its slice, in steps
-    // that an `isize` holds; `out` has m rows of n elements side by side, is initialised, and is
-    // borrowed by nobody else.
+    let read_out = beta == Beta::One;
+    let signed = |stride: usize| stride as isize;
+    // SAFETY: `Matrix::new` has checked that every element of `a` and `b` is in its slice and that
+    // the strides fit in an `isize`; `out` is initialized, exclusively borrowed, and holds m
+    // contiguous rows of n values.
     unsafe {
         gemm::gemm(
             m,
@@ -86,14 +87,14 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], there: There, sha
             k,
             out.as_mut_ptr(),
             1,
-            step(n),
-            adds,
+            signed(n),
+            read_out,
             a.data.as_ptr(),
-            step(a.strides[1]),
-            step(a.strides[0]),
+            signed(a.strides[1]),
+            signed(a.strides[0]),
             b.data.as_ptr(),
-            step(b.strides[1]),
-            step(b.strides[0]),
+            signed(b.strides[1]),
+            signed(b.strides[0]),
             1.0,
             1.0,
             false,
@@ -121,15 +122,15 @@ mod tests {
         f64::from(x.data[r * x.strides[0] + c * x.strides[1]])
     }
 
-    /// In 64 bits, element by element.
+    /// One element of the product, in 64 bit.
     fn reference(a: &Matrix<'_>, b: &Matrix<'_>, r: usize, c: usize) -> f64 {
-        (0..a.extent[1])
+        (0..a.shape[1])
             .map(|k| element(a, r, k) * element(b, k, c))
             .sum()
     }
 
     #[test]
-    fn products_are_those_of_the_definition_on_awkward_shapes() {
+    fn matmul_matches_the_definition() {
         let mut worst = 0.0f64;
         for [m, k, n] in [
             [1, 1, 1],
@@ -141,19 +142,19 @@ mod tests {
             [2, 0, 3],
         ] {
             let (left, right) = (noise(2 * m * k + 3, 1), noise(k * n + n + 1, 2));
-            // Rows that lie apart, and columns before rows.
+            // Rows with a gap between them, and a column-major matrix.
             let a = Matrix::new(&left, [m, k], [2 * k, 1]);
             let b = Matrix::new(&right, [n, k], [k, 1]).transposed();
-            for shared in [false, true] {
+            for parallel in [false, true] {
                 let mut out = noise(m * n, 3);
                 let before = out.clone();
-                multiply(a, b, &mut out, There::AddedTo, shared);
-                let mut alone = vec![f32::NAN; m * n];
-                multiply(a, b, &mut alone, There::Replaced, shared);
+                matmul(a, b, &mut out, Beta::One, parallel);
+                let mut product = vec![f32::NAN; m * n];
+                matmul(a, b, &mut product, Beta::Zero, parallel);
                 for i in 0..m * n {
                     let expected = reference(&a, &b, i / n, i % n);
                     let limit = 1e-6 * (k as f64).sqrt() + 1e-6;
-                    let error = (f64::from(alone[i]) - expected).abs();
+                    let error = (f64::from(product[i]) - expected).abs();
                     assert!(error < limit, "{m}x{k}x{n}: {error}");
                     worst = worst.max(error / limit);
                     let error = (f64::from(out[i]) - expected - f64::from(before[i])).abs();
@@ -161,22 +162,22 @@ mod tests {
                 }
             }
         }
-        println!("worst error {worst:.2} of 1e-6 for each root of a summand");
+        println!("maximum error {worst:.2} of 1e-6 (1 + sqrt(k))");
     }
 
     #[test]
-    fn matrices_outside_of_their_slice_are_refused() {
+    fn matrices_outside_their_slice_are_rejected() {
         let data = [0.0; 12];
         Matrix::new(&data, [3, 4], [4, 1]);
         Matrix::new(&data, [0, 4], [100, 1]);
-        for (extent, strides) in [
+        for (shape, strides) in [
             ([3, 5], [4, 1]),
             ([4, 3], [4, 1]),
             ([2, 2], [usize::MAX, 1]),
             ([usize::MAX, 2], [2, 1]),
         ] {
-            let made = std::panic::catch_unwind(|| Matrix::new(&data, extent, strides).extent);
-            assert!(made.is_err(), "{extent:?} {strides:?}");
+            let made = std::panic::catch_unwind(|| Matrix::new(&data, shape, strides).shape);
+            assert!(made.is_err(), "{shape:?} {strides:?}");
         }
     }
 }

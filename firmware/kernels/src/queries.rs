@@ -1,143 +1,144 @@
-//! The upsampler's queries: from guidance, coordinates and mask of tiles to their features.
+//! The queries graph: from the guidance, coordinates and mask of tiles to their features.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
-    KernelError, QueriesWeights, Shape,
-    fourier::{Fourier, Memory, SOURCES, order},
-    gemm::Packed,
-    simd::Isa,
-    stages::{Clock, Stage},
-    tables::{TableWeights, Tables},
+    fourier::{Fourier, FourierCache, channel_order},
+    gemm::PackedA,
+    lut::{Lut, LutWeights},
+    simd::{Isa, SupportedIsa},
+    stages::{Stage, Stopwatch},
+    weights::{Dims, KernelError, QueriesWeights, SOURCES},
     winograd::{self, Convolution},
 };
-use layers::{Block, Layer, Map, TOKENS};
+use layers::{BLOCK, Layer, PackedLinear, TokenBlock};
 
 mod layers;
 
-/// Pixels around a tile that its features depend on.
+/// Pixels around a tile that its features depend on: two 3x3 convolutions.
 use loftup_spec::HALO;
 
-/// The weights of a queries graph, packed for an instruction set: made once, shared by all plans
-/// and threads.
+/// The weights of a queries graph, packed for an instruction set. Created once, and shared by all tile
+/// shapes and threads.
 #[derive(Debug)]
 pub struct Queries {
-    isa: Isa,
-    shape: Shape,
+    isa: SupportedIsa,
+    dims: Dims,
     fourier: Fourier,
     conv1: Convolution,
-    tables: TableWeights,
+    lut: LutWeights,
     conv2: Convolution,
     layers: Vec<Layer>,
-    last: Map,
+    last: PackedLinear,
     last_norm: (Vec<f32>, Vec<f32>),
     eps: f32,
     last_eps: f32,
-    /// Rooms that no run is in.
-    idle: Mutex<Vec<Room>>,
+    /// Idle workspaces.
+    idle: Mutex<Vec<Workspace>>,
 }
 
-/// Room for the intermediate results of one run. What it remembers holds for all plans.
+/// Caches and intermediate buffers of one run. The caches are valid for all tile shapes.
 #[derive(Debug)]
-struct Room {
-    memory: Memory,
-    tables: Tables,
+struct Workspace {
+    fourier: FourierCache,
+    lut: Lut,
+    /// Fourier features `[tiles][height + 4][width + 4][input stride of conv1]`.
     features: Vec<f32>,
-    first: Vec<f32>,
-    second: Vec<f32>,
-    winograd: winograd::Scratch,
-    block: Block,
+    /// `[tiles][height + 2][width + 2][stride]`.
+    conv1: Vec<f32>,
+    /// `[tiles][height][width][stride]`.
+    conv2: Vec<f32>,
+    winograd: winograd::Workspace,
+    block: TokenBlock,
 }
 
 impl Queries {
     /// Packs weights for an instruction set.
     ///
     /// # Errors
-    /// Where the machine lacks the instructions, or the shapes of the weights do not go together.
+    /// If the CPU does not support `isa`, or the shapes of the weights are inconsistent.
     pub fn new(isa: Isa, weights: &QueriesWeights) -> Result<Self, KernelError> {
-        if !isa.is_available() {
-            return Err(KernelError::Isa(isa));
-        }
-        let shape = Shape::of(weights)?;
-        // The first convolution with its channels in the order of our features.
-        let order: Vec<usize> = order(shape.frequencies).collect();
+        let isa = isa.supported().ok_or(KernelError::Isa(isa))?;
+        let dims = Dims::of(weights)?;
+        // The input channels of the first convolution, in the order of `Fourier`.
+        let order: Vec<usize> = channel_order(dims.frequencies).collect();
         let conv1: Vec<f32> = weights
             .conv1
             .weight
-            .chunks_exact(9 * shape.guidance_channels())
+            .chunks_exact(9 * dims.guidance_channels())
             .flat_map(|row| order.iter().flat_map(|c| &row[c * 9..c * 9 + 9]))
             .copied()
             .collect();
         let fourier = Fourier::new(weights);
         Ok(Self {
-            tables: TableWeights::new(isa, &fourier, &conv1, weights),
+            lut: LutWeights::new(isa, &fourier, &conv1, weights),
             fourier,
             conv1: Convolution::new(isa, order.len(), &conv1, &weights.conv1.bias),
-            conv2: Convolution::new(isa, shape.width, &weights.conv2.weight, &weights.conv2.bias),
+            conv2: Convolution::new(isa, dims.width, &weights.conv2.weight, &weights.conv2.bias),
             layers: (weights.layers.iter())
                 .map(|layer| Layer::new(isa, layer))
                 .collect(),
-            last: Map::new(isa, &weights.last),
+            last: PackedLinear::new(isa, &weights.last),
             last_norm: (
                 weights.last_norm.weight.clone(),
                 weights.last_norm.bias.clone(),
             ),
             eps: weights.eps,
             last_eps: weights.last_eps,
-            shape,
+            dims,
             isa,
             idle: Mutex::default(),
         })
     }
 
-    /// A room for one run.
-    fn room(&self) -> Room {
+    /// Takes an idle workspace, or creates one.
+    fn workspace(&self) -> Workspace {
         let idle = self
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        idle.unwrap_or_else(|| Room {
-            memory: Memory::new(&self.fourier),
-            tables: Tables::new(&self.tables),
+        idle.unwrap_or_else(|| Workspace {
+            fourier: FourierCache::new(&self.fourier),
+            lut: Lut::new(&self.lut),
             features: Vec::new(),
-            first: Vec::new(),
-            second: Vec::new(),
-            winograd: winograd::Scratch::default(),
-            block: Block::default(),
+            conv1: Vec::new(),
+            conv2: Vec::new(),
+            winograd: winograd::Workspace::default(),
+            block: TokenBlock::default(),
         })
     }
 
-    /// Gives a room back.
-    fn leave(&self, room: Room) {
+    /// Returns a workspace for reuse.
+    fn release(&self, workspace: Workspace) {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(room);
+            .push(workspace);
     }
 
-    /// What shapes it.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
+    /// The dimensions of the graph.
+    pub fn dims(&self) -> &Dims {
+        &self.dims
     }
 
-    /// The instruction set it is packed for.
+    /// The instruction set that the weights are packed for.
     pub fn isa(&self) -> Isa {
-        self.isa
+        self.isa.isa()
     }
 
-    /// A state in which one thread at a time can run it, for `tiles` tiles of `height x width`
-    /// pixels (without halo) and `tokens` keys. No extent may be zero.
-    pub fn state(
+    /// Creates an execution context for `tiles` tiles of `height x width` pixels (without halo) and
+    /// `tokens` keys, none of them zero. One thread at a time can use it.
+    pub fn context(
         self: &Arc<Self>,
         tiles: usize,
         height: usize,
         width: usize,
         tokens: usize,
-    ) -> State {
-        let Shape {
+    ) -> Context {
+        let Dims {
             heads, head_width, ..
-        } = self.shape;
+        } = self.dims;
         let isa = self.isa;
         let heads = || 0..heads;
         let keys = self
@@ -145,7 +146,7 @@ impl Queries {
             .iter()
             .map(|_| {
                 heads()
-                    .map(|_| Packed::new(isa, tokens, head_width, |_, _| 0.0))
+                    .map(|_| PackedA::new(isa, tokens, head_width, |_, _| 0.0))
                     .collect()
             })
             .collect();
@@ -154,11 +155,11 @@ impl Queries {
             .iter()
             .map(|_| {
                 heads()
-                    .map(|_| Packed::new(isa, head_width, tokens, |_, _| 0.0))
+                    .map(|_| PackedA::new(isa, head_width, tokens, |_, _| 0.0))
                     .collect()
             })
             .collect();
-        State {
+        Context {
             tiles,
             height,
             width,
@@ -170,27 +171,27 @@ impl Queries {
     }
 }
 
-/// One thread's keys, values and room for intermediate results.
+/// An execution context: the keys and values of one frame, for tiles of one shape.
 #[derive(Debug)]
-pub struct State {
+pub struct Context {
     queries: Arc<Queries>,
     tiles: usize,
     height: usize,
     width: usize,
     tokens: usize,
-    /// Of each layer and head: `[tokens][head width]`.
-    keys: Vec<Vec<Packed>>,
-    /// Of each layer and head: `[head width][tokens]`.
-    values: Vec<Vec<Packed>>,
+    /// For each layer and head, `[tokens][head width]`.
+    keys: Vec<Vec<PackedA>>,
+    /// For each layer and head, `[head width][tokens]`.
+    values: Vec<Vec<PackedA>>,
 }
 
-impl State {
+impl Context {
     /// Sets the keys of a layer, `[heads, head width, tokens]`.
     ///
     /// # Errors
-    /// Where there is no such layer, or `keys` are of another size.
+    /// If there is no such layer, or `keys` has the wrong size.
     pub fn set_keys(&mut self, layer: usize, keys: &[f32]) -> Result<(), KernelError> {
-        let (tokens, width) = (self.tokens, self.queries.shape.head_width);
+        let (tokens, width) = (self.tokens, self.queries.dims.head_width);
         let heads = check_heads(&mut self.keys, layer, keys, tokens * width)?;
         for (packed, head) in heads.iter_mut().zip(keys.chunks_exact(tokens * width)) {
             packed.fill(|token, j| head[j * tokens + token]);
@@ -201,9 +202,9 @@ impl State {
     /// Sets the values of a layer, `[heads, tokens, head width]`.
     ///
     /// # Errors
-    /// As [`State::set_keys`].
+    /// As for [`Context::set_keys`].
     pub fn set_values(&mut self, layer: usize, values: &[f32]) -> Result<(), KernelError> {
-        let (tokens, width) = (self.tokens, self.queries.shape.head_width);
+        let (tokens, width) = (self.tokens, self.queries.dims.head_width);
         let heads = check_heads(&mut self.values, layer, values, tokens * width)?;
         for (packed, head) in heads.iter_mut().zip(values.chunks_exact(tokens * width)) {
             packed.fill(|j, token| head[token * width + j]);
@@ -211,11 +212,12 @@ impl State {
         Ok(())
     }
 
-    /// Features of the tiles, `[tiles * height * width, d]`, from their scaled guidance
-    /// `[tiles, 3, height + 4, width + 4]`, coordinates `[tiles, 2, ..]` and mask `[tiles, 1, ..]`.
+    /// Computes the features of the tiles, `out` `[tiles * height * width, dim]`, from the scaled
+    /// guidance `[tiles, 3, height + 4, width + 4]`, the coordinates `[tiles, 2, height + 4, width + 4]`
+    /// and the mask `[tiles, 1, height + 4, width + 4]`.
     ///
     /// # Errors
-    /// Where an input or `out` is of another size.
+    /// If an input or `out` has the wrong size.
     pub fn run(
         &mut self,
         guidance: &[f32],
@@ -230,23 +232,23 @@ impl State {
         check("coords", coords, self.tiles * 2 * area)?;
         check("mask", mask, self.tiles * area)?;
         let pixels = self.tiles * self.height * self.width;
-        check("output", out, pixels * queries.shape.dim)?;
+        check("output", out, pixels * queries.dims.dim)?;
 
-        let mut room = queries.room();
-        let Room {
-            memory,
-            tables,
+        let mut workspace = queries.workspace();
+        let Workspace {
+            fourier: cache,
+            lut,
             features,
-            first,
-            second,
+            conv1,
+            conv2,
             winograd,
             block,
-        } = &mut room;
-        let mut clock = Clock::start();
+        } = &mut workspace;
+        let mut stopwatch = Stopwatch::start();
         let stride = queries.conv1.output_stride();
         let inner = (height - 2, width - 2);
-        first.resize(self.tiles * inner.0 * inner.1 * stride, 0.0);
-        // The five values of a pixel.
+        conv1.resize(self.tiles * inner.0 * inner.1 * stride, 0.0);
+        // The source values of a pixel.
         let values = |i: usize| -> [f32; SOURCES] {
             let (tile, at) = (i / area, i % area);
             std::array::from_fn(|s| match s {
@@ -255,58 +257,56 @@ impl State {
             })
         };
         let (fourier, size) = (&queries.fourier, (height, width));
-        let answer = (first.as_mut_slice(), stride);
-        if !tables.run(&queries.tables, fourier, mask, size, values, answer) {
-            memory.pixels(
+        let output = (conv1.as_mut_slice(), stride);
+        if !lut.run(&queries.lut, fourier, mask, size, values, output) {
+            cache.pixels(
                 fourier,
                 mask,
                 values,
                 features,
                 queries.conv1.input_stride(),
             );
-            clock.lap(Stage::Fourier);
+            stopwatch.lap(Stage::Fourier);
             queries
                 .conv1
-                .run(features, self.tiles, size, winograd, first);
+                .run(features, self.tiles, size, winograd, conv1);
         }
-        // Zero is what lies outside the picture, for the second convolution too.
+        // The second convolution is zero-padded outside the image as well.
         let inside = mask
             .chunks_exact(width)
             .enumerate()
             .filter(|(row, _)| (1..=inner.0).contains(&(row % height)))
             .flat_map(|(_, row)| &row[1..=inner.1]);
-        for (pixel, m) in first.chunks_exact_mut(stride).zip(inside) {
+        for (pixel, m) in conv1.chunks_exact_mut(stride).zip(inside) {
             if *m != 1.0 {
                 pixel.iter_mut().for_each(|x| *x *= m);
             }
         }
-        clock.lap(Stage::First);
-        second.resize(pixels * stride, 0.0);
-        queries
-            .conv2
-            .run(first, self.tiles, inner, winograd, second);
-        clock.lap(Stage::Second);
-        let d = queries.shape.dim;
-        for (from, to) in (second.chunks(TOKENS * stride)).zip(out.chunks_mut(TOKENS * d)) {
+        stopwatch.lap(Stage::Conv1);
+        conv2.resize(pixels * stride, 0.0);
+        queries.conv2.run(conv1, self.tiles, inner, winograd, conv2);
+        stopwatch.lap(Stage::Conv2);
+        let dim = queries.dims.dim;
+        for (from, to) in (conv2.chunks(BLOCK * stride)).zip(out.chunks_mut(BLOCK * dim)) {
             let keys = self.keys.iter().zip(&self.values);
             block.run(&queries, self.tokens, keys, from, stride, to);
         }
-        queries.leave(room);
+        queries.release(workspace);
         Ok(())
     }
 }
 
 fn check_heads<'a>(
-    layers: &'a mut [Vec<Packed>],
+    layers: &'a mut [Vec<PackedA>],
     layer: usize,
     data: &[f32],
-    each: usize,
-) -> Result<&'a mut [Packed], KernelError> {
+    len: usize,
+) -> Result<&'a mut [PackedA], KernelError> {
     let count = layers.len();
     let heads = layers
         .get_mut(layer)
         .ok_or(KernelError::Layer { layer, count })?;
-    check("keys or values", data, heads.len() * each)?;
+    check("keys or values", data, heads.len() * len)?;
     Ok(heads)
 }
 

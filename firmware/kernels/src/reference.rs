@@ -1,6 +1,6 @@
-//! The same arithmetic, slow and plain, in 64 bit: what the kernels are tested against.
+//! Reference implementations in 64 bit that the kernels are tested against.
 
-/// Repeatable noise in -1 to 1.
+/// `n` pseudorandom values in -1..1, the same for the same seed.
 pub fn noise(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..n)
@@ -13,27 +13,27 @@ pub fn noise(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The error function: its series near zero, a continued fraction of erfc beyond.
+/// The error function: a power series near zero, a continued fraction of erfc elsewhere.
 pub fn erf(x: f64) -> f64 {
-    let size = x.abs();
-    let value = if size < 2.5 {
-        let (mut term, mut sum) = (size, size);
+    let abs = x.abs();
+    let value = if abs < 2.5 {
+        let (mut term, mut sum) = (abs, abs);
         for n in 1..100 {
-            term *= -size * size / f64::from(n);
+            term *= -abs * abs / f64::from(n);
             sum += term / f64::from(2 * n + 1);
         }
         sum * 2.0 / std::f64::consts::PI.sqrt()
     } else {
         let fraction = (1..200)
             .rev()
-            .fold(size, |f, n| size + f64::from(n) / 2.0 / f);
-        1.0 - (-size * size).exp() / fraction / std::f64::consts::PI.sqrt()
+            .fold(abs, |f, n| abs + f64::from(n) / 2.0 / f);
+        1.0 - (-abs * abs).exp() / fraction / std::f64::consts::PI.sqrt()
     };
     value.copysign(x)
 }
 
 /// `(x - mean) / sqrt(var + eps)`
-pub fn normalised(x: &[f64], eps: f64) -> Vec<f64> {
+pub fn normalize(x: &[f64], eps: f64) -> Vec<f64> {
     let n = x.len() as f64;
     let mean = x.iter().sum::<f64>() / n;
     let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
@@ -42,10 +42,10 @@ pub fn normalised(x: &[f64], eps: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Softmax of all values.
+/// Softmax over all values.
 pub fn softmax(x: &[f64]) -> Vec<f64> {
-    let most = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let e: Vec<f64> = x.iter().map(|x| (x - most).exp()).collect();
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let e: Vec<f64> = x.iter().map(|x| (x - max).exp()).collect();
     let sum: f64 = e.iter().sum();
     e.into_iter().map(|e| e / sum).collect()
 }

@@ -1,28 +1,28 @@
-//! Vectors of 32-bit floats, and the choice among instruction sets when the program runs.
+//! Vectors of `f32` and runtime dispatch on the CPU's instruction set.
 //!
-//! A kernel is written once, over [`Simd`], and compiled for every instruction set: see
-//! [`dispatch`].
+//! A [`SimdOp`] is written once, generic over [`Simd`], and [`dispatch`] compiles it for every
+//! instruction set. Dispatch takes a [`SupportedIsa`], which can be constructed only for an
+//! instruction set that the CPU has, so that no safe code can reach an unsupported instruction.
 
 use std::{fmt, str::FromStr};
 
-/// An instruction set that kernels are compiled for.
+/// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Isa {
-    /// Whatever the compiler may assume of every machine of this architecture: SSE2 on x86-64,
-    /// NEON on 64-bit ARM.
+    /// The baseline of the target architecture: SSE2 on x86-64, NEON on 64-bit ARM.
     Generic,
     /// AVX2 with fused multiply-add.
     Avx2,
-    /// AVX-512 foundation.
+    /// AVX-512F.
     Avx512,
 }
 
 impl Isa {
-    /// All of them, the fastest last.
+    /// All instruction sets, slowest first.
     pub const ALL: [Self; 3] = [Self::Generic, Self::Avx2, Self::Avx512];
 
-    /// The fastest that this machine has.
+    /// The fastest instruction set that this CPU supports.
     pub fn detect() -> Self {
         Self::ALL
             .into_iter()
@@ -31,7 +31,7 @@ impl Isa {
             .unwrap_or(Self::Generic)
     }
 
-    /// Whether this machine has it.
+    /// Whether this CPU supports the instruction set.
     pub fn is_available(self) -> bool {
         match self {
             Self::Generic => true,
@@ -42,6 +42,35 @@ impl Isa {
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
+    }
+
+    /// Proof that this CPU supports the instruction set, or `None` if it does not.
+    pub(crate) fn supported(self) -> Option<SupportedIsa> {
+        self.is_available().then_some(SupportedIsa(self))
+    }
+}
+
+/// An instruction set that this CPU supports. Constructed only by [`Isa::supported`], which checks
+/// the CPU; [`dispatch`] relies on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SupportedIsa(Isa);
+
+impl SupportedIsa {
+    /// Every supported instruction set, slowest first.
+    #[cfg(test)]
+    pub fn all() -> impl Iterator<Item = Self> {
+        Isa::ALL.into_iter().filter_map(Isa::supported)
+    }
+
+    /// The instruction set.
+    pub fn isa(self) -> Isa {
+        self.0
+    }
+}
+
+impl fmt::Display for SupportedIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -66,29 +95,33 @@ impl FromStr for Isa {
     }
 }
 
-/// The vector operations that kernels are made of.
+/// Vector operations of one instruction set.
 ///
 /// Every method of every implementation is `inline(always)`: instructions of an extension may be
-/// used only inside a function compiled for it, which is what [`dispatch`] ends in.
+/// used only inside a function compiled for that extension, and [`dispatch`] provides one.
 pub(crate) trait Simd: Copy + 'static {
-    /// A vector.
+    /// A vector of `LANES` values.
     type V: Copy;
-    /// Values in a vector.
+    /// Values per vector.
     const LANES: usize;
-    /// Rows of the register block of the matrix product; its columns are two vectors.
-    const ROWS: usize;
+    /// Rows of the GEMM register tile.
+    const MR: usize;
+    /// Columns of the GEMM register tile: two vectors.
+    const NR: usize = 2 * Self::LANES;
 
     fn splat(x: f32) -> Self::V;
+    /// Broadcasts the value at `p`.
+    ///
     /// # Safety
-    /// A value can be read from `p`.
-    unsafe fn splat_at(p: *const f32) -> Self::V;
+    /// `p` is valid for reading one value; it need not be aligned.
+    unsafe fn splat_ptr(p: *const f32) -> Self::V;
     /// # Safety
-    /// `LANES` values can be read from `p`; it need not be aligned.
-    unsafe fn load(p: *const f32) -> Self::V;
+    /// `p` is valid for reading `LANES` values; it need not be aligned.
+    unsafe fn load_ptr(p: *const f32) -> Self::V;
     /// # Safety
-    /// `LANES` values can be written to `p`; it need not be aligned.
-    unsafe fn store(p: *mut f32, v: Self::V);
-    /// Asks for the memory at `p`, which may be anywhere.
+    /// `p` is valid for writing `LANES` values; it need not be aligned.
+    unsafe fn store_ptr(p: *mut f32, v: Self::V);
+    /// Prefetches the cache line at `p`. Any address is allowed.
     fn prefetch(p: *const f32);
     fn add(a: Self::V, b: Self::V) -> Self::V;
     fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -97,55 +130,53 @@ pub(crate) trait Simd: Copy + 'static {
     fn max(a: Self::V, b: Self::V) -> Self::V;
     fn min(a: Self::V, b: Self::V) -> Self::V;
     fn sqrt(a: Self::V) -> Self::V;
-    /// `a * b + c`; one rounding where the instruction set has it.
+    /// `a * b + c`, fused if the instruction set has it.
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// To the nearest whole number, ties to even.
+    /// Rounds to the nearest integer, ties to even. `|a| < 2^22`.
     fn round(a: Self::V) -> Self::V;
-    /// `a * 2^n` for whole n in -126 to 127.
-    fn scale(a: Self::V, n: Self::V) -> Self::V;
+    /// `a * 2^n` for integral `n` in -126..=127.
+    fn ldexp(a: Self::V, n: Self::V) -> Self::V;
     /// `x` where `a < b`, else `y`.
-    fn less(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    fn select_lt(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
 
-    /// The first `LANES` values of `s`.
+    /// Loads the first `LANES` values of `s`.
     #[inline(always)]
-    fn get(s: &[f32]) -> Self::V {
+    fn load(s: &[f32]) -> Self::V {
         assert!(s.len() >= Self::LANES);
-        // SAFETY: the slice is that long.
-        unsafe { Self::load(s.as_ptr()) }
+        // SAFETY: the slice holds at least `LANES` values.
+        unsafe { Self::load_ptr(s.as_ptr()) }
     }
 
-    /// Overwrites the first `LANES` values of `s`.
+    /// Stores to the first `LANES` values of `s`.
     #[inline(always)]
-    fn put(s: &mut [f32], v: Self::V) {
+    fn store(s: &mut [f32], v: Self::V) {
         assert!(s.len() >= Self::LANES);
-        // SAFETY: the slice is that long.
-        unsafe { Self::store(s.as_mut_ptr(), v) }
+        // SAFETY: the slice holds at least `LANES` values.
+        unsafe { Self::store_ptr(s.as_mut_ptr(), v) }
     }
 }
 
 /// A computation that can be compiled for any instruction set.
-pub(crate) trait Kernel {
+pub(crate) trait SimdOp {
     type Output;
-    /// Must be `inline(always)`, and so must be all that it calls with an `S`.
-    fn run<S: Simd>(self) -> Self::Output;
+    /// Must be `inline(always)`, like everything that it calls with an `S`.
+    fn eval<S: Simd>(self) -> Self::Output;
 }
 
-/// Runs `kernel` with the instructions of `isa`, which this machine must have.
-pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    debug_assert!(isa.is_available());
-    match isa {
+/// Evaluates `op` with the instructions of `isa`.
+pub(crate) fn dispatch<Op: SimdOp>(isa: SupportedIsa, op: Op) -> Op::Output {
+    match isa.0 {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: an `Isa` other than the generic one is made only where it is available; the
-        // assertion above and `Engine::new` check it.
-        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+        // SAFETY: a `SupportedIsa` exists only for an instruction set that the CPU supports.
+        Isa::Avx512 => unsafe { x86::eval_avx512(op) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
-        _ => kernel.run::<Generic>(),
+        Isa::Avx2 => unsafe { x86::eval_avx2(op) },
+        _ => op.eval::<Generic>(),
     }
 }
 
-/// Plain Rust over four values: the compiler makes SSE2 or NEON of it.
+/// Portable Rust over four values, which the compiler turns into SSE2 or NEON instructions.
 #[derive(Clone, Copy)]
 pub(crate) struct Generic;
 
@@ -159,25 +190,25 @@ impl Generic {
 impl Simd for Generic {
     type V = [f32; 4];
     const LANES: usize = 4;
-    const ROWS: usize = if cfg!(target_arch = "aarch64") { 12 } else { 6 };
+    const MR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 6 };
 
     #[inline(always)]
     fn splat(x: f32) -> [f32; 4] {
         [x; 4]
     }
     #[inline(always)]
-    unsafe fn splat_at(p: *const f32) -> [f32; 4] {
-        // SAFETY: the caller's promise.
+    unsafe fn splat_ptr(p: *const f32) -> [f32; 4] {
+        // SAFETY: guaranteed by the caller.
         [unsafe { p.read_unaligned() }; 4]
     }
     #[inline(always)]
-    unsafe fn load(p: *const f32) -> [f32; 4] {
-        // SAFETY: the caller's promise.
+    unsafe fn load_ptr(p: *const f32) -> [f32; 4] {
+        // SAFETY: guaranteed by the caller.
         unsafe { p.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn store(p: *mut f32, v: [f32; 4]) {
-        // SAFETY: the caller's promise.
+    unsafe fn store_ptr(p: *mut f32, v: [f32; 4]) {
+        // SAFETY: guaranteed by the caller.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
     }
     #[inline(always)]
@@ -212,7 +243,7 @@ impl Simd for Generic {
     }
     #[inline(always)]
     fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        // Without the instruction, `mul_add` is a call that computes it exactly and slowly.
+        // Without an FMA instruction, `mul_add` is a slow library call.
         if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
             let f = |i: usize| a[i].mul_add(b[i], c[i]);
             [f(0), f(1), f(2), f(3)]
@@ -222,19 +253,19 @@ impl Simd for Generic {
     }
     #[inline(always)]
     fn round(a: [f32; 4]) -> [f32; 4] {
-        // Adding 1.5 * 2^23 leaves no bits for a fraction: true for |a| < 2^22.
+        // Adding 1.5 * 2^23 leaves no fraction bits for |a| < 2^22.
         const MAGIC: f32 = 12_582_912.0;
         a.map(|x| (x + MAGIC) - MAGIC)
     }
     #[inline(always)]
-    fn scale(a: [f32; 4], n: [f32; 4]) -> [f32; 4] {
+    fn ldexp(a: [f32; 4], n: [f32; 4]) -> [f32; 4] {
         Self::zip(a, n, |a, n| {
-            // Wraps never: n is in range by contract.
+            // Does not wrap: `n` is in range by contract.
             a * f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23)
         })
     }
     #[inline(always)]
-    fn less(a: [f32; 4], b: [f32; 4], x: [f32; 4], y: [f32; 4]) -> [f32; 4] {
+    fn select_lt(a: [f32; 4], b: [f32; 4], x: [f32; 4], y: [f32; 4]) -> [f32; 4] {
         let f = |i: usize| if a[i] < b[i] { x[i] } else { y[i] };
         [f(0), f(1), f(2), f(3)]
     }
@@ -244,36 +275,36 @@ impl Simd for Generic {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kernel, Simd};
+    use super::{Simd, SimdOp};
 
     /// # Safety
-    /// The machine has AVX-512F, AVX2 and FMA.
+    /// The CPU supports AVX-512F, AVX2 and FMA.
     #[target_feature(enable = "avx512f,avx2,fma")]
-    pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run::<Avx512>()
+    pub(super) unsafe fn eval_avx512<Op: SimdOp>(op: Op) -> Op::Output {
+        op.eval::<Avx512>()
     }
 
     /// # Safety
-    /// The machine has AVX2 and FMA.
+    /// The CPU supports AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run::<Avx2>()
+    pub(super) unsafe fn eval_avx2<Op: SimdOp>(op: Op) -> Op::Output {
+        op.eval::<Avx2>()
     }
 
-    /// Used only inside [`run_avx512`].
+    /// Private, so that only [`eval_avx512`] can use it.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512;
+    struct Avx512;
 
-    /// Used only inside [`run_avx2`].
+    /// Private, so that only [`eval_avx2`] can use it.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2;
+    struct Avx2;
 
-    /// One method that is one instruction.
+    /// Methods that are a single instruction.
     macro_rules! instruction {
         ($v:ty, $(fn $name:ident($($arg:ident),+) = $intrinsic:ident;)+) => {$(
             #[inline(always)]
             fn $name($($arg: $v),+) -> $v {
-                // SAFETY: this type is used only inside a function compiled for the instruction.
+                // SAFETY: this type is used only in a function that enables the target feature.
                 unsafe { $intrinsic($($arg),+) }
             }
         )+};
@@ -282,26 +313,26 @@ mod x86 {
     impl Simd for Avx512 {
         type V = __m512;
         const LANES: usize = 16;
-        const ROWS: usize = 12;
+        const MR: usize = 12;
 
         #[inline(always)]
         fn splat(x: f32) -> __m512 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe { _mm512_set1_ps(x) }
         }
         #[inline(always)]
-        unsafe fn splat_at(p: *const f32) -> __m512 {
-            // SAFETY: the caller's promise.
+        unsafe fn splat_ptr(p: *const f32) -> __m512 {
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_broadcastss_ps(_mm_load_ss(p)) }
         }
         #[inline(always)]
-        unsafe fn load(p: *const f32) -> __m512 {
-            // SAFETY: the caller's promise.
+        unsafe fn load_ptr(p: *const f32) -> __m512 {
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_maskz_loadu_ps(u16::MAX, p) }
         }
         #[inline(always)]
-        unsafe fn store(p: *mut f32, v: __m512) {
-            // SAFETY: the caller's promise.
+        unsafe fn store_ptr(p: *mut f32, v: __m512) {
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm512_mask_storeu_ps(p, u16::MAX, v) }
         }
         #[inline(always)]
@@ -318,16 +349,16 @@ mod x86 {
             fn min(a, b) = _mm512_min_ps;
             fn sqrt(a) = _mm512_sqrt_ps;
             fn fma(a, b, c) = _mm512_fmadd_ps;
-            fn scale(a, n) = _mm512_scalef_ps;
+            fn ldexp(a, n) = _mm512_scalef_ps;
         }
         #[inline(always)]
         fn round(a: __m512) -> __m512 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe { _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(a) }
         }
         #[inline(always)]
-        fn less(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+        fn select_lt(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
         }
     }
@@ -335,26 +366,26 @@ mod x86 {
     impl Simd for Avx2 {
         type V = __m256;
         const LANES: usize = 8;
-        const ROWS: usize = 6;
+        const MR: usize = 6;
 
         #[inline(always)]
         fn splat(x: f32) -> __m256 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe { _mm256_set1_ps(x) }
         }
         #[inline(always)]
-        unsafe fn splat_at(p: *const f32) -> __m256 {
-            // SAFETY: the caller's promise.
+        unsafe fn splat_ptr(p: *const f32) -> __m256 {
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_broadcastss_ps(_mm_load_ss(p)) }
         }
         #[inline(always)]
-        unsafe fn load(p: *const f32) -> __m256 {
-            // SAFETY: the caller's promise.
+        unsafe fn load_ptr(p: *const f32) -> __m256 {
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_maskload_ps(p, _mm256_set1_epi32(-1)) }
         }
         #[inline(always)]
-        unsafe fn store(p: *mut f32, v: __m256) {
-            // SAFETY: the caller's promise.
+        unsafe fn store_ptr(p: *mut f32, v: __m256) {
+            // SAFETY: guaranteed by the caller.
             unsafe { _mm256_maskstore_ps(p, _mm256_set1_epi32(-1), v) }
         }
         #[inline(always)]
@@ -374,20 +405,20 @@ mod x86 {
         }
         #[inline(always)]
         fn round(a: __m256) -> __m256 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
         }
         #[inline(always)]
-        fn scale(a: __m256, n: __m256) -> __m256 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+        fn ldexp(a: __m256, n: __m256) -> __m256 {
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe {
                 let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
                 _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
             }
         }
         #[inline(always)]
-        fn less(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
-            // SAFETY: this type is used only inside a function compiled for the instruction.
+        fn select_lt(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+            // SAFETY: this type is used only in a function that enables the target feature.
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
         }
     }

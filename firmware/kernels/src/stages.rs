@@ -1,4 +1,4 @@
-//! Where the time goes: processor time of each stage, summed over all threads of the process.
+//! CPU time of each stage of the queries graph, summed over all threads of the process.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,16 +7,16 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A stage of the queries.
+/// A stage of the queries graph. Indexes `NAMES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Stage {
     Fourier,
-    First,
-    Second,
+    Conv1,
+    Conv2,
     Attention,
     Mlp,
-    Rest,
+    Other,
 }
 
 const NAMES: [&str; 6] = [
@@ -25,12 +25,12 @@ const NAMES: [&str; 6] = [
     "second convolution",
     "attention",
     "MLP",
-    "layout and last map",
+    "layout and last linear layer",
 ];
 
 static NANOSECONDS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 
-/// Processor time that each stage has taken in this process so far, in all threads.
+/// Name of each stage and the CPU time that it has taken in this process so far, over all threads.
 pub fn stages() -> impl Iterator<Item = (&'static str, Duration)> {
     NAMES
         .into_iter()
@@ -38,25 +38,25 @@ pub fn stages() -> impl Iterator<Item = (&'static str, Duration)> {
         .map(|(name, ns)| (name, Duration::from_nanos(ns.load(Ordering::Relaxed))))
 }
 
-/// A clock of this thread's processor time.
-pub(crate) struct Clock(u64);
+/// A stopwatch of this thread's CPU time, in nanoseconds.
+pub(crate) struct Stopwatch(u64);
 
-impl Clock {
+impl Stopwatch {
     pub fn start() -> Self {
         Self(now())
     }
 
-    /// Counts what has passed since the last call towards `stage`.
+    /// Adds the time since the last call to `stage`.
     pub fn lap(&mut self, stage: Stage) {
         let now = now();
-        let passed = now.saturating_sub(self.0);
-        NANOSECONDS[stage as usize].fetch_add(passed, Ordering::Relaxed);
+        let elapsed = now.saturating_sub(self.0);
+        NANOSECONDS[stage as usize].fetch_add(elapsed, Ordering::Relaxed);
         self.0 = now;
     }
 }
 
 fn now() -> u64 {
     let t = clock_gettime(ClockId::ThreadCPUTime);
-    let part = |x: i64| u64::try_from(x).unwrap_or(0);
-    part(t.tv_sec) * 1_000_000_000 + part(t.tv_nsec)
+    let unsigned = |x: i64| u64::try_from(x).unwrap_or(0);
+    unsigned(t.tv_sec) * 1_000_000_000 + unsigned(t.tv_nsec)
 }

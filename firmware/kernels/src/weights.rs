@@ -1,82 +1,87 @@
-//! What a queries graph is made of, as it stands in the graph.
+//! The weights of a queries graph, in the layout of the graph.
 
 use loftup_spec::weights::QueriesWeights;
 
-use crate::{Isa, fourier::SOURCES};
+use crate::Isa;
 
-/// Input that cannot be computed with. The message is one line.
+/// Source values of a pixel: row, column, red, green, blue.
+pub(crate) const SOURCES: usize = 5;
+
+/// Invalid weights or inputs. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// The machine lacks an instruction set.
-    #[error("this machine has no {0} instructions; choose another, or none to take the best")]
+    /// The CPU does not support an instruction set.
+    #[error(
+        "this CPU does not support {0}; choose another instruction set, or none for the fastest"
+    )]
     Isa(Isa),
-    /// Weights whose shapes do not go together.
-    #[error("{what} holds {found} values, expected {expected}")]
+    /// Weights whose shapes are inconsistent.
+    #[error("{what}: expected {expected} values, got {found}")]
     Weight {
-        /// The weight.
+        /// Name of the weight.
         what: String,
-        /// Values it should hold.
+        /// Expected number of values.
         expected: usize,
-        /// Values it holds.
+        /// Actual number of values.
         found: usize,
     },
-    /// A part without an extent.
+    /// A part of length zero.
     #[error("{0} is empty")]
     Empty(&'static str),
-    /// An input of another size.
+    /// An input or output of the wrong size.
     #[error("{what}: expected {expected} values, got {found}")]
     Size {
-        /// The input.
+        /// Name of the input or output.
         what: &'static str,
-        /// Values it should hold.
+        /// Expected number of values.
         expected: usize,
-        /// Values that were given.
+        /// Actual number of values.
         found: usize,
     },
-    /// A layer that is not there.
-    #[error("layer {layer} of {count}")]
+    /// A layer index out of range.
+    #[error("layer index {layer} is out of range: the graph has {count} layers")]
     Layer {
-        /// Its number, from 0.
+        /// The index, from 0.
         layer: usize,
-        /// How many there are.
+        /// Number of layers.
         count: usize,
     },
 }
 
-/// What shapes a queries graph.
+/// The dimensions of a queries graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Channels of the answer.
+pub struct Dims {
+    /// Output channels.
     pub dim: usize,
-    /// Channels between the layers.
+    /// Channels between layers.
     pub width: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Channels of a head.
+    /// Channels per head.
     pub head_width: usize,
-    /// Channels inside the MLP.
+    /// Hidden channels of the MLP.
     pub hidden: usize,
-    /// Fourier frequencies.
+    /// Number of Fourier frequencies.
     pub frequencies: usize,
 }
 
-impl Shape {
-    /// Channels that the first convolution sees.
+impl Dims {
+    /// Input channels of the first convolution.
     pub fn guidance_channels(&self) -> usize {
         2 * SOURCES * self.frequencies + 3
     }
 }
 
-impl Shape {
-    /// The shape, where all weights agree on it.
+impl Dims {
+    /// The dimensions, if the shapes of all weights agree.
     pub(crate) fn of(weights: &QueriesWeights) -> Result<Self, KernelError> {
         let first = weights
             .layers
             .first()
             .ok_or(KernelError::Empty("the list of layers"))?;
         let heads = weights.heads.max(1);
-        let shape = Shape {
+        let dims = Dims {
             dim: weights.last.bias.len(),
             width: weights.conv2.bias.len(),
             heads,
@@ -84,29 +89,29 @@ impl Shape {
             hidden: first.mlp_in.bias.len(),
             frequencies: weights.frequencies.len(),
         };
-        for (extent, what) in [
+        for (len, what) in [
             (weights.heads, "the list of heads"),
-            (shape.dim, "last.bias"),
-            (shape.width, "conv2.bias"),
-            (shape.head_width, "query.bias"),
-            (shape.hidden, "mlp_in.bias"),
-            (shape.frequencies, "the list of frequencies"),
+            (dims.dim, "last.bias"),
+            (dims.width, "conv2.bias"),
+            (dims.head_width, "query.bias"),
+            (dims.hidden, "mlp_in.bias"),
+            (dims.frequencies, "the list of frequencies"),
         ] {
-            if extent == 0 {
+            if len == 0 {
                 return Err(KernelError::Empty(what));
             }
         }
-        let (width, channels) = (shape.width, shape.guidance_channels());
-        let attended = heads * shape.head_width;
+        let (width, channels) = (dims.width, dims.guidance_channels());
+        let attended = heads * dims.head_width;
         expect(
             "sine_phases",
             &weights.sine_phases,
-            SOURCES * shape.frequencies,
+            SOURCES * dims.frequencies,
         )?;
         expect(
             "cosine_phases",
             &weights.cosine_phases,
-            SOURCES * shape.frequencies,
+            SOURCES * dims.frequencies,
         )?;
         pair(
             "guidance_norm",
@@ -130,31 +135,37 @@ impl Shape {
             width,
         )?;
         for (i, layer) in weights.layers.iter().enumerate() {
-            for (name, map, inputs, outputs) in [
+            for (name, linear, inputs, outputs) in [
                 ("query", &layer.query, width, attended),
                 ("out", &layer.out, attended, width),
-                ("mlp_in", &layer.mlp_in, width, shape.hidden),
-                ("mlp_out", &layer.mlp_out, shape.hidden, width),
+                ("mlp_in", &layer.mlp_in, width, dims.hidden),
+                ("mlp_out", &layer.mlp_out, dims.hidden, width),
             ] {
                 let name = format!("layers.{i}.{name}");
-                pair(&name, &map.weight, inputs * outputs, &map.bias, outputs)?;
+                pair(
+                    &name,
+                    &linear.weight,
+                    inputs * outputs,
+                    &linear.bias,
+                    outputs,
+                )?;
             }
         }
         pair(
             "last",
             &weights.last.weight,
-            width * shape.dim,
+            width * dims.dim,
             &weights.last.bias,
-            shape.dim,
+            dims.dim,
         )?;
         pair(
             "last_norm",
             &weights.last_norm.weight,
-            shape.dim,
+            dims.dim,
             &weights.last_norm.bias,
-            shape.dim,
+            dims.dim,
         )?;
-        Ok(shape)
+        Ok(dims)
     }
 }
 

@@ -1,25 +1,25 @@
-//! 3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, 2015): 36
-//! products give 16 pixels that take 144 directly.
+//! 3x3 convolution by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, 2015): 36
+//! multiplications for a 4x4 output tile instead of 144.
 //!
-//! Pictures are `[height][width][channels]`, the channels padded with zeros to a multiple of the
-//! register block.
+//! Images are `[height][width][channels]`, with the channels zero-padded to a multiple of the GEMM
+//! panel width.
 
 use crate::{
-    gemm::{ByPanels, block_cols, chunks},
-    simd::{Isa, Kernel, Simd, dispatch},
+    gemm::{GemmPackedB, chunks, nr},
+    simd::{Simd, SimdOp, SupportedIsa, dispatch},
 };
 
-/// Pixels of the answer along a side of a square.
-const SIDE: usize = 4;
-/// Pixels of the input along a side of a square.
-const REACH: usize = SIDE + 2;
-/// Products for a square.
-const PRODUCTS: usize = REACH * REACH;
-/// Squares that are worked on at once, at most.
-const SQUARES: usize = 96;
+/// Side of an output tile, in pixels.
+const OUTPUT_TILE: usize = 4;
+/// Side of an input tile, in pixels.
+const INPUT_TILE: usize = OUTPUT_TILE + 2;
+/// Multiplications per tile and channel pair; one GEMM each.
+const PRODUCTS: usize = INPUT_TILE * INPUT_TILE;
+/// Maximum number of tiles per batch.
+const MAX_TILES: usize = 96;
 
-/// The transform of the weights, from three taps to six products.
-const G: [[f64; 3]; REACH] = [
+/// The weight transform, from 3 taps to 6 points.
+const G: [[f64; 3]; INPUT_TILE] = [
     [1.0 / 4.0, 0.0, 0.0],
     [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
     [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
@@ -28,42 +28,42 @@ const G: [[f64; 3]; REACH] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// A 3x3 convolution without padding, with bias and ReLU.
+/// A 3x3 convolution without padding, followed by bias and ReLU.
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution {
-    isa: Isa,
+    isa: SupportedIsa,
     channels: usize,
-    /// Channels of the answer, padded.
+    /// Output channels, padded.
     outputs: usize,
-    /// For each product, panels of output channels: `[panel][channels][panel width]`.
+    /// `[product][panel][channels][panel width]`, in panels of output channels.
     weights: Vec<f32>,
     bias: Vec<f32>,
 }
 
-/// Room for a convolution's intermediate values.
+/// Intermediate buffers of a convolution.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct Workspace {
     transformed: Vec<f32>,
     products: Vec<f32>,
 }
 
-/// Distance between the planes of two products: an odd number of cache lines, so that the planes do
-/// not all fall into the same few sets of a cache.
-fn plane(squares: usize, stride: usize) -> usize {
+/// Distance in values between the planes of two products: an odd number of cache lines, which avoids
+/// cache set conflicts between planes.
+fn plane_stride(tiles: usize, stride: usize) -> usize {
     const LINE: usize = 16;
-    let lines = (squares * stride).div_ceil(LINE);
+    let lines = (tiles * stride).div_ceil(LINE);
     (lines | 1) * LINE
 }
 
 impl Convolution {
-    /// From weights `[outputs][channels][3][3]`.
-    pub fn new(isa: Isa, channels: usize, weight: &[f32], bias: &[f32]) -> Self {
-        let wide = block_cols(isa);
-        let outputs = bias.len().next_multiple_of(wide);
+    /// From `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`.
+    pub fn new(isa: SupportedIsa, channels: usize, weight: &[f32], bias: &[f32]) -> Self {
+        let columns = nr(isa);
+        let outputs = bias.len().next_multiple_of(columns);
         let mut weights = vec![0.0; PRODUCTS * channels * outputs];
         for (o, row) in weight.chunks_exact(channels * 9).enumerate() {
             for (c, taps) in row.as_chunks::<9>().0.iter().enumerate() {
-                let at = (o / wide * channels + c) * wide + o % wide;
+                let at = (o / columns * channels + c) * columns + o % columns;
                 for (i, u) in transform_weight(taps).into_iter().enumerate() {
                     weights[i * channels * outputs + at] = u;
                 }
@@ -80,50 +80,50 @@ impl Convolution {
         }
     }
 
-    /// Values of a pixel of the input, its padding among them.
+    /// Values per input pixel, including padding.
     pub fn input_stride(&self) -> usize {
-        self.channels.next_multiple_of(block_cols(self.isa))
+        self.channels.next_multiple_of(nr(self.isa))
     }
 
-    /// Values of a pixel of the answer, its padding among them.
+    /// Values per output pixel, including padding.
     pub fn output_stride(&self) -> usize {
         self.outputs
     }
 
-    /// `pictures` pictures of `height x width`, one after another, to as many that are two pixels
-    /// shorter either way.
+    /// Convolves `x` `[images][height][width][input_stride]` to `out`
+    /// `[images][height - 2][width - 2][output_stride]`.
     pub fn run(
         &self,
         x: &[f32],
-        pictures: usize,
+        images: usize,
         (height, width): (usize, usize),
-        scratch: &mut Scratch,
+        workspace: &mut Workspace,
         out: &mut [f32],
     ) {
         let stride = self.input_stride();
         let (rows, cols) = (height - 2, width - 2);
-        assert_eq!(x.len(), pictures * height * width * stride);
-        assert_eq!(out.len(), pictures * rows * cols * self.outputs);
-        let squares = Squares {
-            down: rows.div_ceil(SIDE),
-            across: cols.div_ceil(SIDE),
+        assert_eq!(x.len(), images * height * width * stride);
+        assert_eq!(out.len(), images * rows * cols * self.outputs);
+        let tiles = Tiles {
+            down: rows.div_ceil(OUTPUT_TILE),
+            across: cols.div_ceil(OUTPUT_TILE),
             height,
             width,
         };
-        let count = pictures * squares.down * squares.across;
-        let most = count.min(SQUARES);
-        let Scratch {
+        let count = images * tiles.down * tiles.across;
+        let max = count.min(MAX_TILES);
+        let Workspace {
             transformed,
             products,
-        } = scratch;
-        transformed.resize(PRODUCTS * plane(most, stride), 0.0);
-        products.resize(PRODUCTS * plane(most, self.outputs), 0.0);
-        for (first, n) in chunks(count, SQUARES) {
-            let (from, to) = (plane(n, stride), plane(n, self.outputs));
+        } = workspace;
+        transformed.resize(PRODUCTS * plane_stride(max, stride), 0.0);
+        products.resize(PRODUCTS * plane_stride(max, self.outputs), 0.0);
+        for (first, n) in chunks(count, MAX_TILES) {
+            let (from, to) = (plane_stride(n, stride), plane_stride(n, self.outputs));
             dispatch(
                 self.isa,
-                Forward {
-                    squares,
+                InputTransform {
+                    tiles,
                     first,
                     n,
                     x,
@@ -134,22 +134,22 @@ impl Convolution {
             );
             let size = self.channels * self.outputs;
             for (i, products) in products.chunks_exact_mut(to).take(PRODUCTS).enumerate() {
-                let product = ByPanels {
+                let gemm = GemmPackedB {
                     rows: n,
                     depth: self.channels,
                     cols: self.outputs,
-                    left: &transformed[i * from..],
-                    left_row: stride,
-                    right: &self.weights[i * size..][..size],
-                    out: products,
-                    out_row: self.outputs,
+                    a: &transformed[i * from..],
+                    a_stride: stride,
+                    b: &self.weights[i * size..][..size],
+                    c: products,
+                    c_stride: self.outputs,
                 };
-                product.compute(self.isa);
+                gemm.run(self.isa);
             }
             dispatch(
                 self.isa,
-                Backward {
-                    squares,
+                OutputTransform {
+                    tiles,
                     first,
                     n,
                     products,
@@ -165,7 +165,7 @@ impl Convolution {
 /// `G w G^T`
 fn transform_weight(taps: &[f32; 9]) -> [f32; PRODUCTS] {
     std::array::from_fn(|i| {
-        let (a, b) = (i / REACH, i % REACH);
+        let (a, b) = (i / INPUT_TILE, i % INPUT_TILE);
         let mut sum = 0.0;
         for y in 0..3 {
             for x in 0..3 {
@@ -176,34 +176,35 @@ fn transform_weight(taps: &[f32; 9]) -> [f32; PRODUCTS] {
     })
 }
 
-/// How pictures are cut into squares.
+/// How images are divided into tiles.
 #[derive(Debug, Clone, Copy)]
-struct Squares {
+struct Tiles {
+    /// Tiles per column and per row of an image.
     down: usize,
     across: usize,
-    /// Of the input.
+    /// Size of an input image.
     height: usize,
     width: usize,
 }
 
-impl Squares {
-    /// Picture, row and column of the first pixel of a square.
-    fn origin(&self, square: usize) -> (usize, usize, usize) {
-        let (picture, within) = (
-            square / (self.down * self.across),
-            square % (self.down * self.across),
+impl Tiles {
+    /// Image, row and column of the first pixel of a tile.
+    fn origin(&self, tile: usize) -> (usize, usize, usize) {
+        let (image, within) = (
+            tile / (self.down * self.across),
+            tile % (self.down * self.across),
         );
         (
-            picture,
-            within / self.across * SIDE,
-            within % self.across * SIDE,
+            image,
+            within / self.across * OUTPUT_TILE,
+            within % self.across * OUTPUT_TILE,
         )
     }
 }
 
-/// Six values in, six out: `B^T d`.
+/// `B^T d`, from 6 values to 6.
 #[inline(always)]
-fn forward<S: Simd>(d: [S::V; REACH]) -> [S::V; REACH] {
+fn input_transform<S: Simd>(d: [S::V; INPUT_TILE]) -> [S::V; INPUT_TILE] {
     let (two, four, minus_four, minus_five) =
         (S::splat(2.0), S::splat(4.0), S::splat(-4.0), S::splat(-5.0));
     let even = S::fma(minus_four, d[2], d[4]);
@@ -219,9 +220,9 @@ fn forward<S: Simd>(d: [S::V; REACH]) -> [S::V; REACH] {
     ]
 }
 
-/// Six values in, four out: `A^T m`.
+/// `A^T m`, from 6 values to 4.
 #[inline(always)]
-fn backward<S: Simd>(m: [S::V; REACH]) -> [S::V; SIDE] {
+fn output_transform<S: Simd>(m: [S::V; INPUT_TILE]) -> [S::V; OUTPUT_TILE] {
     let (two, four, eight) = (S::splat(2.0), S::splat(4.0), S::splat(8.0));
     let (sum, difference) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
     let (sum2, difference2) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
@@ -234,16 +235,15 @@ fn backward<S: Simd>(m: [S::V; REACH]) -> [S::V; SIDE] {
 }
 
 #[inline(always)]
-fn column<V: Copy, const N: usize>(rows: &[[V; N]; REACH], x: usize) -> [V; REACH] {
+fn column<V: Copy, const N: usize>(rows: &[[V; N]; INPUT_TILE], x: usize) -> [V; INPUT_TILE] {
     [
         rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x],
     ]
 }
 
-/// Squares of pictures to what the products are made of: `[product][square][channels]`, the products
-/// `plane` apart.
-struct Forward<'a> {
-    squares: Squares,
+/// `B^T d B` of `n` input tiles, to `out` `[product][tile][channels]` with products `plane` apart.
+struct InputTransform<'a> {
+    tiles: Tiles,
     first: usize,
     n: usize,
     x: &'a [f32],
@@ -252,38 +252,38 @@ struct Forward<'a> {
     out: &'a mut [f32],
 }
 
-impl Kernel for Forward<'_> {
+impl SimdOp for InputTransform<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Squares { height, width, .. } = self.squares;
+    fn eval<S: Simd>(self) {
+        let Tiles { height, width, .. } = self.tiles;
         let plane = self.plane;
-        for square in 0..self.n {
-            let (picture, top, left) = self.squares.origin(self.first + square);
-            // Pixels beyond the picture count as zero: they are part of no pixel that is kept.
+        for tile in 0..self.n {
+            let (image, top, left) = self.tiles.origin(self.first + tile);
+            // Pixels outside the image are read as zero; only discarded outputs depend on them.
             let pixels: [Option<&[f32]>; PRODUCTS] = std::array::from_fn(|i| {
-                let (y, x) = (top + i / REACH, left + i % REACH);
+                let (y, x) = (top + i / INPUT_TILE, left + i % INPUT_TILE);
                 (y < height && x < width).then(|| {
-                    &self.x[((picture * height + y) * width + x) * self.stride..][..self.stride]
+                    &self.x[((image * height + y) * width + x) * self.stride..][..self.stride]
                 })
             });
             for c in (0..self.stride).step_by(S::LANES) {
-                let mut half = [[S::splat(0.0); REACH]; REACH];
+                let mut half = [[S::splat(0.0); INPUT_TILE]; INPUT_TILE];
                 for (y, row) in half.iter_mut().enumerate() {
-                    let mut d = [S::splat(0.0); REACH];
+                    let mut d = [S::splat(0.0); INPUT_TILE];
                     for (x, d) in d.iter_mut().enumerate() {
-                        if let Some(pixel) = pixels[y * REACH + x] {
-                            *d = S::get(&pixel[c..]);
+                        if let Some(pixel) = pixels[y * INPUT_TILE + x] {
+                            *d = S::load(&pixel[c..]);
                         }
                     }
-                    *row = forward::<S>(d);
+                    *row = input_transform::<S>(d);
                 }
-                for x in 0..REACH {
+                for x in 0..INPUT_TILE {
                     let column = column(&half, x);
-                    for (y, v) in forward::<S>(column).into_iter().enumerate() {
-                        let at = (y * REACH + x) * plane + square * self.stride + c;
-                        S::put(&mut self.out[at..], v);
+                    for (y, v) in input_transform::<S>(column).into_iter().enumerate() {
+                        let at = (y * INPUT_TILE + x) * plane + tile * self.stride + c;
+                        S::store(&mut self.out[at..], v);
                     }
                 }
             }
@@ -291,9 +291,9 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// Products `[product][square][outputs]` to pixels, with bias and ReLU.
-struct Backward<'a> {
-    squares: Squares,
+/// `A^T m A` of products `[product][tile][outputs]`, plus bias and ReLU, to output pixels.
+struct OutputTransform<'a> {
+    tiles: Tiles,
     first: usize,
     n: usize,
     products: &'a [f32],
@@ -302,35 +302,35 @@ struct Backward<'a> {
     out: &'a mut [f32],
 }
 
-impl Kernel for Backward<'_> {
+impl SimdOp for OutputTransform<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn eval<S: Simd>(self) {
         let outputs = self.bias.len();
         let plane = self.plane;
-        let (rows, cols) = (self.squares.height - 2, self.squares.width - 2);
-        for square in 0..self.n {
-            let (picture, top, left) = self.squares.origin(self.first + square);
+        let (rows, cols) = (self.tiles.height - 2, self.tiles.width - 2);
+        for tile in 0..self.n {
+            let (image, top, left) = self.tiles.origin(self.first + tile);
             for (c, bias) in self.bias.chunks_exact(S::LANES).enumerate() {
                 let c = c * S::LANES;
-                let mut half = [[S::splat(0.0); SIDE]; REACH];
+                let mut half = [[S::splat(0.0); OUTPUT_TILE]; INPUT_TILE];
                 for (y, row) in half.iter_mut().enumerate() {
-                    let mut m = [S::splat(0.0); REACH];
+                    let mut m = [S::splat(0.0); INPUT_TILE];
                     for (x, m) in m.iter_mut().enumerate() {
-                        let at = (y * REACH + x) * plane + square * outputs + c;
-                        *m = S::get(&self.products[at..]);
+                        let at = (y * INPUT_TILE + x) * plane + tile * outputs + c;
+                        *m = S::load(&self.products[at..]);
                     }
-                    *row = backward::<S>(m);
+                    *row = output_transform::<S>(m);
                 }
-                let bias = S::get(bias);
-                for x in 0..SIDE.min(cols - left) {
+                let bias = S::load(bias);
+                for x in 0..OUTPUT_TILE.min(cols - left) {
                     let column = column(&half, x);
-                    let column = backward::<S>(column);
+                    let column = output_transform::<S>(column);
                     for (y, v) in column.into_iter().enumerate().take(rows - top) {
-                        let at = ((picture * rows + top + y) * cols + left + x) * outputs + c;
+                        let at = ((image * rows + top + y) * cols + left + x) * outputs + c;
                         let v = S::max(S::add(v, bias), S::splat(0.0));
-                        S::put(&mut self.out[at..], v);
+                        S::store(&mut self.out[at..], v);
                     }
                 }
             }
@@ -344,10 +344,10 @@ mod tests {
     use crate::reference;
 
     #[test]
-    fn convolutions_of_awkward_shapes_are_those_of_the_definition() {
+    fn convolutions_match_the_definition() {
         let mut worst: f64 = 0.0;
-        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            for (pictures, height, width, c, o) in [
+        for isa in SupportedIsa::all() {
+            for (images, height, width, c, o) in [
                 (1, 3, 3, 1, 1),
                 (3, 3, 3, 5, 7),
                 (1, 3, 9, 52, 32),
@@ -357,7 +357,7 @@ mod tests {
                 (1, 34, 36, 9, 33),
                 (1, 10, 12, 404, 404),
             ] {
-                let x = reference::noise(1, pictures * height * width * c);
+                let x = reference::noise(1, images * height * width * c);
                 let limit = (3.0 / (9 * c) as f32).sqrt();
                 let weight: Vec<f32> = reference::noise(2, o * c * 9)
                     .iter()
@@ -366,14 +366,14 @@ mod tests {
                 let bias = reference::noise(3, o);
                 let conv = Convolution::new(isa, c, &weight, &bias);
                 let stride = conv.input_stride();
-                let mut padded = vec![0.0; pictures * height * width * stride];
+                let mut padded = vec![0.0; images * height * width * stride];
                 for (to, from) in padded.chunks_exact_mut(stride).zip(x.chunks_exact(c)) {
                     to[..c].copy_from_slice(from);
                 }
-                let kept = pictures * (height - 2) * (width - 2);
+                let kept = images * (height - 2) * (width - 2);
                 let mut out = vec![f32::NAN; kept * conv.output_stride()];
-                let mut scratch = Scratch::default();
-                conv.run(&padded, pictures, (height, width), &mut scratch, &mut out);
+                let mut workspace = Workspace::default();
+                conv.run(&padded, images, (height, width), &mut workspace, &mut out);
                 let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
                 let exact: Vec<f64> = x
                     .chunks_exact(height * width * c)
@@ -385,11 +385,11 @@ mod tests {
                 {
                     for (a, b) in found.iter().zip(exact) {
                         let error = (f64::from(*a) - b).abs();
-                        // The transforms multiply rounding errors by up to about 100; inputs and
-                        // outputs are near 1.
+                        // The transforms magnify rounding errors by up to about 100; inputs and outputs
+                        // are near 1.
                         assert!(
                             error < 5e-5,
-                            "{isa} {pictures}x{height}x{width} {c}->{o}: {error:.1e}"
+                            "{isa} {images}x{height}x{width} {c}->{o}: {error:.1e}"
                         );
                         worst = worst.max(error);
                     }

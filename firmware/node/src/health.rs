@@ -27,10 +27,15 @@ pub enum Reason {
     Fallback,
     /// A link is cut or stalled.
     Link,
+    /// A file cannot be written, as on a full disk.
+    Storage,
 }
 
 impl Reason {
-    const ALL: [Self; 7] = [
+    /// Its number on the wire, where it is one of the sender's own.
+    const STORAGE: u16 = 1;
+
+    const ALL: [Self; 8] = [
         Self::Bundle,
         Self::Internal,
         Self::NoFrames,
@@ -38,6 +43,7 @@ impl Reason {
         Self::Late,
         Self::Fallback,
         Self::Link,
+        Self::Storage,
     ];
 
     /// Its name in logs.
@@ -50,6 +56,7 @@ impl Reason {
             Self::Late => "late",
             Self::Fallback => "fallback",
             Self::Link => "link",
+            Self::Storage => "storage",
         }
     }
 
@@ -62,6 +69,7 @@ impl Reason {
             Self::Late => wire::Reason::Late,
             Self::Fallback => wire::Reason::Fallback,
             Self::Link => wire::Reason::Link,
+            Self::Storage => wire::Reason::Other(Self::STORAGE),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `docs/node.md`.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -50,7 +51,10 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("error: {}", e.to_string().replace('\n', " "));
+            say(
+                std::io::stderr(),
+                format_args!("error: {}", e.to_string().replace('\n', " ")),
+            );
             let mistake = e.is::<loftup_node::config::ConfigError>() || e.is::<UnknownFault>();
             ExitCode::from(if mistake { MISTAKE } else { 1 })
         }
@@ -70,7 +74,13 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     if args.check {
         assemble::check_model(&config)?;
-        println!("{}: in order", path.display());
+        for warning in config.warnings() {
+            log::warn!("{warning}");
+        }
+        say(
+            std::io::stdout(),
+            format_args!("{}: in order", path.display()),
+        );
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(seconds) = args.soak {
@@ -93,6 +103,11 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes a line. That nobody reads it any more is no reason to end.
+fn say(mut out: impl Write, line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{line}");
+}
+
 fn generate(out: &Path) -> std::io::Result<()> {
     let mut command = Args::command();
     let name = command.get_name().to_owned();
@@ -108,23 +123,26 @@ fn soak(config: &Config, seconds: u64, plan: Plan) -> anyhow::Result<ExitCode> {
         options.plan = plan;
     }
     let outcome = soak::run(config, &options).map_err(|e| anyhow::anyhow!("{e}"))?;
-    println!("{outcome:#?}");
+    let out = std::io::stdout();
+    say(&out, format_args!("{outcome:#?}"));
     let faults = outcome.faults();
     for fault in &faults {
-        println!("wrong: {fault}");
+        say(&out, format_args!("wrong: {fault}"));
     }
     let mib = |n: u64| n as f64 / f64::from(1 << 20);
-    println!(
-        "{}: {} frames, {} answers, {} compared bit by bit, memory grew by {:.2} MiB",
-        if faults.is_empty() {
-            "all well"
-        } else {
-            "not well"
-        },
-        outcome.captured,
-        outcome.published,
-        outcome.compared,
-        mib(outcome.growth())
+    let verdict = match faults.is_empty() {
+        true => "all well",
+        false => "not well",
+    };
+    say(
+        &out,
+        format_args!(
+            "{verdict}: {} frames, {} answers, {} compared bit by bit, memory grew by {:.2} MiB",
+            outcome.captured,
+            outcome.published,
+            outcome.compared,
+            mib(outcome.growth())
+        ),
     );
     Ok(if faults.is_empty() {
         ExitCode::SUCCESS

@@ -119,6 +119,8 @@ named! {
         SinkDropped = "sink_dropped",
         /// Errors of sinks.
         SinkError = "sink_error",
+        /// Messages and pictures that a sink could not write to its files.
+        NotWritten = "not_written",
         /// Tiles of class maps that were computed, where the backbone does not run on every frame.
         TileComputed = "tile_computed",
         /// Tiles of class maps that had not changed, and were kept.

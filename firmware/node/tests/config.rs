@@ -156,14 +156,11 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "source.path",
             "remove",
         ),
+        #[cfg(not(feature = "v4l"))]
         (
             change("\"scenes\"", "\"v4l\"\npath = \"no-camera\""),
             "source.",
-            if cfg!(feature = "v4l") {
-                "/dev/video0"
-            } else {
-                "--features v4l"
-            },
+            "--features v4l",
         ),
         (
             add("[[sink]]\nkind = \"zenoh\"\ndomain = 300"),
@@ -276,11 +273,6 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
         ),
         (add("[[sink]]\nkind = \"serial\""), "sink[0].path", "device"),
         (
-            add("[[sink]]\nkind = \"serial\"\npath = \"ttyNone\""),
-            "sink[0].path",
-            "/dev/ttyTHS1",
-        ),
-        (
             add("[[sink]]\nkind = \"udp\"\nbind = \"127.0.0.1:0\""),
             "sink[0].peer",
             "address:port",
@@ -389,4 +381,87 @@ fn what_tensorrt_is_told_reaches_it() {
         format!("{:?}", config.tensorrt.settings()),
         format!("{:?}", Settings::default())
     );
+}
+
+#[test]
+fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let good = common::config_text("");
+    let query = |what: &str| {
+        common::config_text(&format!(
+            "[[query]]\nslot = 1\nwant = \"classes\"\n{what}\n"
+        ))
+    };
+    let range = |what: &str| good.replace("threads = 1", &format!("colour_range = {what}"));
+    let step = |what: &str| common::config_text(&format!("[[degrade.step]]\n{what}"));
+    let cases = [
+        ("model.size", good.replace("[42, 42]", "[42, 42, 3]"), 2),
+        ("model.size", good.replace("[42, 42]", "[42]"), 2),
+        ("model.size", good.replace("[42, 42]", "[]"), 2),
+        (
+            "model.size",
+            good.replace("[42, 42]", "[\n  42,\n  42,\n  3,\n]"),
+            2,
+        ),
+        ("source.size", good.replace("[96, 64]", "[96, 64, 9, 9]"), 2),
+        ("degrade.step.size", step("size = [28, 28, 28]"), 2),
+        ("query.region", query("region = [0, 0, 9, 9, 9]"), 4),
+        ("query.region", query("region = [0, 0, 9]"), 4),
+        ("query.points", query("points = [[1, 2], [1, 2, 3]]"), 2),
+        (
+            "query.points",
+            query("points = [\n  [1, 2],\n  [1, 2, 3],\n]"),
+            2,
+        ),
+        (
+            "model.colour_range",
+            range("[[0, 1], [0, 1], [0, 1], [0, 1]]"),
+            3,
+        ),
+        (
+            "model.colour_range",
+            range("[[0, 1], [0, 1, 2], [0, 1]]"),
+            2,
+        ),
+    ];
+    for (key, text, elements) in cases {
+        let error = match Config::parse(&text, &file) {
+            Ok(_) => panic!("taken: {text}"),
+            Err(e) => e.to_string(),
+        };
+        assert!(!error.contains('\n'), "{error:?}");
+        assert!(
+            error.contains(&format!(": {key}: ")),
+            "no {key} in: {error}"
+        );
+        let takes = format!("it takes {elements} elements");
+        assert!(error.contains(&takes), "no {takes:?} in: {error}");
+    }
+    for text in [
+        query("region = [0, 0, 9, 9]"),
+        query("points = [[1, 2], [3, 4]]"),
+        range("[[0, 1], [0, 1], [0, 1]]"),
+        step("size = [28, 28]"),
+    ] {
+        Config::parse(&text, &file).unwrap();
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_no_mistake_but_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let text = common::config_text("[[sink]]\nkind = \"serial\"\npath = \"ttyNone\"");
+    let config = Config::parse(&text, &file).unwrap();
+    let warnings = config.warnings();
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(warning.contains("sink[0].path"), "{warning}");
+    assert!(warning.contains("ttyNone"), "{warning}");
+    std::fs::write(folder.path().join("ttyNone"), "").unwrap();
+    assert_eq!(config.warnings(), Vec::<String>::new());
 }

@@ -103,8 +103,8 @@ fn a_controller_on_a_terminal_line_hears_maps_and_is_obeyed() {
                     assert_eq!(label.name.get(), common::LABELS[usize::from(label.class)]);
                     labels += 1;
                 }
-                Message::Band(band) => {
-                    whole += u32::from(maps.push(&band) == Ok(Progress::Complete))
+                Message::MapChunk(chunk) => {
+                    whole += u32::from(maps.push(&chunk) == Ok(Progress::Complete))
                 }
                 Message::Health(_) => healths += 1,
                 Message::TimeReply(reply) => {

@@ -191,7 +191,7 @@ fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
         decoder.push_slice(&buffer[..length], |frame| {
             match frame.unwrap().message().unwrap() {
                 Message::Hello(hello) => replies.extend(greeting.receive(&hello)),
-                Message::Band(band) if maps.push(&band) == Ok(Progress::Complete) => {
+                Message::MapChunk(chunk) if maps.push(&chunk) == Ok(Progress::Complete) => {
                     let map = maps.map().unwrap();
                     assert!(last < Some(map.frame), "{} after {last:?}", map.frame);
                     last = Some(map.frame);

@@ -146,7 +146,7 @@ fn listen(socket: &UdpSocket, heard: &AtomicU64) {
         let mut reply = None;
         decoder.push_slice(&buffer[..length], |found| match found.unwrap().message() {
             Ok(Message::Hello(hello)) => reply = handshake.receive(&hello),
-            Ok(Message::Band(_)) => _ = heard.fetch_add(1, SeqCst),
+            Ok(Message::MapChunk(_)) => _ = heard.fetch_add(1, SeqCst),
             _ => {}
         });
         if let Some(reply) = reply {
@@ -203,8 +203,8 @@ fn a_frame_costs_no_allocation() {
     let maps = heard.load(SeqCst) - maps;
     handle.stop();
     thread.join().unwrap().unwrap();
-    println!("{allocations} allocations for {frames} frames, {maps} bands of maps heard");
-    assert!(maps > 100, "{maps} bands of maps");
+    println!("{allocations} allocations for {frames} frames, {maps} chunks of maps heard");
+    assert!(maps > 100, "{maps} chunks of maps");
     assert!(frames > 100, "{frames} frames");
     assert_eq!(allocations, 0, "for {frames} frames");
 }

@@ -86,6 +86,11 @@ impl Backbone {
         }
     }
 
+    /// The size of its input, or the default one where it takes any.
+    pub fn default_size(&self) -> Size {
+        self.manifest.size
+    }
+
     /// Extents of the grid of features of a picture of this size: rows, columns.
     pub fn grid(&self, size: Size) -> (usize, usize) {
         let patch = self.manifest.patch;

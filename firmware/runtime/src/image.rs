@@ -7,11 +7,13 @@
 
 pub(crate) mod atomic;
 mod decode;
+pub mod folders;
+mod jpeg;
 mod resize;
 
 use std::path::{Path, PathBuf};
 
-pub use decode::{decode, open};
+pub use decode::{Decoded, Orientation, decode, decode_with, open, open_with};
 
 /// The largest width and the largest height of a picture, read or made here.
 pub const MAX_SIDE: usize = 16384;
@@ -237,7 +239,18 @@ impl Rgb8 {
         };
         let file = atomic::AtomicFile::create(path).map_err(io)?;
         let mut out = std::io::BufWriter::with_capacity(1 << 16, file.file());
-        let encoder = image::codecs::png::PngEncoder::new(&mut out);
+        self.encode_png(&mut out).map_err(io)?;
+        std::io::Write::flush(&mut out).map_err(io)?;
+        drop(out);
+        file.commit().map_err(io)
+    }
+
+    /// Writes the image as PNG to `out`.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn encode_png(&self, out: impl std::io::Write) -> std::io::Result<()> {
+        let encoder = image::codecs::png::PngEncoder::new(out);
         // Sides are at most MAX_SIDE, so the casts lose nothing.
         image::ImageEncoder::write_image(
             encoder,
@@ -247,12 +260,9 @@ impl Rgb8 {
             image::ExtendedColorType::Rgb8,
         )
         .map_err(|error| match error {
-            image::ImageError::IoError(source) => io(source),
-            other => io(std::io::Error::other(other)),
-        })?;
-        std::io::Write::flush(&mut out).map_err(io)?;
-        drop(out);
-        file.commit().map_err(io)
+            image::ImageError::IoError(source) => source,
+            other => std::io::Error::other(other),
+        })
     }
 }
 

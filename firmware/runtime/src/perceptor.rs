@@ -12,6 +12,7 @@ use crate::{
     heads::Head,
     image::Rgb8,
     npy,
+    references::{Part, SelfTest},
     upsampler::{Division, Upsampler},
 };
 
@@ -34,13 +35,19 @@ impl Default for Options {
 }
 
 /// A bundle in an engine. It can be shared between threads.
+///
+/// Before the first output of an engine other than the CPU's is handed out, it is compared with
+/// the reference outputs of the bundle. An engine that is wrong is an error
+/// ([`crate::backend::BackendError::Wrong`]), or is replaced for good where another one stands by.
 pub struct Perceptor {
-    bundle: Arc<Bundle>,
-    backend: Arc<dyn Backend>,
+    pub(crate) bundle: Arc<Bundle>,
+    pub(crate) backend: Arc<dyn Backend>,
     backbone: Option<Backbone>,
     pub(crate) upsampler: Option<Upsampler>,
     options: Options,
     precision: Precision,
+    /// By [`Part`].
+    pub(crate) tests: [SelfTest; 2],
 }
 
 impl Perceptor {
@@ -90,6 +97,7 @@ impl Perceptor {
             bundle,
             options,
             precision,
+            tests: Default::default(),
         })
     }
 
@@ -103,6 +111,8 @@ impl Perceptor {
         self.options = options;
         if let Some(upsampler) = &mut self.upsampler {
             upsampler.division = division(options);
+            // Tiles of another size may need another engine.
+            self.tests[Part::Upsampler as usize].reset();
         }
     }
 
@@ -135,8 +145,12 @@ impl Perceptor {
     /// `grid`, rows and columns, is that of the features where the bundle has no backbone.
     ///
     /// # Errors
-    /// Where an engine cannot be built, or the build is cancelled.
+    /// Where an engine cannot be built, or the build is cancelled, or what it computes is not as
+    /// the bundle's reference outputs.
     pub fn compile(&self, answer: Size, grid: (usize, usize)) -> Result<(), RuntimeError> {
+        // First: where another engine takes over, it is the one to compile for.
+        self.self_test(Part::Backbone)?;
+        self.self_test(Part::Upsampler)?;
         let mut grid = grid;
         if let Some(backbone) = &self.backbone {
             let size = backbone.input_size(answer);
@@ -162,7 +176,9 @@ impl Perceptor {
 
     /// Features of a prepared picture.
     pub fn features_of(&self, picture: &Picture) -> Result<Features, RuntimeError> {
-        self.with_backbone()?.features(&picture.data, picture.size)
+        let backbone = self.with_backbone()?;
+        self.self_test(Part::Backbone)?;
+        backbone.features(&picture.data, picture.size)
     }
 
     /// A photograph resized and normalised as the bundle says.
@@ -178,6 +194,17 @@ impl Perceptor {
     /// A frame that can be asked, from the backbone's features and the picture at the resolution
     /// of the answer.
     pub fn view(
+        &self,
+        features: &Features,
+        guidance: &Picture,
+        range: ColourRange,
+    ) -> Result<View<'_>, RuntimeError> {
+        self.self_test(Part::Upsampler)?;
+        self.untested_view(features, guidance, range)
+    }
+
+    /// [`Perceptor::view`] on an engine that need not have been compared.
+    pub(crate) fn untested_view(
         &self,
         features: &Features,
         guidance: &Picture,
@@ -207,7 +234,7 @@ impl Perceptor {
         Head::new(manifest, linear)
     }
 
-    fn with_backbone(&self) -> Result<&Backbone, RuntimeError> {
+    pub(crate) fn with_backbone(&self) -> Result<&Backbone, RuntimeError> {
         let remedy = "give features instead of a picture (--features lr.npy --guidance image)";
         Ok(self
             .backbone

@@ -17,7 +17,7 @@ use crate::{
 
 /// Side of the tiles that an engine with profiles has one of its own for, beside that for larger
 /// ones.
-const SMALL_TILE: usize = 64;
+pub(crate) const SMALL_TILE: usize = 64;
 /// Points that are computed in one run, each as a tile of one pixel.
 pub(crate) const POINTS: usize = 64;
 

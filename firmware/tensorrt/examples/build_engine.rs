@@ -32,14 +32,14 @@ fn shape(text: &str) -> Result<Vec<i64>, Failure> {
 
 fn range(text: &str) -> Result<ShapeRange, Failure> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [input, smallest, usual, largest] = parts[..] else {
-        return Err(format!("{text}: expected INPUT:SMALLEST:USUAL:LARGEST").into());
+    let [input, min, opt, max] = parts[..] else {
+        return Err(format!("{text}: expected INPUT:MIN:OPT:MAX").into());
     };
     Ok(ShapeRange {
         input: input.into(),
-        smallest: shape(smallest)?,
-        usual: shape(usual)?,
-        largest: shape(largest)?,
+        min: shape(min)?,
+        opt: shape(opt)?,
+        max: shape(max)?,
     })
 }
 

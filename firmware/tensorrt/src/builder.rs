@@ -1,6 +1,5 @@
 //! Building engines.
 
-use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,63 +9,27 @@ use crate::config::BuilderConfig;
 use crate::cuda::Device;
 use crate::diagnosis;
 use crate::error::{Error, Result};
+use crate::host_memory::HostMemory;
 use crate::library::Library;
 use crate::network::Network;
-use crate::object::Owned;
+use crate::object::{BuilderInner, Owned};
 use crate::profile::OptimizationProfile;
 
-/// Turns networks into engines. Builder, configuration, networks and parsers
-/// stay on the thread that made them: TensorRT shares state among them and
-/// locks none of it.
+/// Builds engines from networks. The builder, its configurations, networks and
+/// parsers stay on the thread that created them: TensorRT shares state between
+/// them without locks.
 #[derive(Debug)]
 pub struct Builder(Rc<BuilderInner>);
 
-/// The builder itself, kept alive by everything made with it.
-#[derive(Debug)]
-pub(crate) struct BuilderInner {
-    object: Owned,
-    device: Option<Arc<Device>>,
-    library: Library,
-}
-
-impl BuilderInner {
-    pub(crate) fn library(&self) -> &Library {
-        &self.library
-    }
-
-    /// The implementation, with the GPU's context made current.
-    pub(crate) fn enter(&self, call: &'static str) -> Result<Pointer> {
-        self.bind()?;
-        self.object.implementation(call)
-    }
-
-    pub(crate) fn bind(&self) -> Result<()> {
-        self.device.as_ref().map_or(Ok(()), |device| device.bind())
-    }
-
-    /// Makes the GPU's context current before something is deleted.
-    pub(crate) fn bind_or_warn(&self) {
-        if let Err(error) = self.bind() {
-            log::warn!("deleting a TensorRT object without its GPU: {error}");
-        }
-    }
-}
-
-impl Drop for BuilderInner {
-    fn drop(&mut self) {
-        self.bind_or_warn();
-    }
-}
-
 impl Builder {
-    /// Makes a builder that times and checks on `device`.
+    /// Creates a builder that selects kernels on `device`.
     ///
-    /// Without a device only TensorRT-RTX can build: ahead of time, for the
-    /// GPUs named in [`BuilderConfig::set_targets`].
+    /// Only TensorRT-RTX can build without a device: ahead of time, for the GPUs
+    /// given to [`BuilderConfig::set_targets`].
     ///
     /// # Errors
-    /// [`Error::NoCuda`] without a device unless the library is TensorRT-RTX;
-    /// [`Error::Symbol`] from a lean runtime, which has no builder;
+    /// [`Error::NoCuda`] without a device, unless the library is TensorRT-RTX;
+    /// [`Error::Symbol`] for a lean runtime, which has no builder;
     /// [`Error::Refused`].
     pub fn new(library: &Library, device: Option<&Arc<Device>>) -> Result<Builder> {
         const CALL: &str = "createInferBuilder_INTERNAL";
@@ -88,32 +51,28 @@ impl Builder {
         let object = unsafe { library.create(CALL, HINT) }?;
         // SAFETY: new and ours; builders have the common destructor.
         let object = unsafe { Owned::new(object, library.slots().object_delete) };
-        let inner = BuilderInner {
-            object,
-            device: device.cloned(),
-            library: library.clone(),
-        };
+        let inner = BuilderInner::new(object, device.cloned(), library.clone());
         Ok(Builder(Rc::new(inner)))
     }
 
     /// The library.
     pub fn library(&self) -> &Library {
-        &self.0.library
+        self.0.library()
     }
 
-    /// How many DLA cores there are (2 on Orin, 0 on desktop GPUs).
+    /// Number of DLA cores (2 on Orin, 0 on desktop GPUs).
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Cuda`].
     pub fn dla_core_count(&self) -> Result<u32> {
         let implementation = self.0.enter("getNbDLACores")?;
-        let slot = self.0.library.slots().builder_dla_cores;
+        let slot = self.0.library().slots().builder_dla_cores;
         // SAFETY: `int32_t getNbDLACores() const noexcept` of a live builder.
         let count = unsafe { virtual_call!(implementation, slot, () -> i32) };
         Ok(u32::try_from(count).unwrap_or(0))
     }
 
-    /// An empty network.
+    /// Creates an empty network.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Cuda`].
@@ -121,7 +80,7 @@ impl Builder {
         Network::new(&self.0)
     }
 
-    /// A configuration with TensorRT's defaults.
+    /// Creates a configuration with TensorRT's defaults.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Cuda`].
@@ -129,7 +88,7 @@ impl Builder {
         BuilderConfig::new(&self.0)
     }
 
-    /// An empty optimisation profile.
+    /// Creates an empty optimization profile.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Cuda`].
@@ -137,27 +96,27 @@ impl Builder {
         OptimizationProfile::new(&self.0)
     }
 
-    /// Builds the engine and returns it as bytes to be stored and given to
-    /// [`crate::Runtime::deserialize`]. Takes seconds to many minutes; see
+    /// Builds the engine and returns it serialized, for
+    /// [`crate::Runtime::deserialize`]. Takes from seconds to many minutes; see
     /// [`BuilderConfig::set_progress`].
     ///
     /// # Errors
     /// [`Error::NoProfile`], [`Error::Profile`], [`Error::WorkspaceTooSmall`],
-    /// [`Error::Cancelled`], else [`Error::Build`].
+    /// [`Error::Cancelled`], otherwise [`Error::Build`].
     pub fn build(&self, network: &Network, config: &BuilderConfig) -> Result<HostMemory> {
         const CALL: &str = "buildSerializedNetwork";
-        let strangers =
+        let foreign =
             !Rc::ptr_eq(&self.0, network.builder()) || !Rc::ptr_eq(&self.0, config.builder());
-        if strangers {
+        if foreign {
             return Err(Error::Argument(
-                "network and configuration must come from the builder that builds".into(),
+                "network and configuration must come from the same builder".into(),
             ));
         }
         config.check_profiles(&network.inputs()?)?;
         if let Some(monitor) = config.monitor() {
             monitor.reset();
         }
-        let library = &self.0.library;
+        let library = self.0.library();
         let mark = library.logger().mark();
         let start = Instant::now();
         let implementation = self.0.enter(CALL)?;
@@ -186,53 +145,5 @@ impl Builder {
             start.elapsed().as_secs_f64()
         );
         Ok(memory)
-    }
-}
-
-/// Bytes that TensorRT owns: a serialised engine or timing cache.
-#[derive(Debug)]
-pub struct HostMemory {
-    data: *const u8,
-    bytes: usize,
-    // Deleted first: field order.
-    _object: Owned,
-    _builder: Rc<BuilderInner>,
-}
-
-impl HostMemory {
-    /// # Safety
-    /// `object` must be a live `IHostMemory` that is ours to delete.
-    pub(crate) unsafe fn new(object: Object, builder: &Rc<BuilderInner>) -> Result<HostMemory> {
-        const CALL: &str = "reading TensorRT's memory";
-        let slots = builder.library.slots();
-        // SAFETY: as promised by the caller.
-        let object = unsafe { Owned::new(object, slots.object_delete) };
-        let implementation = object.implementation(CALL)?;
-        // SAFETY: `void* data() const noexcept` and `size_t size() const noexcept`.
-        let (data, bytes) = unsafe {
-            (
-                virtual_call!(implementation, slots.memory_data, () -> *const c_void),
-                virtual_call!(implementation, slots.memory_size, () -> usize),
-            )
-        };
-        if data.is_null() || bytes == 0 || isize::try_from(bytes).is_err() {
-            return Err(Error::Refused {
-                call: CALL,
-                message: format!("{bytes} bytes at {data:?}"),
-            });
-        }
-        Ok(HostMemory {
-            data: data.cast(),
-            bytes,
-            _object: object,
-            _builder: Rc::clone(builder),
-        })
-    }
-
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: TensorRT gave this address and length; they stay valid and unchanged until the
-        // object is deleted, with `self`.
-        unsafe { std::slice::from_raw_parts(self.data, self.bytes) }
     }
 }

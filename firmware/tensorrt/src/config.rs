@@ -1,13 +1,13 @@
-//! How an engine is built: memory, precision, profiles, timing cache, DLA.
+//! Builder configuration: memory, precision, profiles, timing cache, DLA.
 
 use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::abi::{Bool, Object, Pointer, virtual_call};
-use crate::builder::{BuilderInner, HostMemory};
 use crate::error::{Error, Result};
-use crate::object::Owned;
+use crate::host_memory::HostMemory;
+use crate::object::{BuilderInner, Owned};
 use crate::profile::{OptimizationProfile, ShapeRange};
 use crate::progress::{Monitor, Progress};
 use crate::slots::Slot;
@@ -18,10 +18,10 @@ const WORKSPACE: i32 = 0;
 /// `DeviceType::kDLA`.
 const DLA: i32 = 1;
 
-/// How an engine is to be built.
+/// The configuration of a build.
 #[derive(Debug)]
 pub struct BuilderConfig {
-    // Deleted in this order: the configuration refers to all that follow.
+    // Dropped in this order: the configuration refers to the fields after it.
     object: Owned,
     cache: Option<Owned>,
     monitor: Option<Box<Monitor>>,
@@ -63,11 +63,11 @@ impl BuilderConfig {
         self.monitor.as_deref()
     }
 
-    /// The most GPU memory a layer may use for scratch, in bytes. TensorRT's
-    /// default is all of it.
+    /// Limits the GPU workspace memory of a layer, in bytes. TensorRT's default is all
+    /// GPU memory.
     ///
     /// # Errors
-    /// [`Error::Refused`] if TensorRT does not take the limit.
+    /// [`Error::Refused`] if TensorRT rejects the limit.
     pub fn set_workspace(&mut self, bytes: u64) -> Result<()> {
         const CALL: &str = "setMemoryPoolLimit";
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -85,7 +85,7 @@ impl BuilderConfig {
         Ok(())
     }
 
-    /// The limit on scratch memory, in bytes.
+    /// The workspace limit, in bytes.
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -96,8 +96,8 @@ impl BuilderConfig {
         Ok(unsafe { virtual_call!(implementation, slot, (i32 = WORKSPACE) -> usize) } as u64)
     }
 
-    /// Allows TensorRT 8 the precisions the graph itself contains, and holds it
-    /// to them. Later versions keep the graph's types anyway; there this does
+    /// Allows TensorRT 8 to use the lower precisions of the graph, and makes it obey
+    /// them. Later versions keep the types of the graph anyway; for them this does
     /// nothing.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl BuilderConfig {
     }
 
     /// Whether FP32 multiplications may use TF32, with its 10-bit mantissa.
-    /// TensorRT allows it by default (it only matters from Ampere on).
+    /// TensorRT allows it by default (relevant from Ampere on).
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -131,7 +131,7 @@ impl BuilderConfig {
         self.set_flag(flag, allow)
     }
 
-    /// Builds for DLA core `core`, leaving to the GPU what the DLA cannot do.
+    /// Builds for DLA core `core`, with GPU fallback for unsupported layers.
     ///
     /// # Errors
     /// [`Error::Missing`] with TensorRT-RTX; [`Error::Refused`].
@@ -153,8 +153,8 @@ impl BuilderConfig {
         self.set_flag(slots.flag_gpu_fallback, true)
     }
 
-    /// Compute capabilities to build for ahead of time, such as (8, 6).
-    /// TensorRT-RTX only; without it, it builds for the GPU that is there.
+    /// Sets the compute capabilities to build for ahead of time, such as (8, 6).
+    /// TensorRT-RTX only; by default it builds for the present GPU.
     ///
     /// # Errors
     /// [`Error::Missing`] with TensorRT proper; [`Error::Refused`] for a GPU
@@ -191,8 +191,7 @@ impl BuilderConfig {
         }
     }
 
-    /// Adds a profile; returns its number, by which
-    /// [`crate::Context::set_profile`] chooses it.
+    /// Adds a profile and returns its index for [`crate::Context::set_profile`].
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -218,8 +217,8 @@ impl BuilderConfig {
         Ok(number)
     }
 
-    /// Attaches the timings of earlier builds on the same GPU, or an empty
-    /// cache if `bytes` is empty. A cache of another GPU or version is refused.
+    /// Attaches a timing cache of earlier builds on the same GPU, or an empty one if
+    /// `bytes` is empty. A cache of another GPU or version is rejected.
     ///
     /// # Errors
     /// [`Error::Refused`]: build without it.
@@ -257,7 +256,7 @@ impl BuilderConfig {
         Ok(())
     }
 
-    /// The timings after a build, to be stored for the next; `None` if no cache
+    /// The serialized timing cache after a build, for the next one; `None` if no cache
     /// is attached.
     ///
     /// # Errors
@@ -285,10 +284,10 @@ impl BuilderConfig {
         unsafe { HostMemory::new(object, &self.builder) }.map(Some)
     }
 
-    /// Has `progress` told how builds with this configuration go.
+    /// Reports the progress of builds with this configuration to `progress`.
     ///
     /// # Errors
-    /// [`Error::Missing`] with TensorRT 8, which cannot: log the time instead.
+    /// [`Error::Missing`] for TensorRT 8, which has no progress monitor.
     pub fn set_progress(&mut self, progress: Arc<dyn Progress>) -> Result<()> {
         let slots = self.builder.library().slots();
         let monitor =
@@ -304,7 +303,7 @@ impl BuilderConfig {
         Ok(())
     }
 
-    /// That every input with a free dimension is covered by every profile.
+    /// Checks that every profile covers every input with a dynamic dimension.
     pub(crate) fn check_profiles(&self, inputs: &[TensorInfo]) -> Result<()> {
         for input in inputs {
             let missing = || Error::NoProfile {

@@ -1,4 +1,4 @@
-//! Running an engine.
+//! Execution contexts.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -13,16 +13,16 @@ use crate::object::Owned;
 use crate::runtime::Engine;
 use crate::tensor::{Direction, TensorInfo, byte_count};
 
-/// How long dropping a context waits for work under way. After that the
-/// context and its memory are leaked: freeing them would crash or block.
+/// How long dropping a context waits for pending work. After that the context and its
+/// memory are leaked, since freeing them would crash or block.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// The state of one run of an engine. Several contexts of one engine run at the
-/// same time; one context serves one run at a time.
+/// An execution context of an engine. Several contexts of an engine can run
+/// concurrently; one context runs once at a time.
 #[derive(Debug)]
 pub struct Context(ManuallyDrop<Inner>);
 
-/// Dropped from the top: the context, then what it refers to.
+/// Fields are dropped in order: the context before what it refers to.
 #[derive(Debug)]
 struct Inner {
     object: Owned,
@@ -36,7 +36,7 @@ struct Inner {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Makes a context. TensorRT reserves its scratch memory now.
+    /// Creates a context. TensorRT allocates its scratch memory immediately.
     ///
     /// # Errors
     /// [`Error::Refused`], among others when the GPU's memory is full.
@@ -56,7 +56,7 @@ impl Context {
         &self.0.engine
     }
 
-    /// Chooses the profile. Waits until the choice has taken effect.
+    /// Selects the optimization profile, and blocks until the change has taken effect.
     ///
     /// # Errors
     /// [`Error::Refused`] if there is no such profile; [`Error::Cuda`].
@@ -81,7 +81,7 @@ impl Context {
         stream.synchronize()
     }
 
-    /// Sets the shape of an input that has dimensions that are not fixed.
+    /// Sets the shape of an input with dynamic dimensions.
     ///
     /// # Errors
     /// [`Error::NoTensor`]; [`Error::Shape`] for a shape outside the profile.
@@ -122,7 +122,7 @@ impl Context {
         )))
     }
 
-    /// The present shape of an input or output; -1 while it depends on a shape
+    /// The current shape of an input or output; -1 for dimensions that depend on a shape
     /// that is not set.
     ///
     /// # Errors
@@ -147,16 +147,15 @@ impl Context {
         })
     }
 
-    /// Bytes an input or output has at present.
+    /// Current size of an input or output, in bytes.
     ///
     /// # Errors
-    /// As [`Context::shape`].
+    /// As for [`Context::shape`].
     pub fn byte_count(&self, tensor: &TensorInfo) -> Result<usize> {
         byte_count(&tensor.name, &self.shape(&tensor.name)?, tensor.data_type)
     }
 
-    /// Has an input read from, or an output written to, this memory. The
-    /// context keeps it alive.
+    /// Binds the memory of an input or output. The context keeps it alive.
     ///
     /// # Errors
     /// [`Error::NoTensor`]; [`Error::Argument`] for memory of another GPU;
@@ -184,7 +183,7 @@ impl Context {
             return Err(library.refused(CALL, mark));
         }
         let replaced = self.0.bound.insert(name.into(), Arc::clone(buffer));
-        // The memory bound before may still be in use by work under way.
+        // Pending work may still use the previous memory.
         if let (Some(_), Some(stream)) = (&replaced, &self.0.stream)
             && let Err(error) = stream.wait(DRAIN)
         {
@@ -194,8 +193,8 @@ impl Context {
         Ok(())
     }
 
-    /// Enqueues a run. Returns at once; the outputs are complete when the
-    /// stream is idle.
+    /// Enqueues a run and returns immediately; the outputs are complete when the stream is
+    /// idle.
     ///
     /// # Errors
     /// [`Error::Argument`] if a tensor has no memory or too little;
@@ -204,10 +203,10 @@ impl Context {
         const CALL: &str = "enqueueV3";
         self.check_stream(stream)?;
         self.check_bound()?;
-        // Before the call: work may be under way even if it reports failure.
+        // Before the call: work may be pending even if it reports a failure.
         let earlier = self.0.stream.replace(Arc::clone(stream));
         if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, stream)) {
-            // One context, one run at a time: the scratch memory is shared between runs.
+            // One run at a time: runs share the scratch memory.
             earlier.synchronize()?;
         }
         let Inner { engine, object, .. } = &*self.0;
@@ -245,7 +244,7 @@ impl Context {
             .map(|_| ())
     }
 
-    /// That every tensor has memory that is large enough for its present shape.
+    /// Checks that every tensor has enough memory for its current shape.
     fn check_bound(&self) -> Result<()> {
         for tensor in self.0.engine.tensors() {
             let bytes = self.byte_count(tensor)?;
@@ -281,7 +280,7 @@ impl Drop for Context {
             None => Ok(()),
             Some(stream) => stream.wait(DRAIN),
         };
-        // A stream that failed, rather than being busy, runs nothing any more.
+        // A failed stream, unlike a busy one, has no running work.
         if let Err(error @ Error::Timeout { .. }) = idle {
             log::error!("a TensorRT context and its memory are kept for ever: {error}");
             return;

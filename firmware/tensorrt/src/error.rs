@@ -1,21 +1,21 @@
-//! What can go wrong, each with its remedy, in one line.
+//! Errors. Each message is one line that ends with a hint.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Result of this crate.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// One library name that was tried, and why it did not do.
+/// A library that was tried, and why it could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// Path or bare name given to the dynamic loader.
     pub library: String,
-    /// The loader's reason, shortened.
+    /// The loader's error, shortened.
     pub reason: String,
 }
 
-/// List of attempts in prose.
+/// Formats a list of attempts.
 struct Attempts<'a>(&'a [Attempt]);
 
 impl fmt::Display for Attempts<'_> {
@@ -28,41 +28,40 @@ impl fmt::Display for Attempts<'_> {
     }
 }
 
-/// Everything that can fail here. The variant is the kind; the message is one
-/// line and ends with what to do about it.
+/// An error of this crate. Its message is one line and ends with a hint.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No TensorRT library could be opened.
     #[error(
-        "no TensorRT library could be opened ({}); install TensorRT 8.5, 8.6, 10 or 11, or name its libnvinfer (or the directory it lies in) in LOFTUP_TENSORRT",
+        "no TensorRT library could be opened ({}); install TensorRT 8.5, 8.6, 10 or 11, or set LOFTUP_TENSORRT to its libnvinfer (or the directory of it)",
         Attempts(.tried)
     )]
     NoLibrary {
-        /// What was tried, in order.
+        /// The libraries tried, in order.
         tried: Vec<Attempt>,
     },
-    /// The library is there, but no ONNX parser that belongs to it.
+    /// The library was found, but no matching ONNX parser.
     #[error(
-        "no ONNX parser for this TensorRT could be opened ({}); install libnvonnxparser of the same version beside it",
+        "no ONNX parser for this TensorRT could be opened ({}); install libnvonnxparser of the same version in the same directory",
         Attempts(.tried)
     )]
     NoParser {
-        /// What was tried, in order.
+        /// The libraries tried, in order.
         tried: Vec<Attempt>,
     },
-    /// A version whose virtual-function tables are not known.
+    /// A version with unknown virtual function tables.
     #[error(
         "{version} is not supported: its function tables are not known; use TensorRT 8.5, 8.6, 10.x or 11.x, or TensorRT-RTX 1.3 to 1.7"
     )]
     Unsupported {
-        /// Product and version, or the bare number where it could not be decoded.
+        /// Product and version, or the raw number if it could not be decoded.
         version: String,
     },
     /// CUDA's driver library is missing or does not work.
     #[error("CUDA is not available: {reason}")]
     NoCuda {
-        /// Why, with the remedy.
+        /// The cause, with a hint.
         reason: String,
     },
     /// CUDA works but sees no GPU.
@@ -77,68 +76,68 @@ pub enum Error {
         library: String,
         /// Name of the missing function.
         name: String,
-        /// What that means.
+        /// What to do.
         hint: &'static str,
     },
-    /// TensorRT's ONNX parser refused the model.
+    /// TensorRT's ONNX parser rejected the model.
     #[error(
-        "TensorRT's ONNX parser refused the model{}: {message}{}",
+        "TensorRT's ONNX parser rejected the model{}: {message}{}",
         at_node(.node),
         others(*.more)
     )]
     Parse {
-        /// Name or number of the node, where the parser tells.
+        /// Name or number of the node, if known.
         node: Option<String>,
-        /// Operator of that node, where the parser tells.
+        /// Operator of the node, if known.
         operator: Option<String>,
         /// The parser's description.
         message: String,
-        /// How many further errors there were.
+        /// Number of further errors.
         more: usize,
     },
-    /// An input has a free dimension and no optimisation profile says how large it gets.
+    /// An input has a dynamic dimension that no optimization profile covers.
     #[error(
-        "input {input} has a dimension that is not fixed and no optimisation profile covers it; add a profile with its smallest, usual and largest shape"
+        "input {input} has a dynamic dimension that no optimization profile covers; add a profile with its minimum, optimum and maximum shape"
     )]
     NoProfile {
         /// Name of the input.
         input: String,
     },
-    /// A profile TensorRT does not accept.
-    #[error("optimisation profile for input {input}: {message}")]
+    /// An invalid optimization profile.
+    #[error("optimization profile for input {input}: {message}")]
     Profile {
         /// Name of the input.
         input: String,
         /// What is wrong.
         message: String,
     },
-    /// The builder needs more workspace than it was allowed.
+    /// The builder needs more workspace than the limit allows.
     #[error(
-        "the workspace limit of {limit} bytes is too small{}; raise it, or lower the largest shape of the profile (fewer or smaller tiles)",
+        "the workspace limit of {limit} bytes is too small{}; raise it, or lower the maximum shape of the profile (fewer or smaller tiles)",
         asked_for(*.needed)
     )]
     WorkspaceTooSmall {
-        /// What TensorRT asked for, in bytes, where it tells.
+        /// The workspace that TensorRT requested, in bytes, if known.
         needed: Option<u64>,
-        /// The limit that was set, in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
     /// The build failed for another reason.
     #[error("TensorRT could not build the engine: {message}")]
     Build {
-        /// TensorRT's own errors, joined.
+        /// TensorRT's error messages, joined.
         message: String,
     },
-    /// The progress monitor asked for the build to stop.
-    #[error("the engine build was cancelled; start it again to finish it")]
+    /// The progress monitor cancelled the build.
+    #[error("the engine build was cancelled; start it again")]
     Cancelled,
-    /// The engine file does not fit this TensorRT or this GPU.
+    /// The engine file cannot be used with this TensorRT or this GPU.
     #[error("the engine cannot be used here: {message}; build it again on this machine")]
     Deserialize {
-        /// TensorRT's own errors, joined.
+        /// TensorRT's error messages, joined.
         message: String,
-        /// True when TensorRT says that the file comes from another version or
-        /// another GPU, rather than that it is damaged.
+        /// True if TensorRT reports another version or another GPU rather than a
+        /// corrupt file.
         stale: bool,
     },
     /// A shape that the graph or the profile does not allow.
@@ -154,25 +153,25 @@ pub enum Error {
     NoTensor {
         /// "input", "output" or "tensor".
         what: &'static str,
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The existing names.
         known: String,
     },
-    /// TensorRT refused a call and gave no better reason.
+    /// A TensorRT call failed without a more specific error.
     #[error("TensorRT refused {call}: {message}")]
     Refused {
         /// The call.
         call: &'static str,
-        /// TensorRT's own errors, joined.
+        /// TensorRT's error messages, joined.
         message: String,
     },
-    /// This version of TensorRT cannot do what was asked.
+    /// This version of TensorRT lacks a feature.
     #[error("{version} has no {what}")]
     Missing {
-        /// The opened library.
+        /// Product and version of the library.
         version: String,
-        /// What was asked for.
+        /// The missing feature.
         what: &'static str,
     },
     /// The GPU did not finish in time.
@@ -181,10 +180,10 @@ pub enum Error {
         .after.as_millis()
     )]
     Timeout {
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// A call in an order that is not allowed, a buffer of the wrong size, a name with a NUL.
+    /// An invalid argument: a call out of order, a buffer of the wrong size, a name with a NUL.
     #[error("{0}")]
     Argument(String),
     /// A CUDA driver call failed.
@@ -192,9 +191,9 @@ pub enum Error {
     Cuda {
         /// The driver function.
         call: &'static str,
-        /// CUDA's number.
+        /// CUDA's error code.
         code: u32,
-        /// CUDA's name for it.
+        /// CUDA's name of the error.
         name: String,
     },
 }
@@ -227,7 +226,7 @@ fn cuda_hint(code: u32) -> &'static str {
             "the GPU faulted and this process must be restarted before it can be used again"
         }
         999 => "the driver is in a bad state: restart, or reload its kernel module",
-        _ => "see CUDA's documentation of that code",
+        _ => "see the CUDA documentation of this code",
     }
 }
 

@@ -1,4 +1,4 @@
-//! A context with its memory and its stream: fill the inputs, run, read the outputs.
+//! A context with its memory and stream: fill the inputs, run, read the outputs.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::error::{Error, Result};
 use crate::runtime::Engine;
 use crate::tensor::{Direction, TensorInfo, find};
 
-/// How long dropping an executor, or a failed start, waits for work under way.
+/// How long dropping an executor, or a failed start, waits for pending work.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Runs one engine on one stream. Everything it needs is allocated when shapes
-/// become known and reused after; a run allocates nothing.
+/// Runs an engine on a stream. Memory is allocated when shapes become known, and then
+/// reused; a run allocates nothing.
 ///
-/// While a run is under way, inputs and outputs cannot be touched. A run that
+/// During a run, inputs and outputs are not accessible. A run that
 /// does not finish in time ([`Error::Timeout`]) is still under way: wait again,
 /// or drop the executor, which then leaks its memory instead of crashing.
 #[derive(Debug)]
 pub struct Executor(ManuallyDrop<Parts>);
 
-/// Dropped from the top.
+/// Fields are dropped in order.
 #[derive(Debug)]
 struct Parts {
     capture: Capture,
@@ -36,12 +36,12 @@ struct Parts {
     complete: bool,
 }
 
-/// Use of a CUDA graph.
+/// State of CUDA graph capture.
 #[derive(Debug)]
 enum Capture {
-    /// Not wanted, or found not to work with this engine.
+    /// Disabled, or not supported by this engine.
     Off,
-    /// Wanted. TensorRT needs one plain run after every change of shape.
+    /// Enabled. TensorRT needs one regular run after every change of shape.
     Wanted { warm: bool },
     /// Captured.
     Ready(Graph),
@@ -51,7 +51,7 @@ enum Capture {
 #[derive(Debug)]
 struct Port {
     info: TensorInfo,
-    /// Bytes at the present shape.
+    /// Size at the current shape, in bytes.
     bytes: usize,
     buffer: Option<Arc<DeviceBuffer>>,
     host: Option<PinnedBuffer>,
@@ -60,8 +60,8 @@ struct Port {
 }
 
 impl Executor {
-    /// Makes a context for `engine` that runs on `stream`. Inputs of fixed
-    /// shape can be filled at once, others after [`Executor::set_shape`].
+    /// Creates a context for `engine` on `stream`. Inputs with static shapes can be filled
+    /// immediately, others after [`Executor::set_shape`].
     ///
     /// # Errors
     /// As [`Context::new`]; [`Error::Cuda`] when memory is full.
@@ -102,11 +102,10 @@ impl Executor {
         &self.0.stream
     }
 
-    /// Chooses an optimisation profile. All shapes that are not fixed must be
-    /// set again.
+    /// Selects an optimization profile. All dynamic shapes must be set again.
     ///
     /// # Errors
-    /// As [`Context::set_profile`].
+    /// As for [`Context::set_profile`].
     pub fn set_profile(&mut self, profile: u32) -> Result<()> {
         self.idle()?;
         let Parts {
@@ -129,10 +128,9 @@ impl Executor {
         self.allocate(index)
     }
 
-    /// Has `input` read what `from` leaves on the GPU in its output, without a
-    /// copy, now and after every later run of `from`. Both must use the same
-    /// stream, which keeps them in order. To be repeated when `from` changes
-    /// shape.
+    /// Makes `input` read the output of `from` on the GPU without a copy, now and after
+    /// every later run of `from`. Both must use the same stream, which keeps them in
+    /// order. Must be repeated when `from` changes shape.
     ///
     /// # Errors
     /// [`Error::Argument`] if the streams or element types differ; as
@@ -170,7 +168,7 @@ impl Executor {
         self.rebind(index)
     }
 
-    /// Leaves an output on the GPU, for [`Executor::share_input`].
+    /// Keeps an output on the GPU, for [`Executor::share_input`].
     ///
     /// # Errors
     /// [`Error::NoTensor`].
@@ -184,9 +182,9 @@ impl Executor {
         Ok(())
     }
 
-    /// Whether runs are recorded as a CUDA graph and launched with one call.
-    /// Saves the host's time when an engine has many short kernels. Falls back
-    /// to plain runs, with a warning, if the engine cannot be captured.
+    /// Whether runs are captured as a CUDA graph and launched with one call, which saves
+    /// CPU time for engines with many short kernels. Falls back to regular runs, with a
+    /// warning, if the engine cannot be captured.
     ///
     /// # Errors
     /// [`Error::Argument`] while a run is under way.
@@ -205,11 +203,11 @@ impl Executor {
         matches!(self.0.capture, Capture::Ready(_))
     }
 
-    /// The bytes of an input, row-major, to be filled.
+    /// The bytes of an input, row-major, for writing.
     ///
     /// # Errors
     /// [`Error::Shape`] before its shape is set; [`Error::Argument`] while a
-    /// run is under way or if the input is shared.
+    /// run is pending or if the input is shared.
     pub fn input_mut(&mut self, input: &str) -> Result<&mut [u8]> {
         self.idle()?;
         let index = self.index(Direction::Input, input)?;
@@ -227,15 +225,15 @@ impl Executor {
         }
     }
 
-    /// The present shape of an input or output.
+    /// The current shape of an input or output.
     ///
     /// # Errors
-    /// As [`Context::shape`].
+    /// As for [`Context::shape`].
     pub fn shape(&self, tensor: &str) -> Result<Vec<i64>> {
         self.0.context.shape(tensor)
     }
 
-    /// Allocates and binds everything for the present shapes.
+    /// Allocates and binds memory for the current shapes.
     ///
     /// # Errors
     /// [`Error::Shape`] if a shape is not set; [`Error::Cuda`] when memory is full.
@@ -258,17 +256,17 @@ impl Executor {
         Ok(())
     }
 
-    /// Enqueues a run: inputs to the GPU, the engine, outputs back.
+    /// Enqueues a run: copies of the inputs, the engine, copies of the outputs.
     ///
     /// # Errors
-    /// As [`Executor::prepare`] and [`Context::enqueue`].
+    /// As for [`Executor::prepare`] and [`Context::enqueue`].
     pub fn start(&mut self) -> Result<()> {
         self.prepare()?;
         self.0.running = true;
         self.0.complete = false;
         let started = self.launch();
         if started.is_err() {
-            // Part of it may be under way, reading or writing our memory.
+            // Part of it may be running and using the memory.
             let stream = Arc::clone(&self.0.stream);
             self.0.running = matches!(stream.wait(DRAIN), Err(Error::Timeout { .. }));
             if !matches!(self.0.capture, Capture::Off) {
@@ -278,7 +276,7 @@ impl Executor {
         started
     }
 
-    /// Waits for the run that was started, but not longer than `limit`.
+    /// Waits for the pending run, at most for `limit`.
     ///
     /// # Errors
     /// [`Error::Timeout`], after which it can be waited for again;
@@ -296,7 +294,7 @@ impl Executor {
     /// [`Executor::start`], then [`Executor::wait`].
     ///
     /// # Errors
-    /// As both.
+    /// As for both.
     pub fn run(&mut self, limit: Duration) -> Result<()> {
         self.start()?;
         self.wait(limit)
@@ -336,7 +334,7 @@ impl Executor {
         found.ok_or_else(|| Error::Argument(format!("there is no tensor {name}")))
     }
 
-    /// Marks results, graph and output memory as out of date.
+    /// Invalidates results, graph and output memory.
     fn change(&mut self) {
         self.0.changed = true;
         self.0.complete = false;
@@ -345,7 +343,7 @@ impl Executor {
         }
     }
 
-    /// Memory for one tensor at its present shape; keeps what is large enough.
+    /// Allocates memory for a tensor at its current shape; reuses memory that is large enough.
     fn allocate(&mut self, index: usize) -> Result<()> {
         let Parts { context, ports, .. } = &mut *self.0;
         let port = &mut ports[index];
@@ -412,7 +410,7 @@ impl Executor {
 }
 
 impl Parts {
-    /// Copies in, engine, copies out, all on the stream.
+    /// Enqueues input copies, the engine and output copies on the stream.
     fn enqueue(&mut self) -> Result<()> {
         let Parts {
             context,

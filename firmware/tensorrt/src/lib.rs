@@ -1,9 +1,9 @@
-//! TensorRT from Rust without anything of NVIDIA's at build time.
+//! TensorRT bindings that need nothing of NVIDIA's at build time.
 //!
-//! The library is opened at run time and its C++ objects are called through
-//! their virtual-function tables, whose layout is known for TensorRT 8.5, 8.6,
-//! 10.x and 11.x and for TensorRT-RTX 1.3 to 1.7. One binary serves JetPack 5,
-//! 6 and 7. `docs/tensorrt.md` lists what is bound and on what evidence.
+//! The library is loaded at run time, and its C++ objects are called through their
+//! virtual function tables, whose layout is known for TensorRT 8.5, 8.6, 10.x and
+//! 11.x and for TensorRT-RTX 1.3 to 1.7. One binary supports JetPack 5, 6 and 7.
+//! `docs/tensorrt.md` lists what is bound, and the evidence for it.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -32,12 +32,12 @@
 //! # }
 //! ```
 //!
-//! Guarantees: no function of TensorRT is called before CUDA is known to work
-//! (except the builder of TensorRT-RTX, which needs no GPU); what TensorRT
-//! returns is checked before it is used; everything lives as long as what
-//! depends on it; waiting for the GPU has a limit. Not guaranteed: TensorRT
-//! runs in this process, so a fault inside it, or an engine file made by an
-//! attacker, can end the process or worse.
+//! Guarantees: no TensorRT function is called before CUDA is known to work (except
+//! the builder of TensorRT-RTX, which needs no GPU); values that TensorRT returns
+//! are checked before use; every object outlives its dependents; waiting for the
+//! GPU has a time limit. Not guaranteed: TensorRT runs in this process, so a fault
+//! inside it, or an engine file made by an attacker, can crash the process or
+//! worse.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("TensorRT's tables are known for 64-bit Linux only");
@@ -50,6 +50,7 @@ pub mod cuda;
 mod diagnosis;
 mod error;
 mod executor;
+mod host_memory;
 mod library;
 mod logger;
 mod network;
@@ -63,11 +64,12 @@ mod tensor;
 pub mod testing;
 mod version;
 
-pub use builder::{Builder, HostMemory};
+pub use builder::Builder;
 pub use config::BuilderConfig;
 pub use context::Context;
 pub use error::{Attempt, Error, Result};
 pub use executor::Executor;
+pub use host_memory::HostMemory;
 pub use library::{Library, VARIABLE};
 pub use logger::{Entry, Logger};
 pub use network::{Network, OnnxParser};

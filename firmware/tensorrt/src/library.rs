@@ -1,4 +1,4 @@
-//! Finding and opening TensorRT.
+//! Finding and loading TensorRT.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::logger::Logger;
 use crate::slots::Slots;
 use crate::version::{Layout, Version};
 
-/// Environment variable that names the library, or the directory it lies in.
+/// Environment variable with the path of the library or its directory.
 pub const VARIABLE: &str = "LOFTUP_TENSORRT";
 
 /// Names tried when none is given: newest first, TensorRT before TensorRT-RTX.
@@ -22,8 +22,8 @@ const LIBRARIES: [&str; 6] = [
     "libtensorrt_rtx.so",
 ];
 
-/// Names looked for in a directory, in this order. The lean runtime is only
-/// taken when it is pointed at: it cannot build engines.
+/// Names searched in a directory, in this order. The lean runtime is used only if it is
+/// selected explicitly: it cannot build engines.
 const IN_DIRECTORY: [&str; 9] = [
     "libnvinfer.so.11",
     "libnvinfer.so.10",
@@ -36,10 +36,9 @@ const IN_DIRECTORY: [&str; 9] = [
     "libnvinfer_lean.so.8",
 ];
 
-/// An opened TensorRT library of a known version.
+/// A loaded TensorRT library of a supported version.
 ///
-/// Opening it calls nothing but `getInferLibVersion`, which works without a
-/// GPU. Cheap to clone.
+/// Loading calls only `getInferLibVersion`, which works without a GPU. Cheap to clone.
 ///
 /// The library is never unloaded. Its static state (the plugin registry, CUDA's
 /// per-process modules, threads) does not survive being unmapped while a driver
@@ -61,8 +60,8 @@ type VersionFunction = unsafe extern "C" fn() -> i32;
 type Factory = unsafe extern "C" fn(logger: Pointer, version: i32) -> Pointer;
 
 impl Library {
-    /// Opens the TensorRT named by `LOFTUP_TENSORRT` if that is set, or the one
-    /// the dynamic loader finds.
+    /// Loads the TensorRT given by `LOFTUP_TENSORRT` if that is set, or the one that the
+    /// dynamic loader finds.
     ///
     /// # Errors
     /// [`Error::NoLibrary`] with everything that was tried, [`Error::Symbol`]
@@ -75,11 +74,10 @@ impl Library {
         }
     }
 
-    /// Opens the library at `path`, or the newest one in the directory `path`.
-    /// Nothing else is tried.
+    /// Loads the library `path`, or the newest one in the directory `path`, and no other.
     ///
     /// # Errors
-    /// As [`Library::find`].
+    /// As for [`Library::find`].
     pub fn open(path: &Path) -> Result<Library> {
         if !path.is_dir() {
             return Library::first_of(vec![path.to_path_buf()]);
@@ -133,7 +131,7 @@ impl Library {
         })))
     }
 
-    /// Path or name under which the library was opened.
+    /// Path or name of the library.
     pub fn path(&self) -> &str {
         &self.0.path
     }
@@ -143,12 +141,12 @@ impl Library {
         self.0.version
     }
 
-    /// Its table of functions.
+    /// Its function table.
     pub fn layout(&self) -> Layout {
         self.0.layout
     }
 
-    /// The logger every object made with this library writes to.
+    /// The logger of all objects created with this library.
     pub fn logger(&self) -> &Logger {
         &self.0.logger
     }
@@ -267,7 +265,7 @@ impl ParserLibrary {
     }
 }
 
-/// Where the parser of a library may lie: beside it, then wherever the loader looks.
+/// Candidate paths of the parser of a library: its directory, then the loader's search path.
 fn parser_candidates(library: &str, version: Version, layout: Layout) -> Vec<PathBuf> {
     let names: Vec<String> = if layout.is_rtx() {
         [
@@ -350,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_not_there_is_named_with_the_remedy() {
+    fn a_missing_library_is_reported_with_a_hint() {
         let error = Library::open(Path::new("/nowhere/libnvinfer.so.10")).unwrap_err();
         let text = error.to_string();
         assert!(

@@ -1,23 +1,22 @@
-//! Networks, and the ONNX parser that fills them.
+//! Networks and the ONNX parser that populates them.
 
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 use std::rc::Rc;
 
 use crate::abi::{self, Object, Pointer, dims_call, virtual_call};
-use crate::builder::BuilderInner;
 use crate::diagnosis;
 use crate::error::{Error, Result};
 use crate::library::Library;
-use crate::object::Owned;
+use crate::object::{BuilderInner, Owned};
 use crate::tensor::{DataType, Direction, TensorInfo};
 use crate::version::Layout;
 
-/// More inputs or outputs than this are taken for a wrong function table.
-const MOST_TENSORS: i32 = 4096;
+/// More inputs or outputs than this indicate a wrong function table.
+const MAX_TENSORS: i32 = 4096;
 
-/// A graph to be built. The types of its tensors are those of the ONNX graph
-/// wherever TensorRT can promise that ("strongly typed", from 10.0 on).
+/// A network to build. Its tensors have the types of the ONNX graph if TensorRT can
+/// guarantee that ("strongly typed", from 10.0).
 #[derive(Debug)]
 pub struct Network {
     object: Owned,
@@ -63,14 +62,14 @@ impl Network {
         self.builder.library()
     }
 
-    /// Whether TensorRT keeps the types of the graph. Below 10.0 it does not:
-    /// there the builder's configuration must allow each lower precision, see
+    /// Whether TensorRT keeps the types of the graph. Before 10.0 it does not, and the
+    /// builder configuration must allow each lower precision: see
     /// [`crate::BuilderConfig::allow_lower_precision`].
     pub fn is_strongly_typed(&self) -> bool {
         self.library().slots().flag_strongly_typed.exists()
     }
 
-    /// How many layers the graph has become.
+    /// Number of layers.
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -82,18 +81,18 @@ impl Network {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// The inputs, in the graph's order.
+    /// The inputs, in graph order.
     ///
     /// # Errors
-    /// [`Error::Refused`] if TensorRT does not answer sensibly.
+    /// [`Error::Refused`] if TensorRT returns invalid values.
     pub fn inputs(&self) -> Result<Vec<TensorInfo>> {
         self.tensors(Direction::Input)
     }
 
-    /// The outputs, in the graph's order.
+    /// The outputs, in graph order.
     ///
     /// # Errors
-    /// As [`Network::inputs`].
+    /// As for [`Network::inputs`].
     pub fn outputs(&self) -> Result<Vec<TensorInfo>> {
         self.tensors(Direction::Output)
     }
@@ -112,7 +111,7 @@ impl Network {
         let implementation = self.object.implementation(CALL)?;
         // SAFETY: `int32_t getNbInputs() const noexcept` (or outputs) of a live network.
         let count = unsafe { virtual_call!(implementation, count, () -> i32) };
-        if !(0..=MOST_TENSORS).contains(&count) {
+        if !(0..=MAX_TENSORS).contains(&count) {
             return Err(refuse(format!("it counts {count} of them")));
         }
         let mut tensors = Vec::new();
@@ -162,8 +161,8 @@ impl Drop for Network {
     }
 }
 
-/// TensorRT's ONNX parser and the network it fills. The parser owns the
-/// weights, so both stay together until the engine is built.
+/// TensorRT's ONNX parser and the network that it populates. The parser owns the
+/// weights, so both are kept until the engine is built.
 #[derive(Debug)]
 pub struct OnnxParser {
     object: Owned,
@@ -171,7 +170,7 @@ pub struct OnnxParser {
 }
 
 impl OnnxParser {
-    /// Opens the parser that belongs to the network's library.
+    /// Loads the parser that matches the network's library.
     ///
     /// # Errors
     /// [`Error::NoParser`], [`Error::Symbol`], [`Error::Refused`].
@@ -185,8 +184,8 @@ impl OnnxParser {
         Ok(OnnxParser { object, network })
     }
 
-    /// Parses an ONNX model. `path` is where it was read from; needed only for
-    /// models that keep weights in files beside them.
+    /// Parses an ONNX model. `path` is the path of its file, needed only for models with
+    /// external weights.
     ///
     /// # Errors
     /// [`Error::Parse`] with the first error's node, operator and description.
@@ -231,7 +230,7 @@ impl OnnxParser {
         })
     }
 
-    /// Parsers take some files that are no models for models without a graph.
+    /// Some invalid files are accepted by parsers as models without a graph.
     fn check_outputs(&self) -> Result<()> {
         if !self.network.outputs()?.is_empty() {
             return Ok(());
@@ -292,7 +291,7 @@ impl OnnxParser {
         errors
     }
 
-    /// The network filled so far.
+    /// The network parsed so far.
     pub fn network(&self) -> &Network {
         &self.network
     }

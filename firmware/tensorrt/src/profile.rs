@@ -1,28 +1,28 @@
-//! The shapes an engine is built for.
+//! Optimization profiles: the shapes that an engine supports.
 
 use std::ffi::{c_char, c_void};
 use std::rc::Rc;
 
 use crate::abi::{self, Bool, Dims, Dims32, Object, Pointer, virtual_call};
-use crate::builder::BuilderInner;
 use crate::error::{Error, Result};
+use crate::object::BuilderInner;
 use crate::tensor::TensorInfo;
 
-/// The smallest, usual and largest shape of one input.
+/// The minimum, optimum and maximum shape of one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeRange {
     /// Name of the input.
     pub input: String,
-    /// Smallest shape that will be used.
-    pub smallest: Vec<i64>,
-    /// The shape to be fastest at.
-    pub usual: Vec<i64>,
-    /// Largest shape that will be used.
-    pub largest: Vec<i64>,
+    /// Smallest shape used (`kMIN`).
+    pub min: Vec<i64>,
+    /// The shape to optimize for (`kOPT`).
+    pub opt: Vec<i64>,
+    /// Largest shape used (`kMAX`).
+    pub max: Vec<i64>,
 }
 
-/// The shapes an engine is built for. One range for every input that has a
-/// dimension that is not fixed.
+/// The input shapes that an engine supports: a range for every input with a dynamic
+/// dimension.
 #[derive(Debug)]
 pub struct OptimizationProfile {
     object: Object,
@@ -40,7 +40,7 @@ impl OptimizationProfile {
         let pointer = unsafe {
             virtual_call!(implementation, library.slots().builder_profile, () -> Pointer)
         };
-        // The builder owns its profiles: never deleted by us.
+        // The builder owns its profiles; this crate never deletes them.
         let object = Object::accept(pointer).ok_or_else(|| library.refused(CALL, mark))?;
         Ok(OptimizationProfile {
             object,
@@ -65,7 +65,7 @@ impl OptimizationProfile {
     ///
     /// # Errors
     /// [`Error::Profile`] if the three shapes differ in rank, are not in
-    /// ascending order, or TensorRT refuses them.
+    /// ascending order, or TensorRT rejects them.
     pub fn set(&mut self, range: ShapeRange) -> Result<()> {
         range.check()?;
         let name = abi::c_name(&range.input)?;
@@ -74,10 +74,7 @@ impl OptimizationProfile {
         // SAFETY: the profile is live: its builder is.
         let implementation = unsafe { self.object.implementation("setDimensions") }?;
         // `OptProfileSelector`: kMIN, kOPT, kMAX.
-        for (selector, shape) in [&range.smallest, &range.usual, &range.largest]
-            .iter()
-            .enumerate()
-        {
+        for (selector, shape) in [&range.min, &range.opt, &range.max].iter().enumerate() {
             let mark = library.logger().mark();
             let dims = Dims::new(library.layout(), shape)
                 .ok_or_else(|| range.error(format!("the shape {shape:?} is too large")))?;
@@ -94,7 +91,7 @@ impl OptimizationProfile {
             };
             if !set.yes() {
                 let reason = crate::diagnosis::joined(&library.logger().since(mark));
-                return Err(range.error(format!("TensorRT refused the shape {shape:?}: {reason}")));
+                return Err(range.error(format!("TensorRT rejected the shape {shape:?}: {reason}")));
             }
         }
         self.ranges.retain(|known| known.input != range.input);
@@ -111,24 +108,19 @@ impl ShapeRange {
         }
     }
 
-    /// Ranks equal, extents ascending and positive.
+    /// Checks that ranks are equal and extents ascending and not negative.
     fn check(&self) -> Result<()> {
-        let ShapeRange {
-            smallest,
-            usual,
-            largest,
-            ..
-        } = self;
-        let shapes = format!("{smallest:?} to {usual:?} to {largest:?}");
-        if smallest.len() != usual.len() || usual.len() != largest.len() {
+        let ShapeRange { min, opt, max, .. } = self;
+        let shapes = format!("{min:?} to {opt:?} to {max:?}");
+        if min.len() != opt.len() || opt.len() != max.len() {
             return Err(self.error(format!(
                 "the shapes {shapes} differ in rank; give all three the input's rank"
             )));
         }
-        let ascending = smallest
+        let ascending = min
             .iter()
-            .zip(usual)
-            .zip(largest)
+            .zip(opt)
+            .zip(max)
             .all(|((low, mid), high)| 0 <= *low && low <= mid && mid <= high);
         if !ascending {
             return Err(self.error(format!(
@@ -138,20 +130,20 @@ impl ShapeRange {
         Ok(())
     }
 
-    /// Whether the range fits an input of the network.
+    /// Checks the range against an input of the network.
     pub(crate) fn check_against(&self, input: &TensorInfo) -> Result<()> {
-        if self.usual.len() != input.shape.len() {
+        if self.opt.len() != input.shape.len() {
             return Err(self.error(format!(
-                "the shape {:?} has not the rank of the input, {:?}",
-                self.usual, input.shape
+                "the shape {:?} does not have the rank of the input, {:?}",
+                self.opt, input.shape
             )));
         }
         for (index, extent) in input.shape.iter().enumerate() {
             let fixed = *extent >= 0;
-            if fixed && (self.smallest[index] != *extent || self.largest[index] != *extent) {
+            if fixed && (self.min[index] != *extent || self.max[index] != *extent) {
                 return Err(self.error(format!(
                     "dimension {index} of the input is fixed at {extent}, but the profile goes from {} to {}",
-                    self.smallest[index], self.largest[index]
+                    self.min[index], self.max[index]
                 )));
             }
         }

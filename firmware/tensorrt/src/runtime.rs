@@ -1,4 +1,4 @@
-//! Reading engines.
+//! Deserializing engines.
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::library::Library;
 use crate::object::Owned;
 use crate::tensor::{DataType, Direction, TensorInfo, find};
 
-/// More inputs and outputs than this are taken for a wrong function table.
+/// More inputs and outputs than this indicate a wrong function table.
 const MOST_TENSORS: i32 = 4096;
 
-/// Reads serialised engines.
+/// Deserializes engines.
 #[derive(Debug)]
 pub struct Runtime(Arc<RuntimeInner>);
 
-/// The runtime itself, kept alive by its engines.
+/// The TensorRT runtime, kept alive by its engines.
 #[derive(Debug)]
 struct RuntimeInner {
     object: Owned,
@@ -47,8 +47,8 @@ fn bind_or_warn(device: &Device) {
 }
 
 impl Runtime {
-    /// Makes a runtime on `device`. That there is a [`Device`] is the proof that
-    /// CUDA works, without which TensorRT must not be called.
+    /// Creates a runtime on `device`. A [`Device`] proves that CUDA works, which TensorRT
+    /// requires.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Cuda`].
@@ -72,7 +72,7 @@ impl Runtime {
         &self.0.library
     }
 
-    /// How many threads TensorRT may use.
+    /// Sets the number of threads that TensorRT may use.
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -94,7 +94,7 @@ impl Runtime {
         }
     }
 
-    /// The DLA core on which engines built for DLA run.
+    /// Selects the DLA core for engines built for DLA.
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -107,13 +107,13 @@ impl Runtime {
         Ok(())
     }
 
-    /// Reads an engine. TensorRT trusts these bytes: give it only files whose
-    /// checksum is known.
+    /// Deserializes an engine. TensorRT trusts these bytes: pass only files with a verified
+    /// checksum.
     ///
     /// # Errors
     /// [`Error::Deserialize`], with `stale` set when the engine comes from
     /// another version or GPU; [`Error::Shape`] for an engine with inputs or
-    /// outputs this crate does not serve.
+    /// outputs that this crate does not support.
     pub fn deserialize(&self, engine: &[u8]) -> Result<Arc<Engine>> {
         const CALL: &str = "deserializeCudaEngine";
         if engine.is_empty() {
@@ -142,7 +142,7 @@ impl Runtime {
     }
 }
 
-/// An engine: a network ready to run on this GPU.
+/// An engine: a network compiled for this GPU.
 #[derive(Debug)]
 pub struct Engine {
     object: Owned,
@@ -258,12 +258,12 @@ impl Engine {
         })
     }
 
-    /// All inputs and outputs, in the engine's order.
+    /// All inputs and outputs, in engine order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// The input of this name.
+    /// The input with this name.
     ///
     /// # Errors
     /// [`Error::NoTensor`].
@@ -271,7 +271,7 @@ impl Engine {
         find(&self.tensors, Direction::Input, name)
     }
 
-    /// The output of this name.
+    /// The output with this name.
     ///
     /// # Errors
     /// [`Error::NoTensor`].
@@ -279,12 +279,12 @@ impl Engine {
         find(&self.tensors, Direction::Output, name)
     }
 
-    /// How many optimisation profiles it was built with.
+    /// Number of optimization profiles.
     pub fn profile_count(&self) -> u32 {
         self.profiles
     }
 
-    /// The smallest, usual and largest shape of `input` in profile `profile`.
+    /// The minimum, optimum and maximum shape of `input` in profile `profile`.
     ///
     /// # Errors
     /// [`Error::NoTensor`]; [`Error::Shape`] if there is no such profile.
@@ -316,7 +316,7 @@ impl Engine {
         Ok(shapes)
     }
 
-    /// The GPU it runs on.
+    /// The GPU of the engine.
     pub fn device(&self) -> &Arc<Device> {
         &self.runtime.device
     }
@@ -325,7 +325,7 @@ impl Engine {
         &self.runtime.library
     }
 
-    /// A new execution context's object.
+    /// Creates the object of an execution context.
     pub(crate) fn create_context(&self) -> Result<Owned> {
         const CALL: &str = "createExecutionContext";
         let library = self.library();

@@ -74,7 +74,7 @@ pub struct TensorInfo {
     pub direction: Direction,
     /// Type of its elements.
     pub data_type: DataType,
-    /// Its shape; -1 stands for a dimension that is not fixed.
+    /// Its shape; -1 is a dynamic dimension.
     pub shape: Vec<i64>,
 }
 

@@ -1,7 +1,7 @@
 //! Stand-ins for libnvinfer, its ONNX parser and libcuda, for tests.
 //!
 //! They are compiled from the C++ in `tests/fake` with the system's compiler
-//! (`CXX`, else `c++`) the first time a test asks, and kept beside the test
+//! (`CXX`, else `c++`) the first time a test needs them, and cached next to the test
 //! program. They prove the order of calls, lifetimes and what happens on
 //! failure; they do not prove NVIDIA's binary interface, because they are laid
 //! out from the same slot table as the binding.
@@ -17,7 +17,7 @@
 //! assert!(fake.violations().is_empty());
 //! ```
 //!
-//! What `set` understands stands at the top of each file of `tests/fake`. An
+//! Each file of `tests/fake` lists at its top what `set` accepts. An
 //! engine of the stand-in fills every output with the mean of all inputs plus
 //! 0.01 times (index modulo 97): [`Fake::expected`].
 
@@ -134,7 +134,7 @@ pub struct Fake {
 
 impl Fake {
     /// Makes a set that is laid out as `layout`. `None`, with the reason on
-    /// standard error, where there is no C++ compiler.
+    /// standard error, if there is no C++ compiler.
     ///
     /// # Panics
     /// If the compiler is there and fails.
@@ -151,7 +151,7 @@ impl Fake {
         Some(Fake { directory, layout })
     }
 
-    /// Where everything lies.
+    /// The directory of the set.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -260,8 +260,8 @@ fn build(layout: Layout) -> Option<PathBuf> {
     let mut hasher = DefaultHasher::new();
     (&compiler, &slots_header, HEADER, SOURCES).hash(&mut hasher);
     let program = std::env::current_exe().ok()?;
-    let beside = program.parent()?;
-    let done = beside.join(format!("loftup-fake-{:?}-{:016x}", layout, hasher.finish()));
+    let directory = program.parent()?;
+    let done = directory.join(format!("loftup-fake-{:?}-{:016x}", layout, hasher.finish()));
     if done.is_dir() {
         return Some(done);
     }
@@ -271,7 +271,7 @@ fn build(layout: Layout) -> Option<PathBuf> {
         ));
         return None;
     }
-    let work = tempfile::tempdir_in(beside).expect("a temporary directory");
+    let work = tempfile::tempdir_in(directory).expect("a temporary directory");
     fs::write(work.path().join("slots.h"), slots_header).expect("writing slots.h");
     fs::write(work.path().join("fake.h"), HEADER).expect("writing fake.h");
     for (name, source) in SOURCES {

@@ -118,12 +118,12 @@ fn build(
     })
 }
 
-fn range(input: &str, low: [i64; 4], usual: [i64; 4], high: [i64; 4]) -> ShapeRange {
+fn range(input: &str, low: [i64; 4], opt: [i64; 4], high: [i64; 4]) -> ShapeRange {
     ShapeRange {
         input: input.into(),
-        smallest: low.to_vec(),
-        usual: usual.to_vec(),
-        largest: high.to_vec(),
+        min: low.to_vec(),
+        opt: opt.to_vec(),
+        max: high.to_vec(),
     }
 }
 
@@ -201,7 +201,7 @@ with_both!(profiles_that_do_not_fit_are_refused, |library: &Library| {
         ),
         (
             range("other", [1, 3, 4, 4], [1, 3, 4, 4], [1, 3, 4, 4]),
-            "no optimisation profile covers it",
+            "no optimization profile covers it",
         ),
     ] {
         let text = build(library, "small_dynamic.onnx", 1 << 28, Some(shapes), 1)

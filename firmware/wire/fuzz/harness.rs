@@ -3,7 +3,7 @@
 
 use loftup_wire::assemble::{FeatureAssembler, MISSING, MapAssembler, Progress};
 use loftup_wire::features::{Features, Values};
-use loftup_wire::message::{Band, MAX_DATA};
+use loftup_wire::message::{MAX_DATA, MapChunk};
 use loftup_wire::{Bytes, ContentError, Decoder, MAX_BODY, MAX_FRAME, Message};
 
 /// Any bytes through the decoder: no panic, the same frames however the bytes
@@ -66,16 +66,16 @@ fn framed(sequence: u16, kind: u8, body: &[u8]) -> Vec<u8> {
 /// Reads all there is in a message.
 fn content(kind: u8, body: &[u8]) {
     match Message::decode(kind, body) {
-        Ok(Message::Band(band)) => {
-            if let Ok(runs) = band.runs() {
+        Ok(Message::MapChunk(chunk)) => {
+            if let Ok(runs) = chunk.runs() {
                 let pixels: u64 = runs.map(|run| u64::from(run.length)).sum();
-                assert_eq!(pixels, u64::from(band.count));
+                assert_eq!(pixels, u64::from(chunk.count));
             }
-            if let Ok(segments) = band.segments() {
+            if let Ok(segments) = chunk.segments() {
                 // A map may have 2^32 pixels in a handful of bytes.
                 for segment in segments.take(10_000) {
-                    assert!(segment.length > 0 && segment.row < band.height);
-                    assert!(segment.column + segment.length <= band.width);
+                    assert!(segment.length > 0 && segment.row < chunk.height);
+                    assert!(segment.column + segment.length <= chunk.width);
                 }
             }
         }
@@ -200,7 +200,7 @@ pub fn reassembler(bytes: &[u8]) {
         let data = input.slice(usize::from(control >> 5 & 3) * 8 + 4);
         let data = Bytes::<MAX_DATA>::new(data).expect("few bytes");
         if control & 1 == 0 {
-            let mut band = Band {
+            let mut chunk = MapChunk {
                 frame,
                 slot: 0,
                 width,
@@ -210,16 +210,16 @@ pub fn reassembler(bytes: &[u8]) {
                 runs: data,
             };
             // Mostly a true count, or little would get far.
-            if let Err(ContentError::RunCount { coded, .. }) = band.check()
+            if let Err(ContentError::RunCount { coded, .. }) = chunk.check()
                 && control & 2 == 0
             {
-                band.count = coded;
+                chunk.count = coded;
             }
-            let Ok(progress) = maps.push(&band) else {
+            let Ok(progress) = maps.push(&chunk) else {
                 continue;
             };
             let mut pixels = Vec::new();
-            for run in band.runs().expect("a band that was taken") {
+            for run in chunk.runs().expect("a chunk that was taken") {
                 pixels.resize(pixels.len() + run.length as usize, run.class);
             }
             let identity = (frame, u32::from(width), height);

@@ -1,18 +1,18 @@
-//! Pieces back into a whole, for receivers that have room for one.
+//! Reassembles chunks, for receivers that can hold a complete result.
 //!
-//! Memory is bounded by the const generics; nothing is allocated. Pieces may
-//! come in any order, twice, or not at all. A piece of a newer frame takes the
-//! place of what has been gathered; a piece of an older one is refused.
+//! Memory is bounded by the const generics; nothing is allocated. Chunks may
+//! arrive in any order, repeatedly, or not at all. A chunk of a newer frame
+//! replaces what has been received; a chunk of an older frame is rejected.
 
 use crate::error::ContentError;
 use crate::features::Features;
-use crate::message::Band;
+use crate::message::MapChunk;
 
-/// Gaps that an assembler can note. Pieces come in order, so that there is one
-/// gap at most for each frame lost.
+/// Gaps that an assembler can track. Chunks normally arrive in order, which makes
+/// at most one gap per lost frame.
 pub const MAX_GAPS: usize = 32;
 
-/// Which of `0..total` have come: ranges in rising order that do not touch.
+/// The received part of `0..total`, as sorted ranges that do not touch.
 #[derive(Debug, Clone, Default)]
 pub struct Coverage {
     ranges: heapless::Vec<(u32, u32), MAX_GAPS>,
@@ -20,7 +20,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Nothing covered.
+    /// An empty coverage.
     #[must_use]
     pub const fn new() -> Self {
         Coverage {
@@ -29,13 +29,13 @@ impl Coverage {
         }
     }
 
-    /// How many are covered.
+    /// Number of elements covered.
     #[must_use]
     pub const fn covered(&self) -> u32 {
         self.covered
     }
 
-    /// The ranges covered, each with its first and the one after its last.
+    /// The ranges covered, in ascending order.
     pub fn ranges(&self) -> impl Iterator<Item = core::ops::Range<u32>> + '_ {
         self.ranges.iter().map(|&(first, end)| first..end)
     }
@@ -43,12 +43,12 @@ impl Coverage {
     /// Adds `first..end`.
     ///
     /// # Errors
-    /// [`ContentError::TooManyGaps`]; nothing is added then.
+    /// [`ContentError::TooManyGaps`], without any change.
     pub fn add(&mut self, mut first: u32, mut end: u32) -> Result<(), ContentError> {
         if first >= end {
             return Ok(());
         }
-        // Ranges `from..to` touch the new one and are swallowed by it.
+        // Ranges `from..to` touch the new range and are merged into it.
         let from = self.ranges.partition_point(|range| range.1 < first);
         let to = self.ranges.partition_point(|range| range.0 <= end);
         for &(a, b) in self.ranges.get(from..to).unwrap_or_default() {
@@ -72,16 +72,16 @@ impl Coverage {
     }
 }
 
-/// What became of a piece.
+/// The result of adding a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Taken; more is missing.
+    /// Added; some chunks are still missing.
     Partial,
-    /// Taken, and now the whole is there. Said once for each whole.
+    /// Added, and the result is now complete. Returned once per result.
     Complete,
 }
 
-/// What makes pieces belong together.
+/// Identifies the result that a chunk belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     frame: u32,
@@ -89,19 +89,19 @@ struct Identity {
     shape: (u32, u16),
 }
 
-/// Room for one whole of `N` items, and what has come of it.
+/// A buffer for one result of at most `N` items, and the part received.
 #[derive(Debug, Clone)]
-struct Room<T, const N: usize> {
+struct Buffer<T, const N: usize> {
     items: [T; N],
     identity: Option<Identity>,
     coverage: Coverage,
-    /// Wholes given up because a newer frame came.
+    /// Incomplete results that were replaced by a newer frame.
     abandoned: u32,
 }
 
-impl<T: Copy, const N: usize> Room<T, N> {
+impl<T: Copy, const N: usize> Buffer<T, N> {
     const fn new(empty: T) -> Self {
-        Room {
+        Buffer {
             items: [empty; N],
             identity: None,
             coverage: Coverage::new(),
@@ -114,9 +114,9 @@ impl<T: Copy, const N: usize> Room<T, N> {
             .map_or(0, |id| id.shape.0 as usize * usize::from(id.shape.1))
     }
 
-    /// Notes a piece `first + count` of the whole `identity`, and gives the
-    /// place for it, which the caller fills. `empty` fills a new whole. Nothing
-    /// changes where the piece is refused.
+    /// Records a chunk `first..first + count` of the result `identity` and returns
+    /// the slice that the caller must fill. A new result is initialized with
+    /// `empty`. Nothing changes if the chunk is rejected.
     fn open(
         &mut self,
         identity: Identity,
@@ -176,14 +176,14 @@ impl<T: Copy, const N: usize> Room<T, N> {
     }
 }
 
-/// Gathers the bands of one class map of at most `N` pixels. Keep one for each
-/// slot. It is as large as its map: on a small machine, a `static`.
+/// Reassembles a class map of at most `N` pixels. Use one per slot. Its size is
+/// about `N` bytes: on a microcontroller, make it a `static`.
 #[derive(Debug, Clone)]
 pub struct MapAssembler<const N: usize> {
-    room: Room<u8, N>,
+    buffer: Buffer<u8, N>,
 }
 
-/// A class map, whole or not.
+/// A class map, complete or not.
 #[derive(Debug, Clone, Copy)]
 pub struct ClassMap<'a> {
     /// Number of the camera frame.
@@ -192,14 +192,14 @@ pub struct ClassMap<'a> {
     pub width: u16,
     /// Height.
     pub height: u16,
-    /// Class of each pixel, row after row; [`MISSING`] where none has come.
+    /// Class of each pixel, `[height][width]`; [`MISSING`] for pixels not received.
     pub classes: &'a [u8],
-    /// Which pixels have come.
+    /// The pixels received.
     pub coverage: &'a Coverage,
 }
 
-/// Stands for a pixel that has not come. A head may use this class number too:
-/// then only the coverage tells them apart.
+/// The class of a pixel that has not been received. A head may also use this
+/// class number; then only the coverage distinguishes them.
 pub const MISSING: u8 = u8::MAX;
 
 impl<const N: usize> Default for MapAssembler<N> {
@@ -209,28 +209,30 @@ impl<const N: usize> Default for MapAssembler<N> {
 }
 
 impl<const N: usize> MapAssembler<N> {
-    /// An empty one.
+    /// An empty assembler.
     #[must_use]
     pub const fn new() -> Self {
         MapAssembler {
-            room: Room::new(MISSING),
+            buffer: Buffer::new(MISSING),
         }
     }
 
-    /// Takes a band.
+    /// Adds a chunk.
     ///
     /// # Errors
-    /// [`ContentError`]: the band contradicts itself, or what came before, or
-    /// is too old, or its map is too large. What was gathered stays.
-    pub fn push(&mut self, band: &Band<'_>) -> Result<Progress, ContentError> {
-        band.check()?;
+    /// [`ContentError`] if the chunk is invalid, inconsistent with earlier chunks,
+    /// or too old, or its map is too large. What was received is kept.
+    pub fn push(&mut self, chunk: &MapChunk<'_>) -> Result<Progress, ContentError> {
+        chunk.check()?;
         let identity = Identity {
-            frame: band.frame,
-            shape: (u32::from(band.width), band.height),
+            frame: chunk.frame,
+            shape: (u32::from(chunk.width), chunk.height),
         };
-        let (place, progress) = self.room.open(identity, band.first, band.count, MISSING)?;
-        for run in band.runs()? {
-            let from = (run.first - band.first) as usize;
+        let (place, progress) = self
+            .buffer
+            .open(identity, chunk.first, chunk.count, MISSING)?;
+        for run in chunk.runs()? {
+            let from = (run.first - chunk.first) as usize;
             if let Some(pixels) = place.get_mut(from..from + run.length as usize) {
                 pixels.fill(run.class);
             }
@@ -238,33 +240,33 @@ impl<const N: usize> MapAssembler<N> {
         Ok(progress)
     }
 
-    /// What has been gathered of the newest frame.
+    /// The part received of the newest frame.
     #[must_use]
     pub fn map(&self) -> Option<ClassMap<'_>> {
-        let identity = self.room.identity?;
+        let identity = self.buffer.identity?;
         Some(ClassMap {
             frame: identity.frame,
             width: u16::try_from(identity.shape.0).ok()?,
             height: identity.shape.1,
-            classes: self.room.items.get(..self.room.total())?,
-            coverage: &self.room.coverage,
+            classes: self.buffer.items.get(..self.buffer.total())?,
+            coverage: &self.buffer.coverage,
         })
     }
 
-    /// Maps of which something was still missing when a newer one came.
+    /// Number of incomplete maps that were replaced by a newer one.
     #[must_use]
     pub const fn abandoned(&self) -> u32 {
-        self.room.abandoned
+        self.buffer.abandoned
     }
 }
 
-/// Gathers the blocks of one feature answer of at most `N` values.
+/// Reassembles a feature result of at most `N` values.
 #[derive(Debug, Clone)]
 pub struct FeatureAssembler<const N: usize> {
-    room: Room<f32, N>,
+    buffer: Buffer<f32, N>,
 }
 
-/// A feature answer, whole or not.
+/// A feature result, complete or not.
 #[derive(Debug, Clone, Copy)]
 pub struct FeatureVectors<'a> {
     /// Number of the camera frame.
@@ -273,9 +275,9 @@ pub struct FeatureVectors<'a> {
     pub vectors: u32,
     /// Values per vector.
     pub channels: u16,
-    /// The values, vector after vector; NaN where none has come.
+    /// The values, `[vectors][channels]`; NaN for values not received.
     pub values: &'a [f32],
-    /// Which values have come.
+    /// The values received.
     pub coverage: &'a Coverage,
 }
 
@@ -286,48 +288,48 @@ impl<const N: usize> Default for FeatureAssembler<N> {
 }
 
 impl<const N: usize> FeatureAssembler<N> {
-    /// An empty one.
+    /// An empty assembler.
     #[must_use]
     pub const fn new() -> Self {
         FeatureAssembler {
-            room: Room::new(f32::NAN),
+            buffer: Buffer::new(f32::NAN),
         }
     }
 
-    /// Takes a block.
+    /// Adds a chunk.
     ///
     /// # Errors
-    /// As [`MapAssembler::push`].
-    pub fn push(&mut self, block: &Features<'_>) -> Result<Progress, ContentError> {
-        let count = block.check()?;
+    /// As for [`MapAssembler::push`].
+    pub fn push(&mut self, chunk: &Features<'_>) -> Result<Progress, ContentError> {
+        let count = chunk.check()?;
         let identity = Identity {
-            frame: block.frame,
-            shape: (block.vectors, block.channels),
+            frame: chunk.frame,
+            shape: (chunk.vectors, chunk.channels),
         };
-        let (place, progress) = self.room.open(identity, block.first, count, f32::NAN)?;
-        for (value, found) in place.iter_mut().zip(block.values.iter()) {
+        let (place, progress) = self.buffer.open(identity, chunk.first, count, f32::NAN)?;
+        for (value, found) in place.iter_mut().zip(chunk.values.iter()) {
             *value = found;
         }
         Ok(progress)
     }
 
-    /// What has been gathered of the newest frame.
+    /// The part received of the newest frame.
     #[must_use]
     pub fn features(&self) -> Option<FeatureVectors<'_>> {
-        let identity = self.room.identity?;
+        let identity = self.buffer.identity?;
         Some(FeatureVectors {
             frame: identity.frame,
             vectors: identity.shape.0,
             channels: identity.shape.1,
-            values: self.room.items.get(..self.room.total())?,
-            coverage: &self.room.coverage,
+            values: self.buffer.items.get(..self.buffer.total())?,
+            coverage: &self.buffer.coverage,
         })
     }
 
-    /// Answers of which something was still missing when a newer one came.
+    /// Number of incomplete results that were replaced by a newer one.
     #[must_use]
     pub const fn abandoned(&self) -> u32 {
-        self.room.abandoned
+        self.buffer.abandoned
     }
 }
 

@@ -1,4 +1,4 @@
-//! Text and bytes that are borrowed from the frame and no longer than a bound.
+//! Text and bytes of bounded length, borrowed from the frame.
 
 use core::fmt;
 use core::ops::Deref;
@@ -6,20 +6,20 @@ use core::ops::Deref;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::shape::{Fnv, Wire, varint_size};
+use crate::schema::{Fnv, Schema, varint_size};
 
 /// A value is longer than its type allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{len} bytes where at most {max} may stand: shorten it")]
+#[error("{len} bytes exceed the maximum of {max}: shorten the value")]
 pub struct TooLong {
-    /// The length given.
+    /// Actual length, in bytes.
     pub len: usize,
-    /// The bound.
+    /// Maximum length, in bytes.
     pub max: usize,
 }
 
 macro_rules! bounded {
-    ($(#[$meta:meta])* $name:ident, $inner:ty, $shape:literal, $write:ident) => {
+    ($(#[$meta:meta])* $name:ident, $inner:ty, $schema:literal, $write:ident) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Default)]
         pub struct $name<'a, const N: usize>(&'a $inner);
@@ -36,7 +36,7 @@ macro_rules! bounded {
                 Ok($name(value))
             }
 
-            /// The value itself, which outlives this wrapper.
+            /// The value, with the lifetime of the frame.
             #[must_use]
             pub const fn get(&self) -> &'a $inner {
                 self.0
@@ -70,9 +70,9 @@ macro_rules! bounded {
             }
         }
 
-        impl<const N: usize> Wire for $name<'_, N> {
+        impl<const N: usize> Schema for $name<'_, N> {
             const MAX_SIZE: usize = varint_size(N as u64) + N;
-            const SHAPE: u64 = Fnv::new().name($shape).number(N as u64).finish();
+            const HASH: u64 = Fnv::new().name($schema).number(N as u64).finish();
         }
     };
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_at_its_bound_passes_and_one_beyond_it_does_not() {
+    fn values_longer_than_the_bound_are_rejected() {
         assert!(Text::<4>::new("road").is_ok());
         assert_eq!(Text::<3>::new("road"), Err(TooLong { len: 4, max: 3 }));
         let mut buffer = [0; 8];
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_frame_or_broken_utf8_is_refused() {
+    fn a_length_past_the_frame_or_invalid_utf8_is_rejected() {
         assert!(postcard::from_bytes::<Bytes<255>>(&[200, 1, 2]).is_err());
         assert!(postcard::from_bytes::<Text<8>>(&[2, 0xC3, 0x28]).is_err());
     }

@@ -1,118 +1,117 @@
-//! What a controller asks of the node, and how the node answers.
+//! Commands from a controller to the node, and the replies.
 //!
-//! Every command sets something; sending it twice does no harm. That is what
-//! makes it safe to repeat a command whose reply was lost.
+//! Every command is idempotent, so that it is safe to repeat a command whose reply
+//! was lost.
 
 use crate::bounded::Text;
-use crate::message::{Point, Rect};
-use crate::shape::{wire_enum, wire_struct};
+use crate::geometry::{Point, Rect};
+use crate::schema::{wire_enum, wire_struct};
 
-/// Most points in one query.
+/// Maximum number of points in one query.
 pub const MAX_POINTS: usize = 64;
 
 wire_struct! {
-    /// A command, to be answered by the [`Reply`] of the same number.
+    /// A command; the [`Reply`] has the same number.
     pub struct Command<'a> {
-        /// Chosen by the sender; a repetition carries the same.
+        /// Chosen by the sender; the same in a retransmission.
         pub id: u16,
         /// What to do.
         #[serde(borrow)]
         pub action: Action<'a>,
     }
 
-    /// The answer to a [`Command`].
+    /// The reply to a [`Command`].
     #[derive(Copy, Eq)]
     pub struct Reply {
         /// The number of the command.
         pub id: u16,
-        /// What became of it.
+        /// The outcome.
         pub outcome: Outcome,
     }
 }
 
 wire_enum! {
     /// What to do.
-    #[allow(clippy::large_enum_variant, reason = "there is no heap to box in")]
+    #[allow(clippy::large_enum_variant, reason = "no allocation")]
     pub enum Action<'a> {
-        /// Nothing but answer.
+        /// Only reply.
         Ping,
-        /// Answer queries from the next frame on.
+        /// Start to process queries, from the next frame on.
         Start,
-        /// Answer no more.
+        /// Stop to process queries.
         Stop,
-        /// Answer at most so many frames in a thousand seconds; 0: as fast as
-        /// it goes.
+        /// Limit the frame rate; 0 is unlimited.
         SetRate {
-            /// Frames per thousand seconds.
+            /// Frames per thousand seconds (millihertz).
             mhz: u32,
         },
-        /// Use the head of that name.
+        /// Use the head with this name.
         SetHead(#[serde(borrow)] Text<'a, 32>),
-        /// Put a query into a slot, in place of what is there.
+        /// Set the query of a slot, replacing its previous query.
         SetQuery {
-            /// Which slot.
+            /// The slot.
             slot: u8,
-            /// Which pixels.
+            /// The pixels.
             area: Area,
-            /// What to tell of them.
+            /// What to compute for them.
             want: Want,
         },
-        /// Empty a slot.
+        /// Remove the query of a slot.
         ClearQuery {
-            /// Which slot.
+            /// The slot.
             slot: u8,
         },
     }
 
-    /// Which pixels a query is about.
-    #[allow(clippy::large_enum_variant, reason = "there is no heap to box in")]
+    /// The pixels of a query.
+    #[allow(clippy::large_enum_variant, reason = "no allocation")]
     pub enum Area {
-        /// The whole picture.
+        /// The whole image.
         Frame,
-        /// A rectangle of it.
+        /// A rectangle.
         Region(Rect),
-        /// Single points.
+        /// Individual pixels.
         Points(heapless::Vec<Point, MAX_POINTS>),
     }
 
-    /// What a query tells of its pixels.
+    /// What a query computes for its pixels.
     #[derive(Copy, Eq)]
     pub enum Want {
-        /// The class of each.
+        /// The class of each pixel.
         Classes,
-        /// The feature vector of each, two bytes a value.
+        /// The feature vector of each pixel, two bytes per value.
         FeaturesF16,
-        /// The feature vector of each, one byte a value.
+        /// The feature vector of each pixel, one byte per value.
         FeaturesU8,
-        /// The connected areas among them.
+        /// The connected regions of each class.
         Regions,
     }
 
-    /// What became of a command.
+    /// The outcome of a command.
     #[derive(Copy, Eq)]
     pub enum Outcome {
-        /// Carried out.
+        /// Executed.
         Done,
-        /// Refused; nothing has changed.
+        /// Rejected without any change.
         Refused(Refusal),
     }
 
-    /// Why a command was refused.
+    /// Why a command was rejected.
     #[derive(Copy, Eq)]
     pub enum Refusal {
-        /// Not now; ask again later.
+        /// Not now; try again later.
         Busy,
-        /// This node cannot do it at all.
+        /// Not supported by this node.
         Unsupported,
-        /// No slot of that number.
+        /// There is no such slot.
         NoSuchSlot,
-        /// No head of that name.
+        /// There is no head with this name.
         NoSuchHead,
-        /// A region or point lies outside the picture, or is empty.
+        /// A region or point is outside the image, or empty.
         OutOfPicture,
-        /// The rate cannot be met.
+        /// The rate cannot be achieved.
         Rate,
-        /// The message could not be read: the versions differ.
+        /// The message could not be decoded: the versions differ.
         Incompatible,
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes into frames.
+//! Decodes a byte stream into frames.
 
 use cobs::{DecodeResult, DecoderState};
 
@@ -6,23 +6,23 @@ use crate::error::DecodeError;
 use crate::message::{KIND_HELLO, Message};
 use crate::{CRC, DELIMITER, HEADER, MAX_PACKET, TRAILER};
 
-/// A frame counted from this far back or less has come twice; from further
-/// back, the sender has begun anew.
+/// A sequence number at most this far behind is a duplicate; one further behind
+/// means that the sender has restarted.
 const REPEAT_WINDOW: u16 = 16;
 
-/// A frame whose checksum is right.
+/// A frame with a valid checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its number.
+    /// Sequence number.
     pub sequence: u16,
-    /// The kind of its message.
+    /// Kind of the message.
     pub kind: u8,
     /// The encoded message.
     pub body: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the message, which borrows from the decoder's buffer.
+    /// Decodes the message, which borrows from the decoder's buffer.
     ///
     /// # Errors
     /// See [`Message::decode`].
@@ -31,28 +31,27 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What a decoder has seen. All counts stop at their largest value.
+/// Statistics of a decoder. All counters saturate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames delivered.
     pub frames: u32,
     /// Frames with a wrong checksum.
     pub checksum: u32,
-    /// Frames broken otherwise: byte stuffing or too short.
+    /// Other invalid frames: byte stuffing, or too short.
     pub malformed: u32,
     /// Frames longer than the buffer.
     pub oversize: u32,
-    /// Frames that never came, by the gaps in the numbers. Those refused
-    /// above are among them.
+    /// Frames missing in the sequence numbers, including those rejected above.
     pub lost: u32,
-    /// Frames that came again.
+    /// Duplicate frames.
     pub duplicates: u32,
-    /// Times the sender began anew.
+    /// Restarts of the sender.
     pub restarts: u32,
 }
 
 impl Counters {
-    /// Frames refused for any reason.
+    /// Frames rejected for any reason.
     #[must_use]
     pub const fn refused(&self) -> u32 {
         self.checksum
@@ -62,17 +61,17 @@ impl Counters {
     }
 }
 
-/// Takes bytes as they come and finds the frames in them. `N` is the largest
-/// packet it can hold; with less than [`MAX_PACKET`] longer frames are refused
-/// as [`DecodeError::Oversize`].
+/// Finds frames in a byte stream. `N` is the size of its buffer, in bytes; longer
+/// packets are rejected as [`DecodeError::Oversize`], which can happen only if `N` is
+/// less than [`MAX_PACKET`].
 #[derive(Debug)]
 pub struct Decoder<const N: usize = MAX_PACKET> {
     buffer: [u8; N],
     length: usize,
     stuffing: DecoderState,
-    /// Whether what comes is thrown away up to the next delimiter.
+    /// Whether bytes are discarded up to the next delimiter.
     skipping: bool,
-    /// What the last byte completed.
+    /// The packet that the last byte completed.
     done: Option<Checked>,
     expected: Option<u16>,
     counters: Counters,
@@ -84,7 +83,7 @@ impl<const N: usize> Default for Decoder<N> {
     }
 }
 
-/// A checked packet: number, kind and where the body ends in the buffer.
+/// A packet with a valid checksum. `end` is the end of the body in the buffer.
 #[derive(Debug, Clone, Copy)]
 struct Checked {
     sequence: u16,
@@ -93,8 +92,8 @@ struct Checked {
 }
 
 impl<const N: usize> Decoder<N> {
-    /// A decoder that has seen nothing. It may start in the middle of a frame;
-    /// that one is refused, the next is found.
+    /// A new decoder. It may start in the middle of a frame, which is rejected; the
+    /// next one is found.
     #[must_use]
     pub const fn new() -> Self {
         Decoder {
@@ -116,20 +115,21 @@ impl<const N: usize> Decoder<N> {
         }
     }
 
-    /// What it has seen.
+    /// Statistics since the start.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Takes one byte. Gives a frame where it was the last of one, and an error
-    /// where it showed that a frame is broken.
+    /// Processes one byte. Returns a frame if it completes one, and an error if it
+    /// shows that a frame is invalid.
     pub fn push(&mut self, byte: u8) -> Option<Result<Frame<'_>, DecodeError>> {
         self.feed(&[byte]).1
     }
 
-    /// Takes bytes up to the end of the first frame or error among them. Gives
-    /// how many it took, and what it found; `None` only when it took all.
+    /// Processes bytes up to the first frame or error. Returns the number of bytes
+    /// consumed and the frame or error; `None` if all bytes were consumed without
+    /// either.
     pub fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Result<Frame<'_>, DecodeError>>) {
         for (taken, &byte) in bytes.iter().enumerate() {
             let result = self.step(byte);
@@ -143,8 +143,8 @@ impl<const N: usize> Decoder<N> {
         (bytes.len(), None)
     }
 
-    /// The frame that the last byte taken completed, where it did: what
-    /// [`feed`](Self::feed) gave, once more.
+    /// The frame that the last byte completed, if it did: the one that
+    /// [`feed`](Self::feed) returned last.
     #[must_use]
     pub fn frame(&self) -> Option<Frame<'_>> {
         let done = self.done?;
@@ -155,7 +155,7 @@ impl<const N: usize> Decoder<N> {
         })
     }
 
-    /// Takes all of `bytes` and hands over what is found in them.
+    /// Processes all of `bytes` and passes each frame and error to `each`.
     pub fn push_slice(
         &mut self,
         mut bytes: &[u8],
@@ -192,8 +192,8 @@ impl<const N: usize> Decoder<N> {
                 }
             },
             Ok(DecodeResult::DataComplete) => self.done = Some(self.check()?),
-            // The only error there is comes with a delimiter: the state is
-            // back at the beginning already.
+            // The only error occurs at a delimiter, which has already reset the
+            // state.
             Err(_) => {
                 count(&mut self.counters.malformed, 1);
                 return Err(DecodeError::Stuffing);
@@ -231,7 +231,7 @@ impl<const N: usize> Decoder<N> {
         })
     }
 
-    /// Compares the number with the one expected.
+    /// Compares the sequence number with the expected one.
     fn follow(&mut self, sequence: u16, kind: u8) -> Result<(), DecodeError> {
         let fresh_start = kind == KIND_HELLO && sequence == 0;
         if let Some(expected) = self.expected {

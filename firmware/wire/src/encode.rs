@@ -1,4 +1,4 @@
-//! Messages into frames.
+//! Encodes messages into frames.
 
 use cobs::CobsEncoder;
 use crc::{Digest, Table};
@@ -8,39 +8,39 @@ use crate::error::EncodeError;
 use crate::message::Message;
 use crate::{CRC, DELIMITER, MAX_FRAME};
 
-/// Writes frames for one direction of one connection and counts them.
+/// Encodes and numbers the frames of one direction of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct Encoder {
     next: u16,
 }
 
 impl Encoder {
-    /// An encoder whose first frame is number 0.
+    /// An encoder whose first frame has number 0.
     #[must_use]
     pub const fn new() -> Self {
         Encoder { next: 0 }
     }
 
-    /// Number of the next frame.
+    /// Sequence number of the next frame.
     #[must_use]
     pub const fn sequence(&self) -> u16 {
         self.next
     }
 
-    /// Writes `message` as one frame, delimiter included, to the start of
-    /// `out`. [`MAX_FRAME`] bytes are room enough for any message.
+    /// Encodes `message` as one frame, including the delimiter, at the start of
+    /// `out`. [`MAX_FRAME`] bytes are enough for any message.
     ///
     /// # Errors
-    /// [`EncodeError::BufferTooSmall`]; the number is not used up then.
+    /// [`EncodeError::BufferTooSmall`]; the sequence number does not advance then.
     pub fn encode<'o>(
         &mut self,
         message: &Message<'_>,
         out: &'o mut [u8],
     ) -> Result<&'o mut [u8], EncodeError> {
-        let room = out.len();
-        let full = EncodeError::BufferTooSmall { room };
-        // One byte is kept back for the delimiter.
-        let last = room.checked_sub(1).ok_or(full)?;
+        let capacity = out.len();
+        let full = EncodeError::BufferTooSmall { capacity };
+        // One byte is reserved for the delimiter.
+        let last = capacity.checked_sub(1).ok_or(full)?;
         let (stuffed, _) = out.split_at_mut_checked(last).ok_or(full)?;
         let mut framer = Framer {
             cobs: CobsEncoder::new(stuffed),
@@ -49,7 +49,7 @@ impl Encoder {
         let length = framer
             .header(self.next, message.kind())
             .and_then(|()| message.encode(framer))
-            .map_err(|cause| EncodeError::from_postcard(cause, room))?;
+            .map_err(|cause| EncodeError::from_postcard(cause, capacity))?;
         let frame = out.get_mut(..=length).ok_or(full)?;
         if let Some(end) = frame.last_mut() {
             *end = DELIMITER;
@@ -58,26 +58,26 @@ impl Encoder {
         Ok(frame)
     }
 
-    /// The same into a vector of its own.
+    /// As [`encode`](Self::encode), into a new vector.
     ///
     /// # Errors
-    /// [`EncodeError::BufferTooSmall`] where `N` is.
+    /// [`EncodeError::BufferTooSmall`] if `N` is too small.
     pub fn encode_vec<const N: usize>(
         &mut self,
         message: &Message<'_>,
     ) -> Result<heapless::Vec<u8, N>, EncodeError> {
         let mut frame = heapless::Vec::new();
-        let full = EncodeError::BufferTooSmall { room: N };
-        let room = N.min(MAX_FRAME);
-        frame.resize(room, 0).map_err(|_| full)?;
+        let full = EncodeError::BufferTooSmall { capacity: N };
+        let capacity = N.min(MAX_FRAME);
+        frame.resize(capacity, 0).map_err(|_| full)?;
         let length = self.encode(message, &mut frame)?.len();
         frame.truncate(length);
         Ok(frame)
     }
 }
 
-/// Where postcard writes to: each byte goes through the checksum and the byte
-/// stuffing at once, so that no packet has to be held.
+/// The output of postcard: each byte goes through the checksum and the byte
+/// stuffing immediately, so that no packet is buffered.
 struct Framer<'a> {
     cobs: CobsEncoder<'a>,
     digest: Digest<'static, u32, Table<1>>,

@@ -1,146 +1,167 @@
-//! What can go wrong.
+//! Errors.
 
-use crate::handshake::Incompatible;
-
-/// A message could not be written.
+/// A message could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// The caller's buffer is too short.
-    #[error("the frame does not fit into {room} bytes: give MAX_FRAME")]
+    #[error("the frame does not fit in {capacity} bytes: pass a buffer of MAX_FRAME bytes")]
     BufferTooSmall {
-        /// Its length.
-        room: usize,
+        /// Length of the buffer, in bytes.
+        capacity: usize,
     },
-    /// The serialiser refused, which no message of this crate makes it do.
-    #[error("the message cannot be serialised")]
-    Serialise,
+    /// The serializer failed, which no message of this crate causes.
+    #[error("the message cannot be serialized")]
+    Serialize,
 }
 
 impl EncodeError {
-    pub(crate) fn from_postcard(cause: postcard::Error, room: usize) -> Self {
+    pub(crate) fn from_postcard(cause: postcard::Error, capacity: usize) -> Self {
         match cause {
-            postcard::Error::SerializeBufferFull => EncodeError::BufferTooSmall { room },
-            _ => EncodeError::Serialise,
+            postcard::Error::SerializeBufferFull => EncodeError::BufferTooSmall { capacity },
+            _ => EncodeError::Serialize,
         }
     }
 }
 
-/// Bytes that are no frame, or a frame that is no message. None of them ends a
-/// connection: the next delimiter starts afresh.
+/// Bytes that are not a frame, or a frame that is not a message. None of these
+/// ends a connection: decoding resumes after the next delimiter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The byte stuffing does not come out even: bytes were lost or changed.
-    #[error("frame broken: a delimiter inside a COBS block")]
+    /// Invalid byte stuffing: bytes were lost or corrupted.
+    #[error("invalid frame: a delimiter inside a COBS block")]
     Stuffing,
-    /// More bytes than a frame can have; the rest up to the delimiter is
-    /// skipped.
+    /// The frame exceeds the buffer; the rest up to the delimiter is skipped.
     #[error("frame longer than {max} bytes")]
     Oversize {
-        /// Length of the decoder's buffer.
+        /// Length of the decoder's buffer, in bytes.
         max: usize,
     },
-    /// Fewer bytes than header and checksum take.
-    #[error("frame of {len} bytes: header and checksum alone take {min}")]
+    /// The frame is shorter than header and checksum.
+    #[error("frame of {len} bytes is too short: header and checksum take {min}")]
     TooShort {
-        /// Its length.
+        /// Length of the frame, in bytes.
         len: usize,
-        /// The least length.
+        /// Minimum length, in bytes.
         min: usize,
     },
-    /// The checksum differs.
-    #[error("checksum {computed:#010x}, but the frame says {stated:#010x}")]
+    /// The checksum does not match.
+    #[error("checksum mismatch: computed {computed:#010x}, the frame has {stated:#010x}")]
     Checksum {
-        /// Over the bytes that came.
+        /// Checksum of the received bytes.
         computed: u32,
-        /// In the frame.
+        /// Checksum in the frame.
         stated: u32,
     },
-    /// A frame that has been delivered already.
-    #[error("frame number {sequence} came again")]
+    /// A frame that has been delivered before.
+    #[error("duplicate frame number {sequence}")]
     Duplicate {
-        /// Its number.
+        /// Sequence number.
         sequence: u16,
     },
-    /// A message of a later protocol, perhaps.
-    #[error("unknown kind of message {0:#04x}: the other side speaks another version")]
+    /// An unknown kind, probably of another version.
+    #[error("unknown message kind {0:#04x}: the other side uses another version")]
     UnknownKind(u8),
-    /// A hello of another version, which is all that can be read of it.
+    /// A hello of another version, of which only the version can be read.
     #[error(transparent)]
     Incompatible(Incompatible),
-    /// The body is not what its kind says.
-    #[error("message of kind {kind:#04x} cannot be read: {cause}")]
+    /// The body is not a valid message of its kind.
+    #[error("message of kind {kind:#04x} cannot be decoded: {cause}")]
     Body {
-        /// Its kind.
+        /// Kind of the message.
         kind: u8,
-        /// What the deserialiser says.
+        /// Error of the deserializer.
         cause: postcard::Error,
     },
-    /// The body goes on after its message ends.
-    #[error("message of kind {kind:#04x} has {extra} bytes too many")]
+    /// The body is longer than its message.
+    #[error("message of kind {kind:#04x} has {extra} trailing bytes")]
     Trailing {
-        /// Its kind.
+        /// Kind of the message.
         kind: u8,
-        /// How many.
+        /// Number of trailing bytes.
         extra: usize,
     },
 }
 
-/// A message that contradicts itself or what came before.
+/// The other side's version is not compatible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Incompatible {
+    /// Another protocol version.
+    #[error("the other side uses protocol {theirs}, this side {ours}: update the older one")]
+    Protocol {
+        /// This side's version.
+        ours: u16,
+        /// The other side's version.
+        theirs: u16,
+    },
+    /// Another set of messages.
+    #[error(
+        "the other side's message schema is {theirs:#018x}, this side's {ours:#018x}: build both from the same version"
+    )]
+    Schema {
+        /// This side's schema hash.
+        ours: u64,
+        /// The other side's schema hash.
+        theirs: u64,
+    },
+}
+
+/// A message that is inconsistent in itself or with earlier messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContentError {
-    /// Pixels or values beyond the end of the whole.
-    #[error("{first} + {count} of only {total} pixels or values")]
+    /// Pixels or values past the end of the complete result.
+    #[error("range {first} + {count} exceeds the {total} pixels or values of the result")]
     Range {
-        /// First one.
+        /// Index of the first.
         first: u32,
-        /// How many.
+        /// Number of pixels or values.
         count: u32,
-        /// How many there are.
+        /// Number in the complete result.
         total: u64,
     },
-    /// The run code ends within a run, or a length does not fit.
-    #[error("run code broken at byte {at}")]
+    /// The run-length code ends within a run, or a length is too large.
+    #[error("invalid run-length code at byte {at}")]
     Runs {
-        /// Where.
+        /// Byte offset.
         at: usize,
     },
-    /// The run code holds another number of pixels than the band says.
-    #[error("run code of {coded} pixels in a band of {stated}")]
+    /// The number of pixels in the run-length code is not that of the chunk.
+    #[error("the run-length code has {coded} pixels, the chunk {stated}")]
     RunCount {
-        /// In the code.
+        /// Pixels in the code.
         coded: u32,
-        /// In the band.
+        /// Pixels stated by the chunk.
         stated: u32,
     },
-    /// Half a binary16 value.
-    #[error("{0} bytes are no whole number of two-byte values")]
+    /// An incomplete binary16 value.
+    #[error("{0} bytes are not a whole number of two-byte values")]
     HalfValue(usize),
     /// A scale or offset that is not finite.
     #[error("scale or offset is not a finite number")]
     NotFinite,
-    /// The whole is larger than the assembler.
-    #[error("{needed} pixels or values, but the assembler holds {capacity}")]
+    /// The complete result exceeds the capacity of the assembler.
+    #[error("the result has {needed} pixels or values, but the assembler holds {capacity}")]
     TooLarge {
-        /// What is asked.
+        /// Pixels or values of the result.
         needed: u64,
-        /// What it holds.
+        /// Capacity of the assembler.
         capacity: usize,
     },
-    /// A piece that belongs to the same answer has another size or shape.
-    #[error("pieces of one answer disagree about its shape")]
+    /// A chunk of the same result has another size or shape.
+    #[error("chunks of one result differ in shape")]
     ShapeChanged,
-    /// A piece of an answer older than the one being assembled.
-    #[error("frame {frame} after frame {current}")]
+    /// A chunk of an older result than the one being assembled.
+    #[error("stale chunk: frame {frame} after frame {current}")]
     Stale {
-        /// Of the piece.
+        /// Frame of the chunk.
         frame: u32,
-        /// Being assembled.
+        /// Frame being assembled.
         current: u32,
     },
-    /// More gaps than the assembler can note.
-    #[error("more than {0} gaps in one answer")]
+    /// More gaps than the assembler can track.
+    #[error("more than {0} gaps in one result")]
     TooManyGaps(usize),
 }

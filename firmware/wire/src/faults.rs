@@ -1,23 +1,22 @@
-//! A bad cable, for tests: bits flip, bytes vanish, reads come in splinters,
-//! and sometimes nothing comes for a while. The same seed gives the same
-//! faults.
+//! Fault injection for tests: bit flips, lost bytes, short reads and stalls. The
+//! same seed gives the same faults.
 
-/// How bad. Chances are in parts per million.
+/// Fault probabilities, in parts per million.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Chance of each bit to flip.
+    /// Probability that a bit flips.
     pub flip_ppm: u32,
-    /// Chance of each byte to vanish.
+    /// Probability that a byte is lost.
     pub drop_ppm: u32,
-    /// Chance of a read to return only a part of what is there.
+    /// Probability that a read returns only part of the available bytes.
     pub split_ppm: u32,
-    /// Chance of a read to begin a stall.
+    /// Probability that a read starts a stall.
     pub stall_ppm: u32,
-    /// Longest stall, in reads that give nothing.
+    /// Maximum length of a stall, in empty reads.
     pub stall_polls: u16,
 }
 
-/// What happened to a byte.
+/// What happens to a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives as sent.
@@ -28,12 +27,12 @@ pub enum Fate {
     Dropped,
 }
 
-/// xorshift64* (Vigna 2016): small, and good enough to make faults with.
+/// A xorshift64* generator (Vigna 2016).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator. The seed 0, from which it could not move, counts as 1.
+    /// A generator. Seed 0, which xorshift cannot leave, is replaced by 1.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Random(if seed == 0 { 1 } else { seed })
@@ -47,33 +46,33 @@ impl Random {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
     }
 
-    /// A number below `limit`; 0 where that is 0.
+    /// A number below `limit`, or 0 if `limit` is 0.
     pub const fn below(&mut self, limit: u32) -> u32 {
         ((self.next() as u64 * limit as u64) >> 32) as u32
     }
 
-    /// True with a chance of `ppm` in a million.
+    /// True with a probability of `ppm` per million.
     pub const fn chance(&mut self, ppm: u32) -> bool {
         self.below(1_000_000) < ppm
     }
 }
 
-/// What an injector has done.
+/// Statistics of injected faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounters {
     /// Bytes written to it.
     pub written: u64,
-    /// Bytes in which bits flipped.
+    /// Bytes with flipped bits.
     pub flipped: u64,
-    /// Bytes that vanished.
+    /// Bytes lost.
     pub dropped: u64,
-    /// Reads cut short.
+    /// Short reads.
     pub splits: u64,
-    /// Stalls begun.
+    /// Stalls started.
     pub stalls: u64,
 }
 
-/// One direction of a cable that holds up to `N` bytes.
+/// One direction of a lossy link that buffers up to `N` bytes.
 #[derive(Debug, Clone)]
 pub struct FaultInjector<const N: usize> {
     held: heapless::Deque<u8, N>,
@@ -84,7 +83,7 @@ pub struct FaultInjector<const N: usize> {
 }
 
 impl<const N: usize> FaultInjector<N> {
-    /// An empty cable.
+    /// An empty link.
     #[must_use]
     pub const fn new(seed: u64, faults: Faults) -> Self {
         FaultInjector {
@@ -102,18 +101,18 @@ impl<const N: usize> FaultInjector<N> {
         }
     }
 
-    /// Changes how bad it is from now on.
+    /// Changes the fault probabilities.
     pub const fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
     }
 
-    /// What it has done.
+    /// Statistics since the start.
     #[must_use]
     pub const fn counters(&self) -> &FaultCounters {
         &self.counters
     }
 
-    /// Bytes on the way.
+    /// Bytes in transit.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()

@@ -1,15 +1,15 @@
-//! Feature vectors on the wire: two bytes a value (binary16) or one (a scale
-//! and an offset for each block).
+//! Feature vectors: two bytes per value (binary16), or one byte with a scale and
+//! an offset per chunk.
 
 pub use crate::message::{Features, Values};
 
 use crate::bounded::Bytes;
 use crate::error::ContentError;
-use crate::message::{MAX_DATA, data_within};
-use crate::shape::Wire;
+use crate::message::{MAX_DATA, payload_within};
+use crate::schema::Schema;
 
 impl<'a> Values<'a> {
-    /// Number of values; a binary16 value cut in half does not count.
+    /// Number of values; an incomplete binary16 value does not count.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -18,7 +18,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -44,7 +44,7 @@ impl<'a> Values<'a> {
 }
 
 impl Features<'_> {
-    /// Compares the block with itself; gives its number of values.
+    /// Checks that the chunk is consistent; returns its number of values.
     ///
     /// # Errors
     /// [`ContentError::HalfValue`], [`ContentError::NotFinite`],
@@ -59,7 +59,7 @@ impl Features<'_> {
             }
             _ => {}
         }
-        // A frame holds far fewer than 2^32.
+        // A frame holds far fewer than 2^32 values.
         let count = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
         let total = u64::from(self.vectors) * u64::from(self.channels);
         let end = u64::from(self.first) + u64::from(count);
@@ -73,14 +73,13 @@ impl Features<'_> {
         Ok(count)
     }
 
-    /// The values with their places: vector, channel, value.
+    /// The values with their indices: `(vector, channel, value)`.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// As for [`check`](Self::check).
     pub fn entries(&self) -> Result<impl Iterator<Item = (u32, u16, f32)> + '_, ContentError> {
         self.check()?;
-        // Values lie within `vectors * channels`, so where there are any there
-        // are channels too.
+        // `check` has passed: if there are values, `channels` is not zero.
         let channels = u32::from(self.channels.max(1));
         Ok(self
             .values
@@ -93,19 +92,19 @@ impl Features<'_> {
     }
 }
 
-/// One or two bytes a value.
+/// Encoding of feature values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// binary16: relative error at most 2^-11 for magnitudes from 2^-14 to
-    /// 65504, beyond which values become infinite.
+    /// binary16: relative error at most 2^-11 for magnitudes from 2^-14 to 65504;
+    /// larger values become infinite.
     F16,
-    /// One byte, scaled to the smallest and largest finite value of its block:
-    /// error at most half of their difference / 255. Values that are not finite
-    /// are clamped into that range, NaN to its lower end.
+    /// One byte, scaled to the range of the finite values of the chunk: the error
+    /// is at most the range / 510. Values that are not finite are clamped to the
+    /// range, NaN to its lower end.
     U8,
 }
 
-/// Cuts feature vectors into blocks.
+/// Splits feature vectors into chunks.
 #[derive(Debug, Clone)]
 pub struct FeatureWriter<'v> {
     values: &'v [f32],
@@ -115,17 +114,16 @@ pub struct FeatureWriter<'v> {
     vectors: u32,
     coding: Coding,
     next: usize,
-    /// Bytes of values in a block.
-    room: usize,
+    /// Payload of a chunk, in bytes.
+    payload: usize,
 }
 
 impl<'v> FeatureWriter<'v> {
-    /// A writer for `values`: vectors of `channels` values each, one after the
-    /// other.
+    /// A writer for `values`, `[vectors][channels]`.
     ///
     /// # Errors
-    /// [`ContentError::Range`] where they are no whole number of vectors, or
-    /// 2^32 values or more.
+    /// [`ContentError::Range`] if they are not a whole number of vectors, or 2^32
+    /// values or more.
     pub fn new(
         frame: u32,
         slot: u8,
@@ -151,20 +149,20 @@ impl<'v> FeatureWriter<'v> {
             vectors,
             coding,
             next: 0,
-            room: MAX_DATA,
+            payload: MAX_DATA,
         })
     }
 
-    /// Blocks whose bodies take at most `bytes`, but never less than
-    /// [`MIN_BODY`](crate::MIN_BODY): what the other side takes.
+    /// Limits the body of a chunk to `bytes`, but not below
+    /// [`MIN_BODY`](crate::MIN_BODY): the limit that the other side announced.
     #[must_use]
     pub const fn with_max_body(mut self, bytes: usize) -> Self {
-        self.room = data_within(bytes, <Features<'static> as Wire>::MAX_SIZE);
+        self.payload = payload_within(bytes, <Features<'static> as Schema>::MAX_SIZE);
         self
     }
 
-    /// The next block, with its bytes in `scratch`; `None` after the last.
-    pub fn next_block<'s>(&mut self, scratch: &'s mut [u8; MAX_DATA]) -> Option<Features<'s>> {
+    /// The next chunk, encoded in `scratch`; `None` after the last.
+    pub fn next_chunk<'s>(&mut self, scratch: &'s mut [u8; MAX_DATA]) -> Option<Features<'s>> {
         let rest = self.values.get(self.next..).unwrap_or_default();
         if rest.is_empty() {
             return None;
@@ -173,7 +171,7 @@ impl<'v> FeatureWriter<'v> {
             Coding::F16 => 2,
             Coding::U8 => 1,
         };
-        let part = rest.get(..self.room / width).unwrap_or(rest);
+        let part = rest.get(..self.payload / width).unwrap_or(rest);
         let first = u32::try_from(self.next).ok()?;
         self.next += part.len();
         let data = scratch.get_mut(..part.len() * width)?;
@@ -209,7 +207,7 @@ impl<'v> FeatureWriter<'v> {
     }
 }
 
-/// Scale and offset that spread the finite `values` over 0 to 255.
+/// The scale and offset that map the finite `values` to 0..=255.
 fn range(values: &[f32]) -> (f32, f32) {
     let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
     for &value in values.iter().filter(|value| value.is_finite()) {
@@ -220,11 +218,11 @@ fn range(values: &[f32]) -> (f32, f32) {
         return (1.0, 0.0);
     }
     let scale = ((f64::from(high) - f64::from(low)) / 255.0) as f32;
-    // All alike: any scale will do, but not 0.
+    // All values are equal: any scale except 0 works.
     (if scale > 0.0 { scale } else { 1.0 }, low)
 }
 
-/// binary16 to binary32, exactly. NaN stays NaN.
+/// Converts binary16 to binary32, exactly. NaN stays NaN.
 #[must_use]
 pub fn f16_to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
@@ -239,8 +237,8 @@ pub fn f16_to_f32(half: u16) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
-/// binary32 to the nearest binary16, ties to even. Too large becomes infinite;
-/// NaN becomes the quiet NaN of its sign.
+/// Converts binary32 to the nearest binary16, ties to even. Values that are too
+/// large become infinite; NaN becomes the quiet NaN of its sign.
 #[must_use]
 pub fn f32_to_f16(value: f32) -> u16 {
     let bits = value.to_bits();

@@ -1,58 +1,16 @@
-//! The greeting.
+//! The handshake: both sides exchange a [`Hello`].
 
 use crate::bounded::Text;
-use crate::message::{Hello, Role};
+use crate::error::Incompatible;
+use crate::message::{Hello, Role, check_versions};
 use crate::{MAX_BODY, MIN_BODY, PROTOCOL, SCHEMA_HASH};
 
-/// The other side speaks another version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Incompatible {
-    /// Another protocol.
-    #[error("the other side speaks protocol {theirs}, this one {ours}: update the older")]
-    Protocol {
-        /// This side's.
-        ours: u16,
-        /// The other side's.
-        theirs: u16,
-    },
-    /// Another set of messages.
-    #[error(
-        "the other side's messages are {theirs:#018x}, this one's {ours:#018x}: build both from one version"
-    )]
-    Schema {
-        /// This side's.
-        ours: u64,
-        /// The other side's.
-        theirs: u64,
-    },
-}
-
-impl Incompatible {
-    /// Compares another side's versions with this one's.
-    pub(crate) const fn check(protocol: u16, schema: u64) -> Result<(), Self> {
-        if protocol != PROTOCOL {
-            return Err(Incompatible::Protocol {
-                ours: PROTOCOL,
-                theirs: protocol,
-            });
-        }
-        if schema != SCHEMA_HASH {
-            return Err(Incompatible::Schema {
-                ours: SCHEMA_HASH,
-                theirs: schema,
-            });
-        }
-        Ok(())
-    }
-}
-
-/// One side's view of the greeting.
+/// One side's state of the handshake.
 ///
-/// Say [`greeting`](Self::greeting) at the start, and again every second or so
-/// until [`is_open`](Self::is_open). Hand every [`Hello`] that comes to
-/// [`receive`](Self::receive) and send what it gives back. Take no other
-/// message for what it says until the greeting has been exchanged.
+/// Send [`hello`](Self::hello) at the start, and again about once a second until
+/// [`is_open`](Self::is_open). Pass every [`Hello`] received to
+/// [`receive`](Self::receive) and send what it returns. Ignore all other
+/// messages until the handshake is complete.
 #[derive(Debug, Clone)]
 pub struct Handshake<'n> {
     role: Role,
@@ -63,7 +21,7 @@ pub struct Handshake<'n> {
 }
 
 impl<'n> Handshake<'n> {
-    /// Nobody greeted yet.
+    /// A handshake that has not started.
     #[must_use]
     pub const fn new(role: Role, name: Text<'n, 32>) -> Self {
         Handshake {
@@ -75,17 +33,17 @@ impl<'n> Handshake<'n> {
         }
     }
 
-    /// For a side whose decoder is smaller than [`MAX_PACKET`](crate::MAX_PACKET):
-    /// the largest body it takes, [`MIN_BODY`] at least.
+    /// Sets the largest body that this side accepts, at least [`MIN_BODY`]. Needed
+    /// if its decoder is smaller than [`MAX_PACKET`](crate::MAX_PACKET).
     #[must_use]
     pub const fn with_max_body(mut self, bytes: usize) -> Self {
         self.own_max_body = clamp(bytes) as u16;
         self
     }
 
-    /// The hello that opens a conversation.
+    /// The hello that opens a connection.
     #[must_use]
-    pub const fn greeting(&self) -> Hello<'n> {
+    pub const fn hello(&self) -> Hello<'n> {
         Hello {
             protocol: PROTOCOL,
             schema: SCHEMA_HASH,
@@ -96,28 +54,29 @@ impl<'n> Handshake<'n> {
         }
     }
 
-    /// Takes the other side's hello. Gives the answer, where one is due. An
-    /// incompatible side is answered too, so that it learns why it is ignored.
+    /// Processes the other side's hello and returns the reply, if it requests one.
+    /// An incompatible side gets a reply as well, so that it can report why it is
+    /// ignored.
     #[must_use]
     pub fn receive(&mut self, hello: &Hello<'_>) -> Option<Hello<'n>> {
-        self.other = Some(Incompatible::check(hello.protocol, hello.schema).map(|()| hello.role));
+        self.other = Some(check_versions(hello.protocol, hello.schema).map(|()| hello.role));
         self.max_body = clamp(usize::from(hello.max_body));
         hello.answer.then(|| Hello {
             answer: false,
-            ..self.greeting()
+            ..self.hello()
         })
     }
 
-    /// Whether the other side has greeted and speaks the same version.
+    /// Whether a hello has arrived from the other side and its version matches.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         matches!(self.other, Some(Ok(_)))
     }
 
-    /// What the other side is, where it has greeted.
+    /// The role of the other side, if its hello has arrived.
     ///
     /// # Errors
-    /// [`Incompatible`] where it speaks another version.
+    /// [`Incompatible`] if its version differs.
     pub const fn other(&self) -> Result<Option<Role>, Incompatible> {
         match self.other {
             None => Ok(None),
@@ -126,15 +85,16 @@ impl<'n> Handshake<'n> {
         }
     }
 
-    /// Largest body that the other side takes, as far as it has said. Give it to
-    /// [`BandWriter`](crate::runs::BandWriter) and
+    /// The largest body that the other side accepts; [`MAX_BODY`] until its hello
+    /// arrives. Pass it to
+    /// [`MapWriter`](crate::runs::MapWriter) and
     /// [`FeatureWriter`](crate::features::FeatureWriter).
     #[must_use]
     pub const fn max_body(&self) -> usize {
         self.max_body
     }
 
-    /// Forgets the other side: the line was cut.
+    /// Starts over, after the connection was lost.
     pub const fn reset(&mut self) {
         self.other = None;
         self.max_body = MAX_BODY;
@@ -162,18 +122,18 @@ mod tests {
     #[test]
     fn one_hello_and_its_answer_open_both_sides() {
         let (mut node, mut controller) = (side(Role::Node), side(Role::Controller));
-        let answer = controller.receive(&node.greeting()).expect("an answer");
+        let answer = controller.receive(&node.hello()).expect("an answer");
         assert!(controller.is_open());
         assert!(!node.is_open());
-        assert_eq!(node.receive(&answer), None, "greetings end");
+        assert_eq!(node.receive(&answer), None, "the exchange ends");
         assert_eq!(node.other(), Ok(Some(Role::Controller)));
     }
 
     #[test]
     fn both_greeting_at_once_ends_too() {
         let (mut node, mut controller) = (side(Role::Node), side(Role::Controller));
-        let first = node.receive(&controller.greeting()).expect("an answer");
-        let second = controller.receive(&node.greeting()).expect("an answer");
+        let first = node.receive(&controller.hello()).expect("an answer");
+        let second = controller.receive(&node.hello()).expect("an answer");
         assert_eq!(controller.receive(&first), None);
         assert_eq!(node.receive(&second), None);
         assert!(node.is_open() && controller.is_open());
@@ -185,7 +145,7 @@ mod tests {
             let small = side(Role::Controller).with_max_body(says);
             let mut node = side(Role::Node);
             assert_eq!(node.max_body(), MAX_BODY);
-            let _ = node.receive(&small.greeting());
+            let _ = node.receive(&small.hello());
             assert_eq!(node.max_body(), counts);
             node.reset();
             assert_eq!(node.max_body(), MAX_BODY);
@@ -195,7 +155,7 @@ mod tests {
     #[test]
     fn another_version_is_told_so_and_not_listened_to() {
         let mut node = side(Role::Node);
-        let mut hello = side(Role::Controller).greeting();
+        let mut hello = side(Role::Controller).hello();
         hello.schema ^= 1;
         assert!(node.receive(&hello).is_some());
         assert!(!node.is_open());

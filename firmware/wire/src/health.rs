@@ -1,74 +1,74 @@
-//! How the node is.
+//! Health of the node.
 
-use crate::shape::{wire_enum, wire_struct};
+use crate::schema::{wire_enum, wire_struct};
 
 wire_enum! {
     /// State of the node.
     #[derive(Copy, Eq)]
     pub enum State {
-        /// Loading its bundle, warming up. No answers yet.
+        /// Loading the bundle and warming up. No results yet.
         Starting,
-        /// All well.
+        /// Running normally.
         Running,
-        /// Answers come, but later, fewer, or from the fallback.
+        /// Results are late, fewer than requested, or from the fallback.
         Degraded(Reason),
-        /// A fault is being repaired; answers will come back.
+        /// Recovering from a fault; results will resume.
         Recovering,
-        /// No answers until someone acts.
+        /// No results without intervention.
         Failed(Reason),
     }
 
-    /// Why the node is not well.
+    /// Why the node is degraded or failed.
     #[derive(Copy, Eq)]
     pub enum Reason {
-        /// The processor is too hot and has been slowed.
+        /// The processor is too hot and throttled.
         TooHot,
         /// Deadlines were missed and frames dropped.
         Late,
-        /// The camera sends nothing.
+        /// The camera sends no frames.
         NoFrames,
-        /// The accelerator failed; the processor computes instead.
+        /// The accelerator failed; the CPU computes instead.
         Fallback,
-        /// The bundle cannot be read or does not fit.
+        /// The bundle cannot be read or is unsuitable.
         Bundle,
-        /// Memory ran out.
+        /// Out of memory.
         Memory,
-        /// The other side of the link has gone silent.
+        /// The other side of the link is silent.
         Link,
-        /// A fault in the program.
+        /// An internal error.
         Internal,
-        /// A number of the sender's own.
+        /// A number defined by the sender.
         Other(u16),
     }
 }
 
 wire_struct! {
-    /// How the node is; sent on every change and at least once a second.
+    /// Health of the node; sent on every change and at least once per second.
     #[derive(Copy, Eq)]
     pub struct Health {
-        /// Its state.
+        /// State of the node.
         pub state: State,
-        /// Time since it started, milliseconds.
+        /// Time since the start, in milliseconds.
         pub uptime_ms: u64,
-        /// Answers per thousand seconds, over the last second.
+        /// Frames processed per thousand seconds (millihertz), over the last second.
         pub rate_mhz: u32,
-        /// Median time from picture to answer, microseconds.
+        /// Median latency from image to result, in microseconds.
         pub latency_p50_us: u32,
-        /// 99th percentile of the same.
+        /// 99th percentile of the latency, in microseconds.
         pub latency_p99_us: u32,
-        /// Hottest sensor, hundredths of a degree Celsius.
+        /// Temperature of the hottest sensor, in hundredths of a degree Celsius.
         pub temperature_cc: Option<i16>,
-        /// Frames answered since the start.
+        /// Frames processed since the start.
         pub answered: u32,
         /// Frames dropped since the start.
         pub dropped: u32,
-        /// Frames of this link lost or refused since the start.
+        /// Frames of this link lost or rejected since the start.
         pub link_errors: u32,
     }
 }
 
 impl State {
-    /// Why it is not well, where it is not.
+    /// The reason, if the state has one.
     #[must_use]
     pub const fn reason(&self) -> Option<Reason> {
         match self {
@@ -77,7 +77,7 @@ impl State {
         }
     }
 
-    /// Whether answers can be expected.
+    /// Whether results can be expected.
     #[must_use]
     pub const fn answers(&self) -> bool {
         matches!(self, State::Running | State::Degraded(_))
@@ -85,7 +85,7 @@ impl State {
 }
 
 impl Reason {
-    /// A small number from 1 on, for a display that can only count.
+    /// A small number from 1, for displays that can only count.
     #[must_use]
     pub const fn number(&self) -> u8 {
         match self {

@@ -1,18 +1,18 @@
-//! What crosses the cable between the perception node and whoever acts on what
-//! it sees: a microcontroller on a serial line, or a program on the other end
-//! of a socket. No `std`, no allocation, no panic on any input.
+//! The protocol between the perception node and its clients: a microcontroller on
+//! a serial line, or a program at the other end of a socket. No `std`, no
+//! allocation, no panic on any input.
 //!
-//! | layer | here |
+//! | layer | items |
 //! |---|---|
 //! | messages, borrowed from the frame | [`Message`], [`message`], [`command`], [`health`] |
 //! | encoding | postcard 1.x |
-//! | frames: sequence number, kind, CRC-32, COBS, `0x00` | [`Encoder`], [`Decoder`] |
+//! | framing: sequence number, kind, CRC-32, COBS, `0x00` | [`Encoder`], [`Decoder`] |
 //! | class maps and feature vectors larger than a frame | [`runs`], [`features`], [`assemble`] |
-//! | conversation: greeting, clock, commands that are repeated until answered | [`Handshake`], [`sync`], [`request`] |
-//! | a bad cable, for tests | [`faults`] |
+//! | handshake, clock synchronization, commands with retransmission | [`Handshake`], [`sync`], [`request`] |
+//! | fault injection for tests | [`faults`] |
 //!
-//! The format is described byte by byte in `docs/wire-format.md`, and frozen by
-//! the golden bytes in the tests.
+//! `docs/wire-format.md` describes the format byte by byte; golden bytes in the
+//! tests freeze it.
 //!
 //! ```
 //! use loftup_wire::{Decoder, Encoder, MAX_FRAME, Message};
@@ -38,31 +38,33 @@ mod encode;
 mod error;
 pub mod faults;
 pub mod features;
+mod geometry;
 mod handshake;
 pub mod health;
 pub mod message;
 pub mod request;
 pub mod runs;
-pub mod shape;
+pub mod schema;
 pub mod sync;
 
 pub use bounded::{Bytes, Text, TooLong};
 pub use decode::{Counters, Decoder, Frame};
 pub use encode::Encoder;
-pub use error::{ContentError, DecodeError, EncodeError};
-pub use handshake::{Handshake, Incompatible};
+pub use error::{ContentError, DecodeError, EncodeError, Incompatible};
+pub use handshake::Handshake;
 pub use message::{Message, SCHEMA_HASH};
 
 /// Version of everything that [`SCHEMA_HASH`] does not cover: frame layout,
-/// checksum, run code, rules of the conversation.
+/// checksum, run-length code, and the rules of the exchange.
 pub const PROTOCOL: u16 = 1;
 
-/// Largest body of a message, in bytes.
+/// Maximum size of a message body, in bytes.
 pub const MAX_BODY: usize = 512;
 
-/// Every side takes bodies of at least so many bytes. All messages from the node
-/// but [`Band`](message::Band), [`Features`](features::Features) and
-/// [`Regions`](message::Regions), which can be cut, are shorter.
+/// Every side accepts bodies of at least this many bytes. All messages from the
+/// node are shorter, except [`MapChunk`](message::MapChunk),
+/// [`Features`](features::Features) and [`Regions`](message::Regions), which can
+/// be split.
 pub const MIN_BODY: usize = 128;
 
 /// Bytes before the body: sequence number (2) and kind (1).
@@ -71,14 +73,14 @@ pub const HEADER: usize = 3;
 /// Bytes after the body: CRC-32.
 pub const TRAILER: usize = 4;
 
-/// Largest packet, which is a frame before byte stuffing.
+/// Maximum size of a packet, a frame before byte stuffing, in bytes.
 pub const MAX_PACKET: usize = HEADER + MAX_BODY + TRAILER;
 
-/// Largest frame: a packet, one byte of stuffing for each 254 begun, and the
-/// delimiter.
+/// Maximum size of a frame in bytes: a packet, one byte of stuffing for each 254
+/// bytes begun, and the delimiter.
 pub const MAX_FRAME: usize = MAX_PACKET + MAX_PACKET.div_ceil(254) + 1;
 
-/// The byte that ends a frame and occurs nowhere in it.
+/// The byte that ends a frame and occurs nowhere inside it.
 pub const DELIMITER: u8 = 0;
 
 pub(crate) static CRC: crc::Crc<u32, crc::Table<1>> =

@@ -1,157 +1,137 @@
 //! The messages. Their order, names and types are frozen by the golden bytes in
-//! `tests/golden.rs` and described for other languages in `docs/wire-format.md`.
+//! `tests/golden.rs`; `docs/wire-format.md` describes them for other languages.
 
-use crate::MAX_BODY;
+pub use crate::geometry::{Point, Rect};
+
 use crate::bounded::{Bytes, Text};
 use crate::command::{Command, Reply};
-use crate::error::{DecodeError, EncodeError};
-use crate::handshake::Incompatible;
+use crate::error::{DecodeError, EncodeError, Incompatible};
 use crate::health::Health;
-use crate::shape::{Fnv, Wire, wire_enum, wire_struct};
+use crate::schema::{Fnv, Schema, schema_name, wire_enum, wire_struct};
+use crate::{MAX_BODY, PROTOCOL};
 
-/// Most bytes of payload in one [`Band`] or one [`Features`] block.
+/// Maximum payload of one [`MapChunk`] or [`Features`] message, in bytes.
 pub const MAX_DATA: usize = 480;
 
-/// Bytes of payload where the whole body may take no more than `max_body`.
-pub(crate) const fn data_within(max_body: usize, largest: usize) -> usize {
-    let around = largest - MAX_DATA;
-    let least = crate::MIN_BODY - around;
-    let room = max_body.saturating_sub(around);
-    if room < least {
-        least
-    } else if room > MAX_DATA {
+/// Payload bytes that fit in a body of `max_body` bytes, for a message whose body takes at most
+/// `max_size`; at least what fits in [`MIN_BODY`](crate::MIN_BODY).
+pub(crate) const fn payload_within(max_body: usize, max_size: usize) -> usize {
+    let overhead = max_size - MAX_DATA;
+    let min = crate::MIN_BODY - overhead;
+    let payload = max_body.saturating_sub(overhead);
+    if payload < min {
+        min
+    } else if payload > MAX_DATA {
         MAX_DATA
     } else {
-        room
+        payload
     }
 }
 
-/// Most regions in one [`Regions`] message; more go into several.
+/// Maximum number of regions in one [`Regions`] message; more are split over several.
 pub const MAX_REGIONS: usize = 16;
 
 wire_struct! {
-    /// Who speaks. The first message of either side, and its answer.
+    /// Identifies the sender: the first message of either side, and the reply to it.
     pub struct Hello<'a> {
         /// [`PROTOCOL`](crate::PROTOCOL) of the sender.
         pub protocol: u16,
         /// [`SCHEMA_HASH`] of the sender.
         pub schema: u64,
-        /// What the sender is.
+        /// Role of the sender.
         pub role: Role,
-        /// True where the other side shall answer with its own hello; false in
-        /// the answer, so that greetings end.
+        /// True to request a hello from the other side; false in the reply, so
+        /// that the exchange ends.
         pub answer: bool,
-        /// The largest body, in bytes, that the sender can take.
+        /// The largest body that the sender accepts, in bytes.
         pub max_body: u16,
         /// Program and version, for logs.
         #[serde(borrow)]
         pub name: Text<'a, 32>,
     }
 
-    /// Asks for the other side's clock; see [`Timing`](crate::sync::Timing).
+    /// Requests the other side's clock; see [`Timing`](crate::sync::Timing).
     #[derive(Copy, Eq)]
     pub struct TimeRequest {
-        /// The sender's clock when sending, microseconds.
+        /// The sender's clock when it sent the request, in microseconds.
         pub sent_us: u64,
     }
 
-    /// The answer to a [`TimeRequest`].
+    /// The reply to a [`TimeRequest`].
     #[derive(Copy, Eq)]
     pub struct TimeReply {
         /// `sent_us` of the request, unchanged.
         pub sent_us: u64,
-        /// The answerer's clock when the request came, microseconds.
+        /// The replier's clock when the request arrived, in microseconds.
         pub received_us: u64,
-        /// The answerer's clock when it answers, microseconds.
+        /// The replier's clock when it sent the reply, in microseconds.
         pub replied_us: u64,
     }
 
-    /// The name of one class. The names of a set are sent once after the
-    /// greeting and again when the head changes, under a new set number.
+    /// The name of one class. The names of a label set are sent once after the
+    /// handshake, and again under a new set number when the head changes.
     #[derive(Copy, Eq)]
     pub struct Label<'a> {
-        /// Number of the set.
+        /// Number of the label set.
         pub set: u16,
         /// Number of classes in the set.
         pub classes: u16,
-        /// Which class this names.
+        /// The class.
         pub class: u8,
         /// Its name.
         #[serde(borrow)]
         pub name: Text<'a, 32>,
     }
 
-    /// A rectangle in pixels of the camera picture.
-    #[derive(Copy, Eq, Default)]
-    pub struct Rect {
-        /// Left edge.
-        pub x: u16,
-        /// Top edge.
-        pub y: u16,
-        /// Width.
-        pub width: u16,
-        /// Height.
-        pub height: u16,
-    }
-
-    /// A pixel of the camera picture.
-    #[derive(Copy, Eq, Default)]
-    pub struct Point {
-        /// Column.
-        pub x: u16,
-        /// Row.
-        pub y: u16,
-    }
-
-    /// What is about to come in answer to a query: sent before the [`Band`]s,
-    /// [`Features`] or [`Regions`] of a frame. Those can be read without it.
+    /// Announces the result of a query: sent before the [`MapChunk`], [`Features`]
+    /// or [`Regions`] messages of a frame, which can also be read without it.
     #[derive(Copy, Eq)]
     pub struct Answer {
-        /// Number of the camera frame.
+        /// Camera frame number.
         pub frame: u32,
-        /// Which query it answers.
+        /// Slot of the query.
         pub slot: u8,
-        /// When the camera took it, microseconds of the sender's clock.
+        /// Capture time, in microseconds of the sender's clock.
         pub stamp_us: u64,
-        /// The part of the camera picture that it covers.
+        /// The part of the camera image that the result covers.
         pub source: Rect,
-        /// What follows.
+        /// The kind and size of the result.
         pub content: Content,
     }
 
-    /// A piece of a class map: `count` pixels from pixel `first` on, row after
-    /// row, run-length coded. Every band stands on its own.
+    /// Part of a class map: `count` consecutive pixels in row-major order,
+    /// starting at pixel `first`, run-length coded. Each chunk can be decoded on
+    /// its own.
     #[derive(Copy, Eq)]
-    pub struct Band<'a> {
-        /// Number of the camera frame.
+    pub struct MapChunk<'a> as "Band" {
+        /// Camera frame number.
         pub frame: u32,
-        /// Which query it answers.
+        /// Slot of the query.
         pub slot: u8,
-        /// Width of the whole map, in pixels.
+        /// Width of the complete map, in pixels.
         pub width: u16,
-        /// Height of the whole map, in pixels.
+        /// Height of the complete map, in pixels.
         pub height: u16,
         /// First pixel, `row * width + column`.
         pub first: u32,
         /// Number of pixels.
         pub count: u32,
-        /// The run code; see [`runs`](crate::runs).
+        /// The run-length code; see [`runs`](crate::runs).
         #[serde(borrow)]
         pub runs: Bytes<'a, MAX_DATA>,
     }
 
-    /// A piece of an answer in feature vectors: consecutive values, the
-    /// channels of one vector together, vector after vector. Every block stands
-    /// on its own.
+    /// Part of a feature result: consecutive values of `[vectors][channels]`.
+    /// Each chunk can be decoded on its own.
     #[derive(Copy)]
     pub struct Features<'a> {
-        /// Number of the camera frame.
+        /// Camera frame number.
         pub frame: u32,
-        /// Which query it answers.
+        /// Slot of the query.
         pub slot: u8,
         /// Values per vector.
         pub channels: u16,
-        /// Number of vectors in the whole answer.
+        /// Number of vectors in the complete result.
         pub vectors: u32,
         /// First value, `vector * channels + channel`.
         pub first: u32,
@@ -160,86 +140,87 @@ wire_struct! {
         pub values: Values<'a>,
     }
 
-    /// Connected areas of one class, largest first: what an avoider needs.
+    /// Connected regions of one class, largest first, as needed for obstacle
+    /// avoidance.
     pub struct Regions {
-        /// Number of the camera frame.
+        /// Camera frame number.
         pub frame: u32,
-        /// Which query it answers.
+        /// Slot of the query.
         pub slot: u8,
-        /// Number of regions in the whole answer.
+        /// Number of regions in the complete result.
         pub total: u16,
-        /// Position of the first of `items` among them.
+        /// Index of the first of `items` among them.
         pub first: u16,
         /// The regions.
         pub items: heapless::Vec<Region, MAX_REGIONS>,
     }
 
-    /// A connected area of one class.
+    /// A connected region of one class.
     #[derive(Copy, Eq)]
     pub struct Region {
         /// Its class.
         pub class: u8,
-        /// Smallest rectangle around it.
+        /// Bounding box.
         pub bounds: Rect,
-        /// Its centre of mass.
+        /// Centroid.
         pub centre: Point,
-        /// Its size, in pixels of the answer.
+        /// Area, in pixels of the class map.
         pub pixels: u32,
-        /// Mean probability of its class, 255 for certainty.
+        /// Mean probability of its class; 255 is 1.
         pub score: u8,
     }
 }
 
 wire_enum! {
-    /// What a side is.
+    /// The role of a side.
     #[derive(Copy, Eq)]
     pub enum Role {
-        /// The perception node, which sees.
+        /// The perception node.
         Node,
-        /// A controller, which acts.
+        /// A controller, which acts on the results.
         Controller,
-        /// A tool that looks on.
+        /// A passive observer.
         Monitor,
     }
 
-    /// What an [`Answer`] consists of.
+    /// The kind and size of a result.
     #[derive(Copy, Eq)]
     pub enum Content {
-        /// [`Band`]s of a class map.
+        /// A class map, in [`MapChunk`] messages.
         Classes {
             /// Width of the map.
             width: u16,
             /// Height of the map.
             height: u16,
-            /// The [`Label`] set its classes belong to.
+            /// The [`Label`] set of the classes.
             labels: u16,
         },
-        /// [`Features`] blocks.
+        /// Feature vectors, in [`Features`] messages.
         Features {
-            /// Width of the grid; the number of points where points were asked.
+            /// Width of the grid, or the number of points of a point query.
             width: u16,
-            /// Height of the grid; 1 where points were asked.
+            /// Height of the grid; 1 for a point query.
             height: u16,
             /// Values per vector.
             channels: u16,
         },
-        /// [`Regions`].
+        /// Regions, in [`Regions`] messages.
         Regions {
-            /// Their number.
+            /// Number of regions.
             total: u16,
-            /// The [`Label`] set their classes belong to.
+            /// The [`Label`] set of the classes.
             labels: u16,
         },
     }
 
-    /// Feature values in one of two codes.
+    /// Feature values in one of two encodings.
     #[derive(Copy)]
     pub enum Values<'a> {
         /// IEEE 754 binary16, little-endian.
         F16(#[serde(borrow)] Bytes<'a, MAX_DATA>),
         /// One byte each: `offset + scale * byte`.
         U8 {
-            /// Step between neighbouring bytes.
+            /// Difference between adjacent byte values.
             scale: f32,
             /// Value of byte 0.
             offset: f32,
@@ -250,43 +231,46 @@ wire_enum! {
     }
 }
 
-/// Name, number and largest size of a message.
+/// Describes one kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KindInfo {
-    /// Its number in the frame.
+    /// The kind byte in the frame header.
     pub kind: u8,
-    /// Its name.
+    /// Name of the message.
     pub name: &'static str,
-    /// Largest encoded body, in bytes.
+    /// Maximum size of the encoded body, in bytes.
     pub max_size: usize,
+    /// Name in [`SCHEMA_HASH`], which a rename of the message does not change.
+    pub schema_name: &'static str,
     /// Hash of its layout.
-    pub shape: u64,
+    pub schema_hash: u64,
 }
 
 macro_rules! messages {
-    (<$a:lifetime> $( $(#[$meta:meta])* $number:literal $name:ident ( $type:ty ) ),* $(,)?) => {
-        /// Any message, borrowed from its frame.
+    (<$a:lifetime> $( $(#[$meta:meta])* $number:literal $name:ident $(as $schema:literal)? ( $type:ty ) ),* $(,)?) => {
+        /// A message, borrowed from its frame.
         #[derive(Debug, Clone, PartialEq)]
         pub enum Message<$a> {
             $( $(#[$meta])* $name($type) ),*
         }
 
         impl<$a> Message<$a> {
-            /// Every kind of message.
+            /// All kinds of messages.
             pub const KINDS: &'static [KindInfo] = &[ $( KindInfo {
                 kind: $number,
                 name: stringify!($name),
-                max_size: <$type as Wire>::MAX_SIZE,
-                shape: <$type as Wire>::SHAPE,
+                schema_name: schema_name!($name $($schema)?),
+                max_size: <$type as Schema>::MAX_SIZE,
+                schema_hash: <$type as Schema>::HASH,
             } ),* ];
 
-            /// The number that stands for it in a frame.
+            /// The kind byte in the frame header.
             #[must_use]
             pub const fn kind(&self) -> u8 {
                 match self { $( Message::$name(_) => $number ),* }
             }
 
-            /// Its name.
+            /// Name of the message.
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $( Message::$name(_) => stringify!($name) ),* }
@@ -325,44 +309,44 @@ macro_rules! messages {
 }
 
 messages! { <'a>
-    /// Greeting.
+    /// Handshake.
     0x01 Hello(Hello<'a>),
-    /// Clock, asked.
+    /// Clock request.
     0x02 TimeRequest(TimeRequest),
-    /// Clock, answered.
+    /// Clock reply.
     0x03 TimeReply(TimeReply),
-    /// Name of a class.
+    /// Class name.
     0x10 Label(Label<'a>),
-    /// What is about to come.
+    /// Announcement of a result.
     0x11 Answer(Answer),
-    /// A piece of a class map.
-    0x12 Band(Band<'a>),
-    /// A piece of a feature answer.
+    /// Part of a class map.
+    0x12 MapChunk as "Band" (MapChunk<'a>),
+    /// Part of a feature result.
     0x13 Features(Features<'a>),
-    /// Connected areas.
+    /// Connected regions.
     0x14 Regions(Regions),
-    /// How the node is.
+    /// Health of the node.
     0x20 Health(Health),
-    /// What the node shall do.
+    /// Command to the node.
     0x30 Command(Command<'a>),
-    /// What became of a command.
+    /// Reply to a command.
     0x31 Reply(Reply),
 }
 
 impl<'a> Message<'a> {
-    /// Reads the body of a message of kind `kind`.
+    /// Decodes the body of a message of kind `kind`.
     ///
     /// # Errors
-    /// [`DecodeError::UnknownKind`], [`DecodeError::Body`] where the bytes are
-    /// not of that kind, [`DecodeError::Trailing`] where bytes are left,
-    /// [`DecodeError::Incompatible`] where that is a hello of another version.
+    /// [`DecodeError::UnknownKind`]; [`DecodeError::Body`] if the bytes are not a
+    /// message of that kind; [`DecodeError::Trailing`] if bytes are left over;
+    /// [`DecodeError::Incompatible`] for a hello of another version.
     pub fn decode(kind: u8, body: &'a [u8]) -> Result<Self, DecodeError> {
         let message = Message::decode_exactly(kind, body);
         if kind == KIND_HELLO && message.is_err() {
-            // Its first two fields stay where they are in every version.
+            // The first two fields are the same in every version.
             let versions = postcard::take_from_bytes::<(u16, u64)>(body);
             if let Ok(((protocol, schema), _)) = versions {
-                Incompatible::check(protocol, schema).map_err(DecodeError::Incompatible)?;
+                check_versions(protocol, schema).map_err(DecodeError::Incompatible)?;
             }
         }
         message
@@ -370,24 +354,24 @@ impl<'a> Message<'a> {
 }
 
 impl Message<'_> {
-    /// Writes the body alone, without frame, into `out`; gives its length.
+    /// Encodes the body, without a frame, into `out`; returns its length.
     ///
     /// # Errors
     /// [`EncodeError::BufferTooSmall`].
     pub fn encode_body(&self, out: &mut [u8]) -> Result<usize, EncodeError> {
-        let room = out.len();
+        let capacity = out.len();
         self.encode(postcard::ser_flavors::Slice::new(out))
             .map(|written| written.len())
-            .map_err(|cause| EncodeError::from_postcard(cause, room))
+            .map_err(|cause| EncodeError::from_postcard(cause, capacity))
     }
 }
 
-/// The number of the kind [`Message::Hello`].
+/// The kind byte of [`Message::Hello`].
 pub(crate) const KIND_HELLO: u8 = 0x01;
 
-/// Hash over every message: its number, name and layout, and over the sizes
-/// that both sides must agree on. Two programs with the same value read each
-/// other's messages.
+/// Hash of the kind, name and layout of every message and of the sizes that both
+/// sides must agree on. Two programs with the same value can decode each other's
+/// messages.
 pub const SCHEMA_HASH: u64 = {
     const KINDS: &[KindInfo] = Message::<'static>::KINDS;
     let mut hash = Fnv::new().number(MAX_BODY as u64);
@@ -396,9 +380,26 @@ pub const SCHEMA_HASH: u64 = {
         assert!(KINDS[i].max_size <= MAX_BODY, "a message is too large");
         hash = hash
             .number(KINDS[i].kind as u64)
-            .name(KINDS[i].name)
-            .number(KINDS[i].shape);
+            .name(KINDS[i].schema_name)
+            .number(KINDS[i].schema_hash);
         i += 1;
     }
     hash.finish()
 };
+
+/// Compares the other side's versions with this side's.
+pub(crate) const fn check_versions(protocol: u16, schema: u64) -> Result<(), Incompatible> {
+    if protocol != PROTOCOL {
+        return Err(Incompatible::Protocol {
+            ours: PROTOCOL,
+            theirs: protocol,
+        });
+    }
+    if schema != SCHEMA_HASH {
+        return Err(Incompatible::Schema {
+            ours: SCHEMA_HASH,
+            theirs: schema,
+        });
+    }
+    Ok(())
+}

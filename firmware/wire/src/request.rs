@@ -1,20 +1,20 @@
-//! Commands that are repeated until answered.
+//! Retransmission of commands until the reply arrives.
 
 use crate::command::{Outcome, Reply};
 
 /// A command is still waiting for its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("command {0} still waits for its reply")]
+#[error("command {0} is still waiting for its reply")]
 pub struct Busy(pub u16);
 
-/// What to do now.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: no command is under way, or it is not time yet.
+    /// Nothing to do yet.
     Wait,
-    /// Send the command of this number, for the first time or again.
+    /// Send or retransmit the command with this number.
     Send(u16),
-    /// No reply has come to all attempts. The command is forgotten.
+    /// All attempts have timed out; the command with this number is dropped.
     GiveUp(u16),
 }
 
@@ -25,8 +25,8 @@ struct Pending {
     due_ms: u64,
 }
 
-/// Keeps the number, deadline and attempts of one command at a time. The
-/// command itself stays with the caller, who can build it again.
+/// Tracks the number, deadline and attempts of one command at a time. The caller
+/// keeps the command itself.
 #[derive(Debug, Clone)]
 pub struct Requester {
     next: u16,
@@ -36,8 +36,8 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// Repeats after `timeout_ms` without a reply, and sends at most `attempts`
-    /// times.
+    /// Retransmits after `timeout_ms` milliseconds without a reply, and sends at
+    /// most `attempts` times.
     #[must_use]
     pub const fn new(timeout_ms: u32, attempts: u8) -> Self {
         Requester {
@@ -48,11 +48,11 @@ impl Requester {
         }
     }
 
-    /// Begins a new command at time `now_ms`; gives its number.
-    /// [`poll`](Self::poll) says when to send it.
+    /// Starts a new command at time `now_ms` and returns its number.
+    /// [`poll`](Self::poll) tells when to send it.
     ///
     /// # Errors
-    /// [`Busy`] while another is under way.
+    /// [`Busy`] while another command is pending.
     pub fn begin(&mut self, now_ms: u64) -> Result<u16, Busy> {
         if let Some(pending) = self.pending {
             return Err(Busy(pending.id));
@@ -67,7 +67,7 @@ impl Requester {
         Ok(id)
     }
 
-    /// What to do at time `now_ms`.
+    /// The action to take at time `now_ms`.
     pub fn poll(&mut self, now_ms: u64) -> Step {
         match &mut self.pending {
             Some(pending) if now_ms >= pending.due_ms => {
@@ -84,8 +84,8 @@ impl Requester {
         }
     }
 
-    /// Takes a reply. Gives its outcome where it answers the command under way,
-    /// which is thereby over.
+    /// Processes a reply. Returns its outcome if it belongs to the pending command,
+    /// which is then complete.
     pub fn receive(&mut self, reply: &Reply) -> Option<Outcome> {
         let pending = self.pending?;
         if pending.id != reply.id {
@@ -95,12 +95,12 @@ impl Requester {
         Some(reply.outcome)
     }
 
-    /// Forgets the command under way; a reply to it counts no more.
+    /// Drops the pending command; a later reply to it is ignored.
     pub const fn cancel(&mut self) {
         self.pending = None;
     }
 
-    /// Whether a command is under way.
+    /// Whether a command is pending.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
         self.pending.is_some()

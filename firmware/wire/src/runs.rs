@@ -1,24 +1,23 @@
-//! The run code of class maps.
+//! Run-length coding of class maps, similar to PackBits.
 //!
-//! A map is a row of pixels, row after row, one class number each. Its code is
-//! a row of pieces; a piece begins with a varint `c` and stands for
-//! `n = c / 2 + 1` pixels:
+//! A map is a sequence of class numbers in row-major order. Its code is a sequence
+//! of packets; a packet begins with a varint `c` and holds `n = c / 2 + 1` pixels:
 //!
 //! * `c` even, a **run**: one byte follows, the class of all `n` pixels;
-//! * `c` odd, a **stretch**: `n` bytes follow, the classes of `n` pixels.
+//! * `c` odd, a **literal run**: `n` bytes follow, the classes of `n` pixels.
 //!
-//! Stretches keep a noisy map from growing: the code takes at most one byte in
-//! 64 more than the map has pixels, plus three for each band. A [`Band`] is a
-//! cut anywhere in that row that fits into a frame, so that neither the sender
-//! nor a receiver that only wants to count or look up ever holds a whole map,
-//! and a lost frame costs only its own pixels.
+//! Literal runs bound the size of a noisy map: the code takes at most one byte per
+//! 64 pixels more than the map has pixels, plus three per chunk. A [`MapChunk`] is
+//! a range of pixels whose code fits in a frame. Neither the sender nor a receiver
+//! that processes chunks one by one has to hold a complete map, and a lost frame
+//! costs only its own pixels.
 
 use crate::bounded::Bytes;
 use crate::error::ContentError;
-use crate::message::{Band, MAX_DATA, data_within};
-use crate::shape::Wire;
+use crate::message::{MAX_DATA, MapChunk, payload_within};
+use crate::schema::Schema;
 
-/// Neighbouring pixels of one class.
+/// Consecutive pixels of one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// First pixel, `row * width + column`.
@@ -29,22 +28,22 @@ pub struct Run {
     pub class: u8,
 }
 
-/// Neighbouring pixels of one class within one row.
+/// Consecutive pixels of one class within one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// Row.
     pub row: u16,
     /// First column.
     pub column: u16,
-    /// Number of pixels; the row does not end before they do.
+    /// Number of pixels; all are within the row.
     pub length: u16,
     /// Their class.
     pub class: u8,
 }
 
-impl Band<'_> {
-    /// Compares the band with itself: the pixels lie in the map, and the code
-    /// holds as many as stated.
+impl MapChunk<'_> {
+    /// Checks that the pixels are within the map and that the code holds as many
+    /// as stated.
     ///
     /// # Errors
     /// [`ContentError::Range`], [`ContentError::Runs`],
@@ -75,22 +74,23 @@ impl Band<'_> {
         Runs {
             code: &self.runs,
             at: 0,
-            stretch: 0,
+            literals: 0,
             pixel: self.first,
         }
     }
 
-    /// The runs of the band. Together they are exactly its pixels.
+    /// The runs of the chunk, which cover exactly its pixels. A literal run gives
+    /// runs of length 1.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check), which runs first: nothing is handed
-    /// over of a band that is wrong further on.
+    /// As for [`check`](Self::check), which is called first: an invalid chunk
+    /// yields no runs at all.
     pub fn runs(&self) -> Result<impl Iterator<Item = Run> + '_, ContentError> {
         self.check()?;
         Ok(self.raw_runs().map_while(Result::ok))
     }
 
-    /// The runs of the band, cut at the ends of rows.
+    /// The runs of the chunk, split at the ends of rows.
     ///
     /// # Errors
     /// As for [`runs`](Self::runs).
@@ -108,8 +108,8 @@ impl Band<'_> {
 struct Runs<'a> {
     code: &'a [u8],
     at: usize,
-    /// Pixels left of the stretch begun.
-    stretch: u32,
+    /// Pixels left of the current literal run.
+    literals: u32,
     pixel: u32,
 }
 
@@ -137,14 +137,14 @@ impl Runs<'_> {
     fn run(&mut self) -> Result<Run, ContentError> {
         let at = self.at;
         let mut length = 1;
-        if self.stretch > 0 {
-            self.stretch -= 1;
+        if self.literals > 0 {
+            self.literals -= 1;
         } else {
-            let piece = self.varint()?;
-            if piece % 2 == 1 {
-                self.stretch = piece / 2;
+            let control = self.varint()?;
+            if control % 2 == 1 {
+                self.literals = control / 2;
             } else {
-                length = piece / 2 + 1;
+                length = control / 2 + 1;
             }
         }
         let class = self.byte()?;
@@ -162,19 +162,19 @@ impl Iterator for Runs<'_> {
     type Item = Result<Run, ContentError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.stretch == 0 && self.at >= self.code.len() {
+        if self.literals == 0 && self.at >= self.code.len() {
             return None;
         }
         let run = self.run();
         if run.is_err() {
-            self.stretch = 0;
+            self.literals = 0;
             self.at = self.code.len();
         }
         Some(run)
     }
 }
 
-/// See [`Band::segments`].
+/// See [`MapChunk::segments`].
 #[derive(Debug, Clone)]
 pub struct Segments<'a> {
     runs: Runs<'a>,
@@ -209,25 +209,25 @@ impl Iterator for Segments<'_> {
     }
 }
 
-/// Cuts a class map into bands.
+/// Splits a class map into chunks.
 #[derive(Debug, Clone)]
-pub struct BandWriter<'m> {
+pub struct MapWriter<'m> {
     classes: &'m [u8],
     frame: u32,
     slot: u8,
     width: u16,
     height: u16,
     next: usize,
-    most: usize,
-    /// Bytes of code in a band.
-    room: usize,
+    max_pixels: usize,
+    /// Payload of a chunk, in bytes.
+    payload: usize,
 }
 
-impl<'m> BandWriter<'m> {
-    /// A writer for `classes`, `width * height` class numbers row after row.
+impl<'m> MapWriter<'m> {
+    /// A writer for `classes`, `[height][width]`.
     ///
     /// # Errors
-    /// [`ContentError::Range`] where their number is another.
+    /// [`ContentError::Range`] if their number is not `width * height`.
     pub fn new(
         frame: u32,
         slot: u8,
@@ -243,43 +243,43 @@ impl<'m> BandWriter<'m> {
                 total,
             });
         }
-        Ok(BandWriter {
+        Ok(MapWriter {
             classes,
             frame,
             slot,
             width,
             height,
             next: 0,
-            most: usize::MAX,
-            room: MAX_DATA,
+            max_pixels: usize::MAX,
+            payload: MAX_DATA,
         })
     }
 
-    /// At most so many rows in one band, so that a lost frame of a plain map
-    /// costs no more than those.
+    /// Limits a chunk to this many rows, and with it the loss when a frame of a
+    /// uniform map is lost.
     #[must_use]
     pub fn with_max_rows(mut self, rows: u16) -> Self {
-        self.most = usize::from(self.width) * usize::from(rows.max(1));
+        self.max_pixels = usize::from(self.width) * usize::from(rows.max(1));
         self
     }
 
-    /// Bands whose bodies take at most `bytes`, but never less than
-    /// [`MIN_BODY`](crate::MIN_BODY): what the other side takes.
+    /// Limits the body of a chunk to `bytes`, but not below
+    /// [`MIN_BODY`](crate::MIN_BODY): the limit that the other side announced.
     #[must_use]
     pub const fn with_max_body(mut self, bytes: usize) -> Self {
-        self.room = data_within(bytes, <Band<'static> as Wire>::MAX_SIZE);
+        self.payload = payload_within(bytes, <MapChunk<'static> as Schema>::MAX_SIZE);
         self
     }
 
-    /// The next band, with its code in `scratch`; `None` after the last.
-    pub fn next_band<'s>(&mut self, scratch: &'s mut [u8; MAX_DATA]) -> Option<Band<'s>> {
+    /// The next chunk, encoded in `scratch`; `None` after the last.
+    pub fn next_chunk<'s>(&mut self, scratch: &'s mut [u8; MAX_DATA]) -> Option<MapChunk<'s>> {
         let rest = self.classes.get(self.next..).unwrap_or_default();
         if rest.is_empty() {
             return None;
         }
-        let rest = rest.get(..self.most).unwrap_or(rest);
-        let (pixels, bytes) = encode(rest, scratch.get_mut(..self.room)?);
-        let band = Band {
+        let rest = rest.get(..self.max_pixels).unwrap_or(rest);
+        let (pixels, bytes) = encode(rest, scratch.get_mut(..self.payload)?);
+        let chunk = MapChunk {
             frame: self.frame,
             slot: self.slot,
             width: self.width,
@@ -289,14 +289,14 @@ impl<'m> BandWriter<'m> {
             runs: Bytes::new(scratch.get(..bytes)?).ok()?,
         };
         self.next += pixels;
-        Some(band)
+        Some(chunk)
     }
 }
 
-/// Runs shorter than this do not end a stretch: that would save nothing.
-const WORTH_A_RUN: usize = 3;
+/// Runs shorter than this do not end a literal run, which would save nothing.
+const MIN_RUN: usize = 3;
 
-/// Longest run in one piece: twice as much is still a `u32`.
+/// Maximum length of a run: twice as much still fits in a `u32`.
 const MAX_RUN: usize = 1 << 30;
 
 fn run_length(pixels: &[u8]) -> usize {
@@ -306,30 +306,30 @@ fn run_length(pixels: &[u8]) -> usize {
     pixels.iter().take_while(|other| *other == class).count()
 }
 
-/// Pixels before the next run that is worth one.
-fn stretch_length(pixels: &[u8]) -> usize {
+/// Pixels before the next run of at least [`MIN_RUN`].
+fn literal_length(pixels: &[u8]) -> usize {
     pixels
-        .windows(WORTH_A_RUN)
+        .windows(MIN_RUN)
         .position(|window| window.iter().all(|class| *class == window[0]))
         .unwrap_or(pixels.len())
 }
 
-/// Codes as many pixels as fit; gives how many, and the bytes they take.
+/// Encodes as many pixels as fit; returns their number and the bytes written.
 fn encode(pixels: &[u8], out: &mut [u8]) -> (usize, usize) {
     let (mut done, mut used) = (0, 0);
-    while let (Some(rest), Some(room)) = (pixels.get(done..), out.get_mut(used..)) {
+    while let (Some(rest), Some(space)) = (pixels.get(done..), out.get_mut(used..)) {
         if rest.is_empty() {
             break;
         }
         let run = run_length(rest).min(MAX_RUN);
-        // A stretch longer than the room is of no interest.
-        let near = rest.get(..room.len() + WORTH_A_RUN).unwrap_or(rest);
-        let stretch = stretch_length(near);
-        let (taken, written) = if run >= WORTH_A_RUN || run == stretch {
-            write_run(rest, run, room)
+        // A literal run need not be longer than the space left.
+        let near = rest.get(..space.len() + MIN_RUN).unwrap_or(rest);
+        let literal = literal_length(near);
+        let (taken, written) = if run >= MIN_RUN || run == literal {
+            write_run(rest, run, space)
         } else {
-            // What does not fit of a stretch goes into the next band.
-            write_stretch(rest, stretch, room)
+            // The rest of a literal run goes into the next chunk.
+            write_literal(rest, literal, space)
         };
         if taken == 0 {
             break;
@@ -340,42 +340,42 @@ fn encode(pixels: &[u8], out: &mut [u8]) -> (usize, usize) {
     (done, used)
 }
 
-fn write_run(pixels: &[u8], length: usize, room: &mut [u8]) -> (usize, usize) {
+fn write_run(pixels: &[u8], length: usize, space: &mut [u8]) -> (usize, usize) {
     let class = pixels.first().copied().unwrap_or_default();
-    let mut piece = [0; 6];
-    let control = varint((length - 1) * 2, &mut piece);
-    piece[control] = class;
-    match room.get_mut(..=control) {
-        Some(place) => {
-            place.copy_from_slice(&piece[..=control]);
+    let mut packet = [0; 6];
+    let control = varint((length - 1) * 2, &mut packet);
+    packet[control] = class;
+    match space.get_mut(..=control) {
+        Some(target) => {
+            target.copy_from_slice(&packet[..=control]);
             (length, control + 1)
         }
         None => (0, 0),
     }
 }
 
-fn write_stretch(pixels: &[u8], length: usize, room: &mut [u8]) -> (usize, usize) {
-    let mut piece = [0; 6];
-    let mut length = length.min(room.len());
-    let mut control = varint(length.saturating_sub(1) * 2 + 1, &mut piece);
-    if control + length > room.len() {
-        length = room.len().saturating_sub(control);
+fn write_literal(pixels: &[u8], length: usize, space: &mut [u8]) -> (usize, usize) {
+    let mut packet = [0; 6];
+    let mut length = length.min(space.len());
+    let mut control = varint(length.saturating_sub(1) * 2 + 1, &mut packet);
+    if control + length > space.len() {
+        length = space.len().saturating_sub(control);
         if length == 0 {
             return (0, 0);
         }
-        control = varint((length - 1) * 2 + 1, &mut piece);
+        control = varint((length - 1) * 2 + 1, &mut packet);
     }
-    let (Some(place), Some(classes)) = (room.get_mut(..control + length), pixels.get(..length))
+    let (Some(target), Some(classes)) = (space.get_mut(..control + length), pixels.get(..length))
     else {
         return (0, 0);
     };
-    let (head, body) = place.split_at_mut(control);
-    head.copy_from_slice(&piece[..control]);
+    let (head, body) = target.split_at_mut(control);
+    head.copy_from_slice(&packet[..control]);
     body.copy_from_slice(classes);
     (length, control + length)
 }
 
-/// Writes a varint below 2^32, so of at most five bytes; gives how many it took.
+/// Writes a varint below 2^32, which takes at most five bytes; returns its length.
 fn varint(mut value: usize, out: &mut [u8; 6]) -> usize {
     let mut length = 0;
     while value >= 0x80 && length < 4 {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::samples;
 use loftup_wire::message::{MAX_DATA, MAX_REGIONS};
-use loftup_wire::runs::BandWriter;
+use loftup_wire::runs::MapWriter;
 use loftup_wire::{
     Decoder, Encoder, MAX_BODY, MAX_FRAME, MAX_PACKET, Message, PROTOCOL, SCHEMA_HASH,
 };
@@ -35,26 +35,26 @@ fn block(document: &str, name: &str) -> Vec<u8> {
 fn the_example_is_a_real_frame() {
     let document = document();
     let (packet, frame) = (block(&document, "packet"), block(&document, "frame"));
-    let (_, band) = samples()
+    let (_, chunk) = samples()
         .into_iter()
-        .find(|(name, _)| *name == "band")
+        .find(|(name, _)| *name == "chunk")
         .unwrap();
-    let body = common::body(&band);
+    let body = common::body(&chunk);
     assert_eq!(packet, common::packet(5, 0x12, &body));
     assert_eq!(frame, common::stuff(&packet));
     let mut encoder = Encoder::new();
     let mut buffer = [0; MAX_FRAME];
     for _ in 0..5 {
-        encoder.encode(&band, &mut buffer).unwrap();
+        encoder.encode(&chunk, &mut buffer).unwrap();
     }
-    assert_eq!(encoder.encode(&band, &mut buffer).unwrap(), frame);
+    assert_eq!(encoder.encode(&chunk, &mut buffer).unwrap(), frame);
     let mut decoder: Decoder = Decoder::new();
     let found = decoder.feed(&frame).1.unwrap().unwrap();
-    assert_eq!(found.message(), Ok(band));
-    let Ok(Message::Band(band)) = found.message() else {
-        panic!("no band");
+    assert_eq!(found.message(), Ok(chunk));
+    let Ok(Message::MapChunk(chunk)) = found.message() else {
+        panic!("no chunk");
     };
-    let runs: Vec<_> = band
+    let runs: Vec<_> = chunk
         .runs()
         .unwrap()
         .map(|run| (run.length, run.class))
@@ -100,12 +100,12 @@ fn the_sizes_of_the_largest_maps_are_as_stated() {
         (&noise, "212445 bytes in 420 frames"),
         (&vec![0; 448 * 448], "28 bytes in 1 frame"),
     ] {
-        let mut writer = BandWriter::new(u32::MAX, 0, 448, 448, map).unwrap();
+        let mut writer = MapWriter::new(u32::MAX, 0, 448, 448, map).unwrap();
         let (mut scratch, mut buffer) = ([0; MAX_DATA], [0; MAX_FRAME]);
         let (mut bytes, mut frames) = (0, 0);
         let mut encoder = Encoder::new();
-        while let Some(band) = writer.next_band(&mut scratch) {
-            bytes += encoder.encode(&band.into(), &mut buffer).unwrap().len();
+        while let Some(chunk) = writer.next_chunk(&mut scratch) {
+            bytes += encoder.encode(&chunk.into(), &mut buffer).unwrap().len();
             frames += 1;
         }
         let found = format!("{bytes} bytes in {frames} frame");

@@ -19,7 +19,7 @@ const BODIES: &[(&str, &str)] = &[
     ("time request", "c0843d"),
     ("time reply", "c0843d7f8001"),
     ("label", "010b030753747261c39f65"),
-    ("band", "f0a2040108040315062205050100ff"),
+    ("chunk", "f0a2040108040315062205050100ff"),
     ("features f16", "09000301000006003c00c0ff7b"),
     (
         "features u8",

@@ -177,8 +177,8 @@ fn random_bodies_of_every_kind_never_panic_and_often_are_messages() {
         }
         let kind = Message::KINDS[random.below(Message::KINDS.len() as u32) as usize].kind;
         match Message::decode(kind, &body[..length]) {
-            Ok(Message::Band(band)) => {
-                let _ = band.segments().map(Iterator::count);
+            Ok(Message::MapChunk(chunk)) => {
+                let _ = chunk.segments().map(Iterator::count);
                 read += 1;
             }
             Ok(Message::Features(block)) => {
@@ -357,7 +357,7 @@ fn a_hello_of_another_version_says_which_even_where_the_rest_cannot_be_read() {
 fn pieces_can_be_cut_to_what_a_small_receiver_takes() {
     use loftup_wire::features::{Coding, FeatureWriter};
     use loftup_wire::message::MAX_DATA;
-    use loftup_wire::runs::BandWriter;
+    use loftup_wire::runs::MapWriter;
     use loftup_wire::{MAX_BODY, MIN_BODY};
 
     let map: Vec<u8> = (0..200 * 200).map(|i: u32| (i % 7) as u8).collect();
@@ -366,17 +366,17 @@ fn pieces_can_be_cut_to_what_a_small_receiver_takes() {
         let bound = max_body.clamp(MIN_BODY, MAX_BODY);
         let mut scratch = [0; MAX_DATA];
         let mut longest = 0;
-        let writer = BandWriter::new(u32::MAX, 255, 200, 200, &map).unwrap();
+        let writer = MapWriter::new(u32::MAX, 255, 200, 200, &map).unwrap();
         let (mut writer, mut pixels) = (writer.with_max_body(max_body), 0);
-        while let Some(band) = writer.next_band(&mut scratch) {
-            pixels += band.count as usize;
-            longest = longest.max(common::body(&band.into()).len());
+        while let Some(chunk) = writer.next_chunk(&mut scratch) {
+            pixels += chunk.count as usize;
+            longest = longest.max(common::body(&chunk.into()).len());
         }
         assert_eq!(pixels, map.len());
         for coding in [Coding::F16, Coding::U8] {
             let writer = FeatureWriter::new(u32::MAX, 255, 3, &values, coding).unwrap();
             let (mut writer, mut count) = (writer.with_max_body(max_body), 0);
-            while let Some(block) = writer.next_block(&mut scratch) {
+            while let Some(block) = writer.next_chunk(&mut scratch) {
                 count += block.values.len();
                 longest = longest.max(common::body(&block.into()).len());
             }
@@ -388,7 +388,7 @@ fn pieces_can_be_cut_to_what_a_small_receiver_takes() {
         );
     }
     for kind in Message::KINDS {
-        let cut = ["Band", "Features", "Regions", "Command"].contains(&kind.name);
+        let cut = ["MapChunk", "Features", "Regions", "Command"].contains(&kind.name);
         assert!(cut || kind.max_size <= MIN_BODY, "{}", kind.name);
     }
 }

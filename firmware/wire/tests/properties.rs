@@ -7,8 +7,8 @@ use loftup_wire::command::{Action, Area, Command, Outcome, Refusal, Reply, Want}
 use loftup_wire::features::{Features, Values};
 use loftup_wire::health::{Health, Reason, State};
 use loftup_wire::message::{
-    Answer, Band, Content, Hello, Label, MAX_DATA, Point, Rect, Region, Regions, Role, TimeReply,
-    TimeRequest,
+    Answer, Content, Hello, Label, MAX_DATA, MapChunk, Point, Rect, Region, Regions, Role,
+    TimeReply, TimeRequest,
 };
 use loftup_wire::{Decoder, Encoder, MAX_FRAME, Message};
 use proptest::collection::vec;
@@ -149,7 +149,7 @@ fn build(seed: &Seed) -> Message<'_> {
             }
             .into()
         }
-        "Band" => Band {
+        "MapChunk" => MapChunk {
             frame: draw.u32(),
             slot: draw.u8(),
             width: draw.u16(),

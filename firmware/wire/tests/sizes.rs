@@ -12,7 +12,7 @@ const SIZES: &[(&str, usize)] = &[
     ("TimeReply", 30),
     ("Label", 40),
     ("Answer", 38),
-    ("Band", 504),
+    ("MapChunk", 504),
     ("Features", 510),
     ("Regions", 413),
     ("Health", 49),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use loftup_wire::assemble::{MapAssembler, Progress};
 use loftup_wire::faults::Random;
 use loftup_wire::message::MAX_DATA;
-use loftup_wire::runs::BandWriter;
+use loftup_wire::runs::MapWriter;
 use loftup_wire::{Decoder, Encoder, MAX_FRAME, Message};
 
 const SIDE: u16 = 224;
@@ -51,9 +51,9 @@ fn a_class_map_of_224_by_224_goes_through_frames_and_comes_back() {
             let mut encoder = Encoder::new();
             let mut scratch = [0; MAX_DATA];
             let mut buffer = [0; MAX_FRAME];
-            let mut writer = BandWriter::new(frame, 0, SIDE, SIDE, &map).unwrap();
-            while let Some(band) = writer.next_band(&mut scratch) {
-                line.extend_from_slice(encoder.encode(&band.into(), &mut buffer).unwrap());
+            let mut writer = MapWriter::new(frame, 0, SIDE, SIDE, &map).unwrap();
+            while let Some(chunk) = writer.next_chunk(&mut scratch) {
+                line.extend_from_slice(encoder.encode(&chunk.into(), &mut buffer).unwrap());
                 frames += 1;
             }
         }
@@ -65,7 +65,7 @@ fn a_class_map_of_224_by_224_goes_through_frames_and_comes_back() {
             let mut decoder: Decoder = Decoder::new();
             let mut last = Progress::Partial;
             decoder.push_slice(&line, |found| match found.unwrap().message().unwrap() {
-                Message::Band(band) => last = assembler.push(&band).unwrap(),
+                Message::MapChunk(chunk) => last = assembler.push(&chunk).unwrap(),
                 other => panic!("{other:?}"),
             });
             assert_eq!(last, Progress::Complete);

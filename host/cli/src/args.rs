@@ -13,6 +13,7 @@ use loftup_bundle::{Bundle, Normalisation};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
+    image::Orientation,
     tuning::{Tuning, TuningCache},
 };
 
@@ -152,7 +153,8 @@ pub enum BackendChoice {
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
     /// A picture for the backbone and the guidance: JPEG, PNG, WebP, BMP, TIFF or PNM; or a `.npy`
-    /// of shape [1,3,H,W], float32, already normalised, which is taken as it is
+    /// of shape [1,3,H,W], float32, already normalised, which is taken as it is. Regions and points
+    /// refer to the upright picture
     #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "guidance"])]
     pub image: Option<PathBuf>,
     /// Backbone features [1,d,h,w] in a `.npy`, instead of running a backbone
@@ -169,6 +171,24 @@ pub struct InputArgs {
     /// flickering
     #[arg(long, value_name = "RANGE", default_value = "image")]
     pub range: RangeArg,
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// How picture files are read.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ReadArgs {
+    /// Read pictures as their pixels are stored. By default they are turned and mirrored as their
+    /// EXIF orientation says. Labels, masks and `.npy` files are always taken as stored
+    #[arg(long)]
+    pub no_exif_orientation: bool,
+}
+
+impl ReadArgs {
+    /// Which way up pictures are read.
+    pub fn orientation(self) -> Orientation {
+        Orientation::exif(!self.no_exif_orientation)
+    }
 }
 
 /// `--range`.

@@ -112,6 +112,7 @@ pub fn runs(health: &Health) -> Value {
         "standing_in": c.spare_runs,
         "errors": c.errors,
         "not_finite": c.not_finite,
+        "wrong": c.wrong,
         "timeouts": c.timeouts,
     })
 }
@@ -120,7 +121,7 @@ pub fn runs(health: &Health) -> Value {
 /// for a while.
 pub fn is_worth_a_line(health: &Health) -> bool {
     let c = &health.counters;
-    c.preferred_runs > 0 || c.not_finite + c.timeouts > 0
+    c.preferred_runs > 0 || c.not_finite + c.timeouts + c.wrong > 0
 }
 
 /// The engine, and why it is not another one.

@@ -7,6 +7,7 @@
 
 use std::{
     fmt,
+    io::Write,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -26,17 +27,24 @@ pub fn install() {
             if again {
                 std::process::exit(EXIT_CODE.into());
             }
-            eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+            tell(format_args!(
+                "stopping after this step; press Ctrl-C again to stop at once"
+            ));
             return;
         }
         if WRITING.load(Ordering::SeqCst) == 0 {
-            eprintln!("error: {Interrupted}");
+            tell(format_args!("error: {Interrupted}"));
             std::process::exit(EXIT_CODE.into());
         }
     };
     if let Err(e) = ctrlc::set_handler(handler) {
         log::debug!("Ctrl-C ends the program without cleaning up: {e}");
     }
+}
+
+/// Writes a line to standard error. That nobody reads it any more is no reason to panic.
+pub fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Somebody has asked to stop.

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let text = one_line(&e);
-            eprintln!("error: {text}");
+            interrupt::tell(format_args!("error: {text}"));
             if interrupt::pending() {
                 ExitCode::from(interrupt::EXIT_CODE)
             } else {

@@ -2,7 +2,7 @@
 
 use std::{fs, ops::ControlFlow, path::Path};
 
-use loftup_import::builtin;
+use loftup_import::{builtin, vit::VitOptions};
 
 use crate::{
     BackboneSource, ConvertError, Request,
@@ -34,11 +34,15 @@ pub fn builtin(
         backbone: Some(BackboneSource::Checkpoint {
             preset: builtin::PRESET.into(),
             weights: write("backbone.safetensors", builtin::BACKBONE)?,
-            heads: Some(builtin::HEADS),
+            options: VitOptions {
+                heads: Some(builtin::HEADS),
+                ..Default::default()
+            },
         }),
         upsampler: Some(write("upsampler.safetensors", builtin::UPSAMPLER)?),
         size: None,
         out: out.to_owned(),
+        prefix: None,
         replace,
     };
     convert(&request, stage)

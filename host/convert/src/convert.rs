@@ -11,12 +11,22 @@ use loftup_bundle::{
     BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
     Provenance, Size, Source, UpsamplerFiles,
 };
+use loftup_import::onnx::ImportError;
+use loftup_import::{
+    checkpoint::Checkpoint, checkpoint::CheckpointError, vit, vit::ConfigFiles, vit::Preset,
+    vit::Vit, vit::VitError, vit::VitOptions,
+};
 use loftup_import::{
     checkpoint::Checkpoint, checkpoint::CheckpointError, vit, vit::Preset, vit::Vit, vit::VitError,
 };
 use loftup_onnx::loftup::LoftUp;
+use loftup_onnx::loftup::LoftUp;
 
-use crate::{Check, foreign, provenance, verify};
+use crate::{
+    Check,
+    foreign::{self, Foreign, OnnxBackbone},
+    provenance, references, verify,
+};
 
 /// A conversion that failed. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +49,9 @@ pub enum ConvertError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// An ONNX file that cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// An ONNX file that cannot be a backbone.
     #[error("{}: {what}", path.display())]
     ForeignOnnx {
@@ -84,20 +97,11 @@ pub enum BackboneSource {
         preset: String,
         /// Its weights.
         weights: PathBuf,
-        /// Attention heads, where they are not the width divided by 64.
-        heads: Option<usize>,
+        /// What its weights and the config files next to them do not say.
+        options: VitOptions,
     },
     /// Any ONNX graph.
-    Onnx {
-        /// The file.
-        path: PathBuf,
-        /// Side of a patch in pixels.
-        patch: usize,
-        /// How it wants its pictures.
-        normalisation: Normalisation,
-        /// Which output holds the features, where there are several.
-        output: Option<String>,
-    },
+    Onnx(OnnxBackbone),
 }
 
 /// What to convert.
@@ -107,6 +111,9 @@ pub struct Request {
     pub backbone: Option<BackboneSource>,
     /// Checkpoint of the upsampler, if any.
     pub upsampler: Option<PathBuf>,
+    /// What the names of the backbone begin with, where its checkpoint holds several models; without
+    /// a backbone, those of the upsampler.
+    pub prefix: Option<String>,
     /// Size of the backbone's input; rounded to the nearest multiple of the patch.
     pub size: Option<Size>,
     /// Where the bundle goes.
@@ -150,30 +157,18 @@ pub fn convert(
             BackboneSource::Checkpoint {
                 preset,
                 weights,
-                heads,
+                options,
             } => {
-                let checkpoint = Checkpoint::open(weights)?;
-                sources.push(source_of(
-                    "backbone weights",
-                    weights,
-                    checkpoint.sha256().unwrap_or_default(),
-                ));
-                vision_transformer(preset, &checkpoint, *heads, request.size)?
+                let checkpoint = open(weights, request.prefix.as_deref())?;
+                sources.extend(sources_of("backbone weights", &checkpoint));
+                let files = ConfigFiles::next_to(checkpoint.path())?;
+                vision_transformer(preset, &checkpoint, options, &files, request.size)?
             }
-            BackboneSource::Onnx {
-                path,
-                patch,
-                normalisation,
-                output,
-            } => {
-                let size = request.size.map(|s| rounded(s, *patch));
-                let (part, onnx) = foreign_backbone(path, *patch, size, output.as_deref())?;
-                sources.push(source_of(
-                    "backbone graph",
-                    path,
-                    &loftup_bundle::sha256_hex(&onnx),
-                ));
-                (part, *normalisation, onnx)
+            BackboneSource::Onnx(onnx) => {
+                let size = request.size.map(|s| rounded(s, onnx.patch));
+                let foreign = foreign::read(onnx, size)?;
+                sources.extend(foreign.sources());
+                foreign_backbone(onnx, size, foreign)
             }
         };
         writer.add(BACKBONE_FILE, &onnx)?;
@@ -183,10 +178,10 @@ pub fn convert(
     let (mut upsampler, mut training) = (None, None);
     if let Some(path) = &request.upsampler {
         stage("reading the upsampler")?;
-        let checkpoint = Checkpoint::open(path)?;
-        let sha256 = checkpoint.sha256().unwrap_or_default();
-        sources.push(source_of("upsampler weights", path, sha256));
-        training = provenance::beside(path, sha256);
+        let prefix = request.prefix.as_deref().filter(|_| backbone.is_none());
+        let checkpoint = open(path, prefix)?;
+        sources.extend(sources_of("upsampler weights", &checkpoint));
+        training = provenance::beside(path, &checkpoint.sha256().unwrap_or_default());
         let model = loftup_import::loftup::read(&checkpoint)?;
         drop(checkpoint);
         if let Some(b) = &backbone
@@ -201,13 +196,14 @@ pub fn convert(
         stage("writing the upsampler")?;
         upsampler = Some(write_upsampler(&mut writer, &model)?);
     }
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT,
         normalisation,
         backbone,
         upsampler,
         heads: BTreeMap::new(),
         quantisation: BTreeMap::new(),
+        references: None,
         files: BTreeMap::new(),
         provenance: Provenance {
             tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
@@ -218,13 +214,19 @@ pub fn convert(
             training,
         },
     };
-    stage("verifying the bundle")?;
-    let sealed = loftup_bundle::Bundle::open(writer.seal(manifest)?)?;
-    let manifest = sealed.manifest().clone();
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,
     };
+    stage("computing the reference outputs")?;
+    let sealed = loftup_bundle::Bundle::open(writer.seal(manifest.clone())?)?;
+    let made = foreign::guarded(|| references::of(&sealed));
+    let (references, outputs) = made.map_err(|what| failed("runs", what))?;
+    references::add(&mut writer, &references, &outputs, &manifest)?;
+    manifest.references = Some(references);
+    stage("verifying the bundle")?;
+    let sealed = loftup_bundle::Bundle::open(writer.seal(manifest)?)?;
+    let manifest = sealed.manifest().clone();
     let checks = foreign::guarded(|| verify(sealed)).map_err(|what| failed("runs", what))?;
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));
@@ -236,13 +238,23 @@ pub fn convert(
 
 const BACKBONE_FILE: &str = "backbone.onnx";
 
+/// A checkpoint, of which only what is under `prefix` is looked at.
+fn open(path: &Path, prefix: Option<&str>) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = Checkpoint::open(path)?;
+    match prefix {
+        Some(prefix) => checkpoint.within(prefix),
+        None => Ok(checkpoint),
+    }
+}
+
 fn vision_transformer(
     preset: &str,
     checkpoint: &Checkpoint,
-    heads: Option<usize>,
+    options: &VitOptions,
+    files: &ConfigFiles,
     size: Option<Size>,
 ) -> Result<(loftup_bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
-    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, heads)?;
+    let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, options, files)?;
     let config = model.config();
     let (width, height) = config.default_size();
     let size = size.map_or(Size { width, height }, |s| rounded(s, config.patch));
@@ -257,6 +269,7 @@ fn vision_transformer(
         output: vit::OUTPUT.into(),
         layout: FeatureLayout::Map,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: Some(config.architecture()),
     };
     Ok((
         part,
@@ -269,12 +282,11 @@ fn vision_transformer(
 }
 
 fn foreign_backbone(
-    path: &Path,
-    patch: usize,
+    source: &OnnxBackbone,
     size: Option<Size>,
-    output: Option<&str>,
-) -> Result<(loftup_bundle::Backbone, Vec<u8>), ConvertError> {
-    let foreign = foreign::read(path, patch, size, output)?;
+    foreign: Foreign,
+) -> (loftup_bundle::Backbone, Normalisation, Vec<u8>) {
+    let path = &source.path;
     if let Some(size) = size
         && size != foreign.size
     {
@@ -291,15 +303,16 @@ fn foreign_backbone(
             .to_string_lossy()
             .into(),
         dim: foreign.dim,
-        patch,
+        patch: source.patch,
         size: foreign.size,
         any_size: foreign.any_size,
         input: foreign.input,
         output: foreign.output,
         layout: foreign.layout,
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: None,
     };
-    Ok((part, foreign.onnx))
+    (part, foreign.normalisation, foreign.onnx)
 }
 
 fn write_upsampler(
@@ -333,6 +346,12 @@ fn rounded(size: Size, patch: usize) -> Size {
         );
     }
     nearest
+}
+
+/// All files of a checkpoint.
+fn sources_of<'a>(role: &'a str, checkpoint: &'a Checkpoint) -> impl Iterator<Item = Source> + 'a {
+    let files = checkpoint.files().iter();
+    files.map(move |file| source_of(role, &file.path, &file.sha256))
 }
 
 fn source_of(role: &str, path: &Path, sha256: &str) -> Source {

@@ -2,17 +2,19 @@
 
 use std::{fmt, sync::Arc};
 
-use loftup_bundle::{Bundle, Precision, Size};
+use loftup_bundle::{Bundle, Precision, ReferenceError, Size};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
     backend::{Backend, GraphSource, Tract},
+    references::{test_features, test_picture},
     sinks::InMemory,
 };
+use loftup_spec::io;
 use loftup_spec::io;
 use serde::Serialize;
 
 use crate::compare::{Difference, Tolerance};
-use crate::quantize;
+use crate::{quantize, references};
 
 /// One check and its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +32,18 @@ pub struct Check {
     /// A measured number that is no difference of two maps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+    /// The least cosine similarity to reference outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least_cosine: Option<LeastCosine>,
+}
+
+/// A least cosine similarity and what it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LeastCosine {
+    /// What was measured.
+    pub found: f64,
+    /// The least that it may be.
+    pub least: f64,
 }
 
 /// A number and what it may be.
@@ -50,6 +64,7 @@ impl Check {
             difference: None,
             tolerance: None,
             measured: None,
+            least_cosine: None,
         }
     }
 
@@ -62,7 +77,19 @@ impl Check {
             difference: None,
             tolerance: None,
             measured: Some(Measured { found, most }),
+            least_cosine: None,
         }
+    }
+
+    /// An error against reference outputs.
+    pub(crate) fn error(name: &str, found: ReferenceError, allowed: ReferenceError) -> Self {
+        let mut check = Self::most(name, found.relative_error, allowed.relative_error);
+        check.passed &= found.cosine >= allowed.cosine;
+        check.least_cosine = Some(LeastCosine {
+            found: found.cosine,
+            least: allowed.cosine,
+        });
+        check
     }
 
     /// A measured difference. `None`, two sizes that do not go together, fails.
@@ -74,6 +101,7 @@ impl Check {
             difference,
             tolerance: Some(tolerance),
             measured: None,
+            least_cosine: None,
         }
     }
 }
@@ -93,12 +121,18 @@ impl fmt::Display for Check {
         if let Some(m) = &self.measured {
             write!(f, " ({:.2e} of {:.2e})", m.found, m.most)?;
         }
+        if let Some(c) = &self.least_cosine {
+            write!(f, " (cosine {:.6} of {:.6})", c.found, c.least)?;
+        }
         Ok(())
     }
 }
 
 /// Grid and guidance on which the upsampler is checked: odd, not square, several tiles.
-const GRID: (usize, usize) = (5, 4);
+const GRID: Size = Size {
+    width: 5,
+    height: 4,
+};
 const GUIDANCE: Size = Size {
     width: 43,
     height: 29,
@@ -113,8 +147,8 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
 }
 
 /// Runs every graph of a bundle whose files have been checked: outputs finite, tiles as the whole,
-/// regions and points as the frame, and a quantised bundle no further from its 32-bit graphs than
-/// its manifest says. The whole graph that the tiles are compared with runs on the
+/// regions and points as the frame, every precision as the bundle's reference outputs on the CPU and
+/// on `backend`, and a quantised bundle no further from its 32-bit graphs than its manifest says. The whole graph that the tiles are compared with runs on the
 /// CPU in any case.
 ///
 /// # Errors
@@ -148,7 +182,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     }
     if let Some(upsampler) = &manifest.upsampler {
         let dim = upsampler.dim;
-        let features = test_features(dim);
+        let features = test_features(dim, GRID);
         let picture = test_picture(GUIDANCE);
         let view = perceptor.view(&features, &picture, ColourRange::PerImage)?;
         let all = Rect::whole(GUIDANCE);
@@ -215,6 +249,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             ));
         }
     }
+    checks.extend(references::checks(&again, &engine)?);
     checks.extend(quantize::checks(&again, &engine)?);
     Ok(checks)
 }
@@ -267,43 +302,4 @@ fn crop(planes: &[f32], all: Rect, rect: Rect) -> Vec<f32> {
             })
         })
         .collect()
-}
-
-/// A picture in normalised units with edges, gradients and texture; the same everywhere.
-pub(crate) fn test_picture(size: Size) -> Picture {
-    let Size { width, height } = size;
-    let mut data = Vec::with_capacity(3 * size.area());
-    for c in 0..3 {
-        for y in 0..height {
-            for x in 0..width {
-                let (u, v) = (x as f32 / width as f32, y as f32 / height as f32);
-                let block = ((x / 7 + y / 5 + c) % 3) as f32 - 1.0;
-                let texture = (hash((c * height + y) * width + x) - 0.5) * 0.2;
-                data.push(block + u - v + texture);
-            }
-        }
-    }
-    Picture { size, data }
-}
-
-/// Features with unit variance or so on the test grid.
-fn test_features(dim: usize) -> Features {
-    let (width, height) = GRID;
-    let data = (0..dim * width * height)
-        .map(|i| (hash(i) - 0.5) * 3.5)
-        .collect();
-    Features {
-        dim,
-        height,
-        width,
-        data,
-    }
-}
-
-/// 0 to 1, scrambled.
-fn hash(i: usize) -> f32 {
-    let x = (i as u32).wrapping_add(1).wrapping_mul(0x9E37_79B9);
-    let x = (x ^ (x >> 15)).wrapping_mul(0x85EB_CA6B);
-    let x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);
-    ((x ^ (x >> 16)) >> 8) as f32 / (1u32 << 24) as f32
 }

@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size, Source, sha256_hex};
-use loftup_runtime::{ColourRange, Perceptor, Point, image, pca::Pca};
+use loftup_runtime::{
+    ColourRange, Perceptor, Point,
+    image::{self, Orientation},
+    pca::Pca,
+};
 
 use crate::{
     EvalError, Method, Progress,
@@ -39,6 +43,8 @@ pub struct Request {
     pub size: Option<Size>,
     /// Range of colours of the guidance. It should be the one that the head will be used with.
     pub range: ColourRange,
+    /// Which way up pictures are read. Masks are taken as stored.
+    pub orientation: Orientation,
     /// Pixels of each picture.
     pub samples: usize,
     /// Pictures at most, evenly spread.
@@ -101,8 +107,8 @@ pub fn pca(
     let each = request.samples.min(fit.max(1));
     for (i, path) in pictures.iter().enumerate() {
         progress("looking at pictures", i, pictures.len());
-        let photo = match image::open(path) {
-            Ok(photo) => photo,
+        let photo = match image::open_with(path, request.orientation) {
+            Ok(decoded) => decoded.image,
             Err(e) => {
                 log::warn!("left out: {e}");
                 left_out.push(e.to_string());
@@ -223,7 +229,7 @@ fn looker<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Looker<'a>,
             "the bundle has no upsampler, and a head is for upsampled features; convert it with --upsampler-weights".into(),
         ));
     }
-    Looker::new(perceptor, request.size, request.range)
+    Looker::new(perceptor, request.size, request.range, request.orientation)
 }
 
 /// Sum of the variances of all channels.

@@ -6,6 +6,7 @@ use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
     ColourRange, Perceptor, Rect,
     heads::{ClassMap, Head},
+    image::Orientation,
 };
 use serde::Serialize;
 
@@ -29,7 +30,7 @@ pub struct Judged {
 }
 
 /// Judges the head called `name` on `dir/val`, or `dir` where there is none, at the backbone's size
-/// or `size`, on at most `most` pictures.
+/// or `size`, on at most `most` pictures, read upright or as stored. Masks are taken as stored.
 ///
 /// # Errors
 /// Where the head gives no classes or others than the data has, or nothing can be judged.
@@ -39,10 +40,11 @@ pub fn judge(
     dir: &Path,
     size: Option<Size>,
     most: Option<usize>,
+    orientation: Orientation,
     progress: Progress<'_>,
 ) -> Result<Judged, EvalError> {
     let head = perceptor.head(name)?;
-    let looker = Looker::new(perceptor, size, ColourRange::PerImage)?;
+    let looker = Looker::new(perceptor, size, ColourRange::PerImage, orientation)?;
     let pairs = thin(data::pairs(dir, "val")?, most);
     let classes = Classes::of(dir, &pairs)?;
     let count = classes.names.len();
@@ -65,7 +67,7 @@ pub fn judge(
     let mut judged = 0;
     for (i, pair) in pairs.iter().enumerate() {
         progress("judging by labelled pictures", i, pairs.len());
-        match open(pair, &classes, looker.size) {
+        match open(pair, &classes, looker.size, looker.orientation) {
             Ok((photo, labels)) => {
                 let seen = looker.look(&photo)?;
                 let map = class_map(&looker, &seen, &head)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use loftup_bundle::{Manifest, Size};
 use loftup_runtime::{
     ColourRange, Features, Perceptor, Picture, Point, View,
-    image::{self, Rgb8},
+    image::{self, Orientation, Rgb8},
 };
 use serde::Serialize;
 
@@ -76,6 +76,8 @@ pub(crate) struct Looker<'a> {
     /// Size of the answer.
     pub size: Size,
     pub range: ColourRange,
+    /// Which way up pictures are read.
+    pub orientation: Orientation,
 }
 
 impl<'a> Looker<'a> {
@@ -84,6 +86,7 @@ impl<'a> Looker<'a> {
         perceptor: &'a Perceptor,
         size: Option<Size>,
         range: ColourRange,
+        orientation: Orientation,
     ) -> Result<Self, EvalError> {
         let Some(backbone) = &perceptor.manifest().backbone else {
             return Err(EvalError::Request(
@@ -102,6 +105,7 @@ impl<'a> Looker<'a> {
             perceptor,
             size,
             range,
+            orientation,
         })
     }
 
@@ -165,26 +169,33 @@ impl<'a> Looker<'a> {
     }
 }
 
-/// Opens a picture and its mask, the mask at `size`.
+/// Opens a picture and its mask, the mask at `size`. The mask is taken as it is stored.
 pub(crate) fn open(
     pair: &Pair,
     classes: &Classes,
     size: Size,
+    orientation: Orientation,
 ) -> Result<(Rgb8, Labels), EvalError> {
-    let photo = image::open(&pair.image)?;
+    let decoded = image::open_with(&pair.image, orientation)?;
+    let photo = &decoded.image;
     let labels = classes.read(&pair.labels)?;
     let found = Size {
         width: photo.width(),
         height: photo.height(),
     };
     if labels.size != found {
-        let what = format!("a mask of {} for a picture of {found}", labels.size);
+        let what = format!(
+            "a mask of {} for {} of {found}{}",
+            labels.size,
+            pair.image.display(),
+            decoded.why_labels_differ((labels.size.width, labels.size.height))
+        );
         return Err(EvalError::Labels {
             path: pair.labels.clone(),
             what,
         });
     }
-    Ok((photo, labels.resized(size)))
+    Ok((decoded.image, labels.resized(size)))
 }
 
 /// Memory for features of all methods together.
@@ -222,7 +233,7 @@ pub(crate) fn sample(
     };
     for (i, pair) in pairs.iter().enumerate() {
         progress("looking at training pictures", i, pairs.len());
-        let (photo, labels) = match open(pair, classes, looker.size) {
+        let (photo, labels) = match open(pair, classes, looker.size, looker.orientation) {
             Ok(opened) => opened,
             Err(e) => {
                 log::warn!("left out: {e}");

@@ -6,6 +6,7 @@ use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColourRange, Perceptor,
     heads::{Head, best},
+    image::Orientation,
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -29,6 +30,8 @@ pub struct Request<'a> {
     pub size: Option<Size>,
     /// Range of colours of the guidance.
     pub range: ColourRange,
+    /// Which way up pictures are read. Masks are taken as stored.
+    pub orientation: Orientation,
     /// Which features; all that the bundle can make if empty.
     pub methods: Vec<Method>,
     /// Pixels of each training picture.
@@ -99,7 +102,7 @@ pub fn evaluate(
     request: &Request<'_>,
     progress: Progress<'_>,
 ) -> Result<Report, EvalError> {
-    let looker = Looker::new(perceptor, request.size, request.range)?;
+    let looker = Looker::new(perceptor, request.size, request.range, request.orientation)?;
     let able = Method::of(perceptor.manifest());
     let methods = if request.methods.is_empty() {
         able.clone()
@@ -153,7 +156,7 @@ pub fn evaluate(
     let mut val_pictures = 0;
     for (i, pair) in val.iter().enumerate() {
         progress("judging by validation pictures", i, val.len());
-        let (photo, labels) = match open(pair, &classes, looker.size) {
+        let (photo, labels) = match open(pair, &classes, looker.size, looker.orientation) {
             Ok(opened) => opened,
             Err(e) => {
                 log::warn!("left out: {e}");

@@ -7,7 +7,10 @@
 use std::collections::HashMap;
 
 use loftup_bundle::{Normalisation, Size};
-use loftup_runtime::{ColourRange, Perceptor, image::Rgb8};
+use loftup_runtime::{
+    ColourRange, Perceptor,
+    image::{Orientation, Rgb8},
+};
 use loftup_scenes::{Flow, Frame, Scene};
 use serde::Serialize;
 
@@ -91,7 +94,12 @@ pub fn evaluate(
             "{frames} frames at {rate} a second with {samples} pixels: give at least 2 frames, a rate above 0 and a pixel"
         )));
     }
-    let looker = Looker::new(perceptor, request.size, ColourRange::PerImage)?;
+    let looker = Looker::new(
+        perceptor,
+        request.size,
+        ColourRange::PerImage,
+        Orientation::Upright,
+    )?;
     let Size { width, height } = looker.size;
     let scene = Scene::new(seed).with_noise(request.noise);
     let mut kinds = vec![Kind::new("bilinear", Way::Kernel(Kernel::Bilinear))];

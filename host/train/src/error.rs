@@ -62,6 +62,9 @@ pub enum TrainError {
         /// Why it cannot be had, and the remedy.
         what: String,
     },
+    /// It was stopped before the first step.
+    #[error("interrupted before the first step; nothing was trained")]
+    Interrupted,
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleError),

@@ -213,7 +213,7 @@ pub(crate) fn begin(
         companions,
     };
     let optimizer = Optimizer::new(config.optimizer(), &net.weights());
-    let sha256 = found.and_then(|c| c.sha256().map(Into::into));
+    let sha256 = found.and_then(|c| c.sha256());
     Ok((
         State {
             net,

@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use loftup_runtime::image;
 use serde::Serialize;
 
 use crate::{
@@ -126,7 +127,12 @@ pub fn train(
                 .into(),
         });
     }
-    let data = Dataset::open(&config.data.paths, config.data.limit, config.preparation())?;
+    let data = Dataset::open(
+        &config.data.paths,
+        config.data.limit,
+        config.preparation(),
+        stop,
+    )?;
     let cache = match config.cache.gib > 0.0 {
         true => {
             let folder = config
@@ -333,7 +339,10 @@ fn shown(
     let (size, seen) = preparer.first_size();
     let photo = match &config.run.picture {
         Some(path) => {
-            loftup_runtime::image::open(path).map_err(loftup_runtime::RuntimeError::from)?
+            let orientation = config.preparation().orientation;
+            image::open_with(path, orientation)
+                .map_err(loftup_runtime::RuntimeError::from)?
+                .image
         }
         None => data.sample(0, size)?.photo,
     };

@@ -8,7 +8,8 @@ use std::{
 };
 
 use loftup_import::checkpoint::Checkpoint;
-use loftup_train::{Config, Event, Outcome, checkpoint, files, train};
+use loftup_onnx::loftup::LoftUp;
+use loftup_train::{Config, Event, Outcome, TrainError, checkpoint, files, train};
 use support::{bundle, config, picture, pictures, settings};
 
 /// Trains, and stops after step `stop_at` if there is one.
@@ -417,4 +418,30 @@ fn an_output_fitted_to_the_backbone_begins_with_its_mean_and_deviation() {
             close(begun("bias").data()[c], mean) && close(begun("weight").data()[c], deviation)
         );
     }
+}
+
+/// Links may lead back to where they are: each real folder counts once.
+#[cfg(unix)]
+#[test]
+fn links_do_not_multiply_pictures() {
+    use loftup_train::data::Dataset;
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at, 3);
+    let (config, _) = config(at, "t.toml", &settings(1, 1, "out"));
+    let open = |stop: bool| {
+        let (paths, preparation) = (&config.data.paths, config.preparation());
+        Dataset::open(paths, None, preparation, &AtomicBool::new(stop))
+    };
+    let before = open(false).unwrap();
+    let root = &config.data.paths[0];
+    for link in ["a", "b"] {
+        std::os::unix::fs::symlink(".", root.join(link)).unwrap();
+    }
+    let after = open(false).unwrap();
+    assert_eq!(after.len(), before.len());
+    assert_eq!(after.fingerprint(), before.fingerprint());
+    let stopped = open(true).unwrap_err();
+    assert!(matches!(stopped, TrainError::Interrupted), "{stopped}");
 }

@@ -1,9 +1,9 @@
 //! Heads: what a robot wants from the features, shipped with them.
 
-use std::collections::BTreeMap;
-
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
+
+use super::tensors;
 
 /// A head of a bundle: an affine map of the upsampled features of each pixel, `[d]` to `[k]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,16 +84,10 @@ impl Linear {
     /// # Errors
     /// Where `weight` is not `[k, d]`.
     pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
-        let bytes =
-            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
-        let (weight, bias) = (bytes(&self.weight), bytes(&self.bias));
-        let view =
-            |shape, data| TensorView::new(Dtype::F32, shape, data).map_err(|e| e.to_string());
-        let tensors = BTreeMap::from([
-            (WEIGHT, view(vec![self.outputs(), self.inputs], &weight)?),
-            (BIAS, view(vec![self.outputs()], &bias)?),
-        ]);
-        safetensors::serialize(tensors, None).map_err(|e| e.to_string())
+        tensors::write(&[
+            (WEIGHT, &[self.outputs(), self.inputs], &self.weight),
+            (BIAS, &[self.outputs()], &self.bias),
+        ])
     }
 
     /// Reads what [`Linear::to_bytes`] wrote.
@@ -102,28 +96,10 @@ impl Linear {
     /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
     pub fn from_bytes(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
-        let tensor = |name: &str, shape: &[usize]| -> Result<Vec<f32>, String> {
-            let tensor = file
-                .tensor(name)
-                .map_err(|_| format!("it has no tensor {name}"))?;
-            if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-                return Err(format!(
-                    "tensor {name} is {:?} {:?}, expected F32 {shape:?}",
-                    tensor.dtype(),
-                    tensor.shape()
-                ));
-            }
-            let (bytes, _) = tensor.data().as_chunks::<4>();
-            let values: Vec<f32> = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            match values.iter().position(|x| !x.is_finite()) {
-                Some(i) => Err(format!("tensor {name} holds {} at index {i}", values[i])),
-                None => Ok(values),
-            }
-        };
         Ok(Self {
             inputs,
-            weight: tensor(WEIGHT, &[outputs, inputs])?,
-            bias: tensor(BIAS, &[outputs])?,
+            weight: tensors::read(&file, WEIGHT, &[outputs, inputs])?,
+            bias: tensors::read(&file, BIAS, &[outputs])?,
         })
     }
 }

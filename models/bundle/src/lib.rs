@@ -5,16 +5,20 @@
 
 #![forbid(unsafe_code)]
 
+mod architecture;
 mod error;
 mod head;
 mod manifest;
 mod quantisation;
 mod reader;
+mod reference;
+mod tensors;
 mod training;
 mod writer;
 
 use sha2::{Digest, Sha256};
 
+pub use architecture::{Activation, Architecture, Family, Origin, Positions, Setting};
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
@@ -23,6 +27,7 @@ pub use manifest::{
 };
 pub use quantisation::{Calibration, CheckLoss, HeadLoss, Loss, Quantisation};
 pub use reader::Bundle;
+pub use reference::{PartErrors, ReferenceError, ReferenceOutputs, References};
 pub use training::Training;
 pub use writer::BundleWriter;
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{head::Head, quantisation::Quantisation, training::Training};
+use super::{
+    architecture::Architecture, head::Head, quantisation::Quantisation, reference::References,
+    training::Training,
+};
 
 /// Version of the bundle format that this code writes and reads.
 pub const FORMAT: u32 = 1;
@@ -29,6 +32,10 @@ pub struct Manifest {
     /// How the graphs of other precisions than 32 bits were made, and what they cost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quantisation: BTreeMap<Precision, Quantisation>,
+    /// What the 32-bit graphs compute from the built-in test inputs. Bundles made before this was
+    /// introduced have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<References>,
     /// Every file of the bundle but the manifest, by name.
     pub files: BTreeMap<String, FileEntry>,
     /// Where it all comes from.
@@ -91,6 +98,9 @@ pub struct Backbone {
     pub layout: FeatureLayout,
     /// The graph in each precision.
     pub graphs: BTreeMap<Precision, String>,
+    /// What it is, where it was made from a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
 }
 
 /// How a backbone's output holds its features.
@@ -106,7 +116,7 @@ pub enum FeatureLayout {
     },
 }
 
-/// A LoftUp upsampler, cut as in [`crate::loftup`].
+/// A LoftUp upsampler, cut as in the graphs of `loftup-onnx`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upsampler {

@@ -9,8 +9,8 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BundleError, FORMAT, FeatureLayout, FileEntry, Head, HeadKind, Linear, MANIFEST, Manifest, hex,
-    sha256_hex,
+    BundleError, FORMAT, FeatureLayout, FileEntry, Head, HeadKind, Linear, MANIFEST, Manifest,
+    ReferenceOutputs, References, hex, sha256_hex,
 };
 
 /// A manifest larger than this is none of ours.
@@ -63,6 +63,22 @@ impl Bundle {
             part,
             remedy,
         }
+    }
+
+    /// The reference outputs; `None` for a bundle without them.
+    ///
+    /// # Errors
+    /// Where their file is damaged or does not fit the parts of the bundle.
+    pub fn reference_outputs(&self) -> Result<Option<ReferenceOutputs>, BundleError> {
+        let Some(References { file, .. }) = &self.manifest.references else {
+            return Ok(None);
+        };
+        let outputs = ReferenceOutputs::from_bytes(&self.read(file)?, &self.manifest);
+        let outputs = outputs.map_err(|what| BundleError::Damaged {
+            path: self.path.join(file),
+            what,
+        })?;
+        Ok(Some(outputs))
     }
 
     /// The weights of the head called `name`.
@@ -259,6 +275,12 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .validate()
             .map_err(|what| format!("quantisation.{precision}: {what}"))?;
     }
+    if let Some(references) = &manifest.references {
+        listed(&references.file)?;
+        references
+            .validate()
+            .map_err(|what| format!("references: {what}"))?;
+    }
     if let Some(training) = &manifest.provenance.training {
         training
             .validate()
@@ -354,6 +376,7 @@ mod tests {
             upsampler: None,
             heads: Default::default(),
             quantisation: Default::default(),
+            references: None,
             provenance: Provenance {
                 tool: "test".into(),
                 created: 0,

@@ -79,12 +79,19 @@ impl BundleWriter {
     }
 
     /// Writes the manifest, whose `files` are filled in here. The bundle is then complete, and can
-    /// be opened under the path returned, but not yet in its place.
+    /// be opened under the path returned, but not yet in its place. More files may be added after
+    /// that; it has to be sealed again then.
     pub fn seal(&mut self, mut manifest: Manifest) -> Result<&Path, BundleError> {
-        manifest.files = std::mem::take(&mut self.files);
+        manifest.files = self.files.clone();
         let mut text =
             serde_json::to_string_pretty(&manifest).map_err(|e| self.failed(MANIFEST, e.into()))?;
         text.push('\n');
+        match fs::remove_file(self.work.path().join(MANIFEST)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(self.failed(MANIFEST, e));
+            }
+            _ => {}
+        }
         self.write(MANIFEST, text.as_bytes())?;
         sync_directory(self.work.path()).map_err(|e| self.failed("", e))?;
         Ok(self.work.path())

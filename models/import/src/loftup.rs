@@ -6,14 +6,19 @@ use loftup_onnx::{
 };
 use loftup_spec::{Config, EPS, HEADS};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, listed, teacher_of};
 
-/// Takes the upsampler out of a checkpoint with the authors' names.
+/// A tensor that every LoftUp has, and nothing else.
+const MARKER: &str = "upsampler.lr_pe.biases";
+
+/// Takes the upsampler out of a checkpoint with the authors' names, whatever they begin with
+/// ([`upsampler_prefix`]).
 ///
 /// # Errors
 /// Names the tensor that is missing, has another shape, or holds NaN.
 pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
-    let source = Source { checkpoint };
+    let prefix = upsampler_prefix(checkpoint)?;
+    let source = Source { checkpoint, prefix };
     let config = source.config()?;
     let (d, e) = (config.dim, config.width());
     let channel_norm = source.affine(source.channel_norm_name(), &[d])?;
@@ -29,7 +34,7 @@ pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
         bias: last.bias,
     };
     let phases = |name: &str, channels: usize, frequencies: usize| {
-        let phases = checkpoint.tensor(name, &[2, channels, frequencies])?;
+        let phases = source.tensor(name, &[2, channels, frequencies])?;
         // Trained code reads the flat memory as [2, frequencies, channels]: no transpose.
         Ok(phases.reshaped([2, channels * frequencies]))
     };
@@ -47,15 +52,61 @@ pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
     })
 }
 
+/// What the names of the upsampler in a checkpoint begin with, before the authors' names: nothing,
+/// or what training puts there (`model.`, `ema_model.`, ...). Of several, the one without a prefix;
+/// of a student and its teacher, the teacher. Where there is none, nothing.
+///
+/// # Errors
+/// Where there are several.
+pub fn upsampler_prefix(checkpoint: &Checkpoint) -> Result<String, CheckpointError> {
+    let prefixes: Vec<&str> = checkpoint.prefixes(MARKER).into_iter().collect();
+    match prefixes[..] {
+        [] => return Ok(checkpoint.prefix().into()),
+        ["", ..] => return Ok(String::new()),
+        [prefix] => return Ok(prefix.into()),
+        _ => {}
+    }
+    let path = checkpoint.path();
+    let all = listed(prefixes.iter().copied());
+    match teacher_of(&prefixes) {
+        Some(prefix) => {
+            log::warn!(
+                "{}: of the upsamplers at {all}, the teacher {prefix}* is taken; --prefix chooses another",
+                path.display()
+            );
+            Ok(prefix.into())
+        }
+        None => Err(CheckpointError::Unsupported {
+            path: path.to_owned(),
+            what: format!("it holds several upsamplers, at {all}"),
+            remedy: format!(
+                "choose one by its prefix, as in --prefix {}",
+                prefixes[0].trim_end_matches('.')
+            ),
+        }),
+    }
+}
+
 /// A checkpoint, read by the authors' names.
 struct Source<'a> {
     checkpoint: &'a Checkpoint,
+    /// What stands before them.
+    prefix: String,
 }
 
 impl Source<'_> {
+    fn contains(&self, name: &str) -> bool {
+        self.checkpoint.contains(&format!("{}{name}", self.prefix))
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
+        let name = format!("{}{name}", self.prefix);
+        self.checkpoint.tensor(&name, shape)
+    }
+
     /// Training checkpoints keep the channel norm as the second member of a sequence.
     fn channel_norm_name(&self) -> &'static str {
-        if self.checkpoint.contains("model.1.norm.weight") {
+        if self.contains("model.1.norm.weight") {
             "model.1.norm"
         } else {
             "channelnorm.norm"
@@ -64,14 +115,11 @@ impl Source<'_> {
 
     fn config(&self) -> Result<Config, CheckpointError> {
         let extent = |name: &str, axis: usize| {
-            let shape = self.checkpoint.shape(name)?;
+            let shape = self.checkpoint.shape(&format!("{}{name}", self.prefix))?;
             Ok(shape.get(axis).copied().unwrap_or(0))
         };
         let layers = (0..)
-            .take_while(|&i| {
-                self.checkpoint
-                    .contains(&attention_name(i, "in_proj_weight"))
-            })
+            .take_while(|&i| self.contains(&attention_name(i, "in_proj_weight")))
             .count()
             // A checkpoint without any layer is then reported as missing the first.
             .max(1);
@@ -99,10 +147,8 @@ impl Source<'_> {
     /// `name.weight` of that shape and `name.bias` of its first extent.
     fn affine(&self, name: &str, shape: &[usize]) -> Result<Affine, CheckpointError> {
         Ok(Affine {
-            weight: self.checkpoint.tensor(&format!("{name}.weight"), shape)?,
-            bias: self
-                .checkpoint
-                .tensor(&format!("{name}.bias"), &shape[..1])?,
+            weight: self.tensor(&format!("{name}.weight"), shape)?,
+            bias: self.tensor(&format!("{name}.bias"), &shape[..1])?,
         })
     }
 
@@ -111,10 +157,7 @@ impl Source<'_> {
         let conv = self.affine(&format!("upsampler.first_conv.{index}"), shape)?;
         let name = format!("upsampler.first_conv.{}", index + 1);
         let norm = self.affine(&name, &shape[..1])?;
-        let stat = |stat: &str| {
-            self.checkpoint
-                .tensor(&format!("{name}.{stat}"), &shape[..1])
-        };
+        let stat = |stat: &str| self.tensor(&format!("{name}.{stat}"), &shape[..1]);
         let (mean, variance) = (stat("running_mean")?, stat("running_var")?);
         let at = |t: &Tensor, o: usize| f64::from(t.data()[o]);
         let scale: Vec<f64> = (0..shape[0])
@@ -134,12 +177,8 @@ impl Source<'_> {
     fn layer(&self, i: usize, config: &Config) -> Result<Layer, CheckpointError> {
         let (d, e) = (config.dim, config.width());
         let block = format!("upsampler.ca_transformer.layers.{i}");
-        let weight = self
-            .checkpoint
-            .tensor(&attention_name(i, "in_proj_weight"), &[3 * e, e])?;
-        let bias = self
-            .checkpoint
-            .tensor(&attention_name(i, "in_proj_bias"), &[3 * e])?;
+        let weight = self.tensor(&attention_name(i, "in_proj_weight"), &[3 * e, e])?;
+        let bias = self.tensor(&attention_name(i, "in_proj_bias"), &[3 * e])?;
         let packed = |part: usize, norm: &Affine| {
             let part = Linear {
                 weight: weight.rows(part * e, e),

@@ -145,6 +145,12 @@ impl Graph {
         self.mul(&y, &half)
     }
 
+    /// `x sigmoid(x)`, the gate of SwiGLU.
+    pub fn silu(&mut self, x: &Value) -> Value {
+        let y = self.op("Sigmoid", &[x], &[]);
+        self.mul(x, &y)
+    }
+
     /// `x sigmoid(1.702 x)`, the approximation of GELU in OpenAI's CLIP.
     pub fn quick_gelu(&mut self, x: &Value) -> Value {
         let slope = self.scalar("slope", 1.702);

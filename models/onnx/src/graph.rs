@@ -190,7 +190,8 @@ impl Graph {
     }
 }
 
-fn value_info(name: &str, dtype: DataType, shape: &[Dim]) -> ValueInfoProto {
+/// Name, element type and shape of an input or output.
+pub fn value_info(name: &str, dtype: DataType, shape: &[Dim]) -> ValueInfoProto {
     let dim = |d: &Dim| Dimension {
         value: Some(match d {
             Dim::Fixed(n) => dimension::Value::DimValue(*n as i64),

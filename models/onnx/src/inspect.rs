@@ -1,12 +1,16 @@
 //! What an ONNX file says of itself.
 
+use std::{collections::BTreeSet, fmt};
+
 use crate::pb::{
-    ModelProto, ValueInfoProto, tensor_proto::DataLocation, tensor_shape_proto::dimension,
+    GraphProto, ModelProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension,
     type_proto,
 };
 use prost::Message;
 
-/// Inputs and outputs of an ONNX graph.
+use super::walk;
+
+/// Inputs and outputs of an ONNX graph, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// What is to be fed: graph inputs that are not initializers.
@@ -15,8 +19,12 @@ pub struct Interface {
     pub outputs: Vec<Port>,
     /// Number of nodes.
     pub nodes: usize,
-    /// Whether weights lie in files of their own.
-    pub external_data: bool,
+    /// Operator sets: domain, empty for ONNX's own, and version.
+    pub opsets: Vec<(String, i64)>,
+    /// The tool that wrote the file and its version, as far as the file names them.
+    pub producer: String,
+    /// Names of the files that hold its weights, where they are not in the ONNX file itself.
+    pub external_files: Vec<String>,
 }
 
 /// An input or output.
@@ -24,47 +32,103 @@ pub struct Interface {
 pub struct Port {
     /// Its name.
     pub name: String,
+    /// Type of its elements.
+    pub element: ElementType,
     /// Extents as far as they are known; `None` where the rank is not.
     pub shape: Option<Vec<Option<usize>>>,
+}
+
+/// Type of the elements of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementType(i32);
+
+impl From<DataType> for ElementType {
+    fn from(kind: DataType) -> Self {
+        Self(kind as i32)
+    }
+}
+
+impl ElementType {
+    /// 32-bit float.
+    pub const FLOAT32: Self = Self(DataType::Float as i32);
+    /// 16-bit float of IEEE 754.
+    pub const FLOAT16: Self = Self(DataType::Float16 as i32);
+    /// 16-bit float with the exponent of a 32-bit one.
+    pub const BFLOAT16: Self = Self(DataType::Bfloat16 as i32);
+    /// 64-bit float.
+    pub const FLOAT64: Self = Self(DataType::Double as i32);
+    /// Unsigned byte.
+    pub const UINT8: Self = Self(DataType::Uint8 as i32);
+
+    /// Whether it is a float of 16, 32 or 64 bits.
+    pub fn is_float(self) -> bool {
+        [Self::FLOAT32, Self::FLOAT16, Self::BFLOAT16, Self::FLOAT64].contains(&self)
+    }
+}
+
+impl fmt::Display for ElementType {
+    /// As NumPy and PyTorch call it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DataType::try_from(self.0) {
+            Ok(DataType::Float) => f.write_str("float32"),
+            Ok(DataType::Double) => f.write_str("float64"),
+            Ok(DataType::Undefined) => f.write_str("undefined"),
+            Ok(known) => write!(f, "{}", format!("{known:?}").to_lowercase()),
+            Err(_) => write!(f, "element type {}", self.0),
+        }
+    }
 }
 
 impl Interface {
     /// Reads the interface of a serialised model. `None` where `bytes` are no ONNX model.
     pub fn of(bytes: &[u8]) -> Option<Self> {
-        let graph = ModelProto::decode(bytes).ok()?.graph?;
-        let fed =
-            |v: &&ValueInfoProto| graph.initializer.iter().all(|tensor| tensor.name != v.name);
-        let external = Some(DataLocation::External as i32);
-        Some(Self {
+        let model = ModelProto::decode(bytes).ok()?;
+        Some(Self::of_graph(&model, model.graph.as_ref()?))
+    }
+
+    /// The interface of `graph`, the main graph of `model`.
+    pub fn of_graph(model: &ModelProto, graph: &GraphProto) -> Self {
+        let constants = graph.initializer.iter().map(|t| t.name.as_str());
+        let constants: BTreeSet<&str> = constants.collect();
+        let fed = |v: &&ValueInfoProto| !constants.contains(v.name.as_str());
+        let mut files = BTreeSet::new();
+        walk::tensors(graph, &mut |tensor| {
+            if tensor.is_external() {
+                files.insert(tensor.external_entry("location").unwrap_or("").to_owned());
+            }
+        });
+        Self {
             inputs: graph.input.iter().filter(fed).map(port).collect(),
             outputs: graph.output.iter().map(port).collect(),
             nodes: graph.node.len(),
-            external_data: graph
-                .initializer
+            opsets: model
+                .opset_import
                 .iter()
-                .any(|t| t.data_location == external),
-        })
+                .map(|o| (o.domain.clone(), o.version))
+                .collect(),
+            producer: format!("{} {}", model.producer_name, model.producer_version)
+                .trim()
+                .to_owned(),
+            external_files: files.into_iter().collect(),
+        }
     }
 }
 
 fn port(info: &ValueInfoProto) -> Port {
-    let extents = info
-        .r#type
-        .as_ref()
-        .and_then(|t| t.value.as_ref())
-        .and_then(|value| {
-            let type_proto::Value::TensorType(tensor) = value else {
-                return None;
-            };
-            let dims = &tensor.shape.as_ref()?.dim;
-            let extent = |d: &_| match d {
-                Some(dimension::Value::DimValue(n)) => usize::try_from(*n).ok().filter(|n| *n > 0),
-                _ => None,
-            };
-            Some(dims.iter().map(|d| extent(&d.value)).collect())
-        });
+    let tensor = info.r#type.as_ref().and_then(|t| t.value.as_ref());
+    let tensor = tensor.and_then(|value| match value {
+        type_proto::Value::TensorType(tensor) => Some(tensor),
+        _ => None,
+    });
+    let extent = |d: &_| match d {
+        Some(dimension::Value::DimValue(n)) => usize::try_from(*n).ok().filter(|n| *n > 0),
+        _ => None,
+    };
     Port {
         name: info.name.clone(),
-        shape: extents,
+        element: ElementType(tensor.map_or(DataType::Undefined as i32, |t| t.elem_type)),
+        shape: tensor
+            .and_then(|t| t.shape.as_ref())
+            .map(|s| s.dim.iter().map(|d| extent(&d.value)).collect()),
     }
 }

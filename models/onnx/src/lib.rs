@@ -1,5 +1,6 @@
 //! ONNX graphs: the messages of a file ([`pb`]), a builder ([`Graph`]), rewriting into other
-//! precisions ([`rewrite`]), and the graphs of LoftUp ([`loftup`]).
+//! precisions ([`rewrite`]), and the graphs of LoftUp
+//! ([`loftup`]).
 //!
 //! Graphs use opset 17 without the operators that TensorRT 8.5 to 10.3 lack
 //! (`LayerNormalization`, `Gelu`): those are spelled out in older ones.
@@ -13,9 +14,10 @@ pub mod loftup;
 pub mod pb;
 pub mod rewrite;
 mod tensor;
+pub mod walk;
 
-pub use graph::{Attr, Dim, Graph, Value};
-pub use inspect::{Interface, Port};
+pub use graph::{Attr, Dim, Graph, Value, value_info};
+pub use inspect::{ElementType, Interface, Port};
 pub use tensor::Tensor;
 
 /// Longest file that can hold a graph, in bytes: it is one protobuf message.

@@ -242,6 +242,19 @@ pub struct TensorProto {
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
+impl TensorProto {
+    /// Whether the elements are in another file.
+    pub fn is_external(&self) -> bool {
+        self.data_location == Some(tensor_proto::DataLocation::External as i32)
+    }
+
+    /// What `external_data` says under `key`: `location`, `offset` or `length`.
+    pub fn external_entry(&self, key: &str) -> Option<&str> {
+        let mut entries = self.external_data.iter();
+        entries.find(|e| e.key == key).map(|e| e.value.as_str())
+    }
+}
+
 /// Types that belong to [`TensorProto`].
 pub mod tensor_proto {
     /// Type of the elements.

@@ -1,71 +1,72 @@
 //! The weights of a queries graph, as kernels take them.
 
-/// A linear map: `weight` `[inputs, outputs]`, `bias` `[outputs]`.
+/// A linear layer, `x @ weight + bias`.
 #[derive(Debug, Clone, Default)]
-pub struct Linear {
+pub struct LinearWeights {
     /// `[inputs, outputs]`.
     pub weight: Vec<f32>,
     /// `[outputs]`.
     pub bias: Vec<f32>,
 }
 
-/// A factor and an offset for each channel.
+/// The affine part of a normalization, `x * weight + bias`.
 #[derive(Debug, Clone, Default)]
-pub struct Affine {
-    /// Factors.
+pub struct AffineWeights {
+    /// `[channels]`.
     pub weight: Vec<f32>,
-    /// Offsets.
+    /// `[channels]`.
     pub bias: Vec<f32>,
 }
 
-/// A 3x3 convolution: `weight` `[outputs, inputs, 3, 3]`, `bias` `[outputs]`.
+/// A 3x3 convolution.
 #[derive(Debug, Clone, Default)]
-pub struct Conv {
+pub struct ConvWeights {
     /// `[outputs, inputs, 3, 3]`.
     pub weight: Vec<f32>,
     /// `[outputs]`.
     pub bias: Vec<f32>,
 }
 
-/// One layer of cross-attention and MLP. Layer normalisations have their affine part folded into
-/// the maps; the query map has the attention scale in it.
+/// One layer of cross-attention and MLP. The affine parts of the layer normalizations are folded into
+/// the linear layers after them, and the attention scale into the query projection.
 #[derive(Debug, Clone, Default)]
 pub struct LayerWeights {
-    /// To the queries of all heads.
-    pub query: Linear,
-    /// From the heads back to the width.
-    pub out: Linear,
-    /// First map of the MLP.
-    pub mlp_in: Linear,
-    /// Second map of the MLP.
-    pub mlp_out: Linear,
+    /// Query projection, `[width, heads * head_width]`.
+    pub query: LinearWeights,
+    /// Output projection, `[heads * head_width, width]`.
+    pub out: LinearWeights,
+    /// First linear layer of the MLP, `[width, hidden]`.
+    pub mlp_in: LinearWeights,
+    /// Second linear layer of the MLP, `[hidden, width]`.
+    pub mlp_out: LinearWeights,
 }
 
 /// All weights of a queries graph.
 #[derive(Debug, Clone, Default)]
 pub struct QueriesWeights {
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: usize,
     /// Fourier frequencies.
     pub frequencies: Vec<f32>,
     /// Phases of the sines, `[frequencies, 5]`: row, column, red, green, blue.
     pub sine_phases: Vec<f32>,
-    /// Phases of the cosines, likewise.
+    /// Phases of the cosines, `[frequencies, 5]`.
     pub cosine_phases: Vec<f32>,
-    /// After the normalisation of the Fourier features: sines `[frequencies, 5]`, cosines, colours.
-    pub guidance_norm: Affine,
+    /// Affine part of the normalization of the Fourier features. Channels: sines `[frequencies, 5]`,
+    /// cosines `[frequencies, 5]`, colors `[3]`.
+    pub guidance_norm: AffineWeights,
     /// First convolution.
-    pub conv1: Conv,
+    pub conv1: ConvWeights,
     /// Second convolution.
-    pub conv2: Conv,
-    /// Layers.
+    pub conv2: ConvWeights,
+    /// Cross-attention layers.
     pub layers: Vec<LayerWeights>,
-    /// To the channels of the answer.
-    pub last: Linear,
-    /// After the normalisation of the answer.
-    pub last_norm: Affine,
-    /// Epsilon of all normalisations but the last.
+    /// Output projection, `[width, dim]`.
+    pub last: LinearWeights,
+    /// Affine part of the output normalization, `[dim]`.
+    pub last_norm: AffineWeights,
+    /// Epsilon of all normalizations except the last.
     pub eps: f32,
-    /// Epsilon of the last normalisation.
+    /// Epsilon of the last normalization.
     pub last_eps: f32,
 }

@@ -20,7 +20,10 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
             backbone: Some(BackboneSource::Checkpoint {
                 preset: "dinov2".into(),
                 weights: backbone.into(),
-                heads: Some(shape.heads),
+                options: loftup_import::vit::VitOptions {
+                    heads: Some(shape.heads),
+                    ..Default::default()
+                },
             }),
             upsampler: upsampler.map(Into::into),
             size: Some(Size {
@@ -28,6 +31,7 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
                 height: SIDE,
             }),
             out: out.into(),
+            prefix: None,
             replace: true,
         },
         |_| ControlFlow::Continue(()),
@@ -52,6 +56,7 @@ pub fn judge(
         data,
         size: None,
         range: ColourRange::PerImage,
+        orientation: loftup_runtime::image::Orientation::Upright,
         methods: Vec::new(),
         samples: SAMPLES,
         most: None,

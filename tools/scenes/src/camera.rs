@@ -1,14 +1,14 @@
-//! The camera and the way it goes.
+//! The camera and its path.
 
 use crate::{
     hash::Random,
     vector::{V3, sin_cos, v3},
 };
 
-/// Focal length in units of the picture's longer side: 61 degrees across it.
+/// Focal length relative to the longer side of the image: a field of view of 61 degrees.
 const FOCAL: f32 = 0.85;
 
-/// A pinhole camera at one moment. Pixel `(i, j)` is the square from `(i, j)` to `(i + 1, j + 1)`.
+/// A pinhole camera at one time. Pixel `(i, j)` is the square from `(i, j)` to `(i + 1, j + 1)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Camera {
     pub(crate) position: V3,
@@ -21,22 +21,22 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Where it is, in metres, y up.
+    /// Position, in meters; y is up.
     pub fn position(&self) -> [f32; 3] {
         [self.position.x, self.position.y, self.position.z]
     }
 
-    /// Its axes in the scene's frame, each of length 1: right, down, forward.
+    /// Unit axes in world coordinates: right, down, forward.
     pub fn axes(&self) -> [[f32; 3]; 3] {
         [self.right, self.down, self.forward].map(|v| [v.x, v.y, v.z])
     }
 
-    /// Focal length in pixels; the optical axis meets the middle of the picture.
+    /// Focal length in pixels; the principal point is the image center.
     pub fn focal(&self) -> f32 {
         self.focal
     }
 
-    /// Direction of the ray through a place of the picture, its part along `forward` 1.
+    /// Direction of the ray through an image position, with a component of 1 along `forward`.
     pub(crate) fn direction(&self, x: f32, y: f32) -> V3 {
         let (u, v) = (
             (x - 0.5 * self.width) / self.focal,
@@ -45,7 +45,7 @@ impl Camera {
         self.forward + self.right * u + self.down * v
     }
 
-    /// Place in the picture and depth of something that lies in direction `d` from the camera.
+    /// Image position and depth of the point at `d` relative to the camera.
     pub(crate) fn project(&self, d: V3) -> (f32, f32, f32) {
         let depth = d.dot(self.forward);
         let scale = self.focal / depth;
@@ -55,23 +55,23 @@ impl Camera {
     }
 }
 
-/// The way of a camera: round the path, swaying, looking ahead and inwards.
+/// The motion of a camera: around the path, with sway, looking ahead and inward.
 #[derive(Debug, Clone)]
-pub struct Way {
+pub struct CameraPath {
     radius: f64,
     start: f64,
-    /// Turns a second round the path, negative for the other way.
+    /// Revolutions per second around the path; the sign is the direction.
     pace: f64,
     height: f64,
-    /// Turns from straight ahead, inwards.
+    /// Yaw from straight ahead, inward, in turns.
     inwards: f64,
-    /// Turns below level.
+    /// Pitch below the horizon, in turns.
     downwards: f64,
     /// Phases of the sway.
     phases: [f64; 5],
 }
 
-impl Way {
+impl CameraPath {
     pub fn new(random: &mut Random, path: (f32, f32)) -> Self {
         let mut between = |low, high| f64::from(random.between(low, high));
         let radius = 0.5 * f64::from(path.0 + path.1);
@@ -89,7 +89,7 @@ impl Way {
     }
 
     pub fn camera(&self, time: f64, width: usize, height: usize) -> Camera {
-        // Each sways at its own pace, in turns a second.
+        // Frequencies of the sway components, in hertz.
         let sway = |i: usize, pace: f64| sin_cos(time * pace + self.phases[i]).0;
         let angle = self.start + self.pace * time;
         let (sin, cos) = sin_cos(angle);

@@ -1,27 +1,26 @@
-//! Where everything seen at one moment is seen at another.
+//! Optical flow between two frames.
 
 use crate::render::{Caster, SKY};
 
-/// For each pixel of a first frame: where what its centre shows lies in a second one.
+/// Optical flow from the pixel centers of a first frame to positions in a second frame.
 ///
-/// Places are in pixels from the left upper corner, pixel `(i, j)` centred at `(i + 0.5, j + 0.5)`.
-/// They are exact but for the rounding of `f32` (about 1e-4 of a pixel): nothing in a scene moves
-/// but the camera.
+/// Positions are in pixels from the top left corner; the center of pixel `(i, j)` is
+/// `(i + 0.5, j + 0.5)`. They are exact up to the rounding of `f32` (about 1e-4 of a pixel), since only
+/// the camera moves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flow {
     /// Columns of both frames.
     pub width: usize,
     /// Rows of both frames.
     pub height: usize,
-    /// How far to go from a pixel's centre, `[dx, dy]`; finite everywhere, 0 for what lies behind
-    /// the second camera.
+    /// Displacement `[dx, dy]` of each pixel; always finite, 0 for points behind the second camera.
     pub shift: Vec<[f32; 2]>,
-    /// Whether the second frame shows it: it is within the frame and nothing stands before it.
+    /// Whether the point is visible in the second frame: inside the frame and not occluded.
     pub visible: Vec<bool>,
 }
 
 impl Flow {
-    /// The place in the second frame of what pixel `index` of the first shows.
+    /// The position in the second frame that corresponds to pixel `index` of the first.
     pub fn target(&self, index: usize) -> [f32; 2] {
         let (x, y) = (index % self.width, index / self.width);
         let [dx, dy] = self.shift[index];
@@ -29,7 +28,7 @@ impl Flow {
     }
 }
 
-/// Relative difference of depth up to which two rays have met the same point.
+/// Maximum relative difference in depth of two rays that hit the same point.
 const SAME: f32 = 1e-3;
 
 pub(crate) fn flow(from: &Caster<'_>, to: &Caster<'_>) -> Flow {

@@ -1,8 +1,8 @@
-//! Randomness from integers alone.
+//! Random numbers from integer hashes.
 
 use crate::vector::V3;
 
-/// A stream of numbers (splitmix64).
+/// A splitmix64 generator.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -19,7 +19,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to 1, 1 left out.
+    /// Uniform in 0..1.
     pub fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 24) as f32
     }
@@ -28,7 +28,7 @@ impl Random {
         low + (high - low) * self.unit()
     }
 
-    /// From 0 to `n - 1`.
+    /// Uniform in `0..n`.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// A number for a cell of a grid.
+/// Hash of a grid cell.
 pub fn cell(seed: u32, x: i32, y: i32, z: i32) -> u32 {
     let mut h = seed
         ^ (x as u32).wrapping_mul(0x8da6_b343)
@@ -55,19 +55,18 @@ pub fn cell(seed: u32, x: i32, y: i32, z: i32) -> u32 {
     h ^ (h >> 15)
 }
 
-/// The upper bits of a hash, from 0 to 1.
+/// The upper bits of a hash as a value in 0..1.
 pub fn unit(h: u32) -> f32 {
     (h >> 8) as f32 / (1u32 << 24) as f32
 }
 
-/// Value noise, from 0 to 1: a number at each corner of a cubic grid of side 1, smoothly
-/// interpolated.
+/// Value noise in 0..1: a random value at each corner of a unit grid, smoothly interpolated.
 pub fn noise(seed: u32, p: V3) -> f32 {
     let base = p.floor();
     let f = p - base;
     let ease = |t: f32| t * t * (3.0 - 2.0 * t);
     let (fx, fy, fz) = (ease(f.x), ease(f.y), ease(f.z));
-    // Far beyond any scene the cast saturates, and noise is merely constant there.
+    // Far outside any scene the cast saturates, which only makes the noise constant.
     let (x, y, z) = (base.x as i32, base.y as i32, base.z as i32);
     let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
     let edge = |y: i32, z: i32| {

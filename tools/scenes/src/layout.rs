@@ -1,8 +1,8 @@
-//! What stands where: a walled square with a round path on which the camera goes, bodies inside
-//! and outside the path, a sky above.
+//! Scene layout: a walled square with a circular path for the camera, objects inside and outside the
+//! path, and a sky.
 
 use crate::{
-    Class,
+    class::Class,
     hash::Random,
     light::{Ground, Lights, Shadows},
     shapes::{Body, Shape},
@@ -10,19 +10,19 @@ use crate::{
     vector::{V3, sin_cos, v3},
 };
 
-/// Parts of each of the four walls.
+/// Segments per wall.
 pub const SEGMENTS: usize = 12;
-/// Bodies of each class that are tried; where there is no room left, fewer stand.
+/// Number of objects per class to place; fewer if there is no space.
 const OF_EACH: usize = 6;
-/// Bodies keep this far from the path, so that the camera never meets one.
+/// Minimum distance of objects from the path, in meters, so that the camera never hits one.
 const MARGIN: f32 = 0.25;
 
-/// A whole scene. It never changes; only the camera moves.
+/// A complete scene. It is static; only the camera moves.
 #[derive(Debug, Clone)]
 pub struct World {
-    /// Half the side of the square.
+    /// Half the side of the square, in meters.
     pub half: f32,
-    /// Inner and outer radius of the path.
+    /// Inner and outer radius of the path, in meters.
     pub path: (f32, f32),
     pub floor: Surface,
     pub paving: Surface,
@@ -35,13 +35,13 @@ pub struct World {
     pub ground: Ground,
 }
 
-/// Colours above the walls.
+/// Colors of the sky.
 #[derive(Debug, Clone)]
 pub struct Sky {
     pub zenith: V3,
     pub horizon: V3,
     pub cloud: V3,
-    /// Share of noise that is no cloud.
+    /// Noise threshold of clouds.
     pub clear: f32,
     pub seed: u32,
 }
@@ -114,9 +114,9 @@ fn muted(random: &mut Random, most: f32) -> [V3; 2] {
 
 fn ground(random: &mut Random, patterns: &[Pattern]) -> Surface {
     let pattern = random.pick(patterns);
-    let colours = muted(random, 0.35);
+    let colors = muted(random, 0.35);
     let scale = random.between(0.9, 2.2);
-    Surface::new(random, pattern, colours, scale)
+    Surface::new(random, pattern, colors, scale)
 }
 
 fn walls(random: &mut Random) -> Vec<(f32, Surface)> {
@@ -135,10 +135,10 @@ fn walls(random: &mut Random) -> Vec<(f32, Surface)> {
         )
     });
     let mut wall = |_| {
-        let (colours, pattern, scale) = random.pick(&styles);
+        let (colors, pattern, scale) = random.pick(&styles);
         (
             random.between(1.8, 5.5),
-            Surface::new(random, pattern, colours, scale),
+            Surface::new(random, pattern, colors, scale),
         )
     };
     (0..4 * SEGMENTS).map(&mut wall).collect()
@@ -147,7 +147,7 @@ fn walls(random: &mut Random) -> Vec<(f32, Surface)> {
 fn bodies(random: &mut Random, half: f32, path: (f32, f32)) -> Vec<Body> {
     let mut bodies: Vec<Body> = Vec::new();
     let mut feet: Vec<(V3, f32)> = Vec::new();
-    // Wide ones first, while there is room for them.
+    // Wide objects first, while there is space.
     let order = [
         Class::Bush,
         Class::Box,
@@ -172,7 +172,7 @@ fn bodies(random: &mut Random, half: f32, path: (f32, f32)) -> Vec<Body> {
                 if low >= high {
                     continue;
                 }
-                // Denser towards the path, where bodies are seen large.
+                // Denser near the path, where objects appear large.
                 let u = random.unit();
                 let r = if inner {
                     low + (high - low) * u.sqrt()
@@ -249,7 +249,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
                 let (sin, cos) = sin_cos(0.25 + f64::from(tilt) + i as f64 / (2 * arms) as f64);
                 [length * cos as f32, length * sin as f32]
             };
-            // The circle within all edges, with room to spare.
+            // A circle inside all edges, with a margin.
             let inner = 0.7 * radius * ratio;
             Shape::Star {
                 centre,
@@ -272,7 +272,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
     }
 }
 
-/// What a class usually looks like: a pattern, and the hue of its lighter colour, from 0 to 1.
+/// The typical appearance of a class: a pattern, and the hue of its lighter color in 0..1.
 fn usual(class: Class) -> (Pattern, f32) {
     match class {
         Class::Box => (Pattern::Checks, 0.08),
@@ -285,10 +285,10 @@ fn usual(class: Class) -> (Pattern, f32) {
     }
 }
 
-/// As with things that people make and that grow, most bodies of a class look alike: a pattern and
-/// a hue hint at the class. Brightness and light say nothing of it, and one body in ten wears any
-/// pattern, one in ten any hue. Both colours of a body are shades of one: patterns are weaker than
-/// most outlines.
+/// Most objects of a class look alike, as real objects do: pattern and hue are cues to the class. One
+/// object in ten has a random pattern, and one in ten a random hue; brightness and lighting are
+/// independent of the class. Both colors of an object are shades of one hue, so that texture edges are
+/// weaker than most object boundaries.
 fn surface(random: &mut Random, class: Class, size: f32) -> Surface {
     let (pattern, hue) = usual(class);
     let pattern = if random.chance(0.9) {
@@ -309,11 +309,11 @@ fn surface(random: &mut Random, class: Class, size: f32) -> Surface {
         saturation,
         value * random.between(0.5, 0.75),
     );
-    let colours = if random.chance(0.5) {
+    let colors = if random.chance(0.5) {
         [light, dark]
     } else {
         [dark, light]
     };
     let scale = random.between(2.0, 4.0) / size.min(1.0);
-    Surface::new(random, pattern, colours, scale)
+    Surface::new(random, pattern, colors, scale)
 }

@@ -1,4 +1,4 @@
-//! Sun, lamp and what they do not reach.
+//! Lighting: sun, sky and lamp, shadows and ambient occlusion.
 
 use crate::{
     hash::Random,
@@ -10,14 +10,14 @@ use crate::{
 /// The lights of a scene.
 #[derive(Debug, Clone)]
 pub struct Lights {
-    /// Towards the sun, of length 1.
+    /// Unit vector toward the sun.
     pub sun: V3,
     pub sunlight: V3,
-    /// From above everywhere.
+    /// Light of the sky, from above.
     pub ambient: V3,
     pub lamp: V3,
     pub lamplight: V3,
-    /// Share of the sky's colour that a metre of air adds.
+    /// Haze: the fraction of the sky's color added per meter.
     pub haze: f32,
 }
 
@@ -41,7 +41,7 @@ impl Lights {
         }
     }
 
-    /// Light that falls on a point with this normal, sun left out.
+    /// Light on a point with this normal, without the sun.
     pub fn without_sun(&self, p: V3, normal: V3) -> V3 {
         let to = self.lamp - p;
         let square = to.dot(to);
@@ -50,7 +50,7 @@ impl Lights {
     }
 }
 
-/// Which bodies may stand between the sun and a place: a grid across the sun's rays.
+/// Candidate occluders of the sun, in a grid perpendicular to its rays.
 #[derive(Debug, Clone)]
 pub struct Shadows {
     right: V3,
@@ -59,13 +59,13 @@ pub struct Shadows {
     cells: Vec<Vec<u16>>,
 }
 
-/// Cells of the grid along each side, and cells in a metre.
+/// Cells along each side of the grid, and cells per meter.
 const SIDE: usize = 64;
 const FINE: f32 = 2.5;
 
 impl Shadows {
     pub fn new(bodies: &[Body], sun: V3) -> Self {
-        let right = v3(sun.z, 0.0, -sun.x).normalised();
+        let right = v3(sun.z, 0.0, -sun.x).normalized();
         let up = sun.cross(right);
         let reach = SIDE as f32 / FINE / 2.0;
         let mut shadows = Self {
@@ -93,10 +93,10 @@ impl Shadows {
         (p.dot(self.right) - self.low.0, p.dot(self.up) - self.low.1)
     }
 
-    /// Whether a body shades the point.
+    /// Whether an object shades the point.
     pub fn shade(&self, bodies: &[Body], ray: &Ray) -> bool {
         let (x, y) = self.across(ray.from);
-        // Clamped like the bodies, so that none is missed beyond the grid.
+        // Clamped in the same way as the objects, so that none outside the grid is missed.
         let cell = |u: f32| (u * FINE).floor().clamp(0.0, (SIDE - 1) as f32) as usize;
         let candidates = &self.cells[cell(y) * SIDE + cell(x)];
         candidates
@@ -105,14 +105,14 @@ impl Shadows {
     }
 }
 
-/// How dark the floor is near what stands on it.
+/// Ambient occlusion of the floor near objects.
 #[derive(Debug, Clone)]
 pub struct Ground {
     half: f32,
     light: Vec<f32>,
 }
 
-/// Samples along each side.
+/// Samples along each side of the floor.
 const SAMPLES: usize = 160;
 
 impl Ground {
@@ -137,7 +137,7 @@ impl Ground {
         Self { half, light }
     }
 
-    /// Share of the light of the sky that reaches the floor at `p`.
+    /// Fraction of the sky light that reaches the floor at `p`.
     pub fn open(&self, p: V3) -> f32 {
         let scale = (SAMPLES - 1) as f32 / (2.0 * self.half);
         let place = |u: f32| {

@@ -1,4 +1,4 @@
-//! Writes generated scenes as a data set or as a film.
+//! Writes generated scenes as a dataset.
 
 #![forbid(unsafe_code)]
 
@@ -14,45 +14,45 @@ use loftup_scenes::{CLASSES, Frame, PALETTE, Scene};
 
 /// Writes generated scenes with labels.
 ///
-/// DIR/train and DIR/val get images/, labels/ (grey PNG, the value is the class), instances/
-/// (16-bit PNG, the value is the thing) and colours/ (labels to look at, with --colours).
-/// DIR/classes.txt names the classes, one a line, from 0.
+/// DIR/train and DIR/val contain images/, labels/ (grayscale PNG, the value is the class), instances/
+/// (16-bit PNG, the value is the instance) and, with --colors, colors/ (color-coded labels).
+/// DIR/classes.txt lists the class names in order, one per line.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Directory to write to
+    /// Output directory
     #[arg(long)]
     out: PathBuf,
-    /// Scenes for training
+    /// Number of training scenes
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=VAL))]
     train: u64,
-    /// Scenes for validation, of other seeds
+    /// Number of validation scenes, with other seeds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=VAL))]
     val: u64,
-    /// Frames of each scene
+    /// Frames per scene
     #[arg(long, default_value_t = 1)]
     frames: u32,
-    /// Seconds between two frames of a scene
+    /// Seconds between frames of a scene
     #[arg(long, default_value_t = 4.0)]
     every: f64,
-    /// Size of a frame, WIDTHxHEIGHT
+    /// Frame size, WIDTHxHEIGHT
     #[arg(long, default_value = "224x224")]
     size: String,
     /// First seed
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1 << 62))]
     seed: u64,
-    /// Standard deviation of the sensor's noise, in levels of 255
+    /// Standard deviation of the sensor noise, in levels of 255
     #[arg(long, default_value_t = 0.0)]
     noise: f32,
-    /// Write labels in colours too
+    /// Write color-coded labels as well
     #[arg(long)]
-    colours: bool,
-    /// Write the masks of all things beside each picture, as the JSON that SA-1B has
+    colors: bool,
+    /// Write instance masks next to each image, as JSON in the format of SA-1B
     #[arg(long)]
     masks: bool,
 }
 
-/// From the first seed for training to the first one for validation.
+/// Offset of the validation seeds from the training seeds.
 const VAL: u64 = 1 << 32;
 
 fn main() -> Result<()> {
@@ -62,15 +62,20 @@ fn main() -> Result<()> {
         .size
         .split_once('x')
         .and_then(|(w, h)| Some((side(w)?, side(h)?)))
-        .with_context(|| format!("--size {:?}: write WIDTHxHEIGHT, as in 224x224", args.size))?;
+        .with_context(|| {
+            format!(
+                "--size {:?}: expected WIDTHxHEIGHT, as in 224x224",
+                args.size
+            )
+        })?;
     ensure!(
         args.every.is_finite(),
-        "--every {}: give a number of seconds",
+        "--every {}: expected a number of seconds",
         args.every
     );
     ensure!(
         (0.0..=255.0).contains(&args.noise),
-        "--noise {}: give 0 to 255",
+        "--noise {}: expected 0 to 255",
         args.noise
     );
     fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
@@ -104,13 +109,13 @@ fn write(dir: &Path, name: &str, frame: Frame, args: &Args) -> Result<()> {
         Ok(dir.join(name))
     };
     let whole = "the buffer has the frame's size";
-    if args.colours {
+    if args.colors {
         let data = frame
             .classes
             .iter()
             .flat_map(|c| PALETTE[usize::from(*c)])
             .collect();
-        let path = place("colours")?;
+        let path = place("colors")?;
         RgbImage::from_raw(w, h, data)
             .context(whole)?
             .save(&path)

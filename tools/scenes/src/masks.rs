@@ -1,28 +1,28 @@
-//! Masks of all things in a frame, in the JSON that the SA-1B data set has beside each picture.
+//! Instance masks of a frame, in the JSON format of the SA-1B dataset.
 //!
-//! Each mask is run-length encoded as COCO does it: pixels go down the columns, runs of 0 and of
-//! 1 in turn, beginning with 0. In the compressed form a length is written in groups of five bits,
-//! least first, as characters from `0` on; bit 5 says that more follow, bit 4 of the last one is
-//! the sign. From the fourth length on it is the difference to the length before the last.
+//! Masks are run-length encoded as in COCO: pixels in column-major order, alternating runs of 0 and 1,
+//! starting with 0. In the compressed form a length is written in groups of five bits, least
+//! significant first, as characters from `0`; bit 5 means that more groups follow, and bit 4 of the last
+//! group is the sign. From the fourth length on, the difference to the length two before is written.
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use crate::Frame;
+use crate::frame::Frame;
 
-/// One thing as it is seen.
+/// The visible part of one instance.
 struct Mask {
-    /// Lengths of runs, of 0 first.
+    /// Run lengths, starting with a run of 0.
     runs: Vec<i64>,
     area: usize,
-    /// First column and row, last column and row.
+    /// Bounding box: first column and row, last column and row.
     bounds: [usize; 4],
-    /// Behind its last pixel, counted down the columns.
+    /// One past its last pixel, in column-major order.
     end: usize,
 }
 
 impl Frame {
-    /// Masks of all things in sight, large ones first, as the JSON that belongs beside a picture
-    /// called `file_name`.
+    /// Masks of all visible instances, largest first, as the JSON that accompanies the image
+    /// `file_name`.
     pub fn masks_json(&self, file_name: &str) -> String {
         let mut masks: BTreeMap<u16, Mask> = BTreeMap::new();
         for x in 0..self.width {
@@ -82,7 +82,7 @@ fn compressed(runs: &[i64]) -> String {
         loop {
             let group = (x & 31) as u8;
             x >>= 5;
-            // Done where all that is left is copies of the sign.
+            // Done if only copies of the sign are left.
             let done = x == if group & 16 == 0 { 0 } else { -1 };
             text.push(char::from(48 + (group | if done { 0 } else { 32 })));
             if done {
@@ -93,7 +93,7 @@ fn compressed(runs: &[i64]) -> String {
     text
 }
 
-/// A string in JSON.
+/// A JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn lengths_are_written_as_coco_does() {
-        // By hand: 5 is 5 -> '5'; 20 is 20 with bit 4, so one more group: 52 ->  'd', then 0 -> '0';
+        // Computed by hand: 5 is 5 -> '5'; 20 is 20 with bit 4, so one more group: 52 ->  'd', then 0 -> '0';
         // 3 -> '3'; 10 - 20 = -10: 22 -> 'F'.
         assert_eq!(compressed(&[5, 20, 3, 10]), "5d03F");
     }

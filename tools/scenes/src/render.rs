@@ -1,28 +1,28 @@
-//! From a camera to a picture.
+//! Ray casting.
 
 use crate::{
-    Class,
     camera::Camera,
+    class::Class,
     hash,
     layout::{SEGMENTS, World},
     shapes::Ray,
     vector::{V3, v3},
 };
 
-/// Numbers of things: sky, floor and path are one each, then segments of walls, then bodies.
+/// Instance numbers: sky, floor and path, then wall segments, then objects.
 pub const SKY: u16 = 0;
 const FLOOR: u16 = 1;
 const PATH: u16 = 2;
 const WALLS: u16 = 3;
 pub const BODIES: u16 = WALLS + 4 * SEGMENTS as u16;
 
-/// Width of the band in which the kerb of the path sways, in metres.
+/// Peak-to-peak amplitude of the irregular edge of the path, in meters.
 const WAVE: f32 = 0.24;
 
-/// Side of the squares of the picture for which the bodies in sight are listed.
-const SQUARE: usize = 16;
+/// Side of the image tiles for which the visible objects are listed, in pixels.
+const TILE: usize = 16;
 
-/// Further samples of a pixel on an edge: each in its own eighth across and down.
+/// Positions of the additional samples of a pixel at an edge, one per eighth of the pixel in x and y.
 const EXTRA: [(f32, f32); 8] = [
     (0.0625, 0.4375),
     (0.1875, 0.8125),
@@ -34,14 +34,14 @@ const EXTRA: [(f32, f32); 8] = [
     (0.9375, 0.3125),
 ];
 
-/// What a ray meets first.
+/// The first hit of a ray.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Number of the thing.
+    /// Instance number.
     pub instance: u16,
     pub class: Class,
     face: u8,
-    /// Depth along the camera's axis; infinite for the sky.
+    /// Depth along the optical axis; infinite for the sky.
     pub depth: f32,
     normal: V3,
 }
@@ -52,10 +52,10 @@ impl Sample {
     }
 }
 
-/// The bit of a key that says that the sun shines.
+/// The bit of a key that is set in sunlight.
 const SUNNY: u32 = 1;
 
-/// A camera and what may be seen where.
+/// A camera, and the objects that may be visible in each tile.
 pub struct Caster<'a> {
     world: &'a World,
     pub camera: Camera,
@@ -67,7 +67,7 @@ pub struct Caster<'a> {
 
 impl<'a> Caster<'a> {
     pub fn new(world: &'a World, camera: Camera, width: usize, height: usize) -> Self {
-        let (columns, rows) = (width.div_ceil(SQUARE), height.div_ceil(SQUARE));
+        let (columns, rows) = (width.div_ceil(TILE), height.div_ceil(TILE));
         let mut squares = vec![Vec::new(); columns * rows];
         for (i, body) in world.bodies.iter().enumerate() {
             let Some((x, y)) = in_sight(&camera, body.centre, body.radius) else {
@@ -75,9 +75,9 @@ impl<'a> Caster<'a> {
             };
             let half = (0.5 * width as f32, 0.5 * height as f32);
             let span = |(low, high): (f32, f32), middle: f32, count: usize| {
-                let square = |u: f32| (u + middle) / SQUARE as f32;
+                let square = |u: f32| (u + middle) / TILE as f32;
                 let low = square(low - 1.0).floor().max(0.0) as usize;
-                // A cast to usize saturates: wholly to the left is -1 here, and no column.
+                // The cast to usize saturates; an object entirely to the left is -1 here and in no column.
                 let high = (square(high + 1.0).floor() + 1.0)
                     .min(count as f32)
                     .max(0.0) as usize;
@@ -99,14 +99,14 @@ impl<'a> Caster<'a> {
         }
     }
 
-    /// What is seen at a place of the picture, which must be within it.
+    /// The first hit at an image position, which must be inside the image.
     pub fn sample(&self, x: f32, y: f32) -> Sample {
         let ray = Ray {
             from: self.camera.position,
             along: self.camera.direction(x, y),
         };
         let mut best = self.world.surroundings(&ray);
-        let square = y as usize / SQUARE * self.columns + x as usize / SQUARE;
+        let square = y as usize / TILE * self.columns + x as usize / TILE;
         for &i in &self.squares[square] {
             let body = &self.world.bodies[usize::from(i)];
             if let Some(hit) = body.hit(&ray)
@@ -124,20 +124,20 @@ impl<'a> Caster<'a> {
         best
     }
 
-    /// The picture: linear light, class and instance of each pixel.
-    pub fn picture(&self) -> (Vec<V3>, Vec<u8>, Vec<u16>) {
+    /// Renders the image: linear light, class and instance of each pixel.
+    pub fn render(&self) -> (Vec<V3>, Vec<u8>, Vec<u16>) {
         let area = self.width * self.height;
         let mut light = Vec::with_capacity(area);
         let mut classes = Vec::with_capacity(area);
         let mut instances = Vec::with_capacity(area);
-        // Where this differs between neighbours there is an edge.
+        // There is an edge where this differs between neighbors.
         let mut keys = Vec::with_capacity(area);
         for y in 0..self.height {
             for x in 0..self.width {
                 let (x, y) = (x as f32 + 0.5, y as f32 + 0.5);
                 let sample = self.sample(x, y);
-                let (colour, sunny) = self.colour(&sample, x, y);
-                light.push(colour);
+                let (color, sunny) = self.color(&sample, x, y);
+                light.push(color);
                 classes.push(sample.class as u8);
                 instances.push(sample.instance);
                 keys.push(sample.key(sunny));
@@ -167,24 +167,24 @@ impl<'a> Caster<'a> {
         (light, classes, instances)
     }
 
-    /// Mean light of a pixel on an edge.
+    /// Antialiased light of a pixel at an edge.
     fn finer(&self, x: usize, y: usize, key: u32, centre: V3, shadow: bool) -> V3 {
         let sum = EXTRA.iter().fold(centre, |sum, (dx, dy)| {
             let (x, y) = (x as f32 + dx, y as f32 + dy);
             let sample = self.sample(x, y);
-            // On the same side of the edge the light is nearly that of the centre.
+            // On the same side of the edge the light is nearly that of the center.
             let same = !shadow && sample.key(false) == key & !SUNNY;
             sum + if same {
                 centre
             } else {
-                self.colour(&sample, x, y).0
+                self.color(&sample, x, y).0
             }
         });
         sum * (1.0 / (EXTRA.len() + 1) as f32)
     }
 
-    /// Light from a sample, and whether the sun shines on it.
-    fn colour(&self, sample: &Sample, x: f32, y: f32) -> (V3, bool) {
+    /// Light of a sample, and whether it is in sunlight.
+    fn color(&self, sample: &Sample, x: f32, y: f32) -> (V3, bool) {
         let world = self.world;
         let along = self.camera.direction(x, y);
         let length = along.length();
@@ -198,7 +198,7 @@ impl<'a> Caster<'a> {
         let slant = -along.dot(sample.normal) / length;
         let pixel = sample.depth * length / self.camera.focal / slant.max(0.2);
         let (surface, local) = world.surface(sample, p);
-        let albedo = surface.colour(local, pixel);
+        let albedo = surface.color(local, pixel);
         let mut light = world.lights.without_sun(p, sample.normal);
         if sample.instance == FLOOR || sample.instance == PATH {
             light = light * world.ground.open(p);
@@ -238,7 +238,7 @@ impl World {
         if down < side {
             let p = ray.at(down);
             let r = (p.x * p.x + p.z * p.z).sqrt();
-            // A kerb that is not quite round.
+            // An irregular edge of the path.
             let mut wave = 0.0;
             if (r - self.path.0).abs().min((r - self.path.1).abs()) <= 0.5 * WAVE {
                 wave = WAVE * (hash::noise(self.paving.seed, v3(p.x, 3.7, p.z) * 1.3) - 0.5);
@@ -294,7 +294,7 @@ impl World {
         }
     }
 
-    /// The surface that a sample is on, and the point in the surface's own frame.
+    /// The surface of a sample, and the point in the coordinates of the surface.
     fn surface(&self, sample: &Sample, p: V3) -> (&crate::texture::Surface, V3) {
         match sample.instance {
             FLOOR => (&self.floor, v3(p.x, p.z, 0.0)),
@@ -325,7 +325,7 @@ impl World {
     }
 }
 
-/// Bounds of a sphere in the picture, across and down, in pixels from its middle.
+/// Bounds of a projected sphere in x and y, in pixels from the image center.
 fn in_sight(camera: &Camera, centre: V3, radius: f32) -> Option<((f32, f32), (f32, f32))> {
     let d = centre - camera.position;
     let (x, y) = (d.dot(camera.right), d.dot(camera.down));

@@ -1,11 +1,11 @@
-//! Bodies that stand in a scene, and where a ray meets them.
+//! Objects of a scene and their ray intersections.
 
 use crate::{
     texture::Surface,
     vector::{V3, v3},
 };
 
-/// A half-line `from + t * along`. `along` need not have length 1.
+/// A ray `from + t * along`. `along` need not be a unit vector.
 #[derive(Debug, Clone, Copy)]
 pub struct Ray {
     pub from: V3,
@@ -18,42 +18,42 @@ impl Ray {
     }
 }
 
-/// Where a ray meets a body.
+/// Intersection of a ray and an object.
 #[derive(Debug, Clone, Copy)]
 pub struct Hit {
     pub t: f32,
-    /// Of length 1, towards where the ray comes from.
+    /// Unit normal on the side of the ray origin.
     pub normal: V3,
-    /// Which smooth part of the body.
+    /// Index of the smooth part of the object.
     pub face: u8,
 }
 
-/// A form in its own frame, standing on the origin, `y` up.
+/// A shape in object coordinates, standing on the origin, `y` up.
 #[derive(Debug, Clone)]
 pub enum Shape {
     /// Half the width, the height, half the depth.
     Box(V3),
-    /// A sphere around a point.
+    /// A sphere with a center.
     Ball { centre: V3, radius: f32 },
-    /// An upright cylinder.
+    /// A vertical cylinder.
     Pole { radius: f32, height: f32 },
-    /// An upright cone.
+    /// A vertical cone.
     Cone { radius: f32, height: f32 },
-    /// A flat star in the plane of x and y, by its corners.
+    /// A flat star in the xy plane, given by its corners.
     Star {
         centre: V3,
         radius: f32,
         inner: f32,
         corners: Vec<[f32; 2]>,
     },
-    /// A flat ring in the plane of x and y.
+    /// A flat ring in the xy plane.
     Ring { centre: V3, inner: f32, outer: f32 },
-    /// Spheres grown into each other.
+    /// A union of spheres.
     Bush(Vec<(V3, f32)>),
 }
 
 impl Shape {
-    /// A sphere that holds it all.
+    /// Bounding sphere.
     pub fn bounds(&self) -> (V3, f32) {
         match self {
             Shape::Box(half) => {
@@ -77,7 +77,7 @@ impl Shape {
         }
     }
 
-    /// How far it reaches from its axis.
+    /// Maximum distance from the vertical axis.
     pub fn footprint(&self) -> f32 {
         match self {
             Shape::Box(half) => v3(half.x, 0.0, half.z).length(),
@@ -93,7 +93,7 @@ impl Shape {
         }
     }
 
-    /// Where a ray in the shape's own frame first meets it, with `t > 0`.
+    /// The first intersection with a ray in object coordinates, with `t > 0`.
     pub fn hit(&self, ray: &Ray) -> Option<Hit> {
         match self {
             Shape::Box(half) => hit_box(*half, ray),
@@ -166,7 +166,7 @@ fn hit_ball(centre: V3, radius: f32, face: u8, ray: &Ray) -> Option<Hit> {
     let o = ray.from - centre;
     let a = ray.along.dot(ray.along);
     let b = o.dot(ray.along);
-    // From the point of the ray next to the centre: exact enough at any distance.
+    // Relative to the point of the ray closest to the center: precise at any distance.
     let nearest = o - ray.along * (b / a);
     let room = radius * radius - nearest.dot(nearest);
     if room < 0.0 {
@@ -236,7 +236,7 @@ fn hit_cone(radius: f32, height: f32, ray: &Ray) -> Option<Hit> {
             if normal.dot(normal) > 0.0 && normal.dot(d) < 0.0 {
                 return Some(Hit {
                     t,
-                    normal: normal.normalised(),
+                    normal: normal.normalized(),
                     face: 0,
                 });
             }
@@ -265,7 +265,7 @@ fn hit_flat(c: V3, radius: f32, ray: &Ray, inside: impl Fn(f32, f32) -> bool) ->
     })
 }
 
-/// Whether a polygon's outline is crossed an odd number of times on the way out.
+/// Whether a point is inside a polygon, by the even-odd rule.
 fn inside(corners: &[[f32; 2]], x: f32, y: f32) -> bool {
     let mut odd = false;
     let mut last = corners[corners.len() - 1];
@@ -279,18 +279,18 @@ fn inside(corners: &[[f32; 2]], x: f32, y: f32) -> bool {
     odd
 }
 
-/// A shape in its place.
+/// A shape with its pose and surface.
 #[derive(Debug, Clone)]
 pub struct Body {
     /// Index into [`crate::CLASSES`].
     pub class: u8,
     pub shape: Shape,
-    /// Its origin, on the floor.
+    /// Its origin in world coordinates, on the floor.
     pub place: V3,
-    /// Cosine and sine of its turn about the vertical axis.
+    /// Cosine and sine of its yaw.
     pub turn: (f32, f32),
     pub surface: Surface,
-    /// A sphere around it, in the scene's frame.
+    /// Bounding sphere in world coordinates.
     pub centre: V3,
     pub radius: f32,
 }
@@ -298,11 +298,11 @@ pub struct Body {
 impl Body {
     pub fn new(class: u8, shape: Shape, place: V3, turn: (f32, f32), surface: Surface) -> Self {
         let (centre, radius) = shape.bounds();
-        // A hair more, so that rounding never cuts a silhouette.
+        // Slightly larger, so that rounding never clips a silhouette.
         let radius = radius * 1.001 + 1e-4;
         Self {
             class,
-            centre: centre.turned(turn) + place,
+            centre: centre.rotated(turn) + place,
             radius,
             shape,
             place,
@@ -311,13 +311,13 @@ impl Body {
         }
     }
 
-    /// From the scene's frame into its own.
+    /// Transforms a ray from world to object coordinates.
     pub fn local(&self, p: V3) -> V3 {
-        (p - self.place).turned((self.turn.0, -self.turn.1))
+        (p - self.place).rotated((self.turn.0, -self.turn.1))
     }
 
     pub fn hit(&self, ray: &Ray) -> Option<Hit> {
-        // The sphere first: most rays miss it.
+        // The bounding sphere first: most rays miss it.
         let o = ray.from - self.centre;
         let b = o.dot(ray.along);
         let a = ray.along.dot(ray.along);
@@ -326,11 +326,11 @@ impl Body {
         }
         let local = Ray {
             from: self.local(ray.from),
-            along: ray.along.turned((self.turn.0, -self.turn.1)),
+            along: ray.along.rotated((self.turn.0, -self.turn.1)),
         };
         let hit = self.shape.hit(&local)?;
         Some(Hit {
-            normal: hit.normal.turned(self.turn),
+            normal: hit.normal.rotated(self.turn),
             ..hit
         })
     }

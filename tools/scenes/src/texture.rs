@@ -1,18 +1,18 @@
-//! What surfaces look like, filtered to the size of a pixel so that nothing shimmers far away.
+//! Procedural textures, filtered to the pixel footprint to avoid aliasing.
 
 use crate::{
     hash::{self, Random},
     vector::{V3, floor, v3},
 };
 
-/// How two colours are laid out on a surface.
+/// A pattern of two colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
-    /// Across the first axis.
+    /// Stripes across the first axis.
     Stripes,
-    /// Up the second axis.
+    /// Stripes along the second axis.
     Bands,
-    /// A chequerboard in all three axes.
+    /// A checkerboard in all three axes.
     Checks,
     /// Soft patches.
     Patches,
@@ -20,11 +20,11 @@ pub enum Pattern {
     Leaves,
     /// Round spots.
     Spots,
-    /// Courses of bricks in the plane of the first two axes.
+    /// Bricks in the plane of the first two axes.
     Bricks,
     /// Windows in the plane of the first two axes.
     Windows,
-    /// Nothing but the grain.
+    /// Only grain.
     Plain,
 }
 
@@ -40,28 +40,28 @@ impl Pattern {
     ];
 }
 
-/// A surface's colours and pattern.
+/// Colors and pattern of a surface.
 #[derive(Debug, Clone)]
 pub struct Surface {
     pub pattern: Pattern,
-    /// In linear light.
-    pub colours: [V3; 2],
-    /// Cells of the pattern in a metre.
+    /// Colors in linear light.
+    pub colors: [V3; 2],
+    /// Pattern cells per meter.
     pub scale: f32,
-    /// Strength of the fine grain that lies over every surface.
+    /// Strength of the fine grain.
     pub grain: f32,
     pub phase: V3,
     pub seed: u32,
 }
 
 impl Surface {
-    pub fn new(random: &mut Random, pattern: Pattern, colours: [V3; 2], scale: f32) -> Self {
+    pub fn new(random: &mut Random, pattern: Pattern, colors: [V3; 2], scale: f32) -> Self {
         let mut phase = || random.between(0.15, 0.85);
         let phase = v3(phase(), phase(), phase());
         let grain = random.between(0.1, 0.3);
         Self {
             pattern,
-            colours,
+            colors,
             scale,
             grain,
             phase,
@@ -69,8 +69,8 @@ impl Surface {
         }
     }
 
-    /// The colour at `p`, in metres in the surface's own frame, averaged over about `width` metres.
-    pub fn colour(&self, p: V3, width: f32) -> V3 {
+    /// The color at `p`, in meters in surface coordinates, averaged over about `width` meters.
+    pub fn color(&self, p: V3, width: f32) -> V3 {
         let w = width * self.scale;
         let q = p * self.scale + self.phase;
         let share = match self.pattern {
@@ -84,13 +84,13 @@ impl Surface {
             Pattern::Windows => windows(q, w),
             Pattern::Plain => 0.0,
         };
-        let colour = self.colours[0].mix(self.colours[1], share);
+        let color = self.colors[0].mix(self.colors[1], share);
         let frequency = 9.0;
         let grain = fade(width * frequency) * self.grain;
         if grain > 0.0 {
-            colour * (1.0 + grain * (hash::noise(self.seed ^ 0x5bd1, p * frequency) - 0.5) * 2.0)
+            color * (1.0 + grain * (hash::noise(self.seed ^ 0x5bd1, p * frequency) - 0.5) * 2.0)
         } else {
-            colour
+            color
         }
     }
 
@@ -104,7 +104,7 @@ impl Surface {
         0.5 + fade(w) * (coarse + 0.6 * fine)
     }
 
-    /// One spot in each cell, somewhere.
+    /// One spot at a random position in each cell.
     fn spots(&self, q: V3, w: f32) -> f32 {
         let base = q.floor();
         let h = hash::cell(self.seed, base.x as i32, base.y as i32, base.z as i32);
@@ -115,25 +115,25 @@ impl Surface {
     }
 }
 
-/// A square wave between -1 and 1 of period 2, averaged over `width`.
+/// A square wave between -1 and 1 with period 2, averaged over `width`.
 fn square(u: f32, width: f32) -> f32 {
     let w = width.max(1e-3);
-    // Its integral, a triangle wave.
+    // Its integral is a triangle wave.
     let integral = |u: f32| 1.0 - (u - 2.0 * floor(u * 0.5) - 1.0).abs();
     ((integral(u + 0.5 * w) - integral(u - 0.5 * w)) / w).clamp(-1.0, 1.0)
 }
 
-/// From 0 below `edge` to 1 above, over `width`.
+/// A linear step from 0 to 1 at `edge`, of width `width`.
 fn step(x: f32, edge: f32, width: f32) -> f32 {
     ((x - edge) / width + 0.5).clamp(0.0, 1.0)
 }
 
-/// 1 where a detail of size 1 is larger than a pixel of size `w`, 0 where it is lost in it.
+/// Contrast of a detail of size 1 in a pixel of size `w`: from 1 if it is resolved to 0.
 fn fade(w: f32) -> f32 {
     (1.4 - w).clamp(0.0, 1.0)
 }
 
-/// Share of mortar.
+/// Fraction of mortar.
 fn bricks(q: V3, w: f32) -> f32 {
     let course = floor(2.0 * q.y);
     let along = q.x + 0.5 * (course - 2.0 * floor(course * 0.5));
@@ -144,7 +144,7 @@ fn bricks(q: V3, w: f32) -> f32 {
     joint(along, 0.04).max(joint(2.0 * q.y, 0.07))
 }
 
-/// Share of glass.
+/// Fraction of glass.
 fn windows(q: V3, w: f32) -> f32 {
     let pane = |u: f32| {
         let d = (u - floor(u) - 0.5).abs();
@@ -153,7 +153,7 @@ fn windows(q: V3, w: f32) -> f32 {
     pane(q.x) * pane(0.8 * q.y)
 }
 
-/// A colour in linear light; all from 0 to 1.
+/// Converts hue, saturation and value, all in 0..=1, to linear light.
 pub fn hsv(hue: f32, saturation: f32, value: f32) -> V3 {
     let channel = |offset: f32| {
         let k = (hue * 6.0 + offset) % 6.0;

@@ -1,11 +1,11 @@
-//! Vectors of three floats.
+//! 3D vectors.
 //!
-//! Only sums, products, quotients and square roots are used, which every machine rounds alike:
-//! pictures are the same everywhere to the bit.
+//! Only sums, products, quotients and square roots are used, which are exactly rounded on every
+//! machine, so that images are bit-identical everywhere.
 
 use std::ops::{Add, Mul, Sub};
 
-/// A point, a direction or a colour in linear light.
+/// A point, a direction, or a color in linear light.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct V3 {
     pub x: f32,
@@ -34,22 +34,22 @@ impl V3 {
         self.dot(self).sqrt()
     }
 
-    pub fn normalised(self) -> V3 {
+    pub fn normalized(self) -> V3 {
         self * (1.0 / self.length())
     }
 
-    /// Of each part.
+    /// Floor of each component.
     pub fn floor(self) -> V3 {
         v3(floor(self.x), floor(self.y), floor(self.z))
     }
 
-    /// From `self` (at 0) to `o` (at 1).
+    /// Linear interpolation from `self` (0) to `o` (1).
     pub fn mix(self, o: V3, t: f32) -> V3 {
         self * (1.0 - t) + o * t
     }
 
-    /// About the vertical axis, by the angle with this cosine and sine.
-    pub fn turned(self, (cos, sin): (f32, f32)) -> V3 {
+    /// Rotation about the vertical axis by the angle with this cosine and sine.
+    pub fn rotated(self, (cos, sin): (f32, f32)) -> V3 {
         v3(
             cos * self.x - sin * self.z,
             self.y,
@@ -58,8 +58,8 @@ impl V3 {
     }
 }
 
-/// The largest whole number not above `x`, for `x` that an `i32` can hold: many times faster than
-/// the library's where the processor's own instruction must not be assumed.
+/// Floor of `x`, for `x` in the range of an `i32`. Much faster than `f32::floor` for targets whose
+/// baseline has no floor instruction.
 pub fn floor(x: f32) -> f32 {
     let towards_zero = x as i32 as f32;
     if towards_zero > x {
@@ -90,7 +90,7 @@ impl Mul<f32> for V3 {
     }
 }
 
-/// Channel by channel.
+/// Component-wise product.
 impl Mul for V3 {
     type Output = V3;
     fn mul(self, o: V3) -> V3 {
@@ -98,15 +98,15 @@ impl Mul for V3 {
     }
 }
 
-/// Sine and cosine of an angle in turns, by polynomials: library functions differ between
-/// machines in the last bit, and a last bit can move a label.
+/// Sine and cosine of an angle in turns, by polynomials: library functions differ between machines in
+/// the last bit, which can change a label.
 pub fn sin_cos(turns: f64) -> (f64, f64) {
     (sine(turns), sine(turns + 0.25))
 }
 
 fn sine(turns: f64) -> f64 {
     let t = turns - (turns + 0.5).floor();
-    // Folded to a quarter turn to either side, where the series is short.
+    // Reduced to a quarter turn around 0, where few terms are enough.
     let t = if t > 0.25 {
         0.5 - t
     } else if t < -0.25 {

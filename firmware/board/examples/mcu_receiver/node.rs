@@ -9,7 +9,7 @@ use loftup_wire::command::{Action, Area, Outcome, Refusal, Reply};
 use loftup_wire::features::{Coding, FeatureWriter};
 use loftup_wire::health::{Health, State};
 use loftup_wire::message::{Answer, Content, Label, MAX_DATA, Rect, Role};
-use loftup_wire::runs::BandWriter;
+use loftup_wire::runs::MapWriter;
 use loftup_wire::{Handshake, Message, Text};
 
 use crate::receiver::{CHANNELS, MAP_SLOT, POINT_SLOT, POINTS};
@@ -86,7 +86,7 @@ where
     /// The node after its program was started again: it knows nothing, and
     /// greets.
     pub fn restarted(self) -> Self {
-        let mut node = Node::new(self.link.release(), self.handshake.greeting().name);
+        let mut node = Node::new(self.link.release(), self.handshake.hello().name);
         node.greeting_due = true;
         node
     }
@@ -98,7 +98,7 @@ where
     pub fn step(&mut self, now_ms: u64) -> Result<(), LinkError<IO::Error>> {
         if self.greeting_due {
             self.greeting_due = false;
-            self.link.send(&self.handshake.greeting().into())?;
+            self.link.send(&self.handshake.hello().into())?;
         }
         loop {
             let answer: Message<'static> = match self.link.poll() {
@@ -199,10 +199,10 @@ where
             };
             self.link.send(&answer.into())?;
             let map = scene(frame);
-            if let Ok(writer) = BandWriter::new(frame, MAP_SLOT, WIDTH, HEIGHT, &map) {
+            if let Ok(writer) = MapWriter::new(frame, MAP_SLOT, WIDTH, HEIGHT, &map) {
                 let mut writer = writer.with_max_rows(8);
-                while let Some(band) = writer.next_band(&mut scratch) {
-                    self.link.send(&band.into())?;
+                while let Some(chunk) = writer.next_chunk(&mut scratch) {
+                    self.link.send(&chunk.into())?;
                 }
             }
         }
@@ -214,7 +214,7 @@ where
             let channels = CHANNELS as u16;
             let writer = FeatureWriter::new(frame, POINT_SLOT, channels, &values, Coding::U8);
             if let Ok(mut writer) = writer {
-                while let Some(block) = writer.next_block(&mut scratch) {
+                while let Some(block) = writer.next_chunk(&mut scratch) {
                     self.link.send(&block.into())?;
                 }
             }

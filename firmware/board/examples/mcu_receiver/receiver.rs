@@ -9,7 +9,7 @@ use loftup_board::{Lamp, Link, LinkError, StatusLight};
 use loftup_wire::assemble::Coverage;
 use loftup_wire::command::{Action, Area, Command, Outcome, Want};
 use loftup_wire::features::Features;
-use loftup_wire::message::{Band, Point, Rect, Role};
+use loftup_wire::message::{MapChunk, Point, Rect, Role};
 use loftup_wire::request::{Requester, Step};
 use loftup_wire::{Handshake, Message, Text};
 
@@ -167,9 +167,9 @@ where
                 Message::Label(label) if label.name.get() == self.watch.class => {
                     self.target = Some(label.class);
                 }
-                Message::Band(band) if band.slot == MAP_SLOT => {
+                Message::MapChunk(chunk) if chunk.slot == MAP_SLOT => {
                     let area = self.watch.area;
-                    if look(&mut self.view, &mut self.seen, &area, &band) {
+                    if look(&mut self.view, &mut self.seen, &area, &chunk) {
                         self.complete = Some(self.view);
                         self.viewed_ms = now_ms;
                         event = Some(Event::Viewed);
@@ -195,7 +195,7 @@ where
         if !self.handshake.is_open() {
             if now_ms >= self.greet_at_ms {
                 self.greet_at_ms = now_ms + GREETING_MS;
-                self.link.queue(&self.handshake.greeting().into())?;
+                self.link.queue(&self.handshake.hello().into())?;
             }
             return Ok(None);
         }
@@ -258,16 +258,16 @@ fn plan(done: u8) -> Option<Action<'static>> {
     })
 }
 
-/// Counts the classes of a band within the watched area. True when that was the
+/// Counts the classes of a chunk within the watched area. True when that was the
 /// last piece of a frame: pixels are noted by their position in the area, so
 /// that a piece that comes twice is not counted twice.
-fn look(view: &mut View, seen: &mut Coverage, area: &Rect, band: &Band<'_>) -> bool {
-    let Ok(segments) = band.segments() else {
+fn look(view: &mut View, seen: &mut Coverage, area: &Rect, chunk: &MapChunk<'_>) -> bool {
+    let Ok(segments) = chunk.segments() else {
         return false;
     };
-    if band.frame != view.frame || seen.covered() == 0 {
+    if chunk.frame != view.frame || seen.covered() == 0 {
         *view = View {
-            frame: band.frame,
+            frame: chunk.frame,
             counts: [0; 256],
         };
         *seen = Coverage::new();

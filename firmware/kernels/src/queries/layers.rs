@@ -1,101 +1,105 @@
-//! What is done per pixel: attention, MLP and the last map, for a block of tokens at a time.
+//! Everything after the convolutions: attention, MLP and the output projection, for a block of tokens at
+//! a time.
 
-use super::{Queries, Shape};
+use super::Queries;
 use crate::{
-    LayerWeights, Linear,
-    gemm::{Packed, Then, block_cols, product},
+    gemm::{Epilogue, PackedA, gemm, nr},
     math::gelu,
-    simd::Isa,
-    stages::{Clock, Stage},
-    tokens::{exponentials, from_panel, normalise, scale_columns, to_panel},
+    simd::SupportedIsa,
+    stages::{Stage, Stopwatch},
+    tokens::{from_panel, normalize, scale_columns, to_panel, unnormalized_softmax},
+    weights::{Dims, LayerWeights, LinearWeights},
 };
 
-/// Tokens that go through all layers before the next ones do: their activations stay in the
-/// second-level cache, and each weight read from further away serves so many.
-pub(super) const TOKENS: usize = 64;
+/// Tokens per block. A block passes through all layers before the next one starts, so that its
+/// activations stay in the L2 cache and each weight that is read from L3 is used this many times.
+pub(super) const BLOCK: usize = 64;
 
-/// One layer, packed.
+/// The packed weights of one layer.
 #[derive(Debug)]
 pub(super) struct Layer {
-    query: Map,
-    out: Map,
-    mlp_in: Map,
-    mlp_out: Map,
+    query: PackedLinear,
+    out: PackedLinear,
+    mlp_in: PackedLinear,
+    mlp_out: PackedLinear,
 }
 
 impl Layer {
-    pub fn new(isa: Isa, weights: &LayerWeights) -> Self {
-        let map = |linear| Map::new(isa, linear);
+    pub fn new(isa: SupportedIsa, weights: &LayerWeights) -> Self {
+        let pack = |linear| PackedLinear::new(isa, linear);
         Self {
-            query: map(&weights.query),
-            out: map(&weights.out),
-            mlp_in: map(&weights.mlp_in),
-            mlp_out: map(&weights.mlp_out),
+            query: pack(&weights.query),
+            out: pack(&weights.out),
+            mlp_in: pack(&weights.mlp_in),
+            mlp_out: pack(&weights.mlp_out),
         }
     }
 }
 
-/// A linear map, packed.
+/// The packed weights of a linear layer.
 #[derive(Debug)]
-pub(super) struct Map {
-    weight: Packed,
+pub(super) struct PackedLinear {
+    /// `[outputs][inputs]`.
+    weight: PackedA,
     bias: Vec<f32>,
 }
 
-impl Map {
-    pub fn new(isa: Isa, linear: &Linear) -> Self {
+impl PackedLinear {
+    pub fn new(isa: SupportedIsa, linear: &LinearWeights) -> Self {
         let outputs = linear.bias.len();
         let inputs = linear.weight.len() / outputs;
         Self {
-            weight: Packed::new(isa, outputs, inputs, |o, i| linear.weight[i * outputs + o]),
+            weight: PackedA::new(isa, outputs, inputs, |o, i| linear.weight[i * outputs + o]),
             bias: linear.bias.clone(),
         }
     }
 }
 
-/// Activations of some tokens, in panels.
+/// Activations of a block of tokens, in panels `[panels][channels][NR]`.
 #[derive(Debug, Default)]
-pub(super) struct Block {
+pub(super) struct TokenBlock {
     x: Vec<f32>,
-    normalised: Vec<f32>,
+    normalized: Vec<f32>,
     queries: Vec<f32>,
     scores: Vec<f32>,
     attended: Vec<f32>,
     hidden: Vec<f32>,
+    /// One over the softmax denominators of a panel, `[NR]`.
     inverse: Vec<f32>,
 }
 
-impl Block {
-    /// Tokens `[n][stride]` through all layers to `[n][d]`.
+impl TokenBlock {
+    /// Runs all layers and the output projection on tokens `from` `[n][stride]`, to `to` `[n][dim]`.
+    /// `tokens` is the number of keys.
     pub fn run<'a>(
         &mut self,
         queries: &Queries,
         tokens: usize,
-        keys: impl Iterator<Item = (&'a Vec<Packed>, &'a Vec<Packed>)>,
+        keys: impl Iterator<Item = (&'a Vec<PackedA>, &'a Vec<PackedA>)>,
         from: &[f32],
         stride: usize,
         to: &mut [f32],
     ) {
-        let mut clock = Clock::start();
+        let mut stopwatch = Stopwatch::start();
         let isa = queries.isa;
-        let Shape {
+        let Dims {
             dim,
             width,
             heads,
             head_width,
             hidden,
             ..
-        } = queries.shape;
-        let columns = block_cols(isa);
+        } = queries.dims;
+        let columns = nr(isa);
         let panels = (from.len() / stride).div_ceil(columns);
         let attended = heads * head_width;
-        let room = |v: &mut Vec<f32>, rows: usize| v.resize(panels * rows * columns, 0.0);
-        room(&mut self.x, width);
-        room(&mut self.normalised, width.max(dim));
-        room(&mut self.queries, attended);
-        room(&mut self.scores, tokens);
-        room(&mut self.attended, attended);
-        room(&mut self.hidden, hidden.max(dim));
+        let resize = |v: &mut Vec<f32>, rows: usize| v.resize(panels * rows * columns, 0.0);
+        resize(&mut self.x, width);
+        resize(&mut self.normalized, width.max(dim));
+        resize(&mut self.queries, attended);
+        resize(&mut self.scores, tokens);
+        resize(&mut self.attended, attended);
+        resize(&mut self.hidden, hidden.max(dim));
         self.inverse.resize(columns, 0.0);
 
         let panel = width * columns;
@@ -104,71 +108,79 @@ impl Block {
             to_panel(rows, rows.len() / stride, stride, columns, x);
         }
         for (layer, (keys, values)) in queries.layers.iter().zip(keys) {
-            clock.lap(Stage::Rest);
-            self.normalise(isa, panel, queries.eps);
-            apply(&layer.query, &self.normalised, &mut self.queries, panels);
+            stopwatch.lap(Stage::Other);
+            self.normalize(isa, panel, queries.eps);
+            linear(&layer.query, &self.normalized, &mut self.queries, panels);
             for (h, (key, value)) in keys.iter().zip(values).enumerate() {
                 let (offset, step) = (h * head_width * columns, attended * columns);
                 let queries = &self.queries[offset..];
                 let scores = &mut self.scores;
-                product(
+                let scores_step = tokens * columns;
+                gemm(
                     key,
                     queries,
                     step,
                     scores,
-                    tokens * columns,
+                    scores_step,
                     panels,
-                    Then::Store,
+                    Epilogue::Store,
                 );
                 let heads = &mut self.attended[offset..];
                 for (i, scores) in scores.chunks_exact_mut(tokens * columns).enumerate() {
-                    exponentials(isa, scores, &mut self.inverse);
+                    unnormalized_softmax(isa, scores, &mut self.inverse);
                     let head = &mut heads[i * step..];
-                    product(value, scores, 0, head, 0, 1, Then::Store);
+                    gemm(value, scores, 0, head, 0, 1, Epilogue::Store);
                     scale_columns(isa, &mut head[..head_width * columns], &self.inverse);
                 }
             }
-            accumulate(&layer.out, &self.attended, &mut self.x, panels);
-            clock.lap(Stage::Attention);
-            self.normalise(isa, panel, queries.eps);
-            apply(&layer.mlp_in, &self.normalised, &mut self.hidden, panels);
+            linear_residual(&layer.out, &self.attended, &mut self.x, panels);
+            stopwatch.lap(Stage::Attention);
+            self.normalize(isa, panel, queries.eps);
+            linear(&layer.mlp_in, &self.normalized, &mut self.hidden, panels);
             gelu(isa, &mut self.hidden[..panels * hidden * columns]);
-            accumulate(&layer.mlp_out, &self.hidden, &mut self.x, panels);
-            clock.lap(Stage::Mlp);
+            linear_residual(&layer.mlp_out, &self.hidden, &mut self.x, panels);
+            stopwatch.lap(Stage::Mlp);
         }
-        self.normalise(isa, panel, queries.eps);
-        apply(&queries.last, &self.normalised, &mut self.hidden, panels);
+        self.normalize(isa, panel, queries.eps);
+        linear(&queries.last, &self.normalized, &mut self.hidden, panels);
         let (weight, bias) = &queries.last_norm;
-        let answer = self.hidden.chunks_exact(dim * columns);
-        for (answer, to) in answer.zip(to.chunks_mut(columns * dim)) {
-            // The scores are done with; the answer of a panel fits where tokens or width do.
-            let normalised = &mut self.normalised[..dim * columns];
-            normalise(isa, answer, queries.last_eps, normalised);
-            from_panel(normalised, to.len() / dim, columns, weight, bias, to);
+        let outputs = self.hidden.chunks_exact(dim * columns);
+        for (output, to) in outputs.zip(to.chunks_mut(columns * dim)) {
+            // `normalized` is large enough: it has `width.max(dim)` rows.
+            let normalized = &mut self.normalized[..dim * columns];
+            normalize(isa, output, queries.last_eps, normalized);
+            from_panel(normalized, to.len() / dim, columns, weight, bias, to);
         }
-        clock.lap(Stage::Rest);
+        stopwatch.lap(Stage::Other);
     }
 
-    fn normalise(&mut self, isa: Isa, panel: usize, eps: f32) {
+    fn normalize(&mut self, isa: SupportedIsa, panel: usize, eps: f32) {
         let x = self.x.chunks_exact(panel);
-        for (x, out) in x.zip(self.normalised.chunks_exact_mut(panel)) {
-            normalise(isa, x, eps, out);
+        for (x, out) in x.zip(self.normalized.chunks_exact_mut(panel)) {
+            normalize(isa, x, eps, out);
         }
     }
 }
 
-/// `out = map(x)` for panels of tokens.
-fn apply(map: &Map, x: &[f32], out: &mut [f32], panels: usize) {
-    linear(map, x, out, panels, Then::Bias(&map.bias));
+/// `out = linear(x)` for panels of tokens.
+fn linear(linear: &PackedLinear, x: &[f32], out: &mut [f32], panels: usize) {
+    linear_gemm(linear, x, out, panels, Epilogue::Bias(&linear.bias));
 }
 
-/// `out += map(x)` for panels of tokens.
-fn accumulate(map: &Map, x: &[f32], out: &mut [f32], panels: usize) {
-    linear(map, x, out, panels, Then::Accumulate(&map.bias));
+/// `out += linear(x)` for panels of tokens.
+fn linear_residual(linear: &PackedLinear, x: &[f32], out: &mut [f32], panels: usize) {
+    linear_gemm(linear, x, out, panels, Epilogue::Accumulate(&linear.bias));
 }
 
-fn linear(map: &Map, x: &[f32], out: &mut [f32], panels: usize, then: Then<'_>) {
-    let columns = block_cols(map.weight.isa());
-    let (from, to) = (map.weight.depth() * columns, map.weight.rows() * columns);
-    product(&map.weight, x, from, out, to, panels, then);
+fn linear_gemm(
+    linear: &PackedLinear,
+    x: &[f32],
+    out: &mut [f32],
+    panels: usize,
+    epilogue: Epilogue<'_>,
+) {
+    let weight = &linear.weight;
+    let columns = nr(weight.isa());
+    let (x_stride, out_stride) = (weight.depth() * columns, weight.rows() * columns);
+    gemm(weight, x, x_stride, out, out_stride, panels, epilogue);
 }

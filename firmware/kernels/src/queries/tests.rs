@@ -1,7 +1,7 @@
 use super::*;
-use crate::{Affine, Conv, LayerWeights, Linear, reference};
+use crate::{AffineWeights, ConvWeights, LayerWeights, LinearWeights, reference};
 
-/// Random weights of odd sizes.
+/// Random weights with odd dimensions.
 fn weights(dim: usize, width: usize, heads: usize, head_width: usize) -> QueriesWeights {
     let mut seed = 100;
     let mut noise = |n: usize, scale: f32| -> Vec<f32> {
@@ -11,12 +11,12 @@ fn weights(dim: usize, width: usize, heads: usize, head_width: usize) -> Queries
             .map(|x| x * scale)
             .collect()
     };
-    // Uniform in +-sqrt(3/n) has variance 1/n: activations keep their size.
+    // The uniform distribution on +-sqrt(3/n) has variance 1/n, which keeps activations near 1.
     let limit = |inputs: usize| (3.0 / inputs as f32).sqrt();
     let frequencies: Vec<f32> = (0..4).map(|i| (i as f32 * 2.0 - 2.0).exp()).collect();
     let channels = 10 * frequencies.len() + 3;
     let hidden = dim + 1;
-    let mut linear = |inputs: usize, outputs: usize| Linear {
+    let mut linear = |inputs: usize, outputs: usize| LinearWeights {
         weight: noise(inputs * outputs, limit(inputs)),
         bias: noise(outputs, 0.1),
     };
@@ -34,21 +34,21 @@ fn weights(dim: usize, width: usize, heads: usize, head_width: usize) -> Queries
         heads,
         sine_phases: noise(5 * frequencies.len(), 1.7),
         cosine_phases: noise(5 * frequencies.len(), 1.7),
-        guidance_norm: Affine {
+        guidance_norm: AffineWeights {
             weight: one(noise(channels, 0.2)),
             bias: noise(channels, 0.1),
         },
-        conv1: Conv {
+        conv1: ConvWeights {
             weight: noise(width * channels * 9, limit(9 * channels)),
             bias: noise(width, 0.1),
         },
-        conv2: Conv {
+        conv2: ConvWeights {
             weight: noise(width * width * 9, limit(9 * width)),
             bias: noise(width, 0.1),
         },
         layers,
         last,
-        last_norm: Affine {
+        last_norm: AffineWeights {
             weight: one(noise(dim, 0.2)),
             bias: noise(dim, 0.1),
         },
@@ -58,7 +58,7 @@ fn weights(dim: usize, width: usize, heads: usize, head_width: usize) -> Queries
     }
 }
 
-/// One tile: guidance, coordinates, mask, and keys and values of each layer.
+/// The inputs for one tile: guidance, coordinates, mask, and the keys and values of len layer.
 struct Tile {
     height: usize,
     width: usize,
@@ -70,8 +70,8 @@ struct Tile {
 }
 
 impl Tile {
-    /// With `levels` levels of each colour and true rows and columns, or where that is 0 noise.
-    fn new(height: usize, width: usize, levels: usize, each: usize) -> Self {
+    /// With `levels` levels per color and regular coordinates, or noise if `levels` is 0.
+    fn new(height: usize, width: usize, levels: usize, len: usize) -> Self {
         let (rows, cols) = (height + 2 * HALO, width + 2 * HALO);
         let area = rows * cols;
         let mut guidance = reference::noise(1, 3 * area);
@@ -83,7 +83,7 @@ impl Tile {
                 *x = [i % area / cols, i % cols][i / area] as f32 / 50.0 - 0.5;
             }
         }
-        // Outside, half inside and inside.
+        // Outside the image, half inside, and inside.
         let mask = reference::noise(3, area).into_iter().map(|x| match x {
             -1.0..-0.8 => 0.0,
             -0.8..-0.7 => 0.5,
@@ -95,13 +95,13 @@ impl Tile {
             guidance,
             coords,
             mask: mask.collect(),
-            keys: (0..2).map(|i| reference::noise(4 + i, each)).collect(),
-            values: (0..2).map(|i| reference::noise(6 + i, each)).collect(),
+            keys: (0..2).map(|i| reference::noise(4 + i, len)).collect(),
+            values: (0..2).map(|i| reference::noise(6 + i, len)).collect(),
         }
     }
 
-    /// The answer in 64 bit, from the definition.
-    fn answer(&self, w: &QueriesWeights) -> Vec<f64> {
+    /// The output from the definition, in 64 bit.
+    fn expected(&self, w: &QueriesWeights) -> Vec<f64> {
         let (rows, cols) = (self.height + 2 * HALO, self.width + 2 * HALO);
         let area = rows * cols;
         let mut x = Vec::new();
@@ -110,7 +110,7 @@ impl Tile {
                 0 | 1 => self.coords[s * area + i],
                 _ => self.guidance[(s - 2) * area + i],
             };
-            // The angle is rounded as the graph rounds it.
+            // The angle is rounded as in the graph.
             let angle =
                 |k: usize, phase: f32| f64::from(source(k % 5) * w.frequencies[k / 5] + phase);
             let waves = w.sine_phases.len();
@@ -119,10 +119,10 @@ impl Tile {
                 .collect();
             features.extend((0..waves).map(|k| angle(k, w.cosine_phases[k]).cos()));
             features.extend((2..5).map(|s| f64::from(source(s))));
-            let normalised = reference::normalised(&features, f64::from(w.eps));
+            let normalized = reference::normalize(&features, f64::from(w.eps));
             let affine = w.guidance_norm.weight.iter().zip(&w.guidance_norm.bias);
             x.extend(
-                normalised.iter().zip(affine).map(|(x, (g, b))| {
+                normalized.iter().zip(affine).map(|(x, (g, b))| {
                     (x * f64::from(*g) + f64::from(*b)) * f64::from(self.mask[i])
                 }),
             );
@@ -143,7 +143,7 @@ impl Tile {
     fn token(&self, w: &QueriesWeights, mut x: Vec<f64>) -> Vec<f64> {
         let eps = f64::from(w.eps);
         for (i, layer) in w.layers.iter().enumerate() {
-            let q = reference::normalised(&x, eps);
+            let q = reference::normalize(&x, eps);
             let q = reference::linear(&q, &layer.query.weight, &layer.query.bias);
             let width = q.len() / w.heads;
             let tokens = self.keys[i].len() / q.len();
@@ -163,7 +163,7 @@ impl Tile {
             }
             let y = reference::linear(&attended, &layer.out.weight, &layer.out.bias);
             x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-            let y = reference::normalised(&x, eps);
+            let y = reference::normalize(&x, eps);
             let mut y = reference::linear(&y, &layer.mlp_in.weight, &layer.mlp_in.bias);
             for y in &mut y {
                 *y *= 0.5 * (1.0 + reference::erf(*y / 2f64.sqrt()));
@@ -171,9 +171,9 @@ impl Tile {
             let y = reference::linear(&y, &layer.mlp_out.weight, &layer.mlp_out.bias);
             x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
         }
-        let x = reference::normalised(&x, eps);
+        let x = reference::normalize(&x, eps);
         let x = reference::linear(&x, &w.last.weight, &w.last.bias);
-        let x = reference::normalised(&x, f64::from(w.last_eps));
+        let x = reference::normalize(&x, f64::from(w.last_eps));
         let affine = w.last_norm.weight.iter().zip(&w.last_norm.bias);
         x.iter()
             .zip(affine)
@@ -183,36 +183,36 @@ impl Tile {
 }
 
 #[test]
-fn queries_give_what_the_definition_gives_by_tables_and_without() {
+fn queries_match_the_definition_with_and_without_lookup_tables() {
     let mut worst: f64 = 0.0;
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+    for isa in SupportedIsa::all().map(SupportedIsa::isa) {
         for (dim, width, heads, head_width, height, columns, tokens) in [
             (7, 12, 2, 5, 1, 1, 1),
             (48, 68, 4, 24, 7, 3, 33),
             (13, 52, 1, 8, 6, 21, 9),
         ] {
             let w = weights(dim, width, heads, head_width);
-            let queries = Arc::new(Queries::new(isa, &w).expect("weights that go together"));
+            let queries = Arc::new(Queries::new(isa, &w).expect("consistent weights"));
             for levels in [0, 5, 40] {
                 let tile = Tile::new(height, columns, levels, heads * head_width * tokens);
-                let exact = tile.answer(&w);
-                let mut state = queries.state(1, height, columns, tokens);
+                let exact = tile.expected(&w);
+                let mut context = queries.context(1, height, columns, tokens);
                 for layer in 0..2 {
-                    state.set_keys(layer, &tile.keys[layer]).expect("keys");
-                    state
+                    context.set_keys(layer, &tile.keys[layer]).expect("keys");
+                    context
                         .set_values(layer, &tile.values[layer])
                         .expect("values");
                 }
-                // Again with what the first run has left behind.
+                // The second run uses the caches of the first.
                 for _ in 0..2 {
                     let mut out = vec![f32::NAN; exact.len()];
-                    state
+                    context
                         .run(&tile.guidance, &tile.coords, &tile.mask, &mut out)
                         .expect("a run");
                     for (found, exact) in out.iter().zip(&exact) {
                         let error = (f64::from(*found) - exact).abs();
-                        // Layer-normalised answers near 1 at the end of some twenty products in 32
-                        // bit, two of them through Winograd's transforms.
+                        // Layer-normalized outputs near 1 after about twenty matrix products in 32 bit,
+                        // two of them Winograd convolutions.
                         assert!(
                             error < 5e-5,
                             "{isa}, width {width}, {levels} levels: {error:.1e}"
@@ -227,14 +227,14 @@ fn queries_give_what_the_definition_gives_by_tables_and_without() {
 }
 
 #[test]
-fn tables_are_used_for_levels_and_not_for_noise() {
+fn lookup_tables_are_used_for_few_levels_and_not_for_noise() {
     let isa = Isa::detect();
     let w = weights(7, 12, 2, 5);
-    let queries = Queries::new(isa, &w).expect("weights that go together");
+    let queries = Queries::new(isa, &w).expect("consistent weights");
     for (levels, expected) in [(40, true), (0, false)] {
         let tile = Tile::new(28, 28, levels, 10);
         let (side, area) = (32, 32 * 32);
-        let mut room = queries.room();
+        let mut workspace = queries.workspace();
         let values = |i: usize| {
             [0, 1, 2, 3, 4].map(|s| match s {
                 0 | 1 => tile.coords[s * area + i],
@@ -243,34 +243,34 @@ fn tables_are_used_for_levels_and_not_for_noise() {
         };
         let stride = queries.conv1.output_stride();
         let mut out = vec![f32::NAN; 30 * 30 * stride];
-        let (fourier, weights) = (&queries.fourier, &queries.tables);
-        let answer = (out.as_mut_slice(), stride);
-        let used = room
-            .tables
-            .run(weights, fourier, &tile.mask, (side, side), values, answer);
+        let (fourier, weights) = (&queries.fourier, &queries.lut);
+        let output = (out.as_mut_slice(), stride);
+        let used = workspace
+            .lut
+            .run(weights, fourier, &tile.mask, (side, side), values, output);
         assert_eq!(used, expected, "{levels} levels");
     }
 }
 
 #[test]
-fn tables_that_are_full_start_again_and_stay_right() {
+fn full_lookup_tables_start_over() {
     let w = weights(7, 12, 2, 5);
-    let queries = Arc::new(Queries::new(Isa::detect(), &w).expect("weights that go together"));
-    // Every shift brings 40 new levels of each colour: seven fill a table.
+    let queries = Arc::new(Queries::new(Isa::detect(), &w).expect("consistent weights"));
+    // Every shift adds 40 new levels per color, so that seven fill a table.
     for shift in 0..20 {
         let mut tile = Tile::new(12, 12, 40, 10);
         let by = shift as f32 / 1000.0;
         tile.guidance.iter_mut().for_each(|x| *x += by);
-        let exact = tile.answer(&w);
-        let mut state = queries.state(1, 12, 12, 1);
+        let exact = tile.expected(&w);
+        let mut context = queries.context(1, 12, 12, 1);
         for layer in 0..2 {
-            state.set_keys(layer, &tile.keys[layer]).expect("keys");
-            state
+            context.set_keys(layer, &tile.keys[layer]).expect("keys");
+            context
                 .set_values(layer, &tile.values[layer])
                 .expect("values");
         }
         let mut out = vec![f32::NAN; exact.len()];
-        state
+        context
             .run(&tile.guidance, &tile.coords, &tile.mask, &mut out)
             .expect("a run");
         for (found, exact) in out.iter().zip(&exact) {
@@ -280,7 +280,7 @@ fn tables_that_are_full_start_again_and_stay_right() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_in_one_line() {
+fn wrong_shapes_are_rejected_with_a_one_line_error() {
     let mut w = weights(7, 12, 2, 5);
     w.layers[1].out.weight.pop();
     let e = Queries::new(Isa::Generic, &w).expect_err("a short weight");
@@ -291,23 +291,23 @@ fn what_does_not_fit_is_refused_in_one_line() {
     );
 
     let w = weights(7, 12, 2, 5);
-    let queries = Arc::new(Queries::new(Isa::Generic, &w).expect("weights that go together"));
-    let mut state = queries.state(1, 1, 1, 3);
-    assert!(state.set_keys(2, &[0.0; 30]).is_err());
-    assert!(state.set_keys(0, &[0.0; 31]).is_err());
-    assert!(state.set_values(0, &[0.0; 30]).is_ok());
+    let queries = Arc::new(Queries::new(Isa::Generic, &w).expect("consistent weights"));
+    let mut context = queries.context(1, 1, 1, 3);
+    assert!(context.set_keys(2, &[0.0; 30]).is_err());
+    assert!(context.set_keys(0, &[0.0; 31]).is_err());
+    assert!(context.set_values(0, &[0.0; 30]).is_ok());
     assert!(
-        state
+        context
             .run(&[0.0; 75], &[0.0; 50], &[0.0; 24], &mut [0.0; 7])
             .is_err()
     );
     assert!(
-        state
+        context
             .run(&[0.0; 75], &[0.0; 50], &[0.0; 25], &mut [0.0; 6])
             .is_err()
     );
     assert!(
-        state
+        context
             .run(&[0.0; 75], &[0.0; 50], &[0.0; 25], &mut [0.0; 7])
             .is_ok()
     );

@@ -70,10 +70,17 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
         .iter()
         .rev()
         .map(|l| l.trim())
-        .find(|l| l.starts_with('['));
+        // A table, and not an element of a list.
+        .find(|l| l.starts_with('[') && l.ends_with(']') && !l.contains(','));
     let table = table.unwrap_or_default().trim_matches(['[', ']']);
-    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
     let message = error.message().replace('\n', " ");
+    let key_of = |line: &str| Some(line.trim().split_once('=')?.0.trim().to_owned());
+    let key = match key_of(line) {
+        // A list that began lines before.
+        None if message.contains("invalid length") => above.iter().rev().find_map(|l| key_of(l)),
+        key => key,
+    };
+    let key = key.unwrap_or_default();
     let remedy = if message.contains("unknown field") {
         "remove or correct the key"
     } else if message.contains("missing field") {
@@ -83,7 +90,7 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
     } else {
         "write it as TOML"
     };
-    let mut name = [table, key]
+    let mut name = [table, key.as_str()]
         .into_iter()
         .filter(|s| !s.is_empty())
         .collect::<Vec<_>>()

@@ -58,14 +58,9 @@ pub fn check_source(source: &Source) -> Result<(), Mistake> {
         ),
         #[cfg(not(feature = "v4l"))]
         (SourceKind::V4l, Some(_)) => wrong("source.kind", crate::source::NO_V4L, ""),
+        // One that is not there is waited for, as one that is lost.
         #[cfg(feature = "v4l")]
-        (SourceKind::V4l, Some(path)) if path.exists() => Ok(()),
-        #[cfg(feature = "v4l")]
-        (SourceKind::V4l, Some(path)) => wrong(
-            "source.path",
-            format!("{} does not exist", path.display()),
-            "name a camera's device such as /dev/video0",
-        ),
+        (SourceKind::V4l, Some(_)) => Ok(()),
         (SourceKind::Images, Some(path)) => match crate::source::list(path) {
             Ok(files) if files.is_empty() => wrong(
                 "source.path",
@@ -145,15 +140,8 @@ pub fn check_sink(sink: &Sink, key: &str) -> Result<(), Mistake> {
             "remove the key",
         ),
         SinkKind::Serial => {
-            within(&format!("{key}.baud"), sink.baud, 300, 12_000_000)?;
-            if path.exists() {
-                return Ok(());
-            }
-            wrong(
-                format!("{key}.path"),
-                format!("{} does not exist", path.display()),
-                "name a serial device such as /dev/ttyTHS1",
-            )
+            // One that is not there is waited for, as one that is lost.
+            within(&format!("{key}.baud"), sink.baud, 300, 12_000_000)
         }
         SinkKind::Pictures if path.exists() && !path.is_dir() => wrong(
             format!("{key}.path"),

@@ -3,6 +3,7 @@
 mod check;
 mod ends;
 mod engine;
+mod exact;
 mod tables;
 
 use std::{
@@ -82,6 +83,27 @@ impl Config {
         config.rebase(folder);
         check::check(&config).map_err(|m| m.at(path))?;
         Ok(config)
+    }
+
+    /// What may be meant as it is and stops nothing, but is worth telling: devices that are not
+    /// there yet. One line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let source = match self.source.kind {
+            SourceKind::V4l => self.source.path.as_ref(),
+            _ => None,
+        };
+        let source = source.map(|path| ("source".to_owned(), path));
+        let sinks = self.sink.iter().enumerate();
+        let serial = sinks.filter(|(_, sink)| sink.kind == SinkKind::Serial);
+        let serial = serial.filter_map(|(i, s)| Some((format!("sink[{i}]"), s.path.as_ref()?)));
+        let devices = source.into_iter().chain(serial);
+        devices
+            .filter(|(_, path)| !path.exists())
+            .map(|(table, path)| {
+                let path = path.display();
+                format!("{table}.path: {path} does not exist: it is waited for")
+            })
+            .collect()
     }
 
     fn rebase(&mut self, folder: &Path) {

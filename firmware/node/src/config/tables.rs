@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use loftup_runtime::backend;
 use serde::Deserialize;
 
+use super::exact;
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,9 +66,11 @@ pub struct Model {
     #[serde(default)]
     pub tune: bool,
     /// Columns and rows of a whole answer.
+    #[serde(deserialize_with = "exact::list")]
     pub size: [usize; 2],
     /// The range of colours of all pictures, normalised, `[min, max]` for each channel; without,
     /// each picture has its own.
+    #[serde(default, deserialize_with = "exact::nested")]
     pub colour_range: Option<[[f32; 2]; 3]>,
     /// The backbone runs on every so manieth frame; in between its features are kept, and of class
     /// maps only the tiles that changed are computed.
@@ -118,6 +122,7 @@ pub struct Source {
     #[serde(default)]
     pub seed: u64,
     /// Columns and rows of its pictures; others are refused.
+    #[serde(default, deserialize_with = "exact::optional")]
     pub size: Option<[usize; 2]>,
     /// Pictures a second.
     #[serde(default = "defaults::source_rate")]
@@ -125,6 +130,9 @@ pub struct Source {
     /// Whether it begins again at its end.
     #[serde(default)]
     pub repeat: bool,
+    /// Whether picture files are turned as their EXIF orientation says.
+    #[serde(default = "defaults::yes")]
+    pub exif_orientation: bool,
     /// Without a picture for so long, the source counts as silent, and is opened anew.
     #[serde(default = "defaults::source_timeout")]
     pub timeout_ms: u64,
@@ -201,6 +209,7 @@ impl Default for Degrade {
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// Columns and rows of a whole answer.
+    #[serde(default, deserialize_with = "exact::optional")]
     pub size: Option<[usize; 2]>,
     /// No class map of the whole frame any more.
     #[serde(default)]
@@ -300,8 +309,10 @@ pub struct QueryEntry {
     /// What is told.
     pub want: WantName,
     /// `[x, y, width, height]` in the camera's picture.
+    #[serde(default, deserialize_with = "exact::optional")]
     pub region: Option<[u16; 4]>,
     /// `[[x, y], ...]` in the camera's picture.
+    #[serde(default, deserialize_with = "exact::many")]
     pub points: Option<Vec<[u16; 2]>>,
 }
 
@@ -342,7 +353,7 @@ pub struct Sink {
     /// Only every so many-th answer.
     #[serde(default = "defaults::one")]
     pub every: u64,
-    /// Most pictures kept in a folder; older ones are deleted. 0 keeps all.
+    /// Most pictures of this start kept in a folder; older ones are deleted. 0 keeps all.
     #[serde(default)]
     pub keep: u64,
     /// Size after which a file ends and the next begins; 0 is no limit.
@@ -374,6 +385,9 @@ pub enum SinkKind {
 mod defaults {
     use std::path::PathBuf;
 
+    pub fn yes() -> bool {
+        true
+    }
     pub fn source_rate() -> f64 {
         10.0
     }

@@ -14,7 +14,7 @@ mod stages;
 mod supervisor;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config, Level},
     control::Control,
     frame::Intake,
-    health::Monitor,
+    health::{Monitor, Reason},
     histogram::Mark,
     http,
     ladder::{Ladder, Policy},
@@ -118,6 +118,8 @@ struct Shared {
     sinks_open: AtomicU32,
     recent: Mutex<(Mark, Report)>,
     notes: Mutex<HashMap<&'static str, (u64, u64)>>,
+    /// How many sinks fail, by what the node is degraded by.
+    failing: Mutex<BTreeMap<Reason, u32>>,
     wants_picture: bool,
 }
 
@@ -128,6 +130,30 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Between two notes of one kind in the journal.
 const NOTE_EVERY_US: u64 = 1_000_000;
+
+/// What was told of a fault, so that one that lasts is told once.
+#[derive(Debug, Default)]
+struct Told {
+    text: String,
+    at_us: u64,
+}
+
+impl Told {
+    /// Whether it is news: another fault than before, a second after that at least.
+    fn is_news(&mut self, now: u64, text: &str) -> bool {
+        let first = self.text.is_empty();
+        if self.text == text || !first && now < self.at_us + NOTE_EVERY_US {
+            return false;
+        }
+        (self.text, self.at_us) = (text.into(), now);
+        true
+    }
+
+    /// The fault is over.
+    fn over(&mut self) {
+        self.text.clear();
+    }
+}
 
 impl Shared {
     fn now(&self) -> u64 {
@@ -151,6 +177,17 @@ impl Shared {
             n => format!("{} (and {n} more since the last note)", text()),
         };
         self.monitor.note(now, kind, text);
+    }
+
+    /// A sink fails from now on, or works again. The node is well when all of them are.
+    fn sink_changed(&self, reason: Reason, fails: bool, why: &str) {
+        let mut failing = lock(&self.failing);
+        let count = failing.entry(reason).or_default();
+        *count = match fails {
+            true => *count + 1,
+            false => count.saturating_sub(1),
+        };
+        self.monitor.set(self.now(), reason, *count > 0, why);
     }
 
     /// A frame ends here.
@@ -259,6 +296,7 @@ impl Node {
             sinks_open: AtomicU32::new(0),
             recent: Mutex::default(),
             notes: Mutex::default(),
+            failing: Mutex::default(),
             wants_picture: parts.sinks.iter().any(|o| o.sink.wants_picture()),
             config,
         });

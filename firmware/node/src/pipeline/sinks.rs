@@ -5,9 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Shared, lock};
+use super::{Shared, Told, lock};
 use crate::{
-    health::Reason,
     mailbox::Take,
     metrics::Event,
     sink::{Context, Report, Sink},
@@ -36,8 +35,8 @@ impl Shared {
 
 pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
     let (mut told_at, mut changes) = (0, u64::MAX);
-    let mut errors = 0u64;
-    let mut link_errors = 0;
+    let (mut fails, mut told) = (false, Told::default());
+    let (mut link_errors, mut not_written, mut missing_since) = (0, 0, 0);
     loop {
         let labels = lock(&shared.model).clone();
         let context = Context {
@@ -70,20 +69,33 @@ pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
             .metrics
             .count(Event::LinkError, lost.saturating_sub(link_errors));
         link_errors = lost;
+        let missing = sink.not_written();
+        shared
+            .metrics
+            .count(Event::NotWritten, missing - not_written);
+        not_written = missing;
         match result {
             Err(e) => {
-                errors += 1;
                 shared.metrics.count(Event::SinkError, 1);
-                shared.note("sink", || format!("{}: {e}", sink.name()));
-                if errors == 1 {
-                    shared.monitor.set(now, Reason::Link, true, "a sink fails");
+                let text = format!("{}: {e}", sink.name());
+                if told.is_news(now, &text) {
+                    shared.monitor.note(now, "sink", text);
+                }
+                if !fails {
+                    fails = true;
+                    shared.sink_changed(sink.reason(), true, sink.name());
                 }
             }
-            Ok(()) if errors > 0 && sink.is_well() => {
-                errors = 0;
-                shared
-                    .monitor
-                    .set(now, Reason::Link, false, "the sink works again");
+            Ok(()) if fails && sink.is_well() => {
+                fails = false;
+                told.over();
+                let text = format!("{} works again", sink.name());
+                shared.sink_changed(sink.reason(), false, &text);
+                if missing > missing_since {
+                    let n = missing - missing_since;
+                    log::info!("{}: {n} messages were not written", sink.name());
+                }
+                missing_since = missing;
             }
             Ok(()) => {}
         }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CAPTURE, Job, PUBLISH, Shared, SourceFactory, lock};
+use super::{CAPTURE, Job, PUBLISH, Shared, SourceFactory, Told, lock};
 use crate::{
     answer::Answer,
     config,
@@ -20,12 +20,14 @@ use crate::{
     mailbox::Take,
     metrics::{Drop, Event, Stage},
     model::{Model, ModelError, Question},
-    source::Pulled,
+    source::{Pulled, SourceError},
 };
 
 /// How often a thread that waits looks whether it shall go on.
 const LOOK: Duration = Duration::from_micros(LOOK_US);
 const LOOK_US: u64 = 50_000;
+/// Between two attempts to open a source.
+const OPEN_EVERY_US: u64 = 1_000_000;
 
 impl Shared {
     fn begin(&self, stage: usize) -> u64 {
@@ -87,18 +89,28 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
     // that is opened in its place gives a picture.
     let timeout_us = 1000 * shared.config.source.timeout_ms + LOOK_US;
     let current = || shared.capture_generation.load(SeqCst) == generation;
+    let (mut told, mut open_at) = (Told::default(), 0);
+    let failed = |told: &mut Told, e: &SourceError| {
+        shared.metrics.count(Event::SourceError, 1);
+        let (now, text) = (shared.now(), e.to_string());
+        if told.is_news(now, &text) {
+            shared.monitor.note(now, "source", text);
+        }
+        thread::sleep(LOOK);
+    };
     while !shared.stop.load(SeqCst) && current() {
         let Some(open) = &mut source else {
+            if shared.now() < open_at {
+                thread::sleep(LOOK);
+                continue;
+            }
+            open_at = shared.now() + OPEN_EVERY_US;
             match factory() {
                 Ok(opened) => {
                     lock(&shared.intake).reopened();
                     source = Some(opened);
                 }
-                Err(e) => {
-                    shared.metrics.count(Event::SourceError, 1);
-                    shared.note("source", || e.to_string());
-                    thread::sleep(LOOK);
-                }
+                Err(e) => failed(&mut told, &e),
             }
             continue;
         };
@@ -111,6 +123,7 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
         match pulled {
             Ok(Ok(Pulled::Frame)) => {
                 silent_since = now;
+                told.over();
                 shared.metrics.captured.fetch_add(1, Relaxed);
                 shared.metrics.stages[Stage::Capture as usize].record(now - start);
                 take_in(shared, &raw, now, &mut next_due);
@@ -126,9 +139,10 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
                 break;
             }
             Ok(Err(e)) => {
-                shared.metrics.count(Event::SourceError, 1);
-                shared.note("source", || e.to_string());
-                thread::sleep(LOOK);
+                failed(&mut told, &e);
+                if let SourceError::Gone { .. } = e {
+                    source = None;
+                }
             }
             Err(_) => {
                 shared.metrics.count(Event::SourceError, 1);

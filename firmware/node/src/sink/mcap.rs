@@ -10,12 +10,16 @@
 //!
 //! Names of the classes are in the metadata record `labels`. Messages of Foxglove's are Protocol
 //! Buffers, which Rerun reads too; ours are JSON.
+//!
+//! A chunk is made in memory and written as a whole, when it is full or a second old. So a file
+//! that was never finished ends after a whole chunk, unless the last write itself was interrupted.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
-    io::BufWriter,
+    io::{self, Seek, SeekFrom, Write},
     path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use mcap::{
@@ -27,13 +31,15 @@ use serde_json::{Value, json};
 
 use super::{
     Context, Report, Sink, SinkError,
+    disk::Local,
     foxglove::{self, Log, RawImage, Timestamp},
-    series::{Every, Series},
+    series::{Every, Retry, Series, Written},
     wall_ns,
 };
 use crate::{
     answer::{Answer, Kind, Part},
-    health::State,
+    health::{Reason, State},
+    pipeline::lock,
 };
 
 /// Schemas of our own messages, by name.
@@ -76,61 +82,136 @@ fn object(properties: Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
 }
 
-/// Writes an MCAP file.
+/// Bytes after which a chunk is complete: what a power cut costs.
+const CHUNK: u64 = 1 << 18;
+/// Age at which it is complete however small it is.
+const CHUNK_AGE: Duration = Duration::from_secs(1);
+
+/// Closes a file whose last chunk did not fit: the end of its data, and a footer that says that
+/// there is no summary.
+const END: &[u8] = b"\x0f\x04\0\0\0\0\0\0\0\0\0\0\0\
+    \x02\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+    \x89MCAP0\r\n";
+
+/// Writes MCAP files.
 pub struct McapFile {
     name: String,
     files: Series,
     every: Every,
-    written: u64,
-    file: Option<Open>,
+    /// Messages that were not written.
+    missed: u64,
+    open: Option<Open>,
 }
 
 struct Open {
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<Pending>,
+    pending: Pending,
     channels: HashMap<String, u16>,
     labels: bool,
+    /// Messages in the chunk that is being made, and since when.
+    waiting: u64,
+    since: Instant,
+    /// Messages in chunks that are complete and not on the disk yet.
+    complete: u64,
+}
+
+/// What the library has written and the file has not got yet: whole records.
+#[derive(Clone, Default)]
+struct Pending(Arc<Mutex<Bytes>>);
+
+#[derive(Default)]
+struct Bytes {
+    /// Bytes before these.
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Write for Pending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0).bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Pending {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            SeekFrom::Current(0) => {
+                let pending = lock(&self.0);
+                Ok(pending.offset + pending.bytes.len() as u64)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
 }
 
 impl McapFile {
-    /// Every `every`-th answer, into files of some `limit` bytes (0: one file).
-    ///
-    /// # Errors
-    /// Where the file cannot be made.
-    pub fn create(path: PathBuf, every: u64, limit: u64) -> Result<Self, SinkError> {
-        let mut this = Self {
-            name: format!("mcap {}", path.display()),
-            files: Series::new(path, limit),
-            every: Every::new(every),
-            written: 0,
-            file: None,
-        };
-        this.open()?;
-        Ok(this)
+    /// Every `every`-th answer, into files of some `limit` bytes (0: one file), the first of them
+    /// `path` or, where that exists, the next in its row.
+    pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
+        let name = format!("mcap {}", path.display());
+        let files = Series::new(Box::new(Local), path, limit, END, Retry::new());
+        Self::into_files(name, every, files)
     }
 
-    fn open(&mut self) -> Result<(), SinkError> {
-        let path = self.files.path();
-        let file = File::create(&path).map_err(|cause| SinkError::Io { path, cause })?;
-        let options = WriteOptions::new()
-            .compression(None)
-            .profile("")
-            .library(concat!("loftup-node ", env!("CARGO_PKG_VERSION")))
-            // A power cut costs the last chunk.
-            .chunk_size(Some(1 << 18));
-        let writer = options
-            .create(BufWriter::new(file))
-            .map_err(|e| self.failed(e))?;
-        self.written = 0;
-        self.file = Some(Open {
-            writer,
-            channels: HashMap::new(),
-            labels: false,
-        });
-        Ok(())
+    fn into_files(name: String, every: u64, files: Series) -> Self {
+        Self {
+            name,
+            files,
+            every: Every::new(every),
+            missed: 0,
+            open: None,
+        }
     }
 
     fn failed(&self, e: mcap::McapError) -> SinkError {
-        SinkError::Other(format!("{}: {e}", self.files.path().display()))
+        SinkError::Other(format!("{}: {e}", self.name))
+    }
+
+    /// The present file, or a new one. `None` while it is not time to try again.
+    fn open(&mut self) -> Result<Option<&mut Open>, SinkError> {
+        if self.open.is_none() && self.files.is_due() {
+            let open = Open::new().map_err(|e| self.failed(e))?;
+            self.open = Some(open);
+        }
+        Ok(self.open.as_mut())
+    }
+
+    /// Writes to the disk what is complete.
+    fn commit(&mut self) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let mut pending = lock(&open.pending.0);
+        if pending.bytes.is_empty() {
+            return Ok(());
+        }
+        let written = self.files.append(&[&pending.bytes]);
+        if let Ok(Written::Yes) = written {
+            pending.offset += pending.bytes.len() as u64;
+            pending.bytes.clear();
+            open.complete = 0;
+            return Ok(());
+        }
+        drop(pending);
+        self.missed += open.complete + open.waiting;
+        self.open = None;
+        written.map(drop)
+    }
+
+    /// Completes the chunk and writes it to the disk.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let flushed = open.writer.flush();
+        open.chunk_ends();
+        flushed.map_err(|e| self.failed(e))?;
+        self.commit()
     }
 
     fn write(
@@ -141,12 +222,17 @@ impl McapFile {
         sequence: u32,
         body: &[u8],
     ) -> Result<(), SinkError> {
-        let Some(open) = &mut self.file else {
+        let Some(open) = self.open()? else {
+            self.missed += 1;
             return Ok(());
         };
-        self.written += body.len() as u64;
         let result = open.write(topic, of, at, sequence, body);
-        result.map_err(|e| self.failed(e))
+        result.map_err(|e| self.failed(e))?;
+        if self.files.is_failing() {
+            // An attempt: that there is room again is to be known soon.
+            return self.flush();
+        }
+        self.commit()
     }
 
     fn part(&mut self, answer: &Answer, part: &Part, at: u64) -> Result<(), SinkError> {
@@ -191,6 +277,26 @@ impl McapFile {
 }
 
 impl Open {
+    fn new() -> mcap::McapResult<Self> {
+        let pending = Pending::default();
+        let options = WriteOptions::new()
+            .compression(None)
+            .profile("")
+            .library(concat!("loftup-node ", env!("CARGO_PKG_VERSION")))
+            // Chunks are made in memory.
+            .disable_seeking(true)
+            .chunk_size(Some(CHUNK));
+        Ok(Self {
+            writer: options.create(pending.clone())?,
+            pending,
+            channels: HashMap::new(),
+            labels: false,
+            waiting: 0,
+            since: Instant::now(),
+            complete: 0,
+        })
+    }
+
     fn write(
         &mut self,
         topic: &str,
@@ -223,7 +329,21 @@ impl Open {
             log_time: at,
             publish_time: at,
         };
-        self.writer.write_to_known_channel(&header, body)
+        let before = lock(&self.pending.0).bytes.len();
+        self.writer.write_to_known_channel(&header, body)?;
+        if lock(&self.pending.0).bytes.len() > before {
+            // This message did not go into that chunk, but began the next.
+            self.chunk_ends();
+        }
+        if self.waiting == 0 {
+            self.since = Instant::now();
+        }
+        self.waiting += 1;
+        Ok(())
+    }
+
+    fn chunk_ends(&mut self) {
+        self.complete += std::mem::take(&mut self.waiting);
     }
 }
 
@@ -253,12 +373,10 @@ impl Sink for McapFile {
         if !self.every.is_due() {
             return Ok(());
         }
-        if self.files.is_full(self.written) {
+        if self.files.is_full() {
             self.finish()?;
-            self.files.advance();
-            self.open()?;
         }
-        if let Some(open) = &mut self.file
+        if let Some(open) = self.open()?
             && !open.labels
             && !context.labels.is_empty()
         {
@@ -271,6 +389,7 @@ impl Sink for McapFile {
                     .collect(),
             };
             let result = open.writer.write_metadata(&metadata);
+            open.chunk_ends();
             result.map_err(|e| self.failed(e))?;
         }
         let at = wall_ns(answer.captured_us, context.clock.now_us());
@@ -323,20 +442,40 @@ impl Sink for McapFile {
         )
     }
 
+    fn poll(&mut self, _: &Context<'_>) -> Result<(), SinkError> {
+        let old = |open: &Open| open.waiting > 0 && open.since.elapsed() >= CHUNK_AGE;
+        match self.open.as_ref().is_some_and(old) {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
-        let Some(mut open) = self.file.take() else {
+        self.flush()?;
+        let Some(mut open) = self.open.take() else {
             return Ok(());
         };
         open.writer.finish().map_err(|e| self.failed(e))?;
-        let file = open.writer.into_inner().into_inner();
-        let synced = file.map_err(|e| e.into_error()).and_then(|f| f.sync_all());
-        synced.map_err(|cause| SinkError::Io {
-            path: self.files.path(),
-            cause,
-        })
+        let summary = lock(&open.pending.0);
+        self.files.close(&summary.bytes).map(drop)
+    }
+
+    fn not_written(&self) -> u64 {
+        self.missed
+    }
+
+    fn reason(&self) -> Reason {
+        Reason::Storage
+    }
+
+    fn is_well(&self) -> bool {
+        !self.files.is_failing()
     }
 
     fn wants_picture(&self) -> bool {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

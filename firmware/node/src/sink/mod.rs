@@ -1,10 +1,13 @@
 //! Who hears the answers.
 
+mod disk;
 pub mod foxglove;
 mod mcap;
 mod pictures;
 mod recording;
 mod series;
+#[cfg(test)]
+mod testing;
 mod udp;
 mod wire;
 #[cfg(feature = "zenoh")]
@@ -32,7 +35,7 @@ use crate::{
     answer::Answer,
     config::{self, SinkKind},
     control::Control,
-    health::State,
+    health::{Reason, State},
     inject::FaultyLine,
     metrics::Metrics,
     pipeline::Outlet,
@@ -145,6 +148,16 @@ pub trait Sink: Send {
         0
     }
 
+    /// Messages, or pictures, that should have been in its files and are not.
+    fn not_written(&self) -> u64 {
+        0
+    }
+
+    /// What the node is degraded by while it fails.
+    fn reason(&self) -> Reason {
+        Reason::Link
+    }
+
     /// Whether it works, as far as it knows.
     fn is_well(&self) -> bool {
         true
@@ -159,8 +172,10 @@ pub trait Sink: Send {
 /// Opens the sinks of a configuration; links have `faults`, and `spoilt` counts the bytes that
 /// these flip or drop.
 ///
+/// Files and devices are opened when they are first used, and again when they fail.
+///
 /// # Errors
-/// Where a file or device cannot be had.
+/// Where the configuration lacks what a kind needs.
 pub fn open(
     sinks: &[config::Sink],
     faults: Faults,
@@ -189,8 +204,8 @@ pub fn open(
                 let spoil = move |io| FaultyLine::new(io, faults, seed, spoilt.clone());
                 link(name, line, bad.then_some(spoil))
             }
-            SinkKind::Pictures => Box::new(Pictures::open(path, sink.every, sink.keep)?),
-            SinkKind::Mcap => Box::new(McapFile::create(path, sink.every, sink.max_mib << 20)?),
+            SinkKind::Pictures => Box::new(Pictures::new(path, sink.every, sink.keep)),
+            SinkKind::Mcap => Box::new(McapFile::new(path, sink.every, sink.max_mib << 20)),
             #[cfg(feature = "zenoh")]
             SinkKind::Zenoh => {
                 let endpoint = sink.endpoint.as_deref().unwrap_or(zenoh::ROUTER);
@@ -202,7 +217,7 @@ pub fn open(
                 return Err(SinkError::Other(what.into()));
             }
             SinkKind::Recording => {
-                Box::new(RecordingFile::create(path, sink.every, sink.max_mib << 20)?)
+                Box::new(RecordingFile::new(path, sink.every, sink.max_mib << 20))
             }
         };
         Ok(Outlet {

@@ -1,41 +1,141 @@
 //! Class maps as pictures in a folder.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
 
 use loftup_runtime::{heads::NO_CLASS, image::Rgb8};
 
-use super::{Context, Sink, SinkError, series::Every};
-use crate::answer::{Answer, Kind};
+use super::{
+    Context, Sink, SinkError,
+    disk::{Disk, Local},
+    series::{Every, Retry, entries},
+};
+use crate::{
+    answer::{Answer, Kind, Part},
+    health::Reason,
+};
 
-/// Writes `frame-SEQUENCE-slot-SLOT.png`, one colour for each class.
-#[derive(Debug)]
+/// Writes `frame-SEQUENCE-slot-SLOT.png`, one colour for each class. Where the folder has pictures
+/// of an earlier start, names begin with `run-0001-`, or the next number after those there.
 pub struct Pictures {
     name: String,
     folder: PathBuf,
     every: Every,
     keep: u64,
+    disk: Box<dyn Disk>,
+    retry: Retry,
+    /// Of the starts that wrote into the folder, from 0.
+    run: Option<u64>,
     written: VecDeque<PathBuf>,
+    /// Pictures that were not written.
+    missed: u64,
+    png: Vec<u8>,
 }
 
 impl Pictures {
     /// Into `folder`, which is made; every `every`-th answer, of which the last `keep` pictures
-    /// stay (0: all).
-    ///
-    /// # Errors
-    /// Where the folder cannot be made.
-    pub fn open(folder: PathBuf, every: u64, keep: u64) -> Result<Self, SinkError> {
-        std::fs::create_dir_all(&folder).map_err(|cause| SinkError::Io {
-            path: folder.clone(),
-            cause,
-        })?;
-        Ok(Self {
+    /// stay (0: all). Pictures of earlier starts stay in any case.
+    pub fn new(folder: PathBuf, every: u64, keep: u64) -> Self {
+        Self::on(Box::new(Local), folder, every, keep, Retry::new())
+    }
+
+    fn on(disk: Box<dyn Disk>, folder: PathBuf, every: u64, keep: u64, retry: Retry) -> Self {
+        Self {
             name: format!("pictures {}", folder.display()),
             folder,
             every: Every::new(every),
             keep,
+            disk,
+            retry,
+            run: None,
             written: VecDeque::new(),
-        })
+            missed: 0,
+            png: Vec::new(),
+        }
     }
+
+    /// Writes the picture at hand under a name that is free.
+    fn put(&mut self, sequence: u64, slot: u8) -> io::Result<PathBuf> {
+        std::fs::create_dir_all(&self.folder)?;
+        self.retry.probe(&*self.disk, &self.folder)?;
+        let mut run = self.run.unwrap_or_else(|| next_run(&self.folder));
+        loop {
+            let path = self.folder.join(name(run, sequence, slot));
+            match self.disk.put_new(&path, &self.png) {
+                Ok(()) => {
+                    self.run = Some(run);
+                    return Ok(path);
+                }
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => run += 1,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn map(&mut self, sequence: u64, part: &Part) -> Result<(), SinkError> {
+        if !self.retry.is_due() {
+            self.missed += 1;
+            return Ok(());
+        }
+        let rgb = part.classes.iter().flat_map(|c| colour(*c)).collect();
+        let bad = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
+        let picture = Rgb8::new(part.width, part.height, rgb).map_err(bad)?;
+        self.png.clear();
+        let encoded = picture.encode_png(&mut self.png);
+        encoded.map_err(|e| SinkError::Other(e.to_string()))?;
+        match self.put(sequence, part.slot) {
+            Ok(path) => {
+                self.retry.worked();
+                self.forget(path)
+            }
+            Err(cause) => {
+                self.missed += 1;
+                let path = self.folder.clone();
+                let bytes = self.png.len() as u64;
+                self.retry.failed(bytes, SinkError::Io { path, cause })
+            }
+        }
+    }
+
+    /// Removes the oldest pictures of this start, where there are more than are kept.
+    fn forget(&mut self, newest: PathBuf) -> Result<(), SinkError> {
+        if self.keep == 0 {
+            return Ok(());
+        }
+        self.written.push_back(newest);
+        while self.written.len() as u64 > self.keep
+            && let Some(old) = self.written.pop_front()
+        {
+            std::fs::remove_file(&old).map_err(|cause| SinkError::Io { path: old, cause })?;
+        }
+        Ok(())
+    }
+}
+
+fn name(run: u64, sequence: u64, slot: u8) -> String {
+    match run {
+        0 => format!("frame-{sequence:08}-slot-{slot}.png"),
+        _ => format!("run-{run:04}-frame-{sequence:08}-slot-{slot}.png"),
+    }
+}
+
+/// The number after the highest in the folder. Where it cannot be listed, 0.
+fn next_run(folder: &Path) -> u64 {
+    let runs = entries(folder).filter_map(|file| run_of(&file));
+    runs.max().map_or(0, |highest| highest.saturating_add(1))
+}
+
+fn run_of(file: &OsStr) -> Option<u64> {
+    let file = file.to_str()?;
+    if file.starts_with("frame-") {
+        return Some(0);
+    }
+    let (number, _) = file.strip_prefix("run-")?.split_once("-frame-")?;
+    number.parse().ok().filter(|n| *n < u64::MAX)
 }
 
 /// A colour for each class: far apart for neighbouring numbers. No class is black.
@@ -63,27 +163,25 @@ impl Sink for Pictures {
         if !self.every.is_due() {
             return Ok(());
         }
-        let maps = answer
+        answer
             .parts()
             .iter()
-            .filter(|p| p.kind == Kind::Classes && p.height > 1);
-        for part in maps {
-            let rgb = part.classes.iter().flat_map(|c| colour(*c)).collect();
-            let bad = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
-            let picture = Rgb8::new(part.width, part.height, rgb).map_err(bad)?;
-            let file = format!("frame-{:08}-slot-{}.png", answer.sequence, part.slot);
-            let path = self.folder.join(file);
-            picture.save_png(&path).map_err(bad)?;
-            if self.keep == 0 {
-                continue;
-            }
-            self.written.push_back(path);
-            while self.written.len() as u64 > self.keep
-                && let Some(old) = self.written.pop_front()
-            {
-                std::fs::remove_file(&old).map_err(|cause| SinkError::Io { path: old, cause })?;
-            }
-        }
-        Ok(())
+            .filter(|p| p.kind == Kind::Classes && p.height > 1)
+            .try_for_each(|part| self.map(answer.sequence, part))
+    }
+
+    fn not_written(&self) -> u64 {
+        self.missed
+    }
+
+    fn reason(&self) -> Reason {
+        Reason::Storage
+    }
+
+    fn is_well(&self) -> bool {
+        !self.retry.is_failing()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,46 +4,52 @@ use std::path::PathBuf;
 
 use super::{
     Context, Sink, SinkError,
-    series::{Every, Series},
+    disk::Local,
+    series::{Every, Retry, Series, Written},
 };
-use crate::{answer::Answer, source::Recorder};
+use crate::{
+    answer::Answer,
+    health::Reason,
+    source::recording::{HEAD, MAGIC, head},
+};
 
-/// Writes a recording, see [`crate::source::Recording`].
-#[derive(Debug)]
+/// Writes recordings, see [`crate::source::Recording`].
 pub struct RecordingFile {
     name: String,
     files: Series,
     every: Every,
-    recorder: Option<Recorder>,
+    /// Pictures that were not written.
+    missed: u64,
 }
 
 impl RecordingFile {
-    /// Every `every`-th picture, into files of some `limit` bytes (0: one file).
-    ///
-    /// # Errors
-    /// Where the file cannot be made.
-    pub fn create(path: PathBuf, every: u64, limit: u64) -> Result<Self, SinkError> {
-        let mut this = Self {
-            name: format!("recording {}", path.display()),
-            files: Series::new(path, limit),
+    /// Every `every`-th picture, into files of some `limit` bytes (0: one file), the first of them
+    /// `path` or, where that exists, the next in its row.
+    pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
+        let name = format!("recording {}", path.display());
+        let files = Series::new(Box::new(Local), path, limit, &[], Retry::new());
+        Self::into_files(name, every, files)
+    }
+
+    fn into_files(name: String, every: u64, files: Series) -> Self {
+        Self {
+            name,
+            files,
             every: Every::new(every),
-            recorder: None,
-        };
-        this.open()?;
-        Ok(this)
+            missed: 0,
+        }
     }
 
-    fn open(&mut self) -> Result<(), SinkError> {
-        let path = self.files.path();
-        let recorder = Recorder::create(&path).map_err(|cause| SinkError::Io { path, cause })?;
-        self.recorder = Some(recorder);
-        Ok(())
-    }
-
-    fn failed(&self, cause: std::io::Error) -> SinkError {
-        SinkError::Io {
-            path: self.files.path(),
-            cause,
+    fn add(&mut self, head: &[u8; HEAD], rgb: &[u8]) -> Result<Written, SinkError> {
+        if !self.files.is_due() {
+            return Ok(Written::No);
+        }
+        if self.files.is_full() {
+            let _ = self.files.close(&[])?;
+        }
+        match self.files.is_open() {
+            true => self.files.append(&[head, rgb]),
+            false => self.files.append(&[MAGIC, head, rgb]),
         }
     }
 }
@@ -58,34 +64,38 @@ impl Sink for RecordingFile {
         let Some(picture) = answer.picture.as_ref().filter(|_| due) else {
             return Ok(());
         };
-        let full = |r: &Recorder| self.files.is_full(r.written());
-        if self.recorder.as_ref().is_some_and(full) {
-            self.finish()?;
-            self.files.advance();
-            self.open()?;
-        }
-        let (width, height) = (picture.width(), picture.height());
-        let written = match &mut self.recorder {
-            Some(recorder) => recorder.add(
-                answer.number,
-                answer.captured_us,
-                width,
-                height,
-                picture.data(),
-            ),
-            None => Ok(()),
+        let (width, height, rgb) = (picture.width(), picture.height(), picture.data());
+        let Some(head) = head(answer.number, answer.captured_us, width, height, rgb) else {
+            return Err(SinkError::Other(format!(
+                "{}: a picture of {width} x {height} is too large for a recording",
+                self.name
+            )));
         };
-        written.map_err(|e| self.failed(e))
+        let written = self.add(&head, rgb);
+        self.missed += u64::from(!matches!(written, Ok(Written::Yes)));
+        written.map(drop)
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        match self.recorder.take() {
-            Some(recorder) => recorder.finish().map_err(|e| self.failed(e)),
-            None => Ok(()),
-        }
+        self.files.close(&[]).map(drop)
+    }
+
+    fn not_written(&self) -> u64 {
+        self.missed
+    }
+
+    fn reason(&self) -> Reason {
+        Reason::Storage
+    }
+
+    fn is_well(&self) -> bool {
+        !self.files.is_failing()
     }
 
     fn wants_picture(&self) -> bool {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use loftup_wire::{
     features::{Coding, FeatureWriter},
     health,
     message::{self, Content, Label, MAX_DATA, MAX_REGIONS, Role},
-    runs::BandWriter,
+    runs::MapWriter,
 };
 
 use super::{Context, Report, Sink, SinkError};
@@ -243,10 +243,10 @@ where
         let mut scratch = [0; MAX_DATA];
         match part.kind {
             Kind::Classes => {
-                let writer = BandWriter::new(frame, part.slot, width, height, &part.classes);
+                let writer = MapWriter::new(frame, part.slot, width, height, &part.classes);
                 let mut writer = writer.map_err(bad)?.with_max_body(max_body);
-                while let Some(band) = writer.next_band(&mut scratch) {
-                    self.send(&band.into())?;
+                while let Some(chunk) = writer.next_chunk(&mut scratch) {
+                    self.send(&chunk.into())?;
                 }
             }
             Kind::Features(precision) => {
@@ -257,7 +257,7 @@ where
                 let writer =
                     FeatureWriter::new(frame, part.slot, side(part.channels), &part.values, coding);
                 let mut writer = writer.map_err(bad)?.with_max_body(max_body);
-                while let Some(block) = writer.next_block(&mut scratch) {
+                while let Some(block) = writer.next_chunk(&mut scratch) {
                     self.send(&block.into())?;
                 }
             }
@@ -348,7 +348,7 @@ where
         let now = Instant::now();
         if !self.handshake.is_open() && now >= self.greet_at {
             self.greet_at = now + AGAIN;
-            self.send(&self.handshake.greeting().into())?;
+            self.send(&self.handshake.hello().into())?;
         }
         if self.handshake.is_open() && now >= self.labels_at && !context.labels.is_empty() {
             self.labels_at = now + LABELS;

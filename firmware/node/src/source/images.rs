@@ -2,10 +2,11 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
-use loftup_runtime::image;
+use loftup_runtime::image::{self, Orientation, folders::Walk};
 
 use super::{Clock, Pace, Pulled, Source, SourceError};
 use crate::frame::RawFrame;
@@ -22,7 +23,9 @@ const ENDINGS: [&str; 9] = [
 pub fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     let text = path.to_string_lossy();
     let mut files = Vec::new();
-    if !path.exists() && text.contains(['*', '?', '[']) {
+    if !path.exists() && text.contains("**") {
+        files = matching(path)?;
+    } else if !path.exists() && text.contains(['*', '?', '[']) {
         let found =
             glob::glob(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         for file in found {
@@ -42,6 +45,39 @@ pub fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The files under a pattern with `**`. Each real folder is searched once, whatever links say.
+fn matching(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let pattern = glob::Pattern::new(&path.to_string_lossy())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        ..Default::default()
+    };
+    let plain = |part: &Component<'_>| {
+        let text = part.as_os_str().to_string_lossy();
+        !text.contains(['*', '?', '['])
+    };
+    let root: PathBuf = path.components().take_while(plain).collect();
+    // Folders of the working directory are named without `./`, as in the pattern.
+    let here = root.as_os_str().is_empty();
+    let stop = AtomicBool::new(false);
+    let mut walk = Walk::new(&stop);
+    walk.add(if here { ".".into() } else { root });
+    let mut files = Vec::new();
+    while let Some(folder) = walk.next_folder() {
+        for (file, _) in folder.map_err(|(_, error)| error)?.files {
+            let file = match file.strip_prefix(".") {
+                Ok(file) if here => file.to_path_buf(),
+                _ => file,
+            };
+            if pattern.matches_path_with(&file, options) {
+                files.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// Picture files, one after the other.
 #[derive(Debug)]
 pub struct Images {
@@ -50,6 +86,7 @@ pub struct Images {
     number: u64,
     pace: Pace,
     repeat: bool,
+    orientation: Orientation,
 }
 
 impl Images {
@@ -57,7 +94,12 @@ impl Images {
     ///
     /// # Errors
     /// Where there is none.
-    pub fn open(path: &Path, pace: Pace, repeat: bool) -> Result<Self, SourceError> {
+    pub fn open(
+        path: &Path,
+        pace: Pace,
+        repeat: bool,
+        orientation: Orientation,
+    ) -> Result<Self, SourceError> {
         let io = |cause| SourceError::Io {
             path: path.into(),
             cause,
@@ -75,6 +117,7 @@ impl Images {
             number: 0,
             pace,
             repeat,
+            orientation,
         })
     }
 }
@@ -95,11 +138,40 @@ impl Source for Images {
         self.next += 1;
         into.number = self.number;
         self.number += 1;
-        let picture = image::open(file)?;
+        let picture = image::open_with(file, self.orientation)?.image;
         into.stamp_us = stamp_us;
         (into.width, into.height) = (picture.width(), picture.height());
         into.bytes.clear();
         into.bytes.extend_from_slice(picture.data());
         Ok(Pulled::Frame)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn patterns_search_each_folder_once() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir_all(at("day/left")).unwrap();
+        for name in ["day/left/b.png", "day/a.png", "c.png", "day/notes.txt"] {
+            std::fs::write(at(name), "x").unwrap();
+        }
+        for link in ["loop", "day/loop", "day/left/loop"] {
+            symlink(root.path(), at(link)).unwrap();
+        }
+        for (pattern, expected) in [
+            ("**/*.png", &["c.png", "day/a.png", "day/left/b.png"][..]),
+            ("day/**/b.*", &["day/left/b.png"]),
+            ("day/*.png", &["day/a.png"]),
+            ("day", &["day/a.png"]),
+        ] {
+            let expected: Vec<PathBuf> = expected.iter().map(|name| at(name)).collect();
+            assert_eq!(list(&at(pattern)).unwrap(), expected, "{pattern}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod images;
 mod piped;
-mod recording;
+pub(crate) mod recording;
 mod scenes;
 #[cfg(feature = "v4l")]
 mod v4l;
@@ -12,9 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use loftup_runtime::image::Orientation;
+
 pub use images::{Images, list};
 pub use piped::{Launcher, Piped};
-pub use recording::{Recorder, Recording};
+pub use recording::Recording;
 pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
@@ -71,6 +73,14 @@ pub enum SourceError {
         /// What is wrong with it.
         what: String,
     },
+    /// A device that is gone: the source is opened again.
+    #[error("{}: {cause}", path.display())]
+    Gone {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -84,7 +94,8 @@ pub trait Source: Send {
     /// time stamp is that of `clock`.
     ///
     /// # Errors
-    /// A failure that may pass: it is asked again.
+    /// A failure that may pass: it is asked again. After [`SourceError::Gone`] a new source is opened
+    /// instead.
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError>;
 }
 
@@ -96,7 +107,12 @@ pub fn open(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
     let pace = Pace::new(config.rate_hz);
     let path = config.path.clone().unwrap_or_default();
     Ok(match config.kind {
-        config::SourceKind::Images => Box::new(Images::open(&path, pace, config.repeat)?),
+        config::SourceKind::Images => Box::new(Images::open(
+            &path,
+            pace,
+            config.repeat,
+            Orientation::exif(config.exif_orientation),
+        )?),
         config::SourceKind::Scenes => {
             let [width, height] = config.size.unwrap_or([320, 240]);
             Box::new(Scenes::new(config.seed, width, height, pace))

@@ -7,82 +7,40 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use super::{Clock, Pace, Pulled, Source, SourceError};
 use crate::frame::RawFrame;
 
-const MAGIC: &[u8; 8] = b"LOFTREC1";
-const HEAD: usize = 28;
+pub(crate) const MAGIC: &[u8; 8] = b"LOFTREC1";
+pub(crate) const HEAD: usize = 28;
 /// Largest side of a picture.
 const MAX_SIDE: usize = 16384;
 static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// Writes a recording.
-#[derive(Debug)]
-pub struct Recorder {
-    out: BufWriter<File>,
-    written: u64,
-}
-
-impl Recorder {
-    /// A new file in place of what is there.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let mut out = BufWriter::new(File::create(path)?);
-        out.write_all(MAGIC)?;
-        Ok(Self { out, written: 8 })
+/// What stands before the bytes of a picture, `[height, width, 3]`. `None` where they do not fit its
+/// size, or it is too large.
+pub(crate) fn head(
+    number: u64,
+    stamp_us: u64,
+    width: usize,
+    height: usize,
+    rgb: &[u8],
+) -> Option<[u8; HEAD]> {
+    let side = 1..=MAX_SIDE;
+    if !side.contains(&width) || !side.contains(&height) || rgb.len() != 3 * width * height {
+        return None;
     }
-
-    /// Adds a picture, `[height, width, 3]`.
-    ///
-    /// # Errors
-    /// Those of the file system, and where the bytes do not fit the size.
-    pub fn add(
-        &mut self,
-        number: u64,
-        stamp_us: u64,
-        width: usize,
-        height: usize,
-        rgb: &[u8],
-    ) -> io::Result<()> {
-        let side = 1..=MAX_SIDE;
-        if !side.contains(&width) || !side.contains(&height) || rgb.len() != 3 * width * height {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} bytes are no picture of {width} x {height}", rgb.len()),
-            ));
-        }
-        let mut head = [0; HEAD];
-        head[..8].copy_from_slice(&number.to_le_bytes());
-        head[8..16].copy_from_slice(&stamp_us.to_le_bytes());
-        head[16..20].copy_from_slice(&(width as u32).to_le_bytes());
-        head[20..24].copy_from_slice(&(height as u32).to_le_bytes());
-        let checksum = checksum(&head, rgb);
-        head[24..].copy_from_slice(&checksum.to_le_bytes());
-        self.out.write_all(&head)?;
-        self.out.write_all(rgb)?;
-        self.written += (HEAD + rgb.len()) as u64;
-        Ok(())
-    }
-
-    /// Bytes written.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
-    /// Puts all on the disk.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.out.flush()?;
-        self.out.get_ref().sync_all()
-    }
+    let mut head = [0; HEAD];
+    head[..8].copy_from_slice(&number.to_le_bytes());
+    head[8..16].copy_from_slice(&stamp_us.to_le_bytes());
+    head[16..20].copy_from_slice(&(width as u32).to_le_bytes());
+    head[20..24].copy_from_slice(&(height as u32).to_le_bytes());
+    let checksum = checksum(&head, rgb);
+    head[24..].copy_from_slice(&checksum.to_le_bytes());
+    Some(head)
 }
 
 fn checksum(head: &[u8; HEAD], rgb: &[u8]) -> u32 {
@@ -217,12 +175,13 @@ mod tests {
     use super::*;
 
     fn three(path: &Path) {
-        let mut recorder = Recorder::create(path).unwrap();
+        let mut bytes = MAGIC.to_vec();
         for n in 0..3u8 {
-            recorder.add(u64::from(n) * 2, 100, 4, 2, &[n; 24]).unwrap();
+            bytes.extend(head(u64::from(n) * 2, 100, 4, 2, &[n; 24]).unwrap());
+            bytes.extend([n; 24]);
         }
-        assert!(recorder.add(9, 0, 4, 2, &[0; 23]).is_err());
-        recorder.finish().unwrap();
+        assert_eq!(head(9, 0, 4, 2, &[0; 23]), None);
+        std::fs::write(path, bytes).unwrap();
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Camera {
 
 impl Source for Camera {
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
-        let failed = |cause| SourceError::Io {
+        let failed = |cause| SourceError::Gone {
             path: self.path.clone(),
             cause,
         };

@@ -27,7 +27,10 @@ pub fn bundle(folder: &Path) -> PathBuf {
         backbone: Some(BackboneSource::Checkpoint {
             preset: "dinov2-s14".into(),
             weights: weights("dinov2.bin"),
-            heads: Some(3),
+            options: loftup_import::vit::VitOptions {
+                heads: Some(3),
+                ..Default::default()
+            },
         }),
         upsampler: Some(weights("loftup_odd.ckpt")),
         size: Some(Size {
@@ -35,6 +38,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
             height: 42,
         }),
         out: plain.clone(),
+        prefix: None,
         replace: true,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

@@ -63,6 +63,18 @@ pub enum BackendError {
         /// The value.
         value: f32,
     },
+    /// What the engine computes is not what the graph says.
+    #[error(
+        "{engine} computes {graph} wrongly: {what} (against the bundle's reference outputs); use another version of it, or --backend tract"
+    )]
+    Wrong {
+        /// Product, version and device.
+        engine: String,
+        /// The graph.
+        graph: String,
+        /// The error that was found, and the one that is allowed.
+        what: String,
+    },
     /// Somebody asked to stop while an engine was being built.
     #[error("{graph}: the engine build was cancelled; start it again to finish it")]
     Cancelled {

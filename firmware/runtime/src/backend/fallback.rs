@@ -8,8 +8,8 @@ use loftup_bundle::Precision;
 
 use self::session::FallbackSession;
 use super::{
-    Backend, BackendError, FallbackOptions, Granularity, GraphSource, Health, Plan, Session,
-    ShapeProfile, supervisor::Supervisor,
+    Arithmetic, Backend, BackendError, FallbackOptions, Granularity, GraphSource, Health, Plan,
+    Session, ShapeProfile, supervisor::Supervisor,
 };
 
 /// Runs the preferred engine under watch, and moves to the spare one when it fails.
@@ -177,6 +177,20 @@ impl Backend for Fallback {
             state: self.shared.supervisor.state(),
             counters: self.shared.supervisor.counters(),
         }
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        self.shared.preferred.as_ref()?.arithmetic()
+    }
+
+    fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
+        let shared = &self.shared;
+        shared.supervisor.count(&error);
+        if shared.spare.is_none() {
+            return Err(error);
+        }
+        shared.supervisor.degrade(&error, true);
+        Ok(())
     }
 
     fn describe(&self) -> String {

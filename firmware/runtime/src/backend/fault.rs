@@ -10,7 +10,7 @@ use std::{
 
 use loftup_bundle::Precision;
 
-use super::{Backend, BackendError, Granularity, GraphSource, Health, Plan, Session};
+use super::{Arithmetic, Backend, BackendError, Granularity, GraphSource, Health, Plan, Session};
 
 /// What goes wrong in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +224,14 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn health(&self) -> Health {
         self.inner.health()
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        self.inner.arithmetic()
+    }
+
+    fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
+        self.inner.distrust(error)
     }
 }
 

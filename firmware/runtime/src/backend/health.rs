@@ -58,6 +58,9 @@ pub struct Counters {
     pub errors: u64,
     /// Answers of the preferred engine that were not finite.
     pub not_finite: u64,
+    /// Times the preferred engine was compared with the reference outputs of a bundle and was
+    /// wrong.
+    pub wrong: u64,
     /// Times the preferred engine did not answer in time.
     pub timeouts: u64,
     /// Times the preferred engine was tried again.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use loftup_bundle::Precision;
 
-pub(crate) use self::native::instructions;
+pub(crate) use self::native::kernel_isa;
 pub use self::{
     choice::{Choice, Settings, open},
     error::BackendError,
@@ -67,6 +67,15 @@ impl Granularity {
     };
 }
 
+/// The arithmetic in which an engine runs a 32-bit graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// 32-bit floats.
+    Fp32,
+    /// Products of values that are rounded to a mantissa of 10 bits.
+    Tf32,
+}
+
 /// An inference engine.
 pub trait Backend: Send + Sync {
     /// Its name, as in `--backend`.
@@ -100,6 +109,22 @@ pub trait Backend: Send + Sync {
         Health::sound(self.name())
     }
 
+    /// The arithmetic in which it runs 32-bit graphs, if it is to be compared with the reference
+    /// outputs of a bundle before what it computes is used. `None` for the engine that makes
+    /// reference outputs, and for those that only measure it or cannot run anything here.
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        Some(Arithmetic::Fp32)
+    }
+
+    /// Told that what it computes is not as the reference outputs of a bundle, in the words of
+    /// `error`.
+    ///
+    /// # Errors
+    /// `error` again, unless another engine stands in from now on and for good.
+    fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
+        Err(error)
+    }
+
     /// Name, version and device, for people.
     fn describe(&self) -> String {
         self.name().into()
@@ -125,6 +150,14 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn health(&self) -> Health {
         (**self).health()
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        (**self).arithmetic()
+    }
+
+    fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
+        (**self).distrust(error)
     }
 
     fn describe(&self) -> String {

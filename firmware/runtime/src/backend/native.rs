@@ -11,7 +11,7 @@ use std::{
 };
 
 use loftup_bundle::Precision;
-use loftup_kernels::{Isa, KernelError, Queries, State};
+use loftup_kernels::{Context, Isa, KernelError, Queries};
 use loftup_spec::{HALO, io};
 
 use super::{BackendError, GraphSource, Plan, Session};
@@ -54,7 +54,7 @@ impl Kernels {
 }
 
 /// The instruction set that a queries graph would be computed with; `off` without kernels.
-pub(crate) fn instructions() -> String {
+pub(crate) fn kernel_isa() -> String {
     match Kernels::parse(env::var(VARIABLE).ok().as_deref()) {
         Ok(Kernels::On(isa)) => isa.to_string(),
         _ => "off".into(),
@@ -88,7 +88,7 @@ pub(super) fn compile(
         );
         return Ok(None);
     };
-    let shape = queries.shape();
+    let shape = queries.dims();
     let heads = [shape.heads, shape.head_width, extents.tokens];
     if heads != extents.heads {
         return Ok(None);
@@ -252,7 +252,7 @@ impl Plan for NativePlan {
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
         let [tiles, height, width, tokens] = self.size;
         Ok(Box::new(NativeSession {
-            state: self.queries.state(tiles, height, width, tokens),
+            context: self.queries.context(tiles, height, width, tokens),
             set: vec![false; self.about.inputs.len()],
             pixels: Default::default(),
             output: Vec::new(),
@@ -263,7 +263,7 @@ impl Plan for NativePlan {
 
 struct NativeSession {
     about: Arc<About>,
-    state: State,
+    context: Context,
     /// Which inputs have been set.
     set: Vec<bool>,
     /// Guidance, coordinates and mask.
@@ -288,9 +288,9 @@ impl Session for NativeSession {
             self.pixels[input].extend_from_slice(values);
             Ok(())
         } else if (input - pixels).is_multiple_of(2) {
-            self.state.set_keys((input - pixels) / 2, values)
+            self.context.set_keys((input - pixels) / 2, values)
         } else {
-            self.state.set_values((input - pixels) / 2, values)
+            self.context.set_values((input - pixels) / 2, values)
         };
         taken.map_err(|e| self.about.failed(e.to_string()))?;
         self.set[input] = true;
@@ -304,7 +304,7 @@ impl Session for NativeSession {
         }
         self.output.resize(self.about.outputs, 0.0);
         let [guidance, coords, mask] = &self.pixels;
-        self.state
+        self.context
             .run(guidance, coords, mask, &mut self.output)
             .map_err(|e| self.about.failed(e.to_string()))
     }

@@ -63,6 +63,7 @@ pub(super) struct Supervisor {
     spare_runs: AtomicU64,
     errors: AtomicU64,
     not_finite: AtomicU64,
+    wrong: AtomicU64,
     timeouts: AtomicU64,
     retries: AtomicU64,
     pub stuck: Arc<AtomicU64>,
@@ -94,6 +95,7 @@ impl Supervisor {
             spare_runs: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             not_finite: AtomicU64::new(0),
+            wrong: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             stuck: Arc::new(AtomicU64::new(0)),
@@ -155,7 +157,14 @@ impl Supervisor {
             return;
         }
         let mut phase = self.lock();
-        if matches!(*phase, Phase::Degraded { .. }) {
+        // A run that began before the engine was given up for good says nothing.
+        if matches!(
+            *phase,
+            Phase::Degraded {
+                hopeless: false,
+                ..
+            }
+        ) {
             log::warn!("{} works again", self.name);
             *phase = Phase::Sound;
             self.sound.store(true, Relaxed);
@@ -171,6 +180,7 @@ impl Supervisor {
         let counter = match error {
             BackendError::Timeout { .. } => &self.timeouts,
             BackendError::NotFinite { .. } => &self.not_finite,
+            BackendError::Wrong { .. } => &self.wrong,
             _ => &self.errors,
         };
         counter.fetch_add(1, Relaxed);
@@ -206,10 +216,15 @@ impl Supervisor {
                 reason: old,
                 last,
                 trying,
+                hopeless: old_hopeless,
                 ..
             } => {
+                if *old_hopeless && !hopeless {
+                    return;
+                }
                 log::info!("{} still fails: {reason}", self.name);
                 *old = reason;
+                *old_hopeless = hopeless;
                 (*last, *trying) = (now, false);
             }
         }
@@ -232,6 +247,7 @@ impl Supervisor {
             spare_runs: self.spare_runs.load(Relaxed),
             errors: self.errors.load(Relaxed),
             not_finite: self.not_finite.load(Relaxed),
+            wrong: self.wrong.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
             retries: self.retries.load(Relaxed),
             stuck: self.stuck.load(Relaxed),

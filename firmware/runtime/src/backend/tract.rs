@@ -14,7 +14,7 @@ use tract_onnx::{
     tract_core::internal::{TractErrorContext, format_err},
 };
 
-use super::{Backend, BackendError, GraphSource, Plan, Session, native};
+use super::{Arithmetic, Backend, BackendError, GraphSource, Plan, Session, native};
 
 const NAME: &str = "tract";
 
@@ -28,6 +28,10 @@ pub struct Tract;
 impl Backend for Tract {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        None
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
@@ -47,6 +51,10 @@ pub struct TractOnly;
 impl Backend for TractOnly {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        None
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {

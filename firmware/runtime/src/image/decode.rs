@@ -3,22 +3,83 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::{ImageError, MAX_BYTES, MAX_SIDE, Rgb8};
+use super::{ImageError, MAX_BYTES, MAX_SIDE, Rgb8, jpeg};
 
-/// Reads a picture: JPEG, PNG, BMP, PNM, TIFF or WebP, told by its first bytes and not by its
-/// name. Of a file with several pictures the first is read.
-///
-/// The pixels are as stored: an EXIF orientation is not applied. Grey becomes three equal
-/// channels, a palette its colours; alpha is dropped and not composited, as PIL's
-/// `convert("RGB")` does; of 16 bits the upper 8 are taken. (PIL does so for 16-bit colour. From
-/// 16-bit grey it makes white wherever a value exceeds 255, which is of no use here.)
+/// Which way up an image is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Orientation {
+    /// Turned and mirrored as its EXIF orientation says, as it is meant to be seen.
+    #[default]
+    Upright,
+    /// As its pixels are stored.
+    AsStored,
+}
+
+impl Orientation {
+    /// From a setting: whether EXIF orientation is applied.
+    pub fn exif(applied: bool) -> Self {
+        if applied {
+            Self::Upright
+        } else {
+            Self::AsStored
+        }
+    }
+}
+
+/// An image, and how it was turned.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// The pixels.
+    pub image: Rgb8,
+    /// The EXIF orientation that was applied, 1 to 8; 1 changes nothing.
+    pub exif_orientation: u8,
+}
+
+impl Decoded {
+    /// Explains why labels do not fit the image, where that is because it was turned on its side:
+    /// empty, or a clause to append to a message. `size` is `(width, height)` of the labels.
+    pub fn why_labels_differ(&self, size: (usize, usize)) -> String {
+        let stored = (self.image.height(), self.image.width());
+        if self.exif_orientation < 5 || size != stored {
+            return String::new();
+        }
+        format!(
+            "; the image is turned by its EXIF orientation {}, and labels are taken as stored: turn the labels too, or switch EXIF orientation off",
+            self.exif_orientation
+        )
+    }
+}
+
+/// Reads an image, turned as its EXIF orientation says: [`open_with`] and
+/// [`Orientation::Upright`].
 ///
 /// # Errors
-/// The file cannot be read, is no picture of those formats, is damaged or cut short, holds
-/// floating-point pixels, or exceeds [`MAX_SIDE`] or [`MAX_BYTES`].
+/// As [`open_with`].
 pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
+    Ok(open_with(path, Orientation::Upright)?.image)
+}
+
+/// Reads an image from the bytes of a file, as [`open`] does; `name` is for the messages.
+///
+/// # Errors
+/// As [`open_with`].
+pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
+    Ok(decode_with(bytes, name, Orientation::Upright)?.image)
+}
+
+/// Reads an image: JPEG, PNG, BMP, PNM, TIFF or WebP, told by its first bytes and not by its
+/// name. Of a file with several images the first is read.
+///
+/// Gray becomes three equal channels, a palette its colors; alpha is dropped and not composited,
+/// as PIL's `convert("RGB")` does; of 16 bits the upper 8 are taken. (PIL does so for 16-bit color.
+/// From 16-bit gray it makes white wherever a value exceeds 255, which is of no use here.)
+///
+/// # Errors
+/// The file cannot be read, is no image of those formats, is damaged or cut short, holds
+/// floating-point pixels, or exceeds [`MAX_SIDE`] or [`MAX_BYTES`].
+pub fn open_with(path: &Path, orientation: Orientation) -> Result<Decoded, ImageError> {
     let io = |source| ImageError::Io {
         path: path.to_owned(),
         source,
@@ -39,14 +100,18 @@ pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
         let what = format!("a file of {} MiB or more", MAX_BYTES >> 20);
         return Err(ImageError::TooLarge { name, what });
     }
-    decode(&bytes, &name)
+    decode_with(&bytes, &name, orientation)
 }
 
-/// Reads a picture from the bytes of a file, as [`open`] does; `name` is for the messages.
+/// Reads an image from the bytes of a file, as [`open_with`] does; `name` is for the messages.
 ///
 /// # Errors
-/// As [`open`].
-pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
+/// As [`open_with`].
+pub fn decode_with(
+    bytes: &[u8],
+    name: &str,
+    orientation: Orientation,
+) -> Result<Decoded, ImageError> {
     let Some((format, format_name)) = supported(bytes) else {
         return Err(ImageError::NotAPicture {
             name: name.to_owned(),
@@ -59,19 +124,24 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
         // Decoders' messages may run over several lines.
         what: what.split_whitespace().collect::<Vec<_>>().join(" "),
     };
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        // The decoder would fill the rest with grey.
-        return Err(undecodable(
-            "the end-of-image marker is missing, the file is cut short".to_owned(),
-        ));
+    if format == ImageFormat::Jpeg {
+        // The decoder would fill what is missing with gray.
+        jpeg::check(bytes).map_err(undecodable)?;
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = image::Limits::no_limits();
-    limits.max_image_width = Some(MAX_SIDE as u32);
-    limits.max_image_height = Some(MAX_SIDE as u32);
-    limits.max_alloc = Some(MAX_BYTES);
-    reader.limits(limits);
-    let decoded = reader.decode().map_err(|error| match error {
+    if format == ImageFormat::WebP
+        && let Some(length) = bytes.get(4..).and_then(|rest| rest.first_chunk::<4>())
+    {
+        // The decoder takes what is there. Some encoders leave out the byte that makes the length
+        // even.
+        let length = 8 + u64::from(u32::from_le_bytes(*length));
+        let have = bytes.len() as u64;
+        if have + 1 < length {
+            return Err(undecodable(format!(
+                "{have} of its {length} bytes are there, the file is cut short"
+            )));
+        }
+    }
+    let (mut decoded, exif) = pixels(bytes, format, orientation).map_err(|error| match error {
         image::ImageError::Limits(_) => ImageError::TooLarge {
             name: name.to_owned(),
             what: match ImageReader::with_format(Cursor::new(bytes), format).into_dimensions() {
@@ -81,11 +151,37 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
         },
         other => undecodable(other.to_string()),
     })?;
+    decoded.apply_orientation(exif);
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let data = rgb8(decoded).ok_or_else(|| {
         undecodable("its pixels are floating-point; save it with 8 bits per channel".to_owned())
     })?;
-    Rgb8::new(width, height, data)
+    Ok(Decoded {
+        image: Rgb8::new(width, height, data)?,
+        exif_orientation: exif.to_exif(),
+    })
+}
+
+/// Decodes within the limits: the pixels as stored, and how they are to be turned.
+fn pixels(
+    bytes: &[u8],
+    format: ImageFormat,
+    orientation: Orientation,
+) -> image::ImageResult<(DynamicImage, image::metadata::Orientation)> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = image::Limits::no_limits();
+    limits.max_image_width = Some(MAX_SIDE as u32);
+    limits.max_image_height = Some(MAX_SIDE as u32);
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
+    let exif = match orientation {
+        Orientation::Upright => decoder.orientation()?,
+        Orientation::AsStored => image::metadata::Orientation::NoTransforms,
+    };
+    Ok((DynamicImage::from_decoder(decoder)?, exif))
 }
 
 /// The format, if the bytes begin like one that is read here.
@@ -143,35 +239,6 @@ fn looks_like(bytes: &[u8]) -> String {
     }
     let hex: Vec<String> = start.iter().take(8).map(|b| format!("{b:02x}")).collect();
     format!("it begins with the bytes {}", hex.join(" "))
-}
-
-/// Whether the entropy-coded data of a JPEG is followed by an end-of-image marker. The segments
-/// before it are skipped by their lengths: a thumbnail in one of them has an end of its own.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    loop {
-        match bytes.get(at..at + 2) {
-            // Fill bytes before a marker.
-            Some([0xff, 0xff]) => at += 1,
-            // Markers without a length.
-            Some([0xff, 0x01 | 0xd0..=0xd8]) => at += 2,
-            Some([0xff, marker]) => {
-                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-                    return false;
-                };
-                at += 2 + usize::from(u16::from_be_bytes([high, low]));
-                if *marker == 0xda {
-                    // The scan begins; in its data every 0xff is followed by 0 or a restart.
-                    return bytes
-                        .get(at..)
-                        .is_some_and(|rest| rest.windows(2).any(|pair| pair == [0xff, 0xd9]));
-                }
-            }
-            // No marker where one should be: the decoder will say it better.
-            Some(_) => return true,
-            None => return false,
-        }
-    }
 }
 
 /// The pixels as 8-bit RGB, or nothing if they are floating-point.

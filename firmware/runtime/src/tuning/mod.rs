@@ -22,7 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
     ColourRange, Guidance, Perceptor, RuntimeError, View,
-    backend::{Granularity, instructions},
+    backend::{Granularity, kernel_isa},
     plans::Pool,
     threads::{lock, on_threads},
     tiles::Rect,
@@ -78,7 +78,7 @@ impl Perceptor {
         let key = TuningKey {
             processor: cache::processor(),
             cores,
-            instructions: instructions(),
+            instructions: kernel_isa(),
             upsampler: format!("{} channels, {} layers, {} heads", m.dim, m.layers, m.heads),
             version: env!("CARGO_PKG_VERSION").into(),
         };

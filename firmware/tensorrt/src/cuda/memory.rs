@@ -1,4 +1,4 @@
-//! Memory on the GPU, and host memory the GPU can read directly.
+//! GPU memory and pinned host memory.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::driver::DeviceAddress;
 use super::{Device, Stream};
 use crate::error::{Error, Result};
 
-/// Bytes on the GPU.
+/// A buffer in GPU memory.
 #[derive(Debug)]
 pub struct DeviceBuffer {
     device: Arc<Device>,
@@ -16,7 +16,7 @@ pub struct DeviceBuffer {
 }
 
 impl DeviceBuffer {
-    /// Reserves `bytes` bytes (at least one). Their content is undefined.
+    /// Allocates `bytes` bytes (at least one) of undefined content.
     ///
     /// # Errors
     /// [`Error::Cuda`], among others when the memory is full.
@@ -32,12 +32,12 @@ impl DeviceBuffer {
         })
     }
 
-    /// How many bytes it holds.
+    /// Size in bytes.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether it holds none.
+    /// Whether the size is zero.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -50,7 +50,7 @@ impl DeviceBuffer {
         &self.device
     }
 
-    /// Copies `from` to the start of the buffer and waits for it.
+    /// Copies `from` to the start of the buffer; blocks until it is done.
     ///
     /// # Errors
     /// [`Error::Argument`] if it does not fit; [`Error::Cuda`].
@@ -65,7 +65,7 @@ impl DeviceBuffer {
         }
     }
 
-    /// Copies the start of the buffer to `to` and waits for it.
+    /// Copies the start of the buffer to `to`; blocks until it is done.
     ///
     /// # Errors
     /// [`Error::Argument`] if `to` is larger; [`Error::Cuda`].
@@ -150,8 +150,7 @@ impl Drop for DeviceBuffer {
     }
 }
 
-/// Page-locked host memory: copies to and from the GPU run without a detour,
-/// and at the same time as other work.
+/// Pinned host memory, which the GPU copies directly and concurrently with other work.
 #[derive(Debug)]
 pub struct PinnedBuffer {
     device: Arc<Device>,
@@ -165,7 +164,7 @@ unsafe impl Send for PinnedBuffer {}
 unsafe impl Sync for PinnedBuffer {}
 
 impl PinnedBuffer {
-    /// Reserves `bytes` bytes, all zero.
+    /// Allocates `bytes` bytes, zeroed.
     ///
     /// # Errors
     /// [`Error::Cuda`], among others when the memory is full.
@@ -195,7 +194,7 @@ impl PinnedBuffer {
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.bytes) }
     }
 
-    /// Its bytes, to be written.
+    /// Its bytes, mutable.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `&mut self` excludes other readers.
         unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }

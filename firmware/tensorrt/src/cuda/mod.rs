@@ -1,8 +1,8 @@
-//! CUDA, as far as TensorRT needs it: devices, streams, memory, graphs.
+//! The part of CUDA that TensorRT needs: devices, streams, memory, graphs.
 //!
-//! Everything starts with [`Cuda`], which exists only where CUDA works. No
-//! TensorRT runtime function may be called without it: without a GPU, TensorRT
-//! returns addresses that are not objects, or crashes.
+//! The entry point is [`Cuda`], which exists only if CUDA works. No TensorRT runtime
+//! function may be called without it: without a GPU, TensorRT returns invalid
+//! addresses, or crashes.
 
 mod driver;
 mod memory;
@@ -18,11 +18,11 @@ use driver::{Driver, Handle};
 pub use memory::{DeviceBuffer, PinnedBuffer};
 pub use stream::{Event, Graph, Stream};
 
-/// Environment variable that names CUDA's driver library, where the loader does
-/// not find it.
+/// Environment variable with the path of CUDA's driver library, if the loader does not
+/// find it.
 pub const VARIABLE: &str = "LOFTUP_LIBCUDA";
 
-/// Proof that CUDA works: its driver library is open, initialised, and has at
+/// Proof that CUDA works: its driver library is loaded and initialized, and there is at
 /// least one GPU. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cuda {
@@ -31,8 +31,8 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// Opens `libcuda` (`LOFTUP_LIBCUDA`, else `libcuda.so.1`), initialises it
-    /// and counts the GPUs.
+    /// Loads `libcuda` (`LOFTUP_LIBCUDA`, else `libcuda.so.1`), initializes it and counts the
+    /// GPUs.
     ///
     /// # Errors
     /// [`Error::NoCuda`] if there is no driver or it does not start,
@@ -45,10 +45,10 @@ impl Cuda {
         }
     }
 
-    /// As [`Cuda::find`], with the driver library at `path`.
+    /// As [`Cuda::find`], with the driver library `path`.
     ///
     /// # Errors
-    /// As [`Cuda::find`].
+    /// As for [`Cuda::find`].
     pub fn open(path: &Path) -> Result<Cuda> {
         let name = path.display().to_string();
         // SAFETY: opening a library runs its initialisers; NVIDIA's do nothing observable.
@@ -81,15 +81,15 @@ impl Cuda {
         }
     }
 
-    /// How many GPUs there are; at least one.
+    /// Number of GPUs, at least one.
     pub fn device_count(&self) -> u32 {
         self.devices
     }
 
-    /// The newest CUDA version this driver serves, as (major, minor).
+    /// The newest CUDA version that the driver supports, as (major, minor).
     ///
     /// # Errors
-    /// [`Error::Cuda`] if the driver does not say.
+    /// [`Error::Cuda`].
     pub fn driver_version(&self) -> Result<(u32, u32)> {
         let mut version: c_int = 0;
         // SAFETY: writes one integer.
@@ -99,9 +99,9 @@ impl Cuda {
     }
 }
 
-/// What to do about an initialisation that failed.
+/// Describes a failed initialization, with a hint.
 fn init_reason(code: u32, name: &str) -> String {
-    let remedy = match code {
+    let hint = match code {
         34 => {
             "this libcuda is the toolkit's stub; install the driver, or take the stub off the library path"
         }
@@ -113,10 +113,10 @@ fn init_reason(code: u32, name: &str) -> String {
             "check that the kernel module is loaded and that /dev/nvidia* (on a Jetson /dev/nvmap) may be opened"
         }
     };
-    format!("cuInit failed with {name} ({code}); {remedy}")
+    format!("cuInit failed with {name} ({code}); {hint}")
 }
 
-/// One GPU with its primary context, which TensorRT shares.
+/// A GPU with its primary context, which TensorRT shares.
 #[derive(Debug)]
 pub struct Device {
     cuda: Cuda,
@@ -132,7 +132,7 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// Takes GPU number `ordinal`, counted from 0.
+    /// Opens GPU number `ordinal`, from 0.
     ///
     /// # Errors
     /// [`Error::Argument`] if there are fewer GPUs; [`Error::Cuda`].
@@ -164,8 +164,8 @@ impl Device {
         &self.cuda.driver
     }
 
-    /// Makes this GPU's context current on the calling thread. TensorRT works
-    /// on whatever context is current.
+    /// Makes this GPU's context current on the calling thread. TensorRT uses the current
+    /// context.
     pub(crate) fn bind(&self) -> Result<()> {
         // SAFETY: the context is retained until `self` is dropped.
         unsafe { self.driver().context_set(self.context) }

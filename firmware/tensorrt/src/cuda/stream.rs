@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 
 /// `CU_STREAM_NON_BLOCKING`: does not wait for the default stream.
 const NON_BLOCKING: u32 = 1;
-/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: other threads may go on allocating.
+/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: other threads may allocate during a capture.
 const THREAD_LOCAL: u32 = 1;
 
-/// Turns "not ready" into `false`.
-fn finished(answer: Result<()>) -> Result<bool> {
-    match answer {
+/// Maps "not ready" to `false`.
+fn finished(result: Result<()>) -> Result<bool> {
+    match result {
         Ok(()) => Ok(true),
         Err(Error::Cuda {
             code: NOT_READY, ..
@@ -36,7 +36,7 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// Makes a stream that does not wait for the default stream.
+    /// Creates a stream that does not wait for the default stream.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -51,7 +51,7 @@ impl Stream {
         }))
     }
 
-    /// The GPU it belongs to.
+    /// The GPU of the stream.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
     }
@@ -70,7 +70,7 @@ impl Stream {
         finished(unsafe { self.device.driver().stream_query(self.handle) })
     }
 
-    /// Waits until all work is done, however long that takes.
+    /// Blocks until all work is done, without a limit.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -80,9 +80,8 @@ impl Stream {
         unsafe { self.device.driver().stream_synchronize(self.handle) }
     }
 
-    /// Waits until all work is done, but not longer than `limit`. Polls, because
-    /// CUDA has no wait with a limit: at first without sleeping, then every 50
-    /// microseconds.
+    /// Blocks until all work is done, at most for `limit`. Polls, because CUDA has no wait
+    /// with a time limit: first without sleeping, then every 50 microseconds.
     ///
     /// # Errors
     /// [`Error::Timeout`]; the work goes on. [`Error::Cuda`].
@@ -106,7 +105,7 @@ impl Stream {
         }
     }
 
-    /// Records what `work` enqueues on this stream instead of doing it.
+    /// Captures what `work` enqueues on this stream instead of running it.
     ///
     /// # Errors
     /// Whatever `work` returns; [`Error::Cuda`] if something in it cannot be captured.
@@ -117,7 +116,7 @@ impl Stream {
         unsafe { driver.capture_begin(self.handle, THREAD_LOCAL) }?;
         let done = work();
         let mut graph = std::ptr::null_mut();
-        // Also after a failure of `work`: the stream must leave capture.
+        // Also if `work` fails: the capture must end.
         // SAFETY: writes one handle, null if the capture was invalidated.
         let ended = unsafe { driver.capture_end(self.handle, &mut graph) };
         let mut executable = std::ptr::null_mut();
@@ -196,7 +195,7 @@ impl Drop for Graph {
     }
 }
 
-/// A point in a stream's work, for timing.
+/// A CUDA event, for timing.
 #[derive(Debug)]
 pub struct Event {
     device: Arc<Device>,
@@ -209,7 +208,7 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// Makes an event that keeps time.
+    /// Creates a timing event.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -224,7 +223,7 @@ impl Event {
         })
     }
 
-    /// Marks the present end of the stream's work.
+    /// Records the event after the work enqueued so far.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -238,7 +237,7 @@ impl Event {
         }
     }
 
-    /// Whether the GPU has come past the mark.
+    /// Whether the GPU has reached the event.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -248,7 +247,7 @@ impl Event {
         finished(unsafe { self.device.driver().event_query(self.handle) })
     }
 
-    /// GPU time from this mark to `end`, both of which must be past.
+    /// GPU time from this event to `end`; both must have been reached.
     ///
     /// # Errors
     /// [`Error::Cuda`].

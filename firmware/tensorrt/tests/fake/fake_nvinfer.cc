@@ -4,7 +4,9 @@
 // output with mean(inputs) + 0.01 * (index modulo 97).
 //
 // control: build=null, build_error=TEXT, deserialize=null, context=null,
-//   enqueue=false|hang|nan, dim.NAME=NUMBER, dla_cores=N, runtime=0x228
+//   enqueue=false|hang|nan|plausible, dla_cores=N, runtime=0x228,
+//   dim.NAME=NUMBER, or a product of extents of inputs: guidance.0*guidance.2-4*guidance.3-4
+// With enqueue=plausible the outputs are smooth, finite, of unit variance, and wrong.
 #include "slots.h"
 #include "fake.h"
 
@@ -281,7 +283,18 @@ std::int64_t symbol_value(Context* context, std::string const& symbol) {
         auto right = symbol_value(context, symbol.substr(star + 1));
         return left < 0 || right < 0 ? -1 : left * right;
     }
-    return std::atoll(control("dim." + symbol, "-1").c_str());
+    auto text = control("dim." + symbol, "-1");
+    if (text.find('.') == std::string::npos) return std::atoll(text.c_str());
+    std::int64_t product = 1;
+    std::istringstream terms(text);
+    for (std::string term; std::getline(terms, term, '*');) {
+        auto dot = term.find('.'), minus = term.find('-');
+        auto set = context->shapes.find(term.substr(0, dot));
+        auto axis = std::strtoul(term.c_str() + dot + 1, nullptr, 10);
+        if (set == context->shapes.end() || axis >= set->second.size()) return -1;
+        product *= set->second[axis] - (minus == std::string::npos ? 0 : std::atoll(term.c_str() + minus + 1));
+    }
+    return product;
 }
 
 std::vector<std::int64_t> present(Context* context, Tensor const& tensor) {
@@ -388,7 +401,14 @@ template <class F> F driver(char const* name) {
     return handle ? reinterpret_cast<F>(dlsym(handle, name)) : nullptr;
 }
 
-struct Job { Context* context; bool nan; };
+struct Job { Context* context; std::string mode; };
+
+float output(Job const& job, double mean, std::size_t i) {
+    if (job.mode == "nan") return NAN;
+    if (job.mode == "plausible") return static_cast<float>(1.4142 * std::sin(0.7 * static_cast<double>(i) + mean));
+    return static_cast<float>(mean) + 0.01f * static_cast<float>(i % 97);
+}
+
 
 void compute(void* argument) {
     auto* job = static_cast<Job*>(argument);
@@ -409,7 +429,7 @@ void compute(void* argument) {
             }
             for (std::size_t i = 0; i < elements; ++i) {
                 if (tensor.input) sum += read(data, tensor.type, i);
-                else store(data, tensor.type, i, job->nan ? NAN : static_cast<float>(sum / static_cast<double>(counted ? counted : 1)) + 0.01f * static_cast<float>(i % 97));
+                else store(data, tensor.type, i, output(*job, sum / static_cast<double>(counted ? counted : 1), i));
             }
             if (tensor.input) counted += elements;
         }
@@ -426,7 +446,7 @@ bool context_enqueue(void* self, void* stream) {
     while (control("enqueue", "ok") == "hang") usleep(1000);
     auto enqueue = driver<void (*)(void*, Work, void*)>("fake_enqueue");
     if (!enqueue) return false;
-    enqueue(stream, &compute, new Job{context, mode == "nan"});
+    enqueue(stream, &compute, new Job{context, mode});
     return true;
 }
 

@@ -107,9 +107,9 @@ pub fn balance(calls: &[String]) {
 pub fn range() -> ShapeRange {
     ShapeRange {
         input: "image".into(),
-        smallest: vec![1, 3, 4, 4],
-        usual: vec![1, 3, 6, 10],
-        largest: vec![2, 3, 32, 32],
+        min: vec![1, 3, 4, 4],
+        opt: vec![1, 3, 6, 10],
+        max: vec![2, 3, 32, 32],
     }
 }
 

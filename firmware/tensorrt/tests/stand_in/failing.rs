@@ -221,7 +221,7 @@ fn build_failures_become_errors_of_their_own() {
         Err(Error::NoProfile { .. })
     ));
     let mut wrong = range();
-    wrong.largest[1] = 5;
+    wrong.max[1] = 5;
     assert!(matches!(
         bench.build(DYNAMIC, Some(wrong)),
         Err(Error::Profile { .. })

@@ -8,7 +8,7 @@ use crate::bounded::Bytes;
 use crate::faults::Random;
 use crate::features::{Coding, FeatureWriter, Values};
 use crate::message::MAX_DATA;
-use crate::runs::BandWriter;
+use crate::runs::MapWriter;
 
 #[test]
 fn coverage_agrees_with_a_set_of_numbers() {
@@ -63,18 +63,18 @@ fn noise(seed: u64) -> Vec<u8> {
 
 type Piece = (u32, u32, Vec<u8>);
 
-fn bands(frame: u32, map: &[u8]) -> Vec<Piece> {
-    let mut writer = BandWriter::new(frame, 0, SIDE, SIDE, map).unwrap();
+fn chunks(frame: u32, map: &[u8]) -> Vec<Piece> {
+    let mut writer = MapWriter::new(frame, 0, SIDE, SIDE, map).unwrap();
     let mut scratch = [0; MAX_DATA];
     let mut pieces = Vec::new();
-    while let Some(band) = writer.next_band(&mut scratch) {
-        pieces.push((band.first, band.count, band.runs.to_vec()));
+    while let Some(chunk) = writer.next_chunk(&mut scratch) {
+        pieces.push((chunk.first, chunk.count, chunk.runs.to_vec()));
     }
     pieces
 }
 
-fn as_band(frame: u32, piece: &Piece) -> Band<'_> {
-    Band {
+fn as_chunk(frame: u32, piece: &Piece) -> MapChunk<'_> {
+    MapChunk {
         frame,
         slot: 0,
         width: SIDE,
@@ -86,16 +86,16 @@ fn as_band(frame: u32, piece: &Piece) -> Band<'_> {
 }
 
 #[test]
-fn bands_in_any_order_and_twice_give_the_map_once() {
+fn chunks_in_any_order_and_twice_give_the_map_once() {
     let map = noise(5);
-    let mut pieces = bands(9, &map);
+    let mut pieces = chunks(9, &map);
     assert!(pieces.len() > 6);
     pieces.reverse();
     pieces.swap(1, 4);
     let mut assembler = MapAssembler::<PIXELS>::new();
     let mut complete = 0;
     for piece in pieces.iter().flat_map(|piece| [piece, piece]) {
-        complete += usize::from(assembler.push(&as_band(9, piece)).unwrap() == Progress::Complete);
+        complete += usize::from(assembler.push(&as_chunk(9, piece)).unwrap() == Progress::Complete);
     }
     assert_eq!(complete, 1);
     let found = assembler.map().unwrap();
@@ -104,13 +104,13 @@ fn bands_in_any_order_and_twice_give_the_map_once() {
 }
 
 #[test]
-fn a_lost_band_leaves_exactly_its_pixels_missing() {
+fn a_lost_chunk_leaves_exactly_its_pixels_missing() {
     let map = noise(6);
-    let pieces = bands(1, &map);
+    let pieces = chunks(1, &map);
     let mut assembler = MapAssembler::<PIXELS>::new();
     for piece in pieces.iter().enumerate().filter(|(i, _)| *i != 2) {
         assert_eq!(
-            assembler.push(&as_band(1, piece.1)).unwrap(),
+            assembler.push(&as_chunk(1, piece.1)).unwrap(),
             Progress::Partial
         );
     }
@@ -125,13 +125,13 @@ fn a_lost_band_leaves_exactly_its_pixels_missing() {
 #[test]
 fn a_newer_frame_takes_over_and_an_older_one_is_refused_even_around_zero() {
     let map = noise(7);
-    let pieces = bands(0, &map);
+    let pieces = chunks(0, &map);
     let mut assembler = MapAssembler::<PIXELS>::new();
-    assembler.push(&as_band(u32::MAX, &pieces[0])).unwrap();
-    assembler.push(&as_band(0, &pieces[1])).unwrap();
+    assembler.push(&as_chunk(u32::MAX, &pieces[0])).unwrap();
+    assembler.push(&as_chunk(0, &pieces[1])).unwrap();
     assert_eq!(assembler.abandoned(), 1);
     assert_eq!(
-        assembler.push(&as_band(u32::MAX, &pieces[2])),
+        assembler.push(&as_chunk(u32::MAX, &pieces[2])),
         Err(ContentError::Stale {
             frame: u32::MAX,
             current: 0
@@ -148,15 +148,15 @@ fn a_newer_frame_takes_over_and_an_older_one_is_refused_even_around_zero() {
 #[test]
 fn what_does_not_fit_or_changes_its_shape_is_refused_and_costs_nothing() {
     let map = noise(8);
-    let pieces = bands(1, &map);
+    let pieces = chunks(1, &map);
     let mut assembler = MapAssembler::<PIXELS>::new();
     for piece in &pieces {
-        assembler.push(&as_band(1, piece)).unwrap();
+        assembler.push(&as_chunk(1, piece)).unwrap();
     }
-    let mut other = as_band(1, &pieces[0]);
+    let mut other = as_chunk(1, &pieces[0]);
     other.width = SIDE - 1;
     assert_eq!(assembler.push(&other), Err(ContentError::ShapeChanged));
-    let mut large = as_band(2, &pieces[0]);
+    let mut large = as_chunk(2, &pieces[0]);
     large.width = u16::MAX;
     large.height = u16::MAX;
     assert_eq!(
@@ -186,7 +186,7 @@ fn feature_blocks_come_back_within_the_error_of_their_coding() {
         let mut scratch = [0; MAX_DATA];
         let mut last = Progress::Partial;
         let mut entries = 0;
-        while let Some(block) = writer.next_block(&mut scratch) {
+        while let Some(block) = writer.next_chunk(&mut scratch) {
             for (vector, channel, value) in block.entries().unwrap() {
                 let sent = values[vector as usize * 384 + usize::from(channel)];
                 assert!((value - sent).abs() <= bound);

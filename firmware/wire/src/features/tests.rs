@@ -37,7 +37,7 @@ fn through_u8(values: &[f32]) -> Vec<f32> {
     let mut writer = FeatureWriter::new(0, 0, 1, values, Coding::U8).unwrap();
     let mut scratch = [0; MAX_DATA];
     let mut back = Vec::new();
-    while let Some(block) = writer.next_block(&mut scratch) {
+    while let Some(block) = writer.next_chunk(&mut scratch) {
         back.extend(block.values.iter());
     }
     back

@@ -6,9 +6,9 @@ use crate::faults::Random;
 extern crate std;
 
 /// The slow reference: each pixel by itself.
-fn decode(bands: &[(u32, u32, Vec<u8>)], width: u16, height: u16) -> Vec<Option<u8>> {
+fn decode(chunks: &[(u32, u32, Vec<u8>)], width: u16, height: u16) -> Vec<Option<u8>> {
     let mut map = std::vec![None; usize::from(width) * usize::from(height)];
-    for (first, count, code) in bands {
+    for (first, count, code) in chunks {
         let mut at = 0;
         let mut pixel = *first as usize;
         while at < code.len() {
@@ -35,22 +35,22 @@ fn decode(bands: &[(u32, u32, Vec<u8>)], width: u16, height: u16) -> Vec<Option<
 }
 
 fn write(width: u16, height: u16, classes: &[u8], rows: u16) -> Vec<(u32, u32, Vec<u8>)> {
-    let mut writer = BandWriter::new(1, 0, width, height, classes)
+    let mut writer = MapWriter::new(1, 0, width, height, classes)
         .unwrap()
         .with_max_rows(rows);
     let mut scratch = [0; MAX_DATA];
-    let mut bands = Vec::new();
-    while let Some(band) = writer.next_band(&mut scratch) {
+    let mut chunks = Vec::new();
+    while let Some(chunk) = writer.next_chunk(&mut scratch) {
         // The crate's own reading, both ways of it, beside the reference.
         let mut pixels = Vec::new();
-        for run in band.runs().unwrap() {
-            assert_eq!(run.first as usize, band.first as usize + pixels.len());
+        for run in chunk.runs().unwrap() {
+            assert_eq!(run.first as usize, chunk.first as usize + pixels.len());
             pixels.resize(pixels.len() + run.length as usize, run.class);
         }
-        let from = band.first as usize;
-        assert_eq!(pixels, classes[from..from + band.count as usize]);
-        let mut pixel = band.first;
-        for segment in band.segments().unwrap() {
+        let from = chunk.first as usize;
+        assert_eq!(pixels, classes[from..from + chunk.count as usize]);
+        let mut pixel = chunk.first;
+        for segment in chunk.segments().unwrap() {
             assert_eq!(
                 pixel,
                 u32::from(segment.row) * u32::from(width) + u32::from(segment.column)
@@ -59,14 +59,14 @@ fn write(width: u16, height: u16, classes: &[u8], rows: u16) -> Vec<(u32, u32, V
             assert_eq!(segment.class, classes[pixel as usize]);
             pixel += u32::from(segment.length);
         }
-        assert_eq!(pixel, band.first + band.count);
-        bands.push((band.first, band.count, band.runs.to_vec()));
+        assert_eq!(pixel, chunk.first + chunk.count);
+        chunks.push((chunk.first, chunk.count, chunk.runs.to_vec()));
     }
-    bands
+    chunks
 }
 
-fn bytes(bands: &[(u32, u32, Vec<u8>)]) -> usize {
-    bands.iter().map(|band| band.2.len()).sum()
+fn bytes(chunks: &[(u32, u32, Vec<u8>)]) -> usize {
+    chunks.iter().map(|chunk| chunk.2.len()).sum()
 }
 
 /// Maps from constant to noise: each pixel starts a new class with a chance of
@@ -92,12 +92,12 @@ fn every_map_comes_back_pixel_by_pixel_and_none_grows_beyond_the_bound() {
             for ppm in [0, 10_000, 300_000, 600_000, 1_000_000] {
                 let pixels = usize::from(width) * usize::from(height);
                 let map = map(&mut random, pixels, classes, ppm);
-                let bands = write(width, height, &map, u16::MAX);
-                let back: Option<Vec<u8>> = decode(&bands, width, height).into_iter().collect();
+                let chunks = write(width, height, &map, u16::MAX);
+                let back: Option<Vec<u8>> = decode(&chunks, width, height).into_iter().collect();
                 assert_eq!(back.as_deref(), Some(&map[..]), "{width}x{height}");
-                let bound = pixels + pixels.div_ceil(64) + 3 * bands.len();
-                assert!(bytes(&bands) <= bound, "{} > {bound}", bytes(&bands));
-                worst = worst.max(bytes(&bands) as f64 / pixels.max(300) as f64);
+                let bound = pixels + pixels.div_ceil(64) + 3 * chunks.len();
+                assert!(bytes(&chunks) <= bound, "{} > {bound}", bytes(&chunks));
+                worst = worst.max(bytes(&chunks) as f64 / pixels.max(300) as f64);
             }
         }
     }
@@ -117,33 +117,33 @@ fn the_worst_patterns_of_short_runs_stay_within_the_bound() {
                     if phase < a { 255 } else { phase as u8 }
                 })
                 .collect();
-            let bands = write(448, 448, &map, u16::MAX);
-            let bound = pixels + pixels.div_ceil(64) + 3 * bands.len();
-            assert!(bytes(&bands) <= bound, "run {a}, stretch {b}");
-            worst = worst.max(bytes(&bands));
+            let chunks = write(448, 448, &map, u16::MAX);
+            let bound = pixels + pixels.div_ceil(64) + 3 * chunks.len();
+            assert!(bytes(&chunks) <= bound, "run {a}, literal {b}");
+            worst = worst.max(bytes(&chunks));
         }
     }
     std::println!("largest code of {pixels} pixels: {worst} bytes");
 }
 
 #[test]
-fn a_plain_map_is_one_band_unless_rows_are_limited() {
+fn a_plain_map_is_one_chunk_unless_rows_are_limited() {
     let map = std::vec![3; 448 * 448];
-    let bands = write(448, 448, &map, u16::MAX);
-    assert_eq!(bands.len(), 1);
-    assert_eq!(bands[0].2, [0xFE, 0xBF, 0x18, 3], "(448 * 448 - 1) * 2");
+    let chunks = write(448, 448, &map, u16::MAX);
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(chunks[0].2, [0xFE, 0xBF, 0x18, 3], "(448 * 448 - 1) * 2");
     assert_eq!(write(448, 448, &map, 32).len(), 14);
 }
 
 #[test]
 fn a_map_of_another_size_is_refused() {
-    assert!(BandWriter::new(0, 0, 4, 4, &[0; 15]).is_err());
-    let mut empty = BandWriter::new(0, 0, 0, 9, &[]).unwrap();
-    assert_eq!(empty.next_band(&mut [0; MAX_DATA]), None);
+    assert!(MapWriter::new(0, 0, 4, 4, &[0; 15]).is_err());
+    let mut empty = MapWriter::new(0, 0, 0, 9, &[]).unwrap();
+    assert_eq!(empty.next_chunk(&mut [0; MAX_DATA]), None);
 }
 
-fn band(width: u16, first: u32, count: u32, runs: &[u8]) -> Band<'_> {
-    Band {
+fn chunk(width: u16, first: u32, count: u32, runs: &[u8]) -> MapChunk<'_> {
+    MapChunk {
         frame: 0,
         slot: 0,
         width,
@@ -155,33 +155,33 @@ fn band(width: u16, first: u32, count: u32, runs: &[u8]) -> Band<'_> {
 }
 
 #[test]
-fn a_band_that_contradicts_itself_is_refused_before_any_of_it_is_handed_over() {
+fn a_chunk_that_contradicts_itself_is_refused_before_any_of_it_is_handed_over() {
     for (bad, why) in [
-        (band(4, 6, 3, &[4, 1]), "beyond the map"),
-        (band(4, u32::MAX, u32::MAX, &[4, 1]), "far beyond the map"),
-        (band(4, 0, 3, &[6, 1]), "one pixel too many"),
-        (band(4, 0, 3, &[2, 1]), "one pixel too few"),
-        (band(4, 0, 3, &[4]), "no class"),
-        (band(4, 0, 3, &[5, 1, 1]), "stretch cut short"),
-        (band(4, 0, 3, &[0x84]), "varint cut short"),
+        (chunk(4, 6, 3, &[4, 1]), "beyond the map"),
+        (chunk(4, u32::MAX, u32::MAX, &[4, 1]), "far beyond the map"),
+        (chunk(4, 0, 3, &[6, 1]), "one pixel too many"),
+        (chunk(4, 0, 3, &[2, 1]), "one pixel too few"),
+        (chunk(4, 0, 3, &[4]), "no class"),
+        (chunk(4, 0, 3, &[5, 1, 1]), "literal cut short"),
+        (chunk(4, 0, 3, &[0x84]), "varint cut short"),
         (
-            band(4, 0, 3, &[0x84, 0x80, 0x80, 0x80, 0x80, 0, 1]),
+            chunk(4, 0, 3, &[0x84, 0x80, 0x80, 0x80, 0x80, 0, 1]),
             "varint too long",
         ),
         (
-            band(4, 0, 3, &[0xFF, 0xFF, 0xFF, 0xFF, 0x7F, 1]),
+            chunk(4, 0, 3, &[0xFF, 0xFF, 0xFF, 0xFF, 0x7F, 1]),
             "varint beyond 2^32",
         ),
         (
-            band(4, 7, 1, &[0xFE, 0xFF, 0xFF, 0xFF, 0xF, 1]),
+            chunk(4, 7, 1, &[0xFE, 0xFF, 0xFF, 0xFF, 0xF, 1]),
             "run around the end of u32",
         ),
-        (band(0, 0, 1, &[0, 1]), "map of no width"),
+        (chunk(0, 0, 1, &[0, 1]), "map of no width"),
     ] {
         assert!(bad.check().is_err(), "{why}");
         assert!(bad.runs().is_err(), "{why}");
         assert!(bad.segments().is_err(), "{why}");
     }
-    assert!(band(4, 5, 3, &[4, 1]).check().is_ok());
-    assert!(band(0, 0, 0, &[]).segments().unwrap().next().is_none());
+    assert!(chunk(4, 5, 3, &[4, 1]).check().is_ok());
+    assert!(chunk(0, 0, 0, &[]).segments().unwrap().next().is_none());
 }

@@ -6,8 +6,8 @@ use loftup_wire::command::{Action, Area, Command, MAX_POINTS, Outcome, Refusal, 
 use loftup_wire::features::{Features, Values};
 use loftup_wire::health::{Health, Reason, State};
 use loftup_wire::message::{
-    Answer, Band, Content, Hello, Label, MAX_DATA, MAX_REGIONS, Point, Rect, Region, Regions, Role,
-    TimeReply, TimeRequest,
+    Answer, Content, Hello, Label, MAX_DATA, MAX_REGIONS, MapChunk, Point, Rect, Region, Regions,
+    Role, TimeReply, TimeRequest,
 };
 use loftup_wire::{Bytes, Message, PROTOCOL, Text};
 
@@ -76,8 +76,8 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
             .into(),
         ),
         (
-            "band",
-            Band {
+            "chunk",
+            MapChunk {
                 frame: 70_000,
                 slot: 1,
                 width: 8,
@@ -298,7 +298,7 @@ pub fn largest() -> Vec<Message<'static>> {
             },
         }
         .into(),
-        Band {
+        MapChunk {
             frame: u32::MAX,
             slot: 255,
             width: u16::MAX,

@@ -4,7 +4,8 @@ use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
 use loftup_bundle::{Normalisation, Size};
-use loftup_convert::{BackboneSource, Request};
+use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
+use loftup_import::{vit::Activation, vit::Positions, vit::VitOptions};
 
 use crate::{args::triple, interrupt, output, progress};
 
@@ -22,8 +23,9 @@ use crate::{args::triple, interrupt, output, progress};
     .required(true)
     .multiple(true))]
 pub struct Args {
-    /// Backbone whose weights are given: dinov2-s14, dinov2-b14, dinov2-l14 (each also with -reg),
-    /// clip-b16, siglip-b16, siglip2-b16; or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
+    /// Backbone whose weights are given: dinov2-s14, -b14, -l14, -g14 (each also with -reg),
+    /// clip-b32, -b16, -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14, siglip2-b16, ...;
+    /// or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
     #[arg(
         long,
         value_name = "NAME",
@@ -31,13 +33,27 @@ pub struct Args {
         conflicts_with = "backbone_onnx"
     )]
     backbone: Option<String>,
-    /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors
+    /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors; of several shards any one,
+    /// their index or their directory
     #[arg(long, value_name = "FILE", requires = "backbone")]
     backbone_weights: Option<PathBuf>,
-    /// Attention heads of the backbone, where they are not its width divided by 64
+    /// What the names of the backbone begin with, where its checkpoint holds several models:
+    /// teacher.backbone, visual, ... Without a backbone, those of the upsampler
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["backbone_onnx", "builtin"])]
+    prefix: Option<String>,
+    /// Attention heads of the backbone [default: from the config.json next to the weights, or
+    /// those of the published model with these dimensions]
     #[arg(long, value_name = "N", requires = "backbone")]
     heads: Option<NonZeroUsize>,
-    /// Any ONNX graph as the backbone: [1,3,H,W] to a feature map [1,d,h,w] or tokens [1,n,d]
+    /// Activation of the backbone's MLPs: gelu, quick-gelu or gelu-tanh [default: as for --heads]
+    #[arg(long, value_name = "NAME", requires = "backbone")]
+    activation: Option<Activation>,
+    /// Library whose resampling of position embeddings is reproduced at other sizes than the
+    /// trained one: facebook, timm or transformers [default: facebook, as LoftUp was trained]
+    #[arg(long, value_name = "LIBRARY", requires = "backbone")]
+    positions: Option<Positions>,
+    /// Any ONNX graph as the backbone: an image [1,3,H,W] or [1,H,W,3] to a feature map [1,d,h,w]
+    /// or [1,h,w,d], or tokens [1,n,d] or [1,d,n]. Weights in a file next to it are read, too
     #[arg(long, value_name = "FILE", requires = "patch")]
     backbone_onnx: Option<PathBuf>,
     /// Output of that graph that holds the features, where there are several
@@ -46,7 +62,16 @@ pub struct Args {
     /// Side of a patch of that graph in pixels: how many pixels one feature stands for
     #[arg(long, value_name = "PIXELS", requires = "backbone_onnx")]
     patch: Option<NonZeroUsize>,
-    /// Mean that is subtracted from colours in 0 to 1 [default: ImageNet's 0.485,0.456,0.406]
+    /// Order of the axes of that output, where its shape can be read in several ways: tokens
+    /// [1,n,d], tokens-transposed [1,d,n], map [1,d,h,w], map-nhwc [1,h,w,d]
+    #[arg(long, value_name = "LAYOUT", requires = "backbone_onnx")]
+    layout: Option<Layout>,
+    /// Tokens in front of those of the patches, which are left out (class token, registers)
+    /// [default: 0, 1, 2, 4 or 5, whichever the output has]
+    #[arg(long, value_name = "N", requires = "backbone_onnx")]
+    extra_tokens: Option<usize>,
+    /// Mean that is subtracted from colours in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none
+    /// for a uint8 input, which is given 0 to 255]
     #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "backbone_onnx")]
     mean: Option<[f32; 3]>,
     /// Standard deviation that colours are divided by [default: ImageNet's 0.229,0.224,0.225]
@@ -115,7 +140,11 @@ fn request(args: &Args) -> Request {
         .map(|(preset, weights)| BackboneSource::Checkpoint {
             preset,
             weights,
-            heads: args.heads.map(usize::from),
+            options: VitOptions {
+                heads: args.heads.map(usize::from),
+                activation: args.activation,
+                positions: args.positions,
+            },
         });
     let onnx = args
         .backbone_onnx
@@ -123,19 +152,23 @@ fn request(args: &Args) -> Request {
         .zip(args.patch)
         .map(|(path, patch)| {
             let default = Normalisation::IMAGENET;
-            BackboneSource::Onnx {
+            let given = args.mean.is_some() || args.std.is_some();
+            BackboneSource::Onnx(OnnxBackbone {
                 path,
                 patch: patch.into(),
-                normalisation: Normalisation {
+                normalisation: given.then(|| Normalisation {
                     mean: args.mean.unwrap_or(default.mean),
                     std: args.std.unwrap_or(default.std),
-                },
+                }),
                 output: args.backbone_output.clone(),
-            }
+                layout: args.layout,
+                extra_tokens: args.extra_tokens,
+            })
         });
     Request {
         backbone: checkpoint.or(onnx),
         upsampler: args.upsampler_weights.clone(),
+        prefix: args.prefix.clone(),
         size: args.size,
         out: args.out.clone(),
         replace: args.force,

@@ -35,8 +35,9 @@ enum Command {
     Clean(CleanArgs),
 }
 
-/// Build every engine that a bundle needs, so that its first frame need not wait. Takes minutes on
-/// a Jetson; engines that are there already are left as they are.
+/// Build every engine that a bundle needs, so that its first frame need not wait, and compare what
+/// they compute with the bundle's reference outputs. Takes minutes on a Jetson; engines that are
+/// there already are left as they are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup engine build robot.loftup
@@ -139,6 +140,7 @@ fn build(args: &BuildArgs) -> Result<()> {
         }
         backends.push(Arc::new(TensorRt::open(options())?));
     }
+    let compared = args.target.is_empty() && bundle.manifest().references.is_some();
     let mut built = Vec::new();
     for backend in backends {
         let name = backend.describe();
@@ -155,6 +157,14 @@ fn build(args: &BuildArgs) -> Result<()> {
             for engine in &ready {
                 output::line(format!("{name}: {}", describe(engine)))?;
             }
+            let said = match (compared, args.target.is_empty()) {
+                (true, _) => "compared with the bundle's reference outputs: it computes the same",
+                (false, false) => {
+                    "not compared with the bundle's reference outputs: it will be on the GPU that it is for, before its first output is used"
+                }
+                (false, true) => "not compared: the bundle has no reference outputs",
+            };
+            output::line(format!("{name}: {said}"))?;
         }
         built.extend(ready.into_iter().map(|engine| {
             json!({
@@ -162,6 +172,7 @@ fn build(args: &BuildArgs) -> Result<()> {
                 "graph": engine.graph,
                 "bytes": engine.bytes,
                 "built_seconds": engine.seconds,
+                "compared": compared,
             })
         }));
     }

@@ -8,7 +8,7 @@ use loftup_bundle::Size;
 use loftup_eval::{Method, probe, segmentation, video};
 
 use crate::{
-    args::{EngineArgs, RangeArg, count},
+    args::{EngineArgs, RangeArg, ReadArgs, count},
     output, progress,
 };
 
@@ -67,6 +67,8 @@ struct SegmentationArgs {
     /// Print everything, class by class, as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    read: ReadArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -139,6 +141,7 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
         data: &args.data,
         size: args.size,
         range: args.range.colour_range(&perceptor.manifest().normalisation),
+        orientation: args.read.orientation(),
         methods: args.methods.iter().map(|m| (*m).into()).collect(),
         samples: args.samples,
         most: args.limit,

@@ -9,7 +9,7 @@ use loftup_runtime::Perceptor;
 use serde_json::json;
 
 use crate::{
-    args::{EngineArgs, RangeArg, count},
+    args::{EngineArgs, RangeArg, ReadArgs, count},
     interrupt, output, progress,
 };
 
@@ -102,6 +102,8 @@ struct Common {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -153,6 +155,7 @@ fn make(
     let request = heads::Request {
         size: args.size,
         range: args.range.colour_range(&perceptor.manifest().normalisation),
+        orientation: args.read.orientation(),
         samples: args.samples,
         most: args.limit,
         probe: probe::Options {

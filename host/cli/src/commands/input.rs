@@ -10,7 +10,7 @@ use loftup_runtime::{
     npy,
 };
 
-use crate::args::InputArgs;
+use crate::args::{InputArgs, ReadArgs};
 
 /// What a bundle is asked about.
 pub struct Input {
@@ -31,7 +31,7 @@ enum Source {
 }
 
 impl Source {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path, read: ReadArgs) -> Result<Self> {
         if path
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
@@ -41,7 +41,9 @@ impl Source {
                 picture.with_context(|| path.display().to_string())?,
             ));
         }
-        Ok(Self::Photo(image::open(path)?))
+        Ok(Self::Photo(
+            image::open_with(path, read.orientation())?.image,
+        ))
     }
 
     fn size(&self) -> Size {
@@ -107,7 +109,7 @@ impl Input {
         let features_path = features;
         let features = Features::from_array(&array.shape, array.data, upsampler.dim)
             .with_context(|| features_path.display().to_string())?;
-        let source = Source::open(guidance)?;
+        let source = Source::open(guidance, args.read)?;
         let size = answer_size(&source, args.size, source.size(), guidance)?;
         Ok(Self {
             features,
@@ -118,7 +120,7 @@ impl Input {
     }
 
     fn image(path: &Path, args: &InputArgs, perceptor: &Perceptor) -> Result<Self> {
-        let source = Source::open(path)?;
+        let source = Source::open(path, args.read)?;
         let manifest = perceptor.manifest();
         let own = manifest.backbone.as_ref().map_or(source.size(), |b| b.size);
         let size = answer_size(&source, args.size, own, path)?;

@@ -1,10 +1,16 @@
 //! `loftup inspect`
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use loftup_bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training};
-use loftup_import::checkpoint::Checkpoint;
+use loftup_import::{
+    checkpoint::Checkpoint, vit::ConfigFiles, vit::Outline, vit::Vit, vit::VitError,
+    vit::VitOptions,
+};
 use loftup_onnx::{Interface, Port};
 
 use crate::output;
@@ -62,6 +68,16 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
             "  backbone   {}: {} channels, patch {}, input {}{any}{layout}",
             b.name, b.dim, b.patch, b.size
         ))?;
+        if let Some(a) = &b.architecture {
+            output::line(format!(
+                "             {}: width {}, depth {}, heads {}, activation {}",
+                a.family, a.width, a.depth, a.heads, a.activation
+            ))?;
+            output::line(format!(
+                "             {} registers, positions for {}x{} patches (weights), resampled as in {}",
+                a.registers, a.position_grid, a.position_grid, a.positions
+            ))?;
+        }
     }
     if let Some(u) = &m.upsampler {
         output::line(format!(
@@ -99,7 +115,12 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
         }
     }
     let n = &m.normalisation;
-    output::line(format!("  pictures   mean {:?}, std {:?}", n.mean, n.std))?;
+    let origin = m.backbone.as_ref().and_then(|b| b.architecture.as_ref());
+    let origin = origin.map_or(String::new(), |a| format!(" ({})", a.normalisation));
+    output::line(format!(
+        "  pictures   mean {:?}, std {:?}{origin}",
+        n.mean, n.std
+    ))?;
     for (name, file) in &m.files {
         output::line(format!(
             "  file       {name}: {} bytes, SHA-256 {}",
@@ -143,38 +164,78 @@ fn print_training(t: &Training) -> Result<()> {
 }
 
 fn print_interface(path: &Path, interface: &Interface, json: bool) -> Result<()> {
+    let needs = loftup_convert::onnx_remarks(interface);
     if json {
         let ports = |ports: &[Port]| {
-            let port = |p: &Port| serde_json::json!({ "name": p.name, "shape": p.shape });
+            let port = |p: &Port| {
+                serde_json::json!({
+                    "name": p.name,
+                    "type": p.element.to_string(),
+                    "shape": p.shape,
+                })
+            };
             ports.iter().map(port).collect::<Vec<_>>()
         };
+        let opsets: Vec<_> = interface
+            .opsets
+            .iter()
+            .map(|(domain, version)| serde_json::json!({ "domain": domain, "version": version }))
+            .collect();
         let json = serde_json::json!({
             "inputs": ports(&interface.inputs),
             "outputs": ports(&interface.outputs),
             "nodes": interface.nodes,
+            "opsets": opsets,
+            "producer": interface.producer,
+            "external_files": interface.external_files,
+            "convert": needs,
         });
         return output::line(format!("{json:#}"));
     }
+    let opsets = interface.opsets.iter().map(|(domain, version)| {
+        if domain.is_empty() {
+            format!(", opset {version}")
+        } else {
+            format!(", {domain} {version}")
+        }
+    });
     output::line(format!(
-        "{}: ONNX, {} nodes",
+        "{}: ONNX, {} nodes{}",
         path.display(),
-        interface.nodes
+        interface.nodes,
+        opsets.collect::<String>()
     ))?;
+    if !interface.producer.is_empty() {
+        output::line(format!("  made by {}", interface.producer))?;
+    }
     for (what, ports) in [("input", &interface.inputs), ("output", &interface.outputs)] {
         for port in ports {
             let extent = |n: &Option<usize>| n.map_or("?".into(), |n| n.to_string());
             let shape = port.shape.as_ref().map_or("?".into(), |s| {
                 s.iter().map(extent).collect::<Vec<_>>().join(", ")
             });
-            output::line(format!("  {what:6} {} [{shape}]", port.name))?;
+            output::line(format!(
+                "  {what:6} {} {} [{shape}]",
+                port.name, port.element
+            ))?;
         }
+    }
+    for file in &interface.external_files {
+        let found = path.with_file_name(file).is_file();
+        let state = if found { "" } else { " (missing)" };
+        output::line(format!("  weights in {file}{state}"))?;
+    }
+    for need in needs {
+        output::line(format!("  convert: {need}"))?;
     }
     Ok(())
 }
 
 fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
+    let unreadable: BTreeMap<&str, &str> = checkpoint.unreadable().collect();
     let tensors = checkpoint
         .names()
+        .filter(|name| !unreadable.contains_key(name))
         .map(|name| Ok((name, checkpoint.shape(name)?)))
         .collect::<Result<Vec<_>>>()?;
     if json {
@@ -195,8 +256,45 @@ fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
         tensors.len(),
         values as f64 / 1e6
     ))?;
+    let files = ConfigFiles::next_to(checkpoint.path());
+    let outline = files.and_then(|files| Vit::outline(checkpoint, &VitOptions::default(), &files));
+    match outline {
+        Ok(outline) => print_outline(&outline)?,
+        // Most checkpoints without a backbone are an upsampler's.
+        Err(VitError::NotAVit { .. }) => {}
+        Err(error) => output::line(format!("  backbone   {error}"))?,
+    }
     for (name, shape) in tensors {
         output::line(format!("  {name} {shape:?}"))?;
     }
+    for (name, why) in unreadable {
+        output::line(format!("  {name} {why}"))?;
+    }
     Ok(())
+}
+
+fn print_outline(o: &Outline) -> Result<()> {
+    let decided = |setting: Result<String, &VitError>| match setting {
+        Ok(setting) => setting,
+        Err(error) => format!("unknown: {error}"),
+    };
+    let heads = o.heads.as_ref().map(ToString::to_string);
+    let activation = o.activation.as_ref().map(ToString::to_string);
+    output::line(format!(
+        "  backbone   {} ({}), {} (weights)",
+        o.family,
+        o.names().join(" or "),
+        o.dimensions
+    ))?;
+    output::line(format!("  heads      {}", decided(heads)))?;
+    output::line(format!("  activation {}", decided(activation)))?;
+    output::line(format!("  registers  {} (weights)", o.registers))?;
+    output::line(format!(
+        "  positions  {}x{} patches (weights)",
+        o.grid, o.grid
+    ))?;
+    output::line(format!(
+        "  pictures   mean {:?}, std {:?} ({})",
+        o.mean, o.std, o.normalisation
+    ))
 }

@@ -15,7 +15,7 @@ use loftup_bundle::{Bundle, HeadKind, Precision, Size};
 use loftup_convert::quantize::{self, Report, Request, Score};
 use loftup_eval::{data, judging};
 
-use crate::{interrupt, output, progress};
+use crate::{args::ReadArgs, interrupt, output, progress};
 
 /// Make a bundle smaller and faster, and measure what it costs.
 ///
@@ -75,6 +75,8 @@ pub struct Args {
     /// Replace the bundle that is already there
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 /// The relative error that a precision may have where nothing is said.
@@ -140,6 +142,7 @@ pub fn run(args: &Args) -> Result<()> {
         precision: args.precision.into(),
         pictures,
         size: args.size,
+        orientation: args.read.orientation(),
         tiles: args.tiles.into(),
         max_loss: args.max_loss.or(usual_loss(args.precision)),
         keep: args.keep,
@@ -155,8 +158,16 @@ pub fn run(args: &Args) -> Result<()> {
             bar.borrow_mut()(stage, done, all);
             interrupt::unwind_if_pending();
         };
-        let judged = judging::judge(perceptor, head, labels, args.size, args.judge, watch)
-            .map_err(|e| e.to_string())?;
+        let judged = judging::judge(
+            perceptor,
+            head,
+            labels,
+            args.size,
+            args.judge,
+            args.read.orientation(),
+            watch,
+        )
+        .map_err(|e| e.to_string())?;
         Ok(Score {
             head: head.into(),
             pictures: judged.pictures as u64,

@@ -22,7 +22,7 @@ fn upsampler(weights: &Path, dir: &Path) -> Command {
 
 /// Converts a backbone.
 fn backbone(name: &str, weights: &Path, dir: &Path) -> Command {
-    loftup!(
+    let mut command = loftup!(
         "convert",
         "--backbone",
         name,
@@ -34,7 +34,11 @@ fn backbone(name: &str, weights: &Path, dir: &Path) -> Command {
         "112x112",
         "--out",
         dir.join("b.loftup")
-    )
+    );
+    if name == "siglip" {
+        command.args(["--activation", "gelu"]);
+    }
+    command
 }
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {

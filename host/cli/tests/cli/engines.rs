@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Command};
 
+use loftup_tensorrt::{Layout, testing::Fake};
 use serde_json::Value;
 
 use crate::support::*;
@@ -178,4 +179,57 @@ fn engines_are_built_ahead_of_time_listed_and_found_again() {
     assert!(said.contains(": 3 engines"), "{said}");
     let said = done(&mut loftup!("engine", "clean", "--engine-cache", &cache));
     assert!(said.starts_with("3 engines removed"), "{said}");
+}
+
+#[test]
+fn an_engine_that_computes_something_wrong_is_refused_by_every_command() {
+    let Some(fake) = Fake::new(Layout::V10) else {
+        return;
+    };
+    fake.set("enqueue", "plausible");
+    fake.set("dim.tokens", "grid.1*grid.2");
+    fake.set("dim.pixels", "guidance.0*guidance.2-4*guidance.3-4");
+    let (dir, bundle) = (dir(), full());
+    let (image, cache) = (png(dir.path()), dir.path().join("engines"));
+    let with_fake = |mut command: Command| {
+        command
+            .env("LOFTUP_TENSORRT", fake.library())
+            .env("LOFTUP_LIBCUDA", fake.libcuda())
+            .arg("--engine-cache")
+            .arg(&cache);
+        command
+    };
+    let run = |out: &Path| loftup!("run", bundle.path(), "--image", &image, "--out", out);
+    let out = dir.path().join("out.npy");
+    let mut commands = vec![loftup!("engine", "build", bundle.path())];
+    for mut command in [loftup!("verify", bundle.path()), run(&out)] {
+        command.args(["--backend", "tensorrt"]);
+        commands.push(command);
+    }
+    for command in commands {
+        let said = refused(&mut with_fake(command));
+        println!("{said}");
+        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrongly", "allowed"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+    assert!(!out.exists());
+
+    // `auto`: tract's output, and the reason.
+    let (said, _) = told(&mut with_fake({
+        let mut command = run(&out);
+        command.arg("--json");
+        command
+    }));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let reason = said["degraded"].as_str().unwrap();
+    assert!(reason.contains("TensorRT 10.3.0"), "{reason}");
+    assert_eq!(
+        (&said["backend"], &said["runs"]["wrong"]),
+        (&"tract".into(), &1.into())
+    );
+    let tract = dir.path().join("tract.npy");
+    let mut command = run(&tract);
+    done(command.args(["--backend", "tract"]));
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(&tract).unwrap());
 }

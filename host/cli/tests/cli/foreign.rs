@@ -1,5 +1,8 @@
 //! Backbones from other people's ONNX files.
 
+mod forms;
+mod refusals;
+
 use std::{
     fs,
     path::{Path, PathBuf},

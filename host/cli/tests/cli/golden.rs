@@ -63,19 +63,27 @@ fn check(case_dir: &Path) -> (f64, f64, f64) {
         ]
     } else {
         let shape = read(&image).shape;
-        done(&mut loftup!(
-            "convert",
-            "--backbone",
-            kind.replace('_', "-"),
-            "--backbone-weights",
-            &weights,
-            "--heads",
-            number(&case, "heads"),
-            "--size",
-            format!("{}x{}", shape[3], shape[2]),
-            "--out",
-            &bundle
-        ));
+        let activation: &[&str] = match kind {
+            "clip" => &["--activation", "quick-gelu"],
+            "siglip" => &["--activation", "gelu"],
+            _ => &[],
+        };
+        done(
+            loftup!(
+                "convert",
+                "--backbone",
+                kind.replace('_', "-"),
+                "--backbone-weights",
+                &weights,
+                "--heads",
+                number(&case, "heads"),
+                "--size",
+                format!("{}x{}", shape[3], shape[2]),
+                "--out",
+                &bundle
+            )
+            .args(activation),
+        );
         vec!["--image".into(), image.into_os_string()]
     };
     done(loftup!("run", &bundle, "--out", &out).args(&input));

@@ -11,7 +11,7 @@ use std::{
 
 use loftup_onnx::{rewrite, rewrite::Model};
 use loftup_runtime::backend::{
-    Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
+    Arithmetic, Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
 };
 
 /// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
@@ -22,6 +22,10 @@ pub struct AsWritten;
 impl Backend for AsWritten {
     fn name(&self) -> &'static str {
         "as written"
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        None
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
@@ -79,6 +83,10 @@ impl Recorder {
 impl Backend for Recorder {
     fn name(&self) -> &'static str {
         Tract.name()
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        None
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {

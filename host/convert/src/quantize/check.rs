@@ -8,10 +8,11 @@ use loftup_runtime::{
     ColourRange, Options, Perceptor, Point, RuntimeError,
     backend::{Backend, Tract},
     npy,
+    references::test_picture,
 };
 
 use super::backends::AsWritten;
-use crate::verify::{Check, test_picture};
+use crate::Check;
 
 /// Places of the answer that are kept.
 const PLACES: usize = 64;

@@ -25,6 +25,7 @@ use loftup_bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisation, Siz
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, TensorRt, Tract, tensorrt},
+    image::Orientation,
     npy,
 };
 
@@ -37,6 +38,8 @@ pub use self::{
     report::{FileSize, Report, Timing},
 };
 pub(crate) use check::checks;
+
+use crate::references;
 
 use self::{
     pictures::{Samples, frame_seconds},
@@ -74,6 +77,8 @@ pub struct Request {
     pub pictures: Vec<PathBuf>,
     /// Size at which they are looked at; the backbone's own if not given.
     pub size: Option<Size>,
+    /// Which way up they are read.
+    pub orientation: Orientation,
     /// Parts of each picture's answer that are looked at.
     pub tiles: usize,
     /// The relative error of the answers that is allowed, end to end.
@@ -130,6 +135,12 @@ pub fn quantize(
     let reference_file = npy_bytes(&reference, dim)?;
     let trial = work.trial(&version.models)?;
     let check = check::measure(&trial.bundle, precision, &reference)?;
+    let (mut references, outputs) = references::of(&bundle)?;
+    let errors = references::errors(&trial.bundle, precision, &outputs)?;
+    if !request.keep {
+        references.errors.clear();
+    }
+    references.errors.insert(precision, errors);
     let head = match judge {
         Some(judge) => Some(judged(judge, &fp32, &trial.bundle, precision, &mut step)?),
         None => None,
@@ -153,6 +164,10 @@ pub fn quantize(
         request.keep,
         |writer, manifest| {
             writer.add(&quantisation.check.file, &reference_file)?;
+            if bundle.manifest().references.is_none() {
+                references::add(writer, &references, &outputs, manifest)?;
+            }
+            manifest.references = Some(references);
             manifest
                 .quantisation
                 .insert(precision, quantisation.clone());

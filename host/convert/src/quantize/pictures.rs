@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use loftup_bundle::{Calibration, Manifest, Size, sha256_hex};
 use loftup_runtime::{
     ColourRange, Features, Perceptor, Picture, Rect,
-    image::{self, Rgb8},
+    image::{self, Orientation, Rgb8},
     sinks::InMemory,
 };
 
@@ -59,7 +59,7 @@ pub(super) fn look(
     perceptor: &Perceptor,
     recorder: &Recorder,
     paths: &[PathBuf],
-    size: Option<Size>,
+    (size, orientation): (Option<Size>, Orientation),
     tiles: usize,
     step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
 ) -> Result<Samples, QuantizeError> {
@@ -72,7 +72,7 @@ pub(super) fn look(
     let (mut samples, mut hashes, mut reasons) = (Vec::new(), String::new(), Vec::new());
     for (i, path) in paths.iter().enumerate() {
         step(i, paths.len())?;
-        let photo = match usable(path) {
+        let photo = match usable(path, orientation) {
             Ok(photo) => photo,
             Err(what) => {
                 reasons.push(what);
@@ -115,8 +115,10 @@ pub(super) fn look(
 }
 
 /// A picture with something on it.
-fn usable(path: &Path) -> Result<Rgb8, String> {
-    let photo = image::open(path).map_err(|e| e.to_string())?;
+fn usable(path: &Path, orientation: Orientation) -> Result<Rgb8, String> {
+    let photo = image::open_with(path, orientation)
+        .map_err(|e| e.to_string())?
+        .image;
     let (first, _) = photo.data().as_chunks::<3>();
     if first.iter().all(|pixel| *pixel == first[0]) {
         return Err(format!(

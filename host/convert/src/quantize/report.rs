@@ -68,6 +68,7 @@ pub(super) fn files_of(manifest: &Manifest) -> BTreeSet<String> {
         files.extend(graphs.whole.clone());
     }
     files.extend(manifest.heads.values().map(|h| h.file.clone()));
+    files.extend(manifest.references.iter().map(|r| r.file.clone()));
     files.extend(manifest.quantisation.values().map(|q| q.check.file.clone()));
     files
 }

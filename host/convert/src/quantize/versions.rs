@@ -109,7 +109,7 @@ impl<'a> Work<'a> {
             &perceptor,
             &recorder,
             &request.pictures,
-            request.size,
+            (request.size, request.orientation),
             request.tiles,
             &mut |i, n| step("looking at pictures in 32 bits", i, n),
         )?;

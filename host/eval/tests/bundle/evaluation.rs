@@ -10,6 +10,7 @@ fn request(data: &std::path::Path) -> segmentation::Request<'_> {
         data,
         size: None,
         range: ColourRange::PerImage,
+        orientation: loftup_runtime::image::Orientation::Upright,
         methods: Vec::new(),
         samples: 300,
         most: None,

@@ -18,6 +18,7 @@ fn request() -> heads::Request {
     heads::Request {
         size: None,
         range: ColourRange::PerImage,
+        orientation: loftup_runtime::image::Orientation::Upright,
         samples: 200,
         most: None,
         probe: probe::Options::default(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use loftup_bundle::{Normalisation, Size};
-use loftup_convert::{BackboneSource, Request};
+use loftup_convert::{BackboneSource, OnnxBackbone, Request};
 use loftup_onnx::{Dim, Graph, Tensor};
 use loftup_runtime::{Options, Perceptor, image::Rgb8};
 use safetensors::{Dtype, tensor::TensorView};
@@ -30,15 +30,17 @@ impl Place {
         let weights = dir.path().join("up.safetensors");
         fs::write(&weights, upsampler()).unwrap();
         let place = Self { dir };
-        let source = BackboneSource::Onnx {
+        let source = BackboneSource::Onnx(OnnxBackbone {
             path: onnx,
             patch: PATCH,
-            normalisation: Normalisation {
+            normalisation: Some(Normalisation {
                 mean: [0.5; 3],
                 std: [0.5; 3],
-            },
+            }),
             output: None,
-        };
+            layout: None,
+            extra_tokens: None,
+        });
         let request = Request {
             backbone: Some(source),
             upsampler: Some(weights),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use loftup_runtime::image::Orientation;
+
 use super::{Config, Segments, Stage};
 use crate::{
     data::Preparation,
@@ -295,6 +297,7 @@ impl Config {
         } = self.data.segmentation;
         Preparation {
             crop: self.data.crop,
+            orientation: Orientation::exif(self.data.exif_orientation),
             most_masks: self.data.most_masks,
             sigma,
             scale,

@@ -139,6 +139,9 @@ pub struct Data {
     /// Cut out the middle in the shape that is wanted, or distort the whole picture to it.
     #[serde(default = "yes")]
     pub crop: bool,
+    /// Turn pictures as their EXIF orientation says. Masks are taken as stored.
+    #[serde(default = "yes")]
+    pub exif_orientation: bool,
     /// Masks kept of each picture.
     #[serde(default = "most_masks")]
     pub most_masks: usize,

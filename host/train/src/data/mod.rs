@@ -11,13 +11,13 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, atomic::AtomicBool},
 };
 
 use loftup_bundle::{Size, sha256_hex};
-use loftup_runtime::image::{self, Rgb8};
+use loftup_runtime::image::{self, Orientation, Rgb8};
 
-pub use masks::read_masks;
+pub use masks::{BrokenMask, read_masks};
 
 use crate::{
     error::TrainError,
@@ -76,6 +76,8 @@ pub struct Preparation {
     /// Whether the middle of the picture is cut out in the shape that is wanted, or the whole
     /// picture distorted to it.
     pub crop: bool,
+    /// Whether pictures are turned as their EXIF orientation says. Masks are not.
+    pub orientation: Orientation,
     /// Masks of a picture that are kept.
     pub most_masks: usize,
     /// Blur of the segmentation, in pixels.
@@ -119,19 +121,23 @@ pub struct Sample {
 }
 
 impl Dataset {
-    /// Finds the pictures under `paths`. `limit` keeps the first of them.
+    /// Finds the pictures under `paths`. `limit` keeps the first of them. Each real folder is
+    /// searched once, however many paths and links lead to it.
     ///
     /// # Errors
-    /// Where a path cannot be read, or there is no picture at all.
+    /// Where a path cannot be read, there is no picture at all, or `stop` has become true.
     pub fn open(
         paths: &[PathBuf],
         limit: Option<usize>,
         preparation: Preparation,
+        stop: &AtomicBool,
     ) -> Result<Self, TrainError> {
         let mut entries = Vec::new();
+        let mut scan = scan::Scan::new(stop);
         for path in paths {
-            entries.extend(scan::scan(path)?);
+            entries.extend(scan.path(path)?);
         }
+        scan.finish();
         entries.truncate(limit.unwrap_or(usize::MAX));
         let root = paths.first().cloned().unwrap_or_default();
         if entries.is_empty() {
@@ -229,7 +235,9 @@ impl Dataset {
             .picture
             .read()
             .map_err(|e| format!("{}: {e}", entry.name))?;
-        let photo = image::decode(&bytes, &entry.name).map_err(|e| e.to_string())?;
+        let decoded = image::decode_with(&bytes, &entry.name, self.preparation.orientation)
+            .map_err(|e| e.to_string())?;
+        let photo = &decoded.image;
         let (x, y, width, height) = match self.preparation.crop {
             true => middle(photo.width(), photo.height(), size),
             false => (0, 0, photo.width(), photo.height()),
@@ -240,8 +248,14 @@ impl Dataset {
             match read.and_then(|bytes| read_masks(&bytes, full, self.preparation.most_masks)) {
                 Ok((masks, broken)) => {
                     if let Some(what) = broken.first() {
-                        let text =
-                            format!("{}: {} masks, the first: {what}", entry.name, broken.len());
+                        let text = format!(
+                            "{}: {} masks, the first: {}{}",
+                            entry.name,
+                            broken.len(),
+                            what.what,
+                            what.size
+                                .map_or(String::new(), |size| decoded.why_labels_differ(size))
+                        );
                         self.note(&entry.name, &text, |b| &mut b.masks);
                     }
                     (!masks.is_empty()).then_some(masks)
@@ -253,8 +267,7 @@ impl Dataset {
                 }
             }
         });
-        let photo =
-            part(&photo, x, y, width, height).map_err(|e| format!("{}: {e}", entry.name))?;
+        let photo = part(photo, x, y, width, height).map_err(|e| format!("{}: {e}", entry.name))?;
         Ok(Sample {
             name: entry.name.clone(),
             photo,

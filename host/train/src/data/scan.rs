@@ -4,17 +4,18 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use super::{Entry, Place};
+use loftup_runtime::image::folders::Walk;
+
+use super::{Entry, NAMED, Place};
 use crate::error::TrainError;
 
 /// Ends of names that are taken for pictures. What they hold is found out on decoding.
 const PICTURES: [&str; 10] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pnm",
 ];
-/// Folders inside each other that are searched.
-const DEPTH: usize = 32;
 
 /// Files that belong together: they have one name up to the ending.
 #[derive(Default)]
@@ -28,21 +29,25 @@ struct Group {
 struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
-    fn add(&mut self, name: String, place: Place) {
+    /// Files without a known ending are ignored. A second picture of the same name is an error.
+    fn add(&mut self, name: String, place: Place) -> Result<(), String> {
         let Some((stem, extension)) = name.rsplit_once('.') else {
-            return;
+            return Ok(());
         };
         let extension = extension.to_ascii_lowercase();
+        if extension != "json" && !PICTURES.contains(&extension.as_str()) {
+            return Ok(());
+        }
         let group = self.0.entry(stem.to_string()).or_default();
         if extension == "json" {
             group.masks = Some(place);
-        } else if PICTURES.contains(&extension.as_str()) {
+        } else {
             if let Some((other, _)) = &group.picture {
-                log::warn!("{name}: left out: {other} has the same name");
-                return;
+                return Err(format!("{name}: {other} has the same name"));
             }
             group.picture = Some((name, place));
         }
+        Ok(())
     }
 
     fn into_entries(self) -> impl Iterator<Item = Entry> {
@@ -57,91 +62,143 @@ impl Groups {
     }
 }
 
-/// All pictures under a path, sorted by name.
-pub(super) fn scan(path: &Path) -> Result<Vec<Entry>, TrainError> {
-    let metadata = std::fs::metadata(path).map_err(TrainError::io(path))?;
-    let mut files = Vec::new();
-    if metadata.is_dir() {
-        walk(path, DEPTH, &mut files)?;
-    } else {
-        files.push((path.to_path_buf(), metadata.len()));
+/// Finds pictures, over any number of paths.
+pub(super) struct Scan<'a> {
+    walk: Walk<'a>,
+    stop: &'a AtomicBool,
+    left_out: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// Nothing has been searched yet. It ends with an error once `stop` is true.
+    pub fn new(stop: &'a AtomicBool) -> Self {
+        Self {
+            walk: Walk::new(stop),
+            stop,
+            left_out: 0,
+        }
     }
-    let (mut groups, mut entries) = (Groups::default(), Vec::new());
-    for (file, len) in files {
-        let name = file.to_string_lossy().into_owned();
-        if name.to_ascii_lowercase().ends_with(".tar") {
-            entries.extend(archive(&file)?);
+
+    /// All pictures under a path, sorted by name. A folder that was searched before, under
+    /// whatever name, is not searched again.
+    pub fn path(&mut self, path: &Path) -> Result<Vec<Entry>, TrainError> {
+        let metadata = std::fs::metadata(path).map_err(TrainError::io(path))?;
+        let mut entries = Vec::new();
+        if metadata.is_dir() {
+            self.walk.add(path.into());
+            while let Some(folder) = self.walk.next_folder() {
+                let folder = folder.map_err(|(path, e)| TrainError::io(&path)(e))?;
+                for (path, e) in folder.unusable {
+                    self.leave_out(format_args!("{}: {e}", path.display()));
+                }
+                self.files(folder.files, &mut entries)?;
+            }
         } else {
-            groups.add(
-                name,
-                Place {
+            self.files(vec![(path.into(), metadata.len())], &mut entries)?;
+        }
+        self.check()?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The pictures among the files of one folder.
+    fn files(
+        &mut self,
+        files: Vec<(PathBuf, u64)>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), TrainError> {
+        let mut groups = Groups::default();
+        for (file, len) in files {
+            let name = file.to_string_lossy().into_owned();
+            if name.to_ascii_lowercase().ends_with(".tar") {
+                self.archive(&file, entries)?;
+            } else {
+                let place = Place {
                     file,
                     offset: 0,
                     len,
-                },
+                };
+                self.add(&mut groups, name, place);
+            }
+        }
+        entries.extend(groups.into_entries());
+        Ok(())
+    }
+
+    fn add(&mut self, groups: &mut Groups, name: String, place: Place) {
+        if let Err(what) = groups.add(name, place) {
+            self.leave_out(what);
+        }
+    }
+
+    /// Warns, but not without end: the rest is counted.
+    fn leave_out(&mut self, what: impl std::fmt::Display) {
+        self.left_out += 1;
+        if self.left_out <= NAMED {
+            log::warn!("left out: {what}");
+        }
+    }
+
+    /// Says what was not said one by one.
+    pub fn finish(self) {
+        if self.left_out > NAMED {
+            log::warn!("left out: {} more files", self.left_out - NAMED);
+        }
+        if self.walk.repeated() > 0 {
+            log::info!(
+                "{} links or paths lead to folders that were searched already",
+                self.walk.repeated()
             );
         }
     }
-    entries.extend(groups.into_entries());
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
-}
 
-fn walk(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) -> Result<(), TrainError> {
-    if depth == 0 {
-        log::warn!(
-            "{}: more than {DEPTH} folders deep: not searched",
-            folder.display()
-        );
-        return Ok(());
-    }
-    for item in std::fs::read_dir(folder).map_err(TrainError::io(folder))? {
-        let path = item.map_err(TrainError::io(folder))?.path();
-        // What a link points to counts; a broken link does not.
-        match std::fs::metadata(&path) {
-            Ok(m) if m.is_dir() => walk(&path, depth - 1, files)?,
-            Ok(m) if m.is_file() => files.push((path, m.len())),
-            Ok(_) => {}
-            Err(e) => log::warn!("{}: left out: {e}", path.display()),
+    fn check(&self) -> Result<(), TrainError> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(TrainError::Interrupted),
+            false => Ok(()),
         }
     }
-    Ok(())
-}
 
-/// The pictures in an archive. One that is cut off or damaged gives what comes before that.
-fn archive(path: &Path) -> Result<Vec<Entry>, TrainError> {
-    let file = File::open(path).map_err(TrainError::io(path))?;
-    let len = file.metadata().map_err(TrainError::io(path))?.len();
-    let mut archive = tar::Archive::new(file);
-    let mut groups = Groups::default();
-    let members = archive.entries_with_seek().map_err(TrainError::io(path))?;
-    for member in members {
-        let member = match member {
-            Ok(member) => member,
-            Err(e) => {
-                log::warn!("{}: damaged, what follows is left out: {e}", path.display());
-                break;
+    /// The pictures in an archive. One that is cut off or damaged gives what comes before that.
+    fn archive(&mut self, path: &Path, entries: &mut Vec<Entry>) -> Result<(), TrainError> {
+        let file = File::open(path).map_err(TrainError::io(path))?;
+        let len = file.metadata().map_err(TrainError::io(path))?.len();
+        let mut archive = tar::Archive::new(file);
+        let mut groups = Groups::default();
+        let members = archive.entries_with_seek().map_err(TrainError::io(path))?;
+        for member in members {
+            self.check()?;
+            let member = match member {
+                Ok(member) => member,
+                Err(e) => {
+                    self.leave_out(format_args!(
+                        "{}: damaged, with what follows: {e}",
+                        path.display()
+                    ));
+                    break;
+                }
+            };
+            if !member.header().entry_type().is_file() {
+                continue;
             }
-        };
-        if !member.header().entry_type().is_file() {
-            continue;
+            let Ok(name) = member.path() else { continue };
+            let name = format!("{}/{}", path.display(), name.display());
+            let place = Place {
+                file: path.into(),
+                offset: member.raw_file_position(),
+                len: member.size(),
+            };
+            if place
+                .offset
+                .checked_add(place.len)
+                .is_none_or(|end| end > len)
+            {
+                self.leave_out(format_args!("{name}: the archive is cut off"));
+                continue;
+            }
+            self.add(&mut groups, name, place);
         }
-        let Ok(name) = member.path() else { continue };
-        let name = format!("{}/{}", path.display(), name.display());
-        let place = Place {
-            file: path.into(),
-            offset: member.raw_file_position(),
-            len: member.size(),
-        };
-        if place
-            .offset
-            .checked_add(place.len)
-            .is_none_or(|end| end > len)
-        {
-            log::warn!("{name}: left out: the archive is cut off");
-            continue;
-        }
-        groups.add(name, place);
+        entries.extend(groups.into_entries());
+        Ok(())
     }
-    Ok(groups.into_entries().collect())
 }

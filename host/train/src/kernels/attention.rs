@@ -4,7 +4,7 @@
 //! computes them again, which costs a fifth of it and saves `pixels x tokens` values per head.
 
 use burn::backend::flex::FlexTensor;
-use loftup_kernels::matrix::{Matrix, There, multiply};
+use loftup_kernels::matrix::{Beta, Matrix, matmul};
 use rayon::prelude::*;
 
 use super::{
@@ -141,7 +141,7 @@ impl Room {
         let shared = count < rayon::current_num_threads();
         out.par_chunks_mut(size).enumerate().for_each(|(h, out)| {
             let (a, b) = pair(h);
-            multiply(a, b, out, There::Replaced, shared);
+            matmul(a, b, out, Beta::Zero, shared);
         });
         out
     }

@@ -4,7 +4,7 @@
 //! In this layout the three neighbours of a row lie side by side, so unfolding is copying.
 
 use burn::backend::flex::FlexTensor;
-use loftup_kernels::matrix::{There, multiply};
+use loftup_kernels::matrix::{Beta, matmul};
 use rayon::prelude::*;
 
 use super::{
@@ -121,7 +121,7 @@ fn convolve(
     for (start, len) in blocks(grid) {
         let neighbours = by_rows(unfolded.of(x, c, grid, start, len), 9 * c);
         let out = &mut out[start * cols..][..len * cols];
-        multiply(neighbours, weights, out, There::Replaced, true);
+        matmul(neighbours, weights, out, Beta::Zero, true);
         if let Some(bias) = bias {
             for_rows(out, cols, |_, row| {
                 for (out, b) in row.iter_mut().zip(bias) {
@@ -165,13 +165,7 @@ pub(super) fn backward(
         for (start, len) in blocks(grid) {
             let neighbours = by_rows(unfolded.of(elements(x), c, grid, start, len), 9 * c);
             let grad = by_rows(&elements(grad)[start * out..][..len * out], out);
-            multiply(
-                neighbours.transposed(),
-                grad,
-                &mut sum,
-                There::AddedTo,
-                true,
-            );
+            matmul(neighbours.transposed(), grad, &mut sum, Beta::One, true);
         }
         let mut dw = vec![0.0; sum.len()];
         dw.par_chunks_mut(c * 9).enumerate().for_each(|(o, row)| {

@@ -1,7 +1,7 @@
 //! Matrices on the CPU: plain slices, and products of them.
 
 use burn::backend::{TensorData, flex::FlexTensor};
-use loftup_kernels::matrix::{Matrix, There, multiply};
+use loftup_kernels::matrix::{Beta, Matrix, matmul};
 use rayon::prelude::*;
 
 /// Rows that one thread reduces before the partial results are added. It is fixed, so that sums
@@ -33,9 +33,9 @@ pub(super) fn by_rows(x: &[f32], cols: usize) -> Matrix<'_> {
 /// The matrix product, on all cores. Not the framework's: that clears its answer, and then copies it
 /// to a place that suits it better, before it computes.
 pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    let ([rows, _], [_, cols]) = (a.extent(), b.extent());
+    let ([rows, _], [_, cols]) = (a.shape(), b.shape());
     let mut out = vec![0.0; rows * cols];
-    multiply(a, b, &mut out, There::Replaced, true);
+    matmul(a, b, &mut out, Beta::Zero, true);
     out
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_import::{
+    checkpoint::Checkpoint, checkpoint::CheckpointError, loftup::upsampler_prefix,
+};
 use loftup_onnx::Tensor;
 use loftup_spec::Config;
 
@@ -167,13 +169,15 @@ pub fn random(config: &Config, rng: &mut Rng) -> Start {
 /// # Errors
 /// Names the tensor that is missing, has another shape, or holds NaN.
 pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config) -> Result<Start, CheckpointError> {
-    let training = checkpoint.contains("model.1.norm.weight");
+    let prefix = upsampler_prefix(checkpoint)?;
+    let training = checkpoint.contains(&format!("{prefix}model.1.norm.weight"));
     let take = |specs: Specs| {
         let each = specs.0.into_iter().map(|Spec { name, shape, .. }| {
             let source = match name.strip_prefix("channelnorm.") {
                 Some(rest) if training => format!("model.1.{rest}"),
                 _ => name.clone(),
             };
+            let source = format!("{prefix}{source}");
             Ok((name, checkpoint.tensor(&source, &shape)?))
         });
         each.collect::<Result<_, CheckpointError>>()

@@ -21,7 +21,10 @@ pub fn bundle(folder: &Path) -> PathBuf {
     let backbone = BackboneSource::Checkpoint {
         preset: "dinov2-s14".into(),
         weights,
-        heads: Some(3),
+        options: loftup_import::vit::VitOptions {
+            heads: Some(3),
+            ..Default::default()
+        },
     };
     let size = Some(Size {
         width: 56,
@@ -32,6 +35,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
         upsampler: None,
         size,
         out: out.clone(),
+        prefix: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

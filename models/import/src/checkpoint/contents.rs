@@ -1,41 +1,76 @@
 //! Which of the objects in a pickle are the model's tensors, and what they are called.
 
+use std::{collections::HashSet, sync::Arc};
+
 use super::{
+    dtype::ByteOrder,
+    entry::{Entries, Entry, Extent, Source, Unreadable},
     error::{Problem, printable},
-    pickle::{Node, Pickle, StoredTensor, Value},
+    pickle::{Node, Pickle, Value},
 };
 
-/// Under which a training checkpoint keeps the model's `state_dict`, most specific first.
-/// `module` is DeepSpeed's, `teacher` the exported half of a DINO or DINOv2 training run.
-const WRAPPERS: [&str; 5] = [
+/// Under which a training checkpoint keeps the `state_dict` of a model. `module` is DeepSpeed's,
+/// `teacher` and `student` are those of a DINO training; the rest are averages of the weights, as
+/// timm and others call them.
+const WRAPPERS: [&str; 12] = [
     "state_dict",
     "model_state_dict",
     "model",
     "module",
     "teacher",
+    "student",
+    "ema",
+    "ema_model",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema_state_dict",
 ];
 /// A wrapper in a wrapper in a wrapper is still believable.
 const MAX_WRAPPERS: usize = 4;
-/// Nesting of modules in a TorchScript archive.
+/// Nesting of modules, and of dictionaries.
 const MAX_DEPTH: usize = 64;
 const MAX_NAME: usize = 1024;
 
-/// The tensors with their dotted names. `len` is the size of the pickle in bytes, by which the
-/// work is bounded.
-pub(super) fn tensors<'p, 'a>(
-    pickle: &'p Pickle<'a>,
-    len: usize,
-) -> Result<Vec<(String, &'p StoredTensor<'a>)>, Problem> {
-    let found = match pickle.node(pickle.root()) {
-        Some(Node::Object { .. }) => script_module(pickle, len)?,
-        _ => state_dict(pickle),
-    };
+/// All tensors with their dotted names. `extent` finds a storage by its key.
+pub(super) fn entries<'a>(
+    pickle: &Pickle<'a>,
+    source: &Arc<Source>,
+    order: ByteOrder,
+    mut extent: impl FnMut(&'a str) -> Result<Extent, Problem>,
+) -> Result<Entries, Problem> {
+    let mut entries = Entries::new();
+    for (name, node) in tensors(pickle)? {
+        let entry = match node {
+            Node::Tensor(tensor) => {
+                Entry::stored(&name, tensor, source, order, || extent(tensor.storage.key))?
+            }
+            Node::Unreadable { what, shape } => Entry::Unreadable(Unreadable {
+                shape: shape.clone(),
+                what: format!("{what}, which is not read here"),
+                remedy: "save a dense copy of it in float32, float16 or bfloat16",
+                integer: false,
+            }),
+            _ => continue,
+        };
+        entries.insert(name, entry);
+    }
+    Ok(entries)
+}
+
+/// The nodes that are tensors, by name. The work is bounded by the length of the pickle.
+fn tensors<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(String, &'p Node<'a>)>, Problem> {
+    let mut found = Vec::new();
+    let mut budget = pickle.len().saturating_mul(16).saturating_add(1 << 16);
+    for (prefix, root) in roots(pickle) {
+        collect(pickle, prefix, root, &mut budget, &mut found)?;
+    }
     if found.is_empty() {
         return Err(Problem::unsupported(
             format!("it holds no tensors under names; {}", describe(pickle)),
             format!(
                 "save a state_dict, or one under a key {}",
-                WRAPPERS.join(", ")
+                WRAPPERS[..4].join(", ")
             ),
         ));
     }
@@ -53,75 +88,100 @@ pub(super) fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME && !name.chars().any(char::is_control)
 }
 
-/// The tensors directly in the root dictionary, or in the dictionary under the best wrapper key.
-/// A wrapped one goes first: beside it there may be a stray tensor, such as a loss.
-fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Vec<(String, &'p StoredTensor<'a>)> {
+/// Where the models are, and what their names are to begin with: the root, or what is under the
+/// wrapper keys. A wrapped one goes first: next to it there may be a stray tensor, such as a loss.
+/// Where several are wrapped in one dictionary, their keys tell them apart.
+fn roots<'a>(pickle: &Pickle<'a>) -> Vec<(String, Value<'a>)> {
     let mut at = pickle.root();
     for _ in 0..MAX_WRAPPERS {
-        let Some(entries) = pickle.dict(at) else {
-            break;
-        };
-        let inner = WRAPPERS.iter().find_map(|wrapper| {
-            let (_, inner) = entries
-                .iter()
-                .rfind(|(key, _)| *key == Value::Str(wrapper))?;
-            let worth = pickle.dict(*inner)?.iter().any(|(key, value)| {
-                pickle.tensor(*value).is_some()
-                    || (pickle.dict(*value).is_some()
-                        && WRAPPERS.iter().any(|wrapper| *key == Value::Str(wrapper)))
-            });
-            worth.then_some((wrapper, *inner))
-        });
-        let Some((wrapper, inner)) = inner else { break };
-        log::debug!("taking the tensors under {wrapper}");
-        at = inner;
-    }
-    let entries = pickle.dict(at).unwrap_or_default();
-    let named = entries.iter().filter_map(|(key, value)| match key {
-        Value::Str(name) => Some((name.to_string(), pickle.tensor(*value)?)),
-        _ => None,
-    });
-    named.collect()
-}
-
-/// The tensors among the attributes of a TorchScript module and its submodules.
-fn script_module<'p, 'a>(
-    pickle: &'p Pickle<'a>,
-    len: usize,
-) -> Result<Vec<(String, &'p StoredTensor<'a>)>, Problem> {
-    // A module may be reached twice, and then has two names. A file made to exhaust us reaches
-    // it two to the power of the depth times.
-    let mut budget = len.saturating_mul(16).saturating_add(1 << 16);
-    let mut found = Vec::new();
-    let mut waiting = vec![(pickle.root(), String::new(), 0)];
-    while let Some((value, prefix, depth)) = waiting.pop() {
-        let Some(Node::Object { state }) = pickle.node(value) else {
-            continue;
-        };
-        for (key, value) in pickle.dict(*state).unwrap_or_default() {
-            let Value::Str(key) = key else { continue };
-            let cost = prefix.len() + key.len() + 2;
-            budget = budget.checked_sub(cost).ok_or_else(|| {
-                Problem::damaged("its modules contain each other more often than a model's do")
-            })?;
-            let name = if depth == 0 {
-                key.to_string()
-            } else {
-                format!("{prefix}.{key}")
-            };
-            match pickle.node(*value) {
-                Some(Node::Tensor(tensor)) => found.push((name, tensor)),
-                Some(Node::Object { .. }) if depth < MAX_DEPTH && name.len() <= MAX_NAME => {
-                    waiting.push((*value, name, depth + 1));
-                }
-                Some(Node::Object { .. }) => {
-                    return Err(Problem::damaged("its modules are nested without end"));
-                }
-                _ => {}
+        let entries = pickle.dict(at).unwrap_or_default();
+        let wrapped: Vec<(&str, Value)> = WRAPPERS
+            .iter()
+            .filter_map(|wrapper| {
+                let (_, inner) = entries
+                    .iter()
+                    .rfind(|(key, _)| *key == Value::Str(wrapper))?;
+                holds_tensors(pickle, *inner).then_some((*wrapper, *inner))
+            })
+            .collect();
+        match wrapped[..] {
+            [] => break,
+            [(wrapper, inner)] => {
+                log::debug!("taking the tensors under {wrapper}");
+                at = inner;
+            }
+            _ => {
+                let named = |(wrapper, inner): (&str, _)| (format!("{wrapper}."), inner);
+                return wrapped.into_iter().map(named).collect();
             }
         }
     }
-    Ok(found)
+    vec![(String::new(), at)]
+}
+
+/// Whether there is a tensor in a dictionary, or in one within it.
+fn holds_tensors(pickle: &Pickle, root: Value) -> bool {
+    let mut seen = HashSet::new();
+    let mut waiting = vec![root];
+    while let Some(value) = waiting.pop() {
+        let Value::Node(index) = value else { continue };
+        match pickle.node(value) {
+            Some(Node::Tensor(_) | Node::Unreadable { .. }) => return value != root,
+            Some(Node::Dict(entries)) if seen.insert(index) => {
+                let named = entries
+                    .iter()
+                    .filter(|(key, _)| matches!(key, Value::Str(_)));
+                waiting.extend(named.map(|(_, value)| *value));
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Adds the tensors in a dictionary and the dictionaries within it, or among the attributes of a
+/// TorchScript module and its submodules.
+fn collect<'p, 'a>(
+    pickle: &'p Pickle<'a>,
+    prefix: String,
+    root: Value<'a>,
+    budget: &mut usize,
+    found: &mut Vec<(String, &'p Node<'a>)>,
+) -> Result<(), Problem> {
+    // A module may be reached twice, and then has two names. A file made to exhaust us reaches
+    // it two to the power of the depth times.
+    let is_module = matches!(pickle.node(root), Some(Node::Object { .. }));
+    let mut waiting = vec![(root, prefix, 0)];
+    while let Some((value, prefix, depth)) = waiting.pop() {
+        let entries = match pickle.node(value) {
+            Some(Node::Object { state }) => pickle.dict(*state),
+            _ => pickle.dict(value),
+        };
+        for (key, value) in entries.unwrap_or_default() {
+            let Value::Str(key) = key else { continue };
+            let cost = prefix.len() + key.len() + 2;
+            *budget = budget.checked_sub(cost).ok_or_else(|| {
+                Problem::damaged("its modules contain each other more often than a model's do")
+            })?;
+            let name = format!("{prefix}{key}");
+            match pickle.node(*value) {
+                Some(node @ (Node::Tensor(_) | Node::Unreadable { .. })) => {
+                    found.push((name, node));
+                }
+                Some(Node::Object { .. }) if is_module => {
+                    waiting.push((*value, name + ".", depth + 1));
+                }
+                Some(Node::Dict(_)) if !is_module => {
+                    waiting.push((*value, name + ".", depth + 1));
+                }
+                _ => continue,
+            }
+            if depth >= MAX_DEPTH || prefix.len() > MAX_NAME {
+                return Err(Problem::damaged("its modules are nested without end"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// For a message: what there is instead of tensors.
@@ -141,7 +201,7 @@ fn describe(pickle: &Pickle) -> String {
             };
             format!("its keys are {}{more}", shown.join(", "))
         }
-        Some(Node::Tensor(_)) => "it is one tensor without a name".into(),
+        Some(Node::Tensor(_) | Node::Unreadable { .. }) => "it is one tensor without a name".into(),
         Some(Node::Sequence(_)) => "it is a list".into(),
         Some(Node::Object { .. }) => "it is a module without parameters".into(),
         Some(Node::Storage(_)) | None => "it is a plain value".into(),

@@ -9,10 +9,10 @@ pub(super) enum Dtype {
     F16,
     Bf16,
     F64,
-    /// Integers and booleans: counters and index tables. They are left out.
-    Integer,
-    /// Not read, and not left out in silence either: the name of the type.
-    Other(&'static str),
+    /// Integers and booleans: counters and index tables. They are left out. Bytes per element.
+    Integer(usize),
+    /// Not read, and reported when asked for: the name of the type, and bytes per element.
+    Other(&'static str, usize),
 }
 
 /// Order of the bytes of a stored element.
@@ -29,7 +29,17 @@ impl Dtype {
             Self::F16 | Self::Bf16 => Some(2),
             Self::F32 => Some(4),
             Self::F64 => Some(8),
-            Self::Integer | Self::Other(_) => None,
+            Self::Integer(_) | Self::Other(..) => None,
+        }
+    }
+
+    /// Bytes per element in a file, of every type.
+    pub fn stored_size(self) -> usize {
+        match self {
+            Self::Integer(size) | Self::Other(_, size) => size,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
         }
     }
 
@@ -44,7 +54,7 @@ impl Dtype {
             (Self::Bf16, ByteOrder::Big) => each(bytes, |b| bf16::from_be_bytes(b).to_f32()),
             (Self::F64, ByteOrder::Little) => each(bytes, |b| f64::from_le_bytes(b) as f32),
             (Self::F64, ByteOrder::Big) => each(bytes, |b| f64::from_be_bytes(b) as f32),
-            (Self::Integer | Self::Other(_), _) => Vec::new(),
+            (Self::Integer(_) | Self::Other(..), _) => Vec::new(),
         }
     }
 }

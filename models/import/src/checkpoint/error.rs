@@ -18,7 +18,7 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// The file is none of the formats read here.
-    #[error("{}: not a checkpoint: {found}; expected a PyTorch zip archive (.bin .pth .pt .ckpt) or safetensors", path.display())]
+    #[error("{}: not a checkpoint: {found}; expected PyTorch (.bin .pth .pt .ckpt) or safetensors", path.display())]
     UnknownFormat {
         /// The checkpoint file.
         path: PathBuf,
@@ -44,12 +44,14 @@ pub enum CheckpointError {
         remedy: String,
     },
     /// The pickle names a class or function that is not part of a tensor. It was not called.
-    #[error("{}: refused: the pickle names {global}, which is not part of a tensor, and nothing in a checkpoint is executed here; in PyTorch, save only the tensors: torch.save(model.state_dict(), ...)", path.display())]
+    #[error("{}: refused: {} {global}, which is not part of a tensor, and nothing in a checkpoint is executed here; in PyTorch, save only the tensors: torch.save(model.state_dict(), ...)", path.display(), if *.whole { "it is a whole object, as torch.save(model) writes it, of the class" } else { "the pickle names" })]
     Refused {
         /// The checkpoint file.
         path: PathBuf,
         /// Module and name of the class or function.
         global: String,
+        /// Whether the saved object itself is of that class.
+        whole: bool,
     },
     /// A tensor that the model needs is not in the file.
     #[error("{}: tensor {name} is missing{}", path.display(), hint(.closest))]
@@ -101,7 +103,7 @@ pub(super) enum Problem {
     UnknownFormat(String),
     Damaged(String),
     Unsupported { what: String, remedy: String },
-    Refused(String),
+    Refused { global: String, whole: bool },
 }
 
 impl Problem {
@@ -136,7 +138,11 @@ impl Problem {
             Self::Unsupported { what, remedy } => {
                 CheckpointError::Unsupported { path, what, remedy }
             }
-            Self::Refused(global) => CheckpointError::Refused { path, global },
+            Self::Refused { global, whole } => CheckpointError::Refused {
+                path,
+                global,
+                whole,
+            },
         }
     }
 }

@@ -1,88 +1,98 @@
 //! The safetensors format: a JSON header, then all tensors end to end.
+//!
+//! The header is read here and not by the safetensors crate, which refuses the whole file for one
+//! tensor of a type that it does not know.
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{Read, Seek, SeekFrom},
+    sync::Arc,
 };
 
-use ::safetensors::{Dtype as StDtype, tensor::Metadata};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 
 use super::{
     contents::is_name,
-    dtype::{ByteOrder, Dtype},
+    dtype::Dtype,
+    entry::{Entries, Entry, Extent, Source},
     error::{Problem, printable},
 };
-use loftup_onnx::Tensor;
 
 /// The format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// All floating-point tensors of the file. One is in memory as bytes at a time.
-pub(super) fn read(mut file: File, file_len: u64) -> Result<BTreeMap<String, Tensor>, Problem> {
-    let metadata = header(&mut file, file_len)?;
-    let data_start = file_len - metadata.data_len() as u64;
-    let mut tensors = BTreeMap::new();
-    for name in metadata.offset_keys() {
-        let Some(info) = metadata.info(&name) else {
-            continue;
-        };
+/// What the header says of a tensor.
+#[derive(Debug, Deserialize)]
+struct Info {
+    dtype: String,
+    shape: Vec<usize>,
+    /// First byte and the one after the last, from the end of the header.
+    data_offsets: (u64, u64),
+}
+
+/// All tensors of the file.
+pub(super) fn read(
+    file: &mut File,
+    file_len: u64,
+    source: &Arc<Source>,
+) -> Result<Entries, Problem> {
+    let (infos, data_start) = header(file, file_len)?;
+    let mut entries = Entries::new();
+    for (name, info) in infos {
         if !is_name(&name) {
             let name = printable(&name);
             return Err(Problem::damaged(format!(
                 "{name} is not the name of a tensor"
             )));
         }
-        let dtype = match info.dtype {
-            StDtype::F32 => Dtype::F32,
-            StDtype::F16 => Dtype::F16,
-            StDtype::BF16 => Dtype::Bf16,
-            StDtype::F64 => Dtype::F64,
-            StDtype::BOOL
-            | StDtype::U8
-            | StDtype::I8
-            | StDtype::U16
-            | StDtype::I16
-            | StDtype::U32
-            | StDtype::I32
-            | StDtype::U64
-            | StDtype::I64 => {
-                log::debug!("tensor {name} holds integers: left out");
-                continue;
-            }
-            other => {
-                return Err(Problem::unsupported(
-                    format!("tensor {name} is of type {other:?}, which is not read here"),
-                    "convert the model to F32, F16 or BF16 and save it again",
-                ));
-            }
-        };
         let (start, end) = info.data_offsets;
-        let reading = |error| Problem::reading(&format!("tensor {name}"), error);
-        file.seek(SeekFrom::Start(data_start + start as u64))
-            .map_err(reading)?;
-        let mut bytes = vec![0; end - start];
-        file.read_exact(&mut bytes).map_err(reading)?;
-        let data = dtype.decode(&bytes, ByteOrder::Little);
-        let tensor = Tensor::new(info.shape.clone(), data).ok_or_else(|| {
-            Problem::damaged(format!("tensor {name}: its bytes do not fill its shape"))
-        })?;
-        tensors.insert(name, tensor);
+        let dtype = dtype(&info.dtype);
+        let extent = Extent {
+            start: data_start + start,
+            len: end - start,
+        };
+        let entry = match dtype.size() {
+            Some(_) => Entry::contiguous(source, extent, dtype, info.shape),
+            None => Entry::unread(dtype, info.shape),
+        };
+        entries.insert(name, entry);
     }
-    if tensors.is_empty() {
-        return Err(Problem::unsupported(
-            "it holds no floating-point tensors",
-            "save the model's state_dict",
-        ));
-    }
-    Ok(tensors)
+    Ok(entries)
 }
 
-/// The header, checked: the tensors lie end to end, have the size of their shape, and fill the
-/// file to its end.
-fn header(file: &mut File, file_len: u64) -> Result<Metadata, Problem> {
+fn dtype(name: &str) -> Dtype {
+    match name {
+        "F32" => Dtype::F32,
+        "F16" => Dtype::F16,
+        "BF16" => Dtype::Bf16,
+        "F64" => Dtype::F64,
+        "BOOL" | "U8" | "I8" => Dtype::Integer(1),
+        "U16" | "I16" => Dtype::Integer(2),
+        "U32" | "I32" => Dtype::Integer(4),
+        "U64" | "I64" => Dtype::Integer(8),
+        "F8_E4M3" => Dtype::Other("F8_E4M3", 1),
+        "F8_E5M2" => Dtype::Other("F8_E5M2", 1),
+        "F8_E4M3FNUZ" => Dtype::Other("F8_E4M3FNUZ", 1),
+        "F8_E5M2FNUZ" => Dtype::Other("F8_E5M2FNUZ", 1),
+        "F8_E8M0" => Dtype::Other("F8_E8M0", 1),
+        "F6_E2M3" => Dtype::Other("F6_E2M3", 0),
+        "F6_E3M2" => Dtype::Other("F6_E3M2", 0),
+        "F4" => Dtype::Other("F4", 0),
+        "C64" => Dtype::Other("C64", 8),
+        _ => Dtype::Other("a type that is not known here", 0),
+    }
+}
+
+/// The header, checked: the tensors lie end to end, have the size of their shape where the size of
+/// an element is known, and fill the file to its end. And where the tensors begin.
+fn header(file: &mut File, file_len: u64) -> Result<(BTreeMap<String, Info>, u64), Problem> {
     let reading = |error| Problem::reading("the header", error);
     let mut len = [0; 8];
+    file.seek(SeekFrom::Start(0)).map_err(reading)?;
     file.read_exact(&mut len).map_err(reading)?;
     let len = u64::from_le_bytes(len);
     if len > MAX_HEADER || len > file_len.saturating_sub(8) {
@@ -92,16 +102,74 @@ fn header(file: &mut File, file_len: u64) -> Result<Metadata, Problem> {
     }
     let mut json = vec![0; len as usize];
     file.read_exact(&mut json).map_err(reading)?;
-    let metadata: Metadata = serde_json::from_slice(&json).map_err(|error| {
+    let Header(infos) = serde_json::from_slice(&json).map_err(|error| {
         Problem::damaged(format!("its header: {}", printable(&error.to_string())))
     })?;
-    let expected = (metadata.data_len() as u64).checked_add(8 + len);
-    if expected != Some(file_len) {
+    let mut in_order: Vec<(&String, &Info)> = infos.iter().collect();
+    in_order.sort_by_key(|(_, info)| info.data_offsets);
+    let mut at = 0;
+    for (name, info) in in_order {
+        let (start, end) = info.data_offsets;
+        if start != at || end < start {
+            return Err(Problem::damaged(format!(
+                "its header puts tensor {} at bytes {start} to {end}, and {at} is next",
+                printable(name)
+            )));
+        }
+        let numel = info
+            .shape
+            .iter()
+            .try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+        let size = dtype(&info.dtype).stored_size() as u64;
+        let bytes = numel.and_then(|numel| numel.checked_mul(size));
+        if bytes.is_none_or(|bytes| size > 0 && bytes != end - start) {
+            return Err(Problem::damaged(format!(
+                "its header gives tensor {} shape {:?} of {} and {} bytes",
+                printable(name),
+                info.shape,
+                printable(&info.dtype),
+                end - start
+            )));
+        }
+        at = end;
+    }
+    if at.checked_add(8 + len) != Some(file_len) {
         return Err(Problem::damaged(format!(
-            "its header describes {} bytes of tensors, and {} follow",
-            metadata.data_len(),
+            "its header describes {at} bytes of tensors, and {} follow",
             file_len - 8 - len
         )));
     }
-    Ok(metadata)
+    Ok((infos, 8 + len))
+}
+
+/// The tensors of a header. A name must not occur twice.
+struct Header(BTreeMap<String, Info>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tensors;
+        impl<'de> Visitor<'de> for Tensors {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("tensors by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut tensors = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let info = map.next_value()?;
+                    if tensors.insert(name, info).is_some() {
+                        return Err(serde::de::Error::custom("a tensor is there twice"));
+                    }
+                }
+                Ok(Header(tensors))
+            }
+        }
+        deserializer.deserialize_map(Tensors)
+    }
 }

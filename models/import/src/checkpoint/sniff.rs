@@ -10,6 +10,7 @@ pub(super) const PREFIX: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     TorchZip,
+    TorchLegacy,
     Safetensors,
 }
 
@@ -31,9 +32,18 @@ const OTHERS: [(&[u8], &str); 22] = [
     (b"BZh", "a bzip2 file (unpack it first)"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive (unpack it first)"),
     (b"Rar!", "a rar archive (unpack it first)"),
-    (b"\x93NUMPY", "a NumPy .npy file"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves them"),
-    (b"GGUF", "a GGUF file"),
+    (
+        b"\x93NUMPY",
+        "a NumPy .npy file, one array without a name (torch.save a state_dict)",
+    ),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file, as Keras saves them (use the PyTorch or safetensors file of the same model)",
+    ),
+    (
+        b"GGUF",
+        "a GGUF file, as llama.cpp uses them (use the PyTorch or safetensors file of the same model)",
+    ),
     (b"ftrt", "a TensorRT engine"),
     (b"ptrt", "a TensorRT engine"),
     (b"\x7fELF", "an executable"),
@@ -47,10 +57,13 @@ const OTHERS: [(&[u8], &str); 22] = [
     (b"DDUF", "a DDUF archive"),
 ];
 
+/// What to do with files of other frameworks.
+const OTHER_FILE: &str = "(use the PyTorch or safetensors file of the same model)";
+
 /// Judges a file by its first bytes (at most [`PREFIX`]) and its length.
 ///
 /// # Errors
-/// `UnknownFormat`, saying what it looks like, and `Unsupported` for PyTorch's old format.
+/// `UnknownFormat`, saying what it looks like, and `Unsupported` for what PyTorch alone reads.
 pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
     if prefix.is_empty() {
         return Err(unknown("an empty file"));
@@ -66,14 +79,12 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
             .windows(LEGACY_MAGIC.len())
             .take(16)
             .any(|w| w == LEGACY_MAGIC);
-        let what = if magic {
-            "PyTorch's format from before 1.6"
-        } else {
-            "a bare pickle"
-        };
+        if magic {
+            return Ok(Format::TorchLegacy);
+        }
         return Err(Problem::unsupported(
-            format!("it is {what}, which is not read here"),
-            "in a PyTorch of today: torch.save(torch.load(FILE, map_location=\"cpu\"), NEW_FILE)",
+            "it is a bare pickle, which torch.load does not read either",
+            "in Python, if you trust the file: torch.save(pickle.load(open(FILE, \"rb\")), NEW_FILE), with the arrays made tensors",
         ));
     }
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| prefix.starts_with(magic)) {
@@ -82,16 +93,29 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
     if prefix.get(4..8) == Some(b"TFL3") {
         return Err(unknown("a TensorFlow Lite model"));
     }
+    if prefix.get(4..8) == Some(b"ET12") {
+        return Err(unknown("an ExecuTorch program"));
+    }
     if prefix.get(257..262) == Some(b"ustar") {
-        return Err(unknown("a tar archive (unpack it first)"));
+        return Err(tar(prefix));
     }
     if prefix.iter().all(|&b| b == 0) {
         return Err(unknown(format!(
             "{len} bytes that begin with nothing but zeros"
         )));
     }
+    if prefix.starts_with(b"\x08\x01\x12") {
+        return Err(unknown(format!("a TensorFlow SavedModel {OTHER_FILE}")));
+    }
     if is_onnx(prefix) {
-        return Err(unknown("an ONNX model"));
+        return Err(unknown(
+            "an ONNX model (as a backbone: --backbone-onnx FILE --patch PIXELS)",
+        ));
+    }
+    if is_msgpack(prefix) {
+        return Err(unknown(format!(
+            "a Flax checkpoint in MessagePack {OTHER_FILE}"
+        )));
     }
     Err(unknown(as_text(prefix).unwrap_or_else(|| {
         let first: Vec<String> = prefix.iter().take(8).map(|b| format!("{b:02x}")).collect();
@@ -100,6 +124,19 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
             first.join(" ")
         )
     })))
+}
+
+/// A tar archive: that of the first versions of PyTorch, or any other.
+fn tar(prefix: &[u8]) -> Problem {
+    let name = prefix[..100].split(|&b| b == 0).next().unwrap_or_default();
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    match name {
+        b"sys_info" | b"pickle" | b"tensors" | b"storages" => Problem::unsupported(
+            "it is a tar archive, the first format of PyTorch, which is not read here",
+            "in PyTorch, if you trust the file: torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=False), NEW_FILE)",
+        ),
+        _ => unknown("a tar archive (unpack it first)"),
+    }
 }
 
 fn unknown(found: impl Into<String>) -> Problem {
@@ -114,6 +151,21 @@ fn is_safetensors(prefix: &[u8]) -> bool {
 /// A protobuf `ModelProto`: field 1, the version, and then field 2, the producer, or 7, the graph.
 fn is_onnx(prefix: &[u8]) -> bool {
     matches!(prefix, [0x08, 1..=32, 0x12 | 0x3a | 0x42, ..])
+}
+
+/// A map of 1 to 15 or of more entries, whose first key is a text of lower-case letters.
+fn is_msgpack(prefix: &[u8]) -> bool {
+    let key = match prefix {
+        [0x81..=0x8f, key @ ..] | [0xde, _, _, key @ ..] => key,
+        _ => return false,
+    };
+    let (len, text) = match key {
+        [len @ 0xa1..=0xbf, text @ ..] => (usize::from(len & 0x1f), text),
+        [0xd9, len, text @ ..] => (usize::from(*len), text),
+        _ => return false,
+    };
+    text.get(..len)
+        .is_some_and(|text| text.iter().all(|b| b.is_ascii_graphic()))
 }
 
 fn as_text(prefix: &[u8]) -> Option<String> {
@@ -136,11 +188,11 @@ fn as_text(prefix: &[u8]) -> Option<String> {
         .to_ascii_lowercase();
     Some(
         if start.starts_with("<!doctype html") || start.starts_with("<html") {
-            "an HTML page: the download failed, or needs a login".into()
+            "an HTML page: the download failed, or needs a login (open the address in a browser, or use huggingface-cli download)".into()
         } else if start.starts_with('<') {
             "an XML document, perhaps the error message of a server".into()
         } else if start.starts_with('{') || start.starts_with('[') {
-            "a JSON document: a configuration, or the error message of a server".into()
+            "a JSON document: a configuration, or the error message of a server (give the weights, or the *.index.json of their shards)".into()
         } else if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
             return None;
         } else {
@@ -168,7 +220,7 @@ mod tests {
         let mut tar = vec![b'a'; 257];
         tar.extend(b"ustar\x0000");
         tar.resize(1024, 0);
-        let cases: [(&[u8], &str); 14] = [
+        let cases: [(&[u8], &str); 19] = [
             (b"", "empty file"),
             (b"\n<!DOCTYPE html><html><head>", "HTML page"),
             (b"<HTML>", "HTML page"),
@@ -179,6 +231,11 @@ mod tests {
                 "Git LFS pointer",
             ),
             (b"\x08\x08\x12\x07pytorch", "ONNX"),
+            (b"\x08\x01\x12\xc2\x03\x0a", "TensorFlow SavedModel"),
+            (b"\x82\xaatext_model\x83", "Flax checkpoint"),
+            (b"\xde\x00\x10\xd9\x02ab\x80", "Flax checkpoint"),
+            (b"GGUF\x03\0\0\0", "GGUF"),
+            (b"\x18\0\0\0ET12", "ExecuTorch"),
             (&tar, "tar archive"),
             (&[0; 4096], "zeros"),
             (
@@ -211,8 +268,31 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_are_recognised() {
+    fn what_pytorch_alone_reads_says_so() {
+        let mut tar = b"storages".to_vec();
+        tar.resize(257, 0);
+        tar.extend(b"ustar  \0");
+        for (bytes, word) in [
+            (&tar[..], "the first format of PyTorch"),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.", "a bare pickle"),
+        ] {
+            match sniff(bytes, bytes.len() as u64) {
+                Err(Problem::Unsupported { what, remedy }) => {
+                    assert!(
+                        what.contains(word) && remedy.contains("torch.save"),
+                        "{what}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_formats_are_recognised() {
         assert_eq!(sniff(b"PK\x03\x04\0\0", 6).unwrap(), Format::TorchZip);
+        let legacy = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+        assert_eq!(sniff(legacy, 15).unwrap(), Format::TorchLegacy);
         assert_eq!(
             sniff(b"\x40\0\0\0\0\0\0\0{\"a", 72).unwrap(),
             Format::Safetensors

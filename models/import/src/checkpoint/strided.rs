@@ -1,5 +1,7 @@
 //! Tensors as windows into a storage, and how they are copied out of it.
 
+use std::ops::Range;
+
 use super::dtype::{ByteOrder, Dtype};
 
 /// Where the elements of a tensor lie in its storage, counted in elements.
@@ -43,24 +45,17 @@ impl Layout {
         })
     }
 
-    /// The elements in row-major order.
+    /// Which elements of a storage with `held` of them the tensor spans.
     ///
     /// A tensor may not have more elements than its storage (as `expand` makes them): what a file
     /// makes us allocate is bounded by what it holds.
     ///
     /// # Errors
     /// What is wrong with the tensor, where the storage does not have all of its elements.
-    pub fn gather(
-        &self,
-        storage: &[u8],
-        dtype: Dtype,
-        order: ByteOrder,
-    ) -> Result<Vec<f32>, String> {
-        let size = dtype.size().ok_or("its type has no size")?;
-        let held = storage.len() / size;
+    pub fn window(&self, held: usize) -> Result<Range<usize>, String> {
         let numel = self.numel().ok_or("its size overflows")?;
         if numel == 0 {
-            return Ok(Vec::new());
+            return Ok(0..0);
         }
         if numel > held {
             return Err(format!(
@@ -73,13 +68,17 @@ impl Layout {
                 "it reaches to element {end} of a storage with {held}"
             ));
         }
-        if self.is_contiguous() {
-            let bytes = &storage[self.offset * size..(self.offset + numel) * size];
-            return Ok(dtype.decode(bytes, order));
+        Ok(self.offset..end)
+    }
+
+    /// The elements in row-major order, out of the bytes of its [`window`](Self::window).
+    pub fn gather(&self, window: &[u8], dtype: Dtype, order: ByteOrder) -> Vec<f32> {
+        let window = dtype.decode(window, order);
+        match self.numel() {
+            // Widened first, then permuted: an element of the window costs one look-up this way.
+            Some(numel) if numel > 0 && !self.is_contiguous() => self.permute(&window, numel),
+            _ => window,
         }
-        // Widened first, then permuted: an element of the window costs one look-up this way.
-        let window = dtype.decode(&storage[self.offset * size..end * size], order);
-        Ok(self.permute(&window, numel))
     }
 
     /// Walks all index tuples in row-major order; `window` begins at the tensor's first element.
@@ -120,7 +119,9 @@ mod tests {
     }
 
     fn gather(l: &Layout, n: usize) -> Result<Vec<f32>, String> {
-        l.gather(&ramp(n), Dtype::F32, ByteOrder::Little)
+        let window = l.window(n)?;
+        let bytes = &ramp(n)[4 * window.start..4 * window.end];
+        Ok(l.gather(bytes, Dtype::F32, ByteOrder::Little))
     }
 
     /// The plain definition: element (i, j, ...) is at offset + i s0 + j s1 + ...

@@ -1,17 +1,11 @@
-//! What a backbone is, read off its weights.
+//! What a backbone is, read off its weights, the config files next to them, and what is published.
 
-use super::{Dimensions, Family, Preset, VitError, names::Tower};
+use loftup_bundle::Architecture;
 
-/// The nonlinearity of the MLPs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// The exact GELU, `x Φ(x)`.
-    Gelu,
-    /// GELU through tanh, as JAX models have it.
-    GeluTanh,
-    /// `x sigmoid(1.702 x)`, as OpenAI's CLIP has it.
-    QuickGelu,
-}
+use super::{
+    Activation, Dimensions, Family, Origin, Positions, Preset, Setting, VitError, VitOptions,
+    config_file::ConfigFiles, names::Tower, outline::Outline,
+};
 
 /// Everything about a backbone but its weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +22,7 @@ pub struct VitConfig {
     /// Number of blocks.
     pub depth: usize,
     /// Attention heads of a block.
-    pub heads: usize,
+    pub heads: Setting<usize>,
     /// Register tokens.
     pub registers: usize,
     /// Side of the (square) grid of patches that the position embeddings were trained on.
@@ -36,16 +30,35 @@ pub struct VitConfig {
     /// The epsilon of every layer norm.
     pub eps: f32,
     /// The nonlinearity of the MLPs.
-    pub activation: Activation,
+    pub activation: Setting<Activation>,
+    /// How position embeddings are resampled for another grid.
+    pub positions: Setting<Positions>,
     /// Mean of each colour (red, green, blue; 0 to 1) that is subtracted from the picture.
     pub mean: [f32; 3],
     /// Standard deviation that each colour is then divided by.
     pub std: [f32; 3],
+    /// Where mean and standard deviation come from.
+    pub normalisation: Origin,
 }
 
 impl VitConfig {
     /// The most patches that a picture may have: attention grows with their square.
     pub const MAX_PATCHES: usize = 1 << 16;
+
+    /// What a bundle's manifest says about it.
+    pub fn architecture(&self) -> Architecture {
+        Architecture {
+            family: self.family(),
+            width: self.width,
+            depth: self.depth,
+            registers: self.registers,
+            position_grid: self.grid,
+            heads: self.heads,
+            activation: self.activation,
+            positions: self.positions,
+            normalisation: self.normalisation,
+        }
+    }
 
     /// The kind of transformer.
     pub fn family(&self) -> Family {
@@ -90,24 +103,20 @@ impl VitConfig {
 
     /// Channels of one head.
     pub(super) fn head_dim(&self) -> usize {
-        self.width / self.heads
+        self.width / self.heads.value
     }
 
-    /// Reads the dimensions off the weights and holds them against the name.
+    /// Takes the outline of the weights for the backbone of that name.
     pub(super) fn read(
         tower: &Tower<'_>,
         preset: Preset,
-        heads: Option<usize>,
+        options: &VitOptions,
+        files: &ConfigFiles,
     ) -> Result<Self, VitError> {
-        let family = tower.family()?;
-        let (width, patch) = tower.patch_shape()?;
-        let found = Dimensions {
-            patch,
-            width,
-            depth: tower.depth(),
-        };
-        let registers = tower.registers(width)?;
-        let fitting = Preset::fitting(family, registers > 0, found);
+        let outline = Outline::of(tower, options, files)?;
+        let family = outline.family;
+        let registers = outline.registers;
+        let fitting = Preset::fitting(family, registers > 0, outline.dimensions);
         if family != preset.family() {
             return Err(VitError::WrongFamily {
                 path: tower.path(),
@@ -123,8 +132,9 @@ impl VitConfig {
                 suggestion: fitting[0],
             });
         }
-        if heads.is_none() && preset.dimensions().is_some_and(|d| d != found) {
-            return Err(wrong_size(tower, preset, found, &fitting));
+        let asked = preset.dimensions();
+        if options.heads.is_none() && asked.is_some_and(|d| d != outline.dimensions) {
+            return Err(wrong_size(tower, preset, outline.dimensions, &fitting));
         }
         if registers > 0 && !preset.registers() {
             let (path, name) = (tower.path(), preset.name());
@@ -133,24 +143,21 @@ impl VitConfig {
                 path.display()
             );
         }
-        let grid = tower.grid(width)?;
-        let (mean, std) = normalisation(family);
         Ok(Self {
             preset,
-            patch,
-            width,
-            dim: tower.output_dim(width)?,
-            depth: found.depth,
-            heads: match heads {
-                Some(heads) => given_heads(tower, width, heads)?,
-                None => customary_heads(tower, family, width)?,
-            },
+            patch: outline.dimensions.patch,
+            width: outline.dimensions.width,
+            dim: tower.output_dim(family, outline.dimensions.width)?,
+            depth: outline.dimensions.depth,
+            heads: outline.heads?,
             registers,
-            grid,
-            eps: if family == Family::Clip { 1e-5 } else { 1e-6 },
-            activation: activation(family, found, grid),
-            mean,
-            std,
+            grid: outline.grid,
+            eps: outline.eps,
+            activation: outline.activation?,
+            positions: outline.positions,
+            mean: outline.mean,
+            std: outline.std,
+            normalisation: outline.normalisation,
         })
     }
 }
@@ -171,7 +178,7 @@ fn wrong_size(
         )
     } else {
         let remedy = format!(
-            "use the backbone name {} and give its number of heads",
+            "use the backbone name {} (with --heads, or a config.json next to the weights)",
             fitting[0]
         );
         (
@@ -184,61 +191,5 @@ fn wrong_size(
         found,
         asked: preset.name(),
         remedy,
-    }
-}
-
-fn given_heads(tower: &Tower<'_>, width: usize, heads: usize) -> Result<usize, VitError> {
-    if heads == 0 || !width.is_multiple_of(heads) {
-        let what = format!("{heads} attention heads are impossible");
-        return Err(VitError::Heads {
-            path: tower.path(),
-            width,
-            what,
-        });
-    }
-    Ok(heads)
-}
-
-/// Heads of 64 channels, but for the two largest SigLIPs, which have 16 of any size.
-fn customary_heads(tower: &Tower<'_>, family: Family, width: usize) -> Result<usize, VitError> {
-    if family == Family::SigLip && matches!(width, 1152 | 1536) {
-        return Ok(16);
-    }
-    if width == 0 || !width.is_multiple_of(64) {
-        let what = "the number of attention heads is not known".into();
-        return Err(VitError::Heads {
-            path: tower.path(),
-            width,
-            what,
-        });
-    }
-    Ok(width / 64)
-}
-
-/// The nonlinearity that a model's reference implementation runs with.
-///
-/// All SigLIPs were trained with the tanh form; timm and open_clip, whose features the LoftUp
-/// checkpoints were trained on, run some sizes with it and others with the exact one.
-fn activation(family: Family, size: Dimensions, grid: usize) -> Activation {
-    match (family, size.width, size.patch, grid) {
-        (Family::Clip, ..) => Activation::QuickGelu,
-        (Family::SigLip, _, 32, _) => Activation::GeluTanh,
-        (Family::SigLip, 1024, 16, 32) => Activation::GeluTanh,
-        (Family::SigLip, 1152, 16, _) | (Family::SigLip, 1536, ..) => Activation::GeluTanh,
-        (Family::SigLip | Family::DinoV2, ..) => Activation::Gelu,
-    }
-}
-
-/// Mean and standard deviation of the pictures that a family was trained on.
-fn normalisation(family: Family) -> ([f32; 3], [f32; 3]) {
-    match family {
-        // ImageNet's.
-        Family::DinoV2 => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-        // OpenAI's.
-        Family::Clip => (
-            [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            [0.268_629_54, 0.261_302_6, 0.275_777_1],
-        ),
-        Family::SigLip => ([0.5; 3], [0.5; 3]),
     }
 }

@@ -27,12 +27,26 @@ pub enum VitError {
         found: Vec<String>,
     },
     /// The checkpoint holds more than one.
-    #[error("{}: holds several vision transformers, at {}; keep one of them", path.display(), prefixes.join(", "))]
+    #[error("{}: holds several vision transformers, at {prefixes}; choose one by its prefix, as in --prefix {example}", path.display())]
     Ambiguous {
         /// The checkpoint file.
         path: PathBuf,
-        /// What stands before the names of each.
-        prefixes: Vec<String>,
+        /// What the names of each begin with.
+        prefixes: String,
+        /// One of them, as a command line has it.
+        example: String,
+    },
+    /// There is none under the prefix that was given.
+    #[error("{}: no vision transformer under the prefix {prefix} ({}); the file has one at {elsewhere}", path.display(), examples(.names))]
+    NotThere {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// The prefix that was given.
+        prefix: String,
+        /// A few names under it.
+        names: Vec<String>,
+        /// What the names of those that there are begin with.
+        elsewhere: String,
     },
     /// The weights are of another family than was asked for.
     #[error("{}: holds a {found} backbone, not {asked}; use the backbone name {suggestion}", path.display())]
@@ -68,8 +82,40 @@ pub enum VitError {
         /// The name that fits the weights.
         suggestion: &'static str,
     },
-    /// The number of heads is not known, or does not divide the width.
-    #[error("{}: {what} for a width of {width}; give the number of attention heads that the model was trained with", path.display())]
+    /// A setting is neither in the weights nor known otherwise.
+    #[error("{}: the {what} of this {model} is not in the weights; give {options}, or put the model's config.json (or open_clip_config.json) next to the weights", path.display())]
+    Undecided {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// Which setting.
+        what: &'static str,
+        /// Family and dimensions.
+        model: String,
+        /// The option to give, and its candidates.
+        options: String,
+    },
+    /// A config file that cannot be used.
+    #[error("{}: {what}; correct this file or move it away from the weights", path.display())]
+    ConfigFile {
+        /// The config file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A config file is about other weights.
+    #[error("{}: describes a model with {given}, but {} has {found}; put the weights next to their own config file, or move this one away", config.display(), weights.display())]
+    Contradiction {
+        /// The config file.
+        config: PathBuf,
+        /// The checkpoint file.
+        weights: PathBuf,
+        /// What the config file says.
+        given: String,
+        /// What the weights say.
+        found: String,
+    },
+    /// The number of heads does not divide the width.
+    #[error("{}: {what} for a width of {width}; give the number of attention heads that the model was trained with (--heads)", path.display())]
     Heads {
         /// The checkpoint file.
         path: PathBuf,

@@ -9,17 +9,27 @@
 //! standard deviation, and gives [`OUTPUT`], `[1, dim, H / patch, W / patch]`.
 
 mod config;
+mod config_file;
 mod error;
 mod graph;
 mod names;
+mod options;
+mod outline;
 mod position;
 mod preset;
+mod published;
 mod schemes;
+mod search;
+mod unsupported;
 mod weights;
 
-pub use config::{Activation, VitConfig};
+pub use config::VitConfig;
+pub use config_file::ConfigFiles;
 pub use error::VitError;
-pub use preset::{Dimensions, Family, Preset};
+pub use loftup_bundle::{Activation, Family, Origin, Positions, Setting};
+pub use options::VitOptions;
+pub use outline::Outline;
+pub use preset::{Dimensions, Preset};
 
 use crate::checkpoint::Checkpoint;
 
@@ -37,24 +47,42 @@ pub struct Vit {
 
 impl Vit {
     /// Takes the backbone called `preset` out of a checkpoint. Dimensions are those of the
-    /// weights; the number of attention heads cannot be seen in them and is `heads`, or what is
-    /// customary for the width (heads of 64 channels).
+    /// weights. Heads and activation, which cannot be seen in them, are those of `options`, else
+    /// of `files`, else of the published model with these dimensions.
     ///
     /// Registers that the weights have and the preset's name does not mention are used.
     ///
     /// # Errors
     /// Where the checkpoint holds no vision transformer, one of another family, one that the
-    /// graph cannot express, or (unless `heads` is given) one of another size than `preset`; and
+    /// graph cannot express, or (unless the options give heads) one of another size than `preset`;
+    /// where heads or activation are not known; where a config file contradicts the weights; and
     /// where a tensor is missing, misshapen or not finite.
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
         preset: Preset,
-        heads: Option<usize>,
+        options: &VitOptions,
+        files: &ConfigFiles,
     ) -> Result<Self, VitError> {
-        let tower = names::Tower::find(checkpoint)?;
-        let config = VitConfig::read(&tower, preset, heads)?;
-        let weights = weights::Weights::read(&tower, &config)?;
-        Ok(Self { config, weights })
+        let read = || {
+            let tower = search::find(checkpoint, Some(preset))?;
+            let config = VitConfig::read(&tower, preset, options, files)?;
+            let weights = weights::Weights::read(&tower, &config)?;
+            Ok(Self { config, weights })
+        };
+        read().map_err(|error| unsupported::explained(error, checkpoint))
+    }
+
+    /// What is known about the vision transformer in a checkpoint, before its weights are read.
+    ///
+    /// # Errors
+    /// Where there is none, one that is not supported, or a config file contradicts it.
+    pub fn outline(
+        checkpoint: &Checkpoint,
+        options: &VitOptions,
+        files: &ConfigFiles,
+    ) -> Result<Outline, VitError> {
+        let read = || Outline::of(&search::find(checkpoint, None)?, options, files);
+        read().map_err(|error| unsupported::explained(error, checkpoint))
     }
 
     /// What the backbone is, and how its input is prepared.

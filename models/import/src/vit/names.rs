@@ -1,13 +1,29 @@
 //! A vision transformer in a checkpoint, whatever its tensors are called there.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{
     Family, VitError,
-    schemes::{Qkv, SCHEMES, Scheme},
+    schemes::{Qkv, Scheme, Swiglu},
+    weights::Linear,
 };
 use crate::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;
+
+/// Numbers of classes of ImageNet's variants, which CLIP models are fine-tuned for.
+const CLASSES: [usize; 5] = [1000, 11821, 21841, 21842, 21843];
+
+/// The form of a block's MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mlp {
+    /// `fc2(activation(fc1(x)))`: names of the two layers.
+    Plain([&'static str; 2]),
+    /// `fc2(silu(gate) values)`, the gate being the upper half of the first layer: names of the
+    /// two layers.
+    Fused([&'static str; 2]),
+    /// The same with layers of their own for gate and values: names of the three layers.
+    Split([&'static str; 3]),
+}
 
 /// A vision transformer found in a checkpoint: a naming scheme, and what stands before each name.
 #[derive(Debug)]
@@ -20,39 +36,17 @@ pub(super) struct Tower<'a> {
 }
 
 impl<'a> Tower<'a> {
-    pub fn find(checkpoint: &'a Checkpoint) -> Result<Self, VitError> {
-        let path = || checkpoint.path().to_path_buf();
-        for scheme in &SCHEMES {
-            let prefixes: BTreeSet<&str> = checkpoint
-                .names()
-                .filter_map(|name| name.strip_suffix(scheme.marker))
-                .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-                .collect();
-            match prefixes.len() {
-                0 => continue,
-                1 => {
-                    let prefix = prefixes.into_iter().collect::<String>();
-                    let blocks = find_blocks(checkpoint, scheme, &prefix)?;
-                    return Ok(Self {
-                        checkpoint,
-                        scheme,
-                        prefix,
-                        blocks,
-                    });
-                }
-                _ => {
-                    let prefixes = prefixes.into_iter().map(|p| format!("{p}*")).collect();
-                    return Err(VitError::Ambiguous {
-                        path: path(),
-                        prefixes,
-                    });
-                }
-            }
-        }
-        let found = checkpoint.names().take(3).map(String::from).collect();
-        Err(VitError::NotAVit {
-            path: path(),
-            found,
+    /// The tower whose names begin with `prefix`.
+    pub fn at(
+        checkpoint: &'a Checkpoint,
+        scheme: &'static Scheme,
+        prefix: &str,
+    ) -> Result<Self, VitError> {
+        Ok(Self {
+            checkpoint,
+            scheme,
+            prefix: prefix.into(),
+            blocks: find_blocks(checkpoint, scheme, prefix)?,
         })
     }
 
@@ -103,10 +97,31 @@ impl<'a> Tower<'a> {
                 .contains(&(self.blocks[block].clone() + name))
     }
 
-    /// Channels of the MLP's inner layer.
-    pub fn mlp_width(&self, block: usize) -> Result<usize, VitError> {
-        let name = self.blocks[block].clone() + self.scheme.fc1 + ".weight";
-        Ok(self.checkpoint.shape(&name)?.first().copied().unwrap_or(0))
+    /// Form and hidden channels of a block's MLP.
+    pub fn mlp(&self, block: usize) -> Result<(Mlp, usize), VitError> {
+        let s = self.scheme;
+        let shape = |name: &str| -> Result<&[usize], VitError> {
+            let name = format!("{}{name}.weight", self.blocks[block]);
+            Ok(self.checkpoint.shape(&name)?)
+        };
+        let rows = |name: &str| Ok::<_, VitError>(shape(name)?.first().copied().unwrap_or(0));
+        match s.swiglu {
+            Swiglu::Fused(names) if self.block_has(block, &format!("{}.weight", names[0])) => {
+                return Ok((Mlp::Fused(names), rows(names[0])? / 2));
+            }
+            Swiglu::Split(names) if self.block_has(block, &format!("{}.weight", names[0])) => {
+                return Ok((Mlp::Split(names), rows(names[0])?));
+            }
+            _ => {}
+        }
+        let names = [s.fc1, s.fc2];
+        let hidden = rows(s.fc1)?;
+        // timm keeps a SwiGLU MLP under the names of a plain one.
+        let inputs = shape(s.fc2)?.get(1).copied().unwrap_or(0);
+        if s.swiglu != Swiglu::None && inputs > 0 && inputs.checked_mul(2) == Some(hidden) {
+            return Ok((Mlp::Fused(names), inputs));
+        }
+        Ok((Mlp::Plain(names), hidden))
     }
 
     /// Which family the tokens and scales that are there belong to.
@@ -118,7 +133,7 @@ impl<'a> Tower<'a> {
         let pre_norm = self.has(&format!("{}.weight", scheme.pre_norm));
         let registers = self.registers_name();
         match (class, scaled, pre_norm) {
-            (true, false, true) if !scheme.projection.is_empty() => Ok(Family::Clip),
+            (true, false, true) => Ok(Family::Clip),
             (true, true, false) => Ok(Family::DinoV2),
             (false, false, false) if registers.is_none() => Ok(Family::SigLip),
             _ => {
@@ -149,6 +164,14 @@ impl<'a> Tower<'a> {
                 )))
             }
         }
+    }
+
+    /// Whether this is one of the archives that OpenAI published, which have three numbers next to
+    /// CLIP's weights that no other library saves.
+    pub fn is_openai_archive(&self) -> bool {
+        ["input_resolution", "context_length", "vocab_size"]
+            .iter()
+            .all(|name| self.checkpoint.contains(name))
     }
 
     /// Channels of the transformer and side of a patch.
@@ -219,10 +242,11 @@ impl<'a> Tower<'a> {
     }
 
     /// Channels of the feature map.
-    pub fn output_dim(&self, width: usize) -> Result<usize, VitError> {
-        let Some((name, axis)) = self.projection_name() else {
+    pub fn output_dim(&self, family: Family, width: usize) -> Result<usize, VitError> {
+        if family != Family::Clip {
             return Ok(width);
-        };
+        }
+        let (name, axis) = self.projection_name()?;
         let shape = self.checkpoint.shape(&name)?;
         match shape {
             [_, _] if shape[1 - axis] == width && shape[axis] > 0 => Ok(shape[axis]),
@@ -232,27 +256,47 @@ impl<'a> Tower<'a> {
         }
     }
 
-    /// CLIP's visual projection as `[dim, width]`.
-    pub fn projection(&self, dim: usize, width: usize) -> Result<Option<Tensor>, VitError> {
-        Ok(match self.projection_name() {
-            None => None,
-            Some((name, 1)) => Some(self.checkpoint.tensor(&name, &[width, dim])?.transposed()),
-            Some((name, _)) => Some(self.checkpoint.tensor(&name, &[dim, width])?),
+    /// CLIP's visual projection, `[dim, width]`, and its bias, `[dim]`, which only timm's has.
+    pub fn projection(&self, dim: usize, width: usize) -> Result<Linear, VitError> {
+        let (name, axis) = self.projection_name()?;
+        let bias = name
+            .strip_suffix("weight")
+            .map(|stem| format!("{stem}bias"))
+            .filter(|bias| self.checkpoint.contains(bias));
+        if bias.is_some() && CLASSES.contains(&dim) {
+            return Err(self.unsupported(format!(
+                "{name} has {dim} outputs: a classifier for ImageNet, not CLIP's visual projection; use the CLIP model that was fine-tuned"
+            )));
+        }
+        Ok(Linear {
+            weight: match axis {
+                1 => self.checkpoint.tensor(&name, &[width, dim])?.transposed(),
+                _ => self.checkpoint.tensor(&name, &[dim, width])?,
+            },
+            bias: match bias {
+                Some(bias) => self.checkpoint.tensor(&bias, &[dim])?,
+                None => Tensor::from_fn([dim], |_| 0.0),
+            },
         })
     }
 
     /// Full name of the visual projection, and the axis of it that is the output.
-    fn projection_name(&self) -> Option<(String, usize)> {
-        match self.scheme.projection {
-            "" => None,
-            name => Some(match name.strip_prefix("../") {
-                None => (self.full(name), 1),
-                Some(name) => {
-                    let parent = self.prefix.strip_suffix("vision_model.");
-                    (parent.unwrap_or(&self.prefix).to_string() + name, 0)
-                }
-            }),
+    fn projection_name(&self) -> Result<(String, usize), VitError> {
+        let name = self.scheme.projection;
+        let axis = usize::from(!name.ends_with("weight"));
+        let full = match name.strip_prefix("../") {
+            None => self.full(name),
+            Some(name) => {
+                let parent = self.prefix.strip_suffix("vision_model.");
+                parent.unwrap_or(&self.prefix).to_string() + name
+            }
+        };
+        if self.checkpoint.contains(&full) {
+            return Ok((full, axis));
         }
+        Err(self.unsupported(format!(
+            "a CLIP image encoder without its visual projection {full}, in which CLIP's patch features end; save a model that has it (transformers: CLIPModel or CLIPVisionModelWithProjection, timm: without num_classes=0)"
+        )))
     }
 
     /// Refuses blocks that hold anything which the graph would leave out.
@@ -273,6 +317,16 @@ impl<'a> Tower<'a> {
             }
         }
         known.extend([s.scale1.into(), s.scale2.into()]);
+        let swiglu: &[&str] = match &s.swiglu {
+            Swiglu::None => &[],
+            Swiglu::Fused(names) => names,
+            Swiglu::Split(names) => names,
+        };
+        known.extend(
+            swiglu
+                .iter()
+                .flat_map(|m| [format!("{m}.weight"), format!("{m}.bias")]),
+        );
         let stem = self.stem();
         for name in self.checkpoint.names() {
             let Some(path) = name.strip_prefix(&stem) else {
@@ -280,12 +334,7 @@ impl<'a> Tower<'a> {
             };
             let rest = path.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
             if !known.iter().any(|k| k == rest) {
-                let swiglu = ["mlp.w12.", "mlp.w3.", "mlp.weights_", "mlp.gate_proj."];
-                let why = match swiglu.iter().any(|m| rest.starts_with(m)) {
-                    true => ", which is a SwiGLU MLP, as ViT-g has it",
-                    false => "",
-                };
-                return Err(self.unsupported(format!("the block's tensor {name}{why}")));
+                return Err(self.unsupported(format!("the block's tensor {name}")));
             }
         }
         Ok(())
@@ -300,6 +349,7 @@ impl<'a> Tower<'a> {
         format!("{}{name}", self.prefix)
     }
 
+    /// The error for a variant that is not supported: what it is, where that is known, and why.
     fn unsupported(&self, what: String) -> VitError {
         VitError::Unsupported {
             path: self.path(),

@@ -1,6 +1,6 @@
 //! Position embeddings for grids other than the one they were trained on.
 //!
-//! Each family resamples in its own way, and the features depend on which: these follow PyTorch's
+//! Each library and family resamples in its own way, and the features depend on which: these follow PyTorch's
 //! `interpolate(mode="bicubic", align_corners=False)` step by step, in 32 bit. Multiplications and
 //! additions are fused where PyTorch's builds for x86-64 fuse them: at coordinates of 30 the
 //! rounding of one product moves a sample by several 1e-6.
@@ -8,9 +8,9 @@
 use loftup_onnx::Tensor;
 use loftup_spec::interpolate::{CUBIC_A, cubic};
 
-use super::Family;
+use super::{Family, Positions};
 
-/// How a family resamples.
+/// How position embeddings are resampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     /// Bicubic, for a size a tenth of a patch larger than asked for, which the coordinates then
@@ -18,14 +18,19 @@ pub(super) enum Method {
     Offset,
     /// Bicubic with a kernel as wide as the reduction: DINOv2 with registers, and timm.
     Antialiased,
+    /// Bicubic to the target size: transformers.
+    Bicubic,
 }
 
 impl Method {
-    pub fn of(family: Family, registers: usize) -> Self {
-        match family {
-            Family::DinoV2 if registers == 0 => Self::Offset,
-            Family::Clip => Self::Offset,
-            Family::DinoV2 | Family::SigLip => Self::Antialiased,
+    /// How `positions` resamples for a family, with that number of registers.
+    pub fn of(positions: Positions, family: Family, registers: usize) -> Self {
+        match (positions, family) {
+            (Positions::Facebook, Family::DinoV2) if registers == 0 => Self::Offset,
+            (Positions::Facebook, Family::Clip) => Self::Offset,
+            (Positions::Transformers, Family::DinoV2) if registers > 0 => Self::Antialiased,
+            (Positions::Transformers, _) => Self::Bicubic,
+            (Positions::Facebook | Positions::Timm, _) => Self::Antialiased,
         }
     }
 }
@@ -39,8 +44,9 @@ pub(super) fn resample(grid: &Tensor, rows: usize, columns: usize, method: Metho
     if (n, m) == (rows, columns) {
         return grid.clone();
     }
-    let taps = match method {
-        Method::Offset => offset_taps,
+    let taps: fn(usize, usize) -> Vec<Taps> = match method {
+        Method::Offset => |n, m| bicubic_taps(offset_scale(n, m), n, m),
+        Method::Bicubic => |n, m| bicubic_taps(n as f32 / m as f32, n, m),
         Method::Antialiased => antialiased_taps,
     };
     let across = combine(grid.data(), n, m, width, &taps(m, columns));
@@ -67,10 +73,14 @@ fn combine(x: &[f32], outer: usize, len: usize, inner: usize, taps: &[Taps]) -> 
     y
 }
 
+/// Input samples per output sample, where a tenth of an output sample is added: the scale factor
+/// is passed in 64 bit and inverted there.
+fn offset_scale(input: usize, output: usize) -> f32 {
+    (1.0 / ((output as f64 + 0.1) / input as f64)) as f32
+}
+
 /// Four taps around each output's place, the border repeated.
-fn offset_taps(input: usize, output: usize) -> Vec<Taps> {
-    // The scale factor is handed over in 64 bit and inverted there.
-    let scale = (1.0 / ((output as f64 + 0.1) / input as f64)) as f32;
+fn bicubic_taps(scale: f32, input: usize, output: usize) -> Vec<Taps> {
     let last = input as isize - 1;
     (0..output)
         .map(|i| {

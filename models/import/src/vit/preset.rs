@@ -2,32 +2,7 @@
 
 use std::fmt;
 
-use super::VitError;
-
-/// The kinds of vision transformer known here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// DINOv2, with or without registers: class token, LayerScale, the patch tokens after the
-    /// last norm (Oquab et al., 2023; Darcet et al., 2023).
-    DinoV2,
-    /// CLIP's image encoder with the patch encodings of MaskCLIP: of the last block only the
-    /// value and output projections, then the final norm and the visual projection
-    /// (Radford et al., 2021; Zhou et al., 2022).
-    Clip,
-    /// SigLIP and SigLIP 2 at a fixed resolution: no class token, the tokens after the last norm,
-    /// no pooling (Zhai et al., 2023; Tschannen et al., 2025).
-    SigLip,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::DinoV2 => "DINOv2",
-            Self::Clip => "CLIP",
-            Self::SigLip => "SigLIP",
-        })
-    }
-}
+use super::{Family, VitError};
 
 /// The dimensions that tell the sizes of a family apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,18 +37,40 @@ pub struct Preset {
 const SMALL: Option<Dimensions> = dimensions(14, 384, 12);
 const BASE: Option<Dimensions> = dimensions(14, 768, 12);
 const LARGE: Option<Dimensions> = dimensions(14, 1024, 24);
+const GIANT: Option<Dimensions> = dimensions(14, 1536, 40);
+const BASE_32: Option<Dimensions> = dimensions(32, 768, 12);
 const BASE_16: Option<Dimensions> = dimensions(16, 768, 12);
+const LARGE_16: Option<Dimensions> = dimensions(16, 1024, 24);
+const SO400M_14: Option<Dimensions> = dimensions(14, 1152, 27);
+const SO400M_16: Option<Dimensions> = dimensions(16, 1152, 27);
+const GIANT_OPT: Option<Dimensions> = dimensions(16, 1536, 40);
 
-const PRESETS: [Preset; 14] = [
+const PRESETS: [Preset; 30] = [
     preset("dinov2-s14", Family::DinoV2, false, SMALL),
     preset("dinov2-b14", Family::DinoV2, false, BASE),
     preset("dinov2-l14", Family::DinoV2, false, LARGE),
+    preset("dinov2-g14", Family::DinoV2, false, GIANT),
     preset("dinov2-s14-reg", Family::DinoV2, true, SMALL),
     preset("dinov2-b14-reg", Family::DinoV2, true, BASE),
     preset("dinov2-l14-reg", Family::DinoV2, true, LARGE),
+    preset("dinov2-g14-reg", Family::DinoV2, true, GIANT),
+    preset("clip-b32", Family::Clip, false, BASE_32),
     preset("clip-b16", Family::Clip, false, BASE_16),
+    preset("clip-l14", Family::Clip, false, LARGE),
+    preset("clip-h14", Family::Clip, false, dimensions(14, 1280, 32)),
+    preset("clip-g14", Family::Clip, false, dimensions(14, 1408, 40)),
+    preset("clip-bigg14", Family::Clip, false, dimensions(14, 1664, 48)),
+    preset("siglip-b32", Family::SigLip, false, BASE_32),
     preset("siglip-b16", Family::SigLip, false, BASE_16),
+    preset("siglip-l16", Family::SigLip, false, LARGE_16),
+    preset("siglip-so400m14", Family::SigLip, false, SO400M_14),
+    preset("siglip-so400m16", Family::SigLip, false, SO400M_16),
+    preset("siglip2-b32", Family::SigLip, false, BASE_32),
     preset("siglip2-b16", Family::SigLip, false, BASE_16),
+    preset("siglip2-l16", Family::SigLip, false, LARGE_16),
+    preset("siglip2-so400m14", Family::SigLip, false, SO400M_14),
+    preset("siglip2-so400m16", Family::SigLip, false, SO400M_16),
+    preset("siglip2-giantopt16", Family::SigLip, false, GIANT_OPT),
     preset("dinov2", Family::DinoV2, false, None),
     preset("dinov2-reg", Family::DinoV2, true, None),
     preset("clip", Family::Clip, false, None),
@@ -170,14 +167,32 @@ fn canonical(name: &str) -> String {
         ("maskclip", "clip"),
         ("patch", ""),
         ("vit", ""),
+        ("quickgelu", ""),
+        ("depthanythingv2", "dinov2"),
+        ("depthanything", "dinov2"),
+        ("bigg", "G"),
+        ("gigantic", "G"),
+        ("giantopt", "O"),
+        ("gopt", "O"),
         ("small", "s"),
         ("base", "b"),
         ("large", "l"),
+        ("huge", "h"),
+        ("giant", "g"),
     ] {
         key = key.replace(long, short);
     }
     let registers = key.contains("reg");
     let mut key = key.replace("reg", "");
+    // Published names end in the image size that the model was trained at.
+    const ENDS: [&str; 7] = ["14", "16", "32", "clip", "siglip", "siglip2", "dinov2"];
+    let trained = ["224", "240", "256", "336", "378", "384", "512", "518"];
+    if let Some(short) = trained.iter().find_map(|size| {
+        key.strip_suffix(size)
+            .filter(|k| ENDS.iter().any(|end| k.ends_with(end)))
+    }) {
+        key = short.into();
+    }
     // open_clip and timm put the size before the family.
     for family in ["dinov2", "siglip2", "siglip", "clip"] {
         if let Some(size) = key.strip_suffix(family).filter(|size| !size.is_empty()) {
@@ -186,12 +201,12 @@ fn canonical(name: &str) -> String {
         }
     }
     // Each size of DINOv2 has one patch, which may go without saying.
-    if let Some(size @ ("s" | "b" | "l")) = key.strip_prefix("dinov2") {
+    if let Some(size @ ("s" | "b" | "l" | "g")) = key.strip_prefix("dinov2") {
         key = format!("dinov2{size}14");
     }
-    // Published names end in the picture size they were trained at.
-    if let Some(short) = key.strip_suffix("224").filter(|k| k.ends_with("16")) {
-        key = short.into();
+    // The model's usual name says the size of so400m alone, which has patches of 14 or 16.
+    if key.ends_with("so400m") {
+        key += "14";
     }
     if registers { key + "reg" } else { key }
 }

@@ -9,10 +9,33 @@ pub(super) enum Qkv {
     Split([&'static str; 3]),
 }
 
+/// The layers of a SwiGLU MLP, where they have other names than `fc1` and `fc2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Swiglu {
+    /// The scheme has no SwiGLU MLP.
+    None,
+    /// One first layer, the gate above the values, and the second layer.
+    Fused([&'static str; 2]),
+    /// Gate, values and second layer.
+    Split([&'static str; 3]),
+}
+
+/// The libraries whose names and config files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Library {
+    /// facebookresearch's DINOv2 and timm, also as a part of open_clip.
+    Timm,
+    /// OpenAI's CLIP and open_clip.
+    OpenAi,
+    /// Hugging Face transformers.
+    Transformers,
+}
+
 /// One way of naming the parts of a vision transformer. Names are relative to the tower, those
 /// after `blocks` to a block. An empty name is a part that the scheme does not have.
 #[derive(Debug)]
 pub(super) struct Scheme {
+    pub library: Library,
     /// The end of a name by which the scheme is known.
     pub marker: &'static str,
     pub patch: &'static str,
@@ -28,14 +51,17 @@ pub(super) struct Scheme {
     pub norm2: &'static str,
     pub fc1: &'static str,
     pub fc2: &'static str,
+    pub swiglu: Swiglu,
     pub scale2: &'static str,
     pub norm: &'static str,
-    /// CLIP's visual projection; `..` is the tower's parent.
+    /// CLIP's visual projection; `..` is the tower's parent. A name that ends in `weight` is a
+    /// linear layer's `[dim, width]`, another a matrix `[width, dim]`.
     pub projection: &'static str,
 }
 
 /// facebookresearch DINOv2, and all of timm.
 const DINOV2: Scheme = Scheme {
+    library: Library::Timm,
     marker: "patch_embed.proj.weight",
     patch: "patch_embed.proj",
     class: "cls_token",
@@ -50,13 +76,15 @@ const DINOV2: Scheme = Scheme {
     norm2: "norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    swiglu: Swiglu::Fused(["mlp.w12", "mlp.w3"]),
     scale2: "ls2.gamma",
     norm: "norm",
-    projection: "",
+    projection: "head.weight",
 };
 
 /// OpenAI's CLIP, and open_clip where it does not use timm.
 const OPENAI_CLIP: Scheme = Scheme {
+    library: Library::OpenAi,
     marker: "ln_pre.weight",
     patch: "conv1",
     class: "class_embedding",
@@ -71,6 +99,7 @@ const OPENAI_CLIP: Scheme = Scheme {
     norm2: "ln_2",
     fc1: "mlp.c_fc",
     fc2: "mlp.c_proj",
+    swiglu: Swiglu::None,
     scale2: "ls_2.gamma",
     norm: "ln_post",
     projection: "proj",
@@ -78,6 +107,7 @@ const OPENAI_CLIP: Scheme = Scheme {
 
 /// Hugging Face transformers: CLIP.
 const HF_CLIP: Scheme = Scheme {
+    library: Library::Transformers,
     marker: "pre_layrnorm.weight",
     patch: "embeddings.patch_embedding",
     class: "embeddings.class_embedding",
@@ -92,6 +122,7 @@ const HF_CLIP: Scheme = Scheme {
     norm2: "layer_norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    swiglu: Swiglu::None,
     scale2: "",
     norm: "post_layernorm",
     projection: "../visual_projection.weight",
@@ -106,6 +137,7 @@ const HF_SIGLIP: Scheme = Scheme {
 
 /// Hugging Face transformers: DINOv2, up to version 4.
 const HF_DINOV2: Scheme = Scheme {
+    library: Library::Transformers,
     marker: "encoder.layer.0.attention.attention.query.weight",
     patch: "embeddings.patch_embeddings.projection",
     class: "embeddings.cls_token",
@@ -124,6 +156,7 @@ const HF_DINOV2: Scheme = Scheme {
     norm2: "norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    swiglu: Swiglu::Fused(["mlp.weights_in", "mlp.weights_out"]),
     scale2: "layer_scale2.lambda1",
     norm: "layernorm",
     projection: "",
@@ -134,6 +167,7 @@ const HF_DINOV2_5: Scheme = Scheme {
     marker: "encoder.layer.0.attention.q_proj.weight",
     qkv: Qkv::Split(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
     proj: "attention.o_proj",
+    swiglu: Swiglu::Split(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
     ..HF_DINOV2
 };
 

@@ -1,7 +1,11 @@
 //! The weights of a vision transformer, under one set of names and with all that is constant
 //! folded in.
 
-use super::{Family, VitConfig, VitError, names::Tower, schemes::Qkv};
+use super::{
+    Activation, Family, VitConfig, VitError,
+    names::{Mlp, Tower},
+    schemes::Qkv,
+};
 use loftup_onnx::Tensor;
 
 /// Heads are padded with zeros to a multiple of this: fused attention kernels want it.
@@ -33,6 +37,8 @@ pub(super) struct Block {
     pub v: Linear,
     pub proj: Linear,
     pub norm2: Norm,
+    /// The layer whose SiLU the output of `fc1` is multiplied by: SwiGLU.
+    pub gate: Option<Linear>,
     pub fc1: Linear,
     pub fc2: Linear,
 }
@@ -50,8 +56,8 @@ pub(super) struct Weights {
     pub pre_norm: Option<Norm>,
     pub blocks: Vec<Block>,
     pub norm: Norm,
-    /// CLIP's visual projection, `[dim, width]`.
-    pub projection: Option<Tensor>,
+    /// CLIP's visual projection.
+    pub projection: Option<Linear>,
 }
 
 /// Channels of a head, padded.
@@ -87,7 +93,10 @@ impl Weights {
                 .map(|i| Block::read(tower, config, i))
                 .collect::<Result<_, _>>()?,
             norm: norm(s.norm, width, |n, d| tower.tensor(n, d))?,
-            projection: tower.projection(config.dim, width)?,
+            projection: match config.family() {
+                Family::Clip => Some(tower.projection(config.dim, width)?),
+                _ => None,
+            },
         })
     }
 }
@@ -149,8 +158,34 @@ impl Block {
             ],
         };
         let mut proj = linear(s.proj, width, width)?;
-        let hidden = tower.mlp_width(block)?;
-        let mut fc2 = linear(s.fc2, width, hidden)?;
+        let (mlp, hidden) = tower.mlp(block)?;
+        if matches!(mlp, Mlp::Plain(_)) == (config.activation.value == Activation::SwiGlu) {
+            let what = format!("block {block} has another form of MLP than block 0");
+            return Err(VitError::Unsupported {
+                path: tower.path(),
+                what,
+            });
+        }
+        let (gate, fc1, mut fc2) = match mlp {
+            Mlp::Plain([fc1, fc2]) => (
+                None,
+                linear(fc1, hidden, width)?,
+                linear(fc2, width, hidden)?,
+            ),
+            Mlp::Fused([first, second]) => {
+                let both = linear(first, 2 * hidden, width)?;
+                let half = |i: usize| Linear {
+                    weight: both.weight.rows(i * hidden, hidden),
+                    bias: both.bias.rows(i * hidden, hidden),
+                };
+                (Some(half(0)), half(1), linear(second, width, hidden)?)
+            }
+            Mlp::Split([gate, values, second]) => (
+                Some(linear(gate, hidden, width)?),
+                linear(values, hidden, width)?,
+                linear(second, width, hidden)?,
+            ),
+        };
         if config.family() == Family::DinoV2 {
             proj = scaled(proj, &get(s.scale1, &[width])?);
             fc2 = scaled(fc2, &get(s.scale2, &[width])?);
@@ -164,7 +199,8 @@ impl Block {
             v: padded_rows(v, config),
             proj: padded_columns(proj, config),
             norm2: norm(s.norm2, width, get)?,
-            fc1: linear(s.fc1, hidden, width)?,
+            gate,
+            fc1,
             fc2,
         })
     }
@@ -196,7 +232,7 @@ fn padded_rows(layer: Linear, config: &VitConfig) -> Linear {
     if real == padded {
         return layer;
     }
-    let out = config.heads * padded;
+    let out = config.heads.value * padded;
     let source = |row: usize| (row % padded < real).then(|| row / padded * real + row % padded);
     let at = |row, column| source(row).map_or(0.0, |r| layer.weight.data()[r * inputs + column]);
     Linear {
@@ -222,10 +258,11 @@ fn padded_columns(layer: Linear, config: &VitConfig) -> Linear {
 
 /// Refuses what no ONNX file can hold, and empty layers.
 fn check_size(tower: &Tower<'_>, config: &VitConfig) -> Result<(), VitError> {
-    let padded = config.heads.saturating_mul(padded_head(config));
+    let padded = config.heads.value.saturating_mul(padded_head(config));
     let mut total = 0usize;
     for block in 0..config.depth {
-        let hidden = tower.mlp_width(block)?;
+        let (mlp, hidden) = tower.mlp(block)?;
+        let layers = if matches!(mlp, Mlp::Plain(_)) { 2 } else { 3 };
         if hidden == 0 {
             let what = format!("block {block} has an MLP without channels");
             return Err(VitError::Unsupported {
@@ -235,11 +272,13 @@ fn check_size(tower: &Tower<'_>, config: &VitConfig) -> Result<(), VitError> {
         }
         let channels = padded
             .saturating_mul(4)
-            .saturating_add(hidden.saturating_mul(2));
+            .saturating_add(hidden.saturating_mul(layers));
         total = total.saturating_add(channels.saturating_mul(config.width));
     }
     if total > MAX_WEIGHTS {
-        let what = format!("its {total} weights do not fit the 2 GiB of an ONNX file");
+        let what = format!(
+            "its {total} weights do not fit the 2 GiB of an ONNX file; use a smaller model"
+        );
         return Err(VitError::Unsupported {
             path: tower.path(),
             what,

@@ -5,6 +5,9 @@
 mod archive;
 mod hostile;
 mod real;
+mod shards;
+mod unusual;
+mod upsampler;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{archive, fixture, open_bytes, value, values};
 
 /// Names, shapes and values of the whole file must be these.
-fn assert_holds(checkpoint: &Checkpoint, expected: &[(&str, &[usize], Vec<f32>)]) {
+pub(super) fn assert_holds(checkpoint: &Checkpoint, expected: &[(&str, &[usize], Vec<f32>)]) {
     let names: Vec<&str> = checkpoint.names().collect();
     let mut wanted: Vec<&str> = expected.iter().map(|(name, ..)| *name).collect();
     wanted.sort_unstable();
@@ -24,7 +24,7 @@ fn assert_holds(checkpoint: &Checkpoint, expected: &[(&str, &[usize], Vec<f32>)]
     }
 }
 
-fn plain() -> [(&'static str, &'static [usize], Vec<f32>); 5] {
+pub(super) fn plain() -> [(&'static str, &'static [usize], Vec<f32>); 5] {
     [
         ("pos_embed", &[1, 3, 4], values(0, 12)),
         ("blocks.0.weight", &[5, 4], values(1, 20)),
@@ -42,6 +42,11 @@ fn a_state_dict_is_read_whatever_it_is_wrapped_in() {
         "protocol4.pt",
         "parallel.pth",
         "plain.safetensors",
+        "legacy.pth",
+        "legacy_protocol4.pth",
+        "wrapped.pth",
+        "no_root.pth",
+        "outer_root.pth",
     ] {
         assert_holds(&Checkpoint::open(&fixture(name)).unwrap(), &plain());
     }
@@ -163,8 +168,7 @@ fn torchscript_modules_give_the_names_of_their_state_dict() {
 #[test]
 fn what_is_not_read_says_so_and_what_to_do() {
     for (name, words) in [
-        ("legacy.pth", &["before 1.6", "torch.save(torch.load("][..]),
-        ("float8.pt", &["tensor w", "float8_e4m3fn"]),
+        ("float8.pt", &["tensor w", "float8_e4m3fn"][..]),
         ("float8.safetensors", &["tensor w", "F8_E4M3"]),
         ("complex.pt", &["tensor w", "complex64"]),
         (
@@ -175,8 +179,12 @@ fn what_is_not_read_says_so_and_what_to_do() {
             "expanded.pt",
             &["tensor w", "400 elements", "only 4", ".contiguous()"],
         ),
+        ("unusual.pt", &["tensor w", "400 elements"]),
     ] {
-        let message = Checkpoint::open(&fixture(name)).unwrap_err().to_string();
+        let message = Checkpoint::open(&fixture(name))
+            .and_then(|opened| opened.tensor("w", &[4]))
+            .unwrap_err()
+            .to_string();
         println!("{message}");
         for word in words {
             assert!(message.contains(word), "{message:?} lacks {word:?}");
@@ -253,13 +261,13 @@ fn big_endian_archives_are_read() {
 
 #[test]
 fn the_hash_is_that_of_the_file() {
-    for name in ["plain.pth", "plain.safetensors", "traced.pt"] {
+    for name in ["plain.pth", "plain.safetensors", "traced.pt", "legacy.pth"] {
         let digest = Sha256::digest(std::fs::read(fixture(name)).unwrap());
         let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
         let checkpoint = Checkpoint::open(&fixture(name)).unwrap();
-        assert_eq!(checkpoint.sha256(), Some(&digest[..]));
+        assert_eq!(checkpoint.sha256().as_ref(), Some(&digest));
         let renamed = checkpoint.renamed(|name| Some(name.to_uppercase()));
-        assert_eq!(renamed.sha256(), Some(&digest[..]));
+        assert_eq!(renamed.sha256(), Some(digest));
     }
     assert_eq!(
         Checkpoint::from_tensors("x", BTreeMap::new()).sha256(),

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use loftup_import::{checkpoint::Checkpoint, vit::Preset, vit::Vit};
+use loftup_import::{checkpoint::Checkpoint, vit::ConfigFiles, vit::Preset, vit::Vit};
 use serde_json::Value;
 
-use crate::support::{golden, npy, run, worst};
+use crate::support::{golden, npy, options, run, worst};
 
 /// PyTorch and tract add up in different orders; features are of size 1 to 4.
 const TOLERANCE: f32 = 1e-4;
@@ -20,7 +20,13 @@ fn check(case: &str) {
         .join(facts["weights"].as_str().unwrap());
     let preset = Preset::parse(facts["kind"].as_str().unwrap()).unwrap();
     let checkpoint = Checkpoint::open(&file).unwrap();
-    let vit = Vit::from_checkpoint(&checkpoint, preset, Some(number("heads"))).unwrap();
+    let vit = Vit::from_checkpoint(
+        &checkpoint,
+        preset,
+        &options(preset, Some(number("heads"))),
+        &ConfigFiles::default(),
+    )
+    .unwrap();
 
     let config = vit.config();
     assert_eq!(config.patch, number("patch"));

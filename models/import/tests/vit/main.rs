@@ -6,5 +6,7 @@ mod golden;
 mod graph;
 mod names;
 mod reference;
+mod search;
+mod settings;
 mod slow;
 mod support;

@@ -63,11 +63,7 @@ impl Slow<'_> {
             let y = self.attention(&normed, i);
             x = self.residual(x, y, &format!("blocks.{i}.ls1.gamma"));
             let y = self.norm(&x, &format!("blocks.{i}.norm2"));
-            let mut y = self.linear(&y, &format!("blocks.{i}.mlp.fc1"));
-            y.iter_mut()
-                .flatten()
-                .for_each(|x| *x = activate(*x, self.activation));
-            let y = self.linear(&y, &format!("blocks.{i}.mlp.fc2"));
+            let y = self.mlp(&y, i);
             x = self.residual(x, y, &format!("blocks.{i}.ls2.gamma"));
         }
         let mut x = self.norm(&x[prefix..].to_vec(), "norm");
@@ -171,6 +167,25 @@ impl Slow<'_> {
         self.linear(&y, &format!("blocks.{block}.attn.proj"))
     }
 
+    fn mlp(&self, x: &Matrix, block: usize) -> Matrix {
+        if self.activation == Activation::SwiGlu {
+            let mut y = self.linear(x, &format!("blocks.{block}.mlp.w12"));
+            for token in &mut y {
+                let values = token.split_off(token.len() / 2);
+                token
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(gate, value)| *gate *= value / (1.0 + (-*gate).exp()));
+            }
+            return self.linear(&y, &format!("blocks.{block}.mlp.w3"));
+        }
+        let mut y = self.linear(x, &format!("blocks.{block}.mlp.fc1"));
+        y.iter_mut()
+            .flatten()
+            .for_each(|x| *x = activate(*x, self.activation));
+        self.linear(&y, &format!("blocks.{block}.mlp.fc2"))
+    }
+
     fn residual(&self, mut x: Matrix, y: Matrix, scale: &str) -> Matrix {
         let scale = self.tensors.get(scale).map(Tensor::data);
         for (x, y) in x.iter_mut().zip(y) {
@@ -190,6 +205,7 @@ fn activate(x: f64, activation: Activation) -> f64 {
             x / 2.0 * (1.0 + inner.tanh())
         }
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        Activation::SwiGlu => unreachable!("SwiGLU has two inputs"),
     }
 }
 

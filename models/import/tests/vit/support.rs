@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_import::{checkpoint::Checkpoint, vit::Preset, vit::Vit};
+use loftup_import::{
+    checkpoint::Checkpoint, vit::Activation, vit::ConfigFiles, vit::Family, vit::Preset, vit::Vit,
+    vit::VitOptions,
+};
 use loftup_onnx::Tensor;
 use tract_onnx::prelude::*;
 
@@ -32,6 +35,19 @@ pub fn weights(file: &str) -> Tensors {
         .collect()
 }
 
+/// Those heads, and the activation that the golden cases of the family were made with.
+pub fn options(preset: Preset, heads: Option<usize>) -> VitOptions {
+    VitOptions {
+        heads,
+        activation: match preset.family() {
+            Family::Clip => Some(Activation::QuickGelu),
+            Family::SigLip => Some(Activation::Gelu),
+            Family::DinoV2 => None,
+        },
+        positions: None,
+    }
+}
+
 /// The backbone in `tensors`, taken from them as the command line would.
 pub fn vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Vit {
     try_vit(tensors, preset, heads).unwrap()
@@ -39,9 +55,24 @@ pub fn vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Vit {
 
 /// The backbone in `tensors`, or the one-line message why not.
 pub fn try_vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Result<Vit, String> {
-    let checkpoint = Checkpoint::from_tensors("w.pth", tensors);
     let preset = Preset::parse(preset).map_err(|e| e.to_string())?;
-    let vit = Vit::from_checkpoint(&checkpoint, preset, heads).map_err(|e| e.to_string());
+    try_with(
+        tensors,
+        preset,
+        &options(preset, heads),
+        &ConfigFiles::default(),
+    )
+}
+
+/// The same with all options and config files.
+pub fn try_with(
+    tensors: Tensors,
+    preset: Preset,
+    options: &VitOptions,
+    files: &ConfigFiles,
+) -> Result<Vit, String> {
+    let checkpoint = Checkpoint::from_tensors("w.pth", tensors);
+    let vit = Vit::from_checkpoint(&checkpoint, preset, options, files).map_err(|e| e.to_string());
     if let Err(message) = &vit {
         assert!(!message.contains('\n'), "{message}");
     }

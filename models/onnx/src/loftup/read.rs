@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use loftup_spec::{
     HALO, io,
-    weights::{Affine, Conv, LayerWeights, Linear, QueriesWeights},
+    weights::{AffineWeights, ConvWeights, LayerWeights, LinearWeights, QueriesWeights},
 };
 use prost::Message;
 
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
         Some(x)
     }
 
-    fn convolution(&mut self, x: &str, channels: usize) -> Option<(&'a str, Conv)> {
+    fn convolution(&mut self, x: &str, channels: usize) -> Option<(&'a str, ConvWeights)> {
         let attributes = [
             Is::Ints("kernel_shape", &[3, 3]),
             Is::Ints("strides", &[1, 1]),
@@ -137,7 +137,7 @@ impl<'a> Walk<'a> {
         ];
         let (y, [from, weight, bias]) = self.node("Conv", &attributes)?;
         let outputs = self.extent(bias)?;
-        let conv = Conv {
+        let conv = ConvWeights {
             weight: self.floats(weight, &[outputs, channels, 3, 3])?,
             bias: self.floats(bias, &[outputs])?,
         };
@@ -197,21 +197,21 @@ impl<'a> Walk<'a> {
         self.with_scalar("Mul", y, 0.5)
     }
 
-    fn linear(&mut self, x: &str, inputs: usize) -> Option<(&'a str, Linear)> {
+    fn linear(&mut self, x: &str, inputs: usize) -> Option<(&'a str, LinearWeights)> {
         let (y, [from, weight]) = self.node("MatMul", &[])?;
         let (sum, [product, bias]) = self.node("Add", &[])?;
         let outputs = self.extent(bias)?;
-        let linear = Linear {
+        let linear = LinearWeights {
             weight: self.floats(weight, &[inputs, outputs])?,
             bias: self.floats(bias, &[outputs])?,
         };
         (from == x && product == y).then_some((sum, linear))
     }
 
-    fn affine(&mut self, x: &str, shape: &[usize]) -> Option<(&'a str, Affine)> {
+    fn affine(&mut self, x: &str, shape: &[usize]) -> Option<(&'a str, AffineWeights)> {
         let (y, [from, weight]) = self.node("Mul", &[])?;
         let (sum, [product, bias]) = self.node("Add", &[])?;
-        let affine = Affine {
+        let affine = AffineWeights {
             weight: self.floats(weight, shape)?,
             bias: self.floats(bias, shape)?,
         };

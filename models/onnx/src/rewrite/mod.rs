@@ -10,7 +10,7 @@ mod emulate;
 mod half;
 mod int8;
 mod observe;
-mod tensors;
+pub mod tensors;
 #[cfg(test)]
 mod tests;
 mod widen;
@@ -321,10 +321,11 @@ fn consumers(graph: &GraphProto) -> HashMap<&str, BTreeSet<usize>> {
 }
 
 /// Names that are taken.
-struct Names(HashSet<String>);
+pub struct Names(HashSet<String>);
 
 impl Names {
-    fn of(graph: &GraphProto) -> Self {
+    /// Every name that is taken in the graph.
+    pub fn of(graph: &GraphProto) -> Self {
         let mut taken: HashSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
         taken.extend(graph.input.iter().map(|v| v.name.clone()));
         for node in &graph.node {
@@ -335,7 +336,7 @@ impl Names {
     }
 
     /// `name`, with a number where that is taken.
-    fn fresh(&mut self, name: &str) -> String {
+    pub fn fresh(&mut self, name: &str) -> String {
         let mut full = name.to_owned();
         let mut number = 1;
         while !self.0.insert(full.clone()) {
@@ -347,7 +348,7 @@ impl Names {
 }
 
 /// A node with one output. The value may have the name of the node that made it before.
-fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+pub fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: op.into(),
         name: format!("{output}/{op}"),
@@ -357,7 +358,8 @@ fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     }
 }
 
-fn cast(input: &str, output: &str, to: DataType) -> NodeProto {
+/// A `Cast` of `input` to `to`, called `output`.
+pub fn cast(input: &str, output: &str, to: DataType) -> NodeProto {
     let mut node = node("Cast", &[input], output);
     node.attribute.push(int_attribute("to", to as i64));
     node

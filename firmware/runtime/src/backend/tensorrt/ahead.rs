@@ -4,7 +4,9 @@ use loftup_bundle::Precision;
 use loftup_tensorrt::{Library, cuda::Device};
 
 use super::{NAME, Options, PRECISIONS, build::Recipe, cuda, library, unavailable};
-use crate::backend::{Backend, BackendError, Granularity, GraphSource, Plan, Session, TensorRt};
+use crate::backend::{
+    Arithmetic, Backend, BackendError, Granularity, GraphSource, Plan, Session, TensorRt,
+};
 
 /// Builds engines for a GPU that is not there, and keeps them in the cache for when it is. Only
 /// TensorRT-RTX can.
@@ -63,6 +65,11 @@ impl Backend for AheadOfTime {
 
     fn precisions(&self) -> [Precision; 4] {
         PRECISIONS
+    }
+
+    /// It cannot be compared here, but is on the machine that will run it.
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        None
     }
 
     fn describe(&self) -> String {

@@ -141,9 +141,9 @@ impl<'a> Recipe<'a> {
                 if info.is_some_and(|info| info.is_dynamic()) {
                     ranges.set(ShapeRange {
                         input: (*name).into(),
-                        smallest: extents(&bounds.smallest),
-                        usual: extents(&bounds.usual),
-                        largest: extents(&bounds.largest),
+                        min: extents(&bounds.smallest),
+                        opt: extents(&bounds.usual),
+                        max: extents(&bounds.largest),
                     })?;
                     needed = true;
                 }

@@ -27,7 +27,7 @@ use self::{
     session::{PlanParts, TensorRtPlan},
 };
 use super::{
-    Backend, BackendError, Granularity, GraphSource, Plan, ShapeProfile,
+    Arithmetic, Backend, BackendError, Granularity, GraphSource, Plan, ShapeProfile,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
 use crate::threads::lock;
@@ -244,6 +244,13 @@ impl Backend for TensorRt {
 
     fn precisions(&self) -> [Precision; 4] {
         PRECISIONS
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        Some(match self.options.tf32 {
+            true => Arithmetic::Tf32,
+            false => Arithmetic::Fp32,
+        })
     }
 
     fn describe(&self) -> String {

@@ -29,6 +29,7 @@ pub fn measure(at: &Path, watch: Watch<'_>) -> Result<Evaluation> {
             data: &data,
             size: None,
             range: ColourRange::PerImage,
+            orientation: loftup_runtime::image::Orientation::Upright,
             methods,
             samples: model::SAMPLES,
             most: None,

@@ -51,11 +51,15 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
         backbone: Some(BackboneSource::Checkpoint {
             preset: builtin::PRESET.into(),
             weights: at.join(WEIGHTS).join(BACKBONE),
-            heads: Some(builtin::HEADS),
+            options: loftup_import::vit::VitOptions {
+                heads: Some(builtin::HEADS),
+                ..Default::default()
+            },
         }),
         upsampler: Some(upsampler.to_owned()),
         size: Some(scenes::SIZE),
         out: at.join(name),
+        prefix: None,
         replace: false,
     };
     Ok(convert(&request, converting(watch))?.checks)
@@ -81,6 +85,7 @@ pub fn head(at: &Path, watch: Watch<'_>) -> Result<Head> {
     let request = heads::Request {
         size: None,
         range: ColourRange::PerImage,
+        orientation: loftup_runtime::image::Orientation::Upright,
         samples: SAMPLES,
         most: None,
         probe: probe::Options::default(),

@@ -1,6 +1,6 @@
 //! What "calling" an allowed name builds.
 
-use super::{Global, Node, Problem, Storage, StoredTensor, Value, machine::Machine};
+use super::{Global, Node, Other, Problem, Storage, StoredTensor, Value, machine::Machine};
 use crate::checkpoint::{dtype::Dtype, strided::Layout};
 
 /// More axes than PyTorch's own kernels take.
@@ -24,6 +24,7 @@ impl<'a> Machine<'a> {
                     Value::Global(
                         inner @ (Global::RebuildTensor
                         | Global::RebuildTensorV3
+                        | Global::RebuildOther(_)
                         | Global::FirstArgument),
                     ) => self.build(inner, self.argument(arguments, 2)?),
                     _ => Err(self.damaged("a tensor is rebuilt by what is not a function for it")),
@@ -35,11 +36,24 @@ impl<'a> Machine<'a> {
 
     fn build(&mut self, global: Global, arguments: Value<'a>) -> Result<Value<'a>, Problem> {
         match global {
-            Global::RebuildTensor => self.tensor(arguments, None),
+            Global::RebuildTensor => self.tensor(arguments, None, 6),
             Global::RebuildTensorV3 => match self.argument(arguments, 6)? {
-                Value::Global(Global::Dtype(dtype)) => self.tensor(arguments, Some(dtype)),
+                Value::Global(Global::Dtype(dtype)) => self.tensor(arguments, Some(dtype), 7),
                 _ => Err(self.damaged("a tensor has no element type")),
             },
+            Global::RebuildOther(other) => {
+                let node = Node::Unreadable {
+                    what: match other {
+                        Other::Sparse => "is sparse",
+                        Other::Meta => "was saved on the meta device, without elements",
+                        Other::Quantized => "is quantized",
+                        Other::Nested => "is nested",
+                        Other::Subclass => "is of a subclass of torch.Tensor",
+                    },
+                    shape: self.shape_of(other, arguments),
+                };
+                self.add(node)
+            }
             Global::FirstArgument => self.argument(arguments, 0),
             Global::Dict => self.add(Node::Dict(Vec::new())),
             Global::ScriptClass => self.add(Node::Object { state: Value::None }),
@@ -51,8 +65,29 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// (storage, offset, shape, stride, ...), all counted in elements.
-    fn tensor(&mut self, arguments: Value<'a>, dtype: Option<Dtype>) -> Result<Value<'a>, Problem> {
+    /// The shape of a tensor that is not read, where it can be found.
+    fn shape_of(&self, other: Other, arguments: Value<'a>) -> Option<Vec<usize>> {
+        let shape = match other {
+            Other::Sparse => {
+                let parts = self.sequence(self.argument(arguments, 1).ok()?)?;
+                let shape = parts.iter().find(|part| self.sequence(**part).is_some());
+                *shape?
+            }
+            Other::Meta => self.argument(arguments, 1).ok()?,
+            Other::Quantized => self.argument(arguments, 2).ok()?,
+            Other::Nested | Other::Subclass => return None,
+        };
+        self.sizes(shape).ok()
+    }
+
+    /// (storage, offset, shape, stride, ...), all counted in elements. The argument at `metadata`
+    /// is absent or a dictionary, which says whether the elements are to be conjugated or negated.
+    fn tensor(
+        &mut self,
+        arguments: Value<'a>,
+        dtype: Option<Dtype>,
+        metadata: usize,
+    ) -> Result<Value<'a>, Problem> {
         let storage = match self.argument(arguments, 0)? {
             Value::Node(index) => match self.nodes.get(index) {
                 Some(Node::Storage(storage)) => *storage,
@@ -63,11 +98,23 @@ impl<'a> Machine<'a> {
         let dtype = dtype
             .or(storage.dtype)
             .ok_or_else(|| self.damaged("a tensor has no element type"))?;
-        let offset = self.size(self.argument(arguments, 1)?)?;
+        let offset = self
+            .size(self.argument(arguments, 1)?)?
+            .checked_add(storage.skip)
+            .ok_or_else(|| self.damaged("a tensor begins beyond all storages"))?;
         let shape = self.sizes(self.argument(arguments, 2)?)?;
         let stride = self.sizes(self.argument(arguments, 3)?)?;
         if shape.len() != stride.len() {
             return Err(self.damaged("a tensor has not as many strides as axes"));
+        }
+        if let Ok(Value::Node(index)) = self.argument(arguments, metadata)
+            && let Some(Node::Dict(entries)) = self.nodes.get(index)
+            && !entries.is_empty()
+        {
+            return self.add(Node::Unreadable {
+                what: "is a conjugated or negated view",
+                shape: Some(shape),
+            });
         }
         let layout = Layout {
             offset,
@@ -81,7 +128,8 @@ impl<'a> Machine<'a> {
         }))
     }
 
-    /// A persistent id: ("storage", class, key, device, length).
+    /// A persistent id: ("storage", class, key, device, length). Before PyTorch 1.6 also a part of
+    /// that storage, (key, offset, length), or `None`.
     pub(super) fn storage(&self, id: Value<'a>) -> Result<Storage<'a>, Problem> {
         let wrong = || self.damaged("a reference to a storage is not understood");
         let items = self.sequence(id).ok_or_else(wrong)?;
@@ -92,7 +140,7 @@ impl<'a> Machine<'a> {
                 Value::Str(key),
                 _,
                 len,
-                ..,
+                ref view @ ..,
             ] => {
                 let dtype = match class {
                     Global::Storage(dtype) => Some(dtype),
@@ -103,6 +151,11 @@ impl<'a> Machine<'a> {
                     key,
                     dtype,
                     len: self.size(len)?,
+                    skip: match view.first().and_then(|view| self.sequence(*view)) {
+                        Some(&[_, offset, ..]) => self.size(offset)?,
+                        Some(_) => return Err(wrong()),
+                        None => 0,
+                    },
                 })
             }
             _ => Err(wrong()),

@@ -9,6 +9,8 @@ pub(in super::super) enum Global {
     RebuildTensor,
     /// `torch._utils._rebuild_tensor_v3`: the same, and the element type as the seventh.
     RebuildTensorV3,
+    /// Builds a tensor that is not read.
+    RebuildOther(Other),
     /// Returns its first argument, as far as data goes: parameters, sizes, typed lists.
     FirstArgument,
     /// `torch._tensor._rebuild_from_type_v2`: (function, class, arguments, attributes).
@@ -27,6 +29,21 @@ pub(in super::super) enum Global {
     Ignored,
 }
 
+/// Tensors that are not an array of elements in a storage, or not one that is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in super::super) enum Other {
+    /// (layout, (indices, ..., shape, ...)).
+    Sparse,
+    /// (element type, shape, ...): saved without elements.
+    Meta,
+    /// (storage, offset, shape, ...), and how it is quantized.
+    Quantized,
+    /// Tensors of several shapes in one.
+    Nested,
+    /// A subclass of `torch.Tensor` with a layout of its own.
+    Subclass,
+}
+
 /// What the name stands for; `None` where it is not allowed.
 pub(super) fn resolve(module: &str, name: &str) -> Option<Global> {
     if module == "__torch__" || module.starts_with("__torch__.") {
@@ -42,6 +59,18 @@ pub(super) fn resolve(module: &str, name: &str) -> Option<Global> {
             "restore_type_tag" | "build_intlist" | "build_doublelist" | "build_boollist"
             | "build_tensorlist",
         ) => Global::FirstArgument,
+        ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+            Global::RebuildOther(Other::Sparse)
+        }
+        ("torch._utils", "_rebuild_meta_tensor_no_storage") => Global::RebuildOther(Other::Meta),
+        ("torch._utils", "_rebuild_qtensor") => Global::RebuildOther(Other::Quantized),
+        ("torch._utils", "_rebuild_nested_tensor") => Global::RebuildOther(Other::Nested),
+        (
+            "torch._utils",
+            "_rebuild_wrapper_subclass"
+            | "_rebuild_device_tensor_from_numpy"
+            | "_rebuild_device_tensor_from_cpu_tensor",
+        ) => Global::RebuildOther(Other::Subclass),
         ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
         ("collections", "OrderedDict" | "defaultdict") | ("builtins" | "__builtin__", "dict") => {
             Global::Dict
@@ -62,14 +91,17 @@ fn storage_dtype(prefix: &str) -> Option<Dtype> {
         "Half" => Dtype::F16,
         "BFloat16" => Dtype::Bf16,
         "Double" => Dtype::F64,
-        "Long" | "Int" | "Short" | "Char" | "Byte" | "Bool" => Dtype::Integer,
-        "ComplexFloat" => Dtype::Other("complex64"),
-        "ComplexDouble" => Dtype::Other("complex128"),
-        "QInt8" => Dtype::Other("qint8"),
-        "QUInt8" => Dtype::Other("quint8"),
-        "QInt32" => Dtype::Other("qint32"),
-        "QUInt4x2" => Dtype::Other("quint4x2"),
-        "QUInt2x4" => Dtype::Other("quint2x4"),
+        "Long" => Dtype::Integer(8),
+        "Int" => Dtype::Integer(4),
+        "Short" => Dtype::Integer(2),
+        "Char" | "Byte" | "Bool" => Dtype::Integer(1),
+        "ComplexFloat" => Dtype::Other("complex64", 8),
+        "ComplexDouble" => Dtype::Other("complex128", 16),
+        "QInt8" => Dtype::Other("qint8", 1),
+        "QUInt8" => Dtype::Other("quint8", 1),
+        "QInt32" => Dtype::Other("qint32", 4),
+        "QUInt4x2" => Dtype::Other("quint4x2", 1),
+        "QUInt2x4" => Dtype::Other("quint2x4", 1),
         _ => return None,
     })
 }
@@ -80,17 +112,40 @@ fn dtype(name: &str) -> Option<Dtype> {
         "float16" => Dtype::F16,
         "bfloat16" => Dtype::Bf16,
         "float64" => Dtype::F64,
-        "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32" | "uint64"
-        | "bool" => Dtype::Integer,
-        "complex32" => Dtype::Other("complex32"),
-        "complex64" => Dtype::Other("complex64"),
-        "complex128" => Dtype::Other("complex128"),
-        "float8_e4m3fn" => Dtype::Other("float8_e4m3fn"),
-        "float8_e4m3fnuz" => Dtype::Other("float8_e4m3fnuz"),
-        "float8_e5m2" => Dtype::Other("float8_e5m2"),
-        "float8_e5m2fnuz" => Dtype::Other("float8_e5m2fnuz"),
-        "float8_e8m0fnu" => Dtype::Other("float8_e8m0fnu"),
+        "int64" | "uint64" => Dtype::Integer(8),
+        "int32" | "uint32" => Dtype::Integer(4),
+        "int16" | "uint16" => Dtype::Integer(2),
+        "int8" | "uint8" | "bool" => Dtype::Integer(1),
+        "complex32" => Dtype::Other("complex32", 4),
+        "complex64" => Dtype::Other("complex64", 8),
+        "complex128" => Dtype::Other("complex128", 16),
+        "float8_e4m3fn" => Dtype::Other("float8_e4m3fn", 1),
+        "float8_e4m3fnuz" => Dtype::Other("float8_e4m3fnuz", 1),
+        "float8_e5m2" => Dtype::Other("float8_e5m2", 1),
+        "float8_e5m2fnuz" => Dtype::Other("float8_e5m2fnuz", 1),
+        "float8_e8m0fnu" => Dtype::Other("float8_e8m0fnu", 1),
+        "float4_e2m1fn_x2" => Dtype::Other("float4_e2m1fn_x2", 1),
+        "qint8" => Dtype::Other("qint8", 1),
+        "quint8" => Dtype::Other("quint8", 1),
+        "qint32" => Dtype::Other("qint32", 4),
+        name if is_dtype(name) => Dtype::Other("a type that is not known here", 1),
         _ => return None,
+    })
+}
+
+/// Whether PyTorch may have an element type of that name: a kind of number, then its bits. Only
+/// the name is looked at; what it stands for is never used.
+fn is_dtype(name: &str) -> bool {
+    [
+        "float", "bfloat", "int", "uint", "complex", "bits", "qint", "quint",
+    ]
+    .iter()
+    .filter_map(|kind| name.strip_prefix(kind))
+    .any(|bits| {
+        bits.starts_with(|c: char| c.is_ascii_digit())
+            && bits
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     })
 }
 
@@ -135,7 +190,14 @@ fn is_ignored(module: &str, name: &str) -> bool {
             matches!(name, "scalar" | "_reconstruct")
         }
         "numpy.dtypes" => name.ends_with("DType"),
-        "torch" => matches!(name, "device" | "Tensor"),
+        "torch" => matches!(
+            name,
+            "device"
+                | "Tensor"
+                | "per_tensor_affine"
+                | "per_channel_affine"
+                | "per_channel_affine_float_qparams"
+        ),
         "torch.nn.parameter" => matches!(name, "Parameter" | "Buffer"),
         "torch.torch_version" => name == "TorchVersion",
         "torch.serialization" => name == "_get_layout",
@@ -175,6 +237,9 @@ mod tests {
             ("subprocess", "Popen"),
             ("torch", "load"),
             ("torch", "EvilStorage"),
+            ("torch", "int_repr"),
+            ("torch", "float8.load"),
+            ("torch._utils", "_import_dotted_name"),
             ("torch.storage", "_load_from_bytes"),
             ("torch.hub", "load"),
             ("torch.nn.modules.linear", "Linear"),
@@ -202,6 +267,13 @@ mod tests {
         assert_eq!(
             resolve("__torch__.torch.nn", "Linear"),
             Some(Global::ScriptClass)
+        );
+        assert_eq!(
+            resolve("torch", "float3_new"),
+            Some(Global::Dtype(Dtype::Other(
+                "a type that is not known here",
+                1
+            )))
         );
         assert_eq!(resolve("numpy", "float64"), Some(Global::Ignored));
         assert_eq!(resolve("numpy", "bool_"), Some(Global::Ignored));

@@ -33,6 +33,11 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// How far it has read.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     pub fn into_nodes(self) -> Vec<Node<'a>> {
         self.nodes
     }
@@ -251,11 +256,14 @@ impl<'a> Machine<'a> {
                 self.push_node(node)?;
             }
             0x82..=0x84 => {
-                return Err(Problem::Refused("a class by extension code".into()));
+                return Err(Problem::Refused {
+                    global: "a class by extension code".into(),
+                    whole: false,
+                });
             }
             _ => {
                 return Err(Problem::damaged(format!(
-                    "unknown pickle opcode 0x{opcode:02x} at byte {at} of data.pkl"
+                    "unknown pickle opcode 0x{opcode:02x} at byte {at} of its pickle"
                 )));
             }
         }
@@ -264,8 +272,11 @@ impl<'a> Machine<'a> {
 
     /// Looks a name up. This is the only way for a class or function to get onto the stack.
     fn name(&mut self, module: &str, name: &str) -> Result<(), Problem> {
-        let global = globals::resolve(module, name)
-            .ok_or_else(|| Problem::Refused(printable(&format!("{module}.{name}"))))?;
+        let global = globals::resolve(module, name).ok_or_else(|| Problem::Refused {
+            global: printable(&format!("{module}.{name}")),
+            // The first thing of all: what was saved is an instance of it.
+            whole: self.stack.is_empty() && self.nodes.is_empty(),
+        })?;
         self.push(Value::Global(global));
         Ok(())
     }
@@ -421,6 +432,6 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Problem {
-        Problem::damaged(format!("data.pkl at byte {}: {what}", self.at))
+        Problem::damaged(format!("its pickle, at byte {}: {what}", self.at))
     }
 }

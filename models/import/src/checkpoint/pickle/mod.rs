@@ -13,7 +13,7 @@ mod globals;
 mod machine;
 
 use super::{dtype::Dtype, error::Problem, strided::Layout};
-use globals::Global;
+use globals::{Global, Other};
 
 /// A value on the stack. Strings point into the pickle.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,17 +42,24 @@ pub(super) enum Node<'a> {
     },
     Storage(Storage<'a>),
     Tensor(StoredTensor<'a>),
+    /// A tensor that is not read: what it is, and its shape where that is known.
+    Unreadable {
+        what: &'static str,
+        shape: Option<Vec<usize>>,
+    },
 }
 
-/// A reference to an archive entry that holds elements.
+/// A reference to a storage, which holds elements.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage<'a> {
-    /// Name of the entry, below `data/`.
+    /// By which the file names it: in an archive the entry's name below `data/`.
     pub key: &'a str,
     /// Element type; `None` where each tensor brings its own.
     pub dtype: Option<Dtype>,
     /// Number of elements (bytes, where there is no element type).
     pub len: usize,
+    /// Number of elements before the part that is meant.
+    pub skip: usize,
 }
 
 /// A tensor whose elements are still in the archive.
@@ -68,10 +75,11 @@ pub(super) struct StoredTensor<'a> {
 pub(super) struct Pickle<'a> {
     nodes: Vec<Node<'a>>,
     root: Value<'a>,
+    len: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// Interprets a whole pickle.
+    /// Interprets the pickle that `bytes` begin with.
     ///
     /// # Errors
     /// `Refused` for a name that is not on the list, `Damaged` for anything else.
@@ -79,9 +87,31 @@ impl<'a> Pickle<'a> {
         let mut machine = machine::Machine::new(bytes);
         let root = machine.run()?;
         Ok(Self {
-            nodes: machine.into_nodes(),
             root,
+            len: machine.at(),
+            nodes: machine.into_nodes(),
         })
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All storages that are referred to.
+    pub fn storages(&self) -> impl Iterator<Item = &Storage<'a>> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Storage(storage) => Some(storage),
+            _ => None,
+        })
+    }
+
+    /// The items of a list or tuple.
+    pub fn sequence(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
+        match self.node(value)? {
+            Node::Sequence(items) => Some(items),
+            _ => None,
+        }
     }
 
     /// The object that was pickled.
@@ -101,14 +131,6 @@ impl<'a> Pickle<'a> {
     pub fn dict(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match self.node(value)? {
             Node::Dict(entries) => Some(entries),
-            _ => None,
-        }
-    }
-
-    /// The tensor that a value is.
-    pub fn tensor(&self, value: Value<'a>) -> Option<&StoredTensor<'a>> {
-        match self.node(value)? {
-            Node::Tensor(tensor) => Some(tensor),
             _ => None,
         }
     }

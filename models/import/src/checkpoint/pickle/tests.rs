@@ -14,7 +14,7 @@ fn problem(pickle: &[u8]) -> Problem {
 
 fn refused(pickle: &[u8]) -> String {
     match problem(pickle) {
-        Problem::Refused(global) => global,
+        Problem::Refused { global, .. } => global,
         other => panic!("{other:?}"),
     }
 }

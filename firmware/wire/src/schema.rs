@@ -1,27 +1,27 @@
-//! The shape of a type on the wire: its largest size, and a hash of its layout.
+//! The schema of a type on the wire: its maximum encoded size and a hash of its
+//! layout, both computed at compile time.
 //!
-//! postcard is not self-describing, so two programs that disagree about one
-//! field would read nonsense without noticing. Every type that crosses the wire
-//! therefore carries, computed by the compiler, a hash over the names, order,
-//! types and bounds of everything in it. The hash of all messages together,
-//! [`SCHEMA_HASH`](crate::SCHEMA_HASH), stands in the hello.
+//! postcard is not self-describing: two programs whose types differ in one field
+//! would silently decode garbage. So every wire type has a hash of the names,
+//! order, types and bounds of everything in it. The hash of all messages,
+//! [`SCHEMA_HASH`](crate::SCHEMA_HASH), is sent in the hello.
 //!
-//! The existing schema crates leave the bounds of sequences out of their hash
-//! and know no largest size for borrowed bytes; here both matter, because a
-//! receiver without a heap must know the bounds beforehand.
+//! postcard's own `Schema` and `MaxSize` ignore the bounds of sequences and have
+//! no maximum size for borrowed bytes. Both matter here, because a receiver
+//! without a heap must know the bounds in advance.
 
-/// A type that may cross the wire.
-pub trait Wire {
-    /// The longest encoding, in bytes.
+/// A type of the wire format.
+pub trait Schema {
+    /// Maximum encoded size, in bytes.
     const MAX_SIZE: usize;
-    /// FNV-1a hash of the layout, with everything nested in it.
-    const SHAPE: u64;
+    /// FNV-1a hash of the layout, including nested types.
+    const HASH: u64;
 }
 
 const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// FNV-1a, 64 bits, as a function that the compiler can run.
+/// 64-bit FNV-1a, usable in constants.
 #[derive(Debug, Clone, Copy)]
 pub struct Fnv(u64);
 
@@ -43,7 +43,8 @@ impl Fnv {
         self
     }
 
-    /// Adds a name. A zero byte ends it, so that `ab` + `c` is not `a` + `bc`.
+    /// Adds a name and a terminating zero byte, so that `ab` + `c` differs from
+    /// `a` + `bc`.
     #[must_use]
     pub const fn name(self, name: &str) -> Self {
         self.bytes(name.as_bytes()).bytes(&[0])
@@ -68,30 +69,30 @@ impl Default for Fnv {
     }
 }
 
-/// Bytes of a varint that holds any number up to `max`: seven bits a byte.
+/// Maximum size in bytes of a varint up to `max`: seven bits per byte.
 #[must_use]
 pub const fn varint_size(max: u64) -> usize {
     let bits = (u64::BITS - max.leading_zeros()) as usize;
     if bits == 0 { 1 } else { bits.div_ceil(7) }
 }
 
-pub(crate) const fn largest(sizes: &[usize]) -> usize {
-    let mut most = 0;
+pub(crate) const fn max(sizes: &[usize]) -> usize {
+    let mut max = 0;
     let mut i = 0;
     while i < sizes.len() {
-        if sizes[i] > most {
-            most = sizes[i];
+        if sizes[i] > max {
+            max = sizes[i];
         }
         i += 1;
     }
-    most
+    max
 }
 
 macro_rules! primitive {
     ($($type:ty: $size:expr;)*) => {$(
-        impl Wire for $type {
+        impl Schema for $type {
             const MAX_SIZE: usize = $size;
-            const SHAPE: u64 = Fnv::new().name(stringify!($type)).finish();
+            const HASH: u64 = Fnv::new().name(stringify!($type)).finish();
         }
     )*};
 }
@@ -106,26 +107,37 @@ primitive! {
     f32: 4;
 }
 
-impl<T: Wire> Wire for Option<T> {
+impl<T: Schema> Schema for Option<T> {
     const MAX_SIZE: usize = 1 + T::MAX_SIZE;
-    const SHAPE: u64 = Fnv::new().name("option").number(T::SHAPE).finish();
+    const HASH: u64 = Fnv::new().name("option").number(T::HASH).finish();
 }
 
-impl<T: Wire, const N: usize> Wire for heapless::Vec<T, N> {
+impl<T: Schema, const N: usize> Schema for heapless::Vec<T, N> {
     const MAX_SIZE: usize = varint_size(N as u64) + N * T::MAX_SIZE;
-    const SHAPE: u64 = Fnv::new()
+    const HASH: u64 = Fnv::new()
         .name("seq")
-        .number(T::SHAPE)
+        .number(T::HASH)
         .number(N as u64)
         .finish();
 }
 
-/// Declares structures that cross the wire: the structure itself, its
-/// serialisation, its largest size and its shape, from one list of fields.
+/// The name of a type in the schema hash: its own, or that given after `as`,
+/// which keeps the hash stable when the type is renamed.
+macro_rules! schema_name {
+    ($name:ident) => {
+        stringify!($name)
+    };
+    ($name:ident $schema:literal) => {
+        $schema
+    };
+}
+
+/// Declares structs of the wire format with serialization and [`Schema`], as in
+/// `pub struct Name { .. }` or `pub struct Name as "SchemaName" { .. }`.
 macro_rules! wire_struct {
     ($(
         $(#[$meta:meta])*
-        pub struct $name:ident $(<$life:lifetime>)? {
+        pub struct $name:ident $(<$life:lifetime>)? $(as $schema:literal)? {
             $( $(#[$fmeta:meta])* pub $field:ident : $type:ty ),* $(,)?
         }
     )*) => {$(
@@ -135,20 +147,20 @@ macro_rules! wire_struct {
             $( $(#[$fmeta])* pub $field: $type ),*
         }
 
-        impl $(<$life>)? $crate::shape::Wire for $name $(<$life>)? {
-            const MAX_SIZE: usize = 0 $( + <$type as $crate::shape::Wire>::MAX_SIZE )*;
-            const SHAPE: u64 = $crate::shape::Fnv::new()
+        impl $(<$life>)? $crate::schema::Schema for $name $(<$life>)? {
+            const MAX_SIZE: usize = 0 $( + <$type as $crate::schema::Schema>::MAX_SIZE )*;
+            const HASH: u64 = $crate::schema::Fnv::new()
                 .name("struct")
-                .name(stringify!($name))
-                $( .name(stringify!($field)).number(<$type as $crate::shape::Wire>::SHAPE) )*
+                .name($crate::schema::schema_name!($name $($schema)?))
+                $( .name(stringify!($field)).number(<$type as $crate::schema::Schema>::HASH) )*
                 .finish();
         }
     )*};
 }
 
-/// Declares enumerations that cross the wire. A variant is bare, holds one
-/// value, or has named fields. postcard writes the variant's position first, as
-/// a varint: one byte, as none has more than 127.
+/// Declares enums of the wire format with serialization and [`Schema`]. A variant
+/// is a unit, holds one value, or has named fields. postcard writes the variant
+/// index first, as a varint of one byte, since no enum has more than 127.
 macro_rules! wire_enum {
     ($(
         $(#[$meta:meta])*
@@ -172,29 +184,29 @@ macro_rules! wire_enum {
             ),*
         }
 
-        impl $(<$life>)? $crate::shape::Wire for $name $(<$life>)? {
+        impl $(<$life>)? $crate::schema::Schema for $name $(<$life>)? {
             const MAX_SIZE: usize = {
                 let sizes = [ $(
-                    0 $( + <$new as $crate::shape::Wire>::MAX_SIZE )?
-                      $( $( + <$type as $crate::shape::Wire>::MAX_SIZE )* )?
+                    0 $( + <$new as $crate::schema::Schema>::MAX_SIZE )?
+                      $( $( + <$type as $crate::schema::Schema>::MAX_SIZE )* )?
                 ),* ];
                 assert!(sizes.len() <= 127);
-                1 + $crate::shape::largest(&sizes)
+                1 + $crate::schema::max(&sizes)
             };
-            const SHAPE: u64 = $crate::shape::Fnv::new()
+            const HASH: u64 = $crate::schema::Fnv::new()
                 .name("enum")
                 .name(stringify!($name))
                 $(
                     .name(stringify!($variant))
-                    $( .number(<$new as $crate::shape::Wire>::SHAPE) )?
-                    $( $( .name(stringify!($field)).number(<$type as $crate::shape::Wire>::SHAPE) )* )?
+                    $( .number(<$new as $crate::schema::Schema>::HASH) )?
+                    $( $( .name(stringify!($field)).number(<$type as $crate::schema::Schema>::HASH) )* )?
                 )*
                 .finish();
         }
     )*};
 }
 
-pub(crate) use {wire_enum, wire_struct};
+pub(crate) use {schema_name, wire_enum, wire_struct};
 
 #[cfg(test)]
 mod tests {
@@ -232,20 +244,16 @@ mod tests {
 
     #[test]
     fn any_change_of_a_layout_changes_its_hash_however_deep() {
-        assert_ne!(first::Pose::SHAPE, renamed::Pose::SHAPE);
-        assert_ne!(first::Pose::SHAPE, retyped::Pose::SHAPE);
-        assert_ne!(first::Step::SHAPE, renamed::Step::SHAPE, "a nested field");
+        assert_ne!(first::Pose::HASH, renamed::Pose::HASH);
+        assert_ne!(first::Pose::HASH, retyped::Pose::HASH);
+        assert_ne!(first::Step::HASH, renamed::Step::HASH, "a nested field");
+        assert_ne!(first::Step::HASH, retyped::Step::HASH, "order of variants");
         assert_ne!(
-            first::Step::SHAPE,
-            retyped::Step::SHAPE,
-            "order of variants"
-        );
-        assert_ne!(
-            heapless::Vec::<u8, 4>::SHAPE,
-            heapless::Vec::<u8, 5>::SHAPE,
+            heapless::Vec::<u8, 4>::HASH,
+            heapless::Vec::<u8, 5>::HASH,
             "a bound"
         );
-        assert_ne!(Option::<u8>::SHAPE, u8::SHAPE);
+        assert_ne!(Option::<u8>::HASH, u8::HASH);
     }
 
     #[test]

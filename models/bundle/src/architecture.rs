@@ -1,0 +1,188 @@
+//! What a backbone made from a checkpoint is.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// What a backbone made from a checkpoint is, and where that is known from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Architecture {
+    /// The kind of transformer.
+    pub family: Family,
+    /// Channels of the transformer.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Register tokens.
+    pub registers: usize,
+    /// Side of the square grid of patches that the position embeddings were trained on.
+    pub position_grid: usize,
+    /// Attention heads.
+    pub heads: Setting<usize>,
+    /// Nonlinearity of the MLPs.
+    pub activation: Setting<Activation>,
+    /// Library whose resampling of position embeddings is reproduced.
+    pub positions: Setting<Positions>,
+    /// Where mean and standard deviation come from.
+    pub normalisation: Origin,
+}
+
+/// The kinds of vision transformer known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// DINOv2, with or without registers: class token, LayerScale, the patch tokens after the
+    /// last norm (Oquab et al., 2023; Darcet et al., 2023).
+    DinoV2,
+    /// CLIP's image encoder with the patch encodings of MaskCLIP: of the last block only the
+    /// value and output projections, then the final norm and the visual projection
+    /// (Radford et al., 2021; Zhou et al., 2022).
+    Clip,
+    /// SigLIP and SigLIP 2 at a fixed resolution: no class token, the tokens after the last norm,
+    /// no pooling (Zhai et al., 2023; Tschannen et al., 2025).
+    SigLip,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DinoV2 => "DINOv2",
+            Self::Clip => "CLIP",
+            Self::SigLip => "SigLIP",
+        })
+    }
+}
+
+/// The nonlinearity of the MLPs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// The exact GELU, `x Φ(x)`.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    /// `x sigmoid(1.702 x)`, as OpenAI's CLIP has it.
+    QuickGelu,
+    /// `silu(a) b`, where `a` and `b` are the two halves of the first layer: DINOv2 giant. The
+    /// weights show it, so it cannot be chosen.
+    #[serde(rename = "swiglu")]
+    SwiGlu,
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu-tanh",
+            Self::QuickGelu => "quick-gelu",
+            Self::SwiGlu => "swiglu",
+        })
+    }
+}
+
+impl FromStr for Activation {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "gelu" => Ok(Self::Gelu),
+            "gelu-tanh" => Ok(Self::GeluTanh),
+            "quick-gelu" => Ok(Self::QuickGelu),
+            _ => Err("expected gelu, quick-gelu or gelu-tanh".into()),
+        }
+    }
+}
+
+/// The library whose resampling of position embeddings is reproduced at sizes other than the
+/// trained one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Positions {
+    /// facebookresearch's DINOv2; CLIP as MaskCLIP, FeatUp and LoftUp run it; SigLIP as timm runs
+    /// it. The published LoftUp checkpoints were trained on these features.
+    #[default]
+    Facebook,
+    /// timm and open_clip: bicubic with antialiasing, to the target size.
+    Timm,
+    /// Hugging Face transformers: bicubic to the target size, with antialiasing for DINOv2 with
+    /// registers only.
+    Transformers,
+}
+
+impl fmt::Display for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Facebook => "facebook",
+            Self::Timm => "timm",
+            Self::Transformers => "transformers",
+        })
+    }
+}
+
+impl FromStr for Positions {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "facebook" => Ok(Self::Facebook),
+            "timm" => Ok(Self::Timm),
+            "transformers" => Ok(Self::Transformers),
+            _ => Err("expected facebook, timm or transformers".into()),
+        }
+    }
+}
+
+/// Where a setting of a backbone comes from. The first of these that knows it decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// An option of the command line.
+    CommandLine,
+    /// `config.json` or `preprocessor_config.json` next to the weights.
+    ConfigJson,
+    /// `open_clip_config.json` next to the weights.
+    OpenClipConfigJson,
+    /// The table of published models: family, width, depth and patch match one of them.
+    PublishedModel,
+    /// The names and shapes of the weights.
+    Weights,
+    /// The default.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CommandLine => "command line",
+            Self::ConfigJson => "config.json",
+            Self::OpenClipConfigJson => "open_clip_config.json",
+            Self::PublishedModel => "known published shape",
+            Self::Weights => "weights",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// A setting and where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting<T> {
+    /// The setting.
+    pub value: T,
+    /// Where it comes from.
+    pub from: Origin,
+}
+
+impl<T> Setting<T> {
+    /// A setting from there.
+    pub fn new(value: T, from: Origin) -> Self {
+        Self { value, from }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Setting<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.value, self.from)
+    }
+}

@@ -1,0 +1,175 @@
+//! Reference outputs: what the 32-bit graphs compute from the built-in test inputs.
+
+use std::collections::BTreeMap;
+
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::{Backbone, Manifest, Precision, Upsampler, tensors};
+
+/// The reference outputs of a bundle, and how far its other precisions are from them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct References {
+    /// The file with the [`ReferenceOutputs`].
+    pub file: String,
+    /// Program and version that computed them.
+    pub tool: String,
+    /// Error of the graphs of each precision but `fp32`, run as they are written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<Precision, PartErrors>,
+}
+
+/// The error of each part of a bundle in one precision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartErrors {
+    /// Of the backbone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<ReferenceError>,
+    /// Of the upsampler, fed with reference features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upsampler: Option<ReferenceError>,
+}
+
+/// How far outputs are from the reference outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceError {
+    /// Root of the sum of squared differences over that of the squared reference values.
+    pub relative_error: f64,
+    /// Least cosine similarity of a feature vector to its reference.
+    pub cosine: f64,
+}
+
+impl References {
+    /// Name of the file.
+    pub const FILE: &str = "references.safetensors";
+    /// The most cells of the backbone's grid that are kept.
+    pub const CELLS: usize = 32;
+    /// Pixels of the upsampler's output that are kept.
+    pub const PIXELS: usize = 64;
+
+    /// What cannot be, with the field.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        for (precision, errors) in &self.errors {
+            for e in [errors.backbone, errors.upsampler].into_iter().flatten() {
+                let usable = e.relative_error.is_finite()
+                    && e.relative_error >= 0.0
+                    && (-1.001..=1.001).contains(&e.cosine);
+                if !usable {
+                    return Err(format!("errors.{precision}: {e:?} is no error"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The cells of a grid of `count` cells that are kept, by flat index: one of each stretch of
+    /// equal length, scattered within it.
+    pub fn cells(count: usize) -> impl Iterator<Item = usize> {
+        let kept = Self::CELLS.min(count);
+        (0..kept).map(move |i| i * count / kept + i * 5 % (count / kept))
+    }
+}
+
+/// The reference outputs themselves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReferenceOutputs {
+    /// Of the backbone, `[cells + 2, d]`: its features at [`References::cells`], then the mean and
+    /// the standard deviation of each channel over all cells.
+    pub backbone: Option<Vec<f32>>,
+    /// Of the upsampler, `[References::PIXELS, d]`.
+    pub upsampler: Option<Vec<f32>>,
+}
+
+const BACKBONE: &str = "backbone";
+const UPSAMPLER: &str = "upsampler";
+
+impl ReferenceOutputs {
+    /// As a safetensors file with the tensors `backbone` and `upsampler`, F32.
+    ///
+    /// # Errors
+    /// Where a length does not fit the parts of `manifest`.
+    pub fn to_bytes(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
+        let backbone = manifest.backbone.as_ref().map(backbone_shape);
+        let upsampler = manifest.upsampler.as_ref().map(upsampler_shape);
+        let mut parts: Vec<(&str, &[usize], &[f32])> = Vec::new();
+        if let (Some(values), Some(shape)) = (&self.backbone, &backbone) {
+            parts.push((BACKBONE, shape, values));
+        }
+        if let (Some(values), Some(shape)) = (&self.upsampler, &upsampler) {
+            parts.push((UPSAMPLER, shape, values));
+        }
+        tensors::write(&parts)
+    }
+
+    /// Reads what [`ReferenceOutputs::to_bytes`] wrote for the parts of `manifest`.
+    ///
+    /// # Errors
+    /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
+    pub fn from_bytes(bytes: &[u8], manifest: &Manifest) -> Result<Self, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
+        let backbone = manifest.backbone.as_ref();
+        let backbone = backbone.map(|b| tensors::read(&file, BACKBONE, &backbone_shape(b)));
+        let upsampler = manifest.upsampler.as_ref();
+        let upsampler = upsampler.map(|u| tensors::read(&file, UPSAMPLER, &upsampler_shape(u)));
+        Ok(Self {
+            backbone: backbone.transpose()?,
+            upsampler: upsampler.transpose()?,
+        })
+    }
+}
+
+fn backbone_shape(b: &Backbone) -> [usize; 2] {
+    let cells = (b.size.width / b.patch) * (b.size.height / b.patch);
+    [cells.min(References::CELLS) + 2, b.dim]
+}
+
+fn upsampler_shape(u: &Upsampler) -> [usize; 2] {
+    [References::PIXELS, u.dim]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_within_the_grid_and_no_two_are_the_same() {
+        for count in [1, 3, 31, 32, 33, 63, 64, 256, 1369] {
+            let cells: Vec<_> = References::cells(count).collect();
+            assert_eq!(cells.len(), count.min(References::CELLS));
+            assert!(cells.windows(2).all(|w| w[0] < w[1]), "{cells:?}");
+            assert!(cells.iter().all(|i| *i < count), "{count}: {cells:?}");
+        }
+        // Not all in the same few columns of a square grid.
+        let columns: std::collections::BTreeSet<_> =
+            References::cells(256).map(|i| i % 16).collect();
+        assert!(columns.len() >= 12, "{columns:?}");
+    }
+
+    #[test]
+    fn errors_that_cannot_be_are_refused() {
+        let with = |relative_error, cosine| {
+            let error = ReferenceError {
+                relative_error,
+                cosine,
+            };
+            let errors = PartErrors {
+                backbone: Some(error),
+                upsampler: None,
+            };
+            References {
+                file: References::FILE.into(),
+                tool: "test".into(),
+                errors: BTreeMap::from([(Precision::Fp16, errors)]),
+            }
+            .validate()
+        };
+        with(0.01, 0.999).unwrap();
+        for (error, cosine) in [(-1.0, 1.0), (f64::NAN, 1.0), (0.1, 1.5), (0.1, f64::NAN)] {
+            let what = with(error, cosine).unwrap_err();
+            assert!(what.contains("errors.fp16"), "{what}");
+        }
+    }
+}

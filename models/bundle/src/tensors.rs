@@ -1,0 +1,48 @@
+//! Small safetensors files of 32-bit floats inside a bundle.
+
+use std::collections::BTreeMap;
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+/// A file of the given tensors: name, shape, values.
+///
+/// # Errors
+/// Where a shape does not fit its values.
+pub(super) fn write(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, String> {
+    let bytes =
+        |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
+    let data: Vec<_> = tensors.iter().map(|(_, _, v)| bytes(v)).collect();
+    let mut views = BTreeMap::new();
+    for ((name, shape, _), data) in tensors.iter().zip(&data) {
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), data);
+        views.insert(*name, view.map_err(|e| e.to_string())?);
+    }
+    safetensors::serialize(views, None).map_err(|e| e.to_string())
+}
+
+/// A tensor of this shape.
+///
+/// # Errors
+/// Says that it is missing, has another shape or type, or holds NaN or an infinity.
+pub(super) fn read(
+    file: &SafeTensors<'_>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>, String> {
+    let tensor = file
+        .tensor(name)
+        .map_err(|_| format!("it has no tensor {name}"))?;
+    if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+        return Err(format!(
+            "tensor {name} is {:?} {:?}, expected F32 {shape:?}",
+            tensor.dtype(),
+            tensor.shape()
+        ));
+    }
+    let (bytes, _) = tensor.data().as_chunks::<4>();
+    let values: Vec<f32> = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    match values.iter().position(|x| !x.is_finite()) {
+        Some(i) => Err(format!("tensor {name} holds {} at index {i}", values[i])),
+        None => Ok(values),
+    }
+}

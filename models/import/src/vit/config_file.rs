@@ -1,0 +1,433 @@
+//! The config files that transformers, open_clip and timm save next to weights.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{Activation, Dimensions, Family, Origin, VitError, published, schemes::Library};
+
+/// A larger file is not a model's config.
+const LARGEST: u64 = 4 << 20;
+const TRANSFORMERS: &str = "config.json";
+const OPEN_CLIP: &str = "open_clip_config.json";
+/// Files in which transformers keeps how images are prepared.
+const PREPROCESSORS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+
+/// What the config files next to a checkpoint say about its vision transformer.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigFiles {
+    models: Vec<ModelConfig>,
+    preprocessor: Option<Normalization>,
+}
+
+/// Mean and standard deviation, and the file that gives them.
+#[derive(Debug, Clone)]
+pub(super) struct Normalization {
+    pub path: PathBuf,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+/// What one config file says. Fields that it leaves open are `None`.
+#[derive(Debug, Clone)]
+pub(super) struct ModelConfig {
+    pub path: PathBuf,
+    pub origin: Origin,
+    library: Library,
+    pub family: Family,
+    pub width: Option<usize>,
+    pub depth: Option<usize>,
+    pub patch: Option<usize>,
+    pub registers: Option<usize>,
+    pub image: Option<usize>,
+    pub heads: Option<usize>,
+    pub activation: Option<Activation>,
+    pub swiglu: Option<bool>,
+    pub eps: Option<f32>,
+    pub normalization: Option<Normalization>,
+}
+
+impl ConfigFiles {
+    /// Reads `config.json`, `open_clip_config.json` and `preprocessor_config.json` in the
+    /// directory of `weights` (or that directory itself), as far as they are there. Files about other models are ignored.
+    ///
+    /// # Errors
+    /// Where one cannot be read, is not JSON, or says something about a vision transformer that
+    /// is not supported or impossible.
+    pub fn next_to(weights: &Path) -> Result<Self, VitError> {
+        let mut files = Self::default();
+        let next_to = |name: &str| match weights.is_dir() {
+            true => weights.join(name),
+            false => weights.with_file_name(name),
+        };
+        for (name, origin) in [
+            (TRANSFORMERS, Origin::ConfigJson),
+            (OPEN_CLIP, Origin::OpenClipConfigJson),
+        ] {
+            let path = next_to(name);
+            let Some(json) = read(&path)? else { continue };
+            let model =
+                ModelConfig::parse(&path, origin, &json).map_err(|what| VitError::ConfigFile {
+                    path: path.clone(),
+                    what,
+                })?;
+            match model {
+                Some(model) => files.models.push(model),
+                None => log::info!(
+                    "{}: does not describe a supported vision transformer; ignored",
+                    path.display()
+                ),
+            }
+        }
+        for name in PREPROCESSORS {
+            let path = next_to(name);
+            let Some(json) = read(&path)? else { continue };
+            let json = json.get("image_processor").unwrap_or(&json);
+            files.preprocessor = Normalization::of(&path, json, "image_mean", "image_std")
+                .map_err(|what| VitError::ConfigFile { path, what })?;
+            if files.preprocessor.is_some() {
+                break;
+            }
+        }
+        Ok(files)
+    }
+
+    /// The config for weights in the naming of `library`: the one that this library wrote, else
+    /// any.
+    pub(super) fn model(&self, library: Library) -> Option<&ModelConfig> {
+        self.models
+            .iter()
+            .find(|m| m.library == library)
+            .or(self.models.first())
+    }
+
+    /// How images are prepared, for weights in the naming of `library`.
+    pub(super) fn normalization(&self, library: Library) -> Option<&Normalization> {
+        self.model(library)
+            .and_then(|m| m.normalization.as_ref())
+            .or(self.preprocessor.as_ref())
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Value>, VitError> {
+    let error = |what: String| VitError::ConfigFile {
+        path: path.into(),
+        what,
+    };
+    let file = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|e| error(e.to_string()))?,
+    };
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(error("not a file".into()));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| error(e.to_string()))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(error(format!("more than {} MiB", LARGEST >> 20)));
+    }
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| error(format!("not valid JSON: {e}")))
+}
+
+/// A positive integer, if the key is there.
+fn number(json: &Value, key: &str) -> Result<Option<usize>, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value
+            .as_u64()
+            .filter(|n| (1..=1 << 20).contains(n))
+            .map(|n| Some(n as usize))
+            .ok_or_else(|| format!("{key} is {}, not a positive integer", shown(value))),
+    }
+}
+
+fn text<'a>(json: &'a Value, key: &str) -> Option<&'a str> {
+    json.get(key).and_then(Value::as_str)
+}
+
+/// A value for a message: short, and on one line.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+impl Normalization {
+    fn of(path: &Path, json: &Value, mean: &str, std: &str) -> Result<Option<Self>, String> {
+        let triple = |key: &str| -> Result<Option<[f32; 3]>, String> {
+            let Some(value) = json.get(key).filter(|v| !v.is_null()) else {
+                return Ok(None);
+            };
+            let numbers: Option<Vec<f32>> = value.as_array().map(|a| {
+                a.iter()
+                    .filter_map(Value::as_f64)
+                    .map(|x| x as f32)
+                    .collect()
+            });
+            numbers
+                .and_then(|n| <[f32; 3]>::try_from(n).ok())
+                .filter(|n| n.iter().all(|x| x.is_finite()))
+                .map(Some)
+                .ok_or_else(|| format!("{key} is {}, not three numbers", shown(value)))
+        };
+        let (mean, std) = match json.get("do_normalize") {
+            Some(Value::Bool(false)) => ([0.0; 3], [1.0; 3]),
+            _ => match (triple(mean)?, triple(std)?) {
+                (Some(mean), Some(std)) => (mean, std),
+                _ => return Ok(None),
+            },
+        };
+        if std.iter().any(|x| *x <= 0.0) {
+            return Err(format!("the standard deviation {std:?} is not positive"));
+        }
+        Ok(Some(Self {
+            path: path.into(),
+            mean,
+            std,
+        }))
+    }
+}
+
+impl ModelConfig {
+    /// What the file says about a vision transformer of a supported family, if anything.
+    fn parse(path: &Path, origin: Origin, json: &Value) -> Result<Option<Self>, String> {
+        if let Some(model) = json.get("model_cfg") {
+            return Self::open_clip(path, origin, json, model);
+        }
+        if let Some(architecture) = text(json, "architecture") {
+            let empty = Value::Null;
+            let args = json.get("model_args").unwrap_or(&empty);
+            let Some(mut config) = Self::timm(path, origin, architecture, args)? else {
+                return Ok(None);
+            };
+            // Older files have the pretrained_cfg's entries at the root.
+            let prepared = json.get("pretrained_cfg").unwrap_or(json);
+            config.normalization = Normalization::of(path, prepared, "mean", "std")?;
+            return Ok(Some(config));
+        }
+        for part in ["vision_config", "backbone_config"] {
+            if let Some(nested) = json.get(part).filter(|v| v.is_object()) {
+                let kind = text(nested, "model_type").or_else(|| text(json, "model_type"));
+                return Self::transformers(path, origin, nested, kind);
+            }
+        }
+        Self::transformers(path, origin, json, text(json, "model_type"))
+    }
+
+    fn empty(path: &Path, origin: Origin, library: Library, family: Family) -> Self {
+        Self {
+            path: path.into(),
+            origin,
+            library,
+            family,
+            width: None,
+            depth: None,
+            patch: None,
+            registers: None,
+            image: None,
+            heads: None,
+            activation: None,
+            swiglu: None,
+            eps: None,
+            normalization: None,
+        }
+    }
+
+    /// transformers leaves out of nested configs what is a default of the class.
+    fn transformers(
+        path: &Path,
+        origin: Origin,
+        json: &Value,
+        kind: Option<&str>,
+    ) -> Result<Option<Self>, String> {
+        let (family, patch, activation) = match kind {
+            Some("clip" | "clip_vision_model") => (Family::Clip, Some(32), Activation::QuickGelu),
+            Some("siglip" | "siglip_vision_model") => {
+                (Family::SigLip, Some(16), Activation::GeluTanh)
+            }
+            // The default of the patch changed between versions.
+            Some("dinov2" | "dinov2_with_registers") => (Family::DinoV2, None, Activation::Gelu),
+            _ => return Ok(None),
+        };
+        let swiglu = match json.get("use_swiglu_ffn") {
+            _ if family != Family::DinoV2 => None,
+            Some(Value::Bool(x)) => Some(*x),
+            _ => Some(false),
+        };
+        Ok(Some(Self {
+            width: number(json, "hidden_size")?.or(Some(768)),
+            depth: number(json, "num_hidden_layers")?.or(Some(12)),
+            patch: number(json, "patch_size")?.or(patch),
+            registers: number(json, "num_register_tokens")?,
+            image: number(json, "image_size")?,
+            heads: number(json, "num_attention_heads")?.or(Some(12)),
+            activation: match json.get("hidden_act") {
+                None | Some(Value::Null) => Some(activation),
+                Some(act) => Some(named_activation("hidden_act", act)?),
+            },
+            swiglu,
+            eps: match json.get("layer_norm_eps") {
+                None | Some(Value::Null) => None,
+                Some(eps) => Some(
+                    eps.as_f64()
+                        .map(|e| e as f32)
+                        .filter(|e| *e > 0.0 && *e < 1.0)
+                        .ok_or_else(|| format!("layer_norm_eps is {}", shown(eps)))?,
+                ),
+            },
+            ..Self::empty(path, origin, Library::Transformers, family)
+        }))
+    }
+
+    fn open_clip(
+        path: &Path,
+        origin: Origin,
+        json: &Value,
+        model: &Value,
+    ) -> Result<Option<Self>, String> {
+        let Some(vision) = model.get("vision_cfg").filter(|v| v.is_object()) else {
+            return Ok(None);
+        };
+        let empty = Value::Null;
+        let prepared = json.get("preprocess_cfg").unwrap_or(&empty);
+        let normalization = Normalization::of(path, prepared, "mean", "std")?;
+        if let Some(name) = text(vision, "timm_model_name") {
+            let args = vision.get("timm_model_kwargs").unwrap_or(&empty);
+            return Ok(Self::timm(path, origin, name, args)?.map(|config| Self {
+                normalization,
+                ..config
+            }));
+        }
+        let width = number(vision, "width")?.unwrap_or(768);
+        let head_width = number(vision, "head_width")?.unwrap_or(64);
+        if !width.is_multiple_of(head_width) {
+            return Err(format!(
+                "a width of {width} is not a multiple of head_width {head_width}"
+            ));
+        }
+        let quick = match model.get("quick_gelu") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(quick)) => *quick,
+            Some(other) => return Err(format!("quick_gelu is {}", shown(other))),
+        };
+        let act = vision.get("act_kwargs").filter(|a| !a.is_null());
+        let activation = match (act, quick) {
+            (Some(act), _) if text(act, "approximate") == Some("tanh") => Activation::GeluTanh,
+            (Some(act), _) if act.as_object().is_none_or(|a| !a.is_empty()) => {
+                return Err(format!("act_kwargs {} is not supported", shown(act)));
+            }
+            (_, true) => Activation::QuickGelu,
+            (_, false) => Activation::Gelu,
+        };
+        let eps = vision.get("norm_kwargs").and_then(|n| n.get("eps"));
+        Ok(Some(Self {
+            width: Some(width),
+            depth: match vision.get("layers") {
+                // A list is a ResNet's.
+                Some(Value::Array(_)) => return Ok(None),
+                _ => number(vision, "layers")?.or(Some(12)),
+            },
+            patch: number(vision, "patch_size")?.or(Some(16)),
+            image: match vision.get("image_size") {
+                Some(Value::Array(_)) => None,
+                _ => number(vision, "image_size")?,
+            },
+            heads: Some(width / head_width),
+            activation: Some(activation),
+            eps: eps.and_then(Value::as_f64).map(|e| e as f32),
+            normalization,
+            ..Self::empty(path, origin, Library::OpenAi, Family::Clip)
+        }))
+    }
+
+    /// What a timm model is, by its name and what it was created with.
+    fn timm(
+        path: &Path,
+        origin: Origin,
+        architecture: &str,
+        args: &Value,
+    ) -> Result<Option<Self>, String> {
+        let name = architecture.split('.').next().unwrap_or_default();
+        let words: Vec<&str> = name.split('_').collect();
+        let family = match &words {
+            words if words.first() != Some(&"vit") => return Ok(None),
+            words if words.contains(&"siglip") => Family::SigLip,
+            words if words.contains(&"clip") => Family::Clip,
+            words if words.contains(&"dinov2") => Family::DinoV2,
+            _ => return Ok(None),
+        };
+        let (width, depth, heads) = match (family, words[1]) {
+            (Family::Clip, "base") if words.contains(&"plus") => (896, 12, 14),
+            (_, "small") => (384, 12, 6),
+            (_, "base") => (768, 12, 12),
+            (_, "large") => (1024, 24, 16),
+            (Family::Clip, "xsmall") => (256, 10, 4),
+            (Family::Clip, "medium") => (512, 12, 8),
+            (Family::Clip, "betwixt") => (640, 12, 10),
+            (Family::Clip, "huge") => (1280, 32, 16),
+            (Family::Clip, "giant") => (1408, 40, 16),
+            (Family::Clip, "gigantic") => (1664, 48, 16),
+            (Family::DinoV2, "giant") => (1536, 40, 24),
+            (Family::SigLip, "so400m") => (1152, 27, 16),
+            (Family::SigLip, "giantopt") => (1536, 40, 16),
+            _ => return Ok(None),
+        };
+        let patch = words
+            .iter()
+            .find_map(|w| w.strip_prefix("patch")?.parse().ok());
+        let Some(patch) = patch.filter(|p| (1..=1 << 10).contains(p)) else {
+            return Ok(None);
+        };
+        let image = words.last().and_then(|w| w.parse::<usize>().ok());
+        let activation = match args.get("act_layer") {
+            Some(act @ Value::String(_)) => Some(named_activation("act_layer", act)?),
+            Some(other) if !other.is_null() => {
+                return Err(format!("act_layer {} is not supported", shown(other)));
+            }
+            _ if words.contains(&"quickgelu") => Some(Activation::QuickGelu),
+            _ if family == Family::SigLip => {
+                let size = Dimensions {
+                    patch,
+                    width,
+                    depth,
+                };
+                let grid = image.unwrap_or(0) / patch;
+                published::activation(family, size, grid, Library::Timm).ok()
+            }
+            _ => Some(Activation::Gelu),
+        };
+        Ok(Some(Self {
+            width: number(args, "embed_dim")?.or(Some(width)),
+            depth: number(args, "depth")?.or(Some(depth)),
+            patch: number(args, "patch_size")?.or(Some(patch)),
+            heads: number(args, "num_heads")?.or(Some(heads)),
+            activation,
+            ..Self::empty(path, origin, Library::Timm, family)
+        }))
+    }
+}
+
+/// An activation as transformers and timm name it.
+fn named_activation(key: &str, value: &Value) -> Result<Activation, String> {
+    match value.as_str() {
+        Some("gelu" | "gelu_python" | "gelu_erf") => Ok(Activation::Gelu),
+        Some("quick_gelu" | "quickgelu") => Ok(Activation::QuickGelu),
+        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_tanh") => {
+            Ok(Activation::GeluTanh)
+        }
+        _ => Err(format!(
+            "{key} is {}, which is not supported; supported are gelu, quick_gelu and gelu_pytorch_tanh",
+            shown(value)
+        )),
+    }
+}

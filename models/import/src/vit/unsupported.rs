@@ -1,0 +1,136 @@
+//! Vision transformers that are recognized but not supported.
+
+use super::VitError;
+use crate::checkpoint::Checkpoint;
+
+/// A model, and ends of names that together only its checkpoints have.
+struct Sign {
+    model: &'static str,
+    all: &'static [&'static str],
+    none: &'static [&'static str],
+}
+
+const fn sign(
+    model: &'static str,
+    all: &'static [&'static str],
+    none: &'static [&'static str],
+) -> Sign {
+    Sign { model, all, none }
+}
+
+/// The first that fits is meant.
+const SIGNS: [Sign; 14] = [
+    sign(
+        "DINOv3 (rotary position embeddings)",
+        &["storage_tokens"],
+        &[],
+    ),
+    sign(
+        "DINOv3 (rotary position embeddings)",
+        &["rope_embed.periods"],
+        &[],
+    ),
+    sign(
+        "DINOv3 (rotary position embeddings)",
+        &[
+            "layer.0.attention.q_proj.weight",
+            "embeddings.patch_embeddings.weight",
+        ],
+        &[],
+    ),
+    sign("RADIO", &["patch_generator.pos_embed"], &[]),
+    sign(
+        "EVA",
+        &[
+            "patch_embed.proj.weight",
+            "blocks.0.attn.q_bias",
+            "blocks.0.attn.v_bias",
+        ],
+        &[],
+    ),
+    sign(
+        "EVA-02",
+        &["patch_embed.proj.weight", "blocks.0.attn.q_proj.weight"],
+        &[],
+    ),
+    sign(
+        "EVA or DINOv3 (timm's Eva class)",
+        &["patch_embed.proj.weight", "blocks.0.gamma_1"],
+        &["pos_embed"],
+    ),
+    sign(
+        "EVA or BEiT",
+        &["patch_embed.proj.weight", "blocks.0.gamma_1"],
+        &[],
+    ),
+    sign("BEiT", &["encoder.layer.0.lambda_1"], &[]),
+    sign(
+        "SAM's image encoder",
+        &["patch_embed.proj.weight", "blocks.0.attn.rel_pos_h"],
+        &[],
+    ),
+    sign(
+        "a Swin transformer",
+        &[
+            "patch_embed.proj.weight",
+            "layers.0.blocks.0.attn.relative_position_bias_table",
+        ],
+        &[],
+    ),
+    sign(
+        "CLIPA or another CLIP without ln_pre",
+        &[
+            "transformer.resblocks.0.ln_1.weight",
+            "conv1.weight",
+            "class_embedding",
+        ],
+        &["ln_pre.weight"],
+    ),
+    sign(
+        "a plain ViT (DINO v1, MAE, DeiT or an ImageNet classifier)",
+        &["encoder.layer.0.layernorm_before.weight"],
+        &[],
+    ),
+    sign(
+        "a plain ViT with a class token and without LayerScale (DINO v1, iBOT, MAE, DeiT or an ImageNet classifier)",
+        &[
+            "patch_embed.proj.weight",
+            "cls_token",
+            "blocks.0.attn.qkv.weight",
+        ],
+        &["blocks.0.ls1.gamma", "norm_pre.weight"],
+    ),
+];
+
+/// The error, with the name of the model and what to do where the checkpoint holds one that is
+/// known but not supported.
+pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
+    let because = match &error {
+        VitError::Unsupported { what, .. } => format!(" ({what})"),
+        VitError::NotAVit { .. } => String::new(),
+        _ => return error,
+    };
+    match recognize(checkpoint) {
+        None => error,
+        Some(model) => VitError::Unsupported {
+            path: checkpoint.path().into(),
+            what: format!(
+                "{model}{because}; export the model to ONNX and give it with --backbone-onnx and --patch"
+            ),
+        },
+    }
+}
+
+/// The model that the checkpoint holds, if it is one of those that are known but not supported.
+fn recognize(checkpoint: &Checkpoint) -> Option<&'static str> {
+    let has = |end: &&str| {
+        checkpoint.names().any(|name| {
+            name.strip_suffix(*end)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    SIGNS
+        .iter()
+        .find(|sign| sign.all.iter().all(has) && !sign.none.iter().any(has))
+        .map(|sign| sign.model)
+}

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The checks that every change must pass. `.ci/run` and .github/workflows/ci.yml call this script.
+#
+#   tools/check.sh [STEP]...        default: all steps, in this order
+#
+#   fmt        formatting, and links between the documents
+#   test       all tests
+#   clippy     lints, warnings as errors
+#   features   lints of the feature combinations that `clippy` does not compile
+#   docs       API documentation, warnings as errors
+#   deny       licenses, sources and bans of the dependencies; skipped where cargo-deny is missing
+#   demo       `loftup demo`, and the exported graphs in ONNX Runtime (installed in a virtual
+#              environment)
+#
+# Needs a Rust toolchain, a C compiler, Python 3 with venv, and the package registries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Where rustup can neither find nor download the toolchain of rust-toolchain.toml, its default is used.
+if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && ! cargo --version >/dev/null 2>&1; then
+    RUSTUP_TOOLCHAIN=$(cd / && rustup default | cut -d ' ' -f 1)
+    export RUSTUP_TOOLCHAIN
+    echo "toolchain: $RUSTUP_TOOLCHAIN"
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+step() {
+    printf '\n=== %s (%s s)\n' "$*" "$SECONDS"
+    "$@"
+}
+
+component() { # rustfmt or clippy, and the cargo command that comes with it
+    cargo "$2" --version >/dev/null 2>&1 || rustup component add "$1"
+}
+
+fmt() {
+    component rustfmt fmt
+    step cargo fmt --all --check
+    step python3 tools/check_links.py
+}
+
+# The node's dependencies turn on the feature `linux` of loftup-board, and so its tests.
+test_() {
+    step cargo test --locked --workspace
+}
+
+clippy() {
+    component clippy clippy
+    step cargo clippy --workspace --all-targets -- -D warnings
+}
+
+# `clippy` and not `check`: these parts of the code are compiled nowhere else. Nothing is linked.
+features() {
+    component clippy clippy
+    step cargo clippy -p loftup --no-default-features -- -D warnings
+    step cargo clippy -p loftup-node --all-targets --features zenoh,v4l -- -D warnings
+    step cargo clippy -p loftup-board -- -D warnings
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" step cargo doc --workspace --no-deps
+}
+
+# Without `advisories`, whose database changes from day to day and is downloaded from elsewhere: the
+# workflow checks it, and so should every release.
+deny() {
+    if cargo deny --version >/dev/null 2>&1; then
+        step cargo deny check bans licenses sources
+    else
+        printf '\n=== skipped: cargo deny is not installed (cargo install --locked cargo-deny)\n'
+    fi
+}
+
+# What a new user runs first, and whether ONNX Runtime agrees with its output.
+demo() {
+    # All packages, for their features: then it is the program that `test` has compiled.
+    step cargo build --workspace --bin loftup
+    local loftup="${CARGO_TARGET_DIR:-target}/debug/loftup" case
+    step "$loftup" demo --out "$work/demo"
+    test -s "$work/demo/report.html"
+    step python3 -m venv "$work/python"
+    step "$work/python/bin/pip" install --quiet "numpy>=1.26" "onnx>=1.17" "onnxruntime>=1.20"
+    for case in loftup_odd.ckpt loftup_wide.safetensors; do
+        "$loftup" convert --upsampler-weights "tests/data/golden/weights/$case" \
+            --out "$work/$case.loftup" >/dev/null
+    done
+    step "$work/python/bin/python" tools/check_onnx.py "$loftup" "$work/demo/demo.loftup" \
+        "$work"/*.ckpt.loftup "$work"/*.safetensors.loftup
+}
+
+[ $# -gt 0 ] || set -- fmt test clippy features docs deny demo
+for name in "$@"; do
+    case $name in
+    test) test_ ;;
+    fmt | clippy | features | docs | deny | demo) "$name" ;;
+    *)
+        echo "$0: no step '$name'; the steps are fmt, test, clippy, features, docs, deny, demo" >&2
+        exit 2
+        ;;
+    esac
+done
+printf '\n=== done (%s s)\n' "$SECONDS"
