@@ -6,7 +6,7 @@
 #   fmt        formatting, and links between the documents
 #   test       all tests
 #   clippy     lints, warnings as errors
-#   features   lints of the feature combinations that `clippy` does not compile
+#   features   the feature combinations that the workspace build does not compile
 #   docs       API documentation, warnings as errors
 #   deny       licenses, sources and bans of the dependencies; skipped where cargo-deny is missing
 #   demo       `loftup demo`, and the exported graphs in ONNX Runtime (installed in a virtual
@@ -51,12 +51,12 @@ clippy() {
     step cargo clippy --workspace --all-targets -- -D warnings
 }
 
-# `clippy` and not `check`: these parts of the code are compiled nowhere else. Nothing is linked.
+# Parts of the code that are compiled nowhere else. Nothing is linked.
 features() {
     component clippy clippy
-    step cargo clippy -p loftup --no-default-features -- -D warnings
-    step cargo clippy -p loftup-node --all-targets --features zenoh,v4l -- -D warnings
-    step cargo clippy -p loftup-board -- -D warnings
+    step cargo clippy --locked -p loftup --no-default-features -- -D warnings
+    step cargo check --locked -p loftup-node --all-targets --features zenoh,v4l
+    step cargo check --locked -p loftup-board
 }
 
 docs() {

@@ -171,8 +171,18 @@ pub struct InputArgs {
     /// flickering
     #[arg(long, value_name = "RANGE", default_value = "image")]
     pub range: RangeArg,
-    #[command(flatten)]
-    pub read: ReadArgs,
+    // Not flattened: arguments in here would no longer make this optional as a whole.
+    /// Read pictures as their pixels are stored. By default they are turned and mirrored as their
+    /// EXIF orientation says. `.npy` files are always taken as stored
+    #[arg(long)]
+    pub no_exif_orientation: bool,
+}
+
+impl InputArgs {
+    /// Which way up pictures are read.
+    pub fn orientation(&self) -> Orientation {
+        Orientation::exif(!self.no_exif_orientation)
+    }
 }
 
 /// How picture files are read.

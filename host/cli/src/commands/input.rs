@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use loftup_bundle::Size;
 use loftup_runtime::{
     Features, Perceptor, Picture,
-    image::{self, Rgb8},
+    image::{self, Orientation, Rgb8},
     npy,
 };
 
-use crate::args::{InputArgs, ReadArgs};
+use crate::args::InputArgs;
 
 /// What a bundle is asked about.
 pub struct Input {
@@ -31,7 +31,7 @@ enum Source {
 }
 
 impl Source {
-    fn open(path: &Path, read: ReadArgs) -> Result<Self> {
+    fn open(path: &Path, orientation: Orientation) -> Result<Self> {
         if path
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
@@ -41,9 +41,7 @@ impl Source {
                 picture.with_context(|| path.display().to_string())?,
             ));
         }
-        Ok(Self::Photo(
-            image::open_with(path, read.orientation())?.image,
-        ))
+        Ok(Self::Photo(image::open_with(path, orientation)?.image))
     }
 
     fn size(&self) -> Size {
@@ -109,7 +107,7 @@ impl Input {
         let features_path = features;
         let features = Features::from_array(&array.shape, array.data, upsampler.dim)
             .with_context(|| features_path.display().to_string())?;
-        let source = Source::open(guidance, args.read)?;
+        let source = Source::open(guidance, args.orientation())?;
         let size = answer_size(&source, args.size, source.size(), guidance)?;
         Ok(Self {
             features,
@@ -120,7 +118,7 @@ impl Input {
     }
 
     fn image(path: &Path, args: &InputArgs, perceptor: &Perceptor) -> Result<Self> {
-        let source = Source::open(path, args.read)?;
+        let source = Source::open(path, args.orientation())?;
         let manifest = perceptor.manifest();
         let own = manifest.backbone.as_ref().map_or(source.size(), |b| b.size);
         let size = answer_size(&source, args.size, own, path)?;

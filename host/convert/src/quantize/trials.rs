@@ -142,6 +142,10 @@ struct Mixed {
 }
 
 impl Backend for Mixed {
+    fn arithmetic(&self) -> Option<loftup_runtime::backend::Arithmetic> {
+        None
+    }
+
     fn name(&self) -> &'static str {
         "as written, in part"
     }

@@ -60,7 +60,10 @@ impl Outline {
         };
         let registers = tower.registers(width)?;
         let grid = tower.grid(width)?;
-        let swiglu = !matches!(tower.mlp(0)?.0, Mlp::Plain(_));
+        // A missing tensor is reported when the weights are read.
+        let swiglu = tower
+            .mlp(0)
+            .is_ok_and(|(mlp, _)| !matches!(mlp, Mlp::Plain(_)));
         let library = tower.scheme.library;
         let config = files.model(library);
         if let Some(config) = config {
