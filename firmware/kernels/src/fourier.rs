@@ -3,7 +3,7 @@
 //! A pixel has five source values: row, column, red, green, blue. Features are stored source by source:
 //! sines, cosines, and for a color the value itself.
 
-use crate::weights::{QueriesWeights, SOURCES};
+use crate::{QueriesWeights, weights::SOURCES};
 
 /// The sources whose value is a feature as well.
 const COLORS: std::ops::Range<usize> = 2..SOURCES;

@@ -11,10 +11,11 @@
 use std::collections::HashMap;
 
 use crate::{
+    QueriesWeights,
     fourier::Fourier,
     gemm::{Epilogue, PackedA, gemm, nr},
     simd::{Simd, SimdOp, SupportedIsa, dispatch},
-    weights::{QueriesWeights, SOURCES},
+    weights::SOURCES,
 };
 
 const TAPS: usize = 9;

@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
+    QueriesWeights,
     fourier::{Fourier, FourierCache, channel_order},
     gemm::PackedA,
     lut::{Lut, LutWeights},
     simd::{Isa, SupportedIsa},
     stages::{Stage, Stopwatch},
-    weights::{Dims, KernelError, QueriesWeights, SOURCES},
+    weights::{Dims, KernelError, SOURCES},
     winograd::{self, Convolution},
 };
 use layers::{BLOCK, Layer, PackedLinear, TokenBlock};

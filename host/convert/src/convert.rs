@@ -11,15 +11,11 @@ use loftup_bundle::{
     BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
     Provenance, Size, Source, UpsamplerFiles,
 };
-use loftup_import::onnx::ImportError;
 use loftup_import::{
-    checkpoint::Checkpoint, checkpoint::CheckpointError, vit, vit::ConfigFiles, vit::Preset,
-    vit::Vit, vit::VitError, vit::VitOptions,
+    checkpoint::{Checkpoint, CheckpointError},
+    onnx::ImportError,
+    vit::{self, ConfigFiles, Preset, Vit, VitError, VitOptions},
 };
-use loftup_import::{
-    checkpoint::Checkpoint, checkpoint::CheckpointError, vit, vit::Preset, vit::Vit, vit::VitError,
-};
-use loftup_onnx::loftup::LoftUp;
 use loftup_onnx::loftup::LoftUp;
 
 use crate::{

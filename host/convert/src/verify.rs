@@ -10,7 +10,6 @@ use loftup_runtime::{
     sinks::InMemory,
 };
 use loftup_spec::io;
-use loftup_spec::io;
 use serde::Serialize;
 
 use crate::compare::{Difference, Tolerance};

@@ -3,12 +3,13 @@
 
 use super::Queries;
 use crate::{
+    LayerWeights, LinearWeights,
     gemm::{Epilogue, PackedA, gemm, nr},
     math::gelu,
     simd::SupportedIsa,
     stages::{Stage, Stopwatch},
     tokens::{from_panel, normalize, scale_columns, to_panel, unnormalized_softmax},
-    weights::{Dims, LayerWeights, LinearWeights},
+    weights::Dims,
 };
 
 /// Tokens per block. A block passes through all layers before the next one starts, so that its

@@ -14,9 +14,8 @@ use std::{
 };
 
 use loftup_bundle::{FeatureLayout, Normalisation, Size, Source};
-use loftup_onnx::{
-    ElementType, Interface, Port, import::Arrangement, import::Border, import::Import,
-};
+use loftup_import::onnx::{Arrangement, Border, Import};
+use loftup_onnx::{ElementType, Interface, Port};
 use loftup_runtime::backend::{Backend, GraphSource, Plan, Tract};
 
 pub use self::{layout::Layout, remarks::remarks};

@@ -7,10 +7,7 @@ use std::{
     path::Path,
 };
 
-use loftup_onnx::pb::{
-    GraphProto, TensorProto,
-    tensor_proto::{DataLocation, DataType},
-};
+use loftup_onnx::pb::{GraphProto, TensorProto, tensor_proto::DataType};
 
 use loftup_onnx::{LARGEST, rewrite::tensors, walk};
 

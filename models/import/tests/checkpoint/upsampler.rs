@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use loftup_import::checkpoint::Checkpoint;
-use loftup_onnx::loftup::LoftUp;
 
 /// The tests' upsampler, once under each prefix.
 fn under(prefixes: &[&str]) -> Checkpoint {

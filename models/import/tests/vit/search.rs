@@ -1,9 +1,9 @@
 //! Which of several models in one checkpoint is taken.
 
-use loftup_import::{checkpoint::Checkpoint, vit::Preset, vit::Vit};
+use loftup_import::{checkpoint::Checkpoint, vit::ConfigFiles, vit::Preset, vit::Vit};
 use loftup_onnx::Tensor;
 
-use crate::support::{Tensors, weights};
+use crate::support::{Tensors, options, weights};
 
 fn under(prefix: &str, tensors: &Tensors) -> Tensors {
     tensors
@@ -27,7 +27,13 @@ fn graph(tensors: Tensors, preset: &str, prefix: Option<&str>) -> Result<Vec<u8>
         None => checkpoint,
     };
     let preset = Preset::parse(preset).unwrap();
-    let vit = Vit::from_checkpoint(&checkpoint, preset, Some(3)).map_err(|e| e.to_string())?;
+    let vit = Vit::from_checkpoint(
+        &checkpoint,
+        preset,
+        &options(preset, Some(3)),
+        &ConfigFiles::default(),
+    )
+    .map_err(|e| e.to_string())?;
     Ok(vit.graph(112, 112).unwrap())
 }
 
