@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use loftup_bundle::Size;
-use loftup_bundle::Size;
 use loftup_convert::{
     BackboneSource, Request,
     compare::{Difference, Tolerance},
 };
-use loftup_import::{vit::Activation, vit::VitOptions};
+use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::npy::{self, Array};
 use serde_json::Value;
 

@@ -8,13 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use loftup_bundle::{Bundle, Normalisation, Precision, Size};
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::{
     BackboneSource, OnnxBackbone, convert,
     quantize::{self, Report, quantize},
 };
-use loftup_onnx::{Attr, Graph, Tensor, loftup::LoftUp, rewrite, rewrite::Model};
+use loftup_onnx::{
+    Attr, Graph, Tensor,
+    rewrite::{self, Model},
+};
 use loftup_runtime::{
     Options, Perceptor,
     backend::{
@@ -24,7 +26,6 @@ use loftup_runtime::{
     },
     image::Rgb8,
 };
-use loftup_spec::{HALO, io};
 use loftup_spec::{HALO, io};
 use loftup_tensorrt::testing::{cached, in_child};
 use loftup_tests::{

@@ -15,13 +15,14 @@ use loftup_convert::{
     quantize::{self, AsWritten, quantize},
     verify_with,
 };
+use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, RuntimeError,
     backend::{
         Backend, BackendError, Choice, Fallback, FallbackOptions, GraphSource, Plan, Session,
         Settings, State, Tract, engine_cache::EngineCache, open, tensorrt,
     },
-    image::Rgb8,
+    image::{Orientation, Rgb8},
     references::test_picture,
 };
 use loftup_tensorrt::{Layout, testing::Fake};
@@ -157,9 +158,14 @@ fn bundle(directory: &Path) -> PathBuf {
         backbone: Some(BackboneSource::Checkpoint {
             preset: "dinov2-s14".into(),
             weights: weights.join("dinov2.bin"),
-            heads: Some(3),
+            options: VitOptions {
+                heads: Some(3),
+                activation: Some(Activation::Gelu),
+                ..VitOptions::default()
+            },
         }),
         upsampler: Some(weights.join("loftup_odd.ckpt")),
+        prefix: None,
         size: Some(SIZE),
         out: out.clone(),
         replace: false,
@@ -288,6 +294,7 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
             precision,
             pictures: vec![picture.clone()],
             size: None,
+            orientation: Orientation::Upright,
             tiles: 1,
             max_loss: None,
             keep: false,

@@ -9,7 +9,10 @@
 use std::{error::Error, path::Path, time::Instant};
 
 use loftup_bundle::{Bundle, Precision};
-use loftup_onnx::{Interface, Port, rewrite, rewrite::Model};
+use loftup_onnx::{
+    Interface, Port,
+    rewrite::{self, Model},
+};
 use loftup_runtime::backend::{Backend, GraphSource, Tract, TractOnly};
 use loftup_spec::{HALO, io};
 

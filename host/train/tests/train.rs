@@ -8,7 +8,6 @@ use std::{
 };
 
 use loftup_import::checkpoint::Checkpoint;
-use loftup_onnx::loftup::LoftUp;
 use loftup_train::{Config, Event, Outcome, TrainError, checkpoint, files, train};
 use support::{bundle, config, picture, pictures, settings};
 

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 use anyhow::Result;
 use loftup_bundle::{Normalisation, Size};
 use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
-use loftup_import::{vit::Activation, vit::Positions, vit::VitOptions};
+use loftup_import::vit::{Activation, Positions, VitOptions};
 
 use crate::{args::triple, interrupt, output, progress};
 

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use loftup_bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training};
 use loftup_import::{
-    checkpoint::Checkpoint, vit::ConfigFiles, vit::Outline, vit::Vit, vit::VitError,
-    vit::VitOptions,
+    checkpoint::Checkpoint,
+    vit::{ConfigFiles, Outline, Vit, VitError, VitOptions},
 };
 use loftup_onnx::{Interface, Port};
 

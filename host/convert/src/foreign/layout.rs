@@ -244,7 +244,9 @@ pub(crate) fn no_reading(shape: &[usize], size: Size, patch: usize, wanted: Want
     }
     if hints.is_empty() {
         let patches: Vec<String> = (1..=size.width.min(size.height))
-            .filter(|p| *p != patch && size.width % p == 0 && size.height % p == 0)
+            .filter(|p| {
+                *p != patch && size.width.is_multiple_of(*p) && size.height.is_multiple_of(*p)
+            })
             .filter(|p| !readings(shape, size, *p, wanted).is_empty())
             .map(|p| format!("--patch {p}"))
             .collect();

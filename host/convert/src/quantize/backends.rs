@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use loftup_onnx::{rewrite, rewrite::Model};
+use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::backend::{
     Arithmetic, Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
 };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use loftup_bundle::{Manifest, Precision};
-use loftup_onnx::{rewrite, rewrite::Model};
+use loftup_onnx::rewrite::{self, Model};
 use serde::Serialize;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use loftup_onnx::{rewrite, rewrite::LARGEST, rewrite::Layer, rewrite::Model};
+use loftup_onnx::rewrite::{self, LARGEST, Layer, Model};
 
 use super::{Calibrator, QuantizeError, Step, graph::Graph, pictures::Sample, search::Rounding};
 

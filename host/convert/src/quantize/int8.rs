@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use loftup_onnx::{rewrite, rewrite::Layer, rewrite::Model};
+use loftup_onnx::rewrite::{self, Layer, Model};
 
 use super::{
     QuantizeError, Step,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use loftup_bundle::Precision;
-use loftup_onnx::{rewrite::Layer, rewrite::Model};
+use loftup_onnx::rewrite::{Layer, Model};
 
 use super::{
     Calibrator, QuantizeError, Step,

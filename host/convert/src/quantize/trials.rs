@@ -10,7 +10,7 @@ use std::{
 };
 
 use loftup_bundle::{Bundle, Precision};
-use loftup_onnx::{rewrite, rewrite::Model};
+use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly},

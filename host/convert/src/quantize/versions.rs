@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use loftup_bundle::{Bundle, Loss, Precision};
-use loftup_onnx::{rewrite, rewrite::Model};
+use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::{Options, Perceptor, backend::Backend};
 
 use super::{

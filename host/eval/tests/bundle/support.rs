@@ -44,6 +44,7 @@ impl Place {
         let request = Request {
             backbone: Some(source),
             upsampler: Some(weights),
+            prefix: None,
             size: Some(Size {
                 width: SIDE,
                 height: SIDE,

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use loftup_import::{
-    checkpoint::Checkpoint, checkpoint::CheckpointError, loftup::upsampler_prefix,
+    checkpoint::{Checkpoint, CheckpointError},
+    loftup::upsampler_prefix,
 };
 use loftup_onnx::Tensor;
 use loftup_spec::Config;

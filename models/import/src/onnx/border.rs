@@ -9,11 +9,10 @@ use loftup_onnx::pb::{
     tensor_shape_proto::{Dimension, dimension},
 };
 
-use loftup_onnx::walk;
 use loftup_onnx::{
     Dim, ElementType, Interface,
     rewrite::{Names, cast, node, tensors},
-    value_info,
+    value_info, walk,
 };
 
 /// What is put around a graph.

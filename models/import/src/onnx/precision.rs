@@ -4,8 +4,7 @@ use loftup_onnx::pb::{
     AttributeProto, GraphProto, TensorProto, ValueInfoProto, tensor_proto::DataType, type_proto,
 };
 
-use loftup_onnx::rewrite::tensors;
-use loftup_onnx::walk;
+use loftup_onnx::{rewrite::tensors, walk};
 
 /// Attributes that name an element type.
 const TYPE_ATTRIBUTES: [&str; 6] = [

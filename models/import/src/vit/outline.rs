@@ -1,7 +1,5 @@
 //! What is known about the vision transformer in a checkpoint before its weights are read.
 
-use std::path::PathBuf;
-
 use super::{
     Activation, Dimensions, Family, Origin, Positions, Preset, Setting, VitError, VitOptions,
     config_file::{ConfigFiles, ModelConfig},
@@ -214,7 +212,7 @@ fn check(
     let differs = |given: String, found: String| {
         Err(VitError::Contradiction {
             config: config.path.clone(),
-            weights: PathBuf::from(tower.path()),
+            weights: tower.path(),
             given,
             found,
         })

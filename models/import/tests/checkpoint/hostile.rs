@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_import::checkpoint::{Checkpoint, CheckpointError};
 
 use super::{archive, archive::Stored, fixture, open_bytes};
 

@@ -11,7 +11,7 @@ mod upsampler;
 
 use std::path::{Path, PathBuf};
 
-use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_import::checkpoint::{Checkpoint, CheckpointError};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

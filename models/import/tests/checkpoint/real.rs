@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_import::checkpoint::{Checkpoint, CheckpointError};
 use sha2::{Digest, Sha256};
 
 use super::{archive, fixture, open_bytes, value, values};

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_import::checkpoint::{Checkpoint, CheckpointError};
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use sha2::{Digest, Sha256};
 

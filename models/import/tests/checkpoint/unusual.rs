@@ -1,6 +1,6 @@
 //! Files that are not as one would have them, and tensors that are not read.
 
-use loftup_import::{checkpoint::Checkpoint, checkpoint::CheckpointError};
+use loftup_import::checkpoint::{Checkpoint, CheckpointError};
 
 use super::{archive, fixture, open_bytes, real::assert_holds, values};
 

@@ -1,6 +1,6 @@
 //! Names that are understood, and what is said where a checkpoint does not fit.
 
-use loftup_import::{vit::Family, vit::Preset, vit::VitConfig, vit::VitError};
+use loftup_import::vit::{Family, Preset, VitConfig, VitError};
 use loftup_onnx::Tensor;
 
 use crate::support::{Tensors, try_vit, vit, weights};

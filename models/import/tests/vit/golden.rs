@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use loftup_import::{checkpoint::Checkpoint, vit::ConfigFiles, vit::Preset, vit::Vit};
+use loftup_import::{
+    checkpoint::Checkpoint,
+    vit::{ConfigFiles, Preset, Vit},
+};
 use serde_json::Value;
 
 use crate::support::{golden, npy, options, run, worst};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use loftup_import::{vit::INPUT, vit::OUTPUT};
+use loftup_import::vit::{INPUT, OUTPUT};
 use loftup_onnx::pb::{
     ModelProto, ValueInfoProto, tensor_shape_proto::dimension::Value::DimValue, type_proto::Value,
 };

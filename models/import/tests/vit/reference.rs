@@ -1,7 +1,7 @@
 //! Against the slow implementation, for what the golden cases leave out: other numbers of heads
 //! (padded and not), one block, the tanh GELU.
 
-use loftup_import::{vit::Activation, vit::ConfigFiles, vit::Preset, vit::Vit, vit::VitOptions};
+use loftup_import::vit::{Activation, ConfigFiles, Preset, Vit, VitOptions};
 use loftup_onnx::Tensor;
 
 use crate::{

@@ -1,6 +1,9 @@
 //! Which of several models in one checkpoint is taken.
 
-use loftup_import::{checkpoint::Checkpoint, vit::ConfigFiles, vit::Preset, vit::Vit};
+use loftup_import::{
+    checkpoint::Checkpoint,
+    vit::{ConfigFiles, Preset, Vit},
+};
 use loftup_onnx::Tensor;
 
 use crate::support::{Tensors, options, weights};

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use loftup_import::{
-    vit::Activation, vit::ConfigFiles, vit::Origin, vit::Positions, vit::Preset, vit::Vit,
-    vit::VitOptions,
-};
+use loftup_import::vit::{Activation, ConfigFiles, Origin, Positions, Preset, Vit, VitOptions};
 use loftup_onnx::Tensor;
 
 use crate::support::{Tensors, noise, run, try_with, weights, worst};
@@ -121,7 +118,8 @@ fn settings_come_from_options_then_config_files_then_published_models() {
         activation: Some(Activation::QuickGelu),
         ..HEADS
     };
-    let cases: [(Tensors, VitOptions, &[(&str, &str)], Activation, Origin); 6] = [
+    type Files<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Tensors, VitOptions, Files, Activation, Origin); 6] = [
         (
             weights("clip.bin"),
             NONE,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use loftup_import::{
-    checkpoint::Checkpoint, vit::Activation, vit::ConfigFiles, vit::Family, vit::Preset, vit::Vit,
-    vit::VitOptions,
+    checkpoint::Checkpoint,
+    vit::{Activation, ConfigFiles, Family, Preset, Vit, VitOptions},
 };
 use loftup_onnx::Tensor;
 use tract_onnx::prelude::*;
