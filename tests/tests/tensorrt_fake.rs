@@ -322,7 +322,7 @@ fn too_little_workspace_and_refused_graphs_are_reasons_of_their_own() {
         (
             "parse_error",
             "unsupported",
-            "refused the model at node fake_node",
+            "rejected the model at node fake_node",
         ),
         ("context", "null", "createExecutionContext"),
         ("memory", "full", "out of memory"),

@@ -65,11 +65,12 @@ impl References {
         Ok(())
     }
 
-    /// The cells of a grid of `count` cells that are kept, by flat index: one of each stretch of
-    /// equal length, scattered within it.
+    /// The cells of a grid of `count` cells that are kept, by flat index: one of each run of equal
+    /// length, scattered within it.
     pub fn cells(count: usize) -> impl Iterator<Item = usize> {
         let kept = Self::CELLS.min(count);
-        (0..kept).map(move |i| i * count / kept + i * 5 % (count / kept))
+        let stride = count / kept.max(1);
+        (0..kept).map(move |i| i * count / kept + (5 * i + i / stride) % stride)
     }
 }
 

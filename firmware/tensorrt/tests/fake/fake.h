@@ -15,10 +15,12 @@
 
 #include <cstdarg>
 #include <cstdint>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,7 +88,7 @@ struct Object {
     void** implementation_table;
     char const* kind;
     int number;
-    int children;
+    std::atomic<int> children;
     Object* parent;
 };
 
@@ -141,7 +143,7 @@ inline void bury(Object* object) {
     note("~%s %d", object->kind, object->number);
     if (object->children != 0)
         note("VIOLATION: %s %d was deleted before %d of the objects that depend on it", object->kind,
-             object->number, object->children);
+             object->number, object->children.load());
     if (object->parent) --object->parent->children;
     object->table = dead;
     object->implementation_table = dead;
@@ -149,8 +151,12 @@ inline void bury(Object* object) {
 
 template <class T> T* adopt(T* object, char const* kind, Object* parent, void** public_table, void** table) {
     static std::map<std::string, int> counts;
+    static std::mutex mutex;
     object->kind = kind;
-    object->number = ++counts[kind];
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        object->number = ++counts[kind];
+    }
     object->children = 0;
     object->parent = parent;
     if (parent) ++parent->children;
