@@ -34,7 +34,7 @@ pub const MAX_REGIONS: usize = 16;
 wire_struct! {
     /// Identifies the sender: the first message of either side, and the reply to it.
     pub struct Hello<'a> {
-        /// [`PROTOCOL`](crate::PROTOCOL) of the sender.
+        /// [`crate::PROTOCOL`] of the sender.
         pub protocol: u16,
         /// [`SCHEMA_HASH`] of the sender.
         pub schema: u64,
