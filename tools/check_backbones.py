@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -198,6 +199,7 @@ def facebook_dinov2(width, heads, registers=0, swiglu=False, prefix=""):
 
 def open_clip_model(name, quick_gelu=None, config=True):
     import open_clip
+    import timm
 
     cfg = open_clip.get_model_config(name)
     vision = cfg["vision_cfg"]
@@ -208,13 +210,18 @@ def open_clip_model(name, quick_gelu=None, config=True):
         cfg["quick_gelu"] = quick_gelu
     if siglip:
         patch = int(vision["timm_model_name"].split("patch")[1].split("_")[0])
-        vision["timm_model_kwargs"] = dict(depth=DEPTH, dynamic_img_size=True)
     else:
         patch = vision["patch_size"]
         vision["layers"] = DEPTH
     side = vision["image_size"] = (24 if name.endswith("336") else GRID) * patch
-    model = open_clip.model.CustomTextCLIP(**without_custom(cfg)) if siglip else open_clip.model.CLIP(
-        **without_custom(cfg))
+    create = timm.create_model
+    kind = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP
+    # open_clip's config has no depth for timm's models.
+    with mock.patch.object(timm, "create_model", lambda *a, **k: create(
+            *a, depth=DEPTH, img_size=side, dynamic_img_size=True, **k)):
+        model = kind(**without_custom(cfg))
+    if siglip:
+        vision["timm_model_kwargs"] = dict(depth=DEPTH)
     visual = randomize(model).visual
 
     def save(directory):
@@ -302,15 +309,16 @@ def models():
                         ("vit_huge_patch14_clip_224", 14), ("vit_giant_patch14_clip_224", 14),
                         ("vit_gigantic_patch14_clip_224", 14)]:
         yield f"CLIP {name}", "timm", "timm", "clip", [], lambda n=name, p=patch: timm_model(n, p, num_classes=64)
-    for label, width, heads, patch in [("B/16", 768, 12, 16), ("L/16", 1024, 16, 16), ("so400m/14", 1152, 16, 14),
-                                       ("so400m/16", 1152, 16, 16)]:
+    for label, width, heads, patch in [("B/32", 768, 12, 32), ("B/16", 768, 12, 16), ("L/16", 1024, 16, 16),
+                                       ("so400m/14", 1152, 16, 14), ("so400m/16", 1152, 16, 16),
+                                       ("g-opt/16", 1536, 16, 16)]:
         yield (f"SigLIP {label}", "transformers", "transformers", "siglip", [],
                lambda w=width, h=heads, p=patch: hf_siglip(w, h, p))
     yield ("SigLIP B/16 vision only", "transformers", "transformers", "siglip2", [],
            lambda: hf_siglip(768, 12, 16, True))
-    for name, patch in [("vit_base_patch16_siglip_224", 16), ("vit_large_patch16_siglip_256", 16),
+    for name, patch in [("vit_base_patch32_siglip_256", 32), ("vit_base_patch16_siglip_224", 16), ("vit_large_patch16_siglip_256", 16),
                         ("vit_large_patch16_siglip_512", 16), ("vit_so400m_patch14_siglip_384", 14),
-                        ("vit_so400m_patch16_siglip_256", 16)]:
+                        ("vit_so400m_patch16_siglip_256", 16), ("vit_giantopt_patch16_siglip_256", 16)]:
         yield f"SigLIP {name}", "timm", "timm", "siglip", [], lambda n=name, p=patch: timm_model(n, p)
     for name in ["ViT-B-16-SigLIP", "ViT-L-16-SigLIP-256", "ViT-SO400M-14-SigLIP", "ViT-B-16-SigLIP2",
                  "ViT-L-16-SigLIP2-256", "ViT-SO400M-14-SigLIP2", "ViT-SO400M-16-SigLIP2-256"]:
