@@ -2,7 +2,7 @@
 
     pip install torch transformers timm open_clip_torch safetensors numpy
     cargo build --release --bin loftup
-    python tools/check_backbones.py target/release/loftup [--only TEXT]
+    python tools/check_backbones.py target/release/loftup [--only TEXT ...] [--out table.md]
 
 Builds each model with random weights, at its real width and with two blocks, saves it in its
 library's names next to the config file that the library writes, converts it with `loftup convert`,
@@ -10,7 +10,8 @@ and compares the features with the library's own, at the trained size and at a l
 not square, resampled as in that library. For CLIP the reference are MaskCLIP's patch features,
 computed with the library's modules: of the last block only the value and output projections.
 
-Prints the largest difference relative to the largest feature, and fails above 1e-4.
+Prints the largest difference relative to the largest feature, and fails above 1e-4. `--out` also
+writes the table as Markdown.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,6 +29,8 @@ from safetensors.torch import save_file
 
 LIMIT = 1e-4
 DEPTH = 2
+# Side of the trained grid of patches, but for the models of 336 pixels.
+GRID = 8
 
 
 def randomize(model):
@@ -83,11 +87,11 @@ def hf_dinov2(width, heads, registers=0, swiglu=False, depth_anything=False):
     return whole.save_pretrained, forward, 112, 14
 
 
-def hf_clip(width, heads, patch, act, projection=False):
+def hf_clip(width, heads, patch, act, projection=False, grid=GRID):
     import transformers as T
 
     vision = dict(hidden_size=width, num_hidden_layers=DEPTH, num_attention_heads=heads, patch_size=patch,
-                  image_size=8 * patch, intermediate_size=2 * width, hidden_act=act, projection_dim=64)
+                  image_size=grid * patch, intermediate_size=2 * width, hidden_act=act, projection_dim=64)
     text = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, vocab_size=20,
                 projection_dim=64)
     if projection:
@@ -108,14 +112,14 @@ def hf_clip(width, heads, patch, act, projection=False):
         x = last.self_attn.out_proj(last.self_attn.v_proj(x))
         return to_map(model.visual_projection(v.post_layernorm(x)), image, patch)
 
-    return model.save_pretrained, forward, 8 * patch, patch
+    return model.save_pretrained, forward, grid * patch, patch
 
 
 def hf_siglip(width, heads, patch, vision_only=False):
     import transformers as T
 
     vision = dict(hidden_size=width, num_hidden_layers=DEPTH, num_attention_heads=heads, patch_size=patch,
-                  image_size=8 * patch + (6 if patch == 14 else 0), intermediate_size=2 * width)
+                  image_size=GRID * patch + (6 if patch == 14 else 0), intermediate_size=2 * width)
     if vision_only:
         model = T.SiglipVisionModel(T.SiglipVisionConfig(**vision))
         v = model
@@ -128,7 +132,7 @@ def hf_siglip(width, heads, patch, vision_only=False):
     def forward(image):
         return to_map(v(image, interpolate_pos_encoding=True).last_hidden_state, image, patch)
 
-    return model.save_pretrained, forward, 8 * patch, patch
+    return model.save_pretrained, forward, GRID * patch, patch
 
 
 # --- timm -----------------------------------------------------------------------------------
@@ -137,7 +141,8 @@ def hf_siglip(width, heads, patch, vision_only=False):
 def timm_model(architecture, patch, **more):
     import timm
 
-    args = dict(depth=DEPTH, img_size=8 * patch, **more)
+    side = (24 if architecture.endswith("336") else GRID) * patch
+    args = dict(depth=DEPTH, img_size=side, **more)
     model = randomize(timm.create_model(architecture, dynamic_img_size=True, **args))
 
     def save(directory):
@@ -158,7 +163,7 @@ def timm_model(architecture, patch, **more):
         x = last.attn.qkv(last.norm1(x[:, 1:])).chunk(3, dim=-1)[2]
         return to_map(model.head(model.norm(last.attn.proj(x))), image, patch)
 
-    return save, forward, 8 * patch, patch
+    return save, forward, side, patch
 
 
 def facebook_dinov2(width, heads, registers=0, swiglu=False, prefix=""):
@@ -194,6 +199,7 @@ def facebook_dinov2(width, heads, registers=0, swiglu=False, prefix=""):
 
 def open_clip_model(name, quick_gelu=None, config=True):
     import open_clip
+    import timm
 
     cfg = open_clip.get_model_config(name)
     vision = cfg["vision_cfg"]
@@ -204,13 +210,18 @@ def open_clip_model(name, quick_gelu=None, config=True):
         cfg["quick_gelu"] = quick_gelu
     if siglip:
         patch = int(vision["timm_model_name"].split("patch")[1].split("_")[0])
-        vision["timm_model_kwargs"] = dict(depth=DEPTH, dynamic_img_size=True)
     else:
         patch = vision["patch_size"]
         vision["layers"] = DEPTH
-    side = vision["image_size"] = 8 * patch
-    model = open_clip.model.CustomTextCLIP(**without_custom(cfg)) if siglip else open_clip.model.CLIP(
-        **without_custom(cfg))
+    side = vision["image_size"] = (24 if name.endswith("336") else GRID) * patch
+    create = timm.create_model
+    kind = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP
+    # open_clip's config has no depth for timm's models.
+    with mock.patch.object(timm, "create_model", lambda *a, **k: create(
+            *a, depth=DEPTH, img_size=side, dynamic_img_size=True, **k)):
+        model = kind(**without_custom(cfg))
+    if siglip:
+        vision["timm_model_kwargs"] = dict(depth=DEPTH)
     visual = randomize(model).visual
 
     def save(directory):
@@ -282,6 +293,8 @@ def models():
         for act in ("quick_gelu", "gelu"):
             yield (f"CLIP {label} {act}", "transformers", "transformers", "clip", [],
                    lambda w=width, h=heads, p=patch, a=act: hf_clip(w, h, p, a))
+    yield ("CLIP L/14@336 quick_gelu", "transformers", "transformers", "clip", [],
+           lambda: hf_clip(1024, 16, 14, "quick_gelu", grid=24))
     yield ("CLIP B/16 vision only", "transformers", "transformers", "clip", [],
            lambda: hf_clip(768, 12, 16, "quick_gelu", True))
     for name in ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"]:
@@ -296,15 +309,16 @@ def models():
                         ("vit_huge_patch14_clip_224", 14), ("vit_giant_patch14_clip_224", 14),
                         ("vit_gigantic_patch14_clip_224", 14)]:
         yield f"CLIP {name}", "timm", "timm", "clip", [], lambda n=name, p=patch: timm_model(n, p, num_classes=64)
-    for label, width, heads, patch in [("B/16", 768, 12, 16), ("L/16", 1024, 16, 16), ("so400m/14", 1152, 16, 14),
-                                       ("so400m/16", 1152, 16, 16)]:
+    for label, width, heads, patch in [("B/32", 768, 12, 32), ("B/16", 768, 12, 16), ("L/16", 1024, 16, 16),
+                                       ("so400m/14", 1152, 16, 14), ("so400m/16", 1152, 16, 16),
+                                       ("g-opt/16", 1536, 16, 16)]:
         yield (f"SigLIP {label}", "transformers", "transformers", "siglip", [],
                lambda w=width, h=heads, p=patch: hf_siglip(w, h, p))
     yield ("SigLIP B/16 vision only", "transformers", "transformers", "siglip2", [],
            lambda: hf_siglip(768, 12, 16, True))
-    for name, patch in [("vit_base_patch16_siglip_224", 16), ("vit_large_patch16_siglip_256", 16),
+    for name, patch in [("vit_base_patch32_siglip_256", 32), ("vit_base_patch16_siglip_224", 16), ("vit_large_patch16_siglip_256", 16),
                         ("vit_large_patch16_siglip_512", 16), ("vit_so400m_patch14_siglip_384", 14),
-                        ("vit_so400m_patch16_siglip_256", 16)]:
+                        ("vit_so400m_patch16_siglip_256", 16), ("vit_giantopt_patch16_siglip_256", 16)]:
         yield f"SigLIP {name}", "timm", "timm", "siglip", [], lambda n=name, p=patch: timm_model(n, p)
     for name in ["ViT-B-16-SigLIP", "ViT-L-16-SigLIP-256", "ViT-SO400M-14-SigLIP", "ViT-B-16-SigLIP2",
                  "ViT-L-16-SigLIP2-256", "ViT-SO400M-14-SigLIP2", "ViT-SO400M-16-SigLIP2-256"]:
@@ -342,26 +356,30 @@ def worst(loftup, build, backbone, options, positions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("loftup", help="the loftup binary")
-    parser.add_argument("--only", default="", help="models with this in their name or source")
+    parser.add_argument("--only", nargs="+", default=[""], help="models with one of these in their name or source")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     torch.backends.mha.set_fastpath_enabled(False)
-    failed = count = 0
+    failed = 0
+    rows = []
     print(f"{'model':46} {'source':16} {'trained size':>12} {'other size':>12}")
     for label, source, positions, backbone, options, build in models():
-        if args.only not in f"{label} {source}":
+        if not any(text in f"{label} {source}" for text in args.only):
             continue
-        count += 1
         try:
             differences = worst(args.loftup, build, backbone, options, positions)
-            bad = max(differences) > LIMIT
-            print(f"{label:46} {source:16} {differences[0]:12.1e} {differences[1]:12.1e}{'  FAILED' if bad else ''}",
-                  flush=True)
+            failure = " FAILED" if max(differences) > LIMIT else ""
+            cells = [f"{d:.1e}" for d in differences]
         except Exception as error:
-            bad = True
-            print(f"{label:46} {source:16} FAILED: {error}", flush=True)
-        failed += bad
-    print(f"{count} models, {failed} failed")
-    sys.exit(1 if failed or not count else 0)
+            failure, cells = f" FAILED: {error}", ["", ""]
+        print(f"{label:46} {source:16} {cells[0]:>12} {cells[1]:>12}{failure}", flush=True)
+        rows.append([label, source, positions, cells[0], cells[1] + failure])
+        failed += bool(failure)
+        if args.out:
+            lines = [["model", "names", "positions", "trained size", "other size"], ["---"] * 5, *rows]
+            args.out.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    print(f"{len(rows)} models, {failed} failed")
+    sys.exit(1 if failed or not rows else 0)
 
 
 if __name__ == "__main__":

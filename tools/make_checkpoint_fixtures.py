@@ -3,9 +3,10 @@
 
     python tools/make_checkpoint_fixtures.py models/import/tests/data
 
-Made with PyTorch 2.7.1, NumPy 2, safetensors and OmegaConf 2.4; `later` with PyTorch 2.15.0 and
-safetensors 0.8.0. The files are committed; this is needed only to change them. Every number in them follows from `values`, so that the tests know
-what to expect without reading a second file.
+Made with PyTorch 2.7.1, NumPy 2, safetensors and OmegaConf 2.4; `later` and `openai_clip` with
+PyTorch 2.15.0 and safetensors 0.8.0. The files are committed; this is needed only to change them.
+Every number in them follows from `values`, so that the tests know what to expect without reading a
+second file.
 """
 
 import argparse
@@ -82,6 +83,55 @@ def plain_tensors():
          ("num_batches_tracked", torch.tensor(7)), ("mask", torch.tensor([True, False]))])
 
 
+class OpenAiClip(nn.Module):
+    """The image tower of OpenAI's CLIP, and the three numbers that its archives have as buffers."""
+
+    class Block(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.attn = nn.MultiheadAttention(width, 1)
+            self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.mlp = nn.Sequential(collections.OrderedDict(
+                c_fc=nn.Linear(width, width), gelu=nn.GELU(), c_proj=nn.Linear(width, width)))
+
+        def forward(self, x):
+            y = self.ln_1(x)
+            x = x + self.attn(y, y, y)[0]
+            return x + self.mlp(self.ln_2(x))
+
+    class Transformer(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.resblocks = nn.Sequential(OpenAiClip.Block(width))
+
+        def forward(self, x):
+            return self.resblocks(x)
+
+    class Visual(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, width, 2, 2, bias=False)
+            self.class_embedding = nn.Parameter(torch.zeros(width))
+            self.positional_embedding = nn.Parameter(torch.zeros(5, width))
+            self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.transformer = OpenAiClip.Transformer(width)
+            self.proj = nn.Parameter(torch.zeros(width, 2))
+
+        def forward(self, x):
+            x = self.conv1(x).flatten(2).permute(2, 0, 1)
+            x = torch.cat([self.class_embedding + torch.zeros_like(x[:1]), x]) + self.positional_embedding[:, None]
+            return self.ln_post(self.transformer(self.ln_pre(x)))[0] @ self.proj
+
+    def __init__(self):
+        super().__init__()
+        self.visual = self.Visual(4)
+        for name, value in (("input_resolution", 4), ("context_length", 77), ("vocab_size", 10)):
+            self.register_buffer(name, torch.tensor(value))
+
+    def forward(self, x):
+        return self.visual(x)
+
+
 def main(out):
     from omegaconf import OmegaConf
 
@@ -145,6 +195,12 @@ def main(out):
     torch.save(nn.Linear(2, 2), out / "whole_module.pt")
 
     later(out)
+    openai_clip(out)
+
+
+def openai_clip(out):
+    traced = torch.jit.trace(filled(OpenAiClip()), torch.ones(1, 3, 4, 4))
+    torch.jit.save(traced, out / "openai_clip.pt")
 
 
 def repacked(source, target, rename, compression=zipfile.ZIP_STORED):

@@ -65,6 +65,15 @@ impl VitConfig {
         self.preset.family()
     }
 
+    /// Patch, width and depth.
+    pub fn dimensions(&self) -> Dimensions {
+        Dimensions {
+            patch: self.patch,
+            width: self.width,
+            depth: self.depth,
+        }
+    }
+
     /// Width and height, in pixels, for those who have no wish: 224, or the multiple of the patch
     /// nearest to it.
     pub fn default_size(&self) -> (usize, usize) {
@@ -143,17 +152,22 @@ impl VitConfig {
                 path.display()
             );
         }
+        let (heads, activation) = match (outline.heads, outline.activation) {
+            (Ok(heads), Ok(activation)) => (heads, activation),
+            (Err(heads), Err(activation)) => return Err(heads.and(activation)),
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
         Ok(Self {
             preset,
             patch: outline.dimensions.patch,
             width: outline.dimensions.width,
             dim: tower.output_dim(family, outline.dimensions.width)?,
             depth: outline.dimensions.depth,
-            heads: outline.heads?,
+            heads,
             registers,
             grid: outline.grid,
             eps: outline.eps,
-            activation: outline.activation?,
+            activation,
             positions: outline.positions,
             mean: outline.mean,
             std: outline.std,

@@ -82,17 +82,19 @@ pub enum VitError {
         /// The name that fits the weights.
         suggestion: &'static str,
     },
-    /// A setting is neither in the weights nor known otherwise.
-    #[error("{}: the {what} of this {model} is not in the weights; give {options}, or put the model's config.json (or open_clip_config.json) next to the weights", path.display())]
+    /// Settings that are neither in the weights nor known otherwise.
+    #[error("{}: {} of this {model} {} not in the weights; give {}, or put the model's config.json (or open_clip_config.json) next to the weights",
+        path.display(),
+        joined(.settings, |s| format!("the {}", s.name)),
+        if settings.len() == 1 { "is" } else { "are" },
+        joined(.settings, |s| s.option.clone()))]
     Undecided {
         /// The checkpoint file.
         path: PathBuf,
-        /// Which setting.
-        what: &'static str,
         /// Family and dimensions.
         model: String,
-        /// The option to give, and its candidates.
-        options: String,
+        /// Which settings; at least one.
+        settings: Vec<Undecided>,
     },
     /// A config file that cannot be used.
     #[error("{}: {what}; correct this file or move it away from the weights", path.display())]
@@ -154,6 +156,44 @@ pub enum VitError {
         /// Number of patches.
         patches: usize,
     },
+}
+
+/// A setting of a backbone that nothing says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecided {
+    /// What it is, as in "the activation".
+    pub name: &'static str,
+    /// The command-line option that gives it, and its candidates.
+    pub option: String,
+}
+
+impl VitError {
+    /// Of two errors, one that says both if they are about settings of the same backbone, else the
+    /// first.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Undecided {
+                    path,
+                    model,
+                    mut settings,
+                },
+                Self::Undecided { settings: more, .. },
+            ) => {
+                settings.extend(more);
+                Self::Undecided {
+                    path,
+                    model,
+                    settings,
+                }
+            }
+            (first, _) => first,
+        }
+    }
+}
+
+fn joined(settings: &[Undecided], part: impl Fn(&Undecided) -> String) -> String {
+    settings.iter().map(part).collect::<Vec<_>>().join(" and ")
 }
 
 fn examples(found: &[String]) -> String {

@@ -25,7 +25,7 @@ mod weights;
 
 pub use config::VitConfig;
 pub use config_file::ConfigFiles;
-pub use error::VitError;
+pub use error::{Undecided, VitError};
 pub use loftup_bundle::{Activation, Family, Origin, Positions, Setting};
 pub use options::VitOptions;
 pub use outline::Outline;

@@ -1,7 +1,8 @@
 //! What is known about the vision transformer in a checkpoint before its weights are read.
 
 use super::{
-    Activation, Dimensions, Family, Origin, Positions, Preset, Setting, VitError, VitOptions,
+    Activation, Dimensions, Family, Origin, Positions, Preset, Setting, Undecided, VitError,
+    VitOptions,
     config_file::{ConfigFiles, ModelConfig},
     names::{Mlp, Tower},
     published,
@@ -189,12 +190,11 @@ impl Known<'_> {
             })
     }
 
-    fn undecided(&self, what: &'static str, options: String) -> VitError {
+    fn undecided(&self, name: &'static str, option: String) -> VitError {
         VitError::Undecided {
             path: self.tower.path(),
-            what,
             model: format!("{} with {}", self.family, self.dimensions),
-            options,
+            settings: vec![Undecided { name, option }],
         }
     }
 }

@@ -110,15 +110,35 @@ pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
         VitError::NotAVit { .. } => String::new(),
         _ => return error,
     };
-    match recognize(checkpoint) {
-        None => error,
-        Some(model) => VitError::Unsupported {
-            path: checkpoint.path().into(),
-            what: format!(
-                "{model}{because}; export the model to ONNX and give it with --backbone-onnx and --patch"
-            ),
-        },
+    let (model, remedy) = match recognize(checkpoint) {
+        _ if is_naflex(checkpoint) => (
+            "a NaFlex model (SigLIP 2 NaFlex or timm's NaFlexVit), which takes patches instead of an image",
+            "use a SigLIP 2 model of one resolution, such as siglip2-base-patch16-224",
+        ),
+        Some(model) => (
+            model,
+            "export the model to ONNX and give it with --backbone-onnx and --patch",
+        ),
+        None => return error,
+    };
+    VitError::Unsupported {
+        path: checkpoint.path().into(),
+        what: format!("{model}{because}; {remedy}"),
     }
+}
+
+/// Whether the patch embedding of transformers or timm is a matrix, for patches that the
+/// preprocessing cuts out. The other names of these models are those of SigLIP.
+fn is_naflex(checkpoint: &Checkpoint) -> bool {
+    ["embeddings.patch_embedding.weight", "embeds.proj.weight"]
+        .iter()
+        .any(|end| {
+            checkpoint.all_prefixes(end).any(|prefix| {
+                checkpoint
+                    .shape(&format!("{prefix}{end}"))
+                    .is_ok_and(|shape| shape.len() == 2)
+            })
+        })
 }
 
 /// The model that the checkpoint holds, if it is one of those that are known but not supported.

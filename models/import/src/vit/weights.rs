@@ -10,7 +10,7 @@ use loftup_onnx::Tensor;
 
 /// Heads are padded with zeros to a multiple of this: fused attention kernels want it.
 const HEAD_MULTIPLE: usize = 8;
-/// The most weights that fit an ONNX file: protobuf ends at 2 GiB.
+/// The most weights that fit an ONNX file, whose messages end at 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
 
 /// `x W + b`: weight `[out, in]`, bias `[out]`.
@@ -69,7 +69,7 @@ impl Weights {
     pub fn read(tower: &Tower<'_>, config: &VitConfig) -> Result<Self, VitError> {
         let s = tower.scheme;
         let width = config.width;
-        check_size(tower, config)?;
+        check_size(tower, config, MAX_WEIGHTS)?;
         let shape = [width, 3, config.patch, config.patch];
         let patch_bias = format!("{}.bias", s.patch);
         let patch = Linear {
@@ -256,8 +256,8 @@ fn padded_columns(layer: Linear, config: &VitConfig) -> Linear {
     }
 }
 
-/// Refuses what no ONNX file can hold, and empty layers.
-fn check_size(tower: &Tower<'_>, config: &VitConfig) -> Result<(), VitError> {
+/// Refuses empty layers, and more weights than `limit`.
+fn check_size(tower: &Tower<'_>, config: &VitConfig, limit: usize) -> Result<(), VitError> {
     let padded = config.heads.value.saturating_mul(padded_head(config));
     let mut total = 0usize;
     for block in 0..config.depth {
@@ -275,9 +275,16 @@ fn check_size(tower: &Tower<'_>, config: &VitConfig) -> Result<(), VitError> {
             .saturating_add(hidden.saturating_mul(layers));
         total = total.saturating_add(channels.saturating_mul(config.width));
     }
-    if total > MAX_WEIGHTS {
+    if total > limit {
+        let (family, dimensions) = (config.family(), config.dimensions());
+        let smaller = match family {
+            Family::DinoV2 if config.registers > 0 => "dinov2-l14-reg",
+            Family::DinoV2 => "dinov2-l14",
+            Family::Clip => "clip-l14",
+            Family::SigLip => "siglip2-so400m14",
+        };
         let what = format!(
-            "its {total} weights do not fit the 2 GiB of an ONNX file; use a smaller model"
+            "{family} with {dimensions} has {total} weights in its blocks, and an ONNX file holds at most {limit} of 32 bits (2 GiB); weights outside of the ONNX file are not supported; use a smaller model: {smaller} is the largest {family} that fits"
         );
         return Err(VitError::Unsupported {
             path: tower.path(),
@@ -285,4 +292,37 @@ fn check_size(tower: &Tower<'_>, config: &VitConfig) -> Result<(), VitError> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        checkpoint::Checkpoint,
+        vit::{ConfigFiles, Preset, VitOptions, search},
+    };
+
+    #[test]
+    fn more_weights_than_fit_are_refused() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/openai_clip.pt");
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let preset = Preset::parse("clip").unwrap();
+        let options = VitOptions {
+            heads: Some(1),
+            ..VitOptions::default()
+        };
+        let tower = search::find(&checkpoint, Some(preset)).unwrap();
+        let config = VitConfig::read(&tower, preset, &options, &ConfigFiles::default()).unwrap();
+        // One block of width 4: four projections of 8 channels, a head padded, and an MLP of 4.
+        let count = (4 * 8 + 2 * 4) * 4;
+        assert!(check_size(&tower, &config, count).is_ok());
+        let message = check_size(&tower, &config, count - 1)
+            .unwrap_err()
+            .to_string();
+        for part in ["openai_clip.pt", "width 4", "has 160 weights", "clip-l14"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
 }

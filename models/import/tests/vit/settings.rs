@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use loftup_import::vit::{Activation, ConfigFiles, Origin, Positions, Preset, Vit, VitOptions};
+use loftup_import::{
+    checkpoint::Checkpoint,
+    vit::{Activation, ConfigFiles, Origin, Positions, Preset, Vit, VitOptions},
+};
 use loftup_onnx::Tensor;
 
 use crate::support::{Tensors, noise, run, try_with, weights, worst};
@@ -94,17 +97,42 @@ fn clips_activation_is_never_guessed() {
 }
 
 #[test]
-fn openais_own_archive_is_quick_gelu() {
-    let mut tensors = weights("clip.bin");
-    for name in ["input_resolution", "context_length", "vocab_size"] {
-        tensors.insert(name.into(), Tensor::from_fn([1], |_| 1.0));
+fn settings_that_are_missing_are_named_at_once() {
+    let message = read(weights("clip.bin"), "clip", NONE, &[]).unwrap_err();
+    for part in [
+        "attention heads and the activation of this CLIP",
+        "are not in the weights",
+        "--heads N",
+        " and --activation quick-gelu",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
     }
-    let vit = read(tensors, "clip", HEADS, &[]).unwrap();
-    let activation = vit.config().activation;
-    assert_eq!(
-        (activation.value, activation.from),
-        (Activation::QuickGelu, Origin::Weights)
-    );
+}
+
+/// A TorchScript archive with the layout of OpenAI's, whose three numbers are integer buffers.
+#[test]
+fn openais_own_archive_is_quick_gelu() {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/openai_clip.pt");
+    let checkpoint = Checkpoint::open(&archive).unwrap();
+    let options = VitOptions {
+        heads: Some(1),
+        ..NONE
+    };
+    let read = |checkpoint: &Checkpoint| {
+        let preset = Preset::parse("clip").unwrap();
+        Vit::from_checkpoint(checkpoint, preset, &options, &ConfigFiles::default())
+            .map(|vit| (vit.config().activation.value, vit.config().activation.from))
+            .map_err(|error| error.to_string())
+    };
+    let expected = (Activation::QuickGelu, Origin::Weights);
+    assert_eq!(read(&checkpoint).unwrap(), expected);
+    for missing in ["input_resolution", "context_length", "vocab_size"] {
+        let other = checkpoint
+            .clone()
+            .renamed(|name| (name != missing).then(|| name.into()));
+        let message = read(&other).unwrap_err();
+        assert!(message.contains("--activation"), "{missing}: {message}");
+    }
 }
 
 #[test]
@@ -390,6 +418,29 @@ fn models_that_are_not_supported_are_named() {
         let message = read(tensors, "dinov2", HEADS, &[]).unwrap_err();
         assert!(message.contains(name), "{name}: {message}");
         assert!(message.contains("--backbone-onnx"), "{message}");
+    }
+}
+
+/// SigLIP 2 NaFlex has the names of SigLIP in transformers, and names of its own in timm.
+#[test]
+fn naflex_is_named() {
+    let matrix = || Tensor::from_fn([48, 588], |_| 0.1);
+    let mut transformers = Tensors::new();
+    for name in ["layer_norm1", "layer_norm2"] {
+        let name = format!("vision_model.encoder.layers.0.{name}.weight");
+        transformers.insert(name, Tensor::from_fn([48], |_| 1.0));
+    }
+    let patch = "vision_model.embeddings.patch_embedding.weight";
+    transformers.insert(patch.into(), matrix());
+    let mut timm = Tensors::new();
+    timm.insert("visual.trunk.embeds.proj.weight".into(), matrix());
+    timm.insert("visual.trunk.blocks.0.attn.qkv.weight".into(), matrix());
+    for tensors in [transformers, timm] {
+        let message = read(tensors, "siglip2", HEADS, &[]).unwrap_err();
+        for part in ["w.pth", "SigLIP 2 NaFlex", "siglip2-base-patch16-224"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains("--backbone-onnx"), "{message}");
     }
 }
 
