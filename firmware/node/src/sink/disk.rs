@@ -28,6 +28,15 @@ pub(super) trait Output: Write + Send {
 
     /// Waits until everything is on the device.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Whether the file was removed, so that what is written to it is lost.
+    fn is_removed(&self) -> bool;
+}
+
+/// Whether an open file has no name any more.
+fn has_no_name(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|m| m.nlink() == 0)
 }
 
 /// The file system of this machine.
@@ -88,6 +97,10 @@ impl Output for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+
+    fn is_removed(&self) -> bool {
+        has_no_name(self)
     }
 }
 
@@ -174,6 +187,10 @@ pub(super) mod testing {
                 return Err(Errno::IO.into());
             }
             self.file.sync_all()
+        }
+
+        fn is_removed(&self) -> bool {
+            has_no_name(&self.file)
         }
     }
 

@@ -245,6 +245,10 @@ impl Series {
             return Err((path, e));
         }
         let mut open = match self.open.take() {
+            Some(open) if open.file.is_removed() => {
+                let cause = "it was removed while it was written; a new file follows";
+                return Err((open.path, io::Error::new(ErrorKind::NotFound, cause)));
+            }
             Some(open) => open,
             None => self.create()?,
         };

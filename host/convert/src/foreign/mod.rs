@@ -261,10 +261,13 @@ impl<'a> Image<'a> {
 fn features<'a>(interface: &'a Interface, name: Option<&str>) -> Result<&'a Port, String> {
     let outputs = &interface.outputs;
     match (name, &outputs[..]) {
-        (Some(name), _) => outputs
+        (Some(name), [_, ..]) => outputs
             .iter()
             .find(|o| o.name == name)
             .ok_or_else(|| format!("no output is called {name}; there are {}", names(outputs))),
+        (_, []) => {
+            Err("it has no outputs; export it again, with the features as its output".into())
+        }
         (None, [only]) => Ok(only),
         (None, several) => Err(format!(
             "several outputs: {}; name the features with --backbone-output",
@@ -385,7 +388,22 @@ fn compile(
             &[output],
         ))
     })
+    .map_err(explained)
 }
+
+/// The message of the engine, in plain words where an operator is missing.
+fn explained(error: String) -> String {
+    let missing = error
+        .split_once("Unimplemented(")
+        .and_then(|(_, rest)| rest.split_once(')'));
+    match missing {
+        Some((operator, _)) => format!(
+            "operator {operator} is not one that tract has, and tract tries every graph; export it without that operator"
+        ),
+        None => error,
+    }
+}
+
 /// Lets an engine work on a graph of unknown origin. Where the graph breaks the rules of ONNX,
 /// engines may panic; that is an error of the graph like any other.
 pub(crate) fn guarded<T, E: fmt::Display>(

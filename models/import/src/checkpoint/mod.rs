@@ -32,6 +32,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::sniff::other_format;
 pub use error::CheckpointError;
 pub(crate) use wrappers::{listed, teacher_of};
 

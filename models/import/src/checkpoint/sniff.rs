@@ -126,6 +126,28 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
     })))
 }
 
+/// What `bytes` are, where they are known to be something else than ONNX: as a phrase that begins
+/// with "it is", with a remedy.
+pub(crate) fn other_format(bytes: &[u8]) -> Option<String> {
+    let checkpoint = |kind: &str| {
+        Some(format!(
+            "it is {kind} (weights alone: --backbone-weights FILE)"
+        ))
+    };
+    match sniff(&bytes[..bytes.len().min(PREFIX)], bytes.len() as u64) {
+        Ok(Format::Safetensors) => checkpoint("a safetensors checkpoint"),
+        Ok(Format::TorchLegacy) => checkpoint("a PyTorch checkpoint"),
+        Ok(Format::TorchZip) => Some(
+            "it is a zip archive (unpack it first) or a PyTorch checkpoint (--backbone-weights FILE)"
+                .into(),
+        ),
+        Err(Problem::UnknownFormat(found)) if !is_onnx(bytes) && !found.contains("unknown") => {
+            Some(format!("it is {found}"))
+        }
+        Err(_) => None,
+    }
+}
+
 /// A tar archive: that of the first versions of PyTorch, or any other.
 fn tar(prefix: &[u8]) -> Problem {
     let name = prefix[..100].split(|&b| b == 0).next().unwrap_or_default();

@@ -88,6 +88,7 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn of(tensor: &'a TensorProto) -> Result<Self, String> {
         let file = tensor.external_entry("location").unwrap_or("");
+        let file = file.strip_prefix("./").unwrap_or(file);
         let plain = !file.is_empty()
             && !matches!(file, "." | "..")
             && !file.contains(['/', '\\', ':', '\0']);

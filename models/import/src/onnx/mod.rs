@@ -5,6 +5,7 @@
 //! `[1, 3, H, W]`, one float32 output, and no inferred shapes of inner values, which contradict the
 //! shapes that an engine is given as soon as they name the batch.
 
+mod attention;
 mod border;
 mod external;
 mod precision;
@@ -16,10 +17,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_onnx::pb::{GraphProto, ModelProto, NodeProto, tensor_proto::DataType};
+use loftup_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
 use prost::Message;
 
 pub use self::border::{Arrangement, Border};
+use crate::checkpoint;
 use loftup_onnx::{ElementType, Interface, LARGEST, walk};
 
 /// A file that cannot be imported. The message is one line.
@@ -35,10 +37,22 @@ pub enum ImportError {
         source: std::io::Error,
     },
     /// Not ONNX.
-    #[error("{}: not an ONNX model, or only a part of one; export or copy it again", path.display())]
+    #[error("{}: not an ONNX model: {found}", path.display())]
     NotOnnx {
         /// The file.
         path: PathBuf,
+        /// What it is, and what to do.
+        found: String,
+    },
+    /// A part of ONNX that is not read.
+    #[error("{}: {what}, which is not read here; in Python: {remedy}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The part.
+        what: String,
+        /// How to do without it.
+        remedy: &'static str,
     },
     /// Weights in another file that cannot be used.
     #[error("{}: tensor {tensor}: {what}", path.display())]
@@ -88,15 +102,25 @@ impl Import {
             path: path.into(),
             source,
         })?;
-        let not_onnx = || ImportError::NotOnnx { path: path.into() };
+        let not_onnx = || ImportError::NotOnnx {
+            path: path.into(),
+            found: checkpoint::other_format(&bytes).unwrap_or_else(|| {
+                "it is damaged, or only a part of one; export or copy it again".into()
+            }),
+        };
         let mut model = ModelProto::decode(&*bytes).map_err(|_| not_onnx())?;
         let mut graph = model.graph.take().ok_or_else(not_onnx)?;
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let mut files = vec![(file.into(), loftup_bundle::sha256_hex(&bytes))];
         drop(bytes);
+        if let Some((what, remedy)) = unsupported(&model, &mut graph) {
+            let path = path.into();
+            return Err(ImportError::Unsupported { path, what, remedy });
+        }
         let interface = Interface::of_graph(&model, &graph);
         files.extend(external::embed(&mut graph, path)?);
-        walk::graphs_mut(&mut graph, &mut drop_unread_outputs);
+        walk::graphs_mut(&mut graph, &mut attention::drop_unread_outputs);
+        walk::graphs_mut(&mut graph, &mut attention::add_masks);
 
         let mut other = vec![DataType::Float16, DataType::Bfloat16];
         let mut ports = interface.inputs.iter().chain(&interface.outputs);
@@ -147,21 +171,29 @@ impl Import {
     }
 }
 
-/// Takes off the last outputs of `Attention` that nothing reads: engines that lack them refuse the
-/// node even so, and PyTorch's exporter names all four.
-fn drop_unread_outputs(graph: &mut GraphProto) {
-    let mut read: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
-    let mut nodes: Vec<&NodeProto> = graph.node.iter().collect();
-    while let Some(node) = nodes.pop() {
-        read.extend(node.input.iter().cloned());
-        for inner in walk::inner(node) {
-            read.extend(inner.output.iter().map(|o| o.name.clone()));
-            nodes.extend(&inner.node);
+/// A part of the graph that no engine here reads, and how to write the file without it.
+fn unsupported(model: &ModelProto, graph: &mut GraphProto) -> Option<(String, &'static str)> {
+    let functions: HashSet<(&str, &str)> = model
+        .functions
+        .iter()
+        .map(|f| (f.domain.as_str(), f.name.as_str()))
+        .collect();
+    let mut found = None;
+    walk::graphs_mut(graph, &mut |graph| {
+        let mut nodes = graph.node.iter();
+        if let Some(tensor) = graph.sparse_initializer.first() {
+            let values = tensor.values.as_ref();
+            let name = values.map_or("", |values| values.name.as_str());
+            found = Some((
+                format!("constant {name} is sparse"),
+                "store it as a dense initializer (onnx.numpy_helper.from_array)",
+            ));
+        } else if let Some(n) = nodes.find(|n| functions.contains(&(&n.domain, &n.op_type))) {
+            found = Some((
+                format!("{} is a function of the file's own", n.op_type),
+                "onnx.save(onnx.inliner.inline_local_functions(onnx.load(FILE)), NEW_FILE)",
+            ));
         }
-    }
-    for node in graph.node.iter_mut().filter(|n| n.op_type == "Attention") {
-        while node.output.len() > 1 && node.output.last().is_some_and(|o| !read.contains(o)) {
-            node.output.pop();
-        }
-    }
+    });
+    found
 }

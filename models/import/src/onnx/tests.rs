@@ -73,9 +73,10 @@ fn external_weights_are_read_and_anything_but_a_plain_file_with_them_is_refused(
     };
 
     let good = [("location", "m.data"), ("offset", "16"), ("length", "192")];
-    for entries in [&good[..], &good[..2]] {
+    let dotted = [("location", "./m.data"), ("offset", "16")];
+    for entries in [&good[..], &good[..2], &dotted] {
         let import = open(entries).unwrap();
-        assert_eq!(import.interface().external_files, ["m.data"]);
+        assert_eq!(import.interface().external_files, [entries[0].1]);
         assert_eq!(import.graph.initializer[0].raw_data, bytes);
         assert_eq!(import.files()[1].0, "m.data");
         assert_eq!(import.files()[1].1, loftup_bundle::sha256_hex(&file));
@@ -263,5 +264,107 @@ fn outputs_of_attention_that_nothing_reads_go() {
         let import = Import::open(&written(&dir, &model)).unwrap();
         let nodes = &import.graph.node;
         assert_eq!(nodes[nodes.len() - 2].output.len(), left, "{read}");
+    }
+}
+
+/// Each file is refused with a line that says what it is or has, and what to do.
+#[test]
+fn what_is_not_read_is_named_with_a_remedy() {
+    let mut with_function = model();
+    with_function
+        .functions
+        .push(loftup_onnx::pb::FunctionProto {
+            name: "Patch".into(),
+            domain: "my".into(),
+            ..Default::default()
+        });
+    let unused = with_function.encode_to_vec();
+    let call = &mut graph(&mut with_function).node[0];
+    (call.op_type, call.domain) = ("Patch".into(), "my".into());
+    let mut sparse = model();
+    graph(&mut sparse)
+        .sparse_initializer
+        .push(loftup_onnx::pb::SparseTensorProto {
+            values: Some(TensorProto {
+                name: "few".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+    let cases: [(Vec<u8>, &[&str]); 8] = [
+        (
+            with_function.encode_to_vec(),
+            &["Patch", "inline_local_functions"],
+        ),
+        (sparse.encode_to_vec(), &["few is sparse", "dense"]),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n".to_vec(),
+            &["Git LFS pointer", "git lfs pull"],
+        ),
+        (
+            b"<!DOCTYPE html><html>".to_vec(),
+            &["HTML page", "download"],
+        ),
+        (b"PK\x03\x04\0\0".to_vec(), &["zip archive", "unpack"]),
+        (b"\x1f\x8b\x08\0".to_vec(), &["gzip", "unpack"]),
+        (b"".to_vec(), &["empty file"]),
+        (vec![0xff; 99], &["damaged", "copy it again"]),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.onnx");
+    for (bytes, parts) in cases {
+        fs::write(&path, bytes).unwrap();
+        let error = Import::open(&path).unwrap_err().to_string();
+        for part in parts.iter().chain(&["m.onnx: "]) {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    fs::write(&path, unused).unwrap();
+    Import::open(&path).unwrap();
+}
+
+/// PyTorch's exporter writes such masks; tract takes only ones that are added.
+#[test]
+fn boolean_masks_of_attention_become_added_ones() {
+    let constant = |kind: DataType| TensorProto {
+        name: "mask".into(),
+        data_type: kind as i32,
+        dims: vec![1],
+        raw_data: match kind {
+            DataType::Bool => vec![1],
+            _ => 0f32.to_le_bytes().to_vec(),
+        },
+        ..Default::default()
+    };
+    for (kind, added) in [(DataType::Bool, true), (DataType::Float, false)] {
+        let mut model = model();
+        let g = graph(&mut model);
+        g.initializer.push(constant(kind));
+        let node = loftup_onnx::rewrite::node;
+        g.node.push(node("Expand", &["mask", "shape"], "wide"));
+        for out in ["a", "b"] {
+            g.node
+                .push(node("Attention", &["q", "k", "v", "wide"], out));
+        }
+        g.node.push(node("Attention", &["q", "k", "v"], "c"));
+        attention::add_masks(g);
+        let wheres: Vec<_> = g.node.iter().filter(|n| n.op_type == "Where").collect();
+        assert_eq!(wheres.len(), if added { 2 } else { 0 }, "{kind:?}");
+        for n in g.node.iter().filter(|n| n.op_type == "Attention") {
+            match n.input.get(3) {
+                Some(mask) if added => {
+                    let made = wheres.iter().find(|w| w.output[0] == *mask).unwrap();
+                    assert_eq!(made.input[0], "wide");
+                    let value = |name: &String| {
+                        let t = g.initializer.iter().find(|t| t.name == *name).unwrap();
+                        tensors::floats(t).unwrap()
+                    };
+                    assert_eq!(value(&made.input[1]), [0.0]);
+                    assert!(value(&made.input[2])[0] <= -1e30);
+                }
+                Some(mask) => assert_eq!(mask, "wide"),
+                None => assert_eq!(n.output[0], "c"),
+            }
+        }
     }
 }

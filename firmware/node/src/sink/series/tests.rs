@@ -184,6 +184,36 @@ fn a_folder_that_is_not_there_is_waited_for() {
 }
 
 #[test]
+fn a_file_that_is_removed_is_told_and_followed_by_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = folder.path().join("logs");
+    for folder_too in [false, true] {
+        fs::create_dir_all(&logs).unwrap();
+        let mut series = series(Local, logs.join("a.mcap"), b"end");
+        assert_eq!(series.append(&[b"first"]).unwrap(), Written::Yes);
+        if folder_too {
+            fs::remove_dir_all(&logs).unwrap();
+        } else {
+            fs::remove_file(logs.join("a.mcap")).unwrap();
+        }
+        let error = series.append(&[b"lost"]).unwrap_err().to_string();
+        assert!(
+            error.contains("removed") && error.contains("a.mcap"),
+            "{error}"
+        );
+        assert!(!series.is_open(), "the next block has to begin a file");
+        if folder_too {
+            assert_eq!(series.append(&[b"no folder"]).unwrap(), Written::No);
+            fs::create_dir(&logs).unwrap();
+        }
+        assert_eq!(series.append(&[b"second"]).unwrap(), Written::Yes);
+        let texts: Vec<_> = files(&logs).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["second"]);
+        fs::remove_dir_all(&logs).unwrap();
+    }
+}
+
+#[test]
 fn what_fails_again_soon_is_tried_less_often() {
     let mut retry = Retry::every(Duration::from_secs(1));
     assert!(retry.is_due() && !retry.is_failing());
