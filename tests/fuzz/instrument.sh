@@ -3,7 +3,7 @@
 # instead of rustc where RUSTC_WRAPPER names it. See run.sh.
 case " $* " in
 *" --crate-name loftup_"* | *" --crate-name "*fuzz_targets/*)
-    exec "$@" --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
+    exec "$@" --cfg fuzzing -Cpasses=sancov-module \
         -Cllvm-args=-sanitizer-coverage-level=4 \
         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
         -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -19,20 +19,49 @@ fn says(message: &str, parts: &[&str]) {
     }
 }
 
+/// Tensors, preset, heads, and what the error says of them.
+type Case<'a> = (Tensors, &'a str, Option<usize>, &'a [&'a str]);
+
+#[track_caller]
+fn refused<'a>(cases: impl IntoIterator<Item = Case<'a>>) {
+    for (tensors, preset, heads, parts) in cases {
+        says(&error(tensors, preset, heads), parts);
+    }
+}
+
+fn zeros<const N: usize>(shape: [usize; N]) -> Tensor {
+    Tensor::from_fn(shape, |_| 0.0)
+}
+
+/// The weights of a file with one tensor added or replaced.
+fn with(file: &str, name: &str, tensor: Tensor) -> Tensors {
+    let mut tensors = weights(file);
+    tensors.insert(name.into(), tensor);
+    tensors
+}
+
+/// The weights of a file without the tensors that have `part` in their name.
+fn without(file: &str, part: &str) -> Tensors {
+    let mut tensors = weights(file);
+    let before = tensors.len();
+    tensors.retain(|name, _| !name.contains(part));
+    assert!(tensors.len() < before, "{part}");
+    tensors
+}
+
 /// No more of a DINOv2 than its dimensions are read from.
 fn outline(width: usize, depth: usize, registers: usize) -> Tensors {
-    let zeros = |shape: &[usize]| Tensor::from_fn(shape, |_| 0.0);
     let mut tensors = Tensors::from([
-        ("patch_embed.proj.weight".into(), zeros(&[width, 3, 14, 14])),
-        ("cls_token".into(), zeros(&[1, 1, width])),
-        ("pos_embed".into(), zeros(&[1, 1370, width])),
+        ("patch_embed.proj.weight".into(), zeros([width, 3, 14, 14])),
+        ("cls_token".into(), zeros([1, 1, width])),
+        ("pos_embed".into(), zeros([1, 1370, width])),
     ]);
     for i in 0..depth {
-        tensors.insert(format!("blocks.{i}.norm1.weight"), zeros(&[width]));
-        tensors.insert(format!("blocks.{i}.ls1.gamma"), zeros(&[width]));
+        tensors.insert(format!("blocks.{i}.norm1.weight"), zeros([width]));
+        tensors.insert(format!("blocks.{i}.ls1.gamma"), zeros([width]));
     }
     if registers > 0 {
-        tensors.insert("register_tokens".into(), zeros(&[1, registers, width]));
+        tensors.insert("register_tokens".into(), zeros([1, registers, width]));
     }
     tensors
 }
@@ -105,21 +134,23 @@ fn an_unknown_name_gets_the_list() {
 
 #[test]
 fn weights_of_another_size_are_named() {
-    let message = error(outline(384, 12, 0), "dinov2-b14", None);
-    says(
-        &message,
-        &[
-            "dinov2-s14 (patch 14, width 384, depth 12)",
-            "not dinov2-b14",
-        ],
-    );
-    let message = error(outline(768, 12, 4), "dinov2-s14-reg", None);
-    says(&message, &["dinov2-b14-reg"]);
-    let message = error(outline(320, 10, 0), "dinov2-s14", None);
-    says(
-        &message,
-        &["another size", "width 320", "backbone name dinov2"],
-    );
+    let small = "dinov2-s14 (patch 14, width 384, depth 12)";
+    let other = ["another size", "width 320", "backbone name dinov2"];
+    refused([
+        (
+            outline(384, 12, 0),
+            "dinov2-b14",
+            None,
+            &[small, "not dinov2-b14"][..],
+        ),
+        (
+            outline(768, 12, 4),
+            "dinov2-s14-reg",
+            None,
+            &["dinov2-b14-reg"],
+        ),
+        (outline(320, 10, 0), "dinov2-s14", None, &other),
+    ]);
 }
 
 #[test]
@@ -130,164 +161,153 @@ fn explicit_heads_allow_another_size() {
 
 #[test]
 fn weights_of_another_family_are_named() {
-    let message = error(weights("clip.bin"), "dinov2-s14", Some(3));
-    says(&message, &["CLIP", "not DINOv2", "name clip"]);
-    let message = error(weights("dinov2_reg.bin"), "siglip", Some(3));
-    says(&message, &["DINOv2", "not SigLIP", "name dinov2-reg"]);
-    let message = error(weights("siglip.safetensors"), "clip", Some(3));
-    says(&message, &["SigLIP", "not CLIP", "name siglip"]);
+    let of = |file, preset, parts| (weights(file), preset, Some(3), parts);
+    refused([
+        of(
+            "clip.bin",
+            "dinov2-s14",
+            &["CLIP", "not DINOv2", "name clip"],
+        ),
+        of(
+            "dinov2_reg.bin",
+            "siglip",
+            &["DINOv2", "not SigLIP", "name dinov2-reg"],
+        ),
+        of(
+            "siglip.safetensors",
+            "clip",
+            &["SigLIP", "not CLIP", "name siglip"],
+        ),
+    ]);
 }
 
 #[test]
 fn registers_that_are_not_there_are_missed_and_others_are_used() {
-    let message = error(weights("dinov2.bin"), "dinov2-reg", Some(3));
-    says(&message, &["no register tokens", "dinov2-reg"]);
+    let parts = ["no register tokens", "dinov2-reg"];
+    refused([(weights("dinov2.bin"), "dinov2-reg", Some(3), &parts[..])]);
     let vit = vit(weights("dinov2_reg.bin"), "dinov2", Some(3));
     assert_eq!(vit.config().registers, 4);
 }
 
 #[test]
 fn heads_must_be_known_and_possible() {
-    says(
-        &error(weights("dinov2.bin"), "dinov2", None),
-        &[
-            "number of attention heads",
-            "width 48",
-            "--heads",
-            "config.json",
-        ],
-    );
-    says(
-        &error(weights("dinov2.bin"), "dinov2", Some(5)),
-        &["5 attention heads", "48"],
-    );
-    says(
-        &error(weights("dinov2.bin"), "dinov2", Some(0)),
-        &["0 attention heads"],
-    );
-    says(
-        &error(weights("dinov2.bin"), "dinov2", Some(usize::MAX)),
-        &["heads"],
-    );
+    let unknown = [
+        "number of attention heads",
+        "width 48",
+        "--heads",
+        "config.json",
+    ];
+    let of = |heads, parts| (weights("dinov2.bin"), "dinov2", heads, parts);
+    refused([
+        of(None, &unknown[..]),
+        of(Some(5), &["5 attention heads", "48"]),
+        of(Some(0), &["0 attention heads"]),
+        of(Some(usize::MAX), &["heads"]),
+    ]);
 }
 
 #[test]
 fn missing_and_misshapen_tensors_go_by_their_name_in_the_file() {
-    let mut tensors = weights("siglip.safetensors");
-    tensors.remove("visual.trunk.blocks.1.attn.proj.bias");
-    says(
-        &error(tensors, "siglip", Some(3)),
-        &["visual.trunk.blocks.1.attn.proj.bias", "missing"],
+    let (siglip, lost) = ("siglip.safetensors", "visual.trunk.blocks.1.attn.proj.bias");
+    let (clip, narrow) = (
+        "clip.bin",
+        "visual.transformer.resblocks.2.mlp.c_proj.weight",
     );
-
-    let mut tensors = weights("clip.bin");
-    let name = "visual.transformer.resblocks.2.mlp.c_proj.weight";
-    tensors.insert(name.into(), Tensor::from_fn([48, 100], |_| 0.0));
-    says(
-        &error(tensors, "clip", Some(3)),
-        &[name, "[48, 100]", "[48, 192]"],
-    );
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.insert(
-        "norm.bias".into(),
-        Tensor::from_fn([48], |i| 1.0 / (i as f32 - 3.0)),
-    );
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["norm.bias", "inf", "index 3"],
-    );
-
+    let pole = Tensor::from_fn([48], |i| 1.0 / (i as f32 - 3.0));
+    refused([
+        (
+            without(siglip, lost),
+            "siglip",
+            Some(3),
+            &[lost, "missing"][..],
+        ),
+        (
+            with(clip, narrow, zeros([48, 100])),
+            "clip",
+            Some(3),
+            &[narrow, "[48, 100]", "[48, 192]"],
+        ),
+        (
+            with("dinov2.bin", "norm.bias", pole),
+            "dinov2",
+            Some(3),
+            &["norm.bias", "inf", "index 3"],
+        ),
+    ]);
     for lost in [
         "cls_token",
         "pos_embed",
         "patch_embed.proj.bias",
         "blocks.0.ls1.gamma",
     ] {
-        let mut tensors = weights("dinov2.bin");
-        tensors.remove(lost).unwrap();
-        error(tensors, "dinov2", Some(3));
+        error(without("dinov2.bin", lost), "dinov2", Some(3));
     }
 }
 
 #[test]
 fn what_the_graph_cannot_express_is_refused() {
-    let mut tensors = weights("siglip.safetensors");
-    let name = "visual.trunk.blocks.0.attn.q_norm.weight";
-    tensors.insert(name.into(), Tensor::from_fn([16], |_| 1.0));
-    says(&error(tensors, "siglip", Some(3)), &["unsupported", name]);
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.insert("pos_embed".into(), Tensor::from_fn([1, 43, 48], |_| 0.0));
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["pos_embed", "42 patches", "square"],
+    let dinov2 = |tensors, parts| (tensors, "dinov2", Some(3), parts);
+    let siglip = |name, tensor, parts| {
+        (
+            with("siglip.safetensors", name, tensor),
+            "siglip",
+            Some(3),
+            parts,
+        )
+    };
+    let file = "dinov2.bin";
+    let (normed, patches) = (
+        "visual.trunk.blocks.0.attn.q_norm.weight",
+        "patch_embed.proj.weight",
     );
-
-    let mut tensors = weights("dinov2.bin");
-    let oblong = Tensor::from_fn([48, 3, 14, 7], |_| 0.0);
-    tensors.insert("patch_embed.proj.weight".into(), oblong);
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["patch_embed.proj.weight", "[48, 3, 14, 7]"],
-    );
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.retain(|name, _| !name.starts_with("blocks.1."));
-    says(&error(tensors, "dinov2", Some(3)), &["blocks.1 is missing"]);
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.retain(|name, _| !name.starts_with("blocks."));
-    says(&error(tensors, "dinov2", Some(3)), &["no blocks"]);
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.retain(|name, _| !name.contains(".ls"));
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["with cls_token", "no blocks.0.ls1.gamma"],
-    );
-
-    let mut tensors = weights("siglip.safetensors");
-    tensors.insert(
-        "visual.trunk.reg_token".into(),
-        Tensor::from_fn([1, 4, 48], |_| 0.0),
-    );
-    says(
-        &error(tensors, "siglip", Some(3)),
-        &["with visual.trunk.reg_token"],
-    );
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.insert(
-        "blocks.1.mlp.fc1.weight".into(),
-        Tensor::from_fn([0, 48], |_| 0.0),
-    );
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["block 1", "MLP without channels"],
-    );
+    refused([
+        siglip(normed, zeros([16]), &["unsupported", normed][..]),
+        siglip(
+            "visual.trunk.reg_token",
+            zeros([1, 4, 48]),
+            &["with visual.trunk.reg_token"],
+        ),
+        dinov2(
+            with(file, "pos_embed", zeros([1, 43, 48])),
+            &["pos_embed", "42 patches", "square"],
+        ),
+        dinov2(
+            with(file, patches, zeros([48, 3, 14, 7])),
+            &[patches, "[48, 3, 14, 7]"],
+        ),
+        dinov2(
+            with(file, "blocks.1.mlp.fc1.weight", zeros([0, 48])),
+            &["block 1", "MLP without channels"],
+        ),
+        dinov2(without(file, "blocks.1."), &["blocks.1 is missing"]),
+        dinov2(without(file, "blocks."), &["no blocks"]),
+        dinov2(
+            without(file, ".ls"),
+            &["with cls_token", "no blocks.0.ls1.gamma"],
+        ),
+    ]);
 }
 
 #[test]
 fn a_checkpoint_without_one_backbone_is_refused() {
-    let other = Tensors::from([(
-        "layer1.0.conv1.weight".into(),
-        Tensor::from_fn([1], |_| 0.0),
-    )]);
-    says(
-        &error(other, "dinov2", None),
-        &["no vision transformer", "layer1.0.conv1.weight"],
-    );
-    says(&error(Tensors::new(), "dinov2", None), &["no tensors"]);
+    let other = Tensors::from([("layer1.0.conv1.weight".into(), zeros([1]))]);
     let mut two = Tensors::new();
     for (name, tensor) in weights("dinov2.bin") {
         two.insert(format!("model_ema.{name}"), tensor.clone());
         two.insert(format!("model.{name}"), tensor);
     }
-    says(
-        &error(two, "dinov2", None),
-        &["several", "model.*", "model_ema.*", "--prefix model"],
-    );
+    let dinov2 = |tensors, parts| (tensors, "dinov2", None, parts);
+    refused([
+        dinov2(
+            other,
+            &["no vision transformer", "layer1.0.conv1.weight"][..],
+        ),
+        dinov2(Tensors::new(), &["no tensors"]),
+        dinov2(
+            two,
+            &["several", "model.*", "model_ema.*", "--prefix model"],
+        ),
+    ]);
 }
 
 #[test]
