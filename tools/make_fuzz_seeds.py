@@ -4,8 +4,7 @@ few files of a kilobyte that are made here.
 
     pip install onnx pillow
     tools/make_fuzz_seeds.py
-
-The queries graph comes from `cargo test --workspace --test fuzz_seeds -- --ignored`."""
+"""
 
 import hashlib
 import io
