@@ -316,3 +316,16 @@ fn a_webp_shorter_than_it_says_is_refused() {
     longer.extend([0; 8]);
     assert!(images::decode(&longer, "x.webp").is_ok());
 }
+
+#[test]
+fn the_frame_of_another_coding_does_not_hide_what_is_missing() {
+    for marker in [0xc3, 0xc5, 0xc9, 0xce] {
+        let mut bytes = jpeg(24, 17, None);
+        let (_, start, _) = scans(&bytes)[0];
+        bytes.truncate(start);
+        let frame = [0xff, marker, 0, 11, 8, 0, 17, 0, 24, 1, 1, 0x11, 0];
+        bytes.splice(2..2, frame);
+        let message = message(&bytes);
+        assert!(message.contains(&format!("ff{marker:02x}")), "{message}");
+    }
+}

@@ -132,29 +132,29 @@ fn features_that_do_not_fit() {
             .args(["--size", "40x30"]);
         command
     };
-    npy::write(&path, &[1, 32, 3, 4], &[0.5; 32 * 12]).unwrap();
-    names(
-        &refused(dir.path(), &mut ask(&bundle)),
-        &["lr.npy", "[1, 32, 3, 4]", "[1, 48, h, w]"],
-    );
-    npy::write(&path, &[48, 3, 4], &[0.5; 48 * 12]).unwrap();
-    names(
-        &refused(dir.path(), &mut ask(&bundle)),
-        &["lr.npy", "[48, 3, 4]"],
-    );
-    let mut values = vec![0.5; 48 * 12];
-    values[100] = f32::NAN;
-    npy::write(&path, &[1, 48, 3, 4], &values).unwrap();
-    names(
-        &refused(dir.path(), &mut ask(&bundle)),
-        &["lr.npy", "NaN", "100"],
-    );
-    values[100] = 0.0;
-    npy::write(&path, &[1, 48, 3, 4], &values).unwrap();
-    names(
-        &refused(dir.path(), &mut ask(&backbone)),
-        &["upsampler", "--upsampler-weights"],
-    );
+    let good = vec![0.5; 48 * 12];
+    let mut nan = good.clone();
+    nan[100] = f32::NAN;
+    let cases: [(&Bundle, &[usize], &[f32], &[&str]); 4] = [
+        (
+            &bundle,
+            &[1, 32, 3, 4],
+            &good[..32 * 12],
+            &["lr.npy", "[1, 32, 3, 4]", "[1, 48, h, w]"],
+        ),
+        (&bundle, &[48, 3, 4], &good, &["lr.npy", "[48, 3, 4]"]),
+        (&bundle, &[1, 48, 3, 4], &nan, &["lr.npy", "NaN", "100"]),
+        (
+            &backbone,
+            &[1, 48, 3, 4],
+            &good,
+            &["upsampler", "--upsampler-weights"],
+        ),
+    ];
+    for (bundle, shape, values, parts) in cases {
+        npy::write(&path, shape, values).unwrap();
+        names(&refused(dir.path(), &mut ask(bundle)), parts);
+    }
     // A picture for a bundle that has no eyes.
     let line = refused(dir.path(), &mut run(&bundle, dir.path(), "--image", &image));
     names(&line, &["no backbone", "--features"]);
@@ -257,14 +257,6 @@ fn wrong_options_are_a_matter_of_usage() {
     for options in wrong {
         usage(base().args(options));
     }
-    usage(&mut loftup!("run", bundle.path(), "--image", &image));
-    usage(&mut loftup!(
-        "run",
-        bundle.path(),
-        "--image",
-        &image,
-        "--json"
-    ));
     for option in ["--limit", "--samples", "--epochs"] {
         let none = [option, "0"];
         usage(loftup!("eval", "segmentation", bundle.path(), "--data", dir.path()).args(none));
@@ -275,42 +267,21 @@ fn wrong_options_are_a_matter_of_usage() {
                 .args(none),
         );
     }
-    usage(&mut loftup!("run", bundle.path(), "--out", &out));
-    usage(&mut loftup!(
-        "run",
-        bundle.path(),
-        "--out",
-        &out,
-        "--size",
-        "8x8"
-    ));
-    usage(&mut loftup!(
-        "run",
-        bundle.path(),
-        "--out",
-        &out,
-        "--features",
-        &image
-    ));
-    usage(&mut loftup!(
-        "convert",
-        "--out",
-        dir.path().join("b.loftup")
-    ));
-    usage(&mut loftup!(
-        "convert",
-        "--backbone",
-        "dinov2",
-        "--out",
-        dir.path().join("b.loftup")
-    ));
-    usage(&mut loftup!(
-        "convert",
-        "--backbone-onnx",
-        "x.onnx",
-        "--out",
-        dir.path().join("b.loftup")
-    ));
+    // Options that are missing.
+    let to = dir.path().join("b.loftup");
+    let commands = [
+        loftup!("run", bundle.path(), "--image", &image),
+        loftup!("run", bundle.path(), "--image", &image, "--json"),
+        loftup!("run", bundle.path(), "--out", &out),
+        loftup!("run", bundle.path(), "--out", &out, "--size", "8x8"),
+        loftup!("run", bundle.path(), "--out", &out, "--features", &image),
+        loftup!("convert", "--out", &to),
+        loftup!("convert", "--backbone", "dinov2", "--out", &to),
+        loftup!("convert", "--backbone-onnx", "x.onnx", "--out", &to),
+    ];
+    for mut command in commands {
+        usage(&mut command);
+    }
     assert!(before == listing(dir.path()));
 }
 

@@ -31,6 +31,10 @@ const MAX_WRAPPERS: usize = 4;
 /// Nesting of modules, and of dictionaries.
 const MAX_DEPTH: usize = 64;
 const MAX_NAME: usize = 1024;
+/// What a name that is kept counts beyond its bytes, and its tensor for each axis: about what they
+/// take in memory.
+const NAME: usize = 64;
+const AXIS: usize = 16;
 
 /// All tensors with their dotted names. `extent` finds a storage by its key.
 pub(super) fn entries<'a>(
@@ -58,7 +62,7 @@ pub(super) fn entries<'a>(
     Ok(entries)
 }
 
-/// The nodes that are tensors, by name. The work is bounded by the length of the pickle.
+/// The nodes that are tensors, by name. Work and memory are bounded by the length of the pickle.
 fn tensors<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(String, &'p Node<'a>)>, Problem> {
     let mut found = Vec::new();
     let mut budget = pickle.len().saturating_mul(16).saturating_add(1 << 16);
@@ -152,6 +156,12 @@ fn collect<'p, 'a>(
     // it two to the power of the depth times.
     let is_module = matches!(pickle.node(root), Some(Node::Object { .. }));
     let mut waiting = vec![(root, prefix, 0)];
+    let spend = |budget: &mut usize, cost| -> Result<(), Problem> {
+        *budget = budget.checked_sub(cost).ok_or_else(|| {
+            Problem::damaged("its modules contain each other more often than a model's do")
+        })?;
+        Ok(())
+    };
     while let Some((value, prefix, depth)) = waiting.pop() {
         let entries = match pickle.node(value) {
             Some(Node::Object { state }) => pickle.dict(*state),
@@ -159,10 +169,7 @@ fn collect<'p, 'a>(
         };
         for (key, value) in entries.unwrap_or_default() {
             let Value::Str(key) = key else { continue };
-            let cost = prefix.len() + key.len() + 2;
-            *budget = budget.checked_sub(cost).ok_or_else(|| {
-                Problem::damaged("its modules contain each other more often than a model's do")
-            })?;
+            spend(budget, prefix.len() + key.len() + 2)?;
             let name = format!("{prefix}{key}");
             match pickle.node(*value) {
                 Some(node @ (Node::Tensor(_) | Node::Unreadable { .. })) => {
@@ -176,6 +183,11 @@ fn collect<'p, 'a>(
                 }
                 _ => continue,
             }
+            let axes = match pickle.node(*value) {
+                Some(Node::Tensor(tensor)) => tensor.layout.shape.len(),
+                _ => 0,
+            };
+            spend(budget, NAME + AXIS * axes)?;
             if depth >= MAX_DEPTH || prefix.len() > MAX_NAME {
                 return Err(Problem::damaged("its modules are nested without end"));
             }

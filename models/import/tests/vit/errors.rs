@@ -19,20 +19,50 @@ fn says(message: &str, parts: &[&str]) {
     }
 }
 
+/// Tensors, preset, heads, and the parts of the error, separated by `|`.
+type Case<'a> = (Tensors, &'a str, Option<usize>, &'a str);
+
+#[track_caller]
+fn refused<'a>(cases: impl IntoIterator<Item = Case<'a>>) {
+    for (tensors, preset, heads, parts) in cases {
+        let parts: Vec<&str> = parts.split('|').collect();
+        says(&error(tensors, preset, heads), &parts);
+    }
+}
+
+fn zeros<const N: usize>(shape: [usize; N]) -> Tensor {
+    Tensor::from_fn(shape, |_| 0.0)
+}
+
+/// The weights of a file with one tensor added or replaced.
+fn with(file: &str, name: &str, tensor: Tensor) -> Tensors {
+    let mut tensors = weights(file);
+    tensors.insert(name.into(), tensor);
+    tensors
+}
+
+/// The weights of a file without the tensors that have `part` in their name.
+fn without(file: &str, part: &str) -> Tensors {
+    let mut tensors = weights(file);
+    let before = tensors.len();
+    tensors.retain(|name, _| !name.contains(part));
+    assert!(tensors.len() < before, "{part}");
+    tensors
+}
+
 /// No more of a DINOv2 than its dimensions are read from.
 fn outline(width: usize, depth: usize, registers: usize) -> Tensors {
-    let zeros = |shape: &[usize]| Tensor::from_fn(shape, |_| 0.0);
     let mut tensors = Tensors::from([
-        ("patch_embed.proj.weight".into(), zeros(&[width, 3, 14, 14])),
-        ("cls_token".into(), zeros(&[1, 1, width])),
-        ("pos_embed".into(), zeros(&[1, 1370, width])),
+        ("patch_embed.proj.weight".into(), zeros([width, 3, 14, 14])),
+        ("cls_token".into(), zeros([1, 1, width])),
+        ("pos_embed".into(), zeros([1, 1370, width])),
     ]);
     for i in 0..depth {
-        tensors.insert(format!("blocks.{i}.norm1.weight"), zeros(&[width]));
-        tensors.insert(format!("blocks.{i}.ls1.gamma"), zeros(&[width]));
+        tensors.insert(format!("blocks.{i}.norm1.weight"), zeros([width]));
+        tensors.insert(format!("blocks.{i}.ls1.gamma"), zeros([width]));
     }
     if registers > 0 {
-        tensors.insert("register_tokens".into(), zeros(&[1, registers, width]));
+        tensors.insert("register_tokens".into(), zeros([1, registers, width]));
     }
     tensors
 }
@@ -105,21 +135,14 @@ fn an_unknown_name_gets_the_list() {
 
 #[test]
 fn weights_of_another_size_are_named() {
-    let message = error(outline(384, 12, 0), "dinov2-b14", None);
-    says(
-        &message,
-        &[
-            "dinov2-s14 (patch 14, width 384, depth 12)",
-            "not dinov2-b14",
-        ],
-    );
-    let message = error(outline(768, 12, 4), "dinov2-s14-reg", None);
-    says(&message, &["dinov2-b14-reg"]);
-    let message = error(outline(320, 10, 0), "dinov2-s14", None);
-    says(
-        &message,
-        &["another size", "width 320", "backbone name dinov2"],
-    );
+    let of = |tensors, preset, parts| (tensors, preset, None, parts);
+    let small = "dinov2-s14 (patch 14, width 384, depth 12)|not dinov2-b14";
+    let other = "another size|width 320|backbone name dinov2";
+    refused([
+        of(outline(384, 12, 0), "dinov2-b14", small),
+        of(outline(768, 12, 4), "dinov2-s14-reg", "dinov2-b14-reg"),
+        of(outline(320, 10, 0), "dinov2-s14", other),
+    ]);
 }
 
 #[test]
@@ -130,164 +153,97 @@ fn explicit_heads_allow_another_size() {
 
 #[test]
 fn weights_of_another_family_are_named() {
-    let message = error(weights("clip.bin"), "dinov2-s14", Some(3));
-    says(&message, &["CLIP", "not DINOv2", "name clip"]);
-    let message = error(weights("dinov2_reg.bin"), "siglip", Some(3));
-    says(&message, &["DINOv2", "not SigLIP", "name dinov2-reg"]);
-    let message = error(weights("siglip.safetensors"), "clip", Some(3));
-    says(&message, &["SigLIP", "not CLIP", "name siglip"]);
+    let of = |file, preset, parts| (weights(file), preset, Some(3), parts);
+    let reg = "DINOv2|not SigLIP|name dinov2-reg";
+    refused([
+        of("clip.bin", "dinov2-s14", "CLIP|not DINOv2|name clip"),
+        of("dinov2_reg.bin", "siglip", reg),
+        of("siglip.safetensors", "clip", "SigLIP|not CLIP|name siglip"),
+        of("dinov2.bin", "dinov2-reg", "no register tokens|dinov2-reg"),
+    ]);
 }
 
 #[test]
-fn registers_that_are_not_there_are_missed_and_others_are_used() {
-    let message = error(weights("dinov2.bin"), "dinov2-reg", Some(3));
-    says(&message, &["no register tokens", "dinov2-reg"]);
+fn registers_that_are_there_are_used() {
     let vit = vit(weights("dinov2_reg.bin"), "dinov2", Some(3));
     assert_eq!(vit.config().registers, 4);
 }
 
 #[test]
 fn heads_must_be_known_and_possible() {
-    says(
-        &error(weights("dinov2.bin"), "dinov2", None),
-        &[
-            "number of attention heads",
-            "width 48",
-            "--heads",
-            "config.json",
-        ],
-    );
-    says(
-        &error(weights("dinov2.bin"), "dinov2", Some(5)),
-        &["5 attention heads", "48"],
-    );
-    says(
-        &error(weights("dinov2.bin"), "dinov2", Some(0)),
-        &["0 attention heads"],
-    );
-    says(
-        &error(weights("dinov2.bin"), "dinov2", Some(usize::MAX)),
-        &["heads"],
-    );
+    let of = |heads, parts| (weights("dinov2.bin"), "dinov2", heads, parts);
+    refused([
+        of(
+            None,
+            "number of attention heads|width 48|--heads|config.json",
+        ),
+        of(Some(5), "5 attention heads|48"),
+        of(Some(0), "0 attention heads"),
+        of(Some(usize::MAX), "heads"),
+    ]);
 }
 
 #[test]
 fn missing_and_misshapen_tensors_go_by_their_name_in_the_file() {
-    let mut tensors = weights("siglip.safetensors");
-    tensors.remove("visual.trunk.blocks.1.attn.proj.bias");
-    says(
-        &error(tensors, "siglip", Some(3)),
-        &["visual.trunk.blocks.1.attn.proj.bias", "missing"],
-    );
-
-    let mut tensors = weights("clip.bin");
-    let name = "visual.transformer.resblocks.2.mlp.c_proj.weight";
-    tensors.insert(name.into(), Tensor::from_fn([48, 100], |_| 0.0));
-    says(
-        &error(tensors, "clip", Some(3)),
-        &[name, "[48, 100]", "[48, 192]"],
-    );
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.insert(
-        "norm.bias".into(),
-        Tensor::from_fn([48], |i| 1.0 / (i as f32 - 3.0)),
-    );
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["norm.bias", "inf", "index 3"],
-    );
-
-    for lost in [
-        "cls_token",
-        "pos_embed",
-        "patch_embed.proj.bias",
-        "blocks.0.ls1.gamma",
-    ] {
-        let mut tensors = weights("dinov2.bin");
-        tensors.remove(lost).unwrap();
-        error(tensors, "dinov2", Some(3));
-    }
+    let of = |tensors, preset, parts| (tensors, preset, Some(3), parts);
+    let (siglip, clip, dinov2) = ("siglip.safetensors", "clip.bin", "dinov2.bin");
+    let lost = "visual.trunk.blocks.1.attn.proj.bias";
+    let narrow = "visual.transformer.resblocks.2.mlp.c_proj.weight";
+    let shapes = format!("{narrow}|[48, 100]|[48, 192]");
+    let narrow = with(clip, narrow, zeros([48, 100]));
+    let pole = Tensor::from_fn([48], |i| 1.0 / (i as f32 - 3.0));
+    let pole = with(dinov2, "norm.bias", pole);
+    refused([
+        of(without(siglip, lost), "siglip", &*format!("{lost}|missing")),
+        of(narrow, "clip", &*shapes),
+        of(pole, "dinov2", "norm.bias|inf|index 3"),
+        of(without(dinov2, "cls_token"), "dinov2", "cls_token"),
+        of(without(dinov2, "pos_embed"), "dinov2", "pos_embed"),
+        of(without(dinov2, "patch_embed.proj.bias"), "dinov2", ""),
+        of(without(dinov2, "blocks.0.ls1.gamma"), "dinov2", ""),
+    ]);
 }
 
 #[test]
 fn what_the_graph_cannot_express_is_refused() {
-    let mut tensors = weights("siglip.safetensors");
-    let name = "visual.trunk.blocks.0.attn.q_norm.weight";
-    tensors.insert(name.into(), Tensor::from_fn([16], |_| 1.0));
-    says(&error(tensors, "siglip", Some(3)), &["unsupported", name]);
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.insert("pos_embed".into(), Tensor::from_fn([1, 43, 48], |_| 0.0));
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["pos_embed", "42 patches", "square"],
+    let dinov2 = |name, tensor, parts| (with("dinov2.bin", name, tensor), "dinov2", Some(3), parts);
+    let lacks = |part, parts| (without("dinov2.bin", part), "dinov2", Some(3), parts);
+    let siglip = |name, tensor, parts| {
+        let tensors = with("siglip.safetensors", name, tensor);
+        (tensors, "siglip", Some(3), parts)
+    };
+    let (q_norm, registers) = (
+        "visual.trunk.blocks.0.attn.q_norm.weight",
+        "visual.trunk.reg_token",
     );
-
-    let mut tensors = weights("dinov2.bin");
-    let oblong = Tensor::from_fn([48, 3, 14, 7], |_| 0.0);
-    tensors.insert("patch_embed.proj.weight".into(), oblong);
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["patch_embed.proj.weight", "[48, 3, 14, 7]"],
-    );
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.retain(|name, _| !name.starts_with("blocks.1."));
-    says(&error(tensors, "dinov2", Some(3)), &["blocks.1 is missing"]);
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.retain(|name, _| !name.starts_with("blocks."));
-    says(&error(tensors, "dinov2", Some(3)), &["no blocks"]);
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.retain(|name, _| !name.contains(".ls"));
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["with cls_token", "no blocks.0.ls1.gamma"],
-    );
-
-    let mut tensors = weights("siglip.safetensors");
-    tensors.insert(
-        "visual.trunk.reg_token".into(),
-        Tensor::from_fn([1, 4, 48], |_| 0.0),
-    );
-    says(
-        &error(tensors, "siglip", Some(3)),
-        &["with visual.trunk.reg_token"],
-    );
-
-    let mut tensors = weights("dinov2.bin");
-    tensors.insert(
-        "blocks.1.mlp.fc1.weight".into(),
-        Tensor::from_fn([0, 48], |_| 0.0),
-    );
-    says(
-        &error(tensors, "dinov2", Some(3)),
-        &["block 1", "MLP without channels"],
-    );
+    let (patches, mlp) = ("patch_embed.proj.weight", "blocks.1.mlp.fc1.weight");
+    let (square, oblong) = (zeros([1, 43, 48]), zeros([48, 3, 14, 7]));
+    refused([
+        siglip(q_norm, zeros([16]), &*format!("unsupported|{q_norm}")),
+        siglip(registers, zeros([1, 4, 48]), &*format!("with {registers}")),
+        dinov2("pos_embed", square, "pos_embed|42 patches|square"),
+        dinov2(patches, oblong, &*format!("{patches}|[48, 3, 14, 7]")),
+        dinov2(mlp, zeros([0, 48]), "block 1|MLP without channels"),
+        lacks("blocks.1.", "blocks.1 is missing"),
+        lacks("blocks.", "no blocks"),
+        lacks(".ls", "with cls_token|no blocks.0.ls1.gamma"),
+    ]);
 }
 
 #[test]
 fn a_checkpoint_without_one_backbone_is_refused() {
-    let other = Tensors::from([(
-        "layer1.0.conv1.weight".into(),
-        Tensor::from_fn([1], |_| 0.0),
-    )]);
-    says(
-        &error(other, "dinov2", None),
-        &["no vision transformer", "layer1.0.conv1.weight"],
-    );
-    says(&error(Tensors::new(), "dinov2", None), &["no tensors"]);
+    let other = Tensors::from([("layer1.0.conv1.weight".into(), zeros([1]))]);
     let mut two = Tensors::new();
     for (name, tensor) in weights("dinov2.bin") {
         two.insert(format!("model_ema.{name}"), tensor.clone());
         two.insert(format!("model.{name}"), tensor);
     }
-    says(
-        &error(two, "dinov2", None),
-        &["several", "model.*", "model_ema.*", "--prefix model"],
-    );
+    let of = |tensors, parts| (tensors, "dinov2", None, parts);
+    refused([
+        of(other, "no vision transformer|layer1.0.conv1.weight"),
+        of(Tensors::new(), "no tensors"),
+        of(two, "several|model.*|model_ema.*|--prefix model"),
+    ]);
 }
 
 #[test]

@@ -55,8 +55,9 @@ impl Tables {
 /// Checks that nothing is missing from the first image in a JPEG file. What follows its
 /// end-of-image marker does not count: cameras put previews and other data there.
 ///
-/// A file of a kind that is not decoded anyway (arithmetic or lossless coding, 12 bits, sides
-/// beyond the limit) passes: the decoder says that better.
+/// Of a kind that is not decoded anyway, 12 bits and sides beyond the limit pass: the decoder says
+/// that better. Arithmetic and lossless coding do not: the decoder passes over some of their frame
+/// headers, and would go on to another one.
 ///
 /// # Errors
 /// What is wrong, for people.
@@ -100,7 +101,12 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
                     None => return Ok(()),
                 }
             }
-            0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => return Ok(()),
+            0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                return Err(format!(
+                    "its frame ({}) has lossless, hierarchical or arithmetic coding, which is not read: save it as baseline or progressive JPEG",
+                    name(marker)
+                ));
+            }
             0xda => {
                 let frame = frame
                     .as_mut()

@@ -19,6 +19,9 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<usize, Value<'a>>,
     pub(super) nodes: Vec<Node<'a>>,
+    /// Extents and strides in all nodes. Each tensor takes more bytes of the pickle than it has of
+    /// them, unless the same tuples are used again and again to exhaust the memory.
+    extents: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -30,6 +33,7 @@ impl<'a> Machine<'a> {
             marks: Vec::new(),
             memo: HashMap::new(),
             nodes: Vec::new(),
+            extents: 0,
         }
     }
 
@@ -356,6 +360,14 @@ impl<'a> Machine<'a> {
     pub(super) fn add(&mut self, node: Node<'a>) -> Result<Value<'a>, Problem> {
         if self.nodes.len() >= MAX_NODES {
             return Err(self.damaged("it describes more objects than any checkpoint"));
+        }
+        self.extents += match &node {
+            Node::Tensor(tensor) => tensor.layout.shape.len() + tensor.layout.stride.len(),
+            Node::Unreadable { shape, .. } => shape.as_ref().map_or(0, Vec::len),
+            _ => 0,
+        };
+        if self.extents > self.input.len() {
+            return Err(self.damaged("its tensors share their shapes more often than a model's do"));
         }
         self.nodes.push(node);
         Ok(Value::Node(self.nodes.len() - 1))

@@ -203,3 +203,24 @@ fn marks_popping_and_memo_behave_as_in_python() {
     };
     assert_eq!(items[..], [Value::Int(5)]);
 }
+
+#[test]
+fn tensors_that_share_a_long_shape_without_end_are_refused() {
+    let mut pickle = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\0".to_vec();
+    pickle.extend(
+        b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQq\x01",
+    );
+    pickle.extend(b"(");
+    pickle.extend(b"K\x01".repeat(32));
+    pickle.extend(b"tq\x02(h\x01K\0h\x02h\x02\x89Ntq\x03");
+    let of = |tensors: usize| {
+        let mut pickle = pickle.clone();
+        pickle.extend(b"h\0h\x03R0".repeat(tensors));
+        pickle.extend(b"N.");
+        pickle
+    };
+    // Six bytes each, which describe 64 numbers.
+    Pickle::parse(&of(2)).unwrap();
+    let what = damaged(&of(1000));
+    assert!(what.contains("share their shapes"), "{what}");
+}

@@ -1,0 +1,149 @@
+//! The queries graph at the size of LoftUp for DINOv2 ViT-S: one tile as a whole, and the CPU time
+//! of each of its stages; and the matrix products of training.
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use loftup_kernels::{
+    AffineWeights, ConvWeights, Isa, LayerWeights, LinearWeights, Queries, QueriesWeights, stages,
+};
+use loftup_spec::{HALO, SplitMix64};
+
+const DIM: usize = 384;
+const WIDTH: usize = DIM + 20;
+const HEADS: usize = 4;
+const HEAD_WIDTH: usize = 104;
+const FREQUENCIES: usize = 20;
+/// Side of the tile in pixels, and keys of a 16x16 grid of features.
+const SIDE: usize = 56;
+const TOKENS: usize = 256;
+
+/// Uniform in `-scale..scale`.
+fn noise(random: &mut SplitMix64, n: usize, scale: f32) -> Vec<f32> {
+    (0..n)
+        .map(|_| (random.uniform() * 2.0 - 1.0) * scale)
+        .collect()
+}
+
+fn weights(random: &mut SplitMix64) -> QueriesWeights {
+    let channels = 10 * FREQUENCIES + 3;
+    // The uniform distribution on +-sqrt(3/n) has variance 1/n, which keeps activations near 1.
+    let limit = |inputs: usize| (3.0 / inputs as f32).sqrt();
+    let mut linear = |inputs: usize, outputs: usize| LinearWeights {
+        weight: noise(random, inputs * outputs, limit(inputs)),
+        bias: vec![0.1; outputs],
+    };
+    let layers = (0..2)
+        .map(|_| LayerWeights {
+            query: linear(WIDTH, HEADS * HEAD_WIDTH),
+            out: linear(HEADS * HEAD_WIDTH, WIDTH),
+            mlp_in: linear(WIDTH, DIM),
+            mlp_out: linear(DIM, WIDTH),
+        })
+        .collect();
+    let last = linear(WIDTH, DIM);
+    let affine = |n: usize| AffineWeights {
+        weight: vec![1.0; n],
+        bias: vec![0.1; n],
+    };
+    let mut convolution = |inputs: usize| ConvWeights {
+        weight: noise(random, WIDTH * inputs * 9, limit(9 * inputs)),
+        bias: vec![0.1; WIDTH],
+    };
+    QueriesWeights {
+        heads: HEADS,
+        frequencies: (0..FREQUENCIES)
+            .map(|i| (i as f32 * 0.6 - 2.0).exp())
+            .collect(),
+        sine_phases: vec![0.3; 5 * FREQUENCIES],
+        cosine_phases: vec![0.7; 5 * FREQUENCIES],
+        guidance_norm: affine(channels),
+        conv1: convolution(channels),
+        conv2: convolution(WIDTH),
+        layers,
+        last,
+        last_norm: affine(DIM),
+        eps: loftup_spec::EPS,
+        last_eps: loftup_spec::FINAL_EPS,
+    }
+}
+
+/// CPU time of a stage so far.
+fn stage(name: &str) -> Duration {
+    let found = stages().find(|(stage, _)| *stage == name);
+    found.map_or(Duration::ZERO, |(_, time)| time)
+}
+
+fn queries(c: &mut Criterion) {
+    let mut random = SplitMix64::new(1);
+    let isa = Isa::detect();
+    let queries = Arc::new(Queries::new(isa, &weights(&mut random)).expect("consistent weights"));
+    let mut context = queries.context(1, SIDE, SIDE, TOKENS);
+    for layer in 0..2 {
+        let len = HEADS * HEAD_WIDTH * TOKENS;
+        let keys = noise(&mut random, len, 1.0);
+        context.set_keys(layer, &keys).expect("keys");
+        let values = noise(&mut random, len, 1.0);
+        context.set_values(layer, &values).expect("values");
+    }
+    let side = SIDE + 2 * HALO;
+    let area = side * side;
+    let coords: Vec<f32> = (0..2 * area)
+        .map(|i| [i % area / side, i % side][i / area] as f32 / 224.0 - 0.5)
+        .collect();
+    let mask = vec![1.0; area];
+    // Of an 8-bit image, where the first convolution is looked up, and of any floats.
+    let floats = noise(&mut random, 3 * area, 0.5);
+    let bytes: Vec<f32> = floats.iter().map(|x| (x * 255.0).round() / 255.0).collect();
+    let mut out = vec![0.0; SIDE * SIDE * DIM];
+
+    let mut group = c.benchmark_group(format!("queries {isa:?}, {SIDE}x{SIDE}, d = {DIM}"));
+    group.sample_size(10);
+    for (name, guidance) in [("8-bit", &bytes), ("float", &floats)] {
+        let mut run = || {
+            let result = context.run(black_box(guidance), &coords, &mask, &mut out);
+            result.expect("inputs of the right size");
+        };
+        run();
+        group.bench_function(format!("tile, {name} guidance"), |b| b.iter(&mut run));
+        for (name_of_stage, before) in stages().collect::<Vec<_>>() {
+            run();
+            if stage(name_of_stage) == before {
+                continue;
+            }
+            group.bench_function(format!("{name_of_stage}, {name} guidance"), |b| {
+                b.iter_custom(|rounds| {
+                    let before = stage(name_of_stage);
+                    (0..rounds).for_each(|_| run());
+                    stage(name_of_stage) - before
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// `[3136, 404] x [404, 384]`: a linear layer on all pixels of the tile.
+#[cfg(feature = "matrix")]
+fn matrix(c: &mut Criterion) {
+    use loftup_kernels::matrix::{Beta, Matrix, matmul};
+
+    let mut random = SplitMix64::new(2);
+    let rows = SIDE * SIDE;
+    let a = noise(&mut random, rows * WIDTH, 1.0);
+    let b = noise(&mut random, WIDTH * DIM, 1.0);
+    let mut out = vec![0.0; rows * DIM];
+    c.bench_function("matmul 3136x404x384, one thread", |bencher| {
+        bencher.iter(|| {
+            let a = Matrix::new(black_box(&a), [rows, WIDTH], [WIDTH, 1]);
+            let b = Matrix::new(&b, [WIDTH, DIM], [DIM, 1]);
+            matmul(a, b, &mut out, Beta::Zero, false);
+        });
+    });
+}
+
+#[cfg(not(feature = "matrix"))]
+fn matrix(_: &mut Criterion) {}
+
+criterion_group!(benches, queries, matrix);
+criterion_main!(benches);

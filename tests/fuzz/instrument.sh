@@ -1,0 +1,13 @@
+#!/bin/sh
+# Compiles the project's crates with coverage counters, and all others without: cargo calls it
+# instead of rustc where RUSTC_WRAPPER names it. See run.sh.
+case " $* " in
+*" --crate-name loftup_"* | *" --crate-name "*fuzz_targets/*)
+    exec "$@" --cfg fuzzing -Cpasses=sancov-module \
+        -Cllvm-args=-sanitizer-coverage-level=4 \
+        -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+        -Cllvm-args=-sanitizer-coverage-pc-table \
+        -Cllvm-args=-sanitizer-coverage-trace-compares
+    ;;
+esac
+exec "$@"
