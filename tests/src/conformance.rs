@@ -6,7 +6,7 @@ use std::thread;
 
 use loftup_onnx::Graph;
 use loftup_runtime::backend::{
-    Backend, BackendError, GraphSource, Plan, ShapeBounds, ShapeProfile,
+    Backend, BackendError, Graph as Source, Plan, ShapeBounds, ShapeProfile, compile_once,
 };
 use loftup_spec::{HALO, io, linspace};
 
@@ -24,6 +24,11 @@ pub const CASES: &[Case] = &[
     ("runs sessions side by side", runs_side_by_side),
     ("runs the upsampler at awkward sizes", runs_awkward_sizes),
     ("serves every shape of its profiles", serves_profiles),
+    (
+        "compiles one model for several shapes at a time",
+        compiles_side_by_side,
+    ),
+    ("refuses another number of shapes", refuses_other_counts),
     (
         "puts nothing out before a run",
         puts_nothing_out_before_a_run,
@@ -79,12 +84,14 @@ fn small_graph() -> Vec<u8> {
 }
 
 fn compile(backend: &dyn Backend, onnx: &[u8]) -> Result<Box<dyn Plan>, BackendError> {
-    backend.compile(&GraphSource::fixed(
+    let shape: &[usize] = &[ROWS, COLS];
+    compile_once(
+        backend,
         "small.onnx",
         onnx,
-        &[("x", &[ROWS, COLS]), ("z", &[ROWS, COLS])],
+        &[("x", shape), ("z", shape)],
         &["y"],
-    ))
+    )
 }
 
 fn small(backend: &dyn Backend) -> Box<dyn Plan> {
@@ -200,14 +207,14 @@ fn runs_awkward_sizes(backend: &dyn Backend) {
         .flat_map(|i| [io::key(i), io::value(i)])
         .collect();
     let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let keys = backend
-        .compile(&GraphSource::fixed(
-            "keys.onnx",
-            &model.keys_graph(),
-            &[(io::FEATURES, &[1, 12, h, w]), (io::GRID, &[2, h, w])],
-            &names,
-        ))
-        .expect("the keys graph");
+    let keys = compile_once(
+        backend,
+        "keys.onnx",
+        model.keys_graph(),
+        &[(io::FEATURES, &[1, 12, h, w]), (io::GRID, &[2, h, w])],
+        &names,
+    )
+    .expect("the keys graph");
     let mut session = keys.session().expect("a session");
     let mut noise = Noise::new(10);
     session.set(0, &noise.vec(12 * h * w)).expect("features");
@@ -223,24 +230,19 @@ fn runs_awkward_sizes(backend: &dyn Backend) {
         .map(|i| keys.output_shape(i).to_vec())
         .collect();
 
-    let onnx = model.queries_graph();
+    let pixels = [io::GUIDANCE, io::COORDS, io::MASK];
+    let inputs: Vec<&str> = pixels.into_iter().chain(names.iter().copied()).collect();
+    let graph = Source::new(
+        "queries.onnx",
+        model.queries_graph(),
+        &inputs,
+        &[io::UPSAMPLED],
+    );
+    let loaded = backend.load(&graph).expect("the queries graph");
     let queries = |tiles: usize, height: usize, width: usize, data: &[Vec<f32>; 3]| {
-        let tile = |c: usize| [tiles, c, height + 2 * HALO, width + 2 * HALO];
-        let (colours, coords, mask) = (tile(3), tile(2), tile(1));
-        let mut inputs: Vec<(&str, &[usize])> = vec![
-            (io::GUIDANCE, &colours),
-            (io::COORDS, &coords),
-            (io::MASK, &mask),
-        ];
-        inputs.extend(names.iter().zip(&shapes).map(|(n, s)| (*n, s.as_slice())));
-        let plan = backend
-            .compile(&GraphSource::fixed(
-                "queries.onnx",
-                &onnx,
-                &inputs,
-                &[io::UPSAMPLED],
-            ))
-            .expect("the queries graph");
+        let tile = |c: usize| vec![tiles, c, height + 2 * HALO, width + 2 * HALO];
+        let shapes = [&[tile(3), tile(2), tile(1)], &shapes[..]].concat();
+        let plan = loaded.compile(&shapes, &[]).expect("a plan for the tiles");
         assert_eq!(plan.output_shape(0), [tiles * height * width, 12]);
         let mut session = plan.session().expect("a session");
         for (i, values) in data.iter().chain(&pairs).enumerate() {
@@ -293,23 +295,21 @@ fn growing_graph() -> Vec<u8> {
 
 /// Shapes inside two profiles, at their ends, and outside of both: all get the same rows.
 fn serves_profiles(backend: &dyn Backend) {
-    let onnx = growing_graph();
+    let graph = Source::new("growing.onnx", growing_graph(), &["x"], &["y"]);
+    let loaded = backend.load(&graph).expect("the growing graph");
     let rows = |low: usize, usual: usize, high: usize| ShapeProfile {
         inputs: vec![ShapeBounds {
-            smallest: vec![low, COLS],
-            usual: vec![usual, COLS],
-            largest: vec![high, COLS],
+            min: vec![low, COLS],
+            opt: vec![usual, COLS],
+            max: vec![high, COLS],
         }],
     };
     let profiles = [rows(1, 4, 8), rows(8, 32, 40)];
     let mut noise = Noise::new(8);
     let x = noise.vec(50 * COLS);
     let run = |n: usize| {
-        let shape = [n, COLS];
-        let inputs: [(&str, &[usize]); 1] = [("x", &shape)];
-        let mut source = GraphSource::fixed("growing.onnx", &onnx, &inputs, &["y"]);
-        source.profiles = &profiles;
-        let plan = backend.compile(&source).expect("the growing graph");
+        let plan = loaded.compile(&[vec![n, COLS]], &profiles);
+        let plan = plan.expect("a plan for the rows");
         assert_eq!(plan.output_shape(0), [n, COLS]);
         let mut session = plan.session().expect("a session");
         session.set(0, &x[..n * COLS]).expect("x");
@@ -327,6 +327,54 @@ fn serves_profiles(backend: &dyn Backend) {
     println!("  worst difference between profiles {worst:.1e}");
     // Sums of five products in any order.
     assert!(worst < 2e-6, "{worst}");
+}
+
+/// A model is shared: what one thread compiles does not disturb the others, and a plan outlives
+/// its model.
+fn compiles_side_by_side(backend: &dyn Backend) {
+    let graph = Source::new("growing.onnx", growing_graph(), &["x"], &["y"]);
+    let x = Noise::new(9).vec(8 * COLS);
+    let run = |plan: Box<dyn Plan>, n: usize| {
+        assert_eq!(plan.output_shape(0), [n, COLS]);
+        let mut session = plan.session().expect("a session");
+        session.set(0, &x[..n * COLS]).expect("x");
+        session.run().expect("a run");
+        session.output(0).to_vec()
+    };
+    let expected = |n: usize| {
+        let model = backend.load(&graph).expect("the growing graph");
+        let plan = model.compile(&[vec![n, COLS]], &[]).expect("a plan");
+        drop(model);
+        run(plan, n)
+    };
+    let model = backend.load(&graph).expect("the growing graph");
+    thread::scope(|scope| {
+        for n in [1, 3, 8] {
+            let (model, run, expected) = (&model, &run, &expected);
+            scope.spawn(move || {
+                let expected = expected(n);
+                for _ in 0..3 {
+                    let plan = model.compile(&[vec![n, COLS]], &[]).expect("a plan");
+                    assert_eq!(run(plan, n), expected);
+                }
+            });
+        }
+    });
+    // A shape that the graph does not take leaves the model as it was.
+    assert!(model.compile(&[vec![2, COLS + 1]], &[]).is_err());
+    let plan = model.compile(&[vec![3, COLS]], &[]).expect("a plan");
+    assert_eq!(run(plan, 3), expected(3));
+}
+
+fn refuses_other_counts(backend: &dyn Backend) {
+    let graph = Source::new("small.onnx", small_graph(), &["x", "z"], &["y"]);
+    let model = backend.load(&graph).expect("the small graph");
+    let shape = vec![ROWS, COLS];
+    for shapes in [vec![], vec![shape.clone()], vec![shape; 3]] {
+        let e = model.compile(&shapes, &[]).err().expect("an error");
+        let e = e.to_string();
+        assert!(e.contains("small.onnx") && e.lines().count() == 1, "{e}");
+    }
 }
 
 fn puts_nothing_out_before_a_run(backend: &dyn Backend) {
@@ -354,8 +402,8 @@ fn says_how_it_is(backend: &dyn Backend) {
     let health = backend.health();
     assert!(!health.answering.is_empty() && !backend.name().is_empty());
     assert_eq!(backend.describe().lines().count(), 1);
-    let granularity = backend.granularity();
-    assert!(granularity.frame > 0 && granularity.region > 0 && granularity.sessions > 0);
+    let tiling_hint = backend.tiling_hint();
+    assert!(tiling_hint.frame > 0 && tiling_hint.region > 0 && tiling_hint.sessions > 0);
     assert!(
         health
             .reason()
@@ -406,11 +454,8 @@ fn refuses_unknown_names(backend: &dyn Backend) {
         ([("x", shape), ("nothing", shape)], ["y"]),
         ([("x", shape), ("z", shape)], ["nothing"]),
     ] {
-        let e = backend
-            .compile(&GraphSource::fixed("small.onnx", &onnx, &inputs, &outputs))
-            .err()
-            .expect("an error")
-            .to_string();
+        let compiled = compile_once(backend, "small.onnx", &onnx[..], &inputs, &outputs);
+        let e = compiled.err().expect("an error").to_string();
         assert!(e.contains("nothing") && e.lines().count() == 1, "{e}");
     }
 }

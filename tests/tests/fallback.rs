@@ -7,7 +7,7 @@ use std::{
 };
 
 use loftup_runtime::backend::{
-    Backend, BackendError, Fallback, FallbackOptions, State, Tract,
+    Backend, BackendError, CpuBackend, Fallback, FallbackOptions, State,
     fault::{Fault, Faults, Faulty, unavailable},
 };
 use loftup_tests::{
@@ -32,16 +32,20 @@ fn quick() -> FallbackOptions {
 }
 
 fn faulty(faults: &Arc<Faults>) -> Arc<dyn Backend> {
-    Arc::new(Faulty::new(Tract, faults.clone()))
+    Arc::new(Faulty::new(CpuBackend, faults.clone()))
 }
 
 fn fallback(faults: &Arc<Faults>, options: FallbackOptions) -> Arc<Fallback> {
-    Arc::new(Fallback::new(Ok(faulty(faults)), Arc::new(Tract), options))
+    Arc::new(Fallback::new(
+        Ok(faulty(faults)),
+        Arc::new(CpuBackend),
+        options,
+    ))
 }
 
 /// A frame through tract alone.
 fn expected(bundle: &std::path::Path) -> Vec<f32> {
-    let tract = perceptor(bundle, Arc::new(Tract), 1, TILE);
+    let tract = perceptor(bundle, Arc::new(CpuBackend), 1, TILE);
     frame(&view(&tract, SIZE).unwrap()).unwrap()
 }
 
@@ -52,7 +56,7 @@ fn a_sound_fallback_conforms() {
 
 #[test]
 fn a_fallback_without_its_preferred_engine_conforms() {
-    let none = Fallback::new(Err(unavailable("no GPU")), Arc::new(Tract), quick());
+    let none = Fallback::new(Err(unavailable("no GPU")), Arc::new(CpuBackend), quick());
     conformance::run(&none, &[]);
 }
 
@@ -75,7 +79,7 @@ fn a_fallback_that_fails_at_random_conforms() {
         conformance::run(&*backend, &[]);
         let health = backend.health();
         println!("seed {seed}: {:?}", health.counters);
-        assert!(faults.injected() > 0 && health.counters.spare_runs > 0);
+        assert!(faults.injected() > 0 && health.counters.fallback_runs > 0);
     }
 }
 
@@ -90,7 +94,7 @@ fn no_frame_is_lost_whichever_run_fails_and_however() {
             faults.at_run(at, fault);
             let backend = fallback(&faults, quick());
             let perceptor = perceptor(&bundle, backend, 1, TILE);
-            assert_eq!(perceptor.health().state, State::Sound);
+            assert_eq!(perceptor.health().state, State::Healthy);
             let got = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
             assert!(got == expected, "{fault:?} at run {at}");
             let health = perceptor.health();
@@ -102,7 +106,7 @@ fn no_frame_is_lost_whichever_run_fails_and_however() {
             );
             let counters = health.counters;
             assert_eq!(counters.preferred_runs, at, "{counters:?}");
-            assert_eq!(counters.spare_runs, RUNS - at);
+            assert_eq!(counters.fallback_runs, RUNS - at);
             assert_eq!(counters.errors + counters.not_finite, 1);
             // And the next frame.
             let again = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
@@ -172,7 +176,7 @@ fn a_slow_engine_within_its_limit_is_kept() {
     let got = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
     assert!(got == expected(&bundle));
     let health = perceptor.health();
-    assert_eq!((health.answering, health.state), ("faulty", State::Sound));
+    assert_eq!((health.answering, health.state), ("faulty", State::Healthy));
     assert_eq!(health.counters.preferred_runs, RUNS);
 }
 
@@ -189,8 +193,8 @@ fn sessions_that_fail_at_the_same_time_lose_nothing_and_warn_of_one_state() {
         assert!(got == expected, "seed {seed}");
         let counters = perceptor.health().counters;
         println!("seed {seed}: {counters:?}");
-        assert_eq!(counters.preferred_runs + counters.spare_runs, RUNS);
-        assert!(counters.spare_runs > 0);
+        assert_eq!(counters.preferred_runs + counters.fallback_runs, RUNS);
+        assert!(counters.fallback_runs > 0);
     }
 }
 
@@ -216,10 +220,10 @@ fn an_engine_that_cannot_be_opened_is_the_reason_from_the_start() {
     let bundle = upsampler_bundle(12, 3, directory.path());
     let backend = Fallback::new(
         Err(unavailable("no GPU is there")),
-        Arc::new(Tract),
+        Arc::new(CpuBackend),
         quick(),
     );
-    assert_eq!(backend.granularity(), Tract.granularity());
+    assert_eq!(backend.tiling_hint(), CpuBackend.tiling_hint());
     let perceptor = perceptor(&bundle, Arc::new(backend), 1, TILE);
     assert!(
         perceptor
@@ -259,7 +263,7 @@ fn after_a_while_the_engine_is_tried_again_beside_the_runs() {
     assert_eq!(perceptor.health().answering, "tract");
     faults.clear();
     until("it works again", &|| {
-        perceptor.health().state == State::Sound
+        perceptor.health().state == State::Healthy
     });
     let before = counters().preferred_runs;
     assert!(frame(&view).unwrap() == expected);
@@ -278,7 +282,7 @@ fn an_engine_that_hangs_again_and_again_is_given_up_for_good() {
         run_limit: Duration::from_millis(60),
         start_limit: Duration::from_millis(200),
         retry_after: Some(Duration::ZERO),
-        most_stuck: 2,
+        max_hung_threads: 2,
         ..quick()
     };
     let perceptor = perceptor(&bundle, fallback(&faults, options), 1, TILE);
@@ -338,33 +342,26 @@ fn a_question_that_is_wrong_moves_nothing() {
             .find(|(name, _)| *name == case)
             .unwrap();
         run(&*backend);
-        assert_eq!(backend.health().state, State::Sound, "{case}");
+        assert_eq!(backend.health().state, State::Healthy, "{case}");
     }
 }
 
 #[test]
 fn what_is_not_a_number_before_the_engine_is_no_fault_of_it() {
     use loftup_onnx::Graph;
-    use loftup_runtime::backend::GraphSource;
+    use loftup_runtime::backend::compile_once;
     let mut g = Graph::new("relu");
     let x = g.input("x", &[2usize.into()]);
     let y = g.op("Sqrt", &[&x], &[]);
     g.output(&y, "y", &[2usize.into()]);
     let backend = fallback(&Faults::none(), quick());
     let onnx = g.finish();
-    let plan = backend
-        .compile(&GraphSource::fixed(
-            "sqrt.onnx",
-            &onnx,
-            &[("x", &[2])],
-            &["y"],
-        ))
-        .unwrap();
+    let plan = compile_once(&*backend, "sqrt.onnx", onnx, &[("x", &[2])], &["y"]).unwrap();
     let mut session = plan.session().unwrap();
     session.set(0, &[4.0, f32::NAN]).unwrap();
     session.run().unwrap();
     assert!(session.output(0)[0] == 2.0 && session.output(0)[1].is_nan());
-    assert_eq!(backend.health().state, State::Sound);
+    assert_eq!(backend.health().state, State::Healthy);
     // Out of finite inputs it is: here the graph's own, which the other engine confirms.
     session.set(0, &[4.0, -1.0]).unwrap();
     session.run().unwrap();
@@ -379,20 +376,20 @@ fn cancelling_a_build_is_not_a_failure() {
         fn name(&self) -> &'static str {
             "cancelled"
         }
-        fn compile(
+        fn load(
             &self,
-            graph: &loftup_runtime::backend::GraphSource<'_>,
-        ) -> Result<Box<dyn loftup_runtime::backend::Plan>, BackendError> {
+            graph: &loftup_runtime::backend::Graph,
+        ) -> Result<Arc<dyn loftup_runtime::backend::Model>, BackendError> {
             Err(BackendError::Cancelled {
-                graph: graph.name.into(),
+                graph: graph.name.to_string(),
             })
         }
     }
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(12, 3, directory.path());
-    let backend = Fallback::new(Ok(Arc::new(Cancelled)), Arc::new(Tract), quick());
+    let backend = Fallback::new(Ok(Arc::new(Cancelled)), Arc::new(CpuBackend), quick());
     let perceptor = perceptor(&bundle, Arc::new(backend), 1, TILE);
     let e = view(&perceptor, SIZE).err().expect("cancelled").to_string();
     assert!(e.contains("cancelled"), "{e}");
-    assert_eq!(perceptor.health().state, State::Sound);
+    assert_eq!(perceptor.health().state, State::Healthy);
 }

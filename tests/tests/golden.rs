@@ -14,7 +14,7 @@ fn open(case: &Case, directory: &Path, options: Options) -> Perceptor {
     if !out.exists() {
         convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
     }
-    Perceptor::open(&out, options).expect("an engine")
+    Perceptor::open_on_cpu(&out, options).expect("an engine")
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The kernels of the CPU engine give what tract gives.
 
 use loftup_onnx::loftup::LoftUp;
-use loftup_runtime::backend::{Backend, GraphSource, Tract, TractOnly};
+use loftup_runtime::backend::{Backend, CpuBackend, TractBackend, compile_once};
 use loftup_spec::{HALO, io};
 use loftup_tests::synthetic::{Noise, loftup};
 
@@ -71,8 +71,8 @@ impl Question {
             .iter()
             .map(|(name, shape)| (name.as_str(), shape.as_slice()))
             .collect();
-        let source = GraphSource::fixed("queries.onnx", onnx, &inputs, &[io::UPSAMPLED]);
-        let plan = backend.compile(&source).expect("a plan");
+        let plan = compile_once(backend, "queries.onnx", onnx, &inputs, &[io::UPSAMPLED]);
+        let plan = plan.expect("a plan");
         let mut session = plan.session().expect("a session");
         for (i, values) in self.values.iter().enumerate() {
             session.set(i, values).expect("an input");
@@ -113,8 +113,8 @@ fn kernels_give_what_tract_gives() {
         let onnx = model.queries_graph();
         for picture in [Picture::Noise, Picture::Photograph] {
             let question = Question::new(&model, picture, [tiles, height, width], tokens);
-            let ours = question.ask(&Tract, &onnx);
-            let difference = worst(&ours, &question.ask(&TractOnly, &onnx));
+            let ours = question.ask(&CpuBackend, &onnx);
+            let difference = worst(&ours, &question.ask(&TractBackend, &onnx));
             println!(
                 "d {d}, {tiles} of {height}x{width}, {tokens} tokens, {picture:?}: {difference:.1e}"
             );

@@ -26,7 +26,7 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
     let d = 48;
     let directory = tempfile::tempdir().expect("a directory");
     let out = upsampler_bundle(d, 5, directory.path());
-    let perceptor = Perceptor::open(
+    let perceptor = Perceptor::open_on_cpu(
         &out,
         Options {
             threads: 2,

@@ -20,7 +20,7 @@ use loftup_onnx::{
 use loftup_runtime::{
     Options, Perceptor,
     backend::{
-        Backend, GraphSource, Tract, TractOnly,
+        Backend, CpuBackend, Graph as Source, TractBackend,
         engine_cache::EngineCache,
         tensorrt::{self, AheadOfTime},
     },
@@ -224,16 +224,14 @@ fn queries() -> (Vec<u8>, Shapes, Vec<Vec<f32>>) {
 fn the_kernels_run_the_queries_of_every_precision() {
     let (onnx, shapes, values) = queries();
     let model = Model::decode(&onnx).unwrap();
-    let inputs: Vec<_> = shapes
-        .iter()
-        .map(|(n, s)| (n.as_str(), s.as_slice()))
-        .collect();
+    let (names, sizes): (Vec<_>, Vec<_>) = shapes.into_iter().unzip();
     let ask = |backend: &dyn Backend, onnx: &[u8], precision| {
-        let graph = GraphSource {
+        let graph = Source {
             precision,
-            ..GraphSource::fixed("queries.onnx", onnx, &inputs, &[io::UPSAMPLED])
+            ..Source::new("queries.onnx", onnx, &names, &[io::UPSAMPLED])
         };
-        let mut session = backend.compile(&graph).unwrap().session().unwrap();
+        let plan = backend.load(&graph).unwrap().compile(&sizes, &[]).unwrap();
+        let mut session = plan.session().unwrap();
         for (i, values) in values.iter().enumerate() {
             session.set(i, values).unwrap();
         }
@@ -251,8 +249,8 @@ fn the_kernels_run_the_queries_of_every_precision() {
     ];
     for (written, precision) in written.into_iter().zip(NARROW) {
         let written = written.unwrap().encode();
-        let kernels = ask(&Tract, &written, precision);
-        let tract = ask(&TractOnly, &written, precision);
+        let kernels = ask(&CpuBackend, &written, precision);
+        let tract = ask(&TractBackend, &written, precision);
         let apart = kernels.iter().zip(&tract).map(|(a, b)| (a - b).abs());
         let worst = apart.fold(0f32, f32::max);
         println!("{precision}: kernels and tract differ by {worst:.1e}");

@@ -19,8 +19,8 @@ use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, RuntimeError,
     backend::{
-        Backend, BackendError, Choice, Fallback, FallbackOptions, GraphSource, Plan, Session,
-        Settings, State, Tract, engine_cache::EngineCache, open, tensorrt,
+        Backend, BackendError, Choice, CpuBackend, Fallback, FallbackOptions, Graph, Model, Plan,
+        Session, Settings, ShapeProfile, State, engine_cache::EngineCache, open, tensorrt,
     },
     image::{Orientation, Rgb8},
     references::test_picture,
@@ -73,15 +73,35 @@ impl Backend for Skewed {
         "Skewed 1.2.3".into()
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
         let skew = match graph.name.ends_with(self.file) {
             true => self.skew,
             false => Skew::Nothing,
         };
-        Ok(Box::new(SkewedPlan {
-            inner: self.inner.compile(graph)?,
+        Ok(Arc::new(SkewedModel {
+            inner: self.inner.load(graph)?,
             outputs: graph.outputs.len(),
             skew,
+        }))
+    }
+}
+
+struct SkewedModel {
+    inner: Arc<dyn Model>,
+    outputs: usize,
+    skew: Skew,
+}
+
+impl Model for SkewedModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        Ok(Box::new(SkewedPlan {
+            inner: self.inner.compile(shapes, profiles)?,
+            outputs: self.outputs,
+            skew: self.skew,
         }))
     }
 }
@@ -136,13 +156,13 @@ impl Session for SkewedSession {
 }
 
 fn skewed(file: &'static str, skew: Skew) -> Arc<dyn Backend> {
-    let inner = Arc::new(Tract);
+    let inner = Arc::new(CpuBackend);
     Arc::new(Skewed { inner, file, skew })
 }
 
 fn fallback(engine: Arc<dyn Backend>) -> Arc<dyn Backend> {
     let options = FallbackOptions::default();
-    Arc::new(Fallback::new(Ok(engine), Arc::new(Tract), options))
+    Arc::new(Fallback::new(Ok(engine), Arc::new(CpuBackend), options))
 }
 
 const SIZE: Size = Size {
@@ -195,7 +215,7 @@ fn answer(perceptor: &Perceptor) -> Result<Vec<f32>, RuntimeError> {
 fn a_wrong_engine_is_replaced_or_refused_and_the_part_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = bundle(directory.path());
-    let expected = answer(&perceptor(&bundle, Arc::new(Tract))).unwrap();
+    let expected = answer(&perceptor(&bundle, Arc::new(CpuBackend))).unwrap();
     let upsampler = "keys.onnx and queries.onnx";
     for (file, skew, part) in [
         ("backbone.onnx", Skew::Scaled(1.01), "backbone.onnx"),
@@ -246,7 +266,7 @@ fn an_engine_that_is_given_up_for_good_is_not_tried_again() {
         ..FallbackOptions::default()
     };
     let engine = skewed("queries.onnx", Skew::Shuffled);
-    let auto = Arc::new(Fallback::new(Ok(engine), Arc::new(Tract), options));
+    let auto = Arc::new(Fallback::new(Ok(engine), Arc::new(CpuBackend), options));
     let auto = perceptor(&bundle, auto);
     for _ in 0..3 {
         answer(&auto).unwrap();
@@ -264,13 +284,13 @@ fn a_right_engine_passes() {
     answer(&auto).unwrap();
     println!("first answer with the comparison: {:?}", start.elapsed());
     let health = auto.health();
-    assert_eq!((health.state, health.counters.wrong), (State::Sound, 0));
+    assert_eq!((health.state, health.counters.wrong), (State::Healthy, 0));
     assert!(health.counters.preferred_runs > 0);
     let runs = auto.health().counters.preferred_runs;
     answer(&auto).unwrap();
     // One of the backbone, the keys and the points: what is compared is compared once.
     assert_eq!(auto.health().counters.preferred_runs, runs + 3);
-    let (again, tract) = (Bundle::open(&bundle).unwrap(), Arc::new(Tract));
+    let (again, tract) = (Bundle::open(&bundle).unwrap(), Arc::new(CpuBackend));
     for check in verify_with(again, tract).unwrap() {
         println!("{check}");
         assert!(check.passed);
@@ -310,7 +330,7 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
         assert!(same(&bundle) == same(&out));
 
         // As it is written, rounding included, and widened.
-        let engines: [Arc<dyn Backend>; 2] = [Arc::new(AsWritten), Arc::new(Tract)];
+        let engines: [Arc<dyn Backend>; 2] = [Arc::new(AsWritten), Arc::new(CpuBackend)];
         for inner in engines {
             let honest = Skewed {
                 inner: inner.clone(),
@@ -349,8 +369,8 @@ fn a_bundle_without_references_is_run_as_it_is() {
     let bundle = without_references(bundle(directory.path()));
     let auto = perceptor(&bundle, fallback(skewed("queries.onnx", Skew::Scaled(2.0))));
     answer(&auto).unwrap();
-    assert_eq!(auto.health().state, State::Sound);
-    let checks = verify_with(Bundle::open(&bundle).unwrap(), Arc::new(Tract)).unwrap();
+    assert_eq!(auto.health().state, State::Healthy);
+    let checks = verify_with(Bundle::open(&bundle).unwrap(), Arc::new(CpuBackend)).unwrap();
     assert!(
         checks
             .iter()
@@ -391,7 +411,7 @@ fn damaged_references_are_errors_that_name_the_file() {
         e.contains(References::FILE) && e.contains("expected F32 [64, 48]"),
         "{e}"
     );
-    let e = verify_with(Bundle::open(&other).unwrap(), Arc::new(Tract)).unwrap_err();
+    let e = verify_with(Bundle::open(&other).unwrap(), Arc::new(CpuBackend)).unwrap_err();
     assert!(e.to_string().contains(References::FILE), "{e}");
 
     let file = good.join(References::FILE);
@@ -406,7 +426,7 @@ fn damaged_references_are_errors_that_name_the_file() {
 fn a_plausible_tensorrt_is_replaced_or_refused_with_its_version() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = bundle(directory.path());
-    let expected = answer(&perceptor(&bundle, Arc::new(Tract))).unwrap();
+    let expected = answer(&perceptor(&bundle, Arc::new(CpuBackend))).unwrap();
     for layout in [Layout::V8, Layout::V10, Layout::V11] {
         let Some(fake) = Fake::new(layout) else {
             return;

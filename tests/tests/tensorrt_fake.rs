@@ -8,7 +8,7 @@ use std::{
 };
 
 use loftup_runtime::backend::{
-    Backend, BackendError, Choice, FallbackOptions, Settings, State, TensorRt, Tract,
+    Backend, BackendError, Choice, CpuBackend, FallbackOptions, Settings, State, TensorRt,
     engine_cache::EngineCache, open, tensorrt,
 };
 use loftup_tensorrt::{
@@ -71,7 +71,7 @@ fn times(fake: &Fake, call: &str) -> usize {
 }
 
 fn expected(bundle: &Path) -> Vec<f32> {
-    let tract = perceptor(bundle, Arc::new(Tract), 1, TILE);
+    let tract = perceptor(bundle, Arc::new(CpuBackend), 1, TILE);
     frame(&view(&tract, SIZE).unwrap()).unwrap()
 }
 
@@ -90,7 +90,7 @@ fn tensorrt_over_stand_ins_conforms_but_for_known_gaps() {
         for choice in [Choice::TensorRt, Choice::Auto] {
             let backend = open(choice, &settings).unwrap();
             conformance::run(&*backend, KNOWN_GAPS);
-            assert_eq!(backend.health().state, State::Sound, "{layout:?}");
+            assert_eq!(backend.health().state, State::Healthy, "{layout:?}");
             assert_eq!(backend.health().answering, "tensorrt");
         }
     }
@@ -111,7 +111,10 @@ fn a_frame_goes_through_profiles_sessions_and_the_cache() {
             let first = frame(&view).unwrap();
             assert!(frame(&view).unwrap() == first);
             let health = perceptor.health();
-            assert_eq!((health.answering, health.state), ("tensorrt", State::Sound));
+            assert_eq!(
+                (health.answering, health.state),
+                ("tensorrt", State::Healthy)
+            );
             assert_eq!(health.counters.preferred_runs, 1 + 2 * TILES);
             // Keys and queries: built the first time, read the second.
             let built = times(&fake, "buildSerializedNetwork");
@@ -214,7 +217,7 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
         assert!(reason.contains(part) && !reason.contains('\n'), "{reason}");
         assert_eq!(health.answering, "tract");
         assert_eq!(health.counters.preferred_runs, 1 + 5, "keys and five tiles");
-        assert_eq!(health.counters.spare_runs, TILES - 5);
+        assert_eq!(health.counters.fallback_runs, TILES - 5);
         // A frame from here on is tract's from end to end.
         let again = frame(&self::view(&perceptor, SIZE).unwrap()).unwrap();
         assert!(again == expected, "{key}={value}");
@@ -227,7 +230,7 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
 }
 
 fn perceptor_of_tract(bundle: &Path) -> loftup_runtime::Perceptor {
-    perceptor(bundle, Arc::new(Tract), 1, TILE)
+    perceptor(bundle, Arc::new(CpuBackend), 1, TILE)
 }
 
 #[test]
@@ -280,7 +283,7 @@ fn an_engine_that_the_library_refuses_is_built_again_once() {
     // The keys once more, in vain; after that nothing of TensorRT's is touched.
     assert_eq!(times(&fake, "buildSerializedNetwork"), 3);
     fake.set("deserialize", "ok");
-    assert_eq!(run().1.state, State::Sound);
+    assert_eq!(run().1.state, State::Healthy);
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn falls_back(tensorrt: tensorrt::Options, parts: &[&str]) {
     let text = e.to_string();
     println!("{text}");
     let backend = open(Choice::Auto, &settings).unwrap();
-    assert_eq!(backend.granularity(), Tract.granularity());
+    assert_eq!(backend.tiling_hint(), CpuBackend.tiling_hint());
     let perceptor = perceptor(&bundle, backend, 1, TILE);
     let answer = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
     let health = perceptor.health();

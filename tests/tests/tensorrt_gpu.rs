@@ -44,7 +44,7 @@ fn tensorrt_on_a_gpu_conforms() {
         println!("CUDA graph: {cuda_graph}");
         let backend = open(Choice::TensorRt, &settings).unwrap();
         conformance::run(&*backend, KNOWN_GAPS);
-        assert_eq!(backend.health().state, State::Sound);
+        assert_eq!(backend.health().state, State::Healthy);
     }
 }
 
@@ -90,6 +90,6 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         let mut sink = InMemory::new(Rect::whole(view.size()), dim);
         view.frame(&mut |tile| sink.take(tile)).expect("a frame");
         compare(name, &sink.into_values(), &expected.data, dim, ON_GPU);
-        assert_eq!(perceptor.health().state, State::Sound);
+        assert_eq!(perceptor.health().state, State::Healthy);
     }
 }

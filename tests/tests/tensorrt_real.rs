@@ -15,7 +15,7 @@ use loftup_convert::{BackboneSource, Request, convert};
 use loftup_runtime::{
     Options, Perceptor,
     backend::{
-        Backend, BackendError, GraphSource, ShapeBounds, ShapeProfile,
+        Backend, BackendError, Graph, ShapeProfile, compile_once,
         engine_cache::EngineCache,
         tensorrt::{self, AheadOfTime},
     },
@@ -139,24 +139,20 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
             inputs.push((key, vec![heads, width, 256]));
             inputs.push((value, vec![heads, 256, width]));
         }
-        let inputs: Vec<(&str, &[usize])> =
-            inputs.iter().map(|(n, s)| (*n, s.as_slice())).collect();
-        let fixed = GraphSource::fixed("queries.onnx", &onnx, &inputs, &[io::UPSAMPLED]);
+        let (names, shapes): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+        let graph = Graph::new("queries.onnx", onnx, &names, &[io::UPSAMPLED]);
         let start = Instant::now();
-        ahead(&library, cache.path()).compile(&fixed).unwrap();
+        let model = ahead(&library, cache.path()).load(&graph).unwrap();
+        model.compile(&shapes, &[]).unwrap();
         println!(
             "{name}: queries of 32x32 in {:.2} s",
             start.elapsed().as_secs_f64()
         );
 
         // A profile that stops short of the shapes asked for is passed over, not stretched.
-        let mut short = fixed;
-        let profile = ShapeProfile {
-            inputs: inputs.iter().map(|(_, s)| ShapeBounds::fixed(s)).collect(),
-        };
-        let profiles = [profile];
-        short.profiles = &profiles;
-        ahead(&library, cache.path()).compile(&short).unwrap();
+        let model = ahead(&library, cache.path()).load(&graph).unwrap();
+        let profiles = [ShapeProfile::fixed(&shapes)];
+        model.compile(&shapes, &profiles).unwrap();
         assert_eq!(EngineCache::at(cache.path()).entries().unwrap().len(), 3);
     });
 }
@@ -254,8 +250,8 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
                 [(io::FEATURES, &[1, 48, 64, 64]), (io::GRID, &[2, 64, 64])];
             let compile = |onnx: &[u8], inputs: &[(&str, &[usize])], options: tensorrt::Options| {
                 let backend = AheadOfTime::open((8, 6), options).unwrap();
-                let graph = GraphSource::fixed("keys.onnx", onnx, inputs, &["key0"]);
-                let e = backend.compile(&graph).err().expect("an error").to_string();
+                let compiled = compile_once(&backend, "keys.onnx", onnx, inputs, &["key0"]);
+                let e = compiled.err().expect("an error").to_string();
                 println!("{e}");
                 assert!(e.contains("keys.onnx") && !e.contains('\n'), "{e}");
                 e
@@ -271,8 +267,8 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             let e = compile(&onnx, &shapes, small);
             assert!(e.contains("workspace limit"), "{e}");
             let backend = AheadOfTime::open((8, 7), good()).unwrap();
-            let graph = GraphSource::fixed("keys.onnx", &onnx, &shapes, &["key0"]);
-            let e = backend.compile(&graph).err().expect("an error");
+            let compiled = compile_once(&backend, "keys.onnx", onnx, &shapes, &["key0"]);
+            let e = compiled.err().expect("an error");
             assert!(matches!(e, BackendError::Load { .. }), "{e}");
             println!("{e}");
             assert!(EngineCache::at(cache.path()).entries().unwrap().is_empty());

@@ -1,6 +1,6 @@
 //! tract passes the conformance suite.
 
-use loftup_runtime::backend::Tract;
+use loftup_runtime::backend::CpuBackend;
 use loftup_tests::conformance;
 
 /// What tract cannot do.
@@ -8,5 +8,5 @@ const KNOWN_GAPS: &[&str] = &[];
 
 #[test]
 fn tract_conforms() {
-    conformance::run(&Tract, KNOWN_GAPS);
+    conformance::run(&CpuBackend, KNOWN_GAPS);
 }

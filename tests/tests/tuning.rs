@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Instant};
 
 use loftup_runtime::{
     Options,
-    backend::{Backend, Granularity, GraphSource, Plan, Tract},
+    backend::{Backend, CpuBackend, Graph, Model, TilingHint},
     tuning::TuningCache,
 };
 use loftup_tests::{
@@ -17,7 +17,7 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(12, 3, directory.path());
     let cache = TuningCache::at(directory.path().join("tuning"));
-    let mut tuned = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let mut tuned = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let before = frame(&view(&tuned, SIZE).unwrap()).unwrap();
     let start = Instant::now();
     // On a machine that is very busy a measurement may be given up.
@@ -67,15 +67,12 @@ impl Backend for LikeAGpu {
         "like a GPU"
     }
 
-    fn compile(
-        &self,
-        graph: &GraphSource<'_>,
-    ) -> Result<Box<dyn Plan>, loftup_runtime::backend::BackendError> {
-        Tract.compile(graph)
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, loftup_runtime::backend::BackendError> {
+        CpuBackend.load(graph)
     }
 
-    fn granularity(&self) -> Granularity {
-        Granularity::GPU
+    fn tiling_hint(&self) -> TilingHint {
+        TilingHint::GPU
     }
 }
 

@@ -7,7 +7,7 @@ use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColourRange, Features, Picture, Rect, Update, Video, View,
     backend::{
-        Backend, Fallback, FallbackOptions, Tract,
+        Backend, CpuBackend, Fallback, FallbackOptions,
         fault::{Fault, Faults, Faulty},
     },
     heads::Head,
@@ -78,7 +78,7 @@ fn only_tiles_that_can_have_changed_are_computed() {
     let bundle = upsampler_bundle(DIM, 3, directory.path());
     for threads in [1, 3] {
         // 43 x 29 pixels in tiles of 15 x 15: the last column starts at 28, the last row at 14.
-        let perceptor = perceptor(&bundle, Arc::new(Tract), threads, 16);
+        let perceptor = perceptor(&bundle, Arc::new(CpuBackend), threads, 16);
         let lr = features(1);
         let mut frame = picture(SIZE, 2);
         let mut watched = Watched::new(Rect::whole(SIZE), DIM);
@@ -128,7 +128,7 @@ fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
     let (mut computed, mut tiles) = (0, 0);
     for (width, height, tile) in [(1, 1, 4), (1, 9, 3), (5, 3, 1), (33, 17, 16), (20, 23, 7)] {
         let size = Size { width, height };
-        let perceptor = perceptor(&bundle, Arc::new(Tract), 2, tile);
+        let perceptor = perceptor(&bundle, Arc::new(CpuBackend), 2, tile);
         let lr = features(1);
         let mut frame = picture(size, 7);
         let mut watched = Watched::new(Rect::whole(size), DIM);
@@ -153,7 +153,7 @@ fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
 fn another_head_region_or_bundle_is_computed_whole() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(DIM, 3, directory.path());
-    let one = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let one = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let (lr, frame) = (features(1), picture(SIZE, 2));
     let view = || one.view(&lr, &frame, FIXED).unwrap();
     let head = |seed| {
@@ -198,7 +198,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
     assert!(region(&view(), outside).is_err());
     assert_eq!(region(&view(), moved).unwrap(), 0);
     // The same weights in another engine are not known to be the same.
-    let other = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let other = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let of_other = other.view(&lr, &frame, FIXED).unwrap();
     assert_eq!(region(&of_other, moved).unwrap(), 2);
     assert_eq!(region(&view(), moved).unwrap(), 2);
@@ -209,7 +209,7 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(DIM, 3, directory.path());
     let (lr, frame) = (features(1), picture(SIZE, 2));
-    let tract = perceptor(&bundle, Arc::new(Tract), 1, 16);
+    let tract = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let view = tract.view(&lr, &frame, FIXED).unwrap();
     let mut video = Video::new();
     let mut left = 3;
@@ -229,9 +229,9 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
     // engine standing in computes the rest.
     let faults = Faults::none();
     faults.at_run(3, Fault::Error);
-    let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(Tract, faults));
+    let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(CpuBackend, faults));
     let options = FallbackOptions::default();
-    let fallback = Arc::new(Fallback::new(Ok(faulty), Arc::new(Tract), options));
+    let fallback = Arc::new(Fallback::new(Ok(faulty), Arc::new(CpuBackend), options));
     let both = perceptor(&bundle, fallback, 1, 16);
     let mut watched = Watched::new(Rect::whole(SIZE), DIM);
     let computed: Vec<usize> = (0..3)

@@ -8,7 +8,7 @@ use crate::{
     RuntimeError,
     backend::Backend,
     error::check_finite,
-    plans::{Plans, Pool},
+    plans::{Plans, SessionPool, Source},
 };
 
 /// Features on a grid, `[1, d, h, w]`.
@@ -67,13 +67,13 @@ impl Backbone {
             .graphs
             .get(&precision)
             .ok_or_else(|| bundle.lacks("backbone graph in this precision", "convert it again"))?;
-        let plans = Plans::new(
-            bundle,
-            backend,
-            file,
+        let source = Source {
+            file: file.clone(),
             precision,
-            vec![manifest.output.clone()],
-        );
+            inputs: vec![manifest.input.clone()],
+            outputs: vec![manifest.output.clone()],
+        };
+        let plans = Plans::new(bundle, backend, source);
         Ok(Self { plans, manifest })
     }
 
@@ -98,7 +98,7 @@ impl Backbone {
     }
 
     /// The plan for pictures of this size.
-    pub fn plan(&self, size: Size) -> Result<Arc<Pool>, RuntimeError> {
+    pub fn plan(&self, size: Size) -> Result<Arc<SessionPool>, RuntimeError> {
         let m = &self.manifest;
         if !m.any_size && size != m.size {
             return Err(RuntimeError::PictureSize {
@@ -115,7 +115,7 @@ impl Backbone {
             });
         }
         let shape = vec![1, 3, size.height, size.width];
-        self.plans.get(&vec![(m.input.clone(), shape)], &[])
+        self.plans.get(&vec![shape], &[])
     }
 
     /// Features of a normalised picture `[1, 3, H, W]`.

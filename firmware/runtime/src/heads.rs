@@ -1,19 +1,9 @@
-//! Heads: class maps and short descriptors, computed tile by tile, so that the features of a whole
+//! Heads: classes and short descriptors, computed tile by tile, so that the features of a whole
 //! answer are never in memory.
-
-use std::{
-    io::{self, BufWriter, Write},
-    path::Path,
-};
 
 use loftup_bundle::{HeadKind, Linear};
 
-use crate::{
-    Rect, RuntimeError, SinkError, TileFeatures, View,
-    guidance::same_bits,
-    image::{ImageError, atomic::AtomicFile},
-    view::Applied,
-};
+use crate::{RuntimeError, guidance::same_bits};
 
 /// The class of a pixel that has none: its scores are not numbers.
 pub const NO_CLASS: u8 = 255;
@@ -109,127 +99,6 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-impl<'a> View<'a> {
-    /// The same frame seen through a head: answers then have the head's outputs as channels.
-    ///
-    /// # Errors
-    /// Where the head takes features of another width.
-    pub fn through(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
-        let dim = self.upsampler.manifest.dim;
-        if head.dim() != dim {
-            return Err(RuntimeError::HeadDim {
-                found: head.dim(),
-                expected: dim,
-            });
-        }
-        self.head = Some(head);
-        Ok(self)
-    }
-}
-
-impl Applied<'_> {
-    /// What is answered for features `[n, d]`.
-    pub fn to<'b>(&'b mut self, features: &'b [f32]) -> &'b [f32] {
-        let Some(head) = self.head else {
-            return features;
-        };
-        self.scratch.clear();
-        head.apply(features, &mut self.scratch);
-        &self.scratch
-    }
-}
-
-/// Collects the classes of an answer that is seen through a head of classes.
-#[derive(Debug)]
-pub struct ClassMap {
-    rect: Rect,
-    classes: Vec<u8>,
-}
-
-impl ClassMap {
-    /// For the answer to a question about `rect`.
-    pub fn new(rect: Rect) -> Self {
-        Self {
-            rect,
-            classes: vec![NO_CLASS; rect.area()],
-        }
-    }
-
-    /// Takes a tile of scores.
-    pub fn take(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
-        let x = tile.rect.x - self.rect.x;
-        for row in 0..tile.rect.height {
-            let y = tile.rect.y - self.rect.y + row;
-            let line = &mut self.classes[y * self.rect.width + x..][..tile.rect.width];
-            for (class, scores) in line.iter_mut().zip(tile.row(row).chunks_exact(tile.dim())) {
-                *class = best(scores);
-            }
-        }
-        Ok(())
-    }
-
-    /// The classes, `[H, W]`.
-    pub fn into_classes(self) -> Vec<u8> {
-        self.classes
-    }
-}
-
-/// Writes a map of classes: as `.npy`, uint8 `[height, width]`, where `path` ends so, and as a grey
-/// PNG whose values are the classes otherwise. The file appears whole or not at all.
-///
-/// # Errors
-/// `classes` has another number of pixels, or the file cannot be written.
-pub fn save_classes(
-    path: &Path,
-    width: usize,
-    height: usize,
-    classes: &[u8],
-) -> Result<(), ImageError> {
-    let io = |source| ImageError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    if width.checked_mul(height) != Some(classes.len()) || classes.is_empty() {
-        let what = format!("{} classes for {width} x {height} pixels", classes.len());
-        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, what)));
-    }
-    let file = AtomicFile::create(path).map_err(io)?;
-    let mut out = BufWriter::with_capacity(1 << 16, file.file());
-    if path
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
-    {
-        out.write_all(&bytes_header(width, height)).map_err(io)?;
-        out.write_all(classes).map_err(io)?;
-    } else {
-        let encoder = image::codecs::png::PngEncoder::new(&mut out);
-        let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (width, height, kind) = (side(width), side(height), image::ExtendedColorType::L8);
-        image::ImageEncoder::write_image(encoder, classes, width, height, kind).map_err(
-            |e| match e {
-                image::ImageError::IoError(source) => io(source),
-                other => io(io::Error::other(other)),
-            },
-        )?;
-    }
-    out.flush().map_err(io)?;
-    drop(out);
-    file.commit().map_err(io)
-}
-
-/// The beginning of a `.npy` of bytes, version 1.0: padded to a multiple of 64.
-fn bytes_header(width: usize, height: usize) -> Vec<u8> {
-    let mut text =
-        format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({height}, {width}), }}");
-    while (10 + text.len() + 1) % 64 != 0 {
-        text.push(' ');
-    }
-    text.push('\n');
-    // Two numbers of 20 digits at most: far below 65536.
-    let length = (text.len() as u16).to_le_bytes();
-    [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,27 +155,6 @@ mod tests {
         assert_eq!(best(&[-5.0]), 0);
         assert_eq!(best(&[0.0, f32::NAN]), NO_CLASS);
         assert_eq!(best(&[f32::NEG_INFINITY; 2]), NO_CLASS);
-    }
-
-    #[test]
-    fn class_maps_are_written_as_numpy_and_png_read_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let classes = [0, 1, 2, 3, 254, NO_CLASS];
-        let npy = dir.path().join("map.npy");
-        save_classes(&npy, 3, 2, &classes).unwrap();
-        let bytes = std::fs::read(&npy).unwrap();
-        assert_eq!(bytes.len(), 128 + 6);
-        let header = std::str::from_utf8(&bytes[10..128]).unwrap();
-        assert!(bytes.starts_with(b"\x93NUMPY\x01\x00\x76\x00") && header.ends_with('\n'));
-        assert!(header.starts_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }"));
-        assert_eq!(bytes[128..], classes);
-        let png = dir.path().join("map.png");
-        save_classes(&png, 3, 2, &classes).unwrap();
-        let read = image::open(&png).unwrap();
-        assert_eq!(read.color(), image::ColorType::L8);
-        assert_eq!((read.width(), read.as_bytes()), (3, &classes[..]));
-        assert!(save_classes(&png, 2, 2, &classes).is_err());
-        assert!(save_classes(&dir.path().join("no/map.png"), 3, 2, &classes).is_err());
     }
 
     #[test]

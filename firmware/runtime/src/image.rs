@@ -250,20 +250,39 @@ impl Rgb8 {
     /// # Errors
     /// Those of `out`.
     pub fn encode_png(&self, out: impl std::io::Write) -> std::io::Result<()> {
-        let encoder = image::codecs::png::PngEncoder::new(out);
         // Sides are at most MAX_SIDE, so the casts lose nothing.
-        image::ImageEncoder::write_image(
-            encoder,
-            &self.data,
-            self.width as u32,
-            self.height as u32,
-            image::ExtendedColorType::Rgb8,
-        )
-        .map_err(|error| match error {
-            image::ImageError::IoError(source) => source,
-            other => std::io::Error::other(other),
-        })
+        let sides = [self.width as u32, self.height as u32];
+        encode_png(out, &self.data, sides, image::ExtendedColorType::Rgb8)
     }
+}
+
+/// Writes grey levels, `[height, width]`, as PNG to `out`.
+pub(crate) fn encode_grey_png(
+    out: impl std::io::Write,
+    width: usize,
+    height: usize,
+    levels: &[u8],
+) -> std::io::Result<()> {
+    let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    encode_png(
+        out,
+        levels,
+        [side(width), side(height)],
+        image::ExtendedColorType::L8,
+    )
+}
+
+fn encode_png(
+    out: impl std::io::Write,
+    data: &[u8],
+    [width, height]: [u32; 2],
+    color: image::ExtendedColorType,
+) -> std::io::Result<()> {
+    let encoder = image::codecs::png::PngEncoder::new(out);
+    image::ImageEncoder::write_image(encoder, data, width, height, color).map_err(|e| match e {
+        image::ImageError::IoError(source) => source,
+        other => std::io::Error::other(other),
+    })
 }
 
 pub(crate) fn check_size(width: usize, height: usize) -> Result<(), ImageError> {

@@ -10,6 +10,7 @@
 
 mod backbone;
 pub mod backend;
+pub mod class_map;
 mod error;
 mod guidance;
 pub mod heads;
@@ -21,6 +22,7 @@ mod perceptor;
 pub mod picture;
 mod plans;
 pub mod references;
+mod self_test;
 pub mod sinks;
 mod threads;
 mod tiles;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use header::{Element, Header};
 
+pub(crate) use write::write_u8;
 pub use write::{NpyWriter, write};
 
 /// What can be wrong with a `.npy` file. The message is one line.

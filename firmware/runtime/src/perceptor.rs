@@ -7,12 +7,12 @@ use loftup_bundle::{Bundle, Manifest, Normalisation, Precision, Size};
 use crate::{
     ColourRange, Features, Guidance, RuntimeError, View,
     backbone::Backbone,
-    backend::{Backend, Health, Tract},
+    backend::{self, Backend, Choice, CpuBackend, Health, Settings},
     error::check_finite,
     heads::Head,
     image::Rgb8,
     npy,
-    references::{Part, SelfTest},
+    self_test::{Part, SelfTest},
     upsampler::{Division, Upsampler},
 };
 
@@ -51,9 +51,25 @@ pub struct Perceptor {
 }
 
 impl Perceptor {
-    /// Opens the bundle at `path` on the CPU. Every file of it is checked.
+    /// Opens the bundle at `path` on the best engine of this machine: TensorRT where it is
+    /// installed and works, the CPU otherwise ([`Choice::Auto`] with default settings). Every file
+    /// of the bundle is checked.
+    ///
+    /// # Errors
+    /// Where the bundle is damaged, or has no precision in which every part is there.
     pub fn open(path: &Path, options: Options) -> Result<Self, RuntimeError> {
-        Self::with_backend(Bundle::open(path)?, Arc::new(Tract), options)
+        let bundle = Bundle::open(path)?;
+        let backend = backend::open(Choice::Auto, &Settings::default())?;
+        Self::with_backend(bundle, backend, options)
+    }
+
+    /// Opens the bundle at `path` on the CPU, whatever else there is: for outputs that are the same
+    /// to the bit as those of another run on this machine.
+    ///
+    /// # Errors
+    /// As [`Perceptor::open`].
+    pub fn open_on_cpu(path: &Path, options: Options) -> Result<Self, RuntimeError> {
+        Self::with_backend(Bundle::open(path)?, Arc::new(CpuBackend), options)
     }
 
     /// Puts a bundle into an engine, in the precision that the engine likes best.

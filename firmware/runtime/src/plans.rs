@@ -9,48 +9,53 @@ use loftup_bundle::{Bundle, Precision};
 
 use crate::{
     RuntimeError,
-    backend::{Backend, BackendError, GraphSource, Plan, Session, ShapeProfile},
+    backend::{Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile},
     threads::lock,
 };
 
 /// Shapes of one graph that are kept compiled.
 const KEPT: usize = 8;
 
-/// One graph of a bundle, compiled for the shapes it is asked for.
+/// One graph of a bundle, loaded on first use and compiled for the shapes it is asked for.
 pub(crate) struct Plans {
     bundle: Arc<Bundle>,
     backend: Arc<dyn Backend>,
-    file: String,
-    precision: Precision,
-    outputs: Vec<String>,
-    /// Most recently used last.
-    compiled: Mutex<Vec<(Shapes, Arc<Pool>)>>,
+    source: Source,
+    state: Mutex<Compiled>,
 }
 
-/// Inputs of a graph, in order.
-pub(crate) type Shapes = Vec<(String, Vec<usize>)>;
+/// A graph of a bundle.
+pub(crate) struct Source {
+    /// File in the bundle.
+    pub file: String,
+    pub precision: Precision,
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+}
+
+#[derive(Default)]
+struct Compiled {
+    model: Option<Arc<dyn Model>>,
+    /// Most recently used last.
+    plans: Vec<(Shapes, Arc<SessionPool>)>,
+}
+
+/// Shapes of the inputs of a graph, in order.
+pub(crate) type Shapes = Vec<Vec<usize>>;
 
 impl Plans {
-    pub fn new(
-        bundle: &Arc<Bundle>,
-        backend: &Arc<dyn Backend>,
-        file: &str,
-        precision: Precision,
-        outputs: Vec<String>,
-    ) -> Self {
+    pub fn new(bundle: &Arc<Bundle>, backend: &Arc<dyn Backend>, source: Source) -> Self {
         Self {
             bundle: bundle.clone(),
             backend: backend.clone(),
-            file: file.into(),
-            precision,
-            outputs,
-            compiled: Mutex::new(Vec::new()),
+            source,
+            state: Mutex::default(),
         }
     }
 
-    /// Lets go of what is compiled.
+    /// Lets go of what is compiled; the graph stays loaded.
     pub fn clear(&self) {
-        lock(&self.compiled).clear();
+        lock(&self.state).plans.clear();
     }
 
     /// The plan for these input shapes; compiles it the first time. `profiles` are all shapes that
@@ -59,66 +64,65 @@ impl Plans {
         &self,
         shapes: &Shapes,
         profiles: &[ShapeProfile],
-    ) -> Result<Arc<Pool>, RuntimeError> {
-        // Held while compiling, so that no shape is compiled twice.
-        let mut compiled = lock(&self.compiled);
-        if let Some(i) = compiled.iter().position(|(s, _)| s == shapes) {
-            let entry = compiled.remove(i);
+    ) -> Result<Arc<SessionPool>, RuntimeError> {
+        // Held while loading and compiling, so that neither is done twice.
+        let mut state = lock(&self.state);
+        if let Some(i) = state.plans.iter().position(|(s, _)| s == shapes) {
+            let entry = state.plans.remove(i);
             let pool = entry.1.clone();
-            compiled.push(entry);
+            state.plans.push(entry);
             return Ok(pool);
         }
-        log::debug!(
-            "{}: compiling {} for {shapes:?}",
-            self.backend.name(),
-            self.file
-        );
-        let onnx = self.bundle.read(&self.file)?;
-        let inputs: Vec<_> = shapes
-            .iter()
-            .map(|(n, s)| (n.as_str(), s.as_slice()))
-            .collect();
-        let outputs: Vec<_> = self.outputs.iter().map(String::as_str).collect();
-        let name = self.bundle.path().join(&self.file).display().to_string();
-        let plan = self.backend.compile(&GraphSource {
-            name: &name,
-            onnx: &onnx,
-            precision: self.precision,
-            inputs: &inputs,
-            outputs: &outputs,
-            profiles,
-        })?;
-        let pool = Arc::new(Pool {
+        let (engine, Source { file, inputs, .. }) = (self.backend.name(), &self.source);
+        let model = match &state.model {
+            Some(model) => model.clone(),
+            None => state.model.insert(self.load()?).clone(),
+        };
+        log::debug!("{engine}: compiling {file} for {inputs:?} of {shapes:?}");
+        let plan = model.compile(shapes, profiles)?;
+        let pool = Arc::new(SessionPool {
             plan,
             idle: Mutex::new(Vec::new()),
         });
-        if compiled.len() == KEPT {
-            compiled.remove(0);
+        if state.plans.len() == KEPT {
+            state.plans.remove(0);
         }
-        compiled.push((shapes.clone(), pool.clone()));
+        state.plans.push((shapes.clone(), pool.clone()));
         Ok(pool)
+    }
+
+    fn load(&self) -> Result<Arc<dyn Model>, RuntimeError> {
+        let source = &self.source;
+        let path = self.bundle.path().join(&source.file);
+        let name = path.display().to_string();
+        let onnx = self.bundle.read(&source.file)?;
+        let graph = Graph::new(&name, onnx, &source.inputs, &source.outputs);
+        Ok(self.backend.load(&Graph {
+            precision: source.precision,
+            ..graph
+        })?)
     }
 }
 
 /// A compiled graph and the sessions that wait for their next use.
-pub(crate) struct Pool {
+pub(crate) struct SessionPool {
     plan: Box<dyn Plan>,
     idle: Mutex<Vec<Box<dyn Session>>>,
 }
 
-impl Pool {
+impl SessionPool {
     pub fn output_shape(&self, index: usize) -> &[usize] {
         self.plan.output_shape(index)
     }
 
     /// A session, back in the pool when dropped. Its inputs are as its last user left them.
-    pub fn session(&self) -> Result<Lease<'_>, BackendError> {
+    pub fn session(&self) -> Result<PooledSession<'_>, BackendError> {
         let idle = lock(&self.idle).pop();
         let session = match idle {
             Some(session) => session,
             None => self.plan.session()?,
         };
-        Ok(Lease {
+        Ok(PooledSession {
             pool: self,
             session: Some(session),
         })
@@ -126,19 +130,19 @@ impl Pool {
 }
 
 /// A session in use.
-pub(crate) struct Lease<'a> {
-    pool: &'a Pool,
+pub(crate) struct PooledSession<'a> {
+    pool: &'a SessionPool,
     session: Option<Box<dyn Session>>,
 }
 
-impl Lease<'_> {
+impl PooledSession<'_> {
     /// Drops the session instead of returning it: after a failure its state is unknown.
     pub fn discard(mut self) {
         self.session = None;
     }
 }
 
-impl Deref for Lease<'_> {
+impl Deref for PooledSession<'_> {
     type Target = dyn Session;
 
     fn deref(&self) -> &Self::Target {
@@ -146,13 +150,13 @@ impl Deref for Lease<'_> {
     }
 }
 
-impl DerefMut for Lease<'_> {
+impl DerefMut for PooledSession<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.session.as_deref_mut().expect("present until dropped")
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for PooledSession<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             lock(&self.pool.idle).push(session);

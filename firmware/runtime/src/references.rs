@@ -5,13 +5,7 @@
 //! ([`Perceptor::compare_with_references`]). The format and the formulas of the test inputs are
 //! in `docs/bundle-format.md`.
 
-use std::{
-    fmt,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::{fmt, sync::atomic::Ordering::Relaxed};
 
 use loftup_bundle::{Manifest, Precision, ReferenceError, ReferenceOutputs, References, Size};
 
@@ -21,6 +15,8 @@ use crate::{
     sinks::InMemory,
     threads::lock,
 };
+
+pub use crate::self_test::Part;
 
 /// Size of the image that guides the reference upsampling.
 pub const GUIDANCE: Size = Size {
@@ -43,24 +39,6 @@ const REGION: Rect = Rect {
 const IN_REGION: usize = 16;
 /// Engines build one more engine for tiles with longer sides than this.
 const SMALL_TILE: usize = crate::upsampler::SMALL_TILE;
-
-/// A part of a bundle that has reference outputs of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The backbone.
-    Backbone,
-    /// The upsampler, fed with reference features.
-    Upsampler,
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Backbone => "backbone",
-            Self::Upsampler => "upsampler",
-        })
-    }
-}
 
 /// Outputs of an engine next to the reference outputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -224,21 +202,6 @@ fn allowed(
     }
 }
 
-/// Whether a part has been compared in this process.
-#[derive(Debug, Default)]
-pub(crate) struct SelfTest {
-    done: AtomicBool,
-    /// Held while comparing.
-    running: Mutex<()>,
-}
-
-impl SelfTest {
-    /// Compare again: another engine will run.
-    pub fn reset(&self) {
-        self.done.store(false, Relaxed);
-    }
-}
-
 impl Perceptor {
     /// What the graphs compute from the test inputs, as a bundle keeps it.
     ///
@@ -284,8 +247,8 @@ impl Perceptor {
         if test.done.load(Relaxed) {
             return Ok(());
         }
-        let stands_in = || self.backend.health().reason().is_some();
-        if stands_in() {
+        let uses_fallback = || self.backend.health().reason().is_some();
+        if uses_fallback() {
             // Not done: the preferred engine may come back.
             return Ok(());
         }
@@ -298,7 +261,7 @@ impl Perceptor {
             test.done.store(true, Relaxed);
             return Ok(());
         };
-        if stands_in() {
+        if uses_fallback() {
             return Ok(());
         }
         let Some(wrong) = compared.iter().find(|c| !c.passed()) else {

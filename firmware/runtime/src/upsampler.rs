@@ -11,7 +11,7 @@ use loftup_spec::{HALO, io, linspace};
 use crate::{
     Features, RuntimeError,
     backend::{Backend, ShapeBounds, ShapeProfile},
-    plans::{Plans, Pool, Shapes},
+    plans::{Plans, SessionPool, Shapes, Source},
     tiles::{Rect, Tiling},
 };
 
@@ -53,18 +53,25 @@ impl Upsampler {
         let files = manifest.graphs.get(&precision).ok_or_else(|| {
             bundle.lacks("upsampler graphs in this precision", "convert it again")
         })?;
-        let pairs = (0..manifest.layers)
+        let pairs: Vec<String> = (0..manifest.layers)
             .flat_map(|i| [io::key(i), io::value(i)])
             .collect();
+        let pixels = [io::GUIDANCE, io::COORDS, io::MASK].map(str::to_owned);
+        let keys = Source {
+            file: files.keys.clone(),
+            precision,
+            inputs: [io::FEATURES, io::GRID].map(str::to_owned).into(),
+            outputs: pairs.clone(),
+        };
+        let queries = Source {
+            file: files.queries.clone(),
+            precision,
+            inputs: pixels.into_iter().chain(pairs).collect(),
+            outputs: vec![io::UPSAMPLED.into()],
+        };
         Ok(Self {
-            keys: Plans::new(bundle, backend, &files.keys, precision, pairs),
-            queries: Plans::new(
-                bundle,
-                backend,
-                &files.queries,
-                precision,
-                vec![io::UPSAMPLED.into()],
-            ),
+            keys: Plans::new(bundle, backend, keys),
+            queries: Plans::new(bundle, backend, queries),
             backend: backend.clone(),
             manifest,
             division,
@@ -109,14 +116,9 @@ impl Upsampler {
     }
 
     /// The plan for the keys of a grid of `height x width` features.
-    fn keys_plan(&self, height: usize, width: usize) -> Result<Arc<Pool>, RuntimeError> {
-        let shapes = vec![
-            (
-                io::FEATURES.into(),
-                vec![1, self.manifest.dim, height, width],
-            ),
-            (io::GRID.into(), vec![2, height, width]),
-        ];
+    fn keys_plan(&self, height: usize, width: usize) -> Result<Arc<SessionPool>, RuntimeError> {
+        let features = vec![1, self.manifest.dim, height, width];
+        let shapes = vec![features, vec![2, height, width]];
         self.keys.get(&shapes, &[])
     }
 
@@ -136,13 +138,13 @@ impl Upsampler {
 
     /// Longest side of a tile of a frame.
     pub fn frame_tile(&self) -> usize {
-        let side = || self.backend.granularity().frame;
+        let side = || self.backend.tiling_hint().frame;
         self.division.tile.unwrap_or_else(side)
     }
 
     /// Longest side of a tile of a region.
     pub fn region_tile(&self) -> usize {
-        let side = || self.backend.granularity().region;
+        let side = || self.backend.tiling_hint().region;
         self.division.tile.unwrap_or_else(side)
     }
 
@@ -154,11 +156,11 @@ impl Upsampler {
                 vec![count, channels, side + 2 * HALO, side + 2 * HALO]
             };
             let pixels = [3, 2, 1].map(|channels| ShapeBounds {
-                smallest: tile(1, channels, smallest),
-                usual: tile(tiles, channels, largest),
-                largest: tile(tiles, channels, largest),
+                min: tile(1, channels, smallest),
+                opt: tile(tiles, channels, largest),
+                max: tile(tiles, channels, largest),
             });
-            let fixed = shapes.iter().skip(3).map(|(_, s)| ShapeBounds::fixed(s));
+            let fixed = shapes.iter().skip(3).map(|s| ShapeBounds::fixed(s));
             ShapeProfile {
                 inputs: pixels.into_iter().chain(fixed).collect(),
             }
@@ -181,17 +183,13 @@ impl Upsampler {
         width: usize,
         height: usize,
         tokens: usize,
-    ) -> Result<Arc<Pool>, RuntimeError> {
+    ) -> Result<Arc<SessionPool>, RuntimeError> {
         let m = &self.manifest;
         let tile = |channels| vec![count, channels, height + 2 * HALO, width + 2 * HALO];
-        let mut shapes: Shapes = vec![
-            (io::GUIDANCE.into(), tile(3)),
-            (io::COORDS.into(), tile(2)),
-            (io::MASK.into(), tile(1)),
-        ];
-        for i in 0..m.layers {
-            shapes.push((io::key(i), vec![m.heads, m.head_width, tokens]));
-            shapes.push((io::value(i), vec![m.heads, tokens, m.head_width]));
+        let mut shapes: Shapes = vec![tile(3), tile(2), tile(1)];
+        for _ in 0..m.layers {
+            shapes.push(vec![m.heads, m.head_width, tokens]);
+            shapes.push(vec![m.heads, tokens, m.head_width]);
         }
         self.queries.get(&shapes, &self.profiles(&shapes))
     }

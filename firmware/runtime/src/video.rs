@@ -44,21 +44,21 @@ struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Engine {
     name: &'static str,
-    stands_in: bool,
+    uses_fallback: bool,
     runs_of_others: u64,
 }
 
 impl Engine {
     fn of(view: &View<'_>) -> Self {
         let health = view.upsampler.backend.health();
-        let stands_in = health.state != State::Sound;
+        let uses_fallback = health.state != State::Healthy;
         let counters = health.counters;
         Self {
             name: health.answering,
-            stands_in,
-            runs_of_others: match stands_in {
+            uses_fallback,
+            runs_of_others: match uses_fallback {
                 true => counters.preferred_runs,
-                false => counters.spare_runs,
+                false => counters.fallback_runs,
             },
         }
     }

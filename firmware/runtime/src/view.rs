@@ -11,7 +11,7 @@ use crate::{
     Guidance, RuntimeError, SinkError,
     guidance::TileInputs,
     heads::Head,
-    plans::{Lease, Pool},
+    plans::{PooledSession, SessionPool},
     threads::{lock, on_threads},
     tiles::{Rect, Tiling},
     upsampler::{Keys, POINTS, Upsampler},
@@ -34,6 +34,24 @@ pub struct View<'a> {
     pub(crate) guidance: Arc<Guidance>,
     /// What the features are turned into before they are answered.
     pub(crate) head: Option<&'a Head>,
+}
+
+impl<'a> View<'a> {
+    /// The same frame seen through a head: answers then have the head's outputs as channels.
+    ///
+    /// # Errors
+    /// Where the head takes features of another width.
+    pub fn through(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
+        let dim = self.upsampler.manifest.dim;
+        if head.dim() != dim {
+            return Err(RuntimeError::HeadDim {
+                found: head.dim(),
+                expected: dim,
+            });
+        }
+        self.head = Some(head);
+        Ok(self)
+    }
 }
 
 impl View<'_> {
@@ -159,7 +177,7 @@ impl View<'_> {
     /// failure ends it.
     fn in_parallel(
         &self,
-        pool: &Pool,
+        pool: &SessionPool,
         jobs: usize,
         work: &(dyn Fn(usize, &mut Worker<'_>) -> Result<(), RuntimeError> + Sync),
     ) -> Result<(), RuntimeError> {
@@ -179,7 +197,7 @@ impl View<'_> {
                 }
             }
         };
-        let sessions = self.upsampler.backend.granularity().sessions;
+        let sessions = self.upsampler.backend.tiling_hint().sessions;
         let threads = self.upsampler.division.threads.min(jobs).min(sessions);
         on_threads(threads, run)
     }
@@ -192,20 +210,32 @@ fn all(tiling: &Tiling) -> Vec<usize> {
 
 /// A session of the queries graph with the keys of a frame in it.
 pub(crate) struct Worker<'a> {
-    session: Lease<'a>,
+    session: PooledSession<'a>,
     guidance: &'a Guidance,
     inputs: TileInputs,
     applied: Applied<'a>,
 }
 
 /// A head at work, or none.
-pub(crate) struct Applied<'a> {
-    pub head: Option<&'a Head>,
-    pub scratch: Vec<f32>,
+struct Applied<'a> {
+    head: Option<&'a Head>,
+    scratch: Vec<f32>,
+}
+
+impl Applied<'_> {
+    /// What is answered for features `[n, d]`.
+    fn to<'b>(&'b mut self, features: &'b [f32]) -> &'b [f32] {
+        let Some(head) = self.head else {
+            return features;
+        };
+        self.scratch.clear();
+        head.apply(features, &mut self.scratch);
+        &self.scratch
+    }
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(pool: &'a Pool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
+    pub fn new(pool: &'a SessionPool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
         let mut session = pool.session()?;
         for (i, tensor) in view.keys.tensors.iter().enumerate() {
             session.set(3 + i, tensor)?;

@@ -5,7 +5,8 @@ use std::{ops::ControlFlow, sync::OnceLock};
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColourRange, Frame, Options, Perceptor, Point, Query, Rect, RuntimeError,
-    heads::{ClassMap, Head},
+    class_map::ClassMap,
+    heads::Head,
     image::{ImageError, Rgb8},
     sinks::InMemory,
 };
@@ -18,7 +19,7 @@ fn perceptor() -> &'static Perceptor {
         let path = folder.path().join("default.loftup");
         loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(())).unwrap();
         // Graphs are read when they are first needed: the folder stays.
-        let perceptor = Perceptor::open(&path, Options::default()).unwrap();
+        let perceptor = Perceptor::open_on_cpu(&path, Options::default()).unwrap();
         (folder, perceptor)
     });
     perceptor

@@ -109,7 +109,7 @@ pub fn runs(health: &Health) -> Value {
     let c = &health.counters;
     json!({
         "preferred": c.preferred_runs,
-        "standing_in": c.spare_runs,
+        "standing_in": c.fallback_runs,
         "errors": c.errors,
         "not_finite": c.not_finite,
         "wrong": c.wrong,

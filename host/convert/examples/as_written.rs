@@ -13,7 +13,7 @@ use loftup_onnx::{
     Interface, Port,
     rewrite::{self, Model},
 };
-use loftup_runtime::backend::{Backend, GraphSource, Tract, TractOnly};
+use loftup_runtime::backend::{Backend, CpuBackend, Graph, TractBackend};
 use loftup_spec::{HALO, io};
 
 type Inputs = Vec<(String, Vec<usize>)>;
@@ -34,16 +34,12 @@ fn seconds(
     inputs: &Inputs,
     outputs: &[String],
 ) -> Result<f64, Box<dyn Error>> {
-    let named: Vec<_> = inputs
-        .iter()
-        .map(|(n, s)| (n.as_str(), s.as_slice()))
-        .collect();
-    let outputs: Vec<_> = outputs.iter().map(String::as_str).collect();
-    let graph = GraphSource {
+    let (names, shapes): (Vec<_>, Vec<_>) = inputs.iter().cloned().unzip();
+    let graph = Graph {
         precision,
-        ..GraphSource::fixed("graph", onnx, &named, &outputs)
+        ..Graph::new("graph", onnx, &names, outputs)
     };
-    let mut session = backend.compile(&graph)?.session()?;
+    let mut session = backend.load(&graph)?.compile(&shapes, &[])?.session()?;
     for (i, (_, shape)) in inputs.iter().enumerate() {
         let values =
             (0..shape.iter().product::<usize>()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0);
@@ -75,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let inputs = interface.inputs.iter().map(|p| (p.name.clone(), shape(p)));
         let outputs: Vec<String> = interface.outputs.into_iter().map(|p| p.name).collect();
         let s = seconds(
-            &TractOnly,
+            &TractBackend,
             &onnx,
             Precision::Fp32,
             &inputs.collect(),
@@ -138,9 +134,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!(
                 "{file:24} {:>10} {:>16} {:>17}",
                 // Called 32-bit, it is not widened.
-                time(&TractOnly, Precision::Fp32),
-                time(&TractOnly, precision),
-                time(&Tract, precision)
+                time(&TractBackend, Precision::Fp32),
+                time(&TractBackend, precision),
+                time(&CpuBackend, precision)
             );
         }
     }

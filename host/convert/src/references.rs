@@ -8,7 +8,7 @@ use loftup_bundle::{
 };
 use loftup_runtime::{
     Options, Perceptor, RuntimeError,
-    backend::{Backend, Tract},
+    backend::{Backend, CpuBackend},
     references::error_of,
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn of(bundle: &Bundle) -> Result<(References, ReferenceOutputs), Runt
         tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
         errors: BTreeMap::new(),
     };
-    let fp32 = perceptor(bundle, Arc::new(Tract), Precision::Fp32)?;
+    let fp32 = perceptor(bundle, Arc::new(CpuBackend), Precision::Fp32)?;
     Ok((references, fp32.reference_outputs()?))
 }
 
@@ -95,8 +95,8 @@ pub(crate) fn checks(
         );
         return Ok(Vec::new());
     }
-    let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(Tract)];
-    if backend.health().answering != Tract.name() {
+    let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(CpuBackend)];
+    if backend.health().answering != CpuBackend.name() {
         engines.push(backend.clone());
     }
     let mut checks = Vec::new();

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use loftup_bundle::{Bundle, Precision, ReferenceError, Size};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
-    backend::{Backend, GraphSource, Tract},
+    backend::{Backend, CpuBackend, compile_once},
     references::{test_features, test_picture},
     sinks::InMemory,
 };
@@ -142,7 +142,7 @@ const GUIDANCE: Size = Size {
 /// # Errors
 /// Where something does not run at all.
 pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
-    verify_with(bundle, Arc::new(Tract))
+    verify_with(bundle, Arc::new(CpuBackend))
 }
 
 /// Runs every graph of a bundle whose files have been checked: outputs finite, tiles as the whole,
@@ -270,7 +270,8 @@ fn run_whole(
     picture: &Picture,
 ) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = picture.size;
-    let plan = Tract.compile(&GraphSource::fixed(
+    let plan = compile_once(
+        &CpuBackend,
         name,
         onnx,
         &[
@@ -281,7 +282,7 @@ fn run_whole(
             (io::GUIDANCE, &[1, 3, height, width]),
         ],
         &[io::UPSAMPLED],
-    ))?;
+    )?;
     let mut session = plan.session()?;
     session.set(0, &features.data)?;
     session.set(1, &picture.data)?;

@@ -4,9 +4,7 @@ use std::path::Path;
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColourRange, Perceptor, Rect,
-    heads::{ClassMap, Head},
-    image::Orientation,
+    ColourRange, Perceptor, Rect, class_map::ClassMap, heads::Head, image::Orientation,
 };
 use serde::Serialize;
 

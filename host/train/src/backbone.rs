@@ -6,7 +6,9 @@ use std::{
 };
 
 use loftup_bundle::{Bundle, Normalisation, Size, sha256_hex};
-use loftup_runtime::{Features, Options, Perceptor, Picture, backend::Tract, image::Rgb8, npy};
+use loftup_runtime::{
+    Features, Options, Perceptor, Picture, backend::CpuBackend, image::Rgb8, npy,
+};
 
 use crate::{
     error::TrainError,
@@ -75,7 +77,7 @@ impl Backbone {
             .collect();
         let name = format!("{files:?} {:?}", manifest.normalisation);
         let perceptor =
-            Perceptor::with_backend(bundle, std::sync::Arc::new(Tract), Options::default())?;
+            Perceptor::with_backend(bundle, std::sync::Arc::new(CpuBackend), Options::default())?;
         Ok(Self {
             perceptor,
             name,

@@ -58,7 +58,7 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
 
         let features: Vec<f32> = (0..d * h * w).map(|_| rng.normal()).collect();
         let picture: Vec<f32> = (0..3 * height * width).map(|_| rng.normal()).collect();
-        let perceptor = Perceptor::open(&out, Options::default()).unwrap();
+        let perceptor = Perceptor::open_on_cpu(&out, Options::default()).unwrap();
         let given = Features::from_array(&[1, d, h, w], features.clone(), d).unwrap();
         let guidance = Picture {
             size: Size { width, height },

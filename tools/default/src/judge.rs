@@ -51,7 +51,7 @@ pub fn judge(
     data: &Path,
     progress: crate::Progress<'_>,
 ) -> Result<segmentation::Report> {
-    let perceptor = Perceptor::open(bundle, Options::default())?;
+    let perceptor = Perceptor::open_on_cpu(bundle, Options::default())?;
     let request = segmentation::Request {
         data,
         size: None,

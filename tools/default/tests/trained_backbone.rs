@@ -55,7 +55,7 @@ fn features_are_those_of_the_exported_graph() {
     );
     checkpoint::write(&weights, &vit.tensors(), None).unwrap();
     bundle(&vit.shape, &weights, None, &out).unwrap();
-    let perceptor = Perceptor::open(&out, Options::default()).unwrap();
+    let perceptor = Perceptor::open_on_cpu(&out, Options::default()).unwrap();
     let size = Size {
         width: SIDE,
         height: SIDE,

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Backend, BackendError, Fallback, FallbackOptions, TensorRt, Tract, tensorrt};
+use super::{Backend, BackendError, CpuBackend, Fallback, FallbackOptions, TensorRt, tensorrt};
 
 /// Which engine is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,11 +47,11 @@ pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, Bac
         opened.map(|backend| Arc::new(backend) as Arc<dyn Backend>)
     };
     Ok(match choice {
-        Choice::Tract => Arc::new(Tract),
+        Choice::Tract => Arc::new(CpuBackend),
         Choice::TensorRt => Arc::new(Fallback::alone(tensorrt()?, settings.fallback)),
         Choice::Auto => Arc::new(Fallback::new(
             tensorrt(),
-            Arc::new(Tract),
+            Arc::new(CpuBackend),
             settings.fallback,
         )),
     })

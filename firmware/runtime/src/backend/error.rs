@@ -81,9 +81,6 @@ pub enum BackendError {
         /// The graph.
         graph: String,
     },
-    /// The engine cache.
-    #[error(transparent)]
-    Cache(#[from] super::engine_cache::CacheError),
     /// A buffer does not fit the input or output it is for.
     #[error("{graph}: {tensor} holds {expected} values, got {found}")]
     Size {

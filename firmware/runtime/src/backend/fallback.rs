@@ -2,26 +2,27 @@
 
 mod session;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use loftup_bundle::Precision;
 
 use self::session::FallbackSession;
 use super::{
-    Arithmetic, Backend, BackendError, FallbackOptions, Granularity, GraphSource, Health, Plan,
-    Session, ShapeProfile, supervisor::Supervisor,
+    Arithmetic, Backend, BackendError, FallbackOptions, Graph, Health, Model, Plan, Session,
+    ShapeProfile, TilingHint, graph::Signature, supervisor::Supervisor,
 };
+use crate::threads::lock;
 
-/// Runs the preferred engine under watch, and moves to the spare one when it fails.
+/// Runs the preferred engine under watch, and moves to the fallback one when it fails.
 ///
 /// A failure is an error, NaN or an infinity out of finite inputs, or no answer in time; in
 /// loading a graph as in running it. The run in which it happens is repeated with the same inputs
-/// on the spare engine, so that whoever asked sees nothing but a delay. From then on every session
-/// uses the spare one, until the preferred one is tried again ([`FallbackOptions::retry_after`]):
-/// beside the runs, which do not wait for it. What the spare engine cannot do either is an error
+/// on the fallback engine, so that whoever asked sees nothing but a delay. From then on every session
+/// uses the fallback one, until the preferred one is tried again ([`FallbackOptions::retry_after`]):
+/// beside the runs, which do not wait for it. What the fallback engine cannot do either is an error
 /// of the graph or the question, and moves nothing.
 ///
-/// Without a spare engine ([`Fallback::alone`]) the same failures are errors.
+/// Without a fallback engine ([`Fallback::alone`]) the same failures are errors.
 ///
 /// A hung call cannot be ended: its thread and memory are given up and counted
 /// ([`super::Counters::stuck`]).
@@ -31,22 +32,20 @@ pub struct Fallback {
 
 struct Shared {
     preferred: Option<Arc<dyn Backend>>,
-    spare: Option<Arc<dyn Backend>>,
+    fallback: Option<Arc<dyn Backend>>,
     supervisor: Supervisor,
-    /// ONNX files in use: plans for other shapes of the same graph share them.
-    files: Mutex<Vec<Weak<Vec<u8>>>>,
 }
 
 impl Fallback {
-    /// Prefers `preferred`. Where that could not be opened, everything goes to `spare` from the
+    /// Prefers `preferred`. Where that could not be opened, everything goes to `fallback` from the
     /// start, with a warning that says why.
     pub fn new(
         preferred: Result<Arc<dyn Backend>, BackendError>,
-        spare: Arc<dyn Backend>,
+        fallback: Arc<dyn Backend>,
         options: FallbackOptions,
     ) -> Self {
         let name = preferred.as_ref().map_or("tensorrt", |b| b.name());
-        let supervisor = Supervisor::new(name, Some(spare.name()), options);
+        let supervisor = Supervisor::new(name, Some(fallback.name()), options);
         let preferred = match preferred {
             Ok(backend) => Some(backend),
             Err(e) => {
@@ -57,9 +56,8 @@ impl Fallback {
         };
         let shared = Shared {
             preferred,
-            spare: Some(spare),
+            fallback: Some(fallback),
             supervisor,
-            files: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -71,9 +69,8 @@ impl Fallback {
         let supervisor = Supervisor::new(preferred.name(), None, options);
         let shared = Shared {
             preferred: Some(preferred),
-            spare: None,
+            fallback: None,
             supervisor,
-            files: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -84,87 +81,41 @@ impl Fallback {
 impl Shared {
     /// The engine that answers now.
     fn current(&self) -> &Arc<dyn Backend> {
-        let (preferred, spare) = match self.supervisor.is_sound() {
-            true => (&self.preferred, &self.spare),
-            false => (&self.spare, &self.preferred),
+        let (preferred, fallback) = match self.supervisor.is_healthy() {
+            true => (&self.preferred, &self.fallback),
+            false => (&self.fallback, &self.preferred),
         };
         preferred
             .as_ref()
-            .or(spare.as_ref())
+            .or(fallback.as_ref())
             .expect("both constructors give at least one")
-    }
-
-    /// The file, kept once.
-    fn keep(&self, onnx: &[u8]) -> Arc<Vec<u8>> {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.retain(|file| file.strong_count() > 0);
-        let mut known = files.iter().filter_map(Weak::upgrade);
-        if let Some(file) = known.find(|file| ***file == *onnx) {
-            return file;
-        }
-        let file = Arc::new(onnx.to_vec());
-        files.push(Arc::downgrade(&file));
-        file
     }
 }
 
 impl Backend for Fallback {
     fn name(&self) -> &'static str {
-        match (&self.shared.preferred, &self.shared.spare) {
+        match (&self.shared.preferred, &self.shared.fallback) {
             (Some(preferred), None) => preferred.name(),
             _ => "auto",
         }
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
         let shared = &self.shared;
-        let graph = Graph::copy(graph, shared.keep(graph.onnx));
-        let (mut preferred, mut spare, mut failure) = (None, None, None);
-        if shared.supervisor.is_sound()
-            && let Some(backend) = &shared.preferred
-        {
-            match graph.compile(&**backend) {
-                Ok(plan) => preferred = Some(plan),
-                // Not a failure of the engine, but what was asked for.
-                Err(e @ BackendError::Cancelled { .. }) => return Err(e),
-                Err(e) => failure = Some(e),
-            }
-        }
-        if let Some(e) = &failure {
-            shared.supervisor.count(e);
-        }
-        match &shared.spare {
-            Some(backend) if preferred.is_none() || shared.supervisor.options.warm => {
-                // Where this fails too it is the graph, and the spare engine says it better.
-                spare = Some(graph.compile(&**backend)?);
-                if let Some(e) = &failure {
-                    shared.supervisor.degrade(e, false);
-                }
-            }
-            Some(_) => {}
-            None => {
-                if let Some(e) = failure {
-                    return Err(e);
-                }
-            }
-        }
-        let outputs = match (&preferred, &spare) {
-            (Some(plan), _) | (None, Some(plan)) => (0..graph.outputs.len())
-                .map(|i| plan.output_shape(i).to_vec())
-                .collect(),
-            (None, None) => return Err(graph.failed(self.name(), "no engine took it")),
+        let lazy = |backend: &Option<Arc<dyn Backend>>| {
+            let backend = backend.as_ref();
+            backend.map(|backend| LazyModel::new(backend.clone(), graph.clone()))
         };
-        Ok(Box::new(FallbackPlan(Arc::new(Compiled {
+        Ok(Arc::new(FallbackModel(Arc::new(Models {
+            signature: graph.signature(),
+            preferred: lazy(&shared.preferred),
+            fallback: lazy(&shared.fallback),
             shared: shared.clone(),
-            graph,
-            outputs,
-            preferred: Mutex::new(preferred),
-            spare: Mutex::new(spare),
         }))))
     }
 
-    fn granularity(&self) -> Granularity {
-        self.shared.current().granularity()
+    fn tiling_hint(&self) -> TilingHint {
+        self.shared.current().tiling_hint()
     }
 
     fn precisions(&self) -> [Precision; 4] {
@@ -186,7 +137,7 @@ impl Backend for Fallback {
     fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
         let shared = &self.shared;
         shared.supervisor.count(&error);
-        if shared.spare.is_none() {
+        if shared.fallback.is_none() {
             return Err(error);
         }
         shared.supervisor.degrade(&error, true);
@@ -198,62 +149,127 @@ impl Backend for Fallback {
     }
 }
 
-/// A [`GraphSource`] that is kept, to be compiled again for the other engine.
-struct Graph {
-    name: Arc<str>,
-    onnx: Arc<Vec<u8>>,
-    precision: Precision,
-    inputs: Vec<(String, Vec<usize>)>,
-    outputs: Vec<String>,
-    profiles: Vec<ShapeProfile>,
+/// A graph that an engine loads when it first needs it.
+struct LazyModel {
+    backend: Arc<dyn Backend>,
+    model: Mutex<Loadable>,
 }
 
-impl Graph {
-    fn copy(source: &GraphSource<'_>, onnx: Arc<Vec<u8>>) -> Self {
-        let inputs = source.inputs.iter();
+enum Loadable {
+    Graph(Graph),
+    /// The graph's file is no longer held here.
+    Model(Arc<dyn Model>),
+}
+
+impl LazyModel {
+    fn new(backend: Arc<dyn Backend>, graph: Graph) -> Self {
         Self {
-            name: source.name.into(),
-            onnx,
-            precision: source.precision,
-            inputs: inputs.map(|(n, s)| ((*n).into(), s.to_vec())).collect(),
-            outputs: source.outputs.iter().map(|n| (*n).into()).collect(),
-            profiles: source.profiles.to_vec(),
-        }
-    }
-
-    fn compile(&self, backend: &dyn Backend) -> Result<Arc<dyn Plan>, BackendError> {
-        let inputs: Vec<(&str, &[usize])> = self
-            .inputs
-            .iter()
-            .map(|(n, s)| (n.as_str(), s.as_slice()))
-            .collect();
-        let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
-        let source = GraphSource {
-            name: &self.name,
-            onnx: &self.onnx,
-            precision: self.precision,
-            inputs: &inputs,
-            outputs: &outputs,
-            profiles: &self.profiles,
-        };
-        backend.compile(&source).map(Arc::from)
-    }
-
-    fn failed(&self, backend: &'static str, what: impl Into<String>) -> BackendError {
-        BackendError::Run {
             backend,
-            graph: self.name.to_string(),
-            what: what.into(),
+            model: Mutex::new(Loadable::Graph(graph)),
         }
+    }
+
+    /// The model, loaded the first time; held while loading, so that it happens once. After an
+    /// error it is loaded again the next time.
+    fn get(&self) -> Result<Arc<dyn Model>, BackendError> {
+        let mut model = lock(&self.model);
+        match &*model {
+            Loadable::Model(loaded) => Ok(loaded.clone()),
+            Loadable::Graph(graph) => {
+                let loaded = self.backend.load(graph)?;
+                *model = Loadable::Model(loaded.clone());
+                Ok(loaded)
+            }
+        }
+    }
+
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Arc<dyn Plan>, BackendError> {
+        self.get()?.compile(shapes, profiles).map(Arc::from)
+    }
+}
+
+/// One graph in both engines.
+struct Models {
+    shared: Arc<Shared>,
+    signature: Signature,
+    preferred: Option<LazyModel>,
+    fallback: Option<LazyModel>,
+}
+
+struct FallbackModel(Arc<Models>);
+
+impl Model for FallbackModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let Models {
+            shared,
+            signature,
+            preferred: preferred_model,
+            fallback: fallback_model,
+        } = &*self.0;
+        let name = shared.current().name();
+        let inputs = signature.ports(name, shapes)?;
+        let (mut preferred, mut fallback, mut failure) = (None, None, None);
+        if shared.supervisor.is_healthy()
+            && let Some(model) = preferred_model
+        {
+            match model.compile(shapes, profiles) {
+                Ok(plan) => preferred = Some(plan),
+                // Not a failure of the engine, but what was asked for.
+                Err(e @ BackendError::Cancelled { .. }) => return Err(e),
+                Err(e) => failure = Some(e),
+            }
+        }
+        if let Some(e) = &failure {
+            shared.supervisor.count(e);
+        }
+        match fallback_model {
+            Some(model) if preferred.is_none() || shared.supervisor.options.warm => {
+                // Where this fails too it is the graph, and the fallback engine says it better.
+                fallback = Some(model.compile(shapes, profiles)?);
+                if let Some(e) = &failure {
+                    shared.supervisor.degrade(e, false);
+                }
+            }
+            Some(_) => {}
+            None => {
+                if let Some(e) = failure {
+                    return Err(e);
+                }
+            }
+        }
+        let outputs = match (&preferred, &fallback) {
+            (Some(plan), _) | (None, Some(plan)) => (0..signature.outputs.len())
+                .map(|i| plan.output_shape(i).to_vec())
+                .collect(),
+            (None, None) => return Err(signature.failed(name, "no engine took it")),
+        };
+        Ok(Box::new(FallbackPlan(Arc::new(Compiled {
+            models: self.0.clone(),
+            inputs,
+            profiles: profiles.to_vec(),
+            outputs,
+            preferred: Mutex::new(preferred),
+            fallback: Mutex::new(fallback),
+        }))))
     }
 }
 
 struct Compiled {
-    shared: Arc<Shared>,
-    graph: Graph,
+    models: Arc<Models>,
+    /// Name and shape of every input.
+    inputs: Vec<(String, Vec<usize>)>,
+    profiles: Vec<ShapeProfile>,
     outputs: Vec<Vec<usize>>,
     preferred: Mutex<Option<Arc<dyn Plan>>>,
-    spare: Mutex<Option<Arc<dyn Plan>>>,
+    fallback: Mutex<Option<Arc<dyn Plan>>>,
 }
 
 impl Compiled {
@@ -262,21 +278,23 @@ impl Compiled {
     fn plan(
         &self,
         place: &Mutex<Option<Arc<dyn Plan>>>,
-        backend: &Arc<dyn Backend>,
+        model: &LazyModel,
     ) -> Result<Arc<dyn Plan>, BackendError> {
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = lock(place);
         if let Some(plan) = &*place {
             return Ok(plan.clone());
         }
-        let plan = self.graph.compile(&**backend)?;
+        let shapes: Vec<_> = self.inputs.iter().map(|(_, shape)| shape.clone()).collect();
+        let plan = model.compile(&shapes, &self.profiles)?;
+        let signature = &self.models.signature;
         for (i, expected) in self.outputs.iter().enumerate() {
             if plan.output_shape(i) != expected {
                 let what = format!(
                     "output {} has shape {:?}, in the other engine {expected:?}",
-                    self.graph.outputs[i],
+                    signature.outputs[i],
                     plan.output_shape(i)
                 );
-                return Err(self.graph.failed(backend.name(), what));
+                return Err(signature.failed(model.backend.name(), what));
             }
         }
         Ok(place.insert(plan).clone())
@@ -286,9 +304,17 @@ impl Compiled {
 // What belongs to a driver that hangs is not freed: that would hang too.
 impl Drop for Compiled {
     fn drop(&mut self) {
-        if self.shared.supervisor.hangs() {
+        if self.models.shared.supervisor.hangs() {
             let plan = self.preferred.get_mut();
             std::mem::forget(plan.unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+impl Drop for Models {
+    fn drop(&mut self) {
+        if self.shared.supervisor.hangs() {
+            std::mem::forget(self.preferred.take());
         }
     }
 }

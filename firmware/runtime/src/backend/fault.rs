@@ -10,7 +10,12 @@ use std::{
 
 use loftup_bundle::Precision;
 
-use super::{Arithmetic, Backend, BackendError, Granularity, GraphSource, Health, Plan, Session};
+use super::{
+    Arithmetic, Backend, BackendError, Graph, Health, Model, Plan, Session, ShapeProfile,
+    TilingHint, graph::Signature,
+};
+
+const NAME: &str = "faulty";
 
 /// What goes wrong in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +177,7 @@ fn scramble(x: u64) -> u64 {
 /// An engine that could not be opened, for [`super::Fallback::new`].
 pub fn unavailable(what: &str) -> BackendError {
     BackendError::Unavailable {
-        backend: "faulty",
+        backend: NAME,
         what: what.into(),
         absent: false,
     }
@@ -193,29 +198,19 @@ impl<B: Backend> Faulty<B> {
 
 impl<B: Backend> Backend for Faulty<B> {
     fn name(&self) -> &'static str {
-        "faulty"
+        NAME
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let n = self.faults.builds.fetch_add(1, SeqCst);
-        if self.faults.schedule().builds.contains(&n) {
-            self.faults.failed_builds.fetch_add(1, SeqCst);
-            return Err(BackendError::Load {
-                backend: self.name(),
-                graph: graph.name.into(),
-                what: format!("build {n} fails on purpose"),
-            });
-        }
-        Ok(Box::new(FaultyPlan {
-            inner: self.inner.compile(graph)?,
-            graph: graph.name.into(),
-            outputs: graph.outputs.len(),
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        Ok(Arc::new(FaultyModel {
+            inner: self.inner.load(graph)?,
+            signature: graph.signature(),
             faults: self.faults.clone(),
         }))
     }
 
-    fn granularity(&self) -> Granularity {
-        self.inner.granularity()
+    fn tiling_hint(&self) -> TilingHint {
+        self.inner.tiling_hint()
     }
 
     fn precisions(&self) -> [Precision; 4] {
@@ -232,6 +227,33 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
         self.inner.distrust(error)
+    }
+}
+
+struct FaultyModel {
+    inner: Arc<dyn Model>,
+    signature: Signature,
+    faults: Arc<Faults>,
+}
+
+impl Model for FaultyModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let n = self.faults.builds.fetch_add(1, SeqCst);
+        if self.faults.schedule().builds.contains(&n) {
+            self.faults.failed_builds.fetch_add(1, SeqCst);
+            let what = format!("build {n} fails on purpose");
+            return Err(self.signature.rejected(NAME, what));
+        }
+        Ok(Box::new(FaultyPlan {
+            inner: self.inner.compile(shapes, profiles)?,
+            graph: self.signature.graph.clone(),
+            outputs: self.signature.outputs.len(),
+            faults: self.faults.clone(),
+        }))
     }
 }
 
@@ -301,7 +323,7 @@ impl Session for FaultySession {
         match self.faults.next_run() {
             None => self.inner.run(),
             Some(Fault::Error) => Err(BackendError::Run {
-                backend: "faulty",
+                backend: NAME,
                 graph: self.graph.to_string(),
                 what: "this run fails on purpose".into(),
             }),

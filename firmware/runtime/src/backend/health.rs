@@ -15,10 +15,10 @@ pub struct Health {
 
 impl Health {
     /// An engine that has no other to fall back to and has not failed.
-    pub fn sound(name: &'static str) -> Self {
+    pub fn healthy(name: &'static str) -> Self {
         Self {
             answering: name,
-            state: State::Sound,
+            state: State::Healthy,
             counters: Counters::default(),
         }
     }
@@ -26,7 +26,7 @@ impl Health {
     /// Why the preferred engine does not answer; `None` where it does.
     pub fn reason(&self) -> Option<&str> {
         match &self.state {
-            State::Sound => None,
+            State::Healthy => None,
             State::Degraded { reason, .. } => Some(reason),
         }
     }
@@ -36,7 +36,7 @@ impl Health {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// It does.
-    Sound,
+    Healthy,
     /// Another one stands in for it.
     Degraded {
         /// Why, in one line.
@@ -53,7 +53,7 @@ pub struct Counters {
     /// Runs that the preferred engine answered.
     pub preferred_runs: u64,
     /// Runs that the engine standing in answered, those that the preferred one failed included.
-    pub spare_runs: u64,
+    pub fallback_runs: u64,
     /// Errors of the preferred engine, in loading as in running.
     pub errors: u64,
     /// Answers of the preferred engine that were not finite.

@@ -1,10 +1,11 @@
 //! What runs a graph: one trait, one implementation per engine.
 //!
-//! A [`Backend`] compiles a graph for fixed input shapes into a [`Plan`]. A plan is shared by all
-//! threads; each thread that runs it does so through a [`Session`] of its own, which keeps its
-//! inputs between runs: what does not change from tile to tile is set once per frame.
+//! A [`Backend`] loads a [`Graph`] once into a [`Model`], which is then compiled for fixed input
+//! shapes into a [`Plan`]. A plan is shared by all threads; each thread that runs it does so
+//! through a [`Session`] of its own, which keeps its inputs between runs: what does not change
+//! from tile to tile is set once per frame.
 //!
-//! [`Tract`] runs everywhere, [`TensorRt`] where NVIDIA's libraries and a GPU are, and
+//! [`CpuBackend`] runs everywhere, [`TensorRt`] where NVIDIA's libraries and a GPU are, and
 //! [`Fallback`] moves from one to the other when it fails. [`open`] makes the one that is asked
 //! for by name.
 
@@ -14,9 +15,9 @@ mod error;
 mod fallback;
 pub mod fault;
 mod finite;
+mod graph;
 mod health;
 mod native;
-mod source;
 mod supervisor;
 pub mod tensorrt;
 mod tract;
@@ -31,16 +32,16 @@ pub use self::{
     choice::{Choice, Settings, open},
     error::BackendError,
     fallback::Fallback,
+    graph::{Graph, ShapeBounds, ShapeProfile, compile_once},
     health::{Counters, Health, State},
-    source::{GraphSource, ShapeBounds, ShapeProfile},
     supervisor::FallbackOptions,
     tensorrt::TensorRt,
-    tract::{Tract, TractOnly},
+    tract::{CpuBackend, TractBackend},
 };
 
 /// How an engine likes its work cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granularity {
+pub struct TilingHint {
     /// Longest side of a tile of a frame, in pixels.
     pub frame: usize,
     /// Longest side of a tile of a region, in pixels.
@@ -49,7 +50,7 @@ pub struct Granularity {
     pub sessions: usize,
 }
 
-impl Granularity {
+impl TilingHint {
     /// A CPU: the activations of a tile of a frame fit in a 1 MB cache; tiles of a region are
     /// larger, so that fewer pixels are lost to the halo; any number of threads.
     pub const CPU: Self = Self {
@@ -81,15 +82,16 @@ pub trait Backend: Send + Sync {
     /// Its name, as in `--backend`.
     fn name(&self) -> &'static str;
 
-    /// Compiles a graph for the given shapes.
+    /// Reads a graph, for [`Model::compile`] to compile it for any number of shapes.
     ///
     /// # Errors
-    /// Where the engine cannot load it, or the build was cancelled.
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError>;
+    /// Where the engine cannot read it. An engine that reads a graph only when it builds it
+    /// reports this in [`Model::compile`].
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError>;
 
     /// How it likes its work cut. May change while it is used.
-    fn granularity(&self) -> Granularity {
-        Granularity::CPU
+    fn tiling_hint(&self) -> TilingHint {
+        TilingHint::CPU
     }
 
     /// The precisions it can run, the one to take first where a bundle has several.
@@ -106,7 +108,7 @@ pub trait Backend: Send + Sync {
 
     /// How it is.
     fn health(&self) -> Health {
-        Health::sound(self.name())
+        Health::healthy(self.name())
     }
 
     /// The arithmetic in which it runs 32-bit graphs, if it is to be compared with the reference
@@ -136,12 +138,12 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).name()
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        (**self).compile(graph)
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        (**self).load(graph)
     }
 
-    fn granularity(&self) -> Granularity {
-        (**self).granularity()
+    fn tiling_hint(&self) -> TilingHint {
+        (**self).tiling_hint()
     }
 
     fn precisions(&self) -> [Precision; 4] {
@@ -163,6 +165,22 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     fn describe(&self) -> String {
         (**self).describe()
     }
+}
+
+/// A loaded graph, shared between threads.
+pub trait Model: Send + Sync {
+    /// Compiles the graph for these input shapes, in the order of [`Graph::inputs`].
+    ///
+    /// `profiles` are the shapes that the graph will be compiled for sooner or later. An engine
+    /// that is slow to build builds once for all of them; others look at `shapes` alone.
+    ///
+    /// # Errors
+    /// Where the graph does not take these shapes, or the build fails or is cancelled.
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError>;
 }
 
 /// A compiled graph, shared between threads.

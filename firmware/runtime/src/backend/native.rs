@@ -1,22 +1,19 @@
 //! The upsampler's queries by kernels of our own, inside the CPU engine.
 //!
-//! A graph that is exactly the queries graph of `loftup-models` is not interpreted: its weights are
+//! A graph that is exactly the queries graph of `loftup-onnx` is not interpreted: its weights are
 //! read out and `loftup-kernels` computes what it says. Every other graph is tract's.
 
-use std::{
-    collections::hash_map::RandomState,
-    env,
-    hash::BuildHasher,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
-};
+use std::{env, sync::Arc};
 
 use loftup_bundle::Precision;
 use loftup_kernels::{Context, Isa, KernelError, Queries};
 use loftup_spec::{HALO, io};
 
-use super::{BackendError, GraphSource, Plan, Session};
+use super::{BackendError, Graph, Model, Plan, Session, ShapeProfile, graph::Signature};
 
 const BACKEND: &str = "tract";
+/// Inputs per tile: guidance, coordinates and mask. Keys and values follow.
+const PIXELS: usize = 3;
 /// Chooses the kernels.
 const VARIABLE: &str = "LOFTUP_KERNELS";
 
@@ -29,13 +26,9 @@ pub(super) enum Kernels {
 
 impl Kernels {
     /// As `LOFTUP_KERNELS` says; the machine's best where it says nothing.
-    pub fn from_environment(graph: &GraphSource<'_>) -> Result<Self, BackendError> {
+    pub fn from_environment(graph: &Graph) -> Result<Self, BackendError> {
         let value = env::var(VARIABLE).ok();
-        Self::parse(value.as_deref()).map_err(|what| BackendError::Load {
-            backend: BACKEND,
-            graph: graph.name.into(),
-            what,
-        })
+        Self::parse(value.as_deref()).map_err(|what| graph.rejected(BACKEND, what))
     }
 
     fn parse(value: Option<&str>) -> Result<Self, String> {
@@ -70,176 +63,128 @@ fn available() -> String {
         .join(", ")
 }
 
-/// A plan for `graph`, or `None` where it is no queries graph or no kernels are wanted.
-pub(super) fn compile(
-    graph: &GraphSource<'_>,
-    kernels: Kernels,
-) -> Result<Option<NativePlan>, BackendError> {
-    let Kernels::On(isa) = kernels else {
-        return Ok(None);
-    };
-    let Some(extents) = Extents::of(graph) else {
-        return Ok(None);
-    };
-    let Some(queries) = queries(graph, extents.layers, isa)? else {
-        log::info!(
-            "{}: not the queries graph of this version; tract runs it, slower",
-            graph.name
-        );
-        return Ok(None);
-    };
-    let shape = queries.dims();
-    let heads = [shape.heads, shape.head_width, extents.tokens];
-    if heads != extents.heads {
-        return Ok(None);
-    }
-    log::debug!("{}: {} kernels", graph.name, queries.isa());
-    let Extents {
-        tiles,
-        height,
-        width,
-        tokens,
-        ..
-    } = extents;
-    let inputs = graph.inputs.iter();
-    Ok(Some(NativePlan {
-        about: Arc::new(About {
-            graph: graph.name.into(),
-            inputs: inputs
-                .map(|(name, shape)| ((*name).into(), shape.iter().product()))
-                .collect(),
-            outputs: tiles * height * width * shape.dim,
-        }),
-        output: [tiles * height * width, shape.dim],
-        size: [tiles, height, width, tokens],
-        queries,
-    }))
+/// A queries graph with its weights packed for an instruction set.
+pub(super) struct NativeModel {
+    signature: Signature,
+    queries: Arc<Queries>,
+    layers: usize,
 }
 
-/// What the inputs of a queries graph say.
+impl NativeModel {
+    /// `None` where `graph` is no queries graph in 32 bits or no kernels are wanted.
+    pub fn load(graph: &Graph, kernels: Kernels) -> Result<Option<Self>, BackendError> {
+        let Kernels::On(isa) = kernels else {
+            return Ok(None);
+        };
+        let Some(layers) = layers(graph) else {
+            return Ok(None);
+        };
+        // What cannot be read is for tract to complain about.
+        let Some(weights) = loftup_onnx::loftup::read_queries(&graph.onnx, layers) else {
+            log::info!(
+                "{}: not the queries graph of this version; tract runs it, slower",
+                graph.name
+            );
+            return Ok(None);
+        };
+        let queries = Queries::new(isa, &weights);
+        let queries = queries.map_err(|e| graph.rejected(BACKEND, e.to_string()))?;
+        log::debug!("{}: {} kernels", graph.name, queries.isa());
+        Ok(Some(Self {
+            signature: graph.signature(),
+            queries: Arc::new(queries),
+            layers,
+        }))
+    }
+}
+
+/// Layers of a graph whose inputs and outputs are those of a queries graph.
+fn layers(graph: &Graph) -> Option<usize> {
+    let (pixels, pairs) = graph.inputs.split_at_checked(PIXELS)?;
+    let expected = (0..pairs.len() / 2).flat_map(|i| [io::key(i), io::value(i)]);
+    let is_queries = graph.precision == Precision::Fp32
+        && pixels == [io::GUIDANCE, io::COORDS, io::MASK]
+        && !pairs.is_empty()
+        && expected.eq(pairs.iter().cloned())
+        && graph.outputs[..] == [io::UPSAMPLED];
+    is_queries.then_some(pairs.len() / 2)
+}
+
+impl Model for NativeModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        _: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let dims = self.queries.dims();
+        let ports = self.signature.ports(BACKEND, shapes)?;
+        let Some(extents) = Extents::of(shapes, [dims.heads, dims.head_width]) else {
+            let list: Vec<_> = ports.iter().map(|(n, s)| format!("{n} {s:?}")).collect();
+            let what = format!(
+                "with {} layers of {} heads of {} channels it does not take inputs of these shapes: {}",
+                self.layers,
+                dims.heads,
+                dims.head_width,
+                list.join(", ")
+            );
+            return Err(self.signature.rejected(BACKEND, what));
+        };
+        let pixels = extents.tiles * extents.height * extents.width;
+        Ok(Box::new(NativePlan {
+            signature: self.signature.clone(),
+            shapes: shapes.to_vec(),
+            output: [pixels, dims.dim],
+            extents,
+            queries: self.queries.clone(),
+        }))
+    }
+}
+
+/// What the shapes of the inputs of a queries graph say.
+#[derive(Debug, Clone, Copy)]
 struct Extents {
     tiles: usize,
     height: usize,
     width: usize,
     tokens: usize,
-    /// Heads, their width, and tokens.
-    heads: [usize; 3],
-    layers: usize,
 }
 
 impl Extents {
-    /// `None` where names, order or shapes are not those of a queries graph.
-    fn of(graph: &GraphSource<'_>) -> Option<Self> {
-        let [
-            (io::GUIDANCE, guidance),
-            (io::COORDS, coords),
-            (io::MASK, mask),
-            pairs @ ..,
-        ] = graph.inputs
-        else {
+    /// `None` where the shapes are not those of a queries graph with these heads, of this width.
+    fn of(shapes: &[Vec<usize>], [heads, head_width]: [usize; 2]) -> Option<Self> {
+        let [guidance, coords, mask, pairs @ ..] = shapes else {
             return None;
         };
-        let [tiles, 3, rows, cols] = **guidance else {
+        let [tiles, 3, rows, cols] = guidance[..] else {
             return None;
         };
         let (height, width) = (rows.checked_sub(2 * HALO)?, cols.checked_sub(2 * HALO)?);
-        let layers = pairs.len() / 2;
-        let (_, first) = pairs.first()?;
-        let [heads, head_width, tokens] = **first else {
+        let [_, _, tokens] = pairs.first()?[..] else {
             return None;
         };
-        let named = pairs.iter().enumerate().all(|(i, (name, shape))| {
-            let (expected, extents) = match i % 2 {
-                0 => (io::key(i / 2), [heads, head_width, tokens]),
-                _ => (io::value(i / 2), [heads, tokens, head_width]),
-            };
-            *name == expected && *shape == extents
+        let fit = pairs.iter().enumerate().all(|(i, shape)| match i % 2 {
+            0 => *shape == [heads, head_width, tokens],
+            _ => *shape == [heads, tokens, head_width],
         });
-        let whole = graph.outputs == [io::UPSAMPLED]
-            && graph.precision == Precision::Fp32
-            && *coords == [tiles, 2, rows, cols]
+        let whole = *coords == [tiles, 2, rows, cols]
             && *mask == [tiles, 1, rows, cols]
-            && pairs.len() == 2 * layers
-            && named
+            && fit
             && tiles * height * width * tokens > 0;
         whole.then_some(Self {
             tiles,
             height,
             width,
             tokens,
-            heads: [heads, head_width, tokens],
-            layers,
         })
     }
 }
 
-/// Weights packed for an instruction set, kept while any plan uses them: a plan for another shape
-/// of the same graph packs nothing.
-type Packed = (u128, Isa, Weak<Queries>);
-
-fn queries(
-    graph: &GraphSource<'_>,
-    layers: usize,
-    isa: Isa,
-) -> Result<Option<Arc<Queries>>, BackendError> {
-    static PACKED: Mutex<Vec<Packed>> = Mutex::new(Vec::new());
-    let key = fingerprint(graph.onnx);
-    // Held while packing, so that no graph is packed twice.
-    let mut packed = PACKED.lock().unwrap_or_else(PoisonError::into_inner);
-    packed.retain(|(_, _, queries)| queries.strong_count() > 0);
-    let known = packed.iter().find(|(k, i, _)| (*k, *i) == (key, isa));
-    if let Some(queries) = known.and_then(|(_, _, queries)| queries.upgrade()) {
-        return Ok(Some(queries));
-    }
-    // What cannot be read is for tract to complain about.
-    let Some(weights) = loftup_onnx::loftup::read_queries(graph.onnx, layers) else {
-        return Ok(None);
-    };
-    let queries = Queries::new(isa, &weights).map_err(|e| BackendError::Load {
-        backend: BACKEND,
-        graph: graph.name.into(),
-        what: e.to_string(),
-    })?;
-    let queries = Arc::new(queries);
-    packed.push((key, isa, Arc::downgrade(&queries)));
-    Ok(Some(queries))
-}
-
-/// 128 bits that two graphs share only by a chance of 2^-128: the hashes are seeded anew in every
-/// process.
-fn fingerprint(bytes: &[u8]) -> u128 {
-    static SEEDS: OnceLock<[RandomState; 2]> = OnceLock::new();
-    let seeds = SEEDS.get_or_init(|| [RandomState::new(), RandomState::new()]);
-    let [high, low] = seeds.each_ref().map(|s| u128::from(s.hash_one(bytes)));
-    high << 64 | low
-}
-
-/// What messages need to know of a graph, and sizes.
-#[derive(Debug)]
-struct About {
-    graph: String,
-    /// Name and number of values.
-    inputs: Vec<(String, usize)>,
-    /// Values of the output.
-    outputs: usize,
-}
-
-impl About {
-    fn failed(&self, what: String) -> BackendError {
-        BackendError::Run {
-            backend: BACKEND,
-            graph: self.graph.clone(),
-            what,
-        }
-    }
-}
-
 /// The queries graph for one shape of tiles.
-pub(super) struct NativePlan {
-    about: Arc<About>,
+struct NativePlan {
+    signature: Signature,
+    shapes: Vec<Vec<usize>>,
     output: [usize; 2],
-    /// Tiles, their rows and columns, and tokens.
-    size: [usize; 4],
+    extents: Extents,
     queries: Arc<Queries>,
 }
 
@@ -250,38 +195,41 @@ impl Plan for NativePlan {
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let [tiles, height, width, tokens] = self.size;
+        let Extents {
+            tiles,
+            height,
+            width,
+            tokens,
+        } = self.extents;
         Ok(Box::new(NativeSession {
+            signature: self.signature.clone(),
             context: self.queries.context(tiles, height, width, tokens),
-            set: vec![false; self.about.inputs.len()],
+            set: vec![false; self.shapes.len()],
+            shapes: self.shapes.clone(),
             pixels: Default::default(),
+            values: self.output.iter().product(),
             output: Vec::new(),
-            about: self.about.clone(),
         }))
     }
 }
 
 struct NativeSession {
-    about: Arc<About>,
+    signature: Signature,
+    shapes: Vec<Vec<usize>>,
     context: Context,
     /// Which inputs have been set.
     set: Vec<bool>,
     /// Guidance, coordinates and mask.
-    pixels: [Vec<f32>; 3],
+    pixels: [Vec<f32>; PIXELS],
+    /// Values of the output.
+    values: usize,
     output: Vec<f32>,
 }
 
 impl Session for NativeSession {
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        let (name, expected) = &self.about.inputs[input];
-        if values.len() != *expected {
-            return Err(BackendError::Size {
-                graph: self.about.graph.clone(),
-                tensor: name.clone(),
-                expected: *expected,
-                found: values.len(),
-            });
-        }
+        self.signature
+            .check_size(input, &self.shapes[input], values.len())?;
         let pixels = self.pixels.len();
         let taken: Result<(), KernelError> = if input < pixels {
             self.pixels[input].clear();
@@ -292,21 +240,20 @@ impl Session for NativeSession {
         } else {
             self.context.set_values((input - pixels) / 2, values)
         };
-        taken.map_err(|e| self.about.failed(e.to_string()))?;
+        taken.map_err(|e| self.signature.failed(BACKEND, e.to_string()))?;
         self.set[input] = true;
         Ok(())
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
         if let Some(missing) = self.set.iter().position(|set| !set) {
-            let what = format!("input {} has not been set", self.about.inputs[missing].0);
-            return Err(self.about.failed(what));
+            return Err(self.signature.not_set(BACKEND, missing));
         }
-        self.output.resize(self.about.outputs, 0.0);
+        self.output.resize(self.values, 0.0);
         let [guidance, coords, mask] = &self.pixels;
         self.context
             .run(guidance, coords, mask, &mut self.output)
-            .map_err(|e| self.about.failed(e.to_string()))
+            .map_err(|e| self.signature.failed(BACKEND, e.to_string()))
     }
 
     fn output(&self, index: usize) -> &[f32] {

@@ -21,7 +21,7 @@ pub struct FallbackOptions {
     pub retry_after: Option<Duration>,
     /// Threads that may be left hanging in the preferred engine before it is never tried again:
     /// each keeps its memory.
-    pub most_stuck: u64,
+    pub max_hung_threads: u64,
     /// Whether the engine standing in is made ready together with the preferred one, so that it
     /// takes over without a pause. Takes its time and memory even where nothing fails.
     pub warm: bool,
@@ -33,7 +33,7 @@ impl Default for FallbackOptions {
             run_limit: Duration::from_secs(2),
             start_limit: Duration::from_secs(30),
             retry_after: None,
-            most_stuck: 4,
+            max_hung_threads: 4,
             warm: false,
         }
     }
@@ -47,7 +47,7 @@ pub(super) enum Admission {
     /// Find out whether it works again, without waiting for it.
     Retry,
     /// Leave it alone.
-    Spare,
+    Fallback,
 }
 
 /// The state of one [`super::Fallback`], shared by all of its plans and sessions.
@@ -55,12 +55,12 @@ pub(super) struct Supervisor {
     pub options: FallbackOptions,
     name: &'static str,
     /// What stands in, for messages.
-    spare: Option<&'static str>,
-    /// Same as `phase` being `Sound`: what every run looks at.
-    sound: AtomicBool,
+    fallback: Option<&'static str>,
+    /// Same as `phase` being `Healthy`: what every run looks at.
+    healthy: AtomicBool,
     phase: Mutex<Phase>,
     preferred_runs: AtomicU64,
-    spare_runs: AtomicU64,
+    fallback_runs: AtomicU64,
     errors: AtomicU64,
     not_finite: AtomicU64,
     wrong: AtomicU64,
@@ -70,7 +70,7 @@ pub(super) struct Supervisor {
 }
 
 enum Phase {
-    Sound,
+    Healthy,
     Degraded {
         reason: String,
         since: Instant,
@@ -84,15 +84,19 @@ enum Phase {
 }
 
 impl Supervisor {
-    pub fn new(name: &'static str, spare: Option<&'static str>, options: FallbackOptions) -> Self {
+    pub fn new(
+        name: &'static str,
+        fallback: Option<&'static str>,
+        options: FallbackOptions,
+    ) -> Self {
         Self {
             options,
             name,
-            spare,
-            sound: AtomicBool::new(true),
-            phase: Mutex::new(Phase::Sound),
+            fallback,
+            healthy: AtomicBool::new(true),
+            phase: Mutex::new(Phase::Healthy),
             preferred_runs: AtomicU64::new(0),
-            spare_runs: AtomicU64::new(0),
+            fallback_runs: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             not_finite: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
@@ -106,20 +110,20 @@ impl Supervisor {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn is_sound(&self) -> bool {
-        self.sound.load(Relaxed)
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
     }
 
     /// What a session may do now. At most one at a time is told to [`Admission::Retry`].
     pub fn admit(&self) -> Admission {
-        if self.is_sound() {
+        if self.is_healthy() {
             return Admission::Preferred;
         }
         let Some(after) = self.options.retry_after else {
-            return Admission::Spare;
+            return Admission::Fallback;
         };
         match &mut *self.lock() {
-            Phase::Sound => Admission::Preferred,
+            Phase::Healthy => Admission::Preferred,
             Phase::Degraded {
                 last,
                 trying,
@@ -130,7 +134,7 @@ impl Supervisor {
                 // how it went; after twice its limit it is forgotten.
                 let busy = *trying && last.elapsed() < 2 * self.options.start_limit;
                 if *hopeless || busy || last.elapsed() < after || !self.may_hang() {
-                    return Admission::Spare;
+                    return Admission::Fallback;
                 }
                 (*last, *trying) = (Instant::now(), true);
                 self.retries.fetch_add(1, Relaxed);
@@ -142,7 +146,7 @@ impl Supervisor {
 
     /// Whether one more thread may be risked.
     pub fn may_hang(&self) -> bool {
-        self.stuck.load(Relaxed) < self.options.most_stuck
+        self.stuck.load(Relaxed) < self.options.max_hung_threads
     }
 
     /// Whether a thread is inside the preferred engine that was given up.
@@ -153,7 +157,7 @@ impl Supervisor {
     /// The preferred engine has answered.
     pub fn succeeded(&self) {
         self.preferred_runs.fetch_add(1, Relaxed);
-        if self.is_sound() {
+        if self.is_healthy() {
             return;
         }
         let mut phase = self.lock();
@@ -166,13 +170,13 @@ impl Supervisor {
             }
         ) {
             log::warn!("{} works again", self.name);
-            *phase = Phase::Sound;
-            self.sound.store(true, Relaxed);
+            *phase = Phase::Healthy;
+            self.healthy.store(true, Relaxed);
         }
     }
 
-    pub fn spare_ran(&self) {
-        self.spare_runs.fetch_add(1, Relaxed);
+    pub fn fallback_ran(&self) {
+        self.fallback_runs.fetch_add(1, Relaxed);
     }
 
     /// Counts a failure of the preferred engine.
@@ -189,21 +193,21 @@ impl Supervisor {
     /// Moves everything to the engine standing in; the first time with a warning. Where none
     /// stands in, every use goes on failing by itself, and nothing is moved.
     pub fn degrade(&self, error: &BackendError, hopeless: bool) {
-        let Some(spare) = self.spare else {
+        let Some(fallback) = self.fallback else {
             return;
         };
         let now = Instant::now();
         let reason = error.to_string();
         let mut phase = self.lock();
         match &mut *phase {
-            Phase::Sound => {
+            Phase::Healthy => {
                 // Where nothing of the engine is there, nobody waits for it.
                 let expected = !matches!(error, BackendError::Unavailable { absent: true, .. });
                 let level = match expected {
                     true => log::Level::Warn,
                     false => log::Level::Info,
                 };
-                log::log!(level, "{reason}; {spare} carries on");
+                log::log!(level, "{reason}; {fallback} carries on");
                 *phase = Phase::Degraded {
                     reason,
                     since: now,
@@ -228,12 +232,12 @@ impl Supervisor {
                 (*last, *trying) = (now, false);
             }
         }
-        self.sound.store(false, Relaxed);
+        self.healthy.store(false, Relaxed);
     }
 
     pub fn state(&self) -> State {
         match &*self.lock() {
-            Phase::Sound => State::Sound,
+            Phase::Healthy => State::Healthy,
             Phase::Degraded { reason, since, .. } => State::Degraded {
                 reason: reason.clone(),
                 since: *since,
@@ -244,7 +248,7 @@ impl Supervisor {
     pub fn counters(&self) -> Counters {
         Counters {
             preferred_runs: self.preferred_runs.load(Relaxed),
-            spare_runs: self.spare_runs.load(Relaxed),
+            fallback_runs: self.fallback_runs.load(Relaxed),
             errors: self.errors.load(Relaxed),
             not_finite: self.not_finite.load(Relaxed),
             wrong: self.wrong.load(Relaxed),

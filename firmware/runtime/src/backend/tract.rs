@@ -4,7 +4,7 @@
 
 mod rounding;
 
-use std::{borrow::Cow, io::Cursor, sync::Arc};
+use std::{io::Cursor, sync::Arc};
 
 use loftup_bundle::Precision;
 use loftup_onnx::rewrite;
@@ -14,7 +14,10 @@ use tract_onnx::{
     tract_core::internal::{TractErrorContext, format_err},
 };
 
-use super::{Arithmetic, Backend, BackendError, GraphSource, Plan, Session, native};
+use super::{
+    Arithmetic, Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile, graph::Signature,
+    native,
+};
 
 const NAME: &str = "tract";
 
@@ -23,9 +26,9 @@ const NAME: &str = "tract";
 /// The environment variable `LOFTUP_KERNELS` chooses the kernels' instruction set (`generic`,
 /// `avx2`, `avx512`), or with `off` leaves everything to tract.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Tract;
+pub struct CpuBackend;
 
-impl Backend for Tract {
+impl Backend for CpuBackend {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -34,21 +37,21 @@ impl Backend for Tract {
         None
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let onnx = widened(graph)?;
-        let graph = &wide(graph, &onnx);
-        match native::compile(graph, native::Kernels::from_environment(graph)?)? {
-            Some(plan) => Ok(Box::new(plan)),
-            None => TractOnly.compile(graph),
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        let graph = &widened(graph)?;
+        let kernels = native::Kernels::from_environment(graph)?;
+        match native::NativeModel::load(graph, kernels)? {
+            Some(model) => Ok(Arc::new(model)),
+            None => TractBackend.load(graph),
         }
     }
 }
 
 /// tract without our kernels, to compare with.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct TractOnly;
+pub struct TractBackend;
 
-impl Backend for TractOnly {
+impl Backend for TractBackend {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -57,102 +60,91 @@ impl Backend for TractOnly {
         None
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let onnx = widened(graph)?;
-        compile(&wide(graph, &onnx))
-            .map(|plan| Box::new(plan) as Box<dyn Plan>)
-            .map_err(|e| BackendError::Load {
-                backend: NAME,
-                graph: graph.name.into(),
-                what: one_line(&e),
-            })
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        let graph = widened(graph)?;
+        let parsed = parse(&graph).map_err(|e| graph.rejected(NAME, one_line(&e)))?;
+        Ok(Arc::new(TractModel {
+            signature: graph.signature(),
+            parsed,
+        }))
     }
 }
 
 /// The 32-bit graph of a rounded one: here 16-bit products are slow, and 8-bit ones are not faster
 /// than 32-bit ones in our kernels (`docs/quantisation.md`).
-fn widened<'a>(graph: &GraphSource<'a>) -> Result<Cow<'a, [u8]>, BackendError> {
+fn widened(graph: &Graph) -> Result<Graph, BackendError> {
     if graph.precision == Precision::Fp32 {
-        return Ok(Cow::Borrowed(graph.onnx));
+        return Ok(graph.clone());
     }
-    let wide = rewrite::Model::decode(graph.onnx).and_then(|model| rewrite::widen(&model));
-    let wide = wide.map_err(|e| BackendError::Load {
-        backend: NAME,
-        graph: graph.name.into(),
-        what: e.to_string(),
-    })?;
-    Ok(Cow::Owned(wide.encode()))
+    let wide = rewrite::Model::decode(&graph.onnx).and_then(|model| rewrite::widen(&model));
+    let wide = wide.map_err(|e| graph.rejected(NAME, e.to_string()))?;
+    Ok(graph.with_fp32(wide.encode()))
 }
 
-/// `graph` with what [`widened`] made of it.
-fn wide<'a>(graph: &GraphSource<'a>, onnx: &'a [u8]) -> GraphSource<'a> {
-    GraphSource {
-        onnx,
-        precision: Precision::Fp32,
-        ..*graph
-    }
+/// The decoded graph, with its inputs and outputs chosen.
+fn parse(graph: &Graph) -> TractResult<InferenceModel> {
+    let mut model = tract_onnx::onnx().model_for_read(&mut Cursor::new(&graph.onnx))?;
+    model.set_input_names(graph.inputs.iter())?;
+    model.select_outputs_by_name(graph.outputs.iter())?;
+    Ok(model)
 }
 
-fn compile(graph: &GraphSource<'_>) -> TractResult<TractPlan> {
-    let mut model = tract_onnx::onnx().model_for_read(&mut Cursor::new(graph.onnx))?;
-    let names: Vec<&str> = graph.inputs.iter().map(|(name, _)| *name).collect();
-    model.set_input_names(&names)?;
-    model.select_outputs_by_name(graph.outputs)?;
-    for (i, (_, shape)) in graph.inputs.iter().enumerate() {
-        model.set_input_fact(i, f32::fact(*shape).into())?;
-    }
-    let mut model = model.into_typed()?;
-    rounding::fuse(&mut model)?;
-    let plan = model.into_optimized()?.into_runnable()?;
-    let outputs = (0..graph.outputs.len())
-        .map(|i| {
-            let fact = plan.model().output_fact(i)?;
-            let shape = fact.shape.as_concrete().with_context(|| {
-                format!(
-                    "the shape {:?} of output {} is not fixed",
-                    fact.shape, graph.outputs[i]
-                )
-            })?;
-            if fact.datum_type != f32::datum_type() {
-                let (name, dtype) = (graph.outputs[i], fact.datum_type);
-                return Err(format_err!("output {name} is {dtype:?}, expected F32"));
-            }
-            Ok(shape.to_vec())
-        })
-        .collect::<TractResult<_>>()?;
-    Ok(TractPlan {
-        about: Arc::new(About {
-            graph: graph.name.into(),
-            inputs: graph
-                .inputs
-                .iter()
-                .map(|(n, s)| ((*n).into(), s.to_vec()))
-                .collect(),
-        }),
-        outputs,
-        plan,
-    })
+/// A decoded graph. Its copies share the weights.
+struct TractModel {
+    signature: Signature,
+    parsed: InferenceModel,
 }
 
-/// What messages need to know of a graph.
-#[derive(Debug)]
-struct About {
-    graph: String,
-    inputs: Vec<(String, Vec<usize>)>,
-}
-
-impl About {
-    fn failed(&self, e: &TractError) -> BackendError {
-        BackendError::Run {
-            backend: NAME,
-            graph: self.graph.clone(),
-            what: one_line(e),
+impl Model for TractModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        _: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let signature = &self.signature;
+        signature.ports(NAME, shapes)?;
+        match self.optimize(shapes) {
+            Ok(plan) => Ok(Box::new(plan)),
+            Err(e) => Err(signature.rejected(NAME, one_line(&e))),
         }
     }
 }
 
+impl TractModel {
+    fn optimize(&self, shapes: &[Vec<usize>]) -> TractResult<TractPlan> {
+        let mut model = self.parsed.clone();
+        for (i, shape) in shapes.iter().enumerate() {
+            model.set_input_fact(i, f32::fact(shape).into())?;
+        }
+        let mut model = model.into_typed()?;
+        rounding::fuse(&mut model)?;
+        let plan = model.into_optimized()?.into_runnable()?;
+        let outputs = self.signature.outputs.iter().enumerate();
+        let outputs = outputs
+            .map(|(i, name)| {
+                let fact = plan.model().output_fact(i)?;
+                let shape = fact.shape.as_concrete().with_context(|| {
+                    format!("the shape {:?} of output {name} is not fixed", fact.shape)
+                })?;
+                if fact.datum_type != f32::datum_type() {
+                    let dtype = fact.datum_type;
+                    return Err(format_err!("output {name} is {dtype:?}, expected F32"));
+                }
+                Ok(shape.to_vec())
+            })
+            .collect::<TractResult<_>>()?;
+        Ok(TractPlan {
+            signature: self.signature.clone(),
+            shapes: shapes.into(),
+            outputs,
+            plan,
+        })
+    }
+}
+
 struct TractPlan {
-    about: Arc<About>,
+    signature: Signature,
+    shapes: Arc<[Vec<usize>]>,
     outputs: Vec<Vec<usize>>,
     plan: Arc<TypedRunnableModel>,
 }
@@ -163,18 +155,20 @@ impl Plan for TractPlan {
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let state = self.plan.spawn().map_err(|e| self.about.failed(&e))?;
+        let failed = |e| self.signature.failed(NAME, one_line(&e));
         Ok(Box::new(TractSession {
-            about: self.about.clone(),
-            state,
-            inputs: vec![None; self.about.inputs.len()],
+            signature: self.signature.clone(),
+            shapes: self.shapes.clone(),
+            state: self.plan.spawn().map_err(failed)?,
+            inputs: vec![None; self.shapes.len()],
             outputs: tvec![],
         }))
     }
 }
 
 struct TractSession {
-    about: Arc<About>,
+    signature: Signature,
+    shapes: Arc<[Vec<usize>]>,
     state: TypedSimpleState,
     inputs: Vec<Option<TValue>>,
     outputs: TVec<TValue>,
@@ -182,36 +176,22 @@ struct TractSession {
 
 impl Session for TractSession {
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        let (name, shape) = &self.about.inputs[input];
-        let expected = shape.iter().product();
-        if values.len() != expected {
-            return Err(BackendError::Size {
-                graph: self.about.graph.clone(),
-                tensor: name.clone(),
-                expected,
-                found: values.len(),
-            });
-        }
-        let tensor = Tensor::from_shape(shape, values).map_err(|e| self.about.failed(&e))?;
+        let shape = &self.shapes[input];
+        self.signature.check_size(input, shape, values.len())?;
+        let tensor = Tensor::from_shape(shape, values).map_err(|e| self.failed(&e))?;
         self.inputs[input] = Some(tensor.into_tvalue());
         Ok(())
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
-        let inputs = self
-            .inputs
-            .iter()
-            .zip(&self.about.inputs)
-            .map(|(value, (name, _))| {
-                value
-                    .clone()
-                    .with_context(|| format!("input {name} has not been set"))
-            })
-            .collect::<TractResult<TVec<TValue>>>()
-            .map_err(|e| self.about.failed(&e))?;
+        let mut inputs = TVec::new();
+        for (i, value) in self.inputs.iter().enumerate() {
+            let missing = || self.signature.not_set(NAME, i);
+            inputs.push(value.clone().ok_or_else(missing)?);
+        }
         // The last outputs go first, so that their memory can be used again.
         self.outputs.clear();
-        self.outputs = self.state.run(inputs).map_err(|e| self.about.failed(&e))?;
+        self.outputs = self.state.run(inputs).map_err(|e| self.failed(&e))?;
         Ok(())
     }
 
@@ -221,6 +201,12 @@ impl Session for TractSession {
             .and_then(|t| t.try_as_plain_ram().ok())
             .and_then(|t| t.as_slice::<f32>().ok())
             .unwrap_or_default()
+    }
+}
+
+impl TractSession {
+    fn failed(&self, e: &TractError) -> BackendError {
+        self.signature.failed(NAME, one_line(e))
     }
 }
 

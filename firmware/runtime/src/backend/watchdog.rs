@@ -22,16 +22,16 @@ use super::{BackendError, Session};
 pub(super) type Make = Box<dyn FnOnce() -> Result<Box<dyn Session>, BackendError> + Send>;
 
 /// A session and the worker that runs it. Dropping it never waits.
-pub(super) struct Guarded {
-    desk: Arc<Desk>,
+pub(super) struct WatchedSession {
+    mailbox: Arc<Mailbox>,
     /// Here between runs; with the worker while one is under way, and for ever after a time-out.
     session: Option<Box<dyn Session>>,
 }
 
 /// Where session and worker meet.
-struct Desk {
+struct Mailbox {
     about: About,
-    place: Mutex<Place>,
+    slot: Mutex<Slot>,
     changed: Condvar,
     /// Workers of the whole engine that were given up and have not come back.
     stuck: Arc<AtomicU64>,
@@ -54,7 +54,7 @@ impl About {
     }
 }
 
-enum Place {
+enum Slot {
     /// Nothing to do.
     Free,
     /// To be run.
@@ -69,33 +69,33 @@ enum Place {
     Closed(Option<Box<dyn Session>>),
 }
 
-impl Guarded {
-    /// Starts a worker that makes the session. [`Guarded::made`] waits for it.
+impl WatchedSession {
+    /// Starts a worker that makes the session. [`WatchedSession::made`] waits for it.
     pub fn start(about: About, stuck: &Arc<AtomicU64>, make: Make) -> Result<Self, BackendError> {
-        let desk = Arc::new(Desk {
+        let mailbox = Arc::new(Mailbox {
             about,
-            place: Mutex::new(Place::Taken),
+            slot: Mutex::new(Slot::Taken),
             changed: Condvar::new(),
             stuck: stuck.clone(),
         });
-        let worker = desk.clone();
+        let worker = mailbox.clone();
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker.work(make))
-            .map_err(|e| desk.about.failed(format!("no thread for it: {e}")))?;
+            .map_err(|e| mailbox.about.failed(format!("no thread for it: {e}")))?;
         Ok(Self {
-            desk,
+            mailbox,
             session: None,
         })
     }
 
     /// Waits for the session to be made; with a limit of zero only looks. `None` where it takes
-    /// longer: it can be waited for again, or given up with [`Guarded::abandon`].
+    /// longer: it can be waited for again, or given up with [`WatchedSession::abandon`].
     pub fn made(&mut self, limit: Duration) -> Option<Result<(), BackendError>> {
         if self.session.is_some() {
             return Some(Ok(()));
         }
-        let (session, result) = self.desk.collect(limit)?;
+        let (session, result) = self.mailbox.collect(limit)?;
         self.session = session;
         Some(result)
     }
@@ -113,11 +113,11 @@ impl Guarded {
     /// Runs the session and waits at most `limit`. After a time-out it is gone.
     pub fn run(&mut self, limit: Duration) -> Result<(), BackendError> {
         let Some(session) = self.session.take() else {
-            return Err(self.desk.about.failed("its session is gone"));
+            return Err(self.mailbox.about.failed("its session is gone"));
         };
-        *self.desk.lock() = Place::Ready(session);
-        self.desk.changed.notify_all();
-        match self.desk.collect(limit) {
+        *self.mailbox.lock() = Slot::Ready(session);
+        self.mailbox.changed.notify_all();
+        match self.mailbox.collect(limit) {
             Some((session, result)) => {
                 self.session = session;
                 result
@@ -132,60 +132,59 @@ impl Guarded {
     /// The error that says that `limit` has passed.
     pub fn timeout(&self, limit: Duration) -> BackendError {
         BackendError::Timeout {
-            backend: self.desk.about.backend,
-            graph: self.desk.about.graph.to_string(),
+            backend: self.mailbox.about.backend,
+            graph: self.mailbox.about.graph.to_string(),
             after: limit,
         }
     }
 
     /// Gives up a worker that does not come back.
     pub fn abandon(&mut self) {
-        let mut place = self.desk.lock();
-        match std::mem::replace(&mut *place, Place::Abandoned) {
+        let mut slot = self.mailbox.lock();
+        match std::mem::replace(&mut *slot, Slot::Abandoned) {
             // Counted under the lock: the worker takes it back when it returns.
-            Place::Taken => {
-                self.desk.stuck.fetch_add(1, Ordering::SeqCst);
+            Slot::Taken => {
+                self.mailbox.stuck.fetch_add(1, Ordering::SeqCst);
             }
             // The worker has not even woken up: nothing hangs, and it can clean up when it does.
-            Place::Ready(session) => *place = Place::Closed(Some(session)),
-            other => *place = other,
+            Slot::Ready(session) => *slot = Slot::Closed(Some(session)),
+            other => *slot = other,
         }
     }
 }
 
-impl Drop for Guarded {
+impl Drop for WatchedSession {
     fn drop(&mut self) {
         let session = self.session.take();
         if session.is_none() {
             self.abandon();
         }
-        let mut place = self.desk.lock();
-        if !matches!(*place, Place::Abandoned | Place::Closed(_)) {
-            let before = std::mem::replace(&mut *place, Place::Closed(session));
-            if let Place::Done(Some(made), _) = before {
-                *place = Place::Closed(Some(made));
+        let mut slot = self.mailbox.lock();
+        if !matches!(*slot, Slot::Abandoned | Slot::Closed(_)) {
+            let before = std::mem::replace(&mut *slot, Slot::Closed(session));
+            if let Slot::Done(Some(made), _) = before {
+                *slot = Slot::Closed(Some(made));
             }
         }
-        self.desk.changed.notify_all();
+        self.mailbox.changed.notify_all();
     }
 }
 
 /// What a worker gives back: its session, unless that was lost, and how the work went.
 type Finished = (Option<Box<dyn Session>>, Result<(), BackendError>);
 
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the worker to be done.
     fn collect(&self, limit: Duration) -> Option<Finished> {
         let start = Instant::now();
-        let mut place = self.lock();
+        let mut slot = self.lock();
         loop {
-            if matches!(*place, Place::Done(..)) {
-                let Place::Done(session, result) = std::mem::replace(&mut *place, Place::Free)
-                else {
+            if matches!(*slot, Slot::Done(..)) {
+                let Slot::Done(session, result) = std::mem::replace(&mut *slot, Slot::Free) else {
                     return None;
                 };
                 return Some((session, result));
@@ -194,9 +193,9 @@ impl Desk {
             if left.is_zero() {
                 return None;
             }
-            place = self
+            slot = self
                 .changed
-                .wait_timeout(place, left)
+                .wait_timeout(slot, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -213,30 +212,30 @@ impl Desk {
             return;
         }
         loop {
-            let mut place = self.lock();
+            let mut slot = self.lock();
             let mut session = loop {
-                match std::mem::replace(&mut *place, Place::Taken) {
-                    Place::Ready(session) => break session,
-                    Place::Closed(session) => {
+                match std::mem::replace(&mut *slot, Slot::Taken) {
+                    Slot::Ready(session) => break session,
+                    Slot::Closed(session) => {
                         // Not taken: who gives up what is closed must not count it as stuck.
-                        *place = Place::Closed(None);
-                        drop(place);
+                        *slot = Slot::Closed(None);
+                        drop(slot);
                         drop(session);
                         return;
                     }
-                    Place::Abandoned => {
-                        *place = Place::Abandoned;
+                    Slot::Abandoned => {
+                        *slot = Slot::Abandoned;
                         self.stuck.fetch_sub(1, Ordering::SeqCst);
                         return;
                     }
-                    other => *place = other,
+                    other => *slot = other,
                 }
-                place = self
+                slot = self
                     .changed
-                    .wait(place)
+                    .wait(slot)
                     .unwrap_or_else(PoisonError::into_inner);
             };
-            drop(place);
+            drop(slot);
             let (session, result) = match catch_unwind(AssertUnwindSafe(|| session.run())) {
                 Ok(result) => (Some(session), result),
                 Err(panic) => (None, Err(self.panicked(panic))),
@@ -253,10 +252,10 @@ impl Desk {
         session: Option<Box<dyn Session>>,
         result: Result<(), BackendError>,
     ) -> bool {
-        let mut place = self.lock();
-        match *place {
-            Place::Abandoned => {
-                drop(place);
+        let mut slot = self.lock();
+        match *slot {
+            Slot::Abandoned => {
+                drop(slot);
                 // Late, and perhaps slow to be dropped: until then this thread counts as stuck.
                 drop(session);
                 self.stuck.fetch_sub(1, Ordering::SeqCst);
@@ -267,9 +266,9 @@ impl Desk {
                 );
                 false
             }
-            Place::Closed(_) => false,
+            Slot::Closed(_) => false,
             _ => {
-                *place = Place::Done(session, result);
+                *slot = Slot::Done(session, result);
                 self.changed.notify_all();
                 true
             }

@@ -280,14 +280,15 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The header of a float32 array in C order, of at most [`MAX_AXES`] axes; padded so that the
-/// elements begin at a multiple of 64 bytes.
-pub(super) fn float32(shape: &[usize]) -> Vec<u8> {
+/// The header of an array in C order, of at most [`MAX_AXES`] axes, whose elements are of type
+/// `descr`, such as `<f4`; padded so that the elements begin at a multiple of 64 bytes.
+pub(super) fn of(descr: &str, shape: &[usize]) -> Vec<u8> {
     let lengths: Vec<String> = shape.iter().map(usize::to_string).collect();
     // A tuple of one keeps its comma.
     let comma = if shape.len() == 1 { "," } else { "" };
     let lengths = lengths.join(", ");
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({lengths}{comma}), }}");
+    let text =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({lengths}{comma}), }}");
     let mut header = b"\x93NUMPY\x01\x00\0\0".to_vec();
     header.extend(text.as_bytes());
     let whole = (header.len() + 1).next_multiple_of(64);

@@ -44,7 +44,7 @@ impl NpyWriter {
                 what: format!("{} axes are over NumPy's {}", shape.len(), header::MAX_AXES),
             });
         }
-        let header = header::float32(shape);
+        let header = header::of("<f4", shape);
         let elements = elements(shape).ok_or_else(too_large)?;
         let needed = (elements as u64)
             .checked_mul(4)
@@ -172,4 +172,10 @@ fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
 
 fn write_all_at(file: &AtomicFile, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file.file(), bytes, at)
+}
+
+/// Writes a uint8 array to `out`.
+pub(crate) fn write_u8(out: &mut impl io::Write, shape: &[usize], data: &[u8]) -> io::Result<()> {
+    out.write_all(&header::of("|u1", shape))?;
+    out.write_all(data)
 }

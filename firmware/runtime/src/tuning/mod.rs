@@ -22,8 +22,8 @@ use rustix::time::{ClockId, clock_gettime};
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
     ColourRange, Guidance, Perceptor, RuntimeError, View,
-    backend::{Granularity, kernel_isa},
-    plans::Pool,
+    backend::{TilingHint, kernel_isa},
+    plans::SessionPool,
     threads::{lock, on_threads},
     tiles::Rect,
     upsampler::{Keys, Upsampler},
@@ -70,7 +70,7 @@ impl Perceptor {
         let Some(upsampler) = &self.upsampler else {
             return Ok(None);
         };
-        if upsampler.backend.granularity() != Granularity::CPU {
+        if upsampler.backend.tiling_hint() != TilingHint::CPU {
             return Ok(None);
         }
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -205,7 +205,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
 /// Mean processor time of a thread for a tile, while so many threads compute the same.
 fn processor_seconds(
     view: &View<'_>,
-    pool: &Pool,
+    pool: &SessionPool,
     tile: usize,
     threads: usize,
 ) -> Result<f64, RuntimeError> {

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use loftup_bundle::HeadKind;
 use loftup_runtime::{
     Perceptor, Point, Rect, View,
-    heads::{ClassMap, Head, NO_CLASS, save_classes},
+    class_map::{ClassMap, save_classes},
+    heads::{Head, NO_CLASS},
     image::Rgb8,
     npy::{self, NpyWriter},
     sinks::ToNpy,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{heads::save_classes, image::Rgb8};
+use loftup_runtime::{class_map::save_classes, image::Rgb8};
 
 use crate::support::*;
 

@@ -16,7 +16,7 @@ use std::{
 use loftup_bundle::{FeatureLayout, Normalisation, Size, Source};
 use loftup_import::onnx::{Arrangement, Border, Import};
 use loftup_onnx::{ElementType, Interface, Port};
-use loftup_runtime::backend::{Backend, GraphSource, Plan, Tract};
+use loftup_runtime::backend::{CpuBackend, Plan, compile_once};
 
 pub use self::{layout::Layout, remarks::remarks};
 use self::{
@@ -381,12 +381,8 @@ fn compile(
 ) -> Result<Box<dyn Plan>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     guarded(|| {
-        Tract.compile(&GraphSource::fixed(
-            &name,
-            onnx,
-            &[(input, &[1, 3, size.height, size.width])],
-            &[output],
-        ))
+        let shape = [1, 3, size.height, size.width];
+        compile_once(&CpuBackend, &name, onnx, &[(input, &shape)], &[output])
     })
     .map_err(explained)
 }

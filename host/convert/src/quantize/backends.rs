@@ -11,7 +11,8 @@ use std::{
 
 use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::backend::{
-    Arithmetic, Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
+    Arithmetic, Backend, BackendError, CpuBackend, Graph, Model as Loaded, Plan, Session,
+    ShapeProfile, TractBackend, compile_once,
 };
 
 /// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
@@ -28,18 +29,10 @@ impl Backend for AsWritten {
         None
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let emulated = Model::decode(graph.onnx).and_then(|model| rewrite::emulate(&model));
-        let onnx = emulated.map_err(|e| BackendError::Load {
-            backend: self.name(),
-            graph: graph.name.into(),
-            what: e.to_string(),
-        })?;
-        TractOnly.compile(&GraphSource {
-            onnx: &onnx.encode(),
-            precision: loftup_bundle::Precision::Fp32,
-            ..*graph
-        })
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Loaded>, BackendError> {
+        let emulated = Model::decode(&graph.onnx).and_then(|model| rewrite::emulate(&model));
+        let onnx = emulated.map_err(|e| graph.rejected(self.name(), e.to_string()))?;
+        TractBackend.load(&graph.with_fp32(onnx.encode()))
     }
 }
 
@@ -82,29 +75,53 @@ impl Recorder {
 
 impl Backend for Recorder {
     fn name(&self) -> &'static str {
-        Tract.name()
+        CpuBackend.name()
     }
 
     fn arithmetic(&self) -> Option<Arithmetic> {
         None
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let file = graph.name.rsplit('/').next().unwrap_or(graph.name);
-        let inputs = graph.inputs.iter();
-        lock(&self.seen).insert(
-            file.into(),
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Loaded>, BackendError> {
+        Ok(Arc::new(RecordingModel {
+            inner: CpuBackend.load(graph)?,
+            recorder: self.clone(),
+            file: graph.file().into(),
+            inputs: graph.inputs.clone(),
+            outputs: graph.outputs.clone(),
+        }))
+    }
+}
+
+struct RecordingModel {
+    inner: Arc<dyn Loaded>,
+    recorder: Recorder,
+    file: String,
+    inputs: Arc<[String]>,
+    outputs: Arc<[String]>,
+}
+
+impl Loaded for RecordingModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let inner = self.inner.compile(shapes, profiles)?;
+        let names = self.inputs.iter().cloned();
+        lock(&self.recorder.seen).insert(
+            self.file.clone(),
             Recorded {
-                inputs: inputs.map(|(n, s)| ((*n).into(), s.to_vec())).collect(),
-                outputs: graph.outputs.iter().map(|n| (*n).into()).collect(),
+                inputs: names.zip(shapes.iter().cloned()).collect(),
+                outputs: self.outputs.to_vec(),
                 runs: Vec::new(),
             },
         );
         Ok(Box::new(RecordingPlan {
-            inner: Tract.compile(graph)?,
-            recorder: self.clone(),
-            file: file.into(),
-            inputs: graph.inputs.len(),
+            inner,
+            recorder: self.recorder.clone(),
+            file: self.file.clone(),
+            inputs: shapes.len(),
         }))
     }
 }
@@ -185,9 +202,8 @@ impl Replay {
             .map(|(n, s)| (n.as_str(), s.as_slice()))
             .collect();
         let outputs: Vec<_> = values.iter().map(String::as_str).collect();
-        let plan = crate::foreign::guarded(|| {
-            TractOnly.compile(&GraphSource::fixed(name, &onnx, &inputs, &outputs))
-        })?;
+        let plan =
+            crate::foreign::guarded(|| compile_once(&TractBackend, name, onnx, &inputs, &outputs))?;
         Ok(Self {
             session: plan.session().map_err(|e| e.to_string())?,
             shapes: (0..values.len())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loftup_bundle::{Bundle, CheckLoss, Precision, Quantisation, Size};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Point, RuntimeError,
-    backend::{Backend, Tract},
+    backend::{Backend, CpuBackend},
     npy,
     references::test_picture,
 };
@@ -84,7 +84,7 @@ pub(super) fn measure(
     Ok(CheckLoss {
         file: file_name(precision),
         as_written: error(Arc::new(AsWritten))?,
-        widened: error(Arc::new(Tract))?,
+        widened: error(Arc::new(CpuBackend))?,
     })
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn checks(
             says.as_written,
         ));
         checks.push(costs(*precision, "on the CPU", found.widened, says.widened));
-        if backend.health().answering != Tract.name() {
+        if backend.health().answering != CpuBackend.name() {
             checks.push(on_backend(
                 bundle,
                 backend,

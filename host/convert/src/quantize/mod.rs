@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 use loftup_bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisation, Size};
 use loftup_runtime::{
     Perceptor,
-    backend::{Backend, TensorRt, Tract, tensorrt},
+    backend::{Backend, CpuBackend, TensorRt, tensorrt},
     image::Orientation,
     npy,
 };
@@ -130,7 +130,7 @@ pub fn quantize(
         layers.extend(version.describe(graph.layer_reports(written, precision)?));
     }
     step("measuring the test picture", 0, 1)?;
-    let fp32 = open(&bundle, Arc::new(Tract), Precision::Fp32)?;
+    let fp32 = open(&bundle, Arc::new(CpuBackend), Precision::Fp32)?;
     let (reference, dim) = check::answers(&fp32)?;
     let reference_file = npy_bytes(&reference, dim)?;
     let trial = work.trial(&version.models)?;
@@ -232,7 +232,7 @@ fn timings(
 ) -> Result<Vec<Timing>, QuantizeError> {
     step("timing frames", 0, 1)?;
     let sample = &samples.samples[0];
-    let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(Tract)];
+    let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(CpuBackend)];
     match TensorRt::open(tensorrt::Options::default()) {
         Ok(backend) => engines.push(Arc::new(backend)),
         Err(e) => log::info!("not timed: {e}"),

@@ -6,14 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use loftup_bundle::{Bundle, Precision};
 use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::{
     Perceptor,
-    backend::{Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly},
+    backend::{self, Backend, BackendError, CpuBackend, Plan, Session, ShapeProfile, TractBackend},
 };
 
 use super::{
@@ -104,8 +104,14 @@ type Shapes = Vec<Vec<usize>>;
 #[derive(Default)]
 struct Compiled {
     /// The version in 32-bit operators; none for the graph of the bundle.
-    onnx: Option<Vec<u8>>,
-    plans: Mutex<Vec<(Shapes, Arc<dyn Plan>)>>,
+    onnx: Option<Arc<[u8]>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    model: Option<Arc<dyn backend::Model>>,
+    plans: Vec<(Shapes, Arc<dyn Plan>)>,
 }
 
 impl Variant {
@@ -113,25 +119,29 @@ impl Variant {
     pub fn new(graph: &Graph, written: &Model) -> Result<Self, QuantizeError> {
         let emulated = rewrite::emulate(written).map_err(|e| graph.rewritten(e))?;
         Ok(Self(Arc::new(Compiled {
-            onnx: Some(emulated.encode()),
-            plans: Mutex::default(),
+            onnx: Some(emulated.encode().into()),
+            state: Mutex::default(),
         })))
     }
 
-    fn plan(&self, graph: &GraphSource<'_>) -> Result<Arc<dyn Plan>, BackendError> {
-        let shapes: Shapes = graph.inputs.iter().map(|(_, s)| s.to_vec()).collect();
-        let plans = &self.0.plans;
-        let mut plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, plan)) = plans.iter().find(|(s, _)| *s == shapes) {
-            return Ok(plan.clone());
-        }
-        let plan: Arc<dyn Plan> = match &self.0.onnx {
-            Some(onnx) => TractOnly.compile(&GraphSource { onnx, ..*graph })?,
-            None => Tract.compile(graph)?,
-        }
-        .into();
-        plans.push((shapes, plan.clone()));
-        Ok(plan)
+    /// The version of `graph`, loaded the first time.
+    fn load(&self, graph: &backend::Graph) -> Result<VariantModel, BackendError> {
+        let model = &mut self.state().model;
+        let model = match model {
+            Some(model) => model,
+            None => model.insert(match &self.0.onnx {
+                Some(onnx) => TractBackend.load(&graph.with_fp32(onnx.clone()))?,
+                None => CpuBackend.load(graph)?,
+            }),
+        };
+        Ok(VariantModel {
+            model: model.clone(),
+            variant: self.clone(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,12 +160,33 @@ impl Backend for Mixed {
         "as written, in part"
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let file = graph.name.rsplit('/').next().unwrap_or(graph.name);
-        match self.graphs.get(file) {
-            Some(variant) => Ok(Box::new(Shared(variant.plan(graph)?))),
-            None => Tract.compile(graph),
+    fn load(&self, graph: &backend::Graph) -> Result<Arc<dyn backend::Model>, BackendError> {
+        match self.graphs.get(graph.file()) {
+            Some(variant) => Ok(Arc::new(variant.load(graph)?)),
+            None => CpuBackend.load(graph),
         }
+    }
+}
+
+/// A version that is loaded. What it is compiled to is kept for all [`Mixed`] engines.
+struct VariantModel {
+    model: Arc<dyn backend::Model>,
+    variant: Variant,
+}
+
+impl backend::Model for VariantModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let mut state = self.variant.state();
+        if let Some((_, plan)) = state.plans.iter().find(|(s, _)| s == shapes) {
+            return Ok(Box::new(Shared(plan.clone())));
+        }
+        let plan: Arc<dyn Plan> = self.model.compile(shapes, profiles)?.into();
+        state.plans.push((shapes.to_vec(), plan.clone()));
+        Ok(Box::new(Shared(plan)))
     }
 }
 

@@ -3,9 +3,7 @@ use std::fs;
 use loftup_bundle::{BundleError, HeadKind, Size};
 use loftup_eval::{EvalError, heads, probe};
 use loftup_runtime::{
-    ColourRange, Point, Rect, RuntimeError,
-    heads::{ClassMap, best},
-    image,
+    ColourRange, Point, Rect, RuntimeError, class_map::ClassMap, heads::best, image,
     sinks::InMemory,
 };
 

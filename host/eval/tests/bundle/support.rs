@@ -65,7 +65,7 @@ impl Place {
     }
 
     pub fn open(&self, name: &str) -> Perceptor {
-        Perceptor::open(
+        Perceptor::open_on_cpu(
             &self.path(name),
             Options {
                 threads: 2,
@@ -170,7 +170,7 @@ fn upsampler() -> Vec<u8> {
 impl Place {
     /// Why the bundle cannot be opened.
     pub fn perceptor_error(&self) -> loftup_runtime::RuntimeError {
-        match Perceptor::open(&self.path("tiny.loftup"), Options::default()) {
+        match Perceptor::open_on_cpu(&self.path("tiny.loftup"), Options::default()) {
             Ok(_) => panic!("it can be opened"),
             Err(e) => e,
         }

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Compiled;
+use super::{Compiled, LazyModel, Models};
 use crate::backend::{
-    Backend, BackendError, Session,
+    BackendError, Session,
     finite::first_not_finite,
     supervisor::Admission,
-    watchdog::{About, Guarded},
+    watchdog::{About, WatchedSession},
 };
 
 /// An input, kept so that a run can be repeated elsewhere.
@@ -18,7 +18,7 @@ struct Input {
     values: Vec<f32>,
     set: bool,
     in_preferred: bool,
-    in_spare: bool,
+    in_fallback: bool,
 }
 
 /// Whose outputs are those of the last run.
@@ -26,48 +26,41 @@ struct Input {
 enum Last {
     None,
     Preferred,
-    Spare,
+    Fallback,
 }
 
 pub(super) struct FallbackSession {
     compiled: Arc<Compiled>,
     inputs: Vec<Input>,
-    preferred: Option<Guarded>,
+    preferred: Option<WatchedSession>,
     /// Whether the preferred engine has run once in this session.
     warmed_up: bool,
     /// Since when it is being tried again, beside the runs.
     retrying: Option<Instant>,
-    spare: Option<Box<dyn Session>>,
+    fallback: Option<Box<dyn Session>>,
     last: Last,
 }
 
 impl Session for FallbackSession {
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        let graph = &self.compiled.graph;
-        let (name, shape) = &graph.inputs[input];
-        let expected = shape.iter().product();
-        if values.len() != expected {
-            return Err(BackendError::Size {
-                graph: graph.name.to_string(),
-                tensor: name.clone(),
-                expected,
-                found: values.len(),
-            });
-        }
+        let (_, shape) = &self.compiled.inputs[input];
+        let signature = &self.compiled.models.signature;
+        signature.check_size(input, shape, values.len())?;
         let kept = &mut self.inputs[input];
         kept.values.clear();
         kept.values.extend_from_slice(values);
-        (kept.set, kept.in_preferred, kept.in_spare) = (true, false, false);
+        (kept.set, kept.in_preferred, kept.in_fallback) = (true, false, false);
         Ok(())
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
         self.last = Last::None;
-        let shared = self.compiled.shared.clone();
+        let models = self.compiled.models.clone();
+        let Models {
+            shared, signature, ..
+        } = &*models;
         if let Some(missing) = self.inputs.iter().position(|input| !input.set) {
-            let graph = &self.compiled.graph;
-            let what = format!("input {} has not been set", graph.inputs[missing].0);
-            return Err(graph.failed(shared.current().name(), what));
+            return Err(signature.not_set(shared.current().name(), missing));
         }
         let failure = match self.try_preferred() {
             Attempt::Answered => {
@@ -83,33 +76,33 @@ impl Session for FallbackSession {
         if let Some(e) = &failure {
             shared.supervisor.count(e);
         }
-        let Some(spare) = &shared.spare else {
+        let Some(fallback) = &models.fallback else {
             return Err(failure.unwrap_or_else(|| {
                 let what = "too many of its calls hang already; restart the process";
-                self.compiled.graph.failed(shared.current().name(), what)
+                signature.failed(shared.current().name(), what)
             }));
         };
         match failure {
-            // Nothing a question can cause: known before the spare engine has answered.
+            // Nothing a question can cause: known before the fallback engine has answered.
             Some(e @ (BackendError::Timeout { .. } | BackendError::NotFinite { .. })) => {
                 shared.supervisor.degrade(&e, false);
-                self.run_spare(spare)?;
+                self.run_fallback(fallback)?;
             }
             Some(e) => {
-                self.run_spare(spare)?;
+                self.run_fallback(fallback)?;
                 shared.supervisor.degrade(&e, false);
             }
-            None => self.run_spare(spare)?,
+            None => self.run_fallback(fallback)?,
         }
-        shared.supervisor.spare_ran();
-        self.last = Last::Spare;
+        shared.supervisor.fallback_ran();
+        self.last = Last::Fallback;
         Ok(())
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        match (self.last, &self.preferred, &self.spare) {
+        match (self.last, &self.preferred, &self.fallback) {
             (Last::Preferred, Some(session), _) => session.output(index),
-            (Last::Spare, _, Some(session)) => session.output(index),
+            (Last::Fallback, _, Some(session)) => session.output(index),
             _ => &[],
         }
     }
@@ -129,40 +122,40 @@ impl FallbackSession {
             values: Vec::with_capacity(shape.iter().product()),
             set: false,
             in_preferred: false,
-            in_spare: false,
+            in_fallback: false,
         };
-        let inputs = compiled.graph.inputs.iter();
+        let inputs = compiled.inputs.iter();
         Self {
             inputs: inputs.map(|(_, shape)| input(shape)).collect(),
             compiled: compiled.clone(),
             preferred: None,
             warmed_up: false,
             retrying: None,
-            spare: None,
+            fallback: None,
             last: Last::None,
         }
     }
 
     fn try_preferred(&mut self) -> Attempt {
-        let shared = self.compiled.shared.clone();
-        let supervisor = &shared.supervisor;
-        let Some(backend) = &shared.preferred else {
+        let models = self.compiled.models.clone();
+        let supervisor = &models.shared.supervisor;
+        let Some(model) = &models.preferred else {
             return Attempt::NotMade;
         };
         let patience = supervisor.options.start_limit;
         let wait = match self.retrying {
             // It may be ready now.
             Some(_) => Duration::ZERO,
-            None => match self.admitted(backend, patience) {
+            None => match self.admitted(model.backend.name(), patience) {
                 Ok(Some(wait)) => wait,
                 Ok(None) => return Attempt::NotMade,
                 Err(e) => return Attempt::Failed(e),
             },
         };
-        let Some(guarded) = &mut self.preferred else {
+        let Some(watched) = &mut self.preferred else {
             return Attempt::NotMade;
         };
-        match guarded.made(wait) {
+        match watched.made(wait) {
             Some(Ok(())) => self.warmed_up |= self.retrying.take().is_some(),
             None if self
                 .retrying
@@ -171,7 +164,7 @@ impl FallbackSession {
                 return Attempt::NotMade;
             }
             None => {
-                let error = guarded.timeout(patience);
+                let error = watched.timeout(patience);
                 self.drop_preferred();
                 return Attempt::Failed(error);
             }
@@ -193,10 +186,11 @@ impl FallbackSession {
     /// none; `None` where it is not to be used.
     fn admitted(
         &mut self,
-        backend: &Arc<dyn Backend>,
+        backend: &'static str,
         patience: Duration,
     ) -> Result<Option<Duration>, BackendError> {
-        let supervisor = &self.compiled.shared.supervisor;
+        let models = self.compiled.models.clone();
+        let supervisor = &models.shared.supervisor;
         match supervisor.admit() {
             Admission::Preferred if self.preferred.is_some() => Ok(Some(patience)),
             Admission::Preferred if !supervisor.may_hang() => Ok(None),
@@ -210,7 +204,7 @@ impl FallbackSession {
                 Ok(Some(Duration::ZERO))
             }
             // It was in use when another session failed.
-            Admission::Spare => {
+            Admission::Fallback => {
                 self.drop_preferred();
                 Ok(None)
             }
@@ -219,18 +213,21 @@ impl FallbackSession {
 
     /// Begins to make a session of the preferred engine, on its own thread. One that is tried
     /// again has to answer there once before it is trusted.
-    fn start(&mut self, backend: &Arc<dyn Backend>, again: bool) -> Result<(), BackendError> {
-        let (compiled, engine) = (self.compiled.clone(), backend.clone());
+    fn start(&mut self, backend: &'static str, again: bool) -> Result<(), BackendError> {
+        let compiled = self.compiled.clone();
         let about = About {
-            backend: backend.name(),
-            graph: self.compiled.graph.name.clone(),
+            backend,
+            graph: compiled.models.signature.graph.clone(),
         };
         let trial: Vec<Vec<f32>> = match again {
             true => self.inputs.iter().map(|i| i.values.clone()).collect(),
             false => Vec::new(),
         };
         let make = Box::new(move || {
-            let mut session = compiled.plan(&compiled.preferred, &engine)?.session()?;
+            let models = &compiled.models;
+            let lost = || models.signature.failed(backend, "it is not there");
+            let model = models.preferred.as_ref().ok_or_else(lost)?;
+            let mut session = compiled.plan(&compiled.preferred, model)?.session()?;
             for (i, values) in trial.iter().enumerate() {
                 session.set(i, values)?;
             }
@@ -239,8 +236,8 @@ impl FallbackSession {
             }
             Ok(session)
         });
-        let stuck = &self.compiled.shared.supervisor.stuck;
-        self.preferred = Some(Guarded::start(about, stuck, make)?);
+        let stuck = &self.compiled.models.shared.supervisor.stuck;
+        self.preferred = Some(WatchedSession::start(about, stuck, make)?);
         (self.warmed_up, self.retrying) = (false, again.then(Instant::now));
         self.inputs.iter_mut().for_each(|i| i.in_preferred = false);
         Ok(())
@@ -253,26 +250,31 @@ impl FallbackSession {
 
     fn run_preferred(&mut self) -> Result<(), BackendError> {
         let compiled = &self.compiled;
-        let options = compiled.shared.supervisor.options;
-        let backend = compiled.shared.preferred.as_ref();
-        let backend = backend.map_or("", |backend| backend.name());
+        let Models {
+            shared,
+            signature,
+            preferred,
+            ..
+        } = &*compiled.models;
+        let options = shared.supervisor.options;
+        let backend = preferred.as_ref().map_or("", |model| model.backend.name());
         let limit = match self.warmed_up {
             true => options.run_limit,
             false => options.start_limit,
         };
-        let lost = || compiled.graph.failed(backend, "its session is gone");
-        let guarded = self.preferred.as_mut().ok_or_else(lost)?;
-        let session = guarded.session().ok_or_else(lost)?;
+        let lost = || signature.failed(backend, "its session is gone");
+        let watched = self.preferred.as_mut().ok_or_else(lost)?;
+        let session = watched.session().ok_or_else(lost)?;
         for (i, input) in self.inputs.iter_mut().enumerate() {
             if !input.in_preferred {
                 session.set(i, &input.values)?;
                 input.in_preferred = true;
             }
         }
-        guarded.run(limit)?;
+        watched.run(limit)?;
         self.warmed_up = true;
         for output in 0..compiled.outputs.len() {
-            let Some((index, value)) = first_not_finite(guarded.output(output)) else {
+            let Some((index, value)) = first_not_finite(watched.output(output)) else {
                 continue;
             };
             // What is not finite may go in for a reason, and then comes out as it has to.
@@ -280,7 +282,7 @@ impl FallbackSession {
             if self.inputs.iter().all(blameless) {
                 return Err(BackendError::NotFinite {
                     backend,
-                    graph: compiled.graph.name.to_string(),
+                    graph: signature.graph.to_string(),
                     output,
                     index,
                     value,
@@ -290,24 +292,24 @@ impl FallbackSession {
         Ok(())
     }
 
-    fn run_spare(&mut self, backend: &Arc<dyn Backend>) -> Result<(), BackendError> {
-        let session = match &mut self.spare {
+    fn run_fallback(&mut self, model: &LazyModel) -> Result<(), BackendError> {
+        let session = match &mut self.fallback {
             Some(session) => session,
             None => {
-                let plan = self.compiled.plan(&self.compiled.spare, backend)?;
-                self.spare.insert(plan.session()?)
+                let plan = self.compiled.plan(&self.compiled.fallback, model)?;
+                self.fallback.insert(plan.session()?)
             }
         };
         for (i, input) in self.inputs.iter_mut().enumerate() {
-            if !input.in_spare {
+            if !input.in_fallback {
                 session.set(i, &input.values)?;
-                input.in_spare = true;
+                input.in_fallback = true;
             }
         }
         let done = session.run();
         if done.is_err() {
-            self.spare = None;
-            self.inputs.iter_mut().for_each(|i| i.in_spare = false);
+            self.fallback = None;
+            self.inputs.iter_mut().for_each(|i| i.in_fallback = false);
         }
         done
     }

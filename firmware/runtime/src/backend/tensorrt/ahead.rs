@@ -1,18 +1,27 @@
 //! Building engines without running them.
 
+use std::sync::Arc;
+
 use loftup_bundle::Precision;
 use loftup_tensorrt::{Library, cuda::Device};
 
-use super::{NAME, Options, PRECISIONS, build::Recipe, cuda, library, unavailable};
+use super::{
+    NAME, Options, PRECISIONS,
+    build::{Hashed, Recipe},
+    cuda, library, unavailable,
+};
 use crate::backend::{
-    Arithmetic, Backend, BackendError, Granularity, GraphSource, Plan, Session, TensorRt,
+    Arithmetic, Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile, TensorRt,
+    TilingHint,
 };
 
 /// Builds engines for a GPU that is not there, and keeps them in the cache for when it is. Only
 /// TensorRT-RTX can.
-pub struct AheadOfTime {
+pub struct AheadOfTime(Arc<Target>);
+
+struct Target {
     library: Library,
-    target: (u32, u32),
+    capability: (u32, u32),
     options: Options,
 }
 
@@ -33,11 +42,11 @@ impl AheadOfTime {
                 absent: false,
             });
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Target {
             library,
-            target,
+            capability: target,
             options,
-        })
+        })))
     }
 }
 
@@ -46,21 +55,15 @@ impl Backend for AheadOfTime {
         NAME
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let (major, minor) = self.target;
-        let capability = format!("{major}.{minor}");
-        let recipe = Recipe::new(graph, &self.library, &capability, &self.options);
-        let recipe = recipe.for_target(self.target);
-        let build = || recipe.build(&self.library, None);
-        let watch = &*self.options.watch;
-        self.options.cache.get_or_build(&recipe.key, watch, build)?;
-        Ok(Box::new(Unrunnable {
-            graph: graph.name.into(),
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        Ok(Arc::new(AheadModel {
+            target: self.0.clone(),
+            hashed: Hashed::new(graph),
         }))
     }
 
-    fn granularity(&self) -> Granularity {
-        Granularity::GPU
+    fn tiling_hint(&self) -> TilingHint {
+        TilingHint::GPU
     }
 
     fn precisions(&self) -> [Precision; 4] {
@@ -73,14 +76,45 @@ impl Backend for AheadOfTime {
     }
 
     fn describe(&self) -> String {
-        let (major, minor) = self.target;
-        format!("{} for GPUs {major}.{minor}", self.library.version())
+        let (major, minor) = self.0.capability;
+        format!("{} for GPUs {major}.{minor}", self.0.library.version())
+    }
+}
+
+/// A graph that engines are built from, for another machine.
+struct AheadModel {
+    target: Arc<Target>,
+    hashed: Hashed,
+}
+
+impl Model for AheadModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let Target {
+            library,
+            capability,
+            options,
+        } = &*self.target;
+        let (major, minor) = capability;
+        let name = format!("{major}.{minor}");
+        let recipe = Recipe::new(&self.hashed, (shapes, profiles), library, &name, options)?;
+        let recipe = recipe.for_target(*capability);
+        let build = || recipe.build(library, None);
+        options
+            .cache
+            .get_or_build(&recipe.key, &*options.watch, build)?;
+        Ok(Box::new(Unrunnable {
+            graph: recipe.graph.name.clone(),
+        }))
     }
 }
 
 /// An engine for another machine.
 struct Unrunnable {
-    graph: String,
+    graph: Arc<str>,
 }
 
 impl Plan for Unrunnable {
@@ -91,7 +125,7 @@ impl Plan for Unrunnable {
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
         Err(BackendError::Run {
             backend: NAME,
-            graph: self.graph.clone(),
+            graph: self.graph.to_string(),
             what: "this engine was built ahead of time for another machine".into(),
         })
     }

@@ -13,19 +13,35 @@ use loftup_tensorrt::{
     Builder, Error, Layout, Library, OnnxParser, Progress, ShapeRange, cuda::Device,
 };
 
-use super::{NAME, Options, profiles};
+use super::{NAME, Options};
 use crate::backend::{
-    BackendError, GraphSource, ShapeProfile,
+    BackendError, Graph, ShapeProfile,
     engine_cache::{BuildEvent, BuildWatch, EngineKey},
 };
 
 /// How often a build that tells nothing is reported.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A graph with everything its engine depends on.
+/// A graph and the SHA-256 of its file, which is part of the key of every engine built from it.
+pub(super) struct Hashed {
+    pub graph: Graph,
+    sha256: String,
+}
+
+impl Hashed {
+    pub fn new(graph: &Graph) -> Self {
+        Self {
+            sha256: sha256_hex(&graph.onnx),
+            graph: graph.clone(),
+        }
+    }
+}
+
+/// A graph and shapes, with everything that their engine depends on.
 pub(super) struct Recipe<'a> {
-    graph: &'a GraphSource<'a>,
-    profiles: Vec<ShapeProfile>,
+    pub graph: &'a Graph,
+    pub shapes: &'a [Vec<usize>],
+    pub profiles: Cow<'a, [ShapeProfile]>,
     options: &'a Options,
     /// Compute capability to build for without a GPU.
     target: Option<(u32, u32)>,
@@ -33,30 +49,37 @@ pub(super) struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
+    /// For those of `profiles`, if the shapes lie in one of them, else for exactly the shapes.
     pub fn new(
-        graph: &'a GraphSource<'a>,
+        hashed: &'a Hashed,
+        (shapes, profiles): (&'a [Vec<usize>], &'a [ShapeProfile]),
         library: &Library,
         capability: &str,
         options: &'a Options,
-    ) -> Self {
-        let profiles = profiles(graph);
-        let file = graph.name.rsplit('/').next().unwrap_or(graph.name);
+    ) -> Result<Self, BackendError> {
+        let graph = &hashed.graph;
+        graph.signature().ports(NAME, shapes)?;
+        let profiles = match profiles.iter().any(|p| p.contains(shapes)) {
+            true => Cow::Borrowed(profiles),
+            false => Cow::Owned(vec![ShapeProfile::fixed(shapes)]),
+        };
         let key = EngineKey {
-            graph: file.into(),
-            sha256: sha256_hex(graph.onnx),
+            graph: graph.file().into(),
+            sha256: hashed.sha256.clone(),
             library: library.version().to_string(),
             capability: capability.into(),
             precision: graph.precision.to_string(),
             profiles: describe(graph, &profiles),
             settings: settings(options),
         };
-        Self {
+        Ok(Self {
             graph,
+            shapes,
             profiles,
             options,
             target: None,
             key,
-        }
+        })
     }
 
     /// To be built without a GPU, for this compute capability.
@@ -68,17 +91,9 @@ impl<'a> Recipe<'a> {
     pub fn failed(&self, e: &Error) -> BackendError {
         match e {
             Error::Cancelled => BackendError::Cancelled {
-                graph: self.graph.name.into(),
+                graph: self.graph.name.to_string(),
             },
-            e => self.refused(e.to_string()),
-        }
-    }
-
-    pub fn refused(&self, what: String) -> BackendError {
-        BackendError::Load {
-            backend: NAME,
-            graph: self.graph.name.into(),
-            what,
+            e => self.graph.rejected(NAME, e.to_string()),
         }
     }
 
@@ -133,17 +148,17 @@ impl<'a> Recipe<'a> {
             config.set_targets(&[target])?;
         }
         let inputs = network.inputs()?;
-        for profile in &self.profiles {
+        for profile in &*self.profiles {
             let mut ranges = builder.profile()?;
             let mut needed = false;
-            for ((name, _), bounds) in self.graph.inputs.iter().zip(&profile.inputs) {
+            for (name, bounds) in self.graph.inputs.iter().zip(&profile.inputs) {
                 let info = inputs.iter().find(|info| info.name == *name);
                 if info.is_some_and(|info| info.is_dynamic()) {
                     ranges.set(ShapeRange {
-                        input: (*name).into(),
-                        min: extents(&bounds.smallest),
-                        opt: extents(&bounds.usual),
-                        max: extents(&bounds.largest),
+                        input: name.clone(),
+                        min: extents(&bounds.min),
+                        opt: extents(&bounds.opt),
+                        max: extents(&bounds.max),
                     })?;
                     needed = true;
                 }
@@ -164,14 +179,14 @@ impl<'a> Recipe<'a> {
 /// From 10.0 on a network keeps the types that are written in it. In TensorRT 8 permission to use
 /// 16 bits holds for every layer, sines of large angles included, so it gets the 32-bit graph of
 /// the rounded weights instead; 8 bits it uses only where they are written.
-fn as_read<'a>(graph: &GraphSource<'a>, layout: Layout) -> Result<(Cow<'a, [u8]>, bool), Error> {
+fn as_read(graph: &Graph, layout: Layout) -> Result<(Cow<'_, [u8]>, bool), Error> {
     let weak = layout == Layout::V8;
     let half = matches!(graph.precision, Precision::Fp16 | Precision::Fp16Weights);
     let onnx = if weak && half {
-        let wide = rewrite::Model::decode(graph.onnx).and_then(|model| rewrite::widen(&model));
+        let wide = rewrite::Model::decode(&graph.onnx).and_then(|model| rewrite::widen(&model));
         Cow::Owned(wide.map_err(|e| Error::Argument(e.to_string()))?.encode())
     } else {
-        Cow::Borrowed(graph.onnx)
+        Cow::Borrowed(&*graph.onnx)
     };
     Ok((onnx, graph.precision == Precision::Int8))
 }
@@ -184,17 +199,17 @@ pub(super) fn extents(shape: &[usize]) -> Vec<i64> {
 }
 
 /// `guidance 1x3x5x5..1x3x68x68 (1x3x36x36), mask ...; ...`
-fn describe(graph: &GraphSource<'_>, profiles: &[ShapeProfile]) -> String {
+fn describe(graph: &Graph, profiles: &[ShapeProfile]) -> String {
     let shape = |s: &[usize]| s.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
     let one = |profile: &ShapeProfile| {
         let inputs = graph.inputs.iter().zip(&profile.inputs);
-        let texts = inputs.map(|((name, _), b)| match b.smallest == b.largest {
-            true => format!("{name} {}", shape(&b.usual)),
+        let texts = inputs.map(|(name, b)| match b.min == b.max {
+            true => format!("{name} {}", shape(&b.opt)),
             false => format!(
                 "{name} {}..{} ({})",
-                shape(&b.smallest),
-                shape(&b.largest),
-                shape(&b.usual)
+                shape(&b.min),
+                shape(&b.max),
+                shape(&b.opt)
             ),
         });
         texts.collect::<Vec<_>>().join(", ")

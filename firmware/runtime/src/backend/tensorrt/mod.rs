@@ -23,11 +23,11 @@ use loftup_tensorrt::{
 
 pub use self::ahead::AheadOfTime;
 use self::{
-    build::Recipe,
+    build::{Hashed, Recipe},
     session::{PlanParts, TensorRtPlan},
 };
 use super::{
-    Arithmetic, Backend, BackendError, Granularity, GraphSource, Plan, ShapeProfile,
+    Arithmetic, Backend, BackendError, Graph, Model, Plan, ShapeProfile, TilingHint,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
 use crate::threads::lock;
@@ -134,7 +134,10 @@ fn cuda(options: &Options) -> Result<Cuda, Error> {
 }
 
 /// TensorRT on one GPU.
-pub struct TensorRt {
+pub struct TensorRt(Arc<OnGpu>);
+
+/// What an engine and its loaded graphs share.
+struct OnGpu {
     library: Library,
     device: Arc<Device>,
     runtime: Mutex<Runtime>,
@@ -151,10 +154,13 @@ impl TensorRt {
     /// [`BackendError::Unavailable`], with the reason: no library, one of an unknown version, no
     /// driver, no GPU.
     pub fn open(options: Options) -> Result<Self, BackendError> {
-        Self::try_open(&options).map_err(|e| unavailable(&e, &options))
+        let opened = OnGpu::open(&options).map_err(|e| unavailable(&e, &options))?;
+        Ok(Self(Arc::new(opened)))
     }
+}
 
-    fn try_open(options: &Options) -> Result<Self, Error> {
+impl OnGpu {
+    fn open(options: &Options) -> Result<Self, Error> {
         let library = library(options)?;
         let device = Device::new(&cuda(options)?, options.device)?;
         let mut runtime = Runtime::new(&library, &device)?;
@@ -209,36 +215,22 @@ impl Backend for TensorRt {
         NAME
     }
 
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let capability = format!("{}.{}", self.capability.0, self.capability.1);
-        let recipe = Recipe::new(graph, &self.library, &capability, &self.options);
-        // In TensorRT 8 two contexts cannot use the same profile of an engine.
-        let engine = match self.library.layout() {
-            Layout::V8 => self.read(&recipe),
-            _ => self.engine(&recipe),
-        }?;
-        let failed = |e: Error| recipe.failed(&e);
-        let parts = PlanParts::new(graph, &engine, &self.options).map_err(|e| match e {
-            session::Misfit::Error(e) => recipe.failed(&e),
-            session::Misfit::Graph(what) => recipe.refused(what),
-        })?;
-        // The first session now: what it lacks is known before it is used, and the library says
-        // which shapes the outputs have.
-        let stream = Stream::new(&self.device).map_err(failed)?;
-        let first = parts.open(&engine, &stream).map_err(failed)?;
-        let outputs = first.output_shapes().map_err(failed)?;
-        Ok(Box::new(TensorRtPlan::new(parts, engine, first, outputs)))
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        Ok(Arc::new(TensorRtModel {
+            gpu: self.0.clone(),
+            hashed: Hashed::new(graph),
+        }))
     }
 
-    fn granularity(&self) -> Granularity {
-        // See `compile`.
-        let sessions = match self.library.layout() {
+    fn tiling_hint(&self) -> TilingHint {
+        // See `TensorRtModel::compile`.
+        let sessions = match self.0.library.layout() {
             Layout::V8 => 1,
-            _ => Granularity::GPU.sessions,
+            _ => TilingHint::GPU.sessions,
         };
-        Granularity {
+        TilingHint {
             sessions,
-            ..Granularity::GPU
+            ..TilingHint::GPU
         }
     }
 
@@ -247,25 +239,50 @@ impl Backend for TensorRt {
     }
 
     fn arithmetic(&self) -> Option<Arithmetic> {
-        Some(match self.options.tf32 {
+        Some(match self.0.options.tf32 {
             true => Arithmetic::Tf32,
             false => Arithmetic::Fp32,
         })
     }
 
     fn describe(&self) -> String {
-        let name = self.device.name().unwrap_or_else(|_| "GPU".into());
-        let (major, minor) = self.capability;
-        format!("{} on {name} ({major}.{minor})", self.library.version())
+        let name = self.0.device.name().unwrap_or_else(|_| "GPU".into());
+        let (major, minor) = self.0.capability;
+        format!("{} on {name} ({major}.{minor})", self.0.library.version())
     }
 }
 
-/// The profiles to build for: those of the graph if the shapes asked for lie in one of them, else
-/// exactly the shapes.
-fn profiles(graph: &GraphSource<'_>) -> Vec<ShapeProfile> {
-    if graph.profiles.iter().any(|p| p.contains(graph.inputs)) {
-        graph.profiles.to_vec()
-    } else {
-        vec![ShapeProfile::fixed(graph.inputs)]
+/// A graph that engines are built from.
+struct TensorRtModel {
+    gpu: Arc<OnGpu>,
+    hashed: Hashed,
+}
+
+impl Model for TensorRtModel {
+    fn compile(
+        &self,
+        shapes: &[Vec<usize>],
+        profiles: &[ShapeProfile],
+    ) -> Result<Box<dyn Plan>, BackendError> {
+        let gpu = &self.gpu;
+        let capability = format!("{}.{}", gpu.capability.0, gpu.capability.1);
+        let asked = (shapes, profiles);
+        let recipe = Recipe::new(&self.hashed, asked, &gpu.library, &capability, &gpu.options)?;
+        // In TensorRT 8 two contexts cannot use the same profile of an engine.
+        let engine = match gpu.library.layout() {
+            Layout::V8 => gpu.read(&recipe),
+            _ => gpu.engine(&recipe),
+        }?;
+        let failed = |e: Error| recipe.failed(&e);
+        let parts = PlanParts::new(&recipe, &engine, &gpu.options).map_err(|e| match e {
+            session::Misfit::Error(e) => recipe.failed(&e),
+            session::Misfit::Graph(what) => recipe.graph.rejected(NAME, what),
+        })?;
+        // The first session now: what it lacks is known before it is used, and the library says
+        // which shapes the outputs have.
+        let stream = Stream::new(&gpu.device).map_err(failed)?;
+        let first = parts.open(&engine, &stream).map_err(failed)?;
+        let outputs = first.output_shapes().map_err(failed)?;
+        Ok(Box::new(TensorRtPlan::new(parts, engine, first, outputs)))
     }
 }

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::f16;
 use loftup_tensorrt::{DataType, Engine, Error, Executor, cuda::Stream};
 
-use super::{NAME, Options, build::extents, profiles};
-use crate::backend::{BackendError, GraphSource, Plan, Session};
+use super::{
+    NAME, Options,
+    build::{Recipe, extents},
+};
+use crate::backend::{BackendError, Plan, Session};
 
 /// Why an engine does not go with a graph.
 pub(super) enum Misfit {
@@ -51,11 +54,7 @@ impl Port {
 }
 
 impl PlanParts {
-    pub fn new(
-        graph: &GraphSource<'_>,
-        engine: &Engine,
-        options: &Options,
-    ) -> Result<Self, Misfit> {
+    pub fn new(recipe: &Recipe<'_>, engine: &Engine, options: &Options) -> Result<Self, Misfit> {
         let half = |info: &loftup_tensorrt::TensorInfo| match info.data_type {
             DataType::F32 => Ok(false),
             DataType::F16 => Ok(true),
@@ -65,7 +64,7 @@ impl PlanParts {
             ))),
         };
         let mut inputs = Vec::new();
-        for (name, shape) in graph.inputs {
+        for (name, shape) in recipe.graph.inputs.iter().zip(recipe.shapes) {
             let info = engine.input(name)?;
             let fits = info.shape.len() == shape.len()
                 && info
@@ -78,17 +77,17 @@ impl PlanParts {
                 return Err(Misfit::Graph(what));
             }
             inputs.push(Port {
-                name: (*name).into(),
-                shape: shape.to_vec(),
+                name: name.clone(),
+                shape: shape.clone(),
                 half: half(info)?,
                 dynamic: info.is_dynamic(),
             });
         }
         let mut outputs = Vec::new();
-        for name in graph.outputs {
+        for name in recipe.graph.outputs.iter() {
             let info = engine.output(name)?;
             outputs.push(Port {
-                name: (*name).into(),
+                name: name.clone(),
                 shape: Vec::new(),
                 half: half(info)?,
                 dynamic: info.is_dynamic(),
@@ -109,12 +108,12 @@ impl PlanParts {
             }
         }
         let dynamic = inputs.iter().any(|port| port.dynamic);
-        let position = profiles(graph)
-            .iter()
-            .position(|profile| profile.contains(graph.inputs))
+        let mut profiles = recipe.profiles.iter();
+        let position = profiles
+            .position(|profile| profile.contains(recipe.shapes))
             .and_then(|i| u32::try_from(i).ok());
         Ok(Self {
-            graph: graph.name.into(),
+            graph: recipe.graph.name.clone(),
             inputs,
             outputs,
             unwanted,

@@ -47,7 +47,7 @@ fn about() -> About {
 }
 
 struct Bench {
-    guarded: Guarded,
+    watched: WatchedSession,
     stuck: Arc<AtomicU64>,
     words: Sender<&'static str>,
     dropped: Receiver<thread::ThreadId>,
@@ -64,10 +64,10 @@ fn bench(gated: bool) -> Bench {
             dropped: sender,
         }))
     });
-    let mut guarded = Guarded::start(about(), &stuck, make).unwrap();
-    guarded.made(LONG).expect("in time").unwrap();
+    let mut watched = WatchedSession::start(about(), &stuck, make).unwrap();
+    watched.made(LONG).expect("in time").unwrap();
     Bench {
-        guarded,
+        watched,
         stuck,
         words,
         dropped,
@@ -85,10 +85,10 @@ fn eventually(what: &str, done: impl Fn() -> bool) {
 #[test]
 fn inputs_and_outputs_are_reached_between_runs() {
     let mut bench = bench(false);
-    bench.guarded.session().unwrap().set(0, &[4.0]).unwrap();
+    bench.watched.session().unwrap().set(0, &[4.0]).unwrap();
     for expected in [5.0, 6.0, 7.0] {
-        bench.guarded.run(LONG).unwrap();
-        assert_eq!(bench.guarded.output(0), [expected]);
+        bench.watched.run(LONG).unwrap();
+        assert_eq!(bench.watched.output(0), [expected]);
     }
     assert_eq!(bench.stuck.load(Ordering::SeqCst), 0);
 }
@@ -97,14 +97,14 @@ fn inputs_and_outputs_are_reached_between_runs() {
 fn errors_and_panics_come_back_in_one_line() {
     let mut bench = bench(true);
     bench.words.send("fail").unwrap();
-    let e = bench.guarded.run(LONG).unwrap_err().to_string();
+    let e = bench.watched.run(LONG).unwrap_err().to_string();
     assert_eq!(e, "counter failed in graph: as told");
     bench.words.send("go").unwrap();
-    bench.guarded.run(LONG).unwrap();
+    bench.watched.run(LONG).unwrap();
     bench.words.send("panic").unwrap();
-    let e = bench.guarded.run(LONG).unwrap_err().to_string();
+    let e = bench.watched.run(LONG).unwrap_err().to_string();
     assert_eq!(e, "counter failed in graph: it panicked: on purpose");
-    let e = bench.guarded.run(LONG).unwrap_err().to_string();
+    let e = bench.watched.run(LONG).unwrap_err().to_string();
     assert!(e.contains("gone"), "{e}");
     assert_eq!(bench.stuck.load(Ordering::SeqCst), 0);
 }
@@ -113,13 +113,13 @@ fn errors_and_panics_come_back_in_one_line() {
 fn a_run_that_hangs_is_left_to_itself_and_cleaned_up_if_it_comes_back() {
     let mut bench = bench(true);
     let start = Instant::now();
-    let e = bench.guarded.run(SHORT).unwrap_err();
+    let e = bench.watched.run(SHORT).unwrap_err();
     assert!(matches!(e, BackendError::Timeout { after, .. } if after == SHORT));
     assert!(start.elapsed() >= SHORT && start.elapsed() < LONG / 2);
     assert_eq!(bench.stuck.load(Ordering::SeqCst), 1);
-    assert!(bench.guarded.session().is_none() && bench.guarded.output(0).is_empty());
+    assert!(bench.watched.session().is_none() && bench.watched.output(0).is_empty());
     let before = Instant::now();
-    drop(bench.guarded);
+    drop(bench.watched);
     assert!(before.elapsed() < Duration::from_secs(1), "dropping waited");
     assert!(bench.dropped.try_recv().is_err(), "it is still in use");
     bench.words.send("go").unwrap();
@@ -132,7 +132,7 @@ fn a_run_that_hangs_is_left_to_itself_and_cleaned_up_if_it_comes_back() {
 #[test]
 fn sessions_are_dropped_on_their_worker() {
     let bench = bench(false);
-    drop(bench.guarded);
+    drop(bench.watched);
     let on = bench.dropped.recv_timeout(LONG).unwrap();
     assert_ne!(on, thread::current().id());
     assert_eq!(bench.stuck.load(Ordering::SeqCst), 0);
@@ -146,11 +146,11 @@ fn making_is_waited_for_looked_at_or_given_up() {
         let _ = wait.recv();
         Err(about().failed("no memory"))
     });
-    let mut guarded = Guarded::start(about(), &stuck, make).unwrap();
-    assert!(guarded.made(Duration::ZERO).is_none());
-    assert!(guarded.made(SHORT).is_none());
+    let mut watched = WatchedSession::start(about(), &stuck, make).unwrap();
+    assert!(watched.made(Duration::ZERO).is_none());
+    assert!(watched.made(SHORT).is_none());
     go.send(()).unwrap();
-    let e = guarded.made(LONG).expect("in time").unwrap_err();
+    let e = watched.made(LONG).expect("in time").unwrap_err();
     assert!(e.to_string().contains("no memory"), "{e}");
 
     let (go, wait) = channel::<()>();
@@ -158,7 +158,7 @@ fn making_is_waited_for_looked_at_or_given_up() {
         let _ = wait.recv();
         Err(about().failed("too late"))
     });
-    drop(Guarded::start(about(), &stuck, make).unwrap());
+    drop(WatchedSession::start(about(), &stuck, make).unwrap());
     assert_eq!(stuck.load(Ordering::SeqCst), 1);
     go.send(()).unwrap();
     eventually("counted back", || stuck.load(Ordering::SeqCst) == 0);
@@ -170,14 +170,14 @@ fn many_runs_race_with_their_limit_and_lose_nothing() {
     let (mut met, mut missed) = (0, 0);
     for i in 0..300 {
         let mut bench = bench(false);
-        match bench.guarded.run(Duration::from_micros(i / 2)) {
+        match bench.watched.run(Duration::from_micros(i / 2)) {
             Ok(()) => {
                 met += 1;
-                assert_eq!(bench.guarded.output(0), [1.0]);
+                assert_eq!(bench.watched.output(0), [1.0]);
             }
             Err(_) => missed += 1,
         }
-        drop(bench.guarded);
+        drop(bench.watched);
         bench
             .dropped
             .recv_timeout(LONG)
@@ -193,10 +193,10 @@ fn many_runs_race_with_their_limit_and_lose_nothing() {
 #[test]
 fn a_run_that_never_began_is_not_counted_as_stuck() {
     let mut bench = bench(false);
-    let session = bench.guarded.session.take();
-    *bench.guarded.desk.lock() = Place::Closed(session);
-    bench.guarded.desk.changed.notify_all();
+    let session = bench.watched.session.take();
+    *bench.watched.mailbox.lock() = Slot::Closed(session);
+    bench.watched.mailbox.changed.notify_all();
     bench.dropped.recv_timeout(LONG).unwrap();
-    drop(bench.guarded);
+    drop(bench.watched);
     assert_eq!(bench.stuck.load(Ordering::SeqCst), 0);
 }

@@ -83,7 +83,7 @@ fn damaged_dictionaries_are_refused_with_a_reason() {
 #[test]
 fn a_header_written_is_read_back() {
     for shape in [&[][..], &[7], &[3, 4], &[1, 384, 448, 448], &[0, 5]] {
-        let bytes = float32(shape);
+        let bytes = of("<f4", shape);
         assert_eq!(bytes.len() % 64, 0);
         let header = Header::read(&mut bytes.as_slice(), Path::new("x")).unwrap();
         assert_eq!(header.shape, shape);

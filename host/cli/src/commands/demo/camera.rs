@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use loftup_eval::{confusion::Confusion, video};
-use loftup_runtime::{ColourRange, Rect, heads::ClassMap, image::Rgb8};
+use loftup_runtime::{ColourRange, Rect, class_map::ClassMap, image::Rgb8};
 use loftup_scenes::{CLASSES, PALETTE, Scene};
 use serde::Serialize;
 

@@ -67,7 +67,7 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
 
 /// A bundle of the demo, on the CPU, so that the figures are of the same engine everywhere.
 pub fn open(at: &Path, name: &str) -> Result<Perceptor> {
-    Ok(Perceptor::open(&at.join(name), Options::default())?)
+    Ok(Perceptor::open_on_cpu(&at.join(name), Options::default())?)
 }
 
 /// What the head of the bundle was made from.

@@ -10,7 +10,7 @@ use loftup_eval::{
 };
 use loftup_runtime::{
     ColourRange, Rect,
-    heads::ClassMap,
+    class_map::ClassMap,
     image::{self, Rgb8},
     pca::{CommonBasis, Range},
     sinks::InMemory,

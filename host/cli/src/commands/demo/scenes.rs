@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use loftup_bundle::Size;
-use loftup_runtime::{heads::save_classes, image::Rgb8};
+use loftup_runtime::{class_map::save_classes, image::Rgb8};
 use loftup_scenes::{CLASSES, Frame, Scene};
 
 use super::stages::Watch;

@@ -1,0 +1,108 @@
+//! Class maps: the classes of an answer that is seen through a head, and their files.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use crate::{
+    Rect, SinkError, TileFeatures,
+    heads::{NO_CLASS, best},
+    image::{self, ImageError, atomic::AtomicFile},
+    npy,
+};
+
+/// Collects the classes of an answer that is seen through a head of classes.
+#[derive(Debug)]
+pub struct ClassMap {
+    rect: Rect,
+    classes: Vec<u8>,
+}
+
+impl ClassMap {
+    /// For the answer to a question about `rect`.
+    pub fn new(rect: Rect) -> Self {
+        Self {
+            rect,
+            classes: vec![NO_CLASS; rect.area()],
+        }
+    }
+
+    /// Takes a tile of scores.
+    pub fn take(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
+        let x = tile.rect.x - self.rect.x;
+        for row in 0..tile.rect.height {
+            let y = tile.rect.y - self.rect.y + row;
+            let line = &mut self.classes[y * self.rect.width + x..][..tile.rect.width];
+            for (class, scores) in line.iter_mut().zip(tile.row(row).chunks_exact(tile.dim())) {
+                *class = best(scores);
+            }
+        }
+        Ok(())
+    }
+
+    /// The classes, `[H, W]`.
+    pub fn into_classes(self) -> Vec<u8> {
+        self.classes
+    }
+}
+
+/// Writes a map of classes: as `.npy`, uint8 `[height, width]`, where `path` ends so, and as a grey
+/// PNG whose values are the classes otherwise. The file appears whole or not at all.
+///
+/// # Errors
+/// `classes` has another number of pixels, or the file cannot be written.
+pub fn save_classes(
+    path: &Path,
+    width: usize,
+    height: usize,
+    classes: &[u8],
+) -> Result<(), ImageError> {
+    let io = |source| ImageError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if width.checked_mul(height) != Some(classes.len()) || classes.is_empty() {
+        let what = format!("{} classes for {width} x {height} pixels", classes.len());
+        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, what)));
+    }
+    let file = AtomicFile::create(path).map_err(io)?;
+    let mut out = BufWriter::with_capacity(1 << 16, file.file());
+    let extension = path.extension();
+    match extension.is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
+        true => npy::write_u8(&mut out, &[height, width], classes),
+        false => image::encode_grey_png(&mut out, width, height, classes),
+    }
+    .and_then(|()| out.flush())
+    .map_err(io)?;
+    drop(out);
+    file.commit().map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use ::image::{ColorType, open};
+
+    use super::*;
+
+    #[test]
+    fn class_maps_are_written_as_numpy_and_png_read_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let classes = [0, 1, 2, 3, 254, NO_CLASS];
+        let npy = dir.path().join("map.npy");
+        save_classes(&npy, 3, 2, &classes).unwrap();
+        let bytes = std::fs::read(&npy).unwrap();
+        assert_eq!(bytes.len(), 128 + 6);
+        let header = std::str::from_utf8(&bytes[10..128]).unwrap();
+        assert!(bytes.starts_with(b"\x93NUMPY\x01\x00\x76\x00") && header.ends_with('\n'));
+        assert!(header.starts_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }"));
+        assert_eq!(bytes[128..], classes);
+        let png = dir.path().join("map.png");
+        save_classes(&png, 3, 2, &classes).unwrap();
+        let read = open(&png).unwrap();
+        assert_eq!(read.color(), ColorType::L8);
+        assert_eq!((read.width(), read.as_bytes()), (3, &classes[..]));
+        assert!(save_classes(&png, 2, 2, &classes).is_err());
+        assert!(save_classes(&dir.path().join("no/map.png"), 3, 2, &classes).is_err());
+    }
+}
