@@ -15,6 +15,8 @@ use loftup_convert::Check;
 use loftup_eval::video;
 use serde::{Deserialize, Serialize};
 
+use sections::Trained;
+
 use super::{
     camera::Film, evaluation::Evaluation, model::Head, pictures::Panel, stages::Stages,
     training::Training,
@@ -104,13 +106,13 @@ pub trait Section {
 
 impl Report {
     /// In the order of the page.
-    fn sections(&self) -> Vec<&dyn Section> {
+    fn sections<'a>(&'a self, trained: &'a Trained<'a>) -> Vec<&'a dyn Section> {
         vec![
             &self.shown,
             &self.evaluation,
             &self.film,
             &self.flicker,
-            &self.training,
+            trained,
             &self.checks,
             &self.stages,
         ]
@@ -118,7 +120,8 @@ impl Report {
 
     /// Writes page and figures into `at`.
     pub fn write(&self, at: &Path) -> Result<()> {
-        let page = html::page(&self.about, &self.sections())?;
+        let trained = Trained(&self.training, &self.evaluation);
+        let page = html::page(&self.about, &self.sections(&trained))?;
         let figures = serde_json::to_string_pretty(self)?;
         for (name, text) in [(FILE, page), (FIGURES, figures)] {
             let path = at.join(name);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use loftup_eval::{segmentation::Outcome, video};
+use loftup_eval::{Method, segmentation::Outcome, video};
 use loftup_scenes::{CLASSES, PALETTE};
 
 use super::{
@@ -64,11 +64,11 @@ fn legend() -> String {
 
 impl Section for Evaluation {
     fn title(&self) -> &'static str {
-        "What a linear probe sees"
+        "Linear-probe results"
     }
 
     fn body(&self) -> Result<String> {
-        let report = &self.trained;
+        let report = &self.builtin;
         let row = |name: &str, r: &Outcome| {
             vec![
                 name.to_owned(),
@@ -80,12 +80,15 @@ impl Section for Evaluation {
         let mut rows: Vec<_> = report
             .results
             .iter()
-            .map(|r| row(r.method.name(), r))
+            .map(|r| match r.method {
+                Method::LoftUp => row("LoftUp, built-in weights", r),
+                _ => row(r.method.name(), r),
+            })
             .collect();
-        if let Some(builtin) = &self.builtin {
-            rows.push(row("LoftUp as built in", builtin));
+        if let Some(trained) = &self.trained {
+            rows.push(row("LoftUp, trained by this demo", trained));
         }
-        let outcomes: Vec<_> = report.results.iter().chain(&self.builtin).collect();
+        let outcomes: Vec<_> = report.results.iter().chain(&self.trained).collect();
         // The best of each column.
         let figures: [fn(&Outcome) -> f64; 3] = [|r| r.mean_iou, |r| r.boundary_f, |r| r.accuracy];
         let best: Vec<_> = figures
@@ -98,14 +101,14 @@ impl Section for Evaluation {
             })
             .collect();
         Ok(format!(
-            "<p>The same linear probe, trained on {} pixels of {} scenes and judged by every pixel of {} others at {}x{}. Only how the features were enlarged differs.</p>{}<p class=\"note\">mIoU: mean intersection over union of {} classes. Boundary F: how well outlines are met, within {} pixels.</p>",
+            "<p>The same linear probe, trained on {} pixels of {} scenes and evaluated on every pixel of {} others at {}x{}. Only the upsampling of the features differs.</p>{}<p class=\"note\">mIoU: mean intersection over union of {} classes. Boundary F: F-score of class boundaries, within {} pixels.</p>",
             report.train_pixels,
             report.train_pictures,
             report.val_pictures,
             report.width,
             report.height,
             table(
-                &["features", "mIoU", "boundary F", "pixels right"],
+                &["features", "mIoU", "boundary F", "pixel accuracy"],
                 &rows,
                 "best",
                 &best
@@ -183,27 +186,58 @@ impl Section for video::Report {
     }
 }
 
-impl Section for Training {
+/// The training, and how far it brings the features.
+pub struct Trained<'a>(pub &'a Training, pub &'a Evaluation);
+
+impl Section for Trained<'_> {
     fn title(&self) -> &'static str {
-        "The training"
+        "A short training"
     }
 
     fn body(&self) -> Result<String> {
-        let losses: Vec<f64> = self
+        let Self(training, evaluation) = self;
+        let losses: Vec<f64> = training
             .losses
             .iter()
             .filter_map(|l| l.first())
             .map(|l| f64::from(*l))
             .collect();
+        let of = |method| {
+            let found = evaluation
+                .builtin
+                .results
+                .iter()
+                .find(|r| r.method == method);
+            found.map(|r| r.mean_iou)
+        };
+        let rows: Vec<_> = [
+            ("bilinear interpolation".to_owned(), of(Method::Bilinear)),
+            (
+                "LoftUp, before the first step".to_owned(),
+                evaluation.start.as_ref().map(|r| r.mean_iou),
+            ),
+            (
+                format!("LoftUp, after {} steps", losses.len()),
+                evaluation.trained.as_ref().map(|r| r.mean_iou),
+            ),
+            (
+                "LoftUp, built-in weights: 3300 steps".to_owned(),
+                of(Method::LoftUp),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, mean_iou)| Some(vec![name, percent(mean_iou?)]))
+        .collect();
         Ok(format!(
-            "<p>{} steps of stage 1 with {} pictures each, at {}x{} pixels, in {:.0} s: {:.2} million weights, {} scenes, no labels. It goes on from the built-in upsampler, so that the loss begins low.</p>{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> beside this page has the settings.</p>",
+            "<p>{} steps of stage 1 at {}x{} pixels with a batch size of {}, in {:.0} s: {:.2} million parameters, {} scenes with instance masks, no class labels. The upsampler starts from a bilinear initialization. The built-in weights were trained in the same way for about an hour.</p>{}{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> next to this page has the settings, and <code>trained.loftup</code> is the result. The other sections use the built-in weights.</p>",
             losses.len(),
-            self.batch,
-            self.guidance,
-            self.guidance,
-            self.seconds,
-            self.weights as f64 / 1e6,
-            self.pictures,
+            training.guidance,
+            training.guidance,
+            training.batch_size,
+            training.seconds,
+            training.parameters as f64 / 1e6,
+            training.images,
+            table(&["features", "probe mIoU"], &rows, "", &[]),
             plot::curve(&losses, "step", "loss")
         ))
     }
