@@ -1,20 +1,20 @@
-//! Weights that interpolate before anything is learned.
+//! Bilinear initialization: weights that interpolate before the first step.
 //!
-//! Random weights spend thousands of steps on finding out where a pixel lies among the tokens. Here
-//! the first layer knows: its queries and keys are sines and cosines of the position, so that each
-//! pixel attends to the tokens around it, a bell about as wide as the tent of bilinear
-//! interpolation; values pass through, and the last map reads them. The position reaches the
-//! queries through channels that convolutions and ReLU leave alone. Two linear maps are fitted to a
-//! few images by least squares: from the stream to the queries, and from the stream to the
-//! features. Everything else is random, as always, and smaller where it would disturb. Training
-//! then has only to learn where edges are.
+//! From random weights, a training spends thousands of steps on learning where a pixel is among the
+//! tokens. Here the queries and keys of the first layer are sines and cosines of the position, so
+//! that each pixel attends to the tokens around it, with a Gaussian about as wide as the kernel of
+//! bilinear interpolation; values pass through to the last linear map. The position reaches the
+//! queries through *positional channels*, which convolutions and ReLU leave unchanged. Two linear maps
+//! are fitted to a few images by least squares: from the first layer's input to the queries, and from
+//! the last layer's output to the features. Everything else is random, and scaled down where it
+//! would disturb. Training then only has to learn the edges.
 //!
-//! What carries the position to queries and keys stays as it is while the rest is trained
-//! ([`Frozen`]): an optimizer that moves each of the 1800 weights behind one carrier by the learning
-//! rate moves the carrier by more than a token in a few steps, and the interpolation is gone. A later
-//! training that starts from such weights knows them by their positional channels, and holds these too.
+//! The weights of the positional channels are frozen during training ([`Frozen`]): an optimizer that
+//! moves each of the 1800 weights behind a channel by the learning rate shifts the position by more
+//! than a token in a few steps. A later training that starts from such weights recognizes the
+//! channels and freezes them too.
 //!
-//! This is not published; the shape of the network is.
+//! This is not published; the architecture is.
 
 use std::collections::BTreeMap;
 
@@ -28,11 +28,11 @@ use super::{
 };
 use crate::resample::{Axis, resample_values};
 
-/// Frequencies of row and column that reach the queries, as sine and cosine.
+/// Frequencies of row and column in the positional channels, as sine and cosine.
 const PASSED: usize = 4;
-/// Channels of the stream that carry them.
+/// Positional channels.
 const POSITIONAL_CHANNELS: usize = 4 * PASSED;
-/// What keeps a carrier above zero, in its own deviations.
+/// Offset that keeps a positional channel above zero, in its standard deviations.
 const ABOVE_ZERO: f32 = 3.0;
 /// The bell of the attention: its deviation in tokens. That of bilinear interpolation is 0.41, and
 /// a bell sampled at whole tokens needs a little more to be even.
@@ -42,14 +42,14 @@ const WEAK: f32 = 0.1;
 /// Channels of a head that know the position: sine and cosine of row and column.
 const ANGLES: usize = 4;
 
-/// What carries the position, and is not trained.
+/// The weights of the positional channels, which are not trained.
 #[derive(Debug, Clone)]
 pub struct Frozen {
-    /// 1 where a weight is frozen, 0 elsewhere; of some tensors only.
+    /// 1 for a frozen weight, 0 for others, of the tensors that have frozen weights.
     masks: Params,
 }
 
-/// Which rows of a matrix are frozen.
+/// Whether a row of a matrix is frozen.
 type Rows = Box<dyn Fn(usize) -> bool>;
 
 impl Frozen {
@@ -61,11 +61,11 @@ impl Frozen {
             return None;
         }
         let taps = host_values(&upsampler.weights.get(name));
-        let carried = |i: usize| i % (9 * e) == i / (9 * e) * 9 + 4;
+        let passed_on = |i: usize| i % (9 * e) == i / (9 * e) * 9 + 4;
         taps.iter()
             .take(POSITIONAL_CHANNELS * 9 * e)
             .enumerate()
-            .all(|(i, &tap)| tap == f32::from(carried(i)))
+            .all(|(i, &tap)| tap == f32::from(passed_on(i)))
             .then(|| Self::new(upsampler, device))
     }
 
@@ -74,19 +74,20 @@ impl Frozen {
         let (d, e) = (upsampler.config.dim, upsampler.config.width());
         let head = e / upsampler.config.heads;
         let wanted = |name: &str| -> Option<(usize, Rows)> {
-            let carrier = |row: usize| row < POSITIONAL_CHANNELS;
+            let positional = |row: usize| row < POSITIONAL_CHANNELS;
             let key = move |row: usize| row / e == 1 && row % e % head < ANGLES;
             let first = format!("{}.0.attention.in_proj", layer(0));
             match name {
                 "upsampler.fourier_feat.1.biases" | "upsampler.lr_pe.biases" => {
                     Some((1, Box::new(|_| true)))
                 }
-                "upsampler.first_conv.1.weight" => {
-                    Some((9 * upsampler.config.guidance_channels(), Box::new(carrier)))
-                }
-                "upsampler.first_conv.4.weight" => Some((9 * e, Box::new(carrier))),
+                "upsampler.first_conv.1.weight" => Some((
+                    9 * upsampler.config.guidance_channels(),
+                    Box::new(positional),
+                )),
+                "upsampler.first_conv.4.weight" => Some((9 * e, Box::new(positional))),
                 _ if name.starts_with("upsampler.first_conv.") && !name.contains(".0.norm") => {
-                    Some((1, Box::new(carrier)))
+                    Some((1, Box::new(positional)))
                 }
                 _ if name == format!("{first}_weight") => Some((e, Box::new(key))),
                 _ if name == format!("{first}_bias") => Some((1, Box::new(key))),
@@ -108,7 +109,7 @@ impl Frozen {
         }
     }
 
-    /// `new`, with what is frozen as it was in `old`.
+    /// `new` with the frozen weights of `old`.
     pub fn restore(&self, old: &Params, new: &Params) -> Params {
         new.map(|name, new| match self.masks.shape(name) {
             Some(_) => {
@@ -124,7 +125,7 @@ impl Frozen {
 /// Named tensors of the upsampler.
 type Weights = BTreeMap<String, Tensor>;
 
-/// Makes the upsampler interpolate `lr`, features of the images in `guidance`.
+/// Initializes the upsampler to interpolate `lr`, features of the images in `guidance`.
 ///
 /// Returns `false`, and changes nothing, where it has no room for that: fewer channels than the
 /// positional channels and the features side by side, heads of fewer than four channels, or frequencies
@@ -263,8 +264,8 @@ impl Fit<'_> {
         let (e, waves) = (self.config.width(), 5 * self.config.frequencies);
         let inputs = self.config.guidance_channels();
         // Carrier: sine or cosine, frequency, row or column.
-        let source = |carrier: usize| {
-            let (part, rest) = (carrier / (2 * PASSED), carrier % (2 * PASSED));
+        let source = |positional: usize| {
+            let (part, rest) = (positional / (2 * PASSED), positional % (2 * PASSED));
             part * waves + (first + rest / 2) * 5 + rest % 2
         };
         let wanted: Vec<usize> = (0..POSITIONAL_CHANNELS).map(source).collect();
@@ -283,8 +284,8 @@ impl Fit<'_> {
         change(weights, &conv(1, "weight"), passing(inputs, &source));
         change(weights, &conv(4, "weight"), passing(e, &|o| o));
         for index in [1, 4] {
-            let carried = |i: usize, x: f32| if i < POSITIONAL_CHANNELS { 0.0 } else { x };
-            change(weights, &conv(index, "bias"), carried);
+            let passed_on = |i: usize, x: f32| if i < POSITIONAL_CHANNELS { 0.0 } else { x };
+            change(weights, &conv(index, "bias"), passed_on);
             let above = |i: usize, x: f32| {
                 if i < POSITIONAL_CHANNELS {
                     ABOVE_ZERO

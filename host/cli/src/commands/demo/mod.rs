@@ -79,8 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
     let evaluation = stages.run("evaluation", |watch| evaluation::measure(at, watch))?;
     let head = stages.run("head", |watch| model::head(at, watch))?;
     let verification = stages.run("verification", |_| model::verify(at))?;
-    let shown = stages.run("pictures", |watch| pictures::features(at, watch))?;
-    let film = stages.run("moving camera", |watch| camera::film(at, watch))?;
+    let shown = stages.run("images", |watch| pictures::features(at, watch))?;
+    let film = stages.run("video", |watch| camera::film(at, watch))?;
     let flicker = stages.run("flicker", |watch| camera::flicker(at, watch))?;
 
     let manifest = Bundle::open(&at.join(model::BUNDLE))?.manifest().clone();

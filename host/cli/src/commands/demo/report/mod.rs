@@ -1,7 +1,7 @@
-//! `report.html`: one file that needs no other, and the same figures as JSON.
+//! `report.html`, a self-contained page, and the same results as JSON.
 //!
-//! Each section is a struct that knows its figures and writes its own part of the page. A new stage
-//! of the demo is one more of them, in [`Report`] and in [`Report::sections`].
+//! Each section is a struct with results that writes its own part of the page. A new stage of the
+//! demo adds one to [`Report`] and to [`Report::sections`].
 
 mod html;
 mod plot;
@@ -27,7 +27,7 @@ pub const FILE: &str = "report.html";
 /// The figures.
 pub const FIGURES: &str = "demo.json";
 
-/// Everything that a demo found out.
+/// The results of a demo.
 #[derive(Debug, Serialize)]
 pub struct Report {
     #[serde(flatten)]

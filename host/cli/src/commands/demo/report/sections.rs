@@ -28,7 +28,7 @@ impl Section for Vec<Panel> {
 
     fn body(&self) -> Result<String> {
         let mut body = String::from(
-            "<p>Scenes that nothing was trained on. Three principal components of the features are shown as red, green and blue, with one basis for all pictures of a row.</p>",
+            "<p>Scenes that were not used for training. Three principal components of the features are shown as red, green and blue, with one basis per row.</p>",
         );
         for panel in self {
             let pictures = [
@@ -36,7 +36,7 @@ impl Section for Vec<Panel> {
                 ("backbone", &panel.backbone),
                 ("bilinear", &panel.bilinear),
                 ("LoftUp", &panel.loftup),
-                ("classes seen", &panel.seen),
+                ("predicted classes", &panel.seen),
                 ("true classes", &panel.truth),
             ];
             body += &gallery(
@@ -121,7 +121,7 @@ impl Section for Evaluation {
 
 impl Section for Film {
     fn title(&self) -> &'static str {
-        "Through a moving camera"
+        "Segmenting a video"
     }
 
     fn body(&self) -> Result<String> {
@@ -138,7 +138,7 @@ impl Section for Film {
             row("whole frame", &self.whole),
         ];
         let mut body = format!(
-            "<p>{} frames of a scene that nothing was trained on, {:.0} a second. Each pixel gets a class inside the tile loop: {} mIoU, {} of pixels right.</p>{}<p class=\"note\">Wall time on {} threads, in {}.</p>",
+            "<p>{} frames of a scene that was not used for training, at {:.0} per second. The head runs inside the tile loop: {} mIoU, {} pixel accuracy.</p>{}<p class=\"note\">Wall time with {} threads, {}.</p>",
             self.frames,
             self.rate,
             percent(self.mean_iou),
@@ -149,7 +149,7 @@ impl Section for Film {
         );
         let mut pictures = Vec::new();
         for shown in &self.shown {
-            let seen = format!("seen, {} right", percent(shown.right));
+            let seen = format!("predicted, {} correct", percent(shown.right));
             pictures.push((format!("after {:.1} s", shown.seconds), &shown.photo));
             pictures.push((seen, &shown.seen));
             pictures.push(("truth".to_owned(), &shown.truth));
@@ -177,7 +177,7 @@ impl Section for video::Report {
             })
             .collect();
         Ok(format!(
-            "<p>How much the features of a spot change while the camera moves on: {} pixels followed through {} frames along their exact way, {:.1} pixels from frame to frame on average.</p>{}<p class=\"note\">In percent of the spread of the features within a frame; less is steadier. Features that blur objects together flicker less and see less.</p>",
+            "<p>Change of the features of a point while the camera moves: {} points tracked through {} frames by exact optical flow, {:.1} pixels per frame on average.</p>{}<p class=\"note\">In percent of the standard deviation of the features within a frame; lower is more stable. Features that blur objects together flicker less and distinguish less.</p>",
             self.followed,
             self.frames,
             self.motion,
@@ -264,18 +264,18 @@ impl Section for Checks {
             })
             .collect();
         Ok(format!(
-            "<p>The bundle holds a backbone, the upsampler and a head of {} classes, which gets {} of its {} training pixels right.</p>{}",
+            "<p>The bundle contains a backbone, the upsampler and a head of {} classes with an accuracy of {} on its {} training pixels.</p>{}",
             CLASSES.len(),
             percent(self.head.fit),
             self.head.pixels,
-            table(&["check", "worst difference", ""], &rows, "", &[])
+            table(&["check", "maximum error", ""], &rows, "", &[])
         ))
     }
 }
 
 impl Section for Timings {
     fn title(&self) -> &'static str {
-        "Where the time went"
+        "Timing"
     }
 
     fn body(&self) -> Result<String> {
