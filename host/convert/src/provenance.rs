@@ -25,12 +25,12 @@ struct Record {
     config: Settings,
     steps: u64,
     data_fingerprint: String,
-    pictures: u64,
-    pictures_with_masks: u64,
-    #[serde(rename = "broken_pictures")]
-    _broken_pictures: IgnoredAny,
-    #[serde(rename = "broken_masks")]
-    _broken_masks: IgnoredAny,
+    images: u64,
+    images_with_masks: u64,
+    #[serde(rename = "skipped_images")]
+    _skipped_images: IgnoredAny,
+    #[serde(rename = "skipped_masks")]
+    _skipped_masks: IgnoredAny,
     backbone_sha256: String,
     start_sha256: Option<String>,
     losses: BTreeMap<String, f64>,
@@ -81,8 +81,8 @@ fn read(path: &Path, sha256: &str) -> Result<Option<Training>, String> {
         stage: record.config.stage,
         steps: record.steps,
         seed: record.config.seed,
-        pictures: record.pictures,
-        pictures_with_masks: record.pictures_with_masks,
+        pictures: record.images,
+        pictures_with_masks: record.images_with_masks,
         data_fingerprint: record.data_fingerprint,
         weights_sha256: record.weights_sha256,
         backbone_sha256: record.backbone_sha256,
@@ -103,8 +103,8 @@ mod tests {
         format!(
             r#"{{"tool": "loftup 0.1.0", "weights_sha256": "{weights}",
                 "config": {{"stage": 2, "seed": 5, "out": "anything"}}, "steps": 9,
-                "data_fingerprint": "{}", "pictures": 3, "pictures_with_masks": 1,
-                "broken_pictures": ["a.png"], "broken_masks": [], "backbone_sha256": "{}",
+                "data_fingerprint": "{}", "images": 3, "images_with_masks": 1,
+                "skipped_images": ["a.png"], "skipped_masks": [], "backbone_sha256": "{}",
                 "start_sha256": null, "losses": {{"total": 0.5}}}}"#,
             hash("1"),
             hash("2")

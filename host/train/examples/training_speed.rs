@@ -37,8 +37,8 @@ fn main() {
         values: device_matrix(normal(grid.pixels() * d), grid.pixels(), d, &device),
         grid,
     };
-    let pictures: Vec<Vec<f32>> = (0..batch).map(|_| normal(3 * side * side)).collect();
-    let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+    let images: Vec<Vec<f32>> = (0..batch).map(|_| normal(3 * side * side)).collect();
+    let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     let target = device_matrix(
         normal(batch * side * side * d),
         batch * side * side,
@@ -47,8 +47,8 @@ fn main() {
     );
     let settings = Settings {
         method: Method::AdamW,
-        rate: 1e-3,
-        decay: 0.01,
+        learning_rate: 1e-3,
+        weight_decay: 0.01,
     };
     let mut optimizer = Optimizer::new(settings, &upsampler.weights);
     let mut weights = upsampler.weights.clone();
@@ -56,14 +56,14 @@ fn main() {
         let start = Instant::now();
         let guidance = Guidance::new(&slices, side, side, RangeOver::Batch);
         upsampler.weights = weights.tracked();
-        let answer = upsampler.forward(&lr, &guidance, Mode::Train);
+        let output = upsampler.forward(&lr, &guidance, Mode::Train);
         let forward = start.elapsed().as_secs_f64();
-        let loss = (answer.features - target.clone()).square().mean();
+        let loss = (output.features - target.clone()).square().mean();
         let value = host_values(&loss)[0];
         let gradients = upsampler.weights.gradients(&mut loss.backward());
         let backward = start.elapsed().as_secs_f64();
         weights = optimizer.step(&weights, &gradients);
-        upsampler.remember(&answer.moments);
+        upsampler.update_running_stats(&output.batch_stats);
         let all = start.elapsed().as_secs_f64();
         if step > 0 {
             println!(

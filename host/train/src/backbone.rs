@@ -15,7 +15,7 @@ use crate::{
     resample::{Jitter, resample_values},
 };
 
-/// Features of one picture, a token per row.
+/// Features of one image, a token per row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenValues {
     /// `[height * width, dim]`.
@@ -49,7 +49,7 @@ impl TokenValues {
 /// A backbone that is not trained.
 pub struct Backbone {
     perceptor: Perceptor,
-    /// What names its features: the graph, its normalisation.
+    /// What names its features: the graph, its normalization.
     name: String,
     dim: usize,
     patch: usize,
@@ -102,7 +102,7 @@ impl Backbone {
         sha256_hex(self.name.as_bytes())
     }
 
-    /// The size at which it looks at a picture of `size`.
+    /// The size at which it looks at an image of `size`.
     ///
     /// # Errors
     /// None: the bundle was checked for a backbone.
@@ -110,57 +110,56 @@ impl Backbone {
         Ok(self.perceptor.backbone_size(size)?)
     }
 
-    /// A picture as it takes it, `[3, H, W]`.
-    pub fn normalised(&self, picture: &Rgb8) -> Vec<f32> {
+    /// An image as it takes it, `[3, H, W]`.
+    pub fn normalized(&self, image: &Rgb8) -> Vec<f32> {
         let Normalisation { mean, std } = self.perceptor.manifest().normalisation;
-        picture.normalised(mean, std)
+        image.normalised(mean, std)
     }
 
-    /// Features of a picture that is of the backbone's size.
+    /// Features of an image that is of the backbone's size.
     ///
     /// # Errors
     /// Where the engine fails.
-    pub fn features(&self, picture: Vec<f32>, size: Size) -> Result<TokenValues, TrainError> {
-        Ok(TokenValues::new(&self.perceptor.features_of(&Picture {
-            size,
-            data: picture,
-        })?))
+    pub fn features(&self, image: Vec<f32>, size: Size) -> Result<TokenValues, TrainError> {
+        Ok(TokenValues::new(
+            &self.perceptor.features_of(&Picture { size, data: image })?,
+        ))
     }
 
-    /// Features of a picture file at `size`, from the cache where they are there. `sha256` is that
+    /// Features of an image file at `size`, from the cache where they are there. `sha256` is that
     /// of the file and of how it was cut.
     ///
     /// # Errors
     /// Where the engine fails. A cache that cannot be written is said in the log.
-    pub fn kept_features(&self, sha256: &str, picture: &Rgb8) -> Result<TokenValues, TrainError> {
+    pub fn kept_features(&self, sha256: &str, image: &Rgb8) -> Result<TokenValues, TrainError> {
         let size = Size {
-            width: picture.width(),
-            height: picture.height(),
+            width: image.width(),
+            height: image.height(),
         };
         let key = sha256_hex(format!("{} {sha256} {size}", self.name).as_bytes());
         if let Some(found) = self.cache.as_ref().and_then(|c| c.get(&key, self.dim)) {
             return Ok(found);
         }
-        let features = self.features(self.normalised(picture), size)?;
+        let features = self.features(self.normalized(image), size)?;
         if let Some(cache) = &self.cache {
             cache.put(&key, &features);
         }
         Ok(features)
     }
 
-    /// Features of a view of a normalised picture. `of` is the guidance's `(height, width)`.
+    /// Features of a view of a normalized image. `of` is the guidance's `(height, width)`.
     ///
     /// # Errors
     /// Where the engine fails.
     pub fn view(
         &self,
-        picture: &[f32],
+        image: &[f32],
         size: Size,
         jitter: &Jitter,
         of: (usize, usize),
     ) -> Result<TokenValues, TrainError> {
         let (rows, cols) = jitter.axes(of, size.height, size.width);
-        let seen = picture
+        let seen = image
             .chunks_exact(size.area())
             .flat_map(|c| resample_values(c, 1, &rows, &cols));
         self.features(seen.collect(), size)
@@ -168,7 +167,7 @@ impl Backbone {
 }
 
 /// Features on disk, by name. It grows up to a limit and then takes no more: training goes
-/// through all pictures in turn, so that whatever made room would be missed just as much.
+/// through all images in turn, so that whatever made room would be missed just as much.
 #[derive(Debug)]
 pub struct FeatureCache {
     folder: PathBuf,

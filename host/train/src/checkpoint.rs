@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{error::TrainError, optim::Counters};
 
 /// Version of what is in the header.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The key in the header.
 const KEY: &str = "loftup_train";
 
@@ -29,7 +29,7 @@ pub struct Progress {
     pub format: u32,
     /// Steps done.
     pub step: u64,
-    /// The optimiser's numbers.
+    /// The optimizer's numbers.
     pub counters: Counters,
     /// The settings, as TOML.
     pub config: String,
@@ -185,7 +185,7 @@ mod tests {
         let tensor = Tensor::from_fn([2, 3], |i| (i as f32).exp());
         let counters = Counters {
             steps: 7,
-            momenta: 0.1 + 0.2,
+            mu_product: 0.1 + 0.2,
         };
         let mut progress = Progress::new(7, counters, "seed = 1".into(), "d".into(), "b".into());
         progress.losses.push(("loss".into(), 0.1));

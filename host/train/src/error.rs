@@ -28,7 +28,7 @@ pub enum TrainError {
         /// What is wrong, and what to write instead.
         what: String,
     },
-    /// No picture can be used.
+    /// No image can be used.
     #[error("{}: {what}", path.display())]
     NoData {
         /// The data set.

@@ -1,4 +1,4 @@
-//! TensorBoard event files: losses as curves, features as pictures.
+//! TensorBoard event files: losses as curves, features as images.
 //!
 //! A file is a row of records, each a length, the masked CRC-32C of the length, a message, and the
 //! masked CRC-32C of the message. The message is a protobuf `Event`, of which four fields are
@@ -160,7 +160,7 @@ impl EventFile {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn picture(
+    pub fn image(
         &mut self,
         step: u64,
         tag: &str,
@@ -239,7 +239,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(folder.path(), 300).unwrap();
         file.scalar(301, "loss/total", 0.5).unwrap();
-        file.picture(301, "features", (4, 2), b"png").unwrap();
+        file.image(301, "features", (4, 2), b"png").unwrap();
         file.flush().unwrap();
         let bytes = std::fs::read(file.path()).unwrap();
         let (mut rest, mut events) = (&bytes[..], Vec::new());
@@ -263,8 +263,8 @@ mod tests {
                 (2, 0.5f32.to_le_bytes().to_vec())
             ]
         );
-        let picture = fields(&fields(&fields(&events[3][2].1)[0].1)[1].1);
-        assert_eq!(picture[3], (4, b"png".to_vec()));
-        assert_eq!(picture[1].1[0], 4);
+        let image = fields(&fields(&fields(&events[3][2].1)[0].1)[1].1);
+        assert_eq!(image[3], (4, b"png".to_vec()));
+        assert_eq!(image[1].1[0], 4);
     }
 }

@@ -1,4 +1,4 @@
-//! A step's batch in ordinary memory, and its way to a device.
+//! A step's batch in host memory, and its transfer to a device.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use loftup_bundle::Size;
@@ -11,14 +11,14 @@ use crate::{
     model::{Guidance, LoftUp, Tokens, device_matrix},
     resample::Jitter,
     step::{Batch, Crop, Target},
-    teacher::{Part, Region, look},
+    teacher::{Part, Region, encode},
 };
 
-/// A step's batch in ordinary memory.
+/// A step's batch in host memory.
 #[derive(Debug, Clone)]
 pub struct HostBatch {
     pub(crate) size: Size,
-    pub(crate) pictures: Vec<Vec<f32>>,
+    pub(crate) images: Vec<Vec<f32>>,
     pub(crate) lr: Vec<TokenValues>,
     pub(crate) views: Vec<HostView>,
     pub(crate) target: HostTarget,
@@ -37,13 +37,13 @@ pub(crate) enum HostTarget {
     MaskBicubic {
         values: Vec<f32>,
         projection: Projection,
-        /// How much each pixel counts; empty where all count alike.
+        /// Weight of each pixel; empty if all are equal.
         weights: Vec<f32>,
     },
     Crops(Vec<HostCrop>),
 }
 
-/// A crop of every picture, at the same place.
+/// A crop of every image, at the same place.
 #[derive(Debug, Clone)]
 pub(crate) struct HostCrop {
     pub(crate) region: Region,
@@ -51,12 +51,12 @@ pub(crate) struct HostCrop {
 }
 
 impl HostBatch {
-    /// The batch on a device. In stage 2 the teacher is asked for its part.
+    /// The batch on a device. In stage 2 the teacher computes its features.
     ///
     /// # Panics
-    /// Where it is a batch of stage 2 and there is no teacher.
+    /// If it is a batch of stage 2 and there is no teacher.
     pub fn on(self, config: &Config, teacher: Option<&LoftUp>, device: &Device) -> Batch {
-        let slices: Vec<&[f32]> = self.pictures.iter().map(Vec::as_slice).collect();
+        let slices: Vec<&[f32]> = self.images.iter().map(Vec::as_slice).collect();
         let guidance = Guidance::new(
             &slices,
             self.size.height,
@@ -93,7 +93,7 @@ impl HostBatch {
                     let features: Vec<f32> = crop
                         .parts
                         .iter()
-                        .flat_map(|part| look(teacher, part, alpha, &region, device))
+                        .flat_map(|part| encode(teacher, part, alpha, &region, device))
                         .collect();
                     let shape = [
                         crop.parts.len(),
@@ -119,7 +119,7 @@ impl HostBatch {
     }
 }
 
-/// Tokens of several pictures, one after another.
+/// Tokens of several images, one after another.
 pub(crate) fn tokens(lr: &[TokenValues], device: &Device) -> Tokens {
     let grid = Grid {
         batch: lr.len(),

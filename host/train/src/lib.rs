@@ -1,10 +1,9 @@
-//! Trains the LoftUp upsampler, as published (arXiv 2504.14032), for any bundle's backbone.
+//! Trains the LoftUp upsampler, as published (arXiv 2504.14032), for the backbone of any bundle.
 //!
-//! [`train()`] reads pictures ([`data`]), asks the frozen [`backbone`] for their features, and
-//! brings the upsampler ([`model`]) closer to a target step by step ([`step`](mod@step)). Stage 1
-//! learns from bicubic features refined by masks, stage 2 from a [`teacher`] that sees parts of the
-//! picture in high resolution. The state is one file ([`checkpoint`]), from which a training goes
-//! on bit for bit.
+//! [`train()`] reads images ([`data`]), computes their features with the frozen [`backbone`], and
+//! trains the upsampler ([`model`]) towards a target, step by step. Stage 1 learns from bicubic
+//! features refined by masks, stage 2 from a teacher that processes crops of the image in high
+//! resolution. The state is one file ([`checkpoint`]), from which a training resumes bit for bit.
 
 #![forbid(unsafe_code)]
 
@@ -12,24 +11,24 @@ pub mod backbone;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
-pub mod device;
+mod device;
 mod error;
-pub mod events;
+mod events;
 mod host_batch;
 pub mod kernels;
 mod log;
-pub mod losses;
+mod losses;
 pub mod memory;
 pub mod model;
 pub mod optim;
-mod picture;
-pub mod prepare;
+mod prepare;
+mod preview;
 pub mod regions;
-pub mod resample;
+mod resample;
 pub mod rng;
 mod state;
-pub mod step;
-pub mod teacher;
+mod step;
+mod teacher;
 mod train;
 
 pub use config::Config;

@@ -1,4 +1,4 @@
-//! The record of a training: a table of losses and TensorBoard's events.
+//! Logs of a training: a table of losses, and events for TensorBoard.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,8 +17,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The record in `folder` of a training that goes on from `step`. Lines after it, of steps
-    /// that will be done again, are taken off.
+    /// Opens the logs in `folder` of a training that continues from `step`. Lines of later steps,
+    /// which will be repeated, are removed.
     pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let path = folder.join("losses.csv");
         let io = || TrainError::io(&path);
@@ -46,22 +46,22 @@ impl Log {
         })
     }
 
-    /// Writes down the losses of a step.
+    /// Writes the losses of a step.
     pub fn losses(
         &mut self,
         step: u64,
-        rate: f64,
+        learning_rate: f64,
         losses: &[(&str, f32)],
     ) -> Result<(), TrainError> {
         let mut text = String::new();
         if !self.header {
             let names: Vec<&str> = losses.iter().map(|l| l.0).collect();
-            text += &format!("step,rate,{}\n", names.join(","));
+            text += &format!("step,learning_rate,{}\n", names.join(","));
             self.header = true;
         }
         // As many digits as it takes to read the very same number back.
         let values: Vec<String> = losses.iter().map(|l| l.1.to_string()).collect();
-        text += &format!("{step},{rate},{}\n", values.join(","));
+        text += &format!("{step},{learning_rate},{}\n", values.join(","));
         self.table
             .write_all(text.as_bytes())
             .map_err(TrainError::io(&self.path))?;
@@ -75,23 +75,18 @@ impl Log {
                 };
                 events.scalar(step, &tag, *value)?;
             }
-            events.scalar(step, "rate", rate as f32)?;
+            events.scalar(step, "learning_rate", learning_rate as f32)?;
             events.flush()
         };
         write(&mut self.events).map_err(TrainError::io(&path))
     }
 
-    /// Writes down a picture.
-    pub fn picture(
-        &mut self,
-        step: u64,
-        size: (usize, usize),
-        png: &[u8],
-    ) -> Result<(), TrainError> {
+    /// Writes an image.
+    pub fn image(&mut self, step: u64, size: (usize, usize), png: &[u8]) -> Result<(), TrainError> {
         let path = self.events.path().to_path_buf();
         let events = &mut self.events;
         events
-            .picture(step, "features", size, png)
+            .image(step, "features", size, png)
             .and_then(|()| events.flush())
             .map_err(TrainError::io(&path))
     }

@@ -1,8 +1,12 @@
-//! The C library's allocator, told what a training needs of it.
+//! Settings of the C library's allocator for training.
 
-/// What the environment says to glibc's `malloc`: large buffers come from the heap, which is not
-/// given back to the kernel. By default each buffer of some megabytes is mapped anew, and every step
-/// pays for its pages: a sixth of the time.
+/// Environment variables for glibc's `malloc`: large buffers come from the heap, which is not
+/// returned to the kernel. By default each buffer of some megabytes is mapped again, and the page
+/// faults take a sixth of the time of a step.
+///
+/// Other allocators do not help as much. CPU time of eight steps at 112x112 with 64 channels: 6.3 s
+/// with these settings, 7.5 s with mimalloc 2.0.9 and 7.9 s with jemalloc 5.3.0 at their defaults, 1.6
+/// and 2.0 s of which in the kernel instead of 0.3 s. `mallopt` would need unsafe code.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const SETTINGS: [(&str, &str); 3] = [
     ("MALLOC_MMAP_MAX_", "0"),
@@ -10,9 +14,9 @@ const SETTINGS: [(&str, &str); 3] = [
     ("MALLOC_TOP_PAD_", "100000000"),
 ];
 
-/// Starts this program anew, in the same process and with the same arguments, with settings of
-/// glibc's allocator in the environment: it reads them only as a program starts. Does nothing where
-/// one of them is set already, or on other systems. To be called before anything else is done.
+/// Re-executes this program in the same process and with the same arguments, with the settings of
+/// glibc's allocator in the environment, which it reads only at startup. Does nothing if one of them
+/// is already set, or on other systems. To be called first.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_buffers() {
     use std::{env, os::unix::process::CommandExt, process::Command};
@@ -24,15 +28,15 @@ pub fn keep_buffers() {
     let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else {
         return;
     };
-    // Comes back only where it fails.
+    // Returns only if it fails.
     let e = Command::new(program)
         .arg0(name)
         .args(arguments)
         .envs(SETTINGS)
         .exec();
-    log::debug!("the allocator keeps its settings: {e}");
+    log::debug!("the settings of the allocator are unchanged: {e}");
 }
 
-/// Does nothing: this system's allocator has no settings.
+/// Does nothing on this system.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_buffers() {}

@@ -1,10 +1,10 @@
-//! Optimisers as PyTorch has them, over a whole set of weights.
+//! The optimizers of PyTorch, over a whole set of weights.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Params, host_values};
 
-/// Which optimiser.
+/// Which optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
@@ -14,60 +14,60 @@ pub enum Method {
     AdamW,
 }
 
-/// Settings of an optimiser.
+/// Settings of an optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Which optimiser.
+    /// Which optimizer.
     pub method: Method,
     /// Learning rate.
-    pub rate: f64,
+    pub learning_rate: f64,
     /// Weight decay.
-    pub decay: f64,
+    pub weight_decay: f64,
 }
 
-/// How fast the first moment forgets.
+/// Decay of the first moment.
 const BETA1: f64 = 0.9;
-/// How fast the second moment forgets.
+/// Decay of the second moment.
 const BETA2: f64 = 0.999;
 /// Added to the root of the second moment.
 const EPS: f64 = 1e-8;
 /// How fast NAdam's momentum grows to its full strength.
 const MOMENTUM_DECAY: f64 = 4e-3;
 
-/// An optimiser with its state.
+/// An optimizer with its state.
 #[derive(Debug, Clone)]
 pub struct Optimizer {
     /// Settings.
     pub settings: Settings,
-    /// Mean of the gradients.
-    pub first: Params,
-    /// Mean of their squares.
-    pub second: Params,
-    /// The numbers of its state.
+    /// Running mean of the gradients.
+    pub exp_avg: Params,
+    /// Running mean of their squares.
+    pub exp_avg_sq: Params,
+    /// The scalars of its state.
     pub counters: Counters,
 }
 
-/// The numbers of an optimiser's state.
+/// The scalars of an optimizer's state.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// Steps done.
     pub steps: u64,
     /// Product of NAdam's momenta.
-    pub momenta: f64,
+    pub mu_product: f64,
 }
 
 impl Optimizer {
-    /// A new optimiser for weights of these shapes.
+    /// A new optimizer for weights of these shapes.
     pub fn new(settings: Settings, weights: &Params) -> Self {
         let zeros = weights.map(|_, w| w.clone().inner().zeros_like());
         let counters = Counters {
             steps: 0,
-            momenta: 1.0,
+            mu_product: 1.0,
         };
         Self {
             settings,
-            first: zeros.clone(),
-            second: zeros,
+            exp_avg: zeros.clone(),
+            exp_avg_sq: zeros,
             counters,
         }
     }
@@ -76,19 +76,19 @@ impl Optimizer {
     pub fn step(&mut self, weights: &Params, gradients: &Params) -> Params {
         let Settings {
             method,
-            rate,
-            decay,
+            learning_rate: rate,
+            weight_decay: decay,
         } = self.settings;
         self.counters.steps += 1;
         let t = self.counters.steps as f64;
         let momentum = |t: f64| BETA1 * (1.0 - 0.5 * 0.96f64.powf(t * MOMENTUM_DECAY));
-        // How much of the gradient and of its mean go into the step.
+        // Weights of the gradient and of its running mean in the step.
         let (of_gradient, of_mean) = match method {
             Method::AdamW => (0.0, rate / (1.0 - BETA1.powf(t))),
             Method::NAdam => {
                 let (now, next) = (momentum(t), momentum(t + 1.0));
-                self.counters.momenta *= now;
-                let product = self.counters.momenta;
+                self.counters.mu_product *= now;
+                let product = self.counters.mu_product;
                 (
                     rate * (1.0 - now) / (1.0 - product),
                     rate * next / (1.0 - product * next),
@@ -97,8 +97,8 @@ impl Optimizer {
         };
         let correction = 1.0 - BETA2.powf(t);
         let (mut first, mut second) = (Params::default(), Params::default());
-        std::mem::swap(&mut first, &mut self.first);
-        std::mem::swap(&mut second, &mut self.second);
+        std::mem::swap(&mut first, &mut self.exp_avg);
+        std::mem::swap(&mut second, &mut self.exp_avg_sq);
         let decayed = |w: burn::tensor::Tensor<2>, g: burn::tensor::Tensor<2>| {
             if method == Method::NAdam && decay != 0.0 {
                 g + w * decay
@@ -107,11 +107,11 @@ impl Optimizer {
             }
         };
         let gradients = weights.zip(gradients, decayed);
-        self.first = first.zip(&gradients, |m, g| m * BETA1 + g * (1.0 - BETA1));
-        self.second = second.zip(&gradients, |v, g| v * BETA2 + g.square() * (1.0 - BETA2));
+        self.exp_avg = first.zip(&gradients, |m, g| m * BETA1 + g * (1.0 - BETA1));
+        self.exp_avg_sq = second.zip(&gradients, |v, g| v * BETA2 + g.square() * (1.0 - BETA2));
         weights.map(|name, w| {
-            let mean = self.first.get(name);
-            let root = (self.second.get(name) / correction).sqrt() + EPS;
+            let mean = self.exp_avg.get(name);
+            let root = (self.exp_avg_sq.get(name) / correction).sqrt() + EPS;
             match method {
                 Method::AdamW => w.clone() * (1.0 - rate * decay) - mean / root * of_mean,
                 Method::NAdam => {
@@ -142,7 +142,7 @@ pub fn norm(values: &Params) -> f64 {
     values.names().map(square).sum::<f64>().sqrt()
 }
 
-/// `old` moved towards `new`: an exponential moving average.
-pub fn average(old: &Params, new: &Params, keep: f64) -> Params {
-    old.zip(new, |o, n| o * keep + n * (1.0 - keep))
+/// A step of an exponential moving average: `decay * average + (1 - decay) * new`.
+pub fn ema(average: &Params, new: &Params, decay: f64) -> Params {
+    average.zip(new, |a, n| a * decay + n * (1.0 - decay))
 }

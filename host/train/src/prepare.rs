@@ -1,4 +1,4 @@
-//! From a step's number to what the step needs, in ordinary memory: pictures, features, masks,
+//! From a step's number to what the step needs, in ordinary memory: images, features, masks,
 //! random draws. It depends on the settings, the data and the number alone, so that it can be done
 //! ahead of time and on another thread.
 
@@ -10,18 +10,18 @@ use loftup_bundle::Size;
 pub use crate::host_batch::HostBatch;
 use crate::{
     backbone::Backbone,
-    config::{Begin, Config, Stage},
+    config::{Config, Init, Stage},
     data::{Dataset, Sample, part},
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, tokens},
     losses::{area_weights, mask_bicubic, random_projection},
-    model::{Guidance, LoftUp, interpolating::interpolate, least_squares::statistics},
+    model::{Guidance, LoftUp, bilinear_init::interpolate, least_squares::statistics},
     resample::Jitter,
     rng::{Purpose, Rng},
     teacher::{Part, Region},
 };
 
-/// Pictures that a new upsampler is fitted to, at most.
+/// Images that a new upsampler is fitted to, at most.
 const FITTED: usize = 32;
 /// Pixels of the guidance that it is fitted to, at most.
 const FITTED_PIXELS: usize = 1 << 16;
@@ -90,7 +90,7 @@ impl<'a> Preparer<'a> {
             };
             let fits =
                 size.width.is_multiple_of(grid.width) && size.height.is_multiple_of(grid.height);
-            if config.jitters() > 0 && !fits {
+            if config.augmentations() > 0 && !fits {
                 let nearest = |n: usize, of: usize| ((n + of / 2) / of).max(1) * of;
                 let better = Size {
                     width: nearest(size.width, grid.width),
@@ -99,7 +99,7 @@ impl<'a> Preparer<'a> {
                 return Err(problem(
                     key,
                     format!(
-                        "{size} is not a multiple of the backbone's grid of {grid}, over which the downsampler's windows are laid; write {better}, or loss.jitters = 0"
+                        "{size} is not a multiple of the backbone's grid of {grid}, over which the downsampler's windows are laid; write {better}, or loss.augmentations = 0"
                     ),
                 ));
             }
@@ -133,42 +133,46 @@ impl<'a> Preparer<'a> {
         self.sizes[0]
     }
 
-    /// Fits a new upsampler to a few pictures, as far as `begin` says. Returns `false` where this
-    /// upsampler cannot begin like that.
+    /// Initializes a new upsampler with the method in the settings, from a few images. Errors name
+    /// `path`.
     ///
     /// # Errors
-    /// Where no picture can be read, or the backbone fails.
-    pub fn fit(
+    /// If no image can be read, the backbone fails, or this upsampler cannot be initialized so.
+    pub fn initialize(
         &self,
-        begin: Begin,
+        path: &std::path::Path,
         upsampler: &mut LoftUp,
         device: &Device,
-    ) -> Result<bool, TrainError> {
-        if begin == Begin::Random {
-            return Ok(true);
+    ) -> Result<(), TrainError> {
+        let init = self.config.init;
+        if init == Init::Random {
+            return Ok(());
         }
         let (size, seen) = self.first_size();
-        let most = match begin {
-            Begin::Interpolating => (FITTED_PIXELS / (size.width * size.height)).clamp(1, FITTED),
+        let most = match init {
+            Init::Bilinear => (FITTED_PIXELS / (size.width * size.height)).clamp(1, FITTED),
             _ => FITTED,
         };
-        let (mut pictures, mut lr) = (Vec::new(), Vec::new());
+        let (mut images, mut lr) = (Vec::new(), Vec::new());
         for index in 0..most.min(self.data.len()) {
             let sample = self.photo(index)?;
             let small = sample.resized(seen)?;
             lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
-            pictures.push(self.backbone.normalised(&sample.resized(size)?));
+            images.push(self.backbone.normalized(&sample.resized(size)?));
         }
-        if begin == Begin::Interpolating {
-            let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+        if init == Init::Bilinear {
+            let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
             let range = self.config.loss.range;
             let guidance = Guidance::new(&slices, size.height, size.width, range);
-            return Ok(interpolate(
-                upsampler,
-                &tokens(&lr, device),
-                &guidance,
-                device,
-            ));
+            let lr = tokens(&lr, device);
+            return match interpolate(upsampler, &lr, &guidance, device) {
+                true => Ok(()),
+                false => Err(TrainError::Config {
+                    path: path.into(),
+                    key: "init".into(),
+                    what: "this upsampler has too few channels for a bilinear initialization; write \"calibrated\" or \"random\"".into(),
+                }),
+            };
         }
         let d = self.backbone.dim();
         let values: Vec<f32> = lr.into_iter().flat_map(|t| t.values).collect();
@@ -180,11 +184,11 @@ impl<'a> Preparer<'a> {
                 device,
             );
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Picture `place` in the order of its epoch.
-    fn picture(&self, place: u64) -> usize {
+    /// Image `place` in the order of its epoch.
+    fn image(&self, place: u64) -> usize {
         let n = self.data.len();
         let epoch = place / n as u64;
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,27 +212,27 @@ impl<'a> Preparer<'a> {
     /// What step `step` needs, counted from 0.
     ///
     /// # Errors
-    /// Where no picture can be read, or the backbone fails.
+    /// Where no image can be read, or the backbone fails.
     pub fn prepare(&self, step: u64) -> Result<HostBatch, TrainError> {
         let config = self.config;
         let mut rng = Rng::new(config.seed, Purpose::Step, step);
         let (size, seen) = self.sizes[rng.below(self.sizes.len())];
-        let batch = config.run.batch as u64;
+        let batch = config.run.batch_size as u64;
         let samples: Vec<Sample> = (step * batch..(step + 1) * batch)
-            .map(|place| self.photo(self.picture(place)))
+            .map(|place| self.photo(self.image(place)))
             .collect::<Result<_, _>>()?;
-        let (mut pictures, mut lr, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut images, mut lr, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
         for sample in &samples {
             let guidance = sample.resized(size)?;
             let small = sample.resized(seen)?;
             lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
-            looked_at.push(self.backbone.normalised(&small));
-            pictures.push(self.backbone.normalised(&guidance));
+            looked_at.push(self.backbone.normalized(&small));
+            images.push(self.backbone.normalized(&guidance));
         }
         let of = (size.height, size.width);
         let windows: usize = lr.iter().map(|t| t.height * t.width).sum();
         let mut views = Vec::new();
-        for _ in 0..config.jitters() {
+        for _ in 0..config.augmentations() {
             let jitter = Jitter::random(&mut rng, config.jitter_range(), size.height, size.width);
             let lr = looked_at
                 .iter()
@@ -256,10 +260,10 @@ impl<'a> Preparer<'a> {
             Stage::One => {
                 let projection =
                     random_projection(self.backbone.dim(), config.loss.projection, &mut rng);
-                let (alpha, balance) = (config.stage1.alpha, config.stage1.balance);
+                let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
                 for (sample, lr) in samples.iter().zip(&lr) {
-                    let masks = if alpha > 0.0 || balance > 0.0 {
+                    let masks = if alpha > 0.0 || exponent > 0.0 {
                         sample.regions(size)?
                     } else {
                         Vec::new()
@@ -273,8 +277,8 @@ impl<'a> Preparer<'a> {
                         alpha,
                         &projection,
                     ));
-                    if balance > 0.0 {
-                        weights.extend(area_weights(size.width * size.height, &masks, balance));
+                    if exponent > 0.0 {
+                        weights.extend(area_weights(size.width * size.height, &masks, exponent));
                     }
                 }
                 HostTarget::MaskBicubic {
@@ -287,14 +291,14 @@ impl<'a> Preparer<'a> {
         };
         Ok(HostBatch {
             size,
-            pictures,
+            images,
             lr,
             views,
             target,
         })
     }
 
-    /// Parts of the pictures in high resolution, one for every view and at least one.
+    /// Parts of the images in high resolution, one for every view and at least one.
     fn crops(
         &self,
         samples: &[Sample],
@@ -305,7 +309,7 @@ impl<'a> Preparer<'a> {
         let two = &self.config.stage2;
         let side = size.width;
         let mut crops = Vec::new();
-        for _ in 0..self.config.jitters().max(1) {
+        for _ in 0..self.config.augmentations().max(1) {
             let mut place = || rng.below(two.high - side + 1) / two.align * two.align;
             let (x, y) = (place(), place());
             let region = Region::new(x, y, side, two.high, two.border);
@@ -321,12 +325,12 @@ impl<'a> Preparer<'a> {
                     side,
                     lr: self
                         .backbone
-                        .features(self.backbone.normalised(&small), seen)?,
+                        .features(self.backbone.normalized(&small), seen)?,
                     masks: match two.alpha > 0.0 {
                         true => sample.regions_of_part((x, y, side), two.high, &crop),
                         false => Vec::new(),
                     },
-                    picture: self.backbone.normalised(&crop),
+                    image: self.backbone.normalized(&crop),
                 });
             }
             crops.push(HostCrop { region, parts });

@@ -1,4 +1,4 @@
-//! Separable resampling of pictures and feature maps: bicubic and bilinear resizing, blurring,
+//! Separable resampling of images and feature maps: bicubic and bilinear resizing, blurring,
 //! and the jitter of the views. Each is a sparse matrix per axis, applied to plain values, or as
 //! a matrix product to tensors whose gradient is wanted.
 
@@ -13,7 +13,7 @@ use crate::{kernels::Grid, rng::Rng};
 pub struct Axis {
     /// Extent that it takes.
     input: usize,
-    /// For every position of the answer, positions taken and their weights.
+    /// For every position of the output, positions taken and their weights.
     taps: Vec<Vec<(usize, f32)>>,
 }
 
@@ -93,7 +93,7 @@ impl Axis {
         Self::new(self.input, taps.collect())
     }
 
-    /// Positions `start..start + len` of the answer.
+    /// Positions `start..start + len` of the output.
     pub fn part(&self, start: usize, len: usize) -> Self {
         Self {
             input: self.input,
@@ -101,7 +101,7 @@ impl Axis {
         }
     }
 
-    /// Extent of the answer.
+    /// Extent of the output.
     pub fn output(&self) -> usize {
         self.taps.len()
     }
@@ -169,8 +169,8 @@ pub fn resample_values(x: &[f32], c: usize, rows: &Axis, cols: &Axis) -> Vec<f32
     out
 }
 
-/// A random view of a picture: reflected at the border, enlarged, shifted, perhaps mirrored, and
-/// cut to the size of the picture.
+/// A random view of an image: reflected at the border, upsampled, shifted, perhaps mirrored, and
+/// cut to the size of the image.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Jitter {
     /// Pixels of the guidance that are added on each side by reflection.
@@ -190,7 +190,7 @@ pub struct Jitter {
 pub struct JitterRange {
     /// [`Jitter::pad`], at a guidance of any size.
     pub pad: usize,
-    /// How much the enlargement may exceed 1; half of all views are not enlarged.
+    /// How much the enlargement may exceed 1; half of all views are not upsampled.
     pub zoom: f32,
     /// Whether half of all views are mirrored.
     pub mirror: bool,
@@ -212,7 +212,7 @@ impl Jitter {
             } else {
                 0.0
             };
-        let free = |n: usize| enlarged(n + 2 * pad, zoom) - n + 1;
+        let free = |n: usize| upsampled(n + 2 * pad, zoom) - n + 1;
         let (down, right) = (rng.below(free(height)), rng.below(free(width)));
         Self {
             pad,
@@ -224,11 +224,11 @@ impl Jitter {
     }
 
     /// The view along an axis. `guidance` is the guidance's extent and `n` that of the map to be
-    /// transformed: the same view of the same picture at another resolution, where they differ.
+    /// transformed: the same view of the same image at another resolution, where they differ.
     fn axis(&self, guidance: usize, n: usize, shift: usize, mirrored: bool) -> Axis {
         let scale = n as f32 / guidance as f32;
         let (pad, shift) = (self.pad as f32 * scale, shift as f32 * scale);
-        // Extents of the padded picture, between whose outer pixels the enlargement interpolates.
+        // Extents of the padded image, between whose outer pixels the enlargement interpolates.
         let (first, last) = (-pad, n as f32 - 1.0 + pad);
         let taps = (0..n).map(|i| {
             let i = if mirrored { n - 1 - i } else { i };
@@ -252,7 +252,7 @@ impl Jitter {
 }
 
 /// Extent after enlargement, as PyTorch rounds it.
-fn enlarged(n: usize, zoom: f32) -> usize {
+fn upsampled(n: usize, zoom: f32) -> usize {
     (n as f64 * f64::from(zoom)).floor() as usize
 }
 
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_without_enlargement_is_the_shifted_reflected_picture() {
+    fn a_view_without_enlargement_is_the_shifted_reflected_image() {
         let x = values(9);
         for (down, mirrored) in [(0, false), (3, false), (6, true)] {
             let jitter = Jitter {
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_view_is_the_same_at_another_resolution() {
-        // A picture that varies linearly is shifted and enlarged alike at both, but for the half
+        // An image that varies linearly is shifted and upsampled alike at both, but for the half
         // pixel between the centres of the first pixels.
         let ramp = |n: usize| -> Vec<f32> { (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect() };
         let jitter = Jitter {

@@ -18,7 +18,7 @@ pub struct Rng {
 pub enum Purpose {
     /// Weights to start from.
     Weights = 1,
-    /// The order of the pictures in an epoch.
+    /// The order of the images in an epoch.
     Order = 2,
     /// What a training step draws.
     Step = 3,

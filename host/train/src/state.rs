@@ -14,20 +14,20 @@ use crate::{
     checkpoint::Progress,
     config::{Config, Stage},
     error::TrainError,
-    losses::Companions,
+    losses::AuxModules,
     model::{LoftUp, Params, init},
     optim::Optimizer,
     rng::{Purpose, Rng},
-    step::Net,
+    step::Trainable,
 };
 
-const CHECKPOINT_FIRST: &str = "train.first.";
-const CHECKPOINT_SECOND: &str = "train.second.";
+const CHECKPOINT_EXP_AVG: &str = "train.exp_avg.";
+const CHECKPOINT_EXP_AVG_SQ: &str = "train.exp_avg_sq.";
 const CHECKPOINT_TEACHER: &str = "train.teacher.";
 
 /// All that a training changes.
 pub(crate) struct State {
-    pub net: Net,
+    pub net: Trainable,
     pub optimizer: Optimizer,
     pub teacher: Option<LoftUp>,
     pub step: u64,
@@ -44,8 +44,8 @@ impl State {
         };
         let mut all = self.net.weights().to_host();
         all.extend(self.net.upsampler.statistics.to_host());
-        all.extend(prefixed(CHECKPOINT_FIRST, &self.optimizer.first));
-        all.extend(prefixed(CHECKPOINT_SECOND, &self.optimizer.second));
+        all.extend(prefixed(CHECKPOINT_EXP_AVG, &self.optimizer.exp_avg));
+        all.extend(prefixed(CHECKPOINT_EXP_AVG_SQ, &self.optimizer.exp_avg_sq));
         if let Some(teacher) = &self.teacher {
             all.extend(prefixed(CHECKPOINT_TEACHER, &teacher.weights));
             all.extend(prefixed(CHECKPOINT_TEACHER, &teacher.statistics));
@@ -83,8 +83,8 @@ impl State {
         };
         self.net = self.net.with_weights(&take("", &self.net.weights())?);
         self.net.upsampler.statistics = take("", &self.net.upsampler.statistics)?;
-        self.optimizer.first = take(CHECKPOINT_FIRST, &self.optimizer.first)?;
-        self.optimizer.second = take(CHECKPOINT_SECOND, &self.optimizer.second)?;
+        self.optimizer.exp_avg = take(CHECKPOINT_EXP_AVG, &self.optimizer.exp_avg)?;
+        self.optimizer.exp_avg_sq = take(CHECKPOINT_EXP_AVG_SQ, &self.optimizer.exp_avg_sq)?;
         self.optimizer.counters = progress.counters;
         if let Some(teacher) = &mut self.teacher {
             teacher.weights = take(CHECKPOINT_TEACHER, &teacher.weights)?;
@@ -99,7 +99,7 @@ impl State {
 fn essence(config: &Config) -> Config {
     let mut config = config.clone();
     let run = crate::config::Run {
-        batch: config.run.batch,
+        batch_size: config.run.batch_size,
         // How long it takes changes the rates only where they fall towards the end.
         steps: config.run.steps.filter(|_| config.optimizer.cosine),
         epochs: if config.optimizer.cosine {
@@ -134,7 +134,7 @@ pub(crate) fn check_same(
         })
     };
     if old.data != data {
-        return bad("made with other data: put back the pictures it began with, or start again without --resume".into());
+        return bad("made with other data: put back the images it began with, or start again without --resume".into());
     }
     if old.backbone != backbone {
         return bad("made with another backbone: put back the bundle it began with, or start again without --resume".into());
@@ -157,7 +157,7 @@ pub(crate) fn check_same(
 }
 
 /// A new state, from random weights or those of the settings' checkpoint. Also the SHA-256 of it.
-pub(crate) fn begin(
+pub(crate) fn new_state(
     config: &Config,
     backbone: &Backbone,
     window: usize,
@@ -189,29 +189,26 @@ pub(crate) fn begin(
             )
         }
     };
-    let mut companions = init::companions(shape.dim, window, &mut rng);
+    let mut aux = init::aux(shape.dim, window, &mut rng);
     if let Some(checkpoint) = &found {
-        for (name, tensor) in &mut companions {
-            if let Ok(learnt) = checkpoint.shape(name) {
-                let square = learnt.len() != 1 || learnt[0].isqrt().pow(2) == learnt[0];
-                let same = tensor.shape() == learnt
-                    || (name.starts_with("downsampler.") && learnt.len() == 1 && square);
+        for (name, tensor) in &mut aux {
+            if let Ok(learned) = checkpoint.shape(name) {
+                let square = learned.len() != 1 || learned[0].isqrt().pow(2) == learned[0];
+                let same = tensor.shape() == learned
+                    || (name.starts_with("downsampler.") && learned.len() == 1 && square);
                 if same {
-                    let learnt = learnt.to_vec();
-                    *tensor = checkpoint.tensor(name, &learnt)?;
+                    let learned = learned.to_vec();
+                    *tensor = checkpoint.tensor(name, &learned)?;
                 }
             }
         }
     }
     let upsampler = LoftUp::new(shape, start, device);
-    let companions = Companions {
-        weights: Params::new(companions, device),
+    let aux = AuxModules {
+        weights: Params::new(aux, device),
     };
     let teacher = (config.stage == Stage::Two).then(|| upsampler.clone());
-    let net = Net {
-        upsampler,
-        companions,
-    };
+    let net = Trainable { upsampler, aux };
     let optimizer = Optimizer::new(config.optimizer(), &net.weights());
     let sha256 = found.and_then(|c| c.sha256());
     Ok((

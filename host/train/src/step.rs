@@ -1,57 +1,57 @@
 //! One step of training, as a function: weights and a batch to losses and gradients.
 //!
-//! Nothing is changed and nothing is drawn here, so that several devices can each do a part of a
-//! batch and add up their gradients before the optimiser is asked.
+//! It has no side effects and draws no random numbers, so that several devices could each process
+//! a part of a batch and sum their gradients before the optimizer step.
 
 use burn::tensor::{Device, Tensor};
 
 use crate::{
     kernels::Grid,
-    losses::{Companions, View, affinity, mean_square, reconstruction, total_variation},
-    model::{Guidance, LoftUp, Mode, Moments, Params, Tokens, host_values},
+    losses::{AuxModules, View, affinity, mean_square, reconstruction, total_variation},
+    model::{BatchStats, Guidance, LoftUp, Mode, Params, Tokens, host_values},
 };
 
 /// Everything that is trained.
 #[derive(Debug, Clone)]
-pub struct Net {
+pub struct Trainable {
     /// The upsampler.
     pub upsampler: LoftUp,
-    /// Trained along with it, and left behind afterwards.
-    pub companions: Companions,
+    /// Auxiliary modules that only training needs.
+    pub aux: AuxModules,
 }
 
-impl Net {
+impl Trainable {
     /// All trained weights.
     pub fn weights(&self) -> Params {
         self.upsampler
             .weights
             .clone()
-            .joined(self.companions.weights.clone())
+            .joined(self.aux.weights.clone())
     }
 
     /// The same with other weights.
     pub fn with_weights(&self, weights: &Params) -> Self {
         let mut net = self.clone();
         net.upsampler.weights = weights.only(|name| self.upsampler.weights.shape(name).is_some());
-        net.companions.weights = weights.only(|name| self.companions.weights.shape(name).is_some());
+        net.aux.weights = weights.only(|name| self.aux.weights.shape(name).is_some());
         net
     }
 }
 
-/// What both stages look at.
+/// Inputs of a step of either stage.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The pictures.
+    /// The images.
     pub guidance: Guidance,
-    /// Features of the pictures.
+    /// Features of the images.
     pub lr: Tokens,
-    /// Views of the pictures.
+    /// Views of the images.
     pub views: Vec<View>,
-    /// What the upsampled features are compared to.
+    /// Target of the upsampled features.
     pub target: Target,
 }
 
-/// What the upsampled features are compared to.
+/// Target of the upsampled features.
 #[derive(Debug, Clone)]
 // There is one of them at a time.
 #[allow(clippy::large_enum_variant)]
@@ -62,17 +62,17 @@ pub enum Target {
         values: Tensor<2>,
         /// `[d, to]`.
         projection: Tensor<2>,
-        /// How much each pixel counts, `[batch * H * W, 1]`; all alike without.
+        /// Weight of each pixel, `[batch * H * W, 1]`; equal weights without.
         weights: Option<Tensor<2>>,
     },
-    /// Stage 2: what the teacher makes of parts of the pictures.
+    /// Stage 2: the teacher's features of crops.
     Teacher(Vec<Crop>),
 }
 
-/// A part of the pictures as the teacher sees it.
+/// The teacher's features of a crop.
 #[derive(Debug, Clone)]
 pub struct Crop {
-    /// First row of the student's answer that is compared.
+    /// First row of the student's output that is compared.
     pub top: usize,
     /// First column.
     pub left: usize,
@@ -82,24 +82,24 @@ pub struct Crop {
     pub features: Tensor<3>,
 }
 
-/// Weights of the terms of the loss.
+/// Weights of the losses in their sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Terms {
-    /// Of the total variation.
-    pub variation: f64,
-    /// Of the affinity loss.
+pub struct LossWeights {
+    /// Weight of the total variation loss.
+    pub total_variation: f64,
+    /// Weight of the affinity loss.
     pub affinity: f64,
 }
 
-/// What a step found.
+/// Losses, gradients and batch statistics of a step.
 #[derive(Debug, Clone)]
-pub struct Found {
-    /// The sum that is minimised, then its terms before weighting, by name.
+pub struct StepOutput {
+    /// The sum that is minimized, then its terms before weighting, by name.
     pub losses: Vec<(&'static str, f32)>,
     /// Gradient of the sum for every trained weight.
     pub gradients: Params,
-    /// What the batch normalisations saw.
-    pub moments: Moments,
+    /// Statistics of the batch normalizations.
+    pub batch_stats: BatchStats,
 }
 
 /// Pixels `top..top + side`, `left..left + side` of maps `[batch * H * W, d]`, as
@@ -113,26 +113,20 @@ fn cut(x: Tensor<2>, grid: Grid, crop: &Crop) -> Tensor<3> {
 }
 
 /// Losses and gradients of a batch.
-pub fn step(net: &Net, batch: &Batch, terms: Terms) -> Found {
+pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOutput {
     let tracked = net.weights().tracked();
     let net = net.with_weights(&tracked);
     let grid = batch.guidance.grid();
-    let answer = net
+    let output = net
         .upsampler
         .forward(&batch.lr, &batch.guidance, Mode::Train);
-    let features = answer.features;
+    let features = output.features;
     let zero = || Tensor::<1>::zeros([1], &device_of(&batch.lr));
     let (mut rec, mut variation) = (zero(), zero());
     let first_stage = matches!(batch.target, Target::MaskBicubic { .. });
     for (i, view) in batch.views.iter().enumerate() {
-        let wants_variation = i == 0 && first_stage && terms.variation > 0.0;
-        let (loss, seen) = reconstruction(
-            &net.companions,
-            features.clone(),
-            grid,
-            view,
-            wants_variation,
-        );
+        let wants_variation = i == 0 && first_stage && loss_weights.total_variation > 0.0;
+        let (loss, seen) = reconstruction(&net.aux, features.clone(), grid, view, wants_variation);
         rec = rec + loss / batch.views.len() as f32;
         if let Some(seen) = seen {
             variation = seen;
@@ -153,7 +147,7 @@ pub fn step(net: &Net, batch: &Batch, terms: Terms) -> Found {
             1.0,
         ),
         Target::Teacher(crops) => {
-            if terms.variation > 0.0 && !batch.views.is_empty() {
+            if loss_weights.total_variation > 0.0 && !batch.views.is_empty() {
                 variation = total_variation(features.clone(), grid);
             }
             let mut sum = zero();
@@ -161,10 +155,11 @@ pub fn step(net: &Net, batch: &Batch, terms: Terms) -> Found {
                 let found = affinity(cut(features.clone(), grid, crop), crop.features.clone());
                 sum = sum + found / crops.len() as f32;
             }
-            ("affinity", sum, terms.affinity)
+            ("affinity", sum, loss_weights.affinity)
         }
     };
-    let total = rec.clone() + variation.clone() * terms.variation + main.clone() * weight;
+    let total =
+        rec.clone() + variation.clone() * loss_weights.total_variation + main.clone() * weight;
     let value = |x: &Tensor<1>| host_values(x)[0];
     let mut losses = vec![("loss", value(&total)), (name, value(&main))];
     if !batch.views.is_empty() {
@@ -174,13 +169,16 @@ pub fn step(net: &Net, batch: &Batch, terms: Terms) -> Found {
         ]);
     }
     let mut found = total.backward();
-    Found {
+    StepOutput {
         losses,
         gradients: tracked.gradients(&mut found),
-        moments: answer.moments,
+        batch_stats: output.batch_stats,
     }
 }
 
 fn device_of(lr: &Tokens) -> Device {
     lr.values.device().without_autodiff()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! The teacher of stage 2: an average of past students that looks at parts of the picture in high
-//! resolution.
+//! The teacher of stage 2: a moving average of the student that processes crops of the image in
+//! high resolution.
 
 use burn::tensor::Device;
 
@@ -8,12 +8,12 @@ use crate::{
     kernels::Grid,
     losses::refine,
     model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values},
-    optim::average,
+    optim::ema,
     regions::Mask,
     resample::{Axis, resample_values},
 };
 
-/// Where a part of the high-resolution picture lies in the student's answer.
+/// Where a part of the high-resolution image lies in the student's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     /// First row.
@@ -22,13 +22,13 @@ pub struct Region {
     pub left: usize,
     /// Rows and columns.
     pub side: usize,
-    /// Rows and columns at each border of it that are not compared.
+    /// Rows and columns that are ignored at each border.
     pub border: usize,
 }
 
 impl Region {
-    /// The region of a crop of `side` pixels at row `y` and column `x` of a picture of
-    /// `high x high`, in the answer of a student that sees it at `side x side`.
+    /// The region of a crop of `side` pixels at row `y` and column `x` of an image of
+    /// `high x high`, in the output of a student that sees it at `side x side`.
     pub fn new(x: usize, y: usize, side: usize, high: usize, border: f32) -> Self {
         let covered = (side * side / high).max(1);
         let border = (border * covered as f32) as usize;
@@ -48,11 +48,11 @@ impl Region {
     }
 }
 
-/// A crop of a picture, as the teacher is shown it.
+/// A crop of an image, the teacher's input.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// The normalised crop, `[3, side, side]`.
-    pub picture: Vec<f32>,
+    /// The normalized crop, `[3, side, side]`.
+    pub image: Vec<f32>,
     /// Its rows and columns.
     pub side: usize,
     /// The backbone's features of it.
@@ -61,11 +61,11 @@ pub struct Part {
     pub masks: Vec<Mask>,
 }
 
-/// What the teacher makes of one crop: refined by masks, brought to the size of `region`, its
-/// border left out, `[inner * inner, d]`.
+/// The teacher's features of one crop: refined by masks, resized to the size of `region` without its
+/// border, `[inner * inner, d]`.
 ///
-/// Crops are seen one by one, each with its own range of colours, as in use.
-pub fn look(
+/// Crops are processed one by one, each with its own color range, as in inference.
+pub fn encode(
     teacher: &LoftUp,
     part: &Part,
     alpha: f32,
@@ -73,7 +73,7 @@ pub fn look(
     device: &Device,
 ) -> Vec<f32> {
     let Part {
-        picture,
+        image,
         side,
         lr,
         masks,
@@ -89,15 +89,15 @@ pub fn look(
         values: device_matrix(lr.values.clone(), grid.pixels(), d, device),
         grid,
     };
-    let guidance = Guidance::new(&[picture], side, side, RangeOver::Image);
+    let guidance = Guidance::new(&[image], side, side, RangeOver::Image);
     let mut features = host_values(&teacher.forward(&tokens, &guidance, Mode::Eval).features);
     refine(&mut features, d, masks, alpha);
     let axis = Axis::bilinear(side, region.side).part(region.border, region.inner());
     resample_values(&features, d, &axis, &axis)
 }
 
-/// Moves the teacher's weights and statistics towards the student's.
-pub fn follow(teacher: &mut LoftUp, student: &LoftUp, keep: f64) {
-    teacher.weights = average(&teacher.weights, &student.weights, keep);
-    teacher.statistics = average(&teacher.statistics, &student.statistics, keep);
+/// Updates the teacher's weights and statistics, exponential moving averages of the student's.
+pub fn ema_update(teacher: &mut LoftUp, student: &LoftUp, decay: f64) {
+    teacher.weights = ema(&teacher.weights, &student.weights, decay);
+    teacher.statistics = ema(&teacher.statistics, &student.statistics, decay);
 }

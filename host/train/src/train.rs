@@ -7,58 +7,57 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::sync_channel,
     },
-    time::Instant,
 };
 
-use loftup_runtime::image;
+use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::{
     backbone::{Backbone, FeatureCache},
     checkpoint::{self, Progress},
     config::Config,
-    data::Dataset,
+    data::{Broken, Dataset},
     device,
     error::TrainError,
     log::Log,
-    model::interpolating::Held,
+    model::bilinear_init::Frozen,
     optim::clip,
-    picture::Shown,
-    prepare::Preparer,
-    state::{State, begin, check_same},
-    step::{Terms, step},
-    teacher::follow,
+    prepare::{HostBatch, Preparer},
+    preview::Preview,
+    state::{State, check_same, new_state},
+    step::{LossWeights, step},
+    teacher::ema_update,
 };
 
-/// Files in the output folder.
+/// Files in the output directory.
 pub mod files {
-    /// The state of the training.
+    /// The complete state of the training.
     pub const CHECKPOINT: &str = "checkpoint.safetensors";
     /// The trained upsampler, for `loftup convert --upsampler-weights`.
     pub const WEIGHTS: &str = "upsampler.safetensors";
-    /// Where the weights come from.
+    /// Settings, data and hashes behind the weights.
     pub const PROVENANCE: &str = "provenance.json";
-    /// Features of the picture that is shown.
-    pub const PICTURE: &str = "features.png";
+    /// Visualized features of the preview image.
+    pub const PREVIEW: &str = "features.png";
 }
 
-/// Batches that are made ahead of time.
-const AHEAD: usize = 1;
+/// Batches that are prepared ahead of time.
+const PREFETCH: usize = 1;
 
-/// What happens in a training, for whoever watches.
+/// Progress of a training.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It begins.
+    /// It starts or resumes.
     Started {
         /// Steps done before.
         step: u64,
         /// Steps of the whole training.
         steps: u64,
-        /// Pictures.
-        pictures: usize,
-        /// Pictures that come with masks.
+        /// Images.
+        images: usize,
+        /// Images with masks.
         with_masks: usize,
-        /// Numbers that are trained.
+        /// Trained parameters.
         weights: usize,
     },
     /// A step is done.
@@ -68,12 +67,12 @@ pub enum Event<'a> {
         /// Losses by name, the sum first.
         losses: &'a [(&'static str, f32)],
         /// Learning rate.
-        rate: f64,
+        learning_rate: f64,
     },
     /// A checkpoint is written.
     Saved(&'a Path),
-    /// Features of a picture are drawn.
-    Drawn(&'a Path),
+    /// A visualization of features is written.
+    Previewed(&'a Path),
 }
 
 /// How a training ended.
@@ -81,34 +80,37 @@ pub enum Event<'a> {
 pub enum Outcome {
     /// All steps are done; the weights are in this file.
     Finished(PathBuf),
-    /// It was stopped after so many steps, and the checkpoint written.
+    /// It was stopped after this number of steps, and the checkpoint written.
     Stopped(u64),
 }
 
-/// Where trained weights come from. Written beside them.
+/// Contents of `provenance.json`.
 #[derive(Debug, Serialize)]
 struct Provenance<'a> {
     tool: &'static str,
     weights_sha256: String,
     config: &'a Config,
     steps: u64,
-    data_fingerprint: String,
-    pictures: usize,
-    pictures_with_masks: usize,
-    broken_pictures: Vec<String>,
-    broken_masks: Vec<String>,
-    backbone_sha256: String,
+    data_fingerprint: &'a str,
+    images: usize,
+    images_with_masks: usize,
+    skipped_images: Vec<String>,
+    skipped_masks: Vec<String>,
+    backbone_sha256: &'a str,
     start_sha256: Option<String>,
-    losses: BTreeMap<&'a str, f32>,
+    losses: &'a Losses,
 }
 
-/// Trains as `config`, read from `path`, says. With `resume` it goes on from the checkpoint in the
-/// output folder. Where `stop` becomes true, it writes a checkpoint after the step it is in, and
-/// ends.
+/// Losses of a step by name.
+type Losses = BTreeMap<String, f32>;
+
+/// Trains with the settings in `config`, read from `path`. With `resume` it continues from the
+/// checkpoint in the output directory. When `stop` becomes true, it writes a checkpoint after the
+/// current step and returns.
 ///
 /// # Errors
-/// Where settings, data, bundle and checkpoint do not go together, nothing can be read or written,
-/// or the loss is no longer a number. Broken pictures are left out, not errors.
+/// If settings, data, bundle and checkpoint do not match, a file cannot be read or written, or the
+/// loss is not finite. Invalid images are skipped without an error.
 pub fn train(
     config: &Config,
     path: &Path,
@@ -117,240 +119,292 @@ pub fn train(
     watch: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome, TrainError> {
     let device = device::open(&config.run.device)?;
-    let out = &config.out;
-    std::fs::create_dir_all(out).map_err(TrainError::io(out))?;
-    let checkpoint_file = out.join(files::CHECKPOINT);
-    if !resume && checkpoint_file.exists() {
-        return Err(TrainError::Resume {
-            path: checkpoint_file,
-            what: "there is a training already: go on with --resume, or choose another `out`"
-                .into(),
-        });
-    }
-    let data = Dataset::open(
-        &config.data.paths,
-        config.data.limit,
-        config.preparation(),
-        stop,
-    )?;
-    let cache = match config.cache.gib > 0.0 {
-        true => {
-            let folder = config
-                .cache
-                .folder
-                .clone()
-                .unwrap_or_else(|| out.join("cache"));
-            Some(FeatureCache::open(
-                &folder,
-                (config.cache.gib * (1u64 << 30) as f64) as u64,
-            )?)
-        }
-        false => None,
-    };
-    let backbone = Backbone::open(&config.bundle, cache)?;
+    let checkpoint = prepare_output(&config.out, resume)?;
+    let preparation = config.preparation();
+    let data = Dataset::open(&config.data.paths, config.data.limit, preparation, stop)?;
+    let backbone = Backbone::open(&config.bundle, open_cache(config)?)?;
     let preparer = Preparer::new(config, path, &data, &backbone)?;
-    let (mut state, start_sha256) = begin(config, &backbone, preparer.window(), &device)?;
-    let fingerprint = data.fingerprint();
-    if config.start.is_none()
-        && !resume
-        && !preparer.fit(config.begin, &mut state.net.upsampler, &device)?
-    {
-        return Err(TrainError::Config {
-            path: path.into(),
-            key: "begin".into(),
-            what: "this upsampler has no room to begin by interpolating; write \"fitted\" or \"random\"".into(),
-        });
+    let (mut state, start_sha256) = new_state(config, &backbone, preparer.window(), &device)?;
+    if config.start.is_none() && !resume {
+        preparer.initialize(path, &mut state.net.upsampler, &device)?;
     }
-    let mut last = BTreeMap::new();
-    if resume {
-        let (tensors, progress) = checkpoint::load(&checkpoint_file)?;
-        check_same(
-            &checkpoint_file,
-            &progress,
-            config,
-            &fingerprint,
-            &backbone.sha256(),
-        )?;
-        state.restore(&tensors, &progress, &checkpoint_file, &device)?;
-        last = progress.losses.into_iter().collect();
-    }
-    let steps = config.steps(data.len());
-    let shown = shown(config, &data, &backbone, &preparer)?;
-    let mut log = Log::open(out, state.step)?;
+    let identity = Identity {
+        settings: toml::to_string(config)
+            .map_err(|e| TrainError::io(path)(std::io::Error::other(e)))?,
+        data: data.fingerprint(),
+        backbone: backbone.sha256(),
+    };
+    let losses = if resume {
+        restore(&mut state, &checkpoint, config, &identity, &device)?
+    } else {
+        Losses::new()
+    };
+    let mut trainer = Trainer {
+        config,
+        device: &device,
+        steps: config.steps(data.len()),
+        loss_weights: LossWeights {
+            total_variation: config.tv_weight(),
+            affinity: config.stage2.affinity,
+        },
+        frozen: Frozen::find(&state.net.upsampler, &device),
+        preview: Preview::open(config, &data, &backbone, preparer.first_size())?,
+        log: Log::open(&config.out, state.step)?,
+        checkpoint,
+        identity: &identity,
+        losses,
+        state,
+    };
     watch(Event::Started {
-        step: state.step,
-        steps,
-        pictures: data.len(),
+        step: trainer.state.step,
+        steps: trainer.steps,
+        images: data.len(),
         with_masks: data.with_masks(),
-        weights: state.net.weights().count(),
+        weights: trainer.state.net.weights().count(),
     });
-    let text =
-        toml::to_string(config).map_err(|e| TrainError::io(path)(std::io::Error::other(e)))?;
-    let save = |state: &State, last: &BTreeMap<String, f32>| -> Result<(), TrainError> {
-        let mut progress = Progress::new(
-            state.step,
-            state.optimizer.counters,
-            text.clone(),
-            fingerprint.clone(),
-            backbone.sha256(),
-        );
-        progress.losses = last.clone().into_iter().collect();
-        checkpoint::save(&checkpoint_file, &state.tensors(), &progress)
-    };
-    let terms = Terms {
-        variation: config.variation(),
-        affinity: config.stage2.affinity,
-    };
-    let held = Held::found(&state.net.upsampler, &device);
-    let (first, device) = (state.step, &device);
-    let stopped = std::thread::scope(|scope| -> Result<bool, TrainError> {
-        let (sender, receiver) = sync_channel(AHEAD);
-        let preparer = &preparer;
-        scope.spawn(move || {
-            for step in first..steps {
-                let batch = preparer.prepare(step);
-                let failed = batch.is_err();
-                // Nobody listens any more where the training was stopped.
-                if sender.send(batch).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        while state.step < steps {
-            let Ok(batch) = receiver.recv() else {
-                return Err(TrainError::io(out)(std::io::Error::other(
-                    "the thread that prepares batches has died",
-                )));
-            };
-            let batch = batch?.on(config, state.teacher.as_ref(), device);
-            let found = step(&state.net, &batch, terms);
-            let loss = found.losses[0].1;
-            if !loss.is_finite() {
-                return Err(TrainError::Diverged {
-                    step: state.step + 1,
-                    loss,
-                });
-            }
-            let gradients = match state.step < config.loss.clipped_steps {
-                true => clip(&found.gradients, config.loss.clip).0,
-                false => found.gradients,
-            };
-            state.optimizer.settings.rate = config.rate(state.step, steps);
-            let before = state.net.weights();
-            let mut weights = state.optimizer.step(&before, &gradients);
-            if let Some(held) = &held {
-                weights = held.keep(&before, &weights);
-            }
-            state.net = state.net.with_weights(&weights);
-            state.net.upsampler.remember(&found.moments);
-            state.step += 1;
-            if let Some(teacher) = &mut state.teacher
-                && state.step % config.stage2.update_every == 0
-            {
-                follow(teacher, &state.net.upsampler, config.stage2.keep);
-            }
-            let (done, rate) = (state.step, state.optimizer.settings.rate);
-            last = found
-                .losses
-                .iter()
-                .map(|(n, v)| ((*n).to_string(), *v))
-                .collect();
-            watch(Event::Stepped {
-                step: done,
-                losses: &found.losses,
-                rate,
-            });
-            if done % config.run.log_every == 0 || done == steps {
-                log.losses(done, rate, &found.losses)?;
-            }
-            if let Some(shown) = &shown
-                && (done % config.run.picture_every == 0 || done == steps)
-            {
-                let file = out.join(files::PICTURE);
-                let size = shown.draw(&state.net.upsampler, device, &file)?;
-                log.picture(
-                    done,
-                    size,
-                    &std::fs::read(&file).map_err(TrainError::io(&file))?,
-                )?;
-                watch(Event::Drawn(&file));
-            }
-            let stopping = stop.load(Ordering::Relaxed) && done < steps;
-            if done % config.run.checkpoint_every == 0 || done == steps || stopping {
-                save(&state, &last)?;
-                watch(Event::Saved(&checkpoint_file));
-            }
-            if stopping {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    })?;
-    let broken = data.broken();
-    for name in broken.pictures.iter().chain(&broken.masks) {
-        log::info!("was left out: {name}");
+    let finished = trainer.run(&preparer, stop, watch)?;
+    let skipped = data.broken();
+    log_skipped(&skipped);
+    if !finished {
+        return Ok(Outcome::Stopped(trainer.state.step));
     }
-    if broken.pictures.len() + broken.masks.len() > 0 {
-        log::warn!(
-            "left out: {} broken pictures, broken masks of {}",
-            broken.pictures.len(),
-            broken.masks.len()
-        );
-    }
-    if stopped {
-        return Ok(Outcome::Stopped(state.step));
-    }
-    let weights = out.join(files::WEIGHTS);
-    let mut tensors = state.net.upsampler.weights.to_host();
-    tensors.extend(state.net.upsampler.statistics.to_host());
-    checkpoint::write(&weights, &tensors, None)?;
-    let bytes = std::fs::read(&weights).map_err(TrainError::io(&weights))?;
+    let (weights, weights_sha256) = trainer.write_weights()?;
     let provenance = Provenance {
         tool: concat!("loftup ", env!("CARGO_PKG_VERSION")),
-        weights_sha256: loftup_bundle::sha256_hex(&bytes),
+        weights_sha256,
         config,
-        steps: state.step,
-        data_fingerprint: fingerprint.clone(),
-        pictures: data.len(),
-        pictures_with_masks: data.with_masks(),
-        broken_pictures: broken.pictures.into_iter().collect(),
-        broken_masks: broken.masks.into_iter().collect(),
-        backbone_sha256: backbone.sha256(),
+        steps: trainer.state.step,
+        data_fingerprint: &identity.data,
+        images: data.len(),
+        images_with_masks: data.with_masks(),
+        skipped_images: skipped.images.into_iter().collect(),
+        skipped_masks: skipped.masks.into_iter().collect(),
+        backbone_sha256: &identity.backbone,
         start_sha256,
-        losses: last.iter().map(|(n, v)| (n.as_str(), *v)).collect(),
+        losses: &trainer.losses,
     };
-    let file = out.join(files::PROVENANCE);
+    let file = config.out.join(files::PROVENANCE);
     let text =
         serde_json::to_vec_pretty(&provenance).map_err(|e| TrainError::io(&file)(e.into()))?;
     checkpoint::replace(&file, &text).map_err(TrainError::io(&file))?;
     Ok(Outcome::Finished(weights))
 }
 
-/// The picture whose features are drawn now and then.
-fn shown(
-    config: &Config,
-    data: &Dataset,
-    backbone: &Backbone,
-    preparer: &Preparer<'_>,
-) -> Result<Option<Shown>, TrainError> {
-    if config.run.picture_every == 0 {
+/// Creates the output directory. Returns the path of the checkpoint in it, which must not exist yet
+/// unless the training resumes from it.
+fn prepare_output(out: &Path, resume: bool) -> Result<PathBuf, TrainError> {
+    std::fs::create_dir_all(out).map_err(TrainError::io(out))?;
+    let path = out.join(files::CHECKPOINT);
+    if !resume && path.exists() {
+        return Err(TrainError::Resume {
+            path,
+            what: "there is a training already: continue with --resume, or choose another `out`"
+                .into(),
+        });
+    }
+    Ok(path)
+}
+
+/// The cache of the backbone's features, unless it is disabled.
+fn open_cache(config: &Config) -> Result<Option<FeatureCache>, TrainError> {
+    if config.cache.gib <= 0.0 {
         return Ok(None);
     }
-    let (size, seen) = preparer.first_size();
-    let photo = match &config.run.picture {
-        Some(path) => {
-            let orientation = config.preparation().orientation;
-            image::open_with(path, orientation)
-                .map_err(loftup_runtime::RuntimeError::from)?
-                .image
+    let folder = config.cache.folder.clone();
+    let folder = folder.unwrap_or_else(|| config.out.join("cache"));
+    let bytes = (config.cache.gib * (1u64 << 30) as f64) as u64;
+    FeatureCache::open(&folder, bytes).map(Some)
+}
+
+/// What a checkpoint must agree with to be resumed.
+struct Identity {
+    /// The settings as TOML.
+    settings: String,
+    /// Fingerprint of the data.
+    data: String,
+    /// SHA-256 of the backbone.
+    backbone: String,
+}
+
+/// Restores the state from a checkpoint. Returns the losses of its last step.
+fn restore(
+    state: &mut State,
+    path: &Path,
+    config: &Config,
+    identity: &Identity,
+    device: &Device,
+) -> Result<Losses, TrainError> {
+    let (tensors, progress) = checkpoint::load(path)?;
+    check_same(path, &progress, config, &identity.data, &identity.backbone)?;
+    state.restore(&tensors, &progress, path, device)?;
+    Ok(progress.losses.into_iter().collect())
+}
+
+/// A training between its start and its end.
+struct Trainer<'a> {
+    config: &'a Config,
+    device: &'a Device,
+    /// Steps of the whole training.
+    steps: u64,
+    loss_weights: LossWeights,
+    frozen: Option<Frozen>,
+    preview: Option<Preview>,
+    log: Log,
+    /// Path of the checkpoint.
+    checkpoint: PathBuf,
+    identity: &'a Identity,
+    /// Losses of the last step.
+    losses: Losses,
+    state: State,
+}
+
+impl Trainer<'_> {
+    /// Runs the remaining steps, with batches prepared on another thread. Returns `false` if it was
+    /// stopped before the last one.
+    fn run(
+        &mut self,
+        preparer: &Preparer<'_>,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<bool, TrainError> {
+        let (first, steps) = (self.state.step, self.steps);
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(PREFETCH);
+            scope.spawn(move || {
+                for step in first..steps {
+                    let batch = preparer.prepare(step);
+                    let failed = batch.is_err();
+                    // The receiver is gone if the training was stopped.
+                    if sender.send(batch).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            while self.state.step < steps {
+                let Ok(batch) = receiver.recv() else {
+                    return Err(TrainError::io(&self.config.out)(std::io::Error::other(
+                        "the thread that prepares batches has died",
+                    )));
+                };
+                self.step(batch?, watch)?;
+                let stopping = stop.load(Ordering::Relaxed) && self.state.step < steps;
+                self.record(stopping, watch)?;
+                if stopping {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// One optimizer step.
+    fn step(
+        &mut self,
+        batch: HostBatch,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), TrainError> {
+        let (config, state) = (self.config, &mut self.state);
+        let batch = batch.on(config, state.teacher.as_ref(), self.device);
+        let output = step(&state.net, &batch, self.loss_weights);
+        let loss = output.losses[0].1;
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged {
+                step: state.step + 1,
+                loss,
+            });
         }
-        None => data.sample(0, size)?.photo,
-    };
-    let started = Instant::now();
-    let shown = Shown::new(&photo, backbone, size, seen)?;
-    log::debug!(
-        "the backbone took {:.2} s for the picture that is shown",
-        started.elapsed().as_secs_f64()
-    );
-    Ok(Some(shown))
+        let gradients = match state.step < config.loss.clipped_steps {
+            true => clip(&output.gradients, config.loss.clip).0,
+            false => output.gradients,
+        };
+        let learning_rate = config.learning_rate(state.step, self.steps);
+        state.optimizer.settings.learning_rate = learning_rate;
+        let before = state.net.weights();
+        let mut weights = state.optimizer.step(&before, &gradients);
+        if let Some(frozen) = &self.frozen {
+            weights = frozen.restore(&before, &weights);
+        }
+        state.net = state.net.with_weights(&weights);
+        state
+            .net
+            .upsampler
+            .update_running_stats(&output.batch_stats);
+        state.step += 1;
+        if let Some(teacher) = &mut state.teacher
+            && state.step % config.stage2.update_every == 0
+        {
+            ema_update(teacher, &state.net.upsampler, config.stage2.ema_decay);
+        }
+        let owned = |(name, value): &(&'static str, f32)| ((*name).to_owned(), *value);
+        self.losses = output.losses.iter().map(owned).collect();
+        watch(Event::Stepped {
+            step: state.step,
+            losses: &output.losses,
+            learning_rate,
+        });
+        if state.step % config.run.log_every == 0 || state.step == self.steps {
+            self.log.losses(state.step, learning_rate, &output.losses)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the preview and the checkpoint after a step, if they are due.
+    fn record(
+        &mut self,
+        stopping: bool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), TrainError> {
+        let (run, step) = (&self.config.run, self.state.step);
+        let due = |every: u64| step.is_multiple_of(every) || step == self.steps;
+        if let Some(preview) = &self.preview
+            && due(run.preview_every)
+        {
+            let file = self.config.out.join(files::PREVIEW);
+            let size = preview.draw(&self.state.net.upsampler, self.device, &file)?;
+            let png = std::fs::read(&file).map_err(TrainError::io(&file))?;
+            self.log.image(step, size, &png)?;
+            watch(Event::Previewed(&file));
+        }
+        if due(run.checkpoint_every) || stopping {
+            self.save_checkpoint()?;
+            watch(Event::Saved(&self.checkpoint));
+        }
+        Ok(())
+    }
+
+    fn save_checkpoint(&self) -> Result<(), TrainError> {
+        let mut progress = Progress::new(
+            self.state.step,
+            self.state.optimizer.counters,
+            self.identity.settings.clone(),
+            self.identity.data.clone(),
+            self.identity.backbone.clone(),
+        );
+        progress.losses = self.losses.clone().into_iter().collect();
+        checkpoint::save(&self.checkpoint, &self.state.tensors(), &progress)
+    }
+
+    /// Writes the trained upsampler. Returns the path and the SHA-256 of the file.
+    fn write_weights(&self) -> Result<(PathBuf, String), TrainError> {
+        let path = self.config.out.join(files::WEIGHTS);
+        let upsampler = &self.state.net.upsampler;
+        let mut tensors = upsampler.weights.to_host();
+        tensors.extend(upsampler.statistics.to_host());
+        checkpoint::write(&path, &tensors, None)?;
+        let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
+        Ok((path, loftup_bundle::sha256_hex(&bytes)))
+    }
+}
+
+fn log_skipped(skipped: &Broken) {
+    for name in skipped.images.iter().chain(&skipped.masks) {
+        log::info!("skipped: {name}");
+    }
+    if skipped.images.len() + skipped.masks.len() > 0 {
+        log::warn!(
+            "skipped {} invalid images, and invalid masks of {}",
+            skipped.images.len(),
+            skipped.masks.len()
+        );
+    }
 }

@@ -18,7 +18,7 @@ use loftup_train::{
 #[test]
 fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
     let mut worst = 0.0f32;
-    // Odd sizes, heads of odd width, pictures that are not square.
+    // Odd sizes, heads of odd width, images that are not square.
     for (d, (h, w), (height, width)) in [
         (16, (3, 5), (21, 33)),
         (44, (4, 4), (28, 28)),
@@ -57,12 +57,12 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
         convert(&request, |_| ControlFlow::Continue(())).unwrap();
 
         let features: Vec<f32> = (0..d * h * w).map(|_| rng.normal()).collect();
-        let picture: Vec<f32> = (0..3 * height * width).map(|_| rng.normal()).collect();
+        let image: Vec<f32> = (0..3 * height * width).map(|_| rng.normal()).collect();
         let perceptor = Perceptor::open_on_cpu(&out, Options::default()).unwrap();
         let given = Features::from_array(&[1, d, h, w], features.clone(), d).unwrap();
         let guidance = Picture {
             size: Size { width, height },
-            data: picture.clone(),
+            data: image.clone(),
         };
         let view = perceptor
             .view(&given, &guidance, ColourRange::PerImage)
@@ -95,7 +95,7 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
             values: device_matrix(lr.values, h * w, d, &device),
             grid,
         };
-        let guidance = Guidance::new(&[&picture], height, width, RangeOver::Image);
+        let guidance = Guidance::new(&[&image], height, width, RangeOver::Image);
         let upsampler = LoftUp::new(config, start, &device);
         let found = host_values(&upsampler.forward(&tokens, &guidance, Mode::Eval).features);
         let error = found

@@ -9,7 +9,7 @@ use std::{
 
 use loftup_import::checkpoint::Checkpoint;
 use loftup_train::{Config, Event, Outcome, TrainError, checkpoint, files, train};
-use support::{bundle, config, picture, pictures, settings};
+use support::{bundle, config, image, images, settings};
 
 /// Trains, and stops after step `stop_at` if there is one.
 fn run(config: &Config, path: &Path, resume: bool, stop_at: Option<u64>) -> Outcome {
@@ -33,7 +33,7 @@ fn both_stages_resumed_are_the_same_bit_for_bit_as_uninterrupted() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    pictures(at, 5);
+    images(at, 5);
     for (stage, out) in [(1, "one"), (2, "two")] {
         let (whole, path) = config(at, "whole.toml", &settings(stage, 7, out));
         assert_eq!(
@@ -48,7 +48,7 @@ fn both_stages_resumed_are_the_same_bit_for_bit_as_uninterrupted() {
         assert_eq!(run(&halves, &path, false, Some(3)), Outcome::Stopped(3));
         assert!(!halves.out.join(files::WEIGHTS).exists());
         run(&halves, &path, true, None);
-        for name in ["losses.csv", files::WEIGHTS, files::PICTURE] {
+        for name in ["losses.csv", files::WEIGHTS, files::PREVIEW] {
             assert_eq!(
                 read(&whole.out, name),
                 read(&halves.out, name),
@@ -80,15 +80,15 @@ fn both_stages_resumed_are_the_same_bit_for_bit_as_uninterrupted() {
 }
 
 #[test]
-fn the_loss_falls_on_a_few_pictures() {
+fn the_loss_falls_on_a_few_images() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    pictures(at, 2);
+    images(at, 2);
     let (config, path) = config(
         at,
         "t.toml",
-        &settings(1, 60, "out").replace("jitters = 2", "jitters = 0"),
+        &settings(1, 60, "out").replace("augmentations = 2", "augmentations = 0"),
     );
     run(&config, &path, false, None);
     let table = String::from_utf8(read(&config.out, "losses.csv")).unwrap();
@@ -119,11 +119,11 @@ fn archive(path: &Path, members: &[(&str, Vec<u8>)]) {
 }
 
 #[test]
-fn broken_pictures_and_masks_are_counted_and_named_and_the_rest_is_used() {
+fn skipped_images_and_masks_are_counted_and_named_and_the_rest_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    let data = pictures(at, 2);
+    let data = images(at, 2);
     let png = read(&data, "0.png");
     // Runs down the columns of a mask of 70 rows and 90 columns: a part of the middle.
     let mask = |runs: &str| {
@@ -142,7 +142,7 @@ fn broken_pictures_and_masks_are_counted_and_named_and_the_rest_is_used() {
     .unwrap();
     std::fs::write(data.join("1.json"), "{\"annotations\": 3").unwrap();
     std::fs::write(data.join("cut.png"), &png[..png.len() / 2]).unwrap();
-    std::fs::write(data.join("text.jpg"), "no picture").unwrap();
+    std::fs::write(data.join("text.jpg"), "no image").unwrap();
     std::fs::write(data.join("notes.txt"), "not even called one").unwrap();
     archive(
         &data.join("shard.tar"),
@@ -160,12 +160,10 @@ fn broken_pictures_and_masks_are_counted_and_named_and_the_rest_is_used() {
     let mut found = None;
     train(&config, &path, false, &stop, &mut |event| {
         if let Event::Started {
-            pictures,
-            with_masks,
-            ..
+            images, with_masks, ..
         } = event
         {
-            found = Some((pictures, with_masks));
+            found = Some((images, with_masks));
         }
     })
     .unwrap();
@@ -180,11 +178,11 @@ fn broken_pictures_and_masks_are_counted_and_named_and_the_rest_is_used() {
         list.map(|n| n.as_str().unwrap().rsplit('/').next().unwrap().to_string())
             .collect()
     };
-    println!("{:?} {:?}", names("broken_pictures"), names("broken_masks"));
+    println!("{:?} {:?}", names("skipped_images"), names("skipped_masks"));
     for name in ["2.png", "cut.png", "text.jpg"] {
-        assert!(names("broken_pictures").iter().any(|n| n == name), "{name}");
+        assert!(names("skipped_images").iter().any(|n| n == name), "{name}");
     }
-    assert_eq!(names("broken_masks"), ["0.png", "1.png"]);
+    assert_eq!(names("skipped_masks"), ["0.png", "1.png"]);
 }
 
 #[test]
@@ -192,7 +190,7 @@ fn data_with_nothing_usable_are_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    let data = at.join("pictures");
+    let data = at.join("images");
     std::fs::create_dir(&data).unwrap();
     let (config, path) = config(at, "t.toml", &settings(1, 2, "out"));
     let message = || {
@@ -202,18 +200,14 @@ fn data_with_nothing_usable_are_an_error_that_says_what_to_do() {
     };
     let nothing = message();
     assert!(
-        nothing.contains("no pictures") && nothing.contains("data.paths"),
+        nothing.contains("no images") && nothing.contains("data.paths"),
         "{nothing}"
     );
-    std::fs::write(data.join("a.jpg"), "no picture").unwrap();
+    std::fs::write(data.join("a.jpg"), "no image").unwrap();
     let broken = message();
-    assert!(broken.contains("none of the 1 pictures"), "{broken}");
+    assert!(broken.contains("none of the 1 images"), "{broken}");
     std::fs::remove_dir_all(&data).unwrap();
-    assert!(
-        message().contains("pictures: No such file"),
-        "{}",
-        message()
-    );
+    assert!(message().contains("images: No such file"), "{}", message());
 }
 
 #[test]
@@ -221,7 +215,7 @@ fn a_checkpoint_of_other_settings_or_data_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    let data = pictures(at, 3);
+    let data = images(at, 3);
     let text = settings(1, 2, "out");
     let (first, path) = config(at, "t.toml", &text);
     run(&first, &path, false, None);
@@ -234,7 +228,11 @@ fn a_checkpoint_of_other_settings_or_data_is_refused() {
         message(&first, false).contains("--resume"),
         "an old training is not overwritten"
     );
-    let (other, _) = config(at, "o.toml", &text.replace("rate = 1e-3", "rate = 2e-3"));
+    let (other, _) = config(
+        at,
+        "o.toml",
+        &text.replace("learning_rate = 1e-3", "learning_rate = 2e-3"),
+    );
     let found = message(&other, true);
     assert!(
         found.contains("0.001") && found.contains("0.002"),
@@ -249,7 +247,7 @@ fn a_checkpoint_of_other_settings_or_data_is_refused() {
             .replace("log_every = 1", "log_every = 3"),
     );
     run(&longer, &path, true, None);
-    picture(9, 30, 30).save_png(&data.join("new.png")).unwrap();
+    image(9, 30, 30).save_png(&data.join("new.png")).unwrap();
     let found = message(&longer, true);
     assert!(found.contains("other data"), "{found}");
 }
@@ -261,10 +259,38 @@ fn settings_that_make_no_sense_are_errors_with_the_key_and_the_remedy() {
         ("seed = 3", "sead = 3", "line 5", "unknown field `sead`"),
         ("stage = 1", "stage = 3", "line 4", "write 1 or 2"),
         ("stage = 1", "stage = 2", "start", "checkpoint of stage 1"),
-        ("batch = 2", "batch = 0", "run.batch", "1 to 4096"),
+        (
+            "batch_size = 2",
+            "batch_size = 0",
+            "run.batch_size",
+            "1 to 4096",
+        ),
         ("pad = 2", "pad = -2", "line", "invalid value"),
         ("\"28x28\"", "\"28\"", "line", "x"),
-        ("rate = 1e-3", "rate = nan", "optimizer.rate", "above 0"),
+        (
+            "learning_rate = 1e-3",
+            "learning_rate = nan",
+            "optimizer.learning_rate",
+            "above 0",
+        ),
+        (
+            "learning_rate = 1e-3",
+            "rate = 1e-3",
+            "line",
+            "now `optimizer.learning_rate`",
+        ),
+        (
+            "stage = 1",
+            "stage = 1\nbegin = \"random\"",
+            "line",
+            "now `init`",
+        ),
+        (
+            "stage = 1",
+            "stage = 1\ninit = \"interpolating\"",
+            "line",
+            "now `bilinear`",
+        ),
         (
             "sizes = [28, 56]",
             "sizes = [28, 560]",
@@ -272,7 +298,7 @@ fn settings_that_make_no_sense_are_errors_with_the_key_and_the_remedy() {
             "stage2.high",
         ),
         (
-            "paths = [\"pictures\"]",
+            "paths = [\"images\"]",
             "paths = []",
             "data.paths",
             "at least one",
@@ -296,7 +322,7 @@ fn a_guidance_that_windows_do_not_fit_is_an_error_with_a_size_that_does() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    pictures(at, 1);
+    images(at, 1);
     let (config, path) = config(
         at,
         "t.toml",
@@ -318,13 +344,13 @@ fn complete_settings_say_what_was_published_and_can_be_read_back() {
     let complete = one.complete();
     for line in [
         "method = \"nadam\"",
-        "rate = 0.0001",
-        "jitters = 4",
+        "learning_rate = 0.0001",
+        "augmentations = 4",
         "guidance = \"224x224\"",
         "projection = 64",
         "clip = 0.0001",
-        "batch = 8",
-        "most_masks = 150",
+        "batch_size = 8",
+        "max_masks = 150",
     ] {
         assert!(complete.contains(line), "{line} in {complete}");
     }
@@ -338,12 +364,12 @@ fn complete_settings_say_what_was_published_and_can_be_read_back() {
     let complete = Config::parse(&two, Path::new("t.toml")).unwrap().complete();
     for line in [
         "method = \"adamw\"",
-        "rate = 0.001",
+        "learning_rate = 0.001",
         "weight_decay = 0.01",
-        "jitters = 2",
-        "variation = 0.05",
+        "augmentations = 2",
+        "tv_weight = 0.05",
         "affinity = 20.0",
-        "keep = 0.99",
+        "ema_decay = 0.99",
         "sizes = [\n    224,",
     ] {
         assert!(
@@ -363,11 +389,11 @@ fn presets_can_be_read_and_differ_from_the_defaults_only_where_they_say() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let published = name.ends_with("-published");
         assert_eq!(
-            preset.rate(5, 100) == preset.optimizer().rate,
+            preset.learning_rate(5, 100) == preset.optimizer().learning_rate,
             published,
             "{name}"
         );
-        assert_eq!(preset.run.batch == 8, published, "{name}");
+        assert_eq!(preset.run.batch_size == 8, published, "{name}");
         names.push(name);
     }
     names.sort();
@@ -387,10 +413,14 @@ fn an_output_fitted_to_the_backbone_begins_with_its_mean_and_deviation() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     bundle(at);
-    pictures(at, 3);
-    let text = settings(1, 1, "out").replace("stage = 1", "stage = 1\nbegin = \"fitted\"");
+    images(at, 3);
+    let text = settings(1, 1, "out").replace("stage = 1", "stage = 1\ninit = \"calibrated\"");
     // A rate of next to nothing: what is saved is what it began with.
-    let (config, path) = config(at, "t.toml", &text.replace("rate = 1e-3", "rate = 1e-12"));
+    let (config, path) = config(
+        at,
+        "t.toml",
+        &text.replace("learning_rate = 1e-3", "learning_rate = 1e-12"),
+    );
     run(&config, &path, false, None);
     let trained = Checkpoint::open(&config.out.join(files::WEIGHTS)).unwrap();
     let begun = |name: &str| {
@@ -422,12 +452,12 @@ fn an_output_fitted_to_the_backbone_begins_with_its_mean_and_deviation() {
 /// Links may lead back to where they are: each real folder counts once.
 #[cfg(unix)]
 #[test]
-fn links_do_not_multiply_pictures() {
+fn links_do_not_multiply_images() {
     use loftup_train::data::Dataset;
 
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    pictures(at, 3);
+    images(at, 3);
     let (config, _) = config(at, "t.toml", &settings(1, 1, "out"));
     let open = |stop: bool| {
         let (paths, preparation) = (&config.data.paths, config.preparation());

@@ -1,8 +1,8 @@
 //! Training of the backbone: what is in each patch of a scene, and where in it.
 //!
 //! Three linear maps of the finished features are trained along and thrown away: the shares of the
-//! classes in a patch, their shares in each quarter of it, and the mean colours of the quarters.
-//! Quarters and colours are what an upsampler needs to tell which pixel of a patch is what.
+//! classes in a patch, their shares in each quarter of it, and the mean colors of the quarters.
+//! Quarters and colors are what an upsampler needs to tell which pixel of a patch is what.
 
 use std::{
     path::Path,
@@ -20,7 +20,7 @@ use loftup_train::{
     checkpoint,
     kernels::{Kernel, run},
     model::{Params, device_matrix, host_values},
-    optim::{Method, Optimizer, Settings as OptimizerSettings, average, clip},
+    optim::{Method, Optimizer, Settings as OptimizerSettings, clip, ema},
     rng::{Purpose, Rng},
 };
 
@@ -41,10 +41,10 @@ pub struct Settings {
     pub shape: Shape,
     /// Steps.
     pub steps: u64,
-    /// Pictures of a step.
+    /// Images of a step.
     pub batch: usize,
-    /// Greatest learning rate.
-    pub rate: f64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
     /// Steps in which it rises.
     pub warmup: u64,
 }
@@ -55,37 +55,37 @@ impl Default for Settings {
             shape: Shape::SHIPPED,
             steps: 5000,
             batch: 6,
-            rate: 1.5e-3,
+            learning_rate: 1.5e-3,
             warmup: 150,
         }
     }
 }
 
 /// What the moving average of the weights keeps of itself.
-const KEEP: f64 = 0.998;
+const EMA_DECAY: f64 = 0.998;
 /// Largest norm of the gradients.
 const CLIP: f64 = 1.0;
 /// Weight decay.
-const DECAY: f64 = 0.02;
+const WEIGHT_DECAY: f64 = 0.02;
 /// Steps between checkpoints.
 const SAVE_EVERY: u64 = 200;
 /// Frames that are watched.
 const CHECKED: usize = 32;
 
-/// Weight in the loss of bodies, which cover little of a picture, against sky, walls and ground.
+/// Weight in the loss of bodies, which cover little of an image, against sky, walls and ground.
 const BODIES: f32 = 3.0;
 /// Classes that are no bodies: the first ones.
 const SURROUNDINGS: usize = 4;
-/// Weights in the loss of the classes' shares in quarters, and of colours.
+/// Weights in the loss of the classes' shares in quarters, and of colors.
 const QUARTERS: f32 = 1.0;
 const COLOURS: f32 = 0.3;
 
-/// Means and deviations of colours in ImageNet, which DINOv2 takes its pictures with.
+/// Means and deviations of colors in ImageNet, which DINOv2 takes its images with.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Colours of a picture as the backbone takes them, `[3, side, side]`.
-pub fn normalised(rgb: &[u8]) -> Vec<f32> {
+/// Colors of an image as the backbone takes them, `[3, side, side]`.
+pub fn normalized(rgb: &[u8]) -> Vec<f32> {
     let area = rgb.len() / 3;
     let mut out = vec![0.0; rgb.len()];
     for (i, pixel) in rgb.as_chunks::<3>().0.iter().enumerate() {
@@ -96,15 +96,15 @@ pub fn normalised(rgb: &[u8]) -> Vec<f32> {
     out
 }
 
-/// Pictures of a step, and what is to be said of them.
+/// Images of a step, and what is to be said of them.
 struct Batch {
-    pictures: Vec<Vec<f32>>,
+    images: Vec<Vec<f32>>,
     /// Shares of classes, `[batch * tokens, classes]`.
     whole: Vec<f32>,
     /// `[batch * tokens * quarters, classes]`.
     quarters: Vec<f32>,
     /// `[batch * tokens, quarters * 3]`.
-    colours: Vec<f32>,
+    colors: Vec<f32>,
 }
 
 /// Exchanges left and right.
@@ -123,25 +123,25 @@ impl Batch {
         let share = 1.0 / (part * part) as f32;
         let quarters = PARTS * PARTS;
         let mut batch = Self {
-            pictures: Vec::new(),
+            images: Vec::new(),
             whole: Vec::new(),
             quarters: Vec::new(),
-            colours: Vec::new(),
+            colors: Vec::new(),
         };
         for frame in frames {
-            let picture = normalised(&frame.rgb);
+            let image = normalized(&frame.rgb);
             for token in 0..shape.tokens() {
                 let mut whole = [0.0; CLASS_COUNT];
                 for quarter in 0..quarters {
                     let top = token / shape.grid * shape.patch + quarter / PARTS * part;
                     let left = token % shape.grid * shape.patch + quarter % PARTS * part;
-                    let (mut shares, mut colour) = ([0.0; CLASS_COUNT], [0.0f32; 3]);
+                    let (mut shares, mut color) = ([0.0; CLASS_COUNT], [0.0f32; 3]);
                     for y in top..top + part {
                         for x in left..left + part {
                             let at = y * SIDE + x;
                             shares[usize::from(frame.classes[at])] += share;
-                            for (c, sum) in colour.iter_mut().enumerate() {
-                                *sum += picture[c * SIDE * SIDE + at] * share;
+                            for (c, sum) in color.iter_mut().enumerate() {
+                                *sum += image[c * SIDE * SIDE + at] * share;
                             }
                         }
                     }
@@ -149,23 +149,23 @@ impl Batch {
                         *w += s / quarters as f32;
                     }
                     batch.quarters.extend(shares);
-                    batch.colours.extend(colour);
+                    batch.colors.extend(color);
                 }
                 batch.whole.extend(whole);
             }
-            batch.pictures.push(picture);
+            batch.images.push(image);
         }
         batch
     }
 }
 
 /// The transformer and what is thrown away.
-struct Net {
+struct Trainable {
     vit: Vit,
     heads: Params,
 }
 
-impl Net {
+impl Trainable {
     fn new(shape: Shape, rng: &mut Rng, device: &Device) -> Self {
         let vit = Vit::new(shape, rng, device);
         let mut heads = Params::default();
@@ -173,7 +173,7 @@ impl Net {
         for (name, out) in [
             ("heads.whole", CLASS_COUNT),
             ("heads.quarters", quarters * CLASS_COUNT),
-            ("heads.colours", quarters * 3),
+            ("heads.colors", quarters * 3),
         ] {
             let weight = HostTensor::from_fn([out, shape.width], |_| {
                 rng.normal() / (shape.width as f32).sqrt()
@@ -212,7 +212,7 @@ impl Net {
 
     fn loss(&self, batch: &Batch, device: &Device) -> Tensor<1> {
         let shape = self.vit.shape;
-        let slices: Vec<&[f32]> = batch.pictures.iter().map(Vec::as_slice).collect();
+        let slices: Vec<&[f32]> = batch.images.iter().map(Vec::as_slice).collect();
         let n = slices.len();
         let features = self.vit.forward(patches(&shape, &slices, device), n);
         let rows = n * shape.tokens();
@@ -231,10 +231,10 @@ impl Net {
             .head(&features, "quarters")
             .reshape([rows * quarters, CLASS_COUNT]);
         let parts = cross_entropy(parts, &batch.quarters);
-        let colours = device_matrix(batch.colours.clone(), rows, quarters * 3, device);
-        let difference = self.head(&features, "colours") - colours;
-        let colours = sum(difference.square()) / (rows * quarters * 3) as f32;
-        whole + parts * QUARTERS + colours * COLOURS
+        let colors = device_matrix(batch.colors.clone(), rows, quarters * 3, device);
+        let difference = self.head(&features, "colors") - colors;
+        let colors = sum(difference.square()) / (rows * quarters * 3) as f32;
+        whole + parts * QUARTERS + colors * COLOURS
     }
 }
 
@@ -243,9 +243,9 @@ fn sum(x: Tensor<2>) -> Tensor<1> {
     x.sum_dim(1).sum()
 }
 
-/// Mean intersection over union of held-out pictures where every pixel is of the class that has
+/// Mean intersection over union of frozen-out images where every pixel is of the class that has
 /// the greatest share in its patch, as the backbone's own head sees it.
-fn check(net: &Net, frames: &[Labelled], device: &Device) -> f64 {
+fn check(net: &Trainable, frames: &[Labelled], device: &Device) -> f64 {
     let shape = net.vit.shape;
     let (mut hits, mut seen, mut there) = (
         [0u64; CLASS_COUNT],
@@ -253,8 +253,8 @@ fn check(net: &Net, frames: &[Labelled], device: &Device) -> f64 {
         [0u64; CLASS_COUNT],
     );
     for block in frames.chunks(16) {
-        let pictures: Vec<Vec<f32>> = block.iter().map(|f| normalised(&f.rgb)).collect();
-        let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+        let images: Vec<Vec<f32>> = block.iter().map(|f| normalized(&f.rgb)).collect();
+        let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
         let features = net
             .vit
             .forward(patches(&shape, &slices, device), block.len());
@@ -305,12 +305,12 @@ pub fn train(
             shape.grid
         );
     }
-    let mut net = Net::new(shape, &mut Rng::new(SEED, Purpose::Weights, 0), device);
+    let mut net = Trainable::new(shape, &mut Rng::new(SEED, Purpose::Weights, 0), device);
     let mut optimizer = Optimizer::new(
         OptimizerSettings {
             method: Method::AdamW,
-            rate: settings.rate,
-            decay: DECAY,
+            learning_rate: settings.learning_rate,
+            weight_decay: WEIGHT_DECAY,
         },
         &net.weights(),
     );
@@ -337,8 +337,8 @@ pub fn train(
             Ok(Params::new(each.collect::<Result<Vec<_>>>()?, device))
         };
         let weights = take("", &mean)?;
-        optimizer.first = take("first.", &mean)?;
-        optimizer.second = take("second.", &mean)?;
+        optimizer.exp_avg = take("exp_avg.", &mean)?;
+        optimizer.exp_avg_sq = take("exp_avg_sq.", &mean)?;
         mean = take("mean.", &mean)?;
         optimizer.counters = progress.counters;
         net = net.with(&weights);
@@ -352,7 +352,7 @@ pub fn train(
             scope.spawn(move || {
                 for step in first..settings.steps {
                     let mut rng = Rng::new(SEED, Purpose::Step, step);
-                    // Scenes that no other step sees: what is learnt cannot be learnt by heart.
+                    // Scenes that no other step sees: what is learned cannot be learned by heart.
                     let from = step as usize * settings.batch;
                     let mut frames = labelled(Part::Backbone, from..from + settings.batch);
                     for frame in &mut frames {
@@ -375,19 +375,19 @@ pub fn train(
                 let loss = net.with(&weights).loss(&batch, device);
                 let value = host_values(&loss)[0];
                 if !value.is_finite() {
-                    bail!("the backbone's loss is {value} at step {done}: lower its rate");
+                    bail!("the backbone's loss is {value} at step {done}: lower its learning rate");
                 }
                 let gradients = weights.gradients(&mut loss.backward());
                 let rise = ((done + 1) as f64 / settings.warmup.max(1) as f64).min(1.0);
                 let fall = 0.5
                     * (1.0 + (std::f64::consts::PI * done as f64 / settings.steps as f64).cos());
-                optimizer.settings.rate = settings.rate * rise * fall;
+                optimizer.settings.learning_rate = settings.learning_rate * rise * fall;
                 let weights = optimizer.step(&net.weights(), &clip(&gradients, CLIP).0);
                 net = net.with(&weights);
                 done += 1;
                 // In the first steps the average follows faster.
-                let keep = KEEP.min(done as f64 / (done + 10) as f64);
-                mean = average(&mean, &weights, keep);
+                let decay = EMA_DECAY.min(done as f64 / (done + 10) as f64);
+                mean = ema(&mean, &weights, decay);
                 smooth = Some(smooth.map_or(value, |s: f32| 0.98 * s + 0.02 * value));
                 if done.is_multiple_of(SAVE_EVERY) || done == settings.steps {
                     score = check(&net.with(&mean), &held_out, device);
@@ -410,7 +410,7 @@ pub fn train(
                 );
                 if stop.load(Ordering::Relaxed) && done < settings.steps {
                     save(&file, &net, &mean, &optimizer, done, &text)?;
-                    bail!("stopped after {done} steps of the backbone; the same command goes on");
+                    bail!("stopped after {done} steps of the backbone; the same command resumes");
                 }
             }
             Ok(())
@@ -421,7 +421,7 @@ pub fn train(
 
 fn save(
     file: &Path,
-    net: &Net,
+    net: &Trainable,
     mean: &Params,
     optimizer: &Optimizer,
     step: u64,
@@ -430,8 +430,8 @@ fn save(
     let mut tensors = net.weights().to_host();
     for (prefix, params) in [
         ("mean.", mean),
-        ("first.", &optimizer.first),
-        ("second.", &optimizer.second),
+        ("exp_avg.", &optimizer.exp_avg),
+        ("exp_avg_sq.", &optimizer.exp_avg_sq),
     ] {
         let named = params.to_host().into_iter();
         tensors.extend(named.map(|(name, t)| (format!("{prefix}{name}"), t)));

@@ -16,43 +16,45 @@ use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use loftup_default::{backbone, judge, scenes, settle::settle, upsampler, weights};
+use loftup_default::{
+    backbone, evaluate, recalibrate::recalibrate_batch_norm, scenes, upsampler, weights,
+};
 
-/// Makes the weights that ship with the project, from generated scenes alone.
+/// Train the built-in weights on generated scenes.
 ///
-/// Trains a small backbone and its LoftUp, writes both to OUT, and judges them by scenes that
-/// neither has seen. The same command goes on where it was interrupted.
+/// Trains a small backbone and its LoftUp, writes both to OUT, and evaluates them on scenes that
+/// neither was trained on. The same command resumes an interrupted training.
 #[derive(Debug, Parser)]
 #[command(name = "loftup-default", version)]
 struct Args {
-    /// Folder for backbone.safetensors and upsampler.safetensors
+    /// Directory for backbone.safetensors and upsampler.safetensors
     #[arg(long)]
     out: PathBuf,
-    /// Folder for scenes, checkpoints and what else is only needed on the way
+    /// Directory for scenes, checkpoints and other temporary files
     #[arg(long, default_value = "target/default-weights")]
     work: PathBuf,
-    /// Only judge the weights that are in OUT
+    /// Only evaluate the weights in OUT
     #[arg(long)]
-    judge: bool,
+    evaluate: bool,
     /// Steps of the backbone's training
     #[arg(long, value_name = "N")]
     backbone_steps: Option<u64>,
     /// Steps of the upsampler's training
     #[arg(long, value_name = "N")]
     upsampler_steps: Option<u64>,
-    /// Scenes that the upsampler learns from
+    /// Training scenes of the upsampler
     #[arg(long, value_name = "N", default_value_t = 2000)]
     scenes: usize,
-    /// Scenes that probes learn from
+    /// Training scenes of the probes
     #[arg(long, value_name = "N", default_value_t = 200)]
     probe_scenes: usize,
-    /// Scenes to judge by
+    /// Scenes to evaluate the probes on
     #[arg(long, value_name = "N", default_value_t = 100)]
-    judge_scenes: usize,
+    eval_scenes: usize,
 }
 
-/// Scenes that the upsampler's statistics are taken over.
-const SETTLED: usize = 32;
+/// Scenes for the batch statistics of the upsampler.
+const CALIBRATION_SCENES: usize = 32;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -97,7 +99,7 @@ fn run(args: &Args) -> Result<()> {
             .unwrap_or(backbone::Settings::default().steps),
         ..Default::default()
     };
-    if !args.judge {
+    if !args.evaluate {
         let device = Device::flex();
         let tensors = backbone::train(&settings, work, &device, &stop, &mut progress)?;
         weights::write_half(&backbone_file, &tensors)?;
@@ -106,36 +108,41 @@ fn run(args: &Args) -> Result<()> {
         let data = work.join(format!("scenes-{}", args.scenes));
         scenes::write_with_masks(&data, args.scenes, &mut progress)?;
         let half = work.join("backbone.loftup");
-        judge::bundle(&settings.shape, &backbone_file, None, &half)?;
+        evaluate::bundle(&settings.shape, &backbone_file, None, &half)?;
         let mut phases = upsampler::PHASES;
         for (phase, steps) in phases.iter_mut().zip(args.upsampler_steps) {
             phase.steps = steps.max(1);
         }
         let trained = upsampler::train_all(&phases, &half, &data, work, &stop, &mut progress)?;
-        let tensors = settle(&trained, &half, SETTLED, &device, &mut progress)?;
+        let tensors =
+            recalibrate_batch_norm(&trained, &half, CALIBRATION_SCENES, &device, &mut progress)?;
         weights::write_half(&upsampler_file, &tensors)?;
         log::info!("upsampler after {:.0} s", started.elapsed().as_secs_f64());
     }
 
     let data = work.join(format!(
-        "judged-{}-{}",
-        args.probe_scenes, args.judge_scenes
+        "evaluated-{}-{}",
+        args.probe_scenes, args.eval_scenes
     ));
-    scenes::write_labelled(&data, args.probe_scenes, args.judge_scenes, &mut progress)?;
+    scenes::write_labelled(&data, args.probe_scenes, args.eval_scenes, &mut progress)?;
     let whole = work.join("default.loftup");
-    judge::bundle(
+    evaluate::bundle(
         &settings.shape,
         &backbone_file,
         Some(&upsampler_file),
         &whole,
     )?;
-    let report = judge::judge(&whole, &data, &mut progress)?;
+    let report = evaluate::evaluate(&whole, &data, &mut progress)?;
     drop(progress);
     println!(
-        "Linear probes trained on {} scenes and judged by {} others, {}x{}:\n",
+        "Linear probes trained on {} scenes and evaluated on {} others, {}x{}:\n",
         report.train_pictures, report.val_pictures, report.width, report.height
     );
-    println!("{}\n{}", judge::table(&report), judge::classes(&report));
+    println!(
+        "{}\n{}",
+        evaluate::table(&report),
+        evaluate::classes(&report)
+    );
     println!("{:.1} minutes", started.elapsed().as_secs_f64() / 60.0);
     Ok(())
 }

@@ -7,16 +7,16 @@ use image::{ExtendedColorType, save_buffer};
 use loftup_scenes::{CLASSES, Frame, Scene};
 use rayon::prelude::*;
 
-/// Side of a picture, in pixels.
+/// Side of an image, in pixels.
 pub const SIDE: usize = 224;
 
-/// First seeds. Nothing that is trained sees the scenes that it is judged by.
+/// First seeds. Training and evaluation use different scenes.
 mod first {
     pub const BACKBONE: u64 = 1 << 40;
     pub const BACKBONE_CHECK: u64 = 2 << 40;
     pub const UPSAMPLER: u64 = 3 << 40;
     pub const PROBE: u64 = 4 << 40;
-    pub const JUDGE: u64 = 5 << 40;
+    pub const EVALUATION: u64 = 5 << 40;
 }
 
 /// What scenes are for.
@@ -24,14 +24,14 @@ mod first {
 pub enum Part {
     /// Training of the backbone.
     Backbone,
-    /// Watching over the training of the backbone.
+    /// Validation during the training of the backbone.
     BackboneCheck,
     /// Training of the upsampler.
     Upsampler,
     /// Training of the probes.
     Probe,
-    /// Judging the probes.
-    Judge,
+    /// Evaluation of the probes.
+    Evaluation,
 }
 
 impl Part {
@@ -41,7 +41,7 @@ impl Part {
             Self::BackboneCheck => first::BACKBONE_CHECK,
             Self::Upsampler => first::UPSAMPLER,
             Self::Probe => first::PROBE,
-            Self::Judge => first::JUDGE,
+            Self::Evaluation => first::EVALUATION,
         };
         first + scene as u64
     }
@@ -52,7 +52,7 @@ fn frame(part: Part, index: usize) -> Frame {
     Scene::new(part.seed(index)).frame(0.0, SIDE, SIDE)
 }
 
-/// A picture and its classes, row by row.
+/// An image and its classes, row by row.
 #[derive(Debug, Clone)]
 pub struct Labelled {
     /// Three bytes a pixel.
@@ -75,7 +75,7 @@ pub fn labelled(part: Part, scenes: Range<usize>) -> Vec<Labelled> {
         .collect()
 }
 
-/// Puts pictures with the masks of all things in a folder, as `loftup-train` reads them.
+/// Puts images with the masks of all things in a folder, as `loftup-train` reads them.
 ///
 /// # Errors
 /// Where a file cannot be written.
@@ -101,10 +101,13 @@ pub fn write_with_masks(dir: &Path, count: usize, progress: crate::Progress<'_>)
 pub fn write_labelled(
     dir: &Path,
     probe: usize,
-    judge: usize,
+    evaluation: usize,
     progress: crate::Progress<'_>,
 ) -> Result<()> {
-    for (name, part, count) in [("train", Part::Probe, probe), ("val", Part::Judge, judge)] {
+    for (name, part, count) in [
+        ("train", Part::Probe, probe),
+        ("val", Part::Evaluation, evaluation),
+    ] {
         let place = |kind: &str| -> Result<_> {
             let dir = dir.join(name).join(kind);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;

@@ -17,43 +17,43 @@ pub struct Phase {
     pub guidance: usize,
     /// Steps.
     pub steps: u64,
-    /// Pictures of a step.
-    pub batch: usize,
-    /// Greatest learning rate.
-    pub rate: f64,
-    /// Steps in which it rises.
+    /// Images of a step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Warmup steps.
     pub warmup: u64,
-    /// How much more a pixel of a small thing counts, as `stage1.balance` has it.
-    pub balance: f64,
+    /// `stage1.area_weighting`: weight of small objects.
+    pub area_weighting: f64,
 }
 
 /// The runs that make the weights that ship. A step costs in proportion to the guidance's area, and
-/// most of what is learnt at 56 pixels holds at 224. But patterns that are too fine to be seen at 56
+/// most of what is learned at 56 pixels holds at 224. But patterns that are too fine to be seen at 56
 /// look like outlines at 224 to an upsampler that was never shown them: the later runs are for them.
 pub const PHASES: [Phase; 3] = [
     Phase {
         guidance: 56,
         steps: 1000,
-        batch: 4,
-        rate: 2e-3,
+        batch_size: 4,
+        learning_rate: 2e-3,
         warmup: 40,
-        balance: 0.0,
+        area_weighting: 0.0,
     },
     Phase {
         guidance: 112,
         steps: 800,
-        batch: 2,
-        rate: 8e-4,
+        batch_size: 2,
+        learning_rate: 8e-4,
         warmup: 40,
-        balance: 0.3,
+        area_weighting: 0.3,
     },
     Phase {
         guidance: 224,
         steps: 1500,
-        batch: 1,
-        rate: 5e-4,
+        batch_size: 1,
+        learning_rate: 5e-4,
         warmup: 40,
-        balance: 0.3,
+        area_weighting: 0.3,
     },
 ];
 
@@ -64,34 +64,34 @@ fn settings(phase: &Phase, bundle: &Path, data: &Path, out: &Path, start: Option
     let Phase {
         guidance,
         steps,
-        batch,
-        rate,
+        batch_size,
+        learning_rate,
         warmup,
-        balance,
+        area_weighting,
     } = phase;
     // Exact masks are worth trusting wholly: inside each the target is one mean. Without views, all
-    // that the backbone makes of a picture is kept on disk.
+    // that the backbone makes of an image is kept on disk.
     format!(
         r#"bundle = {bundle}
 out = {out}
 stage = 1
 seed = {SEED}
-begin = "interpolating"
+init = "bilinear"
 {start}
 [data]
 paths = [{data}]
 [run]
-batch = {batch}
+batch_size = {batch_size}
 steps = {steps}
 checkpoint_every = 100
-picture_every = 0
+preview_every = 0
 device = "cpu"
 [optimizer]
-rate = {rate}
+learning_rate = {learning_rate}
 warmup = {warmup}
 cosine = true
 [loss]
-jitters = 0
+augmentations = 0
 projection = 0
 clip = 1.0
 range = "image"
@@ -99,7 +99,7 @@ range = "image"
 guidance = "{guidance}x{guidance}"
 backbone = "{SIDE}x{SIDE}"
 alpha = 1.0
-balance = {balance:?}
+area_weighting = {area_weighting:?}
 [cache]
 folder = {cache}
 "#,

@@ -10,7 +10,7 @@ use loftup_train::{
     rng::Rng,
 };
 
-/// Epsilon of every normalisation, as DINOv2 has it.
+/// Epsilon of every normalization, as DINOv2 has it.
 const EPS: f32 = 1e-6;
 
 /// What shapes the transformer.
@@ -38,12 +38,12 @@ impl Shape {
         heads: loftup_import::builtin::HEADS,
     };
 
-    /// Patches of a picture.
+    /// Patches of an image.
     pub fn tokens(&self) -> usize {
         self.grid * self.grid
     }
 
-    /// Numbers of a patch: colour, row, column.
+    /// Numbers of a patch: color, row, column.
     pub fn patch_values(&self) -> usize {
         3 * self.patch * self.patch
     }
@@ -68,7 +68,7 @@ impl Vit {
         }
     }
 
-    /// Features of the patches of `batch` pictures: `[batch * tokens, 3 * patch * patch]` to
+    /// Features of the patches of `batch` images: `[batch * tokens, 3 * patch * patch]` to
     /// `[batch * tokens, width]`.
     ///
     /// # Panics
@@ -126,23 +126,23 @@ impl Vit {
     }
 }
 
-/// Patches of normalised pictures, each `[3, side, side]`, as rows.
-pub fn patches(shape: &Shape, pictures: &[&[f32]], device: &Device) -> Tensor<2> {
+/// Patches of normalized images, each `[3, side, side]`, as rows.
+pub fn patches(shape: &Shape, images: &[&[f32]], device: &Device) -> Tensor<2> {
     let Shape { patch, grid, .. } = *shape;
     let (side, values) = (patch * grid, shape.patch_values());
-    let mut data = Vec::with_capacity(pictures.len() * shape.tokens() * values);
-    for picture in pictures {
+    let mut data = Vec::with_capacity(images.len() * shape.tokens() * values);
+    for image in images {
         for token in 0..shape.tokens() {
             let (top, left) = (token / grid * patch, token % grid * patch);
             for c in 0..3 {
                 for y in 0..patch {
                     let row = (c * side + top + y) * side + left;
-                    data.extend_from_slice(&picture[row..row + patch]);
+                    data.extend_from_slice(&image[row..row + patch]);
                 }
             }
         }
     }
-    device_matrix(data, pictures.len() * shape.tokens(), values, device)
+    device_matrix(data, images.len() * shape.tokens(), values, device)
 }
 
 /// Weights to start from.
@@ -190,7 +190,7 @@ fn start(shape: &Shape, rng: &mut Rng) -> BTreeMap<String, HostTensor> {
 }
 
 /// The patch embedding begins as cosines across the patch, of brightness and of two differences of
-/// colours, low frequencies first: random filters take long to find them.
+/// colors, low frequencies first: random filters take long to find them.
 fn cosines(shape: &Shape) -> Vec<f32> {
     const COLOURS: [[f32; 3]; 3] = [
         [0.577, 0.577, 0.577],
@@ -201,7 +201,7 @@ fn cosines(shape: &Shape) -> Vec<f32> {
     let mut waves: Vec<(usize, usize, usize)> = (0..3)
         .flat_map(|c| (0..side).flat_map(move |v| (0..side).map(move |u| (c, v, u))))
         .collect();
-    // Colours are seen less finely.
+    // Colors are seen less finely.
     waves.sort_by_key(|&(c, v, u)| ((u + v + 1) * if c == 0 { 2 } else { 5 }, c, v, u));
     let mut out = Vec::with_capacity(shape.width * shape.patch_values());
     for &(c, v, u) in waves.iter().take(shape.width) {
@@ -209,12 +209,12 @@ fn cosines(shape: &Shape) -> Vec<f32> {
             let angle = std::f64::consts::PI * k as f64 * (i as f64 + 0.5) / side as f64;
             angle.cos() as f32
         };
-        // Pictures have little of the high frequencies.
+        // Images have little of the high frequencies.
         let scale =
             0.6 * (1.0 + (u + v) as f32) / (side * side) as f32 * if c == 0 { 1.0 } else { 2.0 };
-        for colour in COLOURS[c] {
+        for color in COLOURS[c] {
             for y in 0..side {
-                out.extend((0..side).map(|x| scale * colour * wave(v, y) * wave(u, x)));
+                out.extend((0..side).map(|x| scale * color * wave(v, y) * wave(u, x)));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The weights that ship are as good as `models/weights/README.md` says.
 
 use loftup_default::{
-    judge::{bundle, judge},
+    evaluate::{bundle, evaluate},
     scenes::write_labelled,
     vit::Shape,
 };
@@ -29,7 +29,7 @@ fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
     )
     .unwrap();
     write_labelled(&place("data"), 48, 16, &mut |_, _, _, _| {}).unwrap();
-    let report = judge(
+    let report = evaluate(
         &place("default.loftup"),
         &place("data"),
         &mut |_, _, _, _| {},

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use loftup_bundle::Size;
 use loftup_default::{
-    backbone::normalised,
-    judge::bundle,
+    backbone::normalized,
+    evaluate::bundle,
     scenes::{Part, SIDE, labelled},
     vit::{Shape, Vit, patches},
     weights::write_half,
@@ -44,8 +44,8 @@ fn features_are_those_of_the_exported_graph() {
     let device = Device::flex();
     let vit = model(&device);
     let frames = labelled(Part::BackboneCheck, 0..2);
-    let pictures: Vec<Vec<f32>> = frames.iter().map(|f| normalised(&f.rgb)).collect();
-    let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+    let images: Vec<Vec<f32>> = frames.iter().map(|f| normalized(&f.rgb)).collect();
+    let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     let trained = host_values(&vit.forward(patches(&vit.shape, &slices, &device), 2));
 
     let folder = tempfile::tempdir().unwrap();

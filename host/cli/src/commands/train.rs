@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// Train an upsampler for the backbone of a bundle, on pictures without labels.
+/// Train an upsampler for the backbone of a bundle, on images without labels.
 ///
-/// The settings are described in docs/training.md. Ctrl-C writes a checkpoint after the step that
-/// is being done, and a second Ctrl-C ends at once; --resume goes on from the checkpoint, bit for
-/// bit.
+/// The settings are described in docs/training.md. Ctrl-C writes a checkpoint after the current
+/// step, and a second Ctrl-C exits at once; --resume continues from the checkpoint, bit for bit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup train train.toml
@@ -20,10 +19,10 @@ pub struct Args {
     /// The settings
     #[arg(value_name = "TRAIN.TOML")]
     settings: PathBuf,
-    /// Go on from the checkpoint in the output folder
+    /// Continue from the checkpoint in the output directory
     #[arg(long)]
     resume: bool,
-    /// Print all settings, with what is left out at its default, and do nothing else
+    /// Print every setting with its value, and exit
     #[arg(long, conflicts_with = "resume")]
     print_settings: bool,
 }
@@ -56,19 +55,23 @@ pub fn run(args: &Args) -> Result<()> {
             Event::Started {
                 step,
                 steps,
-                pictures,
+                images,
                 with_masks,
                 weights,
             } => bar.begin(
                 format!(
-                    "{pictures} pictures, {with_masks} with masks; {:.2} M weights",
+                    "{images} images, {with_masks} with masks; {:.2} M parameters",
                     weights as f64 / 1e6
                 ),
                 step,
                 steps,
             ),
-            Event::Stepped { step, losses, rate } => bar.step(step, losses[0].1, rate),
-            Event::Saved(path) | Event::Drawn(path) => log::debug!("{}", path.display()),
+            Event::Stepped {
+                step,
+                losses,
+                learning_rate,
+            } => bar.step(step, losses[0].1, learning_rate),
+            Event::Saved(path) | Event::Previewed(path) => log::debug!("{}", path.display()),
         },
     );
     drop(bar);
@@ -76,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
     match outcome? {
         Outcome::Finished(weights) => output::line(weights.display()),
         Outcome::Stopped(step) => {
-            bail!("interrupted after {step} steps; go on from the checkpoint with --resume")
+            bail!("interrupted after {step} steps; continue from the checkpoint with --resume")
         }
     }
 }

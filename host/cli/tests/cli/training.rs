@@ -1,4 +1,4 @@
-//! `loftup train`: stopped, killed, gone on with, and settings that make no sense.
+//! `loftup train`: interrupted, killed, resumed, and invalid settings.
 
 use std::{
     fs,
@@ -36,15 +36,15 @@ seed = 3
 paths = ["pictures"]
 
 [run]
-batch = 2
+batch_size = 2
 steps = {steps}
 checkpoint_every = 1
 log_every = 1
-picture_every = 0
+preview_every = 0
 device = "cpu"
 
 [loss]
-jitters = 1
+augmentations = 1
 pad = 2
 projection = 16
 
@@ -229,7 +229,16 @@ fn settings_that_cannot_be_used_are_refused() {
     let text = fs::read_to_string(&path).unwrap();
     for (old, new, parts) in [
         ("seed = 3", "sead = 3", ["out.toml: line", "`sead`"]),
-        ("batch = 2", "batch = 0", ["run.batch", "1 to 4096"]),
+        (
+            "batch_size = 2",
+            "batch_size = 0",
+            ["run.batch_size", "1 to 4096"],
+        ),
+        (
+            "batch_size = 2",
+            "batch = 2",
+            ["out.toml: line", "now `run.batch_size`"],
+        ),
         ("\"cpu\"", "\"gpu\"", ["device \"gpu\"", "cuda"]),
     ] {
         fs::write(&path, text.replace(old, new)).unwrap();

@@ -1,10 +1,10 @@
-//! Reading settings, checking them, and what follows from them.
+//! Reading and validating settings, and values derived from them.
 
 use std::path::{Path, PathBuf};
 
 use loftup_runtime::image::Orientation;
 
-use super::{Config, Segments, Stage};
+use super::{Config, Segments, Stage, renamed};
 use crate::{
     data::Preparation,
     error::TrainError,
@@ -12,11 +12,11 @@ use crate::{
     resample::JitterRange,
 };
 
-/// The largest side of a guidance in training: memory is in proportion to its area.
-const LONGEST: usize = 2048;
+/// Maximum side of the guidance in training: memory is proportional to its area.
+const MAX_SIDE: usize = 2048;
 
 impl Config {
-    /// Reads the settings. Paths in it are relative to its folder.
+    /// Reads settings. Paths in the file are relative to its directory.
     ///
     /// # Errors
     /// Names the file, the setting and the remedy.
@@ -29,12 +29,12 @@ impl Config {
         place(&mut config.out);
         config.start.iter_mut().for_each(place);
         config.data.paths.iter_mut().for_each(place);
-        config.run.picture.iter_mut().for_each(place);
+        config.run.preview_image.iter_mut().for_each(place);
         config.cache.folder.iter_mut().for_each(place);
         Ok(config)
     }
 
-    /// Settings from their text; `path` is what errors will name.
+    /// Parses settings; errors name `path`.
     ///
     /// # Errors
     /// Names the setting and the remedy.
@@ -43,11 +43,11 @@ impl Config {
             let line = e.span().map_or(0, |s| {
                 text[..s.start.min(text.len())].matches('\n').count() + 1
             });
-            let what = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            let message = || e.message().split_whitespace().collect::<Vec<_>>().join(" ");
             TrainError::Config {
                 path: path.into(),
                 key: format!("line {line}"),
-                what,
+                what: renamed::remedy(e.message()).unwrap_or_else(message),
             }
         })?;
         match config.problem() {
@@ -60,19 +60,19 @@ impl Config {
         }
     }
 
-    /// The first setting that makes no sense, and what to write instead.
+    /// The first invalid setting, and what to write instead.
     fn problem(&self) -> Option<(&'static str, String)> {
         let part = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;
-        let side = |n: usize| (4..=LONGEST).contains(&n);
+        let side = |n: usize| (4..=MAX_SIDE).contains(&n);
         let (run, loss, two) = (&self.run, &self.loss, &self.stage2);
         let guidance = self.stage1.guidance;
         let rules = [
             (
                 "data.paths",
                 !self.data.paths.is_empty(),
-                "name at least one folder or archive".into(),
+                "name at least one directory or archive".into(),
             ),
             (
                 "data.segmentation.sigma",
@@ -85,13 +85,13 @@ impl Config {
                 "write a number above 0".into(),
             ),
             (
-                "data.segmentation.least",
-                part(self.data.segmentation.least.into()),
+                "data.segmentation.min_area",
+                part(self.data.segmentation.min_area.into()),
                 "write 0 to 1".into(),
             ),
             (
-                "run.batch",
-                (1..=4096).contains(&run.batch),
+                "run.batch_size",
+                (1..=4096).contains(&run.batch_size),
                 "write 1 to 4096".into(),
             ),
             (
@@ -99,7 +99,6 @@ impl Config {
                 positive(run.epochs),
                 "write a number above 0".into(),
             ),
-            ("run.steps", run.steps != Some(0), "write 1 or more".into()),
             (
                 "run.checkpoint_every",
                 run.checkpoint_every > 0,
@@ -107,8 +106,8 @@ impl Config {
             ),
             ("run.log_every", run.log_every > 0, "write 1 or more".into()),
             (
-                "optimizer.rate",
-                self.optimizer.rate.is_none_or(positive),
+                "optimizer.learning_rate",
+                self.optimizer.learning_rate.is_none_or(positive),
                 "write a number above 0".into(),
             ),
             (
@@ -117,8 +116,8 @@ impl Config {
                 "write 0 or more".into(),
             ),
             (
-                "loss.jitters",
-                loss.jitters.is_none_or(|n| n <= 64),
+                "loss.augmentations",
+                loss.augmentations.is_none_or(|n| n <= 64),
                 "write 0 to 64".into(),
             ),
             (
@@ -138,8 +137,8 @@ impl Config {
                 "write 0 or more and less than 1".into(),
             ),
             (
-                "loss.variation",
-                loss.variation.is_none_or(not_negative),
+                "loss.tv_weight",
+                loss.tv_weight.is_none_or(not_negative),
                 "write 0 or more".into(),
             ),
             (
@@ -150,7 +149,7 @@ impl Config {
             (
                 "stage1.guidance",
                 side(guidance.width) && side(guidance.height),
-                format!("write sides of 4 to {LONGEST}"),
+                format!("write sides of 4 to {MAX_SIDE}"),
             ),
             (
                 "stage1.alpha",
@@ -158,8 +157,8 @@ impl Config {
                 "write 0 to 1".into(),
             ),
             (
-                "stage1.balance",
-                part(self.stage1.balance.into()),
+                "stage1.area_weighting",
+                part(self.stage1.area_weighting.into()),
                 "write 0 to 1".into(),
             ),
             (
@@ -170,7 +169,7 @@ impl Config {
             (
                 "stage2.sizes",
                 !two.sizes.is_empty() && two.sizes.iter().all(|&s| side(s) && s <= two.high),
-                format!("write sides of 4 to {LONGEST}, at most stage2.high"),
+                format!("write sides of 4 to {MAX_SIDE}, at most stage2.high"),
             ),
             ("stage2.align", two.align > 0, "write 1 or more".into()),
             (
@@ -188,7 +187,11 @@ impl Config {
                 (0.0..0.5).contains(&two.border),
                 "write 0 or more and less than 0.5".into(),
             ),
-            ("stage2.keep", part(two.keep), "write 0 to 1".into()),
+            (
+                "stage2.ema_decay",
+                part(two.ema_decay),
+                "write 0 to 1".into(),
+            ),
             (
                 "stage2.update_every",
                 two.update_every > 0,
@@ -208,7 +211,7 @@ impl Config {
         broken.or(no_start.then(|| {
             (
                 "start",
-                "stage 2 begins from a checkpoint of stage 1: name it".into(),
+                "stage 2 starts from a checkpoint of stage 1: name it".into(),
             )
         }))
     }
@@ -218,51 +221,51 @@ impl Config {
         let mut all = self.clone();
         let Settings {
             method,
-            rate,
-            decay,
+            learning_rate,
+            weight_decay,
         } = self.optimizer();
         all.optimizer.method = Some(method);
-        all.optimizer.rate = Some(rate);
-        all.optimizer.weight_decay = Some(decay);
-        all.loss.jitters = Some(self.jitters());
-        all.loss.variation = Some(self.variation());
-        // Nothing in it is of a kind that TOML has not.
+        all.optimizer.learning_rate = Some(learning_rate);
+        all.optimizer.weight_decay = Some(weight_decay);
+        all.loss.augmentations = Some(self.augmentations());
+        all.loss.tv_weight = Some(self.tv_weight());
+        // TOML can represent every type in it.
         toml::to_string(&all).unwrap_or_default()
     }
 
-    /// Views of each picture.
-    pub fn jitters(&self) -> usize {
-        self.loss.jitters.unwrap_or(match self.stage {
+    /// Views of each image.
+    pub fn augmentations(&self) -> usize {
+        self.loss.augmentations.unwrap_or(match self.stage {
             Stage::One => 4,
             Stage::Two => 2,
         })
     }
 
-    /// Weight of the total variation.
-    pub fn variation(&self) -> f64 {
-        self.loss.variation.unwrap_or(match self.stage {
+    /// Weight of the total variation loss.
+    pub fn tv_weight(&self) -> f64 {
+        self.loss.tv_weight.unwrap_or(match self.stage {
             Stage::One => 0.001,
             Stage::Two => 0.05,
         })
     }
 
-    /// The optimiser at its full learning rate.
+    /// The optimizer at its full learning rate.
     pub fn optimizer(&self) -> Settings {
-        let (method, rate, decay) = match self.stage {
+        let (method, learning_rate, weight_decay) = match self.stage {
             Stage::One => (Method::NAdam, 1e-4, 0.0),
             Stage::Two => (Method::AdamW, 1e-3, 0.01),
         };
         let o = &self.optimizer;
         Settings {
             method: o.method.unwrap_or(method),
-            rate: o.rate.unwrap_or(rate),
-            decay: o.weight_decay.unwrap_or(decay),
+            learning_rate: o.learning_rate.unwrap_or(learning_rate),
+            weight_decay: o.weight_decay.unwrap_or(weight_decay),
         }
     }
 
     /// The learning rate of step `step` of `steps`, counted from 0.
-    pub fn rate(&self, step: u64, steps: u64) -> f64 {
-        let full = self.optimizer().rate;
+    pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
+        let full = self.optimizer().learning_rate;
         let o = &self.optimizer;
         let rise = if step < o.warmup {
             (step + 1) as f64 / (o.warmup + 1) as f64
@@ -288,26 +291,26 @@ impl Config {
         }
     }
 
-    /// How pictures and masks are made of files.
+    /// How images and masks are read.
     pub fn preparation(&self) -> Preparation {
         let Segments {
             sigma,
             scale,
-            least,
+            min_area,
         } = self.data.segmentation;
         Preparation {
             crop: self.data.crop,
             orientation: Orientation::exif(self.data.exif_orientation),
-            most_masks: self.data.most_masks,
+            max_masks: self.data.max_masks,
             sigma,
             scale,
-            least,
+            min_area,
         }
     }
 
-    /// Steps of the whole training on `pictures` pictures.
-    pub fn steps(&self, pictures: usize) -> u64 {
-        let epochs = (pictures as f64 * self.run.epochs / self.run.batch as f64).ceil();
+    /// Steps of the whole training on `images` images.
+    pub fn steps(&self, images: usize) -> u64 {
+        let epochs = (images as f64 * self.run.epochs / self.run.batch_size as f64).ceil();
         self.run.steps.unwrap_or((epochs as u64).max(1))
     }
 }

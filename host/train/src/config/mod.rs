@@ -1,6 +1,7 @@
 //! `train.toml`.
 
 mod check;
+mod renamed;
 
 use std::path::PathBuf;
 
@@ -14,29 +15,29 @@ use crate::{model::RangeOver, optim::Method};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The bundle whose backbone is trained for.
+    /// The bundle with the backbone.
     pub bundle: PathBuf,
-    /// The folder for checkpoints, logs and the trained weights.
+    /// The directory for checkpoints, logs and the trained weights.
     pub out: PathBuf,
     /// 1: mask-refined bicubic pseudo ground truth. 2: self-distillation, from a checkpoint of
     /// stage 1.
     pub stage: Stage,
-    /// Seed of every random draw.
+    /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
-    /// A checkpoint to start from: of a training here, or the authors'. Without, random weights.
+    /// Initial weights: a checkpoint of an earlier training, or the authors' files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// Which weights to begin with, without `start`. What `interpolating` holds is known again in
+    /// Initialization without `start`. The channels that `bilinear` freezes are recognized in
     /// weights to start from.
     #[serde(default)]
-    pub begin: Begin,
-    /// The pictures.
+    pub init: Init,
+    /// The images.
     pub data: Data,
-    /// What happens over the steps.
+    /// Length of the training, checkpoints and logs.
     #[serde(default)]
     pub run: Run,
-    /// The optimiser. What is left out depends on the stage.
+    /// The optimizer. What is left out depends on the stage.
     #[serde(default)]
     pub optimizer: OptimizerSettings,
     /// The loss of both stages.
@@ -48,7 +49,7 @@ pub struct Config {
     /// Stage 2 alone.
     #[serde(default)]
     pub stage2: Stage2,
-    /// Where features of the backbone are kept.
+    /// Cache of the backbone's features.
     #[serde(default)]
     pub cache: Cache,
 }
@@ -62,21 +63,21 @@ pub enum Stage {
     Two,
 }
 
-/// Weights to begin with, where there is no checkpoint to start from.
+/// How the weights are initialized without a checkpoint to start from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Begin {
-    /// Random ones, as published.
+pub enum Init {
+    /// Random, as published.
     #[default]
     Random,
-    /// The last normalisation begins with the mean and deviation of each of the backbone's
-    /// channels instead of 0 and 1. Not published; where the backbone's features are not
-    /// normalised it saves the steps in which only their scale is learnt.
-    Fitted,
-    /// The first layer interpolates: [`crate::model::interpolating`]. Not published; it saves the
-    /// thousands of steps in which only that is learnt. What carries the position is not trained,
-    /// also where a `start` goes on from such a training.
-    Interpolating,
+    /// The last normalization starts with the mean and standard deviation of each of the backbone's
+    /// channels instead of 0 and 1. Not published; it saves the steps in which only their scale is
+    /// learned, for backbones whose features are not normalized.
+    Calibrated,
+    /// The first layer interpolates: [`crate::model::bilinear_init`]. Not published; it saves the
+    /// thousands of steps in which only that is learned. The positional channels are frozen, also
+    /// in a later training that starts from such weights.
+    Bilinear,
 }
 
 impl Serialize for Stage {
@@ -127,25 +128,25 @@ pub(crate) mod optional_size {
     }
 }
 
-/// The pictures.
+/// The images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Folders, pictures and tar archives.
+    /// Directories, images and tar archives.
     pub paths: Vec<PathBuf>,
-    /// Use only the first so many pictures.
+    /// Use only the first N images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Cut out the middle in the shape that is wanted, or distort the whole picture to it.
+    /// Center-crop to the aspect ratio that is needed, or stretch the whole image to it.
     #[serde(default = "yes")]
     pub crop: bool,
-    /// Turn pictures as their EXIF orientation says. Masks are taken as stored.
+    /// Rotate images as their EXIF orientation says. Masks are used as stored.
     #[serde(default = "yes")]
     pub exif_orientation: bool,
-    /// Masks kept of each picture.
-    #[serde(default = "most_masks")]
-    pub most_masks: usize,
-    /// Regions of pictures without masks.
+    /// Masks used per image.
+    #[serde(default = "max_masks")]
+    pub max_masks: usize,
+    /// Regions of images without masks.
     #[serde(default)]
     pub segmentation: Segments,
 }
@@ -154,20 +155,20 @@ fn yes() -> bool {
     true
 }
 
-fn most_masks() -> usize {
+fn max_masks() -> usize {
     150
 }
 
-/// The segmentation of pictures without masks.
+/// The segmentation of images without masks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Segments {
-    /// Deviation of the blur beforehand, in pixels of the guidance.
+    /// Standard deviation of the blur, in pixels of the guidance.
     pub sigma: f32,
-    /// Larger makes larger regions.
+    /// A larger scale gives larger regions.
     pub scale: f32,
-    /// The least region, as a part of the picture.
-    pub least: f32,
+    /// Minimum area of a region, as a fraction of the image.
+    pub min_area: f32,
 }
 
 impl Default for Segments {
@@ -175,31 +176,31 @@ impl Default for Segments {
         Self {
             sigma: 0.8,
             scale: 150.0,
-            least: 0.002,
+            min_area: 0.002,
         }
     }
 }
 
-/// What happens over the steps.
+/// Length of the training, checkpoints and logs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
-    /// Pictures per step.
-    pub batch: usize,
-    /// Times that every picture is seen; ignored where `steps` is given.
+    /// Images per step.
+    pub batch_size: usize,
+    /// Passes over the data; ignored if `steps` is given.
     pub epochs: f64,
-    /// Steps of the whole training.
+    /// Steps of the whole training; 0 only writes the initial weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
     /// Steps between entries in the log of losses.
     pub log_every: u64,
-    /// Steps between pictures of the features; 0 for none.
-    pub picture_every: u64,
-    /// The picture whose features are shown; without, the first of the data.
+    /// Steps between visualizations of the features; 0 for none.
+    pub preview_every: u64,
+    /// The image whose features are visualized; by default the first of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub picture: Option<PathBuf>,
+    pub preview_image: Option<PathBuf>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
 }
@@ -207,19 +208,19 @@ pub struct Run {
 impl Default for Run {
     fn default() -> Self {
         Self {
-            batch: 8,
+            batch_size: 8,
             epochs: 1.0,
             steps: None,
             checkpoint_every: 500,
             log_every: 10,
-            picture_every: 500,
-            picture: None,
+            preview_every: 500,
+            preview_image: None,
             device: "auto".into(),
         }
     }
 }
 
-/// The optimiser.
+/// The optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerSettings {
@@ -228,13 +229,13 @@ pub struct OptimizerSettings {
     pub method: Option<Method>,
     /// Learning rate. Published: 1e-4 in stage 1, 1e-3 in stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate: Option<f64>,
+    pub learning_rate: Option<f64>,
     /// Weight decay. Published: 0 in stage 1, 0.01 in stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// Steps over which the rate rises from 0; published without.
+    /// Warmup steps of the learning rate. Published: 0.
     pub warmup: u64,
-    /// Whether the rate falls to 0 over the training, along half a cosine; published without.
+    /// Whether the learning rate decays to 0 along a cosine. Published: no.
     pub cosine: bool,
 }
 
@@ -242,41 +243,41 @@ pub struct OptimizerSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
-    /// Views of each picture; 0 for no multi-view reconstruction. Published: 4 in stage 1, 2 in
+    /// Views of each image; 0 for no multi-view reconstruction. Published: 4 in stage 1, 2 in
     /// stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub jitters: Option<usize>,
+    pub augmentations: Option<usize>,
     /// Pixels by which a view may be shifted.
     pub pad: usize,
-    /// How much a view may be enlarged, beyond 1.
+    /// Maximum zoom of a view beyond 1.
     pub zoom: f32,
-    /// Whether half of the views are mirrored.
+    /// Whether half of the views are flipped horizontally.
     pub mirror: bool,
     /// Channels that features are projected to; 0 for no projection.
     pub projection: usize,
-    /// Part of the downsampler's windows whose logits are dropped.
+    /// Fraction of the downsampler's windows whose logits are dropped.
     pub dropout: f32,
-    /// Weight of the total variation. Published: 0.001 in stage 1, 0.05 in stage 2.
+    /// Weight of the total variation loss. Published: 0.001 in stage 1, 0.05 in stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub variation: Option<f64>,
-    /// Steps in which gradients are clipped.
+    pub tv_weight: Option<f64>,
+    /// Number of first steps in which gradients are clipped.
     pub clipped_steps: u64,
-    /// The norm that they are clipped to.
+    /// Maximum norm of the gradients in these steps.
     pub clip: f64,
-    /// Over what the colours of the guidance are scaled: `batch` or `image`.
+    /// Scope of the min-max scaling of the guidance's colors: `batch` or `image`.
     pub range: RangeOver,
 }
 
 impl Default for Loss {
     fn default() -> Self {
         Self {
-            jitters: None,
+            augmentations: None,
             pad: 8,
             zoom: 0.1,
             mirror: true,
             projection: 64,
             dropout: 0.2,
-            variation: None,
+            tv_weight: None,
             clipped_steps: 10,
             clip: 1e-4,
             range: RangeOver::Batch,
@@ -288,18 +289,17 @@ impl Default for Loss {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stage1 {
-    /// Size of the guidance and of the answer.
+    /// Size of the guidance and of the output.
     #[serde(with = "size")]
     pub guidance: Size,
-    /// Size at which the backbone looks, where it takes any; without, that of the guidance.
+    /// Input size of the backbone, if it accepts any; by default that of the guidance.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Size>,
-    /// How strongly features are drawn together inside a mask.
+    /// How strongly features are averaged within each mask.
     pub alpha: f32,
-    /// How much small regions count: a pixel counts in proportion to the area of its region to the
-    /// power of minus this. 0, as published, lets every pixel count alike, so that large regions
-    /// decide; 1 lets every region count alike.
-    pub balance: f32,
+    /// Weight of small regions: a pixel has the weight of its region's area to the power of minus
+    /// this value. 0, as published, gives equal weight to pixels; 1 gives equal weight to regions.
+    pub area_weighting: f32,
 }
 
 impl Default for Stage1 {
@@ -311,7 +311,7 @@ impl Default for Stage1 {
             },
             backbone: None,
             alpha: 0.8,
-            balance: 0.0,
+            area_weighting: 0.0,
         }
     }
 }
@@ -320,20 +320,20 @@ impl Default for Stage1 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stage2 {
-    /// Side of the picture that crops are taken from.
+    /// Side of the image that the teacher's crops are taken from.
     pub high: usize,
-    /// Sides at which the student sees the picture; each is rounded to a multiple of the patch.
+    /// Sides at which the student sees the image; each is rounded to a multiple of the patch.
     pub sizes: Vec<usize>,
     /// Crops begin at multiples of so many pixels.
     pub align: usize,
-    /// How strongly the teacher's features are drawn together inside a mask.
+    /// How strongly the teacher's features are averaged within each mask.
     pub alpha: f32,
     /// Weight of the affinity loss.
     pub affinity: f64,
-    /// Part of the region that is left out at each border.
+    /// Fraction of the region that is ignored at each border.
     pub border: f32,
-    /// How much the teacher keeps of itself.
-    pub keep: f64,
+    /// Decay of the teacher's exponential moving average.
+    pub ema_decay: f64,
     /// Steps between updates of the teacher.
     pub update_every: u64,
 }
@@ -347,20 +347,20 @@ impl Default for Stage2 {
             alpha: 0.5,
             affinity: 20.0,
             border: 0.1,
-            keep: 0.99,
+            ema_decay: 0.99,
             update_every: 10,
         }
     }
 }
 
-/// Where features of the backbone are kept between epochs.
+/// Cache of the backbone's features between epochs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
-    /// The folder; without, `cache` in the output folder.
+    /// The directory; by default `cache` in the output directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// The most that it may hold, in GiB; 0 for no cache.
+    /// Maximum size in GiB; 0 for no cache.
     pub gib: f64,
 }
 

@@ -1,10 +1,10 @@
-//! The JSON that SA-1B has beside each picture.
+//! The JSON that SA-1B has beside each image.
 
 use serde::Deserialize;
 
 use crate::regions::Rle;
 
-/// The most characters or runs of one mask: four for every pixel of the largest picture.
+/// The most characters or runs of one mask: four for every pixel of the largest image.
 const MOST_RUNS: usize = 1 << 26;
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ impl From<String> for BrokenMask {
     }
 }
 
-/// The first `most` masks of a picture of `(height, width)` from the bytes of its JSON, and what
+/// The first `most` masks of an image of `(height, width)` from the bytes of its JSON, and what
 /// is wrong with those that cannot be read.
 ///
 /// # Errors
@@ -77,7 +77,7 @@ fn read(annotation: Annotation, size: (usize, usize)) -> Result<Rle, BrokenMask>
     if (height, width) != size {
         return Err(BrokenMask {
             what: format!(
-                "a mask of {width}x{height} for a picture of {}x{}",
+                "a mask of {width}x{height} for an image of {}x{}",
                 size.1, size.0
             ),
             size: Some((width, height)),

@@ -1,7 +1,7 @@
-//! Pictures to train on.
+//! Images to train on.
 //!
-//! A data set is folders, searched to the bottom, or single files. In them count: pictures; a JSON
-//! beside a picture with its masks, as in SA-1B; and tar archives holding such files, as the
+//! A data set is folders, searched to the bottom, or single files. In them count: images; a JSON
+//! beside an image with its masks, as in SA-1B; and tar archives holding such files, as the
 //! shards of SA-1B and of webdataset. Archives are not unpacked.
 
 mod masks;
@@ -24,7 +24,7 @@ use crate::{
     regions::{Mask, Segmentation, Window, segment},
 };
 
-/// The largest picture file and the largest JSON that are read.
+/// The largest image file and the largest JSON that are read.
 const MOST_BYTES: u64 = 256 << 20;
 /// Broken files that are named one by one in the log.
 const NAMED: usize = 20;
@@ -61,31 +61,31 @@ impl Place {
     }
 }
 
-/// A picture of the data set.
+/// An image of the data set.
 #[derive(Debug, Clone)]
 struct Entry {
     /// Path, and for the member of an archive its name there.
     name: String,
-    picture: Place,
+    image: Place,
     masks: Option<Place>,
 }
 
-/// How pictures and masks are made of the files.
+/// How images and masks are made of the files.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Preparation {
-    /// Whether the middle of the picture is cut out in the shape that is wanted, or the whole
-    /// picture distorted to it.
+    /// Whether the middle of the image is cut out in the shape that is wanted, or the whole
+    /// image distorted to it.
     pub crop: bool,
-    /// Whether pictures are turned as their EXIF orientation says. Masks are not.
+    /// Whether images are turned as their EXIF orientation says. Masks are not.
     pub orientation: Orientation,
-    /// Masks of a picture that are kept.
-    pub most_masks: usize,
+    /// Masks of an image that are kept.
+    pub max_masks: usize,
     /// Blur of the segmentation, in pixels.
     pub sigma: f32,
     /// Scale of the segmentation.
     pub scale: f32,
-    /// Least region of the segmentation, as a part of the picture.
-    pub least: f32,
+    /// Minimum area of a region of the segmentation, as a fraction of the image.
+    pub min_area: f32,
 }
 
 /// A data set.
@@ -97,23 +97,23 @@ pub struct Dataset {
     broken: Mutex<Broken>,
 }
 
-/// What was left out.
+/// Skipped files.
 #[derive(Debug, Default, Clone)]
 pub struct Broken {
-    /// Pictures that could not be read.
-    pub pictures: std::collections::BTreeSet<String>,
-    /// Files of masks that could not be read, or held a mask that could not.
+    /// Images that could not be read.
+    pub images: std::collections::BTreeSet<String>,
+    /// Files of masks that could not be read, or contain an invalid mask.
     pub masks: std::collections::BTreeSet<String>,
 }
 
-/// A picture, cut to shape.
+/// An image, cut to shape.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// Path, and for the member of an archive its name there.
     pub name: String,
-    /// The part of the picture that is looked at, in full resolution.
+    /// The part of the image that is looked at, in full resolution.
     pub photo: Rgb8,
-    /// SHA-256 of the picture file.
+    /// SHA-256 of the image file.
     pub sha256: String,
     masks: Option<Vec<crate::regions::Rle>>,
     window: (usize, usize),
@@ -121,11 +121,11 @@ pub struct Sample {
 }
 
 impl Dataset {
-    /// Finds the pictures under `paths`. `limit` keeps the first of them. Each real folder is
+    /// Finds the images under `paths`. `limit` keeps the first of them. Each real folder is
     /// searched once, however many paths and links lead to it.
     ///
     /// # Errors
-    /// Where a path cannot be read, there is no picture at all, or `stop` has become true.
+    /// Where a path cannot be read, there is no image at all, or `stop` has become true.
     pub fn open(
         paths: &[PathBuf],
         limit: Option<usize>,
@@ -143,7 +143,7 @@ impl Dataset {
         if entries.is_empty() {
             return Err(TrainError::NoData {
                 path: root,
-                what: "no pictures (.jpg, .jpeg, .png, .webp, .bmp, .tif, .ppm) and no .tar with any; set data.paths to where they are".into(),
+                what: "no images (.jpg, .jpeg, .png, .webp, .bmp, .tif, .ppm) and no .tar with any; set data.paths to where they are".into(),
             });
         }
         Ok(Self {
@@ -154,12 +154,12 @@ impl Dataset {
         })
     }
 
-    /// How many pictures.
+    /// How many images.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Never: a data set without pictures cannot be opened.
+    /// Never: a data set without images cannot be opened.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -177,12 +177,12 @@ impl Dataset {
                 .strip_prefix(&self.root)
                 .unwrap_or(Path::new(&e.name));
             let masks = e.masks.as_ref().map_or(0, |m| m.len);
-            text += &format!("{}\t{}\t{masks}\n", name.display(), e.picture.len);
+            text += &format!("{}\t{}\t{masks}\n", name.display(), e.image.len);
         }
         sha256_hex(text.as_bytes())
     }
 
-    /// What was left out up to now.
+    /// The files skipped so far.
     pub fn broken(&self) -> Broken {
         self.broken
             .lock()
@@ -190,23 +190,23 @@ impl Dataset {
             .clone()
     }
 
-    /// Picture `index` in the shape of `size`, or where it is broken, the first after it that is
+    /// Image `index` in the shape of `size`, or where it is broken, the first after it that is
     /// not.
     ///
     /// # Errors
-    /// Where every picture is broken.
+    /// Where every image is broken.
     pub fn sample(&self, index: usize, size: Size) -> Result<Sample, TrainError> {
         let n = self.entries.len();
         for entry in (0..n).map(|i| &self.entries[(index + i) % n]) {
             match self.load(entry, size) {
                 Ok(sample) => return Ok(sample),
-                Err(what) => self.note(&entry.name, &what, |b| &mut b.pictures),
+                Err(what) => self.note(&entry.name, &what, |b| &mut b.images),
             }
         }
         Err(TrainError::NoData {
             path: self.root.clone(),
             what: format!(
-                "none of the {n} pictures can be read; the log says what is wrong with each"
+                "none of the {n} images can be read; the log says what is wrong with each"
             ),
         })
     }
@@ -232,7 +232,7 @@ impl Dataset {
 
     fn load(&self, entry: &Entry, size: Size) -> Result<Sample, String> {
         let bytes = entry
-            .picture
+            .image
             .read()
             .map_err(|e| format!("{}: {e}", entry.name))?;
         let decoded = image::decode_with(&bytes, &entry.name, self.preparation.orientation)
@@ -245,7 +245,7 @@ impl Dataset {
         let full = (photo.height(), photo.width());
         let masks = entry.masks.as_ref().and_then(|place| {
             let read = place.read().map_err(|e| e.to_string());
-            match read.and_then(|bytes| read_masks(&bytes, full, self.preparation.most_masks)) {
+            match read.and_then(|bytes| read_masks(&bytes, full, self.preparation.max_masks)) {
                 Ok((masks, broken)) => {
                     if let Some(what) = broken.first() {
                         let text = format!(
@@ -292,15 +292,15 @@ impl Sample {
     }
 
     /// Regions of a square part `(x, y, side)` of the photo when that is `high` pixels a side.
-    /// `picture` is that part.
+    /// `image` is that part.
     pub fn regions_of_part(
         &self,
         (x, y, side): (usize, usize, usize),
         high: usize,
-        picture: &Rgb8,
+        image: &Rgb8,
     ) -> Vec<Mask> {
         let Some(masks) = &self.masks else {
-            return segment(picture, self.segmentation(side * side));
+            return segment(image, self.segmentation(side * side));
         };
         let (width, height) = (self.photo.width(), self.photo.height());
         let window = Window {
@@ -314,29 +314,29 @@ impl Sample {
         masks.iter().map(|m| m.seen(&window)).collect()
     }
 
-    /// The segmentation for a picture of so many pixels.
+    /// The segmentation for an image of so many pixels.
     fn segmentation(&self, area: usize) -> Segmentation {
         let Preparation {
             sigma,
             scale,
-            least,
+            min_area,
             ..
         } = self.preparation;
         Segmentation {
             sigma,
             scale,
-            least: (least * area as f32) as usize,
+            min_size: (min_area * area as f32) as usize,
         }
     }
 
-    /// Regions of the picture at `size`, from its masks or else by colour.
+    /// Regions of the image at `size`, from its masks or else by color.
     ///
     /// # Errors
-    /// Where the picture cannot be resized.
+    /// Where the image cannot be resized.
     pub fn regions(&self, size: Size) -> Result<Vec<Mask>, TrainError> {
         let Some(masks) = &self.masks else {
-            let picture = self.resized(size)?;
-            return Ok(segment(&picture, self.segmentation(size.area())));
+            let image = self.resized(size)?;
+            return Ok(segment(&image, self.segmentation(size.area())));
         };
         let window = Window {
             x: self.window.0,
@@ -349,10 +349,10 @@ impl Sample {
         Ok(masks.iter().map(|m| m.seen(&window)).collect())
     }
 
-    /// The picture at `size`.
+    /// The image at `size`.
     ///
     /// # Errors
-    /// Where there can be no picture of that size.
+    /// Where there can be no image of that size.
     pub fn resized(&self, size: Size) -> Result<Rgb8, TrainError> {
         Ok(self
             .photo
@@ -372,7 +372,7 @@ fn middle(width: usize, height: usize, size: Size) -> (usize, usize, usize, usiz
     ((width - w) / 2, (height - h) / 2, w, h)
 }
 
-/// A part of a picture.
+/// A part of an image.
 pub(crate) fn part(
     photo: &Rgb8,
     x: usize,

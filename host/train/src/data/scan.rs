@@ -1,4 +1,4 @@
-//! Finding pictures, masks and archives.
+//! Finding images, masks and archives.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use loftup_runtime::image::folders::Walk;
 use super::{Entry, NAMED, Place};
 use crate::error::TrainError;
 
-/// Ends of names that are taken for pictures. What they hold is found out on decoding.
+/// Ends of names that are taken for images. What they hold is found out on decoding.
 const PICTURES: [&str; 10] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pnm",
 ];
@@ -20,7 +20,7 @@ const PICTURES: [&str; 10] = [
 /// Files that belong together: they have one name up to the ending.
 #[derive(Default)]
 struct Group {
-    picture: Option<(String, Place)>,
+    image: Option<(String, Place)>,
     masks: Option<Place>,
 }
 
@@ -29,7 +29,7 @@ struct Group {
 struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
-    /// Files without a known ending are ignored. A second picture of the same name is an error.
+    /// Files without a known ending are ignored. A second image of the same name is an error.
     fn add(&mut self, name: String, place: Place) -> Result<(), String> {
         let Some((stem, extension)) = name.rsplit_once('.') else {
             return Ok(());
@@ -42,27 +42,27 @@ impl Groups {
         if extension == "json" {
             group.masks = Some(place);
         } else {
-            if let Some((other, _)) = &group.picture {
+            if let Some((other, _)) = &group.image {
                 return Err(format!("{name}: {other} has the same name"));
             }
-            group.picture = Some((name, place));
+            group.image = Some((name, place));
         }
         Ok(())
     }
 
     fn into_entries(self) -> impl Iterator<Item = Entry> {
         self.0.into_values().filter_map(|group| {
-            let (name, picture) = group.picture?;
+            let (name, image) = group.image?;
             Some(Entry {
                 name,
-                picture,
+                image,
                 masks: group.masks,
             })
         })
     }
 }
 
-/// Finds pictures, over any number of paths.
+/// Finds images, over any number of paths.
 pub(super) struct Scan<'a> {
     walk: Walk<'a>,
     stop: &'a AtomicBool,
@@ -79,7 +79,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// All pictures under a path, sorted by name. A folder that was searched before, under
+    /// All images under a path, sorted by name. A folder that was searched before, under
     /// whatever name, is not searched again.
     pub fn path(&mut self, path: &Path) -> Result<Vec<Entry>, TrainError> {
         let metadata = std::fs::metadata(path).map_err(TrainError::io(path))?;
@@ -101,7 +101,7 @@ impl<'a> Scan<'a> {
         Ok(entries)
     }
 
-    /// The pictures among the files of one folder.
+    /// The images among the files of one folder.
     fn files(
         &mut self,
         files: Vec<(PathBuf, u64)>,
@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The pictures in an archive. One that is cut off or damaged gives what comes before that.
+    /// The images in an archive. One that is cut off or damaged gives what comes before that.
     fn archive(&mut self, path: &Path, entries: &mut Vec<Entry>) -> Result<(), TrainError> {
         let file = File::open(path).map_err(TrainError::io(path))?;
         let len = file.metadata().map_err(TrainError::io(path))?.len();

@@ -73,7 +73,7 @@ fn add_heads(out: &mut [f32], (start, len): (usize, usize), x: &[f32], count: us
     }
 }
 
-/// Where the queries and the keys of each picture lie: `(picture's keys, first query, queries)`.
+/// Where the queries and the keys of each image lie: `(image's keys, first query, queries)`.
 fn blocks(
     queries: usize,
     keys: usize,

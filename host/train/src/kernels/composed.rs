@@ -14,20 +14,20 @@ use super::Kernel;
 pub fn run(kernel: Kernel, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     match kernel {
         Kernel::LayerNorm { eps } => {
-            let centred = x.clone() - x.mean_dim(1);
-            let variance = centred.clone().square().mean_dim(1);
-            centred / (variance + eps).sqrt() * a + b
+            let centered = x.clone() - x.mean_dim(1);
+            let variance = centered.clone().square().mean_dim(1);
+            centered / (variance + eps).sqrt() * a + b
         }
         Kernel::BatchNormRelu { eps } => {
-            let centred = x.clone() - x.mean_dim(0);
-            let variance = centred.clone().square().mean_dim(0);
-            relu(centred / (variance + eps).sqrt() * a + b)
+            let centered = x.clone() - x.mean_dim(0);
+            let variance = centered.clone().square().mean_dim(0);
+            relu(centered / (variance + eps).sqrt() * a + b)
         }
         Kernel::Waves => {
             let shifted = |i: usize| x.clone() + a.clone().narrow(0, i, 1);
             Tensor::cat(vec![shifted(0).sin(), shifted(1).cos(), b], 1)
         }
-        Kernel::Moments => {
+        Kernel::BatchStats => {
             let x = x.without_autodiff();
             let mean = x.clone().mean_dim(0);
             let variance = (x - mean.clone()).square().mean_dim(0);

@@ -1,7 +1,7 @@
-//! 3x3 convolution, padding 1, of pictures stored pixel by pixel.
+//! 3x3 convolution, padding 1, of images stored pixel by pixel.
 //!
-//! A block of pixels is unfolded to rows of 9 neighbours, and one matrix product does the rest.
-//! In this layout the three neighbours of a row lie side by side, so unfolding is copying.
+//! A block of pixels is unfolded to rows of 9 neighbors, and one matrix product does the rest.
+//! In this layout the three neighbors of a row lie side by side, so unfolding is copying.
 
 use burn::backend::flex::FlexTensor;
 use loftup_kernels::matrix::{Beta, matmul};
@@ -16,7 +16,7 @@ use super::{
 /// stay in the cache of the last level.
 const BLOCK: usize = 1024;
 
-/// Pictures, all of one size.
+/// Images, all of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// How many.
@@ -28,14 +28,14 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Pixels of all pictures.
+    /// Pixels of all images.
     pub fn pixels(&self) -> usize {
         self.batch * self.height * self.width
     }
 }
 
-/// Rows of the 9 neighbours of a block of pixels, `[len, 9 * c]`, row by row from the upper left;
-/// zero outside the picture. One place in memory serves block after block.
+/// Rows of the 9 neighbors of a block of pixels, `[len, 9 * c]`, row by row from the upper left;
+/// zero outside the image. One place in memory serves block after block.
 struct Unfolded(Vec<f32>);
 
 impl Unfolded {
@@ -43,7 +43,7 @@ impl Unfolded {
         Self(vec![0.0; len * 9 * c])
     }
 
-    /// The neighbours of pixels `start..start + len` of `x`, `[pixels, c]`.
+    /// The neighbors of pixels `start..start + len` of `x`, `[pixels, c]`.
     fn of(&mut self, x: &[f32], c: usize, grid: Grid, start: usize, len: usize) -> &[f32] {
         let Grid { height, width, .. } = grid;
         let rows = &mut self.0[..len * 9 * c];
@@ -53,7 +53,7 @@ impl Unfolded {
             .for_each(|(i, out)| {
                 let pixel = start + i;
                 let (row, col) = (pixel / width, pixel % width);
-                let picture = row / height * height;
+                let image = row / height * height;
                 let first = col.max(1) - 1;
                 let last = (col + 1).min(width - 1);
                 for (ky, out) in out.chunks_exact_mut(3 * c).enumerate() {
@@ -61,7 +61,7 @@ impl Unfolded {
                         out.fill(0.0);
                         continue;
                     };
-                    let at = ((picture + y) * width + first) * c;
+                    let at = ((image + y) * width + first) * c;
                     let source = &x[at..][..(last + 1 - first) * c];
                     let (before, rest) = out.split_at_mut((first + 1 - col) * c);
                     let (inside, after) = rest.split_at_mut(source.len());
@@ -119,9 +119,9 @@ fn convolve(
     let mut out = vec![0.0; grid.pixels() * cols];
     let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
     for (start, len) in blocks(grid) {
-        let neighbours = by_rows(unfolded.of(x, c, grid, start, len), 9 * c);
+        let neighbors = by_rows(unfolded.of(x, c, grid, start, len), 9 * c);
         let out = &mut out[start * cols..][..len * cols];
-        matmul(neighbours, weights, out, Beta::Zero, true);
+        matmul(neighbors, weights, out, Beta::Zero, true);
         if let Some(bias) = bias {
             for_rows(out, cols, |_, row| {
                 for (out, b) in row.iter_mut().zip(bias) {
@@ -163,9 +163,9 @@ pub(super) fn backward(
         let mut sum = vec![0.0f32; 9 * c * out];
         let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
         for (start, len) in blocks(grid) {
-            let neighbours = by_rows(unfolded.of(elements(x), c, grid, start, len), 9 * c);
+            let neighbors = by_rows(unfolded.of(elements(x), c, grid, start, len), 9 * c);
             let grad = by_rows(&elements(grad)[start * out..][..len * out], out);
-            matmul(neighbours.transposed(), grad, &mut sum, Beta::One, true);
+            matmul(neighbors.transposed(), grad, &mut sum, Beta::One, true);
         }
         let mut dw = vec![0.0; sum.len()];
         dw.par_chunks_mut(c * 9).enumerate().for_each(|(o, row)| {

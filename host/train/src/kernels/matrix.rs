@@ -30,7 +30,7 @@ pub(super) fn by_rows(x: &[f32], cols: usize) -> Matrix<'_> {
     Matrix::new(x, [x.len() / cols, cols], [cols, 1])
 }
 
-/// The matrix product, on all cores. Not the framework's: that clears its answer, and then copies it
+/// The matrix product, on all cores. Not the framework's: that clears its output, and then copies it
 /// to a place that suits it better, before it computes.
 pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     let ([rows, _], [_, cols]) = (a.shape(), b.shape());

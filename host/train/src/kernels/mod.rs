@@ -40,12 +40,12 @@ pub(crate) type Needs = [bool; 3];
 /// An operation of three inputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kernel {
-    /// Layer normalisation of rows: x `[n, c]`, weight `[1, c]`, bias `[1, c]`.
+    /// Layer normalization of rows: x `[n, c]`, weight `[1, c]`, bias `[1, c]`.
     LayerNorm {
         /// Added to the variance.
         eps: f32,
     },
-    /// Batch normalisation of columns by their own statistics, then ReLU: x `[n, c]`, weight
+    /// Batch normalization of columns by their own statistics, then ReLU: x `[n, c]`, weight
     /// `[1, c]`, bias `[1, c]`.
     BatchNormRelu {
         /// Added to the variance.
@@ -55,7 +55,7 @@ pub enum Kernel {
     Waves,
     /// Mean and biased variance of the columns of x `[n, c]`, `[2, c]`, without gradients. The
     /// other two inputs are not looked at.
-    Moments,
+    BatchStats,
     /// x `[n, in]`, weight `[out, in]`, bias `[1, out]`.
     Linear,
     /// [`Kernel::Linear`] and the exact GELU behind it.
@@ -66,7 +66,7 @@ pub enum Kernel {
     /// Attention, scaled by one over the root of the head's width: queries `[batch * n, e]`, keys
     /// and values `[batch * m, e]`.
     Attention {
-        /// Pictures; queries of one see its own keys alone.
+        /// Images; queries of one see its own keys alone.
         batch: usize,
         /// Heads, side by side in the channels.
         heads: usize,
@@ -74,7 +74,7 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// The answer, and what the backward pass needs besides the inputs.
+    /// The output, and what the backward pass needs besides the inputs.
     fn forward(
         self,
         x: &FlexTensor,
@@ -94,7 +94,7 @@ impl Kernel {
                 let (y, slopes) = waves::forward(x, a, b);
                 (y, vec![slopes])
             }
-            Self::Moments => (norm::moments(x), vec![]),
+            Self::BatchStats => (norm::batch_stats(x), vec![]),
             Self::Linear => (linear::linear(x, a, b), vec![]),
             Self::LinearGelu => {
                 let before = linear::linear(x, a, b);
@@ -119,7 +119,7 @@ impl Kernel {
                 norm::batch_relu_backward(grad, x, a, stats, y, needs)
             }
             (Self::Waves, [slopes]) => waves::backward(grad, slopes, needs),
-            (Self::Moments, _) => [None, None, None],
+            (Self::BatchStats, _) => [None, None, None],
             (Self::LinearGelu, [before]) => {
                 linear::linear_backward(&linear::gelu_backward(grad, before), x, a, needs)
             }

@@ -1,4 +1,4 @@
-//! Layer normalisation of rows, and batch normalisation of columns with the ReLU behind it.
+//! Layer normalization of rows, and batch normalization of columns with the ReLU behind it.
 
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
@@ -124,7 +124,7 @@ pub(super) fn column_moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// [`column_moments`] as a matrix, `[2, c]`.
-pub(super) fn moments(x: &FlexTensor) -> FlexTensor {
+pub(super) fn batch_stats(x: &FlexTensor) -> FlexTensor {
     let (_, c) = extent(x);
     let (mut mean, variance) = column_moments(elements(x), c);
     mean.extend(variance);
@@ -160,7 +160,7 @@ pub(super) fn batch_relu(
     (matrix(out, n, c), matrix(stats, 2, c))
 }
 
-/// Gradients of [`batch_relu`] for x, weight and bias. `out` is its answer.
+/// Gradients of [`batch_relu`] for x, weight and bias. `out` is its output.
 pub(super) fn batch_relu_backward(
     grad: &FlexTensor,
     x: &FlexTensor,

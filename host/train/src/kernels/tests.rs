@@ -6,7 +6,7 @@ use crate::{
     rng::{Purpose, Rng},
 };
 
-/// Kernels with the shapes of their inputs: odd sizes, several pictures, more than one block.
+/// Kernels with the shapes of their inputs: odd sizes, several images, more than one block.
 fn cases() -> Vec<(Kernel, [[usize; 2]; 3])> {
     let grid = |batch, height, width| {
         Kernel::Convolution(Grid {
@@ -52,7 +52,7 @@ fn random(rng: &mut Rng, [rows, cols]: [usize; 2], device: &Device) -> Tensor<2>
     )
 }
 
-/// The answer and the gradients of `sum(answer * probe)`.
+/// The output and the gradients of `sum(output * probe)`.
 fn answer_and_gradients(
     f: impl Fn(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     inputs: &[Tensor<2>; 3],
@@ -102,7 +102,7 @@ fn fused_kernels_agree_with_the_composed_reference() {
             assert!(
                 found < 2e-5,
                 "{kernel:?}, {}: {found}",
-                ["answer", "dx", "da", "db"][i]
+                ["output", "dx", "da", "db"][i]
             );
         }
     }
@@ -116,7 +116,7 @@ fn moments_agree_with_the_composed_reference() {
     for shape in [[1, 1], [3, 5], [1100, 7]] {
         let x = random(&mut rng, shape, &device);
         let of = |f: fn(Kernel, Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>| {
-            host_values(&f(Kernel::Moments, x.clone(), x.clone(), x.clone()))
+            host_values(&f(Kernel::BatchStats, x.clone(), x.clone(), x.clone()))
         };
         let found = difference(&of(run), &of(composed::run));
         println!("{shape:?}: {found:.1e}");

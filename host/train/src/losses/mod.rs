@@ -1,4 +1,4 @@
-//! What the two stages minimise.
+//! The losses of both stages.
 //!
 //! A random projection, bicubic resizing, mask refinement, jitter and blur are all linear, and
 //! those over channels commute with those over pixels. So features are projected first, and
@@ -14,8 +14,10 @@ mod tests;
 
 use burn::tensor::{Device, Tensor};
 
-pub use affinity::{affinity, affinity_by_pairs};
-pub use reconstruction::{Companions, View, reconstruction};
+pub use affinity::affinity;
+#[cfg(test)]
+pub use affinity::affinity_by_pairs;
+pub use reconstruction::{AuxModules, View, reconstruction};
 pub use variation::total_variation;
 
 use crate::{
@@ -54,7 +56,7 @@ pub struct Projection {
     pub values: Vec<f32>,
     /// Channels of the features.
     pub dim: usize,
-    /// Channels of the answer.
+    /// Channels of the output.
     pub to: usize,
 }
 
@@ -78,8 +80,8 @@ impl Projection {
     }
 }
 
-/// Draws features `[pixels, c]` together inside each mask in turn:
-/// `f <- alpha * mean + (1 - alpha) * f`. Later masks see what earlier ones did.
+/// Averages features `[pixels, c]` within each mask in turn: `f <- alpha * mean + (1 - alpha) * f`.
+/// Later masks see the results of earlier ones.
 pub fn refine(features: &mut [f32], c: usize, masks: &[Mask], alpha: f32) {
     let mut mean = vec![0.0f64; c];
     for mask in masks.iter().filter(|m| !m.pixels().is_empty()) {
@@ -101,8 +103,8 @@ pub fn refine(features: &mut [f32], c: usize, masks: &[Mask], alpha: f32) {
     }
 }
 
-/// The pseudo ground truth of stage 1 for one picture, `[H * W, to]`: backbone features
-/// `[h * w, d]`, projected, bicubically enlarged, refined by masks.
+/// The pseudo ground truth of stage 1 for one image, `[H * W, to]`: backbone features
+/// `[h * w, d]`, projected, bicubically upsampled, refined by masks.
 pub fn mask_bicubic(
     lr: &[f32],
     grid: (usize, usize),
@@ -117,10 +119,10 @@ pub fn mask_bicubic(
     target
 }
 
-/// How much each of `pixels` counts: in proportion to the area of its region to the power of minus
-/// `balance`, with a mean of 1. The region of a pixel is what the last mask that holds it has left to
-/// itself; pixels that no mask holds are a region together.
-pub fn area_weights(pixels: usize, masks: &[Mask], balance: f32) -> Vec<f32> {
+/// Weights of `pixels` pixels: the area of the pixel's region to the power of `-exponent`, scaled to a
+/// mean of 1. The region of a pixel is the last mask that contains it; pixels outside of all masks
+/// form one region.
+pub fn area_weights(pixels: usize, masks: &[Mask], exponent: f32) -> Vec<f32> {
     let mut region = vec![0usize; pixels];
     for (i, mask) in masks.iter().enumerate() {
         for &pixel in mask.pixels() {
@@ -131,13 +133,13 @@ pub fn area_weights(pixels: usize, masks: &[Mask], balance: f32) -> Vec<f32> {
     for &r in &region {
         area[r] += 1.0;
     }
-    let weights: Vec<f32> = area.iter().map(|a| a.powf(-balance)).collect();
+    let weights: Vec<f32> = area.iter().map(|a| a.powf(-exponent)).collect();
     let sum: f64 = region.iter().map(|&r| f64::from(weights[r])).sum();
     let scale = (pixels as f64 / sum) as f32;
     region.iter().map(|&r| weights[r] * scale).collect()
 }
 
-/// Mean squared difference of rows, each counting as `weights`, `[n, 1]`, says; all alike without.
+/// Mean squared difference of rows, weighted by `weights` `[n, 1]` if given.
 pub fn mean_square(a: Tensor<2>, b: Tensor<2>, weights: Option<Tensor<2>>) -> Tensor<1> {
     let [n, k] = a.dims();
     let square = (a - b).square();

@@ -1,6 +1,6 @@
 //! Multi-view reconstruction (FeatUp, arXiv 2403.10516, as LoftUp uses it): the upsampled
 //! features, seen through a random view and brought down again, should be what the backbone makes
-//! of that view of the picture.
+//! of that view of the image.
 
 use burn::tensor::{
     Tensor,
@@ -21,15 +21,15 @@ const LEAST: f32 = 1e-4;
 
 /// The attention downsampler and the uncertainty, trained along with the upsampler.
 #[derive(Debug, Clone)]
-pub struct Companions {
-    /// See [`crate::model::init::companions`].
+pub struct AuxModules {
+    /// See [`crate::model::init::aux`].
     pub weights: Params,
 }
 
-/// A view of the pictures of a batch.
+/// A view of the images of a batch.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The view, the same for all pictures of the batch.
+    /// The view, the same for all images of the batch.
     pub jitter: Jitter,
     /// What the backbone makes of it.
     pub lr: Tokens,
@@ -39,7 +39,7 @@ pub struct View {
     pub projection: Projection,
 }
 
-impl Companions {
+impl AuxModules {
     /// Brings projected features down by the attention in each window of pixels.
     ///
     /// `x` is `[batch * H * W, k + 1]`: `k` channels, and the logit but for its bias.
@@ -65,13 +65,13 @@ impl Companions {
             .reshape([to.pixels(), channels - 1])
     }
 
-    /// What the downsampler has learnt for each position of a window, `[1, height * width]`:
-    /// interpolated where it was learnt at another size.
+    /// What the downsampler has learned for each position of a window, `[1, height * width]`:
+    /// interpolated where it was learned at another size.
     fn by_position(&self, name: &str, height: usize, width: usize) -> Tensor<2> {
-        let learnt = self.weights.get(&format!("downsampler.{name}"));
-        let [_, n] = learnt.dims();
+        let learned = self.weights.get(&format!("downsampler.{name}"));
+        let [_, n] = learned.dims();
         if n == height * width {
-            return learnt;
+            return learned;
         }
         let side = n.isqrt();
         let grid = Grid {
@@ -80,7 +80,7 @@ impl Companions {
             width: side,
         };
         let (rows, cols) = (Axis::bilinear(side, height), Axis::bilinear(side, width));
-        resample(learnt.reshape([n, 1]), grid, &rows, &cols).reshape([1, height * width])
+        resample(learned.reshape([n, 1]), grid, &rows, &cols).reshape([1, height * width])
     }
 
     /// Uncertainty for each token, `[tokens, 1]`.
@@ -98,7 +98,7 @@ impl Companions {
 /// # Panics
 /// Where the guidance's extents are not multiples of the grid's.
 pub fn reconstruction(
-    companions: &Companions,
+    aux: &AuxModules,
     features: Tensor<2>,
     grid: Grid,
     view: &View,
@@ -123,10 +123,7 @@ pub fn reconstruction(
     let matrix = projection.matrix(&device);
     // One more column for the logits of the downsampler: they are linear in the features, so that
     // they too can be had before the view is taken.
-    let logits = companions
-        .weights
-        .get("downsampler.attention.weight")
-        .transpose();
+    let logits = aux.weights.get("downsampler.attention.weight").transpose();
     let projected = features.matmul(Tensor::cat(vec![matrix.clone(), logits], 1));
     let (rows, cols) = jitter.axes((grid.height, grid.width), grid.height, grid.width);
     let (blur_rows, blur_cols) = (Axis::blur(grid.height), Axis::blur(grid.width));
@@ -148,8 +145,8 @@ pub fn reconstruction(
             ),
         )
     };
-    let down = companions.down(blurred, grid, to, kept);
-    let s = companions.uncertainty(lr.values.clone());
+    let down = aux.down(blurred, grid, to, kept);
+    let s = aux.uncertainty(lr.values.clone());
     let difference = (down - lr.values.clone().matmul(matrix)).square();
     let loss = difference / (s.clone().square() * 2.0) + s.log();
     let [n, k] = loss.dims();

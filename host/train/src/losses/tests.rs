@@ -199,8 +199,8 @@ fn view() -> View {
     }
 }
 
-fn companions() -> Companions {
-    let mut weights = init::companions(3, 2, &mut Rng::new(3, Purpose::Step, 0));
+fn aux() -> AuxModules {
+    let mut weights = init::aux(3, 2, &mut Rng::new(3, Purpose::Step, 0));
     // As they start out, the bias of the logits would have next to no effect.
     for (name, values) in [
         ("downsampler.w", [1.5, 0.5, -0.7, 1.0]),
@@ -211,17 +211,17 @@ fn companions() -> Companions {
             loftup_onnx::Tensor::from_fn([4], |i| values[i]),
         );
     }
-    Companions {
+    AuxModules {
         weights: Params::new(weights, &Device::flex()),
     }
 }
 
 #[test]
 fn gradients_of_the_reconstruction_are_right_for_features_and_for_every_weight() {
-    let (view, fixed) = (view(), companions());
+    let (view, fixed) = (view(), aux());
     let features = normal(12, 48 * 3);
     let constant = device_matrix(features.clone(), 48, 3, &Device::flex());
-    let loss = |c: &Companions, x: Tensor<2>| {
+    let loss = |c: &AuxModules, x: Tensor<2>| {
         let (loss, variation) = reconstruction(c, x, GRID, &view, true);
         loss + variation.unwrap() * 0.1
     };
@@ -231,7 +231,7 @@ fn gradients_of_the_reconstruction_are_right_for_features_and_for_every_weight()
     );
     for name in fixed.weights.names() {
         let start = host_values(&fixed.weights.get(name));
-        let with = |x: Tensor<2>| Companions {
+        let with = |x: Tensor<2>| AuxModules {
             weights: fixed
                 .weights
                 .map(|n, w| if n == name { x.clone() } else { w.clone() }),
@@ -245,7 +245,7 @@ fn gradients_of_the_reconstruction_are_right_for_features_and_for_every_weight()
 
 /// The reconstruction loss by its definition: whole features are transformed, blurred and brought
 /// down window by window, and only then projected.
-fn slow_reconstruction(c: &Companions, features: &[f32], view: &View) -> (f64, f64) {
+fn slow_reconstruction(c: &AuxModules, features: &[f32], view: &View) -> (f64, f64) {
     let value = |name: &str| host_values(&c.weights.get(name));
     let (a, a_bias) = (
         value("downsampler.attention.weight"),
@@ -262,8 +262,8 @@ fn slow_reconstruction(c: &Companions, features: &[f32], view: &View) -> (f64, f
             .sum()
     };
     let (mut sum, mut variation) = (0.0f64, 0.0f64);
-    for picture in 0..2 {
-        let seen = resample_values(&features[picture * 24 * d..][..24 * d], d, &rows, &cols);
+    for image in 0..2 {
+        let seen = resample_values(&features[image * 24 * d..][..24 * d], d, &rows, &cols);
         let length = |y: usize, x: usize| -> f64 {
             (0..k)
                 .map(|j| f64::from(project(&seen[(y * 4 + x) * d..], j)).powi(2))
@@ -281,7 +281,7 @@ fn slow_reconstruction(c: &Companions, features: &[f32], view: &View) -> (f64, f
         }
         let blurred = resample_values(&seen, d, &Axis::blur(6), &Axis::blur(4));
         for window in 0..6 {
-            let token = picture * 6 + window;
+            let token = image * 6 + window;
             let pixel = |i: usize| {
                 let (y, x) = (window / 2 * 2 + i / 2, window % 2 * 2 + i % 2);
                 &blurred[(y * 4 + x) * d..][..d]
@@ -311,7 +311,7 @@ fn slow_reconstruction(c: &Companions, features: &[f32], view: &View) -> (f64, f
 
 #[test]
 fn reconstruction_is_what_its_definition_says() {
-    let (view, fixed, features) = (view(), companions(), normal(13, 48 * 3));
+    let (view, fixed, features) = (view(), aux(), normal(13, 48 * 3));
     let tensor = device_matrix(features.clone(), 48, 3, &Device::flex());
     let (loss, variation) = reconstruction(&fixed, tensor, GRID, &view, true);
     let (slow_loss, slow_variation) = slow_reconstruction(&fixed, &features, &view);
@@ -373,7 +373,7 @@ fn projections_have_columns_of_unit_length() {
 }
 
 #[test]
-fn random_views_stay_inside_the_padded_picture() {
+fn random_views_stay_inside_the_padded_image() {
     let mut rng = Rng::new(6, Purpose::Step, 0);
     let range = JitterRange {
         pad: 8,

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::sum;
 use crate::kernels::Grid;
 
-/// Sum of the squared differences between neighbouring pixels of maps `[batch * h * w, c]`, over
+/// Sum of the squared differences between neighboring pixels of maps `[batch * h * w, c]`, over
 /// the number of values (Mahendran and Vedaldi, 2015).
 pub fn total_variation(x: Tensor<2>, grid: Grid) -> Tensor<1> {
     let Grid {

@@ -1,4 +1,4 @@
-//! The pictures that guide the upsampling, scaled as the upsampler takes them.
+//! The images that guide the upsampling, scaled as the upsampler takes them.
 
 use burn::tensor::{Device, Tensor};
 use loftup_spec::{frequencies, linspace, min_max_scale};
@@ -10,14 +10,14 @@ use crate::kernels::Grid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RangeOver {
-    /// All pictures of a batch, as published.
+    /// All images of a batch, as published.
     #[default]
     Batch,
-    /// Each picture by itself, as the runtime does.
+    /// Each image by itself, as the runtime does.
     Image,
 }
 
-/// Pictures of one size, scaled to -0.5..0.5 per channel.
+/// Images of one size, scaled to -0.5..0.5 per channel.
 #[derive(Debug, Clone)]
 pub struct Guidance {
     grid: Grid,
@@ -26,41 +26,41 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Scales normalised pictures, each `[3, height, width]`.
+    /// Scales normalized images, each `[3, height, width]`.
     ///
     /// # Panics
     /// Where one is of another size, or there is none.
-    pub fn new(pictures: &[&[f32]], height: usize, width: usize, range: RangeOver) -> Self {
+    pub fn new(images: &[&[f32]], height: usize, width: usize, range: RangeOver) -> Self {
         let area = height * width;
         assert!(
-            !pictures.is_empty() && pictures.iter().all(|p| p.len() == 3 * area),
-            "pictures of 3x{height}x{width}"
+            !images.is_empty() && images.iter().all(|p| p.len() == 3 * area),
+            "images of 3x{height}x{width}"
         );
-        let limits = |pictures: &[&[f32]], c: usize| {
-            let values = pictures.iter().flat_map(|p| &p[c * area..][..area]);
+        let limits = |images: &[&[f32]], c: usize| {
+            let values = images.iter().flat_map(|p| &p[c * area..][..area]);
             values.fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &x| {
                 (lo.min(x), hi.max(x))
             })
         };
-        let mut scaled = vec![0.0; pictures.len() * area * 3];
-        for (b, picture) in pictures.iter().enumerate() {
+        let mut scaled = vec![0.0; images.len() * area * 3];
+        for (b, image) in images.iter().enumerate() {
             for c in 0..3 {
                 let (min, max) = match range {
-                    RangeOver::Batch => limits(pictures, c),
-                    RangeOver::Image => limits(&pictures[b..=b], c),
+                    RangeOver::Batch => limits(images, c),
+                    RangeOver::Image => limits(&images[b..=b], c),
                 };
                 let channel = scaled[b * area * 3..][..area * 3]
                     .iter_mut()
                     .skip(c)
                     .step_by(3);
-                for (s, x) in channel.zip(&picture[c * area..]) {
+                for (s, x) in channel.zip(&image[c * area..]) {
                     *s = min_max_scale(*x, min, max);
                 }
             }
         }
         Self {
             grid: Grid {
-                batch: pictures.len(),
+                batch: images.len(),
                 height,
                 width,
             },
@@ -68,17 +68,17 @@ impl Guidance {
         }
     }
 
-    /// How many pictures, and their size.
+    /// How many images, and their size.
     pub fn grid(&self) -> Grid {
         self.grid
     }
 
-    /// The colours, `[batch * H * W, 3]`.
-    pub(super) fn colours(&self, device: &Device) -> Tensor<2> {
+    /// The colors, `[batch * H * W, 3]`.
+    pub(super) fn colors(&self, device: &Device) -> Tensor<2> {
         device_matrix(self.scaled.clone(), self.grid.pixels(), 3, device)
     }
 
-    /// Phases of row, column and the three colours, `[batch * H * W, 5 * frequencies]`,
+    /// Phases of row, column and the three colors, `[batch * H * W, 5 * frequencies]`,
     /// frequency-major.
     pub(super) fn phases(&self, n: usize, device: &Device) -> Tensor<2> {
         let frequencies = frequencies(n);

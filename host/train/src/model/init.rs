@@ -114,7 +114,7 @@ fn upsampler(config: &Config) -> Specs {
     specs
 }
 
-/// Running statistics of the two batch normalisations.
+/// Running statistics of the two batch normalizations.
 fn statistics(config: &Config) -> Specs {
     let mut specs = Specs::default();
     for index in [2, 5] {
@@ -153,7 +153,7 @@ fn draw(specs: Specs, rng: &mut Rng) -> BTreeMap<String, Tensor> {
 pub struct Start {
     /// What is trained.
     pub weights: BTreeMap<String, Tensor>,
-    /// Running mean and variance of the batch normalisations.
+    /// Running mean and variance of the batch normalizations.
     pub statistics: BTreeMap<String, Tensor>,
 }
 
@@ -191,7 +191,7 @@ pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config) -> Result<Start
 
 /// What stage 1 and stage 2 train besides the upsampler: the attention downsampler with windows of
 /// `window` pixels a side, and the predicted uncertainty.
-pub fn companions(dim: usize, window: usize, rng: &mut Rng) -> BTreeMap<String, Tensor> {
+pub fn aux(dim: usize, window: usize, rng: &mut Rng) -> BTreeMap<String, Tensor> {
     let mut specs = Specs::default();
     specs.linear("downsampler.attention", &[1, dim]);
     let near = |mean| Draw::Normal {

@@ -38,7 +38,7 @@ pub(super) fn fit(x: &[f32], inputs: usize, y: &[f32], outputs: usize) -> Option
         return None;
     }
     let (mx, my) = (means(x, inputs), means(y, outputs));
-    let centred = |row: &[f32], mean: &[f64]| -> Vec<f64> {
+    let centered = |row: &[f32], mean: &[f64]| -> Vec<f64> {
         row.iter()
             .zip(mean)
             .map(|(v, m)| f64::from(*v) - m)
@@ -48,7 +48,7 @@ pub(super) fn fit(x: &[f32], inputs: usize, y: &[f32], outputs: usize) -> Option
     let mut gram = vec![0.0f64; inputs * inputs];
     let mut right = vec![0.0f64; inputs * outputs];
     for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact(outputs)) {
-        let (x, y) = (centred(x, &mx), centred(y, &my));
+        let (x, y) = (centered(x, &mx), centered(y, &my));
         for (i, a) in x.iter().enumerate() {
             for (g, b) in gram[i * inputs..][..=i].iter_mut().zip(&x) {
                 *g += a * b;

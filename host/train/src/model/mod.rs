@@ -2,9 +2,9 @@
 //!
 //! Everything is kept as rows, one pixel or token per row: see [`crate::kernels`].
 
+pub mod bilinear_init;
 mod guidance;
 pub mod init;
-pub mod interpolating;
 pub(crate) mod least_squares;
 mod params;
 
@@ -24,11 +24,11 @@ const MOMENTUM: f32 = 0.1;
 pub struct Tokens {
     /// `[batch * height * width, d]`.
     pub values: Tensor<2>,
-    /// Pictures, rows and columns of their grids.
+    /// Images, rows and columns of their grids.
     pub grid: Grid,
 }
 
-/// Where batch normalisation takes its statistics from.
+/// Where batch normalization takes its statistics from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// From the batch, as in training.
@@ -37,17 +37,17 @@ pub enum Mode {
     Eval,
 }
 
-/// Mean and unbiased variance that the batch normalisations saw, by the names of the running
+/// Mean and unbiased variance that the batch normalizations saw, by the names of the running
 /// statistics they belong to; `[1, e]` each.
-pub type Moments = Vec<(String, Tensor<2>)>;
+pub type BatchStats = Vec<(String, Tensor<2>)>;
 
-/// An answer of the upsampler.
+/// An output of the upsampler.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Output {
     /// `[batch * H * W, d]`.
     pub features: Tensor<2>,
     /// Empty in [`Mode::Eval`].
-    pub moments: Moments,
+    pub batch_stats: BatchStats,
 }
 
 /// A place in the upsampler, `[batch * H * W, e]`.
@@ -84,7 +84,7 @@ impl LoftUp {
     ///
     /// # Panics
     /// Where the tokens are not of the upsampler's channels, or of another batch.
-    pub fn forward(&self, lr: &Tokens, guidance: &Guidance, mode: Mode) -> Answer {
+    pub fn forward(&self, lr: &Tokens, guidance: &Guidance, mode: Mode) -> Output {
         self.forward_watched(lr, guidance, mode, &mut |_, _| {})
     }
 
@@ -95,12 +95,12 @@ impl LoftUp {
         guidance: &Guidance,
         mode: Mode,
         watch: &mut dyn FnMut(Place, &Tensor<2>),
-    ) -> Answer {
+    ) -> Output {
         let (p, device) = (&self.weights, lr.values.device());
         assert_eq!(
             lr.grid.batch,
             guidance.grid().batch,
-            "pictures of features and of guidance"
+            "images of features and of guidance"
         );
         let layer_norm = |x: Tensor<2>, name: &str, eps: f32| {
             let part = |what: &str| p.get(&format!("{name}.{what}"));
@@ -113,12 +113,12 @@ impl LoftUp {
         // Everything that is not a weight is constant, and follows the weights into the graph of
         // operations, or not.
         let phases = guidance.phases(self.config.frequencies, &device);
-        let colours = guidance.colours(&device);
+        let colors = guidance.colors(&device);
         let biases = p.get("upsampler.fourier_feat.1.biases");
         let biases = biases.reshape([2, phases.dims()[1]]);
-        let x = run(Kernel::Waves, phases, biases, colours);
+        let x = run(Kernel::Waves, phases, biases, colors);
         let x = layer_norm(x, "upsampler.first_conv.0.norm", EPS);
-        let mut moments = Vec::new();
+        let mut batch_stats = Vec::new();
         let convolution = Kernel::Convolution(guidance.grid());
         let mut x = x;
         for index in [1, 4] {
@@ -127,7 +127,7 @@ impl LoftUp {
                 x,
                 &format!("upsampler.first_conv.{}", index + 1),
                 mode,
-                &mut moments,
+                &mut batch_stats,
             );
         }
 
@@ -179,13 +179,19 @@ impl LoftUp {
         let x = layer_norm(x, "upsampler.ca_transformer.norm", EPS);
         watch(Place::Last, &x);
         let x = linear(Kernel::Linear, x, "upsampler.final_conv.0");
-        Answer {
+        Output {
             features: layer_norm(x, "upsampler.final_conv.1", FINAL_EPS),
-            moments,
+            batch_stats,
         }
     }
 
-    fn batch_norm(&self, x: Tensor<2>, name: &str, mode: Mode, moments: &mut Moments) -> Tensor<2> {
+    fn batch_norm(
+        &self,
+        x: Tensor<2>,
+        name: &str,
+        mode: Mode,
+        batch_stats: &mut BatchStats,
+    ) -> Tensor<2> {
         let weight = self.weights.get(&format!("{name}.weight"));
         let bias = self.weights.get(&format!("{name}.bias"));
         let (mean, variance) = (
@@ -196,10 +202,10 @@ impl LoftUp {
             Mode::Train => {
                 let inner = x.clone().without_autodiff();
                 let rows = inner.dims()[0] as f32;
-                let seen = run(Kernel::Moments, inner.clone(), inner.clone(), inner);
-                // PyTorch normalises by the biased variance and remembers the unbiased one.
+                let seen = run(Kernel::BatchStats, inner.clone(), inner.clone(), inner);
+                // PyTorch normalizes by the biased variance and remembers the unbiased one.
                 let unbiased = seen.clone().narrow(0, 1, 1) * (rows / (rows - 1.0).max(1.0));
-                moments.extend([(mean, seen.narrow(0, 0, 1)), (variance, unbiased)]);
+                batch_stats.extend([(mean, seen.narrow(0, 0, 1)), (variance, unbiased)]);
                 run(Kernel::BatchNormRelu { eps: EPS }, x, weight, bias)
             }
             Mode::Eval => {
@@ -211,14 +217,13 @@ impl LoftUp {
     }
 
     /// Moves the running statistics towards what a batch showed.
-    pub fn remember(&mut self, moments: &Moments) {
-        self.statistics =
-            self.statistics.map(
-                |name, running| match moments.iter().find(|(n, _)| n == name) {
-                    Some((_, seen)) => running.clone() * (1.0 - MOMENTUM) + seen.clone() * MOMENTUM,
-                    None => running.clone(),
-                },
-            );
+    pub fn update_running_stats(&mut self, batch_stats: &BatchStats) {
+        self.statistics = self.statistics.map(|name, running| {
+            match batch_stats.iter().find(|(n, _)| n == name) {
+                Some((_, seen)) => running.clone() * (1.0 - MOMENTUM) + seen.clone() * MOMENTUM,
+                None => running.clone(),
+            }
+        });
     }
 }
 

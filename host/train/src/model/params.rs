@@ -7,8 +7,8 @@ use loftup_onnx::Tensor as HostTensor;
 
 /// Weights by name.
 ///
-/// Each is held as a matrix: the first extent of its true shape against the rest, vectors as one
-/// row. So one list serves the optimiser, the teacher, the checkpoints and the sums over several
+/// Each is stored as a matrix: the first extent of its true shape against the rest, vectors as one
+/// row. So one list serves the optimizer, the teacher, the checkpoints and the sums over several
 /// GPUs, whatever the rank.
 #[derive(Debug, Clone, Default)]
 pub struct Params {

@@ -1,22 +1,22 @@
-//! Segmentation by colour, on the graph of neighbouring pixels (Felzenszwalb and Huttenlocher,
+//! Segmentation by color, on the graph of neighboring pixels (Felzenszwalb and Huttenlocher,
 //! "Efficient Graph-Based Image Segmentation", IJCV 2004).
 
 use loftup_runtime::image::Rgb8;
 
 use super::Mask;
 
-/// How a picture is divided.
+/// How an image is divided.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Segmentation {
     /// Deviation in pixels of the blur beforehand.
     pub sigma: f32,
-    /// The paper's k, for colours of 0 to 255: larger makes larger regions.
+    /// The paper's k, for colors of 0 to 255: larger makes larger regions.
     pub scale: f32,
-    /// Regions of fewer pixels are joined to a neighbour.
-    pub least: usize,
+    /// Regions of fewer pixels are joined to a neighbor.
+    pub min_size: usize,
 }
 
-/// Neighbouring pixels and how much their colours differ.
+/// Neighboring pixels and how much their colors differ.
 #[derive(Debug, Clone, Copy)]
 struct Edge {
     weight: f32,
@@ -55,10 +55,10 @@ impl Forest {
     }
 }
 
-/// The picture blurred, `[height * width, 3]`, borders repeated.
-fn blurred(picture: &Rgb8, sigma: f32) -> Vec<f32> {
-    let (width, height) = (picture.width(), picture.height());
-    let source: Vec<f32> = picture.data().iter().map(|&v| f32::from(v)).collect();
+/// The image blurred, `[height * width, 3]`, borders repeated.
+fn blurred(image: &Rgb8, sigma: f32) -> Vec<f32> {
+    let (width, height) = (image.width(), image.height());
+    let source: Vec<f32> = image.data().iter().map(|&v| f32::from(v)).collect();
     if sigma <= 0.0 {
         return source;
     }
@@ -93,15 +93,15 @@ fn blurred(picture: &Rgb8, sigma: f32) -> Vec<f32> {
     pass(&pass(&source, true), false)
 }
 
-/// Edges between each pixel and its eight neighbours, lightest first, in a fixed order.
-fn edges(colours: &[f32], width: usize, height: usize) -> Vec<Edge> {
+/// Edges between each pixel and its eight neighbors, lightest first, in a fixed order.
+fn edges(colors: &[f32], width: usize, height: usize) -> Vec<Edge> {
     let mut edges = Vec::with_capacity(4 * width * height);
     for y in 0..height {
         for x in 0..width {
             let a = y * width + x;
             let mut edge = |b: usize| {
                 let square: f32 = (0..3)
-                    .map(|c| (colours[a * 3 + c] - colours[b * 3 + c]).powi(2))
+                    .map(|c| (colors[a * 3 + c] - colors[b * 3 + c]).powi(2))
                     .sum();
                 edges.push(Edge {
                     weight: square.sqrt(),
@@ -127,10 +127,10 @@ fn edges(colours: &[f32], width: usize, height: usize) -> Vec<Edge> {
     edges
 }
 
-/// Divides a picture into regions. Each pixel is in exactly one.
-pub fn segment(picture: &Rgb8, how: Segmentation) -> Vec<Mask> {
-    let (width, height) = (picture.width(), picture.height());
-    let edges = edges(&blurred(picture, how.sigma), width, height);
+/// Divides an image into regions. Each pixel is in exactly one.
+pub fn segment(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
+    let (width, height) = (image.width(), image.height());
+    let edges = edges(&blurred(image, how.sigma), width, height);
     let n = width * height;
     let mut forest = Forest {
         parent: (0..n as u32).collect(),
@@ -147,7 +147,7 @@ pub fn segment(picture: &Rgb8, how: Segmentation) -> Vec<Mask> {
     for edge in &edges {
         let (a, b) = (forest.root(edge.a), forest.root(edge.b));
         let smaller = forest.size[a as usize].min(forest.size[b as usize]) as usize;
-        if a != b && smaller < how.least {
+        if a != b && smaller < how.min_size {
             forest.join(a, b);
         }
     }
@@ -180,9 +180,9 @@ mod tests {
     /// The paper's definitions, word by word and slowly: the internal difference of a component
     /// is the greatest weight in its minimum spanning tree, found anew each time by Prim's
     /// algorithm.
-    fn slow(picture: &Rgb8, how: Segmentation) -> Vec<Mask> {
-        let (width, height) = (picture.width(), picture.height());
-        let edges = edges(&blurred(picture, how.sigma), width, height);
+    fn slow(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
+        let (width, height) = (image.width(), image.height());
+        let edges = edges(&blurred(image, how.sigma), width, height);
         let n = width * height;
         let mut label: Vec<usize> = (0..n).collect();
         let internal = |label: &[usize], component: usize| -> f32 {
@@ -214,7 +214,7 @@ mod tests {
                     continue;
                 }
                 let join = if merge_small {
-                    count(&label, a).min(count(&label, b)) < how.least
+                    count(&label, a).min(count(&label, b)) < how.min_size
                 } else {
                     let limit =
                         |c: usize| internal(&label, c) + how.scale / count(&label, c) as f32;
@@ -239,14 +239,14 @@ mod tests {
     fn it_agrees_with_the_definition_in_the_paper() {
         let mut sizes = Vec::new();
         for seed in 0..24 {
-            let picture = noise(7, 6, seed, 2 + seed as usize % 5);
+            let image = noise(7, 6, seed, 2 + seed as usize % 5);
             let how = Segmentation {
                 sigma: [0.0, 0.6][seed as usize % 2],
                 scale: [30.0, 120.0, 500.0][seed as usize % 3],
-                least: [1, 4][seed as usize / 2 % 2],
+                min_size: [1, 4][seed as usize / 2 % 2],
             };
-            let fast = segment(&picture, how);
-            assert_eq!(fast, slow(&picture, how), "seed {seed}");
+            let fast = segment(&image, how);
+            assert_eq!(fast, slow(&image, how), "seed {seed}");
             sizes.push(fast.len());
         }
         // A test of one region, or of every pixel its own, would show little.
@@ -255,18 +255,18 @@ mod tests {
 
     #[test]
     fn flat_shapes_on_a_flat_ground_are_found_exactly() {
-        let mut picture = Rgb8::filled(40, 30, [200, 190, 180]).unwrap();
+        let mut image = Rgb8::filled(40, 30, [200, 190, 180]).unwrap();
         for y in 5..15 {
             for x in 8..20 {
-                picture.row_mut(y)[x * 3..][..3].copy_from_slice(&[20, 60, 120]);
+                image.row_mut(y)[x * 3..][..3].copy_from_slice(&[20, 60, 120]);
             }
         }
         let how = Segmentation {
             sigma: 0.0,
             scale: 100.0,
-            least: 10,
+            min_size: 10,
         };
-        let mut sizes: Vec<usize> = segment(&picture, how)
+        let mut sizes: Vec<usize> = segment(&image, how)
             .iter()
             .map(|m| m.pixels().len())
             .collect();

@@ -1,4 +1,4 @@
-//! Class-agnostic regions of a picture: masks that come with it, or a segmentation by colour.
+//! Class-agnostic regions of an image: masks that come with it, or a segmentation by color.
 
 mod graph;
 mod rle;
@@ -6,7 +6,7 @@ mod rle;
 pub use graph::{Segmentation, segment};
 pub use rle::{Rle, RleError};
 
-/// A region: pixels of a guidance picture.
+/// A region: pixels of a guidance image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mask {
     pixels: Vec<u32>,
@@ -24,7 +24,7 @@ impl Mask {
     }
 }
 
-/// A part of a picture and the size at which it is looked at.
+/// A part of an image and the size at which it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// First column of the part.
@@ -35,14 +35,14 @@ pub struct Window {
     pub width: usize,
     /// Rows of the part.
     pub height: usize,
-    /// Columns of the answer.
+    /// Columns of the output.
     pub out_width: usize,
-    /// Rows of the answer.
+    /// Rows of the output.
     pub out_height: usize,
 }
 
 impl Window {
-    /// The column of the picture that column `x` of the answer shows, by nearest neighbour as
+    /// The column of the image that column `x` of the output shows, by nearest neighbor as
     /// PyTorch does it.
     fn column(&self, x: usize) -> usize {
         self.x + x * self.width / self.out_width

@@ -104,7 +104,7 @@ impl Rle {
         (self.height, self.width)
     }
 
-    /// The mask through a window, by nearest neighbour. The mask itself is not unpacked.
+    /// The mask through a window, by nearest neighbor. The mask itself is not unpacked.
     ///
     /// # Panics
     /// Where the window reaches outside the mask.
@@ -119,7 +119,7 @@ impl Rle {
         let (mut end, mut ones) = (runs.next().unwrap_or(0), false);
         for x in 0..window.out_width {
             let column = window.column(x) * self.height;
-            // Several columns of the answer may show one of the mask: start again if so.
+            // Several columns of the output may show one of the mask: start again if so.
             if x > 0 && window.column(x) == window.column(x - 1) {
                 let before: Vec<u32> = pixels
                     .iter()

@@ -1,4 +1,4 @@
-//! A small backbone, small pictures, and settings for a training of seconds.
+//! A small backbone, small images, and settings for a training of seconds.
 
 use std::{
     ops::ControlFlow,
@@ -42,31 +42,31 @@ pub fn bundle(folder: &Path) -> PathBuf {
     out
 }
 
-/// A picture of a few discs.
-pub fn picture(seed: u64, width: usize, height: usize) -> Rgb8 {
+/// An image of a few discs.
+pub fn image(seed: u64, width: usize, height: usize) -> Rgb8 {
     let mut rng = Rng::new(seed, Purpose::Step, 1);
-    let colour = |rng: &mut Rng| [0; 3].map(|_: u8| rng.below(256) as u8);
-    let mut picture = Rgb8::filled(width, height, colour(&mut rng)).unwrap();
+    let color = |rng: &mut Rng| [0; 3].map(|_: u8| rng.below(256) as u8);
+    let mut image = Rgb8::filled(width, height, color(&mut rng)).unwrap();
     for _ in 0..4 {
-        let colour = colour(&mut rng);
+        let color = color(&mut rng);
         let (x, y, r) = (rng.below(width), rng.below(height), 5 + rng.below(15));
         for row in 0..height {
             for col in 0..width {
                 if row.abs_diff(y).pow(2) + col.abs_diff(x).pow(2) < r * r {
-                    picture.row_mut(row)[col * 3..][..3].copy_from_slice(&colour);
+                    image.row_mut(row)[col * 3..][..3].copy_from_slice(&color);
                 }
             }
         }
     }
-    picture
+    image
 }
 
-/// Makes a folder of `n` pictures.
-pub fn pictures(folder: &Path, n: u64) -> PathBuf {
-    let out = folder.join("pictures");
+/// Makes a folder of `n` images.
+pub fn images(folder: &Path, n: u64) -> PathBuf {
+    let out = folder.join("images");
     std::fs::create_dir_all(&out).unwrap();
     for i in 0..n {
-        picture(i, 90, 70)
+        image(i, 90, 70)
             .save_png(&out.join(format!("{i}.png")))
             .unwrap();
     }
@@ -84,21 +84,21 @@ seed = 3
 {}
 
 [data]
-paths = ["pictures"]
+paths = ["images"]
 
 [run]
-batch = 2
+batch_size = 2
 steps = {steps}
 checkpoint_every = 2
 log_every = 1
-picture_every = 3
+preview_every = 3
 device = "cpu"
 
 [optimizer]
-rate = 1e-3
+learning_rate = 1e-3
 
 [loss]
-jitters = 2
+augmentations = 2
 pad = 2
 projection = 16
 

@@ -1,4 +1,4 @@
-//! A moving camera: a class for every pixel of every frame, in time that is measured.
+//! Segmentation of a video, with timing.
 
 use std::{
     path::Path,
@@ -24,7 +24,7 @@ const SHOWN: [usize; 4] = [0, 8, 16, 23];
 /// Pixels that are followed from each frame to the next.
 const FOLLOWED: usize = 2048;
 
-/// What the film costs and how much of it is seen right.
+/// Latency and accuracy on the video.
 #[derive(Debug, Serialize)]
 pub struct Film {
     pub frames: usize,
@@ -50,12 +50,12 @@ pub struct Shown {
     pub photo: Rgb8,
     pub seen: Rgb8,
     pub truth: Rgb8,
-    /// Share of pixels that are right.
+    /// Pixel accuracy.
     pub right: f64,
 }
 
-/// Looks at every frame as a robot would: the head runs inside the tile loop, and no map of features
-/// is ever stored.
+/// Processes every frame as on a robot: the head runs inside the tile loop, and no feature map is
+/// stored.
 pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
     let perceptor = model::open(at, model::BUNDLE)?;
     let head = perceptor.head(model::HEAD)?;
@@ -69,7 +69,7 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
     let mut engine = String::new();
     // The first look allocates what the others use again: it is not counted.
     for i in std::iter::once(0).chain(0..FRAMES) {
-        watch("looking", whole.len(), FRAMES);
+        watch("segmenting", whole.len(), FRAMES);
         let seconds = i as f64 / RATE;
         let frame = scene.frame(seconds, size.width, size.height);
         let photo = Rgb8::new(frame.width, frame.height, frame.rgb)?;

@@ -1,4 +1,4 @@
-//! How good the features are: the same linear probe on differently enlarged features.
+//! The same linear probe on interpolated features and on those of three upsamplers.
 
 use std::path::Path;
 
@@ -12,16 +12,18 @@ use serde::Serialize;
 
 use super::{model, scenes, stages::Watch};
 
-/// Figures for scenes that nothing was trained on.
+/// Results on scenes that nothing was trained on.
 #[derive(Debug, Serialize)]
 pub struct Evaluation {
-    /// Every kind of features, with the upsampler that was trained here.
-    pub trained: Report,
-    /// The upsampler as it is built in.
-    pub builtin: Option<Outcome>,
+    /// Interpolated features, and the built-in upsampler.
+    pub builtin: Report,
+    /// The upsampler that the demo trains, before its first step.
+    pub start: Option<Outcome>,
+    /// The same after the training.
+    pub trained: Option<Outcome>,
 }
 
-/// Trains the probes and judges them.
+/// Trains the probes and evaluates them.
 pub fn measure(at: &Path, watch: Watch<'_>) -> Result<Evaluation> {
     let data = at.join(scenes::FOLDER);
     let mut of = |bundle: &str, methods: Vec<Method>| -> Result<Report> {
@@ -42,10 +44,9 @@ pub fn measure(at: &Path, watch: Watch<'_>) -> Result<Evaluation> {
             &mut *watch,
         )?)
     };
-    let trained = of(model::BUNDLE, Vec::new())?;
-    let mut builtin = of(model::BUILTIN, vec![Method::LoftUp])?;
     Ok(Evaluation {
-        trained,
-        builtin: builtin.results.pop(),
+        builtin: of(model::BUNDLE, Vec::new())?,
+        start: of(model::START, vec![Method::LoftUp])?.results.pop(),
+        trained: of(model::TRAINED, vec![Method::LoftUp])?.results.pop(),
     })
 }

@@ -25,29 +25,33 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// Show everything once, in a few minutes and without any files of yours: train, convert, measure,
-/// and look through a moving camera.
+/// Default number of training steps.
+const STEPS: u64 = 32;
+
+/// Show everything once, in a minute or two and without input files: train, convert, evaluate, and
+/// segment a video.
 ///
-/// The demo makes up scenes with exact labels, trains the built-in upsampler a little further on
-/// them, makes a bundle, compares its features with enlarged ones, and gives every pixel of a film
-/// a class. report.html in --out shows it all; the bundle beside it can be used like any other.
+/// The demo generates scenes with exact labels and makes a bundle of the built-in model. It trains an
+/// upsampler for a short time from a bilinear initialization, compares its features and those of
+/// the built-in one with interpolated features, and segments a video. --out gets report.html with
+/// all results and demo.loftup, which can be used like any other bundle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup demo
   loftup demo --out tour --open")]
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub struct Args {
-    /// Where everything goes: a directory that does not exist yet
+    /// Output directory; must not exist yet
     #[arg(long, value_name = "DIR", default_value = "demo")]
     out: PathBuf,
-    /// Replace the demo that is already there, with all that lies beside it in its directory
+    /// Replace the directory of an earlier demo, with everything in it
     #[arg(long)]
     force: bool,
     /// Open the report in the browser
     #[arg(long)]
     open: bool,
-    /// Steps of the training
-    #[arg(long, value_name = "N", default_value_t = 24,
+    /// Training steps
+    #[arg(long, value_name = "N", default_value_t = STEPS,
         value_parser = clap::value_parser!(u64).range(1..=100_000))]
     steps: u64,
 }
@@ -69,14 +73,14 @@ pub fn run(args: &Args) -> Result<()> {
     let mut stages = stages::Stages::default();
 
     stages.run("scenes", |watch| scenes::write(at, watch))?;
-    stages.run("built-in model", |watch| model::builtin(at, watch))?;
+    let checks = stages.run("built-in model", |watch| model::builtin(at, watch))?;
     let training = stages.run("training", |watch| training::train(at, args.steps, watch))?;
-    let checks = stages.run("export", |watch| model::export(at, watch))?;
+    stages.run("export", |watch| model::export(at, watch))?;
     let evaluation = stages.run("evaluation", |watch| evaluation::measure(at, watch))?;
     let head = stages.run("head", |watch| model::head(at, watch))?;
     let verification = stages.run("verification", |_| model::verify(at))?;
-    let shown = stages.run("pictures", |watch| pictures::features(at, watch))?;
-    let film = stages.run("moving camera", |watch| camera::film(at, watch))?;
+    let shown = stages.run("images", |watch| pictures::features(at, watch))?;
+    let film = stages.run("video", |watch| camera::film(at, watch))?;
     let flicker = stages.run("flicker", |watch| camera::flicker(at, watch))?;
 
     let manifest = Bundle::open(&at.join(model::BUNDLE))?.manifest().clone();

@@ -1,4 +1,4 @@
-//! The built-in model, the bundle that the demo leaves, and its checks.
+//! The bundles of the demo, the head, and their checks.
 
 use std::{fs, path::Path};
 
@@ -16,34 +16,40 @@ use super::{
     training,
 };
 
-/// The bundle that the demo leaves.
+/// The built-in model, with a head.
 pub const BUNDLE: &str = "demo.loftup";
-/// The model as it is built in.
-pub const BUILTIN: &str = "builtin.loftup";
-/// Name of its head.
+/// The built-in backbone with the initial upsampler of the training.
+pub const START: &str = "start.loftup";
+/// The same with the trained upsampler.
+pub const TRAINED: &str = "trained.loftup";
+/// Name of the head.
 pub const HEAD: &str = "classes";
 /// Weights of the built-in model.
-pub const WEIGHTS: &str = "weights";
+const WEIGHTS: &str = "weights";
 const BACKBONE: &str = "backbone.safetensors";
-/// Where the training starts.
-pub const START: &str = "upsampler.safetensors";
-/// Pixels of each picture that a probe is trained on.
+const UPSAMPLER: &str = "upsampler.safetensors";
+/// Pixels of each image that a probe is trained on.
 pub const SAMPLES: usize = 512;
 
-/// Writes the built-in weights and makes a bundle of them.
+/// Writes the built-in weights and a bundle of them.
 pub fn builtin(at: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
     let folder = at.join(WEIGHTS);
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    for (name, bytes) in [(BACKBONE, builtin::BACKBONE), (START, builtin::UPSAMPLER)] {
+    for (name, bytes) in [
+        (BACKBONE, builtin::BACKBONE),
+        (UPSAMPLER, builtin::UPSAMPLER),
+    ] {
         let path = folder.join(name);
         fs::write(&path, bytes).with_context(|| path.display().to_string())?;
     }
-    bundle(at, &folder.join(START), BUILTIN, watch)
+    bundle(at, &folder.join(UPSAMPLER), BUNDLE, watch)
 }
 
-/// Makes a bundle of the trained upsampler.
-pub fn export(at: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
-    bundle(at, &training::weights(at), BUNDLE, watch)
+/// Writes bundles of the upsampler before and after its training.
+pub fn export(at: &Path, watch: Watch<'_>) -> Result<()> {
+    bundle(at, &training::start(at), START, watch)?;
+    bundle(at, &training::weights(at), TRAINED, watch)?;
+    Ok(())
 }
 
 fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<Vec<Check>> {
@@ -65,21 +71,21 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
     Ok(convert(&request, converting(watch))?.checks)
 }
 
-/// A bundle of the demo, on the CPU, so that the figures are of the same engine everywhere.
+/// Opens a bundle of the demo on the CPU, so that results are comparable across machines.
 pub fn open(at: &Path, name: &str) -> Result<Perceptor> {
     Ok(Perceptor::open_on_cpu(&at.join(name), Options::default())?)
 }
 
-/// What the head of the bundle was made from.
+/// Training data and accuracy of the head.
 #[derive(Debug, Serialize)]
 pub struct Head {
     pub pictures: usize,
     pub pixels: usize,
-    /// Share of these pixels whose class is right.
+    /// Accuracy on these pixels.
     pub fit: f64,
 }
 
-/// Trains a head that gives each pixel a class, and puts it into the bundle.
+/// Trains a classification head and adds it to the bundle.
 pub fn head(at: &Path, watch: Watch<'_>) -> Result<Head> {
     let data = at.join(scenes::FOLDER);
     let request = heads::Request {

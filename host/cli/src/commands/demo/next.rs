@@ -18,7 +18,7 @@ pub fn say(out: &Path, seconds: f64) -> Result<()> {
     let bundle = path(model::BUNDLE);
     let photo = path(&format!("{}/val/images/000.png", scenes::FOLDER));
     output::line(format!(
-        "\n{} is the report, after {seconds:.0} s. Next:\n",
+        "\n{} is the report ({seconds:.0} s). Next:\n",
         path(report::FILE)
     ))?;
     for command in [

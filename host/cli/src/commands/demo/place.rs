@@ -1,4 +1,4 @@
-//! Where a demo is made, and where it goes: all of it or nothing.
+//! The output directory, which appears complete or not at all.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Made-up scenes as a data set: the same on every machine.
+//! Generated scenes as a data set, the same on every machine.
 
 use std::{
     fs,
@@ -14,20 +14,26 @@ use super::stages::Watch;
 
 /// The data set, in the form that `loftup eval` and `loftup head` take.
 pub const FOLDER: &str = "scenes";
-/// Size of its pictures.
+/// Scenes with instance masks, without class labels, for the training of the upsampler.
+pub const UNLABELED: &str = "scenes/upsampler";
+/// Their number.
+const UNLABELED_SCENES: u64 = 64;
+const UNLABELED_SEED: u64 = 1 << 43;
+/// Size of the images.
 pub const SIZE: Size = Size {
     width: 224,
     height: 224,
 };
-/// Scenes to train on, and to be judged by.
+/// Scenes for training and evaluating probes: name, number, first seed.
 const PARTS: [(&str, u64, u64); 2] = [("train", 24, 1 << 40), ("val", 12, 1 << 41)];
-/// The scene that the camera moves through. All seeds are others than those of the built-in model.
+/// Seed of the scene of the video. All seeds differ from those of the built-in model.
 pub const FILM: u64 = 1 << 42;
 
 /// Writes the data set into `at`.
 pub fn write(at: &Path, watch: Watch<'_>) -> Result<()> {
     let folder = at.join(FOLDER);
-    let total = PARTS.iter().map(|(_, count, _)| *count as usize).sum();
+    let labeled: u64 = PARTS.iter().map(|(_, count, _)| *count).sum();
+    let total = (labeled + UNLABELED_SCENES) as usize;
     let mut done = 0;
     for (part, count, first) in PARTS {
         let place = |kind: &str| -> Result<PathBuf> {
@@ -50,11 +56,23 @@ pub fn write(at: &Path, watch: Watch<'_>) -> Result<()> {
             done += 1;
         }
     }
+    let unlabeled = at.join(UNLABELED);
+    fs::create_dir_all(&unlabeled).with_context(|| unlabeled.display().to_string())?;
+    for i in 0..UNLABELED_SCENES {
+        watch("drawing", done, total);
+        let frame = Scene::new(UNLABELED_SEED + i).frame(0.0, SIZE.width, SIZE.height);
+        let image = unlabeled.join(format!("{i:03}.png"));
+        let masks = image.with_extension("json");
+        fs::write(&masks, frame.masks_json(&format!("{i:03}.png")))
+            .with_context(|| masks.display().to_string())?;
+        photo(frame)?.save_png(&image)?;
+        done += 1;
+    }
     let names = folder.join("classes.txt");
     fs::write(&names, CLASSES.join("\n") + "\n").with_context(|| names.display().to_string())
 }
 
-/// Picture and mask `i` that the model is judged by.
+/// Paths of validation image `i` and its labels.
 pub fn held_out(at: &Path, i: u64) -> (PathBuf, PathBuf) {
     let place = |kind: &str| {
         at.join(FOLDER)
@@ -65,7 +83,7 @@ pub fn held_out(at: &Path, i: u64) -> (PathBuf, PathBuf) {
     (place("images"), place("labels"))
 }
 
-/// What the camera sees.
+/// The image of a frame.
 pub fn photo(frame: Frame) -> Result<Rgb8> {
     Ok(Rgb8::new(frame.width, frame.height, frame.rgb)?)
 }

@@ -1,4 +1,4 @@
-//! A short training, as `loftup train` does it.
+//! A short training with `loftup train`'s code, from a bilinear initialization.
 
 use std::{
     fs,
@@ -13,122 +13,132 @@ use serde::Serialize;
 use super::{model, scenes, stages::Watch};
 use crate::interrupt;
 
-/// The settings, and the folder of the training.
+/// The settings, and the output directories of the initialization and of the training.
 const SETTINGS: &str = "train.toml";
-const FOLDER: &str = "training";
-/// Side of the guidance, a multiple of the backbone's grid. A step costs in proportion to its area;
-/// much smaller than the pictures that are asked about, what is fine in them is never seen.
-const GUIDANCE: usize = 128;
-const BATCH: usize = 1;
+const START: &str = "training/start";
+const TRAINED: &str = "training/trained";
+/// Side of the guidance, a multiple of the backbone's grid. The cost of a step is proportional to
+/// its area.
+const GUIDANCE: usize = 112;
+const BATCH_SIZE: usize = 1;
 
-/// What a training did.
+/// Results of the training.
 #[derive(Debug, Serialize)]
 pub struct Training {
-    pub pictures: usize,
-    pub weights: usize,
+    pub images: usize,
+    pub parameters: usize,
     pub guidance: usize,
-    pub batch: usize,
-    /// The loss of each step: its sum first, then its parts.
+    pub batch_size: usize,
+    /// Names of the losses of a step: their sum first.
     pub names: Vec<String>,
+    /// Losses of each step.
     pub losses: Vec<Vec<f32>>,
     pub seconds: f64,
 }
 
-/// Trains the built-in upsampler on the scenes. The settings are left beside the rest, so that the
-/// training can be looked up, changed and repeated.
+/// Writes the initial weights, then trains an upsampler for the built-in backbone. The settings
+/// stay next to the results, so that the training can be changed and repeated.
 pub fn train(at: &Path, steps: u64, watch: Watch<'_>) -> Result<Training> {
     let path = at.join(SETTINGS);
     fs::write(&path, settings(steps)).with_context(|| path.display().to_string())?;
     let config = Config::open(&path)?;
-    let start = Instant::now();
-    let mut found = Training {
-        pictures: 0,
-        weights: 0,
+    let started = Instant::now();
+    let mut training = Training {
+        images: 0,
+        parameters: 0,
         guidance: GUIDANCE,
-        batch: BATCH,
+        batch_size: BATCH_SIZE,
         names: Vec::new(),
         losses: Vec::new(),
         seconds: 0.0,
     };
-    let outcome =
-        loftup_train::train(
-            &config,
-            &path,
-            false,
-            interrupt::flag(),
-            &mut |event| match event {
-                Event::Started {
-                    pictures, weights, ..
-                } => (found.pictures, found.weights) = (pictures, weights),
-                Event::Stepped { step, losses, .. } => {
-                    if found.names.is_empty() {
-                        found.names = losses.iter().map(|(name, _)| (*name).into()).collect();
-                    }
-                    found
-                        .losses
-                        .push(losses.iter().map(|(_, value)| *value).collect());
-                    watch(
-                        &format!("loss {:.3}", losses[0].1),
-                        step as usize,
-                        steps as usize,
-                    );
-                }
-                Event::Saved(_) | Event::Drawn(_) => {}
-            },
-        )?;
-    if let Outcome::Stopped(_) = outcome {
-        return Err(interrupt::Interrupted.into());
-    }
-    found.seconds = start.elapsed().as_secs_f64();
-    Ok(found)
+    let mut start = config.clone();
+    start.run.steps = Some(0);
+    start.out = at.join(START);
+    watch("initialization", 0, steps as usize);
+    run(&start, &path, &mut |_| {})?;
+    run(&config, &path, &mut |event| match event {
+        Event::Started {
+            images, weights, ..
+        } => (training.images, training.parameters) = (images, weights),
+        Event::Stepped { step, losses, .. } => {
+            if training.names.is_empty() {
+                training.names = losses.iter().map(|(name, _)| (*name).into()).collect();
+            }
+            training
+                .losses
+                .push(losses.iter().map(|(_, value)| *value).collect());
+            watch(
+                &format!("loss {:.3}", losses[0].1),
+                step as usize,
+                steps as usize,
+            );
+        }
+        Event::Saved(_) | Event::Previewed(_) => {}
+    })?;
+    training.seconds = started.elapsed().as_secs_f64();
+    Ok(training)
 }
 
-/// The weights that come out.
+fn run(config: &Config, path: &Path, watch: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    match loftup_train::train(config, path, false, interrupt::flag(), watch)? {
+        Outcome::Finished(_) => Ok(()),
+        Outcome::Stopped(_) => Err(interrupt::Interrupted.into()),
+    }
+}
+
+/// The initial weights.
+pub fn start(at: &Path) -> PathBuf {
+    at.join(START).join(files::WEIGHTS)
+}
+
+/// The trained weights.
 pub fn weights(at: &Path) -> PathBuf {
-    at.join(FOLDER).join(files::WEIGHTS)
+    at.join(TRAINED).join(files::WEIGHTS)
 }
 
 fn settings(steps: u64) -> String {
     format!(
-        r#"# What the demo trained. Paths are relative to this file. To train longer: raise run.steps,
-# choose another `out`, and call `loftup train` with this file.
+        r#"# The demo's training. Paths are relative to this file. To train longer, increase run.steps,
+# choose another `out`, and run `loftup train` with this file.
 bundle = "{bundle}"
-out = "{FOLDER}"
+out = "{TRAINED}"
 stage = 1
 seed = 1
-start = "{weights}/{start}"
+init = "bilinear"
 
 [data]
-paths = ["{scenes}/train/images"]
+paths = ["{scenes}"]
 
 [run]
-batch = {BATCH}
+batch_size = {BATCH_SIZE}
 steps = {steps}
 log_every = 1
 checkpoint_every = 100000
-picture_every = 0
+preview_every = 0
 device = "cpu"
 
 [optimizer]
-rate = 1e-4
+learning_rate = 5e-4
 warmup = 5
 cosine = true
 
 [loss]
-jitters = 1
+augmentations = 0
+projection = 0
+clip = 1.0
 range = "image"
 
 [stage1]
 guidance = "{GUIDANCE}x{GUIDANCE}"
 backbone = "{size}"
+alpha = 1.0
 
 [cache]
 gib = 0
 "#,
-        bundle = model::BUILTIN,
-        weights = model::WEIGHTS,
-        start = model::START,
-        scenes = scenes::FOLDER,
+        bundle = model::BUNDLE,
+        scenes = scenes::UNLABELED,
         size = scenes::SIZE,
     )
 }
@@ -138,10 +148,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_settings_can_be_read_and_say_what_the_report_says() {
+    fn the_settings_are_valid_and_agree_with_the_report() {
         let config = Config::parse(&settings(9), Path::new(SETTINGS)).unwrap();
         assert_eq!(config.run.steps, Some(9));
-        assert_eq!(config.run.batch, BATCH);
+        assert_eq!(config.run.batch_size, BATCH_SIZE);
         assert_eq!(config.stage1.guidance.width, GUIDANCE);
         let grid = scenes::SIZE.width / 14;
         assert_eq!(GUIDANCE % grid, 0, "a grid of {grid}");

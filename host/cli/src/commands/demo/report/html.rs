@@ -26,7 +26,7 @@ pub fn page(about: &About, sections: &[&dyn Section]) -> Result<String> {
 <body>
 <header>
 <h1>Dense features, end to end</h1>
-<p>Made-up scenes, a training, a bundle, a comparison and a moving camera: everything on this page was computed by one call of <code>loftup demo</code> in {:.0} seconds.</p>
+<p>Generated scenes, a bundle, linear probes, a video and a short training: everything on this page was computed by one run of <code>loftup demo</code> in {:.0} seconds.</p>
 <ul class="facts">
 <li>{}, {} threads</li><li>loftup {}</li><li>{} channels, patch {}, bundle of {:.1} MB</li>
 </ul>
@@ -54,14 +54,14 @@ pub fn page(about: &About, sections: &[&dyn Section]) -> Result<String> {
     Ok(page)
 }
 
-/// How many pictures lie side by side on a narrow screen.
+/// Images per row on a narrow screen.
 #[derive(Clone, Copy)]
 pub enum Narrow {
     Pairs,
     Triples,
 }
 
-/// Pictures side by side, six in a row where there is room, each with what it shows.
+/// Images with captions, up to six per row.
 pub fn gallery(narrow: Narrow, pictures: &[(String, &Rgb8)]) -> Result<String> {
     let class = match narrow {
         Narrow::Pairs => "gallery pairs",
@@ -81,10 +81,10 @@ pub fn gallery(narrow: Narrow, pictures: &[(String, &Rgb8)]) -> Result<String> {
     Ok(out + "</div>")
 }
 
-/// A picture inside the page.
+/// An image as a data URI.
 fn data_uri(picture: &Rgb8) -> Result<String> {
     let mut bytes = Vec::new();
-    let side = |n: usize| u32::try_from(n).context("a picture that is too large");
+    let side = |n: usize| u32::try_from(n).context("an image is too large");
     let mut encoder =
         png::Encoder::new(&mut bytes, side(picture.width())?, side(picture.height())?);
     encoder.set_color(png::ColorType::Rgb);

@@ -1,7 +1,7 @@
-//! `report.html`: one file that needs no other, and the same figures as JSON.
+//! `report.html`, a self-contained page, and the same results as JSON.
 //!
-//! Each section is a struct that knows its figures and writes its own part of the page. A new stage
-//! of the demo is one more of them, in [`Report`] and in [`Report::sections`].
+//! Each section is a struct with results that writes its own part of the page. A new stage of the
+//! demo adds one to [`Report`] and to [`Report::sections`].
 
 mod html;
 mod plot;
@@ -15,6 +15,8 @@ use loftup_convert::Check;
 use loftup_eval::video;
 use serde::{Deserialize, Serialize};
 
+use sections::Trained;
+
 use super::{
     camera::Film, evaluation::Evaluation, model::Head, pictures::Panel, stages::Stages,
     training::Training,
@@ -25,7 +27,7 @@ pub const FILE: &str = "report.html";
 /// The figures.
 pub const FIGURES: &str = "demo.json";
 
-/// Everything that a demo found out.
+/// The results of a demo.
 #[derive(Debug, Serialize)]
 pub struct Report {
     #[serde(flatten)]
@@ -104,13 +106,13 @@ pub trait Section {
 
 impl Report {
     /// In the order of the page.
-    fn sections(&self) -> Vec<&dyn Section> {
+    fn sections<'a>(&'a self, trained: &'a Trained<'a>) -> Vec<&'a dyn Section> {
         vec![
             &self.shown,
             &self.evaluation,
             &self.film,
             &self.flicker,
-            &self.training,
+            trained,
             &self.checks,
             &self.stages,
         ]
@@ -118,7 +120,8 @@ impl Report {
 
     /// Writes page and figures into `at`.
     pub fn write(&self, at: &Path) -> Result<()> {
-        let page = html::page(&self.about, &self.sections())?;
+        let trained = Trained(&self.training, &self.evaluation);
+        let page = html::page(&self.about, &self.sections(&trained))?;
         let figures = serde_json::to_string_pretty(self)?;
         for (name, text) in [(FILE, page), (FIGURES, figures)] {
             let path = at.join(name);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use loftup_eval::{segmentation::Outcome, video};
+use loftup_eval::{Method, segmentation::Outcome, video};
 use loftup_scenes::{CLASSES, PALETTE};
 
 use super::{
@@ -28,7 +28,7 @@ impl Section for Vec<Panel> {
 
     fn body(&self) -> Result<String> {
         let mut body = String::from(
-            "<p>Scenes that nothing was trained on. Three principal components of the features are shown as red, green and blue, with one basis for all pictures of a row.</p>",
+            "<p>Scenes that were not used for training. Three principal components of the features are shown as red, green and blue, with one basis per row.</p>",
         );
         for panel in self {
             let pictures = [
@@ -36,7 +36,7 @@ impl Section for Vec<Panel> {
                 ("backbone", &panel.backbone),
                 ("bilinear", &panel.bilinear),
                 ("LoftUp", &panel.loftup),
-                ("classes seen", &panel.seen),
+                ("predicted classes", &panel.seen),
                 ("true classes", &panel.truth),
             ];
             body += &gallery(
@@ -64,11 +64,11 @@ fn legend() -> String {
 
 impl Section for Evaluation {
     fn title(&self) -> &'static str {
-        "What a linear probe sees"
+        "Linear-probe results"
     }
 
     fn body(&self) -> Result<String> {
-        let report = &self.trained;
+        let report = &self.builtin;
         let row = |name: &str, r: &Outcome| {
             vec![
                 name.to_owned(),
@@ -80,12 +80,15 @@ impl Section for Evaluation {
         let mut rows: Vec<_> = report
             .results
             .iter()
-            .map(|r| row(r.method.name(), r))
+            .map(|r| match r.method {
+                Method::LoftUp => row("LoftUp, built-in weights", r),
+                _ => row(r.method.name(), r),
+            })
             .collect();
-        if let Some(builtin) = &self.builtin {
-            rows.push(row("LoftUp as built in", builtin));
+        if let Some(trained) = &self.trained {
+            rows.push(row("LoftUp, trained by this demo", trained));
         }
-        let outcomes: Vec<_> = report.results.iter().chain(&self.builtin).collect();
+        let outcomes: Vec<_> = report.results.iter().chain(&self.trained).collect();
         // The best of each column.
         let figures: [fn(&Outcome) -> f64; 3] = [|r| r.mean_iou, |r| r.boundary_f, |r| r.accuracy];
         let best: Vec<_> = figures
@@ -98,14 +101,14 @@ impl Section for Evaluation {
             })
             .collect();
         Ok(format!(
-            "<p>The same linear probe, trained on {} pixels of {} scenes and judged by every pixel of {} others at {}x{}. Only how the features were enlarged differs.</p>{}<p class=\"note\">mIoU: mean intersection over union of {} classes. Boundary F: how well outlines are met, within {} pixels.</p>",
+            "<p>The same linear probe, trained on {} pixels of {} scenes and evaluated on every pixel of {} others at {}x{}. Only the upsampling of the features differs.</p>{}<p class=\"note\">mIoU: mean intersection over union of {} classes. Boundary F: F-score of class boundaries, within {} pixels.</p>",
             report.train_pixels,
             report.train_pictures,
             report.val_pictures,
             report.width,
             report.height,
             table(
-                &["features", "mIoU", "boundary F", "pixels right"],
+                &["features", "mIoU", "boundary F", "pixel accuracy"],
                 &rows,
                 "best",
                 &best
@@ -118,7 +121,7 @@ impl Section for Evaluation {
 
 impl Section for Film {
     fn title(&self) -> &'static str {
-        "Through a moving camera"
+        "Segmenting a video"
     }
 
     fn body(&self) -> Result<String> {
@@ -135,7 +138,7 @@ impl Section for Film {
             row("whole frame", &self.whole),
         ];
         let mut body = format!(
-            "<p>{} frames of a scene that nothing was trained on, {:.0} a second. Each pixel gets a class inside the tile loop: {} mIoU, {} of pixels right.</p>{}<p class=\"note\">Wall time on {} threads, in {}.</p>",
+            "<p>{} frames of a scene that was not used for training, at {:.0} per second. The head runs inside the tile loop: {} mIoU, {} pixel accuracy.</p>{}<p class=\"note\">Wall time with {} threads, {}.</p>",
             self.frames,
             self.rate,
             percent(self.mean_iou),
@@ -146,7 +149,7 @@ impl Section for Film {
         );
         let mut pictures = Vec::new();
         for shown in &self.shown {
-            let seen = format!("seen, {} right", percent(shown.right));
+            let seen = format!("predicted, {} correct", percent(shown.right));
             pictures.push((format!("after {:.1} s", shown.seconds), &shown.photo));
             pictures.push((seen, &shown.seen));
             pictures.push(("truth".to_owned(), &shown.truth));
@@ -174,7 +177,7 @@ impl Section for video::Report {
             })
             .collect();
         Ok(format!(
-            "<p>How much the features of a spot change while the camera moves on: {} pixels followed through {} frames along their exact way, {:.1} pixels from frame to frame on average.</p>{}<p class=\"note\">In percent of the spread of the features within a frame; less is steadier. Features that blur objects together flicker less and see less.</p>",
+            "<p>Change of the features of a point while the camera moves: {} points tracked through {} frames by exact optical flow, {:.1} pixels per frame on average.</p>{}<p class=\"note\">In percent of the standard deviation of the features within a frame; lower is more stable. Features that blur objects together flicker less and distinguish less.</p>",
             self.followed,
             self.frames,
             self.motion,
@@ -183,27 +186,58 @@ impl Section for video::Report {
     }
 }
 
-impl Section for Training {
+/// The training, and how far it brings the features.
+pub struct Trained<'a>(pub &'a Training, pub &'a Evaluation);
+
+impl Section for Trained<'_> {
     fn title(&self) -> &'static str {
-        "The training"
+        "A short training"
     }
 
     fn body(&self) -> Result<String> {
-        let losses: Vec<f64> = self
+        let Self(training, evaluation) = self;
+        let losses: Vec<f64> = training
             .losses
             .iter()
             .filter_map(|l| l.first())
             .map(|l| f64::from(*l))
             .collect();
+        let of = |method| {
+            let found = evaluation
+                .builtin
+                .results
+                .iter()
+                .find(|r| r.method == method);
+            found.map(|r| r.mean_iou)
+        };
+        let rows: Vec<_> = [
+            ("bilinear interpolation".to_owned(), of(Method::Bilinear)),
+            (
+                "LoftUp, before the first step".to_owned(),
+                evaluation.start.as_ref().map(|r| r.mean_iou),
+            ),
+            (
+                format!("LoftUp, after {} steps", losses.len()),
+                evaluation.trained.as_ref().map(|r| r.mean_iou),
+            ),
+            (
+                "LoftUp, built-in weights: 3300 steps".to_owned(),
+                of(Method::LoftUp),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, mean_iou)| Some(vec![name, percent(mean_iou?)]))
+        .collect();
         Ok(format!(
-            "<p>{} steps of stage 1 with {} pictures each, at {}x{} pixels, in {:.0} s: {:.2} million weights, {} scenes, no labels. It goes on from the built-in upsampler, so that the loss begins low.</p>{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> beside this page has the settings.</p>",
+            "<p>{} steps of stage 1 at {}x{} pixels with a batch size of {}, in {:.0} s: {:.2} million parameters, {} scenes with instance masks, no class labels. The upsampler starts from a bilinear initialization. The built-in weights were trained in the same way for about an hour.</p>{}{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> next to this page has the settings, and <code>trained.loftup</code> is the result. The other sections use the built-in weights.</p>",
             losses.len(),
-            self.batch,
-            self.guidance,
-            self.guidance,
-            self.seconds,
-            self.weights as f64 / 1e6,
-            self.pictures,
+            training.guidance,
+            training.guidance,
+            training.batch_size,
+            training.seconds,
+            training.parameters as f64 / 1e6,
+            training.images,
+            table(&["features", "probe mIoU"], &rows, "", &[]),
             plot::curve(&losses, "step", "loss")
         ))
     }
@@ -230,18 +264,18 @@ impl Section for Checks {
             })
             .collect();
         Ok(format!(
-            "<p>The bundle holds a backbone, the upsampler and a head of {} classes, which gets {} of its {} training pixels right.</p>{}",
+            "<p>The bundle contains a backbone, the upsampler and a head of {} classes with an accuracy of {} on its {} training pixels.</p>{}",
             CLASSES.len(),
             percent(self.head.fit),
             self.head.pixels,
-            table(&["check", "worst difference", ""], &rows, "", &[])
+            table(&["check", "maximum error", ""], &rows, "", &[])
         ))
     }
 }
 
 impl Section for Timings {
     fn title(&self) -> &'static str {
-        "Where the time went"
+        "Timing"
     }
 
     fn body(&self) -> Result<String> {

@@ -1,20 +1,20 @@
-//! One step of each stage, and the optimisers, against PyTorch: `tools/make_training_fixtures.py`.
+//! One step of each stage, and the optimizers, against PyTorch: `tools/make_training_fixtures.py`.
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn::tensor::{Device, Tensor, TensorData};
-use loftup_import::checkpoint::Checkpoint;
-use loftup_train::{
+use super::*;
+use crate::{
     backbone::TokenValues,
     kernels::Grid,
-    losses::{Companions, Projection, View, mask_bicubic},
+    losses::{AuxModules, Projection, View, mask_bicubic},
     model::{Guidance, LoftUp, Params, RangeOver, Tokens, device_matrix, host_values, init},
     optim::{Method, Optimizer, Settings, clip},
     regions::Mask,
     resample::Jitter,
-    step::{Batch, Crop, Found, Net, Target, Terms, step},
-    teacher::{Part, Region, look},
+    teacher::{Part, Region, encode},
 };
+use burn::tensor::{Device, Tensor, TensorData};
+use loftup_import::checkpoint::Checkpoint;
 
 struct Fixture {
     checkpoint: Checkpoint,
@@ -63,14 +63,14 @@ impl Fixture {
         }
     }
 
-    fn pictures(&self, name: &str) -> Vec<Vec<f32>> {
+    fn images(&self, name: &str) -> Vec<Vec<f32>> {
         self.values(name)
             .chunks_exact(3 * 8 * 8)
             .map(<[f32]>::to_vec)
             .collect()
     }
 
-    fn net(&self) -> Net {
+    fn net(&self) -> Trainable {
         let config = *loftup_import::loftup::read(&self.checkpoint)
             .unwrap()
             .config();
@@ -84,17 +84,17 @@ impl Fixture {
             "uncertainty.weight",
             "uncertainty.bias",
         ];
-        let companions = names.map(|name| {
+        let aux = names.map(|name| {
             let (data, shape) = self.get(name);
             (
                 name.to_string(),
                 loftup_onnx::Tensor::new(shape, data).unwrap(),
             )
         });
-        Net {
+        Trainable {
             upsampler: LoftUp::new(config, start, &self.device),
-            companions: Companions {
-                weights: Params::new(companions, &self.device),
+            aux: AuxModules {
+                weights: Params::new(aux, &self.device),
             },
         }
     }
@@ -119,8 +119,8 @@ impl Fixture {
     }
 
     fn batch(&self, target: Target) -> Batch {
-        let pictures = self.pictures("image");
-        let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+        let images = self.images("image");
+        let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
         let views = (0..2).map(|i| {
             let j = self.values(&format!("view{i}.jitter"));
             View {
@@ -145,7 +145,7 @@ impl Fixture {
     }
 
     /// Losses within 1e-4 relative, gradients within 1e-4 of each tensor's maximum.
-    fn compare(&self, stage: &str, found: &Found) {
+    fn compare(&self, stage: &str, found: &StepOutput) {
         let mut worst_loss = 0.0f32;
         for (name, loss) in &found.losses {
             let expected = self.values(&format!("{stage}.losses.{name}"))[0];
@@ -159,7 +159,7 @@ impl Fixture {
         }
         let gradients = found.gradients.to_host();
         assert!(gradients.len() > 40);
-        // A bias in front of a batch normalisation has no gradient but rounding: those of the
+        // A bias in front of a batch normalization has no gradient but rounding: those of the
         // weights beside it say how much that may be.
         let scale = |name: &str| {
             let most = |name: &str| {
@@ -224,14 +224,14 @@ fn a_step_of_stage_1_agrees_with_pytorch() {
     let found = step(
         &net,
         &fixture.batch(target),
-        Terms {
-            variation: 0.001,
+        LossWeights {
+            total_variation: 0.001,
             affinity: 0.0,
         },
     );
     fixture.compare("stage1", &found);
 
-    net.upsampler.remember(&found.moments);
+    net.upsampler.update_running_stats(&found.batch_stats);
     for (name, running) in net.upsampler.statistics.to_host() {
         let expected = fixture.values(&format!("remembered.{name}"));
         for (a, b) in running.data().iter().zip(&expected) {
@@ -247,20 +247,16 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
     let masks = fixture.masks();
     let crops = (0..2).map(|i| {
         let place = fixture.values(&format!("crop{i}.place"));
-        // A crop at even pixels of a picture of 16x16 covers 4x4 pixels of the student's answer.
+        // A crop at even pixels of an image of 16x16 covers 4x4 pixels of the student's output.
         let region = Region::new(place[1] as usize * 2, place[0] as usize * 2, 8, 16, 0.25);
         assert_eq!((region.side, region.border, region.inner()), (4, 1, 2));
         let lr = fixture.tokens(&format!("crop{i}.lr"));
         let rows = host_values(&lr.values);
         let mut seen = Vec::new();
-        for (b, picture) in fixture
-            .pictures(&format!("crop{i}.image"))
-            .iter()
-            .enumerate()
-        {
+        for (b, image) in fixture.images(&format!("crop{i}.image")).iter().enumerate() {
             let half = rows.len() / 2;
             let part = Part {
-                picture: picture.clone(),
+                image: image.clone(),
                 side: 8,
                 lr: TokenValues {
                     values: rows[b * half..][..half].to_vec(),
@@ -269,7 +265,7 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
                 },
                 masks: masks[b].clone(),
             };
-            seen.extend(look(&net.upsampler, &part, 0.5, &region, &fixture.device));
+            seen.extend(encode(&net.upsampler, &part, 0.5, &region, &fixture.device));
         }
         let inner = region.inner();
         Crop {
@@ -286,8 +282,8 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
     let found = step(
         &net,
         &batch,
-        Terms {
-            variation: 0.05,
+        LossWeights {
+            total_variation: 0.05,
             affinity: 20.0,
         },
     );
@@ -295,7 +291,7 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
 }
 
 #[test]
-fn ten_steps_of_each_optimiser_on_given_gradients_agree_with_pytorch() {
+fn ten_steps_of_each_optimizer_on_given_gradients_agree_with_pytorch() {
     let fixture = Fixture::open();
     let (start, shape) = fixture.get("optimizer.start");
     let tensor = |data: Vec<f32>| {
@@ -307,13 +303,13 @@ fn ten_steps_of_each_optimiser_on_given_gradients_agree_with_pytorch() {
         ("nadam_decay", Method::NAdam, 0.1),
         ("adamw", Method::AdamW, 0.01),
     ];
-    for (name, method, decay) in cases {
+    for (name, method, weight_decay) in cases {
         let mut weights = tensor(start.clone());
         let mut optimizer = Optimizer::new(
             Settings {
                 method,
-                rate: 1e-2,
-                decay,
+                learning_rate: 1e-2,
+                weight_decay,
             },
             &weights,
         );

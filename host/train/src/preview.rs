@@ -1,50 +1,68 @@
-//! A picture of what the upsampler makes of one photo: the photo, the backbone's features, the
-//! upsampled features, both in colours of their common principal components.
+//! An image of what the upsampler makes of one photo: the photo, the backbone's features, the
+//! upsampled features, both in colors of their common principal components.
 
 use std::path::Path;
 
 use burn::tensor::Device;
 use loftup_bundle::Size;
 use loftup_runtime::{
-    image::Rgb8,
+    image::{self, Rgb8},
     pca::CommonBasis,
     picture::{ComponentMap, three_panels},
 };
 
 use crate::{
     backbone::{Backbone, TokenValues},
+    config::Config,
+    data::Dataset,
     error::TrainError,
     kernels::Grid,
     model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values},
 };
 
-/// Pixels of the answer that the colours are chosen by.
+/// Pixels of the output that the colors are chosen by.
 const SAMPLES: usize = 1024;
 
 /// A photo that is shown again and again.
-pub(crate) struct Shown {
+pub(crate) struct Preview {
     photo: Rgb8,
-    picture: Vec<f32>,
+    image: Vec<f32>,
     lr: TokenValues,
 }
 
-impl Shown {
-    /// A photo, seen by the backbone at `seen` and upsampled to `size`.
-    pub fn new(
-        photo: &Rgb8,
+impl Preview {
+    /// The preview of the settings, unless it is disabled: its image, or the first of the data.
+    pub fn open(
+        config: &Config,
+        data: &Dataset,
         backbone: &Backbone,
-        size: Size,
-        seen: Size,
-    ) -> Result<Self, TrainError> {
+        (size, seen): (Size, Size),
+    ) -> Result<Option<Self>, TrainError> {
+        if config.run.preview_every == 0 {
+            return Ok(None);
+        }
+        let photo = match &config.run.preview_image {
+            Some(path) => {
+                image::open_with(path, config.preparation().orientation)
+                    .map_err(loftup_runtime::RuntimeError::from)?
+                    .image
+            }
+            None => data.sample(0, size)?.photo,
+        };
+        Self::new(&photo, backbone, size, seen).map(Some)
+    }
+
+    /// A photo, seen by the backbone at `seen` and upsampled to `size`.
+    fn new(photo: &Rgb8, backbone: &Backbone, size: Size, seen: Size) -> Result<Self, TrainError> {
         let resized = |s: Size| {
             photo
                 .resized(s.width, s.height)
                 .map_err(loftup_runtime::RuntimeError::from)
         };
         let photo = resized(size)?;
-        let picture = backbone.normalised(&photo);
-        let lr = backbone.features(backbone.normalised(&resized(seen)?), seen)?;
-        Ok(Self { photo, picture, lr })
+        let image = backbone.normalized(&photo);
+        let lr = backbone.features(backbone.normalized(&resized(seen)?), seen)?;
+        Ok(Self { photo, image, lr })
     }
 
     /// The panels, written to `path` as PNG. Returns their width and height.
@@ -70,7 +88,7 @@ impl Shown {
             values: device_matrix(values.clone(), h * w, d, device),
             grid,
         };
-        let guidance = Guidance::new(&[&self.picture], height, width, RangeOver::Image);
+        let guidance = Guidance::new(&[&self.image], height, width, RangeOver::Image);
         let high = host_values(&upsampler.forward(&tokens, &guidance, Mode::Eval).features);
         let every = (height * width / SAMPLES).max(1);
         let samples: Vec<f32> = high

@@ -1,7 +1,7 @@
-//! The statistics that a trained upsampler normalises by in use.
+//! Batch statistics of a trained upsampler.
 //!
-//! Training remembers a running mean of the last few batches, at the size it was trained at. Here
-//! they are taken anew, over many scenes, at the size of the answers.
+//! The running statistics of a training are averages over its last few batches, at its resolution.
+//! Here they are recomputed over many scenes, at the resolution of inference.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -22,14 +22,14 @@ use crate::{
     scenes::{Part, SIDE, labelled},
 };
 
-/// Scenes of one pass.
-const TOGETHER: usize = 2;
+/// Scenes per pass.
+const BATCH_SIZE: usize = 2;
 
-/// All tensors of the upsampler in `weights`, with statistics over `scenes` scenes.
+/// All tensors of the upsampler in `weights`, with batch statistics over `scenes` scenes.
 ///
 /// # Errors
 /// Where the weights or the bundle cannot be read, or there are no scenes.
-pub fn settle(
+pub fn recalibrate_batch_norm(
     weights: &Path,
     bundle: &Path,
     scenes: usize,
@@ -48,7 +48,7 @@ pub fn settle(
         height: SIDE,
     };
     let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let passes = scenes.div_ceil(TOGETHER);
+    let passes = scenes.div_ceil(BATCH_SIZE);
     for pass in 0..passes {
         progress(
             "statistics of the upsampler",
@@ -56,26 +56,26 @@ pub fn settle(
             passes as u64,
             "",
         );
-        let (mut pictures, mut values) = (Vec::new(), Vec::new());
+        let (mut images, mut values) = (Vec::new(), Vec::new());
         let mut grid = Grid {
-            batch: TOGETHER,
+            batch: BATCH_SIZE,
             height: 0,
             width: 0,
         };
-        for frame in labelled(Part::Upsampler, pass * TOGETHER..(pass + 1) * TOGETHER) {
-            let picture = backbone.normalised(&Rgb8::new(SIDE, SIDE, frame.rgb)?);
-            let features = backbone.features(picture.clone(), size)?;
+        for frame in labelled(Part::Upsampler, pass * BATCH_SIZE..(pass + 1) * BATCH_SIZE) {
+            let image = backbone.normalized(&Rgb8::new(SIDE, SIDE, frame.rgb)?);
+            let features = backbone.features(image.clone(), size)?;
             (grid.height, grid.width) = (features.height, features.width);
             values.extend(features.values);
-            pictures.push(picture);
+            images.push(image);
         }
-        let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+        let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
         let guidance = Guidance::new(&slices, SIDE, SIDE, RangeOver::Image);
         let lr = Tokens {
             values: device_matrix(values, grid.pixels(), config.dim, device),
             grid,
         };
-        for (name, moment) in upsampler.forward(&lr, &guidance, Mode::Train).moments {
+        for (name, moment) in upsampler.forward(&lr, &guidance, Mode::Train).batch_stats {
             let found = host_values(&moment);
             let sum = sums.entry(name).or_insert_with(|| vec![0.0; found.len()]);
             for (s, x) in sum.iter_mut().zip(found) {

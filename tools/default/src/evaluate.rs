@@ -1,4 +1,4 @@
-//! How good the weights are: the same linear probe on differently enlarged features.
+//! Evaluates the weights: the same linear probe on LoftUp's and on interpolated features.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -10,7 +10,7 @@ use loftup_runtime::{ColourRange, Options, Perceptor};
 
 use crate::{scenes::SIDE, vit::Shape};
 
-/// Makes a bundle of weights.
+/// Writes a bundle of the weights.
 ///
 /// # Errors
 /// Where they do not go together, or the bundle cannot be written.
@@ -39,14 +39,14 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
     Ok(())
 }
 
-/// Pixels of each training picture that probes are trained on.
+/// Pixels of each training image that probes are trained on.
 const SAMPLES: usize = 1000;
 
-/// Trains probes on `train` of a data set and judges them on `val`.
+/// Trains probes on `train` of a data set and evaluates them on `val`.
 ///
 /// # Errors
 /// Where the bundle cannot be run, or the data cannot be read.
-pub fn judge(
+pub fn evaluate(
     bundle: &Path,
     data: &Path,
     progress: crate::Progress<'_>,
@@ -71,7 +71,7 @@ pub fn judge(
 /// The table of a report, in Markdown.
 pub fn table(report: &segmentation::Report) -> String {
     let mut out = String::from(
-        "| features | mIoU | boundary F | pixels right |\n| --- | --- | --- | --- |\n",
+        "| features | mIoU | boundary F | pixel accuracy |\n| --- | --- | --- | --- |\n",
     );
     for r in &report.results {
         out += &format!(
@@ -85,7 +85,7 @@ pub fn table(report: &segmentation::Report) -> String {
     out
 }
 
-/// The share of the classes by method, in Markdown.
+/// IoU of the classes by method, in Markdown.
 pub fn classes(report: &segmentation::Report) -> String {
     let mut out = String::from("| class |");
     for r in &report.results {

@@ -7,7 +7,7 @@ use crate::{
 
 const CHANNELS: usize = 32;
 
-/// Features of two noisy pictures, 7x9 tokens to 56x72 pixels.
+/// Features of two noisy images, 7x9 tokens to 56x72 pixels.
 fn problem(device: &Device) -> (Tokens, Guidance) {
     let mut rng = Rng::new(5, Purpose::Step, 0);
     let grid = Grid {
@@ -22,10 +22,10 @@ fn problem(device: &Device) -> (Tokens, Guidance) {
         values: device_matrix(values, grid.pixels(), CHANNELS, device),
         grid,
     };
-    let pictures: Vec<Vec<f32>> = (0..2)
+    let images: Vec<Vec<f32>> = (0..2)
         .map(|_| (0..3 * 56 * 72).map(|_| rng.uniform()).collect())
         .collect();
-    let slices: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+    let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     (lr, Guidance::new(&slices, 56, 72, RangeOver::Image))
 }
 
@@ -35,7 +35,7 @@ fn new(dim: usize, device: &Device) -> LoftUp {
     LoftUp::new(config, start, device)
 }
 
-/// Mean cosine similarity of the answer, in use, to bilinear interpolation.
+/// Mean cosine similarity of the output, in use, to bilinear interpolation.
 fn likeness(upsampler: &LoftUp, lr: &Tokens, guidance: &Guidance, device: &Device) -> f64 {
     let fit = Fit {
         config: upsampler.config,
@@ -43,9 +43,9 @@ fn likeness(upsampler: &LoftUp, lr: &Tokens, guidance: &Guidance, device: &Devic
         guidance,
         device,
     };
-    let answer = host_values(&upsampler.forward(lr, guidance, Mode::Eval).features);
+    let output = host_values(&upsampler.forward(lr, guidance, Mode::Eval).features);
     let bilinear = fit.bilinear();
-    let rows = answer
+    let rows = output
         .chunks_exact(CHANNELS)
         .zip(bilinear.chunks_exact(CHANNELS))
         .map(|(a, b)| {
@@ -65,8 +65,8 @@ fn a_new_upsampler_is_close_to_bilinear_interpolation() {
     let mut begun = random.clone();
     assert!(interpolate(&mut begun, &lr, &guidance, &device));
     let [before, after] = [&random, &begun].map(|u| likeness(u, &lr, &guidance, &device));
-    println!("cosine to bilinear: random {before:.3}, interpolating {after:.3}");
-    // White noise is the hardest there is: nothing of a neighbour may be mixed in.
+    println!("cosine to bilinear: random {before:.3}, bilinear init {after:.3}");
+    // White noise is the hardest there is: nothing of a neighbor may be mixed in.
     assert!(before < 0.3 && after > 0.85);
 }
 
@@ -84,21 +84,21 @@ fn an_upsampler_without_room_is_left_alone() {
 }
 
 #[test]
-fn carriers_are_held_and_the_rest_is_not() {
+fn positional_channels_are_frozen_and_the_rest_is_not() {
     let device = Device::flex();
     let (lr, guidance) = problem(&device);
     let mut upsampler = new(CHANNELS, &device);
-    assert!(Held::found(&upsampler, &device).is_none());
+    assert!(Frozen::find(&upsampler, &device).is_none());
     assert!(interpolate(&mut upsampler, &lr, &guidance, &device));
-    let held = Held::found(&upsampler, &device).expect("carriers");
+    let frozen = Frozen::find(&upsampler, &device).expect("positional channels");
     let old = upsampler.weights.clone();
     let moved = old.map(|_, w| w.clone() + 1.0);
-    let new = held.keep(&old, &moved);
-    // They are known again in what was trained, and not where they were let go.
+    let new = frozen.restore(&old, &moved);
+    // They are recognized in trained weights, and not once they have moved.
     upsampler.weights = new.clone();
-    assert!(Held::found(&upsampler, &device).is_some());
+    assert!(Frozen::find(&upsampler, &device).is_some());
     upsampler.weights = moved.clone();
-    assert!(Held::found(&upsampler, &device).is_none());
+    assert!(Frozen::find(&upsampler, &device).is_none());
     let (mut kept, mut all) = (0, 0);
     for name in old.names() {
         let values = [&old, &new].map(|p| host_values(&p.get(name)));
@@ -111,19 +111,25 @@ fn carriers_are_held_and_the_rest_is_not() {
     }
     let inputs = upsampler.config.guidance_channels();
     let e = upsampler.config.width();
-    // Two convolutions with bias, two normalisations, four angles of four heads with bias, the
-    // phases, and the waves' part of a normalisation.
-    let expected = CARRIERS * (9 * inputs + 9 * e + 2 + 4)
+    // Two convolutions with bias, two normalizations, four angles of four heads with bias, the
+    // phases, and the waves' part of a normalization.
+    let expected = POSITIONAL_CHANNELS * (9 * inputs + 9 * e + 2 + 4)
         + 4 * ANGLES * (e + 1)
         + 10 * upsampler.config.frequencies
         + 4 * upsampler.config.grid_frequencies
         + (e - CHANNELS);
     assert_eq!(kept, expected, "of {all}");
-    // What is held really is what carries the position.
+    // What is frozen really is what carries the position.
     upsampler.weights = new;
     let before = host_values(&old.get("upsampler.first_conv.1.weight"));
     let after = host_values(&upsampler.weights.get("upsampler.first_conv.1.weight"));
     let row = 9 * inputs;
-    assert_eq!(before[..CARRIERS * row], after[..CARRIERS * row]);
-    assert_ne!(before[CARRIERS * row], after[CARRIERS * row]);
+    assert_eq!(
+        before[..POSITIONAL_CHANNELS * row],
+        after[..POSITIONAL_CHANNELS * row]
+    );
+    assert_ne!(
+        before[POSITIONAL_CHANNELS * row],
+        after[POSITIONAL_CHANNELS * row]
+    );
 }

@@ -1,20 +1,20 @@
-//! Weights that interpolate before anything is learnt.
+//! Bilinear initialization: weights that interpolate before the first step.
 //!
-//! Random weights spend thousands of steps on finding out where a pixel lies among the tokens. Here
-//! the first layer knows: its queries and keys are sines and cosines of the position, so that each
-//! pixel attends to the tokens around it, a bell about as wide as the tent of bilinear
-//! interpolation; values pass through, and the last map reads them. The position reaches the
-//! queries through channels that convolutions and ReLU leave alone. Two linear maps are fitted to a
-//! few pictures by least squares: from the stream to the queries, and from the stream to the
-//! features. Everything else is random, as always, and smaller where it would disturb. Training
-//! then has only to learn where edges are.
+//! From random weights, a training spends thousands of steps on learning where a pixel is among the
+//! tokens. Here the queries and keys of the first layer are sines and cosines of the position, so
+//! that each pixel attends to the tokens around it, with a Gaussian about as wide as the kernel of
+//! bilinear interpolation; values pass through to the last linear map. The position reaches the
+//! queries through *positional channels*, which convolutions and ReLU leave unchanged. Two linear maps
+//! are fitted to a few images by least squares: from the first layer's input to the queries, and from
+//! the last layer's output to the features. Everything else is random, and scaled down where it
+//! would disturb. Training then only has to learn the edges.
 //!
-//! What carries the position to queries and keys stays as it is while the rest is trained
-//! ([`Held`]): an optimiser that moves each of the 1800 weights behind one carrier by the learning
-//! rate moves the carrier by more than a token in a few steps, and the interpolation is gone. A later
-//! training that starts from such weights knows them by their carriers, and holds these too.
+//! The weights of the positional channels are frozen during training ([`Frozen`]): an optimizer that
+//! moves each of the 1800 weights behind a channel by the learning rate shifts the position by more
+//! than a token in a few steps. A later training that starts from such weights recognizes the
+//! channels and freezes them too.
 //!
-//! This is not published; the shape of the network is.
+//! This is not published; the architecture is.
 
 use std::collections::BTreeMap;
 
@@ -28,11 +28,11 @@ use super::{
 };
 use crate::resample::{Axis, resample_values};
 
-/// Frequencies of row and column that reach the queries, as sine and cosine.
+/// Frequencies of row and column in the positional channels, as sine and cosine.
 const PASSED: usize = 4;
-/// Channels of the stream that carry them.
-const CARRIERS: usize = 4 * PASSED;
-/// What keeps a carrier above zero, in its own deviations.
+/// Positional channels.
+const POSITIONAL_CHANNELS: usize = 4 * PASSED;
+/// Offset that keeps a positional channel above zero, in its standard deviations.
 const ABOVE_ZERO: f32 = 3.0;
 /// The bell of the attention: its deviation in tokens. That of bilinear interpolation is 0.41, and
 /// a bell sampled at whole tokens needs a little more to be even.
@@ -42,55 +42,56 @@ const WEAK: f32 = 0.1;
 /// Channels of a head that know the position: sine and cosine of row and column.
 const ANGLES: usize = 4;
 
-/// What carries the position, and is not trained.
+/// The weights of the positional channels, which are not trained.
 #[derive(Debug, Clone)]
-pub struct Held {
-    /// 1 where a weight is held, 0 elsewhere; of some tensors only.
+pub struct Frozen {
+    /// 1 for a frozen weight, 0 for others, of the tensors that have frozen weights.
     masks: Params,
 }
 
-/// Which rows of a matrix are held.
+/// Whether a row of a matrix is frozen.
 type Rows = Box<dyn Fn(usize) -> bool>;
 
-impl Held {
-    /// The carriers of an upsampler, if it has some: only one that began by interpolating hands
+impl Frozen {
+    /// The positional channels of an upsampler, if it has some: only one that began by interpolating hands
     /// channels from one convolution to the next as they are.
-    pub fn found(upsampler: &LoftUp, device: &Device) -> Option<Self> {
+    pub fn find(upsampler: &LoftUp, device: &Device) -> Option<Self> {
         let (name, e) = (&conv(4, "weight"), upsampler.config.width());
-        if e < CARRIERS || upsampler.weights.shape(name)? != [e, e, 3, 3] {
+        if e < POSITIONAL_CHANNELS || upsampler.weights.shape(name)? != [e, e, 3, 3] {
             return None;
         }
         let taps = host_values(&upsampler.weights.get(name));
-        let carried = |i: usize| i % (9 * e) == i / (9 * e) * 9 + 4;
+        let passed_on = |i: usize| i % (9 * e) == i / (9 * e) * 9 + 4;
         taps.iter()
-            .take(CARRIERS * 9 * e)
+            .take(POSITIONAL_CHANNELS * 9 * e)
             .enumerate()
-            .all(|(i, &tap)| tap == f32::from(carried(i)))
+            .all(|(i, &tap)| tap == f32::from(passed_on(i)))
             .then(|| Self::new(upsampler, device))
     }
 
-    /// The carriers of an upsampler that began by interpolating.
+    /// The positional channels of an upsampler that began by interpolating.
     fn new(upsampler: &LoftUp, device: &Device) -> Self {
         let (d, e) = (upsampler.config.dim, upsampler.config.width());
         let head = e / upsampler.config.heads;
         let wanted = |name: &str| -> Option<(usize, Rows)> {
-            let carrier = |row: usize| row < CARRIERS;
+            let positional = |row: usize| row < POSITIONAL_CHANNELS;
             let key = move |row: usize| row / e == 1 && row % e % head < ANGLES;
             let first = format!("{}.0.attention.in_proj", layer(0));
             match name {
                 "upsampler.fourier_feat.1.biases" | "upsampler.lr_pe.biases" => {
                     Some((1, Box::new(|_| true)))
                 }
-                "upsampler.first_conv.1.weight" => {
-                    Some((9 * upsampler.config.guidance_channels(), Box::new(carrier)))
-                }
-                "upsampler.first_conv.4.weight" => Some((9 * e, Box::new(carrier))),
+                "upsampler.first_conv.1.weight" => Some((
+                    9 * upsampler.config.guidance_channels(),
+                    Box::new(positional),
+                )),
+                "upsampler.first_conv.4.weight" => Some((9 * e, Box::new(positional))),
                 _ if name.starts_with("upsampler.first_conv.") && !name.contains(".0.norm") => {
-                    Some((1, Box::new(carrier)))
+                    Some((1, Box::new(positional)))
                 }
                 _ if name == format!("{first}_weight") => Some((e, Box::new(key))),
                 _ if name == format!("{first}_bias") => Some((1, Box::new(key))),
-                // The normalisation before the keys keeps the share of the waves.
+                // The normalization before the keys keeps the share of the waves.
                 _ if name == format!("{}.0.norm_kv.weight", layer(0)) => {
                     Some((1, Box::new(move |i| i >= d)))
                 }
@@ -98,9 +99,9 @@ impl Held {
             }
         };
         let masks = upsampler.weights.names().filter_map(|name| {
-            let (columns, held) = wanted(name)?;
+            let (columns, frozen) = wanted(name)?;
             let shape = upsampler.weights.shape(name)?.to_vec();
-            let mask = Tensor::from_fn(shape, |i| f32::from(held(i / columns)));
+            let mask = Tensor::from_fn(shape, |i| f32::from(frozen(i / columns)));
             Some((name.to_string(), mask))
         });
         Self {
@@ -108,8 +109,8 @@ impl Held {
         }
     }
 
-    /// `new`, with what is held as it was in `old`.
-    pub fn keep(&self, old: &Params, new: &Params) -> Params {
+    /// `new` with the frozen weights of `old`.
+    pub fn restore(&self, old: &Params, new: &Params) -> Params {
         new.map(|name, new| match self.masks.shape(name) {
             Some(_) => {
                 // Products with 0 and 1, and sums with 0, are exact.
@@ -124,14 +125,14 @@ impl Held {
 /// Named tensors of the upsampler.
 type Weights = BTreeMap<String, Tensor>;
 
-/// Makes the upsampler interpolate `lr`, features of the pictures in `guidance`.
+/// Initializes the upsampler to interpolate `lr`, features of the images in `guidance`.
 ///
 /// Returns `false`, and changes nothing, where it has no room for that: fewer channels than the
-/// carriers and the features side by side, heads of fewer than four channels, or frequencies
+/// positional channels and the features side by side, heads of fewer than four channels, or frequencies
 /// among which none is slow enough.
 ///
 /// # Panics
-/// Where features and pictures are of another number, as [`LoftUp::forward`].
+/// Where features and images are of another number, as [`LoftUp::forward`].
 pub fn interpolate(
     upsampler: &mut LoftUp,
     lr: &Tokens,
@@ -181,7 +182,7 @@ impl Fit<'_> {
         let (d, e) = (self.config.dim, self.config.width());
         let slow = nearest(&frequencies(self.config.grid_frequencies), 1.0, 3.0)?;
         let passed = self.passed()?;
-        if e < CARRIERS + d || e / self.config.heads < ANGLES {
+        if e < POSITIONAL_CHANNELS + d || e / self.config.heads < ANGLES {
             return None;
         }
         let mut weights = upsampler.weights.to_host();
@@ -189,8 +190,8 @@ impl Fit<'_> {
         self.attend(&mut weights, slow);
         upsampler.weights = Params::new(weights.clone(), self.device);
 
-        let (queries, moments) = self.look(upsampler, Place::Queries);
-        upsampler.statistics = Params::new(moments, self.device);
+        let (queries, batch_stats) = self.look(upsampler, Place::Queries);
+        upsampler.statistics = Params::new(batch_stats, self.device);
         let frequency = f64::from(frequencies(self.config.grid_frequencies)[slow]);
         let angles = self.angles(frequency);
         let map = fit(&queries, e, &angles, ANGLES)?;
@@ -223,7 +224,7 @@ impl Fit<'_> {
         change(&mut weights, &format!("{name}.bias"), |i, _| map.bias[i]);
         upsampler.weights = Params::new(weights.clone(), self.device);
 
-        // The last normalisation takes the length of every vector away. What it leaves is brought
+        // The last normalization takes the length of every vector away. What it leaves is brought
         // as close to the features as a factor and an offset for each channel can.
         let seen = upsampler.forward(self.lr, self.guidance, Mode::Train);
         let (factor, offset) = lines(&host_values(&seen.features), &target, d);
@@ -234,24 +235,24 @@ impl Fit<'_> {
         Some(())
     }
 
-    /// What passes `place`, and what the batch normalisations saw.
+    /// What passes `place`, and what the batch normalizations saw.
     fn look(&self, upsampler: &LoftUp, place: Place) -> (Vec<f32>, Weights) {
         let mut seen = Vec::new();
-        let answer =
+        let output =
             upsampler.forward_watched(self.lr, self.guidance, Mode::Train, &mut |at, x| {
                 if at == place {
                     seen = host_values(x);
                 }
             });
-        let moments = answer.moments.into_iter().map(|(name, x)| {
+        let batch_stats = output.batch_stats.into_iter().map(|(name, x)| {
             let values = host_values(&x);
             (name, Tensor::from_fn([values.len()], |i| values[i]))
         });
-        (seen, moments.collect())
+        (seen, batch_stats.collect())
     }
 
     /// The first of the frequencies that are passed on: from about 1, a third of a turn over the
-    /// picture, upwards.
+    /// image, upwards.
     fn passed(&self) -> Option<usize> {
         let first = nearest(&frequencies(self.config.frequencies), 0.5, 2.0)?;
         (first + PASSED <= self.config.frequencies).then_some(first)
@@ -263,32 +264,38 @@ impl Fit<'_> {
         let (e, waves) = (self.config.width(), 5 * self.config.frequencies);
         let inputs = self.config.guidance_channels();
         // Carrier: sine or cosine, frequency, row or column.
-        let source = |carrier: usize| {
-            let (part, rest) = (carrier / (2 * PASSED), carrier % (2 * PASSED));
+        let source = |positional: usize| {
+            let (part, rest) = (positional / (2 * PASSED), positional % (2 * PASSED));
             part * waves + (first + rest / 2) * 5 + rest % 2
         };
-        let wanted: Vec<usize> = (0..CARRIERS).map(source).collect();
+        let wanted: Vec<usize> = (0..POSITIONAL_CHANNELS).map(source).collect();
         change(weights, "upsampler.fourier_feat.1.biases", |i, x| {
             if wanted.contains(&i) { 0.0 } else { x }
         });
         let passing = |channels: usize, from: &dyn Fn(usize) -> usize| {
-            let places: Vec<usize> = (0..CARRIERS)
+            let places: Vec<usize> = (0..POSITIONAL_CHANNELS)
                 .map(|o| (o * channels + from(o)) * 9 + 4)
                 .collect();
             move |i: usize, x: f32| match i / (channels * 9) {
-                o if o < CARRIERS => f32::from(i == places[o]),
+                o if o < POSITIONAL_CHANNELS => f32::from(i == places[o]),
                 _ => x,
             }
         };
         change(weights, &conv(1, "weight"), passing(inputs, &source));
         change(weights, &conv(4, "weight"), passing(e, &|o| o));
         for index in [1, 4] {
-            let carried = |i: usize, x: f32| if i < CARRIERS { 0.0 } else { x };
-            change(weights, &conv(index, "bias"), carried);
-            let above = |i: usize, x: f32| if i < CARRIERS { ABOVE_ZERO } else { x };
+            let passed_on = |i: usize, x: f32| if i < POSITIONAL_CHANNELS { 0.0 } else { x };
+            change(weights, &conv(index, "bias"), passed_on);
+            let above = |i: usize, x: f32| {
+                if i < POSITIONAL_CHANNELS {
+                    ABOVE_ZERO
+                } else {
+                    x
+                }
+            };
             change(weights, &conv(index + 1, "bias"), above);
         }
-        let weak = |i: usize, x: f32| if i < CARRIERS { x } else { WEAK * x };
+        let weak = |i: usize, x: f32| if i < POSITIONAL_CHANNELS { x } else { WEAK * x };
         change(weights, &conv(5, "weight"), weak);
     }
 
@@ -319,7 +326,11 @@ impl Fit<'_> {
         };
         change(weights, &format!("{attention}.in_proj_weight"), projection);
         change(weights, &format!("{attention}.out_proj.weight"), |i, _| {
-            f32::from(i / e >= CARRIERS && i / e < CARRIERS + d && i % e == i / e - CARRIERS)
+            f32::from(
+                i / e >= POSITIONAL_CHANNELS
+                    && i / e < POSITIONAL_CHANNELS + d
+                    && i % e == i / e - POSITIONAL_CHANNELS,
+            )
         });
         for i in 0..self.config.layers {
             let name = layer(i);
@@ -363,7 +374,7 @@ impl Fit<'_> {
     fn set_queries(&self, weights: &mut Weights, frequency: f64, map: &LinearMap) {
         let e = self.config.width();
         let head = e / self.config.heads;
-        // Keys have been through a layer normalisation: the tokens' channels have a variance of 1,
+        // Keys have been through a layer normalization: the tokens' channels have a variance of 1,
         // the waves of a half.
         let (d, waves) = (self.config.dim as f64, (e - self.config.dim) as f64);
         let shrunk = ((d + 0.5 * waves) / e as f64).sqrt();
