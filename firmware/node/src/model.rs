@@ -7,8 +7,7 @@ use std::{
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColourRange, Features, Perceptor, Picture, Rect, RuntimeError, TileFeatures, View,
-    backend::BackendError,
+    ColourRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
     heads::{self, Head},
     image::Rgb8,
 };
@@ -17,50 +16,12 @@ use loftup_wire::{
     message,
 };
 
+pub use crate::error::ModelError;
 use crate::{
     answer::{Answer, Kind, Part, Precision, Queries, Query, scaled, scaled_point},
     regions::{Finder, Placement},
     still::{Kept, Maps, Still},
 };
-
-/// Why a frame could not be answered. The message is one line.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    /// The runtime or its engine.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    /// The engine gave scores or features that are not numbers.
-    #[error("the engine gave {count} values that are not finite: the frame is not answered")]
-    NotFinite {
-        /// How many.
-        count: usize,
-    },
-    /// The model was taken out of service, or is not what is needed.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl ModelError {
-    /// Whether the engine gave NaN or an infinity.
-    pub fn is_not_finite(&self) -> bool {
-        matches!(
-            self,
-            Self::NotFinite { .. }
-                | Self::Runtime(
-                    RuntimeError::NotFinite { .. }
-                        | RuntimeError::Backend(BackendError::NotFinite { .. })
-                )
-        )
-    }
-
-    /// A head of another kind where one of classes is needed.
-    pub(crate) fn no_classes(head: &str) -> Self {
-        Self::Other(format!(
-            "head {head:?} gives descriptors: name one of kind classes under [model] head"
-        ))
-    }
-}
 
 /// A prepared frame.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use loftup_runtime::{
     Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
 };
 
-use crate::{answer::SLOTS, model::ModelError, pipeline::lock};
+use crate::{answer::SLOTS, error::ModelError, sync::lock};
 
 /// How still a camera is taken to stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The checks a bundle must pass.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use loftup_bundle::{Bundle, Precision, ReferenceError, Size};
+use loftup_bundle::{Bundle, Precision, Size};
 use loftup_runtime::{
     ColourRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
     backend::{Backend, GraphSource, Tract},
@@ -10,122 +10,12 @@ use loftup_runtime::{
     sinks::InMemory,
 };
 use loftup_spec::io;
-use serde::Serialize;
 
-use crate::compare::{Difference, Tolerance};
-use crate::{quantize, references};
-
-/// One check and its outcome.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Check {
-    /// What was checked.
-    pub name: String,
-    /// Whether it is as it should be.
-    pub passed: bool,
-    /// What was measured, where something was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub difference: Option<Difference>,
-    /// What may be measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tolerance: Option<Tolerance>,
-    /// A measured number that is no difference of two maps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub measured: Option<Measured>,
-    /// The least cosine similarity to reference outputs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub least_cosine: Option<LeastCosine>,
-}
-
-/// A least cosine similarity and what it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct LeastCosine {
-    /// What was measured.
-    pub found: f64,
-    /// The least that it may be.
-    pub least: f64,
-}
-
-/// A number and what it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Measured {
-    /// What was measured.
-    pub found: f64,
-    /// The most that it may be.
-    pub most: f64,
-}
-
-impl Check {
-    /// A yes or no.
-    fn yes(name: &str, passed: bool) -> Self {
-        Self {
-            name: name.into(),
-            passed,
-            difference: None,
-            tolerance: None,
-            measured: None,
-            least_cosine: None,
-        }
-    }
-
-    /// A number and what it may be.
-    pub(crate) fn most(name: &str, found: f64, most: f64) -> Self {
-        Self {
-            name: name.into(),
-            // Never with NaN.
-            passed: found <= most,
-            difference: None,
-            tolerance: None,
-            measured: Some(Measured { found, most }),
-            least_cosine: None,
-        }
-    }
-
-    /// An error against reference outputs.
-    pub(crate) fn error(name: &str, found: ReferenceError, allowed: ReferenceError) -> Self {
-        let mut check = Self::most(name, found.relative_error, allowed.relative_error);
-        check.passed &= found.cosine >= allowed.cosine;
-        check.least_cosine = Some(LeastCosine {
-            found: found.cosine,
-            least: allowed.cosine,
-        });
-        check
-    }
-
-    /// A measured difference. `None`, two sizes that do not go together, fails.
-    fn within(name: &str, difference: Option<Difference>, tolerance: Tolerance) -> Self {
-        let passed = difference.is_some_and(|d| d.within(&tolerance));
-        Self {
-            name: name.into(),
-            passed,
-            difference,
-            tolerance: Some(tolerance),
-            measured: None,
-            least_cosine: None,
-        }
-    }
-}
-
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let outcome = if self.passed { "ok" } else { "FAILED" };
-        write!(f, "{}: {outcome}", self.name)?;
-        if let (Some(d), Some(t)) = (&self.difference, &self.tolerance) {
-            let t = t.scaled(d.scale);
-            write!(
-                f,
-                " (max {:.1e} of {:.0e}, mean {:.1e} of {:.0e}, cosine {:.7} of {})",
-                d.max, t.max, d.mean, t.mean, d.cosine, t.cosine
-            )?;
-        }
-        if let Some(m) = &self.measured {
-            write!(f, " ({:.2e} of {:.2e})", m.found, m.most)?;
-        }
-        if let Some(c) = &self.least_cosine {
-            write!(f, " (cosine {:.6} of {:.6})", c.found, c.least)?;
-        }
-        Ok(())
-    }
-}
+use crate::{
+    Check,
+    compare::{Difference, Tolerance},
+    quantization_check, references,
+};
 
 /// Grid and guidance on which the upsampler is checked: odd, not square, several tiles.
 const GRID: Size = Size {
@@ -249,7 +139,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         }
     }
     checks.extend(references::checks(&again, &engine)?);
-    checks.extend(quantize::checks(&again, &engine)?);
+    checks.extend(quantization_check::checks(&again, &engine)?);
     Ok(checks)
 }
 

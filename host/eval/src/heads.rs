@@ -14,8 +14,7 @@ use crate::{
     data::{self, Classes},
     probe::{self, Options},
     random::Random,
-    sampling::{Looker, sample},
-    segmentation::thin,
+    sampling::{Looker, sample, thin},
 };
 
 /// A head that is in no bundle yet.

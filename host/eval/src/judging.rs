@@ -14,8 +14,7 @@ use crate::{
     EvalError, Progress,
     confusion::Confusion,
     data::{self, Classes},
-    sampling::{Looker, open},
-    segmentation::thin,
+    sampling::{Looker, open, thin},
 };
 
 /// What a head of classes sees. Shares, 0 to 1.

@@ -281,3 +281,17 @@ pub(crate) struct Sampled {
     pub pictures: usize,
     pub left_out: Vec<String>,
 }
+
+/// At most `most` of the items, evenly spread.
+pub(crate) fn thin<T>(items: Vec<T>, most: Option<usize>) -> Vec<T> {
+    let (have, most) = (items.len(), most.unwrap_or(usize::MAX).max(1));
+    if have <= most {
+        return items;
+    }
+    let keep = |i: usize| (i + 1) * most / have > i * most / have;
+    items
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, item)| keep(i).then_some(item))
+        .collect()
+}

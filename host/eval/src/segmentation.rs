@@ -18,7 +18,7 @@ use crate::{
     data::{self, Classes},
     labels::UNLABELLED,
     probe::{self, Options},
-    sampling::{Looker, Seen, open, sample},
+    sampling::{Looker, Seen, open, sample, thin},
 };
 
 /// What to compare.
@@ -265,18 +265,4 @@ fn class_map(
         },
     );
     Ok(map)
-}
-
-/// At most `most` of the items, evenly spread.
-pub(crate) fn thin<T>(items: Vec<T>, most: Option<usize>) -> Vec<T> {
-    let (have, most) = (items.len(), most.unwrap_or(usize::MAX).max(1));
-    if have <= most {
-        return items;
-    }
-    let keep = |i: usize| (i + 1) * most / have > i * most / have;
-    items
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, item)| keep(i).then_some(item))
-        .collect()
 }

@@ -4,57 +4,12 @@ use std::path::Path;
 
 use loftup_wire::command::{MAX_POINTS, Refusal};
 
-use super::{Config, ConfigError, ends, size};
+use super::{
+    Config, ConfigError, ends,
+    mistake::{Mistake, check_size, within, wrong},
+    size,
+};
 use crate::answer::SLOTS;
-
-/// Largest side of an answer.
-const MAX_SIDE: usize = 4096;
-
-/// A mistake, before the file is named.
-pub struct Mistake {
-    key: String,
-    what: String,
-    remedy: String,
-}
-
-impl Mistake {
-    pub fn at(self, path: &Path) -> ConfigError {
-        ConfigError {
-            path: path.into(),
-            key: self.key,
-            what: self.what,
-            remedy: self.remedy,
-        }
-    }
-}
-
-pub fn wrong(
-    key: impl Into<String>,
-    what: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<(), Mistake> {
-    Err(Mistake {
-        key: key.into(),
-        what: what.into(),
-        remedy: remedy.into(),
-    })
-}
-
-pub fn within<T: PartialOrd + std::fmt::Display>(
-    key: &str,
-    value: T,
-    least: T,
-    most: T,
-) -> Result<(), Mistake> {
-    if value >= least && value <= most {
-        return Ok(());
-    }
-    wrong(
-        key,
-        format!("{value} is out of range"),
-        format!("give {least} to {most}"),
-    )
-}
 
 /// Where the text is not TOML, or a key or value is none of ours.
 pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
@@ -140,11 +95,6 @@ pub fn check(config: &Config) -> Result<(), Mistake> {
         }
     }
     Ok(())
-}
-
-pub fn check_size(key: &str, [width, height]: [usize; 2]) -> Result<(), Mistake> {
-    within(key, width, 8, MAX_SIDE)?;
-    within(key, height, 8, MAX_SIDE)
 }
 
 fn check_model(config: &Config) -> Result<(), Mistake> {

@@ -2,7 +2,7 @@
 
 use super::{
     Sink, SinkKind, Source, SourceKind,
-    check::{Mistake, check_size, within, wrong},
+    mistake::{Mistake, check_size, within, wrong},
 };
 
 pub fn check_source(source: &Source) -> Result<(), Mistake> {

@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Shared, Told, lock};
+use super::shared::{Shared, Told};
 use crate::{
     mailbox::Take,
     metrics::Event,
     sink::{Context, Report, Sink},
+    sync::lock,
 };
 
 /// How often a link is listened to.

@@ -10,17 +10,21 @@ use std::{
     time::Duration,
 };
 
-use super::{CAPTURE, Job, PUBLISH, Shared, SourceFactory, Told, lock};
+use super::{
+    job::Job,
+    shared::{CAPTURE, PUBLISH, Shared, Told},
+};
 use crate::{
     answer::Answer,
     config,
     frame::{self, RawFrame},
     health::Reason,
     ladder::{Step, Timeliness},
-    mailbox::Take,
+    mailbox::{Mailbox, Take},
     metrics::{Drop, Event, Stage},
     model::{Model, ModelError, Question},
-    source::{Pulled, SourceError},
+    source::{Pulled, SourceError, SourceFactory},
+    sync::lock,
 };
 
 /// How often a thread that waits looks whether it shall go on.
@@ -372,7 +376,7 @@ pub(super) fn publish(shared: &Shared) {
             Take::Closed => break,
         }
     }
-    shared.outlets.iter().for_each(super::Mailbox::close);
+    shared.outlets.iter().for_each(Mailbox::close);
     shared.published_all.store(true, SeqCst);
 }
 

@@ -13,12 +13,20 @@ use std::{
 
 use loftup_board::{Limits, ThermalGuard, ThermalState, Thermometer, linux::ThermalZone};
 
-use super::{CAPTURE, NodeError, PUBLISH, Shared, Started, WATCHED, lock, spawn, stages};
+use super::{
+    shared::{CAPTURE, PUBLISH, Shared, WATCHED},
+    stages,
+};
 use crate::{
     config,
+    error::NodeError,
     health::Reason,
+    mailbox::Mailbox,
     metrics::{Drop, Event, Stage},
-    model::{Model, ModelError},
+    model::{Model, ModelError, ModelFactory},
+    notify::Notifier,
+    source::SourceFactory,
+    sync::lock,
 };
 
 /// Between two looks.
@@ -40,6 +48,13 @@ impl Thermometer for Hottest {
         }
         Ok(hottest)
     }
+}
+
+pub(super) struct Started {
+    pub(super) model: ModelFactory,
+    pub(super) source: SourceFactory,
+    pub(super) notifier: Notifier,
+    pub(super) threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 type Loaded = Result<Arc<dyn Model>, ModelError>;
@@ -372,13 +387,13 @@ impl Supervisor {
             if no_model || self.failure.is_some() {
                 // Nobody works on what waits.
                 shared.generation.fetch_add(1, SeqCst);
-                shared.queues.iter().for_each(super::Mailbox::close);
+                shared.queues.iter().for_each(Mailbox::close);
             }
             thread::sleep(TICK);
         }
         shared.generation.fetch_add(1, SeqCst);
         shared.capture_generation.fetch_add(1, SeqCst);
-        shared.queues.iter().for_each(super::Mailbox::close);
+        shared.queues.iter().for_each(Mailbox::close);
         for stage in 1..WATCHED - 1 {
             if shared.beats[stage].swap(0, SeqCst) != 0 {
                 shared.metrics.dropped(Drop::Shutdown);
@@ -440,4 +455,17 @@ fn guard(config: &config::Thermal) -> Option<(ThermalGuard<Hottest>, u64)> {
         ThermalGuard::new(Hottest(zones), limits),
         1000 * config.period_ms,
     ))
+}
+
+pub(super) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, NodeError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map_err(|cause| NodeError::Io {
+            what: format!("no thread for {name}"),
+            cause,
+        })
 }

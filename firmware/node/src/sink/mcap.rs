@@ -39,7 +39,7 @@ use super::{
 use crate::{
     answer::{Answer, Kind, Part},
     health::{Reason, State},
-    pipeline::lock,
+    sync::lock,
 };
 
 /// Schemas of our own messages, by name.

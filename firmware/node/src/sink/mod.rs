@@ -38,7 +38,6 @@ use crate::{
     health::{Reason, State},
     inject::FaultyLine,
     metrics::Metrics,
-    pipeline::Outlet,
     source::Clock,
 };
 
@@ -167,6 +166,14 @@ pub trait Sink: Send {
     fn wants_picture(&self) -> bool {
         false
     }
+}
+
+/// A sink and the length of the queue before it.
+pub struct Outlet {
+    /// The sink.
+    pub sink: Box<dyn Sink>,
+    /// Answers that may wait for it.
+    pub queue: usize,
 }
 
 /// Opens the sinks of a configuration; links have `faults`, and `spoilt` counts the bytes that

@@ -9,10 +9,9 @@ mod v4l;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use loftup_runtime::image::Orientation;
 
 pub use images::{Images, list};
 pub use piped::{Launcher, Piped};
@@ -21,7 +20,7 @@ pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
 
-use crate::{config, frame::RawFrame};
+use crate::frame::RawFrame;
 
 /// The node's clock: microseconds since its start. Never runs backwards.
 #[derive(Debug, Clone, Copy)]
@@ -99,43 +98,8 @@ pub trait Source: Send {
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError>;
 }
 
-/// Opens the source of a configuration.
-///
-/// # Errors
-/// Where a file cannot be read.
-pub fn open(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
-    let pace = Pace::new(config.rate_hz);
-    let path = config.path.clone().unwrap_or_default();
-    Ok(match config.kind {
-        config::SourceKind::Images => Box::new(Images::open(
-            &path,
-            pace,
-            config.repeat,
-            Orientation::exif(config.exif_orientation),
-        )?),
-        config::SourceKind::Scenes => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            Box::new(Scenes::new(config.seed, width, height, pace))
-        }
-        config::SourceKind::Recording => {
-            Box::new(Recording::open(&path)?.paced(pace, config.repeat))
-        }
-        config::SourceKind::Gstreamer => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            let pipeline = config.pipeline.as_deref().unwrap_or_default();
-            Box::new(Piped::gstreamer(pipeline, width, height))
-        }
-        #[cfg(feature = "v4l")]
-        config::SourceKind::V4l => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            Box::new(Camera::open(&path, width, height)?)
-        }
-        #[cfg(not(feature = "v4l"))]
-        config::SourceKind::V4l => {
-            return Err(SourceError::Other(format!("{}: {NO_V4L}", path.display())));
-        }
-    })
-}
+/// Makes a source: at the start, and again when the last one hangs or falls silent.
+pub type SourceFactory = Arc<dyn Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
 
 /// What a program says that knows nothing of V4L2.
 #[cfg(not(feature = "v4l"))]

@@ -9,39 +9,12 @@ use std::{
     },
 };
 
-use loftup_onnx::rewrite::{self, Model};
+use loftup_onnx::rewrite::Model;
 use loftup_runtime::backend::{
     Arithmetic, Backend, BackendError, GraphSource, Plan, Session, Tract, TractOnly,
 };
 
-/// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
-/// engine that will run it makes of it.
-#[derive(Debug, Clone, Copy)]
-pub struct AsWritten;
-
-impl Backend for AsWritten {
-    fn name(&self) -> &'static str {
-        "as written"
-    }
-
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        None
-    }
-
-    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let emulated = Model::decode(graph.onnx).and_then(|model| rewrite::emulate(&model));
-        let onnx = emulated.map_err(|e| BackendError::Load {
-            backend: self.name(),
-            graph: graph.name.into(),
-            what: e.to_string(),
-        })?;
-        TractOnly.compile(&GraphSource {
-            onnx: &onnx.encode(),
-            precision: loftup_bundle::Precision::Fp32,
-            ..*graph
-        })
-    }
-}
+use crate::guard::guarded;
 
 /// One graph and what it was fed with.
 #[derive(Debug, Clone, Default)]
@@ -185,9 +158,8 @@ impl Replay {
             .map(|(n, s)| (n.as_str(), s.as_slice()))
             .collect();
         let outputs: Vec<_> = values.iter().map(String::as_str).collect();
-        let plan = crate::foreign::guarded(|| {
-            TractOnly.compile(&GraphSource::fixed(name, &onnx, &inputs, &outputs))
-        })?;
+        let plan =
+            guarded(|| TractOnly.compile(&GraphSource::fixed(name, &onnx, &inputs, &outputs)))?;
         Ok(Self {
             session: plan.session().map_err(|e| e.to_string())?,
             shapes: (0..values.len())
@@ -208,7 +180,7 @@ impl Replay {
                 .set(i, values.as_ref())
                 .map_err(|e| e.to_string())?;
         }
-        crate::foreign::guarded(|| self.session.run())
+        guarded(|| self.session.run())
     }
 
     /// A value of the last run.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use loftup_onnx::rewrite::{self, LARGEST, Layer, Model};
 
-use super::{Calibrator, QuantizeError, Step, graph::Graph, pictures::Sample, search::Rounding};
+use super::{Calibrator, QuantizeError, Step, graph::Graph, pictures::Sample, quantizer::Rounding};
 
 /// A graph on its way to 16 bits.
 pub(super) struct HalfPlan {

@@ -10,8 +10,8 @@ use super::{
     graph::{Graph, as_slices},
     loss::{Sum, Vectors},
     pictures::Sample,
+    quantizer::Rounding,
     ranges::{Calibrator, Seen},
-    search::Rounding,
 };
 
 /// A graph on its way to 8 bits.

@@ -5,15 +5,16 @@
 //! values, rounding included: what is recorded in the manifest was measured, not estimated.
 
 mod backends;
-mod check;
 mod error;
 mod graph;
 mod half;
 mod int8;
 mod loss;
 mod pictures;
+mod quantizer;
 mod ranges;
 mod report;
+mod rewrite;
 mod search;
 mod trials;
 mod versions;
@@ -30,16 +31,15 @@ use loftup_runtime::{
 };
 
 pub use self::{
-    backends::AsWritten,
     error::QuantizeError,
     graph::LayerReport,
     loss::Worst,
     ranges::Calibrator,
     report::{FileSize, Report, Timing},
 };
-pub(crate) use check::checks;
 
-use crate::references;
+pub use crate::emulation::AsWritten;
+use crate::{guard::guarded, quantization_check, references, verify};
 
 use self::{
     pictures::{Samples, frame_seconds},
@@ -131,10 +131,10 @@ pub fn quantize(
     }
     step("measuring the test picture", 0, 1)?;
     let fp32 = open(&bundle, Arc::new(Tract), Precision::Fp32)?;
-    let (reference, dim) = check::answers(&fp32)?;
+    let (reference, dim) = quantization_check::answers(&fp32)?;
     let reference_file = npy_bytes(&reference, dim)?;
     let trial = work.trial(&version.models)?;
-    let check = check::measure(&trial.bundle, precision, &reference)?;
+    let check = quantization_check::measure(&trial.bundle, precision, &reference)?;
     let (mut references, outputs) = references::of(&bundle)?;
     let errors = references::errors(&trial.bundle, precision, &outputs)?;
     if !request.keep {
@@ -181,7 +181,7 @@ pub fn quantize(
         name: name.into(),
         what,
     };
-    let checks = crate::foreign::guarded(|| crate::verify(sealed));
+    let checks = guarded(|| verify(sealed));
     let checks = checks.map_err(|what| failed("runs", what))?;
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use loftup_bundle::Precision;
-use loftup_onnx::rewrite::{Layer, Model};
+use loftup_onnx::rewrite::Layer;
 
 use super::{
     Calibrator, QuantizeError, Step,
-    graph::Graph,
+    quantizer::Rounding,
     trials::{Trials, Variant},
     versions::{About, Version, Work},
 };
@@ -15,19 +15,6 @@ use super::{
 /// A graph that costs less than this share of what is allowed is not looked into: even if all three
 /// do, they have an eighth of the squared error that is allowed.
 const QUIET: f64 = 0.2;
-
-/// A graph on its way to another precision.
-pub(super) trait Rounding {
-    /// Layers that can be left in 32 bits, in the order of the graph, and the range of their
-    /// activation where they have one.
-    fn layers(&self, graph: &Graph) -> Vec<(Layer, Option<(Calibrator, f32)>)>;
-
-    /// The graph with all but these layers rounded.
-    fn without(&self, graph: &Graph, left: &[&Layer]) -> Result<Model, QuantizeError>;
-
-    /// The graph with this layer alone rounded.
-    fn only(&self, graph: &Graph, layer: &Layer) -> Result<Model, QuantizeError>;
-}
 
 /// A layer that may have to stay in 32 bits.
 struct Part {

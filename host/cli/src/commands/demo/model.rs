@@ -13,7 +13,6 @@ use serde::Serialize;
 use super::{
     scenes,
     stages::{Watch, converting},
-    training,
 };
 
 /// The bundle that the demo leaves.
@@ -41,9 +40,9 @@ pub fn builtin(at: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
     bundle(at, &folder.join(START), BUILTIN, watch)
 }
 
-/// Makes a bundle of the trained upsampler.
-pub fn export(at: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
-    bundle(at, &training::weights(at), BUNDLE, watch)
+/// Makes a bundle of the upsampler in the file `weights`.
+pub fn export(at: &Path, weights: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
+    bundle(at, weights, BUNDLE, watch)
 }
 
 fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<Vec<Check>> {

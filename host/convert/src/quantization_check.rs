@@ -11,19 +11,18 @@ use loftup_runtime::{
     references::test_picture,
 };
 
-use super::backends::AsWritten;
-use crate::Check;
+use crate::{Check, emulation::AsWritten};
 
 /// Places of the answer that are kept.
 const PLACES: usize = 64;
 
 /// The file with the answers.
-pub(super) fn file_name(precision: Precision) -> String {
+pub(crate) fn file_name(precision: Precision) -> String {
     format!("check-{precision}.npy")
 }
 
 /// Features of the test picture at some places, `[places, d]`, and `d`.
-pub(super) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), RuntimeError> {
+pub(crate) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), RuntimeError> {
     let manifest = perceptor.manifest();
     let size = match &manifest.backbone {
         Some(backbone) => backbone.size,
@@ -60,7 +59,7 @@ pub(super) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), Runtim
 }
 
 /// Relative error of `found`.
-pub(super) fn apart(found: &[f32], reference: &[f32]) -> f64 {
+pub(crate) fn apart(found: &[f32], reference: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let differences = found.iter().zip(reference);
     let above: f64 = differences
@@ -71,7 +70,7 @@ pub(super) fn apart(found: &[f32], reference: &[f32]) -> f64 {
 }
 
 /// Measures both versions of a bundle against `reference`.
-pub(super) fn measure(
+pub(crate) fn measure(
     bundle: &Bundle,
     precision: Precision,
     reference: &[f32],

@@ -1,0 +1,33 @@
+//! A backend that runs graphs as they are written, with their rounding.
+
+use loftup_onnx::rewrite::{self, Model};
+use loftup_runtime::backend::{Arithmetic, Backend, BackendError, GraphSource, Plan, TractOnly};
+
+/// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
+/// engine that will run it makes of it.
+#[derive(Debug, Clone, Copy)]
+pub struct AsWritten;
+
+impl Backend for AsWritten {
+    fn name(&self) -> &'static str {
+        "as written"
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        None
+    }
+
+    fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
+        let emulated = Model::decode(graph.onnx).and_then(|model| rewrite::emulate(&model));
+        let onnx = emulated.map_err(|e| BackendError::Load {
+            backend: self.name(),
+            graph: graph.name.into(),
+            what: e.to_string(),
+        })?;
+        TractOnly.compile(&GraphSource {
+            onnx: &onnx.encode(),
+            precision: loftup_bundle::Precision::Fp32,
+            ..*graph
+        })
+    }
+}
