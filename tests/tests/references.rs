@@ -292,11 +292,11 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
         let request = quantize::Request {
             bundle: bundle.clone(),
             precision,
-            pictures: vec![picture.clone()],
+            images: vec![picture.clone()],
             size: None,
             orientation: Orientation::Upright,
             tiles: 1,
-            max_loss: None,
+            max_error: None,
             keep: false,
             out: out.clone(),
             replace: false,
@@ -309,7 +309,7 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
         let same = |name: &Path| std::fs::read(name.join(References::FILE)).unwrap();
         assert!(same(&bundle) == same(&out));
 
-        // As it is written, rounding included, and widened.
+        // As it is written, rounding included, and fp32.
         let engines: [Arc<dyn Backend>; 2] = [Arc::new(AsWritten), Arc::new(Tract)];
         for inner in engines {
             let honest = Skewed {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use loftup_bundle::{Bundle, CheckLoss, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, CheckError, Precision, Quantisation, Size};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Point, RuntimeError,
     backend::{Backend, Tract},
@@ -11,7 +11,7 @@ use loftup_runtime::{
     references::test_picture,
 };
 
-use crate::{Check, emulation::AsWritten};
+use crate::{Check, fake_quantize::AsWritten};
 
 /// Places of the answer that are kept.
 const PLACES: usize = 64;
@@ -74,16 +74,16 @@ pub(crate) fn measure(
     bundle: &Bundle,
     precision: Precision,
     reference: &[f32],
-) -> Result<CheckLoss, RuntimeError> {
+) -> Result<CheckError, RuntimeError> {
     let error = |backend: Arc<dyn Backend>| {
         let perceptor =
             Perceptor::with_precision(bundle.clone(), backend, Options::default(), precision)?;
         Ok::<_, RuntimeError>(apart(&answers(&perceptor)?.0, reference))
     };
-    Ok(CheckLoss {
+    Ok(CheckError {
         file: file_name(precision),
         as_written: error(Arc::new(AsWritten))?,
-        widened: error(Arc::new(Tract))?,
+        fp32: error(Arc::new(Tract))?,
     })
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn checks(
             found.as_written,
             says.as_written,
         ));
-        checks.push(costs(*precision, "on the CPU", found.widened, says.widened));
+        checks.push(costs(*precision, "on the CPU", found.fp32, says.fp32));
         if backend.health().answering != Tract.name() {
             checks.push(on_backend(
                 bundle,

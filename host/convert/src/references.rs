@@ -12,7 +12,7 @@ use loftup_runtime::{
     references::error_of,
 };
 
-use crate::{Check, emulation::AsWritten};
+use crate::{Check, fake_quantize::AsWritten};
 
 /// The reference outputs of `bundle`: its own, or computed on the CPU from its 32-bit graphs where
 /// it was made before bundles had any.

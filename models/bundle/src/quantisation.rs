@@ -13,29 +13,31 @@ pub struct Quantisation {
     pub tool: String,
     /// What it looked at.
     pub calibration: Calibration,
-    /// The loss that was allowed: [`Loss::relative_error`] end to end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_loss: Option<f64>,
-    /// The loss of the whole bundle on the calibration pictures.
-    pub loss: Loss,
-    /// The loss of each graph alone, fed with the values of the 32-bit bundle.
-    pub graphs: BTreeMap<String, Loss>,
+    /// The error that was allowed: [`ErrorStats::relative_error`] end to end.
+    #[serde(default, alias = "max_loss", skip_serializing_if = "Option::is_none")]
+    pub max_error: Option<f64>,
+    /// The error of the whole bundle on the calibration images.
+    #[serde(alias = "loss")]
+    pub error: ErrorStats,
+    /// The error of each graph alone, fed with the values of the 32-bit bundle.
+    pub graphs: BTreeMap<String, ErrorStats>,
     /// What was left in 32 bits because it would have cost too much, as `GRAPH: NAME`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept: Vec<String>,
+    #[serde(default, alias = "kept", skip_serializing_if = "Vec::is_empty")]
+    pub fp32_layers: Vec<String>,
     /// What a head of the bundle sees before and after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<HeadLoss>,
-    /// The loss that can be measured again without the pictures.
-    pub check: CheckLoss,
+    pub head: Option<HeadAccuracy>,
+    /// The error that can be measured again without the images.
+    pub check: CheckError,
 }
 
-/// Pictures that ranges were taken from and losses measured on.
+/// Pictures that ranges were taken from and errors measured on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Pictures.
-    pub pictures: u64,
+    #[serde(alias = "pictures")]
+    pub images: u64,
     /// Parts of their upsampled answers that were looked at.
     pub tiles: u64,
     /// SHA-256 of the SHA-256s of the files, in order.
@@ -45,7 +47,7 @@ pub struct Calibration {
 /// The difference of an answer from the 32-bit one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Loss {
+pub struct ErrorStats {
     /// Root of the sum of squared differences, over that of the squared 32-bit values.
     pub relative_error: f64,
     /// Mean cosine similarity of the two feature vectors of a place.
@@ -60,28 +62,30 @@ pub struct Loss {
 /// Segmentation scores of a head, 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HeadLoss {
+pub struct HeadAccuracy {
     /// The head.
     pub name: String,
-    /// Labelled pictures.
-    pub pictures: u64,
+    /// Labelled images.
+    #[serde(alias = "pictures")]
+    pub images: u64,
     /// Mean intersection over union with the 32-bit graphs.
     pub mean_iou_before: f64,
     /// The same with the new graphs.
     pub mean_iou_after: f64,
 }
 
-/// The loss on the built-in test picture against answers of the 32-bit graphs that are kept in a
+/// The error on the built-in test picture against answers of the 32-bit graphs that are fp32_layers in a
 /// file of the bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CheckLoss {
+pub struct CheckError {
     /// The file with the answers, `.npy`, `[places, d]`.
     pub file: String,
     /// Relative error of the graphs as they are written.
     pub as_written: f64,
     /// Relative error of the 32-bit graphs with the rounded weights, which a CPU runs.
-    pub widened: f64,
+    #[serde(alias = "widened")]
+    pub fp32: f64,
 }
 
 impl Quantisation {
@@ -90,22 +94,25 @@ impl Quantisation {
     /// # Errors
     /// Names the field, and says what it should be.
     pub fn validate(&self) -> Result<(), String> {
-        let losses = self.graphs.iter().map(|(name, loss)| (name.as_str(), loss));
-        for (name, loss) in losses.chain([("loss", &self.loss)]) {
+        let errors = self
+            .graphs
+            .iter()
+            .map(|(name, error)| (name.as_str(), error));
+        for (name, error) in errors.chain([("error", &self.error)]) {
             let cosine = |c: f64| (-1.001..=1.001).contains(&c);
-            let usable = loss.relative_error.is_finite()
-                && loss.relative_error >= 0.0
-                && cosine(loss.cosine)
-                && cosine(loss.worst_cosine)
-                && (0.0..=1.0).contains(&loss.outliers);
+            let usable = error.relative_error.is_finite()
+                && error.relative_error >= 0.0
+                && cosine(error.cosine)
+                && cosine(error.worst_cosine)
+                && (0.0..=1.0).contains(&error.outliers);
             if !usable {
-                return Err(format!("{name}: {loss:?} is no loss"));
+                return Err(format!("{name}: {error:?} is no error"));
             }
         }
         let errors = [
-            ("max_loss", self.max_loss.unwrap_or(0.0)),
+            ("max_error", self.max_error.unwrap_or(0.0)),
             ("check.as_written", self.check.as_written),
-            ("check.widened", self.check.widened),
+            ("check.fp32", self.check.fp32),
         ];
         for (field, error) in errors {
             if !error.is_finite() || error < 0.0 {
@@ -135,7 +142,7 @@ mod tests {
     use super::*;
 
     fn quantisation() -> Quantisation {
-        let loss = Loss {
+        let error = ErrorStats {
             relative_error: 0.02,
             cosine: 0.9998,
             worst_cosine: 0.99,
@@ -144,19 +151,19 @@ mod tests {
         Quantisation {
             tool: "loftup 0.1.0".into(),
             calibration: Calibration {
-                pictures: 16,
+                images: 16,
                 tiles: 64,
                 fingerprint: "ab".repeat(32),
             },
-            max_loss: Some(0.05),
-            loss,
-            graphs: BTreeMap::from([("queries".into(), loss)]),
-            kept: vec!["queries: conv1".into()],
+            max_error: Some(0.05),
+            error,
+            graphs: BTreeMap::from([("queries".into(), error)]),
+            fp32_layers: vec!["queries: conv1".into()],
             head: None,
-            check: CheckLoss {
+            check: CheckError {
                 file: "check.npy".into(),
                 as_written: 0.01,
-                widened: 0.005,
+                fp32: 0.005,
             },
         }
     }
@@ -176,16 +183,16 @@ mod tests {
     fn what_cannot_be_is_refused_with_the_field() {
         type Change = fn(&mut Quantisation);
         let cases: [(&str, Change); 6] = [
-            ("loss", |q| q.loss.cosine = 1.5),
+            ("error", |q| q.error.cosine = 1.5),
             ("queries", |q| {
                 q.graphs.get_mut("queries").unwrap().relative_error = -1.0;
             }),
-            ("max_loss", |q| q.max_loss = Some(f64::INFINITY)),
+            ("max_error", |q| q.max_error = Some(f64::INFINITY)),
             ("check.as_written", |q| q.check.as_written = f64::NAN),
             ("head \"camvid\"", |q| {
-                q.head = Some(HeadLoss {
+                q.head = Some(HeadAccuracy {
                     name: "camvid".into(),
-                    pictures: 1,
+                    images: 1,
                     mean_iou_before: 50.8,
                     mean_iou_after: 0.5,
                 });

@@ -75,7 +75,7 @@ fn widened<'a>(graph: &GraphSource<'a>) -> Result<Cow<'a, [u8]>, BackendError> {
     if graph.precision == Precision::Fp32 {
         return Ok(Cow::Borrowed(graph.onnx));
     }
-    let wide = rewrite::Model::decode(graph.onnx).and_then(|model| rewrite::widen(&model));
+    let wide = rewrite::Model::decode(graph.onnx).and_then(|model| rewrite::to_fp32(&model));
     let wide = wide.map_err(|e| BackendError::Load {
         backend: NAME,
         graph: graph.name.into(),

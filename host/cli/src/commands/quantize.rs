@@ -25,7 +25,7 @@ use crate::{args::ReadArgs, interrupt, output, progress};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup quantize robot.loftup --precision fp16 --calibrate photos/ --out robot-fp16.loftup
-  loftup quantize robot.loftup --precision int8 --calibrate photos/ --max-loss 0.05 --out robot-int8.loftup --report int8.html
+  loftup quantize robot.loftup --precision int8 --calibrate photos/ --max-error 0.05 --out robot-int8.loftup --report int8.html
   loftup quantize robot.loftup --precision int8 --calibrate camvid/train/images --labels camvid/ --out robot-int8.loftup")]
 pub struct Args {
     /// The bundle, with 32-bit graphs and a backbone
@@ -43,7 +43,7 @@ pub struct Args {
     /// most are left in fp32 until it is met [default: 0.0075 for fp16,
     /// 0.05 for int8, any for fp16-weights]
     #[arg(long, value_name = "SHARE")]
-    max_loss: Option<f64>,
+    max_error: Option<f64>,
     /// Write a report as one HTML page
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -109,10 +109,10 @@ impl From<PrecisionArg> for Precision {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(loss) = args.max_loss
+    if let Some(loss) = args.max_error
         && !(loss.is_finite() && loss > 0.0)
     {
-        bail!("--max-loss {loss}: give a share above 0, as in 0.05");
+        bail!("--max-error {loss}: give a share above 0, as in 0.05");
     }
     let pictures = data::pictures(&args.calibrate)?;
     if pictures.is_empty() {
@@ -140,11 +140,11 @@ pub fn run(args: &Args) -> Result<()> {
     let request = Request {
         bundle: args.bundle.clone(),
         precision: args.precision.into(),
-        pictures,
+        images: pictures,
         size: args.size,
         orientation: args.read.orientation(),
         tiles: args.tiles.into(),
-        max_loss: args.max_loss.or(usual_loss(args.precision)),
+        max_error: args.max_error.or(usual_loss(args.precision)),
         keep: args.keep,
         out: args.out.clone(),
         replace: args.force,
@@ -170,11 +170,11 @@ pub fn run(args: &Args) -> Result<()> {
         .map_err(|e| e.to_string())?;
         Ok(Score {
             head: head.into(),
-            pictures: judged.pictures as u64,
+            images: judged.pictures as u64,
             mean_iou: judged.mean_iou,
         })
     };
-    let judge: Option<quantize::Judge<'_>> = head.is_some().then_some(&mut judge);
+    let judge: Option<quantize::HeadEvaluator<'_>> = head.is_some().then_some(&mut judge);
     let report = quantize::quantize(&request, judge, &mut watch)?;
     drop(bar);
     if let Some(path) = &args.report {
@@ -243,7 +243,7 @@ fn print(report: &Report) -> Result<()> {
         bytes(|f| f.before)
     ))?;
     let losses = q.graphs.iter().map(|(name, loss)| (name.as_str(), loss));
-    for (name, loss) in losses.chain([("end to end", &q.loss)]) {
+    for (name, loss) in losses.chain([("end to end", &q.error)]) {
         output::line(format!(
             "  {name:10} relative error {:.5}, cosine {:.6} (worst {:.5}), {:.3} % outliers",
             loss.relative_error,
@@ -259,7 +259,7 @@ fn print(report: &Report) -> Result<()> {
             100.0 * head.mean_iou_before,
             100.0 * head.mean_iou_after,
             report.precision,
-            head.pictures
+            head.images
         ))?;
     }
     for t in &report.timings {
@@ -271,7 +271,7 @@ fn print(report: &Report) -> Result<()> {
             report.precision
         ))?;
     }
-    for name in &q.kept {
+    for name in &q.fp32_layers {
         output::line(format!("  left in fp32: {name}"))?;
     }
     for note in &report.notes {

@@ -28,8 +28,8 @@ pub(super) struct Recorded {
 /// One run of a graph.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
-    /// Which picture it belongs to.
-    pub picture: usize,
+    /// Which image it belongs to.
+    pub image: usize,
     /// Values of each input. Those that stay from run to run are shared.
     pub inputs: Vec<Arc<Vec<f32>>>,
 }
@@ -38,13 +38,13 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recorder {
     seen: Arc<Mutex<BTreeMap<String, Recorded>>>,
-    picture: Arc<AtomicUsize>,
+    image: Arc<AtomicUsize>,
 }
 
 impl Recorder {
-    /// What follows belongs to this picture.
-    pub fn begin(&self, picture: usize) {
-        self.picture.store(picture, Relaxed);
+    /// What follows belongs to this image.
+    pub fn begin(&self, image: usize) {
+        self.image.store(image, Relaxed);
     }
 
     /// All that was seen, by file name.
@@ -122,7 +122,7 @@ impl Session for RecordingSession {
         self.inner.run()?;
         if let Some(recorded) = lock(&self.recorder.seen).get_mut(&self.file) {
             recorded.runs.push(Run {
-                picture: self.recorder.picture.load(Relaxed),
+                image: self.recorder.image.load(Relaxed),
                 inputs: self.inputs.clone(),
             });
         }

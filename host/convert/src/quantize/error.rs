@@ -57,7 +57,7 @@ pub enum QuantizeError {
         index: usize,
     },
     /// An activation that is no number.
-    #[error("{}: value {value} is NaN or infinite at index {index} on calibration picture {}; the fp32 graph itself is unsound there", path.display(), picture.display())]
+    #[error("{}: value {value} is NaN or infinite at index {index} on calibration image {}; the fp32 graph itself is unsound there", path.display(), image.display())]
     Activation {
         /// The graph.
         path: PathBuf,
@@ -65,22 +65,22 @@ pub enum QuantizeError {
         value: String,
         /// Where in it.
         index: usize,
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
     },
-    /// No picture can be used.
+    /// No image can be used.
     #[error("--calibrate: {0}")]
-    Pictures(String),
-    /// A part of the answer on which nothing can be measured.
+    Images(String),
+    /// A part of the output on which nothing can be measured.
     #[error(
         "the bundle has no backbone to calibrate through; convert backbone and upsampler into one bundle, and quantise that"
     )]
     NoBackbone,
     /// Too much is lost.
     #[error(
-        "{precision} costs a relative error of {found:.4}, more than --max-loss {allowed}; {remedy}"
+        "{precision} costs a relative error of {found:.4}, more than --max-error {allowed}; {remedy}"
     )]
-    Loss {
+    MaxError {
         /// What was asked for.
         precision: Precision,
         /// The loss.

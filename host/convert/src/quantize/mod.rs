@@ -1,28 +1,28 @@
 //! Smaller, faster bundles, and what they cost.
 //!
-//! The 32-bit bundle is run on calibration pictures; what its graphs are fed with is kept. Each
+//! The 32-bit bundle is run on calibration images; what its graphs are fed with is fp32_layers. Each
 //! graph is rewritten (`loftup_onnx::rewrite`), and the written graph is run on the same
 //! values, rounding included: what is recorded in the manifest was measured, not estimated.
 
 mod backends;
 mod error;
+mod error_stats;
+mod fp16_quantizer;
 mod graph;
-mod half;
-mod int8;
-mod loss;
-mod pictures;
+mod int8_quantizer;
 mod quantizer;
 mod ranges;
 mod report;
 mod rewrite;
+mod samples;
 mod search;
-mod trials;
-mod versions;
+mod sensitivity;
+mod session;
 mod writing;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use loftup_bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, BundleWriter, HeadAccuracy, Precision, Quantisation, Size};
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, TensorRt, Tract, tensorrt},
@@ -32,36 +32,36 @@ use loftup_runtime::{
 
 pub use self::{
     error::QuantizeError,
+    error_stats::Worst,
     graph::LayerReport,
-    loss::Worst,
     ranges::Calibrator,
     report::{FileSize, Report, Timing},
 };
 
-pub use crate::emulation::AsWritten;
+pub use crate::fake_quantize::AsWritten;
 use crate::{guard::guarded, quantization_check, references, verify};
 
 use self::{
-    pictures::{Samples, frame_seconds},
-    versions::{Work, open},
+    samples::{Samples, frame_seconds},
+    session::{QuantizationSession, open},
 };
 
-/// What is going on, for a progress bar: the stage, steps done, steps in all. May end the work.
+/// What is going on, for a progress bar: the stage, steps done, steps in all. May end the session.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize) -> ControlFlow<()>;
 
 /// [`Progress`] as an error.
 type Step<'a> = &'a mut dyn FnMut(&str, usize, usize) -> Result<(), QuantizeError>;
 
-/// Judges a head of a bundle on labelled pictures.
-pub type Judge<'a> = &'a mut dyn FnMut(&Perceptor) -> Result<Score, String>;
+/// Judges a head of a bundle on labelled images.
+pub type HeadEvaluator<'a> = &'a mut dyn FnMut(&Perceptor) -> Result<Score, String>;
 
 /// How good a head is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
     /// The head.
     pub head: String,
-    /// Labelled pictures.
-    pub pictures: u64,
+    /// Labelled images.
+    pub images: u64,
     /// Mean intersection over union, 0 to 1.
     pub mean_iou: f64,
 }
@@ -73,16 +73,16 @@ pub struct Request {
     pub bundle: PathBuf,
     /// What it is to become.
     pub precision: Precision,
-    /// Calibration pictures.
-    pub pictures: Vec<PathBuf>,
+    /// Calibration images.
+    pub images: Vec<PathBuf>,
     /// Size at which they are looked at; the backbone's own if not given.
     pub size: Option<Size>,
     /// Which way up they are read.
     pub orientation: Orientation,
-    /// Parts of each picture's answer that are looked at.
+    /// Parts of each image's answer that are looked at.
     pub tiles: usize,
     /// The relative error of the answers that is allowed, end to end.
-    pub max_loss: Option<f64>,
+    pub max_error: Option<f64>,
     /// Whether the new bundle holds the precisions of the old one, too.
     pub keep: bool,
     /// Where the new bundle goes.
@@ -97,7 +97,7 @@ pub struct Request {
 /// Names the file, the tensor and the remedy. Nothing is left behind.
 pub fn quantize(
     request: &Request,
-    judge: Option<Judge<'_>>,
+    evaluate: Option<HeadEvaluator<'_>>,
     progress: Progress<'_>,
 ) -> Result<Report, QuantizeError> {
     let precision = request.precision;
@@ -118,22 +118,22 @@ pub fn quantize(
         });
     }
     let mut writer = BundleWriter::create(&request.out, request.replace)?;
-    let mut work = Work::begin(&bundle, request, &mut step)?;
-    let version = work.rewrite(request, &mut step)?;
+    let mut session = QuantizationSession::begin(&bundle, request, &mut step)?;
+    let candidate = session.rewrite(request, &mut step)?;
 
     let mut graphs = BTreeMap::new();
     let mut layers = Vec::new();
-    for (graph, written) in work.graphs.iter().zip(&version.models) {
+    for (graph, written) in session.graphs.iter().zip(&candidate.models) {
         let stage = format!("{}: measuring it alone", graph.role);
-        let loss = graph.loss(written, bundle.manifest(), &mut |i, n| step(&stage, i, n))?;
-        graphs.insert(graph.role.to_owned(), loss.loss());
-        layers.extend(version.describe(graph.layer_reports(written, precision)?));
+        let error = graph.error(written, bundle.manifest(), &mut |i, n| step(&stage, i, n))?;
+        graphs.insert(graph.role.to_owned(), error.stats());
+        layers.extend(candidate.describe(graph.layer_reports(written, precision)?));
     }
-    step("measuring the test picture", 0, 1)?;
+    step("measuring the test image", 0, 1)?;
     let fp32 = open(&bundle, Arc::new(Tract), Precision::Fp32)?;
     let (reference, dim) = quantization_check::answers(&fp32)?;
     let reference_file = npy_bytes(&reference, dim)?;
-    let trial = work.trial(&version.models)?;
+    let trial = session.trial(&candidate.models)?;
     let check = quantization_check::measure(&trial.bundle, precision, &reference)?;
     let (mut references, outputs) = references::of(&bundle)?;
     let errors = references::errors(&trial.bundle, precision, &outputs)?;
@@ -141,26 +141,38 @@ pub fn quantize(
         references.errors.clear();
     }
     references.errors.insert(precision, errors);
-    let head = match judge {
-        Some(judge) => Some(judged(judge, &fp32, &trial.bundle, precision, &mut step)?),
+    let head = match evaluate {
+        Some(evaluate) => Some(head_accuracy(
+            evaluate,
+            &fp32,
+            &trial.bundle,
+            precision,
+            &mut step,
+        )?),
         None => None,
     };
-    let timings = timings(&bundle, &trial.bundle, precision, &work.samples, &mut step)?;
+    let timings = timings(
+        &bundle,
+        &trial.bundle,
+        precision,
+        &session.samples,
+        &mut step,
+    )?;
     let quantisation = Quantisation {
         tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
-        calibration: work.samples.calibration.clone(),
-        max_loss: request.max_loss,
-        loss: version.loss,
+        calibration: session.samples.calibration.clone(),
+        max_error: request.max_error,
+        error: candidate.error,
         graphs,
-        kept: version.kept.clone(),
+        fp32_layers: candidate.fp32_layers.clone(),
         head,
         check,
     };
 
     step("writing the bundle", 0, 1)?;
-    let manifest = work.write(
+    let manifest = session.write(
         &mut writer,
-        &version.models,
+        &candidate.models,
         request.keep,
         |writer, manifest| {
             writer.add(&quantisation.check.file, &reference_file)?;
@@ -190,10 +202,10 @@ pub fn quantize(
         bundle: request.bundle.clone(),
         out: request.out.clone(),
         precision,
-        worst: version.worst,
-        worst_picture: work.samples.samples[version.worst.picture].path.clone(),
+        worst: candidate.worst,
+        worst_image: session.samples.samples[candidate.worst.image].path.clone(),
         layers,
-        notes: version.notes,
+        notes: candidate.notes,
         timings,
         files,
         quantisation,
@@ -202,21 +214,21 @@ pub fn quantize(
     Ok(report)
 }
 
-fn judged(
-    judge: Judge<'_>,
+fn head_accuracy(
+    evaluate: HeadEvaluator<'_>,
     fp32: &Perceptor,
     trial: &Bundle,
     precision: Precision,
     step: Step<'_>,
-) -> Result<HeadLoss, QuantizeError> {
+) -> Result<HeadAccuracy, QuantizeError> {
     step("judging the head in 32 bits", 0, 1)?;
-    let before = judge(fp32).map_err(QuantizeError::Score)?;
+    let before = evaluate(fp32).map_err(QuantizeError::Score)?;
     step("judging the head as written", 0, 1)?;
     let written = open(trial, Arc::new(AsWritten), precision)?;
-    let after = judge(&written).map_err(QuantizeError::Score)?;
-    Ok(HeadLoss {
+    let after = evaluate(&written).map_err(QuantizeError::Score)?;
+    Ok(HeadAccuracy {
         name: before.head,
-        pictures: before.pictures,
+        images: before.images,
         mean_iou_before: before.mean_iou,
         mean_iou_after: after.mean_iou,
     })

@@ -15,7 +15,7 @@ const LEVELS: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Calibrator {
-    /// The largest magnitude that was seen.
+    /// The largest magnitude that was stats.
     MinMax,
     /// 99.99 % of magnitudes are smaller.
     Percentile9999,
@@ -38,16 +38,16 @@ impl Calibrator {
     }
 }
 
-/// What was seen of one activation.
+/// What was stats of one activation.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct ActivationStats {
     /// The largest magnitude of all values.
     pub largest: f32,
     /// Magnitudes, evenly spread over the values of each run.
     samples: Vec<f32>,
 }
 
-impl Seen {
+impl ActivationStats {
     /// Looks at the values of a run. The index of the first that is NaN or infinite is an error.
     pub fn add(&mut self, values: &[f32]) -> Result<(), usize> {
         let most = values.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn candidates_are_in_order_and_percentiles_leave_out_what_is_far_away() {
-        let mut seen = Seen::default();
-        seen.add(&values(400.0)).unwrap();
-        let found = seen.candidates();
+        let mut stats = ActivationStats::default();
+        stats.add(&values(400.0)).unwrap();
+        let found = stats.candidates();
         let range = |c| found.iter().find(|(known, _)| *known == c).unwrap().1;
         assert_eq!(range(Calibrator::MinMax), 400.0);
         assert!(range(Calibrator::Percentile999) < 3.0);
@@ -163,9 +163,9 @@ mod tests {
 
     #[test]
     fn entropy_clips_a_long_thin_tail_and_no_uniform_distribution() {
-        let mut seen = Seen::default();
-        seen.add(&values(12.0)).unwrap();
-        let clipped = entropy(&seen.samples, seen.largest);
+        let mut stats = ActivationStats::default();
+        stats.add(&values(12.0)).unwrap();
+        let clipped = entropy(&stats.samples, stats.largest);
         assert!((0.7..6.0).contains(&clipped), "{clipped}");
         let uniform: Vec<f32> = (0..40000).map(|i| i as f32 / 40000.0).collect();
         let kept = entropy(&uniform, 1.0);
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn nothing_and_nan_have_no_range() {
-        let mut seen = Seen::default();
-        seen.add(&[0.0; 100]).unwrap();
-        assert!(seen.candidates().is_empty());
-        assert_eq!(seen.add(&[1.0, f32::NAN]), Err(1));
+        let mut stats = ActivationStats::default();
+        stats.add(&[0.0; 100]).unwrap();
+        assert!(stats.candidates().is_empty());
+        assert_eq!(stats.add(&[1.0, f32::NAN]), Err(1));
     }
 }

@@ -18,10 +18,10 @@ pub struct Report {
     pub precision: Precision,
     /// What the new manifest says of it.
     pub quantisation: Quantisation,
-    /// The worst place of all answers.
+    /// The worst place of all outputs.
     pub worst: Worst,
-    /// The picture that it is in.
-    pub worst_picture: PathBuf,
+    /// The image that it is in.
+    pub worst_image: PathBuf,
     /// Layer by layer.
     pub layers: Vec<LayerReport>,
     /// What else there is to know.

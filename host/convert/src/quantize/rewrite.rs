@@ -5,83 +5,87 @@ use loftup_onnx::rewrite;
 
 use super::{
     QuantizeError, Request, Step,
+    fp16_quantizer::Fp16Quantizer,
     graph::Graph,
-    half::HalfPlan,
-    int8,
-    quantizer::Rounding,
-    search::Search,
-    versions::{Version, Work},
+    int8_quantizer::Int8Quantizer,
+    quantizer::Quantizer,
+    search::MixedPrecisionSearch,
+    session::{Candidate, QuantizationSession},
 };
 
-impl Work<'_> {
+impl QuantizationSession<'_> {
     /// The graphs in the new precision, within the loss that is allowed.
-    pub fn rewrite(&mut self, request: &Request, step: Step<'_>) -> Result<Version, QuantizeError> {
-        let version = match self.precision {
-            Precision::Int8 => return self.int8(request.max_loss, step),
-            Precision::Fp16 => return self.half(request.max_loss, step),
-            Precision::Fp16Weights | Precision::Fp32 => self.half_weights(step)?,
+    pub fn rewrite(
+        &mut self,
+        request: &Request,
+        step: Step<'_>,
+    ) -> Result<Candidate, QuantizeError> {
+        let candidate = match self.precision {
+            Precision::Int8 => return self.int8(request.max_error, step),
+            Precision::Fp16 => return self.fp16(request.max_error, step),
+            Precision::Fp16Weights | Precision::Fp32 => self.fp16_weights(step)?,
         };
-        if let Some(allowed) = request.max_loss
-            && version.loss.relative_error > allowed
+        if let Some(allowed) = request.max_error
+            && candidate.error.relative_error > allowed
         {
-            return Err(QuantizeError::Loss {
+            return Err(QuantizeError::MaxError {
                 precision: self.precision,
-                found: version.loss.relative_error,
+                found: candidate.error.relative_error,
                 allowed,
                 remedy: "allow more, or stay with fp32",
             });
         }
-        Ok(version)
+        Ok(candidate)
     }
 
-    fn half(&mut self, max_loss: Option<f64>, step: Step<'_>) -> Result<Version, QuantizeError> {
-        let (mut kept, mut notes) = (Vec::new(), Vec::new());
-        let mut plans: Vec<Box<dyn Rounding>> = Vec::new();
+    fn fp16(&mut self, max_error: Option<f64>, step: Step<'_>) -> Result<Candidate, QuantizeError> {
+        let (mut fp32_layers, mut notes) = (Vec::new(), Vec::new());
+        let mut quantizers: Vec<Box<dyn Quantizer>> = Vec::new();
         for graph in &mut self.graphs {
-            let plan = HalfPlan::new(graph, &self.samples.samples, step)?;
-            let named = plan.too_large.keys();
-            kept.extend(named.map(|value| format!("{}: {value}", graph.role)));
-            notes.extend(plan.too_large.iter().map(|(value, largest)| {
+            let quantizer = Fp16Quantizer::new(graph, &self.samples.samples, step)?;
+            let named = quantizer.too_large.keys();
+            fp32_layers.extend(named.map(|value| format!("{}: {value}", graph.role)));
+            notes.extend(quantizer.too_large.iter().map(|(value, largest)| {
                 format!(
                     "{}: {value} reaches {largest:.3e}, and stays in 32 bits (16 bits end at 65504)",
                     graph.role
                 )
             }));
             notes.extend(weight_notes(graph)?);
-            plans.push(Box::new(plan));
+            quantizers.push(Box::new(quantizer));
         }
-        Search::new(self, &plans, kept, notes).run(max_loss, step)
+        MixedPrecisionSearch::new(self, &quantizers, fp32_layers, notes).run(max_error, step)
     }
 
-    fn half_weights(&mut self, step: Step<'_>) -> Result<Version, QuantizeError> {
+    fn fp16_weights(&mut self, step: Step<'_>) -> Result<Candidate, QuantizeError> {
         let (mut models, mut notes) = (Vec::new(), Vec::new());
         for graph in &mut self.graphs {
             let role = graph.role;
-            graph.look(&[], &self.samples.samples, &mut |i, n| {
+            graph.activation_stats(&[], &self.samples.samples, &mut |i, n| {
                 step(&format!("{role}: checking the fp32 graph"), i, n)
             })?;
             notes.extend(weight_notes(graph)?);
             let model = rewrite::half_weights(&graph.model);
             models.push(model.map_err(|e| graph.rewritten(e))?);
         }
-        self.measured(models, Vec::new(), notes, step)
+        self.measure(models, Vec::new(), notes, step)
     }
 
-    fn int8(&mut self, max_loss: Option<f64>, step: Step<'_>) -> Result<Version, QuantizeError> {
-        let (mut silent, mut notes) = (Vec::new(), Vec::new());
-        let mut plans: Vec<Box<dyn Rounding>> = Vec::new();
+    fn int8(&mut self, max_error: Option<f64>, step: Step<'_>) -> Result<Candidate, QuantizeError> {
+        let (mut dead, mut notes) = (Vec::new(), Vec::new());
+        let mut quantizers: Vec<Box<dyn Quantizer>> = Vec::new();
         for graph in &mut self.graphs {
-            let plan = int8::Plan::new(graph, &self.samples.samples, step)?;
-            for layer in &plan.silent {
+            let quantizer = Int8Quantizer::new(graph, &self.samples.samples, step)?;
+            for layer in &quantizer.dead {
                 let name = format!("{}: {}", graph.role, layer.name);
                 notes.push(format!(
-                    "{name}: its input is 0 on every calibration picture, so it has no range; it stays in 32 bits"
+                    "{name}: its input is 0 on every calibration image, so it has no range; it stays in 32 bits"
                 ));
-                silent.push(name);
+                dead.push(name);
             }
-            plans.push(Box::new(plan));
+            quantizers.push(Box::new(quantizer));
         }
-        Search::new(self, &plans, silent, notes).run(max_loss, step)
+        MixedPrecisionSearch::new(self, &quantizers, dead, notes).run(max_error, step)
     }
 }
 

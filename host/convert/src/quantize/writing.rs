@@ -1,11 +1,11 @@
-//! Versions of a bundle as files.
+//! Candidates written as bundles.
 
 use std::collections::BTreeMap;
 
 use loftup_bundle::{Bundle, BundleWriter, Manifest, UpsamplerFiles};
 use loftup_onnx::rewrite::Model;
 
-use super::{QuantizeError, report, versions::Work};
+use super::{QuantizeError, report, session::QuantizationSession};
 
 /// A bundle in a temporary directory.
 pub(super) struct Trial {
@@ -13,7 +13,7 @@ pub(super) struct Trial {
     _directory: tempfile::TempDir,
 }
 
-impl Work<'_> {
+impl QuantizationSession<'_> {
     /// The models as a bundle to try out.
     pub fn trial(&self, models: &[Model]) -> Result<Trial, QuantizeError> {
         let directory = tempfile::tempdir().map_err(|source| QuantizeError::Io {

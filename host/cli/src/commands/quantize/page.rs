@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use loftup_bundle::{Loss, Precision};
+use loftup_bundle::{ErrorStats, Precision};
 use loftup_convert::quantize::{FileSize, LayerReport, Report, Timing};
 
 use crate::html::{escaped, table};
@@ -35,13 +35,13 @@ pub fn page(report: &Report) -> String {
          <p>Measured on {} calibration pictures, {} parts of their answers, against the 32-bit \
          bundle. The graphs were run as they are written, rounding included. Times are of engines \
          that are on this machine; a CPU computes in 32 bits with the rounded weights.</p>\n",
-        q.calibration.pictures,
+        q.calibration.images,
         q.calibration.tiles,
         precision = report.precision,
         bundle = escaped(&report.bundle.display().to_string()),
     );
     section(&mut page, "What it costs", "");
-    let mut rows = vec![loss_row("end to end", &q.loss)];
+    let mut rows = vec![loss_row("end to end", &q.error)];
     rows.extend(
         q.graphs
             .iter()
@@ -56,9 +56,9 @@ pub fn page(report: &Report) -> String {
          {}. On the built-in test picture the relative error is {:.4} as written and {:.4} with \
          the rounded weights alone; <code>loftup verify</code> measures that again.</p>",
         report.worst.place,
-        escaped(&report.worst_picture.display().to_string()),
+        escaped(&report.worst_image.display().to_string()),
         q.check.as_written,
-        q.check.widened
+        q.check.fp32
     );
     if let Some(head) = &q.head {
         section(
@@ -66,7 +66,7 @@ pub fn page(report: &Report) -> String {
             "What the head sees",
             &format!(
                 "Mean intersection over union of head {} on {} labelled pictures.",
-                head.name, head.pictures
+                head.name, head.images
             ),
         );
         let row = vec![
@@ -138,7 +138,7 @@ pub fn page(report: &Report) -> String {
             l.precision.into(),
             l.calibrator.unwrap_or("").into(),
             l.range.map_or(String::new(), |r| format!("{r:.3}")),
-            l.alone.map_or(String::new(), number),
+            l.sensitivity.map_or(String::new(), number),
             number(l.relative_error),
             format!("{:.5}", l.cosine),
             format!("{:.5}", l.worst_cosine),
@@ -173,7 +173,7 @@ fn section(page: &mut String, title: &str, text: &str) {
     }
 }
 
-fn loss_row(name: &str, loss: &Loss) -> Vec<String> {
+fn loss_row(name: &str, loss: &ErrorStats) -> Vec<String> {
     vec![
         name.into(),
         format!("{:.2e}", loss.relative_error),

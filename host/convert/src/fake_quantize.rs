@@ -18,8 +18,9 @@ impl Backend for AsWritten {
     }
 
     fn compile(&self, graph: &GraphSource<'_>) -> Result<Box<dyn Plan>, BackendError> {
-        let emulated = Model::decode(graph.onnx).and_then(|model| rewrite::emulate(&model));
-        let onnx = emulated.map_err(|e| BackendError::Load {
+        let fake_quantized =
+            Model::decode(graph.onnx).and_then(|model| rewrite::fake_quantize(&model));
+        let onnx = fake_quantized.map_err(|e| BackendError::Load {
             backend: self.name(),
             graph: graph.name.into(),
             what: e.to_string(),

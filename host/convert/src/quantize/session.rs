@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use loftup_bundle::{Bundle, Loss, Precision};
+use loftup_bundle::{Bundle, ErrorStats, Precision};
 use loftup_onnx::rewrite::Model;
 use loftup_runtime::{Options, Perceptor, backend::Backend};
 
@@ -10,7 +10,7 @@ use super::{
     AsWritten, Calibrator, LayerReport, QuantizeError, Request, Step, Worst,
     backends::Recorder,
     graph::Graph,
-    pictures::{self, Samples, end_to_end},
+    samples::{self, Samples, end_to_end},
 };
 
 pub(super) fn open(
@@ -30,35 +30,35 @@ pub(super) fn open(
     )?)
 }
 
-/// A version of the graphs, and what it costs.
-pub(super) struct Version {
-    /// In the order of [`Work::graphs`].
+/// A candidate of the graphs, and what it costs.
+pub(super) struct Candidate {
+    /// In the order of [`QuantizationSession::graphs`].
     pub models: Vec<Model>,
-    pub loss: Loss,
+    pub error: ErrorStats,
     pub worst: Worst,
     /// What was left in 32 bits, as `GRAPH: NAME`.
-    pub kept: Vec<String>,
+    pub fp32_layers: Vec<String>,
     /// What a reader of the report should know.
     pub notes: Vec<String>,
-    /// Of each layer, by graph and name: calibrator, range and loss alone.
-    pub about: BTreeMap<(String, String), About>,
+    /// Of each layer, by graph and name: calibrator, range and error sensitivity.
+    pub layer_stats: BTreeMap<(String, String), LayerStats>,
 }
 
-impl Version {
+impl Candidate {
     /// Adds to the reports of layers what is known of them.
     pub fn describe(&self, mut layers: Vec<LayerReport>) -> Vec<LayerReport> {
         for layer in &mut layers {
             let key = (layer.graph.clone(), layer.name.clone());
             if self
-                .kept
+                .fp32_layers
                 .contains(&format!("{}: {}", layer.graph, layer.name))
             {
                 layer.precision = Precision::Fp32.name();
             }
-            if let Some(about) = self.about.get(&key) {
-                layer.calibrator = about.range.map(|(calibrator, _)| calibrator.name());
-                layer.range = about.range.map(|(_, range)| range);
-                layer.alone = about.alone;
+            if let Some(layer_stats) = self.layer_stats.get(&key) {
+                layer.calibrator = layer_stats.range.map(|(calibrator, _)| calibrator.name());
+                layer.range = layer_stats.range.map(|(_, range)| range);
+                layer.sensitivity = layer_stats.sensitivity;
             }
         }
         layers
@@ -66,23 +66,23 @@ impl Version {
 }
 
 /// What is known of a layer.
-pub(super) struct About {
+pub(super) struct LayerStats {
     /// Range of its activation, and how it was found.
     pub range: Option<(Calibrator, f32)>,
-    /// Relative error of the answers of the trials where it alone is rounded.
-    pub alone: Option<f64>,
+    /// Relative error of the answers of the trials where it sensitivity is rounded.
+    pub sensitivity: Option<f64>,
 }
 
 /// The bundle on its way to another precision.
-pub(super) struct Work<'a> {
+pub(super) struct QuantizationSession<'a> {
     pub bundle: &'a Bundle,
     pub precision: Precision,
     pub graphs: Vec<Graph>,
     pub samples: Samples,
 }
 
-impl<'a> Work<'a> {
-    /// Runs the 32-bit bundle on the calibration pictures.
+impl<'a> QuantizationSession<'a> {
+    /// Runs the 32-bit bundle on the calibration samples.
     pub fn begin(
         bundle: &'a Bundle,
         request: &Request,
@@ -94,7 +94,7 @@ impl<'a> Work<'a> {
         let recorder = Recorder::default();
         let options = Options {
             threads: 1,
-            tile: Some(pictures::TILE),
+            tile: Some(samples::TILE),
         };
         let perceptor = Perceptor::with_precision(
             bundle.clone(),
@@ -102,13 +102,13 @@ impl<'a> Work<'a> {
             options,
             Precision::Fp32,
         )?;
-        let samples = pictures::look(
+        let samples = samples::load(
             &perceptor,
             &recorder,
-            &request.pictures,
+            &request.images,
             (request.size, request.orientation),
             request.tiles,
-            &mut |i, n| step("looking at pictures in 32 bits", i, n),
+            &mut |i, n| step("looking at samples in 32 bits", i, n),
         )?;
         let mut recorded = recorder.take();
         for graph in &mut graphs {
@@ -122,30 +122,30 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// A version, measured end to end as it is written.
-    pub fn measured(
+    /// A candidate, measured end to end as it is written.
+    pub fn measure(
         &self,
         models: Vec<Model>,
-        kept: Vec<String>,
+        fp32_layers: Vec<String>,
         notes: Vec<String>,
         step: Step<'_>,
-    ) -> Result<Version, QuantizeError> {
+    ) -> Result<Candidate, QuantizeError> {
         let trial = self.trial(&models)?;
         let perceptor = open(&trial.bundle, Arc::new(AsWritten), self.precision)?;
-        let stage = match kept.len() {
+        let stage = match fp32_layers.len() {
             0 => "measuring end to end".to_owned(),
             n => format!("measuring with {n} parts in 32 bits"),
         };
         let sum = end_to_end(&perceptor, &self.samples.samples, &mut |i, n| {
             step(&stage, i, n)
         })?;
-        Ok(Version {
+        Ok(Candidate {
             models,
-            loss: sum.loss(),
+            error: sum.stats(),
             worst: sum.worst(),
-            kept,
+            fp32_layers,
             notes,
-            about: BTreeMap::new(),
+            layer_stats: BTreeMap::new(),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Versions of the graphs, tried on a few small parts of the answers.
+//! Versions of the graphs, tried on a few small tiles of the answers.
 //!
 //! Which layers hurt most is seen on little. From the first rounded graph on, the bundle is run as
 //! it will be; what lies before it is not run at all, what is not rounded runs in our kernels, and
@@ -18,27 +18,27 @@ use loftup_runtime::{
 
 use super::{
     QuantizeError,
+    error_stats::ErrorAccumulator,
     graph::Graph,
-    loss::Sum,
-    pictures::{Parts, Sample, Samples, compare, places},
-    versions::open,
+    samples::{ReferenceTiles, Sample, Samples, compare, tile_rects},
+    session::open,
 };
 
 /// Pictures that are looked at.
-const PICTURES: usize = 4;
-/// Parts of each, and their side in pixels.
-const PARTS: usize = 3;
+const IMAGES: usize = 4;
+/// ReferenceTiles of each, and their side in pixels.
+const TILES: usize = 3;
 const SIDE: usize = 16;
 
-/// Runs versions of graphs on little.
-pub(super) struct Trials<'a> {
+/// Runs session of graphs on little.
+pub(super) struct SensitivityAnalysis<'a> {
     bundle: &'a Bundle,
     /// Files of the graphs, and what they are in 32 bits.
     graphs: Vec<(String, Variant)>,
-    samples: Vec<(&'a Sample, Parts)>,
+    samples: Vec<(&'a Sample, ReferenceTiles)>,
 }
 
-impl<'a> Trials<'a> {
+impl<'a> SensitivityAnalysis<'a> {
     /// Answers in 32 bits. `graphs` are those of the bundle, in their order.
     pub fn new(
         bundle: &'a Bundle,
@@ -46,51 +46,55 @@ impl<'a> Trials<'a> {
         graphs: &[Graph],
     ) -> Result<Self, QuantizeError> {
         let wide = |graph: &Graph| (graph.file.clone(), Variant::default());
-        let mut trials = Self {
+        let mut analysis = Self {
             bundle,
             graphs: graphs.iter().map(wide).collect(),
             samples: Vec::new(),
         };
-        let perceptor = trials.perceptor(Vec::new())?;
+        let perceptor = analysis.perceptor(Vec::new())?;
         let all = &samples.samples;
-        let count = PICTURES.min(all.len());
+        let count = IMAGES.min(all.len());
         for i in 0..count {
             let sample = &all[i * all.len() / count];
             let rects = match bundle.manifest().upsampler {
-                Some(_) => places(sample.picture.size, SIDE, PARTS, i),
+                Some(_) => tile_rects(sample.image.size, SIDE, TILES, i),
                 None => Vec::new(),
             };
-            let parts = Parts::of(&perceptor, &sample.features, &sample.picture, rects)?;
-            trials.samples.push((sample, parts));
+            let tiles = ReferenceTiles::of(&perceptor, &sample.features, &sample.image, rects)?;
+            analysis.samples.push((sample, tiles));
         }
-        Ok(trials)
+        Ok(analysis)
     }
 
-    /// Relative error of the answers with these versions in the place of the graphs of these indices,
+    /// Relative error of the answers with these session in the place of the graphs of these indices,
     /// and the others in 32 bits.
-    pub fn loss(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
-        // There is a backbone, and it comes first: what it made of the pictures is known.
+    pub fn error(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
+        // There is a backbone, and it comes first: what it made of the samples is known.
         let same_features = variants.iter().all(|(graph, _)| *graph != 0);
         let perceptor = self.perceptor(variants)?;
-        let mut sum = Sum::default();
-        for (i, (sample, parts)) in self.samples.iter().enumerate() {
+        let mut sum = ErrorAccumulator::default();
+        for (i, (sample, tiles)) in self.samples.iter().enumerate() {
             if same_features {
-                compare(&perceptor, sample, &sample.features, parts, i, &mut sum)?;
+                compare(&perceptor, sample, &sample.features, tiles, i, &mut sum)?;
             } else {
-                let features = perceptor.features_of(&sample.picture)?;
-                compare(&perceptor, sample, &features, parts, i, &mut sum)?;
+                let features = perceptor.features_of(&sample.image)?;
+                compare(&perceptor, sample, &features, tiles, i, &mut sum)?;
             }
         }
-        Ok(sum.loss().relative_error)
+        Ok(sum.stats().relative_error)
     }
 
-    /// The bundle with these versions in the place of some of its graphs.
+    /// The bundle with these session in the place of some of its graphs.
     fn perceptor(&self, variants: Vec<(usize, Variant)>) -> Result<Perceptor, QuantizeError> {
         let mut graphs: BTreeMap<String, Variant> = self.graphs.iter().cloned().collect();
         for (graph, variant) in variants {
             graphs.insert(self.graphs[graph].0.clone(), variant);
         }
-        open(self.bundle, Arc::new(Mixed { graphs }), Precision::Fp32)
+        open(
+            self.bundle,
+            Arc::new(MixedBackend { graphs }),
+            Precision::Fp32,
+        )
     }
 }
 
@@ -111,9 +115,9 @@ struct Compiled {
 impl Variant {
     /// A version of `graph` that is to be run as it is written.
     pub fn new(graph: &Graph, written: &Model) -> Result<Self, QuantizeError> {
-        let emulated = rewrite::emulate(written).map_err(|e| graph.rewritten(e))?;
+        let fake_quantized = rewrite::fake_quantize(written).map_err(|e| graph.rewritten(e))?;
         Ok(Self(Arc::new(Compiled {
-            onnx: Some(emulated.encode()),
+            onnx: Some(fake_quantized.encode()),
             plans: Mutex::default(),
         })))
     }
@@ -135,13 +139,13 @@ impl Variant {
     }
 }
 
-/// The CPU engine, with versions of graphs in the place of those it is given.
-struct Mixed {
+/// The CPU engine, with session of graphs in the place of those it is given.
+struct MixedBackend {
     /// By file.
     graphs: BTreeMap<String, Variant>,
 }
 
-impl Backend for Mixed {
+impl Backend for MixedBackend {
     fn arithmetic(&self) -> Option<loftup_runtime::backend::Arithmetic> {
         None
     }
