@@ -21,7 +21,7 @@ use crate::{
     pipeline::Parts,
     sink::{self, SinkError},
     source::{self, Images, Pace, Piped, Recording, Scenes, Source, SourceError, SourceFactory},
-    still::Still,
+    static_scene::StaticScene,
 };
 
 /// What goes wrong on purpose, to be looked at and changed while the node runs.
@@ -71,13 +71,13 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
         };
         let mut sizes: Vec<_> = levels.iter().map(|l| l.size).collect();
         sizes.dedup();
-        let still = Still {
-            backbone_every: model.backbone_every,
-            hold: model.hold,
+        let still = StaticScene {
+            backbone_interval: model.backbone_interval,
+            noise_threshold: model.noise_threshold,
         };
         let (head, descriptors) = (&model.head, model.descriptors.as_deref());
         let model =
-            BundleModel::new(perceptor, head, descriptors, range, &sizes)?.standing_still(still);
+            BundleModel::new(perceptor, head, descriptors, range, &sizes)?.with_static_scene(still);
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the configuration file | [`config`] |
 //! | pictures: files, generated scenes, recordings, cameras | [`source`], [`frame`] |
-//! | stages on threads, newest frame wins, deadlines | [`pipeline`], [`mailbox`], [`ladder`] |
+//! | stages on threads, newest frame wins, deadlines | [`pipeline`], [`mailbox`], [`degradation`] |
 //! | the bundle as the stages use it | [`model`], [`regions`] |
 //! | queries and answers | [`answer`], [`control`] |
 //! | state, counters, times | [`health`], [`metrics`], [`histogram`], [`http`], [`notify`] |
@@ -19,13 +19,13 @@ pub mod answer;
 pub mod assemble;
 pub mod config;
 pub mod control;
+pub mod degradation;
 mod error;
 pub mod frame;
 pub mod health;
 pub mod histogram;
 pub mod http;
 pub mod inject;
-pub mod ladder;
 pub mod mailbox;
 pub mod metrics;
 pub mod model;
@@ -36,5 +36,5 @@ pub mod ros;
 pub mod sink;
 pub mod soak;
 pub mod source;
-pub mod still;
+pub mod static_scene;
 mod sync;

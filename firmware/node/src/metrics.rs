@@ -52,7 +52,7 @@ named! {
 named! {
     /// What became of a frame that was not published. Every frame the source gave is counted
     /// here or as published, exactly once.
-    Drop {
+    DropReason {
         /// Its number came before: the source repeats itself.
         Duplicate = "duplicate",
         /// A later one had come before.
@@ -145,7 +145,7 @@ pub struct Metrics {
     pub temperature_cc: AtomicI64,
     /// Step of degradation, 0 for none.
     pub level: AtomicU64,
-    drops: [AtomicU64; Drop::ALL.len()],
+    drops: [AtomicU64; DropReason::ALL.len()],
     events: [AtomicU64; Event::ALL.len()],
 }
 
@@ -158,7 +158,7 @@ impl Default for Metrics {
             latency: Histogram::default(),
             temperature_cc: AtomicI64::new(i64::MIN),
             level: AtomicU64::new(0),
-            drops: [const { AtomicU64::new(0) }; Drop::ALL.len()],
+            drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
             events: [const { AtomicU64::new(0) }; Event::ALL.len()],
         }
     }
@@ -166,12 +166,12 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a frame that is not published.
-    pub fn dropped(&self, why: Drop) {
+    pub fn dropped(&self, why: DropReason) {
         self.drops[why as usize].fetch_add(1, Relaxed);
     }
 
     /// Frames not published for this reason.
-    pub fn drops(&self, why: Drop) -> u64 {
+    pub fn drops(&self, why: DropReason) -> u64 {
         self.drops[why as usize].load(Relaxed)
     }
 
@@ -223,7 +223,7 @@ impl Metrics {
             "frames_dropped_total",
             "Frames not published, by reason.",
         )?;
-        for why in Drop::ALL {
+        for why in DropReason::ALL {
             writeln!(
                 out,
                 "loftup_frames_dropped_total{{reason=\"{why}\"}} {}",

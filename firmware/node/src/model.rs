@@ -20,7 +20,7 @@ pub use crate::error::ModelError;
 use crate::{
     answer::{Answer, Kind, Part, Precision, Queries, Query, scaled, scaled_point},
     regions::{Finder, Placement},
-    still::{Kept, Maps, Still},
+    static_scene::{FrameCache, Maps, StaticScene},
 };
 
 /// A prepared frame.
@@ -40,9 +40,9 @@ pub struct Question<'a> {
     /// Whether queries for class maps of whole frames are passed over.
     pub regions_only: bool,
     /// Smallest region worth telling, in pixels of the answer.
-    pub least_region: u32,
+    pub min_area_px: u32,
     /// Most regions told.
-    pub most_regions: usize,
+    pub max_regions: usize,
     /// Size of the camera's picture.
     pub camera: Size,
 }
@@ -93,8 +93,8 @@ pub struct BundleModel {
     descriptors: Option<Head>,
     names: Vec<String>,
     range: ColourRange,
-    still: Still,
-    kept: Kept,
+    static_scene: StaticScene,
+    frame_cache: FrameCache,
 }
 
 impl BundleModel {
@@ -126,15 +126,15 @@ impl BundleModel {
             descriptors,
             names,
             range,
-            still: Still::default(),
-            kept: Kept::default(),
+            static_scene: StaticScene::default(),
+            frame_cache: FrameCache::default(),
         })
     }
 
     /// Uses what stays the same from frame to frame.
     #[must_use]
-    pub fn standing_still(mut self, still: Still) -> Self {
-        self.still = still;
+    pub fn with_static_scene(mut self, static_scene: StaticScene) -> Self {
+        self.static_scene = static_scene;
         self
     }
 
@@ -298,7 +298,7 @@ fn regions(
         answer,
         camera: question.camera,
     };
-    let (least, most) = (question.least_region, question.most_regions);
+    let (least, most) = (question.min_area_px, question.max_regions);
     finder.find(&part.classes, &place, least, most, &mut part.regions);
 }
 
@@ -321,25 +321,27 @@ fn take(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
 impl Model for BundleModel {
     fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
         let small = self.perceptor.backbone_size(size)?;
-        self.kept.picture(self.still, picture, |picture| {
-            out.small = match small == size {
-                true => None,
-                false => Some(self.perceptor.prepare(picture, small)?),
-            };
-            out.guidance = Some(self.perceptor.prepare(picture, size)?);
-            Ok(())
-        })
+        self.frame_cache
+            .picture(self.static_scene, picture, |picture| {
+                out.small = match small == size {
+                    true => None,
+                    false => Some(self.perceptor.prepare(picture, small)?),
+                };
+                out.guidance = Some(self.perceptor.prepare(picture, size)?);
+                Ok(())
+            })
     }
 
     fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
         let picture = prepared.small.as_ref().or(prepared.guidance.as_ref());
         let picture =
             picture.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
-        self.kept.features(self.still, picture.size, out, || {
-            let features = self.perceptor.features_of(picture)?;
-            refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
-            Ok(features)
-        })
+        self.frame_cache
+            .features(self.static_scene, picture.size, out, || {
+                let features = self.perceptor.features_of(picture)?;
+                refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
+                Ok(features)
+            })
     }
 
     fn upsample(
@@ -358,7 +360,7 @@ impl Model for BundleModel {
         out.clear();
         self.features(&view, question, out)?;
         let view = view.through(&self.classes)?;
-        let mut maps = self.kept.maps(self.still);
+        let mut maps = self.frame_cache.maps(self.static_scene);
         classes(&view, question, maps.as_deref_mut(), scratch, out)
     }
 

@@ -28,7 +28,7 @@ use crate::{
     config::{self, Config, SinkKind, SourceKind},
     inject::Plan,
     metrics::Event,
-    pipeline::{Node, Outlet},
+    pipeline::{Node, SinkHandle},
 };
 
 /// How it is run.
@@ -206,7 +206,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
 
     let tally: Arc<Mutex<Tally>> = Arc::default();
     let (mut parts, injection) = assemble::parts(config.clone(), &options.plan)?;
-    parts.sinks.push(Outlet {
+    parts.sinks.push(SinkHandle {
         sink: Box::new(Comparison::new(
             model_factory(&config, None)()?,
             &config,

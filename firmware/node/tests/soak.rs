@@ -24,8 +24,8 @@ deadline_ms = 250
 max_age_ms = 1500
 
 [degrade]
-misses = 4
-grow_after = 30
+miss_limit = 4
+recover_after = 30
 
 [[degrade.step]]
 size = [28, 28]

@@ -12,42 +12,42 @@ use crate::compare::{Difference, Tolerance};
 pub struct Check {
     /// What was checked.
     pub name: String,
-    /// Whether it is as it should be.
+    /// Whether it passed.
     pub passed: bool,
-    /// What was measured, where something was.
+    /// The measured difference, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
-    /// What may be measured.
+    /// Its limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
-    /// A measured number that is no difference of two maps.
+    /// A measured number other than the difference of two maps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
-    /// The least cosine similarity to reference outputs.
+    /// The lowest cosine similarity to reference outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub least_cosine: Option<LeastCosine>,
 }
 
-/// A least cosine similarity and what it may be.
+/// The lowest cosine similarity and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LeastCosine {
     /// What was measured.
     pub found: f64,
-    /// The least that it may be.
+    /// Lower limit.
     pub least: f64,
 }
 
-/// A number and what it may be.
+/// A number and its upper limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measured {
     /// What was measured.
     pub found: f64,
-    /// The most that it may be.
+    /// Upper limit.
     pub most: f64,
 }
 
 impl Check {
-    /// A yes or no.
+    /// A boolean outcome.
     pub(crate) fn yes(name: &str, passed: bool) -> Self {
         Self {
             name: name.into(),
@@ -59,7 +59,7 @@ impl Check {
         }
     }
 
-    /// A number and what it may be.
+    /// A number and its upper limit.
     pub(crate) fn most(name: &str, found: f64, most: f64) -> Self {
         Self {
             name: name.into(),
@@ -83,7 +83,7 @@ impl Check {
         check
     }
 
-    /// A measured difference. `None`, two sizes that do not go together, fails.
+    /// A measured difference. `None`, from mismatched sizes, fails.
     pub(crate) fn within(name: &str, difference: Option<Difference>, tolerance: Tolerance) -> Self {
         let passed = difference.is_some_and(|d| d.within(&tolerance));
         Self {

@@ -42,7 +42,7 @@ pub enum ConvertError {
         "nothing to convert: give a backbone (--backbone with --backbone-weights, or --backbone-onnx), --upsampler-weights, or both"
     )]
     Nothing,
-    /// The two halves do not fit.
+    /// Backbone and upsampler differ in channels.
     #[error("{}: the upsampler is for features of {upsampler} channels, the backbone has {backbone}; use the LoftUp checkpoint that was trained for this backbone", path.display())]
     Channels {
         /// The upsampler's checkpoint.
@@ -52,7 +52,7 @@ pub enum ConvertError {
         /// Channels of the backbone.
         backbone: usize,
     },
-    /// Whoever watches the stages asked to stop.
+    /// Canceled.
     #[error("interrupted; nothing was written")]
     Interrupted,
     /// The new bundle did not pass its own checks.

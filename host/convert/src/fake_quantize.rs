@@ -1,10 +1,10 @@
-//! A backend that runs graphs as they are written, with their rounding.
+//! Fake quantization as a backend.
 
 use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::backend::{Arithmetic, Backend, BackendError, GraphSource, Plan, TractOnly};
 
-/// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
-/// engine that will run it makes of it.
+/// Runs a quantized graph in tract with its rounding emulated in fp32, so that the measured error
+/// is that of the graph and not of a particular backend.
 #[derive(Debug, Clone, Copy)]
 pub struct AsWritten;
 

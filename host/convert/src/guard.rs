@@ -5,12 +5,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// Lets an engine work on a graph of unknown origin. Where the graph breaks the rules of ONNX,
-/// engines may panic; that is an error of the graph like any other.
+/// Runs a backend on a graph of unknown origin. A backend may panic on a graph that violates the
+/// ONNX specification; that is reported as an error of the graph.
 pub(crate) fn guarded<T, E: fmt::Display>(
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, String> {
-    // What `work` leaves half-done is dropped with it.
+    // State that `work` left incomplete is dropped with it.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(panic) => {
@@ -20,7 +20,7 @@ pub(crate) fn guarded<T, E: fmt::Display>(
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no reason given");
             Err(format!(
-                "the engine gave up on a graph ({what}); check it with onnx.checker"
+                "the inference engine failed on the graph ({what}); check it with onnx.checker"
             ))
         }
     }

@@ -1,4 +1,4 @@
-//! From checkpoints to bundles, and the checks a bundle must pass.
+//! Conversion of checkpoints to bundles, quantization, and verification.
 
 #![forbid(unsafe_code)]
 

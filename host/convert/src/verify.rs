@@ -17,7 +17,7 @@ use crate::{
     quantization_check, references,
 };
 
-/// Grid and guidance on which the upsampler is checked: odd, not square, several tiles.
+/// Grid and guidance of the upsampler checks: odd, not square, several tiles.
 const GRID: Size = Size {
     width: 5,
     height: 4,
@@ -30,21 +30,21 @@ const GUIDANCE: Size = Size {
 /// [`verify_with`] on the CPU.
 ///
 /// # Errors
-/// Where something does not run at all.
+/// If a graph cannot be run.
 pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
     verify_with(bundle, Arc::new(Tract))
 }
 
-/// Runs every graph of a bundle whose files have been checked: outputs finite, tiles as the whole,
-/// regions and points as the frame, every precision as the bundle's reference outputs on the CPU and
-/// on `backend`, and a quantised bundle no further from its 32-bit graphs than its manifest says. The whole graph that the tiles are compared with runs on the
-/// CPU in any case.
+/// Runs every graph of a bundle whose files have been checked. Outputs must be finite, tiles must
+/// match the whole graph, regions and points must match the frame, every precision must match the
+/// reference outputs on the CPU and on `backend`, and the error of a quantized bundle must not
+/// exceed that in its manifest. The whole graph always runs on the CPU.
 ///
 /// # Errors
-/// Where something does not run at all.
+/// If a graph cannot be run.
 pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Check>, RuntimeError> {
     let mut checks = vec![Check::yes(
-        "every file has the SHA-256 of the manifest",
+        "every file has the SHA-256 in the manifest",
         true,
     )];
     let manifest = bundle.manifest().clone();
@@ -65,7 +65,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         let features = perceptor.features_of(&test_picture(backbone.size))?;
         let finite = features.data.iter().all(|x| x.is_finite());
         checks.push(Check::yes(
-            "backbone: finite features of a test picture",
+            "backbone: features of a test image are finite",
             finite,
         ));
     }
@@ -79,7 +79,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         view.frame(&mut |tile| frame.take(tile))?;
         let frame = frame.into_values();
         checks.push(Check::yes(
-            "upsampler: finite features of a test picture",
+            "upsampler: features of a test image are finite",
             frame.iter().all(|x| x.is_finite()),
         ));
 
@@ -94,7 +94,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         let expected = crop(&frame, all, rect);
         let difference = Difference::between(&region.into_values(), &expected, dim);
         checks.push(Check::within(
-            "upsampler: a region is its part of the frame",
+            "upsampler: a region matches the frame",
             difference,
             Tolerance::TILES,
         ));
@@ -123,7 +123,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             .filter_map(|(a, b)| Difference::between(a, b, dim))
             .max_by(|a, b| a.max.total_cmp(&b.max));
         checks.push(Check::within(
-            "upsampler: points are pixels of the frame",
+            "upsampler: points match the frame",
             worst,
             Tolerance::TILES,
         ));
@@ -132,7 +132,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             let whole = run_whole(&name, &onnx, &features, &picture)?;
             let difference = Difference::between(&frame, &whole, dim);
             checks.push(Check::within(
-                "upsampler: tiles are as the whole graph",
+                "upsampler: tiles match the whole graph",
                 difference,
                 Tolerance::UPSAMPLER,
             ));
@@ -143,10 +143,10 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     Ok(checks)
 }
 
-/// Compares an answer `[d, ...]` with a reference that should be the same.
+/// Compares an output `[d, ...]` with a reference.
 pub fn against(answer: &[f32], reference: &[f32], dim: usize, tolerance: Tolerance) -> Check {
     Check::within(
-        "the answer is as the reference",
+        "the output matches the reference",
         Difference::between(answer, reference, dim),
         tolerance,
     )

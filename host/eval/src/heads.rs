@@ -14,7 +14,7 @@ use crate::{
     data::{self, Classes},
     probe::{self, Options},
     random::Random,
-    sampling::{Looker, sample, thin},
+    sampling::{Encoder, sample, subsample},
 };
 
 /// A head that is in no bundle yet.
@@ -62,12 +62,12 @@ pub fn classes(
     request: &Request,
     progress: Progress<'_>,
 ) -> Result<NewHead, EvalError> {
-    let looker = looker(perceptor, request)?;
-    let pairs = thin(data::pairs(dir, "train")?, request.most);
+    let encoder = encoder(perceptor, request)?;
+    let pairs = subsample(data::pairs(dir, "train")?, request.most);
     let classes = Classes::of(dir, &pairs)?;
     let (each, seed) = (request.samples, request.probe.seed);
     let set = (dir, &pairs[..], &classes);
-    let sampled = sample(&looker, set, &[Method::LoftUp], (each, seed), progress)?;
+    let sampled = sample(&encoder, set, &[Method::LoftUp], (each, seed), progress)?;
     let (pictures, left_out) = (sampled.pictures, sampled.left_out);
     let samples = sampled.samples.into_iter().next().unwrap_or_default();
     let pixels = samples.labels.len();
@@ -96,9 +96,9 @@ pub fn pca(
     request: &Request,
     progress: Progress<'_>,
 ) -> Result<NewHead, EvalError> {
-    let looker = looker(perceptor, request)?;
+    let encoder = encoder(perceptor, request)?;
     let dim = perceptor.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
-    let pictures = thin(data::pictures(dir)?, request.most);
+    let pictures = subsample(data::pictures(dir)?, request.most);
     let mut features = Vec::new();
     let (mut used, mut left_out) = (0, Vec::new());
     // As for probes, a gigabyte at most.
@@ -109,14 +109,14 @@ pub fn pca(
         let photo = match image::open_with(path, request.orientation) {
             Ok(decoded) => decoded.image,
             Err(e) => {
-                log::warn!("left out: {e}");
+                log::warn!("skipped: {e}");
                 left_out.push(e.to_string());
                 continue;
             }
         };
-        let seen = looker.look(&photo)?;
-        let width = looker.size.width;
-        let mut places: Vec<usize> = (0..looker.size.area()).collect();
+        let encoded = encoder.encode(&photo)?;
+        let width = encoder.size.width;
+        let mut places: Vec<usize> = (0..encoder.size.area()).collect();
         let places = Random::new(request.probe.seed ^ ((i as u64) << 20)).choose(&mut places, each);
         let points: Vec<Point> = places
             .iter()
@@ -125,12 +125,12 @@ pub fn pca(
                 y: i / width,
             })
             .collect();
-        features.extend(looker.view(&seen, looker.range)?.points(&points)?);
+        features.extend(encoder.view(&encoded, encoder.range)?.points(&points)?);
         used += 1;
     }
     if used == 0 {
         let what = match left_out.first() {
-            Some(first) => format!("no picture could be used; the first: {first}"),
+            Some(first) => format!("no usable image; the first: {first}"),
             None => "no pictures in it; give a directory of JPEG or PNG files".into(),
         };
         return Err(EvalError::Data {
@@ -222,13 +222,13 @@ pub fn add(
     Ok(())
 }
 
-fn looker<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Looker<'a>, EvalError> {
+fn encoder<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Encoder<'a>, EvalError> {
     if perceptor.manifest().upsampler.is_none() {
         return Err(EvalError::Request(
             "the bundle has no upsampler, and a head is for upsampled features; convert it with --upsampler-weights".into(),
         ));
     }
-    Looker::new(perceptor, request.size, request.range, request.orientation)
+    Encoder::new(perceptor, request.size, request.range, request.orientation)
 }
 
 /// Sum of the variances of all channels.

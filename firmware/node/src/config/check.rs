@@ -77,7 +77,7 @@ pub fn check(config: &Config) -> Result<(), Mistake> {
             "listen on 127.0.0.1, and forward it where it is needed elsewhere",
         );
     }
-    within("regions.most", config.regions.most, 1, 1024)?;
+    within("regions.max_regions", config.regions.max_regions, 1, 1024)?;
     check_queries(config)?;
     for (i, sink) in config.sink.iter().enumerate() {
         ends::check_sink(sink, &format!("sink[{i}]"))?;
@@ -162,7 +162,12 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
     }
     check_size("model.size", model.size)?;
     within("model.threads", model.threads, 0, 256)?;
-    within("model.backbone_every", model.backbone_every, 1, 100_000)?;
+    within(
+        "model.backbone_interval",
+        model.backbone_interval,
+        1,
+        100_000,
+    )?;
     let ranges = model.colour_range.iter().flatten();
     if ranges
         .clone()
@@ -204,8 +209,8 @@ fn check_times(config: &Config) -> Result<(), Mistake> {
 
 fn check_degrade(config: &Config) -> Result<(), Mistake> {
     let d = &config.degrade;
-    within("degrade.misses", d.misses, 1, 100_000)?;
-    within("degrade.grow_after", d.grow_after, 1, 1_000_000)?;
+    within("degrade.miss_limit", d.miss_limit, 1, 100_000)?;
+    within("degrade.recover_after", d.recover_after, 1, 1_000_000)?;
     within("degrade.early", d.early, 0.01, 1.0)?;
     within("degrade.step", d.step.len(), 0, 16)?;
     for (i, step) in d.step.iter().enumerate() {

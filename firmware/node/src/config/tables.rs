@@ -75,10 +75,10 @@ pub struct Model {
     /// The backbone runs on every so manieth frame; in between its features are kept, and of class
     /// maps only the tiles that changed are computed.
     #[serde(default = "one")]
-    pub backbone_every: u32,
+    pub backbone_interval: u32,
     /// A pixel keeps its old colour until it differs from it by more than so many levels.
     #[serde(default)]
-    pub hold: u8,
+    pub noise_threshold: u8,
 }
 
 fn one() -> u32 {
@@ -184,9 +184,9 @@ impl Default for Pipeline {
 #[serde(deny_unknown_fields, default)]
 pub struct Degrade {
     /// Deadlines missed in a row that lead a step down.
-    pub misses: u32,
+    pub miss_limit: u32,
     /// Early answers in a row that lead a step up.
-    pub grow_after: u32,
+    pub recover_after: u32,
     /// An answer is early that takes less than this part of the deadline.
     pub early: f64,
     /// The steps, each in addition to those before it.
@@ -196,8 +196,8 @@ pub struct Degrade {
 impl Default for Degrade {
     fn default() -> Self {
         Self {
-            misses: 5,
-            grow_after: 50,
+            miss_limit: 5,
+            recover_after: 50,
             early: 0.6,
             step: Vec::new(),
         }
@@ -286,16 +286,16 @@ pub struct MetricsServer {
 #[serde(deny_unknown_fields, default)]
 pub struct Regions {
     /// Smallest one told, in pixels of the answer.
-    pub least_pixels: u32,
-    /// Most told.
-    pub most: usize,
+    pub min_area_px: u32,
+    /// Most regions reported.
+    pub max_regions: usize,
 }
 
 impl Default for Regions {
     fn default() -> Self {
         Self {
-            least_pixels: 16,
-            most: 64,
+            min_area_px: 16,
+            max_regions: 64,
         }
     }
 }
@@ -378,7 +378,7 @@ pub enum SinkKind {
     Mcap,
     /// The camera's pictures, to be played again.
     Recording,
-    /// Topics for subscribers of ROS 2 through zenoh; needs the feature `zenoh`.
+    /// ZenohSink for subscribers of ROS 2 through zenoh; needs the feature `zenoh`.
     Zenoh,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Each `[1]` is a [`Mailbox`] in which the newest frame wins. A frame travels in a [`Job`], whose
 //! memory is used again. Every frame ends in exactly one counter: published, or one of
-//! [`Drop`].
+//! [`DropReason`](crate::metrics::DropReason).
 
 mod job;
 mod shared;
@@ -25,10 +25,10 @@ use std::{
 use crate::{
     config::{self, Config},
     control::Control,
-    frame::Intake,
+    degradation::{DegradationController, Policy},
+    frame::FrameValidator,
     health::Monitor,
     http,
-    ladder::{Ladder, Policy},
     mailbox::Mailbox,
     metrics::Metrics,
     model::ModelFactory,
@@ -36,7 +36,7 @@ use crate::{
     source::Clock,
 };
 
-pub use crate::{error::NodeError, sink::Outlet, source::SourceFactory};
+pub use crate::{error::NodeError, sink::SinkHandle, source::SourceFactory};
 pub use job::Job;
 use job::Pool;
 use shared::{Shared, WATCHED};
@@ -51,7 +51,7 @@ pub struct Parts {
     /// Where pictures come from.
     pub source: SourceFactory,
     /// Where answers go.
-    pub sinks: Vec<Outlet>,
+    pub sinks: Vec<SinkHandle>,
     /// The service manager.
     pub notifier: Notifier,
 }
@@ -108,8 +108,8 @@ impl Node {
         let config = parts.config;
         let (d, p) = (&config.degrade, &config.pipeline);
         let policy = Policy {
-            misses: d.misses,
-            grow_after: d.grow_after,
+            miss_limit: d.miss_limit,
+            recover_after: d.recover_after,
             heat_step_us: config.thermal.as_ref().map_or(0, |t| 1000 * t.step_ms),
             steps: d.step.len(),
         };
@@ -122,14 +122,14 @@ impl Node {
             metrics: Metrics::default(),
             monitor: Monitor::default(),
             control: Control::new(config.queries(), &config.model.head),
-            ladder: Mutex::new(Ladder::new(policy)),
+            degradation: Mutex::new(DegradationController::new(policy)),
             pool: Pool::new(2 * WATCHED + 4 * p.queue),
             answers: Mutex::new(answers),
             queues: std::array::from_fn(|_| Mailbox::new(p.queue)),
-            outlets: parts.sinks.iter().map(|o| Mailbox::new(o.queue)).collect(),
+            sink_queues: parts.sinks.iter().map(|o| Mailbox::new(o.queue)).collect(),
             beats: Default::default(),
             model: Mutex::new(None),
-            intake: Mutex::new(Intake::new(
+            validator: Mutex::new(FrameValidator::new(
                 config.source.size.map(config::size),
                 1000 * p.max_age_ms,
             )),
@@ -148,11 +148,11 @@ impl Node {
             config,
         });
         let mut threads = Vec::new();
-        for (i, outlet) in parts.sinks.into_iter().enumerate() {
+        for (i, handle) in parts.sinks.into_iter().enumerate() {
             let shared = shared.clone();
             shared.sinks_open.fetch_add(1, SeqCst);
-            let name = format!("sink {}", outlet.sink.name());
-            threads.push(spawn(&name, move || sinks::run(&shared, i, outlet.sink))?);
+            let name = format!("sink {}", handle.sink.name());
+            threads.push(spawn(&name, move || sinks::run(&shared, i, handle.sink))?);
         }
         if let Some(server) = &shared.config.metrics {
             let handle = Handle(shared.clone());

@@ -13,12 +13,12 @@ use crate::{
     answer::Answer,
     config::{Config, Level},
     control::Control,
-    frame::Intake,
+    degradation::DegradationController,
+    frame::FrameValidator,
     health::{Monitor, Reason},
     histogram::Mark,
-    ladder::Ladder,
     mailbox::Mailbox,
-    metrics::{Drop, Metrics},
+    metrics::{DropReason, Metrics},
     model::Model,
     sink::Report,
     source::Clock,
@@ -38,17 +38,17 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) monitor: Monitor,
     pub(super) control: Control,
-    pub(super) ladder: Mutex<Ladder>,
+    pub(super) degradation: Mutex<DegradationController>,
     pub(super) pool: Pool,
     /// Used in turn.
     pub(super) answers: Mutex<VecDeque<Arc<Answer>>>,
     /// Before pre-processing, backbone, upsampling and publishing.
     pub(super) queues: [Mailbox<Box<Job>>; 4],
-    pub(super) outlets: Vec<Mailbox<Arc<Answer>>>,
+    pub(super) sink_queues: Vec<Mailbox<Arc<Answer>>>,
     /// Since when each stage works on a frame, microseconds plus one; 0 while it waits.
     pub(super) beats: [AtomicU64; WATCHED],
     pub(super) model: Mutex<Option<Arc<dyn Model>>>,
-    pub(super) intake: Mutex<Intake>,
+    pub(super) validator: Mutex<FrameValidator>,
     /// Rises whenever the model's stages are started anew; older threads end.
     pub(super) generation: AtomicU64,
     pub(super) capture_generation: AtomicU64,
@@ -98,7 +98,7 @@ impl Shared {
     }
 
     /// Writes into the journal, once a second at most for each kind.
-    pub(super) fn note(&self, kind: &'static str, text: impl FnOnce() -> String) {
+    pub(super) fn log_throttled(&self, kind: &'static str, text: impl FnOnce() -> String) {
         let now = self.now();
         let mut notes = lock(&self.notes);
         let (next, passed_over) = notes.entry(kind).or_insert((0, 0));
@@ -128,13 +128,13 @@ impl Shared {
     }
 
     /// A frame ends here.
-    pub(super) fn discard(&self, job: Box<Job>, why: Drop) {
+    pub(super) fn discard(&self, job: Box<Job>, why: DropReason) {
         self.metrics.dropped(why);
         self.pool.put(job);
     }
 
     pub(super) fn level(&self) -> (usize, Level) {
-        let level = lock(&self.ladder).level().min(self.levels.len() - 1);
+        let level = lock(&self.degradation).level().min(self.levels.len() - 1);
         (level, self.levels[level])
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     error::NodeError,
     health::Reason,
     mailbox::Mailbox,
-    metrics::{Drop, Event, Stage},
+    metrics::{DropReason, Event, Stage},
     model::{Model, ModelError, ModelFactory},
     notify::Notifier,
     source::SourceFactory,
@@ -124,10 +124,10 @@ impl Supervisor {
     }
 
     fn tick(&mut self, now: u64) -> Result<(), NodeError> {
-        self.look_at_loading(now)?;
-        self.look_at_stages(now)?;
-        self.look_at_source(now);
-        self.look_at_heat(now);
+        self.check_loading(now)?;
+        self.check_stages(now)?;
+        self.check_source(now);
+        self.check_temperature(now);
         if now >= self.next_second_us {
             self.next_second_us = now + SECOND_US;
             self.every_second(now);
@@ -162,7 +162,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_at_loading(&mut self, now: u64) -> Result<(), NodeError> {
+    fn check_loading(&mut self, now: u64) -> Result<(), NodeError> {
         let Some((receiver, since)) = &self.loading else {
             return Ok(());
         };
@@ -223,7 +223,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_at_stages(&mut self, now: u64) -> Result<(), NodeError> {
+    fn check_stages(&mut self, now: u64) -> Result<(), NodeError> {
         let shared = self.shared.clone();
         let config = &shared.config;
         let busy = |stage: usize| match shared.beats[stage].load(SeqCst) {
@@ -257,7 +257,7 @@ impl Supervisor {
         *lock(&self.shared.model) = None;
         for stage in 1..PUBLISH {
             if self.shared.beats[stage].swap(0, SeqCst) != 0 {
-                self.shared.metrics.dropped(Drop::Abandoned);
+                self.shared.metrics.dropped(DropReason::Abandoned);
             }
         }
         if self.may_restart(now, why) {
@@ -287,7 +287,7 @@ impl Supervisor {
         false
     }
 
-    fn look_at_source(&mut self, now: u64) {
+    fn check_source(&mut self, now: u64) {
         let since = now.saturating_sub(self.shared.last_frame_us.load(SeqCst));
         let silent = since > 1000 * self.shared.config.source.timeout_ms;
         if silent == self.silent {
@@ -304,7 +304,7 @@ impl Supervisor {
         self.shared.monitor.set(now, Reason::NoFrames, silent, why);
     }
 
-    fn look_at_heat(&mut self, now: u64) {
+    fn check_temperature(&mut self, now: u64) {
         let Some((guard, period_us)) = &mut self.guard else {
             return;
         };
@@ -314,7 +314,7 @@ impl Supervisor {
                 Ok(heat) => heat,
                 Err(e) => {
                     let text = e.to_string();
-                    self.shared.note("thermometer", || text);
+                    self.shared.log_throttled("thermometer", || text);
                     guard.state()
                 }
             };
@@ -336,10 +336,10 @@ impl Supervisor {
                 self.shared.monitor.set(now, Reason::TooHot, hot, &why);
             }
         }
-        let mut ladder = lock(&self.shared.ladder);
-        let step = ladder.heat(self.heat, now);
-        let level = ladder.level();
-        drop(ladder);
+        let mut degradation = lock(&self.shared.degradation);
+        let step = degradation.heat(self.heat, now);
+        let level = degradation.level();
+        drop(degradation);
         self.shared.stepped(step, level, "of heat");
     }
 
@@ -396,12 +396,12 @@ impl Supervisor {
         shared.queues.iter().for_each(Mailbox::close);
         for stage in 1..WATCHED - 1 {
             if shared.beats[stage].swap(0, SeqCst) != 0 {
-                shared.metrics.dropped(Drop::Shutdown);
+                shared.metrics.dropped(DropReason::Shutdown);
             }
         }
         for queue in &shared.queues[..PUBLISH - 1] {
-            while let crate::mailbox::Take::Item(job) = queue.take(Duration::ZERO) {
-                shared.discard(job, Drop::Shutdown);
+            while let crate::mailbox::RecvResult::Item(job) = queue.recv(Duration::ZERO) {
+                shared.discard(job, DropReason::Shutdown);
             }
         }
         let end = shared.now() + SECOND_US + 1000 * shared.config.watchdog.drain_ms;

@@ -94,7 +94,7 @@ const END: &[u8] = b"\x0f\x04\0\0\0\0\0\0\0\0\0\0\0\
     \x89MCAP0\r\n";
 
 /// Writes MCAP files.
-pub struct McapFile {
+pub struct McapSink {
     name: String,
     files: Series,
     every: Every,
@@ -149,7 +149,7 @@ impl Seek for Pending {
     }
 }
 
-impl McapFile {
+impl McapSink {
     /// Every `every`-th answer, into files of some `limit` bytes (0: one file), the first of them
     /// `path` or, where that exists, the next in its row.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
@@ -364,7 +364,7 @@ fn image(at: u64, width: usize, height: usize, encoding: &str, data: &[u8]) -> V
     image.encode_to_vec()
 }
 
-impl Sink for McapFile {
+impl Sink for McapSink {
     fn name(&self) -> &str {
         &self.name
     }

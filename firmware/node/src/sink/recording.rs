@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Writes recordings, see [`crate::source::Recording`].
-pub struct RecordingFile {
+pub struct RecordingSink {
     name: String,
     files: Series,
     every: Every,
@@ -22,7 +22,7 @@ pub struct RecordingFile {
     missed: u64,
 }
 
-impl RecordingFile {
+impl RecordingSink {
     /// Every `every`-th picture, into files of some `limit` bytes (0: one file), the first of them
     /// `path` or, where that exists, the next in its row.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
@@ -54,7 +54,7 @@ impl RecordingFile {
     }
 }
 
-impl Sink for RecordingFile {
+impl Sink for RecordingSink {
     fn name(&self) -> &str {
         &self.name
     }

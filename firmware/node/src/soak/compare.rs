@@ -73,8 +73,8 @@ impl Comparison {
         let question = Question {
             queries: &self.config.queries(),
             regions_only: level.regions_only,
-            least_region: self.config.regions.least_pixels,
-            most_regions: self.config.regions.most,
+            min_area_px: self.config.regions.min_area_px,
+            max_regions: self.config.regions.max_regions,
             camera: config::size([self.raw.width, self.raw.height]),
         };
         let features = features.ok_or("no features")?;

@@ -8,7 +8,7 @@ use std::{
 
 use loftup_runtime::image::{self, Orientation, folders::Walk};
 
-use super::{Clock, Pace, Pulled, Source, SourceError};
+use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 /// Endings of the files that a folder is searched for.
@@ -123,16 +123,16 @@ impl Images {
 }
 
 impl Source for Images {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         if self.next == self.files.len() {
             if !self.repeat {
-                return Ok(Pulled::End);
+                return Ok(Poll::End);
             }
             self.next = 0;
         }
         // Files wait: none is lost because the reader is slow.
         let Some((_, stamp_us)) = self.pace.wait(clock) else {
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         let file = &self.files[self.next];
         self.next += 1;
@@ -143,7 +143,7 @@ impl Source for Images {
         (into.width, into.height) = (picture.width(), picture.height());
         into.bytes.clear();
         into.bytes.extend_from_slice(picture.data());
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 

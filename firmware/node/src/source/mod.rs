@@ -40,7 +40,7 @@ impl Clock {
 
 /// What became of a wait for a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pulled {
+pub enum Poll {
     /// One came.
     Frame,
     /// None came yet.
@@ -95,7 +95,7 @@ pub trait Source: Send {
     /// # Errors
     /// A failure that may pass: it is asked again. After [`SourceError::Gone`] a new source is opened
     /// instead.
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError>;
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError>;
 }
 
 /// Makes a source: at the start, and again when the last one hangs or falls silent.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Clock, NAP, Pulled, Source, SourceError};
+use super::{Clock, NAP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 /// Between two starts of a program that fails.
@@ -157,7 +157,7 @@ impl Piped {
     }
 
     /// What became of a program that wrote its last picture.
-    fn end(&mut self, mut running: Running) -> Result<Pulled, SourceError> {
+    fn end(&mut self, mut running: Running) -> Result<Poll, SourceError> {
         self.before += running.inbox.lock().count;
         let status = running.child.wait().map_err(|e| self.failed(e))?;
         // A program that it started may still hold the line: so not for ever.
@@ -168,7 +168,7 @@ impl Piped {
         let (cut, words) = (state.cut, state.last_words.clone());
         drop(state);
         if status.success() && !cut {
-            return Ok(Pulled::End);
+            return Ok(Poll::End);
         }
         let how = if cut {
             " in the middle of a picture: does source.size fit?"
@@ -233,14 +233,14 @@ fn listen(words: impl Read, inbox: &Inbox) {
 }
 
 impl Source for Piped {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some(running) = &self.running else {
             let wait = self.retry_at.saturating_duration_since(Instant::now());
             thread::sleep(wait.min(NAP));
             if wait <= NAP {
                 self.start(*clock)?;
             }
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         let inbox = running.inbox.clone();
         let state = inbox.lock();
@@ -256,13 +256,13 @@ impl Source for Piped {
             for row in state.bytes.chunks_exact(stride(self.width)) {
                 into.bytes.extend_from_slice(&row[..3 * self.width]);
             }
-            return Ok(Pulled::Frame);
+            return Ok(Poll::Frame);
         }
         let ended = state.ended;
         drop(state);
         match self.running.take_if(|_| ended) {
             Some(running) => self.end(running),
-            None => Ok(Pulled::Nothing),
+            None => Ok(Poll::Nothing),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Clock, Pace, Pulled, Source, SourceError};
+use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 pub(crate) const MAGIC: &[u8; 8] = b"LOFTREC1";
@@ -145,13 +145,13 @@ impl Recording {
 }
 
 impl Source for Recording {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some((_, stamp_us)) = self.pace.wait(clock) else {
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         if !self.read(into)? {
             if !self.repeat || !self.any {
-                return Ok(Pulled::End);
+                return Ok(Poll::End);
             }
             let io = |cause| SourceError::Io {
                 path: self.path.clone(),
@@ -160,13 +160,13 @@ impl Source for Recording {
             self.file.seek(SeekFrom::Start(8)).map_err(io)?;
             self.offset = self.last + 1;
             self.any = false;
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         }
         self.any = true;
         into.number = into.number.saturating_add(self.offset);
         self.last = into.number;
         into.stamp_us = stamp_us;
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
         let (clock, mut frame) = (Clock::start(), RawFrame::default());
         let mut numbers = Vec::new();
         while numbers.len() < 6 {
-            if recording.next(&clock, &mut frame).unwrap() == Pulled::Frame {
+            if recording.next(&clock, &mut frame).unwrap() == Poll::Frame {
                 assert_eq!(frame.bytes, [frame.bytes[0]; 24]);
                 numbers.push((frame.number, frame.bytes[0]));
             }

@@ -13,7 +13,7 @@ use linuxvideo::{
     stream::ReadStream,
 };
 
-use super::{Clock, NAP, Pulled, Source, SourceError};
+use super::{Clock, NAP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 /// Layouts of pictures that are understood, the best first.
@@ -99,7 +99,7 @@ impl Camera {
 }
 
 impl Source for Camera {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let failed = |cause| SourceError::Gone {
             path: self.path.clone(),
             cause,
@@ -107,7 +107,7 @@ impl Source for Camera {
         let end = Instant::now() + NAP;
         while self.stream.will_block().map_err(failed)? {
             if Instant::now() >= end {
-                return Ok(Pulled::Nothing);
+                return Ok(Poll::Nothing);
             }
             thread::sleep(LOOK);
         }
@@ -127,7 +127,7 @@ impl Source for Camera {
                 Ok(())
             })
             .map_err(failed)?;
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 

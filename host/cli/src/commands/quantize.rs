@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use loftup_bundle::{Bundle, HeadKind, Precision, Size};
 use loftup_convert::quantize::{self, Report, Request, Score};
-use loftup_eval::{data, judging};
+use loftup_eval::{data, evaluation};
 
 use crate::{args::ReadArgs, interrupt, output, progress};
 
@@ -158,7 +158,7 @@ pub fn run(args: &Args) -> Result<()> {
             bar.borrow_mut()(stage, done, all);
             interrupt::unwind_if_pending();
         };
-        let judged = judging::judge(
+        let judged = evaluation::evaluate(
             perceptor,
             head,
             labels,
@@ -170,7 +170,7 @@ pub fn run(args: &Args) -> Result<()> {
         .map_err(|e| e.to_string())?;
         Ok(Score {
             head: head.into(),
-            images: judged.pictures as u64,
+            images: judged.images as u64,
             mean_iou: judged.mean_iou,
         })
     };

@@ -1,5 +1,4 @@
-//! Engines that measure: one that remembers what graphs are fed with, one that rounds as a graph
-//! says.
+//! A backend that records the inputs of graphs, and the replay of recorded runs.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +15,7 @@ use loftup_runtime::backend::{
 
 use crate::guard::guarded;
 
-/// One graph and what it was fed with.
+/// The recorded runs of one graph.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recorded {
     /// Inputs, in order, with their shapes.
@@ -28,13 +27,13 @@ pub(super) struct Recorded {
 /// One run of a graph.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
-    /// Which image it belongs to.
+    /// Index of the image.
     pub image: usize,
-    /// Values of each input. Those that stay from run to run are shared.
+    /// Values of each input; those that do not change between runs are shared.
     pub inputs: Vec<Arc<Vec<f32>>>,
 }
 
-/// The CPU engine, with a memory of every run.
+/// The CPU backend, recording the inputs of every run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recorder {
     seen: Arc<Mutex<BTreeMap<String, Recorded>>>,
@@ -42,12 +41,12 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// What follows belongs to this image.
+    /// Following runs belong to this image.
     pub fn begin(&self, image: usize) {
         self.image.store(image, Relaxed);
     }
 
-    /// All that was seen, by file name.
+    /// All recorded graphs, by file name.
     pub fn take(&self) -> BTreeMap<String, Recorded> {
         std::mem::take(&mut lock(&self.seen))
     }
@@ -138,14 +137,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A 32-bit graph, compiled to look at some of its values.
+/// An fp32 graph compiled with intermediate values as outputs.
 pub(super) struct Replay {
     session: Box<dyn Session>,
     shapes: Vec<Vec<usize>>,
 }
 
 impl Replay {
-    /// `values` of `model`, on inputs of these shapes. `name` is for messages.
+    /// Compiles `model` with `values` as outputs. `name` is for messages.
     pub fn new(
         name: &str,
         model: &Model,
@@ -173,7 +172,7 @@ impl Replay {
         &self.shapes
     }
 
-    /// Runs it; the values are then there.
+    /// Runs the graph; [`Self::value`] reads the results.
     pub fn run<V: AsRef<[f32]>>(&mut self, inputs: &[V]) -> Result<(), String> {
         for (i, values) in inputs.iter().enumerate() {
             self.session

@@ -1,9 +1,9 @@
-//! Adding up how far outputs are apart.
+//! Accumulation of errors over outputs.
 
 use loftup_bundle::ErrorStats;
 use serde::Serialize;
 
-/// How the vectors lie whose directions are compared.
+/// Memory layout of the vectors whose cosine similarity is computed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Vectors {
     /// `[n, length]`: one after another.
@@ -19,15 +19,15 @@ pub struct Worst {
     pub cosine: f64,
     /// The calibration image, from 0.
     pub image: usize,
-    /// Index of the vector in its part of the output.
+    /// Index of the vector in its tile.
     pub place: usize,
 }
 
-/// Values are apart where they differ by more than this share of their size and of the root mean
-/// square together.
+/// A value is an outlier if it differs by more than this fraction of the sum of its magnitude and
+/// the root mean square.
 const APART: f64 = 0.1;
 
-/// Differences, added up part by part.
+/// Accumulates errors tile by tile.
 #[derive(Debug, Clone)]
 pub(super) struct ErrorAccumulator {
     difference: f64,
@@ -58,7 +58,7 @@ impl Default for ErrorAccumulator {
 }
 
 impl ErrorAccumulator {
-    /// Counts `found` against `reference`, of equal length.
+    /// Adds the error of `found` against `reference`, of equal length.
     pub fn add(&mut self, found: &[f32], reference: &[f32], vectors: Vectors, image: usize) {
         let square = |x: f32| f64::from(x).powi(2);
         let squares: f64 = reference.iter().map(|x| square(*x)).sum();
@@ -91,7 +91,7 @@ impl ErrorAccumulator {
                 (0.0, 0.0) => 1.0,
                 _ => ab / (aa * bb).sqrt(),
             };
-            // Against a zero vector, or with NaN: as far apart as can be.
+            // A zero vector or NaN counts as opposite.
             let cosine = if cosine.is_nan() { -1.0 } else { cosine };
             self.cosines += cosine;
             self.vectors += 1;
@@ -105,11 +105,11 @@ impl ErrorAccumulator {
         }
     }
 
-    /// The stats so far; none of nothing.
+    /// Statistics so far; no error if nothing was added.
     pub fn stats(&self) -> ErrorStats {
         let relative = (self.difference / self.reference.max(f64::MIN_POSITIVE)).sqrt();
         ErrorStats {
-            // NaN, too, is a stats.
+            // NaN counts as the largest error.
             relative_error: if relative.is_finite() {
                 relative
             } else {

@@ -1,4 +1,4 @@
-//! Which values stay out of 16 bits.
+//! Conversion of a graph to fp16.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,23 +6,23 @@ use loftup_onnx::rewrite::{self, LARGEST, Layer, Model};
 
 use super::{Calibrator, QuantizeError, Step, graph::Graph, quantizer::Quantizer, samples::Sample};
 
-/// A graph on its way to 16 bits.
+/// Converts a graph to fp16.
 pub(super) struct Fp16Quantizer {
-    /// Values that would be kept in 16 bits.
+    /// Values that would be stored in fp16.
     values: Vec<String>,
-    /// Those of them that are too large, and how large they get.
+    /// Those that overflow fp16, and their largest magnitude.
     pub too_large: BTreeMap<String, f32>,
 }
 
 impl Fp16Quantizer {
-    /// Looks at every value on every calibration image.
+    /// Measures every value on every calibration image.
     pub fn new(
         graph: &mut Graph,
         samples: &[Sample],
         step: Step<'_>,
     ) -> Result<Self, QuantizeError> {
         let values = rewrite::half_values(&graph.model);
-        let stage = format!("{}: values that 16 bits cannot hold", graph.role);
+        let stage = format!("{}: values that overflow fp16", graph.role);
         let stats = graph.activation_stats(&values, samples, &mut |i, n| step(&stage, i, n))?;
         let large = values.iter().zip(&stats);
         let large = large.filter(|(_, stats)| stats.largest > LARGEST);

@@ -1,4 +1,4 @@
-//! One graph of the bundle: what it was fed with, and what its values are.
+//! One graph of the bundle, its recorded inputs, and statistics of its values.
 
 use std::path::{Path, PathBuf};
 
@@ -14,23 +14,23 @@ use super::{
     samples::{Sample, vectors},
 };
 
-/// Runs that are looked at closely, spread over the samples; ranges are taken from all.
+/// Runs used for per-layer comparison; ranges use all runs.
 const CLOSE: usize = 3;
 
-/// A graph in 32 bits.
+/// An fp32 graph.
 pub(super) struct Graph {
     /// `backbone`, `keys` or `queries`.
     pub role: &'static str,
-    /// Its file in the 32-bit bundle.
+    /// Its file in the fp32 bundle.
     pub file: String,
     pub path: PathBuf,
     pub model: Model,
     pub recorded: Recorded,
-    /// The outputs of each run, in 32 bits.
+    /// The fp32 outputs of each run.
     references: Vec<Vec<Vec<f32>>>,
 }
 
-/// How one layer of the new graph does.
+/// Error of one layer of the quantized graph.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayerReport {
     /// Its graph.
@@ -39,29 +39,29 @@ pub struct LayerReport {
     pub name: String,
     /// Its operator.
     pub op: String,
-    /// What it computes in.
+    /// Its precision.
     pub precision: &'static str,
-    /// How the range of its activation was found, where it has one.
+    /// How the range of its activation was chosen, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrator: Option<&'static str>,
-    /// That range: the largest magnitude that is told apart.
+    /// That range: the largest representable magnitude.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<f32>,
-    /// Relative error of a few small parts of the bundle's outputs where this layer sensitivity is
-    /// rounded. Not measured where nothing had to be left in 32 bits, or where the whole graph
-    /// costs next to nothing.
+    /// Relative error of a few small tiles of the bundle's output with only this layer quantized.
+    /// Not measured if no layer had to stay in fp32, or if the error of the whole graph is
+    /// negligible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
-    /// Relative error of its output in the new graph, with all that was rounded before it.
+    /// Relative error of its output in the quantized graph, errors of earlier layers included.
     pub relative_error: f64,
     /// Mean cosine similarity of that output, along its last axis.
     pub cosine: f64,
-    /// The least of them.
+    /// The lowest of them.
     pub worst_cosine: f64,
 }
 
 impl Graph {
-    /// The graphs of a bundle in 32 bits, checked for NaN, without what they are fed with.
+    /// The fp32 graphs of a bundle, checked for NaN, without recorded runs.
     pub fn all(
         manifest: &Manifest,
         path: &Path,
@@ -111,21 +111,21 @@ impl Graph {
         }
     }
 
-    /// `model`, a version of this graph in 32-bit operators, ready to be run for `values`.
+    /// Compiles `model`, an fp32 variant of this graph, with `values` as outputs.
     pub fn replay(&self, model: &Model, values: &[String]) -> Result<Replay, QuantizeError> {
         let name = self.path.display().to_string();
         Replay::new(&name, model, &self.recorded.inputs, values).map_err(|what| self.failed(what))
     }
 
-    /// Runs that are looked at closely.
+    /// Runs used for per-layer comparison, evenly spread.
     pub fn sampled_runs(&self) -> Vec<&super::backends::Run> {
         let runs = &self.recorded.runs;
         let count = CLOSE.min(runs.len());
         (0..count).map(|i| &runs[i * runs.len() / count]).collect()
     }
 
-    /// The given values, on every run: how large they are. NaN there or in an output is an error.
-    /// The outputs are kept: [`Self::error`] compares with them.
+    /// Statistics of the given values over all runs. NaN there or in an output is an error. The
+    /// outputs are stored: [`Self::error`] compares with them.
     pub fn activation_stats(
         &mut self,
         values: &[String],
@@ -169,7 +169,7 @@ impl Graph {
         Ok(stats)
     }
 
-    /// The error_stats of `written`, a version of this graph, on what the 32-bit graph was fed with.
+    /// Error of `written`, a quantized variant of this graph, on the recorded inputs.
     pub fn error(
         &self,
         written: &Model,
@@ -194,7 +194,7 @@ impl Graph {
         Ok(sum)
     }
 
-    /// What each layer of `written` makes of it.
+    /// Error of each layer of `written`.
     pub fn layer_reports(
         &self,
         written: &Model,

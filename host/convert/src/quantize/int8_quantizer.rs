@@ -1,4 +1,4 @@
-//! Which layers run in 8 bits, and over which range.
+//! Quantization of a graph to int8.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,18 +14,18 @@ use super::{
     samples::Sample,
 };
 
-/// A graph on its way to 8 bits.
+/// Quantizes a graph to int8.
 pub(super) struct Int8Quantizer {
-    /// Layers that can be rounded.
+    /// Layers that can be quantized.
     candidates: Vec<Layer>,
-    /// Layers that cannot, because their activation is 0 on every image.
+    /// Layers that cannot, because their activation is dead: 0 on every image.
     pub dead: Vec<Layer>,
     /// Range of each activation, and how it was found.
     ranges: BTreeMap<String, (Calibrator, f32)>,
 }
 
 impl Int8Quantizer {
-    /// Finds ranges.
+    /// Calibrates ranges.
     pub fn new(
         graph: &mut Graph,
         samples: &[Sample],
@@ -37,7 +37,7 @@ impl Int8Quantizer {
         values.dedup();
         let role = graph.role;
         let stats = graph.activation_stats(&values, samples, &mut |i, n| {
-            step(&format!("{role}: looking at activations"), i, n)
+            step(&format!("{role}: measuring activations"), i, n)
         })?;
         let ranges = best_ranges(graph, &layers, values, stats, &mut |i, n| {
             step(&format!("{role}: choosing ranges"), i, n)
@@ -52,7 +52,7 @@ impl Int8Quantizer {
         })
     }
 
-    /// The graph with these layers in 8 bits.
+    /// The graph with these layers in int8.
     fn write(&self, graph: &Graph, chosen: &HashSet<String>) -> Result<Model, QuantizeError> {
         let ranges = self
             .ranges
@@ -81,8 +81,7 @@ impl Quantizer for Int8Quantizer {
     }
 }
 
-/// For each activation the range with which the layers that read it come closest to what they
-/// compute in 32 bits.
+/// For each activation the range with which the outputs of its layers are closest to fp32.
 fn best_ranges(
     graph: &Graph,
     layers: &[Layer],
@@ -95,7 +94,7 @@ fn best_ranges(
     watched.extend(layers.iter().map(|l| l.output.clone()));
     let mut replay = graph.replay(&graph.model, &watched)?;
     let shapes = replay.shapes().to_vec();
-    // What each run makes of them: activations first, then the outputs of layers.
+    // Values of each run: activations first, then the outputs of layers.
     let mut recorded: Vec<Vec<Vec<f32>>> = Vec::new();
     for run in runs {
         replay

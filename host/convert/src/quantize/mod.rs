@@ -1,8 +1,8 @@
-//! Smaller, faster bundles, and what they cost.
+//! Post-training quantization of bundles, with measured errors.
 //!
-//! The 32-bit bundle is run on calibration images; what its graphs are fed with is fp32_layers. Each
-//! graph is rewritten (`loftup_onnx::rewrite`), and the written graph is run on the same
-//! values, rounding included: what is recorded in the manifest was measured, not estimated.
+//! The fp32 bundle is run on calibration images, and the inputs of its graphs are recorded. Each
+//! graph is rewritten (`loftup_onnx::rewrite`) and run on the same inputs, rounding included: the
+//! errors in the manifest are measured, not estimated.
 
 mod backends;
 mod error;
@@ -46,52 +46,52 @@ use self::{
     session::{QuantizationSession, open},
 };
 
-/// What is going on, for a progress bar: the stage, steps done, steps in all. May end the session.
+/// Progress: stage, steps done, total steps. Returning `Break` cancels the run.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize) -> ControlFlow<()>;
 
-/// [`Progress`] as an error.
+/// [`Progress`] with cancellation as an error.
 type Step<'a> = &'a mut dyn FnMut(&str, usize, usize) -> Result<(), QuantizeError>;
 
-/// Judges a head of a bundle on labelled images.
+/// Evaluates a head of a bundle on labeled images.
 pub type HeadEvaluator<'a> = &'a mut dyn FnMut(&Perceptor) -> Result<Score, String>;
 
-/// How good a head is.
+/// Accuracy of a head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
     /// The head.
     pub head: String,
-    /// Labelled images.
+    /// Number of labeled images.
     pub images: u64,
-    /// Mean intersection over union, 0 to 1.
+    /// Mean IoU, 0 to 1.
     pub mean_iou: f64,
 }
 
-/// What to quantise.
+/// Quantization settings.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The bundle, in 32 bits.
+    /// The fp32 bundle.
     pub bundle: PathBuf,
-    /// What it is to become.
+    /// Target precision.
     pub precision: Precision,
     /// Calibration images.
     pub images: Vec<PathBuf>,
-    /// Size at which they are looked at; the backbone's own if not given.
+    /// Input size; the backbone's own by default.
     pub size: Option<Size>,
-    /// Which way up they are read.
+    /// Whether EXIF orientation is applied.
     pub orientation: Orientation,
-    /// Parts of each image's answer that are looked at.
+    /// Number of tiles compared per image.
     pub tiles: usize,
-    /// The relative error of the answers that is allowed, end to end.
+    /// Largest allowed relative error of the output, end to end.
     pub max_error: Option<f64>,
-    /// Whether the new bundle holds the precisions of the old one, too.
+    /// Whether the new bundle also contains the precisions of the old one.
     pub keep: bool,
-    /// Where the new bundle goes.
+    /// Destination.
     pub out: PathBuf,
-    /// Whether an existing bundle there may be replaced.
+    /// Whether an existing bundle at `out` may be replaced.
     pub replace: bool,
 }
 
-/// Quantises, measures, checks the result, and puts it in its place.
+/// Quantizes a bundle, measures the errors, verifies the result and moves it to its destination.
 ///
 /// # Errors
 /// Names the file, the tensor and the remedy. Nothing is left behind.
@@ -124,7 +124,7 @@ pub fn quantize(
     let mut graphs = BTreeMap::new();
     let mut layers = Vec::new();
     for (graph, written) in session.graphs.iter().zip(&candidate.models) {
-        let stage = format!("{}: measuring it alone", graph.role);
+        let stage = format!("{}: measuring its error", graph.role);
         let error = graph.error(written, bundle.manifest(), &mut |i, n| step(&stage, i, n))?;
         graphs.insert(graph.role.to_owned(), error.stats());
         layers.extend(candidate.describe(graph.layer_reports(written, precision)?));
@@ -221,9 +221,9 @@ fn head_accuracy(
     precision: Precision,
     step: Step<'_>,
 ) -> Result<HeadAccuracy, QuantizeError> {
-    step("judging the head in 32 bits", 0, 1)?;
+    step("evaluating the head in fp32", 0, 1)?;
     let before = evaluate(fp32).map_err(QuantizeError::Score)?;
-    step("judging the head as written", 0, 1)?;
+    step("evaluating the quantized head", 0, 1)?;
     let written = open(trial, Arc::new(AsWritten), precision)?;
     let after = evaluate(&written).map_err(QuantizeError::Score)?;
     Ok(HeadAccuracy {
@@ -234,7 +234,7 @@ fn head_accuracy(
     })
 }
 
-/// Time for a frame on every engine that is here.
+/// Time per frame on every available backend.
 fn timings(
     fp32: &Bundle,
     trial: &Bundle,
@@ -264,7 +264,7 @@ fn timings(
     Ok(found)
 }
 
-/// `[places, d]` as a `.npy` file.
+/// `[pixels, d]` as a `.npy` file.
 fn npy_bytes(values: &[f32], dim: usize) -> Result<Vec<u8>, QuantizeError> {
     let io = |source| QuantizeError::Io {
         path: std::env::temp_dir(),

@@ -1,33 +1,32 @@
-//! From the values of an activation to the range that 8 bits are spread over.
+//! Activation statistics and the int8 range calibrated from them.
 
 use serde::Serialize;
 
-/// Values of one activation that are kept.
+/// Most values stored per activation.
 const SAMPLES: usize = 1 << 18;
-/// Values of one run that are looked at.
+/// Most values sampled per run.
 const PER_RUN: usize = 1 << 14;
 /// Bins of a histogram of magnitudes.
 const BINS: usize = 2048;
-/// Magnitudes that 8 bits tell apart.
+/// Magnitudes that int8 can represent.
 const LEVELS: usize = 128;
 
-/// How a range was found.
+/// How a range was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Calibrator {
-    /// The largest magnitude that was stats.
+    /// The largest magnitude seen.
     MinMax,
     /// 99.99 % of magnitudes are smaller.
     Percentile9999,
     /// 99.9 % of magnitudes are smaller.
     Percentile999,
-    /// The clipped and rounded distribution tells the least less than the true one
-    /// (Kullback-Leibler).
+    /// Least Kullback-Leibler divergence of the clipped, rounded distribution from the original.
     Entropy,
 }
 
 impl Calibrator {
-    /// As it is written in tables.
+    /// Name for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::MinMax => "min-max",
@@ -38,7 +37,7 @@ impl Calibrator {
     }
 }
 
-/// What was stats of one activation.
+/// Statistics of one activation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ActivationStats {
     /// The largest magnitude of all values.
@@ -48,10 +47,10 @@ pub(super) struct ActivationStats {
 }
 
 impl ActivationStats {
-    /// Looks at the values of a run. The index of the first that is NaN or infinite is an error.
+    /// Adds the values of a run. The index of the first NaN or infinity is the error.
     pub fn add(&mut self, values: &[f32]) -> Result<(), usize> {
         let most = values.iter().fold(0f32, |most, x| most.max(x.abs()));
-        // `max` passes over NaN.
+        // `max` ignores NaN.
         if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
             return Err(bad);
         }
@@ -65,7 +64,7 @@ impl ActivationStats {
         Ok(())
     }
 
-    /// Every range that is worth trying, none of them 0.
+    /// Candidate ranges, none of them 0.
     pub fn candidates(&mut self) -> Vec<(Calibrator, f32)> {
         self.samples.sort_by(f32::total_cmp);
         let percentile = |share: f64| {
@@ -90,7 +89,7 @@ impl ActivationStats {
     }
 }
 
-/// The range whose clipped and rounded histogram is nearest to the whole one.
+/// The range whose clipped, rounded histogram is closest to the full one.
 fn entropy(samples: &[f32], largest: f32) -> f32 {
     if largest <= 0.0 {
         return 0.0;
@@ -129,7 +128,7 @@ fn divergence(histogram: &[f64], end: usize) -> f64 {
     }
     let term = |(p, q): (&f64, &f64)| match (*p / all, *q / kept) {
         (0.0, _) => 0.0,
-        // What is not told apart at all: as if a thousandth of a value were there.
+        // An empty bin counts as a thousandth of a value.
         (p, 0.0) => p * (p * kept / 1e-3).ln(),
         (p, q) => p * (p / q).ln(),
     };

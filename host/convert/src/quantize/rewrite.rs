@@ -1,4 +1,4 @@
-//! The graphs of a bundle in another precision.
+//! Quantization of all graphs of a bundle.
 
 use loftup_bundle::Precision;
 use loftup_onnx::rewrite;
@@ -14,7 +14,7 @@ use super::{
 };
 
 impl QuantizationSession<'_> {
-    /// The graphs in the new precision, within the loss that is allowed.
+    /// The graphs in the target precision, within the allowed error.
     pub fn rewrite(
         &mut self,
         request: &Request,
@@ -32,7 +32,7 @@ impl QuantizationSession<'_> {
                 precision: self.precision,
                 found: candidate.error.relative_error,
                 allowed,
-                remedy: "allow more, or stay with fp32",
+                remedy: "raise --max-error, or stay with fp32",
             });
         }
         Ok(candidate)
@@ -47,7 +47,7 @@ impl QuantizationSession<'_> {
             fp32_layers.extend(named.map(|value| format!("{}: {value}", graph.role)));
             notes.extend(quantizer.too_large.iter().map(|(value, largest)| {
                 format!(
-                    "{}: {value} reaches {largest:.3e}, and stays in 32 bits (16 bits end at 65504)",
+                    "{}: {value} reaches {largest:.3e}, and stays in fp32 (the fp16 maximum is 65504)",
                     graph.role
                 )
             }));
@@ -79,7 +79,7 @@ impl QuantizationSession<'_> {
             for layer in &quantizer.dead {
                 let name = format!("{}: {}", graph.role, layer.name);
                 notes.push(format!(
-                    "{name}: its input is 0 on every calibration image, so it has no range; it stays in 32 bits"
+                    "{name}: its input is 0 on every calibration image, so it has no range; it stays in fp32"
                 ));
                 dead.push(name);
             }
@@ -89,18 +89,18 @@ impl QuantizationSession<'_> {
     }
 }
 
-/// What 16 bits do to the weights, where that is worth a word.
+/// Notes on weights that overflow or underflow in fp16.
 fn weight_notes(graph: &Graph) -> Result<Vec<String>, QuantizeError> {
     let found = rewrite::weights_in_half(&graph.model).map_err(|e| graph.rewritten(e))?;
     let role = graph.role;
     let mut notes: Vec<String> = found
         .too_large
         .iter()
-        .map(|name| format!("{role}: constant {name} is too large for 16 bits and stays in 32"))
+        .map(|name| format!("{role}: constant {name} overflows fp16 and stays in fp32"))
         .collect();
     if found.vanishing > 0 {
         notes.push(format!(
-            "{role}: {} of {} weights are below 6e-8 and become 0, {} are below 6.1e-5 and lose bits",
+            "{role}: {} of {} weights are below 6e-8 and become 0, {} are subnormal in fp16 (below 6.1e-5) and lose precision",
             found.vanishing, found.values, found.subnormal
         ));
     }

@@ -1,4 +1,4 @@
-//! Calibration images, and what the 32-bit bundle makes of them.
+//! Calibration images and the fp32 reference output.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,10 @@ use super::{
     error_stats::{ErrorAccumulator, Vectors},
 };
 
-/// Side of the tiles of an output that are looked at: that of the tiles of a frame on a CPU.
+/// Side of the compared tiles: that of the tiles of a frame on a CPU.
 pub(super) const TILE: usize = 32;
 
-/// A image, where it is looked at, and the 32-bit output there.
+/// A calibration image with its fp32 features and reference tiles.
 pub(super) struct Sample {
     pub path: PathBuf,
     pub image: Picture,
@@ -26,15 +26,15 @@ pub(super) struct Sample {
     tiles: ReferenceTiles,
 }
 
-/// ReferenceTiles of an output.
+/// Tiles of the fp32 output.
 pub(super) struct ReferenceTiles {
     pub rects: Vec<Rect>,
-    /// `[d, h, w]` of each rectangle, in 32 bits.
+    /// `[d, h, w]` of each rectangle, in fp32.
     references: Vec<Vec<f32>>,
 }
 
 impl ReferenceTiles {
-    /// What `perceptor` references there.
+    /// Computes the tiles `rects`.
     pub fn of(
         perceptor: &Perceptor,
         features: &Features,
@@ -48,13 +48,13 @@ impl ReferenceTiles {
     }
 }
 
-/// All of them, and what they were made of.
+/// All calibration images, and what the manifest records of them.
 pub(super) struct Samples {
     pub samples: Vec<Sample>,
     pub calibration: Calibration,
 }
 
-/// Runs the 32-bit bundle on every image that can be used, with `tiles` tiles of each output.
+/// Runs the fp32 bundle on every usable image, with `tiles` tiles of each output.
 pub(super) fn load(
     perceptor: &Perceptor,
     recorder: &Recorder,
@@ -101,7 +101,7 @@ pub(super) fn load(
         }));
     }
     for what in &reasons {
-        log::warn!("left out: {what}");
+        log::warn!("skipped: {what}");
     }
     let tiles = samples.iter().map(|s| s.tiles.rects.len() as u64).sum();
     Ok(Samples {
@@ -114,7 +114,7 @@ pub(super) fn load(
     })
 }
 
-/// A image with something on it.
+/// Reads an image, and refuses one of a single color.
 fn usable(path: &Path, orientation: Orientation) -> Result<Rgb8, String> {
     let photo = image::open_with(path, orientation)
         .map_err(|e| e.to_string())?
@@ -122,15 +122,15 @@ fn usable(path: &Path, orientation: Orientation) -> Result<Rgb8, String> {
     let (first, _) = photo.data().as_chunks::<3>();
     if first.iter().all(|pixel| *pixel == first[0]) {
         return Err(format!(
-            "{}: every pixel has the same colour, which shows no range of anything; give photographs",
+            "{}: every pixel has the same color, so it cannot be used for calibration; use photographs",
             path.display()
         ));
     }
     Ok(photo)
 }
 
-/// ReferenceTiles of a frame, of at most `side` pixels a side: the corner where zero padding begins, then others spread over the frame,
-/// elsewhere for each image.
+/// Tiles of a frame, at most `side` pixels on a side: the top left corner with its zero padding,
+/// then others spread over the frame, at different positions for each `seed`.
 pub(super) fn tile_rects(size: Size, side: usize, count: usize, seed: usize) -> Vec<Rect> {
     let (width, height) = (side.min(size.width), side.min(size.height));
     let (free_x, free_y) = (size.width - width, size.height - height);
@@ -169,8 +169,8 @@ fn upsampled(
     rects.iter().map(output).collect()
 }
 
-/// How far the references of `perceptor` are from the 32-bit ones, from the image on: upsampled
-/// features where there is an upsampler, those of the backbone otherwise.
+/// Error of the output of `perceptor` end to end: upsampled features if there is an upsampler,
+/// those of the backbone otherwise.
 pub(super) fn end_to_end(
     perceptor: &Perceptor,
     samples: &[Sample],
@@ -185,8 +185,8 @@ pub(super) fn end_to_end(
     Ok(sum)
 }
 
-/// Adds up how far the references of `perceptor` from these features are from the 32-bit ones: those of
-/// some tiles, or the features themselves where there is no upsampler.
+/// Accumulates the error of the output of `perceptor` for these features: that of some tiles, or
+/// of the features themselves if there is no upsampler.
 pub(super) fn compare(
     perceptor: &Perceptor,
     sample: &Sample,
@@ -206,7 +206,7 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// Seconds for a frame of the first image: the fastest of three, the first of which compiles.
+/// Seconds per frame: the fastest of three runs, the first of which compiles.
 pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f64, QuantizeError> {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
@@ -221,7 +221,7 @@ pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f6
     Ok(best)
 }
 
-/// How the vectors of a graph's output lie.
+/// Memory layout of the feature vectors of a graph's output.
 pub(super) fn vectors(manifest: &Manifest, file: &str, shape: &[usize]) -> Vectors {
     let last = shape.last().copied().unwrap_or(1);
     match &manifest.backbone {

@@ -1,4 +1,4 @@
-//! The fewest layers that have to stay in 32 bits.
+//! Mixed-precision search: which layers stay in fp32.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,26 +12,26 @@ use super::{
     session::{Candidate, LayerStats, QuantizationSession},
 };
 
-/// A graph that costs less than this share of what is allowed is not looked into: even if all three
-/// do, they have an eighth of the squared error that is allowed.
+/// A graph whose error is below this fraction of the limit is skipped: even if that holds for all
+/// three graphs, together they cause an eighth of the allowed squared error.
 const SKIP_BELOW: f64 = 0.2;
 
-/// A layer that may have to stay in 32 bits.
+/// A layer that the search may leave in fp32.
 struct SearchLayer {
     /// Index of its graph.
     graph: usize,
     layer: Layer,
     range: Option<(Calibrator, f32)>,
-    /// Relative error of the answers where it sensitivity is rounded, if that was cache.
+    /// Relative error of the output with only this layer quantized, if it was measured.
     sensitivity: Option<f64>,
 }
 
-/// The graphs on their way to another precision.
+/// Finds the fewest layers that must stay in fp32.
 pub(super) struct MixedPrecisionSearch<'a> {
     session: &'a QuantizationSession<'a>,
     /// In the order of [`QuantizationSession::graphs`].
     quantizers: &'a [Box<dyn Quantizer>],
-    /// What stays in 32 bits in any case.
+    /// Layers that stay in fp32 in any case.
     fp32_layers: Vec<String>,
     notes: Vec<String>,
     layers: Vec<SearchLayer>,
@@ -63,10 +63,10 @@ impl<'a> MixedPrecisionSearch<'a> {
         }
     }
 
-    /// The candidate with the fewest layers in 32 bits that costs no more than `allowed`. Those that
-    /// hurt most go first; when they are enough, each is cache in the new precision again, since
-    /// some hurt through what lies around them, and others make up for that. All this happens on
-    /// few small layers of the answers; what is returned was measured on all of them.
+    /// The candidate with the fewest layers in fp32 whose error is at most `allowed`. The most
+    /// sensitive layers stay in fp32 first. When the limit is met, quantizing each of them is tried
+    /// again, since errors of neighboring layers can cancel. The search compares a few small tiles;
+    /// the returned candidate was measured on all of them.
     pub fn run(mut self, allowed: Option<f64>, step: Step<'_>) -> Result<Candidate, QuantizeError> {
         let candidate = match allowed {
             Some(allowed) => self.search(allowed, step)?,
@@ -76,11 +76,11 @@ impl<'a> MixedPrecisionSearch<'a> {
     }
 
     fn search(&mut self, allowed: f64, step: Step<'_>) -> Result<Candidate, QuantizeError> {
-        step("trying the new graphs", 0, 1)?;
+        step("evaluating the quantized graphs", 0, 1)?;
         let session = self.session;
         let analysis = SensitivityAnalysis::new(session.bundle, &session.samples, &session.graphs)?;
         let mut cache = ErrorCache::new(&analysis);
-        // What all layers lose of what the few of the analysis do.
+        // Error on all tiles over that on the few of the analysis.
         let mut scale = 1.0;
         let mut too_few = None;
         if cache.error(self, &[])? <= allowed {
@@ -97,7 +97,7 @@ impl<'a> MixedPrecisionSearch<'a> {
         let mut candidate = loop {
             let low = too_few.map_or(0, |n| n + 1);
             let enough = bisect(low, count, |n| {
-                step("how many layers have to stay", n, count)?;
+                step("number of layers in fp32", n, count)?;
                 Ok(cache.error(self, &fp32[..n])? * scale <= allowed)
             })?;
             if enough == count {
@@ -112,7 +112,7 @@ impl<'a> MixedPrecisionSearch<'a> {
             }
             too_few = Some(enough);
         };
-        // Twice: where all layers refute the few, these are held to more.
+        // Twice: if the error on all tiles is too large, the limit on the few is lowered.
         for _ in 0..2 {
             let fewer = self.prune(&fp32, &mut cache, allowed / scale, step)?;
             if fewer.len() == fp32.len() {
@@ -128,7 +128,7 @@ impl<'a> MixedPrecisionSearch<'a> {
         Ok(candidate)
     }
 
-    /// Tries each layer sensitivity. Indices of all of them, those first that hurt most.
+    /// Measures the sensitivity of each layer. Indices of all layers, most sensitive first.
     fn rank(
         &mut self,
         analysis: &SensitivityAnalysis<'_>,
@@ -139,7 +139,7 @@ impl<'a> MixedPrecisionSearch<'a> {
         let mut done = 0;
         for (g, graph) in self.session.graphs.iter().enumerate() {
             let quantizer = &self.quantizers[g];
-            let stage = format!("{}: trying each layer sensitivity", graph.role);
+            let stage = format!("{}: sensitivity of each layer", graph.role);
             step(&stage, done, count)?;
             let whole = Variant::new(graph, &quantizer.quantize_except(graph, &[])?)?;
             let skip = analysis.error(vec![(g, whole)])? < SKIP_BELOW * allowed;
@@ -158,7 +158,8 @@ impl<'a> MixedPrecisionSearch<'a> {
         Ok(order)
     }
 
-    /// Those of the layers `fp32` in 32 bits that the analysis need to lose no more than `allowed`.
+    /// The layers of `fp32` that have to stay there to keep the error on the few tiles within
+    /// `allowed`.
     fn prune(
         &self,
         fp32: &[usize],
@@ -167,9 +168,13 @@ impl<'a> MixedPrecisionSearch<'a> {
         step: Step<'_>,
     ) -> Result<Vec<usize>, QuantizeError> {
         let mut needed = fp32.to_vec();
-        // Those that hurt least go first.
+        // Least sensitive first.
         for (i, part) in fp32.iter().enumerate().rev() {
-            step("which of them can go", fp32.len() - 1 - i, fp32.len())?;
+            step(
+                "quantizing fp32 layers again",
+                fp32.len() - 1 - i,
+                fp32.len(),
+            )?;
             let without: Vec<usize> = needed.iter().copied().filter(|p| p != part).collect();
             if cache.error(self, &without)? <= allowed {
                 needed = without;
@@ -178,13 +183,13 @@ impl<'a> MixedPrecisionSearch<'a> {
         Ok(needed)
     }
 
-    /// Those of some layers that are layers of graph `g`.
+    /// Those of some layers that belong to graph `g`.
     fn layers_of(&self, g: usize, layers: &[usize]) -> Vec<&Layer> {
         let layers = layers.iter().map(|i| &self.layers[*i]);
         layers.filter(|p| p.graph == g).map(|p| &p.layer).collect()
     }
 
-    /// The candidate with these layers in 32 bits, measured on everything.
+    /// The candidate with these layers in fp32, measured on all tiles.
     fn measure(&self, fp32: &[usize], step: Step<'_>) -> Result<Candidate, QuantizeError> {
         let graphs = self.session.graphs.iter().zip(self.quantizers).enumerate();
         let models = graphs
@@ -210,8 +215,10 @@ impl<'a> MixedPrecisionSearch<'a> {
             found: self.measure(&[], step)?.error.relative_error,
             allowed,
             remedy: match self.session.precision {
-                Precision::Int8 => "no layer can be rounded within that: allow more, or take fp16",
-                _ => "no layer can be rounded within that: allow more, or stay with fp32",
+                Precision::Int8 => {
+                    "no layer can be quantized within that limit: raise it, or use fp16"
+                }
+                _ => "no layer can be quantized within that limit: raise it, or stay with fp32",
             },
         })
     }
@@ -231,16 +238,16 @@ impl<'a> MixedPrecisionSearch<'a> {
     }
 }
 
-/// The analysis so far.
+/// Errors measured so far.
 struct ErrorCache<'a> {
     analysis: &'a SensitivityAnalysis<'a>,
-    /// By the layers in 32 bits.
+    /// By the layers in fp32.
     errors: BTreeMap<BTreeSet<usize>, f64>,
-    /// The last session of each graph, by the outputs of the layers in 32 bits.
+    /// The last variants of each graph, by the outputs of the layers in fp32.
     variants: Vec<Vec<(BTreeSet<String>, Variant)>>,
 }
 
-/// Versions of a graph that are fp32_layers compiled.
+/// Number of variants of a graph that stay compiled.
 const VARIANTS: usize = 2;
 
 impl<'a> ErrorCache<'a> {
@@ -252,7 +259,7 @@ impl<'a> ErrorCache<'a> {
         }
     }
 
-    /// The error of the trial with these layers in 32 bits.
+    /// The error on the few tiles with these layers in fp32.
     fn error(
         &mut self,
         search: &MixedPrecisionSearch<'_>,
@@ -287,7 +294,7 @@ impl<'a> ErrorCache<'a> {
         Ok(error)
     }
 
-    /// How many times the error of the trial `found` is.
+    /// Ratio of `found` to the error on the few tiles.
     fn scale(
         &mut self,
         search: &MixedPrecisionSearch<'_>,
@@ -299,7 +306,7 @@ impl<'a> ErrorCache<'a> {
     }
 }
 
-/// The least of `low..high` that is enough, by bisection; `high` where none is.
+/// The smallest value of `low..high` that is enough, by bisection; `high` if none is.
 fn bisect(
     mut low: usize,
     mut high: usize,

@@ -1,8 +1,7 @@
-//! Versions of the graphs, tried on a few small tiles of the answers.
+//! Sensitivity analysis: the error of graph variants on a few small tiles.
 //!
-//! Which layers hurt most is seen on little. From the first rounded graph on, the bundle is run as
-//! it will be; what lies before it is not run at all, what is not rounded runs in our kernels, and
-//! what is compiled stays compiled.
+//! Graphs before the first quantized one are not run again, graphs that are not quantized run in
+//! the project's own kernels, and compiled variants are reused.
 
 use std::{
     collections::BTreeMap,
@@ -24,22 +23,22 @@ use super::{
     session::open,
 };
 
-/// Pictures that are looked at.
+/// Images used.
 const IMAGES: usize = 4;
-/// ReferenceTiles of each, and their side in pixels.
+/// Tiles of each image, and their side in pixels.
 const TILES: usize = 3;
 const SIDE: usize = 16;
 
-/// Runs session of graphs on little.
+/// Measures the error of graph variants on a few tiles.
 pub(super) struct SensitivityAnalysis<'a> {
     bundle: &'a Bundle,
-    /// Files of the graphs, and what they are in 32 bits.
+    /// Files of the graphs, with their fp32 variants.
     graphs: Vec<(String, Variant)>,
     samples: Vec<(&'a Sample, ReferenceTiles)>,
 }
 
 impl<'a> SensitivityAnalysis<'a> {
-    /// Answers in 32 bits. `graphs` are those of the bundle, in their order.
+    /// Computes the fp32 reference. `graphs` are those of the bundle, in order.
     pub fn new(
         bundle: &'a Bundle,
         samples: &'a Samples,
@@ -66,10 +65,10 @@ impl<'a> SensitivityAnalysis<'a> {
         Ok(analysis)
     }
 
-    /// Relative error of the answers with these session in the place of the graphs of these indices,
-    /// and the others in 32 bits.
+    /// Relative error of the output with these variants of the graphs with these indices, and the
+    /// others in fp32.
     pub fn error(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
-        // There is a backbone, and it comes first: what it made of the samples is known.
+        // The backbone is always the first graph, and its fp32 features are known.
         let same_features = variants.iter().all(|(graph, _)| *graph != 0);
         let perceptor = self.perceptor(variants)?;
         let mut sum = ErrorAccumulator::default();
@@ -84,7 +83,7 @@ impl<'a> SensitivityAnalysis<'a> {
         Ok(sum.stats().relative_error)
     }
 
-    /// The bundle with these session in the place of some of its graphs.
+    /// The bundle with some graphs replaced by these variants.
     fn perceptor(&self, variants: Vec<(usize, Variant)>) -> Result<Perceptor, QuantizeError> {
         let mut graphs: BTreeMap<String, Variant> = self.graphs.iter().cloned().collect();
         for (graph, variant) in variants {
@@ -98,7 +97,7 @@ impl<'a> SensitivityAnalysis<'a> {
     }
 }
 
-/// One version of one graph, and what it was compiled to.
+/// One variant of a graph, with its compiled plans.
 #[derive(Clone, Default)]
 pub(super) struct Variant(Arc<Compiled>);
 
@@ -107,13 +106,13 @@ type Shapes = Vec<Vec<usize>>;
 
 #[derive(Default)]
 struct Compiled {
-    /// The version in 32-bit operators; none for the graph of the bundle.
+    /// The fake-quantized graph; `None` for the graph of the bundle.
     onnx: Option<Vec<u8>>,
     plans: Mutex<Vec<(Shapes, Arc<dyn Plan>)>>,
 }
 
 impl Variant {
-    /// A version of `graph` that is to be run as it is written.
+    /// A quantized variant of `graph`.
     pub fn new(graph: &Graph, written: &Model) -> Result<Self, QuantizeError> {
         let fake_quantized = rewrite::fake_quantize(written).map_err(|e| graph.rewritten(e))?;
         Ok(Self(Arc::new(Compiled {
@@ -139,7 +138,7 @@ impl Variant {
     }
 }
 
-/// The CPU engine, with session of graphs in the place of those it is given.
+/// The CPU backend, with some graphs replaced by variants.
 struct MixedBackend {
     /// By file.
     graphs: BTreeMap<String, Variant>,
@@ -163,7 +162,7 @@ impl Backend for MixedBackend {
     }
 }
 
-/// A plan that others have, too.
+/// A shared plan.
 struct Shared(Arc<dyn Plan>);
 
 impl Plan for Shared {

@@ -1,4 +1,4 @@
-//! Versions of a bundle's graphs, each measured, and the choice among them.
+//! State of a quantization run, and measured candidates.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,22 +30,22 @@ pub(super) fn open(
     )?)
 }
 
-/// A candidate of the graphs, and what it costs.
+/// Quantized graphs and their measured error.
 pub(super) struct Candidate {
     /// In the order of [`QuantizationSession::graphs`].
     pub models: Vec<Model>,
     pub error: ErrorStats,
     pub worst: Worst,
-    /// What was left in 32 bits, as `GRAPH: NAME`.
+    /// Layers in fp32, as `GRAPH: NAME`.
     pub fp32_layers: Vec<String>,
-    /// What a reader of the report should know.
+    /// Notes for the report.
     pub notes: Vec<String>,
-    /// Of each layer, by graph and name: calibrator, range and error sensitivity.
+    /// Calibrator, range and sensitivity of each layer, by graph and name.
     pub layer_stats: BTreeMap<(String, String), LayerStats>,
 }
 
 impl Candidate {
-    /// Adds to the reports of layers what is known of them.
+    /// Fills in precision, calibrator, range and sensitivity of layer reports.
     pub fn describe(&self, mut layers: Vec<LayerReport>) -> Vec<LayerReport> {
         for layer in &mut layers {
             let key = (layer.graph.clone(), layer.name.clone());
@@ -65,15 +65,15 @@ impl Candidate {
     }
 }
 
-/// What is known of a layer.
+/// Calibration and sensitivity of a layer.
 pub(super) struct LayerStats {
     /// Range of its activation, and how it was found.
     pub range: Option<(Calibrator, f32)>,
-    /// Relative error of the answers of the trials where it sensitivity is rounded.
+    /// Relative error of the output with only this layer quantized.
     pub sensitivity: Option<f64>,
 }
 
-/// The bundle on its way to another precision.
+/// A bundle being quantized.
 pub(super) struct QuantizationSession<'a> {
     pub bundle: &'a Bundle,
     pub precision: Precision,
@@ -82,7 +82,7 @@ pub(super) struct QuantizationSession<'a> {
 }
 
 impl<'a> QuantizationSession<'a> {
-    /// Runs the 32-bit bundle on the calibration samples.
+    /// Runs the fp32 bundle on the calibration images.
     pub fn begin(
         bundle: &'a Bundle,
         request: &Request,
@@ -108,7 +108,7 @@ impl<'a> QuantizationSession<'a> {
             &request.images,
             (request.size, request.orientation),
             request.tiles,
-            &mut |i, n| step("looking at samples in 32 bits", i, n),
+            &mut |i, n| step("running calibration images in fp32", i, n),
         )?;
         let mut recorded = recorder.take();
         for graph in &mut graphs {
@@ -122,7 +122,7 @@ impl<'a> QuantizationSession<'a> {
         })
     }
 
-    /// A candidate, measured end to end as it is written.
+    /// Measures quantized graphs end to end.
     pub fn measure(
         &self,
         models: Vec<Model>,
@@ -134,7 +134,7 @@ impl<'a> QuantizationSession<'a> {
         let perceptor = open(&trial.bundle, Arc::new(AsWritten), self.precision)?;
         let stage = match fp32_layers.len() {
             0 => "measuring end to end".to_owned(),
-            n => format!("measuring with {n} parts in 32 bits"),
+            n => format!("measuring with {n} layers in fp32"),
         };
         let sum = end_to_end(&perceptor, &self.samples.samples, &mut |i, n| {
             step(&stage, i, n)

@@ -14,7 +14,7 @@ pub(super) struct Trial {
 }
 
 impl QuantizationSession<'_> {
-    /// The models as a bundle to try out.
+    /// Writes the models to a temporary bundle.
     pub fn trial(&self, models: &[Model]) -> Result<Trial, QuantizeError> {
         let directory = tempfile::tempdir().map_err(|source| QuantizeError::Io {
             path: std::env::temp_dir(),
@@ -30,7 +30,7 @@ impl QuantizationSession<'_> {
         })
     }
 
-    /// Adds the graphs, and what stays of the old bundle; the manifest of the new one.
+    /// Adds the graphs and the unchanged files of the old bundle; returns the new manifest.
     pub fn write(
         &self,
         writer: &mut BundleWriter,

@@ -31,7 +31,7 @@ fn a_full_disk_ends_a_recording_after_its_last_picture() {
     let path = folder.path().join("a.rec");
     let retry = Retry::every(Duration::ZERO);
     let files = Series::new(Box::new(disk.clone()), path.clone(), 0, &[], retry);
-    let mut sink = RecordingFile::into_files("recording a.rec".into(), 1, files);
+    let mut sink = RecordingSink::into_files("recording a.rec".into(), 1, files);
     let errors = feed(&mut sink, 0..10);
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("No space left on device"), "{errors:?}");

@@ -21,7 +21,7 @@ use crate::{
 
 /// Writes `frame-SEQUENCE-slot-SLOT.png`, one colour for each class. Where the folder has pictures
 /// of an earlier start, names begin with `run-0001-`, or the next number after those there.
-pub struct Pictures {
+pub struct PngSink {
     name: String,
     folder: PathBuf,
     every: Every,
@@ -31,14 +31,14 @@ pub struct Pictures {
     /// Of the starts that wrote into the folder, from 0.
     run: Option<u64>,
     written: VecDeque<PathBuf>,
-    /// Pictures that were not written.
+    /// PngSink that were not written.
     missed: u64,
     png: Vec<u8>,
 }
 
-impl Pictures {
+impl PngSink {
     /// Into `folder`, which is made; every `every`-th answer, of which the last `keep` pictures
-    /// stay (0: all). Pictures of earlier starts stay in any case.
+    /// stay (0: all). PngSink of earlier starts stay in any case.
     pub fn new(folder: PathBuf, every: u64, keep: u64) -> Self {
         Self::on(Box::new(Local), folder, every, keep, Retry::new())
     }
@@ -154,7 +154,7 @@ pub fn colour(class: u8) -> [u8; 3] {
     [channel(0.0), channel(4.0), channel(2.0)]
 }
 
-impl Sink for Pictures {
+impl Sink for PngSink {
     fn name(&self) -> &str {
         &self.name
     }
