@@ -86,7 +86,7 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
 /// nothing.
 ///
 /// # Errors
-/// Names the bundle, and the file or head that is amiss.
+/// Names the bundle, and the file or head that is invalid.
 pub fn check_model(config: &Config) -> Result<(), ModelError> {
     let model = &config.model;
     let open = || {

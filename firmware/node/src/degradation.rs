@@ -1,4 +1,4 @@
-//! When the answer shrinks, and when it grows back.
+//! Graceful degradation: when the output shrinks and when it recovers.
 
 use loftup_board::ThermalState;
 
@@ -7,7 +7,7 @@ use loftup_board::ThermalState;
 pub struct Policy {
     /// Deadlines missed in a row that lead a step down.
     pub miss_limit: u32,
-    /// Answers in a row, each well within the deadline, that lead a step up.
+    /// Outputs in a row, each well within the deadline, that lead a step up.
     pub recover_after: u32,
     /// How long between two steps down because of heat.
     pub heat_step_us: u64,
@@ -16,7 +16,7 @@ pub struct Policy {
 }
 
 /// The step that the node is on. It goes down one step for [`Policy::miss_limit`] missed deadlines in
-/// a row, or for as long as it is hot, and up again after [`Policy::recover_after`] answers that came
+/// a row, or for as long as it is hot, and up again after [`Policy::recover_after`] outputs that came
 /// well in time. A step up that turns out to have been too early doubles the patience, up to
 /// eight times; one that lasts restores it.
 #[derive(Debug)]
@@ -26,15 +26,15 @@ pub struct DegradationController {
     missed: u32,
     good: u32,
     patience: u32,
-    /// Answers since the last step up, where that was the last step.
+    /// Outputs since the last step up, where that was the last step.
     on_trial: Option<u32>,
     heat: ThermalState,
     heat_step_at: Option<u64>,
-    /// Answers in time since the last miss, while late.
+    /// Outputs in time since the last miss, while late.
     late: Option<u32>,
 }
 
-/// How an answer came.
+/// Whether an output met its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadlineOutcome {
     /// So early that a larger one would probably come in time.
@@ -70,7 +70,7 @@ impl DegradationController {
         }
     }
 
-    /// The present step, 0 for the whole answer.
+    /// The present step, 0 for the whole output.
     pub fn level(&self) -> usize {
         self.level
     }
@@ -81,12 +81,12 @@ impl DegradationController {
         self.late.is_some()
     }
 
-    /// Whether answers are to stop altogether.
+    /// Whether outputs are to stop altogether.
     pub fn is_paused(&self) -> bool {
         self.heat == ThermalState::Critical
     }
 
-    /// An answer came, or did not come in time.
+    /// An output came, or did not come in time.
     pub fn record(&mut self, outcome: DeadlineOutcome) -> Option<Step> {
         if let Some(n) = &mut self.late {
             *n = if outcome == DeadlineOutcome::Missed {

@@ -2,7 +2,7 @@
 
 use loftup_runtime::{RuntimeError, backend::BackendError};
 
-/// Why a frame could not be answered. The message is one line.
+/// Why a frame could not be processed. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {

@@ -1,4 +1,4 @@
-//! A picture as it comes, and the checks it must pass.
+//! Raw frames from a source, and their validation.
 
 use loftup_bundle::Size;
 use loftup_runtime::image::Rgb8;
@@ -8,9 +8,9 @@ use crate::metrics::DropReason;
 /// What a source gives: not yet believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawFrame {
-    /// The source's own count, rising by one for each picture it takes.
+    /// The source's own count, rising by one for each image it takes.
     pub number: u64,
-    /// When the picture was taken, microseconds of the node's clock.
+    /// When the image was taken, microseconds of the node's clock.
     pub stamp_us: u64,
     /// Columns.
     pub width: usize,
@@ -20,7 +20,7 @@ pub struct RawFrame {
     pub bytes: Vec<u8>,
 }
 
-/// Numbers this far back or less are old pictures; from further back, the source has begun anew.
+/// Numbers this far back or less are old images; from further back, the source has begun again.
 const REORDER_WINDOW: u64 = 1000;
 
 /// Checks frames as they come.
@@ -44,7 +44,7 @@ pub struct Validation {
     pub lost: u64,
     /// Whether its time stamp could not be true.
     pub time_jump: bool,
-    /// Whether the source began anew.
+    /// Whether the source began again.
     pub restart: bool,
     /// The node's number of it, always rising.
     pub sequence: u64,
@@ -65,7 +65,7 @@ impl FrameValidator {
         }
     }
 
-    /// The source was opened anew: it may count from anywhere.
+    /// The source was opened again: it may count from anywhere.
     pub fn reopened(&mut self) {
         self.last = None;
     }
@@ -119,7 +119,7 @@ impl FrameValidator {
     }
 }
 
-/// Copies a frame that passed into a picture, which is made anew only where its size is another.
+/// Copies a frame that passed into an image, which is made again only where its size is another.
 pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::image::ImageError> {
     if (picture.width(), picture.height()) != (raw.width, raw.height) {
         *picture = Rgb8::new(raw.width, raw.height, raw.bytes.clone())?;
@@ -131,9 +131,9 @@ pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::im
     Ok(())
 }
 
-/// A picture to be grown into another.
+/// An image to be grown into another.
 pub(crate) fn one_pixel() -> Rgb8 {
-    // One pixel is a size that every picture may have.
+    // One pixel is a size that every image may have.
     Rgb8::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
 }
 

@@ -3,12 +3,12 @@
 //! | part | here |
 //! |---|---|
 //! | the configuration file | [`config`] |
-//! | pictures: files, generated scenes, recordings, cameras | [`source`], [`frame`] |
+//! | images: files, generated scenes, recordings, cameras | [`source`], [`frame`] |
 //! | stages on threads, newest frame wins, deadlines | [`pipeline`], [`mailbox`], [`degradation`] |
 //! | the bundle as the stages use it | [`model`], [`regions`] |
 //! | queries and answers | [`answer`], [`control`] |
 //! | state, counters, times | [`health`], [`metrics`], [`histogram`], [`http`], [`notify`] |
-//! | serial, UDP, pictures, MCAP, recordings, ROS 2 | [`sink`], [`ros`] |
+//! | serial, UDP, images, MCAP, recordings, ROS 2 | [`sink`], [`ros`] |
 //! | faults on purpose, and the proof that they do no harm | [`inject`], [`soak`] |
 //!
 //! `docs/node.md` describes it for those who run it.

@@ -19,7 +19,7 @@ use loftup_node::{
     soak,
 };
 
-/// Runs a bundle on a robot: pictures in, answers out, whatever happens.
+/// Runs a bundle on a robot: images in, outputs out, whatever happens.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

@@ -28,7 +28,7 @@ use crate::{
 pub struct Prepared {
     /// What the backbone looks at; `None` where it is the guidance.
     pub small: Option<Picture>,
-    /// The picture at the resolution of the answer.
+    /// The image at the resolution of the output.
     pub guidance: Option<Picture>,
 }
 
@@ -39,17 +39,17 @@ pub struct Question<'a> {
     pub queries: &'a Queries,
     /// Whether queries for class maps of whole frames are passed over.
     pub regions_only: bool,
-    /// Smallest region worth telling, in pixels of the answer.
+    /// Smallest region worth telling, in pixels of the output.
     pub min_area_px: u32,
     /// Most regions told.
     pub max_regions: usize,
-    /// Size of the camera's picture.
+    /// Size of the camera's image.
     pub camera: Size,
 }
 
 /// What the stages need of a model. Implemented by [`BundleModel`], and by tests.
 pub trait Model: Send + Sync {
-    /// Resizes and normalises `picture` for an answer of size `size`.
+    /// Resizes and normalises `picture` for an output of size `size`.
     ///
     /// # Errors
     /// As the runtime's.
@@ -100,7 +100,7 @@ pub struct BundleModel {
 impl BundleModel {
     /// A bundle in an engine. Class maps come from the head `classes`; features at points are
     /// what `descriptors` makes of them, or those of the upsampler where there is none. Everything
-    /// is compiled for answers of the given sizes.
+    /// is compiled for outputs of the given sizes.
     ///
     /// # Errors
     /// Where the bundle lacks a part, a head is of another kind, or nothing can be compiled.

@@ -1,6 +1,6 @@
-//! What a model keeps from frame to frame, for a camera that stands still: the picture, so that
+//! What a model keeps from frame to frame, for a static camera: the image, so that
 //! noise does not change it; the features, for some frames; the class maps, of which only the tiles
-//! that changed are computed anew.
+//! that changed are computed again.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -11,12 +11,12 @@ use loftup_runtime::{
 
 use crate::{answer::SLOTS, error::ModelError, sync::lock};
 
-/// How still a camera is taken to stand.
+/// Settings for a static camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticScene {
-    /// The backbone runs on every so manieth frame, and its features serve until the next time.
+    /// The backbone runs on every n-th frame, and its features serve until the next time.
     pub backbone_interval: u32,
-    /// A pixel keeps its old colour until it differs from it by more than so many levels.
+    /// A pixel keeps its old color until it differs from it by more than so many levels.
     pub noise_threshold: u8,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct FrameCache {
     maps: Mutex<Maps>,
 }
 
-/// Features, the size of the picture they are of, and the frames they have served.
+/// Features, the size of the image they are of, and the frames they have served.
 struct Served {
     features: Features,
     size: Size,
@@ -64,7 +64,7 @@ impl FrameCache {
         then(last.insert(held))
     }
 
-    /// The features of a picture of size `size`, into `out`: computed where none are kept that may
+    /// The features of an image of size `size`, into `out`: computed where none are kept that may
     /// serve once more.
     pub fn features(
         &self,

@@ -1,5 +1,5 @@
-//! The same picture gives the same bits, whatever the model answered before it, and in a model that
-//! was opened anew, as after a hang.
+//! The same image gives the same bits, whatever the model processed before it, and in a model that
+//! was opened again, as after a hang.
 
 mod common;
 

@@ -27,7 +27,7 @@ const MAX_AGE_US: u64 = 800_000;
 const WARM_UP: Duration = Duration::from_secs(3);
 const LENGTH: Duration = Duration::from_secs(9);
 
-/// Pictures that were drawn in advance, as fast as a camera may give them.
+/// Images that were drawn in advance, as fast as a camera may give them.
 struct Fast {
     pictures: Arc<Vec<RawFrame>>,
     pace: Pace,

@@ -1,4 +1,4 @@
-//! Pictures from another program's standard output.
+//! Images from another program's standard output.
 
 use std::{
     path::Path,
@@ -14,7 +14,7 @@ use loftup_node::{
 const WIDTH: usize = 5;
 const HEIGHT: usize = 2;
 
-/// Pictures of 5 x 2 in which each row is followed by a byte of padding, as a shell prints them.
+/// Images of 5 x 2 in which each row is followed by a byte of padding, as a shell prints them.
 fn shell(script: &str) -> Piped {
     let script = script.to_owned();
     let launch = move || {

@@ -69,7 +69,7 @@ fn a_leak_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = Options::new(Duration::from_secs(10), 1);
     options.plan = Plan::default();
-    // Even at 5 answers a second 5 MiB a second.
+    // Even at 5 outputs a second 5 MiB a second.
     options.leak = 1 << 20;
     let outcome = run(&config(folder.path()), &options).unwrap();
     let faults = outcome.faults();

@@ -62,7 +62,7 @@ fn pair(node: &Path, controller: &Path) -> Option<common::Ended> {
     Some(child)
 }
 
-/// The scene, with the number of each picture in its first pixel.
+/// The scene, with the number of each image in its first pixel.
 struct Numbered(Scenes);
 
 impl Source for Numbered {
@@ -74,7 +74,7 @@ impl Source for Numbered {
     }
 }
 
-/// Knows the labels of every picture of the scene.
+/// Knows the labels of every image of the scene.
 struct Truth {
     scene: Scene,
     labels: Vec<String>,

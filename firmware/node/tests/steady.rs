@@ -2,7 +2,7 @@
 //!
 //! The pipeline is run with a source, a model and a listener that allocate nothing, so that what is
 //! counted is the node's: its stages, and the sink that speaks the wire format. Left out are the runtime with its engine (it makes new buffers for each frame),
-//! the decoders of picture files, the scene generator, and sinks that encode PNG or JSON.
+//! the decoders of image files, the scene generator, and sinks that encode PNG or JSON.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 

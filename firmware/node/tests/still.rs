@@ -15,7 +15,7 @@ use loftup_node::{
 };
 use loftup_runtime::{Features, image::Rgb8};
 
-/// Columns and rows of the camera's picture; the answer is as large, so that a pixel of one is a
+/// Columns and rows of the camera's image; the output is as large, so that a pixel of one is a
 /// pixel of the other. It is cut into 2 x 1 tiles of 48 x 64.
 const CAMERA: Size = Size {
     width: 96,

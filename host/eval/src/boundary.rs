@@ -3,22 +3,22 @@
 //! The boundary F-score of Csurka et al., "What is a good evaluation measure for semantic
 //! segmentation?" (BMVC 2013), by class: precision is the share of encoded outline that has true
 //! outline of the same class nearby, recall the share of true outline that has encoded outline
-//! nearby, and F their harmonic mean. It is averaged over the pictures in which the class has an
+//! nearby, and F their harmonic mean. It is averaged over the images in which the class has an
 //! outline, true or encoded, and then over classes.
 
 use loftup_bundle::Size;
 
 use crate::{confusion::mean, labels::UNLABELLED};
 
-/// The boundary F-score, picture by picture.
+/// The boundary F-score, image by image.
 #[derive(Debug, Clone)]
 pub struct BoundaryScore {
     offsets: Vec<(isize, isize)>,
-    /// Sum of F and number of pictures, by class.
+    /// Sum of F and number of images, by class.
     sums: Vec<(f64, u32)>,
 }
 
-/// What is near in a picture of this size: 0.75 % of its diagonal, as in the paper, in whole
+/// What is near in an image of this size: 0.75 % of its diagonal, as in the paper, in whole
 /// pixels, at least one.
 pub fn usual_tolerance(size: Size) -> usize {
     let diagonal = ((size.width * size.width + size.height * size.height) as f64).sqrt();
@@ -40,7 +40,7 @@ impl BoundaryScore {
         }
     }
 
-    /// Counts a picture. Pixels without a label have no outline, and no outline runs along them.
+    /// Counts an image. Pixels without a label have no outline, and no outline runs along them.
     pub fn count(&mut self, size: Size, truth: &[u8], encoded: &[u8]) {
         let visible = |(t, s): (&u8, &u8)| if *t == UNLABELLED { UNLABELLED } else { *s };
         let encoded: Vec<u8> = truth.iter().zip(encoded).map(visible).collect();

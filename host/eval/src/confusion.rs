@@ -19,7 +19,7 @@ impl Confusion {
         }
     }
 
-    /// Counts the pixels of a picture; those without a label are left out.
+    /// Counts the pixels of an image; those without a label are left out.
     ///
     /// # Panics
     /// Where a label is neither a class nor [`UNLABELLED`].
@@ -51,7 +51,7 @@ impl Confusion {
         mean(self.iou().into_iter().flatten())
     }
 
-    /// Share of labelled pixels that are encoded as what they are.
+    /// Share of labeled pixels that are encoded as what they are.
     pub fn accuracy(&self) -> f64 {
         let right: u64 = (0..self.classes)
             .map(|c| self.counts[c * (self.classes + 2)])

@@ -1,9 +1,9 @@
-//! Data sets: pictures with masks.
+//! Data sets: images with masks.
 //!
-//! `DIR/images` and `DIR/labels`, or the same in `DIR/train` and `DIR/val`. A picture and its mask
+//! `DIR/images` and `DIR/labels`, or the same in `DIR/train` and `DIR/val`. An image and its mask
 //! have the same name but for the extension. `DIR/classes.txt` names the classes, one a line, from
 //! 0; lines that say `void`, `unlabelled` or `ignore` are no classes. 255 is always unlabelled.
-//! CamVid's eleven classes, with 11 for void, are known by the names of its pictures.
+//! CamVid's eleven classes, with 11 for void, are known by the names of its images.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use crate::{
     labels::{Labels, UNLABELLED},
 };
 
-/// A picture and its mask.
+/// An image and its mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The picture.
+    /// The image.
     pub image: PathBuf,
     /// Its mask.
     pub labels: PathBuf,
@@ -36,7 +36,7 @@ pub struct Classes {
     values: Vec<Option<u8>>,
 }
 
-/// Prefixes of CamVid's pictures, one for each of its drives.
+/// Prefixes of CamVid's images, one for each of its drives.
 const CAMVID_DRIVES: [&str; 4] = ["0001TP_", "0006R0_", "0016E5_", "Seq05VD_"];
 const CAMVID: [&str; 12] = [
     "sky",
@@ -217,7 +217,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     Ok(pairs)
 }
 
-/// Pictures in a directory, in order of their names.
+/// Images in a directory, in order of their names.
 ///
 /// # Errors
 /// The directory cannot be read.

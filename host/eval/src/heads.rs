@@ -24,29 +24,29 @@ pub struct NewHead {
     pub kind: HeadKind,
     /// Its weights.
     pub linear: Linear,
-    /// Pictures that it was made from.
+    /// Images that it was made from.
     pub pictures: usize,
     /// Pixels that it was made from.
     pub pixels: usize,
     /// How well it fits them, 0 to 1: the share of pixels whose class is right, or of the variance
     /// that is kept.
     pub fit: f64,
-    /// Why some pictures were left out.
+    /// Why some images were left out.
     pub left_out: Vec<String>,
 }
 
-/// How pictures are looked at to make a head.
+/// How images are looked at to make a head.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Size of the answer; the backbone's own if not given.
+    /// Size of the output; the backbone's own if not given.
     pub size: Option<Size>,
-    /// Range of colours of the guidance. It should be the one that the head will be used with.
+    /// Range of colors of the guidance. It should be the one that the head will be used with.
     pub range: ColourRange,
-    /// Which way up pictures are read. Masks are taken as stored.
+    /// Which way up images are read. Masks are taken as stored.
     pub orientation: Orientation,
-    /// Pixels of each picture.
+    /// Pixels of each image.
     pub samples: usize,
-    /// Pictures at most, evenly spread.
+    /// Images at most, evenly spread.
     pub most: Option<usize>,
     /// How a probe is trained; of a PCA only the seed matters.
     pub probe: Options,
@@ -84,11 +84,11 @@ pub fn classes(
     })
 }
 
-/// Finds the first `channels` principal components of the upsampled features of the pictures in
+/// Finds the first `channels` principal components of the upsampled features of the images in
 /// `dir`.
 ///
 /// # Errors
-/// Where there is no picture that can be used, or the bundle lacks a part.
+/// Where there is no image that can be used, or the bundle lacks a part.
 pub fn pca(
     perceptor: &Perceptor,
     dir: &Path,

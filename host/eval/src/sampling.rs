@@ -61,7 +61,7 @@ impl Method {
     }
 }
 
-/// A picture that has been through the backbone.
+/// An image that has been through the backbone.
 pub(crate) struct Encoded {
     pub features: Features,
     /// `[h * w, d]`.
@@ -69,14 +69,14 @@ pub(crate) struct Encoded {
     guidance: Picture,
 }
 
-/// How pictures are looked at.
+/// How images are looked at.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoder<'a> {
     pub perceptor: &'a Perceptor,
-    /// Size of the answer.
+    /// Size of the output.
     pub size: Size,
     pub range: ColourRange,
-    /// Which way up pictures are read.
+    /// Which way up images are read.
     pub orientation: Orientation,
 }
 
@@ -171,7 +171,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Opens a picture and its mask, the mask at `size`. The mask is taken as it is stored.
+/// Opens an image and its mask, the mask at `size`. The mask is taken as it is stored.
 pub(crate) fn open(
     pair: &Pair,
     classes: &Classes,
@@ -203,8 +203,8 @@ pub(crate) fn open(
 /// Memory for features of all methods together.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Labelled features, method by method, of at most `each` pixels of each picture, the same pixels
-/// for each method. Pictures and masks that cannot be read are left out and named.
+/// Labelled features, method by method, of at most `each` pixels of each image, the same pixels
+/// for each method. Images and masks that cannot be read are left out and named.
 pub(crate) fn sample(
     encoder: &Encoder<'_>,
     (dir, pairs, classes): (&Path, &[Pair], &Classes),

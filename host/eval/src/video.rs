@@ -162,7 +162,7 @@ pub fn evaluate(
     })
 }
 
-/// Levels 0 to 255, in the units of a normalised picture.
+/// Levels 0 to 255, in the units of a normalized image.
 fn full_range(n: &Normalisation) -> ColourRange {
     ColourRange::Fixed {
         min: std::array::from_fn(|c| -n.mean[c] / n.std[c]),

@@ -1,61 +1,60 @@
-//! What rounding cost.
+//! Quantization records.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How the graphs of one precision were made from 32-bit ones, and how far their answers are from
-/// those.
+/// How the graphs of one precision were quantized, and their error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantisation {
     /// Program and version that made them.
     pub tool: String,
-    /// What it looked at.
+    /// Calibration data.
     pub calibration: Calibration,
-    /// The error that was allowed: [`ErrorStats::relative_error`] end to end.
+    /// Limit of the end-to-end [`ErrorStats::relative_error`].
     #[serde(default, alias = "max_loss", skip_serializing_if = "Option::is_none")]
     pub max_error: Option<f64>,
-    /// The error of the whole bundle on the calibration images.
+    /// End-to-end error on the calibration images.
     #[serde(alias = "loss")]
     pub error: ErrorStats,
-    /// The error of each graph alone, fed with the values of the 32-bit bundle.
+    /// Error of each graph by itself, on the inputs recorded in the fp32 bundle.
     pub graphs: BTreeMap<String, ErrorStats>,
-    /// What was left in 32 bits because it would have cost too much, as `GRAPH: NAME`.
+    /// Layers that stay in fp32, as `GRAPH: NAME`.
     #[serde(default, alias = "kept", skip_serializing_if = "Vec::is_empty")]
     pub fp32_layers: Vec<String>,
-    /// What a head of the bundle sees before and after.
+    /// Accuracy of a head before and after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadAccuracy>,
-    /// The error that can be measured again without the images.
+    /// The error that can be measured without the calibration images.
     pub check: CheckError,
 }
 
-/// Pictures that ranges were taken from and errors measured on.
+/// Images used for calibration and error measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Pictures.
+    /// Number of images.
     #[serde(alias = "pictures")]
     pub images: u64,
-    /// Parts of their upsampled answers that were looked at.
+    /// Number of compared tiles of their outputs.
     pub tiles: u64,
     /// SHA-256 of the SHA-256s of the files, in order.
     pub fingerprint: String,
 }
 
-/// The difference of an answer from the 32-bit one.
+/// Error statistics of an output against fp32.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorStats {
     /// Root of the sum of squared differences, over that of the squared 32-bit values.
     pub relative_error: f64,
-    /// Mean cosine similarity of the two feature vectors of a place.
+    /// Mean cosine similarity of feature vectors.
     pub cosine: f64,
-    /// The least of them.
+    /// Lowest cosine similarity.
     pub worst_cosine: f64,
-    /// Share of values that are apart by more than a tenth of their size and of the root mean square
-    /// together.
+    /// Fraction of values that differ by more than a tenth of the sum of their magnitude and the root
+    /// mean square.
     pub outliers: f64,
 }
 
@@ -65,7 +64,7 @@ pub struct ErrorStats {
 pub struct HeadAccuracy {
     /// The head.
     pub name: String,
-    /// Labelled images.
+    /// Number of labeled images.
     #[serde(alias = "pictures")]
     pub images: u64,
     /// Mean intersection over union with the 32-bit graphs.
@@ -74,16 +73,15 @@ pub struct HeadAccuracy {
     pub mean_iou_after: f64,
 }
 
-/// The error on the built-in test picture against answers of the 32-bit graphs that are fp32_layers in a
-/// file of the bundle.
+/// Error on the built-in test image against fp32 outputs stored in a file of the bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckError {
-    /// The file with the answers, `.npy`, `[places, d]`.
+    /// File of the fp32 outputs, `.npy`, `[pixels, d]`.
     pub file: String,
-    /// Relative error of the graphs as they are written.
+    /// Relative error of the fake-quantized graphs.
     pub as_written: f64,
-    /// Relative error of the 32-bit graphs with the rounded weights, which a CPU runs.
+    /// Relative error in fp32 with the rounded weights, as on a CPU.
     #[serde(alias = "widened")]
     pub fp32: f64,
 }
@@ -106,7 +104,9 @@ impl Quantisation {
                 && cosine(error.worst_cosine)
                 && (0.0..=1.0).contains(&error.outliers);
             if !usable {
-                return Err(format!("{name}: {error:?} is no error"));
+                return Err(format!(
+                    "{name}: {error:?}: expected a finite error of 0 or more, cosines from -1 to 1 and outliers from 0 to 1"
+                ));
             }
         }
         let errors = [
@@ -207,5 +207,23 @@ mod tests {
             let error = q.validate().unwrap_err();
             assert!(error.contains(what), "{what}: {error}");
         }
+    }
+
+    #[test]
+    fn former_field_names_are_read() {
+        let text = r#"{"tool": "loftup 0.1.0",
+            "calibration": {"pictures": 2, "tiles": 8, "fingerprint": "ab"},
+            "max_loss": 0.5,
+            "loss": {"relative_error": 0.25, "cosine": 1, "worst_cosine": 1, "outliers": 0},
+            "graphs": {}, "kept": ["keys: conv1"],
+            "head": {"name": "h", "pictures": 3, "mean_iou_before": 1, "mean_iou_after": 1},
+            "check": {"file": "c.npy", "as_written": 0.125, "widened": 0.0625}}"#;
+        let q: Quantisation = serde_json::from_str(text).unwrap();
+        assert_eq!((q.calibration.images, q.head.unwrap().images), (2, 3));
+        assert_eq!((q.max_error, q.error.relative_error), (Some(0.5), 0.25));
+        assert_eq!(
+            (q.fp32_layers, q.check.fp32),
+            (vec!["keys: conv1".to_owned()], 0.0625)
+        );
     }
 }

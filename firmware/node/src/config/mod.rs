@@ -30,7 +30,7 @@ const LARGEST: u64 = 1 << 20;
 /// What holds on a step of degradation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
-    /// Size of a whole answer.
+    /// Size of a whole output.
     pub size: Size,
     /// No class map of the whole frame.
     pub regions_only: bool,

@@ -15,7 +15,7 @@ use crate::{
     source::{Clock, Poll, Source, SourceError},
 };
 
-/// What a faulty source does to a picture.
+/// What a faulty source does to an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SourceFault {
     /// It is never given.
@@ -71,7 +71,7 @@ impl Injected {
     }
 }
 
-/// Chances of faults in a source, in parts per million for each picture.
+/// Chances of faults in a source, in parts per million for each image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceFaults {
     /// By the order of [`SourceFault::ALL`].

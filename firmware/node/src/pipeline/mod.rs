@@ -48,9 +48,9 @@ pub struct Parts {
     pub config: Config,
     /// Where the model comes from.
     pub model: ModelFactory,
-    /// Where pictures come from.
+    /// Where images come from.
     pub source: SourceFactory,
-    /// Where answers go.
+    /// Where outputs go.
     pub sinks: Vec<SinkHandle>,
     /// The service manager.
     pub notifier: Notifier,
@@ -100,7 +100,7 @@ impl Handle {
 }
 
 impl Node {
-    /// Starts the threads. Nothing is answered before [`Node::run`].
+    /// Starts the threads. Nothing is processed before [`Node::run`].
     ///
     /// # Errors
     /// Where a thread or the address of the metrics cannot be had.

@@ -49,7 +49,7 @@ pub(super) struct Shared {
     pub(super) beats: [AtomicU64; WATCHED],
     pub(super) model: Mutex<Option<Arc<dyn Model>>>,
     pub(super) validator: Mutex<FrameValidator>,
-    /// Rises whenever the model's stages are started anew; older threads end.
+    /// Rises whenever the model's stages are started again; older threads end.
     pub(super) generation: AtomicU64,
     pub(super) capture_generation: AtomicU64,
     pub(super) failures: AtomicU32,

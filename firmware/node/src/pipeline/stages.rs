@@ -45,7 +45,7 @@ impl Shared {
         self.beats[stage].swap(0, SeqCst) != 0
     }
 
-    /// A frame was answered, or was not in time.
+    /// A frame was processed, or was not in time.
     pub(super) fn record_deadline(&self, outcome: DeadlineOutcome) {
         let mut degradation = lock(&self.degradation);
         let step = degradation.record(outcome);
@@ -90,7 +90,7 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
     let mut next_due = 0u64;
     let mut silent_since = shared.now();
     // A little longer than it takes to count as silent, so that this is noticed before the source
-    // that is opened in its place gives a picture.
+    // that is opened in its place gives an image.
     let timeout_us = 1000 * shared.config.source.timeout_ms + LOOK_US;
     let current = || shared.capture_generation.load(SeqCst) == generation;
     let (mut told, mut open_at) = (Told::default(), 0);
@@ -403,7 +403,7 @@ fn publish_one(shared: &Shared, mut job: Box<Job>) {
         answer.level = job.level;
         if shared.wants_picture {
             std::mem::swap(&mut answer.picture, &mut job.picture);
-            // What came back is the picture of an earlier frame, or none.
+            // What came back is the image of an earlier frame, or none.
         }
     }
     for queue in &shared.sink_queues {
@@ -435,7 +435,7 @@ fn publish_one(shared: &Shared, mut job: Box<Job>) {
     shared.monitor.answered(now);
 }
 
-/// An answer that no sink looks at any more, or a new one.
+/// An output that no sink looks at any more, or a new one.
 fn recycled_output(shared: &Shared) -> Arc<Answer> {
     let mut answers = lock(&shared.answers);
     for _ in 0..answers.len() {

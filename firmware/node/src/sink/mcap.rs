@@ -2,7 +2,7 @@
 //!
 //! | topic | schema | what |
 //! |---|---|---|
-//! | `/camera/image` | `foxglove.RawImage` | the camera's picture, `rgb8` |
+//! | `/camera/image` | `foxglove.RawImage` | the camera's image, `rgb8` |
 //! | `/loftup/slot_N/classes` | `foxglove.RawImage` | a class map, `mono8`, 255 for none |
 //! | `/loftup/slot_N/regions` | `loftup.Regions` | connected areas |
 //! | `/loftup/slot_N/features` | `loftup.Features` | features at points |
@@ -150,7 +150,7 @@ impl Seek for Pending {
 }
 
 impl McapSink {
-    /// Every `every`-th answer, into files of some `limit` bytes (0: one file), the first of them
+    /// Every `every`-th output, into files of some `limit` bytes (0: one file), the first of them
     /// `path` or, where that exists, the next in its row.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
         let name = format!("mcap {}", path.display());

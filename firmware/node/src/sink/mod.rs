@@ -1,4 +1,4 @@
-//! Who hears the answers.
+//! Output sinks.
 
 mod disk;
 pub mod foxglove;
@@ -65,7 +65,7 @@ pub struct Report {
     pub state: State,
     /// Microseconds since its start.
     pub uptime_us: u64,
-    /// Answers a second, over the last second.
+    /// Outputs a second, over the last second.
     pub rate_hz: f64,
     /// Median from picture to answer, of the last seconds.
     pub latency_p50_us: u64,
@@ -73,9 +73,9 @@ pub struct Report {
     pub latency_p99_us: u64,
     /// Hottest sensor, hundredths of a degree.
     pub temperature_cc: Option<i16>,
-    /// Frames answered.
+    /// Frames processed.
     pub answered: u64,
-    /// Frames not answered.
+    /// Frames not processed.
     pub dropped: u64,
 }
 
@@ -107,15 +107,15 @@ pub struct Context<'a> {
     pub metrics: &'a Metrics,
 }
 
-/// Somewhere answers go. Each has a thread of its own, so that a slow one holds up nobody.
+/// An output sink. Each runs on its own thread, so a slow sink does not block the others.
 pub trait Sink: Send {
     /// What messages call it.
     fn name(&self) -> &str;
 
-    /// Takes an answer.
+    /// Takes an output.
     ///
     /// # Errors
-    /// Counted and told; the next answer comes all the same.
+    /// Counted and logged; later outputs are still delivered.
     fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError>;
 
     /// Takes news of the node: on every change, and once a second.
@@ -147,7 +147,7 @@ pub trait Sink: Send {
         0
     }
 
-    /// Messages, or pictures, that should have been in its files and are not.
+    /// Messages, or images, that should have been in its files and are not.
     fn not_written(&self) -> u64 {
         0
     }
@@ -162,7 +162,7 @@ pub trait Sink: Send {
         true
     }
 
-    /// Whether it needs the camera's picture.
+    /// Whether it needs the camera's image.
     fn wants_picture(&self) -> bool {
         false
     }
@@ -172,7 +172,7 @@ pub trait Sink: Send {
 pub struct SinkHandle {
     /// The sink.
     pub sink: Box<dyn Sink>,
-    /// Answers that may wait for it.
+    /// Outputs that may wait for it.
     pub queue: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The camera's pictures of the frames that were answered, to be played again.
+//! The camera's images of the frames that were processed, to be played again.
 
 use std::path::PathBuf;
 
@@ -18,12 +18,12 @@ pub struct RecordingSink {
     name: String,
     files: Series,
     every: Every,
-    /// Pictures that were not written.
+    /// Images that were not written.
     missed: u64,
 }
 
 impl RecordingSink {
-    /// Every `every`-th picture, into files of some `limit` bytes (0: one file), the first of them
+    /// Every `every`-th image, into files of some `limit` bytes (0: one file), the first of them
     /// `path` or, where that exists, the next in its row.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
         let name = format!("recording {}", path.display());

@@ -92,7 +92,7 @@ impl ZenohSink {
             if open.session.info().routers_zid().wait().next().is_some() {
                 return Ok(true);
             }
-            // Made anew below: tokens and all.
+            // Made again below: tokens and all.
             self.open = None;
         }
         if now < self.retry_at {

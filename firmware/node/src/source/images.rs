@@ -1,4 +1,4 @@
-//! Picture files.
+//! Image files.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ const ENDINGS: [&str; 9] = [
     "bmp", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
 ];
 
-/// The pictures of a folder, or the files that a pattern names, in the order of their names.
+/// The images of a folder, or the files that a pattern names, in the order of their names.
 ///
 /// # Errors
 /// Where the folder cannot be read or the pattern is none.
@@ -78,7 +78,7 @@ fn matching(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Picture files, one after the other.
+/// Image files, one after the other.
 #[derive(Debug)]
 pub struct Images {
     files: Vec<PathBuf>,
@@ -90,7 +90,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// The pictures that `path` names, see [`list`].
+    /// The images that `path` names, see [`list`].
     ///
     /// # Errors
     /// Where there is none.

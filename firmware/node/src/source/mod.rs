@@ -1,4 +1,4 @@
-//! Where pictures come from.
+//! Where images come from.
 
 mod images;
 mod piped;
@@ -38,7 +38,7 @@ impl Clock {
     }
 }
 
-/// What became of a wait for a picture.
+/// What became of a wait for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
     /// One came.
@@ -61,7 +61,7 @@ pub enum SourceError {
         /// Why.
         cause: std::io::Error,
     },
-    /// A picture.
+    /// An image.
     #[error(transparent)]
     Image(#[from] loftup_runtime::image::ImageError),
     /// A recording.
@@ -85,11 +85,11 @@ pub enum SourceError {
     Other(String),
 }
 
-/// Something that gives pictures. What it gives is checked afterwards, so that a source need not
+/// Something that gives images. What it gives is checked afterwards, so that a source need not
 /// be trusted.
 pub trait Source: Send {
-    /// Waits for the next picture, some 100 ms at most, and puts it into `into`, whose memory is
-    /// used again. Numbers rise by one for each picture taken, whether it is given or not; the
+    /// Waits for the next image, some 100 ms at most, and puts it into `into`, whose memory is
+    /// used again. Numbers rise by one for each image taken, whether it is given or not; the
     /// time stamp is that of `clock`.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ pub(crate) const NO_V4L: &str =
 /// The longest that a source sleeps at once.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Pictures at a steady rate. A picture whose time has passed is skipped, and counts as lost.
+/// Images at a steady rate. An image whose time has passed is skipped, and counts as lost.
 #[derive(Debug, Clone)]
 pub struct Pace {
     period_us: f64,
@@ -118,7 +118,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many pictures a second.
+    /// So many images a second.
     pub fn new(rate_hz: f64) -> Self {
         Self {
             period_us: 1e6 / rate_hz.clamp(0.001, 1e6),
@@ -127,7 +127,7 @@ impl Pace {
         }
     }
 
-    /// Waits for the time of the next picture, or a nap. Gives its number and time, where that has
+    /// Waits for the time of the next image, or a nap. Gives its number and time, where that has
     /// come. A number is never skipped here: a slow reader gets old ones late.
     pub fn wait(&mut self, clock: &Clock) -> Option<(u64, u64)> {
         let now = clock.now_us();
@@ -139,14 +139,14 @@ impl Pace {
             return None;
         }
         let number = self.next;
-        // Pictures are taken on time whoever waits for them; those not waited for are overwritten
+        // Images are taken on time whoever waits for them; those not waited for are overwritten
         // in the camera.
         let late = (clock.now_us() - due) as f64 / self.period_us;
         self.next += 1 + (late as u64).saturating_sub(1);
         Some((number, due.max(now.min(clock.now_us()))))
     }
 
-    /// Seconds from the first picture to that of this number.
+    /// Seconds from the first image to that of this number.
     pub fn seconds(&self, number: u64) -> f64 {
         number as f64 * self.period_us / 1e6
     }

@@ -1,4 +1,4 @@
-//! Raw pictures from a program: from GStreamer above all, which knows the cameras of a Jetson.
+//! Raw images from a program: from GStreamer above all, which knows the cameras of a Jetson.
 //!
 //! The program writes rows of RGB, each padded to a multiple of four bytes as GStreamer does, to its
 //! standard output. A thread reads them, and the newest wins.
@@ -24,7 +24,7 @@ const LINE: u64 = 400;
 /// Makes the program's command line, as often as it is started.
 pub type Launcher = Box<dyn Fn() -> Command + Send>;
 
-/// Pictures of one size from a program's standard output.
+/// Images of one size from a program's standard output.
 pub struct Piped {
     name: String,
     launch: Launcher,
@@ -32,7 +32,7 @@ pub struct Piped {
     height: usize,
     running: Option<Running>,
     retry_at: Instant,
-    /// Pictures of the runs before this one.
+    /// Images of the runs before this one.
     before: u64,
 }
 
@@ -58,12 +58,12 @@ struct Inbox {
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
-    /// Pictures read so far.
+    /// Images read so far.
     count: u64,
     stamp_us: u64,
     fresh: bool,
     ended: bool,
-    /// Whether it ended in the middle of a picture.
+    /// Whether it ended in the middle of an image.
     cut: bool,
     last_words: String,
     /// Whether no more words will come.
@@ -82,7 +82,7 @@ fn stride(width: usize) -> usize {
 }
 
 impl Piped {
-    /// Pictures of `width` x `height` from what `launch` starts; `name` is for messages.
+    /// Images of `width` x `height` from what `launch` starts; `name` is for messages.
     pub fn new(name: &str, width: usize, height: usize, launch: Launcher) -> Self {
         Self {
             name: name.into(),
@@ -95,7 +95,7 @@ impl Piped {
         }
     }
 
-    /// Pictures from the elements of a GStreamer pipeline that end in some kind of raw video, such
+    /// Images from the elements of a GStreamer pipeline that end in some kind of raw video, such
     /// as `nvarguscamerasrc ! nvvidconv`. They are converted and scaled here.
     pub fn gstreamer(pipeline: &str, width: usize, height: usize) -> Self {
         let elements = format!(
@@ -156,7 +156,7 @@ impl Piped {
         }
     }
 
-    /// What became of a program that wrote its last picture.
+    /// What became of a program that wrote its last image.
     fn end(&mut self, mut running: Running) -> Result<Poll, SourceError> {
         self.before += running.inbox.lock().count;
         let status = running.child.wait().map_err(|e| self.failed(e))?;

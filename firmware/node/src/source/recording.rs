@@ -1,9 +1,9 @@
-//! Pictures as they came from the camera, in a file.
+//! Images as they came from the camera, in a file.
 //!
-//! The file begins with `LOFTREC1`. Each picture follows as number (8 bytes), time stamp in
+//! The file begins with `LOFTREC1`. Each image follows as number (8 bytes), time stamp in
 //! microseconds (8), columns (4), rows (4), CRC-32 of what comes before and after it (4), and
 //! `rows * columns * 3` bytes of RGB; all numbers little-endian. A file that ends within a
-//! picture, as after a power cut, ends before it.
+//! image, as after a power cut, ends before it.
 
 use std::{
     fs::File,
@@ -16,11 +16,11 @@ use crate::frame::RawFrame;
 
 pub(crate) const MAGIC: &[u8; 8] = b"LOFTREC1";
 pub(crate) const HEAD: usize = 28;
-/// Largest side of a picture.
+/// Largest side of an image.
 const MAX_SIDE: usize = 16384;
 static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// What stands before the bytes of a picture, `[height, width, 3]`. `None` where they do not fit its
+/// What stands before the bytes of an image, `[height, width, 3]`. `None` where they do not fit its
 /// size, or it is too large.
 pub(crate) fn head(
     number: u64,
@@ -99,7 +99,7 @@ impl Recording {
         self
     }
 
-    /// Reads the next picture. `false` at the end.
+    /// Reads the next image. `false` at the end.
     ///
     /// # Errors
     /// Where it is damaged.

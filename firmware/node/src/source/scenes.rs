@@ -5,7 +5,7 @@ use loftup_scenes::Scene;
 use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Pictures of a generated scene.
+/// Images of a generated scene.
 #[derive(Debug)]
 pub struct Scenes {
     scene: Scene,
@@ -25,7 +25,7 @@ impl Scenes {
         }
     }
 
-    /// Picture `number`, whenever it is asked for: the same bytes each time.
+    /// Image `number`, whenever it is asked for: the same bytes each time.
     pub fn draw(&self, number: u64, into: &mut RawFrame) {
         let frame = self
             .scene

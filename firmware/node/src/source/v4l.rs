@@ -16,13 +16,13 @@ use linuxvideo::{
 use super::{Clock, NAP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Layouts of pictures that are understood, the best first.
+/// Layouts of images that are understood, the best first.
 const LAYOUTS: [(PixelFormat, Layout); 2] = [
     (PixelFormat::RGB3, Layout::Rgb),
     (PixelFormat::YUYV, Layout::Yuyv),
 ];
 
-/// How often it is looked whether a picture is there.
+/// How often it is looked whether an image is there.
 const LOOK: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Opens a device such as `/dev/video0` for pictures of this size.
+    /// Opens a device such as `/dev/video0` for images of this size.
     ///
     /// # Errors
-    /// Where it cannot be opened, or has no pictures of this size in a layout that is understood:
+    /// Where it cannot be opened, or has no images of this size in a layout that is understood:
     /// RGB or YUYV.
     pub fn open(path: &Path, width: usize, height: usize) -> Result<Self, SourceError> {
         let io = |cause| SourceError::Io {
@@ -118,7 +118,7 @@ impl Source for Camera {
         self.stream
             .dequeue(|view| {
                 into.bytes.clear();
-                // A picture that the driver calls bad is left empty, and refused as truncated.
+                // An image that the driver calls bad is left empty, and refused as truncated.
                 if !view.is_error() {
                     for row in view.chunks(stride) {
                         append(layout, row, width, &mut into.bytes);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn colours_are_those_of_bt_601() {
-        // Y, Cb, Cr of 75 % and 100 % colour bars, and the RGB that they stand for.
+        // Y, Cb, Cr of 75 % and 100 % color bars, and the RGB that they stand for.
         for (yuv, expected) in [
             ([16, 128, 128], [0, 0, 0]),
             ([235, 128, 128], [255, 255, 255]),

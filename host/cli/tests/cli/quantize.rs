@@ -116,7 +116,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
         assert!(loss > 1e-6 && loss <= 0.2);
         assert!(!report["layers"].as_array().unwrap().is_empty());
         let page = fs::read_to_string(page).unwrap();
-        assert!(page.contains("Layer by layer") && !page.contains("http"));
+        assert!(page.contains("<h2>Layers</h2>") && !page.contains("http"));
 
         let (before, after) = (
             json(&bundle.path().join("manifest.json")),
@@ -276,7 +276,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     };
     names(
         &refuse(&bundle.path(), &empty, &[]),
-        &["empty", "no pictures", "JPEG"],
+        &["empty", "no images", "JPEG"],
     );
     names(
         &refuse(&bundle.path(), &dir.path().join("none"), &[]),

@@ -9,7 +9,7 @@ use crate::sink::{
     testing::{SIDE, feed},
 };
 
-/// An answer is an image and a map.
+/// An output is an image and a map.
 const MESSAGES: u64 = 2;
 
 fn sink(disk: &Quota, folder: &Path, limit: u64) -> McapSink {

@@ -12,7 +12,7 @@ use crate::{
     source::Recording,
 };
 
-/// Numbers of the pictures in a file.
+/// Numbers of the images in a file.
 fn numbers(path: &Path) -> Vec<u64> {
     let (mut recording, mut frame) = (Recording::open(path).unwrap(), RawFrame::default());
     let mut numbers = Vec::new();
