@@ -217,7 +217,7 @@ impl Monitor {
 
     /// An output was published: the node has started, and repairs are over.
     pub fn answered(&self, at_us: u64) {
-        self.change(at_us, "an answer was published", |c| {
+        self.change(at_us, "an output was published", |c| {
             c.answered = true;
             c.recovering = false;
         });

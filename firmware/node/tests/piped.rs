@@ -89,7 +89,7 @@ fn a_program_that_fails_is_told_with_its_last_words_and_started_again() {
     let error = wait(&mut shell("printf abc"), &clock, &mut frame)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("in the middle of a picture"), "{error}");
+    assert!(error.contains("in the middle of an image"), "{error}");
     let missing = || Command::new("/no/such/program");
     let mut missing = Piped::new("nothing", WIDTH, HEIGHT, Box::new(missing));
     let error = wait(&mut missing, &clock, &mut frame)

@@ -181,7 +181,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     let base = if own.is_dir() { own } else { dir.to_owned() };
     let missing = |kind: &str| EvalError::Data {
         path: base.clone(),
-        what: format!("has no {kind} directory: put pictures in images/, masks in labels/"),
+        what: format!("has no {kind} directory: put images in images/, masks in labels/"),
     };
     let (images, labels) = (base.join("images"), base.join("labels"));
     for (path, kind) in [(&images, "images"), (&labels, "labels")] {
@@ -206,12 +206,12 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     }
     if without > 0 {
         log::warn!(
-            "{}: {without} pictures without a mask are left out",
+            "{}: {without} images without a mask are skipped",
             images.display()
         );
     }
     if pairs.is_empty() {
-        let what = "no picture in images/ has a mask of the same name in labels/ (NAME.png)".into();
+        let what = "no image in images/ has a mask of the same name in labels/ (NAME.png)".into();
         return Err(EvalError::Data { path: base, what });
     }
     Ok(pairs)

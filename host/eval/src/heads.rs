@@ -105,7 +105,7 @@ pub fn pca(
     let fit = (1 << 30) / (4 * dim.max(1) * pictures.len().max(1));
     let each = request.samples.min(fit.max(1));
     for (i, path) in pictures.iter().enumerate() {
-        progress("looking at pictures", i, pictures.len());
+        progress("sampling images", i, pictures.len());
         let photo = match image::open_with(path, request.orientation) {
             Ok(decoded) => decoded.image,
             Err(e) => {
@@ -131,7 +131,7 @@ pub fn pca(
     if used == 0 {
         let what = match left_out.first() {
             Some(first) => format!("no usable image; the first: {first}"),
-            None => "no pictures in it; give a directory of JPEG or PNG files".into(),
+            None => "no images in it; give a directory of JPEG or PNG files".into(),
         };
         return Err(EvalError::Data {
             path: dir.into(),

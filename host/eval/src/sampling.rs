@@ -90,7 +90,7 @@ impl<'a> Encoder<'a> {
     ) -> Result<Self, EvalError> {
         let Some(backbone) = &perceptor.manifest().backbone else {
             return Err(EvalError::Request(
-                "the bundle has no backbone, and pictures need one; convert it with --backbone or --backbone-onnx".into(),
+                "the bundle has no backbone, which images need; convert it with --backbone or --backbone-onnx".into(),
             ));
         };
         let size = size.unwrap_or(backbone.size);
@@ -221,7 +221,7 @@ pub(crate) fn sample(
     let bytes = 4 * dim.max(1) * methods.len().max(1) * pairs.len().max(1);
     let fit = (MOST_BYTES / bytes).max(1);
     if fit < each {
-        log::info!("{fit} instead of {each} pixels of a picture are used, to stay within 1 GiB");
+        log::info!("{fit} instead of {each} pixels per image are used, to stay within 1 GiB");
     }
     let each = each.min(fit);
     let empty = || Samples {

@@ -321,7 +321,7 @@ fn check_queries(config: &Config) -> Result<(), Mistake> {
             Err(Refusal::OutOfPicture) => {
                 return wrong(
                     key(area),
-                    "it reaches outside the picture, or is empty",
+                    "it extends outside the image, or is empty",
                     "stay within source.size",
                 );
             }

@@ -263,7 +263,7 @@ fn preprocess(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), M
     let size = shared.levels[*level].size;
     match picture {
         Some(picture) => model.prepare(picture, size, prepared),
-        None => Err(ModelError::Other("there is no picture".into())),
+        None => Err(ModelError::Other("there is no image".into())),
     }
 }
 
@@ -421,7 +421,7 @@ fn publish_one(shared: &Shared, mut job: Box<Job>) {
         shared.metrics.count(Event::DeadlineMissed, 1);
         shared.log_throttled("late", || {
             format!(
-                "an answer is {} ms old, due after {}",
+                "an output is {} ms old, due after {}",
                 age / 1000,
                 p.deadline_ms
             )

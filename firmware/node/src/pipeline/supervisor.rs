@@ -414,7 +414,7 @@ impl Supervisor {
         let q = m.latency.quantiles();
         let ms = |us: u64| us as f64 / 1000.0;
         log::info!(
-            "{} frames came, {} were answered and {} dropped; from picture to answer {:.1} ms (p50), {:.1} (p99), {:.1} at most",
+            "{} frames captured, {} processed and {} dropped; latency {:.1} ms (p50), {:.1} (p99), {:.1} at most",
             m.captured.load(Relaxed),
             m.answers(),
             m.all_drops(),

@@ -67,7 +67,7 @@ impl Sink for RecordingSink {
         let (width, height, rgb) = (picture.width(), picture.height(), picture.data());
         let Some(head) = head(answer.number, answer.captured_us, width, height, rgb) else {
             return Err(SinkError::Other(format!(
-                "{}: a picture of {width} x {height} is too large for a recording",
+                "{}: an image of {width} x {height} is too large for a recording",
                 self.name
             )));
         };

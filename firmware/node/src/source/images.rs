@@ -107,7 +107,7 @@ impl Images {
         let files = list(path).map_err(io)?;
         if files.is_empty() {
             return Err(SourceError::Other(format!(
-                "{}: no picture there",
+                "{}: no image found",
                 path.display()
             )));
         }

@@ -171,7 +171,7 @@ impl Piped {
             return Ok(Poll::End);
         }
         let how = if cut {
-            " in the middle of a picture: does source.size fit?"
+            " in the middle of an image: check source.size"
         } else {
             ""
         };

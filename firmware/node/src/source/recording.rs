@@ -119,7 +119,7 @@ impl Recording {
         let side = 1..=MAX_SIDE;
         if !side.contains(&width) || !side.contains(&height) {
             return Err(bad(format!(
-                "picture {} of {width} x {height} is damaged: cut the file before it",
+                "image {} of {width} x {height} is damaged: cut the file before it",
                 long(0)
             )));
         }
@@ -133,10 +133,7 @@ impl Recording {
             return Ok(false);
         }
         if checksum(&head, &into.bytes) != word(6) {
-            return Err(bad(format!(
-                "picture {} has a wrong checksum: it is damaged",
-                long(0)
-            )));
+            return Err(bad(format!("image {} has a wrong checksum", long(0))));
         }
         (into.number, into.stamp_us) = (long(0), long(2));
         (into.width, into.height) = (width, height);

@@ -72,7 +72,7 @@ impl Camera {
             .map_err(io)?;
         let Some((format, layout)) = LAYOUTS.into_iter().find(|(f, _)| known.contains(f)) else {
             return Err(other(format!(
-                "it gives pictures as {known:?}, not as RGB or YUYV: use a source of kind gstreamer"
+                "the camera delivers {known:?}, not RGB or YUYV: use a source of kind gstreamer"
             )));
         };
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -82,7 +82,7 @@ impl Camera {
         let (columns, rows) = (given.width(), given.height());
         if (columns, rows) != (side(width), side(height)) {
             return Err(other(format!(
-                "it has no pictures of {width} x {height}, but of {columns} x {rows}: change source.size"
+                "the camera does not support {width} x {height}, but {columns} x {rows}: change source.size"
             )));
         }
         let stride = (given.bytes_per_line() as usize).max(layout.bytes() * width);

@@ -284,7 +284,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     );
     names(
         &refuse(&bundle.path(), &constant, &[]),
-        &["0.png", "same colour"],
+        &["0.png", "same color"],
     );
     names(
         &refuse(&upsampler.path(), &pictures, &[]),

@@ -176,7 +176,7 @@ fn what_cannot_be_a_head_is_refused() {
     let too_many = heads::pca(&perceptor, &pictures, DIM + 1, &request(), &mut quiet());
     assert!(matches!(too_many, Err(EvalError::Pca(_))));
     let nothing = heads::pca(&perceptor, &place.path("."), 2, &request(), &mut quiet());
-    assert!(nothing.unwrap_err().to_string().contains("no pictures"));
+    assert!(nothing.unwrap_err().to_string().contains("no images"));
     let pca = heads::pca(&perceptor, &pictures, 2, &request(), &mut quiet()).unwrap();
     let bundle = place.path("tiny.loftup");
     let bad = heads::add(&bundle, "../x", &pca, &data, &place.path("new"), false);
