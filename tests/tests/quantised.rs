@@ -123,15 +123,15 @@ fn quantised(bundle: &Path, precision: Precision, directory: &Path) -> Report {
     within(bundle, precision, directory, None)
 }
 
-fn within(bundle: &Path, precision: Precision, directory: &Path, max_loss: Option<f64>) -> Report {
+fn within(bundle: &Path, precision: Precision, directory: &Path, max_error: Option<f64>) -> Report {
     let request = quantize::Request {
         bundle: bundle.to_path_buf(),
         precision,
-        pictures: pictures(directory),
+        images: pictures(directory),
         size: None,
         orientation: loftup_runtime::image::Orientation::Upright,
         tiles: 1,
-        max_loss,
+        max_error,
         keep: false,
         out: bundle.with_extension(precision.name()),
         replace: true,
@@ -149,7 +149,7 @@ fn convolutions_and_transformers_lose_little() {
     for bundle in bundles {
         for (precision, allowed) in NARROW.into_iter().zip([0.01, 0.15, 0.01]) {
             let report = quantised(&bundle, precision, directory.path());
-            let loss = report.quantisation.loss;
+            let loss = report.quantisation.error;
             let name = bundle.file_stem().unwrap().display();
             println!(
                 "{name} in {precision}: relative error {:.1e}, cosine {:.6}",
@@ -159,7 +159,7 @@ fn convolutions_and_transformers_lose_little() {
                 loss.relative_error > 1e-6 && loss.relative_error < allowed,
                 "{loss:?}"
             );
-            assert!(report.quantisation.kept.is_empty());
+            assert!(report.quantisation.fp32_layers.is_empty());
             let (before, after) = report
                 .files
                 .iter()
@@ -175,11 +175,11 @@ fn a_bound_is_met_on_everything_with_few_layers_in_32_bits() {
     let bundle = with_convolutions(directory.path());
     let precision = Precision::Fp16;
     let all = quantised(&bundle, precision, directory.path());
-    assert!(all.layers.iter().all(|l| l.alone.is_none()));
-    let allowed = all.quantisation.loss.relative_error / 1.5;
+    assert!(all.layers.iter().all(|l| l.sensitivity.is_none()));
+    let allowed = all.quantisation.error.relative_error / 1.5;
     let report = within(&bundle, precision, directory.path(), Some(allowed));
-    let (kept, layers) = (&report.quantisation.kept, &report.layers);
-    let loss = report.quantisation.loss.relative_error;
+    let (kept, layers) = (&report.quantisation.fp32_layers, &report.layers);
+    let loss = report.quantisation.error.relative_error;
     println!(
         "relative error {loss:.1e} of {allowed:.1e} with {} of {} layers in 32 bits: {}",
         kept.len(),
@@ -190,7 +190,7 @@ fn a_bound_is_met_on_everything_with_few_layers_in_32_bits() {
     assert!(!kept.is_empty() && 2 * kept.len() < layers.len());
     // None that is rounded costs more by itself than all of them together may.
     let rounded = layers.iter().filter(|l| l.precision != "fp32");
-    let worst = rounded.filter_map(|l| l.alone).fold(0.0, f64::max);
+    let worst = rounded.filter_map(|l| l.sensitivity).fold(0.0, f64::max);
     assert!(worst > 0.0 && worst < 1.5 * allowed, "{worst}");
 }
 

@@ -312,11 +312,11 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
         let request = quantize::Request {
             bundle: bundle.clone(),
             precision,
-            pictures: vec![picture.clone()],
+            images: vec![picture.clone()],
             size: None,
             orientation: Orientation::Upright,
             tiles: 1,
-            max_loss: None,
+            max_error: None,
             keep: false,
             out: out.clone(),
             replace: false,

@@ -1,4 +1,4 @@
-//! What is asked of a frame, and what is answered.
+//! What is asked of a frame, and what is processed.
 
 use loftup_bundle::Size;
 use loftup_runtime::{Point, Rect, image::Rgb8};
@@ -10,7 +10,7 @@ use loftup_wire::{
 /// Slots for queries.
 pub const SLOTS: usize = 8;
 
-/// A question asked of every frame. Coordinates are pixels of the camera's picture.
+/// A question asked of every frame. Coordinates are pixels of the camera's image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     /// Which pixels.
@@ -56,7 +56,7 @@ impl Query {
     }
 }
 
-/// The part of an answer of size `answer` that shows `area` of a picture of size `camera`: every
+/// The part of an output of size `answer` that shows `area` of an image of size `camera`: every
 /// pixel that touches it.
 pub fn scaled(area: message::Rect, camera: Size, answer: Size) -> Rect {
     let span = |at: u16, len: u16, from: usize, to: usize| {
@@ -77,7 +77,7 @@ pub fn scaled(area: message::Rect, camera: Size, answer: Size) -> Rect {
     }
 }
 
-/// The pixel of an answer that shows the middle of a pixel of the camera's picture.
+/// The pixel of an output that shows the middle of a pixel of the camera's image.
 pub fn scaled_point(point: message::Point, camera: Size, answer: Size) -> Point {
     let at = |p: u16, from: usize, to: usize| {
         ((2 * usize::from(p) + 1) * to / (2 * from.max(1))).min(to.saturating_sub(1))
@@ -109,7 +109,7 @@ pub enum Precision {
     U8,
 }
 
-/// A connected area of one class, in pixels of the camera's picture but for its size.
+/// A connected area of one class, in pixels of the camera's image but for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     /// Its class.
@@ -118,18 +118,18 @@ pub struct Region {
     pub bounds: message::Rect,
     /// Its centre of mass.
     pub centre: message::Point,
-    /// Its size, in pixels of the answer.
+    /// Its size, in pixels of the output.
     pub pixels: u32,
 }
 
-/// The answer to one query.
+/// The output to one query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {
     /// Slot of the query.
     pub slot: u8,
     /// What it consists of.
     pub kind: Kind,
-    /// The part of the camera's picture that it covers.
+    /// The part of the camera's image that it covers.
     pub source: message::Rect,
     /// Columns; the number of points where points were asked.
     pub width: usize,
@@ -152,17 +152,17 @@ pub struct Answer {
     pub sequence: u64,
     /// The source's number of the frame.
     pub number: u64,
-    /// When the picture was taken, microseconds of the node's clock.
+    /// When the image was taken, microseconds of the node's clock.
     pub captured_us: u64,
     /// When this was published.
     pub published_us: u64,
     /// Step of degradation.
     pub level: usize,
-    /// Size of the camera's picture: columns, rows.
+    /// Size of the camera's image: columns, rows.
     pub camera: (usize, usize),
-    /// Size of the whole answer: columns, rows.
+    /// Size of the whole output: columns, rows.
     pub size: (usize, usize),
-    /// The camera's picture.
+    /// The camera's image.
     pub picture: Option<Rgb8>,
     /// Tiles of class maps that were computed, and that were kept from the frame before.
     pub tiles: (usize, usize),
@@ -171,7 +171,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answers to the queries, by slot.
+    /// The outputs to the queries, by slot.
     pub fn parts(&self) -> &[Part] {
         &self.parts[..self.live]
     }

@@ -9,18 +9,19 @@ use loftup_runtime::{
         self, Backend, Choice,
         fault::{Faults, Faulty},
     },
+    image::Orientation,
     tuning::{Tuning, TuningCache},
 };
 
 use crate::{
-    config::Config,
+    config::{self, Config},
     inject::{FaultySource, Injected, Plan},
     model::{BundleModel, Model, ModelError, ModelFactory},
     notify::Notifier,
-    pipeline::{Parts, SourceFactory},
+    pipeline::Parts,
     sink::{self, SinkError},
-    source,
-    still::Still,
+    source::{self, Images, Pace, Piped, Recording, Scenes, Source, SourceError, SourceFactory},
+    static_scene::StaticScene,
 };
 
 /// What goes wrong on purpose, to be looked at and changed while the node runs.
@@ -70,13 +71,13 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
         };
         let mut sizes: Vec<_> = levels.iter().map(|l| l.size).collect();
         sizes.dedup();
-        let still = Still {
-            backbone_every: model.backbone_every,
-            hold: model.hold,
+        let still = StaticScene {
+            backbone_interval: model.backbone_interval,
+            noise_threshold: model.noise_threshold,
         };
         let (head, descriptors) = (&model.head, model.descriptors.as_deref());
         let model =
-            BundleModel::new(perceptor, head, descriptors, range, &sizes)?.standing_still(still);
+            BundleModel::new(perceptor, head, descriptors, range, &sizes)?.with_static_scene(still);
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
 }
@@ -85,7 +86,7 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
 /// nothing.
 ///
 /// # Errors
-/// Names the bundle, and the file or head that is amiss.
+/// Names the bundle, and the file or head that is invalid.
 pub fn check_model(config: &Config) -> Result<(), ModelError> {
     let model = &config.model;
     let open = || {
@@ -102,12 +103,54 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
     }
 }
 
+/// Opens the source of a configuration.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
+    let pace = Pace::new(config.rate_hz);
+    let path = config.path.clone().unwrap_or_default();
+    Ok(match config.kind {
+        config::SourceKind::Images => Box::new(Images::open(
+            &path,
+            pace,
+            config.repeat,
+            Orientation::exif(config.exif_orientation),
+        )?),
+        config::SourceKind::Scenes => {
+            let [width, height] = config.size.unwrap_or([320, 240]);
+            Box::new(Scenes::new(config.seed, width, height, pace))
+        }
+        config::SourceKind::Recording => {
+            Box::new(Recording::open(&path)?.paced(pace, config.repeat))
+        }
+        config::SourceKind::Gstreamer => {
+            let [width, height] = config.size.unwrap_or([320, 240]);
+            let pipeline = config.pipeline.as_deref().unwrap_or_default();
+            Box::new(Piped::gstreamer(pipeline, width, height))
+        }
+        #[cfg(feature = "v4l")]
+        config::SourceKind::V4l => {
+            let [width, height] = config.size.unwrap_or([320, 240]);
+            Box::new(source::Camera::open(&path, width, height)?)
+        }
+        #[cfg(not(feature = "v4l"))]
+        config::SourceKind::V4l => {
+            return Err(SourceError::Other(format!(
+                "{}: {}",
+                path.display(),
+                source::NO_V4L
+            )));
+        }
+    })
+}
+
 /// Opens the source of a configuration, with the faults of `plan`.
 pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) -> SourceFactory {
     let (config, plan, injected) = (config.source.clone(), plan.clone(), injected.clone());
     let opened = std::sync::atomic::AtomicU64::new(0);
     Arc::new(move || {
-        let source = source::open(&config)?;
+        let source = open_source(&config)?;
         if plan.source.ppm.iter().all(|ppm| *ppm == 0) {
             return Ok(source);
         }

@@ -10,7 +10,7 @@ use loftup_wire::command::{Action, Outcome, Refusal};
 
 use crate::answer::{Queries, Query};
 
-/// Queries, rate, and whether answers are given.
+/// Queries, rate, and whether outputs are given.
 #[derive(Debug)]
 pub struct Control {
     queries: Mutex<Arc<Queries>>,
@@ -46,7 +46,7 @@ impl Control {
         self.lock().clone()
     }
 
-    /// Whether answers are wanted.
+    /// Whether outputs are wanted.
     pub fn is_running(&self) -> bool {
         self.running.load(SeqCst)
     }
@@ -56,7 +56,7 @@ impl Control {
         f64::from(self.rate_mhz.load(SeqCst)) / 1000.0
     }
 
-    /// Notes the size of the camera's pictures.
+    /// Notes the size of the camera's images.
     pub fn set_camera(&self, size: Size) {
         self.camera
             .store((size.width as u64) << 32 | size.height as u64, SeqCst);

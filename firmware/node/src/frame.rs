@@ -1,16 +1,16 @@
-//! A picture as it comes, and the checks it must pass.
+//! Raw frames from a source, and their validation.
 
 use loftup_bundle::Size;
 use loftup_runtime::image::Rgb8;
 
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 
 /// What a source gives: not yet believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawFrame {
-    /// The source's own count, rising by one for each picture it takes.
+    /// The source's own count, rising by one for each image it takes.
     pub number: u64,
-    /// When the picture was taken, microseconds of the node's clock.
+    /// When the image was taken, microseconds of the node's clock.
     pub stamp_us: u64,
     /// Columns.
     pub width: usize,
@@ -20,12 +20,12 @@ pub struct RawFrame {
     pub bytes: Vec<u8>,
 }
 
-/// Numbers this far back or less are old pictures; from further back, the source has begun anew.
+/// Numbers this far back or less are old images; from further back, the source has begun again.
 const REORDER_WINDOW: u64 = 1000;
 
 /// Checks frames as they come.
 #[derive(Debug)]
-pub struct Intake {
+pub struct FrameValidator {
     size: Option<Size>,
     max_age_us: u64,
     last: Option<u64>,
@@ -37,14 +37,14 @@ pub struct Intake {
 
 /// What is to be made of a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Validation {
     /// Why it is refused, where it is.
-    pub refused: Option<Drop>,
+    pub refused: Option<DropReason>,
     /// Frames missing before it.
     pub lost: u64,
     /// Whether its time stamp could not be true.
     pub time_jump: bool,
-    /// Whether the source began anew.
+    /// Whether the source began again.
     pub restart: bool,
     /// The node's number of it, always rising.
     pub sequence: u64,
@@ -52,7 +52,7 @@ pub struct Verdict {
     pub captured_us: u64,
 }
 
-impl Intake {
+impl FrameValidator {
     /// For frames of this size; `None` takes any. A time stamp that is in the future or further
     /// back than `max_age_us` counts as wrong.
     pub fn new(size: Option<Size>, max_age_us: u64) -> Self {
@@ -65,41 +65,41 @@ impl Intake {
         }
     }
 
-    /// The source was opened anew: it may count from anywhere.
+    /// The source was opened again: it may count from anywhere.
     pub fn reopened(&mut self) {
         self.last = None;
     }
 
     /// Judges a frame that came at `now_us`.
-    pub fn judge(&mut self, raw: &RawFrame, now_us: u64) -> Verdict {
+    pub fn validate(&mut self, raw: &RawFrame, now_us: u64) -> Validation {
         let plausible = now_us.saturating_sub(self.max_age_us)..=now_us;
         let time_jump = !plausible.contains(&raw.stamp_us);
-        let mut verdict = Verdict {
+        let mut validation = Validation {
             time_jump,
             captured_us: if time_jump { now_us } else { raw.stamp_us },
-            ..Verdict::default()
+            ..Validation::default()
         };
         if let Some(last) = self.last {
             if raw.number == last {
-                verdict.refused = Some(Drop::Duplicate);
+                validation.refused = Some(DropReason::Duplicate);
             } else if raw.number < last && last - raw.number <= REORDER_WINDOW {
-                verdict.refused = Some(Drop::Reordered);
+                validation.refused = Some(DropReason::Reordered);
             } else if raw.number < last {
-                verdict.restart = true;
+                validation.restart = true;
             } else {
-                verdict.lost = raw.number - last - 1;
+                validation.lost = raw.number - last - 1;
             }
-            if verdict.refused.is_some() {
-                return verdict;
+            if validation.refused.is_some() {
+                return validation;
             }
         }
-        verdict.restart |= self.last.is_none() && self.next > 0;
-        if verdict.restart {
+        validation.restart |= self.last.is_none() && self.next > 0;
+        if validation.restart {
             self.offset = self.next.saturating_sub(raw.number);
         }
         self.last = Some(raw.number);
-        verdict.sequence = raw.number.saturating_add(self.offset);
-        self.next = verdict.sequence.saturating_add(1);
+        validation.sequence = raw.number.saturating_add(self.offset);
+        self.next = validation.sequence.saturating_add(1);
         let wanted = self.size.unwrap_or(Size {
             width: raw.width,
             height: raw.height,
@@ -108,18 +108,18 @@ impl Intake {
             .width
             .checked_mul(raw.height)
             .and_then(|n| n.checked_mul(3));
-        verdict.refused = if (raw.width, raw.height) != (wanted.width, wanted.height) {
-            Some(Drop::WrongSize)
+        validation.refused = if (raw.width, raw.height) != (wanted.width, wanted.height) {
+            Some(DropReason::WrongSize)
         } else if raw.bytes.is_empty() || needed != Some(raw.bytes.len()) {
-            Some(Drop::Truncated)
+            Some(DropReason::Truncated)
         } else {
             None
         };
-        verdict
+        validation
     }
 }
 
-/// Copies a frame that passed into a picture, which is made anew only where its size is another.
+/// Copies a frame that passed into an image, which is made again only where its size is another.
 pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::image::ImageError> {
     if (picture.width(), picture.height()) != (raw.width, raw.height) {
         *picture = Rgb8::new(raw.width, raw.height, raw.bytes.clone())?;
@@ -131,9 +131,9 @@ pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::im
     Ok(())
 }
 
-/// A picture to be grown into another.
+/// An image to be grown into another.
 pub(crate) fn one_pixel() -> Rgb8 {
-    // One pixel is a size that every picture may have.
+    // One pixel is a size that every image may have.
     Rgb8::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
 }
 
@@ -151,8 +151,8 @@ mod tests {
         }
     }
 
-    fn intake() -> Intake {
-        Intake::new(
+    fn validator() -> FrameValidator {
+        FrameValidator::new(
             Some(Size {
                 width: 4,
                 height: 2,
@@ -163,23 +163,23 @@ mod tests {
 
     #[test]
     fn each_fault_is_told_apart() {
-        let mut intake = intake();
-        let mut judge = |raw: &RawFrame| intake.judge(raw, 1200);
+        let mut validator = validator();
+        let mut judge = |raw: &RawFrame| validator.validate(raw, 1200);
         assert_eq!(judge(&raw(0)).refused, None);
         assert_eq!(judge(&raw(3)).lost, 2);
-        assert_eq!(judge(&raw(3)).refused, Some(Drop::Duplicate));
-        assert_eq!(judge(&raw(2)).refused, Some(Drop::Reordered));
+        assert_eq!(judge(&raw(3)).refused, Some(DropReason::Duplicate));
+        assert_eq!(judge(&raw(2)).refused, Some(DropReason::Reordered));
         let short = RawFrame {
             bytes: vec![0; 23],
             ..raw(4)
         };
-        assert_eq!(judge(&short).refused, Some(Drop::Truncated));
+        assert_eq!(judge(&short).refused, Some(DropReason::Truncated));
         let wide = RawFrame {
             width: 5,
             bytes: vec![0; 30],
             ..raw(5)
         };
-        assert_eq!(judge(&wide).refused, Some(Drop::WrongSize));
+        assert_eq!(judge(&wide).refused, Some(DropReason::WrongSize));
         let good = judge(&raw(6));
         assert_eq!((good.refused, good.lost, good.sequence), (None, 0, 6));
         assert_eq!((good.time_jump, good.captured_us), (false, 1006));
@@ -187,50 +187,53 @@ mod tests {
 
     #[test]
     fn a_stamp_that_cannot_be_true_gives_way_to_the_time_of_arrival() {
-        let mut intake = intake();
+        let mut validator = validator();
         for (number, stamp_us) in [(0, 5000), (1, 0), (2, u64::MAX)] {
-            let verdict = intake.judge(
+            let validation = validator.validate(
                 &RawFrame {
                     stamp_us,
                     ..raw(number)
                 },
                 1200,
             );
-            assert!(verdict.time_jump && verdict.refused.is_none());
-            assert_eq!(verdict.captured_us, 1200);
+            assert!(validation.time_jump && validation.refused.is_none());
+            assert_eq!(validation.captured_us, 1200);
         }
     }
 
     #[test]
     fn numbers_go_on_rising_when_the_source_begins_anew() {
-        let mut intake = intake();
+        let mut validator = validator();
         let mut last = None;
         for number in [0, 1, 5000, 5001, 0, 1, 9000, 3, 4] {
-            let verdict = intake.judge(&raw(number), 1_000_000);
-            assert_eq!(verdict.refused, None);
+            let validation = validator.validate(&raw(number), 1_000_000);
+            assert_eq!(validation.refused, None);
             assert!(
-                Some(verdict.sequence) > last,
-                "{number}: {verdict:?} after {last:?}"
+                Some(validation.sequence) > last,
+                "{number}: {validation:?} after {last:?}"
             );
-            last = Some(verdict.sequence);
+            last = Some(validation.sequence);
         }
     }
 
     #[test]
     fn a_source_that_was_opened_anew_is_not_out_of_order() {
-        let mut intake = intake();
-        assert_eq!(intake.judge(&raw(40), 1200).sequence, 40);
-        intake.reopened();
+        let mut validator = validator();
+        assert_eq!(validator.validate(&raw(40), 1200).sequence, 40);
+        validator.reopened();
         for number in 0..5 {
-            let verdict = intake.judge(&raw(number), 1200);
-            assert_eq!((verdict.refused, verdict.sequence), (None, 41 + number));
-            assert_eq!((verdict.restart, verdict.lost), (number == 0, 0));
+            let validation = validator.validate(&raw(number), 1200);
+            assert_eq!(
+                (validation.refused, validation.sequence),
+                (None, 41 + number)
+            );
+            assert_eq!((validation.restart, validation.lost), (number == 0, 0));
         }
     }
 
     #[test]
     fn impossible_sizes_are_refused_without_overflow() {
-        let mut intake = Intake::new(None, 500);
+        let mut validator = FrameValidator::new(None, 500);
         for (width, height) in [(usize::MAX, 2), (0, 0), (1 << 40, 1 << 40)] {
             let frame = RawFrame {
                 width,
@@ -238,10 +241,10 @@ mod tests {
                 ..raw(1)
             };
             assert_eq!(
-                Intake::new(None, 500).judge(&frame, 0).refused,
-                Some(Drop::Truncated)
+                FrameValidator::new(None, 500).validate(&frame, 0).refused,
+                Some(DropReason::Truncated)
             );
         }
-        assert_eq!(intake.judge(&raw(1), 1001).refused, None);
+        assert_eq!(validator.validate(&raw(1), 1001).refused, None);
     }
 }

@@ -21,7 +21,7 @@ pub enum Reason {
     NoFrames,
     /// It is too hot, or the thermometer is dead.
     TooHot,
-    /// Deadlines were missed: answers are smaller or fewer.
+    /// Deadlines were missed: outputs are smaller or fewer.
     Late,
     /// The preferred engine failed, another one computes.
     Fallback,
@@ -77,15 +77,15 @@ impl Reason {
 /// State of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Loading, no answer yet.
+    /// Loading, no output yet.
     Starting,
     /// All well.
     Running,
-    /// Answers come, but fewer, smaller or later.
+    /// Outputs come, but fewer, smaller or later.
     Degraded(Reason),
-    /// A stage or the model is being started anew.
+    /// A stage or the model is being started again.
     Recovering,
-    /// No answers until someone acts. The program ends.
+    /// No outputs until someone acts. The program ends.
     Failed(Reason),
 }
 
@@ -215,9 +215,9 @@ impl Monitor {
         self.change(at_us, why, |c| c.recovering = true);
     }
 
-    /// An answer was published: the node has started, and repairs are over.
+    /// An output was published: the node has started, and repairs are over.
     pub fn answered(&self, at_us: u64) {
-        self.change(at_us, "an answer was published", |c| {
+        self.change(at_us, "an output was published", |c| {
             c.answered = true;
             c.recovering = false;
         });

@@ -12,12 +12,12 @@ const MOST: usize = 4096;
 /// The longest that one request may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Answers `GET /metrics` and `GET /health`, one request after the other.
+/// Outputs `GET /metrics` and `GET /health`, one request after the other.
 pub struct Server {
     address: SocketAddr,
 }
 
-/// What is answered: metrics, and the state in a line.
+/// What is processed: metrics, and the state in a line.
 pub type Page = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 impl Server {

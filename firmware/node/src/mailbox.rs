@@ -21,9 +21,9 @@ struct State<T> {
     closed: bool,
 }
 
-/// What [`Mailbox::take`] found.
+/// What [`Mailbox::recv`] found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Take<T> {
+pub enum RecvResult<T> {
     /// The oldest of what is there.
     Item(T),
     /// Nothing came in time.
@@ -52,7 +52,7 @@ impl<T> Mailbox<T> {
 
     /// Puts `item` in. Gives back what had to go: the oldest of a full queue, or `item` itself
     /// where the queue is closed.
-    pub fn put(&self, item: T) -> Option<T> {
+    pub fn send(&self, item: T) -> Option<T> {
         let mut state = self.lock();
         if state.closed {
             return Some(item);
@@ -68,19 +68,19 @@ impl<T> Mailbox<T> {
     }
 
     /// Waits at most `limit` for an item.
-    pub fn take(&self, limit: Duration) -> Take<T> {
+    pub fn recv(&self, limit: Duration) -> RecvResult<T> {
         let end = Instant::now() + limit;
         let mut state = self.lock();
         loop {
             if let Some(item) = state.items.pop_front() {
-                return Take::Item(item);
+                return RecvResult::Item(item);
             }
             if state.closed {
-                return Take::Closed;
+                return RecvResult::Closed;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Take::Timeout;
+                return RecvResult::Timeout;
             }
             state = self
                 .changed
@@ -116,32 +116,32 @@ mod tests {
     #[test]
     fn the_oldest_goes_when_it_is_full() {
         let mailbox = Mailbox::new(2);
-        assert_eq!(mailbox.put(1), None);
-        assert_eq!(mailbox.put(2), None);
-        assert_eq!(mailbox.put(3), Some(1));
-        assert_eq!(mailbox.take(SOON), Take::Item(2));
-        assert_eq!(mailbox.take(SOON), Take::Item(3));
-        assert_eq!(mailbox.take(SOON), Take::Timeout);
+        assert_eq!(mailbox.send(1), None);
+        assert_eq!(mailbox.send(2), None);
+        assert_eq!(mailbox.send(3), Some(1));
+        assert_eq!(mailbox.recv(SOON), RecvResult::Item(2));
+        assert_eq!(mailbox.recv(SOON), RecvResult::Item(3));
+        assert_eq!(mailbox.recv(SOON), RecvResult::Timeout);
     }
 
     #[test]
     fn a_closed_one_is_emptied_and_takes_nothing() {
         let mailbox = Mailbox::new(1);
-        mailbox.put(1);
+        mailbox.send(1);
         mailbox.close();
-        assert_eq!(mailbox.put(2), Some(2));
-        assert_eq!(mailbox.take(SOON), Take::Item(1));
-        assert_eq!(mailbox.take(SOON), Take::Closed);
+        assert_eq!(mailbox.send(2), Some(2));
+        assert_eq!(mailbox.recv(SOON), RecvResult::Item(1));
+        assert_eq!(mailbox.recv(SOON), RecvResult::Closed);
     }
 
     #[test]
     fn a_reader_that_waits_is_woken() {
         let mailbox = Mailbox::new(1);
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| mailbox.take(Duration::from_secs(10)));
+            let reader = scope.spawn(|| mailbox.recv(Duration::from_secs(10)));
             std::thread::sleep(SOON);
-            mailbox.put(7);
-            assert_eq!(reader.join().unwrap(), Take::Item(7));
+            mailbox.send(7);
+            assert_eq!(reader.join().unwrap(), RecvResult::Item(7));
         });
     }
 }

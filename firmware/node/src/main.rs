@@ -19,7 +19,7 @@ use loftup_node::{
     soak,
 };
 
-/// Runs a bundle on a robot: pictures in, answers out, whatever happens.
+/// Runs a bundle on a robot: images in, outputs out, whatever happens.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -130,14 +130,14 @@ fn soak(config: &Config, seconds: u64, plan: Plan) -> anyhow::Result<ExitCode> {
         say(&out, format_args!("wrong: {fault}"));
     }
     let mib = |n: u64| n as f64 / f64::from(1 << 20);
-    let verdict = match faults.is_empty() {
+    let validation = match faults.is_empty() {
         true => "all well",
         false => "not well",
     };
     say(
         &out,
         format_args!(
-            "{verdict}: {} frames, {} answers, {} compared bit by bit, memory grew by {:.2} MiB",
+            "{validation}: {} frames, {} answers, {} compared bit by bit, memory grew by {:.2} MiB",
             outcome.captured,
             outcome.published,
             outcome.compared,

@@ -44,7 +44,7 @@ named! {
         Upsample = "upsample",
         /// Classes from scores, connected areas.
         Head = "head",
-        /// Handing the answer to the sinks.
+        /// Handing the output to the sinks.
         Publish = "publish",
     }
 }
@@ -52,7 +52,7 @@ named! {
 named! {
     /// What became of a frame that was not published. Every frame the source gave is counted
     /// here or as published, exactly once.
-    Drop {
+    DropReason {
         /// Its number came before: the source repeats itself.
         Duplicate = "duplicate",
         /// A later one had come before.
@@ -63,7 +63,7 @@ named! {
         WrongSize = "wrong_size",
         /// More frames than the rate that is set.
         Rate = "rate",
-        /// Answers are switched off, by a command or because it is too hot.
+        /// Outputs are switched off, by a command or because it is too hot.
         Paused = "paused",
         /// A newer one came before pre-processing began.
         BeforePreprocess = "before_preprocess",
@@ -91,13 +91,13 @@ named! {
         SourceLost = "source_lost",
         /// Time stamps of the source that cannot be true; the time of arrival was taken.
         TimeJump = "source_time_jump",
-        /// Times the source began counting anew.
+        /// Times the source began counting again.
         SourceRestart = "source_restart",
         /// Errors of the source.
         SourceError = "source_error",
         /// Times the source was silent for too long.
         Silence = "source_silent",
-        /// Answers later than the deadline.
+        /// Outputs later than the deadline.
         DeadlineMissed = "deadline_missed",
         /// Steps down.
         StepDown = "step_down",
@@ -107,7 +107,7 @@ named! {
         Hang = "hang",
         /// Frames on which the engine gave NaN or an infinity. They are dropped as failed.
         NotFinite = "not_finite",
-        /// Stages and models started anew.
+        /// Stages and models started again.
         Restart = "restart",
         /// Changes of the node's state.
         StateChange = "state_change",
@@ -115,11 +115,11 @@ named! {
         Command = "command",
         /// Commands refused.
         CommandRefused = "command_refused",
-        /// Answers that a sink had no time for.
+        /// Outputs that a sink had no time for.
         SinkDropped = "sink_dropped",
         /// Errors of sinks.
         SinkError = "sink_error",
-        /// Messages and pictures that a sink could not write to its files.
+        /// Messages and images that a sink could not write to its files.
         NotWritten = "not_written",
         /// Tiles of class maps that were computed, where the backbone does not run on every frame.
         TileComputed = "tile_computed",
@@ -135,17 +135,17 @@ named! {
 pub struct Metrics {
     /// Frames that the source gave, good or bad.
     pub captured: AtomicU64,
-    /// Answers published.
+    /// Outputs published.
     pub published: AtomicU64,
     /// Time in each stage.
     pub stages: [Histogram; 6],
-    /// From the moment a picture was taken to its publication.
+    /// From the moment an image was taken to its publication.
     pub latency: Histogram,
     /// Hottest sensor, hundredths of a degree; `i64::MIN` where there is none.
     pub temperature_cc: AtomicI64,
     /// Step of degradation, 0 for none.
     pub level: AtomicU64,
-    drops: [AtomicU64; Drop::ALL.len()],
+    drops: [AtomicU64; DropReason::ALL.len()],
     events: [AtomicU64; Event::ALL.len()],
 }
 
@@ -158,7 +158,7 @@ impl Default for Metrics {
             latency: Histogram::default(),
             temperature_cc: AtomicI64::new(i64::MIN),
             level: AtomicU64::new(0),
-            drops: [const { AtomicU64::new(0) }; Drop::ALL.len()],
+            drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
             events: [const { AtomicU64::new(0) }; Event::ALL.len()],
         }
     }
@@ -166,12 +166,12 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a frame that is not published.
-    pub fn dropped(&self, why: Drop) {
+    pub fn dropped(&self, why: DropReason) {
         self.drops[why as usize].fetch_add(1, Relaxed);
     }
 
     /// Frames not published for this reason.
-    pub fn drops(&self, why: Drop) -> u64 {
+    pub fn drops(&self, why: DropReason) -> u64 {
         self.drops[why as usize].load(Relaxed)
     }
 
@@ -190,7 +190,7 @@ impl Metrics {
         self.events[event as usize].load(Relaxed)
     }
 
-    /// Answers published.
+    /// Outputs published.
     pub fn answers(&self) -> u64 {
         self.published.load(Relaxed)
     }
@@ -223,7 +223,7 @@ impl Metrics {
             "frames_dropped_total",
             "Frames not published, by reason.",
         )?;
-        for why in Drop::ALL {
+        for why in DropReason::ALL {
             writeln!(
                 out,
                 "loftup_frames_dropped_total{{reason=\"{why}\"}} {}",

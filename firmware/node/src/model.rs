@@ -7,8 +7,7 @@ use std::{
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColourRange, Features, Perceptor, Picture, Rect, RuntimeError, TileFeatures, View,
-    backend::BackendError,
+    ColourRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
     heads::{self, Head},
     image::Rgb8,
 };
@@ -17,57 +16,19 @@ use loftup_wire::{
     message,
 };
 
+pub use crate::error::ModelError;
 use crate::{
     answer::{Answer, Kind, Part, Precision, Queries, Query, scaled, scaled_point},
     regions::{Finder, Placement},
-    still::{Kept, Maps, Still},
+    static_scene::{FrameCache, Maps, StaticScene},
 };
-
-/// Why a frame could not be answered. The message is one line.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    /// The runtime or its engine.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    /// The engine gave scores or features that are not numbers.
-    #[error("the engine gave {count} values that are not finite: the frame is not answered")]
-    NotFinite {
-        /// How many.
-        count: usize,
-    },
-    /// The model was taken out of service, or is not what is needed.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl ModelError {
-    /// Whether the engine gave NaN or an infinity.
-    pub fn is_not_finite(&self) -> bool {
-        matches!(
-            self,
-            Self::NotFinite { .. }
-                | Self::Runtime(
-                    RuntimeError::NotFinite { .. }
-                        | RuntimeError::Backend(BackendError::NotFinite { .. })
-                )
-        )
-    }
-
-    /// A head of another kind where one of classes is needed.
-    pub(crate) fn no_classes(head: &str) -> Self {
-        Self::Other(format!(
-            "head {head:?} gives descriptors: name one of kind classes under [model] head"
-        ))
-    }
-}
 
 /// A prepared frame.
 #[derive(Debug, Default)]
 pub struct Prepared {
     /// What the backbone looks at; `None` where it is the guidance.
     pub small: Option<Picture>,
-    /// The picture at the resolution of the answer.
+    /// The image at the resolution of the output.
     pub guidance: Option<Picture>,
 }
 
@@ -78,17 +39,17 @@ pub struct Question<'a> {
     pub queries: &'a Queries,
     /// Whether queries for class maps of whole frames are passed over.
     pub regions_only: bool,
-    /// Smallest region worth telling, in pixels of the answer.
-    pub least_region: u32,
+    /// Smallest region worth telling, in pixels of the output.
+    pub min_area_px: u32,
     /// Most regions told.
-    pub most_regions: usize,
-    /// Size of the camera's picture.
+    pub max_regions: usize,
+    /// Size of the camera's image.
     pub camera: Size,
 }
 
 /// What the stages need of a model. Implemented by [`BundleModel`], and by tests.
 pub trait Model: Send + Sync {
-    /// Resizes and normalises `picture` for an answer of size `size`.
+    /// Resizes and normalises `picture` for an output of size `size`.
     ///
     /// # Errors
     /// As the runtime's.
@@ -132,14 +93,14 @@ pub struct BundleModel {
     descriptors: Option<Head>,
     names: Vec<String>,
     range: ColourRange,
-    still: Still,
-    kept: Kept,
+    static_scene: StaticScene,
+    frame_cache: FrameCache,
 }
 
 impl BundleModel {
     /// A bundle in an engine. Class maps come from the head `classes`; features at points are
     /// what `descriptors` makes of them, or those of the upsampler where there is none. Everything
-    /// is compiled for answers of the given sizes.
+    /// is compiled for outputs of the given sizes.
     ///
     /// # Errors
     /// Where the bundle lacks a part, a head is of another kind, or nothing can be compiled.
@@ -165,15 +126,15 @@ impl BundleModel {
             descriptors,
             names,
             range,
-            still: Still::default(),
-            kept: Kept::default(),
+            static_scene: StaticScene::default(),
+            frame_cache: FrameCache::default(),
         })
     }
 
     /// Uses what stays the same from frame to frame.
     #[must_use]
-    pub fn standing_still(mut self, still: Still) -> Self {
-        self.still = still;
+    pub fn with_static_scene(mut self, static_scene: StaticScene) -> Self {
+        self.static_scene = static_scene;
         self
     }
 
@@ -337,7 +298,7 @@ fn regions(
         answer,
         camera: question.camera,
     };
-    let (least, most) = (question.least_region, question.most_regions);
+    let (least, most) = (question.min_area_px, question.max_regions);
     finder.find(&part.classes, &place, least, most, &mut part.regions);
 }
 
@@ -360,25 +321,27 @@ fn take(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
 impl Model for BundleModel {
     fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
         let small = self.perceptor.backbone_size(size)?;
-        self.kept.picture(self.still, picture, |picture| {
-            out.small = match small == size {
-                true => None,
-                false => Some(self.perceptor.prepare(picture, small)?),
-            };
-            out.guidance = Some(self.perceptor.prepare(picture, size)?);
-            Ok(())
-        })
+        self.frame_cache
+            .picture(self.static_scene, picture, |picture| {
+                out.small = match small == size {
+                    true => None,
+                    false => Some(self.perceptor.prepare(picture, small)?),
+                };
+                out.guidance = Some(self.perceptor.prepare(picture, size)?);
+                Ok(())
+            })
     }
 
     fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
         let picture = prepared.small.as_ref().or(prepared.guidance.as_ref());
         let picture =
             picture.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
-        self.kept.features(self.still, picture.size, out, || {
-            let features = self.perceptor.features_of(picture)?;
-            refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
-            Ok(features)
-        })
+        self.frame_cache
+            .features(self.static_scene, picture.size, out, || {
+                let features = self.perceptor.features_of(picture)?;
+                refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
+                Ok(features)
+            })
     }
 
     fn upsample(
@@ -397,7 +360,7 @@ impl Model for BundleModel {
         out.clear();
         self.features(&view, question, out)?;
         let view = view.through(&self.classes)?;
-        let mut maps = self.kept.maps(self.still);
+        let mut maps = self.frame_cache.maps(self.static_scene);
         classes(&view, question, maps.as_deref_mut(), scratch, out)
     }
 

@@ -33,14 +33,14 @@ struct Area {
     bottom: u32,
 }
 
-/// How pixels of a class map lie in the camera's picture.
+/// How pixels of a class map lie in the camera's image.
 #[derive(Debug, Clone, Copy)]
 pub struct Placement {
-    /// The part of the answer that the map is.
+    /// The part of the output that the map is.
     pub rect: Rect,
-    /// Size of the whole answer.
+    /// Size of the whole output.
     pub answer: Size,
-    /// Size of the camera's picture.
+    /// Size of the camera's image.
     pub camera: Size,
 }
 
@@ -160,7 +160,7 @@ impl Finder {
 fn region(run: &Run, place: &Placement) -> Region {
     let area = &run.area;
     let clamp = |x: usize| u16::try_from(x).unwrap_or(u16::MAX);
-    // From an edge between pixels of the answer to one of the camera's picture.
+    // From an edge between pixels of the output to one of the camera's image.
     let x = |at: usize| at * place.camera.width / place.answer.width.max(1);
     let y = |at: usize| at * place.camera.height / place.answer.height.max(1);
     let (left, top) = (
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn places_are_those_of_the_camera() {
-        // A 4 x 4 answer of a 40 x 80 picture, of which the lower right 2 x 2 were asked.
+        // A 4 x 4 output of a 40 x 80 image, of which the lower right 2 x 2 were asked.
         let place = Placement {
             rect: Rect {
                 x: 2,

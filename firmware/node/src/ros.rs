@@ -32,7 +32,7 @@ impl<'a> Cdr<'a> {
 
     /// A length, or any other count of 32 bits.
     fn count(&mut self, n: usize) {
-        // A picture of 4 GiB is refused long before.
+        // An image of 4 GiB is refused long before.
         self.put(u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
     }
 
@@ -78,7 +78,7 @@ pub const LABEL_INFO: Type = Type {
     hash: "RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",
 };
 
-/// A picture of one byte a pixel.
+/// An image of one byte a pixel.
 #[derive(Debug, Clone, Copy)]
 pub struct Mask<'a> {
     /// When it was taken, nanoseconds of the calendar's clock.

@@ -1,7 +1,7 @@
 //! A long run with everything going wrong, and the proof that it does no harm.
 //!
 //! A generated scene is played; faults are injected at random into source, engine and a UDP link.
-//! Every answer is computed again by a model without faults and compared bit by bit. Memory is
+//! Every output is computed again by a model without faults and compared bit by bit. Memory is
 //! watched, and every kind of fault must have left its mark in counters and journal.
 
 mod compare;
@@ -28,7 +28,7 @@ use crate::{
     config::{self, Config, SinkKind, SourceKind},
     inject::Plan,
     metrics::Event,
-    pipeline::{Node, Outlet},
+    pipeline::{Node, SinkHandle},
 };
 
 /// How it is run.
@@ -40,7 +40,7 @@ pub struct Options {
     pub warm_up: Duration,
     /// What goes wrong.
     pub plan: Plan,
-    /// Bytes that are leaked with each answer on purpose, to see that it is noticed.
+    /// Bytes that are leaked with each output on purpose, to see that it is noticed.
     pub leak: usize,
     /// The most that memory may grow.
     pub most_growth: u64,
@@ -72,19 +72,19 @@ impl Options {
 pub struct Outcome {
     /// Frames that the source gave.
     pub captured: u64,
-    /// Answers published.
+    /// Outputs published.
     pub published: u64,
     /// Frames dropped, for whatever reason.
     pub dropped: u64,
-    /// Answers compared with those of a model without faults.
+    /// Outputs compared with those of a model without faults.
     pub compared: u64,
-    /// Answers that differed.
+    /// Outputs that differed.
     pub differing: u64,
-    /// Answers that came out of order or twice.
+    /// Outputs that came out of order or twice.
     pub misordered: u64,
-    /// Answers that the comparison had no time for.
+    /// Outputs that the comparison had no time for.
     pub not_compared: u64,
-    /// The greatest age of an answer when it was published, microseconds.
+    /// The greatest age of an output when it was published, microseconds.
     pub oldest_us: u64,
     /// The greatest age allowed.
     pub most_age_us: u64,
@@ -206,7 +206,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
 
     let tally: Arc<Mutex<Tally>> = Arc::default();
     let (mut parts, injection) = assemble::parts(config.clone(), &options.plan)?;
-    parts.sinks.push(Outlet {
+    parts.sinks.push(SinkHandle {
         sink: Box::new(Comparison::new(
             model_factory(&config, None)()?,
             &config,

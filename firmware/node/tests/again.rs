@@ -1,5 +1,5 @@
-//! The same picture gives the same bits, whatever the model answered before it, and in a model that
-//! was opened anew, as after a hang.
+//! The same image gives the same bits, whatever the model processed before it, and in a model that
+//! was opened again, as after a hang.
 
 mod common;
 
@@ -34,8 +34,8 @@ fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> V
     let question = Question {
         queries: &config.queries(),
         regions_only: false,
-        least_region: 1,
-        most_regions: 64,
+        min_area_px: 1,
+        max_regions: 64,
         camera: Size {
             width: raw.width,
             height: raw.height,

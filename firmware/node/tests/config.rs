@@ -197,7 +197,11 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "pipeline.deadline",
             "remove or correct",
         ),
-        (add("[degrade]\nmisses = 0"), "degrade.misses", "1 to"),
+        (
+            add("[degrade]\nmiss_limit = 0"),
+            "degrade.miss_limit",
+            "1 to",
+        ),
         (add("[degrade]\nearly = 2.0"), "degrade.early", "0.01 to 1"),
         (add("[[degrade.step]]"), "degrade.step[0]", "smaller"),
         (

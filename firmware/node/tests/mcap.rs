@@ -187,7 +187,7 @@ path = "pictures"
 keep = 3
 "#;
 
-/// Runs a node with files for `answers` answers.
+/// Runs a node with files for `answers` outputs.
 fn run(folder: &Path, answers: u64) {
     common::bundle(folder);
     let config = Config::parse(&common::config_text(SINKS), &folder.join("node.toml")).unwrap();

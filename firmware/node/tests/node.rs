@@ -16,7 +16,7 @@ use loftup_node::{
     config::Config,
     health::{Reason, State},
     inject::Plan,
-    metrics::{Drop, Event},
+    metrics::{DropReason, Event},
     pipeline::{Handle, Node},
 };
 use loftup_runtime::backend::fault::{Fault, Faults};
@@ -134,7 +134,7 @@ fn heat_shrinks_the_answer_and_cold_lets_it_grow() {
     let zone = folder.path().join("temp");
     std::fs::write(&zone, "50000\n").unwrap();
     let more = format!(
-        "[degrade]\ngrow_after = 5\nearly = 1.0\n[pipeline]\ndeadline_ms = 5000\nmax_age_ms = 5000\n[[degrade.step]]\nsize = [28, 28]\n[thermal]\nzones = [{:?}]\nperiod_ms = 20\nstep_ms = 50\n",
+        "[degrade]\nrecover_after = 5\nearly = 1.0\n[pipeline]\ndeadline_ms = 5000\nmax_age_ms = 5000\n[[degrade.step]]\nsize = [28, 28]\n[thermal]\nzones = [{:?}]\nperiod_ms = 20\nstep_ms = 50\n",
         zone.display().to_string()
     );
     let (parts, _) = assemble::parts(config(folder.path(), &more), &Plan::default()).unwrap();
@@ -148,7 +148,9 @@ fn heat_shrinks_the_answer_and_cold_lets_it_grow() {
         handle.monitor().state() == State::Degraded(Reason::TooHot) && level() == 1
     });
     std::fs::write(&zone, "99000\n").unwrap();
-    common::until("paused", 20, || handle.metrics().drops(Drop::Paused) > 2);
+    common::until("paused", 20, || {
+        handle.metrics().drops(DropReason::Paused) > 2
+    });
     std::fs::write(&zone, "60000\n").unwrap();
     common::until("cool", 20, || {
         handle.monitor().state() == State::Running && level() == 0

@@ -15,11 +15,11 @@ use loftup_node::{
     config::Config,
     frame::RawFrame,
     inject::Plan,
-    metrics::Drop,
-    pipeline::{Node, Outlet},
+    metrics::DropReason,
+    pipeline::{Node, SinkHandle},
     sink::{Context, Sink, SinkError},
     soak::resident,
-    source::{Clock, Pace, Pulled, Scenes, Source, SourceError},
+    source::{Clock, Pace, Poll, Scenes, Source, SourceError},
 };
 
 const RATE_HZ: f64 = 1000.0;
@@ -27,20 +27,20 @@ const MAX_AGE_US: u64 = 800_000;
 const WARM_UP: Duration = Duration::from_secs(3);
 const LENGTH: Duration = Duration::from_secs(9);
 
-/// Pictures that were drawn in advance, as fast as a camera may give them.
+/// Images that were drawn in advance, as fast as a camera may give them.
 struct Fast {
     pictures: Arc<Vec<RawFrame>>,
     pace: Pace,
 }
 
 impl Source for Fast {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some((number, stamp_us)) = self.pace.wait(clock) else {
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         into.clone_from(&self.pictures[number as usize % self.pictures.len()]);
         (into.number, into.stamp_us) = (number, stamp_us);
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 
@@ -88,7 +88,7 @@ fn a_camera_that_is_too_fast_costs_frames_but_never_order_age_or_memory() {
         }))
     });
     let seen = Seen::default();
-    parts.sinks.push(Outlet {
+    parts.sinks.push(SinkHandle {
         sink: Box::new(seen.clone()),
         queue: 2,
     });
@@ -124,7 +124,7 @@ fn a_camera_that_is_too_fast_costs_frames_but_never_order_age_or_memory() {
     println!(
         "{captured} frames, {} answered, {} displaced before preprocessing; oldest {oldest} us, {:?}; {:.2} MiB, at most {:.2}",
         seen.len(),
-        m.drops(Drop::BeforePreprocess),
+        m.drops(DropReason::BeforePreprocess),
         m.latency.quantiles(),
         mib(first),
         mib(most)

@@ -1,4 +1,4 @@
-//! Pictures from another program's standard output.
+//! Images from another program's standard output.
 
 use std::{
     path::Path,
@@ -8,13 +8,13 @@ use std::{
 
 use loftup_node::{
     frame::RawFrame,
-    source::{Clock, Piped, Pulled, Source, SourceError},
+    source::{Clock, Piped, Poll, Source, SourceError},
 };
 
 const WIDTH: usize = 5;
 const HEIGHT: usize = 2;
 
-/// Pictures of 5 x 2 in which each row is followed by a byte of padding, as a shell prints them.
+/// Images of 5 x 2 in which each row is followed by a byte of padding, as a shell prints them.
 fn shell(script: &str) -> Piped {
     let script = script.to_owned();
     let launch = move || {
@@ -26,11 +26,11 @@ fn shell(script: &str) -> Piped {
 }
 
 /// What comes of waiting for no longer than a few seconds.
-fn wait(source: &mut Piped, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+fn wait(source: &mut Piped, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let pulled = source.next(clock, into);
-        if !matches!(pulled, Ok(Pulled::Nothing)) {
+        if !matches!(pulled, Ok(Poll::Nothing)) {
             return pulled;
         }
         assert!(Instant::now() < end, "nothing came");
@@ -46,10 +46,7 @@ fn rows_lose_their_padding_and_a_good_end_is_an_end() {
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
     let mut last = 0;
     for number in 0..2 {
-        assert_eq!(
-            wait(&mut source, &clock, &mut frame).unwrap(),
-            Pulled::Frame
-        );
+        assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
         assert_eq!(
             (frame.number, frame.width, frame.height),
             (number, WIDTH, HEIGHT)
@@ -58,21 +55,18 @@ fn rows_lose_their_padding_and_a_good_end_is_an_end() {
         assert!(frame.stamp_us > last && frame.stamp_us <= clock.now_us());
         last = frame.stamp_us;
     }
-    assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Pulled::End);
+    assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::End);
 }
 
 #[test]
 fn the_newest_picture_wins_and_numbers_tell_what_was_lost() {
     let mut source = shell("for i in 1 2 3 4 5 6 7 8 9; do printf '%032d' $i; done; sleep 5");
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
-    assert_eq!(source.next(&clock, &mut frame).unwrap(), Pulled::Nothing);
+    assert_eq!(source.next(&clock, &mut frame).unwrap(), Poll::Nothing);
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(
-        wait(&mut source, &clock, &mut frame).unwrap(),
-        Pulled::Frame
-    );
+    assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
     assert_eq!((frame.number, frame.bytes[29]), (8, b'0'));
-    assert_eq!(source.next(&clock, &mut frame).unwrap(), Pulled::Nothing);
+    assert_eq!(source.next(&clock, &mut frame).unwrap(), Poll::Nothing);
 }
 
 #[test]
@@ -81,10 +75,7 @@ fn a_program_that_fails_is_told_with_its_last_words_and_started_again() {
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
     let start = Instant::now();
     for number in 0..2 {
-        assert_eq!(
-            wait(&mut source, &clock, &mut frame).unwrap(),
-            Pulled::Frame
-        );
+        assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
         assert_eq!(frame.number, number, "numbers rise over starts");
         let error = wait(&mut source, &clock, &mut frame)
             .unwrap_err()
@@ -98,7 +89,7 @@ fn a_program_that_fails_is_told_with_its_last_words_and_started_again() {
     let error = wait(&mut shell("printf abc"), &clock, &mut frame)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("in the middle of a picture"), "{error}");
+    assert!(error.contains("in the middle of an image"), "{error}");
     let missing = || Command::new("/no/such/program");
     let mut missing = Piped::new("nothing", WIDTH, HEIGHT, Box::new(missing));
     let error = wait(&mut missing, &clock, &mut frame)
@@ -117,10 +108,7 @@ fn a_program_ends_with_its_source() {
     );
     let mut source = shell(&script);
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
-    assert_eq!(
-        wait(&mut source, &clock, &mut frame).unwrap(),
-        Pulled::Frame
-    );
+    assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
     let pid = std::fs::read_to_string(&file).unwrap();
     let process = Path::new("/proc").join(pid.trim());
     assert!(process.exists());
@@ -141,21 +129,18 @@ fn gstreamer_gives_pictures() {
     let mut source = Piped::gstreamer(pipeline, 70, 50);
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
     for _ in 0..5 {
-        assert_eq!(
-            wait(&mut source, &clock, &mut frame).unwrap(),
-            Pulled::Frame
-        );
+        assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
         assert_eq!(frame.bytes.len(), 3 * 70 * 50);
         let red = |p: &[u8]| p[0] > 240 && p[1] < 15 && p[2] < 15;
         assert!(frame.bytes.chunks(3).all(red), "{:?}", &frame.bytes[..6]);
     }
     let last = loop {
         match wait(&mut source, &clock, &mut frame).unwrap() {
-            Pulled::Frame => {}
+            Poll::Frame => {}
             other => break other,
         }
     };
-    assert_eq!((last, frame.number), (Pulled::End, 29));
+    assert_eq!((last, frame.number), (Poll::End, 29));
     let mut wrong = Piped::gstreamer("nosuchsource", 70, 50);
     let error = wait(&mut wrong, &clock, &mut frame)
         .unwrap_err()

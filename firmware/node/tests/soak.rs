@@ -24,8 +24,8 @@ deadline_ms = 250
 max_age_ms = 1500
 
 [degrade]
-misses = 4
-grow_after = 30
+miss_limit = 4
+recover_after = 30
 
 [[degrade.step]]
 size = [28, 28]
@@ -69,7 +69,7 @@ fn a_leak_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = Options::new(Duration::from_secs(10), 1);
     options.plan = Plan::default();
-    // Even at 5 answers a second 5 MiB a second.
+    // Even at 5 outputs a second 5 MiB a second.
     options.leak = 1 << 20;
     let outcome = run(&config(folder.path()), &options).unwrap();
     let faults = outcome.faults();

@@ -27,7 +27,7 @@ use loftup_node::{
     model::{Model, ModelError, Prepared, Question},
     pipeline::Node,
     regions::Finder,
-    source::{Clock, Pace, Pulled, Scenes, Source, SourceError},
+    source::{Clock, Pace, Poll, Scenes, Source, SourceError},
 };
 use loftup_runtime::{Features, Picture, image::Rgb8};
 use loftup_scenes::Scene;
@@ -62,11 +62,11 @@ fn pair(node: &Path, controller: &Path) -> Option<common::Ended> {
     Some(child)
 }
 
-/// The scene, with the number of each picture in its first pixel.
+/// The scene, with the number of each image in its first pixel.
 struct Numbered(Scenes);
 
 impl Source for Numbered {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let pulled = self.0.next(clock, into)?;
         let number = into.number.to_le_bytes();
         into.bytes[..3].copy_from_slice(&number[..3]);
@@ -74,7 +74,7 @@ impl Source for Numbered {
     }
 }
 
-/// Knows the labels of every picture of the scene.
+/// Knows the labels of every image of the scene.
 struct Truth {
     scene: Scene,
     labels: Vec<String>,

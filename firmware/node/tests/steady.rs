@@ -2,7 +2,7 @@
 //!
 //! The pipeline is run with a source, a model and a listener that allocate nothing, so that what is
 //! counted is the node's: its stages, and the sink that speaks the wire format. Left out are the runtime with its engine (it makes new buffers for each frame),
-//! the decoders of picture files, the scene generator, and sinks that encode PNG or JSON.
+//! the decoders of image files, the scene generator, and sinks that encode PNG or JSON.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -23,10 +23,10 @@ use loftup_node::{
     frame::RawFrame,
     model::{Model, ModelError, Prepared, Question},
     notify::Notifier,
-    pipeline::{Node, Outlet, Parts},
+    pipeline::{Node, Parts, SinkHandle},
     regions::{Finder, Placement},
-    sink::{Context, Datagrams, Sink, SinkError, WireSink},
-    source::{Clock, Pulled, Source, SourceError},
+    sink::{Context, Sink, SinkError, UdpLink, WireSink},
+    source::{Clock, Poll, Source, SourceError},
 };
 use loftup_runtime::{Features, Rect, image::Rgb8};
 use loftup_wire::{
@@ -62,14 +62,14 @@ const SIZE: Size = Size {
 struct Steady(u64);
 
 impl Source for Steady {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         std::thread::sleep(Duration::from_millis(2));
         (into.number, into.stamp_us) = (self.0, clock.now_us());
         (into.width, into.height) = (SIZE.width, SIZE.height);
         into.bytes.resize(3 * SIZE.area(), 0);
         into.bytes.fill(self.0 as u8);
         self.0 += 1;
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 
@@ -169,18 +169,18 @@ fn a_frame_costs_no_allocation() {
         move || listen(&socket, &heard)
     });
     let open =
-        move || Datagrams::open("127.0.0.1:0".parse().unwrap(), peer).map_err(|e| e.to_string());
+        move || UdpLink::open("127.0.0.1:0".parse().unwrap(), peer).map_err(|e| e.to_string());
     let wire = WireSink::new("udp".into(), Box::new(open));
     let parts = Parts {
         config,
         model: Arc::new(|| Ok(Arc::new(Nothing))),
         source: Arc::new(|| Ok(Box::new(Steady(0)))),
         sinks: vec![
-            Outlet {
+            SinkHandle {
                 sink: Box::new(Count(answers.clone())),
                 queue: 2,
             },
-            Outlet {
+            SinkHandle {
                 sink: Box::new(wire),
                 queue: 2,
             },

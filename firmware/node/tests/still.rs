@@ -15,7 +15,7 @@ use loftup_node::{
 };
 use loftup_runtime::{Features, image::Rgb8};
 
-/// Columns and rows of the camera's picture; the answer is as large, so that a pixel of one is a
+/// Columns and rows of the camera's image; the output is as large, so that a pixel of one is a
 /// pixel of the other. It is cut into 2 x 1 tiles of 48 x 64.
 const CAMERA: Size = Size {
     width: 96,
@@ -43,8 +43,8 @@ fn answer(model: &dyn Model, config: &Config, prepared: &Prepared, features: &Fe
     let question = Question {
         queries: &config.queries(),
         regions_only: false,
-        least_region: 1,
-        most_regions: 64,
+        min_area_px: 1,
+        max_regions: 64,
         camera: CAMERA,
     };
     let (mut finder, mut out) = (Finder::default(), Answer::default());
@@ -63,7 +63,7 @@ fn picture() -> Rgb8 {
 #[test]
 fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
     let range = "colour_range = [[-3, 3], [-3, 3], [-3, 3]]";
-    let (config, still, _folder) = model(&format!("{range}\nbackbone_every = 3"));
+    let (config, still, _folder) = model(&format!("{range}\nbackbone_interval = 3"));
     let (_, plain, _other) = model(range);
     let mut picture = picture();
     let mut features: Vec<Features> = Vec::new();
@@ -113,7 +113,9 @@ fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
 #[test]
 fn noise_that_is_held_changes_nothing() {
     let range = "colour_range = [[-3, 3], [-3, 3], [-3, 3]]";
-    let (config, still, _folder) = model(&format!("{range}\nbackbone_every = 9\nhold = 4"));
+    let (config, still, _folder) = model(&format!(
+        "{range}\nbackbone_interval = 9\nnoise_threshold = 4"
+    ));
     let first = picture();
     let (at_first, features) = prepared(&*still, &first);
     let expected = answer(&*still, &config, &at_first, &features);

@@ -19,7 +19,7 @@ use loftup_node::{
     config::Config,
     health::{Reason, State},
     inject::Plan,
-    pipeline::{Node, Outlet},
+    pipeline::{Node, SinkHandle},
     sink::{Context, Sink, SinkError},
 };
 
@@ -74,7 +74,7 @@ fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
     );
     let (mut parts, _) = assemble::parts(config.unwrap(), &Plan::default()).unwrap();
     let maps = Maps::default();
-    parts.sinks.push(Outlet {
+    parts.sinks.push(SinkHandle {
         sink: Box::new(maps.clone()),
         queue: 64,
     });

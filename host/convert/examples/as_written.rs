@@ -1,9 +1,9 @@
 //! What a quantised bundle costs tract as it is written, and as it runs it.
 //!
 //! `cargo run -p loftup-convert --example as_written -- BUNDLE [DIR]` times each graph on one thread,
-//! back to back: as it is written, widened to 32 bits in plain tract, and in the engine that
+//! back to back: as it is written, fp32 to 32 bits in plain tract, and in the engine that
 //! `--backend tract` uses. A file `x.onnx` with fixed shapes instead of a bundle is timed in plain
-//! tract. With DIR it also writes the emulated graphs there, which `tools/check_quantised.py` holds
+//! tract. With DIR it also writes the fake_quantized graphs there, which `tools/check_quantised.py` holds
 //! against ONNX Runtime.
 
 use std::{error::Error, path::Path, time::Instant};
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let bundle = Bundle::open(Path::new(path))?;
     let manifest = bundle.manifest();
-    println!("graph                    as written   widened, tract   widened, engine");
+    println!("graph                    as written   fp32, tract   fp32, engine");
     for precision in manifest.precisions() {
         let mut graphs: Vec<(String, Inputs, Vec<String>)> = Vec::new();
         let mut grid = (16, 16);
@@ -119,8 +119,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (file, inputs, outputs) in graphs {
             let onnx = bundle.read(&file)?;
             if let Some(directory) = arguments.get(1) {
-                let emulated = rewrite::emulate(&Model::decode(&onnx)?)?;
-                std::fs::write(Path::new(directory).join(&file), emulated.encode())?;
+                let fake_quantized = rewrite::fake_quantize(&Model::decode(&onnx)?)?;
+                std::fs::write(Path::new(directory).join(&file), fake_quantized.encode())?;
             }
             let time = |backend: &dyn Backend, precision| match seconds(
                 backend, &onnx, precision, &inputs, &outputs,

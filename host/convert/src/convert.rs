@@ -1,88 +1,24 @@
-//! Checkpoints in, a bundle out.
+//! Conversion of checkpoints to a bundle.
 
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use loftup_bundle::{
-    BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
-    Provenance, Size, Source, UpsamplerFiles,
-};
+use loftup_bundle::{BundleWriter, Manifest, Normalisation, Precision, Size};
 use loftup_import::{
+    bundle::{self, BACKBONE_FILE},
     checkpoint::{Checkpoint, CheckpointError},
-    onnx::ImportError,
-    vit::{self, ConfigFiles, Preset, Vit, VitError, VitOptions},
+    vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
-use loftup_onnx::loftup::LoftUp;
 
 use crate::{
-    Check,
+    Check, ConvertError,
     foreign::{self, Foreign, OnnxBackbone},
+    guard::guarded,
     provenance, references, verify,
 };
-
-/// A conversion that failed. The message is one line. Nothing is left at the destination.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConvertError {
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A backbone.
-    #[error(transparent)]
-    Vit(#[from] VitError),
-    /// The bundle.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// A file could not be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// An ONNX file that cannot be read.
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    /// An ONNX file that cannot be a backbone.
-    #[error("{}: {what}", path.display())]
-    ForeignOnnx {
-        /// The file.
-        path: PathBuf,
-        /// Why not, and what to do.
-        what: String,
-    },
-    /// Nothing to convert.
-    #[error(
-        "nothing to convert: give a backbone (--backbone with --backbone-weights, or --backbone-onnx), --upsampler-weights, or both"
-    )]
-    Nothing,
-    /// The two halves do not fit.
-    #[error("{}: the upsampler is for features of {upsampler} channels, the backbone has {backbone}; use the LoftUp checkpoint that was trained for this backbone", path.display())]
-    Channels {
-        /// The upsampler's checkpoint.
-        path: PathBuf,
-        /// Channels of the upsampler.
-        upsampler: usize,
-        /// Channels of the backbone.
-        backbone: usize,
-    },
-    /// Whoever watches the stages asked to stop.
-    #[error("interrupted; nothing was written")]
-    Interrupted,
-    /// The new bundle did not pass its own checks.
-    #[error("the converted bundle fails its check {name:?}: {what}")]
-    Verification {
-        /// The check.
-        name: String,
-        /// How it failed.
-        what: String,
-    },
-}
 
 /// Where a backbone comes from.
 #[derive(Debug, Clone)]
@@ -118,7 +54,7 @@ pub struct Request {
     pub replace: bool,
 }
 
-/// What came of it.
+/// Result of a conversion.
 #[derive(Debug, Clone)]
 pub struct Converted {
     /// The manifest of the new bundle.
@@ -127,8 +63,8 @@ pub struct Converted {
     pub checks: Vec<Check>,
 }
 
-/// Converts, checks the result, and puts it in its place. `stage` is told what comes next, and may
-/// end it.
+/// Converts, verifies the result and moves it to its destination. `stage` is called before each
+/// stage, and may cancel the conversion.
 ///
 /// # Errors
 /// Names the file, the tensor and the remedy. Nothing is left behind.
@@ -156,7 +92,7 @@ pub fn convert(
                 options,
             } => {
                 let checkpoint = open(weights, request.prefix.as_deref())?;
-                sources.extend(sources_of("backbone weights", &checkpoint));
+                sources.extend(bundle::sources("backbone weights", &checkpoint));
                 let files = ConfigFiles::next_to(checkpoint.path())?;
                 vision_transformer(preset, &checkpoint, options, &files, request.size)?
             }
@@ -176,7 +112,7 @@ pub fn convert(
         stage("reading the upsampler")?;
         let prefix = request.prefix.as_deref().filter(|_| backbone.is_none());
         let checkpoint = open(path, prefix)?;
-        sources.extend(sources_of("upsampler weights", &checkpoint));
+        sources.extend(bundle::sources("upsampler weights", &checkpoint));
         training = provenance::beside(path, &checkpoint.sha256().unwrap_or_default());
         let model = loftup_import::loftup::read(&checkpoint)?;
         drop(checkpoint);
@@ -190,40 +126,23 @@ pub fn convert(
             });
         }
         stage("writing the upsampler")?;
-        upsampler = Some(write_upsampler(&mut writer, &model)?);
+        upsampler = Some(bundle::add_upsampler(&mut writer, &model)?);
     }
-    let mut manifest = Manifest {
-        format: FORMAT,
-        normalisation,
-        backbone,
-        upsampler,
-        heads: BTreeMap::new(),
-        quantisation: BTreeMap::new(),
-        references: None,
-        files: BTreeMap::new(),
-        provenance: Provenance {
-            tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
-            created: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
-            sources,
-            training,
-        },
-    };
+    let mut manifest = bundle::manifest(normalisation, backbone, upsampler, sources, training);
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,
     };
     stage("computing the reference outputs")?;
     let sealed = loftup_bundle::Bundle::open(writer.seal(manifest.clone())?)?;
-    let made = foreign::guarded(|| references::of(&sealed));
+    let made = guarded(|| references::of(&sealed));
     let (references, outputs) = made.map_err(|what| failed("runs", what))?;
     references::add(&mut writer, &references, &outputs, &manifest)?;
     manifest.references = Some(references);
     stage("verifying the bundle")?;
     let sealed = loftup_bundle::Bundle::open(writer.seal(manifest)?)?;
     let manifest = sealed.manifest().clone();
-    let checks = foreign::guarded(|| verify(sealed)).map_err(|what| failed("runs", what))?;
+    let checks = guarded(|| verify(sealed)).map_err(|what| failed("runs", what))?;
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));
     }
@@ -231,8 +150,6 @@ pub fn convert(
     writer.commit()?;
     Ok(Converted { manifest, checks })
 }
-
-const BACKBONE_FILE: &str = "backbone.onnx";
 
 /// A checkpoint, of which only what is under `prefix` is looked at.
 fn open(path: &Path, prefix: Option<&str>) -> Result<Checkpoint, CheckpointError> {
@@ -251,30 +168,9 @@ fn vision_transformer(
     size: Option<Size>,
 ) -> Result<(loftup_bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
     let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, options, files)?;
-    let config = model.config();
-    let (width, height) = config.default_size();
-    let size = size.map_or(Size { width, height }, |s| rounded(s, config.patch));
-    let onnx = model.graph(size.width, size.height)?;
-    let part = loftup_bundle::Backbone {
-        name: config.preset.name().into(),
-        dim: config.dim,
-        patch: config.patch,
-        size,
-        any_size: false,
-        input: vit::INPUT.into(),
-        output: vit::OUTPUT.into(),
-        layout: FeatureLayout::Map,
-        graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
-        architecture: Some(config.architecture()),
-    };
-    Ok((
-        part,
-        Normalisation {
-            mean: config.mean,
-            std: config.std,
-        },
-        onnx,
-    ))
+    let (width, height) = model.config().default_size();
+    let size = size.map_or(Size { width, height }, |s| rounded(s, model.config().patch));
+    Ok(bundle::backbone(&model, size)?)
 }
 
 fn foreign_backbone(
@@ -311,28 +207,6 @@ fn foreign_backbone(
     (part, foreign.normalisation, foreign.onnx)
 }
 
-fn write_upsampler(
-    writer: &mut BundleWriter,
-    model: &LoftUp,
-) -> Result<loftup_bundle::Upsampler, ConvertError> {
-    let files = UpsamplerFiles {
-        keys: "keys.onnx".into(),
-        queries: "queries.onnx".into(),
-        whole: Some("upsampler.onnx".into()),
-    };
-    writer.add(&files.keys, &model.keys_graph())?;
-    writer.add(&files.queries, &model.queries_graph())?;
-    writer.add("upsampler.onnx", &model.whole_graph())?;
-    let config = model.config();
-    Ok(loftup_bundle::Upsampler {
-        dim: config.dim,
-        layers: config.layers,
-        heads: config.heads,
-        head_width: config.padded_head_width(),
-        graphs: BTreeMap::from([(Precision::Fp32, files)]),
-    })
-}
-
 /// The nearest size that the patch divides; says so where that is another.
 fn rounded(size: Size, patch: usize) -> Size {
     let nearest = size.rounded_to(patch);
@@ -342,22 +216,4 @@ fn rounded(size: Size, patch: usize) -> Size {
         );
     }
     nearest
-}
-
-/// All files of a checkpoint.
-fn sources_of<'a>(role: &'a str, checkpoint: &'a Checkpoint) -> impl Iterator<Item = Source> + 'a {
-    let files = checkpoint.files().iter();
-    files.map(move |file| source_of(role, &file.path, &file.sha256))
-}
-
-fn source_of(role: &str, path: &Path, sha256: &str) -> Source {
-    Source {
-        role: role.into(),
-        file: path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into(),
-        sha256: sha256.into(),
-    }
 }

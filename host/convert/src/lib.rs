@@ -1,17 +1,24 @@
-//! From checkpoints to bundles, and the checks a bundle must pass.
+//! Conversion of checkpoints to bundles, quantization, and verification.
 
 #![forbid(unsafe_code)]
 
 mod builtin;
+mod check;
 pub mod compare;
 mod convert;
+mod error;
+mod fake_quantize;
 mod foreign;
+mod guard;
 mod provenance;
+mod quantization_check;
 pub mod quantize;
 mod references;
 mod verify;
 
 pub use builtin::builtin;
-pub use convert::{BackboneSource, ConvertError, Request, convert};
+pub use check::{Check, LeastCosine, Measured};
+pub use convert::{BackboneSource, Converted, Request, convert};
+pub use error::ConvertError;
 pub use foreign::{Layout, OnnxBackbone, remarks as onnx_remarks};
-pub use verify::{Check, against, verify, verify_with};
+pub use verify::{against, verify, verify_with};

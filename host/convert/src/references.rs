@@ -12,7 +12,7 @@ use loftup_runtime::{
     references::error_of,
 };
 
-use crate::{Check, quantize::AsWritten};
+use crate::{Check, fake_quantize::AsWritten};
 
 /// The reference outputs of `bundle`: its own, or computed on the CPU from its 32-bit graphs where
 /// it was made before bundles had any.
@@ -90,7 +90,7 @@ pub(crate) fn checks(
 ) -> Result<Vec<Check>, RuntimeError> {
     if bundle.manifest().references.is_none() {
         log::warn!(
-            "{}: has no reference outputs to compare with; make the bundle again with this version",
+            "{}: the bundle has no reference outputs; convert it again with this version",
             bundle.path().display()
         );
         return Ok(Vec::new());
@@ -105,7 +105,7 @@ pub(crate) fn checks(
         for precision in bundle.manifest().precisions() {
             for c in perceptor(bundle, engine.clone(), precision)?.compare_with_references()? {
                 let name = format!(
-                    "{} in {precision} on {name}: as the references ({})",
+                    "{} in {precision} on {name}: matches the reference outputs ({})",
                     c.part, c.asked
                 );
                 checks.push(Check::error(&name, c.found, c.allowed));

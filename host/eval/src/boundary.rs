@@ -1,24 +1,24 @@
 //! How well the outlines of classes are met.
 //!
 //! The boundary F-score of Csurka et al., "What is a good evaluation measure for semantic
-//! segmentation?" (BMVC 2013), by class: precision is the share of seen outline that has true
-//! outline of the same class nearby, recall the share of true outline that has seen outline
-//! nearby, and F their harmonic mean. It is averaged over the pictures in which the class has an
-//! outline, true or seen, and then over classes.
+//! segmentation?" (BMVC 2013), by class: precision is the share of encoded outline that has true
+//! outline of the same class nearby, recall the share of true outline that has encoded outline
+//! nearby, and F their harmonic mean. It is averaged over the images in which the class has an
+//! outline, true or encoded, and then over classes.
 
 use loftup_bundle::Size;
 
 use crate::{confusion::mean, labels::UNLABELLED};
 
-/// The boundary F-score, picture by picture.
+/// The boundary F-score, image by image.
 #[derive(Debug, Clone)]
 pub struct BoundaryScore {
     offsets: Vec<(isize, isize)>,
-    /// Sum of F and number of pictures, by class.
+    /// Sum of F and number of images, by class.
     sums: Vec<(f64, u32)>,
 }
 
-/// What is near in a picture of this size: 0.75 % of its diagonal, as in the paper, in whole
+/// What is near in an image of this size: 0.75 % of its diagonal, as in the paper, in whole
 /// pixels, at least one.
 pub fn usual_tolerance(size: Size) -> usize {
     let diagonal = ((size.width * size.width + size.height * size.height) as f64).sqrt();
@@ -40,14 +40,14 @@ impl BoundaryScore {
         }
     }
 
-    /// Counts a picture. Pixels without a label have no outline, and no outline runs along them.
-    pub fn count(&mut self, size: Size, truth: &[u8], seen: &[u8]) {
+    /// Counts an image. Pixels without a label have no outline, and no outline runs along them.
+    pub fn count(&mut self, size: Size, truth: &[u8], encoded: &[u8]) {
         let visible = |(t, s): (&u8, &u8)| if *t == UNLABELLED { UNLABELLED } else { *s };
-        let seen: Vec<u8> = truth.iter().zip(seen).map(visible).collect();
+        let encoded: Vec<u8> = truth.iter().zip(encoded).map(visible).collect();
         let truth = outlines(size, truth);
-        let seen = outlines(size, &seen);
-        let precision = self.met(size, &seen, &truth);
-        let recall = self.met(size, &truth, &seen);
+        let encoded = outlines(size, &encoded);
+        let precision = self.met(size, &encoded, &truth);
+        let recall = self.met(size, &truth, &encoded);
         for ((sum, p), r) in self.sums.iter_mut().zip(precision).zip(recall) {
             if p.1 + r.1 == 0 {
                 continue;
@@ -131,9 +131,9 @@ mod tests {
             .collect()
     }
 
-    fn score(truth: &[u8], seen: &[u8], tolerance: usize) -> f64 {
+    fn score(truth: &[u8], encoded: &[u8], tolerance: usize) -> f64 {
         let mut score = BoundaryScore::new(2, tolerance);
-        score.count(SIZE, truth, seen);
+        score.count(SIZE, truth, encoded);
         score.mean()
     }
 
@@ -146,13 +146,13 @@ mod tests {
 
     #[test]
     fn precision_and_recall_are_weighed() {
-        // Two outlines are seen where there is one: precision 1/2, recall 1, F 2/3.
-        let mut seen = halves(3);
-        for row in seen.chunks_mut(SIZE.width) {
+        // Two outlines are encoded where there is one: precision 1/2, recall 1, F 2/3.
+        let mut encoded = halves(3);
+        for row in encoded.chunks_mut(SIZE.width) {
             row[8] = 0;
             row[9] = 0;
         }
-        let f = score(&halves(3), &seen, 1);
+        let f = score(&halves(3), &encoded, 1);
         assert!((f - 2.0 / 3.0).abs() < 1e-12, "{f}");
     }
 
@@ -161,9 +161,9 @@ mod tests {
         let mut truth = halves(5);
         truth.iter_mut().step_by(10).for_each(|v| *v = UNLABELLED);
         // Nonsense in the first column, which has no label.
-        let mut seen = halves(5);
-        seen.iter_mut().step_by(20).for_each(|v| *v = 1);
-        assert_eq!(score(&truth, &seen, 1), 1.0);
+        let mut encoded = halves(5);
+        encoded.iter_mut().step_by(20).for_each(|v| *v = 1);
+        assert_eq!(score(&truth, &encoded, 1), 1.0);
     }
 
     #[test]

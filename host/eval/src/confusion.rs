@@ -2,11 +2,11 @@
 
 use crate::labels::UNLABELLED;
 
-/// Pixels by true class and by seen class.
+/// Pixels by true class and by encoded class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
-    /// `[true, seen]`; what is seen as no class stands in one more column.
+    /// `[true, encoded]`; what is encoded as no class stands in one more column.
     counts: Vec<u64>,
 }
 
@@ -19,15 +19,15 @@ impl Confusion {
         }
     }
 
-    /// Counts the pixels of a picture; those without a label are left out.
+    /// Counts the pixels of an image; those without a label are left out.
     ///
     /// # Panics
     /// Where a label is neither a class nor [`UNLABELLED`].
-    pub fn count(&mut self, truth: &[u8], seen: &[u8]) {
-        for (truth, seen) in truth.iter().zip(seen) {
+    pub fn count(&mut self, truth: &[u8], encoded: &[u8]) {
+        for (truth, encoded) in truth.iter().zip(encoded) {
             if *truth != UNLABELLED {
-                let seen = usize::from(*seen).min(self.classes);
-                self.counts[usize::from(*truth) * (self.classes + 1) + seen] += 1;
+                let encoded = usize::from(*encoded).min(self.classes);
+                self.counts[usize::from(*truth) * (self.classes + 1) + encoded] += 1;
             }
         }
     }
@@ -39,9 +39,9 @@ impl Confusion {
         (0..self.classes)
             .map(|c| {
                 let truth = sum(&mut self.counts[c * row..][..row].iter());
-                let seen = sum(&mut self.counts.iter().skip(c).step_by(row));
+                let encoded = sum(&mut self.counts.iter().skip(c).step_by(row));
                 let both = self.counts[c * row + c];
-                (truth > 0).then(|| both as f64 / (truth + seen - both) as f64)
+                (truth > 0).then(|| both as f64 / (truth + encoded - both) as f64)
             })
             .collect()
     }
@@ -51,7 +51,7 @@ impl Confusion {
         mean(self.iou().into_iter().flatten())
     }
 
-    /// Share of labelled pixels that are seen as what they are.
+    /// Share of labeled pixels that are encoded as what they are.
     pub fn accuracy(&self) -> f64 {
         let right: u64 = (0..self.classes)
             .map(|c| self.counts[c * (self.classes + 2)])
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_worked_example() {
         let mut confusion = Confusion::new(3);
-        // Class 0: 2 of truth 3, seen 3 (one of them is truly 1): 2 / 4. Class 1: 1 / 2.
+        // Class 0: 2 of truth 3, encoded 3 (one of them is truly 1): 2 / 4. Class 1: 1 / 2.
         confusion.count(&[0, 0, 0, 1, 1, 255], &[0, 0, 255, 1, 0, 1]);
         assert_eq!(confusion.iou(), [Some(0.5), Some(0.5), None]);
         assert_eq!(confusion.mean_iou(), 0.5);

@@ -1,9 +1,9 @@
-//! Data sets: pictures with masks.
+//! Data sets: images with masks.
 //!
-//! `DIR/images` and `DIR/labels`, or the same in `DIR/train` and `DIR/val`. A picture and its mask
+//! `DIR/images` and `DIR/labels`, or the same in `DIR/train` and `DIR/val`. An image and its mask
 //! have the same name but for the extension. `DIR/classes.txt` names the classes, one a line, from
 //! 0; lines that say `void`, `unlabelled` or `ignore` are no classes. 255 is always unlabelled.
-//! CamVid's eleven classes, with 11 for void, are known by the names of its pictures.
+//! CamVid's eleven classes, with 11 for void, are known by the names of its images.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use crate::{
     labels::{Labels, UNLABELLED},
 };
 
-/// A picture and its mask.
+/// An image and its mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The picture.
+    /// The image.
     pub image: PathBuf,
     /// Its mask.
     pub labels: PathBuf,
@@ -36,7 +36,7 @@ pub struct Classes {
     values: Vec<Option<u8>>,
 }
 
-/// Prefixes of CamVid's pictures, one for each of its drives.
+/// Prefixes of CamVid's images, one for each of its drives.
 const CAMVID_DRIVES: [&str; 4] = ["0001TP_", "0006R0_", "0016E5_", "Seq05VD_"];
 const CAMVID: [&str; 12] = [
     "sky",
@@ -181,7 +181,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     let base = if own.is_dir() { own } else { dir.to_owned() };
     let missing = |kind: &str| EvalError::Data {
         path: base.clone(),
-        what: format!("has no {kind} directory: put pictures in images/, masks in labels/"),
+        what: format!("has no {kind} directory: put images in images/, masks in labels/"),
     };
     let (images, labels) = (base.join("images"), base.join("labels"));
     for (path, kind) in [(&images, "images"), (&labels, "labels")] {
@@ -206,18 +206,18 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     }
     if without > 0 {
         log::warn!(
-            "{}: {without} pictures without a mask are left out",
+            "{}: {without} images without a mask are skipped",
             images.display()
         );
     }
     if pairs.is_empty() {
-        let what = "no picture in images/ has a mask of the same name in labels/ (NAME.png)".into();
+        let what = "no image in images/ has a mask of the same name in labels/ (NAME.png)".into();
         return Err(EvalError::Data { path: base, what });
     }
     Ok(pairs)
 }
 
-/// Pictures in a directory, in order of their names.
+/// Images in a directory, in order of their names.
 ///
 /// # Errors
 /// The directory cannot be read.

@@ -42,7 +42,7 @@ pub enum EvalError {
     /// The bundle could not be read or written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A picture.
+    /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// Principal components.

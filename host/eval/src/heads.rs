@@ -14,8 +14,7 @@ use crate::{
     data::{self, Classes},
     probe::{self, Options},
     random::Random,
-    sampling::{Looker, sample},
-    segmentation::thin,
+    sampling::{Encoder, sample, subsample},
 };
 
 /// A head that is in no bundle yet.
@@ -25,29 +24,29 @@ pub struct NewHead {
     pub kind: HeadKind,
     /// Its weights.
     pub linear: Linear,
-    /// Pictures that it was made from.
+    /// Images that it was made from.
     pub pictures: usize,
     /// Pixels that it was made from.
     pub pixels: usize,
     /// How well it fits them, 0 to 1: the share of pixels whose class is right, or of the variance
     /// that is kept.
     pub fit: f64,
-    /// Why some pictures were left out.
+    /// Why some images were left out.
     pub left_out: Vec<String>,
 }
 
-/// How pictures are looked at to make a head.
+/// How images are looked at to make a head.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Size of the answer; the backbone's own if not given.
+    /// Size of the output; the backbone's own if not given.
     pub size: Option<Size>,
-    /// Range of colours of the guidance. It should be the one that the head will be used with.
+    /// Range of colors of the guidance. It should be the one that the head will be used with.
     pub range: ColourRange,
-    /// Which way up pictures are read. Masks are taken as stored.
+    /// Which way up images are read. Masks are taken as stored.
     pub orientation: Orientation,
-    /// Pixels of each picture.
+    /// Pixels of each image.
     pub samples: usize,
-    /// Pictures at most, evenly spread.
+    /// Images at most, evenly spread.
     pub most: Option<usize>,
     /// How a probe is trained; of a PCA only the seed matters.
     pub probe: Options,
@@ -63,12 +62,12 @@ pub fn classes(
     request: &Request,
     progress: Progress<'_>,
 ) -> Result<NewHead, EvalError> {
-    let looker = looker(perceptor, request)?;
-    let pairs = thin(data::pairs(dir, "train")?, request.most);
+    let encoder = encoder(perceptor, request)?;
+    let pairs = subsample(data::pairs(dir, "train")?, request.most);
     let classes = Classes::of(dir, &pairs)?;
     let (each, seed) = (request.samples, request.probe.seed);
     let set = (dir, &pairs[..], &classes);
-    let sampled = sample(&looker, set, &[Method::LoftUp], (each, seed), progress)?;
+    let sampled = sample(&encoder, set, &[Method::LoftUp], (each, seed), progress)?;
     let (pictures, left_out) = (sampled.pictures, sampled.left_out);
     let samples = sampled.samples.into_iter().next().unwrap_or_default();
     let pixels = samples.labels.len();
@@ -85,11 +84,11 @@ pub fn classes(
     })
 }
 
-/// Finds the first `channels` principal components of the upsampled features of the pictures in
+/// Finds the first `channels` principal components of the upsampled features of the images in
 /// `dir`.
 ///
 /// # Errors
-/// Where there is no picture that can be used, or the bundle lacks a part.
+/// Where there is no image that can be used, or the bundle lacks a part.
 pub fn pca(
     perceptor: &Perceptor,
     dir: &Path,
@@ -97,27 +96,27 @@ pub fn pca(
     request: &Request,
     progress: Progress<'_>,
 ) -> Result<NewHead, EvalError> {
-    let looker = looker(perceptor, request)?;
+    let encoder = encoder(perceptor, request)?;
     let dim = perceptor.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
-    let pictures = thin(data::pictures(dir)?, request.most);
+    let pictures = subsample(data::pictures(dir)?, request.most);
     let mut features = Vec::new();
     let (mut used, mut left_out) = (0, Vec::new());
     // As for probes, a gigabyte at most.
     let fit = (1 << 30) / (4 * dim.max(1) * pictures.len().max(1));
     let each = request.samples.min(fit.max(1));
     for (i, path) in pictures.iter().enumerate() {
-        progress("looking at pictures", i, pictures.len());
+        progress("sampling images", i, pictures.len());
         let photo = match image::open_with(path, request.orientation) {
             Ok(decoded) => decoded.image,
             Err(e) => {
-                log::warn!("left out: {e}");
+                log::warn!("skipped: {e}");
                 left_out.push(e.to_string());
                 continue;
             }
         };
-        let seen = looker.look(&photo)?;
-        let width = looker.size.width;
-        let mut places: Vec<usize> = (0..looker.size.area()).collect();
+        let encoded = encoder.encode(&photo)?;
+        let width = encoder.size.width;
+        let mut places: Vec<usize> = (0..encoder.size.area()).collect();
         let places = Random::new(request.probe.seed ^ ((i as u64) << 20)).choose(&mut places, each);
         let points: Vec<Point> = places
             .iter()
@@ -126,13 +125,13 @@ pub fn pca(
                 y: i / width,
             })
             .collect();
-        features.extend(looker.view(&seen, looker.range)?.points(&points)?);
+        features.extend(encoder.view(&encoded, encoder.range)?.points(&points)?);
         used += 1;
     }
     if used == 0 {
         let what = match left_out.first() {
-            Some(first) => format!("no picture could be used; the first: {first}"),
-            None => "no pictures in it; give a directory of JPEG or PNG files".into(),
+            Some(first) => format!("no usable image; the first: {first}"),
+            None => "no images in it; give a directory of JPEG or PNG files".into(),
         };
         return Err(EvalError::Data {
             path: dir.into(),
@@ -223,13 +222,13 @@ pub fn add(
     Ok(())
 }
 
-fn looker<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Looker<'a>, EvalError> {
+fn encoder<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Encoder<'a>, EvalError> {
     if perceptor.manifest().upsampler.is_none() {
         return Err(EvalError::Request(
             "the bundle has no upsampler, and a head is for upsampled features; convert it with --upsampler-weights".into(),
         ));
     }
-    Looker::new(perceptor, request.size, request.range, request.orientation)
+    Encoder::new(perceptor, request.size, request.range, request.orientation)
 }
 
 /// Sum of the variances of all channels.

@@ -23,7 +23,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads a PNG whose values are class indices: grey, or with a palette, whose colours do not
+    /// Reads a PNG whose values are class indices: grey, or with a palette, whose colors do not
     /// matter; 1 to 8 bits.
     ///
     /// # Errors

@@ -1,9 +1,8 @@
-//! Heads on dense features, and how good the features are.
+//! Heads on dense features, and evaluation of the features.
 //!
-//! A head is trained on the features that it will see ([`heads`]). [`segmentation`] trains the same
-//! linear probe on features that were enlarged in different ways and compares what the probes see
-//! in pictures that none of them was trained on. [`video`] measures how much features of the same
-//! spot change from frame to frame while a camera moves.
+//! [`heads`] trains heads on the features of a bundle. [`segmentation`] trains the same linear probe
+//! on features upsampled in different ways and compares the scores on held-out images. [`video`]
+//! measures how much the features of a surface point change from frame to frame under camera motion.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +10,8 @@ pub mod boundary;
 pub mod confusion;
 pub mod data;
 mod error;
+pub mod evaluation;
 pub mod heads;
-pub mod judging;
 pub mod labels;
 pub mod probe;
 mod random;
@@ -24,5 +23,5 @@ pub mod video;
 pub use error::EvalError;
 pub use sampling::Method;
 
-/// What is going on, for a progress bar: the stage, steps done, steps in all.
+/// Progress: stage, steps done, total steps.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);

@@ -20,7 +20,7 @@ pub struct Samples {
 /// How a probe is trained: Adam with a rate that falls to 0 along a half cosine.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Times that every sample is seen; more where that would be less than 500 steps.
+    /// Times that every sample is encoded; more where that would be less than 500 steps.
     pub epochs: usize,
     /// Samples in one step.
     pub batch: usize,

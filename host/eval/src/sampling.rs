@@ -61,26 +61,26 @@ impl Method {
     }
 }
 
-/// A picture that has been through the backbone.
-pub(crate) struct Seen {
+/// An image that has been through the backbone.
+pub(crate) struct Encoded {
     pub features: Features,
     /// `[h * w, d]`.
     pub tokens: Vec<f32>,
     guidance: Picture,
 }
 
-/// How pictures are looked at.
+/// How images are looked at.
 #[derive(Clone, Copy)]
-pub(crate) struct Looker<'a> {
+pub(crate) struct Encoder<'a> {
     pub perceptor: &'a Perceptor,
-    /// Size of the answer.
+    /// Size of the output.
     pub size: Size,
     pub range: ColourRange,
-    /// Which way up pictures are read.
+    /// Which way up images are read.
     pub orientation: Orientation,
 }
 
-impl<'a> Looker<'a> {
+impl<'a> Encoder<'a> {
     /// At `size`, or at the backbone's own.
     pub fn new(
         perceptor: &'a Perceptor,
@@ -90,7 +90,7 @@ impl<'a> Looker<'a> {
     ) -> Result<Self, EvalError> {
         let Some(backbone) = &perceptor.manifest().backbone else {
             return Err(EvalError::Request(
-                "the bundle has no backbone, and pictures need one; convert it with --backbone or --backbone-onnx".into(),
+                "the bundle has no backbone, which images need; convert it with --backbone or --backbone-onnx".into(),
             ));
         };
         let size = size.unwrap_or(backbone.size);
@@ -110,7 +110,7 @@ impl<'a> Looker<'a> {
     }
 
     /// Runs the backbone.
-    pub fn look(&self, photo: &Rgb8) -> Result<Seen, EvalError> {
+    pub fn encode(&self, photo: &Rgb8) -> Result<Encoded, EvalError> {
         let at = self.perceptor.backbone_size(self.size)?;
         let picture = self.perceptor.prepare(photo, at)?;
         let features = self.perceptor.features_of(&picture)?;
@@ -119,7 +119,7 @@ impl<'a> Looker<'a> {
         } else {
             self.perceptor.prepare(photo, self.size)?
         };
-        Ok(Seen {
+        Ok(Encoded {
             tokens: tokens(&features),
             features,
             guidance,
@@ -127,12 +127,14 @@ impl<'a> Looker<'a> {
     }
 
     /// What the upsampler makes of it.
-    pub fn view(&self, seen: &Seen, range: ColourRange) -> Result<View<'a>, EvalError> {
-        Ok(self.perceptor.view(&seen.features, &seen.guidance, range)?)
+    pub fn view(&self, encoded: &Encoded, range: ColourRange) -> Result<View<'a>, EvalError> {
+        Ok(self
+            .perceptor
+            .view(&encoded.features, &encoded.guidance, range)?)
     }
 
-    pub fn resizer(&self, kernel: Kernel, seen: &Seen) -> Resizer {
-        let from = (seen.features.width, seen.features.height);
+    pub fn resizer(&self, kernel: Kernel, encoded: &Encoded) -> Resizer {
+        let from = (encoded.features.width, encoded.features.height);
         Resizer::new(kernel, from, (self.size.width, self.size.height))
     }
 
@@ -140,7 +142,7 @@ impl<'a> Looker<'a> {
     fn pixels(
         &self,
         method: Method,
-        seen: &Seen,
+        encoded: &Encoded,
         places: &[u32],
         out: &mut Vec<f32>,
     ) -> Result<(), EvalError> {
@@ -148,11 +150,11 @@ impl<'a> Looker<'a> {
         let place = |i: &u32| (*i as usize % width, *i as usize / width);
         match method.kernel() {
             Some(kernel) => {
-                let resizer = self.resizer(kernel, seen);
-                let dim = seen.features.dim;
+                let resizer = self.resizer(kernel, encoded);
+                let dim = encoded.features.dim;
                 places
                     .iter()
-                    .for_each(|i| resizer.pixel(&seen.tokens, dim, place(i), out));
+                    .for_each(|i| resizer.pixel(&encoded.tokens, dim, place(i), out));
             }
             None => {
                 let points: Vec<Point> = places
@@ -162,14 +164,14 @@ impl<'a> Looker<'a> {
                         y: place(i).1,
                     })
                     .collect();
-                out.extend(self.view(seen, self.range)?.points(&points)?);
+                out.extend(self.view(encoded, self.range)?.points(&points)?);
             }
         }
         Ok(())
     }
 }
 
-/// Opens a picture and its mask, the mask at `size`. The mask is taken as it is stored.
+/// Opens an image and its mask, the mask at `size`. The mask is taken as it is stored.
 pub(crate) fn open(
     pair: &Pair,
     classes: &Classes,
@@ -201,16 +203,16 @@ pub(crate) fn open(
 /// Memory for features of all methods together.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Labelled features, method by method, of at most `each` pixels of each picture, the same pixels
-/// for each method. Pictures and masks that cannot be read are left out and named.
+/// Labelled features, method by method, of at most `each` pixels of each image, the same pixels
+/// for each method. Images and masks that cannot be read are left out and named.
 pub(crate) fn sample(
-    looker: &Looker<'_>,
+    encoder: &Encoder<'_>,
     (dir, pairs, classes): (&Path, &[Pair], &Classes),
     methods: &[Method],
     (each, seed): (usize, u64),
     progress: Progress<'_>,
 ) -> Result<Sampled, EvalError> {
-    let dim = looker
+    let dim = encoder
         .perceptor
         .manifest()
         .backbone
@@ -219,7 +221,7 @@ pub(crate) fn sample(
     let bytes = 4 * dim.max(1) * methods.len().max(1) * pairs.len().max(1);
     let fit = (MOST_BYTES / bytes).max(1);
     if fit < each {
-        log::info!("{fit} instead of {each} pixels of a picture are used, to stay within 1 GiB");
+        log::info!("{fit} instead of {each} pixels per image are used, to stay within 1 GiB");
     }
     let each = each.min(fit);
     let empty = || Samples {
@@ -232,11 +234,11 @@ pub(crate) fn sample(
         left_out: Vec::new(),
     };
     for (i, pair) in pairs.iter().enumerate() {
-        progress("looking at training pictures", i, pairs.len());
-        let (photo, labels) = match open(pair, classes, looker.size, looker.orientation) {
+        progress("sampling training images", i, pairs.len());
+        let (photo, labels) = match open(pair, classes, encoder.size, encoder.orientation) {
             Ok(opened) => opened,
             Err(e) => {
-                log::warn!("left out: {e}");
+                log::warn!("skipped: {e}");
                 sampled.left_out.push(e.to_string());
                 continue;
             }
@@ -252,9 +254,9 @@ pub(crate) fn sample(
         if places.is_empty() {
             continue;
         }
-        let seen = looker.look(&photo)?;
+        let encoded = encoder.encode(&photo)?;
         for (method, samples) in methods.iter().zip(&mut sampled.samples) {
-            looker.pixels(*method, &seen, places, &mut samples.features)?;
+            encoder.pixels(*method, &encoded, places, &mut samples.features)?;
             samples
                 .labels
                 .extend(places.iter().map(|i| labels.values[*i as usize]));
@@ -263,7 +265,7 @@ pub(crate) fn sample(
     }
     if sampled.pictures == 0 {
         let what = match sampled.left_out.first() {
-            Some(first) => format!("no picture could be used; the first: {first}"),
+            Some(first) => format!("no usable image; the first: {first}"),
             None => "no mask has a labelled pixel".into(),
         };
         return Err(EvalError::Data {
@@ -280,4 +282,18 @@ pub(crate) struct Sampled {
     pub samples: Vec<Samples>,
     pub pictures: usize,
     pub left_out: Vec<String>,
+}
+
+/// At most `most` of the items, evenly spread.
+pub(crate) fn subsample<T>(items: Vec<T>, most: Option<usize>) -> Vec<T> {
+    let (have, most) = (items.len(), most.unwrap_or(usize::MAX).max(1));
+    if have <= most {
+        return items;
+    }
+    let keep = |i: usize| (i + 1) * most / have > i * most / have;
+    items
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, item)| keep(i).then_some(item))
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! The same probe on differently enlarged features.
+//! Linear probes on features upsampled in different ways.
 
 use std::{path::Path, time::Instant};
 
@@ -18,65 +18,65 @@ use crate::{
     data::{self, Classes},
     labels::UNLABELLED,
     probe::{self, Options},
-    sampling::{Looker, Seen, open, sample},
+    sampling::{Encoded, Encoder, open, sample, subsample},
 };
 
-/// What to compare.
+/// Settings of the comparison.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// A data set with `train` and `val`.
     pub data: &'a Path,
-    /// Size of pictures and masks; the backbone's own if not given.
+    /// Size of images and masks; the backbone's own if not given.
     pub size: Option<Size>,
-    /// Range of colours of the guidance.
+    /// Color range of the guidance.
     pub range: ColourRange,
-    /// Which way up pictures are read. Masks are taken as stored.
+    /// Whether EXIF orientation is applied to images. Masks are read as stored.
     pub orientation: Orientation,
-    /// Which features; all that the bundle can make if empty.
+    /// Upsampling methods; all that the bundle supports if empty.
     pub methods: Vec<Method>,
-    /// Pixels of each training picture.
+    /// Pixels sampled per training image.
     pub samples: usize,
-    /// Pictures of each part at most, evenly spread.
+    /// Most images per split, evenly spread.
     pub most: Option<usize>,
-    /// Pixels within which an outline is met; the usual share of the diagonal if not given.
+    /// Boundary tolerance in pixels; the usual fraction of the diagonal by default.
     pub tolerance: Option<usize>,
     /// How probes are trained.
     pub probe: Options,
 }
 
-/// What came out.
+/// Results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Columns of pictures and masks.
+    /// Width of images and masks.
     pub width: usize,
-    /// Rows.
+    /// Height.
     pub height: usize,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// Pictures that were trained on.
+    /// Training images.
     pub train_pictures: usize,
-    /// Pixels that were trained on.
+    /// Training pixels.
     pub train_pixels: usize,
-    /// Pictures that were judged by.
+    /// Validation images.
     pub val_pictures: usize,
-    /// Pixels within which an outline is met.
+    /// Boundary tolerance in pixels.
     pub boundary_tolerance: usize,
-    /// Why some pictures were left out.
+    /// Why images were skipped.
     pub left_out: Vec<String>,
-    /// Method by method.
+    /// By method.
     pub results: Vec<Outcome>,
 }
 
-/// How good one kind of features is. Shares, 0 to 1.
+/// Scores of one upsampling method, 0 to 1.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// Where the features come from.
+    /// The method.
     pub method: Method,
     /// Mean intersection over union of the classes that occur.
     pub mean_iou: f64,
     /// Mean boundary F-score of the classes that occur.
     pub boundary_f: f64,
-    /// Share of pixels that are right.
+    /// Pixel accuracy.
     pub accuracy: f64,
     /// Intersection over union by class; none where the class does not occur.
     pub iou: Vec<Option<f64>>,
@@ -86,14 +86,14 @@ pub struct Outcome {
     pub train_loss: f64,
     /// Seconds to train the probe.
     pub train_seconds: f64,
-    /// Seconds for all maps of classes, backbone left out.
+    /// Seconds for all class maps, without the backbone.
     pub map_seconds: f64,
 }
 
-/// Trains a probe for each method on `train`, and judges it on `val`.
+/// Trains a probe for each method on `train` and evaluates it on `val`.
 ///
-/// Memory is bounded: of training pictures only sampled pixels are kept, pictures of `val` are
-/// looked at one at a time.
+/// Memory is bounded: only sampled pixels of training images are kept, and validation images are
+/// processed one at a time.
 ///
 /// # Errors
 /// Where the data cannot be used, or the bundle cannot be run.
@@ -102,7 +102,7 @@ pub fn evaluate(
     request: &Request<'_>,
     progress: Progress<'_>,
 ) -> Result<Report, EvalError> {
-    let looker = Looker::new(perceptor, request.size, request.range, request.orientation)?;
+    let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
     let able = Method::of(perceptor.manifest());
     let methods = if request.methods.is_empty() {
         able.clone()
@@ -126,23 +126,23 @@ pub fn evaluate(
             });
         }
     }
-    let train = thin(data::pairs(dir, "train")?, request.most);
-    let val = thin(data::pairs(dir, "val")?, request.most);
+    let train = subsample(data::pairs(dir, "train")?, request.most);
+    let val = subsample(data::pairs(dir, "val")?, request.most);
     let classes = Classes::of(dir, &train)?;
     let count = classes.names.len();
     let set = (dir, &train[..], &classes);
     let draw = (request.samples, request.probe.seed);
-    let sampled = sample(&looker, set, &methods, draw, progress)?;
+    let sampled = sample(&encoder, set, &methods, draw, progress)?;
     let train_pixels = sampled.samples.first().map_or(0, |s| s.labels.len());
     let tolerance = request
         .tolerance
-        .unwrap_or_else(|| usual_tolerance(looker.size));
+        .unwrap_or_else(|| usual_tolerance(encoder.size));
 
-    let mut judged = Vec::new();
+    let mut probe_runs = Vec::new();
     for (method, samples) in methods.iter().zip(sampled.samples) {
         let start = Instant::now();
         let trained = probe::train(samples, count, &request.probe, progress);
-        judged.push(Judged {
+        probe_runs.push(ProbeRun {
             method: *method,
             train_seconds: start.elapsed().as_secs_f64(),
             train_loss: trained.loss,
@@ -155,29 +155,29 @@ pub fn evaluate(
     let mut left_out = sampled.left_out;
     let mut val_pictures = 0;
     for (i, pair) in val.iter().enumerate() {
-        progress("judging by validation pictures", i, val.len());
-        let (photo, labels) = match open(pair, &classes, looker.size, looker.orientation) {
+        progress("evaluating on validation images", i, val.len());
+        let (photo, labels) = match open(pair, &classes, encoder.size, encoder.orientation) {
             Ok(opened) => opened,
             Err(e) => {
-                log::warn!("left out: {e}");
+                log::warn!("skipped: {e}");
                 left_out.push(e.to_string());
                 continue;
             }
         };
-        let seen = looker.look(&photo)?;
-        for judged in &mut judged {
+        let encoded = encoder.encode(&photo)?;
+        for run in &mut probe_runs {
             let start = Instant::now();
-            let map = class_map(&looker, judged.method, &seen, &judged.head)?;
-            judged.map_seconds += start.elapsed().as_secs_f64();
-            judged.confusion.count(&labels.values, &map);
-            judged.boundary.count(looker.size, &labels.values, &map);
+            let map = class_map(&encoder, run.method, &encoded, &run.head)?;
+            run.map_seconds += start.elapsed().as_secs_f64();
+            run.confusion.count(&labels.values, &map);
+            run.boundary.count(encoder.size, &labels.values, &map);
         }
         val_pictures += 1;
     }
     if val_pictures == 0 {
         let what = match left_out.last() {
-            Some(last) => format!("no validation picture could be used; the last: {last}"),
-            None => "there are no validation pictures".into(),
+            Some(last) => format!("no usable validation image; the last: {last}"),
+            None => "there are no validation images".into(),
         };
         return Err(EvalError::Data {
             path: dir.into(),
@@ -185,20 +185,20 @@ pub fn evaluate(
         });
     }
     Ok(Report {
-        width: looker.size.width,
-        height: looker.size.height,
+        width: encoder.size.width,
+        height: encoder.size.height,
         classes: classes.names,
         train_pictures: sampled.pictures,
         train_pixels,
         val_pictures,
         boundary_tolerance: tolerance,
         left_out,
-        results: judged.into_iter().map(Judged::outcome).collect(),
+        results: probe_runs.into_iter().map(ProbeRun::outcome).collect(),
     })
 }
 
-/// A probe on its way through the validation pictures.
-struct Judged {
+/// A trained probe and its scores so far.
+struct ProbeRun {
     method: Method,
     head: Head,
     confusion: Confusion,
@@ -208,7 +208,7 @@ struct Judged {
     map_seconds: f64,
 }
 
-impl Judged {
+impl ProbeRun {
     fn outcome(self) -> Outcome {
         Outcome {
             method: self.method,
@@ -224,7 +224,7 @@ impl Judged {
     }
 }
 
-/// A head of classes that is in no bundle yet.
+/// A head of classes that is not part of a bundle yet.
 pub(crate) fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalError> {
     let kind = HeadKind::Classes {
         names: names.to_vec(),
@@ -239,24 +239,24 @@ pub(crate) fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalE
     )?)
 }
 
-/// The classes that a probe sees.
+/// The class map of a probe.
 fn class_map(
-    looker: &Looker<'_>,
+    encoder: &Encoder<'_>,
     method: Method,
-    seen: &Seen,
+    encoded: &Encoded,
     head: &Head,
 ) -> Result<Vec<u8>, EvalError> {
-    let Size { width, height } = looker.size;
+    let Size { width, height } = encoder.size;
     let Some(kernel) = method.kernel() else {
-        return crate::judging::class_map(looker, seen, head);
+        return crate::evaluation::class_map(encoder, encoded, head);
     };
-    let resizer = looker.resizer(kernel, seen);
+    let resizer = encoder.resizer(kernel, encoded);
     let mut map = vec![UNLABELLED; width * height];
     let buffers = || (Vec::new(), Vec::new(), Vec::new());
     map.par_chunks_mut(width).enumerate().for_each_init(
         buffers,
         |(scratch, row, scores), (y, line)| {
-            resizer.row(&seen.tokens, seen.features.dim, y, scratch, row);
+            resizer.row(&encoded.tokens, encoded.features.dim, y, scratch, row);
             scores.clear();
             head.apply(row, scores);
             for (class, scores) in line.iter_mut().zip(scores.chunks_exact(head.outputs())) {
@@ -265,18 +265,4 @@ fn class_map(
         },
     );
     Ok(map)
-}
-
-/// At most `most` of the items, evenly spread.
-pub(crate) fn thin<T>(items: Vec<T>, most: Option<usize>) -> Vec<T> {
-    let (have, most) = (items.len(), most.unwrap_or(usize::MAX).max(1));
-    if have <= most {
-        return items;
-    }
-    let keep = |i: usize| (i + 1) * most / have > i * most / have;
-    items
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, item)| keep(i).then_some(item))
-        .collect()
 }

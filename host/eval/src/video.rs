@@ -18,7 +18,7 @@ use crate::{
     EvalError, Progress,
     random::Random,
     resize::Kernel,
-    sampling::{Looker, Seen},
+    sampling::{Encoded, Encoder},
 };
 
 /// What to measure.
@@ -94,13 +94,13 @@ pub fn evaluate(
             "{frames} frames at {rate} a second with {samples} pixels: give at least 2 frames, a rate above 0 and a pixel"
         )));
     }
-    let looker = Looker::new(
+    let encoder = Encoder::new(
         perceptor,
         request.size,
         ColourRange::PerImage,
         Orientation::Upright,
     )?;
-    let Size { width, height } = looker.size;
+    let Size { width, height } = encoder.size;
     let scene = Scene::new(seed).with_noise(request.noise);
     let mut kinds = vec![Kind::new("bilinear", Way::Kernel(Kernel::Bilinear))];
     if perceptor.manifest().upsampler.is_some() {
@@ -118,7 +118,7 @@ pub fn evaluate(
     for i in 0..frames {
         progress("following pixels", i, frames);
         let photo = Rgb8::new(width, height, frame.rgb.clone())?;
-        let seen = looker.look(&photo)?;
+        let encoded = encoder.encode(&photo)?;
         let mut after = Vec::new();
         let mut next = None;
         if i + 1 < frames {
@@ -131,7 +131,7 @@ pub fn evaluate(
         }
         let places = Places::new(&before, &after);
         for kind in &mut kinds {
-            let features = kind.way.features(&looker, &seen, &places)?;
+            let features = kind.way.features(&encoder, &encoded, &places)?;
             kind.compare(&before, &features, &places);
             kind.last = after
                 .iter()
@@ -162,7 +162,7 @@ pub fn evaluate(
     })
 }
 
-/// Levels 0 to 255, in the units of a normalised picture.
+/// Levels 0 to 255, in the units of a normalized image.
 fn full_range(n: &Normalisation) -> ColourRange {
     ColourRange::Fixed {
         min: std::array::from_fn(|c| -n.mean[c] / n.std[c]),
@@ -262,26 +262,26 @@ impl Way {
     /// Only the wanted pixels are kept: the features of a whole frame are never in memory.
     fn features(
         &self,
-        looker: &Looker<'_>,
-        seen: &Seen,
+        encoder: &Encoder<'_>,
+        encoded: &Encoded,
         places: &Places,
     ) -> Result<SomeFeatures, EvalError> {
-        let dim = seen.features.dim;
-        let width = looker.size.width;
+        let dim = encoded.features.dim;
+        let width = encoder.size.width;
         let mut values = vec![0.0; places.slots.len() * dim];
         match self {
             Self::Kernel(kernel) => {
-                let resizer = looker.resizer(*kernel, seen);
+                let resizer = encoder.resizer(*kernel, encoded);
                 let mut pixel = Vec::with_capacity(dim);
                 for (i, slot) in &places.slots {
                     pixel.clear();
                     let place = (*i as usize % width, *i as usize / width);
-                    resizer.pixel(&seen.tokens, dim, place, &mut pixel);
+                    resizer.pixel(&encoded.tokens, dim, place, &mut pixel);
                     values[slot * dim..][..dim].copy_from_slice(&pixel);
                 }
             }
             Self::LoftUp(range) => {
-                let view = looker.view(seen, *range)?;
+                let view = encoder.view(encoded, *range)?;
                 view.frame(&mut |tile| {
                     for y in 0..tile.rect.height {
                         let row = tile.row(y).chunks_exact(dim);

@@ -40,7 +40,7 @@ fn grey(path: &Path, size: (u32, u32), data: &[u8]) {
     );
 }
 
-/// A data set of grey masks of 2x1, with empty pictures.
+/// A data set of grey masks of 2x1, with empty images.
 fn data_set(masks: &[(&str, [u8; 2])]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for kind in ["images", "labels"] {

@@ -25,7 +25,7 @@ pub use manifest::{
     Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Precision, Provenance,
     Size, Source, Upsampler, UpsamplerFiles,
 };
-pub use quantisation::{Calibration, CheckLoss, HeadLoss, Loss, Quantisation};
+pub use quantisation::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantisation};
 pub use reader::Bundle;
 pub use reference::{PartErrors, ReferenceError, ReferenceOutputs, References};
 pub use training::Training;

@@ -1,87 +1,89 @@
-//! What rounding cost.
+//! Quantization records.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How the graphs of one precision were made from 32-bit ones, and how far their answers are from
-/// those.
+/// How the graphs of one precision were quantized, and their error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantisation {
     /// Program and version that made them.
     pub tool: String,
-    /// What it looked at.
+    /// Calibration data.
     pub calibration: Calibration,
-    /// The loss that was allowed: [`Loss::relative_error`] end to end.
+    /// Limit of the end-to-end [`ErrorStats::relative_error`].
+    #[serde(default, alias = "max_loss", skip_serializing_if = "Option::is_none")]
+    pub max_error: Option<f64>,
+    /// End-to-end error on the calibration images.
+    #[serde(alias = "loss")]
+    pub error: ErrorStats,
+    /// Error of each graph by itself, on the inputs recorded in the fp32 bundle.
+    pub graphs: BTreeMap<String, ErrorStats>,
+    /// Layers that stay in fp32, as `GRAPH: NAME`.
+    #[serde(default, alias = "kept", skip_serializing_if = "Vec::is_empty")]
+    pub fp32_layers: Vec<String>,
+    /// Accuracy of a head before and after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_loss: Option<f64>,
-    /// The loss of the whole bundle on the calibration pictures.
-    pub loss: Loss,
-    /// The loss of each graph alone, fed with the values of the 32-bit bundle.
-    pub graphs: BTreeMap<String, Loss>,
-    /// What was left in 32 bits because it would have cost too much, as `GRAPH: NAME`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept: Vec<String>,
-    /// What a head of the bundle sees before and after.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<HeadLoss>,
-    /// The loss that can be measured again without the pictures.
-    pub check: CheckLoss,
+    pub head: Option<HeadAccuracy>,
+    /// The error that can be measured without the calibration images.
+    pub check: CheckError,
 }
 
-/// Pictures that ranges were taken from and losses measured on.
+/// Images used for calibration and error measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Pictures.
-    pub pictures: u64,
-    /// Parts of their upsampled answers that were looked at.
+    /// Number of images.
+    #[serde(alias = "pictures")]
+    pub images: u64,
+    /// Number of compared tiles of their outputs.
     pub tiles: u64,
     /// SHA-256 of the SHA-256s of the files, in order.
     pub fingerprint: String,
 }
 
-/// The difference of an answer from the 32-bit one.
+/// Error statistics of an output against fp32.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Loss {
+pub struct ErrorStats {
     /// Root of the sum of squared differences, over that of the squared 32-bit values.
     pub relative_error: f64,
-    /// Mean cosine similarity of the two feature vectors of a place.
+    /// Mean cosine similarity of feature vectors.
     pub cosine: f64,
-    /// The least of them.
+    /// Lowest cosine similarity.
     pub worst_cosine: f64,
-    /// Share of values that are apart by more than a tenth of their size and of the root mean square
-    /// together.
+    /// Fraction of values that differ by more than a tenth of the sum of their magnitude and the root
+    /// mean square.
     pub outliers: f64,
 }
 
 /// Segmentation scores of a head, 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HeadLoss {
+pub struct HeadAccuracy {
     /// The head.
     pub name: String,
-    /// Labelled pictures.
-    pub pictures: u64,
+    /// Number of labeled images.
+    #[serde(alias = "pictures")]
+    pub images: u64,
     /// Mean intersection over union with the 32-bit graphs.
     pub mean_iou_before: f64,
     /// The same with the new graphs.
     pub mean_iou_after: f64,
 }
 
-/// The loss on the built-in test picture against answers of the 32-bit graphs that are kept in a
-/// file of the bundle.
+/// Error on the built-in test image against fp32 outputs stored in a file of the bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CheckLoss {
-    /// The file with the answers, `.npy`, `[places, d]`.
+pub struct CheckError {
+    /// File of the fp32 outputs, `.npy`, `[pixels, d]`.
     pub file: String,
-    /// Relative error of the graphs as they are written.
+    /// Relative error of the fake-quantized graphs.
     pub as_written: f64,
-    /// Relative error of the 32-bit graphs with the rounded weights, which a CPU runs.
-    pub widened: f64,
+    /// Relative error in fp32 with the rounded weights, as on a CPU.
+    #[serde(alias = "widened")]
+    pub fp32: f64,
 }
 
 impl Quantisation {
@@ -90,22 +92,27 @@ impl Quantisation {
     /// # Errors
     /// Names the field, and says what it should be.
     pub fn validate(&self) -> Result<(), String> {
-        let losses = self.graphs.iter().map(|(name, loss)| (name.as_str(), loss));
-        for (name, loss) in losses.chain([("loss", &self.loss)]) {
+        let errors = self
+            .graphs
+            .iter()
+            .map(|(name, error)| (name.as_str(), error));
+        for (name, error) in errors.chain([("error", &self.error)]) {
             let cosine = |c: f64| (-1.001..=1.001).contains(&c);
-            let usable = loss.relative_error.is_finite()
-                && loss.relative_error >= 0.0
-                && cosine(loss.cosine)
-                && cosine(loss.worst_cosine)
-                && (0.0..=1.0).contains(&loss.outliers);
+            let usable = error.relative_error.is_finite()
+                && error.relative_error >= 0.0
+                && cosine(error.cosine)
+                && cosine(error.worst_cosine)
+                && (0.0..=1.0).contains(&error.outliers);
             if !usable {
-                return Err(format!("{name}: {loss:?} is no loss"));
+                return Err(format!(
+                    "{name}: {error:?}: expected a finite error of 0 or more, cosines from -1 to 1 and outliers from 0 to 1"
+                ));
             }
         }
         let errors = [
-            ("max_loss", self.max_loss.unwrap_or(0.0)),
+            ("max_error", self.max_error.unwrap_or(0.0)),
             ("check.as_written", self.check.as_written),
-            ("check.widened", self.check.widened),
+            ("check.fp32", self.check.fp32),
         ];
         for (field, error) in errors {
             if !error.is_finite() || error < 0.0 {
@@ -135,7 +142,7 @@ mod tests {
     use super::*;
 
     fn quantisation() -> Quantisation {
-        let loss = Loss {
+        let error = ErrorStats {
             relative_error: 0.02,
             cosine: 0.9998,
             worst_cosine: 0.99,
@@ -144,19 +151,19 @@ mod tests {
         Quantisation {
             tool: "loftup 0.1.0".into(),
             calibration: Calibration {
-                pictures: 16,
+                images: 16,
                 tiles: 64,
                 fingerprint: "ab".repeat(32),
             },
-            max_loss: Some(0.05),
-            loss,
-            graphs: BTreeMap::from([("queries".into(), loss)]),
-            kept: vec!["queries: conv1".into()],
+            max_error: Some(0.05),
+            error,
+            graphs: BTreeMap::from([("queries".into(), error)]),
+            fp32_layers: vec!["queries: conv1".into()],
             head: None,
-            check: CheckLoss {
+            check: CheckError {
                 file: "check.npy".into(),
                 as_written: 0.01,
-                widened: 0.005,
+                fp32: 0.005,
             },
         }
     }
@@ -176,16 +183,16 @@ mod tests {
     fn what_cannot_be_is_refused_with_the_field() {
         type Change = fn(&mut Quantisation);
         let cases: [(&str, Change); 6] = [
-            ("loss", |q| q.loss.cosine = 1.5),
+            ("error", |q| q.error.cosine = 1.5),
             ("queries", |q| {
                 q.graphs.get_mut("queries").unwrap().relative_error = -1.0;
             }),
-            ("max_loss", |q| q.max_loss = Some(f64::INFINITY)),
+            ("max_error", |q| q.max_error = Some(f64::INFINITY)),
             ("check.as_written", |q| q.check.as_written = f64::NAN),
             ("head \"camvid\"", |q| {
-                q.head = Some(HeadLoss {
+                q.head = Some(HeadAccuracy {
                     name: "camvid".into(),
-                    pictures: 1,
+                    images: 1,
                     mean_iou_before: 50.8,
                     mean_iou_after: 0.5,
                 });
@@ -200,5 +207,23 @@ mod tests {
             let error = q.validate().unwrap_err();
             assert!(error.contains(what), "{what}: {error}");
         }
+    }
+
+    #[test]
+    fn former_field_names_are_read() {
+        let text = r#"{"tool": "loftup 0.1.0",
+            "calibration": {"pictures": 2, "tiles": 8, "fingerprint": "ab"},
+            "max_loss": 0.5,
+            "loss": {"relative_error": 0.25, "cosine": 1, "worst_cosine": 1, "outliers": 0},
+            "graphs": {}, "kept": ["keys: conv1"],
+            "head": {"name": "h", "pictures": 3, "mean_iou_before": 1, "mean_iou_after": 1},
+            "check": {"file": "c.npy", "as_written": 0.125, "widened": 0.0625}}"#;
+        let q: Quantisation = serde_json::from_str(text).unwrap();
+        assert_eq!((q.calibration.images, q.head.unwrap().images), (2, 3));
+        assert_eq!((q.max_error, q.error.relative_error), (Some(0.5), 0.25));
+        assert_eq!(
+            (q.fp32_layers, q.check.fp32),
+            (vec!["keys: conv1".to_owned()], 0.0625)
+        );
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builtin;
+pub mod bundle;
 pub mod checkpoint;
 pub mod loftup;
 pub mod onnx;

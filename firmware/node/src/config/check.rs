@@ -4,57 +4,12 @@ use std::path::Path;
 
 use loftup_wire::command::{MAX_POINTS, Refusal};
 
-use super::{Config, ConfigError, ends, size};
+use super::{
+    Config, ConfigError, ends,
+    mistake::{Mistake, check_size, within, wrong},
+    size,
+};
 use crate::answer::SLOTS;
-
-/// Largest side of an answer.
-const MAX_SIDE: usize = 4096;
-
-/// A mistake, before the file is named.
-pub struct Mistake {
-    key: String,
-    what: String,
-    remedy: String,
-}
-
-impl Mistake {
-    pub fn at(self, path: &Path) -> ConfigError {
-        ConfigError {
-            path: path.into(),
-            key: self.key,
-            what: self.what,
-            remedy: self.remedy,
-        }
-    }
-}
-
-pub fn wrong(
-    key: impl Into<String>,
-    what: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<(), Mistake> {
-    Err(Mistake {
-        key: key.into(),
-        what: what.into(),
-        remedy: remedy.into(),
-    })
-}
-
-pub fn within<T: PartialOrd + std::fmt::Display>(
-    key: &str,
-    value: T,
-    least: T,
-    most: T,
-) -> Result<(), Mistake> {
-    if value >= least && value <= most {
-        return Ok(());
-    }
-    wrong(
-        key,
-        format!("{value} is out of range"),
-        format!("give {least} to {most}"),
-    )
-}
 
 /// Where the text is not TOML, or a key or value is none of ours.
 pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
@@ -122,7 +77,7 @@ pub fn check(config: &Config) -> Result<(), Mistake> {
             "listen on 127.0.0.1, and forward it where it is needed elsewhere",
         );
     }
-    within("regions.most", config.regions.most, 1, 1024)?;
+    within("regions.max_regions", config.regions.max_regions, 1, 1024)?;
     check_queries(config)?;
     for (i, sink) in config.sink.iter().enumerate() {
         ends::check_sink(sink, &format!("sink[{i}]"))?;
@@ -140,11 +95,6 @@ pub fn check(config: &Config) -> Result<(), Mistake> {
         }
     }
     Ok(())
-}
-
-pub fn check_size(key: &str, [width, height]: [usize; 2]) -> Result<(), Mistake> {
-    within(key, width, 8, MAX_SIDE)?;
-    within(key, height, 8, MAX_SIDE)
 }
 
 fn check_model(config: &Config) -> Result<(), Mistake> {
@@ -212,7 +162,12 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
     }
     check_size("model.size", model.size)?;
     within("model.threads", model.threads, 0, 256)?;
-    within("model.backbone_every", model.backbone_every, 1, 100_000)?;
+    within(
+        "model.backbone_interval",
+        model.backbone_interval,
+        1,
+        100_000,
+    )?;
     let ranges = model.colour_range.iter().flatten();
     if ranges
         .clone()
@@ -254,8 +209,8 @@ fn check_times(config: &Config) -> Result<(), Mistake> {
 
 fn check_degrade(config: &Config) -> Result<(), Mistake> {
     let d = &config.degrade;
-    within("degrade.misses", d.misses, 1, 100_000)?;
-    within("degrade.grow_after", d.grow_after, 1, 1_000_000)?;
+    within("degrade.miss_limit", d.miss_limit, 1, 100_000)?;
+    within("degrade.recover_after", d.recover_after, 1, 1_000_000)?;
     within("degrade.early", d.early, 0.01, 1.0)?;
     within("degrade.step", d.step.len(), 0, 16)?;
     for (i, step) in d.step.iter().enumerate() {
@@ -366,7 +321,7 @@ fn check_queries(config: &Config) -> Result<(), Mistake> {
             Err(Refusal::OutOfPicture) => {
                 return wrong(
                     key(area),
-                    "it reaches outside the picture, or is empty",
+                    "it extends outside the image, or is empty",
                     "stay within source.size",
                 );
             }

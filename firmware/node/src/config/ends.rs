@@ -2,7 +2,7 @@
 
 use super::{
     Sink, SinkKind, Source, SourceKind,
-    check::{Mistake, check_size, within, wrong},
+    mistake::{Mistake, check_size, within, wrong},
 };
 
 pub fn check_source(source: &Source) -> Result<(), Mistake> {
@@ -33,7 +33,7 @@ pub fn check_source(source: &Source) -> Result<(), Mistake> {
         return wrong(
             "source.size",
             "it is missing",
-            "give [columns, rows] of the pictures",
+            "give [width, height] of the images",
         );
     }
     match (source.kind, &source.path) {
@@ -64,8 +64,8 @@ pub fn check_source(source: &Source) -> Result<(), Mistake> {
         (SourceKind::Images, Some(path)) => match crate::source::list(path) {
             Ok(files) if files.is_empty() => wrong(
                 "source.path",
-                format!("{} names no picture", path.display()),
-                "name a folder with pictures, or a glob such as frames/*.png",
+                format!("{} names no image", path.display()),
+                "name a folder with images, or a glob such as frames/*.png",
             ),
             Ok(_) => Ok(()),
             Err(e) => wrong(

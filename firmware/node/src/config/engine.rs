@@ -7,7 +7,7 @@ use loftup_runtime::backend::{
 };
 use serde::Deserialize;
 
-use super::check::{Mistake, within, wrong};
+use super::mistake::{Mistake, within, wrong};
 
 /// `[tensorrt]`. What is missing is as [`Settings::default`] has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

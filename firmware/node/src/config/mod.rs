@@ -4,6 +4,7 @@ mod check;
 mod ends;
 mod engine;
 mod exact;
+mod mistake;
 mod tables;
 
 use std::{
@@ -18,6 +19,7 @@ use loftup_wire::{
 };
 
 pub use engine::TensorRt;
+pub use mistake::ConfigError;
 pub use tables::*;
 
 use crate::answer::{Queries, Query};
@@ -25,24 +27,10 @@ use crate::answer::{Queries, Query};
 /// Longest configuration that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// A mistake in the configuration. The message is one line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {key}: {what}{}{remedy}", path.display(), if remedy.is_empty() { "" } else { ": " })]
-pub struct ConfigError {
-    /// The configuration file.
-    pub path: PathBuf,
-    /// The key, with its tables.
-    pub key: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do; empty where `what` says it.
-    pub remedy: String,
-}
-
 /// What holds on a step of degradation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
-    /// Size of a whole answer.
+    /// Size of a whole output.
     pub size: Size,
     /// No class map of the whole frame.
     pub regions_only: bool,

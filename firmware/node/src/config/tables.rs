@@ -13,15 +13,15 @@ use super::exact;
 pub struct Config {
     /// The bundle and its engine.
     pub model: Model,
-    /// What TensorRT is told.
+    /// TensorRT settings.
     #[serde(default)]
     pub tensorrt: super::TensorRt,
-    /// Where pictures come from.
+    /// Image source.
     pub source: Source,
     /// Queues and deadlines.
     #[serde(default)]
     pub pipeline: Pipeline,
-    /// How the answer shrinks.
+    /// Graceful degradation.
     #[serde(default)]
     pub degrade: Degrade,
     /// Thermometers.
@@ -33,14 +33,14 @@ pub struct Config {
     /// Metrics over HTTP; off where missing.
     #[serde(default)]
     pub metrics: Option<MetricsServer>,
-    /// Which connected areas are told.
+    /// Which connected regions are reported.
     #[serde(default)]
     pub regions: Regions,
     /// What is asked of every frame from the start. Nothing stands for the class map of the frame
     /// in slot 0.
     #[serde(default)]
     pub query: Vec<QueryEntry>,
-    /// Who hears the answers.
+    /// Output sinks.
     #[serde(default)]
     pub sink: Vec<Sink>,
 }
@@ -53,7 +53,7 @@ pub struct Model {
     pub bundle: PathBuf,
     /// Its head of kind classes.
     pub head: String,
-    /// Its head that describes points; without, features of the upsampler are told.
+    /// Its head that describes points; without, features of the upsampler are reported.
     pub descriptors: Option<String>,
     /// `auto`, `tensorrt` or `tract`.
     #[serde(default)]
@@ -65,20 +65,20 @@ pub struct Model {
     /// first start and kept in the user's cache directory.
     #[serde(default)]
     pub tune: bool,
-    /// Columns and rows of a whole answer.
+    /// Columns and rows of a whole output.
     #[serde(deserialize_with = "exact::list")]
     pub size: [usize; 2],
-    /// The range of colours of all pictures, normalised, `[min, max]` for each channel; without,
-    /// each picture has its own.
+    /// The range of colors of all images, normalized, `[min, max]` for each channel; without,
+    /// each image has its own.
     #[serde(default, deserialize_with = "exact::nested")]
     pub colour_range: Option<[[f32; 2]; 3]>,
-    /// The backbone runs on every so manieth frame; in between its features are kept, and of class
+    /// The backbone runs on every n-th frame; in between its features are reused, and of class
     /// maps only the tiles that changed are computed.
     #[serde(default = "one")]
-    pub backbone_every: u32,
-    /// A pixel keeps its old colour until it differs from it by more than so many levels.
+    pub backbone_interval: u32,
+    /// A pixel keeps its previous color until it changes by more than this many levels.
     #[serde(default)]
-    pub hold: u8,
+    pub noise_threshold: u8,
 }
 
 fn one() -> u32 {
@@ -114,26 +114,26 @@ impl From<BackendName> for backend::Choice {
 pub struct Source {
     /// What it is.
     pub kind: SourceKind,
-    /// A folder or glob of pictures, a recording, or a camera's device.
+    /// A folder or glob of images, a recording, or a camera's device.
     pub path: Option<PathBuf>,
     /// Elements of GStreamer that give raw video.
     pub pipeline: Option<String>,
     /// Number of the generated scene.
     #[serde(default)]
     pub seed: u64,
-    /// Columns and rows of its pictures; others are refused.
+    /// Columns and rows of its images; others are refused.
     #[serde(default, deserialize_with = "exact::optional")]
     pub size: Option<[usize; 2]>,
-    /// Pictures a second.
+    /// Images per second.
     #[serde(default = "defaults::source_rate")]
     pub rate_hz: f64,
     /// Whether it begins again at its end.
     #[serde(default)]
     pub repeat: bool,
-    /// Whether picture files are turned as their EXIF orientation says.
+    /// Whether image files are turned as their EXIF orientation says.
     #[serde(default = "defaults::yes")]
     pub exif_orientation: bool,
-    /// Without a picture for so long, the source counts as silent, and is opened anew.
+    /// A source without an image for this long is reopened.
     #[serde(default = "defaults::source_timeout")]
     pub timeout_ms: u64,
 }
@@ -142,7 +142,7 @@ pub struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
-    /// Picture files in the order of their names.
+    /// Image files in the order of their names.
     Images,
     /// A made-up scene and a camera that moves through it.
     Scenes,
@@ -164,7 +164,7 @@ pub struct Pipeline {
     pub max_age_ms: u64,
     /// Frames between two stages: 1 or 2.
     pub queue: usize,
-    /// Most frames a second that are answered; 0 is all.
+    /// Most frames a second that are processed; 0 is all.
     pub rate_hz: f64,
 }
 
@@ -183,11 +183,11 @@ impl Default for Pipeline {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Degrade {
-    /// Deadlines missed in a row that lead a step down.
-    pub misses: u32,
-    /// Early answers in a row that lead a step up.
-    pub grow_after: u32,
-    /// An answer is early that takes less than this part of the deadline.
+    /// Missed deadlines in a row before a step down.
+    pub miss_limit: u32,
+    /// Early outputs in a row before a step up.
+    pub recover_after: u32,
+    /// An output is early that takes less than this part of the deadline.
     pub early: f64,
     /// The steps, each in addition to those before it.
     pub step: Vec<Step>,
@@ -196,8 +196,8 @@ pub struct Degrade {
 impl Default for Degrade {
     fn default() -> Self {
         Self {
-            misses: 5,
-            grow_after: 50,
+            miss_limit: 5,
+            recover_after: 50,
             early: 0.6,
             step: Vec::new(),
         }
@@ -208,13 +208,13 @@ impl Default for Degrade {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// Columns and rows of a whole answer.
+    /// Columns and rows of a whole output.
     #[serde(default, deserialize_with = "exact::optional")]
     pub size: Option<[usize; 2]>,
     /// No class map of the whole frame any more.
     #[serde(default)]
     pub regions_only: bool,
-    /// Most frames a second that are answered.
+    /// Most frames a second that are processed.
     pub rate_hz: Option<f64>,
 }
 
@@ -225,10 +225,10 @@ pub struct Thermal {
     /// Files with thousandths of a degree; the hottest counts.
     #[serde(default = "defaults::zones")]
     pub zones: Vec<PathBuf>,
-    /// From here on the answer shrinks, degrees Celsius.
+    /// At this temperature the output degrades, degrees Celsius.
     #[serde(default = "defaults::hot")]
     pub hot_c: f64,
-    /// From here on there are no answers.
+    /// At this temperature processing pauses.
     #[serde(default = "defaults::critical")]
     pub critical_c: f64,
     /// How far below its limit a state ends.
@@ -254,7 +254,7 @@ pub struct Watchdog {
     pub most_restarts: u32,
     /// See `most_restarts`.
     pub window_s: u64,
-    /// Failures of a stage in a row after which its model is started anew.
+    /// Failures of a stage in a row after which its model is started again.
     pub failures: u32,
     /// The longest that frames on their way are waited for at the end.
     pub drain_ms: u64,
@@ -285,17 +285,17 @@ pub struct MetricsServer {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Regions {
-    /// Smallest one told, in pixels of the answer.
-    pub least_pixels: u32,
-    /// Most told.
-    pub most: usize,
+    /// Smallest region reported, in pixels of the output.
+    pub min_area_px: u32,
+    /// Most regions reported.
+    pub max_regions: usize,
 }
 
 impl Default for Regions {
     fn default() -> Self {
         Self {
-            least_pixels: 16,
-            most: 64,
+            min_area_px: 16,
+            max_regions: 64,
         }
     }
 }
@@ -306,12 +306,12 @@ impl Default for Regions {
 pub struct QueryEntry {
     /// 0 to 7.
     pub slot: u8,
-    /// What is told.
+    /// Kind of output.
     pub want: WantName,
-    /// `[x, y, width, height]` in the camera's picture.
+    /// `[x, y, width, height]` in the camera's image.
     #[serde(default, deserialize_with = "exact::optional")]
     pub region: Option<[u16; 4]>,
-    /// `[[x, y], ...]` in the camera's picture.
+    /// `[[x, y], ...]` in the camera's image.
     #[serde(default, deserialize_with = "exact::many")]
     pub points: Option<Vec<[u16; 2]>>,
 }
@@ -350,16 +350,16 @@ pub struct Sink {
     /// Number of the ROS domain.
     #[serde(default)]
     pub domain: u32,
-    /// Only every so many-th answer.
+    /// Only every n-th output.
     #[serde(default = "defaults::one")]
     pub every: u64,
-    /// Most pictures of this start kept in a folder; older ones are deleted. 0 keeps all.
+    /// Most images of this start kept in a folder; older ones are deleted. 0 keeps all.
     #[serde(default)]
     pub keep: u64,
     /// Size after which a file ends and the next begins; 0 is no limit.
     #[serde(default)]
     pub max_mib: u64,
-    /// Answers waiting for it: 1 or 2.
+    /// Outputs waiting for it: 1 or 2.
     #[serde(default = "defaults::queue")]
     pub queue: usize,
 }
@@ -376,9 +376,9 @@ pub enum SinkKind {
     Pictures,
     /// A file for Foxglove and other viewers.
     Mcap,
-    /// The camera's pictures, to be played again.
+    /// The camera's images, for replay.
     Recording,
-    /// Topics for subscribers of ROS 2 through zenoh; needs the feature `zenoh`.
+    /// ZenohSink for subscribers of ROS 2 through zenoh; needs the feature `zenoh`.
     Zenoh,
 }
 

@@ -16,17 +16,17 @@ const LINE: usize = 8192;
 pub struct FaultyLine<IO> {
     inner: IO,
     injector: Box<FaultInjector<LINE>>,
-    spoilt: Arc<AtomicU64>,
+    corrupted: Arc<AtomicU64>,
 }
 
 impl<IO> FaultyLine<IO> {
-    /// `inner` with these faults on the way out. `spoilt` counts the bytes that flipped or
+    /// `inner` with these faults on the way out. `corrupted` counts the bytes that flipped or
     /// vanished.
-    pub fn new(inner: IO, faults: Faults, seed: u64, spoilt: Arc<AtomicU64>) -> Self {
+    pub fn new(inner: IO, faults: Faults, seed: u64, corrupted: Arc<AtomicU64>) -> Self {
         Self {
             inner,
             injector: Box::new(FaultInjector::new(seed, faults)),
-            spoilt,
+            corrupted,
         }
     }
 
@@ -58,8 +58,8 @@ impl<IO: Write> Write for FaultyLine<IO> {
         let before = *self.injector.counters();
         self.injector.write(bytes);
         let after = self.injector.counters();
-        let spoilt = after.flipped + after.dropped - before.flipped - before.dropped;
-        self.spoilt.fetch_add(spoilt, Relaxed);
+        let corrupted = after.flipped + after.dropped - before.flipped - before.dropped;
+        self.corrupted.fetch_add(corrupted, Relaxed);
         let mut out = [0; 256];
         // Stalls and splits of the injector are those of reads: here they only delay.
         while self.injector.held() > 0 {

@@ -12,10 +12,10 @@ use loftup_wire::faults::Random;
 
 use crate::{
     frame::RawFrame,
-    source::{Clock, Pulled, Source, SourceError},
+    source::{Clock, Poll, Source, SourceError},
 };
 
-/// What a faulty source does to a picture.
+/// What a faulty source does to an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SourceFault {
     /// It is never given.
@@ -71,7 +71,7 @@ impl Injected {
     }
 }
 
-/// Chances of faults in a source, in parts per million for each picture.
+/// Chances of faults in a source, in parts per million for each image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceFaults {
     /// By the order of [`SourceFault::ALL`].
@@ -120,43 +120,43 @@ impl<S: Source> FaultySource<S> {
 }
 
 impl Source for Box<dyn Source> {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         (**self).next(clock, into)
     }
 }
 
 impl<S: Source> Source for FaultySource<S> {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         if clock.now_us() < self.stuck_until_us {
             std::thread::sleep(Duration::from_millis(5));
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         }
         if !self.overtaken
             && let Some(held) = self.held.take()
         {
             *into = held;
-            return Ok(Pulled::Frame);
+            return Ok(Poll::Frame);
         }
         let pulled = self.inner.next(clock, into)?;
-        if pulled != Pulled::Frame {
+        if pulled != Poll::Frame {
             return Ok(pulled);
         }
         if self.overtaken {
             // This one overtakes the held one.
             self.overtaken = false;
-            return Ok(Pulled::Frame);
+            return Ok(Poll::Frame);
         }
         let Some(fault) = self.draw() else {
-            return Ok(Pulled::Frame);
+            return Ok(Poll::Frame);
         };
         self.injected.0[fault as usize].fetch_add(1, Relaxed);
         match fault {
-            SourceFault::Drop => return Ok(Pulled::Nothing),
+            SourceFault::Drop => return Ok(Poll::Nothing),
             SourceFault::Duplicate => self.held = Some(into.clone()),
             SourceFault::Reorder => {
                 self.held = Some(into.clone());
                 self.overtaken = true;
-                return Ok(Pulled::Nothing);
+                return Ok(Poll::Nothing);
             }
             SourceFault::Truncate => {
                 let most = u32::try_from(into.bytes.len()).unwrap_or(u32::MAX);
@@ -182,19 +182,19 @@ impl<S: Source> Source for FaultySource<S> {
                 }
             }
         }
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{frame::Intake, metrics::Drop};
+    use crate::{frame::FrameValidator, metrics::DropReason};
 
     struct Counting(u64);
 
     impl Source for Counting {
-        fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+        fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
             *into = RawFrame {
                 number: self.0,
                 stamp_us: clock.now_us(),
@@ -203,7 +203,7 @@ mod tests {
                 bytes: vec![self.0 as u8; 96],
             };
             self.0 += 1;
-            Ok(Pulled::Frame)
+            Ok(Poll::Frame)
         }
     }
 
@@ -216,26 +216,26 @@ mod tests {
         let injected = Arc::new(Injected::default());
         let mut source = FaultySource::new(Counting(0), faults, 3, injected.clone());
         let clock = Clock::start();
-        let mut intake = Intake::new(None, 1_000_000);
+        let mut validator = FrameValidator::new(None, 1_000_000);
         let mut first = RawFrame::default();
-        while source.next(&clock, &mut first).unwrap() != Pulled::Frame {}
-        let mut intake_sized = Intake::new(
+        while source.next(&clock, &mut first).unwrap() != Poll::Frame {}
+        let mut intake_sized = FrameValidator::new(
             Some(loftup_bundle::Size {
                 width: 8,
                 height: 4,
             }),
             1_000_000,
         );
-        std::mem::swap(&mut intake, &mut intake_sized);
+        std::mem::swap(&mut validator, &mut intake_sized);
         let (mut lost, mut jumps) = (0, 0);
         let mut refused = std::collections::HashMap::new();
         let mut raw = RawFrame::default();
         for _ in 0..20_000 {
-            if source.next(&clock, &mut raw).unwrap() == Pulled::Frame {
-                let verdict = intake.judge(&raw, clock.now_us());
-                lost += verdict.lost;
-                jumps += u64::from(verdict.time_jump);
-                match verdict.refused {
+            if source.next(&clock, &mut raw).unwrap() == Poll::Frame {
+                let validation = validator.validate(&raw, clock.now_us());
+                lost += validation.lost;
+                jumps += u64::from(validation.time_jump);
+                match validation.refused {
                     Some(why) => *refused.entry(why).or_insert(0u64) += 1,
                     None => assert_eq!(raw.bytes, [raw.number as u8; 96]),
                 }
@@ -243,10 +243,19 @@ mod tests {
         }
         let count = |fault| injected.count(fault);
         let near = |a: u64, b: u64| assert!(a.abs_diff(b) <= 2, "{a} and {b}");
-        near(refused[&Drop::Duplicate], count(SourceFault::Duplicate));
-        near(refused[&Drop::Reordered], count(SourceFault::Reorder));
-        near(refused[&Drop::Truncated], count(SourceFault::Truncate));
-        near(refused[&Drop::WrongSize], count(SourceFault::WrongSize));
+        near(
+            refused[&DropReason::Duplicate],
+            count(SourceFault::Duplicate),
+        );
+        near(refused[&DropReason::Reordered], count(SourceFault::Reorder));
+        near(
+            refused[&DropReason::Truncated],
+            count(SourceFault::Truncate),
+        );
+        near(
+            refused[&DropReason::WrongSize],
+            count(SourceFault::WrongSize),
+        );
         near(jumps, count(SourceFault::TimeJump));
         near(lost, count(SourceFault::Drop) + count(SourceFault::Reorder));
         assert!(SourceFault::ALL.iter().filter(|f| count(**f) > 200).count() == 6);

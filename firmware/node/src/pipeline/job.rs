@@ -8,11 +8,11 @@ use std::{
 use loftup_bundle::Size;
 use loftup_runtime::{Features, image::Rgb8};
 
-use super::lock;
 use crate::{
     answer::{Answer, Queries},
     model::Prepared,
     regions::Finder,
+    sync::lock,
 };
 
 /// A frame on its way through the stages, with everything that is known of it.

@@ -6,51 +6,41 @@
 //!
 //! Each `[1]` is a [`Mailbox`] in which the newest frame wins. A frame travels in a [`Job`], whose
 //! memory is used again. Every frame ends in exactly one counter: published, or one of
-//! [`Drop`].
+//! [`DropReason`](crate::metrics::DropReason).
 
 mod job;
+mod shared;
 mod sinks;
 mod stages;
 mod supervisor;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
 };
 
 use crate::{
-    answer::Answer,
-    config::{self, Config, Level},
+    config::{self, Config},
     control::Control,
-    frame::Intake,
-    health::{Monitor, Reason},
-    histogram::Mark,
+    degradation::{DegradationController, Policy},
+    frame::FrameValidator,
+    health::Monitor,
     http,
-    ladder::{Ladder, Policy},
     mailbox::Mailbox,
-    metrics::{Drop, Metrics},
-    model::{Model, ModelFactory},
+    metrics::Metrics,
+    model::ModelFactory,
     notify::Notifier,
-    sink::{Report, Sink},
-    source::{Clock, Source, SourceError},
+    source::Clock,
 };
 
+pub use crate::{error::NodeError, sink::SinkHandle, source::SourceFactory};
 pub use job::Job;
 use job::Pool;
-
-/// Makes a source: at the start, and again when the last one hangs or falls silent.
-pub type SourceFactory = Arc<dyn Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
-
-/// A sink and the length of the queue before it.
-pub struct Outlet {
-    /// The sink.
-    pub sink: Box<dyn Sink>,
-    /// Answers that may wait for it.
-    pub queue: usize,
-}
+use shared::{Shared, WATCHED};
+use supervisor::{Started, spawn};
 
 /// What a node is made of.
 pub struct Parts {
@@ -58,161 +48,18 @@ pub struct Parts {
     pub config: Config,
     /// Where the model comes from.
     pub model: ModelFactory,
-    /// Where pictures come from.
+    /// Where images come from.
     pub source: SourceFactory,
-    /// Where answers go.
-    pub sinks: Vec<Outlet>,
+    /// Where outputs go.
+    pub sinks: Vec<SinkHandle>,
     /// The service manager.
     pub notifier: Notifier,
-}
-
-/// A node that could not go on. The message is one line.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NodeError {
-    /// A thread or socket could not be had.
-    #[error("{what}: {cause}")]
-    Io {
-        /// For what.
-        what: String,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// It gave up.
-    #[error("the node failed: {0}")]
-    Failed(String),
-}
-
-/// The stages that are watched, in order.
-const WATCHED: usize = 5;
-const CAPTURE: usize = 0;
-const PUBLISH: usize = 4;
-
-/// Everything that the threads share.
-struct Shared {
-    config: Config,
-    levels: Vec<Level>,
-    clock: Clock,
-    metrics: Metrics,
-    monitor: Monitor,
-    control: Control,
-    ladder: Mutex<Ladder>,
-    pool: Pool,
-    /// Used in turn.
-    answers: Mutex<VecDeque<Arc<Answer>>>,
-    /// Before pre-processing, backbone, upsampling and publishing.
-    queues: [Mailbox<Box<Job>>; 4],
-    outlets: Vec<Mailbox<Arc<Answer>>>,
-    /// Since when each stage works on a frame, microseconds plus one; 0 while it waits.
-    beats: [AtomicU64; WATCHED],
-    model: Mutex<Option<Arc<dyn Model>>>,
-    intake: Mutex<Intake>,
-    /// Rises whenever the model's stages are started anew; older threads end.
-    generation: AtomicU64,
-    capture_generation: AtomicU64,
-    failures: AtomicU32,
-    last_frame_us: AtomicU64,
-    last_sequence: AtomicU64,
-    stop: AtomicBool,
-    published_all: AtomicBool,
-    sinks_open: AtomicU32,
-    recent: Mutex<(Mark, Report)>,
-    notes: Mutex<HashMap<&'static str, (u64, u64)>>,
-    /// How many sinks fail, by what the node is degraded by.
-    failing: Mutex<BTreeMap<Reason, u32>>,
-    wants_picture: bool,
-}
-
-/// What the lock guards is whole between any two statements, so a panic elsewhere leaves it usable.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Between two notes of one kind in the journal.
-const NOTE_EVERY_US: u64 = 1_000_000;
-
-/// What was told of a fault, so that one that lasts is told once.
-#[derive(Debug, Default)]
-struct Told {
-    text: String,
-    at_us: u64,
-}
-
-impl Told {
-    /// Whether it is news: another fault than before, a second after that at least.
-    fn is_news(&mut self, now: u64, text: &str) -> bool {
-        let first = self.text.is_empty();
-        if self.text == text || !first && now < self.at_us + NOTE_EVERY_US {
-            return false;
-        }
-        (self.text, self.at_us) = (text.into(), now);
-        true
-    }
-
-    /// The fault is over.
-    fn over(&mut self) {
-        self.text.clear();
-    }
-}
-
-impl Shared {
-    fn now(&self) -> u64 {
-        self.clock.now_us()
-    }
-
-    /// Writes into the journal, once a second at most for each kind.
-    fn note(&self, kind: &'static str, text: impl FnOnce() -> String) {
-        let now = self.now();
-        let mut notes = lock(&self.notes);
-        let (next, passed_over) = notes.entry(kind).or_insert((0, 0));
-        if now < *next {
-            *passed_over += 1;
-            return;
-        }
-        *next = now + NOTE_EVERY_US;
-        let more = std::mem::take(passed_over);
-        drop(notes);
-        let text = match more {
-            0 => text(),
-            n => format!("{} (and {n} more since the last note)", text()),
-        };
-        self.monitor.note(now, kind, text);
-    }
-
-    /// A sink fails from now on, or works again. The node is well when all of them are.
-    fn sink_changed(&self, reason: Reason, fails: bool, why: &str) {
-        let mut failing = lock(&self.failing);
-        let count = failing.entry(reason).or_default();
-        *count = match fails {
-            true => *count + 1,
-            false => count.saturating_sub(1),
-        };
-        self.monitor.set(self.now(), reason, *count > 0, why);
-    }
-
-    /// A frame ends here.
-    fn discard(&self, job: Box<Job>, why: Drop) {
-        self.metrics.dropped(why);
-        self.pool.put(job);
-    }
-
-    fn level(&self) -> (usize, Level) {
-        let level = lock(&self.ladder).level().min(self.levels.len() - 1);
-        (level, self.levels[level])
-    }
 }
 
 /// A running node.
 pub struct Node {
     shared: Arc<Shared>,
     parts: Started,
-}
-
-struct Started {
-    model: ModelFactory,
-    source: SourceFactory,
-    notifier: Notifier,
-    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 /// Stops a node and looks at it, from any thread.
@@ -253,7 +100,7 @@ impl Handle {
 }
 
 impl Node {
-    /// Starts the threads. Nothing is answered before [`Node::run`].
+    /// Starts the threads. Nothing is processed before [`Node::run`].
     ///
     /// # Errors
     /// Where a thread or the address of the metrics cannot be had.
@@ -261,8 +108,8 @@ impl Node {
         let config = parts.config;
         let (d, p) = (&config.degrade, &config.pipeline);
         let policy = Policy {
-            misses: d.misses,
-            grow_after: d.grow_after,
+            miss_limit: d.miss_limit,
+            recover_after: d.recover_after,
             heat_step_us: config.thermal.as_ref().map_or(0, |t| 1000 * t.step_ms),
             steps: d.step.len(),
         };
@@ -275,14 +122,14 @@ impl Node {
             metrics: Metrics::default(),
             monitor: Monitor::default(),
             control: Control::new(config.queries(), &config.model.head),
-            ladder: Mutex::new(Ladder::new(policy)),
+            degradation: Mutex::new(DegradationController::new(policy)),
             pool: Pool::new(2 * WATCHED + 4 * p.queue),
             answers: Mutex::new(answers),
             queues: std::array::from_fn(|_| Mailbox::new(p.queue)),
-            outlets: parts.sinks.iter().map(|o| Mailbox::new(o.queue)).collect(),
+            sink_queues: parts.sinks.iter().map(|o| Mailbox::new(o.queue)).collect(),
             beats: Default::default(),
             model: Mutex::new(None),
-            intake: Mutex::new(Intake::new(
+            validator: Mutex::new(FrameValidator::new(
                 config.source.size.map(config::size),
                 1000 * p.max_age_ms,
             )),
@@ -301,11 +148,11 @@ impl Node {
             config,
         });
         let mut threads = Vec::new();
-        for (i, outlet) in parts.sinks.into_iter().enumerate() {
+        for (i, handle) in parts.sinks.into_iter().enumerate() {
             let shared = shared.clone();
             shared.sinks_open.fetch_add(1, SeqCst);
-            let name = format!("sink {}", outlet.sink.name());
-            threads.push(spawn(&name, move || sinks::run(&shared, i, outlet.sink))?);
+            let name = format!("sink {}", handle.sink.name());
+            threads.push(spawn(&name, move || sinks::run(&shared, i, handle.sink))?);
         }
         if let Some(server) = &shared.config.metrics {
             let handle = Handle(shared.clone());
@@ -346,17 +193,4 @@ impl Node {
     pub fn run(self) -> Result<(), NodeError> {
         supervisor::Supervisor::new(self.shared, self.parts).run()
     }
-}
-
-fn spawn(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<std::thread::JoinHandle<()>, NodeError> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(body)
-        .map_err(|cause| NodeError::Io {
-            what: format!("no thread for {name}"),
-            cause,
-        })
 }

@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Shared, Told, lock};
+use super::shared::{Shared, Told};
 use crate::{
-    mailbox::Take,
+    mailbox::RecvResult,
     metrics::Event,
     sink::{Context, Report, Sink},
+    sync::lock,
 };
 
 /// How often a link is listened to.
@@ -46,13 +47,13 @@ pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
             metrics: &shared.metrics,
         };
         let mut result = Ok(());
-        let closed = match shared.outlets[index].take(LISTEN) {
-            Take::Item(answer) => {
+        let closed = match shared.sink_queues[index].recv(LISTEN) {
+            RecvResult::Item(answer) => {
                 result = sink.answer(&answer, &context);
                 false
             }
-            Take::Timeout => false,
-            Take::Closed => true,
+            RecvResult::Timeout => false,
+            RecvResult::Closed => true,
         };
         let now = shared.now();
         let changed = shared.monitor.changes();

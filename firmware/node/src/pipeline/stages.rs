@@ -10,17 +10,21 @@ use std::{
     time::Duration,
 };
 
-use super::{CAPTURE, Job, PUBLISH, Shared, SourceFactory, Told, lock};
+use super::{
+    job::Job,
+    shared::{CAPTURE, PUBLISH, Shared, Told},
+};
 use crate::{
     answer::Answer,
     config,
+    degradation::{DeadlineOutcome, Step},
     frame::{self, RawFrame},
     health::Reason,
-    ladder::{Step, Timeliness},
-    mailbox::Take,
-    metrics::{Drop, Event, Stage},
+    mailbox::{Mailbox, RecvResult},
+    metrics::{DropReason, Event, Stage},
     model::{Model, ModelError, Question},
-    source::{Pulled, SourceError},
+    source::{Poll, SourceError, SourceFactory},
+    sync::lock,
 };
 
 /// How often a thread that waits looks whether it shall go on.
@@ -41,12 +45,12 @@ impl Shared {
         self.beats[stage].swap(0, SeqCst) != 0
     }
 
-    /// A frame was answered, or was not in time.
-    pub(super) fn judge(&self, how: Timeliness) {
-        let mut ladder = lock(&self.ladder);
-        let step = ladder.answer(how);
-        let (level, late) = (ladder.level(), ladder.is_late());
-        drop(ladder);
+    /// A frame was processed, or was not in time.
+    pub(super) fn record_deadline(&self, outcome: DeadlineOutcome) {
+        let mut degradation = lock(&self.degradation);
+        let step = degradation.record(outcome);
+        let (level, late) = (degradation.level(), degradation.is_late());
+        drop(degradation);
         self.stepped(step, level, "of deadlines");
         if late != self.monitor.holds(Reason::Late) {
             let why = match late {
@@ -86,7 +90,7 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
     let mut next_due = 0u64;
     let mut silent_since = shared.now();
     // A little longer than it takes to count as silent, so that this is noticed before the source
-    // that is opened in its place gives a picture.
+    // that is opened in its place gives an image.
     let timeout_us = 1000 * shared.config.source.timeout_ms + LOOK_US;
     let current = || shared.capture_generation.load(SeqCst) == generation;
     let (mut told, mut open_at) = (Told::default(), 0);
@@ -107,7 +111,7 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
             open_at = shared.now() + OPEN_EVERY_US;
             match factory() {
                 Ok(opened) => {
-                    lock(&shared.intake).reopened();
+                    lock(&shared.validator).reopened();
                     source = Some(opened);
                 }
                 Err(e) => failed(&mut told, &e),
@@ -121,20 +125,20 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
         }
         let now = shared.now();
         match pulled {
-            Ok(Ok(Pulled::Frame)) => {
+            Ok(Ok(Poll::Frame)) => {
                 silent_since = now;
                 told.over();
                 shared.metrics.captured.fetch_add(1, Relaxed);
                 shared.metrics.stages[Stage::Capture as usize].record(now - start);
                 take_in(shared, &raw, now, &mut next_due);
             }
-            Ok(Ok(Pulled::Nothing)) if now.saturating_sub(silent_since) > timeout_us => {
+            Ok(Ok(Poll::Nothing)) if now.saturating_sub(silent_since) > timeout_us => {
                 silent_since = now;
-                shared.note("source", || "it is opened anew after its silence".into());
+                shared.log_throttled("source", || "it is opened anew after its silence".into());
                 source = None;
             }
-            Ok(Ok(Pulled::Nothing)) => {}
-            Ok(Ok(Pulled::End)) => {
+            Ok(Ok(Poll::Nothing)) => {}
+            Ok(Ok(Poll::End)) => {
                 log::info!("the source has ended");
                 break;
             }
@@ -146,7 +150,7 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
             }
             Err(_) => {
                 shared.metrics.count(Event::SourceError, 1);
-                shared.note("source", || "it panicked, and is opened anew".into());
+                shared.log_throttled("source", || "it panicked, and is opened anew".into());
                 source = None;
                 thread::sleep(LOOK);
             }
@@ -160,22 +164,22 @@ pub(super) fn capture(shared: &Shared, factory: &SourceFactory, generation: u64)
 /// Checks a frame and sends it on its way.
 fn take_in(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
     let metrics = &shared.metrics;
-    let verdict = lock(&shared.intake).judge(raw, now);
-    if verdict.lost > 0 {
-        metrics.count(Event::SourceLost, verdict.lost);
-        shared.note("frames lost", || {
-            format!("{} before frame {}", verdict.lost, raw.number)
+    let validation = lock(&shared.validator).validate(raw, now);
+    if validation.lost > 0 {
+        metrics.count(Event::SourceLost, validation.lost);
+        shared.log_throttled("frames lost", || {
+            format!("{} before frame {}", validation.lost, raw.number)
         });
     }
-    if verdict.restart {
+    if validation.restart {
         metrics.count(Event::SourceRestart, 1);
-        shared.note("source restart", || {
+        shared.log_throttled("source restart", || {
             format!("it counts anew from {}", raw.number)
         });
     }
-    if verdict.time_jump {
+    if validation.time_jump {
         metrics.count(Event::TimeJump, 1);
-        shared.note("time jump", || {
+        shared.log_throttled("time jump", || {
             let off = raw.stamp_us as f64 - now as f64;
             format!(
                 "the stamp of frame {} is {:.3} s off",
@@ -184,9 +188,9 @@ fn take_in(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
             )
         });
     }
-    if let Some(why) = verdict.refused {
+    if let Some(why) = validation.refused {
         metrics.dropped(why);
-        shared.note(why.name(), || {
+        shared.log_throttled(why.name(), || {
             let bytes = raw.bytes.len();
             format!(
                 "frame {} of {} x {} with {bytes} bytes",
@@ -196,8 +200,8 @@ fn take_in(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
         return;
     }
     shared.last_frame_us.store(now, SeqCst);
-    if !shared.control.is_running() || lock(&shared.ladder).is_paused() {
-        return metrics.dropped(Drop::Paused);
+    if !shared.control.is_running() || lock(&shared.degradation).is_paused() {
+        return metrics.dropped(DropReason::Paused);
     }
     let (level, Level { rate_hz, .. }) = shared.level();
     let rates = [rate_hz, shared.control.rate_hz()];
@@ -209,23 +213,23 @@ fn take_in(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
         let period = (1e6 / rate) as u64;
         // A camera's frames come a little early or late: a tenth is let pass.
         if now + period / 10 < *next_due {
-            return metrics.dropped(Drop::Rate);
+            return metrics.dropped(DropReason::Rate);
         }
         *next_due = (*next_due + period).max(now);
     }
     let mut job = shared.pool.take();
     let picture = job.picture.get_or_insert_with(frame::one_pixel);
     if let Err(e) = frame::copy(raw, picture) {
-        shared.note("failed", || format!("frame {}: {e}", raw.number));
-        return shared.discard(job, Drop::Failed);
+        shared.log_throttled("failed", || format!("frame {}: {e}", raw.number));
+        return shared.discard(job, DropReason::Failed);
     }
-    job.sequence = verdict.sequence;
+    job.sequence = validation.sequence;
     job.number = raw.number;
-    job.captured_us = verdict.captured_us;
+    job.captured_us = validation.captured_us;
     job.level = level;
     job.queries = shared.control.queries();
     shared.control.set_camera(job.camera());
-    if let Some(old) = shared.queues[0].put(job) {
+    if let Some(old) = shared.queues[0].send(job) {
         shared.discard(old, BEFORE[0]);
     }
 }
@@ -233,11 +237,11 @@ fn take_in(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
 use config::Level;
 
 /// Reasons for what a queue displaces, by queue.
-const BEFORE: [Drop; 4] = [
-    Drop::BeforePreprocess,
-    Drop::BeforeBackbone,
-    Drop::BeforeUpsample,
-    Drop::BeforePublish,
+const BEFORE: [DropReason; 4] = [
+    DropReason::BeforePreprocess,
+    DropReason::BeforeBackbone,
+    DropReason::BeforeUpsample,
+    DropReason::BeforePublish,
 ];
 
 type Work = fn(&Shared, &dyn Model, &mut Job) -> Result<(), ModelError>;
@@ -259,7 +263,7 @@ fn preprocess(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), M
     let size = shared.levels[*level].size;
     match picture {
         Some(picture) => model.prepare(picture, size, prepared),
-        None => Err(ModelError::Other("there is no picture".into())),
+        None => Err(ModelError::Other("there is no image".into())),
     }
 }
 
@@ -284,8 +288,8 @@ fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), Mod
     let question = Question {
         queries,
         regions_only: level.regions_only,
-        least_region: shared.config.regions.least_pixels,
-        most_regions: shared.config.regions.most,
+        min_area_px: shared.config.regions.min_area_px,
+        max_regions: shared.config.regions.max_regions,
         camera,
     };
     let head_us = model.upsample(prepared, features, &question, finder, answer)?;
@@ -305,23 +309,23 @@ pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
     let (inbox, outbox) = (&shared.queues[index], &shared.queues[index + 1]);
     let current = || shared.generation.load(SeqCst) == generation;
     while current() {
-        let mut job = match inbox.take(LOOK) {
-            Take::Item(job) => job,
-            Take::Timeout => continue,
-            Take::Closed => {
+        let mut job = match inbox.recv(LOOK) {
+            RecvResult::Item(job) => job,
+            RecvResult::Timeout => continue,
+            RecvResult::Closed => {
                 outbox.close();
                 return;
             }
         };
         let Some(model) = lock(&shared.model).clone() else {
-            shared.discard(job, Drop::Abandoned);
+            shared.discard(job, DropReason::Abandoned);
             continue;
         };
         let start = shared.begin(beat);
         if start.saturating_sub(job.captured_us) > 1000 * shared.config.pipeline.max_age_ms {
             shared.end(beat);
-            shared.discard(job, Drop::Stale);
-            shared.judge(Timeliness::Missed);
+            shared.discard(job, DropReason::Stale);
+            shared.record_deadline(DeadlineOutcome::Missed);
             continue;
         }
         let result = catch_unwind(AssertUnwindSafe(|| work(shared, &*model, &mut job)));
@@ -341,7 +345,7 @@ pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
                 if index == WORK.len() - 1 {
                     shared.failures.store(0, SeqCst);
                 }
-                if let Some(old) = outbox.put(job) {
+                if let Some(old) = outbox.send(job) {
                     shared.discard(old, BEFORE[index + 1]);
                 }
             }
@@ -351,8 +355,8 @@ pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
                     .metrics
                     .count(Event::NotFinite, u64::from(not_finite));
                 let kind = if not_finite { "not finite" } else { "failed" };
-                shared.note(kind, || format!("{stage} of frame {}: {e}", job.number));
-                shared.discard(job, Drop::Failed);
+                shared.log_throttled(kind, || format!("{stage} of frame {}: {e}", job.number));
+                shared.discard(job, DropReason::Failed);
             }
         }
     }
@@ -361,35 +365,35 @@ pub(super) fn work(shared: &Shared, index: usize, generation: u64) {
 /// The publishing thread.
 pub(super) fn publish(shared: &Shared) {
     loop {
-        match shared.queues[PUBLISH - 1].take(LOOK) {
-            Take::Item(job) => {
+        match shared.queues[PUBLISH - 1].recv(LOOK) {
+            RecvResult::Item(job) => {
                 let start = shared.begin(PUBLISH);
-                tell(shared, job);
+                publish_one(shared, job);
                 shared.end(PUBLISH);
                 shared.metrics.stages[Stage::Publish as usize].record(shared.now() - start);
             }
-            Take::Timeout => {}
-            Take::Closed => break,
+            RecvResult::Timeout => {}
+            RecvResult::Closed => break,
         }
     }
-    shared.outlets.iter().for_each(super::Mailbox::close);
+    shared.sink_queues.iter().for_each(Mailbox::close);
     shared.published_all.store(true, SeqCst);
 }
 
-fn tell(shared: &Shared, mut job: Box<Job>) {
+fn publish_one(shared: &Shared, mut job: Box<Job>) {
     let now = shared.now();
     let age = now.saturating_sub(job.captured_us);
     let p = &shared.config.pipeline;
     if age > 1000 * p.max_age_ms {
-        shared.discard(job, Drop::Stale);
-        return shared.judge(Timeliness::Missed);
+        shared.discard(job, DropReason::Stale);
+        return shared.record_deadline(DeadlineOutcome::Missed);
     }
     // One more, so that 0 stands for none.
     let before = shared.last_sequence.fetch_max(job.sequence + 1, SeqCst);
     if job.sequence < before {
-        return shared.discard(job, Drop::Reordered);
+        return shared.discard(job, DropReason::Reordered);
     }
-    let mut shareable = spare(shared);
+    let mut shareable = recycled_output(shared);
     if let Some(answer) = Arc::get_mut(&mut shareable) {
         std::mem::swap(answer, &mut job.answer);
         answer.sequence = job.sequence;
@@ -399,11 +403,11 @@ fn tell(shared: &Shared, mut job: Box<Job>) {
         answer.level = job.level;
         if shared.wants_picture {
             std::mem::swap(&mut answer.picture, &mut job.picture);
-            // What came back is the picture of an earlier frame, or none.
+            // What came back is the image of an earlier frame, or none.
         }
     }
-    for outlet in &shared.outlets {
-        if outlet.put(shareable.clone()).is_some() {
+    for queue in &shared.sink_queues {
+        if queue.send(shareable.clone()).is_some() {
             shared.metrics.count(Event::SinkDropped, 1);
         }
     }
@@ -415,24 +419,24 @@ fn tell(shared: &Shared, mut job: Box<Job>) {
     let early = (deadline as f64 * shared.config.degrade.early) as u64;
     if age > deadline {
         shared.metrics.count(Event::DeadlineMissed, 1);
-        shared.note("late", || {
+        shared.log_throttled("late", || {
             format!(
-                "an answer is {} ms old, due after {}",
+                "an output is {} ms old, due after {}",
                 age / 1000,
                 p.deadline_ms
             )
         });
     }
-    shared.judge(match age {
-        age if age > deadline => Timeliness::Missed,
-        age if age < early => Timeliness::Early,
-        _ => Timeliness::Met,
+    shared.record_deadline(match age {
+        age if age > deadline => DeadlineOutcome::Missed,
+        age if age < early => DeadlineOutcome::Early,
+        _ => DeadlineOutcome::Met,
     });
     shared.monitor.answered(now);
 }
 
-/// An answer that no sink looks at any more, or a new one.
-fn spare(shared: &Shared) -> Arc<Answer> {
+/// An output that no sink looks at any more, or a new one.
+fn recycled_output(shared: &Shared) -> Arc<Answer> {
     let mut answers = lock(&shared.answers);
     for _ in 0..answers.len() {
         match answers.pop_front() {

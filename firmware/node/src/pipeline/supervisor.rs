@@ -13,12 +13,20 @@ use std::{
 
 use loftup_board::{Limits, ThermalGuard, ThermalState, Thermometer, linux::ThermalZone};
 
-use super::{CAPTURE, NodeError, PUBLISH, Shared, Started, WATCHED, lock, spawn, stages};
+use super::{
+    shared::{CAPTURE, PUBLISH, Shared, WATCHED},
+    stages,
+};
 use crate::{
     config,
+    error::NodeError,
     health::Reason,
-    metrics::{Drop, Event, Stage},
-    model::{Model, ModelError},
+    mailbox::Mailbox,
+    metrics::{DropReason, Event, Stage},
+    model::{Model, ModelError, ModelFactory},
+    notify::Notifier,
+    source::SourceFactory,
+    sync::lock,
 };
 
 /// Between two looks.
@@ -40,6 +48,13 @@ impl Thermometer for Hottest {
         }
         Ok(hottest)
     }
+}
+
+pub(super) struct Started {
+    pub(super) model: ModelFactory,
+    pub(super) source: SourceFactory,
+    pub(super) notifier: Notifier,
+    pub(super) threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 type Loaded = Result<Arc<dyn Model>, ModelError>;
@@ -109,10 +124,10 @@ impl Supervisor {
     }
 
     fn tick(&mut self, now: u64) -> Result<(), NodeError> {
-        self.look_at_loading(now)?;
-        self.look_at_stages(now)?;
-        self.look_at_source(now);
-        self.look_at_heat(now);
+        self.check_loading(now)?;
+        self.check_stages(now)?;
+        self.check_source(now);
+        self.check_temperature(now);
         if now >= self.next_second_us {
             self.next_second_us = now + SECOND_US;
             self.every_second(now);
@@ -147,7 +162,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_at_loading(&mut self, now: u64) -> Result<(), NodeError> {
+    fn check_loading(&mut self, now: u64) -> Result<(), NodeError> {
         let Some((receiver, since)) = &self.loading else {
             return Ok(());
         };
@@ -208,7 +223,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_at_stages(&mut self, now: u64) -> Result<(), NodeError> {
+    fn check_stages(&mut self, now: u64) -> Result<(), NodeError> {
         let shared = self.shared.clone();
         let config = &shared.config;
         let busy = |stage: usize| match shared.beats[stage].load(SeqCst) {
@@ -242,7 +257,7 @@ impl Supervisor {
         *lock(&self.shared.model) = None;
         for stage in 1..PUBLISH {
             if self.shared.beats[stage].swap(0, SeqCst) != 0 {
-                self.shared.metrics.dropped(Drop::Abandoned);
+                self.shared.metrics.dropped(DropReason::Abandoned);
             }
         }
         if self.may_restart(now, why) {
@@ -272,7 +287,7 @@ impl Supervisor {
         false
     }
 
-    fn look_at_source(&mut self, now: u64) {
+    fn check_source(&mut self, now: u64) {
         let since = now.saturating_sub(self.shared.last_frame_us.load(SeqCst));
         let silent = since > 1000 * self.shared.config.source.timeout_ms;
         if silent == self.silent {
@@ -289,7 +304,7 @@ impl Supervisor {
         self.shared.monitor.set(now, Reason::NoFrames, silent, why);
     }
 
-    fn look_at_heat(&mut self, now: u64) {
+    fn check_temperature(&mut self, now: u64) {
         let Some((guard, period_us)) = &mut self.guard else {
             return;
         };
@@ -299,7 +314,7 @@ impl Supervisor {
                 Ok(heat) => heat,
                 Err(e) => {
                     let text = e.to_string();
-                    self.shared.note("thermometer", || text);
+                    self.shared.log_throttled("thermometer", || text);
                     guard.state()
                 }
             };
@@ -321,10 +336,10 @@ impl Supervisor {
                 self.shared.monitor.set(now, Reason::TooHot, hot, &why);
             }
         }
-        let mut ladder = lock(&self.shared.ladder);
-        let step = ladder.heat(self.heat, now);
-        let level = ladder.level();
-        drop(ladder);
+        let mut degradation = lock(&self.shared.degradation);
+        let step = degradation.heat(self.heat, now);
+        let level = degradation.level();
+        drop(degradation);
         self.shared.stepped(step, level, "of heat");
     }
 
@@ -372,21 +387,21 @@ impl Supervisor {
             if no_model || self.failure.is_some() {
                 // Nobody works on what waits.
                 shared.generation.fetch_add(1, SeqCst);
-                shared.queues.iter().for_each(super::Mailbox::close);
+                shared.queues.iter().for_each(Mailbox::close);
             }
             thread::sleep(TICK);
         }
         shared.generation.fetch_add(1, SeqCst);
         shared.capture_generation.fetch_add(1, SeqCst);
-        shared.queues.iter().for_each(super::Mailbox::close);
+        shared.queues.iter().for_each(Mailbox::close);
         for stage in 1..WATCHED - 1 {
             if shared.beats[stage].swap(0, SeqCst) != 0 {
-                shared.metrics.dropped(Drop::Shutdown);
+                shared.metrics.dropped(DropReason::Shutdown);
             }
         }
         for queue in &shared.queues[..PUBLISH - 1] {
-            while let crate::mailbox::Take::Item(job) = queue.take(Duration::ZERO) {
-                shared.discard(job, Drop::Shutdown);
+            while let crate::mailbox::RecvResult::Item(job) = queue.recv(Duration::ZERO) {
+                shared.discard(job, DropReason::Shutdown);
             }
         }
         let end = shared.now() + SECOND_US + 1000 * shared.config.watchdog.drain_ms;
@@ -399,7 +414,7 @@ impl Supervisor {
         let q = m.latency.quantiles();
         let ms = |us: u64| us as f64 / 1000.0;
         log::info!(
-            "{} frames came, {} were answered and {} dropped; from picture to answer {:.1} ms (p50), {:.1} (p99), {:.1} at most",
+            "{} frames captured, {} processed and {} dropped; latency {:.1} ms (p50), {:.1} (p99), {:.1} at most",
             m.captured.load(Relaxed),
             m.answers(),
             m.all_drops(),
@@ -440,4 +455,17 @@ fn guard(config: &config::Thermal) -> Option<(ThermalGuard<Hottest>, u64)> {
         ThermalGuard::new(Hottest(zones), limits),
         1000 * config.period_ms,
     ))
+}
+
+pub(super) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, NodeError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map_err(|cause| NodeError::Io {
+            what: format!("no thread for {name}"),
+            cause,
+        })
 }

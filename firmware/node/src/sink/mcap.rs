@@ -2,7 +2,7 @@
 //!
 //! | topic | schema | what |
 //! |---|---|---|
-//! | `/camera/image` | `foxglove.RawImage` | the camera's picture, `rgb8` |
+//! | `/camera/image` | `foxglove.RawImage` | the camera's image, `rgb8` |
 //! | `/loftup/slot_N/classes` | `foxglove.RawImage` | a class map, `mono8`, 255 for none |
 //! | `/loftup/slot_N/regions` | `loftup.Regions` | connected areas |
 //! | `/loftup/slot_N/features` | `loftup.Features` | features at points |
@@ -39,7 +39,7 @@ use super::{
 use crate::{
     answer::{Answer, Kind, Part},
     health::{Reason, State},
-    pipeline::lock,
+    sync::lock,
 };
 
 /// Schemas of our own messages, by name.
@@ -94,7 +94,7 @@ const END: &[u8] = b"\x0f\x04\0\0\0\0\0\0\0\0\0\0\0\
     \x89MCAP0\r\n";
 
 /// Writes MCAP files.
-pub struct McapFile {
+pub struct McapSink {
     name: String,
     files: Series,
     every: Every,
@@ -149,8 +149,8 @@ impl Seek for Pending {
     }
 }
 
-impl McapFile {
-    /// Every `every`-th answer, into files of some `limit` bytes (0: one file), the first of them
+impl McapSink {
+    /// Every `every`-th output, into files of some `limit` bytes (0: one file), the first of them
     /// `path` or, where that exists, the next in its row.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
         let name = format!("mcap {}", path.display());
@@ -364,7 +364,7 @@ fn image(at: u64, width: usize, height: usize, encoding: &str, data: &[u8]) -> V
     image.encode_to_vec()
 }
 
-impl Sink for McapFile {
+impl Sink for McapSink {
     fn name(&self) -> &str {
         &self.name
     }

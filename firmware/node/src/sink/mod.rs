@@ -1,9 +1,9 @@
-//! Who hears the answers.
+//! Output sinks.
 
 mod disk;
 pub mod foxglove;
 mod mcap;
-mod pictures;
+mod png;
 mod recording;
 mod series;
 #[cfg(test)]
@@ -20,13 +20,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use mcap::{McapFile, schema};
-pub use pictures::Pictures;
-pub use recording::RecordingFile;
-pub use udp::Datagrams;
+pub use mcap::{McapSink, schema};
+pub use png::PngSink;
+pub use recording::RecordingSink;
+pub use udp::UdpLink;
 pub use wire::{Line, WireSink};
 #[cfg(feature = "zenoh")]
-pub use zenoh::Topics;
+pub use zenoh::ZenohSink;
 
 use loftup_board::linux;
 use loftup_wire::faults::Faults;
@@ -38,7 +38,6 @@ use crate::{
     health::{Reason, State},
     inject::FaultyLine,
     metrics::Metrics,
-    pipeline::Outlet,
     source::Clock,
 };
 
@@ -66,7 +65,7 @@ pub struct Report {
     pub state: State,
     /// Microseconds since its start.
     pub uptime_us: u64,
-    /// Answers a second, over the last second.
+    /// Outputs a second, over the last second.
     pub rate_hz: f64,
     /// Median from picture to answer, of the last seconds.
     pub latency_p50_us: u64,
@@ -74,9 +73,9 @@ pub struct Report {
     pub latency_p99_us: u64,
     /// Hottest sensor, hundredths of a degree.
     pub temperature_cc: Option<i16>,
-    /// Frames answered.
+    /// Frames processed.
     pub answered: u64,
-    /// Frames not answered.
+    /// Frames not processed.
     pub dropped: u64,
 }
 
@@ -108,15 +107,15 @@ pub struct Context<'a> {
     pub metrics: &'a Metrics,
 }
 
-/// Somewhere answers go. Each has a thread of its own, so that a slow one holds up nobody.
+/// An output sink. Each runs on its own thread, so a slow sink does not block the others.
 pub trait Sink: Send {
     /// What messages call it.
     fn name(&self) -> &str;
 
-    /// Takes an answer.
+    /// Takes an output.
     ///
     /// # Errors
-    /// Counted and told; the next answer comes all the same.
+    /// Counted and logged; later outputs are still delivered.
     fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError>;
 
     /// Takes news of the node: on every change, and once a second.
@@ -148,7 +147,7 @@ pub trait Sink: Send {
         0
     }
 
-    /// Messages, or pictures, that should have been in its files and are not.
+    /// Messages, or images, that should have been in its files and are not.
     fn not_written(&self) -> u64 {
         0
     }
@@ -163,13 +162,21 @@ pub trait Sink: Send {
         true
     }
 
-    /// Whether it needs the camera's picture.
+    /// Whether it needs the camera's image.
     fn wants_picture(&self) -> bool {
         false
     }
 }
 
-/// Opens the sinks of a configuration; links have `faults`, and `spoilt` counts the bytes that
+/// A sink and the length of the queue before it.
+pub struct SinkHandle {
+    /// The sink.
+    pub sink: Box<dyn Sink>,
+    /// Outputs that may wait for it.
+    pub queue: usize,
+}
+
+/// Opens the sinks of a configuration; links have `faults`, and `corrupted` counts the bytes that
 /// these flip or drop.
 ///
 /// Files and devices are opened when they are first used, and again when they fail.
@@ -180,17 +187,17 @@ pub fn open(
     sinks: &[config::Sink],
     faults: Faults,
     seed: u64,
-    spoilt: &Arc<AtomicU64>,
-) -> Result<Vec<Outlet>, SinkError> {
+    corrupted: &Arc<AtomicU64>,
+) -> Result<Vec<SinkHandle>, SinkError> {
     let bad = faults != Faults::default();
     let open = |(i, sink): (usize, &config::Sink)| {
         let path = sink.path.clone().unwrap_or_default();
-        let (seed, spoilt) = (seed.wrapping_add(i as u64), spoilt.clone());
+        let (seed, corrupted) = (seed.wrapping_add(i as u64), corrupted.clone());
         let opened: Box<dyn Sink> = match sink.kind {
             SinkKind::Serial => {
                 let (name, baud) = (format!("serial {}", path.display()), sink.baud);
                 let line = move || linux::serial(&path, baud).map_err(|e| e.to_string());
-                let spoil = move |io| FaultyLine::new(io, faults, seed, spoilt.clone());
+                let spoil = move |io| FaultyLine::new(io, faults, seed, corrupted.clone());
                 link(name, line, bad.then_some(spoil))
             }
             SinkKind::Udp => {
@@ -200,16 +207,16 @@ pub fn open(
                     ));
                 };
                 let name = format!("udp {peer}");
-                let line = move || Datagrams::open(bind, peer).map_err(|e| format!("{bind}: {e}"));
-                let spoil = move |io| FaultyLine::new(io, faults, seed, spoilt.clone());
+                let line = move || UdpLink::open(bind, peer).map_err(|e| format!("{bind}: {e}"));
+                let spoil = move |io| FaultyLine::new(io, faults, seed, corrupted.clone());
                 link(name, line, bad.then_some(spoil))
             }
-            SinkKind::Pictures => Box::new(Pictures::new(path, sink.every, sink.keep)),
-            SinkKind::Mcap => Box::new(McapFile::new(path, sink.every, sink.max_mib << 20)),
+            SinkKind::Pictures => Box::new(PngSink::new(path, sink.every, sink.keep)),
+            SinkKind::Mcap => Box::new(McapSink::new(path, sink.every, sink.max_mib << 20)),
             #[cfg(feature = "zenoh")]
             SinkKind::Zenoh => {
                 let endpoint = sink.endpoint.as_deref().unwrap_or(zenoh::ROUTER);
-                Box::new(Topics::new(endpoint, sink.domain))
+                Box::new(ZenohSink::new(endpoint, sink.domain))
             }
             #[cfg(not(feature = "zenoh"))]
             SinkKind::Zenoh => {
@@ -217,10 +224,10 @@ pub fn open(
                 return Err(SinkError::Other(what.into()));
             }
             SinkKind::Recording => {
-                Box::new(RecordingFile::new(path, sink.every, sink.max_mib << 20))
+                Box::new(RecordingSink::new(path, sink.every, sink.max_mib << 20))
             }
         };
-        Ok(Outlet {
+        Ok(SinkHandle {
             sink: opened,
             queue: sink.queue,
         })

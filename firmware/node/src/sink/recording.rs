@@ -1,4 +1,4 @@
-//! The camera's pictures of the frames that were answered, to be played again.
+//! The camera's images of the frames that were processed, to be played again.
 
 use std::path::PathBuf;
 
@@ -14,16 +14,16 @@ use crate::{
 };
 
 /// Writes recordings, see [`crate::source::Recording`].
-pub struct RecordingFile {
+pub struct RecordingSink {
     name: String,
     files: Series,
     every: Every,
-    /// Pictures that were not written.
+    /// Images that were not written.
     missed: u64,
 }
 
-impl RecordingFile {
-    /// Every `every`-th picture, into files of some `limit` bytes (0: one file), the first of them
+impl RecordingSink {
+    /// Every `every`-th image, into files of some `limit` bytes (0: one file), the first of them
     /// `path` or, where that exists, the next in its row.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
         let name = format!("recording {}", path.display());
@@ -54,7 +54,7 @@ impl RecordingFile {
     }
 }
 
-impl Sink for RecordingFile {
+impl Sink for RecordingSink {
     fn name(&self) -> &str {
         &self.name
     }
@@ -67,7 +67,7 @@ impl Sink for RecordingFile {
         let (width, height, rgb) = (picture.width(), picture.height(), picture.data());
         let Some(head) = head(answer.number, answer.captured_us, width, height, rgb) else {
             return Err(SinkError::Other(format!(
-                "{}: a picture of {width} x {height} is too large for a recording",
+                "{}: an image of {width} x {height} is too large for a recording",
                 self.name
             )));
         };

@@ -1,4 +1,4 @@
-//! Which answers a sink takes, and the files that it puts them into.
+//! Which outputs a sink takes, and the files that it puts them into.
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,7 @@ use super::{
     disk::{Disk, Output, folder},
 };
 
-/// Every so many-th answer, the first among them.
+/// Every n-th output, the first among them.
 #[derive(Debug)]
 pub(super) struct Every {
     step: u64,
@@ -28,7 +28,7 @@ impl Every {
         }
     }
 
-    /// Whether the answer that comes now is one of them.
+    /// Whether the output that comes now is one of them.
     pub(super) fn is_due(&mut self) -> bool {
         self.seen += 1;
         (self.seen - 1).is_multiple_of(self.step)

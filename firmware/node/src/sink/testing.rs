@@ -1,4 +1,4 @@
-//! Answers for tests of the sinks that write files.
+//! Outputs for tests of the sinks that write files.
 
 use loftup_runtime::image::Rgb8;
 
@@ -12,7 +12,7 @@ use crate::{
 
 pub const SIDE: usize = 32;
 
-/// Answer `number`: a picture of one colour, and a class map of one class, both known by it.
+/// Answer `number`: an image of one color, and a class map of one class, both known by it.
 pub fn answer(number: u64) -> Answer {
     let mut answer = Answer::default();
     (answer.sequence, answer.number) = (number, number);
@@ -36,7 +36,7 @@ pub fn with_context<T>(test: impl FnOnce(&Context<'_>) -> T) -> T {
     })
 }
 
-/// Gives answers to a sink and collects the errors.
+/// Gives outputs to a sink and collects the errors.
 pub fn feed(sink: &mut dyn Sink, numbers: std::ops::Range<u64>) -> Vec<String> {
     with_context(|context| {
         let errors = numbers.filter_map(|n| sink.answer(&answer(n), context).err());

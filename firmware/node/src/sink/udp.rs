@@ -13,7 +13,7 @@ const MOST: usize = 1200;
 /// A UDP socket as a stream of bytes. Whole wire frames are gathered into datagrams, so that a
 /// lost datagram costs whole frames.
 #[derive(Debug)]
-pub struct Datagrams {
+pub struct UdpLink {
     socket: UdpSocket,
     out: [u8; MOST],
     waiting: usize,
@@ -24,7 +24,7 @@ pub struct Datagrams {
     end: usize,
 }
 
-impl Datagrams {
+impl UdpLink {
     /// From `bind` to `peer`, and only from there.
     ///
     /// # Errors
@@ -65,11 +65,11 @@ fn passing(e: &io::Error) -> bool {
     )
 }
 
-impl ErrorType for Datagrams {
+impl ErrorType for UdpLink {
     type Error = io::Error;
 }
 
-impl Write for Datagrams {
+impl Write for UdpLink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut taken = 0;
         for &byte in bytes {
@@ -96,19 +96,19 @@ impl Write for Datagrams {
     }
 }
 
-impl super::Line for Datagrams {
+impl super::Line for UdpLink {
     fn push(&mut self) -> io::Result<()> {
         self.flush()
     }
 }
 
-impl WriteReady for Datagrams {
+impl WriteReady for UdpLink {
     fn write_ready(&mut self) -> io::Result<bool> {
         Ok(true)
     }
 }
 
-impl ReadReady for Datagrams {
+impl ReadReady for UdpLink {
     fn read_ready(&mut self) -> io::Result<bool> {
         if self.at < self.end {
             return Ok(true);
@@ -122,7 +122,7 @@ impl ReadReady for Datagrams {
     }
 }
 
-impl Read for Datagrams {
+impl Read for UdpLink {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while !self.read_ready()? {
             std::thread::sleep(std::time::Duration::from_millis(1));

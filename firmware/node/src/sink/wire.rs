@@ -55,10 +55,10 @@ const STALL: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Labels are said again so often: frames get lost.
 const LABELS: Duration = Duration::from_secs(10);
-/// Most messages that are heard at once, so that a flood does not hold up answers.
+/// Most messages that are heard at once, so that a flood does not hold up outputs.
 const HEARD: usize = 64;
 
-/// Says answers, labels and health over a line, and takes commands.
+/// Says outputs, labels and health over a line, and takes commands.
 pub struct WireSink<IO> {
     name: String,
     open: Opener<IO>,

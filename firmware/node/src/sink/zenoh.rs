@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LABELS: Duration = Duration::from_secs(1);
 
 /// Publishes class maps.
-pub struct Topics {
+pub struct ZenohSink {
     name: String,
     endpoint: String,
     domain: u32,
@@ -68,7 +68,7 @@ fn line(e: impl std::fmt::Display) -> SinkError {
     SinkError::Other(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-impl Topics {
+impl ZenohSink {
     /// To the router at `endpoint`, such as [`ROUTER`], in this ROS domain.
     pub fn new(endpoint: &str, domain: u32) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Topics {
             if open.session.info().routers_zid().wait().next().is_some() {
                 return Ok(true);
             }
-            // Made anew below: tokens and all.
+            // Made again below: tokens and all.
             self.open = None;
         }
         if now < self.retry_at {
@@ -205,7 +205,7 @@ impl Topic {
     }
 }
 
-impl Sink for Topics {
+impl Sink for ZenohSink {
     fn name(&self) -> &str {
         &self.name
     }

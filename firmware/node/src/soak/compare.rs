@@ -1,4 +1,4 @@
-//! Every answer once more, without faults.
+//! Every output once more, without faults.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::{
     source::{Pace, Scenes},
 };
 
-/// Computes every answer again, without faults.
+/// Computes every output again, without faults.
 pub(super) struct Comparison {
     model: Arc<dyn Model>,
     scenes: Scenes,
@@ -34,13 +34,13 @@ pub(super) struct Tally {
     pub compared: u64,
     pub differing: u64,
     pub misordered: u64,
-    /// The greatest age of an answer when it was published, microseconds.
+    /// The greatest age of an output when it was published, microseconds.
     pub oldest_us: u64,
 }
 
 impl Comparison {
     /// Compares with what `model` makes of the scene of `config`, drawn with these sides. `leak`
-    /// bytes are kept for ever with each answer.
+    /// bytes are kept for ever with each output.
     pub(super) fn new(
         model: Arc<dyn Model>,
         config: &Config,
@@ -73,8 +73,8 @@ impl Comparison {
         let question = Question {
             queries: &self.config.queries(),
             regions_only: level.regions_only,
-            least_region: self.config.regions.least_pixels,
-            most_regions: self.config.regions.most,
+            min_area_px: self.config.regions.min_area_px,
+            max_regions: self.config.regions.max_regions,
             camera: config::size([self.raw.width, self.raw.height]),
         };
         let features = features.ok_or("no features")?;

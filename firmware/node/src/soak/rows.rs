@@ -8,7 +8,7 @@ use super::link::Heard;
 use crate::{
     assemble::Injection,
     inject::SourceFault,
-    metrics::{Drop, Event, Metrics},
+    metrics::{DropReason, Event, Metrics},
     pipeline::Handle,
 };
 
@@ -45,10 +45,10 @@ pub(super) fn rows(injection: &Injection, handle: &Handle, heard: &Heard) -> Vec
         .map(|fault| {
             let (noticed, names): (u64, &[&str]) = match fault {
                 SourceFault::Drop => (metrics.events(Event::SourceLost), &["frames lost"]),
-                SourceFault::Duplicate => (metrics.drops(Drop::Duplicate), &["duplicate"]),
-                SourceFault::Reorder => (metrics.drops(Drop::Reordered), &["reordered"]),
-                SourceFault::Truncate => (metrics.drops(Drop::Truncated), &["truncated"]),
-                SourceFault::WrongSize => (metrics.drops(Drop::WrongSize), &["wrong_size"]),
+                SourceFault::Duplicate => (metrics.drops(DropReason::Duplicate), &["duplicate"]),
+                SourceFault::Reorder => (metrics.drops(DropReason::Reordered), &["reordered"]),
+                SourceFault::Truncate => (metrics.drops(DropReason::Truncated), &["truncated"]),
+                SourceFault::WrongSize => (metrics.drops(DropReason::WrongSize), &["wrong_size"]),
                 SourceFault::Stuck => (metrics.events(Event::Silence), &["state"]),
                 SourceFault::TimeJump => (metrics.events(Event::TimeJump), &["time jump"]),
             };
@@ -82,7 +82,7 @@ fn engine_rows(
     noted: &dyn Fn(&[&str]) -> u64,
 ) -> Vec<Row> {
     let not_finite = metrics.events(Event::NotFinite);
-    let failed = metrics.drops(Drop::Failed).saturating_sub(not_finite);
+    let failed = metrics.drops(DropReason::Failed).saturating_sub(not_finite);
     let injected = |faults: &[Fault]| -> u64 {
         faults
             .iter()

@@ -1,4 +1,4 @@
-//! Picture files.
+//! Image files.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 
 use loftup_runtime::image::{self, Orientation, folders::Walk};
 
-use super::{Clock, Pace, Pulled, Source, SourceError};
+use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 /// Endings of the files that a folder is searched for.
@@ -16,7 +16,7 @@ const ENDINGS: [&str; 9] = [
     "bmp", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
 ];
 
-/// The pictures of a folder, or the files that a pattern names, in the order of their names.
+/// The images of a folder, or the files that a pattern names, in the order of their names.
 ///
 /// # Errors
 /// Where the folder cannot be read or the pattern is none.
@@ -78,7 +78,7 @@ fn matching(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Picture files, one after the other.
+/// Image files, one after the other.
 #[derive(Debug)]
 pub struct Images {
     files: Vec<PathBuf>,
@@ -90,7 +90,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// The pictures that `path` names, see [`list`].
+    /// The images that `path` names, see [`list`].
     ///
     /// # Errors
     /// Where there is none.
@@ -107,7 +107,7 @@ impl Images {
         let files = list(path).map_err(io)?;
         if files.is_empty() {
             return Err(SourceError::Other(format!(
-                "{}: no picture there",
+                "{}: no image found",
                 path.display()
             )));
         }
@@ -123,16 +123,16 @@ impl Images {
 }
 
 impl Source for Images {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         if self.next == self.files.len() {
             if !self.repeat {
-                return Ok(Pulled::End);
+                return Ok(Poll::End);
             }
             self.next = 0;
         }
         // Files wait: none is lost because the reader is slow.
         let Some((_, stamp_us)) = self.pace.wait(clock) else {
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         let file = &self.files[self.next];
         self.next += 1;
@@ -143,7 +143,7 @@ impl Source for Images {
         (into.width, into.height) = (picture.width(), picture.height());
         into.bytes.clear();
         into.bytes.extend_from_slice(picture.data());
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where pictures come from.
+//! Where images come from.
 
 mod images;
 mod piped;
@@ -9,10 +9,9 @@ mod v4l;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use loftup_runtime::image::Orientation;
 
 pub use images::{Images, list};
 pub use piped::{Launcher, Piped};
@@ -21,7 +20,7 @@ pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
 
-use crate::{config, frame::RawFrame};
+use crate::frame::RawFrame;
 
 /// The node's clock: microseconds since its start. Never runs backwards.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +38,9 @@ impl Clock {
     }
 }
 
-/// What became of a wait for a picture.
+/// What became of a wait for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pulled {
+pub enum Poll {
     /// One came.
     Frame,
     /// None came yet.
@@ -62,7 +61,7 @@ pub enum SourceError {
         /// Why.
         cause: std::io::Error,
     },
-    /// A picture.
+    /// An image.
     #[error(transparent)]
     Image(#[from] loftup_runtime::image::ImageError),
     /// A recording.
@@ -86,56 +85,21 @@ pub enum SourceError {
     Other(String),
 }
 
-/// Something that gives pictures. What it gives is checked afterwards, so that a source need not
+/// Something that gives images. What it gives is checked afterwards, so that a source need not
 /// be trusted.
 pub trait Source: Send {
-    /// Waits for the next picture, some 100 ms at most, and puts it into `into`, whose memory is
-    /// used again. Numbers rise by one for each picture taken, whether it is given or not; the
+    /// Waits for the next image, some 100 ms at most, and puts it into `into`, whose memory is
+    /// used again. Numbers rise by one for each image taken, whether it is given or not; the
     /// time stamp is that of `clock`.
     ///
     /// # Errors
     /// A failure that may pass: it is asked again. After [`SourceError::Gone`] a new source is opened
     /// instead.
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError>;
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError>;
 }
 
-/// Opens the source of a configuration.
-///
-/// # Errors
-/// Where a file cannot be read.
-pub fn open(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
-    let pace = Pace::new(config.rate_hz);
-    let path = config.path.clone().unwrap_or_default();
-    Ok(match config.kind {
-        config::SourceKind::Images => Box::new(Images::open(
-            &path,
-            pace,
-            config.repeat,
-            Orientation::exif(config.exif_orientation),
-        )?),
-        config::SourceKind::Scenes => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            Box::new(Scenes::new(config.seed, width, height, pace))
-        }
-        config::SourceKind::Recording => {
-            Box::new(Recording::open(&path)?.paced(pace, config.repeat))
-        }
-        config::SourceKind::Gstreamer => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            let pipeline = config.pipeline.as_deref().unwrap_or_default();
-            Box::new(Piped::gstreamer(pipeline, width, height))
-        }
-        #[cfg(feature = "v4l")]
-        config::SourceKind::V4l => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            Box::new(Camera::open(&path, width, height)?)
-        }
-        #[cfg(not(feature = "v4l"))]
-        config::SourceKind::V4l => {
-            return Err(SourceError::Other(format!("{}: {NO_V4L}", path.display())));
-        }
-    })
-}
+/// Makes a source: at the start, and again when the last one hangs or falls silent.
+pub type SourceFactory = Arc<dyn Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
 
 /// What a program says that knows nothing of V4L2.
 #[cfg(not(feature = "v4l"))]
@@ -145,7 +109,7 @@ pub(crate) const NO_V4L: &str =
 /// The longest that a source sleeps at once.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Pictures at a steady rate. A picture whose time has passed is skipped, and counts as lost.
+/// Images at a steady rate. An image whose time has passed is skipped, and counts as lost.
 #[derive(Debug, Clone)]
 pub struct Pace {
     period_us: f64,
@@ -154,7 +118,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many pictures a second.
+    /// So many images a second.
     pub fn new(rate_hz: f64) -> Self {
         Self {
             period_us: 1e6 / rate_hz.clamp(0.001, 1e6),
@@ -163,7 +127,7 @@ impl Pace {
         }
     }
 
-    /// Waits for the time of the next picture, or a nap. Gives its number and time, where that has
+    /// Waits for the time of the next image, or a nap. Gives its number and time, where that has
     /// come. A number is never skipped here: a slow reader gets old ones late.
     pub fn wait(&mut self, clock: &Clock) -> Option<(u64, u64)> {
         let now = clock.now_us();
@@ -175,14 +139,14 @@ impl Pace {
             return None;
         }
         let number = self.next;
-        // Pictures are taken on time whoever waits for them; those not waited for are overwritten
+        // Images are taken on time whoever waits for them; those not waited for are overwritten
         // in the camera.
         let late = (clock.now_us() - due) as f64 / self.period_us;
         self.next += 1 + (late as u64).saturating_sub(1);
         Some((number, due.max(now.min(clock.now_us()))))
     }
 
-    /// Seconds from the first picture to that of this number.
+    /// Seconds from the first image to that of this number.
     pub fn seconds(&self, number: u64) -> f64 {
         number as f64 * self.period_us / 1e6
     }

@@ -1,4 +1,4 @@
-//! Raw pictures from a program: from GStreamer above all, which knows the cameras of a Jetson.
+//! Raw images from a program: from GStreamer above all, which knows the cameras of a Jetson.
 //!
 //! The program writes rows of RGB, each padded to a multiple of four bytes as GStreamer does, to its
 //! standard output. A thread reads them, and the newest wins.
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Clock, NAP, Pulled, Source, SourceError};
+use super::{Clock, NAP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 /// Between two starts of a program that fails.
@@ -24,7 +24,7 @@ const LINE: u64 = 400;
 /// Makes the program's command line, as often as it is started.
 pub type Launcher = Box<dyn Fn() -> Command + Send>;
 
-/// Pictures of one size from a program's standard output.
+/// Images of one size from a program's standard output.
 pub struct Piped {
     name: String,
     launch: Launcher,
@@ -32,7 +32,7 @@ pub struct Piped {
     height: usize,
     running: Option<Running>,
     retry_at: Instant,
-    /// Pictures of the runs before this one.
+    /// Images of the runs before this one.
     before: u64,
 }
 
@@ -58,12 +58,12 @@ struct Inbox {
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
-    /// Pictures read so far.
+    /// Images read so far.
     count: u64,
     stamp_us: u64,
     fresh: bool,
     ended: bool,
-    /// Whether it ended in the middle of a picture.
+    /// Whether it ended in the middle of an image.
     cut: bool,
     last_words: String,
     /// Whether no more words will come.
@@ -82,7 +82,7 @@ fn stride(width: usize) -> usize {
 }
 
 impl Piped {
-    /// Pictures of `width` x `height` from what `launch` starts; `name` is for messages.
+    /// Images of `width` x `height` from what `launch` starts; `name` is for messages.
     pub fn new(name: &str, width: usize, height: usize, launch: Launcher) -> Self {
         Self {
             name: name.into(),
@@ -95,7 +95,7 @@ impl Piped {
         }
     }
 
-    /// Pictures from the elements of a GStreamer pipeline that end in some kind of raw video, such
+    /// Images from the elements of a GStreamer pipeline that end in some kind of raw video, such
     /// as `nvarguscamerasrc ! nvvidconv`. They are converted and scaled here.
     pub fn gstreamer(pipeline: &str, width: usize, height: usize) -> Self {
         let elements = format!(
@@ -156,8 +156,8 @@ impl Piped {
         }
     }
 
-    /// What became of a program that wrote its last picture.
-    fn end(&mut self, mut running: Running) -> Result<Pulled, SourceError> {
+    /// What became of a program that wrote its last image.
+    fn end(&mut self, mut running: Running) -> Result<Poll, SourceError> {
         self.before += running.inbox.lock().count;
         let status = running.child.wait().map_err(|e| self.failed(e))?;
         // A program that it started may still hold the line: so not for ever.
@@ -168,10 +168,10 @@ impl Piped {
         let (cut, words) = (state.cut, state.last_words.clone());
         drop(state);
         if status.success() && !cut {
-            return Ok(Pulled::End);
+            return Ok(Poll::End);
         }
         let how = if cut {
-            " in the middle of a picture: does source.size fit?"
+            " in the middle of an image: check source.size"
         } else {
             ""
         };
@@ -233,14 +233,14 @@ fn listen(words: impl Read, inbox: &Inbox) {
 }
 
 impl Source for Piped {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some(running) = &self.running else {
             let wait = self.retry_at.saturating_duration_since(Instant::now());
             thread::sleep(wait.min(NAP));
             if wait <= NAP {
                 self.start(*clock)?;
             }
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         let inbox = running.inbox.clone();
         let state = inbox.lock();
@@ -256,13 +256,13 @@ impl Source for Piped {
             for row in state.bytes.chunks_exact(stride(self.width)) {
                 into.bytes.extend_from_slice(&row[..3 * self.width]);
             }
-            return Ok(Pulled::Frame);
+            return Ok(Poll::Frame);
         }
         let ended = state.ended;
         drop(state);
         match self.running.take_if(|_| ended) {
             Some(running) => self.end(running),
-            None => Ok(Pulled::Nothing),
+            None => Ok(Poll::Nothing),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Pictures as they came from the camera, in a file.
+//! Images as they came from the camera, in a file.
 //!
-//! The file begins with `LOFTREC1`. Each picture follows as number (8 bytes), time stamp in
+//! The file begins with `LOFTREC1`. Each image follows as number (8 bytes), time stamp in
 //! microseconds (8), columns (4), rows (4), CRC-32 of what comes before and after it (4), and
 //! `rows * columns * 3` bytes of RGB; all numbers little-endian. A file that ends within a
-//! picture, as after a power cut, ends before it.
+//! image, as after a power cut, ends before it.
 
 use std::{
     fs::File,
@@ -11,16 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Clock, Pace, Pulled, Source, SourceError};
+use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 pub(crate) const MAGIC: &[u8; 8] = b"LOFTREC1";
 pub(crate) const HEAD: usize = 28;
-/// Largest side of a picture.
+/// Largest side of an image.
 const MAX_SIDE: usize = 16384;
 static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// What stands before the bytes of a picture, `[height, width, 3]`. `None` where they do not fit its
+/// What stands before the bytes of an image, `[height, width, 3]`. `None` where they do not fit its
 /// size, or it is too large.
 pub(crate) fn head(
     number: u64,
@@ -99,7 +99,7 @@ impl Recording {
         self
     }
 
-    /// Reads the next picture. `false` at the end.
+    /// Reads the next image. `false` at the end.
     ///
     /// # Errors
     /// Where it is damaged.
@@ -119,7 +119,7 @@ impl Recording {
         let side = 1..=MAX_SIDE;
         if !side.contains(&width) || !side.contains(&height) {
             return Err(bad(format!(
-                "picture {} of {width} x {height} is damaged: cut the file before it",
+                "image {} of {width} x {height} is damaged: cut the file before it",
                 long(0)
             )));
         }
@@ -133,10 +133,7 @@ impl Recording {
             return Ok(false);
         }
         if checksum(&head, &into.bytes) != word(6) {
-            return Err(bad(format!(
-                "picture {} has a wrong checksum: it is damaged",
-                long(0)
-            )));
+            return Err(bad(format!("image {} has a wrong checksum", long(0))));
         }
         (into.number, into.stamp_us) = (long(0), long(2));
         (into.width, into.height) = (width, height);
@@ -145,13 +142,13 @@ impl Recording {
 }
 
 impl Source for Recording {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some((_, stamp_us)) = self.pace.wait(clock) else {
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         if !self.read(into)? {
             if !self.repeat || !self.any {
-                return Ok(Pulled::End);
+                return Ok(Poll::End);
             }
             let io = |cause| SourceError::Io {
                 path: self.path.clone(),
@@ -160,13 +157,13 @@ impl Source for Recording {
             self.file.seek(SeekFrom::Start(8)).map_err(io)?;
             self.offset = self.last + 1;
             self.any = false;
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         }
         self.any = true;
         into.number = into.number.saturating_add(self.offset);
         self.last = into.number;
         into.stamp_us = stamp_us;
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 
@@ -195,7 +192,7 @@ mod tests {
         let (clock, mut frame) = (Clock::start(), RawFrame::default());
         let mut numbers = Vec::new();
         while numbers.len() < 6 {
-            if recording.next(&clock, &mut frame).unwrap() == Pulled::Frame {
+            if recording.next(&clock, &mut frame).unwrap() == Poll::Frame {
                 assert_eq!(frame.bytes, [frame.bytes[0]; 24]);
                 numbers.push((frame.number, frame.bytes[0]));
             }

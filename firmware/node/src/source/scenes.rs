@@ -2,10 +2,10 @@
 
 use loftup_scenes::Scene;
 
-use super::{Clock, Pace, Pulled, Source, SourceError};
+use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Pictures of a generated scene.
+/// Images of a generated scene.
 #[derive(Debug)]
 pub struct Scenes {
     scene: Scene,
@@ -25,7 +25,7 @@ impl Scenes {
         }
     }
 
-    /// Picture `number`, whenever it is asked for: the same bytes each time.
+    /// Image `number`, whenever it is asked for: the same bytes each time.
     pub fn draw(&self, number: u64, into: &mut RawFrame) {
         let frame = self
             .scene
@@ -37,12 +37,12 @@ impl Scenes {
 }
 
 impl Source for Scenes {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some((number, stamp_us)) = self.pace.wait(clock) else {
-            return Ok(Pulled::Nothing);
+            return Ok(Poll::Nothing);
         };
         (into.number, into.stamp_us) = (number, stamp_us);
         self.draw(number, into);
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }

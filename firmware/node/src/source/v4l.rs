@@ -13,16 +13,16 @@ use linuxvideo::{
     stream::ReadStream,
 };
 
-use super::{Clock, NAP, Pulled, Source, SourceError};
+use super::{Clock, NAP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Layouts of pictures that are understood, the best first.
+/// Layouts of images that are understood, the best first.
 const LAYOUTS: [(PixelFormat, Layout); 2] = [
     (PixelFormat::RGB3, Layout::Rgb),
     (PixelFormat::YUYV, Layout::Yuyv),
 ];
 
-/// How often it is looked whether a picture is there.
+/// How often it is looked whether an image is there.
 const LOOK: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Opens a device such as `/dev/video0` for pictures of this size.
+    /// Opens a device such as `/dev/video0` for images of this size.
     ///
     /// # Errors
-    /// Where it cannot be opened, or has no pictures of this size in a layout that is understood:
+    /// Where it cannot be opened, or has no images of this size in a layout that is understood:
     /// RGB or YUYV.
     pub fn open(path: &Path, width: usize, height: usize) -> Result<Self, SourceError> {
         let io = |cause| SourceError::Io {
@@ -72,7 +72,7 @@ impl Camera {
             .map_err(io)?;
         let Some((format, layout)) = LAYOUTS.into_iter().find(|(f, _)| known.contains(f)) else {
             return Err(other(format!(
-                "it gives pictures as {known:?}, not as RGB or YUYV: use a source of kind gstreamer"
+                "the camera delivers {known:?}, not RGB or YUYV: use a source of kind gstreamer"
             )));
         };
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -82,7 +82,7 @@ impl Camera {
         let (columns, rows) = (given.width(), given.height());
         if (columns, rows) != (side(width), side(height)) {
             return Err(other(format!(
-                "it has no pictures of {width} x {height}, but of {columns} x {rows}: change source.size"
+                "the camera does not support {width} x {height}, but {columns} x {rows}: change source.size"
             )));
         }
         let stride = (given.bytes_per_line() as usize).max(layout.bytes() * width);
@@ -99,7 +99,7 @@ impl Camera {
 }
 
 impl Source for Camera {
-    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Pulled, SourceError> {
+    fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let failed = |cause| SourceError::Gone {
             path: self.path.clone(),
             cause,
@@ -107,7 +107,7 @@ impl Source for Camera {
         let end = Instant::now() + NAP;
         while self.stream.will_block().map_err(failed)? {
             if Instant::now() >= end {
-                return Ok(Pulled::Nothing);
+                return Ok(Poll::Nothing);
             }
             thread::sleep(LOOK);
         }
@@ -118,7 +118,7 @@ impl Source for Camera {
         self.stream
             .dequeue(|view| {
                 into.bytes.clear();
-                // A picture that the driver calls bad is left empty, and refused as truncated.
+                // An image that the driver calls bad is left empty, and refused as truncated.
                 if !view.is_error() {
                     for row in view.chunks(stride) {
                         append(layout, row, width, &mut into.bytes);
@@ -127,7 +127,7 @@ impl Source for Camera {
                 Ok(())
             })
             .map_err(failed)?;
-        Ok(Pulled::Frame)
+        Ok(Poll::Frame)
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn colours_are_those_of_bt_601() {
-        // Y, Cb, Cr of 75 % and 100 % colour bars, and the RGB that they stand for.
+        // Y, Cb, Cr of 75 % and 100 % color bars, and the RGB that they stand for.
         for (yuv, expected) in [
             ([16, 128, 128], [0, 0, 0]),
             ([235, 128, 128], [255, 255, 255]),

@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::{
-    ops::ControlFlow,
     path::{Path, PathBuf},
     process::Child,
     thread,
@@ -10,7 +9,10 @@ use std::{
 };
 
 use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size};
-use loftup_convert::{BackboneSource, Request, convert};
+use loftup_import::{
+    checkpoint::Checkpoint,
+    vit::{ConfigFiles, Preset, Vit, VitOptions},
+};
 
 pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
 
@@ -23,25 +25,21 @@ fn weights(name: &str) -> PathBuf {
 /// A bundle of 48 channels with a head of five classes, `scene`, and one of three channels, `pca`.
 pub fn bundle(folder: &Path) -> PathBuf {
     let plain = folder.join("plain.loftup");
-    let request = Request {
-        backbone: Some(BackboneSource::Checkpoint {
-            preset: "dinov2-s14".into(),
-            weights: weights("dinov2.bin"),
-            options: loftup_import::vit::VitOptions {
-                heads: Some(3),
-                ..Default::default()
-            },
-        }),
-        upsampler: Some(weights("loftup_odd.ckpt")),
-        size: Some(Size {
-            width: 42,
-            height: 42,
-        }),
-        out: plain.clone(),
-        prefix: None,
-        replace: true,
+    let backbone = Checkpoint::open(&weights("dinov2.bin")).unwrap();
+    let options = VitOptions {
+        heads: Some(3),
+        ..VitOptions::default()
     };
-    convert(&request, |_| ControlFlow::Continue(())).unwrap();
+    let preset = Preset::parse("dinov2-s14").unwrap();
+    let model = Vit::from_checkpoint(&backbone, preset, &options, &ConfigFiles::default()).unwrap();
+    let upsampler = Checkpoint::open(&weights("loftup_odd.ckpt")).unwrap();
+    let upsampler = loftup_import::loftup::read(&upsampler).unwrap();
+    let size = Size {
+        width: 42,
+        height: 42,
+    };
+    let _ = std::fs::remove_dir_all(&plain);
+    loftup_import::bundle::write(&plain, (&model, size), &upsampler, Vec::new()).unwrap();
     let out = folder.join("robot.loftup");
     let bundle = Bundle::open(&plain).unwrap();
     let mut manifest = bundle.manifest().clone();

@@ -76,7 +76,7 @@ fn widened(graph: &Graph) -> Result<Graph, BackendError> {
     if graph.precision == Precision::Fp32 {
         return Ok(graph.clone());
     }
-    let wide = rewrite::Model::decode(&graph.onnx).and_then(|model| rewrite::widen(&model));
+    let wide = rewrite::Model::decode(&graph.onnx).and_then(|model| rewrite::to_fp32(&model));
     let wide = wide.map_err(|e| graph.rejected(NAME, e.to_string()))?;
     Ok(graph.with_fp32(wide.encode()))
 }

@@ -97,12 +97,12 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
     for (precision, q) in &m.quantisation {
         output::line(format!(
             "  {precision:10} relative error {:.4}, cosine {:.5} (worst {:.4}), {:.3} % outliers, on {} pictures; {} parts left in fp32",
-            q.loss.relative_error,
-            q.loss.cosine,
-            q.loss.worst_cosine,
-            100.0 * q.loss.outliers,
-            q.calibration.pictures,
-            q.kept.len()
+            q.error.relative_error,
+            q.error.cosine,
+            q.error.worst_cosine,
+            100.0 * q.error.outliers,
+            q.calibration.images,
+            q.fp32_layers.len()
         ))?;
         if let Some(head) = &q.head {
             output::line(format!(
@@ -110,7 +110,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 head.name,
                 100.0 * head.mean_iou_before,
                 100.0 * head.mean_iou_after,
-                head.pictures
+                head.images
             ))?;
         }
     }

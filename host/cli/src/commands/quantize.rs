@@ -13,74 +13,73 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use loftup_bundle::{Bundle, HeadKind, Precision, Size};
 use loftup_convert::quantize::{self, Report, Request, Score};
-use loftup_eval::{data, judging};
+use loftup_eval::{data, evaluation};
 
 use crate::{args::ReadArgs, interrupt, output, progress};
 
-/// Make a bundle smaller and faster, and measure what it costs.
+/// Quantize a bundle and measure the error.
 ///
-/// The new graphs are run as they are written, rounding included, on the calibration pictures, and
-/// compared with the 32-bit ones. What was measured stands in the manifest, and `loftup verify`
-/// holds the bundle to it.
+/// The quantized graphs are run on the calibration images, rounding included, and compared with the
+/// fp32 graphs. The manifest records the measured errors, and `loftup verify` enforces them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup quantize robot.loftup --precision fp16 --calibrate photos/ --out robot-fp16.loftup
-  loftup quantize robot.loftup --precision int8 --calibrate photos/ --max-loss 0.05 --out robot-int8.loftup --report int8.html
+  loftup quantize robot.loftup --precision int8 --calibrate photos/ --max-error 0.05 --out robot-int8.loftup --report int8.html
   loftup quantize robot.loftup --precision int8 --calibrate camvid/train/images --labels camvid/ --out robot-int8.loftup")]
 pub struct Args {
-    /// The bundle, with 32-bit graphs and a backbone
+    /// The bundle, with fp32 graphs and a backbone
     bundle: PathBuf,
-    /// What the graphs are to compute in
+    /// Target precision
     #[arg(long, value_enum)]
     precision: PrecisionArg,
-    /// A directory of pictures like those the robot will see
+    /// A directory of images like those the robot will see
     #[arg(long, value_name = "DIR")]
     calibrate: PathBuf,
-    /// Where the new bundle goes: a directory that does not exist yet
+    /// Destination: a directory that does not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The relative error of the features that is allowed, end to end: the layers that hurt
-    /// most are left in fp32 until it is met [default: 0.0075 for fp16,
+    /// Largest allowed relative error of the features, end to end: the most sensitive layers stay
+    /// in fp32 until it is met [default: 0.0075 for fp16,
     /// 0.05 for int8, any for fp16-weights]
     #[arg(long, value_name = "SHARE")]
-    max_loss: Option<f64>,
+    max_error: Option<f64>,
     /// Write a report as one HTML page
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Write everything that was measured as JSON
+    /// Write all measurements as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Judge a head of the bundle before and after on labelled pictures: images/ and labels/ in
+    /// Evaluate a head of the bundle before and after on labeled images: images/ and labels/ in
     /// this directory or in its val/, as in `eval segmentation`
     #[arg(long, value_name = "DIR")]
     labels: Option<PathBuf>,
-    /// The head that is judged [default: the only one with classes]
+    /// The head to evaluate [default: the only one with classes]
     #[arg(long, value_name = "NAME", requires = "labels")]
     head: Option<String>,
-    /// Labelled pictures at most, evenly spread
+    /// Most labeled images, evenly spread
     #[arg(long, value_name = "N", requires = "labels")]
-    judge: Option<usize>,
-    /// Calibration pictures at most, evenly spread
+    label_limit: Option<usize>,
+    /// Most calibration images, evenly spread
     #[arg(long, value_name = "N", default_value = "16")]
     limit: NonZeroUsize,
-    /// Parts of 32x32 pixels of each picture's answer that are looked at
+    /// Tiles of 32x32 pixels compared per image
     #[arg(long, value_name = "N", default_value = "4")]
     tiles: NonZeroUsize,
-    /// Size at which pictures are looked at [default: the backbone's]
+    /// Input size [default: the backbone's]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Put the 32-bit graphs into the new bundle, too
+    /// Keep the fp32 graphs in the new bundle
     #[arg(long)]
     keep: bool,
-    /// Replace the bundle that is already there
+    /// Replace an existing bundle
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     read: ReadArgs,
 }
 
-/// The relative error that a precision may have where nothing is said.
-fn usual_loss(precision: PrecisionArg) -> Option<f64> {
+/// Default limit of the relative error.
+fn default_max_error(precision: PrecisionArg) -> Option<f64> {
     match precision {
         PrecisionArg::Fp16 => Some(0.0075),
         PrecisionArg::Int8 => Some(0.05),
@@ -90,11 +89,11 @@ fn usual_loss(precision: PrecisionArg) -> Option<f64> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PrecisionArg {
-    /// 16-bit floats, and 32-bit ones where those are not enough
+    /// 16-bit floats, with 32-bit floats where those are not enough
     Fp16,
-    /// 8-bit products, 32-bit floats for the rest
+    /// 8-bit products, and 32-bit floats otherwise
     Int8,
-    /// Weights kept in 16 bits, arithmetic in 32: half the file, the same speed
+    /// 16-bit weights, 32-bit arithmetic: half the file size, the same speed
     Fp16Weights,
 }
 
@@ -109,15 +108,15 @@ impl From<PrecisionArg> for Precision {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(loss) = args.max_loss
-        && !(loss.is_finite() && loss > 0.0)
+    if let Some(limit) = args.max_error
+        && !(limit.is_finite() && limit > 0.0)
     {
-        bail!("--max-loss {loss}: give a share above 0, as in 0.05");
+        bail!("--max-error {limit}: give a fraction above 0, as in 0.05");
     }
     let pictures = data::pictures(&args.calibrate)?;
     if pictures.is_empty() {
         bail!(
-            "{}: no pictures in it; give a directory of JPEG or PNG files like those the robot will see",
+            "{}: no images in it; give a directory of JPEG or PNG files like those the robot will see",
             args.calibrate.display()
         );
     }
@@ -140,16 +139,16 @@ pub fn run(args: &Args) -> Result<()> {
     let request = Request {
         bundle: args.bundle.clone(),
         precision: args.precision.into(),
-        pictures,
+        images: pictures,
         size: args.size,
         orientation: args.read.orientation(),
         tiles: args.tiles.into(),
-        max_loss: args.max_loss.or(usual_loss(args.precision)),
+        max_error: args.max_error.or(default_max_error(args.precision)),
         keep: args.keep,
         out: args.out.clone(),
         replace: args.force,
     };
-    let mut judge = |perceptor: &loftup_runtime::Perceptor| {
+    let mut evaluate = |perceptor: &loftup_runtime::Perceptor| {
         let (labels, head) = (args.labels.as_deref(), head.as_deref());
         let (Some(labels), Some(head)) = (labels, head) else {
             return Err("there are no labels".into());
@@ -158,24 +157,24 @@ pub fn run(args: &Args) -> Result<()> {
             bar.borrow_mut()(stage, done, all);
             interrupt::unwind_if_pending();
         };
-        let judged = judging::judge(
+        let scores = evaluation::evaluate(
             perceptor,
             head,
             labels,
             args.size,
-            args.judge,
+            args.label_limit,
             args.read.orientation(),
             watch,
         )
         .map_err(|e| e.to_string())?;
         Ok(Score {
             head: head.into(),
-            pictures: judged.pictures as u64,
-            mean_iou: judged.mean_iou,
+            images: scores.images as u64,
+            mean_iou: scores.mean_iou,
         })
     };
-    let judge: Option<quantize::Judge<'_>> = head.is_some().then_some(&mut judge);
-    let report = quantize::quantize(&request, judge, &mut watch)?;
+    let evaluate: Option<quantize::HeadEvaluator<'_>> = head.is_some().then_some(&mut evaluate);
+    let report = quantize::quantize(&request, evaluate, &mut watch)?;
     drop(bar);
     if let Some(path) = &args.report {
         write(path, &page::page(&report))?;
@@ -186,7 +185,7 @@ pub fn run(args: &Args) -> Result<()> {
     print(&report)
 }
 
-/// The head that is judged.
+/// The head to evaluate.
 fn class_head(args: &Args) -> Result<String> {
     let bundle = Bundle::open(&args.bundle)?;
     if let Some(name) = &args.head {
@@ -201,7 +200,7 @@ fn class_head(args: &Args) -> Result<String> {
     match classes[..] {
         [name] => Ok(name.clone()),
         [] => bail!(
-            "{}: no head with classes to judge with --labels; make one with `loftup head classes`",
+            "{}: no head with classes to evaluate with --labels; make one with `loftup head classes`",
             args.bundle.display()
         ),
         _ => bail!(
@@ -219,7 +218,7 @@ fn spread(all: Vec<PathBuf>, most: usize) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Writes a file beside its place and renames it.
+/// Writes a file atomically.
 fn write(path: &Path, text: &str) -> Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -242,24 +241,24 @@ fn print(report: &Report) -> Result<()> {
         bytes(|f| f.after),
         bytes(|f| f.before)
     ))?;
-    let losses = q.graphs.iter().map(|(name, loss)| (name.as_str(), loss));
-    for (name, loss) in losses.chain([("end to end", &q.loss)]) {
+    let errors = q.graphs.iter().map(|(name, error)| (name.as_str(), error));
+    for (name, error) in errors.chain([("end to end", &q.error)]) {
         output::line(format!(
             "  {name:10} relative error {:.5}, cosine {:.6} (worst {:.5}), {:.3} % outliers",
-            loss.relative_error,
-            loss.cosine,
-            loss.worst_cosine,
-            100.0 * loss.outliers
+            error.relative_error,
+            error.cosine,
+            error.worst_cosine,
+            100.0 * error.outliers
         ))?;
     }
     if let Some(head) = &q.head {
         output::line(format!(
-            "  head {}: mIoU {:.2} % in fp32, {:.2} % in {}, on {} pictures",
+            "  head {}: mIoU {:.2} % in fp32, {:.2} % in {}, on {} images",
             head.name,
             100.0 * head.mean_iou_before,
             100.0 * head.mean_iou_after,
             report.precision,
-            head.pictures
+            head.images
         ))?;
     }
     for t in &report.timings {
@@ -271,8 +270,8 @@ fn print(report: &Report) -> Result<()> {
             report.precision
         ))?;
     }
-    for name in &q.kept {
-        output::line(format!("  left in fp32: {name}"))?;
+    for name in &q.fp32_layers {
+        output::line(format!("  stays in fp32: {name}"))?;
     }
     for note in &report.notes {
         output::line(format!("  {note}"))?;

@@ -104,26 +104,26 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
             &page,
             "--tiles",
             "2",
-            "--max-loss",
+            "--max-error",
             "0.2",
         ));
         names(&said, &[precision, "end to end", "a frame on"]);
         let report = json(&report);
-        let loss = report["quantisation"]["loss"]["relative_error"]
+        let loss = report["quantisation"]["error"]["relative_error"]
             .as_f64()
             .unwrap();
         println!("{precision}: relative error {loss:.2e}");
         assert!(loss > 1e-6 && loss <= 0.2);
         assert!(!report["layers"].as_array().unwrap().is_empty());
         let page = fs::read_to_string(page).unwrap();
-        assert!(page.contains("Layer by layer") && !page.contains("http"));
+        assert!(page.contains("<h2>Layers</h2>") && !page.contains("http"));
 
         let (before, after) = (
             json(&bundle.path().join("manifest.json")),
             json(&out.join("manifest.json")),
         );
         assert_eq!(
-            after["quantisation"][precision]["loss"]["relative_error"],
+            after["quantisation"][precision]["error"]["relative_error"],
             loss
         );
         let (before, after) = (
@@ -181,7 +181,7 @@ fn both_precisions_stay_where_that_is_asked_for_and_layers_are_left_in_float() {
     let dir = dir();
     let (bundle, pictures) = (support::full(), pictures(dir.path()));
     let (out, report) = (dir.path().join("both"), dir.path().join("r.json"));
-    let quantize = |max_loss: &str| {
+    let quantize = |max_error: &str| {
         done(&mut loftup!(
             "quantize",
             bundle.path(),
@@ -197,21 +197,24 @@ fn both_precisions_stay_where_that_is_asked_for_and_layers_are_left_in_float() {
             "--tiles",
             "1",
             "--force",
-            "--max-loss",
-            max_loss,
+            "--max-error",
+            max_error,
         ));
         json(&report)
     };
     let loose = quantize("10");
     let loss = |report: &Value| {
-        report["quantisation"]["loss"]["relative_error"]
+        report["quantisation"]["error"]["relative_error"]
             .as_f64()
             .unwrap()
     };
-    assert!(loose["quantisation"].get("kept").is_none());
+    assert!(loose["quantisation"].get("fp32_layers").is_none());
     let wanted = loss(&loose) / 2.0;
     let tight = quantize(&wanted.to_string());
-    let kept = tight["quantisation"]["kept"].as_array().unwrap().len();
+    let kept = tight["quantisation"]["fp32_layers"]
+        .as_array()
+        .unwrap()
+        .len();
     println!(
         "{:.4}, and {:.4} with {kept} layers in float",
         loss(&loose),
@@ -273,7 +276,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     };
     names(
         &refuse(&bundle.path(), &empty, &[]),
-        &["empty", "no pictures", "JPEG"],
+        &["empty", "no images", "JPEG"],
     );
     names(
         &refuse(&bundle.path(), &dir.path().join("none"), &[]),
@@ -281,19 +284,19 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     );
     names(
         &refuse(&bundle.path(), &constant, &[]),
-        &["0.png", "same colour"],
+        &["0.png", "same color"],
     );
     names(
         &refuse(&upsampler.path(), &pictures, &[]),
         &["no backbone", "convert"],
     );
     names(
-        &refuse(&bundle.path(), &pictures, &["--max-loss", "0"]),
-        &["--max-loss", "0.05"],
+        &refuse(&bundle.path(), &pictures, &["--max-error", "0"]),
+        &["--max-error", "0.05"],
     );
     names(
-        &refuse(&bundle.path(), &pictures, &["--max-loss", "1e-9"]),
-        &["--max-loss", "fp16"],
+        &refuse(&bundle.path(), &pictures, &["--max-error", "1e-9"]),
+        &["--max-error", "fp16"],
     );
     names(
         &refuse(&bundle.path(), &pictures, &["--labels", "x"]),

@@ -7,9 +7,7 @@ mod remarks;
 mod tests;
 
 use std::{
-    fmt,
     iter::repeat,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -23,7 +21,7 @@ use self::{
     layout::{Reading, Wanted},
     probe::{COARSE, FINE, Probe, Units},
 };
-use crate::ConvertError;
+use crate::{ConvertError, guard::guarded};
 
 /// An ONNX graph that another tool wrote, and how to take it.
 #[derive(Debug, Clone)]
@@ -397,27 +395,6 @@ fn explained(error: String) -> String {
             "operator {operator} is not one that tract has, and tract tries every graph; export it without that operator"
         ),
         None => error,
-    }
-}
-
-/// Lets an engine work on a graph of unknown origin. Where the graph breaks the rules of ONNX,
-/// engines may panic; that is an error of the graph like any other.
-pub(crate) fn guarded<T, E: fmt::Display>(
-    work: impl FnOnce() -> Result<T, E>,
-) -> Result<T, String> {
-    // What `work` leaves half-done is dropped with it.
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(panic) => {
-            let what = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            Err(format!(
-                "the engine gave up on a graph ({what}); check it with onnx.checker"
-            ))
-        }
     }
 }
 

@@ -1,5 +1,4 @@
-//! Engines that measure: one that remembers what graphs are fed with, one that rounds as a graph
-//! says.
+//! A backend that records the inputs of graphs, and the replay of recorded runs.
 
 use std::{
     collections::BTreeMap,
@@ -9,34 +8,15 @@ use std::{
     },
 };
 
-use loftup_onnx::rewrite::{self, Model};
+use loftup_onnx::rewrite::Model;
 use loftup_runtime::backend::{
     Arithmetic, Backend, BackendError, CpuBackend, Graph, Model as Loaded, Plan, Session,
     ShapeProfile, TractBackend, compile_once,
 };
 
-/// Runs a graph as it is written, rounding included, in tract: the loss of a graph whatever the
-/// engine that will run it makes of it.
-#[derive(Debug, Clone, Copy)]
-pub struct AsWritten;
+use crate::guard::guarded;
 
-impl Backend for AsWritten {
-    fn name(&self) -> &'static str {
-        "as written"
-    }
-
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        None
-    }
-
-    fn load(&self, graph: &Graph) -> Result<Arc<dyn Loaded>, BackendError> {
-        let emulated = Model::decode(&graph.onnx).and_then(|model| rewrite::emulate(&model));
-        let onnx = emulated.map_err(|e| graph.rejected(self.name(), e.to_string()))?;
-        TractBackend.load(&graph.with_fp32(onnx.encode()))
-    }
-}
-
-/// One graph and what it was fed with.
+/// The recorded runs of one graph.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recorded {
     /// Inputs, in order, with their shapes.
@@ -48,26 +28,26 @@ pub(super) struct Recorded {
 /// One run of a graph.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
-    /// Which picture it belongs to.
-    pub picture: usize,
-    /// Values of each input. Those that stay from run to run are shared.
+    /// Index of the image.
+    pub image: usize,
+    /// Values of each input; those that do not change between runs are shared.
     pub inputs: Vec<Arc<Vec<f32>>>,
 }
 
-/// The CPU engine, with a memory of every run.
+/// The CPU backend, recording the inputs of every run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recorder {
     seen: Arc<Mutex<BTreeMap<String, Recorded>>>,
-    picture: Arc<AtomicUsize>,
+    image: Arc<AtomicUsize>,
 }
 
 impl Recorder {
-    /// What follows belongs to this picture.
-    pub fn begin(&self, picture: usize) {
-        self.picture.store(picture, Relaxed);
+    /// Following runs belong to this image.
+    pub fn begin(&self, image: usize) {
+        self.image.store(image, Relaxed);
     }
 
-    /// All that was seen, by file name.
+    /// All recorded graphs, by file name.
     pub fn take(&self) -> BTreeMap<String, Recorded> {
         std::mem::take(&mut lock(&self.seen))
     }
@@ -166,7 +146,7 @@ impl Session for RecordingSession {
         self.inner.run()?;
         if let Some(recorded) = lock(&self.recorder.seen).get_mut(&self.file) {
             recorded.runs.push(Run {
-                picture: self.recorder.picture.load(Relaxed),
+                image: self.recorder.image.load(Relaxed),
                 inputs: self.inputs.clone(),
             });
         }
@@ -182,14 +162,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A 32-bit graph, compiled to look at some of its values.
+/// An fp32 graph compiled with intermediate values as outputs.
 pub(super) struct Replay {
     session: Box<dyn Session>,
     shapes: Vec<Vec<usize>>,
 }
 
 impl Replay {
-    /// `values` of `model`, on inputs of these shapes. `name` is for messages.
+    /// Compiles `model` with `values` as outputs. `name` is for messages.
     pub fn new(
         name: &str,
         model: &Model,
@@ -203,7 +183,7 @@ impl Replay {
             .collect();
         let outputs: Vec<_> = values.iter().map(String::as_str).collect();
         let plan =
-            crate::foreign::guarded(|| compile_once(&TractBackend, name, onnx, &inputs, &outputs))?;
+            guarded(|| compile_once(&TractBackend, name, onnx, &inputs, &outputs))?;
         Ok(Self {
             session: plan.session().map_err(|e| e.to_string())?,
             shapes: (0..values.len())
@@ -217,14 +197,14 @@ impl Replay {
         &self.shapes
     }
 
-    /// Runs it; the values are then there.
+    /// Runs the graph; [`Self::value`] reads the results.
     pub fn run<V: AsRef<[f32]>>(&mut self, inputs: &[V]) -> Result<(), String> {
         for (i, values) in inputs.iter().enumerate() {
             self.session
                 .set(i, values.as_ref())
                 .map_err(|e| e.to_string())?;
         }
-        crate::foreign::guarded(|| self.session.run())
+        guarded(|| self.session.run())
     }
 
     /// A value of the last run.

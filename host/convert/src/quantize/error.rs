@@ -1,4 +1,4 @@
-//! What can go wrong while a bundle is quantised.
+//! Quantization errors.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use loftup_bundle::{BundleError, Precision};
 use loftup_onnx::rewrite::RewriteError;
 use loftup_runtime::{RuntimeError, npy::NpyError};
 
-/// A quantisation that failed. The message is one line. Nothing is left at the destination.
+/// A failed quantization. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
@@ -19,16 +19,16 @@ pub enum QuantizeError {
     /// An array file.
     #[error(transparent)]
     Npy(#[from] NpyError),
-    /// There are no 32-bit graphs to start from.
-    #[error("{}: the bundle is already {found}, and rounding twice adds up: give the fp32 bundle that it was made from", path.display())]
+    /// The bundle has no fp32 graphs.
+    #[error("{}: the bundle is already {found}, and quantizing twice adds up errors; use the fp32 bundle that it was made from", path.display())]
     Already {
         /// The bundle.
         path: PathBuf,
         /// What it is.
         found: String,
     },
-    /// 32 bits were asked for.
-    #[error("fp32 is what bundles are made in; give --precision fp16, int8 or fp16-weights")]
+    /// The target precision is fp32.
+    #[error("bundles are already created in fp32; use --precision fp16, int8 or fp16-weights")]
     Wide,
     /// A graph that cannot be rewritten.
     #[error("{}: {source}", path.display())]
@@ -43,11 +43,11 @@ pub enum QuantizeError {
     Graph {
         /// The file.
         path: PathBuf,
-        /// What the engine said.
+        /// Error of the backend.
         what: String,
     },
-    /// A weight that is no number.
-    #[error("{}: constant {name} holds NaN or an infinity at index {index}; convert from a sound checkpoint", path.display())]
+    /// A weight that is NaN or infinite.
+    #[error("{}: constant {name} holds NaN or an infinity at index {index}; convert from an intact checkpoint", path.display())]
     Weight {
         /// The file.
         path: PathBuf,
@@ -56,8 +56,8 @@ pub enum QuantizeError {
         /// Where in it.
         index: usize,
     },
-    /// An activation that is no number.
-    #[error("{}: value {value} is NaN or infinite at index {index} on calibration picture {}; the fp32 graph itself is unsound there", path.display(), picture.display())]
+    /// An activation that is NaN or infinite.
+    #[error("{}: value {value} is NaN or infinite at index {index} on calibration image {}; the fp32 graph itself produces it", path.display(), image.display())]
     Activation {
         /// The graph.
         path: PathBuf,
@@ -65,35 +65,35 @@ pub enum QuantizeError {
         value: String,
         /// Where in it.
         index: usize,
-        /// The picture.
-        picture: PathBuf,
+        /// The image.
+        image: PathBuf,
     },
-    /// No picture can be used.
+    /// No usable image.
     #[error("--calibrate: {0}")]
-    Pictures(String),
-    /// A part of the answer on which nothing can be measured.
+    Images(String),
+    /// The bundle has no backbone.
     #[error(
-        "the bundle has no backbone to calibrate through; convert backbone and upsampler into one bundle, and quantise that"
+        "the bundle has no backbone to calibrate through; convert backbone and upsampler into one bundle, and quantize that"
     )]
     NoBackbone,
-    /// Too much is lost.
+    /// The error exceeds the limit.
     #[error(
-        "{precision} costs a relative error of {found:.4}, more than --max-loss {allowed}; {remedy}"
+        "the relative error of {precision} is {found:.4}, above --max-error {allowed}; {remedy}"
     )]
-    Loss {
-        /// What was asked for.
+    MaxError {
+        /// Target precision.
         precision: Precision,
-        /// The loss.
+        /// Measured error.
         found: f64,
-        /// What it may be.
+        /// Limit.
         allowed: f64,
         /// What to do.
         remedy: &'static str,
     },
-    /// Judging the head failed.
+    /// The evaluation of the head failed.
     #[error("{0}")]
     Score(String),
-    /// Whoever watches the stages asked to stop.
+    /// Canceled.
     #[error("interrupted; nothing was written")]
     Interrupted,
     /// The new bundle did not pass its own checks.

@@ -1,4 +1,4 @@
-//! One graph of the bundle: what it was fed with, and what its values are.
+//! One graph of the bundle, its recorded inputs, and statistics of its values.
 
 use std::path::{Path, PathBuf};
 
@@ -9,28 +9,28 @@ use serde::Serialize;
 use super::{
     QuantizeError,
     backends::{Recorded, Replay},
-    loss::Sum,
-    pictures::{Sample, vectors},
-    ranges::Seen,
+    error_stats::ErrorAccumulator,
+    ranges::ActivationStats,
+    samples::{Sample, vectors},
 };
 
-/// Runs that are looked at closely, spread over the pictures; ranges are taken from all.
+/// Runs used for per-layer comparison; ranges use all runs.
 const CLOSE: usize = 3;
 
-/// A graph in 32 bits.
+/// An fp32 graph.
 pub(super) struct Graph {
     /// `backbone`, `keys` or `queries`.
     pub role: &'static str,
-    /// Its file in the 32-bit bundle.
+    /// Its file in the fp32 bundle.
     pub file: String,
     pub path: PathBuf,
     pub model: Model,
     pub recorded: Recorded,
-    /// The outputs of each run, in 32 bits.
+    /// The fp32 outputs of each run.
     references: Vec<Vec<Vec<f32>>>,
 }
 
-/// How one layer of the new graph does.
+/// Error of one layer of the quantized graph.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayerReport {
     /// Its graph.
@@ -39,29 +39,29 @@ pub struct LayerReport {
     pub name: String,
     /// Its operator.
     pub op: String,
-    /// What it computes in.
+    /// Its precision.
     pub precision: &'static str,
-    /// How the range of its activation was found, where it has one.
+    /// How the range of its activation was chosen, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrator: Option<&'static str>,
-    /// That range: the largest magnitude that is told apart.
+    /// That range: the largest representable magnitude.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<f32>,
-    /// Relative error of a few small parts of the bundle's answers where this layer alone is
-    /// rounded. Not measured where nothing had to be left in 32 bits, or where the whole graph
-    /// costs next to nothing.
+    /// Relative error of a few small tiles of the bundle's output with only this layer quantized.
+    /// Not measured if no layer had to stay in fp32, or if the error of the whole graph is
+    /// negligible.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub alone: Option<f64>,
-    /// Relative error of its output in the new graph, with all that was rounded before it.
+    pub sensitivity: Option<f64>,
+    /// Relative error of its output in the quantized graph, errors of earlier layers included.
     pub relative_error: f64,
     /// Mean cosine similarity of that output, along its last axis.
     pub cosine: f64,
-    /// The least of them.
+    /// The lowest of them.
     pub worst_cosine: f64,
 }
 
 impl Graph {
-    /// The graphs of a bundle in 32 bits, checked for NaN, without what they are fed with.
+    /// The fp32 graphs of a bundle, checked for NaN, without recorded runs.
     pub fn all(
         manifest: &Manifest,
         path: &Path,
@@ -111,27 +111,27 @@ impl Graph {
         }
     }
 
-    /// `model`, a version of this graph in 32-bit operators, ready to be run for `values`.
+    /// Compiles `model`, an fp32 variant of this graph, with `values` as outputs.
     pub fn replay(&self, model: &Model, values: &[String]) -> Result<Replay, QuantizeError> {
         let name = self.path.display().to_string();
         Replay::new(&name, model, &self.recorded.inputs, values).map_err(|what| self.failed(what))
     }
 
-    /// Runs that are looked at closely.
-    pub fn close(&self) -> Vec<&super::backends::Run> {
+    /// Runs used for per-layer comparison, evenly spread.
+    pub fn sampled_runs(&self) -> Vec<&super::backends::Run> {
         let runs = &self.recorded.runs;
         let count = CLOSE.min(runs.len());
         (0..count).map(|i| &runs[i * runs.len() / count]).collect()
     }
 
-    /// The given values, on every run: how large they are. NaN there or in an output is an error.
-    /// The outputs are kept: [`Self::loss`] compares with them.
-    pub fn look(
+    /// Statistics of the given values over all runs. NaN there or in an output is an error. The
+    /// outputs are stored: [`Self::error`] compares with them.
+    pub fn activation_stats(
         &mut self,
         values: &[String],
         samples: &[Sample],
         step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
-    ) -> Result<Vec<Seen>, QuantizeError> {
+    ) -> Result<Vec<ActivationStats>, QuantizeError> {
         let mut all = values.to_vec();
         all.extend(
             self.recorded
@@ -141,21 +141,22 @@ impl Graph {
                 .cloned(),
         );
         let mut replay = self.replay(&self.model, &all)?;
-        let mut seen = vec![Seen::default(); all.len()];
+        let mut stats = vec![ActivationStats::default(); all.len()];
         let mut references = Vec::new();
         let runs = &self.recorded.runs;
         for (r, run) in runs.iter().enumerate() {
             step(r, runs.len())?;
             let inputs: Vec<&[f32]> = run.inputs.iter().map(|v| v.as_slice()).collect();
             replay.run(&inputs).map_err(|what| self.failed(what))?;
-            for (i, (seen, value)) in seen.iter_mut().zip(&all).enumerate() {
-                seen.add(replay.value(i))
+            for (i, (stats, value)) in stats.iter_mut().zip(&all).enumerate() {
+                stats
+                    .add(replay.value(i))
                     .map_err(|index| QuantizeError::Activation {
                         path: self.path.clone(),
                         value: value.clone(),
                         index,
-                        picture: samples
-                            .get(run.picture)
+                        image: samples
+                            .get(run.image)
                             .map_or_else(PathBuf::new, |s| s.path.clone()),
                     })?;
             }
@@ -164,21 +165,21 @@ impl Graph {
             references.push(places.map(|i| replay.value(i).to_vec()).collect());
         }
         self.references = references;
-        seen.truncate(values.len());
-        Ok(seen)
+        stats.truncate(values.len());
+        Ok(stats)
     }
 
-    /// The loss of `written`, a version of this graph, on what the 32-bit graph was fed with.
-    pub fn loss(
+    /// Error of `written`, a quantized variant of this graph, on the recorded inputs.
+    pub fn error(
         &self,
         written: &Model,
         manifest: &Manifest,
         step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
-    ) -> Result<Sum, QuantizeError> {
+    ) -> Result<ErrorAccumulator, QuantizeError> {
         let outputs = &self.recorded.outputs;
-        let emulated = rewrite::emulate(written).map_err(|e| self.rewritten(e))?;
-        let mut found = self.replay(&emulated, outputs)?;
-        let mut sum = Sum::default();
+        let fake_quantized = rewrite::fake_quantize(written).map_err(|e| self.rewritten(e))?;
+        let mut found = self.replay(&fake_quantized, outputs)?;
+        let mut sum = ErrorAccumulator::default();
         let runs = &self.recorded.runs;
         for (r, (run, references)) in runs.iter().zip(&self.references).enumerate() {
             step(r, runs.len())?;
@@ -187,13 +188,13 @@ impl Graph {
                 .map_err(|what| self.failed(what))?;
             for (i, reference) in references.iter().enumerate() {
                 let vectors = vectors(manifest, &self.file, &found.shapes()[i]);
-                sum.add(found.value(i), reference, vectors, run.picture);
+                sum.add(found.value(i), reference, vectors, run.image);
             }
         }
         Ok(sum)
     }
 
-    /// What each layer of `written` makes of it.
+    /// Error of each layer of `written`.
     pub fn layer_reports(
         &self,
         written: &Model,
@@ -204,11 +205,11 @@ impl Graph {
         if outputs.is_empty() {
             return Ok(Vec::new());
         }
-        let emulated = rewrite::emulate(written).map_err(|e| self.rewritten(e))?;
-        let mut found = self.replay(&emulated, &outputs)?;
+        let fake_quantized = rewrite::fake_quantize(written).map_err(|e| self.rewritten(e))?;
+        let mut found = self.replay(&fake_quantized, &outputs)?;
         let mut reference = self.replay(&self.model, &outputs)?;
-        let mut sums = vec![Sum::default(); layers.len()];
-        for run in self.close() {
+        let mut sums = vec![ErrorAccumulator::default(); layers.len()];
+        for run in self.sampled_runs() {
             for replay in [&mut found, &mut reference] {
                 replay
                     .run(&as_slices(&run.inputs))
@@ -218,14 +219,14 @@ impl Graph {
                 let shape = &reference.shapes()[i];
                 // The channels of a feature map, or the last axis.
                 let vectors = match shape[..] {
-                    [1, channels, _, _] => super::loss::Vectors::Planes(channels),
-                    _ => super::loss::Vectors::Rows(shape.last().copied().unwrap_or(1)),
+                    [1, channels, _, _] => super::error_stats::Vectors::Planes(channels),
+                    _ => super::error_stats::Vectors::Rows(shape.last().copied().unwrap_or(1)),
                 };
-                sum.add(found.value(i), reference.value(i), vectors, run.picture);
+                sum.add(found.value(i), reference.value(i), vectors, run.image);
             }
         }
-        let report = |(layer, sum): (rewrite::Layer, Sum)| {
-            let loss = sum.loss();
+        let report = |(layer, sum): (rewrite::Layer, ErrorAccumulator)| {
+            let error = sum.stats();
             LayerReport {
                 graph: self.role.into(),
                 name: layer.name,
@@ -233,10 +234,10 @@ impl Graph {
                 precision: precision.name(),
                 calibrator: None,
                 range: None,
-                alone: None,
-                relative_error: loss.relative_error,
-                cosine: loss.cosine,
-                worst_cosine: loss.worst_cosine,
+                sensitivity: None,
+                relative_error: error.relative_error,
+                cosine: error.cosine,
+                worst_cosine: error.worst_cosine,
             }
         };
         Ok(layers.into_iter().zip(sums).map(report).collect())

@@ -1,27 +1,28 @@
-//! Smaller, faster bundles, and what they cost.
+//! Post-training quantization of bundles, with measured errors.
 //!
-//! The 32-bit bundle is run on calibration pictures; what its graphs are fed with is kept. Each
-//! graph is rewritten (`loftup_onnx::rewrite`), and the written graph is run on the same
-//! values, rounding included: what is recorded in the manifest was measured, not estimated.
+//! The fp32 bundle is run on calibration images, and the inputs of its graphs are recorded. Each
+//! graph is rewritten (`loftup_onnx::rewrite`) and run on the same inputs, rounding included: the
+//! errors in the manifest are measured, not estimated.
 
 mod backends;
-mod check;
 mod error;
+mod error_stats;
+mod fp16_quantizer;
 mod graph;
-mod half;
-mod int8;
-mod loss;
-mod pictures;
+mod int8_quantizer;
+mod quantizer;
 mod ranges;
 mod report;
+mod rewrite;
+mod samples;
 mod search;
-mod trials;
-mod versions;
+mod sensitivity;
+mod session;
 mod writing;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use loftup_bundle::{Bundle, BundleWriter, HeadLoss, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, BundleWriter, HeadAccuracy, Precision, Quantisation, Size};
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, CpuBackend, TensorRt, tensorrt},
@@ -30,74 +31,73 @@ use loftup_runtime::{
 };
 
 pub use self::{
-    backends::AsWritten,
     error::QuantizeError,
+    error_stats::Worst,
     graph::LayerReport,
-    loss::Worst,
     ranges::Calibrator,
     report::{FileSize, Report, Timing},
 };
-pub(crate) use check::checks;
 
-use crate::references;
+pub use crate::fake_quantize::AsWritten;
+use crate::{guard::guarded, quantization_check, references, verify};
 
 use self::{
-    pictures::{Samples, frame_seconds},
-    versions::{Work, open},
+    samples::{Samples, frame_seconds},
+    session::{QuantizationSession, open},
 };
 
-/// What is going on, for a progress bar: the stage, steps done, steps in all. May end the work.
+/// Progress: stage, steps done, total steps. Returning `Break` cancels the run.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize) -> ControlFlow<()>;
 
-/// [`Progress`] as an error.
+/// [`Progress`] with cancellation as an error.
 type Step<'a> = &'a mut dyn FnMut(&str, usize, usize) -> Result<(), QuantizeError>;
 
-/// Judges a head of a bundle on labelled pictures.
-pub type Judge<'a> = &'a mut dyn FnMut(&Perceptor) -> Result<Score, String>;
+/// Evaluates a head of a bundle on labeled images.
+pub type HeadEvaluator<'a> = &'a mut dyn FnMut(&Perceptor) -> Result<Score, String>;
 
-/// How good a head is.
+/// Accuracy of a head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
     /// The head.
     pub head: String,
-    /// Labelled pictures.
-    pub pictures: u64,
-    /// Mean intersection over union, 0 to 1.
+    /// Number of labeled images.
+    pub images: u64,
+    /// Mean IoU, 0 to 1.
     pub mean_iou: f64,
 }
 
-/// What to quantise.
+/// Quantization settings.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The bundle, in 32 bits.
+    /// The fp32 bundle.
     pub bundle: PathBuf,
-    /// What it is to become.
+    /// Target precision.
     pub precision: Precision,
-    /// Calibration pictures.
-    pub pictures: Vec<PathBuf>,
-    /// Size at which they are looked at; the backbone's own if not given.
+    /// Calibration images.
+    pub images: Vec<PathBuf>,
+    /// Input size; the backbone's own by default.
     pub size: Option<Size>,
-    /// Which way up they are read.
+    /// Whether EXIF orientation is applied.
     pub orientation: Orientation,
-    /// Parts of each picture's answer that are looked at.
+    /// Number of tiles compared per image.
     pub tiles: usize,
-    /// The relative error of the answers that is allowed, end to end.
-    pub max_loss: Option<f64>,
-    /// Whether the new bundle holds the precisions of the old one, too.
+    /// Largest allowed relative error of the output, end to end.
+    pub max_error: Option<f64>,
+    /// Whether the new bundle also contains the precisions of the old one.
     pub keep: bool,
-    /// Where the new bundle goes.
+    /// Destination.
     pub out: PathBuf,
-    /// Whether an existing bundle there may be replaced.
+    /// Whether an existing bundle at `out` may be replaced.
     pub replace: bool,
 }
 
-/// Quantises, measures, checks the result, and puts it in its place.
+/// Quantizes a bundle, measures the errors, verifies the result and moves it to its destination.
 ///
 /// # Errors
 /// Names the file, the tensor and the remedy. Nothing is left behind.
 pub fn quantize(
     request: &Request,
-    judge: Option<Judge<'_>>,
+    evaluate: Option<HeadEvaluator<'_>>,
     progress: Progress<'_>,
 ) -> Result<Report, QuantizeError> {
     let precision = request.precision;
@@ -118,49 +118,61 @@ pub fn quantize(
         });
     }
     let mut writer = BundleWriter::create(&request.out, request.replace)?;
-    let mut work = Work::begin(&bundle, request, &mut step)?;
-    let version = work.rewrite(request, &mut step)?;
+    let mut session = QuantizationSession::begin(&bundle, request, &mut step)?;
+    let candidate = session.rewrite(request, &mut step)?;
 
     let mut graphs = BTreeMap::new();
     let mut layers = Vec::new();
-    for (graph, written) in work.graphs.iter().zip(&version.models) {
-        let stage = format!("{}: measuring it alone", graph.role);
-        let loss = graph.loss(written, bundle.manifest(), &mut |i, n| step(&stage, i, n))?;
-        graphs.insert(graph.role.to_owned(), loss.loss());
-        layers.extend(version.describe(graph.layer_reports(written, precision)?));
+    for (graph, written) in session.graphs.iter().zip(&candidate.models) {
+        let stage = format!("{}: measuring its error", graph.role);
+        let error = graph.error(written, bundle.manifest(), &mut |i, n| step(&stage, i, n))?;
+        graphs.insert(graph.role.to_owned(), error.stats());
+        layers.extend(candidate.describe(graph.layer_reports(written, precision)?));
     }
-    step("measuring the test picture", 0, 1)?;
+    step("measuring the test image", 0, 1)?;
     let fp32 = open(&bundle, Arc::new(CpuBackend), Precision::Fp32)?;
-    let (reference, dim) = check::answers(&fp32)?;
+    let (reference, dim) = quantization_check::answers(&fp32)?;
     let reference_file = npy_bytes(&reference, dim)?;
-    let trial = work.trial(&version.models)?;
-    let check = check::measure(&trial.bundle, precision, &reference)?;
+    let trial = session.trial(&candidate.models)?;
+    let check = quantization_check::measure(&trial.bundle, precision, &reference)?;
     let (mut references, outputs) = references::of(&bundle)?;
     let errors = references::errors(&trial.bundle, precision, &outputs)?;
     if !request.keep {
         references.errors.clear();
     }
     references.errors.insert(precision, errors);
-    let head = match judge {
-        Some(judge) => Some(judged(judge, &fp32, &trial.bundle, precision, &mut step)?),
+    let head = match evaluate {
+        Some(evaluate) => Some(head_accuracy(
+            evaluate,
+            &fp32,
+            &trial.bundle,
+            precision,
+            &mut step,
+        )?),
         None => None,
     };
-    let timings = timings(&bundle, &trial.bundle, precision, &work.samples, &mut step)?;
+    let timings = timings(
+        &bundle,
+        &trial.bundle,
+        precision,
+        &session.samples,
+        &mut step,
+    )?;
     let quantisation = Quantisation {
         tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
-        calibration: work.samples.calibration.clone(),
-        max_loss: request.max_loss,
-        loss: version.loss,
+        calibration: session.samples.calibration.clone(),
+        max_error: request.max_error,
+        error: candidate.error,
         graphs,
-        kept: version.kept.clone(),
+        fp32_layers: candidate.fp32_layers.clone(),
         head,
         check,
     };
 
     step("writing the bundle", 0, 1)?;
-    let manifest = work.write(
+    let manifest = session.write(
         &mut writer,
-        &version.models,
+        &candidate.models,
         request.keep,
         |writer, manifest| {
             writer.add(&quantisation.check.file, &reference_file)?;
@@ -181,7 +193,7 @@ pub fn quantize(
         name: name.into(),
         what,
     };
-    let checks = crate::foreign::guarded(|| crate::verify(sealed));
+    let checks = guarded(|| verify(sealed));
     let checks = checks.map_err(|what| failed("runs", what))?;
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));
@@ -190,10 +202,10 @@ pub fn quantize(
         bundle: request.bundle.clone(),
         out: request.out.clone(),
         precision,
-        worst: version.worst,
-        worst_picture: work.samples.samples[version.worst.picture].path.clone(),
+        worst: candidate.worst,
+        worst_image: session.samples.samples[candidate.worst.image].path.clone(),
         layers,
-        notes: version.notes,
+        notes: candidate.notes,
         timings,
         files,
         quantisation,
@@ -202,27 +214,27 @@ pub fn quantize(
     Ok(report)
 }
 
-fn judged(
-    judge: Judge<'_>,
+fn head_accuracy(
+    evaluate: HeadEvaluator<'_>,
     fp32: &Perceptor,
     trial: &Bundle,
     precision: Precision,
     step: Step<'_>,
-) -> Result<HeadLoss, QuantizeError> {
-    step("judging the head in 32 bits", 0, 1)?;
-    let before = judge(fp32).map_err(QuantizeError::Score)?;
-    step("judging the head as written", 0, 1)?;
+) -> Result<HeadAccuracy, QuantizeError> {
+    step("evaluating the head in fp32", 0, 1)?;
+    let before = evaluate(fp32).map_err(QuantizeError::Score)?;
+    step("evaluating the quantized head", 0, 1)?;
     let written = open(trial, Arc::new(AsWritten), precision)?;
-    let after = judge(&written).map_err(QuantizeError::Score)?;
-    Ok(HeadLoss {
+    let after = evaluate(&written).map_err(QuantizeError::Score)?;
+    Ok(HeadAccuracy {
         name: before.head,
-        pictures: before.pictures,
+        images: before.images,
         mean_iou_before: before.mean_iou,
         mean_iou_after: after.mean_iou,
     })
 }
 
-/// Time for a frame on every engine that is here.
+/// Time per frame on every available backend.
 fn timings(
     fp32: &Bundle,
     trial: &Bundle,
@@ -252,7 +264,7 @@ fn timings(
     Ok(found)
 }
 
-/// `[places, d]` as a `.npy` file.
+/// `[pixels, d]` as a `.npy` file.
 fn npy_bytes(values: &[f32], dim: usize) -> Result<Vec<u8>, QuantizeError> {
     let io = |source| QuantizeError::Io {
         path: std::env::temp_dir(),

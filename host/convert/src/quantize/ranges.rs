@@ -1,33 +1,32 @@
-//! From the values of an activation to the range that 8 bits are spread over.
+//! Activation statistics and the int8 range calibrated from them.
 
 use serde::Serialize;
 
-/// Values of one activation that are kept.
+/// Most values stored per activation.
 const SAMPLES: usize = 1 << 18;
-/// Values of one run that are looked at.
+/// Most values sampled per run.
 const PER_RUN: usize = 1 << 14;
 /// Bins of a histogram of magnitudes.
 const BINS: usize = 2048;
-/// Magnitudes that 8 bits tell apart.
+/// Magnitudes that int8 can represent.
 const LEVELS: usize = 128;
 
-/// How a range was found.
+/// How a range was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Calibrator {
-    /// The largest magnitude that was seen.
+    /// The largest magnitude seen.
     MinMax,
     /// 99.99 % of magnitudes are smaller.
     Percentile9999,
     /// 99.9 % of magnitudes are smaller.
     Percentile999,
-    /// The clipped and rounded distribution tells the least less than the true one
-    /// (Kullback-Leibler).
+    /// Least Kullback-Leibler divergence of the clipped, rounded distribution from the original.
     Entropy,
 }
 
 impl Calibrator {
-    /// As it is written in tables.
+    /// Name for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::MinMax => "min-max",
@@ -38,20 +37,20 @@ impl Calibrator {
     }
 }
 
-/// What was seen of one activation.
+/// Statistics of one activation.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct ActivationStats {
     /// The largest magnitude of all values.
     pub largest: f32,
     /// Magnitudes, evenly spread over the values of each run.
     samples: Vec<f32>,
 }
 
-impl Seen {
-    /// Looks at the values of a run. The index of the first that is NaN or infinite is an error.
+impl ActivationStats {
+    /// Adds the values of a run. The index of the first NaN or infinity is the error.
     pub fn add(&mut self, values: &[f32]) -> Result<(), usize> {
         let most = values.iter().fold(0f32, |most, x| most.max(x.abs()));
-        // `max` passes over NaN.
+        // `max` ignores NaN.
         if let Some(bad) = values.iter().position(|x| !x.is_finite()) {
             return Err(bad);
         }
@@ -65,7 +64,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Every range that is worth trying, none of them 0.
+    /// Candidate ranges, none of them 0.
     pub fn candidates(&mut self) -> Vec<(Calibrator, f32)> {
         self.samples.sort_by(f32::total_cmp);
         let percentile = |share: f64| {
@@ -90,7 +89,7 @@ impl Seen {
     }
 }
 
-/// The range whose clipped and rounded histogram is nearest to the whole one.
+/// The range whose clipped, rounded histogram is closest to the full one.
 fn entropy(samples: &[f32], largest: f32) -> f32 {
     if largest <= 0.0 {
         return 0.0;
@@ -129,7 +128,7 @@ fn divergence(histogram: &[f64], end: usize) -> f64 {
     }
     let term = |(p, q): (&f64, &f64)| match (*p / all, *q / kept) {
         (0.0, _) => 0.0,
-        // What is not told apart at all: as if a thousandth of a value were there.
+        // An empty bin counts as a thousandth of a value.
         (p, 0.0) => p * (p * kept / 1e-3).ln(),
         (p, q) => p * (p / q).ln(),
     };
@@ -152,9 +151,9 @@ mod tests {
 
     #[test]
     fn candidates_are_in_order_and_percentiles_leave_out_what_is_far_away() {
-        let mut seen = Seen::default();
-        seen.add(&values(400.0)).unwrap();
-        let found = seen.candidates();
+        let mut stats = ActivationStats::default();
+        stats.add(&values(400.0)).unwrap();
+        let found = stats.candidates();
         let range = |c| found.iter().find(|(known, _)| *known == c).unwrap().1;
         assert_eq!(range(Calibrator::MinMax), 400.0);
         assert!(range(Calibrator::Percentile999) < 3.0);
@@ -163,9 +162,9 @@ mod tests {
 
     #[test]
     fn entropy_clips_a_long_thin_tail_and_no_uniform_distribution() {
-        let mut seen = Seen::default();
-        seen.add(&values(12.0)).unwrap();
-        let clipped = entropy(&seen.samples, seen.largest);
+        let mut stats = ActivationStats::default();
+        stats.add(&values(12.0)).unwrap();
+        let clipped = entropy(&stats.samples, stats.largest);
         assert!((0.7..6.0).contains(&clipped), "{clipped}");
         let uniform: Vec<f32> = (0..40000).map(|i| i as f32 / 40000.0).collect();
         let kept = entropy(&uniform, 1.0);
@@ -174,9 +173,9 @@ mod tests {
 
     #[test]
     fn nothing_and_nan_have_no_range() {
-        let mut seen = Seen::default();
-        seen.add(&[0.0; 100]).unwrap();
-        assert!(seen.candidates().is_empty());
-        assert_eq!(seen.add(&[1.0, f32::NAN]), Err(1));
+        let mut stats = ActivationStats::default();
+        stats.add(&[0.0; 100]).unwrap();
+        assert!(stats.candidates().is_empty());
+        assert_eq!(stats.add(&[1.0, f32::NAN]), Err(1));
     }
 }

@@ -1,4 +1,4 @@
-//! What a quantisation cost.
+//! The quantization report.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -10,34 +10,34 @@ use super::{LayerReport, Worst};
 /// Everything that was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The 32-bit bundle.
+    /// The fp32 bundle.
     pub bundle: PathBuf,
     /// The new one.
     pub out: PathBuf,
-    /// What it is in.
+    /// Its precision.
     pub precision: Precision,
-    /// What the new manifest says of it.
+    /// The entry of the new manifest.
     pub quantisation: Quantisation,
-    /// The worst place of all answers.
+    /// The worst feature vector of all outputs.
     pub worst: Worst,
-    /// The picture that it is in.
-    pub worst_picture: PathBuf,
+    /// Its image.
+    pub worst_image: PathBuf,
     /// Layer by layer.
     pub layers: Vec<LayerReport>,
-    /// What else there is to know.
+    /// Notes.
     pub notes: Vec<String>,
-    /// Time for a frame on the engines that are here.
+    /// Time per frame on the available backends.
     pub timings: Vec<Timing>,
     /// Size of each graph.
     pub files: Vec<FileSize>,
 }
 
-/// Seconds for a frame, backbone and upsampler.
+/// Seconds per frame, backbone and upsampler.
 #[derive(Debug, Clone, Serialize)]
 pub struct Timing {
-    /// The engine.
+    /// The backend.
     pub engine: String,
-    /// With the 32-bit graphs.
+    /// With the fp32 graphs.
     pub before: f64,
     /// With the new graphs.
     pub after: f64,
@@ -48,9 +48,9 @@ pub struct Timing {
 pub struct FileSize {
     /// `backbone`, `keys` or `queries`.
     pub graph: String,
-    /// In 32 bits.
+    /// In fp32.
     pub before: u64,
-    /// Now.
+    /// In the new precision.
     pub after: u64,
 }
 

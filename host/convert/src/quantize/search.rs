@@ -1,278 +1,287 @@
-//! The fewest layers that have to stay in 32 bits.
+//! Mixed-precision search: which layers stay in fp32.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use loftup_bundle::Precision;
-use loftup_onnx::rewrite::{Layer, Model};
+use loftup_onnx::rewrite::Layer;
 
 use super::{
     Calibrator, QuantizeError, Step,
-    graph::Graph,
-    trials::{Trials, Variant},
-    versions::{About, Version, Work},
+    quantizer::Quantizer,
+    sensitivity::{SensitivityAnalysis, Variant},
+    session::{Candidate, LayerStats, QuantizationSession},
 };
 
-/// A graph that costs less than this share of what is allowed is not looked into: even if all three
-/// do, they have an eighth of the squared error that is allowed.
-const QUIET: f64 = 0.2;
+/// A graph whose error is below this fraction of the limit is skipped: even if that holds for all
+/// three graphs, together they cause an eighth of the allowed squared error.
+const SKIP_BELOW: f64 = 0.2;
 
-/// A graph on its way to another precision.
-pub(super) trait Rounding {
-    /// Layers that can be left in 32 bits, in the order of the graph, and the range of their
-    /// activation where they have one.
-    fn layers(&self, graph: &Graph) -> Vec<(Layer, Option<(Calibrator, f32)>)>;
-
-    /// The graph with all but these layers rounded.
-    fn without(&self, graph: &Graph, left: &[&Layer]) -> Result<Model, QuantizeError>;
-
-    /// The graph with this layer alone rounded.
-    fn only(&self, graph: &Graph, layer: &Layer) -> Result<Model, QuantizeError>;
-}
-
-/// A layer that may have to stay in 32 bits.
-struct Part {
+/// A layer that the search may leave in fp32.
+struct SearchLayer {
     /// Index of its graph.
     graph: usize,
     layer: Layer,
     range: Option<(Calibrator, f32)>,
-    /// Relative error of the answers where it alone is rounded, if that was tried.
-    alone: Option<f64>,
+    /// Relative error of the output with only this layer quantized, if it was measured.
+    sensitivity: Option<f64>,
 }
 
-/// The graphs on their way to another precision.
-pub(super) struct Search<'a> {
-    work: &'a Work<'a>,
-    /// In the order of [`Work::graphs`].
-    roundings: &'a [Box<dyn Rounding>],
-    /// What stays in 32 bits in any case.
-    kept: Vec<String>,
+/// Finds the fewest layers that must stay in fp32.
+pub(super) struct MixedPrecisionSearch<'a> {
+    session: &'a QuantizationSession<'a>,
+    /// In the order of [`QuantizationSession::graphs`].
+    quantizers: &'a [Box<dyn Quantizer>],
+    /// Layers that stay in fp32 in any case.
+    fp32_layers: Vec<String>,
     notes: Vec<String>,
-    parts: Vec<Part>,
+    layers: Vec<SearchLayer>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> MixedPrecisionSearch<'a> {
     pub fn new(
-        work: &'a Work<'a>,
-        roundings: &'a [Box<dyn Rounding>],
-        kept: Vec<String>,
+        session: &'a QuantizationSession<'a>,
+        quantizers: &'a [Box<dyn Quantizer>],
+        fp32_layers: Vec<String>,
         notes: Vec<String>,
     ) -> Self {
-        let mut parts = Vec::new();
-        for (g, (graph, rounding)) in work.graphs.iter().zip(roundings).enumerate() {
-            let layers = rounding.layers(graph).into_iter();
-            parts.extend(layers.map(|(layer, range)| Part {
+        let mut layers = Vec::new();
+        for (g, (graph, quantizer)) in session.graphs.iter().zip(quantizers).enumerate() {
+            let found = quantizer.layers(graph).into_iter();
+            layers.extend(found.map(|(layer, range)| SearchLayer {
                 graph: g,
                 layer,
                 range,
-                alone: None,
+                sensitivity: None,
             }));
         }
         Self {
-            work,
-            roundings,
-            kept,
+            session,
+            quantizers,
+            fp32_layers,
             notes,
-            parts,
+            layers,
         }
     }
 
-    /// The version with the fewest layers in 32 bits that costs no more than `allowed`. Those that
-    /// hurt most go first; when they are enough, each is tried in the new precision again, since
-    /// some hurt through what lies around them, and others make up for that. All this happens on
-    /// few small parts of the answers; what is returned was measured on all of them.
-    pub fn run(mut self, allowed: Option<f64>, step: Step<'_>) -> Result<Version, QuantizeError> {
-        let version = match allowed {
-            Some(allowed) => self.within(allowed, step)?,
-            None => self.measured(&[], step)?,
+    /// The candidate with the fewest layers in fp32 whose error is at most `allowed`. The most
+    /// sensitive layers stay in fp32 first. When the limit is met, quantizing each of them is tried
+    /// again, since errors of neighboring layers can cancel. The search compares a few small tiles;
+    /// the returned candidate was measured on all of them.
+    pub fn run(mut self, allowed: Option<f64>, step: Step<'_>) -> Result<Candidate, QuantizeError> {
+        let candidate = match allowed {
+            Some(allowed) => self.search(allowed, step)?,
+            None => self.measure(&[], step)?,
         };
-        Ok(self.described(version))
+        Ok(self.with_layer_stats(candidate))
     }
 
-    fn within(&mut self, allowed: f64, step: Step<'_>) -> Result<Version, QuantizeError> {
-        step("trying the new graphs", 0, 1)?;
-        let work = self.work;
-        let trials = Trials::new(work.bundle, &work.samples, &work.graphs)?;
-        let mut tried = Tried::new(&trials);
-        // What all parts lose of what the few of the trials do.
+    fn search(&mut self, allowed: f64, step: Step<'_>) -> Result<Candidate, QuantizeError> {
+        step("evaluating the quantized graphs", 0, 1)?;
+        let session = self.session;
+        let analysis = SensitivityAnalysis::new(session.bundle, &session.samples, &session.graphs)?;
+        let mut cache = ErrorCache::new(&analysis);
+        // Error on all tiles over that on the few of the analysis.
         let mut scale = 1.0;
         let mut too_few = None;
-        if tried.loss(self, &[])? <= allowed {
-            let version = self.measured(&[], step)?;
-            let found = version.loss.relative_error;
+        if cache.error(self, &[])? <= allowed {
+            let candidate = self.measure(&[], step)?;
+            let found = candidate.error.relative_error;
             if found <= allowed {
-                return Ok(version);
+                return Ok(candidate);
             }
-            scale = tried.scale(self, &[], found)?;
+            scale = cache.scale(self, &[], found)?;
             too_few = Some(0);
         }
-        let mut left = self.order(&trials, allowed, step)?;
-        let count = left.len();
-        let mut version = loop {
+        let mut fp32 = self.rank(&analysis, allowed, step)?;
+        let count = fp32.len();
+        let mut candidate = loop {
             let low = too_few.map_or(0, |n| n + 1);
-            let enough = fewest(low, count, |n| {
-                step("how many layers have to stay", n, count)?;
-                Ok(tried.loss(self, &left[..n])? * scale <= allowed)
+            let enough = bisect(low, count, |n| {
+                step("number of layers in fp32", n, count)?;
+                Ok(cache.error(self, &fp32[..n])? * scale <= allowed)
             })?;
             if enough == count {
-                return Err(self.too_much(allowed, step)?);
+                return Err(self.error_exceeded(allowed, step)?);
             }
-            let version = self.measured(&left[..enough], step)?;
-            let found = version.loss.relative_error;
-            scale = tried.scale(self, &left[..enough], found)?;
+            let candidate = self.measure(&fp32[..enough], step)?;
+            let found = candidate.error.relative_error;
+            scale = cache.scale(self, &fp32[..enough], found)?;
             if found <= allowed {
-                left.truncate(enough);
-                break version;
+                fp32.truncate(enough);
+                break candidate;
             }
             too_few = Some(enough);
         };
-        // Twice: where all parts refute the few, these are held to more.
+        // Twice: if the error on all tiles is too large, the limit on the few is lowered.
         for _ in 0..2 {
-            let fewer = self.without_idle(&left, &mut tried, allowed / scale, step)?;
-            if fewer.len() == left.len() {
+            let fewer = self.prune(&fp32, &mut cache, allowed / scale, step)?;
+            if fewer.len() == fp32.len() {
                 break;
             }
-            let found = self.measured(&fewer, step)?;
-            if found.loss.relative_error <= allowed {
-                version = found;
+            let found = self.measure(&fewer, step)?;
+            if found.error.relative_error <= allowed {
+                candidate = found;
                 break;
             }
-            scale = tried.scale(self, &fewer, found.loss.relative_error)?;
+            scale = cache.scale(self, &fewer, found.error.relative_error)?;
         }
-        Ok(version)
+        Ok(candidate)
     }
 
-    /// Tries each layer alone. Indices of all of them, those first that hurt most.
-    fn order(
+    /// Measures the sensitivity of each layer. Indices of all layers, most sensitive first.
+    fn rank(
         &mut self,
-        trials: &Trials<'_>,
+        analysis: &SensitivityAnalysis<'_>,
         allowed: f64,
         step: Step<'_>,
     ) -> Result<Vec<usize>, QuantizeError> {
-        let count = self.parts.len();
+        let count = self.layers.len();
         let mut done = 0;
-        for (g, graph) in self.work.graphs.iter().enumerate() {
-            let rounding = &self.roundings[g];
-            let stage = format!("{}: trying each layer alone", graph.role);
+        for (g, graph) in self.session.graphs.iter().enumerate() {
+            let quantizer = &self.quantizers[g];
+            let stage = format!("{}: sensitivity of each layer", graph.role);
             step(&stage, done, count)?;
-            let whole = Variant::new(graph, &rounding.without(graph, &[])?)?;
-            let quiet = trials.loss(vec![(g, whole)])? < QUIET * allowed;
-            for part in self.parts.iter_mut().filter(|p| p.graph == g) {
-                if !quiet {
+            let whole = Variant::new(graph, &quantizer.quantize_except(graph, &[])?)?;
+            let skip = analysis.error(vec![(g, whole)])? < SKIP_BELOW * allowed;
+            for part in self.layers.iter_mut().filter(|p| p.graph == g) {
+                if !skip {
                     step(&stage, done, count)?;
-                    let only = Variant::new(graph, &rounding.only(graph, &part.layer)?)?;
-                    part.alone = Some(trials.loss(vec![(g, only)])?);
+                    let only = Variant::new(graph, &quantizer.quantize_only(graph, &part.layer)?)?;
+                    part.sensitivity = Some(analysis.error(vec![(g, only)])?);
                 }
                 done += 1;
             }
         }
-        let alone = |i: &usize| self.parts[*i].alone.unwrap_or(0.0);
+        let sensitivity = |i: &usize| self.layers[*i].sensitivity.unwrap_or(0.0);
         let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by(|a, b| alone(b).total_cmp(&alone(a)));
+        order.sort_by(|a, b| sensitivity(b).total_cmp(&sensitivity(a)));
         Ok(order)
     }
 
-    /// Those of the parts `left` in 32 bits that the trials need to lose no more than `allowed`.
-    fn without_idle(
+    /// The layers of `fp32` that have to stay there to keep the error on the few tiles within
+    /// `allowed`.
+    fn prune(
         &self,
-        left: &[usize],
-        tried: &mut Tried<'_>,
+        fp32: &[usize],
+        cache: &mut ErrorCache<'_>,
         allowed: f64,
         step: Step<'_>,
     ) -> Result<Vec<usize>, QuantizeError> {
-        let mut needed = left.to_vec();
-        // Those that hurt least go first.
-        for (i, part) in left.iter().enumerate().rev() {
-            step("which of them can go", left.len() - 1 - i, left.len())?;
+        let mut needed = fp32.to_vec();
+        // Least sensitive first.
+        for (i, part) in fp32.iter().enumerate().rev() {
+            step(
+                "quantizing fp32 layers again",
+                fp32.len() - 1 - i,
+                fp32.len(),
+            )?;
             let without: Vec<usize> = needed.iter().copied().filter(|p| p != part).collect();
-            if tried.loss(self, &without)? <= allowed {
+            if cache.error(self, &without)? <= allowed {
                 needed = without;
             }
         }
         Ok(needed)
     }
 
-    /// Those of some parts that are layers of graph `g`.
-    fn layers(&self, g: usize, parts: &[usize]) -> Vec<&Layer> {
-        let parts = parts.iter().map(|i| &self.parts[*i]);
-        parts.filter(|p| p.graph == g).map(|p| &p.layer).collect()
+    /// Those of some layers that belong to graph `g`.
+    fn layers_of(&self, g: usize, layers: &[usize]) -> Vec<&Layer> {
+        let layers = layers.iter().map(|i| &self.layers[*i]);
+        layers.filter(|p| p.graph == g).map(|p| &p.layer).collect()
     }
 
-    /// The version with these parts in 32 bits, measured on everything.
-    fn measured(&self, left: &[usize], step: Step<'_>) -> Result<Version, QuantizeError> {
-        let graphs = self.work.graphs.iter().zip(self.roundings).enumerate();
+    /// The candidate with these layers in fp32, measured on all tiles.
+    fn measure(&self, fp32: &[usize], step: Step<'_>) -> Result<Candidate, QuantizeError> {
+        let graphs = self.session.graphs.iter().zip(self.quantizers).enumerate();
         let models = graphs
-            .map(|(g, (graph, rounding))| rounding.without(graph, &self.layers(g, left)))
+            .map(|(g, (graph, quantizer))| {
+                quantizer.quantize_except(graph, &self.layers_of(g, fp32))
+            })
             .collect::<Result<_, _>>()?;
-        let names = left.iter().map(|i| {
-            let part = &self.parts[*i];
-            format!("{}: {}", self.work.graphs[part.graph].role, part.layer.name)
+        let names = fp32.iter().map(|i| {
+            let part = &self.layers[*i];
+            format!(
+                "{}: {}",
+                self.session.graphs[part.graph].role, part.layer.name
+            )
         });
-        let kept = self.kept.iter().cloned().chain(names).collect();
-        self.work.measured(models, kept, self.notes.clone(), step)
+        let fp32_layers = self.fp32_layers.iter().cloned().chain(names).collect();
+        self.session
+            .measure(models, fp32_layers, self.notes.clone(), step)
     }
 
-    fn too_much(&self, allowed: f64, step: Step<'_>) -> Result<QuantizeError, QuantizeError> {
-        Ok(QuantizeError::Loss {
-            precision: self.work.precision,
-            found: self.measured(&[], step)?.loss.relative_error,
+    fn error_exceeded(&self, allowed: f64, step: Step<'_>) -> Result<QuantizeError, QuantizeError> {
+        Ok(QuantizeError::MaxError {
+            precision: self.session.precision,
+            found: self.measure(&[], step)?.error.relative_error,
             allowed,
-            remedy: match self.work.precision {
-                Precision::Int8 => "no layer can be rounded within that: allow more, or take fp16",
-                _ => "no layer can be rounded within that: allow more, or stay with fp32",
+            remedy: match self.session.precision {
+                Precision::Int8 => {
+                    "no layer can be quantized within that limit: raise it, or use fp16"
+                }
+                _ => "no layer can be quantized within that limit: raise it, or stay with fp32",
             },
         })
     }
 
-    fn described(&self, mut version: Version) -> Version {
-        for part in &self.parts {
-            let role = self.work.graphs[part.graph].role.to_owned();
-            let about = About {
+    fn with_layer_stats(&self, mut candidate: Candidate) -> Candidate {
+        for part in &self.layers {
+            let role = self.session.graphs[part.graph].role.to_owned();
+            let stats = LayerStats {
                 range: part.range,
-                alone: part.alone,
+                sensitivity: part.sensitivity,
             };
-            version.about.insert((role, part.layer.name.clone()), about);
+            candidate
+                .layer_stats
+                .insert((role, part.layer.name.clone()), stats);
         }
-        version
+        candidate
     }
 }
 
-/// The trials so far.
-struct Tried<'a> {
-    trials: &'a Trials<'a>,
-    /// By the parts in 32 bits.
-    losses: BTreeMap<BTreeSet<usize>, f64>,
-    /// The last versions of each graph, by the outputs of the layers in 32 bits.
+/// Errors measured so far.
+struct ErrorCache<'a> {
+    analysis: &'a SensitivityAnalysis<'a>,
+    /// By the layers in fp32.
+    errors: BTreeMap<BTreeSet<usize>, f64>,
+    /// The last variants of each graph, by the outputs of the layers in fp32.
     variants: Vec<Vec<(BTreeSet<String>, Variant)>>,
 }
 
-/// Versions of a graph that are kept compiled.
+/// Number of variants of a graph that stay compiled.
 const VARIANTS: usize = 2;
 
-impl<'a> Tried<'a> {
-    fn new(trials: &'a Trials<'a>) -> Self {
+impl<'a> ErrorCache<'a> {
+    fn new(analysis: &'a SensitivityAnalysis<'a>) -> Self {
         Self {
-            trials,
-            losses: BTreeMap::new(),
+            analysis,
+            errors: BTreeMap::new(),
             variants: Vec::new(),
         }
     }
 
-    /// The loss of the trial with these parts in 32 bits.
-    fn loss(&mut self, search: &Search<'_>, left: &[usize]) -> Result<f64, QuantizeError> {
-        let key: BTreeSet<usize> = left.iter().copied().collect();
-        if let Some(known) = self.losses.get(&key) {
+    /// The error on the few tiles with these layers in fp32.
+    fn error(
+        &mut self,
+        search: &MixedPrecisionSearch<'_>,
+        fp32: &[usize],
+    ) -> Result<f64, QuantizeError> {
+        let key: BTreeSet<usize> = fp32.iter().copied().collect();
+        if let Some(known) = self.errors.get(&key) {
             return Ok(*known);
         }
         self.variants
-            .resize_with(search.work.graphs.len(), Vec::new);
+            .resize_with(search.session.graphs.len(), Vec::new);
         let mut chosen = Vec::new();
-        let graphs = search.work.graphs.iter().zip(&mut self.variants);
+        let graphs = search.session.graphs.iter().zip(&mut self.variants);
         for (g, (graph, known)) in graphs.enumerate() {
-            let layers = search.layers(g, left);
+            let layers = search.layers_of(g, fp32);
             let names: BTreeSet<String> = layers.iter().map(|l| l.output.clone()).collect();
             let variant = match known.iter().position(|(n, _)| *n == names) {
                 Some(i) => known.remove(i).1,
-                None => Variant::new(graph, &search.roundings[g].without(graph, &layers)?)?,
+                None => Variant::new(
+                    graph,
+                    &search.quantizers[g].quantize_except(graph, &layers)?,
+                )?,
             };
             known.push((names, variant.clone()));
             if known.len() > VARIANTS {
@@ -280,25 +289,25 @@ impl<'a> Tried<'a> {
             }
             chosen.push((g, variant));
         }
-        let loss = self.trials.loss(chosen)?;
-        self.losses.insert(key, loss);
-        Ok(loss)
+        let error = self.analysis.error(chosen)?;
+        self.errors.insert(key, error);
+        Ok(error)
     }
 
-    /// How many times the loss of the trial `found` is.
+    /// Ratio of `found` to the error on the few tiles.
     fn scale(
         &mut self,
-        search: &Search<'_>,
-        left: &[usize],
+        search: &MixedPrecisionSearch<'_>,
+        fp32: &[usize],
         found: f64,
     ) -> Result<f64, QuantizeError> {
-        let tried = self.loss(search, left)?;
-        Ok(if tried > 0.0 { found / tried } else { 1.0 })
+        let cache = self.error(search, fp32)?;
+        Ok(if cache > 0.0 { found / cache } else { 1.0 })
     }
 }
 
-/// The least of `low..high` that is enough, by bisection; `high` where none is.
-fn fewest(
+/// The smallest value of `low..high` that is enough, by bisection; `high` if none is.
+fn bisect(
     mut low: usize,
     mut high: usize,
     mut is_enough: impl FnMut(usize) -> Result<bool, QuantizeError>,
@@ -323,7 +332,7 @@ mod tests {
         for (low, high) in [(0, 0), (0, 1), (0, 48), (7, 48), (47, 48)] {
             for enough in low..=high {
                 let mut asked = 0;
-                let found = fewest(low, high, |n| {
+                let found = bisect(low, high, |n| {
                     asked += 1;
                     assert!((low..high).contains(&n));
                     Ok(n >= enough)

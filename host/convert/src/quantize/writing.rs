@@ -1,11 +1,11 @@
-//! Versions of a bundle as files.
+//! Candidates written as bundles.
 
 use std::collections::BTreeMap;
 
 use loftup_bundle::{Bundle, BundleWriter, Manifest, UpsamplerFiles};
 use loftup_onnx::rewrite::Model;
 
-use super::{QuantizeError, report, versions::Work};
+use super::{QuantizeError, report, session::QuantizationSession};
 
 /// A bundle in a temporary directory.
 pub(super) struct Trial {
@@ -13,8 +13,8 @@ pub(super) struct Trial {
     _directory: tempfile::TempDir,
 }
 
-impl Work<'_> {
-    /// The models as a bundle to try out.
+impl QuantizationSession<'_> {
+    /// Writes the models to a temporary bundle.
     pub fn trial(&self, models: &[Model]) -> Result<Trial, QuantizeError> {
         let directory = tempfile::tempdir().map_err(|source| QuantizeError::Io {
             path: std::env::temp_dir(),
@@ -30,7 +30,7 @@ impl Work<'_> {
         })
     }
 
-    /// Adds the graphs, and what stays of the old bundle; the manifest of the new one.
+    /// Adds the graphs and the unchanged files of the old bundle; returns the new manifest.
     pub fn write(
         &self,
         writer: &mut BundleWriter,

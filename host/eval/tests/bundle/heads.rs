@@ -74,17 +74,17 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
             names: ["red", "green", "blue"].map(Into::into).to_vec()
         }
     );
-    let seen = view().through(&head).unwrap();
-    assert_eq!(seen.dim(), 3);
+    let encoded = view().through(&head).unwrap();
+    assert_eq!(encoded.dim(), 3);
     let mut map = ClassMap::new(rect);
-    seen.frame(&mut |tile| map.take(tile)).unwrap();
+    encoded.frame(&mut |tile| map.take(tile)).unwrap();
     let map = map.into_classes();
     for (i, class) in map.iter().enumerate() {
         let mut scores = Vec::new();
         head.apply(&pixel(i), &mut scores);
         assert_eq!(best(&scores), *class, "pixel {i}");
     }
-    assert!((0..3).all(|c| map.contains(&c)), "all classes are seen");
+    assert!((0..3).all(|c| map.contains(&c)), "all classes are encoded");
 
     // A region gives the same classes, and points the same scores.
     let part = Rect {
@@ -94,12 +94,12 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
         height: 20,
     };
     let mut region = ClassMap::new(part);
-    seen.region(part, &mut |tile| region.take(tile)).unwrap();
+    encoded.region(part, &mut |tile| region.take(tile)).unwrap();
     for (i, class) in region.into_classes().iter().enumerate() {
         let whole = map[(part.y + i / part.width) * SIDE + part.x + i % part.width];
         assert_eq!(*class, whole, "pixel {i} of the region");
     }
-    let scores = seen
+    let scores = encoded
         .points(&[Point { x: 5, y: 9 }, Point { x: 40, y: 2 }])
         .unwrap();
     assert_eq!(scores.len(), 6);
@@ -174,7 +174,7 @@ fn what_cannot_be_a_head_is_refused() {
     let too_many = heads::pca(&perceptor, &pictures, DIM + 1, &request(), &mut quiet());
     assert!(matches!(too_many, Err(EvalError::Pca(_))));
     let nothing = heads::pca(&perceptor, &place.path("."), 2, &request(), &mut quiet());
-    assert!(nothing.unwrap_err().to_string().contains("no pictures"));
+    assert!(nothing.unwrap_err().to_string().contains("no images"));
     let pca = heads::pca(&perceptor, &pictures, 2, &request(), &mut quiet()).unwrap();
     let bundle = place.path("tiny.loftup");
     let bad = heads::add(&bundle, "../x", &pca, &data, &place.path("new"), false);

@@ -11,7 +11,7 @@ use loftup_onnx::{Dim, Graph, Tensor};
 use loftup_runtime::{Options, Perceptor, image::Rgb8};
 use safetensors::{Dtype, tensor::TensorView};
 
-/// Channels, side of a patch, side of the picture.
+/// Channels, side of a patch, side of the image.
 pub const DIM: usize = 8;
 pub const PATCH: usize = 8;
 pub const SIDE: usize = 48;
@@ -21,7 +21,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A bundle whose backbone mixes the mean colour of each patch into eight channels, with an
+    /// A bundle whose backbone mixes the mean color of each patch into eight channels, with an
     /// upsampler of random weights.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ impl Place {
         .unwrap()
     }
 
-    /// Pictures of patches in one of three colours; the class is the colour.
+    /// Images of patches in one of three colors; the class is the color.
     pub fn patches(&self, name: &str) -> PathBuf {
         let dir = self.path(name);
         let mut seed = 7u32;
@@ -108,7 +108,7 @@ impl Place {
     }
 }
 
-/// A picture and its mask.
+/// An image and its mask.
 pub fn write(dir: &Path, name: &str, (w, h): (usize, usize), rgb: Vec<u8>, classes: &[u8]) {
     for kind in ["images", "labels"] {
         fs::create_dir_all(dir.join(kind)).unwrap();

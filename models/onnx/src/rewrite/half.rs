@@ -6,8 +6,8 @@ use crate::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 use half::f16;
 
 use super::{
-    Model, Names, RewriteError, cast, constants, consumers, element_types, producers, tensors,
-    widen::unreadable,
+    Model, Names, RewriteError, cast, constants, consumers, element_types, fp32::unreadable,
+    producers, tensors,
 };
 
 /// The largest value that is trusted to 16 bits, half of what they hold (65504): a picture that was

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
 use super::{
-    Model, Names, RewriteError, constants, element_types, int_attribute, label, node, tensors,
-    widen::unreadable,
+    Model, Names, RewriteError, constants, element_types, fp32::unreadable, int_attribute, label,
+    node, tensors,
 };
 
 /// The largest quantised magnitude; -128 is never used by weights, as TensorRT demands.

@@ -2,18 +2,18 @@
 //!
 //! Every pass takes a [`Model`] and returns a new one. Precision stands in the graph itself:
 //! [`to_half`] and [`half_weights`] write 16-bit floats with explicit `Cast`s, [`to_int8`] writes
-//! `QuantizeLinear` and `DequantizeLinear`. Two passes go the other way: [`widen`] gives the 32-bit
-//! graph of the rounded weights, which the CPU runs, and [`emulate`] a 32-bit graph that rounds
+//! `QuantizeLinear` and `DequantizeLinear`. Two passes go the other way: [`to_fp32`] gives the 32-bit
+//! graph of the rounded weights, which the CPU runs, and [`fake_quantize`] a 32-bit graph that rounds
 //! where the written one does, to measure what the rounding costs.
 
-mod emulate;
+mod fake_quantize;
+mod fp32;
 mod half;
 mod int8;
 mod observe;
 pub mod tensors;
 #[cfg(test)]
 mod tests;
-mod widen;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -24,10 +24,10 @@ use crate::pb::{
 use prost::Message;
 
 pub use self::{
-    emulate::emulate,
+    fake_quantize::fake_quantize,
+    fp32::to_fp32,
     half::{HalfWeights, LARGEST, half_values, half_weights, to_half, weights_in_half},
     int8::{Layer, layers, to_int8},
-    widen::widen,
 };
 
 /// A graph that cannot be rewritten. The message is one line.

@@ -25,7 +25,7 @@ impl Model {
     /// A model of this one layer: its activation, of that shape, to its output.
     pub fn alone(&self, layer: &Layer, shape: &[usize]) -> Self {
         let whole = self.graph();
-        // The constants that it reads may be written by other nodes, which widen them.
+        // The constants that it reads may be written by other nodes, which to_fp32 them.
         let mut wanted: HashSet<&str> = HashSet::from([layer.output.as_str()]);
         let mut nodes = Vec::new();
         for node in whole.node.iter().rev() {

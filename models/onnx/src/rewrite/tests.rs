@@ -122,7 +122,7 @@ fn check_types(model: &Model) {
             .iter()
             .chain(&node.output)
             .filter_map(|name| types.get(name).copied())
-            .filter(|t| widen::is_float(*t))
+            .filter(|t| fp32::is_float(*t))
             .collect();
         assert!(floats.len() <= 1, "{} ({op}): {floats:?}", node.name);
     }
@@ -165,34 +165,34 @@ fn wide_again_is_the_same_graph_with_rounded_weights() {
     ];
     for (rewritten, allowed) in rewritten.iter().zip([2e-3, 2e-3, 3e-2]) {
         check_types(rewritten);
-        let back = widen(rewritten).unwrap();
+        let back = to_fp32(rewritten).unwrap();
         assert_eq!(operators(&back), operators(&model));
         assert!(!back.is_quantised());
         let d = apart(&answer(&back), &answer(&model));
         println!("rounded weights: relative error {d:.1e}");
         assert!(d > 1e-6 && d < allowed, "{d}");
-        // There is nothing left to widen.
-        assert_eq!(widen(&back).unwrap(), back);
+        // There is nothing left to to_fp32.
+        assert_eq!(to_fp32(&back).unwrap(), back);
     }
-    assert_eq!(widen(&model).unwrap(), model);
+    assert_eq!(to_fp32(&model).unwrap(), model);
 }
 
 #[test]
 fn emulation_rounds_every_16_bit_value() {
     let model = model();
     let half = to_half(&model, &BTreeSet::new()).unwrap();
-    let emulated = emulate(&half).unwrap();
+    let fake_quantized = fake_quantize(&half).unwrap();
     let types = element_types(half.graph());
     let mut values: Vec<String> = half_values(&model);
     values.retain(|v| types.get(v) == Some(&(DataType::Float16 as i32)));
     assert!(values.len() > 10);
-    let seen = watched(&emulated, &values);
+    let seen = watched(&fake_quantized, &values);
     for (name, values) in values.iter().zip(seen) {
         for x in values {
             assert_eq!(f16::from_f32(x).to_f32(), x, "{name}");
         }
     }
-    let d = apart(&answer(&emulated), &answer(&model));
+    let d = apart(&answer(&fake_quantized), &answer(&model));
     println!("16 bits: relative error {d:.1e}");
     assert!(d > 1e-5 && d < 5e-3, "{d}");
 }
@@ -216,8 +216,8 @@ fn emulated_8_bits_are_those_of_the_definition() {
         &all_layers(&model),
         &BTreeMap::from([("x".into(), range)]),
     );
-    let emulated = emulate(&written.unwrap()).unwrap();
-    let found = run(&emulated, &values, &[4, inputs], &["y"]).remove(0);
+    let fake_quantized = fake_quantize(&written.unwrap()).unwrap();
+    let found = run(&fake_quantized, &values, &[4, inputs], &["y"]).remove(0);
     let round = |x: f32, scale: f32, low: f32| {
         f64::from((x / scale).round_ties_even().clamp(low, 127.0)) * f64::from(scale)
     };
@@ -272,15 +272,15 @@ fn layers_are_found_and_can_be_chosen() {
 fn a_layer_alone_computes_what_it_does_in_the_graph() {
     let model = model();
     let written = int8(&model);
-    let emulated = emulate(&written).unwrap();
+    let fake_quantized = fake_quantize(&written).unwrap();
     for layer in layers(&model) {
         let values = [layer.activation.clone(), layer.output.clone()];
-        let seen = watched(&emulated, &values);
+        let seen = watched(&fake_quantized, &values);
         let shape: Vec<usize> = match layer.op.as_str() {
             "Conv" => vec![1, 6, 5, 4],
             _ => vec![20, seen[0].len() / 20],
         };
-        let alone = emulate(&written.alone(&layer, &shape)).unwrap();
+        let alone = fake_quantize(&written.alone(&layer, &shape)).unwrap();
         let found = run(&alone, &seen[0], &shape, &[&layer.output]).remove(0);
         assert!(apart(&found, &seen[1]) < 1e-6, "{}", layer.name);
     }
@@ -329,7 +329,7 @@ fn broken_models_are_errors() {
     let broken = |change: &dyn Fn(&mut ModelProto)| {
         let mut proto = int8(&model()).proto;
         change(&mut proto);
-        Model::decode(&proto.encode_to_vec()).and_then(|m| emulate(&m).and(widen(&m)))
+        Model::decode(&proto.encode_to_vec()).and_then(|m| fake_quantize(&m).and(to_fp32(&m)))
     };
     let quantised = |g: &mut GraphProto, f: &dyn Fn(&mut crate::pb::TensorProto)| {
         let weight = g

@@ -9,10 +9,10 @@ use crate::sink::{
     testing::{SIDE, feed},
 };
 
-/// An answer is an image and a map.
+/// An output is an image and a map.
 const MESSAGES: u64 = 2;
 
-fn sink(disk: &Quota, folder: &Path, limit: u64) -> McapFile {
+fn sink(disk: &Quota, folder: &Path, limit: u64) -> McapSink {
     let retry = Retry::every(Duration::ZERO);
     let files = Series::new(
         Box::new(disk.clone()),
@@ -21,7 +21,7 @@ fn sink(disk: &Quota, folder: &Path, limit: u64) -> McapFile {
         END,
         retry,
     );
-    McapFile::into_files("mcap a.mcap".into(), 1, files)
+    McapSink::into_files("mcap a.mcap".into(), 1, files)
 }
 
 /// Sequence numbers of the images in a file, each held against its pixels.
@@ -129,7 +129,7 @@ fn a_small_chunk_is_written_when_it_is_old() {
     let mut sink = sink(&Quota::new(1 << 30), folder.path(), 0);
     assert_eq!(feed(&mut sink, 0..1), Vec::<String>::new());
     let path = folder.path().join("a.mcap");
-    let poll = |sink: &mut McapFile| {
+    let poll = |sink: &mut McapSink| {
         crate::sink::testing::with_context(|context| sink.poll(context).unwrap());
     };
     if let Some(open) = &mut sink.open {

@@ -12,7 +12,7 @@ use crate::{
     source::Recording,
 };
 
-/// Numbers of the pictures in a file.
+/// Numbers of the images in a file.
 fn numbers(path: &Path) -> Vec<u64> {
     let (mut recording, mut frame) = (Recording::open(path).unwrap(), RawFrame::default());
     let mut numbers = Vec::new();
@@ -31,7 +31,7 @@ fn a_full_disk_ends_a_recording_after_its_last_picture() {
     let path = folder.path().join("a.rec");
     let retry = Retry::every(Duration::ZERO);
     let files = Series::new(Box::new(disk.clone()), path.clone(), 0, &[], retry);
-    let mut sink = RecordingFile::into_files("recording a.rec".into(), 1, files);
+    let mut sink = RecordingSink::into_files("recording a.rec".into(), 1, files);
     let errors = feed(&mut sink, 0..10);
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("No space left on device"), "{errors:?}");

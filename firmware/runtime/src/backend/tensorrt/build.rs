@@ -183,7 +183,7 @@ fn as_read(graph: &Graph, layout: Layout) -> Result<(Cow<'_, [u8]>, bool), Error
     let weak = layout == Layout::V8;
     let half = matches!(graph.precision, Precision::Fp16 | Precision::Fp16Weights);
     let onnx = if weak && half {
-        let wide = rewrite::Model::decode(&graph.onnx).and_then(|model| rewrite::widen(&model));
+        let wide = rewrite::Model::decode(&graph.onnx).and_then(|model| rewrite::to_fp32(&model));
         Cow::Owned(wide.map_err(|e| Error::Argument(e.to_string()))?.encode())
     } else {
         Cow::Borrowed(&*graph.onnx)

@@ -13,7 +13,6 @@ use serde::Serialize;
 use super::{
     scenes,
     stages::{Watch, converting},
-    training,
 };
 
 /// The built-in model, with a head.

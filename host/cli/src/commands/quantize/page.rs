@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use loftup_bundle::{Loss, Precision};
+use loftup_bundle::{ErrorStats, Precision};
 use loftup_convert::quantize::{FileSize, LayerReport, Report, Timing};
 
 use crate::html::{escaped, table};
@@ -20,7 +20,7 @@ p { max-width: 48rem; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.kept { color: var(--accent); }
+td.fp32 { color: var(--accent); }
 ";
 
 /// The report as one HTML page that needs nothing else.
@@ -32,41 +32,41 @@ pub fn page(report: &Report) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\
          <title>{precision} of {bundle}</title><style>{STYLE}</style></head>\n<body>\n\
          <h1>{bundle} in {precision}</h1>\n\
-         <p>Measured on {} calibration pictures, {} parts of their answers, against the 32-bit \
-         bundle. The graphs were run as they are written, rounding included. Times are of engines \
-         that are on this machine; a CPU computes in 32 bits with the rounded weights.</p>\n",
-        q.calibration.pictures,
+         <p>Measured on {} calibration images, {} tiles of their outputs, against the fp32 \
+         bundle. The quantized graphs were run with their rounding. Times are for the backends \
+         on this machine; a CPU computes in fp32 with the rounded weights.</p>\n",
+        q.calibration.images,
         q.calibration.tiles,
         precision = report.precision,
         bundle = escaped(&report.bundle.display().to_string()),
     );
-    section(&mut page, "What it costs", "");
-    let mut rows = vec![loss_row("end to end", &q.loss)];
+    section(&mut page, "Quantization error", "");
+    let mut rows = vec![error_row("end to end", &q.error)];
     rows.extend(
         q.graphs
             .iter()
-            .map(|(name, loss)| loss_row(&format!("{name} alone"), loss)),
+            .map(|(name, error)| error_row(&format!("{name} alone"), error)),
     );
-    let head = ["", "relative error", "cosine", "worst place", "outliers"];
+    let head = ["", "relative error", "cosine", "worst vector", "outliers"];
     page.push_str(&table(&head, &rows, "", &[]));
     let _ = writeln!(
         page,
-        "<p class=\"soft\">Outliers are values that are apart by more than a tenth of their size and \
-         of the root mean square together. The worst place is number {} of its part of the answer, on \
-         {}. On the built-in test picture the relative error is {:.4} as written and {:.4} with \
-         the rounded weights alone; <code>loftup verify</code> measures that again.</p>",
+        "<p class=\"soft\">Outliers differ by more than a tenth of the sum of their magnitude and \
+         the root mean square. The worst vector has index {} in its tile, on \
+         {}. On the built-in test image the relative error is {:.4} for the quantized graphs and {:.4} with \
+         only the rounded weights; <code>loftup verify</code> measures that again.</p>",
         report.worst.place,
-        escaped(&report.worst_picture.display().to_string()),
+        escaped(&report.worst_image.display().to_string()),
         q.check.as_written,
-        q.check.widened
+        q.check.fp32
     );
     if let Some(head) = &q.head {
         section(
             &mut page,
-            "What the head sees",
+            "Accuracy of the head",
             &format!(
-                "Mean intersection over union of head {} on {} labelled pictures.",
-                head.name, head.pictures
+                "Mean IoU of head {} on {} labeled images.",
+                head.name, head.images
             ),
         );
         let row = vec![
@@ -103,7 +103,7 @@ pub fn page(report: &Report) -> String {
         "",
         &[],
     ));
-    section(&mut page, "Time for a frame", "");
+    section(&mut page, "Time per frame", "");
     let time = |t: &Timing| {
         let ms = |s: f64| format!("{:.1} ms", 1e3 * s);
         vec![t.engine.clone(), ms(t.before), ms(t.after)]
@@ -116,7 +116,7 @@ pub fn page(report: &Report) -> String {
         &[],
     ));
     if !report.notes.is_empty() {
-        section(&mut page, "Worth knowing", "");
+        section(&mut page, "Notes", "");
         page.push_str("<ul>");
         for note in &report.notes {
             let _ = write!(page, "<li>{}</li>", escaped(note));
@@ -125,10 +125,10 @@ pub fn page(report: &Report) -> String {
     }
     section(
         &mut page,
-        "Layer by layer",
-        "\u{201c}Alone\u{201d} is the relative error of a few small parts of the answers where this layer \
-         alone is rounded, where that was tried; the other columns compare its own output in the new graph, with all that was \
-         rounded before it. Layers that were left in 32 bits stand out.",
+        "Layers",
+        "Sensitivity is the relative error of a few small tiles of the output with only this layer \
+         quantized, if it was measured; the other columns compare the layer's own output in the quantized graph, errors of \
+         earlier layers included. Layers that stay in fp32 are highlighted.",
     );
     let layer = |l: &LayerReport| {
         let number = |x: f64| format!("{x:.2e}");
@@ -138,7 +138,7 @@ pub fn page(report: &Report) -> String {
             l.precision.into(),
             l.calibrator.unwrap_or("").into(),
             l.range.map_or(String::new(), |r| format!("{r:.3}")),
-            l.alone.map_or(String::new(), number),
+            l.sensitivity.map_or(String::new(), number),
             number(l.relative_error),
             format!("{:.5}", l.cosine),
             format!("{:.5}", l.worst_cosine),
@@ -148,19 +148,19 @@ pub fn page(report: &Report) -> String {
     let head = [
         "layer",
         "operator",
-        "runs in",
-        "range by",
+        "precision",
+        "calibrator",
         "range",
-        "alone",
+        "sensitivity",
         "relative error",
         "cosine",
         "worst",
     ];
-    let kept = (0..rows.len()).filter(|i| report.layers[*i].precision == Precision::Fp32.name());
-    let kept: Vec<_> = kept
+    let fp32 = (0..rows.len()).filter(|i| report.layers[*i].precision == Precision::Fp32.name());
+    let fp32: Vec<_> = fp32
         .flat_map(|i| (0..head.len()).map(move |j| (i, j)))
         .collect();
-    page.push_str(&table(&head, &rows, "kept", &kept));
+    page.push_str(&table(&head, &rows, "fp32", &fp32));
     page.push_str("</body></html>\n");
     page
 }
@@ -173,13 +173,13 @@ fn section(page: &mut String, title: &str, text: &str) {
     }
 }
 
-fn loss_row(name: &str, loss: &Loss) -> Vec<String> {
+fn error_row(name: &str, error: &ErrorStats) -> Vec<String> {
     vec![
         name.into(),
-        format!("{:.2e}", loss.relative_error),
-        format!("{:.6}", loss.cosine),
-        format!("{:.5}", loss.worst_cosine),
-        format!("{:.3} %", 100.0 * loss.outliers),
+        format!("{:.2e}", error.relative_error),
+        format!("{:.6}", error.cosine),
+        format!("{:.5}", error.worst_cosine),
+        format!("{:.3} %", 100.0 * error.outliers),
     ]
 }
 

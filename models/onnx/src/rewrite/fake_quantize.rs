@@ -4,9 +4,9 @@ use crate::pb::{NodeProto, tensor_proto::DataType};
 
 use super::{
     Model, Names, RewriteError, cast, constants, element_types,
+    fp32::{dequantised, is_float, without_nodes},
     half::MOVES,
     node, tensors,
-    widen::{dequantised, is_float, without_nodes},
 };
 
 /// A 32-bit graph that rounds where `model` does: what a node computes in 16 bits is computed in 32
@@ -19,7 +19,7 @@ use super::{
 ///
 /// # Errors
 /// Where a constant cannot be read.
-pub fn emulate(model: &Model) -> Result<Model, RewriteError> {
+pub fn fake_quantize(model: &Model) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let types = element_types(graph);
     let constants = constants(graph);

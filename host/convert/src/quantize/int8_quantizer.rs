@@ -1,4 +1,4 @@
-//! Which layers run in 8 bits, and over which range.
+//! Quantization of a graph to int8.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,25 +7,25 @@ use loftup_onnx::rewrite::{self, Layer, Model};
 use super::{
     QuantizeError, Step,
     backends::Replay,
+    error_stats::{ErrorAccumulator, Vectors},
     graph::{Graph, as_slices},
-    loss::{Sum, Vectors},
-    pictures::Sample,
-    ranges::{Calibrator, Seen},
-    search::Rounding,
+    quantizer::Quantizer,
+    ranges::{ActivationStats, Calibrator},
+    samples::Sample,
 };
 
-/// A graph on its way to 8 bits.
-pub(super) struct Plan {
-    /// Layers that can be rounded.
+/// Quantizes a graph to int8.
+pub(super) struct Int8Quantizer {
+    /// Layers that can be quantized.
     candidates: Vec<Layer>,
-    /// Layers that cannot, because their activation is 0 on every picture.
-    pub silent: Vec<Layer>,
+    /// Layers that cannot, because their activation is dead: 0 on every image.
+    pub dead: Vec<Layer>,
     /// Range of each activation, and how it was found.
     ranges: BTreeMap<String, (Calibrator, f32)>,
 }
 
-impl Plan {
-    /// Finds ranges.
+impl Int8Quantizer {
+    /// Calibrates ranges.
     pub fn new(
         graph: &mut Graph,
         samples: &[Sample],
@@ -36,23 +36,23 @@ impl Plan {
         values.sort();
         values.dedup();
         let role = graph.role;
-        let seen = graph.look(&values, samples, &mut |i, n| {
-            step(&format!("{role}: looking at activations"), i, n)
+        let stats = graph.activation_stats(&values, samples, &mut |i, n| {
+            step(&format!("{role}: measuring activations"), i, n)
         })?;
-        let ranges = best_ranges(graph, &layers, values, seen, &mut |i, n| {
+        let ranges = best_ranges(graph, &layers, values, stats, &mut |i, n| {
             step(&format!("{role}: choosing ranges"), i, n)
         })?;
-        let (candidates, silent) = layers
+        let (candidates, dead) = layers
             .into_iter()
             .partition(|l| ranges.contains_key(&l.activation));
         Ok(Self {
             candidates,
-            silent,
+            dead,
             ranges,
         })
     }
 
-    /// The graph with these layers in 8 bits.
+    /// The graph with these layers in int8.
     fn write(&self, graph: &Graph, chosen: &HashSet<String>) -> Result<Model, QuantizeError> {
         let ranges = self
             .ranges
@@ -63,7 +63,7 @@ impl Plan {
     }
 }
 
-impl Rounding for Plan {
+impl Quantizer for Int8Quantizer {
     fn layers(&self, _: &Graph) -> Vec<(Layer, Option<(Calibrator, f32)>)> {
         let candidates = self.candidates.iter();
         candidates
@@ -71,37 +71,36 @@ impl Rounding for Plan {
             .collect()
     }
 
-    fn without(&self, graph: &Graph, left: &[&Layer]) -> Result<Model, QuantizeError> {
-        let chosen = self.candidates.iter().filter(|l| !left.contains(l));
+    fn quantize_except(&self, graph: &Graph, fp32: &[&Layer]) -> Result<Model, QuantizeError> {
+        let chosen = self.candidates.iter().filter(|l| !fp32.contains(l));
         self.write(graph, &chosen.map(|l| l.output.clone()).collect())
     }
 
-    fn only(&self, graph: &Graph, layer: &Layer) -> Result<Model, QuantizeError> {
+    fn quantize_only(&self, graph: &Graph, layer: &Layer) -> Result<Model, QuantizeError> {
         self.write(graph, &HashSet::from([layer.output.clone()]))
     }
 }
 
-/// For each activation the range with which the layers that read it come closest to what they
-/// compute in 32 bits.
+/// For each activation the range with which the outputs of its layers are closest to fp32.
 fn best_ranges(
     graph: &Graph,
     layers: &[Layer],
     values: Vec<String>,
-    seen: Vec<Seen>,
+    stats: Vec<ActivationStats>,
     step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
 ) -> Result<BTreeMap<String, (Calibrator, f32)>, QuantizeError> {
-    let runs = graph.close();
+    let runs = graph.sampled_runs();
     let mut watched = values.clone();
     watched.extend(layers.iter().map(|l| l.output.clone()));
     let mut replay = graph.replay(&graph.model, &watched)?;
     let shapes = replay.shapes().to_vec();
-    // What each run makes of them: activations first, then the outputs of layers.
-    let mut kept: Vec<Vec<Vec<f32>>> = Vec::new();
+    // Values of each run: activations first, then the outputs of layers.
+    let mut recorded: Vec<Vec<Vec<f32>>> = Vec::new();
     for run in runs {
         replay
             .run(&as_slices(&run.inputs))
             .map_err(|what| graph.failed(what))?;
-        kept.push(
+        recorded.push(
             (0..watched.len())
                 .map(|i| replay.value(i).to_vec())
                 .collect(),
@@ -109,13 +108,13 @@ fn best_ranges(
     }
     let mut best = BTreeMap::new();
     let count = values.len();
-    for (i, (value, mut seen)) in values.into_iter().zip(seen).enumerate() {
+    for (i, (value, mut stats)) in values.into_iter().zip(stats).enumerate() {
         step(i, count)?;
         let readers: Vec<usize> = (0..layers.len())
             .filter(|l| layers[*l].activation == value)
             .collect();
         let mut chosen: Option<(f64, Calibrator, f32)> = None;
-        for (calibrator, range) in seen.candidates() {
+        for (calibrator, range) in stats.candidates() {
             let mut sum = 0.0;
             for l in &readers {
                 let layer = &layers[*l];
@@ -125,22 +124,27 @@ fn best_ranges(
                     &HashSet::from([layer.output.clone()]),
                     &ranges,
                 );
-                let emulated = written.and_then(|m| rewrite::emulate(&m));
-                let emulated = emulated.map_err(|e| graph.rewritten(e))?;
+                let fake_quantized = written.and_then(|m| rewrite::fake_quantize(&m));
+                let fake_quantized = fake_quantized.map_err(|e| graph.rewritten(e))?;
                 let inputs = [(value.clone(), shapes[i].clone())];
                 let name = graph.path.display().to_string();
                 let outputs = [layer.output.clone()];
-                let mut alone = Replay::new(&name, &emulated, &inputs, &outputs)
+                let mut replayed = Replay::new(&name, &fake_quantized, &inputs, &outputs)
                     .map_err(|what| graph.failed(what))?;
-                let mut error = Sum::default();
-                for values in &kept {
-                    alone
+                let mut error = ErrorAccumulator::default();
+                for values in &recorded {
+                    replayed
                         .run(&[&values[i]])
                         .map_err(|what| graph.failed(what))?;
                     let reference = &values[count + l];
-                    error.add(alone.value(0), reference, Vectors::Rows(reference.len()), 0);
+                    error.add(
+                        replayed.value(0),
+                        reference,
+                        Vectors::Rows(reference.len()),
+                        0,
+                    );
                 }
-                sum += error.loss().relative_error;
+                sum += error.stats().relative_error;
             }
             if chosen.is_none_or(|(least, ..)| sum < least) {
                 chosen = Some((sum, calibrator, range));

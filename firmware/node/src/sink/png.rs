@@ -1,4 +1,4 @@
-//! Class maps as pictures in a folder.
+//! Class maps as images in a folder.
 
 use std::{
     collections::VecDeque,
@@ -19,9 +19,9 @@ use crate::{
     health::Reason,
 };
 
-/// Writes `frame-SEQUENCE-slot-SLOT.png`, one colour for each class. Where the folder has pictures
+/// Writes `frame-SEQUENCE-slot-SLOT.png`, one color for each class. Where the folder has images
 /// of an earlier start, names begin with `run-0001-`, or the next number after those there.
-pub struct Pictures {
+pub struct PngSink {
     name: String,
     folder: PathBuf,
     every: Every,
@@ -31,14 +31,14 @@ pub struct Pictures {
     /// Of the starts that wrote into the folder, from 0.
     run: Option<u64>,
     written: VecDeque<PathBuf>,
-    /// Pictures that were not written.
+    /// PngSink that were not written.
     missed: u64,
     png: Vec<u8>,
 }
 
-impl Pictures {
-    /// Into `folder`, which is made; every `every`-th answer, of which the last `keep` pictures
-    /// stay (0: all). Pictures of earlier starts stay in any case.
+impl PngSink {
+    /// Into `folder`, which is made; every `every`-th output, of which the last `keep` images
+    /// stay (0: all). PngSink of earlier starts stay in any case.
     pub fn new(folder: PathBuf, every: u64, keep: u64) -> Self {
         Self::on(Box::new(Local), folder, every, keep, Retry::new())
     }
@@ -58,7 +58,7 @@ impl Pictures {
         }
     }
 
-    /// Writes the picture at hand under a name that is free.
+    /// Writes the image at hand under a name that is free.
     fn put(&mut self, sequence: u64, slot: u8) -> io::Result<PathBuf> {
         std::fs::create_dir_all(&self.folder)?;
         self.retry.probe(&*self.disk, &self.folder)?;
@@ -101,7 +101,7 @@ impl Pictures {
         }
     }
 
-    /// Removes the oldest pictures of this start, where there are more than are kept.
+    /// Removes the oldest images of this start, where there are more than are kept.
     fn forget(&mut self, newest: PathBuf) -> Result<(), SinkError> {
         if self.keep == 0 {
             return Ok(());
@@ -138,7 +138,7 @@ fn run_of(file: &OsStr) -> Option<u64> {
     number.parse().ok().filter(|n| *n < u64::MAX)
 }
 
-/// A colour for each class: far apart for neighbouring numbers. No class is black.
+/// A color for each class: far apart for neighboring numbers. No class is black.
 pub fn colour(class: u8) -> [u8; 3] {
     if class == NO_CLASS {
         return [0; 3];
@@ -154,7 +154,7 @@ pub fn colour(class: u8) -> [u8; 3] {
     [channel(0.0), channel(4.0), channel(2.0)]
 }
 
-impl Sink for Pictures {
+impl Sink for PngSink {
     fn name(&self) -> &str {
         &self.name
     }

@@ -5,12 +5,12 @@ use rustix::io::Errno;
 use super::*;
 use crate::sink::{disk::testing::Quota, testing::feed};
 
-fn sink(disk: &Quota, folder: &Path, keep: u64) -> Pictures {
+fn sink(disk: &Quota, folder: &Path, keep: u64) -> PngSink {
     let retry = Retry::every(Duration::ZERO);
-    Pictures::on(Box::new(disk.clone()), folder.to_owned(), 1, keep, retry)
+    PngSink::on(Box::new(disk.clone()), folder.to_owned(), 1, keep, retry)
 }
 
-/// Names of the pictures in a folder, all of which can be read.
+/// Names of the images in a folder, all of which can be read.
 fn names(folder: &Path) -> Vec<String> {
     let names = entries(folder).map(|name| name.into_string().unwrap());
     let mut names: Vec<_> = names.collect();

@@ -14,7 +14,7 @@ use super::{Model, RewriteError, constants, element_types, node, producers, tens
 ///
 /// # Errors
 /// Where a constant cannot be read.
-pub fn widen(model: &Model) -> Result<Model, RewriteError> {
+pub fn to_fp32(model: &Model) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let types = element_types(graph);
     let made_by = producers(graph);

@@ -1,4 +1,4 @@
-//! Calibration pictures, and what the 32-bit bundle makes of them.
+//! Calibration images and the fp32 reference output.
 
 use std::path::{Path, PathBuf};
 
@@ -12,50 +12,50 @@ use loftup_runtime::{
 use super::{
     QuantizeError,
     backends::Recorder,
-    loss::{Sum, Vectors},
+    error_stats::{ErrorAccumulator, Vectors},
 };
 
-/// Side of the parts of an answer that are looked at: that of the tiles of a frame on a CPU.
+/// Side of the compared tiles: that of the tiles of a frame on a CPU.
 pub(super) const TILE: usize = 32;
 
-/// A picture, where it is looked at, and the 32-bit answer there.
+/// A calibration image with its fp32 features and reference tiles.
 pub(super) struct Sample {
     pub path: PathBuf,
-    pub picture: Picture,
+    pub image: Picture,
     pub features: Features,
-    parts: Parts,
+    tiles: ReferenceTiles,
 }
 
-/// Parts of an answer.
-pub(super) struct Parts {
+/// Tiles of the fp32 output.
+pub(super) struct ReferenceTiles {
     pub rects: Vec<Rect>,
-    /// `[d, h, w]` of each rectangle, in 32 bits.
-    answers: Vec<Vec<f32>>,
+    /// `[d, h, w]` of each rectangle, in fp32.
+    references: Vec<Vec<f32>>,
 }
 
-impl Parts {
-    /// What `perceptor` answers there.
+impl ReferenceTiles {
+    /// Computes the tiles `rects`.
     pub fn of(
         perceptor: &Perceptor,
         features: &Features,
-        picture: &Picture,
+        image: &Picture,
         rects: Vec<Rect>,
     ) -> Result<Self, QuantizeError> {
         Ok(Self {
-            answers: upsampled(perceptor, features, picture, &rects)?,
+            references: upsampled(perceptor, features, image, &rects)?,
             rects,
         })
     }
 }
 
-/// All of them, and what they were made of.
+/// All calibration images, and what the manifest records of them.
 pub(super) struct Samples {
     pub samples: Vec<Sample>,
     pub calibration: Calibration,
 }
 
-/// Runs the 32-bit bundle on every picture that can be used, with `tiles` parts of each answer.
-pub(super) fn look(
+/// Runs the fp32 bundle on every usable image, with `tiles` tiles of each output.
+pub(super) fn load(
     perceptor: &Perceptor,
     recorder: &Recorder,
     paths: &[PathBuf],
@@ -81,32 +81,32 @@ pub(super) fn look(
         };
         hashes += &sha256_hex(photo.data());
         recorder.begin(samples.len());
-        let picture = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&picture)?;
+        let image = perceptor.prepare(&photo, size)?;
+        let features = perceptor.features_of(&image)?;
         let rects = match manifest.upsampler {
-            Some(_) => places(size, TILE, tiles, i),
+            Some(_) => tile_rects(size, TILE, tiles, i),
             None => Vec::new(),
         };
         samples.push(Sample {
             path: path.clone(),
-            parts: Parts::of(perceptor, &features, &picture, rects)?,
-            picture,
+            tiles: ReferenceTiles::of(perceptor, &features, &image, rects)?,
+            image,
             features,
         });
     }
     if samples.is_empty() {
-        return Err(QuantizeError::Pictures(match reasons.first() {
-            Some(first) => format!("none of {} pictures can be used; the first: {first}", paths.len()),
-            None => "there are no pictures; give a directory of JPEG or PNG files like those the robot will see".into(),
+        return Err(QuantizeError::Images(match reasons.first() {
+            Some(first) => format!("none of {} images can be used; the first: {first}", paths.len()),
+            None => "there are no images; give a directory of JPEG or PNG files like those the robot will see".into(),
         }));
     }
     for what in &reasons {
-        log::warn!("left out: {what}");
+        log::warn!("skipped: {what}");
     }
-    let tiles = samples.iter().map(|s| s.parts.rects.len() as u64).sum();
+    let tiles = samples.iter().map(|s| s.tiles.rects.len() as u64).sum();
     Ok(Samples {
         calibration: Calibration {
-            pictures: samples.len() as u64,
+            images: samples.len() as u64,
             tiles,
             fingerprint: sha256_hex(hashes.as_bytes()),
         },
@@ -114,7 +114,7 @@ pub(super) fn look(
     })
 }
 
-/// A picture with something on it.
+/// Reads an image, and refuses one of a single color.
 fn usable(path: &Path, orientation: Orientation) -> Result<Rgb8, String> {
     let photo = image::open_with(path, orientation)
         .map_err(|e| e.to_string())?
@@ -122,16 +122,16 @@ fn usable(path: &Path, orientation: Orientation) -> Result<Rgb8, String> {
     let (first, _) = photo.data().as_chunks::<3>();
     if first.iter().all(|pixel| *pixel == first[0]) {
         return Err(format!(
-            "{}: every pixel has the same colour, which shows no range of anything; give photographs",
+            "{}: every pixel has the same color, so it cannot be used for calibration; use photographs",
             path.display()
         ));
     }
     Ok(photo)
 }
 
-/// Parts of a frame, of at most `side` pixels a side: the corner where zero padding begins, then others spread over the frame,
-/// elsewhere for each picture.
-pub(super) fn places(size: Size, side: usize, count: usize, seed: usize) -> Vec<Rect> {
+/// Tiles of a frame, at most `side` pixels on a side: the top left corner with its zero padding,
+/// then others spread over the frame, at different positions for each `seed`.
+pub(super) fn tile_rects(size: Size, side: usize, count: usize, seed: usize) -> Vec<Rect> {
     let (width, height) = (side.min(size.width), side.min(size.height));
     let (free_x, free_y) = (size.width - width, size.height - height);
     // Irrational steps spread evenly (Roberts' R2 sequence).
@@ -154,66 +154,66 @@ pub(super) fn places(size: Size, side: usize, count: usize, seed: usize) -> Vec<
 fn upsampled(
     perceptor: &Perceptor,
     features: &Features,
-    picture: &Picture,
+    image: &Picture,
     rects: &[Rect],
 ) -> Result<Vec<Vec<f32>>, QuantizeError> {
     if rects.is_empty() {
         return Ok(Vec::new());
     }
-    let view = perceptor.view(features, picture, ColourRange::PerImage)?;
-    let answer = |rect: &Rect| {
+    let view = perceptor.view(features, image, ColourRange::PerImage)?;
+    let output = |rect: &Rect| {
         let mut sink = InMemory::new(*rect, view.dim());
         view.region(*rect, &mut |tile| sink.take(tile))?;
         Ok(sink.into_values())
     };
-    rects.iter().map(answer).collect()
+    rects.iter().map(output).collect()
 }
 
-/// How far the answers of `perceptor` are from the 32-bit ones, from the picture on: upsampled
-/// features where there is an upsampler, those of the backbone otherwise.
+/// Error of the output of `perceptor` end to end: upsampled features if there is an upsampler,
+/// those of the backbone otherwise.
 pub(super) fn end_to_end(
     perceptor: &Perceptor,
     samples: &[Sample],
     step: &mut dyn FnMut(usize, usize) -> Result<(), QuantizeError>,
-) -> Result<Sum, QuantizeError> {
-    let mut sum = Sum::default();
+) -> Result<ErrorAccumulator, QuantizeError> {
+    let mut sum = ErrorAccumulator::default();
     for (i, sample) in samples.iter().enumerate() {
         step(i, samples.len())?;
-        let features = perceptor.features_of(&sample.picture)?;
-        compare(perceptor, sample, &features, &sample.parts, i, &mut sum)?;
+        let features = perceptor.features_of(&sample.image)?;
+        compare(perceptor, sample, &features, &sample.tiles, i, &mut sum)?;
     }
     Ok(sum)
 }
 
-/// Adds up how far the answers of `perceptor` from these features are from the 32-bit ones: those of
-/// some parts, or the features themselves where there is no upsampler.
+/// Accumulates the error of the output of `perceptor` for these features: that of some tiles, or
+/// of the features themselves if there is no upsampler.
 pub(super) fn compare(
     perceptor: &Perceptor,
     sample: &Sample,
     features: &Features,
-    parts: &Parts,
+    tiles: &ReferenceTiles,
     index: usize,
-    sum: &mut Sum,
+    sum: &mut ErrorAccumulator,
 ) -> Result<(), QuantizeError> {
     let planes = Vectors::Planes(features.dim);
-    if parts.rects.is_empty() {
+    if tiles.rects.is_empty() {
         sum.add(&features.data, &sample.features.data, planes, index);
     }
-    let answers = upsampled(perceptor, features, &sample.picture, &parts.rects)?;
-    for (found, reference) in answers.iter().zip(&parts.answers) {
+    let references = upsampled(perceptor, features, &sample.image, &tiles.rects)?;
+    for (found, reference) in references.iter().zip(&tiles.references) {
         sum.add(found, reference, planes, index);
     }
     Ok(())
 }
 
-/// Seconds for a frame of the first picture: the fastest of three, the first of which compiles.
+/// Seconds per frame: the fastest of three runs, the first of which compiles.
 pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f64, QuantizeError> {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let start = std::time::Instant::now();
-        let features = perceptor.features_of(&sample.picture)?;
+        let features = perceptor.features_of(&sample.image)?;
         if perceptor.manifest().upsampler.is_some() {
-            let view = perceptor.view(&features, &sample.picture, ColourRange::PerImage)?;
+            let view = perceptor.view(&features, &sample.image, ColourRange::PerImage)?;
             view.frame(&mut |_| Ok(()))?;
         }
         best = best.min(start.elapsed().as_secs_f64());
@@ -221,7 +221,7 @@ pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f6
     Ok(best)
 }
 
-/// How the vectors of a graph's output lie.
+/// Memory layout of the feature vectors of a graph's output.
 pub(super) fn vectors(manifest: &Manifest, file: &str, shape: &[usize]) -> Vectors {
     let last = shape.last().copied().unwrap_or(1);
     match &manifest.backbone {
@@ -245,7 +245,7 @@ mod tests {
                 height: size.1,
             };
             for seed in 0..5 {
-                let found = places(size, TILE, 4, seed);
+                let found = tile_rects(size, TILE, 4, seed);
                 assert_eq!((found[0].x, found[0].y), (0, 0));
                 for r in &found {
                     assert!(

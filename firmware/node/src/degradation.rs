@@ -1,4 +1,4 @@
-//! When the answer shrinks, and when it grows back.
+//! Graceful degradation: when the output shrinks and when it recovers.
 
 use loftup_board::ThermalState;
 
@@ -6,37 +6,37 @@ use loftup_board::ThermalState;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
     /// Deadlines missed in a row that lead a step down.
-    pub misses: u32,
-    /// Answers in a row, each well within the deadline, that lead a step up.
-    pub grow_after: u32,
+    pub miss_limit: u32,
+    /// Outputs in a row, each well within the deadline, that lead a step up.
+    pub recover_after: u32,
     /// How long between two steps down because of heat.
     pub heat_step_us: u64,
     /// Steps that there are, beyond step 0.
     pub steps: usize,
 }
 
-/// The step that the node is on. It goes down one step for [`Policy::misses`] missed deadlines in
-/// a row, or for as long as it is hot, and up again after [`Policy::grow_after`] answers that came
+/// The step that the node is on. It goes down one step for [`Policy::miss_limit`] missed deadlines in
+/// a row, or for as long as it is hot, and up again after [`Policy::recover_after`] outputs that came
 /// well in time. A step up that turns out to have been too early doubles the patience, up to
 /// eight times; one that lasts restores it.
 #[derive(Debug)]
-pub struct Ladder {
+pub struct DegradationController {
     policy: Policy,
     level: usize,
     missed: u32,
     good: u32,
     patience: u32,
-    /// Answers since the last step up, where that was the last step.
+    /// Outputs since the last step up, where that was the last step.
     on_trial: Option<u32>,
     heat: ThermalState,
     heat_step_at: Option<u64>,
-    /// Answers in time since the last miss, while late.
+    /// Outputs in time since the last miss, while late.
     late: Option<u32>,
 }
 
-/// How an answer came.
+/// Whether an output met its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timeliness {
+pub enum DeadlineOutcome {
     /// So early that a larger one would probably come in time.
     Early,
     /// In time.
@@ -54,7 +54,7 @@ pub enum Step {
     Up,
 }
 
-impl Ladder {
+impl DegradationController {
     /// At step 0.
     pub fn new(policy: Policy) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Ladder {
         }
     }
 
-    /// The present step, 0 for the whole answer.
+    /// The present step, 0 for the whole output.
     pub fn level(&self) -> usize {
         self.level
     }
@@ -81,35 +81,35 @@ impl Ladder {
         self.late.is_some()
     }
 
-    /// Whether answers are to stop altogether.
+    /// Whether outputs are to stop altogether.
     pub fn is_paused(&self) -> bool {
         self.heat == ThermalState::Critical
     }
 
-    /// An answer came, or did not come in time.
-    pub fn answer(&mut self, how: Timeliness) -> Option<Step> {
+    /// An output came, or did not come in time.
+    pub fn record(&mut self, outcome: DeadlineOutcome) -> Option<Step> {
         if let Some(n) = &mut self.late {
-            *n = if how == Timeliness::Missed {
+            *n = if outcome == DeadlineOutcome::Missed {
                 0
             } else {
                 n.saturating_add(1)
             };
-            if *n >= self.policy.grow_after && self.level == 0 {
+            if *n >= self.policy.recover_after && self.level == 0 {
                 self.late = None;
             }
         }
         if let Some(n) = &mut self.on_trial {
             *n += 1;
-            if *n > self.policy.grow_after {
+            if *n > self.policy.recover_after {
                 self.on_trial = None;
                 self.patience = 1;
             }
         }
-        match how {
-            Timeliness::Missed => {
+        match outcome {
+            DeadlineOutcome::Missed => {
                 self.good = 0;
                 self.missed += 1;
-                if self.missed >= self.policy.misses {
+                if self.missed >= self.policy.miss_limit {
                     self.missed = 0;
                     self.late = Some(0);
                     if self.on_trial.take().is_some() {
@@ -118,11 +118,11 @@ impl Ladder {
                     return self.down();
                 }
             }
-            Timeliness::Met => (self.missed, self.good) = (0, 0),
-            Timeliness::Early => {
+            DeadlineOutcome::Met => (self.missed, self.good) = (0, 0),
+            DeadlineOutcome::Early => {
                 self.missed = 0;
                 self.good += 1;
-                let enough = self.policy.grow_after.saturating_mul(self.patience);
+                let enough = self.policy.recover_after.saturating_mul(self.patience);
                 if self.good >= enough && self.heat == ThermalState::Normal && self.level > 0 {
                     self.good = 0;
                     self.level -= 1;
@@ -163,27 +163,31 @@ impl Ladder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Timeliness::{Early, Met, Missed};
+    use DeadlineOutcome::{Early, Met, Missed};
 
-    fn ladder() -> Ladder {
-        Ladder::new(Policy {
-            misses: 3,
-            grow_after: 10,
+    fn degradation() -> DegradationController {
+        DegradationController::new(Policy {
+            miss_limit: 3,
+            recover_after: 10,
             heat_step_us: 1000,
             steps: 2,
         })
     }
 
-    fn feed(ladder: &mut Ladder, how: Timeliness, n: usize) -> Vec<Option<Step>> {
-        (0..n).map(|_| ladder.answer(how)).collect()
+    fn feed(
+        degradation: &mut DegradationController,
+        how: DeadlineOutcome,
+        n: usize,
+    ) -> Vec<Option<Step>> {
+        (0..n).map(|_| degradation.record(how)).collect()
     }
 
     #[test]
     fn only_misses_in_a_row_lead_down() {
-        let mut l = ladder();
+        let mut l = degradation();
         for _ in 0..20 {
             assert_eq!(feed(&mut l, Missed, 2), [None, None]);
-            assert_eq!(l.answer(Met), None);
+            assert_eq!(l.record(Met), None);
         }
         assert_eq!(feed(&mut l, Missed, 3), [None, None, Some(Step::Down)]);
         feed(&mut l, Missed, 30);
@@ -192,16 +196,16 @@ mod tests {
 
     #[test]
     fn it_grows_back_a_step_at_a_time_and_only_when_answers_are_early() {
-        let mut l = ladder();
+        let mut l = degradation();
         feed(&mut l, Missed, 6);
         assert_eq!(l.level(), 2);
         feed(&mut l, Met, 100);
         assert_eq!(l.level(), 2, "in time is not early");
         feed(&mut l, Early, 9);
-        l.answer(Met);
+        l.record(Met);
         feed(&mut l, Early, 9);
         assert_eq!(l.level(), 2);
-        assert_eq!(l.answer(Early), Some(Step::Up));
+        assert_eq!(l.record(Early), Some(Step::Up));
         assert_eq!(l.level(), 1);
         feed(&mut l, Early, 10);
         assert_eq!(l.level(), 0);
@@ -211,12 +215,12 @@ mod tests {
 
     #[test]
     fn a_step_up_that_fails_makes_the_next_wait_longer_until_one_lasts() {
-        let mut l = ladder();
+        let mut l = degradation();
         feed(&mut l, Missed, 3);
         let mut waits = Vec::new();
         for _ in 0..5 {
             let mut n = 1;
-            while l.answer(Early).is_none() {
+            while l.record(Early).is_none() {
                 n += 1;
             }
             waits.push(n);
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn heat_leads_down_in_its_own_time_and_keeps_from_growing() {
-        let mut l = ladder();
+        let mut l = degradation();
         assert_eq!(l.heat(ThermalState::Hot, 0), Some(Step::Down));
         assert_eq!(l.heat(ThermalState::Hot, 500), None);
         assert_eq!(l.heat(ThermalState::Hot, 1000), Some(Step::Down));

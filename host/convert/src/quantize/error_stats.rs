@@ -1,9 +1,9 @@
-//! Adding up how far answers are apart.
+//! Accumulation of errors over outputs.
 
-use loftup_bundle::Loss;
+use loftup_bundle::ErrorStats;
 use serde::Serialize;
 
-/// How the vectors lie whose directions are compared.
+/// Memory layout of the vectors whose cosine similarity is computed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Vectors {
     /// `[n, length]`: one after another.
@@ -17,19 +17,19 @@ pub(super) enum Vectors {
 pub struct Worst {
     /// Its cosine similarity.
     pub cosine: f64,
-    /// The calibration picture, from 0.
-    pub picture: usize,
-    /// Index of the vector in its part of the answer.
+    /// The calibration image, from 0.
+    pub image: usize,
+    /// Index of the vector in its tile.
     pub place: usize,
 }
 
-/// Values are apart where they differ by more than this share of their size and of the root mean
-/// square together.
+/// A value is an outlier if it differs by more than this fraction of the sum of its magnitude and
+/// the root mean square.
 const APART: f64 = 0.1;
 
-/// Differences, added up part by part.
+/// Accumulates errors tile by tile.
 #[derive(Debug, Clone)]
-pub(super) struct Sum {
+pub(super) struct ErrorAccumulator {
     difference: f64,
     reference: f64,
     values: u64,
@@ -39,7 +39,7 @@ pub(super) struct Sum {
     worst: Worst,
 }
 
-impl Default for Sum {
+impl Default for ErrorAccumulator {
     fn default() -> Self {
         Self {
             difference: 0.0,
@@ -50,16 +50,16 @@ impl Default for Sum {
             vectors: 0,
             worst: Worst {
                 cosine: 1.0,
-                picture: 0,
+                image: 0,
                 place: 0,
             },
         }
     }
 }
 
-impl Sum {
-    /// Counts `found` against `reference`, of equal length.
-    pub fn add(&mut self, found: &[f32], reference: &[f32], vectors: Vectors, picture: usize) {
+impl ErrorAccumulator {
+    /// Adds the error of `found` against `reference`, of equal length.
+    pub fn add(&mut self, found: &[f32], reference: &[f32], vectors: Vectors, image: usize) {
         let square = |x: f32| f64::from(x).powi(2);
         let squares: f64 = reference.iter().map(|x| square(*x)).sum();
         let size = (squares / reference.len().max(1) as f64).sqrt();
@@ -91,25 +91,25 @@ impl Sum {
                 (0.0, 0.0) => 1.0,
                 _ => ab / (aa * bb).sqrt(),
             };
-            // Against a zero vector, or with NaN: as far apart as can be.
+            // A zero vector or NaN counts as opposite.
             let cosine = if cosine.is_nan() { -1.0 } else { cosine };
             self.cosines += cosine;
             self.vectors += 1;
             if cosine < self.worst.cosine {
                 self.worst = Worst {
                     cosine,
-                    picture,
+                    image,
                     place: i,
                 };
             }
         }
     }
 
-    /// The loss so far; none of nothing.
-    pub fn loss(&self) -> Loss {
+    /// Statistics so far; no error if nothing was added.
+    pub fn stats(&self) -> ErrorStats {
         let relative = (self.difference / self.reference.max(f64::MIN_POSITIVE)).sqrt();
-        Loss {
-            // NaN, too, is a loss.
+        ErrorStats {
+            // NaN counts as the largest error.
             relative_error: if relative.is_finite() {
                 relative
             } else {
@@ -133,27 +133,30 @@ mod tests {
     #[test]
     fn equal_answers_have_no_loss_and_the_worst_place_is_named() {
         let b = [1.0f32, 2.0, 0.0, 4.0, 5.0, 3.0];
-        let mut sum = Sum::default();
+        let mut sum = ErrorAccumulator::default();
         sum.add(&b, &b, Vectors::Rows(2), 0);
-        assert_eq!((sum.loss().relative_error, sum.loss().outliers), (0.0, 0.0));
-        // Of three places with two channels each the second turns round, on picture 7.
+        assert_eq!(
+            (sum.stats().relative_error, sum.stats().outliers),
+            (0.0, 0.0)
+        );
+        // Of three places with two channels each the second turns round, on image 7.
         let a = [1.0f32, -2.0, 0.0, 4.0, -5.0, 3.0];
         sum.add(&a, &b, Vectors::Planes(2), 7);
         let worst = sum.worst();
-        assert_eq!((worst.picture, worst.place), (7, 1));
+        assert_eq!((worst.image, worst.place), (7, 1));
         assert!((worst.cosine + 1.0).abs() < 1e-12);
-        let loss = sum.loss();
+        let stats = sum.stats();
         // Twice the vector (2, 5), over twice all squares.
-        assert!((loss.relative_error - (4.0 * 29.0 / 110.0f64).sqrt()).abs() < 1e-12);
-        assert_eq!(loss.outliers, 2.0 / 12.0);
-        assert!((loss.cosine - 4.0 / 6.0).abs() < 1e-12);
+        assert!((stats.relative_error - (4.0 * 29.0 / 110.0f64).sqrt()).abs() < 1e-12);
+        assert_eq!(stats.outliers, 2.0 / 12.0);
+        assert!((stats.cosine - 4.0 / 6.0).abs() < 1e-12);
     }
 
     #[test]
     fn nan_is_a_loss() {
-        let mut sum = Sum::default();
+        let mut sum = ErrorAccumulator::default();
         sum.add(&[f32::NAN, 1.0], &[1.0, 1.0], Vectors::Rows(2), 0);
-        let loss = sum.loss();
-        assert!(loss.relative_error > 1e9 && loss.worst_cosine == -1.0 && loss.outliers == 0.5);
+        let stats = sum.stats();
+        assert!(stats.relative_error > 1e9 && stats.worst_cosine == -1.0 && stats.outliers == 0.5);
     }
 }

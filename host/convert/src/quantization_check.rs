@@ -1,9 +1,9 @@
-//! The loss that can be measured again without the calibration pictures: on the built-in test
-//! picture, against answers of the 32-bit graphs that are kept in the bundle.
+//! The quantization error that can be measured without calibration images: on the built-in test
+//! image, against fp32 outputs stored in the bundle.
 
 use std::sync::Arc;
 
-use loftup_bundle::{Bundle, CheckLoss, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, CheckError, Precision, Quantisation, Size};
 use loftup_runtime::{
     ColourRange, Options, Perceptor, Point, RuntimeError,
     backend::{Backend, CpuBackend},
@@ -11,23 +11,22 @@ use loftup_runtime::{
     references::test_picture,
 };
 
-use super::backends::AsWritten;
-use crate::Check;
+use crate::{Check, fake_quantize::AsWritten};
 
-/// Places of the answer that are kept.
+/// Pixels of the output that are stored.
 const PLACES: usize = 64;
 
-/// The file with the answers.
-pub(super) fn file_name(precision: Precision) -> String {
+/// File name of the stored outputs.
+pub(crate) fn file_name(precision: Precision) -> String {
     format!("check-{precision}.npy")
 }
 
-/// Features of the test picture at some places, `[places, d]`, and `d`.
-pub(super) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), RuntimeError> {
+/// Features of the test image at some pixels, `[pixels, d]`, and `d`.
+pub(crate) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), RuntimeError> {
     let manifest = perceptor.manifest();
     let size = match &manifest.backbone {
         Some(backbone) => backbone.size,
-        // Says what is missing.
+        // The error names the missing part.
         None => perceptor.backbone_size(Size {
             width: 1,
             height: 1,
@@ -36,7 +35,7 @@ pub(super) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), Runtim
     let picture = test_picture(size);
     let features = perceptor.features_of(&picture)?;
     let dim = features.dim;
-    // Spread by a step that shares no factor with the number of places.
+    // Evenly spread.
     let spread = |count: usize| {
         let kept = PLACES.min(count);
         (0..kept).map(move |i| i * count / kept)
@@ -60,7 +59,7 @@ pub(super) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), Runtim
 }
 
 /// Relative error of `found`.
-pub(super) fn apart(found: &[f32], reference: &[f32]) -> f64 {
+pub(crate) fn apart(found: &[f32], reference: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let differences = found.iter().zip(reference);
     let above: f64 = differences
@@ -70,25 +69,26 @@ pub(super) fn apart(found: &[f32], reference: &[f32]) -> f64 {
     (above / below.max(f64::MIN_POSITIVE)).sqrt()
 }
 
-/// Measures both versions of a bundle against `reference`.
-pub(super) fn measure(
+/// Error of the quantized graphs against `reference`: fake-quantized, and with rounded weights in
+/// fp32.
+pub(crate) fn measure(
     bundle: &Bundle,
     precision: Precision,
     reference: &[f32],
-) -> Result<CheckLoss, RuntimeError> {
+) -> Result<CheckError, RuntimeError> {
     let error = |backend: Arc<dyn Backend>| {
         let perceptor =
             Perceptor::with_precision(bundle.clone(), backend, Options::default(), precision)?;
         Ok::<_, RuntimeError>(apart(&answers(&perceptor)?.0, reference))
     };
-    Ok(CheckLoss {
+    Ok(CheckError {
         file: file_name(precision),
         as_written: error(Arc::new(AsWritten))?,
-        widened: error(Arc::new(CpuBackend))?,
+        fp32: error(Arc::new(CpuBackend))?,
     })
 }
 
-/// Checks that a bundle costs no more than it says: its graphs as they are written, and on
+/// Checks that the errors do not exceed those in the manifest: fake-quantized, on the CPU, and on
 /// `backend`.
 pub(crate) fn checks(
     bundle: &Bundle,
@@ -105,7 +105,7 @@ pub(crate) fn checks(
             found.as_written,
             says.as_written,
         ));
-        checks.push(costs(*precision, "on the CPU", found.widened, says.widened));
+        checks.push(costs(*precision, "on the CPU", found.fp32, says.fp32));
         if backend.health().answering != CpuBackend.name() {
             checks.push(on_backend(
                 bundle,
@@ -129,19 +129,19 @@ fn on_backend(
     let options = Options::default();
     let perceptor = Perceptor::with_precision(bundle.clone(), backend.clone(), options, precision)?;
     let found = apart(&answers(&perceptor)?.0, reference);
-    // It may round at other places than the graph says, between fused layers for one.
+    // It may round elsewhere than the graph specifies, for example between fused layers.
     let says = 1.5 * quantisation.check.as_written;
-    Ok(costs(precision, "on the engine", found, says))
+    Ok(costs(precision, "on the backend", found, says))
 }
 
-/// Engines sum in other orders; what lies on the edge between two levels falls to either side.
+/// Backends sum in different orders, and a value between two levels may round either way.
 const SLACK: f64 = 1.05;
-/// What two engines are apart on the 32-bit graphs, and then some.
+/// Above the difference between two backends on the fp32 graphs.
 const FLOOR: f64 = 1e-3;
 
 fn costs(precision: Precision, how: &str, found: f64, says: f64) -> Check {
     Check::most(
-        &format!("{precision} {how}: relative error on the test picture"),
+        &format!("{precision} {how}: relative error on the test image"),
         found,
         says * SLACK + FLOOR,
     )

@@ -1,8 +1,7 @@
-//! Versions of the graphs, tried on a few small parts of the answers.
+//! Sensitivity analysis: the error of graph variants on a few small tiles.
 //!
-//! Which layers hurt most is seen on little. From the first rounded graph on, the bundle is run as
-//! it will be; what lies before it is not run at all, what is not rounded runs in our kernels, and
-//! what is compiled stays compiled.
+//! Graphs before the first quantized one are not run again, graphs that are not quantized run in
+//! the project's own kernels, and compiled variants are reused.
 
 use std::{
     collections::BTreeMap,
@@ -18,83 +17,87 @@ use loftup_runtime::{
 
 use super::{
     QuantizeError,
+    error_stats::ErrorAccumulator,
     graph::Graph,
-    loss::Sum,
-    pictures::{Parts, Sample, Samples, compare, places},
-    versions::open,
+    samples::{ReferenceTiles, Sample, Samples, compare, tile_rects},
+    session::open,
 };
 
-/// Pictures that are looked at.
-const PICTURES: usize = 4;
-/// Parts of each, and their side in pixels.
-const PARTS: usize = 3;
+/// Images used.
+const IMAGES: usize = 4;
+/// Tiles of each image, and their side in pixels.
+const TILES: usize = 3;
 const SIDE: usize = 16;
 
-/// Runs versions of graphs on little.
-pub(super) struct Trials<'a> {
+/// Measures the error of graph variants on a few tiles.
+pub(super) struct SensitivityAnalysis<'a> {
     bundle: &'a Bundle,
-    /// Files of the graphs, and what they are in 32 bits.
+    /// Files of the graphs, with their fp32 variants.
     graphs: Vec<(String, Variant)>,
-    samples: Vec<(&'a Sample, Parts)>,
+    samples: Vec<(&'a Sample, ReferenceTiles)>,
 }
 
-impl<'a> Trials<'a> {
-    /// Answers in 32 bits. `graphs` are those of the bundle, in their order.
+impl<'a> SensitivityAnalysis<'a> {
+    /// Computes the fp32 reference. `graphs` are those of the bundle, in order.
     pub fn new(
         bundle: &'a Bundle,
         samples: &'a Samples,
         graphs: &[Graph],
     ) -> Result<Self, QuantizeError> {
         let wide = |graph: &Graph| (graph.file.clone(), Variant::default());
-        let mut trials = Self {
+        let mut analysis = Self {
             bundle,
             graphs: graphs.iter().map(wide).collect(),
             samples: Vec::new(),
         };
-        let perceptor = trials.perceptor(Vec::new())?;
+        let perceptor = analysis.perceptor(Vec::new())?;
         let all = &samples.samples;
-        let count = PICTURES.min(all.len());
+        let count = IMAGES.min(all.len());
         for i in 0..count {
             let sample = &all[i * all.len() / count];
             let rects = match bundle.manifest().upsampler {
-                Some(_) => places(sample.picture.size, SIDE, PARTS, i),
+                Some(_) => tile_rects(sample.image.size, SIDE, TILES, i),
                 None => Vec::new(),
             };
-            let parts = Parts::of(&perceptor, &sample.features, &sample.picture, rects)?;
-            trials.samples.push((sample, parts));
+            let tiles = ReferenceTiles::of(&perceptor, &sample.features, &sample.image, rects)?;
+            analysis.samples.push((sample, tiles));
         }
-        Ok(trials)
+        Ok(analysis)
     }
 
-    /// Relative error of the answers with these versions in the place of the graphs of these indices,
-    /// and the others in 32 bits.
-    pub fn loss(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
-        // There is a backbone, and it comes first: what it made of the pictures is known.
+    /// Relative error of the output with these variants of the graphs with these indices, and the
+    /// others in fp32.
+    pub fn error(&self, variants: Vec<(usize, Variant)>) -> Result<f64, QuantizeError> {
+        // The backbone is always the first graph, and its fp32 features are known.
         let same_features = variants.iter().all(|(graph, _)| *graph != 0);
         let perceptor = self.perceptor(variants)?;
-        let mut sum = Sum::default();
-        for (i, (sample, parts)) in self.samples.iter().enumerate() {
+        let mut sum = ErrorAccumulator::default();
+        for (i, (sample, tiles)) in self.samples.iter().enumerate() {
             if same_features {
-                compare(&perceptor, sample, &sample.features, parts, i, &mut sum)?;
+                compare(&perceptor, sample, &sample.features, tiles, i, &mut sum)?;
             } else {
-                let features = perceptor.features_of(&sample.picture)?;
-                compare(&perceptor, sample, &features, parts, i, &mut sum)?;
+                let features = perceptor.features_of(&sample.image)?;
+                compare(&perceptor, sample, &features, tiles, i, &mut sum)?;
             }
         }
-        Ok(sum.loss().relative_error)
+        Ok(sum.stats().relative_error)
     }
 
-    /// The bundle with these versions in the place of some of its graphs.
+    /// The bundle with some graphs replaced by these variants.
     fn perceptor(&self, variants: Vec<(usize, Variant)>) -> Result<Perceptor, QuantizeError> {
         let mut graphs: BTreeMap<String, Variant> = self.graphs.iter().cloned().collect();
         for (graph, variant) in variants {
             graphs.insert(self.graphs[graph].0.clone(), variant);
         }
-        open(self.bundle, Arc::new(Mixed { graphs }), Precision::Fp32)
+        open(
+            self.bundle,
+            Arc::new(MixedBackend { graphs }),
+            Precision::Fp32,
+        )
     }
 }
 
-/// One version of one graph, and what it was compiled to.
+/// One variant of a graph, with its compiled plans.
 #[derive(Clone, Default)]
 pub(super) struct Variant(Arc<Compiled>);
 
@@ -103,7 +106,7 @@ type Shapes = Vec<Vec<usize>>;
 
 #[derive(Default)]
 struct Compiled {
-    /// The version in 32-bit operators; none for the graph of the bundle.
+    /// The fake-quantized graph; `None` for the graph of the bundle.
     onnx: Option<Arc<[u8]>>,
     state: Mutex<State>,
 }
@@ -115,16 +118,16 @@ struct State {
 }
 
 impl Variant {
-    /// A version of `graph` that is to be run as it is written.
+    /// A quantized variant of `graph`.
     pub fn new(graph: &Graph, written: &Model) -> Result<Self, QuantizeError> {
-        let emulated = rewrite::emulate(written).map_err(|e| graph.rewritten(e))?;
+        let fake_quantized = rewrite::fake_quantize(written).map_err(|e| graph.rewritten(e))?;
         Ok(Self(Arc::new(Compiled {
-            onnx: Some(emulated.encode().into()),
+            onnx: Some(fake_quantized.encode().into()),
             state: Mutex::default(),
         })))
     }
 
-    /// The version of `graph`, loaded the first time.
+    /// The variant of `graph`, loaded the first time.
     fn load(&self, graph: &backend::Graph) -> Result<VariantModel, BackendError> {
         let model = &mut self.state().model;
         let model = match model {
@@ -145,13 +148,13 @@ impl Variant {
     }
 }
 
-/// The CPU engine, with versions of graphs in the place of those it is given.
-struct Mixed {
+/// The CPU backend, with some graphs replaced by variants.
+struct MixedBackend {
     /// By file.
     graphs: BTreeMap<String, Variant>,
 }
 
-impl Backend for Mixed {
+impl Backend for MixedBackend {
     fn arithmetic(&self) -> Option<loftup_runtime::backend::Arithmetic> {
         None
     }
@@ -168,7 +171,7 @@ impl Backend for Mixed {
     }
 }
 
-/// A version that is loaded. What it is compiled to is kept for all [`Mixed`] engines.
+/// A loaded variant. Its compiled plans are shared by all [`MixedBackend`]s.
 struct VariantModel {
     model: Arc<dyn backend::Model>,
     variant: Variant,
@@ -190,7 +193,7 @@ impl backend::Model for VariantModel {
     }
 }
 
-/// A plan that others have, too.
+/// A shared plan.
 struct Shared(Arc<dyn Plan>);
 
 impl Plan for Shared {

@@ -1,4 +1,4 @@
-//! How good a head of a bundle is.
+//! Evaluation of a head of a bundle.
 
 use std::path::Path;
 
@@ -12,27 +12,26 @@ use crate::{
     EvalError, Progress,
     confusion::Confusion,
     data::{self, Classes},
-    sampling::{Looker, open},
-    segmentation::thin,
+    sampling::{Encoder, open, subsample},
 };
 
-/// What a head of classes sees. Shares, 0 to 1.
+/// Accuracy of a head of classes. Fractions, 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Judged {
-    /// Labelled pictures.
-    pub pictures: usize,
-    /// Mean intersection over union of the classes that occur.
+pub struct HeadScores {
+    /// Number of labeled images.
+    pub images: usize,
+    /// Mean IoU over the classes that occur.
     pub mean_iou: f64,
-    /// Share of labelled pixels that are right.
+    /// Pixel accuracy.
     pub accuracy: f64,
 }
 
-/// Judges the head called `name` on `dir/val`, or `dir` where there is none, at the backbone's size
-/// or `size`, on at most `most` pictures, read upright or as stored. Masks are taken as stored.
+/// Evaluates head `name` on `dir/val`, or on `dir` if that does not exist, at the backbone's size or
+/// `size`, on at most `most` images. `orientation` applies to images, never to masks.
 ///
 /// # Errors
-/// Where the head gives no classes or others than the data has, or nothing can be judged.
-pub fn judge(
+/// If the head has no classes or not those of the data, or there is no usable image.
+pub fn evaluate(
     perceptor: &Perceptor,
     name: &str,
     dir: &Path,
@@ -40,10 +39,10 @@ pub fn judge(
     most: Option<usize>,
     orientation: Orientation,
     progress: Progress<'_>,
-) -> Result<Judged, EvalError> {
+) -> Result<HeadScores, EvalError> {
     let head = perceptor.head(name)?;
-    let looker = Looker::new(perceptor, size, ColourRange::PerImage, orientation)?;
-    let pairs = thin(data::pairs(dir, "val")?, most);
+    let encoder = Encoder::new(perceptor, size, ColourRange::PerImage, orientation)?;
+    let pairs = subsample(data::pairs(dir, "val")?, most);
     let classes = Classes::of(dir, &pairs)?;
     let count = classes.names.len();
     match perceptor.manifest().heads.get(name).map(|h| &h.kind) {
@@ -62,41 +61,41 @@ pub fn judge(
         }
     }
     let mut confusion = Confusion::new(count);
-    let mut judged = 0;
+    let mut images = 0;
     for (i, pair) in pairs.iter().enumerate() {
-        progress("judging by labelled pictures", i, pairs.len());
-        match open(pair, &classes, looker.size, looker.orientation) {
+        progress("evaluating on labeled images", i, pairs.len());
+        match open(pair, &classes, encoder.size, encoder.orientation) {
             Ok((photo, labels)) => {
-                let seen = looker.look(&photo)?;
-                let map = class_map(&looker, &seen, &head)?;
+                let encoded = encoder.encode(&photo)?;
+                let map = class_map(&encoder, &encoded, &head)?;
                 confusion.count(&labels.values, &map);
-                judged += 1;
+                images += 1;
             }
-            Err(e) => log::warn!("left out: {e}"),
+            Err(e) => log::warn!("skipped: {e}"),
         }
     }
     let mean_iou = confusion.mean_iou();
     if mean_iou.is_nan() {
         return Err(EvalError::Data {
             path: dir.into(),
-            what: "no picture with a labelled pixel could be used".into(),
+            what: "no usable image with a labeled pixel".into(),
         });
     }
-    Ok(Judged {
-        pictures: judged,
+    Ok(HeadScores {
+        images,
         mean_iou,
         accuracy: confusion.accuracy(),
     })
 }
 
-/// The classes that a head sees in upsampled features.
+/// The class map of a head on upsampled features.
 pub(crate) fn class_map(
-    looker: &Looker<'_>,
-    seen: &crate::sampling::Seen,
+    encoder: &Encoder<'_>,
+    encoded: &crate::sampling::Encoded,
     head: &Head,
 ) -> Result<Vec<u8>, EvalError> {
-    let view = looker.view(seen, looker.range)?.through(head)?;
-    let mut map = ClassMap::new(Rect::whole(looker.size));
+    let view = encoder.view(encoded, encoder.range)?.through(head)?;
+    let mut map = ClassMap::new(Rect::whole(encoder.size));
     view.frame(&mut |tile| map.take(tile))?;
     Ok(map.into_classes())
 }

@@ -1,6 +1,6 @@
-//! What a model keeps from frame to frame, for a camera that stands still: the picture, so that
+//! What a model keeps from frame to frame, for a static camera: the image, so that
 //! noise does not change it; the features, for some frames; the class maps, of which only the tiles
-//! that changed are computed anew.
+//! that changed are computed again.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -9,76 +9,76 @@ use loftup_runtime::{
     Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
 };
 
-use crate::{answer::SLOTS, model::ModelError, pipeline::lock};
+use crate::{answer::SLOTS, error::ModelError, sync::lock};
 
-/// How still a camera is taken to stand.
+/// Settings for a static camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Still {
-    /// The backbone runs on every so manieth frame, and its features serve until the next time.
-    pub backbone_every: u32,
-    /// A pixel keeps its old colour until it differs from it by more than so many levels.
-    pub hold: u8,
+pub struct StaticScene {
+    /// The backbone runs on every n-th frame, and its features serve until the next time.
+    pub backbone_interval: u32,
+    /// A pixel keeps its old color until it differs from it by more than so many levels.
+    pub noise_threshold: u8,
 }
 
-impl Default for Still {
+impl Default for StaticScene {
     /// Not at all.
     fn default() -> Self {
         Self {
-            backbone_every: 1,
-            hold: 0,
+            backbone_interval: 1,
+            noise_threshold: 0,
         }
     }
 }
 
 /// What is kept.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct FrameCache {
     picture: Mutex<Option<Rgb8>>,
     features: Mutex<Option<Served>>,
     maps: Mutex<Maps>,
 }
 
-/// Features, the size of the picture they are of, and the frames they have served.
+/// Features, the size of the image they are of, and the frames they have served.
 struct Served {
     features: Features,
     size: Size,
     frames: u32,
 }
 
-impl Kept {
+impl FrameCache {
     /// Gives `picture` to `then`, its pixels held.
     pub fn picture(
         &self,
-        still: Still,
+        still: StaticScene,
         picture: &Rgb8,
         then: impl FnOnce(&Rgb8) -> Result<(), ModelError>,
     ) -> Result<(), ModelError> {
-        if still.hold == 0 {
+        if still.noise_threshold == 0 {
             return then(picture);
         }
         let mut last = lock(&self.picture);
         let mut held = picture.clone();
         if let Some(last) = &*last {
-            held.hold(last, still.hold);
+            held.hold(last, still.noise_threshold);
         }
         then(last.insert(held))
     }
 
-    /// The features of a picture of size `size`, into `out`: computed where none are kept that may
+    /// The features of an image of size `size`, into `out`: computed where none are kept that may
     /// serve once more.
     pub fn features(
         &self,
-        still: Still,
+        still: StaticScene,
         size: Size,
         out: &mut Option<Features>,
         compute: impl FnOnce() -> Result<Features, ModelError>,
     ) -> Result<(), ModelError> {
-        if still.backbone_every <= 1 {
+        if still.backbone_interval <= 1 {
             *out = Some(compute()?);
             return Ok(());
         }
         let mut kept = lock(&self.features);
-        let fit = |s: &Served| s.size == size && s.frames < still.backbone_every;
+        let fit = |s: &Served| s.size == size && s.frames < still.backbone_interval;
         let mut served = match kept.take().filter(fit) {
             Some(served) => served,
             None => Served {
@@ -94,8 +94,8 @@ impl Kept {
     }
 
     /// The class maps, where features are kept: otherwise every tile changes.
-    pub fn maps(&self, still: Still) -> Option<MutexGuard<'_, Maps>> {
-        (still.backbone_every > 1).then(|| lock(&self.maps))
+    pub fn maps(&self, still: StaticScene) -> Option<MutexGuard<'_, Maps>> {
+        (still.backbone_interval > 1).then(|| lock(&self.maps))
     }
 }
 

@@ -1,0 +1,66 @@
+//! Conversion errors.
+
+use std::path::PathBuf;
+
+use loftup_bundle::BundleError;
+use loftup_import::{checkpoint::CheckpointError, onnx::ImportError, vit::VitError};
+
+/// A conversion that failed. The message is one line. Nothing is left at the destination.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A backbone.
+    #[error(transparent)]
+    Vit(#[from] VitError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A file could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An ONNX file that cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// An ONNX file that cannot be a backbone.
+    #[error("{}: {what}", path.display())]
+    ForeignOnnx {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        what: String,
+    },
+    /// Nothing to convert.
+    #[error(
+        "nothing to convert: give a backbone (--backbone with --backbone-weights, or --backbone-onnx), --upsampler-weights, or both"
+    )]
+    Nothing,
+    /// Backbone and upsampler differ in channels.
+    #[error("{}: the upsampler is for features of {upsampler} channels, the backbone has {backbone}; use the LoftUp checkpoint that was trained for this backbone", path.display())]
+    Channels {
+        /// The upsampler's checkpoint.
+        path: PathBuf,
+        /// Channels of the upsampler.
+        upsampler: usize,
+        /// Channels of the backbone.
+        backbone: usize,
+    },
+    /// Canceled.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+    /// The new bundle did not pass its own checks.
+    #[error("the converted bundle fails its check {name:?}: {what}")]
+    Verification {
+        /// The check.
+        name: String,
+        /// How it failed.
+        what: String,
+    },
+}

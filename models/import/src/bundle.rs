@@ -1,0 +1,165 @@
+//! Bundles from models: fp32 graphs and their manifest entries, without reference outputs and
+//! without verification. `loftup convert` adds both.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use loftup_bundle::{
+    Backbone, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
+    Provenance, Size, Source, Training, Upsampler, UpsamplerFiles,
+};
+use loftup_onnx::loftup::LoftUp;
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError},
+    vit::{self, Vit, VitError},
+};
+
+/// File of the backbone's fp32 graph.
+pub const BACKBONE_FILE: &str = "backbone.onnx";
+
+/// A bundle that cannot be written. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// A checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The backbone cannot be built from its checkpoint.
+    #[error(transparent)]
+    Vit(#[from] VitError),
+    /// The bundle cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A temporary file cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+}
+
+/// Manifest entry, input normalization and fp32 ONNX graph of a vision transformer for inputs of
+/// `size` pixels, a multiple of the patch. The graph belongs in [`BACKBONE_FILE`].
+///
+/// # Errors
+/// If the graph cannot be built for that size.
+pub fn backbone(model: &Vit, size: Size) -> Result<(Backbone, Normalisation, Vec<u8>), VitError> {
+    let config = model.config();
+    let onnx = model.graph(size.width, size.height)?;
+    let part = Backbone {
+        name: config.preset.name().into(),
+        dim: config.dim,
+        patch: config.patch,
+        size,
+        any_size: false,
+        input: vit::INPUT.into(),
+        output: vit::OUTPUT.into(),
+        layout: FeatureLayout::Map,
+        graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: Some(config.architecture()),
+    };
+    let normalisation = Normalisation {
+        mean: config.mean,
+        std: config.std,
+    };
+    Ok((part, normalisation, onnx))
+}
+
+/// Adds the fp32 graphs of an upsampler. Returns its manifest entry.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn add_upsampler(writer: &mut BundleWriter, model: &LoftUp) -> Result<Upsampler, BundleError> {
+    let whole = "upsampler.onnx";
+    let files = UpsamplerFiles {
+        keys: "keys.onnx".into(),
+        queries: "queries.onnx".into(),
+        whole: Some(whole.into()),
+    };
+    writer.add(&files.keys, &model.keys_graph())?;
+    writer.add(&files.queries, &model.queries_graph())?;
+    writer.add(whole, &model.whole_graph())?;
+    let config = model.config();
+    Ok(Upsampler {
+        dim: config.dim,
+        layers: config.layers,
+        heads: config.heads,
+        head_width: config.padded_head_width(),
+        graphs: BTreeMap::from([(Precision::Fp32, files)]),
+    })
+}
+
+/// The manifest of a new fp32 bundle, without heads, quantization records and reference outputs.
+pub fn manifest(
+    normalisation: Normalisation,
+    backbone: Option<Backbone>,
+    upsampler: Option<Upsampler>,
+    sources: Vec<Source>,
+    training: Option<Training>,
+) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        normalisation,
+        backbone,
+        upsampler,
+        heads: BTreeMap::new(),
+        quantisation: BTreeMap::new(),
+        references: None,
+        files: BTreeMap::new(),
+        provenance: Provenance {
+            tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
+            created: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            sources,
+            training,
+        },
+    }
+}
+
+/// Provenance entries for all files of a checkpoint.
+pub fn sources<'a>(role: &'a str, checkpoint: &'a Checkpoint) -> impl Iterator<Item = Source> + 'a {
+    checkpoint.files().iter().map(move |file| Source {
+        role: role.into(),
+        file: file
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into(),
+        sha256: file.sha256.clone(),
+    })
+}
+
+/// Writes a bundle of a vision transformer, for inputs of `size` pixels, and its upsampler. The
+/// destination must not exist.
+///
+/// # Errors
+/// If the graph cannot be built for that size, or the bundle cannot be written. Nothing is left at
+/// the destination.
+pub fn write(
+    path: &Path,
+    (model, size): (&Vit, Size),
+    upsampler: &LoftUp,
+    sources: Vec<Source>,
+) -> Result<(), ExportError> {
+    let mut writer = BundleWriter::create(path, false)?;
+    let (backbone, normalisation, onnx) = backbone(model, size)?;
+    writer.add(BACKBONE_FILE, &onnx)?;
+    let upsampler = add_upsampler(&mut writer, upsampler)?;
+    writer.seal(manifest(
+        normalisation,
+        Some(backbone),
+        Some(upsampler),
+        sources,
+        None,
+    ))?;
+    writer.commit()?;
+    Ok(())
+}
