@@ -21,11 +21,20 @@ impl Mistake {
     pub fn at(self, path: &Path) -> ConfigError {
         ConfigError {
             path: path.into(),
-            key: self.key,
-            what: self.what,
+            key: printable(&self.key),
+            what: printable(&self.what),
             remedy: self.remedy,
         }
     }
+}
+
+/// Text of the file without line breaks and terminal escapes.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 pub fn wrong(
@@ -100,8 +109,8 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
     }
     ConfigError {
         path: path.into(),
-        key: format!("line {}: {name}", number + 1),
-        what: message,
+        key: format!("line {}: {}", number + 1, printable(&name)),
+        what: printable(&message),
         remedy: remedy.into(),
     }
 }
