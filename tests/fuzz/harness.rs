@@ -228,8 +228,8 @@ fn passes(model: &Model) {
         one_line(error);
     }
     let written = [
-        rewrite::widen(model),
-        rewrite::emulate(model),
+        rewrite::to_fp32(model),
+        rewrite::fake_quantize(model),
         rewrite::half_weights(model),
         rewrite::to_half(model, &BTreeSet::new()),
         rewrite::to_int8(model, &chosen, &ranges),

@@ -9,9 +9,11 @@ mod architecture;
 mod error;
 mod head;
 mod manifest;
+mod precision;
 mod quantisation;
 mod reader;
 mod reference;
+mod reference_outputs;
 mod tensors;
 mod training;
 mod writer;
@@ -22,12 +24,14 @@ pub use architecture::{Activation, Architecture, Family, Origin, Positions, Sett
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
-    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Precision, Provenance,
+    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Provenance,
     Size, Source, Upsampler, UpsamplerFiles,
 };
 pub use quantisation::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantisation};
 pub use reader::Bundle;
-pub use reference::{PartErrors, ReferenceError, ReferenceOutputs, References};
+pub use precision::Precision;
+pub use reference::{PartErrors, ReferenceError, References};
+pub use reference_outputs::ReferenceOutputs;
 pub use training::Training;
 pub use writer::BundleWriter;
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    architecture::Architecture, head::Head, quantisation::Quantisation, reference::References,
-    training::Training,
+    architecture::Architecture, head::Head, precision::Precision, quantisation::Quantisation,
+    reference::References, training::Training,
 };
 
 /// Version of the bundle format that this code writes and reads.
@@ -143,41 +143,6 @@ pub struct UpsamplerFiles {
     /// Everything in one standard file, for other tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whole: Option<String>,
-}
-
-/// Precision of a graph's arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    Fp32,
-    /// 16-bit floats, and 32-bit ones where those are not enough.
-    Fp16,
-    /// 8-bit products with constants, 32-bit floats for the rest.
-    Int8,
-    /// Weights kept as 16-bit floats, arithmetic in 32 bits.
-    Fp16Weights,
-}
-
-impl Precision {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Fp32, Self::Fp16, Self::Int8, Self::Fp16Weights];
-
-    /// Its name in manifests and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fp32 => "fp32",
-            Self::Fp16 => "fp16",
-            Self::Int8 => "int8",
-            Self::Fp16Weights => "fp16-weights",
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// Size and hash of a file.

@@ -1,17 +1,16 @@
-//! Reference outputs: what the 32-bit graphs compute from the built-in test inputs.
+//! What the manifest says of the reference outputs.
 
 use std::collections::BTreeMap;
 
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::{Backbone, Manifest, Precision, Upsampler, tensors};
+use super::precision::Precision;
 
 /// The reference outputs of a bundle, and how far its other precisions are from them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct References {
-    /// The file with the [`ReferenceOutputs`].
+    /// The file with the [`ReferenceOutputs`](crate::ReferenceOutputs).
     pub file: String,
     /// Program and version that computed them.
     pub tool: String,
@@ -72,63 +71,6 @@ impl References {
         let stride = count / kept.max(1);
         (0..kept).map(move |i| i * count / kept + (5 * i + i / stride) % stride)
     }
-}
-
-/// The reference outputs themselves.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ReferenceOutputs {
-    /// Of the backbone, `[cells + 2, d]`: its features at [`References::cells`], then the mean and
-    /// the standard deviation of each channel over all cells.
-    pub backbone: Option<Vec<f32>>,
-    /// Of the upsampler, `[References::PIXELS, d]`.
-    pub upsampler: Option<Vec<f32>>,
-}
-
-const BACKBONE: &str = "backbone";
-const UPSAMPLER: &str = "upsampler";
-
-impl ReferenceOutputs {
-    /// As a safetensors file with the tensors `backbone` and `upsampler`, F32.
-    ///
-    /// # Errors
-    /// Where a length does not fit the parts of `manifest`.
-    pub fn to_bytes(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
-        let backbone = manifest.backbone.as_ref().map(backbone_shape);
-        let upsampler = manifest.upsampler.as_ref().map(upsampler_shape);
-        let mut parts: Vec<(&str, &[usize], &[f32])> = Vec::new();
-        if let (Some(values), Some(shape)) = (&self.backbone, &backbone) {
-            parts.push((BACKBONE, shape, values));
-        }
-        if let (Some(values), Some(shape)) = (&self.upsampler, &upsampler) {
-            parts.push((UPSAMPLER, shape, values));
-        }
-        tensors::write(&parts)
-    }
-
-    /// Reads what [`ReferenceOutputs::to_bytes`] wrote for the parts of `manifest`.
-    ///
-    /// # Errors
-    /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
-    pub fn from_bytes(bytes: &[u8], manifest: &Manifest) -> Result<Self, String> {
-        let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
-        let backbone = manifest.backbone.as_ref();
-        let backbone = backbone.map(|b| tensors::read(&file, BACKBONE, &backbone_shape(b)));
-        let upsampler = manifest.upsampler.as_ref();
-        let upsampler = upsampler.map(|u| tensors::read(&file, UPSAMPLER, &upsampler_shape(u)));
-        Ok(Self {
-            backbone: backbone.transpose()?,
-            upsampler: upsampler.transpose()?,
-        })
-    }
-}
-
-fn backbone_shape(b: &Backbone) -> [usize; 2] {
-    let cells = (b.size.width / b.patch) * (b.size.height / b.patch);
-    [cells.min(References::CELLS) + 2, b.dim]
-}
-
-fn upsampler_shape(u: &Upsampler) -> [usize; 2] {
-    [References::PIXELS, u.dim]
 }
 
 #[cfg(test)]

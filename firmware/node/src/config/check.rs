@@ -55,8 +55,8 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
     }
     ConfigError {
         path: path.into(),
-        key: format!("line {}: {name}", number + 1),
-        what: message,
+        key: format!("line {}: {}", number + 1, printable(&name)),
+        what: printable(&message),
         remedy: remedy.into(),
     }
 }

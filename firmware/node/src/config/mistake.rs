@@ -30,11 +30,20 @@ impl Mistake {
     pub fn at(self, path: &Path) -> ConfigError {
         ConfigError {
             path: path.into(),
-            key: self.key,
-            what: self.what,
+            key: printable(&self.key),
+            what: printable(&self.what),
             remedy: self.remedy,
         }
     }
+}
+
+/// Text of the file without line breaks and terminal escapes.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 pub fn wrong(

@@ -135,26 +135,17 @@ fn features_that_do_not_fit() {
     let good = vec![0.5; 48 * 12];
     let mut nan = good.clone();
     nan[100] = f32::NAN;
-    let cases: [(&Bundle, &[usize], &[f32], &[&str]); 4] = [
-        (
-            &bundle,
-            &[1, 32, 3, 4],
-            &good[..32 * 12],
-            &["lr.npy", "[1, 32, 3, 4]", "[1, 48, h, w]"],
-        ),
-        (&bundle, &[48, 3, 4], &good, &["lr.npy", "[48, 3, 4]"]),
-        (&bundle, &[1, 48, 3, 4], &nan, &["lr.npy", "NaN", "100"]),
-        (
-            &backbone,
-            &[1, 48, 3, 4],
-            &good,
-            &["upsampler", "--upsampler-weights"],
-        ),
-    ];
-    for (bundle, shape, values, parts) in cases {
+    let check = |bundle: &Bundle, shape: &[usize], values: &[f32], parts: &[&str]| {
         npy::write(&path, shape, values).unwrap();
         names(&refused(dir.path(), &mut ask(bundle)), parts);
-    }
+    };
+    let narrow = [1, 32, 3, 4];
+    let parts = ["lr.npy", "[1, 32, 3, 4]", "[1, 48, h, w]"];
+    check(&bundle, &narrow, &good[..32 * 12], &parts);
+    check(&bundle, &[48, 3, 4], &good, &["lr.npy", "[48, 3, 4]"]);
+    check(&bundle, &[1, 48, 3, 4], &nan, &["lr.npy", "NaN", "100"]);
+    let parts = ["upsampler", "--upsampler-weights"];
+    check(&backbone, &[1, 48, 3, 4], &good, &parts);
     // A picture for a bundle that has no eyes.
     let line = refused(dir.path(), &mut run(&bundle, dir.path(), "--image", &image));
     names(&line, &["no backbone", "--features"]);

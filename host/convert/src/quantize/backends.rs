@@ -182,8 +182,7 @@ impl Replay {
             .map(|(n, s)| (n.as_str(), s.as_slice()))
             .collect();
         let outputs: Vec<_> = values.iter().map(String::as_str).collect();
-        let plan =
-            guarded(|| compile_once(&TractBackend, name, onnx, &inputs, &outputs))?;
+        let plan = guarded(|| compile_once(&TractBackend, name, onnx, &inputs, &outputs))?;
         Ok(Self {
             session: plan.session().map_err(|e| e.to_string())?,
             shapes: (0..values.len())

@@ -3,7 +3,8 @@
 use super::{
     Activation, Family, INPUT, OUTPUT, VitConfig,
     position::{Method, resample},
-    weights::{Block, Linear, Norm, Weights, padded_head},
+    linear::Linear,
+    weights::{Block, Norm, Weights, padded_head},
 };
 use loftup_onnx::{Graph, Value};
 

@@ -12,6 +12,7 @@ mod config;
 mod config_file;
 mod error;
 mod graph;
+mod linear;
 mod names;
 mod options;
 mod outline;

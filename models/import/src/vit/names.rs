@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{
     Family, VitError,
     schemes::{Qkv, Scheme, Swiglu},
-    weights::Linear,
+    linear::Linear,
 };
 use crate::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;

@@ -13,13 +13,6 @@ const HEAD_MULTIPLE: usize = 8;
 /// The most weights that fit an ONNX file, whose messages end at 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
 
-/// `x W + b`: weight `[out, in]`, bias `[out]`.
-#[derive(Debug, Clone)]
-pub(super) struct Linear {
-    pub weight: Tensor,
-    pub bias: Tensor,
-}
-
 /// Scale and offset of a layer norm, `[width]` each.
 #[derive(Debug, Clone)]
 pub(super) struct Norm {

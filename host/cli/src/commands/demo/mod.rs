@@ -75,7 +75,9 @@ pub fn run(args: &Args) -> Result<()> {
     stages.run("scenes", |watch| scenes::write(at, watch))?;
     let checks = stages.run("built-in model", |watch| model::builtin(at, watch))?;
     let training = stages.run("training", |watch| training::train(at, args.steps, watch))?;
-    stages.run("export", |watch| model::export(at, watch))?;
+    stages.run("export", |watch| {
+        model::export(at, &training::start(at), &training::weights(at), watch)
+    })?;
     let evaluation = stages.run("evaluation", |watch| evaluation::measure(at, watch))?;
     let head = stages.run("head", |watch| model::head(at, watch))?;
     let verification = stages.run("verification", |_| model::verify(at))?;

@@ -44,10 +44,10 @@ pub fn builtin(at: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
     bundle(at, &folder.join(UPSAMPLER), BUNDLE, watch)
 }
 
-/// Writes bundles of the upsampler before and after its training.
-pub fn export(at: &Path, watch: Watch<'_>) -> Result<()> {
-    bundle(at, &training::start(at), START, watch)?;
-    bundle(at, &training::weights(at), TRAINED, watch)?;
+/// Writes bundles of the upsampler before (`start`) and after (`trained`) its training.
+pub fn export(at: &Path, start: &Path, trained: &Path, watch: Watch<'_>) -> Result<()> {
+    bundle(at, start, START, watch)?;
+    bundle(at, trained, TRAINED, watch)?;
     Ok(())
 }
 

@@ -1,0 +1,66 @@
+//! Reference outputs: what the fp32 graphs compute from the built-in test inputs.
+
+use safetensors::SafeTensors;
+
+use super::{
+    manifest::{Backbone, Manifest, Upsampler},
+    reference::References,
+    tensors,
+};
+
+/// The reference outputs themselves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReferenceOutputs {
+    /// Of the backbone, `[cells + 2, d]`: its features at [`References::cells`], then the mean and
+    /// the standard deviation of each channel over all cells.
+    pub backbone: Option<Vec<f32>>,
+    /// Of the upsampler, `[References::PIXELS, d]`.
+    pub upsampler: Option<Vec<f32>>,
+}
+
+const BACKBONE: &str = "backbone";
+const UPSAMPLER: &str = "upsampler";
+
+impl ReferenceOutputs {
+    /// As a safetensors file with the tensors `backbone` and `upsampler`, F32.
+    ///
+    /// # Errors
+    /// Where a length does not fit the parts of `manifest`.
+    pub fn to_bytes(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
+        let backbone = manifest.backbone.as_ref().map(backbone_shape);
+        let upsampler = manifest.upsampler.as_ref().map(upsampler_shape);
+        let mut parts: Vec<(&str, &[usize], &[f32])> = Vec::new();
+        if let (Some(values), Some(shape)) = (&self.backbone, &backbone) {
+            parts.push((BACKBONE, shape, values));
+        }
+        if let (Some(values), Some(shape)) = (&self.upsampler, &upsampler) {
+            parts.push((UPSAMPLER, shape, values));
+        }
+        tensors::write(&parts)
+    }
+
+    /// Reads what [`ReferenceOutputs::to_bytes`] wrote for the parts of `manifest`.
+    ///
+    /// # Errors
+    /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
+    pub fn from_bytes(bytes: &[u8], manifest: &Manifest) -> Result<Self, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
+        let backbone = manifest.backbone.as_ref();
+        let backbone = backbone.map(|b| tensors::read(&file, BACKBONE, &backbone_shape(b)));
+        let upsampler = manifest.upsampler.as_ref();
+        let upsampler = upsampler.map(|u| tensors::read(&file, UPSAMPLER, &upsampler_shape(u)));
+        Ok(Self {
+            backbone: backbone.transpose()?,
+            upsampler: upsampler.transpose()?,
+        })
+    }
+}
+
+fn backbone_shape(b: &Backbone) -> [usize; 2] {
+    let cells = (b.size.width / b.patch) * (b.size.height / b.patch);
+    [cells.min(References::CELLS) + 2, b.dim]
+}
+
+fn upsampler_shape(u: &Upsampler) -> [usize; 2] {
+    [References::PIXELS, u.dim]
+}
