@@ -282,7 +282,7 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "address:port",
         ),
         (
-            add("[[sink]]\nkind = \"mcap\"\npath = \"no/a.mcap\""),
+            add("[[sink]]\nkind = \"mcap\"\npath = \"no/such/a.mcap\""),
             "sink[0].path",
             "make it first",
         ),

@@ -24,12 +24,12 @@ pub use architecture::{Activation, Architecture, Family, Origin, Positions, Sett
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
-    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Provenance,
-    Size, Source, Upsampler, UpsamplerFiles,
+    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Provenance, Size, Source,
+    Upsampler, UpsamplerFiles,
 };
+pub use precision::Precision;
 pub use quantisation::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantisation};
 pub use reader::Bundle;
-pub use precision::Precision;
 pub use reference::{PartErrors, ReferenceError, References};
 pub use reference_outputs::ReferenceOutputs;
 pub use training::Training;

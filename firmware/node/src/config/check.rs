@@ -6,7 +6,7 @@ use loftup_wire::command::{MAX_POINTS, Refusal};
 
 use super::{
     Config, ConfigError, ends,
-    mistake::{Mistake, check_size, within, wrong},
+    mistake::{Mistake, check_size, printable, within, wrong},
     size,
 };
 use crate::answer::SLOTS;

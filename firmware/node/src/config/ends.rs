@@ -1,5 +1,7 @@
 //! What sources and sinks need of each other's keys.
 
+use std::path::Path;
+
 use super::{
     Sink, SinkKind, Source, SourceKind,
     mistake::{Mistake, check_size, within, wrong},
@@ -153,11 +155,18 @@ pub fn check_sink(sink: &Sink, key: &str) -> Result<(), Mistake> {
             format!("{} is a folder", path.display()),
             "name a file",
         ),
-        _ if parent.is_some_and(|p| !p.is_dir()) => wrong(
+        // The node creates the last directory of the path, and no more.
+        _ if parent.is_some_and(|p| !is_or_can_be_created(p)) => wrong(
             format!("{key}.path"),
             format!("the folder of {} does not exist", path.display()),
             "make it first",
         ),
         _ => Ok(()),
     }
+}
+
+/// Whether `directory` exists, or only it is missing of its path.
+fn is_or_can_be_created(directory: &Path) -> bool {
+    let parent = directory.parent().filter(|p| !p.as_os_str().is_empty());
+    directory.is_dir() || (!directory.exists() && parent.is_none_or(Path::is_dir))
 }

@@ -38,7 +38,7 @@ impl Mistake {
 }
 
 /// Text of the file without line breaks and terminal escapes.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let shown = |c: char| match c.is_control() {
         true => c.escape_default().to_string(),
         false => c.to_string(),

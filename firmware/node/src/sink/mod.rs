@@ -212,7 +212,10 @@ pub fn open(
                 link(name, line, bad.then_some(spoil))
             }
             SinkKind::Pictures => Box::new(PngSink::new(path, sink.every, sink.keep)),
-            SinkKind::Mcap => Box::new(McapSink::new(path, sink.every, sink.max_mib << 20)),
+            SinkKind::Mcap => {
+                create_directory_of(&path);
+                Box::new(McapSink::new(path, sink.every, sink.max_mib << 20))
+            }
             #[cfg(feature = "zenoh")]
             SinkKind::Zenoh => {
                 let endpoint = sink.endpoint.as_deref().unwrap_or(zenoh::ROUTER);
@@ -224,6 +227,7 @@ pub fn open(
                 return Err(SinkError::Other(what.into()));
             }
             SinkKind::Recording => {
+                create_directory_of(&path);
                 Box::new(RecordingSink::new(path, sink.every, sink.max_mib << 20))
             }
         };
@@ -248,6 +252,17 @@ where
     match bad {
         None => Box::new(WireSink::new(name, Box::new(open))),
         Some(bad) => Box::new(WireSink::new(name, Box::new(move || open().map(&bad)))),
+    }
+}
+
+/// Creates the last directory of a file's path where only that is missing. If that fails, the sink
+/// waits for the directory as for a full disk.
+fn create_directory_of(path: &std::path::Path) {
+    if let Some(directory) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        match std::fs::create_dir(directory) {
+            Ok(()) => log::info!("{}: created", directory.display()),
+            Err(e) => log::debug!("{}: {e}", directory.display()),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{
     Activation, Family, INPUT, OUTPUT, VitConfig,
-    position::{Method, resample},
     linear::Linear,
+    position::{Method, resample},
     weights::{Block, Norm, Weights, padded_head},
 };
 use loftup_onnx::{Graph, Value};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{
     Family, VitError,
-    schemes::{Qkv, Scheme, Swiglu},
     linear::Linear,
+    schemes::{Qkv, Scheme, Swiglu},
 };
 use crate::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;

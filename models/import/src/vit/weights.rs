@@ -3,6 +3,7 @@
 
 use super::{
     Activation, Family, VitConfig, VitError,
+    linear::Linear,
     names::{Mlp, Tower},
     schemes::Qkv,
 };
