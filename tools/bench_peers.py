@@ -134,9 +134,9 @@ class Upsampler(nn.Module):
 
     def forward(self, features, picture):
         low, high = picture.amin((0, 2, 3), True), picture.amax((0, 2, 3), True)
-        colours = (picture - low) / (high - low).clamp_min(1e-4) - 0.5
-        sources = torch.cat([grid(picture), colours], 1)
-        x = self.first_conv(torch.cat([self.fourier_feat(sources), colours], 1))
+        colors = (picture - low) / (high - low).clamp_min(1e-4) - 0.5
+        sources = torch.cat([grid(picture), colors], 1)
+        x = self.first_conv(torch.cat([self.fourier_feat(sources), colors], 1))
         kv = torch.cat([features, self.lr_pe(grid(features))], 1).flatten(2).transpose(1, 2)
         x_tokens = self.ca_transformer(x.flatten(2).transpose(1, 2), kv)
         x = x_tokens.transpose(1, 2).reshape(x.shape)
@@ -185,7 +185,7 @@ def main():
     model = random_model(ARGS.dim)
     rows = math.ceil(ARGS.side / 14)
     features = torch.randn(1, ARGS.dim, rows, rows)
-    # 256 levels of each colour, as a photograph has.
+    # 256 levels of each color, as a photograph has.
     levels = torch.randint(0, 256, (1, 3, ARGS.side, ARGS.side)) / 255
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]

@@ -8,7 +8,7 @@
 #   tools/fetch_tensorrt.sh full       TensorRT 8.5 proper besides (550 MB more to download)
 #
 # They go to $LOFTUP_NVIDIA_CACHE, by default ~/.cache/loftup-edge/nvidia. The
-# libraries are NVIDIA's, under NVIDIA's licence: do not commit or redistribute.
+# libraries are NVIDIA's, under NVIDIA's license: do not commit or redistribute.
 # Needs python3 with pip (PYTHON names another one), and cargo for the headers.
 set -euo pipefail
 

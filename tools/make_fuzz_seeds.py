@@ -64,7 +64,7 @@ def arrays():
 
 
 def images():
-    for name in ["progressive.jpg", "rgb_420.jpg", "grey.ppm", "palette.png", "rgb.webp", "bilevel.png"]:
+    for name in ["progressive.jpg", "rgb_420.jpg", "gray.ppm", "palette.png", "rgb.webp", "bilevel.png"]:
         write("image", name.replace(".", "_"), (RUNTIME / "decode" / name).read_bytes())
     row = np.arange(24)
     pixels = np.stack([row * 10 % 256 + np.zeros((17, 1)), row[:, None][:17] * 9 + np.zeros((1, 24)),
@@ -144,7 +144,7 @@ def manifests():
     entry = lambda data: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     small = {
         "format": 1,
-        "normalisation": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        "normalization": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
         "files": {"graph.onnx": entry(b"seven b")},
         "provenance": {"tool": "seed", "created": 0, "sources": []},
     }
@@ -165,12 +165,12 @@ def manifests():
         "architecture": {
             "family": "dinov2", "width": 3, "depth": 1, "registers": 4, "position_grid": 2,
             "heads": {"value": 1, "from": "command-line"}, "activation": {"value": "swiglu", "from": "default"},
-            "positions": {"value": "timm", "from": "default"}, "normalisation": "published-model"}}
+            "positions": {"value": "timm", "from": "default"}, "normalization": "published-model"}}
     full["upsampler"] = {
         "dim": 3, "layers": 2, "heads": 4, "head_width": 8,
         "graphs": {"fp32": {"keys": "graph.onnx", "queries": "graph.onnx", "whole": "graph.onnx"}}}
     full["heads"]["short"] = {"file": "head-ground.safetensors", "dim": 3, "kind": {"descriptors": {"channels": 2}}}
-    full["quantisation"] = {"int8": {
+    full["quantization"] = {"int8": {
         "tool": "seed", "calibration": {"pictures": 8, "tiles": 9, "fingerprint": digits}, "max_loss": 0.1,
         "loss": loss, "graphs": {"queries": loss}, "kept": ["conv1"],
         "head": {"name": "ground", "pictures": 3, "mean_iou_before": 0.5, "mean_iou_after": 0.4},
@@ -208,7 +208,7 @@ listen = "127.0.0.1:9477"
 """)
     write("config", "robot", model.replace("tract", "fallback") + """descriptors = "short"
 threads = 2
-colour_range = [[0, 1], [-0.5, 0.5], [0, 2e1]]
+color_range = [[0, 1], [-0.5, 0.5], [0, 2e1]]
 backbone_every = 3
 hold = 4
 

@@ -11,7 +11,7 @@ Writes into firmware/runtime/tests/data/:
 resize.txt          source size, size asked for, SHA-256 of Pillow's bytes, one case per line.
                     The source pixels are a formula (`noise`), here and in the test.
 resize_*.rgb        the bytes themselves for a few small cases, to see where a failure lies
-normalise.npy       float32 [3 kinds, 3 channels, 256 levels], from torchvision
+normalize.npy       float32 [3 kinds, 3 channels, 256 levels], from torchvision
 decode/*            small pictures of many kinds, each with PIL's convert("RGB") as .rgb
 """
 
@@ -92,7 +92,7 @@ def resize():
     (DATA / "resize.txt").write_text("".join(lines))
 
 
-def normalise():
+def normalize():
     levels = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     kinds = [
         ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -102,14 +102,14 @@ def normalise():
     planes = [F.normalize(F.to_tensor(Image.fromarray(levels)), *kind) for kind in kinds]
     table = torch.stack(planes)[:, :, 0].numpy()
     assert table.shape == (3, 3, 256) and table.dtype == np.float32
-    np.save(DATA / "normalise.npy", np.ascontiguousarray(table))
+    np.save(DATA / "normalize.npy", np.ascontiguousarray(table))
 
 
 def decode():
     folder = DATA / "decode"
     folder.mkdir(exist_ok=True)
     rgb = noise(19, 13)
-    grey = rgb[..., 0]
+    gray = rgb[..., 0]
     alpha = noise(19, 13)[::-1, :, 1]
     palette = Image.fromarray(rgb).quantize(16)
     translucent = palette.copy()
@@ -124,25 +124,25 @@ def decode():
         (folder / name).write_bytes(stream.getvalue())
         (folder / (name + ".rgb")).write_bytes(expected.tobytes())
 
-    colour = Image.fromarray(rgb)
-    put("rgb.png", colour)
-    put("rgb.bmp", colour)
-    put("rgb.ppm", colour)
-    put("rgb.tif", colour, compression="tiff_lzw")
-    put("rgb.webp", colour, lossless=True)
-    put("grey.png", Image.fromarray(grey))
-    put("grey.ppm", Image.fromarray(grey))
-    put("bilevel.png", Image.fromarray(grey > 128))
-    put("grey_alpha.png", Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]))
-    put("rgba.png", Image.merge("RGBA", [*colour.split(), Image.fromarray(alpha)]))
+    color = Image.fromarray(rgb)
+    put("rgb.png", color)
+    put("rgb.bmp", color)
+    put("rgb.ppm", color)
+    put("rgb.tif", color, compression="tiff_lzw")
+    put("rgb.webp", color, lossless=True)
+    put("gray.png", Image.fromarray(gray))
+    put("gray.ppm", Image.fromarray(gray))
+    put("bilevel.png", Image.fromarray(gray > 128))
+    put("gray_alpha.png", Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)]))
+    put("rgba.png", Image.merge("RGBA", [*color.split(), Image.fromarray(alpha)]))
     put("palette.png", palette)
     put("palette_transparent.png", translucent)
     # The upper eight bits; Pillow would clip to 255.
-    deep = grey.astype(np.uint16) * 256 + alpha
-    upper = np.repeat(grey[..., None], 3, axis=2)
-    put("grey16.png", Image.fromarray(deep), upper)
-    put("grey16.tif", Image.fromarray(deep), upper)
-    # Smooth, so that the decoders' freedom in enlarging colour is small.
+    deep = gray.astype(np.uint16) * 256 + alpha
+    upper = np.repeat(gray[..., None], 3, axis=2)
+    put("gray16.png", Image.fromarray(deep), upper)
+    put("gray16.tif", Image.fromarray(deep), upper)
+    # Smooth, so that the decoders' freedom in enlarging color is small.
     ramps = np.stack(np.broadcast_arrays(
         np.arange(32)[None, :] * 7, np.arange(24)[:, None] * 9, np.arange(32)[None, :] * 3 + 60,
     ), axis=2).astype(np.uint8)
@@ -164,5 +164,5 @@ if __name__ == "__main__":
     assert int(PIL.__version__.split(".")[0]) < 13, "pip install 'pillow<13'"
     DATA.mkdir(exist_ok=True)
     resize()
-    normalise()
+    normalize()
     decode()

@@ -246,7 +246,7 @@ def main():
     for i, (top, left) in enumerate([(2, 4), (0, 1)]):
         crop_image, crop_lr = torch.randn(BATCH, 3, SIZE, SIZE), torch.randn(BATCH, D, TOKENS, TOKENS)
         with torch.no_grad():
-            # Each picture by itself: its own range of colours.
+            # Each picture by itself: its own range of colors.
             seen = [upsample(p, stats, crop_lr[b:b + 1], crop_image[b:b + 1], False) for b in range(BATCH)]
             seen = refine(torch.cat(seen), mask_lists, 0.5)
             seen = F.interpolate(seen, (4, 4), mode="bilinear")[:, :, 1:3, 1:3]
@@ -261,7 +261,7 @@ def main():
         affinity = affinity + F.mse_loss(cosines(mine), cosines(seen)) / len(crops)
     finish("stage2", {"loss": rec + 0.05 * tv + 20 * affinity, "reconstruction": rec, "total_variation": tv, "affinity": affinity})
 
-    # Optimisers on given gradients.
+    # Optimizers on given gradients.
     start, gradients = torch.randn(7, 5), torch.randn(10, 7, 5) * torch.logspace(-6, 1, 5)
     out |= {"optimizer.start": start, "optimizer.gradients": gradients}
     for name, make in {

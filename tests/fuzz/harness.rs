@@ -218,7 +218,7 @@ pub fn onnx(bytes: &[u8]) {
 fn passes(model: &Model) {
     let again = Model::decode(&model.encode()).expect("a model that was written");
     assert_eq!(again.encode(), model.encode());
-    model.is_quantised();
+    model.is_quantized();
     model.not_finite();
     let layers = rewrite::layers(model);
     let chosen: HashSet<String> = layers.iter().map(|l| l.output.clone()).collect();

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
-    ColourRange, Features, Options, Perceptor, Picture, Rect, RuntimeError, View, backend::Backend,
+    ColorRange, Features, Options, Perceptor, Picture, Rect, RuntimeError, View, backend::Backend,
     sinks::InMemory,
 };
 
@@ -48,7 +48,7 @@ pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError>
         size,
         data: noise.vec(3 * size.area()),
     };
-    perceptor.view(&features, &picture, ColourRange::PerImage)
+    perceptor.view(&features, &picture, ColorRange::PerImage)
 }
 
 /// The whole frame `[d, H, W]`.

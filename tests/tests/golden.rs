@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, path::Path};
 use loftup_bundle::Size;
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColourRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
+    ColorRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
 };
 use loftup_tests::golden::{BACKBONES, Case, UPSAMPLERS, compare};
 
@@ -61,7 +61,7 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
             let features = Features::from_array(&lr.shape, lr.data, dim).expect("features");
             let picture = Picture::from_array(case.array("image")).expect("a picture");
             let view = perceptor
-                .view(&features, &picture, ColourRange::PerImage)
+                .view(&features, &picture, ColorRange::PerImage)
                 .expect("a view");
             let mut sink = InMemory::new(all, dim);
             view.frame(&mut |tile| sink.take(tile)).expect("a frame");

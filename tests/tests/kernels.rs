@@ -16,7 +16,7 @@ struct Question {
 enum Picture {
     /// Every value of its own; some pixels outside.
     Noise,
-    /// Rows, columns and 256 levels of each colour, as of a photograph; the first row is outside.
+    /// Rows, columns and 256 levels of each color, as of a photograph; the first row is outside.
     Photograph,
 }
 
@@ -118,11 +118,11 @@ fn kernels_give_what_tract_gives() {
             println!(
                 "d {d}, {tiles} of {height}x{width}, {tokens} tokens, {picture:?}: {difference:.1e}"
             );
-            // Answers are layer-normalised: their size is 1 and their largest values 4. Winograd's
+            // Answers are layer-normalized: their size is 1 and their largest values 4. Winograd's
             // transforms cost two digits of the seven.
             assert!(difference < 1e-4, "{difference}");
             // No difference at all would mean that tract ran both: that the kernels no longer
-            // recognise the graph.
+            // recognize the graph.
             assert!(difference > 0.0, "the kernels did not run");
         }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use loftup_bundle::Size;
-use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
+use loftup_runtime::{ColorRange, Features, Options, Perceptor, Picture};
 use loftup_tests::synthetic::{Noise, upsampler_bundle};
 
 /// The most memory that this process ever had resident, in MB.
@@ -46,7 +46,7 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
             data: noise.vec(3 * side * side),
         };
         let view = perceptor
-            .view(&features, &picture, ColourRange::PerImage)
+            .view(&features, &picture, ColorRange::PerImage)
             .expect("a view");
         let mut pixels = 0;
         view.frame(&mut |tile| {
@@ -62,6 +62,6 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
         "peak {:.0} MB, then {:.0} MB; the larger answer has {whole:.0} MB",
         peaks[0], peaks[1]
     );
-    // The picture itself, normalised and scaled, is 6 MB.
+    // The picture itself, normalized and scaled, is 6 MB.
     assert!(grown < 20.0, "16 times the pixels took {grown:.0} MB more");
 }

@@ -17,7 +17,7 @@ use loftup_convert::{
 };
 use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::{
-    ColourRange, Options, Perceptor, RuntimeError,
+    ColorRange, Options, Perceptor, RuntimeError,
     backend::{
         Backend, BackendError, Choice, CpuBackend, Fallback, FallbackOptions, Graph, Model, Plan,
         Session, Settings, ShapeProfile, State, engine_cache::EngineCache, open, tensorrt,
@@ -206,7 +206,7 @@ fn perceptor(bundle: &Path, engine: Arc<dyn Backend>) -> Perceptor {
 fn answer(perceptor: &Perceptor) -> Result<Vec<f32>, RuntimeError> {
     let picture = test_picture(SIZE);
     let features = perceptor.features_of(&picture)?;
-    let view = perceptor.view(&features, &picture, ColourRange::PerImage)?;
+    let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
     let points = [(1, 2), (30, 40)].map(|(x, y)| loftup_runtime::Point { x, y });
     view.points(&points)
 }

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColourRange, Features, Options, Perceptor, Picture, Rect,
+    ColorRange, Features, Options, Perceptor, Picture, Rect,
     backend::{Backend, Choice, Settings, State, TensorRt, engine_cache::EngineCache, open},
     sinks::InMemory,
 };
@@ -85,7 +85,7 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         let features = Features::from_array(&lr.shape, lr.data, dim).expect("features");
         let picture = Picture::from_array(case.array("image")).expect("a picture");
         let view = perceptor
-            .view(&features, &picture, ColourRange::PerImage)
+            .view(&features, &picture, ColorRange::PerImage)
             .expect("a view");
         let mut sink = InMemory::new(Rect::whole(view.size()), dim);
         view.frame(&mut |tile| sink.take(tile)).expect("a frame");

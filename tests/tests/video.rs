@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColourRange, Features, Picture, Rect, Update, Video, View,
+    ColorRange, Features, Picture, Rect, Update, Video, View,
     backend::{
         Backend, CpuBackend, Fallback, FallbackOptions,
         fault::{Fault, Faults, Faulty},
@@ -18,7 +18,7 @@ use loftup_tests::{
     synthetic::{Noise, upsampler_bundle},
 };
 
-const FIXED: ColourRange = ColourRange::Fixed {
+const FIXED: ColorRange = ColorRange::Fixed {
     min: [-1.0; 3],
     max: [1.0; 3],
 };
@@ -110,7 +110,7 @@ fn only_tiles_that_can_have_changed_are_computed() {
         }
         assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another picture");
         assert_eq!(next(&features(2), &picture(SIZE, 9), FIXED), 6, "features");
-        let range = ColourRange::PerImage;
+        let range = ColorRange::PerImage;
         assert_eq!(next(&lr, &frame, range), 6, "another range");
         frame.data[0] = 3.0;
         // The red of every pixel is scaled by it.

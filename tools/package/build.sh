@@ -43,13 +43,13 @@ default_bundle() { # cargo's selection
     echo "$made_by" >/target/share/made-by
 }
 
-# Names, versions, licences and their texts of all that is compiled into the programs.
+# Names, versions, licenses and their texts of all that is compiled into the programs.
 third_party() { # cargo's selection
     cargo tree --locked --edges normal,no-proc-macro --prefix none --format '{p}|{l}' "$@" |
-        sed 's/ (\*)$//' | sort -u | while IFS='|' read -r package licence; do
+        sed 's/ (\*)$//' | sort -u | while IFS='|' read -r package license; do
         case $package in *"(/"*) continue ;; esac
         directory=$(echo "${package%% (*}" | sed 's/ v/-/')
-        printf '\n==== %s: %s\n' "$directory" "$licence"
+        printf '\n==== %s: %s\n' "$directory" "$license"
         find /root/.cargo/registry/src/*/"$directory" -maxdepth 1 -type f \
             \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'copyright*' \) \
             -print | sort | while read -r text; do

@@ -37,7 +37,7 @@ pub enum Tmp102Error<E> {
         read: [u8; 2],
     },
     /// Extended mode is off: the chip was reset or lost power.
-    #[error("the thermometer has lost its configuration: initialise it again")]
+    #[error("the thermometer has lost its configuration: initialize it again")]
     Reset,
 }
 

@@ -48,14 +48,14 @@ const ALL: [Option<State>; 6] = [
     Some(State::Failed(Reason::Bundle)),
 ];
 
-/// On and off in milliseconds over 12 s: what an eye that sees no colour sees.
+/// On and off in milliseconds over 12 s: what an eye that sees no color sees.
 fn rhythm(state: Option<State>) -> Vec<bool> {
     let pattern = Pattern::of(state);
     (0..12_000).map(|ms| pattern.at(ms) != Color::OFF).collect()
 }
 
 #[test]
-fn every_state_has_a_colour_and_a_rhythm_of_its_own() {
+fn every_state_has_a_color_and_a_rhythm_of_its_own() {
     for (i, one) in ALL.iter().enumerate() {
         for other in &ALL[i + 1..] {
             assert_ne!(Pattern::of(*one).color, Pattern::of(*other).color);
@@ -164,7 +164,7 @@ fn a_lamp_that_failed_is_tried_again() {
 }
 
 #[test]
-fn one_pin_shines_for_any_colour_and_knows_its_polarity() {
+fn one_pin_shines_for_any_color_and_knows_its_polarity() {
     let mut pin = Mock::new(&[high(), high(), low()]);
     let mut lamp = MonoLamp::new(pin.clone(), Polarity::ActiveHigh);
     for color in [Color::RED, Color::CYAN, Color::OFF] {
@@ -179,7 +179,7 @@ fn one_pin_shines_for_any_colour_and_knows_its_polarity() {
 }
 
 #[test]
-fn three_pins_mix_the_colour_and_a_broken_one_is_named() {
+fn three_pins_mix_the_color_and_a_broken_one_is_named() {
     let mut red = Mock::new(&[high(), low()]);
     let mut green = Mock::new(&[high(), low()]);
     let mut blue = Mock::new(&[

@@ -116,8 +116,8 @@ pub struct Region {
     pub class: u8,
     /// Smallest rectangle around it.
     pub bounds: message::Rect,
-    /// Its centre of mass.
-    pub centre: message::Point,
+    /// Its center of mass.
+    pub center: message::Point,
     /// Its size, in pixels of the output.
     pub pixels: u32,
 }

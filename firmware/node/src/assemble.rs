@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use loftup_bundle::{Bundle, HeadKind};
 use loftup_runtime::{
-    ColourRange, Options, Perceptor, RuntimeError,
+    ColorRange, Options, Perceptor, RuntimeError,
     backend::{
         self, Backend, Choice,
         fault::{Faults, Faulty},
@@ -62,9 +62,9 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
             options.tile = Some(tile);
             perceptor.divide(options);
         }
-        let range = match model.colour_range {
-            None => ColourRange::PerImage,
-            Some(range) => ColourRange::Fixed {
+        let range = match model.color_range {
+            None => ColorRange::PerImage,
+            Some(range) => ColorRange::Fixed {
                 min: range.map(|[min, _]| min),
                 max: range.map(|[_, max]| max),
             },

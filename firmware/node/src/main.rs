@@ -1,4 +1,4 @@
-//! `loftup-node node.toml`: the perception node. Configuration and behaviour are described in
+//! `loftup-node node.toml`: the perception node. Configuration and behavior are described in
 //! `docs/node.md`.
 
 use std::{

@@ -36,7 +36,7 @@ named! {
     Stage {
         /// Waiting for the camera and checking what it gave.
         Capture = "capture",
-        /// Resizing and normalising.
+        /// Resizing and normalizing.
         Preprocess = "preprocess",
         /// The vision foundation model.
         Backbone = "backbone",

@@ -7,7 +7,7 @@ use std::{
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColourRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
+    ColorRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
     heads::{self, Head},
     image::Rgb8,
 };
@@ -49,7 +49,7 @@ pub struct Question<'a> {
 
 /// What the stages need of a model. Implemented by [`BundleModel`], and by tests.
 pub trait Model: Send + Sync {
-    /// Resizes and normalises `picture` for an output of size `size`.
+    /// Resizes and normalizes `picture` for an output of size `size`.
     ///
     /// # Errors
     /// As the runtime's.
@@ -92,7 +92,7 @@ pub struct BundleModel {
     classes: Head,
     descriptors: Option<Head>,
     names: Vec<String>,
-    range: ColourRange,
+    range: ColorRange,
     static_scene: StaticScene,
     frame_cache: FrameCache,
 }
@@ -108,7 +108,7 @@ impl BundleModel {
         perceptor: Perceptor,
         classes: &str,
         descriptors: Option<&str>,
-        range: ColourRange,
+        range: ColorRange,
         sizes: &[Size],
     ) -> Result<Self, ModelError> {
         let head = perceptor.head(classes)?;

@@ -173,7 +173,7 @@ fn region(run: &Run, place: &Placement) -> Region {
     );
     let n = u64::from(area.pixels.max(1));
     // Middles of pixels: half a pixel beyond their number.
-    let centre = |sum: u64, start: usize, from: usize, to: usize| {
+    let center = |sum: u64, start: usize, from: usize, to: usize| {
         let twice = 2 * sum + n + 2 * n * start as u64;
         clamp((twice as u128 * to as u128 / (2 * n as u128 * from.max(1) as u128)) as usize)
     };
@@ -187,14 +187,14 @@ fn region(run: &Run, place: &Placement) -> Region {
             width: clamp(x(right) - x(left)),
             height: clamp(y(bottom) - y(top)),
         },
-        centre: message::Point {
-            x: centre(
+        center: message::Point {
+            x: center(
                 area.sum_x,
                 place.rect.x,
                 place.answer.width,
                 place.camera.width,
             ),
-            y: centre(
+            y: center(
                 area.sum_y,
                 place.rect.y,
                 place.answer.height,
@@ -312,7 +312,7 @@ mod tests {
                 height: 40
             }
         );
-        assert_eq!(out[0].centre, message::Point { x: 30, y: 60 });
+        assert_eq!(out[0].center, message::Point { x: 30, y: 60 });
         Finder::default().find(&[7, 7, 7, 7], &place, 5, 9, &mut out);
         assert!(out.is_empty(), "too small");
     }

@@ -125,7 +125,7 @@ pub fn label_info(stamp_ns: u64, frame_id: &str, names: &[String], out: &mut Vec
 }
 
 /// What `rmw_zenoh` attaches to a message: its number, the time it was sent (nanoseconds of the
-/// calendar's clock) and its publisher, in zenoh's own serialisation.
+/// calendar's clock) and its publisher, in zenoh's own serialization.
 pub fn attachment(sequence: i64, sent_ns: i64, publisher: [u8; 16]) -> [u8; 33] {
     let mut out = [0; 33];
     out[..8].copy_from_slice(&sequence.to_le_bytes());

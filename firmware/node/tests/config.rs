@@ -97,8 +97,8 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "remove or correct",
         ),
         (
-            change("threads = 1", "colour_range = [[0,1],[1,0],[0,1]]"),
-            "model.colour_range",
+            change("threads = 1", "color_range = [[0,1],[1,0],[0,1]]"),
+            "model.color_range",
             "min",
         ),
         (
@@ -398,7 +398,7 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
             "[[query]]\nslot = 1\nwant = \"classes\"\n{what}\n"
         ))
     };
-    let range = |what: &str| good.replace("threads = 1", &format!("colour_range = {what}"));
+    let range = |what: &str| good.replace("threads = 1", &format!("color_range = {what}"));
     let step = |what: &str| common::config_text(&format!("[[degrade.step]]\n{what}"));
     let cases = [
         ("model.size", good.replace("[42, 42]", "[42, 42, 3]"), 2),
@@ -420,15 +420,11 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
             2,
         ),
         (
-            "model.colour_range",
+            "model.color_range",
             range("[[0, 1], [0, 1], [0, 1], [0, 1]]"),
             3,
         ),
-        (
-            "model.colour_range",
-            range("[[0, 1], [0, 1, 2], [0, 1]]"),
-            2,
-        ),
+        ("model.color_range", range("[[0, 1], [0, 1, 2], [0, 1]]"), 2),
     ];
     for (key, text, elements) in cases {
         let error = match Config::parse(&text, &file) {

@@ -148,7 +148,7 @@ fn a_message_that_does_not_fit_is_noticed() {
         ("frame", json!(-1)),
         ("channels", json!(0.5)),
         ("values", Value::Null),
-        ("colour", json!("red")),
+        ("color", json!("red")),
     ] {
         let mut bad = good.clone();
         bad[key] = value.clone();

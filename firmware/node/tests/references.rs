@@ -5,7 +5,7 @@ mod common;
 use loftup_bundle::{Bundle, Size};
 use loftup_node::model::{BundleModel, Model, ModelError};
 use loftup_runtime::{
-    ColourRange, Options, Perceptor,
+    ColorRange, Options, Perceptor,
     backend::{Choice, Settings, engine_cache::EngineCache, open, tensorrt},
 };
 use loftup_tensorrt::{Layout, testing::Fake};
@@ -37,7 +37,7 @@ fn the_model_moves_to_tract_or_does_not_start() {
             width: 42,
             height: 42,
         };
-        BundleModel::new(perceptor, "scene", None, ColourRange::PerImage, &[size])
+        BundleModel::new(perceptor, "scene", None, ColorRange::PerImage, &[size])
     };
     let reason = start(Choice::Auto).unwrap().fallback().unwrap();
     println!("{reason}");

@@ -62,7 +62,7 @@ fn picture() -> Rgb8 {
 
 #[test]
 fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
-    let range = "colour_range = [[-3, 3], [-3, 3], [-3, 3]]";
+    let range = "color_range = [[-3, 3], [-3, 3], [-3, 3]]";
     let (config, still, _folder) = model(&format!("{range}\nbackbone_interval = 3"));
     let (_, plain, _other) = model(range);
     let mut picture = picture();
@@ -112,7 +112,7 @@ fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
 
 #[test]
 fn noise_that_is_held_changes_nothing() {
-    let range = "colour_range = [[-3, 3], [-3, 3], [-3, 3]]";
+    let range = "color_range = [[-3, 3], [-3, 3], [-3, 3]]";
     let (config, still, _folder) = model(&format!(
         "{range}\nbackbone_interval = 9\nnoise_threshold = 4"
     ));

@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColourRange, Frame, Options, Perceptor, Query, Rect,
+    ColorRange, Frame, Options, Perceptor, Query, Rect,
     image::{self as images, Rgb8},
     npy,
 };
@@ -50,7 +50,7 @@ fn bundle(c: &mut Criterion) {
                 .expect("features")
         });
     });
-    let range = ColourRange::default();
+    let range = ColorRange::default();
     group.bench_function("keys", |b| {
         b.iter(|| {
             perceptor

@@ -118,7 +118,7 @@ impl Backbone {
         self.plans.get(&vec![shape], &[])
     }
 
-    /// Features of a normalised picture `[1, 3, H, W]`.
+    /// Features of a normalized picture `[1, 3, H, W]`.
     pub fn features(&self, picture: &[f32], size: Size) -> Result<Features, RuntimeError> {
         let m = &self.manifest;
         let pool = self.plan(size)?;

@@ -47,7 +47,7 @@ impl ClassMap {
     }
 }
 
-/// Writes a map of classes: as `.npy`, uint8 `[height, width]`, where `path` ends so, and as a grey
+/// Writes a map of classes: as `.npy`, uint8 `[height, width]`, where `path` ends so, and as a gray
 /// PNG whose values are the classes otherwise. The file appears whole or not at all.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ pub fn save_classes(
     let extension = path.extension();
     match extension.is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
         true => npy::write_u8(&mut out, &[height, width], classes),
-        false => image::encode_grey_png(&mut out, width, height, classes),
+        false => image::encode_gray_png(&mut out, width, height, classes),
     }
     .and_then(|()| out.flush())
     .map_err(io)?;

@@ -63,8 +63,8 @@ pub enum RuntimeError {
         /// The shape that follows from the manifest.
         expected: Vec<usize>,
     },
-    /// An array that is no normalised picture.
-    #[error("shape {found:?} is not a normalised picture [1, 3, H, W]")]
+    /// An array that is no normalized picture.
+    #[error("shape {found:?} is not a normalized picture [1, 3, H, W]")]
     PictureShape {
         /// Its shape.
         found: Vec<usize>,

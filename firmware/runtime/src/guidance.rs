@@ -7,13 +7,13 @@ use loftup_spec::{HALO, linspace, min_max_scale};
 
 use crate::tiles::Rect;
 
-/// What the colours of the guidance are scaled by.
+/// What the colors of the guidance are scaled by.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum ColourRange {
+pub enum ColorRange {
     /// From the least to the greatest value of each channel of this picture, as trained.
     #[default]
     PerImage,
-    /// The same range for every picture, in normalised units per channel: in a video, one hot
+    /// The same range for every picture, in normalized units per channel: in a video, one hot
     /// pixel then changes nothing but itself.
     Fixed {
         /// Value that becomes -0.5.
@@ -35,11 +35,11 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Scales a normalised picture `[3, height, width]`.
+    /// Scales a normalized picture `[3, height, width]`.
     ///
     /// # Panics
     /// Where `picture` is not of that size, or empty.
-    pub fn new(picture: &[f32], width: usize, height: usize, range: ColourRange) -> Self {
+    pub fn new(picture: &[f32], width: usize, height: usize, range: ColorRange) -> Self {
         let area = width * height;
         assert!(
             area > 0 && picture.len() == 3 * area,
@@ -48,12 +48,12 @@ impl Guidance {
         let mut scaled = Vec::with_capacity(3 * area);
         for (c, channel) in picture.chunks_exact(area).enumerate() {
             let (min, max) = match range {
-                ColourRange::PerImage => channel
+                ColorRange::PerImage => channel
                     .iter()
                     .fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &x| {
                         (lo.min(x), hi.max(x))
                     }),
-                ColourRange::Fixed { min, max } => (min[c], max[c]),
+                ColorRange::Fixed { min, max } => (min[c], max[c]),
             };
             scaled.extend(channel.iter().map(|&x| min_max_scale(x, min, max)));
         }
@@ -93,7 +93,7 @@ impl Guidance {
             })
     }
 
-    /// Appends the tile `rect` with its halo to the three inputs of the queries graph: colours
+    /// Appends the tile `rect` with its halo to the three inputs of the queries graph: colors
     /// `[3, h + 4, w + 4]`, coordinates `[2, h + 4, w + 4]`, mask `[1, h + 4, w + 4]`.
     pub(crate) fn cut(&self, rect: Rect, tile: &mut TileInputs) {
         // Source index of each row and column, `None` outside the picture.
@@ -105,7 +105,7 @@ impl Guidance {
         for channel in self.scaled.chunks_exact(self.width * self.height) {
             for y in rows() {
                 let row = y.map(|y| &channel[y * self.width..][..self.width]);
-                tile.colours
+                tile.colors
                     .extend(cols().map(|x| row.zip(x).map_or(0.0, |(row, x)| row[x])));
             }
         }
@@ -134,7 +134,7 @@ pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
 /// Inputs of the queries graph for some tiles, one after another.
 #[derive(Debug, Default)]
 pub(crate) struct TileInputs {
-    pub colours: Vec<f32>,
+    pub colors: Vec<f32>,
     pub coords: Vec<f32>,
     pub mask: Vec<f32>,
 }
@@ -142,7 +142,7 @@ pub(crate) struct TileInputs {
 impl TileInputs {
     /// Empties the inputs and keeps their memory.
     pub fn clear(&mut self) {
-        self.colours.clear();
+        self.colors.clear();
         self.coords.clear();
         self.mask.clear();
     }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn each_channel_is_scaled_by_its_own_range() {
-        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColourRange::PerImage);
+        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColorRange::PerImage);
         for channel in guidance.scaled.chunks_exact(WIDTH * HEIGHT) {
             let ends = channel
                 .iter()
@@ -173,15 +173,15 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_of_one_colour_is_not_divided_by_zero() {
+    fn a_picture_of_one_color_is_not_divided_by_zero() {
         let flat = vec![0.25; 3 * WIDTH * HEIGHT];
-        let guidance = Guidance::new(&flat, WIDTH, HEIGHT, ColourRange::PerImage);
+        let guidance = Guidance::new(&flat, WIDTH, HEIGHT, ColorRange::PerImage);
         assert!(guidance.scaled.iter().all(|x| *x == -0.5));
     }
 
     #[test]
     fn a_fixed_range_makes_a_pixel_independent_of_the_others() {
-        let range = ColourRange::Fixed {
+        let range = ColorRange::Fixed {
             min: [-1.0; 3],
             max: [12.0; 3],
         };
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_tile_is_cut_with_its_halo_coordinates_and_mask() {
-        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColourRange::PerImage);
+        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColorRange::PerImage);
         // Every tile of every shape, at every border.
         for (width, height) in [(1, 1), (2, 3), (5, 3), (4, 1)] {
             for y in 0..=HEIGHT - height {
@@ -209,7 +209,7 @@ mod tests {
                     };
                     guidance.cut(rect, &mut tile);
                     let (rows, cols) = (height + 2 * HALO, width + 2 * HALO);
-                    assert_eq!(tile.colours.len(), 3 * rows * cols);
+                    assert_eq!(tile.colors.len(), 3 * rows * cols);
                     assert_eq!(tile.coords.len(), 2 * rows * cols);
                     assert_eq!(tile.mask.len(), rows * cols);
                     for i in 0..rows * cols {
@@ -226,7 +226,7 @@ mod tests {
                         assert_eq!(tile.coords[rows * cols + i], guidance.cols[col]);
                         for c in 0..3 {
                             let expected = guidance.scaled[(c * HEIGHT + row) * WIDTH + col];
-                            assert_eq!(tile.colours[c * rows * cols + i], expected);
+                            assert_eq!(tile.colors[c * rows * cols + i], expected);
                         }
                     }
                 }

@@ -1,7 +1,7 @@
-//! Pictures: reading, Pillow's bilinear resize, normalisation, writing.
+//! Pictures: reading, Pillow's bilinear resize, normalization, writing.
 //!
 //! The backbones were trained behind torchvision's transforms on PIL images, so the same
-//! arithmetic is done here: [`Rgb8::resized`] gives Pillow's bytes, and [`Rgb8::normalised`]
+//! arithmetic is done here: [`Rgb8::resized`] gives Pillow's bytes, and [`Rgb8::normalized`]
 //! gives torch's floats, bit for bit. (Decoded JPEG may differ from Pillow's by a level or two:
 //! the standard leaves decoders that freedom.)
 
@@ -135,13 +135,13 @@ impl Rgb8 {
         })
     }
 
-    /// A picture of one colour.
+    /// A picture of one color.
     ///
     /// # Errors
     /// A side of 0 or over [`MAX_SIDE`].
-    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self, ImageError> {
+    pub fn filled(width: usize, height: usize, color: [u8; 3]) -> Result<Self, ImageError> {
         check_size(width, height)?;
-        let data = colour.repeat(width * height);
+        let data = color.repeat(width * height);
         Self::new(width, height, data)
     }
 
@@ -194,7 +194,7 @@ impl Rgb8 {
     /// The picture as a network takes it: planar `[3, height, width]`,
     /// `(level / 255 - mean) / std` for each channel in the order and precision of torchvision's
     /// `to_tensor` and `normalize`, bit for bit.
-    pub fn normalised(&self, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
+    pub fn normalized(&self, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
         let mut planes = Vec::with_capacity(self.data.len());
         for channel in 0..3 {
             let table: [f32; 256] =
@@ -209,7 +209,7 @@ impl Rgb8 {
         planes
     }
 
-    /// Puts `before` back wherever no colour of a pixel differs from it by more than `tolerance`
+    /// Puts `before` back wherever no color of a pixel differs from it by more than `tolerance`
     /// levels: what stands still in a video then stays the same to the bit in spite of the sensor's
     /// noise. `before` is the last picture this was done to, so that a slow change is not lost, only
     /// late; one of another size changes nothing.
@@ -256,8 +256,8 @@ impl Rgb8 {
     }
 }
 
-/// Writes grey levels, `[height, width]`, as PNG to `out`.
-pub(crate) fn encode_grey_png(
+/// Writes gray levels, `[height, width]`, as PNG to `out`.
+pub(crate) fn encode_gray_png(
     out: impl std::io::Write,
     width: usize,
     height: usize,

@@ -34,7 +34,7 @@ mod view;
 
 pub use backbone::Features;
 pub use error::{RuntimeError, SinkError};
-pub use guidance::{ColourRange, Guidance};
+pub use guidance::{ColorRange, Guidance};
 pub use perceive::{Answer, Area, Frame, Query};
 pub use perceptor::{Options, Perceptor, Picture};
 pub use references::Comparison;

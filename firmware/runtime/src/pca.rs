@@ -179,9 +179,9 @@ fn check_samples(set: usize, values: &[f32], n: usize, d: usize) -> Result<(), P
 /// Where a set of samples lies and how far it spreads.
 struct Statistics {
     mean: Vec<f64>,
-    /// Root mean square over all entries of the centred samples; 1 if they do not vary.
+    /// Root mean square over all entries of the centered samples; 1 if they do not vary.
     rms: f64,
-    /// Mean square over all entries of the centred samples.
+    /// Mean square over all entries of the centered samples.
     spread: f64,
     /// Mean square over all entries as given.
     power: f64,
@@ -207,8 +207,8 @@ impl Statistics {
         let mut spread = 0.0;
         for row in samples.chunks_exact(d) {
             let squares = row.iter().zip(&mean).map(|(&value, mean)| {
-                let centred = f64::from(value) - mean;
-                centred * centred
+                let centered = f64::from(value) - mean;
+                centered * centered
             });
             spread += squares.sum::<f64>();
         }
@@ -265,17 +265,17 @@ fn project(
             components,
         });
     }
-    let mut centred = vec![0f32; width];
+    let mut centered = vec![0f32; width];
     for (token, out) in tokens
         .chunks_exact(width)
         .zip(out.chunks_exact_mut(components))
     {
-        // Centred first: dot(token) - dot(mean) would cancel where the mean is large.
-        for ((centred, &value), &mean) in centred.iter_mut().zip(token).zip(mean) {
-            *centred = value - mean;
+        // Centered first: dot(token) - dot(mean) would cancel where the mean is large.
+        for ((centered, &value), &mean) in centered.iter_mut().zip(token).zip(mean) {
+            *centered = value - mean;
         }
         for (out, direction) in out.iter_mut().zip(directions.chunks_exact(width)) {
-            *out = dot(&centred, direction) * scale;
+            *out = dot(&centered, direction) * scale;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use loftup_bundle::Size;
 
 use crate::{
-    ColourRange, Perceptor, Point, Rect, RuntimeError, TileFeatures,
+    ColorRange, Perceptor, Point, Rect, RuntimeError, TileFeatures,
     heads::{self, Head},
     image::{ImageError, Rgb8},
 };
@@ -98,8 +98,8 @@ pub struct Query<'a> {
     pub area: Area<'a>,
     /// What the features are turned into; `None` for the features themselves.
     pub head: Option<&'a Head>,
-    /// How colours are scaled. A fixed range keeps video from flickering.
-    pub range: ColourRange,
+    /// How colors are scaled. A fixed range keeps video from flickering.
+    pub range: ColorRange,
 }
 
 impl<'a> Query<'a> {
@@ -108,7 +108,7 @@ impl<'a> Query<'a> {
             size,
             area,
             head: None,
-            range: ColourRange::PerImage,
+            range: ColorRange::PerImage,
         }
     }
 
@@ -135,8 +135,8 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// With another range of colours.
-    pub fn colours(self, range: ColourRange) -> Self {
+    /// With another range of colors.
+    pub fn colors(self, range: ColorRange) -> Self {
         Self { range, ..self }
     }
 }
@@ -190,7 +190,7 @@ impl Perceptor {
     /// loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(()))?;
     /// let perceptor = Perceptor::open(&path, Options::default())?;
     ///
-    /// // A picture as a camera gives it: here a grey one with a red square.
+    /// // A picture as a camera gives it: here a gray one with a red square.
     /// let (width, height) = (320, 240);
     /// let mut picture = vec![128u8; width * height * 3];
     /// for y in 60..120 {

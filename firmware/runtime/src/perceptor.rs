@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_bundle::{Bundle, Manifest, Normalisation, Precision, Size};
+use loftup_bundle::{Bundle, Manifest, Normalization, Precision, Size};
 
 use crate::{
-    ColourRange, Features, Guidance, RuntimeError, View,
+    ColorRange, Features, Guidance, RuntimeError, View,
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
     error::check_finite,
@@ -197,13 +197,13 @@ impl Perceptor {
         backbone.features(&picture.data, picture.size)
     }
 
-    /// A photograph resized and normalised as the bundle says.
+    /// A photograph resized and normalized as the bundle says.
     pub fn prepare(&self, photo: &Rgb8, size: Size) -> Result<Picture, RuntimeError> {
-        let Normalisation { mean, std } = self.manifest().normalisation;
+        let Normalization { mean, std } = self.manifest().normalization;
         let resized = photo.resized(size.width, size.height)?;
         Ok(Picture {
             size,
-            data: resized.normalised(mean, std),
+            data: resized.normalized(mean, std),
         })
     }
 
@@ -213,7 +213,7 @@ impl Perceptor {
         &self,
         features: &Features,
         guidance: &Picture,
-        range: ColourRange,
+        range: ColorRange,
     ) -> Result<View<'_>, RuntimeError> {
         self.self_test(Part::Upsampler)?;
         self.untested_view(features, guidance, range)
@@ -224,7 +224,7 @@ impl Perceptor {
         &self,
         features: &Features,
         guidance: &Picture,
-        range: ColourRange,
+        range: ColorRange,
     ) -> Result<View<'_>, RuntimeError> {
         let upsampler = self.upsampler.as_ref().ok_or_else(|| {
             self.bundle
@@ -267,7 +267,7 @@ fn division(options: Options) -> Division {
     }
 }
 
-/// A normalised picture.
+/// A normalized picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
     /// Its size.
@@ -277,7 +277,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Takes an array `[1, 3, H, W]` that is normalised already.
+    /// Takes an array `[1, 3, H, W]` that is normalized already.
     ///
     /// # Errors
     /// Where it has another shape or holds NaN.

@@ -7,8 +7,8 @@ use crate::pca::Range;
 /// The least height of a panel; smaller answers are enlarged by a whole factor.
 pub const MIN_PANEL: usize = 224;
 
-/// Colour of the gap between panels.
-const GAP_COLOUR: [u8; 3] = [255; 3];
+/// Color of the gap between panels.
+const GAP_COLOR: [u8; 3] = [255; 3];
 
 /// What can be wrong with the parts of a picture. The message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum PictureError {
         /// The values given.
         values: usize,
     },
-    /// A range of another number of components than the three colours.
+    /// A range of another number of components than the three colors.
     #[error("a range of {0} components: a picture takes 3, for red, green and blue")]
     BadRange(usize),
     /// The panels or the whole would be too large, or empty.
@@ -63,33 +63,33 @@ impl<'a> ComponentMap<'a> {
         })
     }
 
-    /// The map as colours, enlarged (or thinned) to `width` x `height` by taking the nearest
+    /// The map as colors, enlarged (or thinned) to `width` x `height` by taking the nearest
     /// value.
-    fn coloured(&self, range: &Range, width: usize, height: usize) -> Result<Rgb8, PictureError> {
+    fn colored(&self, range: &Range, width: usize, height: usize) -> Result<Rgb8, PictureError> {
         let mut out = Rgb8::filled(width, height, [0; 3])?;
         let columns: Vec<usize> = (0..width).map(|x| nearest(x, width, self.width)).collect();
         let (pixels, _) = self.values.as_chunks::<3>();
-        let mut colours = vec![[0u8; 3]; self.width];
-        let mut coloured = None;
+        let mut colors = vec![[0u8; 3]; self.width];
+        let mut colored = None;
         for y in 0..height {
             let from = nearest(y, height, self.height);
-            if coloured != Some(from) {
+            if colored != Some(from) {
                 let row = &pixels[from * self.width..][..self.width];
-                for (colour, value) in colours.iter_mut().zip(row) {
-                    *colour = std::array::from_fn(|j| range.level(j, value[j]));
+                for (color, value) in colors.iter_mut().zip(row) {
+                    *color = std::array::from_fn(|j| range.level(j, value[j]));
                 }
-                coloured = Some(from);
+                colored = Some(from);
             }
             let row = out.row_mut(y).as_chunks_mut::<3>().0;
             for (pixel, &column) in row.iter_mut().zip(&columns) {
-                *pixel = colours[column];
+                *pixel = colors[column];
             }
         }
         Ok(out)
     }
 }
 
-/// The one of `from` cells under the centre of cell `index` of `to`.
+/// The one of `from` cells under the center of cell `index` of `to`.
 fn nearest(index: usize, to: usize, from: usize) -> usize {
     (2 * index + 1) * from / (2 * to)
 }
@@ -114,7 +114,7 @@ fn gap(height: usize) -> usize {
 
 /// Three panels of the same size with a thin white gap: `photograph` (resized), `low` (the
 /// backbone's features, each a flat square) and `high` (the upsampled features, whose size is
-/// the panels' size). Both maps take their colours from the one `range`. Where `high` is lower
+/// the panels' size). Both maps take their colors from the one `range`. Where `high` is lower
 /// than [`MIN_PANEL`], all is enlarged by the smallest whole factor that reaches it.
 ///
 /// Values outside the range are clamped; NaN is black.
@@ -133,11 +133,11 @@ pub fn three_panels(
     let (whole_width, height) = panels_size(high.width, high.height)?;
     let width = high.width * (height / high.height);
     let gap = gap(height);
-    let mut whole = Rgb8::filled(whole_width, height, GAP_COLOUR)?;
+    let mut whole = Rgb8::filled(whole_width, height, GAP_COLOR)?;
     let panels = [
         photograph.resized(width, height)?,
-        low.coloured(range, width, height)?,
-        high.coloured(range, width, height)?,
+        low.colored(range, width, height)?,
+        high.colored(range, width, height)?,
     ];
     for (index, panel) in panels.iter().enumerate() {
         let left = index * (width + gap) * 3;

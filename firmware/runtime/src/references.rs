@@ -10,7 +10,7 @@ use std::{fmt, sync::atomic::Ordering::Relaxed};
 use loftup_bundle::{Manifest, Precision, ReferenceError, ReferenceOutputs, References, Size};
 
 use crate::{
-    ColourRange, Features, Perceptor, Picture, Point, Rect, RuntimeError, View,
+    ColorRange, Features, Perceptor, Picture, Point, Rect, RuntimeError, View,
     backend::{Arithmetic, BackendError},
     sinks::InMemory,
     threads::lock,
@@ -76,7 +76,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// A normalised image with edges, gradients and texture, the same on every machine.
+/// A normalized image with edges, gradients and texture, the same on every machine.
 pub fn test_picture(size: Size) -> Picture {
     let Size { width, height } = size;
     let mut data = Vec::with_capacity(3 * size.area());
@@ -384,7 +384,7 @@ impl Perceptor {
         let dim = self.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
         let features = test_features(dim, grid);
         let guidance = test_picture(GUIDANCE);
-        ask(&self.untested_view(&features, &guidance, ColourRange::PerImage)?)
+        ask(&self.untested_view(&features, &guidance, ColorRange::PerImage)?)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 /// around it; it is left out where all of these are the same to the bit. So this pays where
 /// - the features are kept for several frames, by a backbone that runs on every nth: other
 ///   features change every tile;
-/// - colours are scaled by a [`ColourRange::Fixed`](crate::ColourRange::Fixed): otherwise a pixel
+/// - colors are scaled by a [`ColorRange::Fixed`](crate::ColorRange::Fixed): otherwise a pixel
 ///   that becomes the darkest or the brightest of its channel changes all others;
 /// - the picture is the same where nothing moves: a sensor's noise changes every tile.
 ///   [`Rgb8::hold`](crate::image::Rgb8::hold) keeps it still.

@@ -257,7 +257,7 @@ impl<'a> Worker<'a> {
         for rect in tiles {
             self.guidance.cut(rect, &mut self.inputs);
         }
-        self.session.set(0, &self.inputs.colours)?;
+        self.session.set(0, &self.inputs.colors)?;
         self.session.set(1, &self.inputs.coords)?;
         self.session.set(2, &self.inputs.mask)?;
         self.session.run()?;
@@ -273,7 +273,7 @@ pub type Sink<'a> = &'a mut (dyn FnMut(&TileFeatures<'_>) -> Result<(), SinkErro
 pub struct TileFeatures<'a> {
     /// Where it lies in the whole answer. No pixel is delivered twice.
     pub rect: Rect,
-    /// The run of neighbouring tiles that it belongs to: they are delivered close together, so
+    /// The run of neighboring tiles that it belongs to: they are delivered close together, so
     /// that a sink can collect a few of them into longer rows.
     pub group: Rect,
     computed: Rect,

@@ -62,8 +62,8 @@ fn small_resizes_equal_the_committed_bytes() {
 }
 
 #[test]
-fn all_levels_are_normalised_to_the_bits_of_torchvision() {
-    let table = loftup_runtime::npy::read(&data("normalise.npy")).unwrap();
+fn all_levels_are_normalized_to_the_bits_of_torchvision() {
+    let table = loftup_runtime::npy::read(&data("normalize.npy")).unwrap();
     assert_eq!(table.shape, [3, 3, 256]);
     let levels: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
     let picture = Rgb8::new(256, 1, levels).unwrap();
@@ -76,16 +76,16 @@ fn all_levels_are_normalised_to_the_bits_of_torchvision() {
         ([0.5; 3], [0.5; 3]),
     ];
     for ((mean, std), expected) in kinds.into_iter().zip(table.data.chunks_exact(3 * 256)) {
-        let got = picture.normalised(mean, std);
+        let got = picture.normalized(mean, std);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&got), bits(expected), "{mean:?}");
     }
 }
 
 #[test]
-fn normalised_planes_are_in_order_of_channel_row_and_column() {
+fn normalized_planes_are_in_order_of_channel_row_and_column() {
     let picture = noise(5, 4);
-    let planes = picture.normalised([0.0; 3], [1.0 / 255.0; 3]);
+    let planes = picture.normalized([0.0; 3], [1.0 / 255.0; 3]);
     for (i, value) in planes.iter().enumerate() {
         let (channel, y, x) = (i / 20, i / 5 % 4, i % 5);
         assert_eq!(value.round() as u8, picture.row(y)[x * 3 + channel]);
@@ -140,15 +140,15 @@ fn lossless_pictures_of_every_kind_decode_as_in_pil() {
         "rgb.ppm",
         "rgb.tif",
         "rgb.webp",
-        "grey.png",
-        "grey.ppm",
+        "gray.png",
+        "gray.ppm",
         "bilevel.png",
-        "grey_alpha.png",
+        "gray_alpha.png",
         "rgba.png",
         "palette.png",
         "palette_transparent.png",
-        "grey16.png",
-        "grey16.tif",
+        "gray16.png",
+        "gray16.tif",
     ] {
         let path = data("decode").join(name);
         let picture = image::open(&path).unwrap();
@@ -160,7 +160,7 @@ fn lossless_pictures_of_every_kind_decode_as_in_pil() {
 
 #[test]
 fn jpegs_decode_within_the_freedom_of_decoders() {
-    // ITU-T T.83 leaves a level per coefficient; enlarging halved colour leaves more.
+    // ITU-T T.83 leaves a level per coefficient; enlarging halved color leaves more.
     for (name, tolerance) in [
         ("rgb_444.jpg", 2),
         ("progressive.jpg", 4),

@@ -138,7 +138,7 @@ fn components_agree_with_the_whole_spectrum() {
         }
     }
     println!("worst eigenvalue {worst_value:e} of the largest, worst entry {worst_entry:e}");
-    // The samples are centred and stored in f32 (6e-8 each, averaged over the samples); a
+    // The samples are centered and stored in f32 (6e-8 each, averaged over the samples); a
     // direction errs by that over the gap, here over 1e-3 at the least.
     assert!(worst_value < 1e-6, "{worst_value:e}");
     assert!(worst_entry < 2e-5, "{worst_entry:e}");
@@ -175,7 +175,7 @@ fn equal_eigenvalues_are_all_found() {
 }
 
 #[test]
-fn projection_is_the_centred_dot_product() {
+fn projection_is_the_centered_dot_product() {
     for d in [1, 3, 16, 37, 384] {
         let samples = samples(60, d, 4, 100.0, d as u64);
         let k = d.min(3);
@@ -186,8 +186,8 @@ fn projection_is_the_centred_dot_product() {
         for (i, row) in samples.chunks_exact(d).enumerate() {
             for j in 0..k {
                 let direction = &pca.directions()[j * d..][..d];
-                let centred = row.iter().zip(pca.mean());
-                let exact: f64 = centred
+                let centered = row.iter().zip(pca.mean());
+                let exact: f64 = centered
                     .zip(direction)
                     .map(|((&x, &m), &v)| (f64::from(x) - f64::from(m)) * f64::from(v))
                     .sum();
@@ -196,7 +196,7 @@ fn projection_is_the_centred_dot_product() {
         }
         let scale = pca.variances()[0].sqrt();
         println!("d {d}: worst {worst:e} at standard deviation {scale:.2}");
-        // Offsets of 600 leave 600 * 2^-24 = 4e-5 in the centred values at worst.
+        // Offsets of 600 leave 600 * 2^-24 = 4e-5 in the centered values at worst.
         assert!(worst < 1e-4 + 1e-5 * scale, "{worst:e}");
     }
 }

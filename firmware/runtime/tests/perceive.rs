@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, sync::OnceLock};
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColourRange, Frame, Options, Perceptor, Point, Query, Rect, RuntimeError,
+    ColorRange, Frame, Options, Perceptor, Point, Query, Rect, RuntimeError,
     class_map::ClassMap,
     heads::Head,
     image::{ImageError, Rgb8},
@@ -55,7 +55,7 @@ fn head() -> Head {
 }
 
 /// The features `[d, H, W]` of the whole frame, step by step.
-fn by_steps(photo: &Rgb8, size: Size, range: ColourRange) -> Vec<f32> {
+fn by_steps(photo: &Rgb8, size: Size, range: ColorRange) -> Vec<f32> {
     let perceptor = perceptor();
     let small = perceptor.backbone_size(size).unwrap();
     let features = perceptor.features(photo, small).unwrap();
@@ -72,18 +72,18 @@ fn size(width: usize, height: usize) -> Size {
 
 #[test]
 fn a_frame_is_what_the_steps_give_in_sizes_that_no_tile_divides() {
-    let fixed = ColourRange::Fixed {
+    let fixed = ColorRange::Fixed {
         min: [-2.0; 3],
         max: [2.0; 3],
     };
     for (size, range) in [
-        (size(45, 33), ColourRange::PerImage),
+        (size(45, 33), ColorRange::PerImage),
         (size(1, 7), fixed),
-        (size(224, 224), ColourRange::PerImage),
+        (size(224, 224), ColorRange::PerImage),
     ] {
         let photo = photo();
         let answer = perceptor()
-            .perceive(&frame(&photo), &Query::frame(size).colours(range))
+            .perceive(&frame(&photo), &Query::frame(size).colors(range))
             .unwrap();
         assert_eq!((answer.width, answer.height), (size.width, size.height));
         let steps = by_steps(&photo, size, range);
@@ -148,7 +148,7 @@ fn a_head_gives_its_outputs_and_their_classes() {
     let features = perceptor().features(&photo, small).unwrap();
     let guidance = perceptor().prepare(&photo, size).unwrap();
     let view = perceptor()
-        .view(&features, &guidance, ColourRange::PerImage)
+        .view(&features, &guidance, ColorRange::PerImage)
         .and_then(|view| view.through(&head))
         .unwrap();
     let mut map = ClassMap::new(Rect::whole(size));

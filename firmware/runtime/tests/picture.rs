@@ -8,7 +8,7 @@ fn range() -> Range {
     Range::new(&[(0.0, 255.0); 3])
 }
 
-/// Colours that tell where they stand.
+/// Colors that tell where they stand.
 fn placed(width: usize, height: usize) -> Vec<f32> {
     (0..width * height)
         .flat_map(|i| [(i % width) as f32, (i / width) as f32, 200.0])

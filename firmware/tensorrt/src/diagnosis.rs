@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_profile_is_recognised() {
+    fn a_missing_profile_is_recognized() {
         let log = [entry(
             1,
             "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Network has dynamic or shape inputs, but no optimization profile has been defined.)",

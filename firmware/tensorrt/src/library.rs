@@ -296,7 +296,7 @@ fn open_first(
     let mut tried = Vec::new();
     for candidate in candidates {
         let path = candidate.display().to_string();
-        // SAFETY: opening a library runs its initialisers. NVIDIA's do nothing but set up its own
+        // SAFETY: opening a library runs its initializers. NVIDIA's do nothing but set up its own
         // static state, with and without a GPU; a file that someone else put under this name can
         // run anything, as with every program linked against it.
         match unsafe { libloading::Library::new(candidate) } {

@@ -26,7 +26,7 @@ struct RuntimeInner {
     library: Library,
 }
 
-// SAFETY: NVIDIA documents deserialisation and the unchanging functions of a runtime as safe from
+// SAFETY: NVIDIA documents deserialization and the unchanging functions of a runtime as safe from
 // several threads at once ("Threading" in the developer guide). What changes a runtime takes
 // `&mut Runtime` here, and engines never call it. Every call makes the GPU's context current on
 // its own thread first.

@@ -166,7 +166,7 @@ impl Fake {
         self.directory().join("libcuda.so.1")
     }
 
-    /// Changes behaviour from now on.
+    /// Changes behavior from now on.
     ///
     /// # Panics
     /// If the file cannot be written.

@@ -126,7 +126,7 @@ fn an_address_that_is_no_object_is_refused() {
 }
 
 #[test]
-fn real_lean_runtimes_are_recognised_and_cannot_build() {
+fn real_lean_runtimes_are_recognized_and_cannot_build() {
     for (name, version, layout) in [
         ("lean-10.16", "TensorRT 10.16.1", Layout::V10),
         ("lean-11.4", "TensorRT 11.4.0", Layout::V11),

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use loftup_bundle::{Bundle, Normalisation};
+use loftup_bundle::{Bundle, Normalization};
 use loftup_runtime::{
-    ColourRange, Options, Perceptor, Rect,
+    ColorRange, Options, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
     image::Orientation,
     tuning::{Tuning, TuningCache},
@@ -153,7 +153,7 @@ pub enum BackendChoice {
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
     /// A picture for the backbone and the guidance: JPEG, PNG, WebP, BMP, TIFF or PNM; or a `.npy`
-    /// of shape [1,3,H,W], float32, already normalised, which is taken as it is. Regions and points
+    /// of shape [1,3,H,W], float32, already normalized, which is taken as it is. Regions and points
     /// refer to the upright picture
     #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "guidance"])]
     pub image: Option<PathBuf>,
@@ -166,7 +166,7 @@ pub struct InputArgs {
     /// Size of the answer, WIDTHxHEIGHT [default: the backbone's size, or the guidance's own]
     #[arg(long, value_name = "WxH")]
     pub size: Option<loftup_bundle::Size>,
-    /// Range of colours that the guidance is scaled by: `image` (of each picture, as LoftUp was
+    /// Range of colors that the guidance is scaled by: `image` (of each picture, as LoftUp was
     /// trained), `full` (0 to 255), or LOW,HIGH in 0 to 255. A fixed range keeps video from
     /// flickering
     #[arg(long, value_name = "RANGE", default_value = "image")]
@@ -224,16 +224,16 @@ impl FromStr for RangeArg {
 }
 
 impl RangeArg {
-    /// In the units of a normalised picture.
-    pub fn colour_range(self, n: &Normalisation) -> ColourRange {
+    /// In the units of a normalized picture.
+    pub fn color_range(self, n: &Normalization) -> ColorRange {
         match self {
-            Self::Image => ColourRange::PerImage,
+            Self::Image => ColorRange::PerImage,
             Self::Levels(low, high) => {
-                let normalised =
+                let normalized =
                     |level: f32| std::array::from_fn(|c| (level / 255.0 - n.mean[c]) / n.std[c]);
-                ColourRange::Fixed {
-                    min: normalised(low),
-                    max: normalised(high),
+                ColorRange::Fixed {
+                    min: normalized(low),
+                    max: normalized(high),
                 }
             }
         }
@@ -260,7 +260,7 @@ pub fn count(s: &str) -> Result<usize, String> {
         .ok_or_else(|| "write a whole number from 1 on".into())
 }
 
-/// Three numbers, one per colour.
+/// Three numbers, one per color.
 pub fn triple(s: &str) -> Result<[f32; 3], String> {
     numbers::<f32, 3>(s)
         .filter(|t| t.iter().all(|x| x.is_finite()))

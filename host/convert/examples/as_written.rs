@@ -1,9 +1,9 @@
-//! What a quantised bundle costs tract as it is written, and as it runs it.
+//! What a quantized bundle costs tract as it is written, and as it runs it.
 //!
 //! `cargo run -p loftup-convert --example as_written -- BUNDLE [DIR]` times each graph on one thread,
 //! back to back: as it is written, fp32 to 32 bits in plain tract, and in the engine that
 //! `--backend tract` uses. A file `x.onnx` with fixed shapes instead of a bundle is timed in plain
-//! tract. With DIR it also writes the fake_quantized graphs there, which `tools/check_quantised.py` holds
+//! tract. With DIR it also writes the fake_quantized graphs there, which `tools/check_quantized.py` holds
 //! against ONNX Runtime.
 
 use std::{error::Error, path::Path, time::Instant};

@@ -18,7 +18,7 @@ pub struct Difference {
 }
 
 /// What a difference may be, for values whose root mean square is 1 or less. Larger values may be
-/// apart in proportion: rounding is relative, and an upsampler's last normalisation can give its
+/// apart in proportion: rounding is relative, and an upsampler's last normalization can give its
 /// answer any size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Tolerance {

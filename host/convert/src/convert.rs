@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_bundle::{BundleWriter, Manifest, Normalisation, Precision, Size};
+use loftup_bundle::{BundleWriter, Manifest, Normalization, Precision, Size};
 use loftup_import::{
     bundle::{self, BACKBONE_FILE},
     checkpoint::{Checkpoint, CheckpointError},
@@ -81,11 +81,11 @@ pub fn convert(
     }
     let mut writer = BundleWriter::create(&request.out, request.replace)?;
     let mut sources = Vec::new();
-    let mut normalisation = Normalisation::IMAGENET;
+    let mut normalization = Normalization::IMAGENET;
     let mut backbone = None;
     if let Some(source) = &request.backbone {
         stage("reading the backbone")?;
-        let (part, its_normalisation, onnx) = match source {
+        let (part, its_normalization, onnx) = match source {
             BackboneSource::Checkpoint {
                 preset,
                 weights,
@@ -104,7 +104,7 @@ pub fn convert(
             }
         };
         writer.add(BACKBONE_FILE, &onnx)?;
-        normalisation = its_normalisation;
+        normalization = its_normalization;
         backbone = Some(part);
     }
     let (mut upsampler, mut training) = (None, None);
@@ -128,7 +128,7 @@ pub fn convert(
         stage("writing the upsampler")?;
         upsampler = Some(bundle::add_upsampler(&mut writer, &model)?);
     }
-    let mut manifest = bundle::manifest(normalisation, backbone, upsampler, sources, training);
+    let mut manifest = bundle::manifest(normalization, backbone, upsampler, sources, training);
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,
@@ -166,7 +166,7 @@ fn vision_transformer(
     options: &VitOptions,
     files: &ConfigFiles,
     size: Option<Size>,
-) -> Result<(loftup_bundle::Backbone, Normalisation, Vec<u8>), ConvertError> {
+) -> Result<(loftup_bundle::Backbone, Normalization, Vec<u8>), ConvertError> {
     let model = Vit::from_checkpoint(checkpoint, Preset::parse(preset)?, options, files)?;
     let (width, height) = model.config().default_size();
     let size = size.map_or(Size { width, height }, |s| rounded(s, model.config().patch));
@@ -177,7 +177,7 @@ fn foreign_backbone(
     source: &OnnxBackbone,
     size: Option<Size>,
     foreign: Foreign,
-) -> (loftup_bundle::Backbone, Normalisation, Vec<u8>) {
+) -> (loftup_bundle::Backbone, Normalization, Vec<u8>) {
     let path = &source.path;
     if let Some(size) = size
         && size != foreign.size
@@ -204,7 +204,7 @@ fn foreign_backbone(
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
         architecture: None,
     };
-    (part, foreign.normalisation, foreign.onnx)
+    (part, foreign.normalization, foreign.onnx)
 }
 
 /// The nearest size that the patch divides; says so where that is another.

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use loftup_bundle::{Bundle, CheckError, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, CheckError, Precision, Quantization, Size};
 use loftup_runtime::{
-    ColourRange, Options, Perceptor, Point, RuntimeError,
+    ColorRange, Options, Perceptor, Point, RuntimeError,
     backend::{Backend, CpuBackend},
     npy,
     references::test_picture,
@@ -46,7 +46,7 @@ pub(crate) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), Runtim
         let values = spread(cells).flat_map(cell).map(|at| features.data[at]);
         return Ok((values.collect(), dim));
     }
-    let view = perceptor.view(&features, &picture, ColourRange::PerImage)?;
+    let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
     let point = |i: usize| {
         // Rows in order, columns scattered.
         Point {
@@ -95,8 +95,8 @@ pub(crate) fn checks(
     backend: &Arc<dyn Backend>,
 ) -> Result<Vec<Check>, RuntimeError> {
     let mut checks = Vec::new();
-    for (precision, quantisation) in &bundle.manifest().quantisation {
-        let says = &quantisation.check;
+    for (precision, quantization) in &bundle.manifest().quantization {
+        let says = &quantization.check;
         let reference = npy::read(&bundle.path().join(&says.file))?.data;
         let found = measure(bundle, *precision, &reference)?;
         checks.push(costs(
@@ -111,7 +111,7 @@ pub(crate) fn checks(
                 bundle,
                 backend,
                 *precision,
-                quantisation,
+                quantization,
                 &reference,
             )?);
         }
@@ -123,14 +123,14 @@ fn on_backend(
     bundle: &Bundle,
     backend: &Arc<dyn Backend>,
     precision: Precision,
-    quantisation: &Quantisation,
+    quantization: &Quantization,
     reference: &[f32],
 ) -> Result<Check, RuntimeError> {
     let options = Options::default();
     let perceptor = Perceptor::with_precision(bundle.clone(), backend.clone(), options, precision)?;
     let found = apart(&answers(&perceptor)?.0, reference);
     // It may round elsewhere than the graph specifies, for example between fused layers.
-    let says = 1.5 * quantisation.check.as_written;
+    let says = 1.5 * quantization.check.as_written;
     Ok(costs(precision, "on the backend", found, says))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_runtime::{
-    ColourRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
+    ColorRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
     backend::{Backend, CpuBackend, compile_once},
     references::{test_features, test_picture},
     sinks::InMemory,
@@ -73,7 +73,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         let dim = upsampler.dim;
         let features = test_features(dim, GRID);
         let picture = test_picture(GUIDANCE);
-        let view = perceptor.view(&features, &picture, ColourRange::PerImage)?;
+        let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
         let all = Rect::whole(GUIDANCE);
         let mut frame = InMemory::new(all, dim);
         view.frame(&mut |tile| frame.take(tile))?;

@@ -8,7 +8,7 @@
 
 use loftup_bundle::Size;
 
-use crate::{confusion::mean, labels::UNLABELLED};
+use crate::{confusion::mean, labels::UNLABELED};
 
 /// The boundary F-score, image by image.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl BoundaryScore {
 
     /// Counts an image. Pixels without a label have no outline, and no outline runs along them.
     pub fn count(&mut self, size: Size, truth: &[u8], encoded: &[u8]) {
-        let visible = |(t, s): (&u8, &u8)| if *t == UNLABELLED { UNLABELLED } else { *s };
+        let visible = |(t, s): (&u8, &u8)| if *t == UNLABELED { UNLABELED } else { *s };
         let encoded: Vec<u8> = truth.iter().zip(encoded).map(visible).collect();
         let truth = outlines(size, truth);
         let encoded = outlines(size, &encoded);
@@ -99,18 +99,18 @@ impl BoundaryScore {
     }
 }
 
-/// The class where a pixel has a neighbour of another class, [`UNLABELLED`] elsewhere.
+/// The class where a pixel has a neighbor of another class, [`UNLABELED`] elsewhere.
 fn outlines(size: Size, map: &[u8]) -> Vec<u8> {
     let Size { width, height } = size;
     (0..map.len())
         .map(|i| {
             let (x, y) = (i % width, i / width);
-            let other = |there: bool, j: usize| there && map[j] != map[i] && map[j] != UNLABELLED;
+            let other = |there: bool, j: usize| there && map[j] != map[i] && map[j] != UNLABELED;
             let edge = other(x > 0, i.wrapping_sub(1))
                 || other(x + 1 < width, i + 1)
                 || other(y > 0, i.wrapping_sub(width))
                 || other(y + 1 < height, i + width);
-            if edge { map[i] } else { UNLABELLED }
+            if edge { map[i] } else { UNLABELED }
         })
         .collect()
 }
@@ -157,9 +157,9 @@ mod tests {
     }
 
     #[test]
-    fn unlabelled_pixels_have_no_outline() {
+    fn unlabeled_pixels_have_no_outline() {
         let mut truth = halves(5);
-        truth.iter_mut().step_by(10).for_each(|v| *v = UNLABELLED);
+        truth.iter_mut().step_by(10).for_each(|v| *v = UNLABELED);
         // Nonsense in the first column, which has no label.
         let mut encoded = halves(5);
         encoded.iter_mut().step_by(20).for_each(|v| *v = 1);

@@ -1,6 +1,6 @@
 //! Which classes are taken for which.
 
-use crate::labels::UNLABELLED;
+use crate::labels::UNLABELED;
 
 /// Pixels by true class and by encoded class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +22,10 @@ impl Confusion {
     /// Counts the pixels of an image; those without a label are left out.
     ///
     /// # Panics
-    /// Where a label is neither a class nor [`UNLABELLED`].
+    /// Where a label is neither a class nor [`UNLABELED`].
     pub fn count(&mut self, truth: &[u8], encoded: &[u8]) {
         for (truth, encoded) in truth.iter().zip(encoded) {
-            if *truth != UNLABELLED {
+            if *truth != UNLABELED {
                 let encoded = usize::from(*encoded).min(self.classes);
                 self.counts[usize::from(*truth) * (self.classes + 1) + encoded] += 1;
             }

@@ -2,7 +2,7 @@
 //!
 //! `DIR/images` and `DIR/labels`, or the same in `DIR/train` and `DIR/val`. An image and its mask
 //! have the same name but for the extension. `DIR/classes.txt` names the classes, one a line, from
-//! 0; lines that say `void`, `unlabelled` or `ignore` are no classes. 255 is always unlabelled.
+//! 0; lines that say `void`, `unlabeled` or `ignore` are no classes. 255 is always unlabeled.
 //! CamVid's eleven classes, with 11 for void, are known by the names of its images.
 
 use std::{
@@ -15,7 +15,7 @@ use loftup_bundle::HeadKind;
 
 use crate::{
     EvalError,
-    labels::{Labels, UNLABELLED},
+    labels::{Labels, UNLABELED},
 };
 
 /// An image and its mask.
@@ -32,7 +32,7 @@ pub struct Pair {
 pub struct Classes {
     /// Names, by class.
     pub names: Vec<String>,
-    /// Class of each value: `None` is not allowed, `Some(UNLABELLED)` is left out.
+    /// Class of each value: `None` is not allowed, `Some(UNLABELED)` is left out.
     values: Vec<Option<u8>>,
 }
 
@@ -52,7 +52,7 @@ const CAMVID: [&str; 12] = [
     "bicyclist",
     "void",
 ];
-const NO_CLASS: [&str; 4] = ["void", "unlabelled", "unlabeled", "ignore"];
+const NO_CLASS: [&str; 4] = ["void", "unlabeled", "unlabeled", "ignore"];
 
 impl Classes {
     /// The classes of the data set in `dir`, of which `pairs` are a part.
@@ -84,7 +84,7 @@ impl Classes {
         let mut greatest = None;
         for pair in pairs {
             if let Ok(labels) = Labels::open(&pair.labels) {
-                let values = labels.values.iter().filter(|v| **v != UNLABELLED);
+                let values = labels.values.iter().filter(|v| **v != UNLABELED);
                 greatest = greatest.max(values.max().copied());
             }
         }
@@ -131,7 +131,7 @@ impl Classes {
                 )));
             }
             if NO_CLASS.contains(&line.to_ascii_lowercase().as_str()) {
-                values.push(Some(UNLABELLED));
+                values.push(Some(UNLABELED));
             } else {
                 values.push(Some(names.len() as u8));
                 names.push((*line).to_owned());
@@ -144,7 +144,7 @@ impl Classes {
             )));
         }
         values.resize(255, None);
-        values.push(Some(UNLABELLED));
+        values.push(Some(UNLABELED));
         Ok(Self { names, values })
     }
 
@@ -158,7 +158,7 @@ impl Classes {
             *value = self.values[usize::from(*value)].ok_or_else(|| {
                 let (x, y) = (i % labels.size.width, i / labels.size.width);
                 let what = format!(
-                    "value {value} at ({x}, {y}) is none of the {} classes, nor 255 for unlabelled",
+                    "value {value} at ({x}, {y}) is none of the {} classes, nor 255 for unlabeled",
                     self.names.len()
                 );
                 EvalError::Labels {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColourRange, Perceptor, Rect, class_map::ClassMap, heads::Head, image::Orientation,
+    ColorRange, Perceptor, Rect, class_map::ClassMap, heads::Head, image::Orientation,
 };
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub fn evaluate(
     progress: Progress<'_>,
 ) -> Result<HeadScores, EvalError> {
     let head = perceptor.head(name)?;
-    let encoder = Encoder::new(perceptor, size, ColourRange::PerImage, orientation)?;
+    let encoder = Encoder::new(perceptor, size, ColorRange::PerImage, orientation)?;
     let pairs = subsample(data::pairs(dir, "val")?, most);
     let classes = Classes::of(dir, &pairs)?;
     let count = classes.names.len();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size, Source, sha256_hex};
 use loftup_runtime::{
-    ColourRange, Perceptor, Point,
+    ColorRange, Perceptor, Point,
     image::{self, Orientation},
     pca::Pca,
 };
@@ -41,7 +41,7 @@ pub struct Request {
     /// Size of the output; the backbone's own if not given.
     pub size: Option<Size>,
     /// Range of colors of the guidance. It should be the one that the head will be used with.
-    pub range: ColourRange,
+    pub range: ColorRange,
     /// Which way up images are read. Masks are taken as stored.
     pub orientation: Orientation,
     /// Pixels of each image.

@@ -8,7 +8,7 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 use crate::EvalError;
 
 /// The value of a pixel that has no label.
-pub const UNLABELLED: u8 = 255;
+pub const UNLABELED: u8 = 255;
 
 /// A mask larger than this is none of ours: 16384 x 16384 bytes.
 const MOST_BYTES: usize = 1 << 28;
@@ -18,12 +18,12 @@ const MOST_BYTES: usize = 1 << 28;
 pub struct Labels {
     /// Its size.
     pub size: Size,
-    /// Classes, or [`UNLABELLED`].
+    /// Classes, or [`UNLABELED`].
     pub values: Vec<u8>,
 }
 
 impl Labels {
-    /// Reads a PNG whose values are class indices: grey, or with a palette, whose colors do not
+    /// Reads a PNG whose values are class indices: gray, or with a palette, whose colors do not
     /// matter; 1 to 8 bits.
     ///
     /// # Errors
@@ -43,16 +43,15 @@ impl Labels {
         let not_png = |e: png::DecodingError| wrong(format!("not a PNG that can be read: {e}"));
         let mut reader = decoder.read_info().map_err(not_png)?;
         let info = reader.info();
-        let (colour, depth) = (info.color_type, info.bit_depth);
+        let (color, depth) = (info.color_type, info.bit_depth);
         let size = Size {
             width: info.width as usize,
             height: info.height as usize,
         };
-        if !matches!(colour, ColorType::Grayscale | ColorType::Indexed)
-            || depth == BitDepth::Sixteen
+        if !matches!(color, ColorType::Grayscale | ColorType::Indexed) || depth == BitDepth::Sixteen
         {
             return Err(wrong(format!(
-                "a mask holds class indices: grey or palette PNG of at most 8 bits, not {colour:?} of {} bits",
+                "a mask holds class indices: gray or palette PNG of at most 8 bits, not {color:?} of {} bits",
                 depth as u8
             )));
         }
@@ -74,7 +73,7 @@ impl Labels {
         Ok(Self { size, values })
     }
 
-    /// At another size: each pixel takes the label under its centre.
+    /// At another size: each pixel takes the label under its center.
     pub fn resized(&self, size: Size) -> Self {
         let place = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
         let columns: Vec<usize> = (0..size.width)

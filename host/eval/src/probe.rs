@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::{Progress, random::Random};
 
-/// Labelled features.
+/// Labeled features.
 #[derive(Debug, Clone, Default)]
 pub struct Samples {
     /// Channels, `d`.
@@ -148,7 +148,7 @@ pub fn train(
     }
 }
 
-/// Centres every channel and scales it to a standard deviation of 1; returns what was subtracted
+/// Centers every channel and scales it to a standard deviation of 1; returns what was subtracted
 /// and then multiplied by. A channel that does not vary becomes 0.
 fn standardise(samples: &mut Samples) -> (Vec<f64>, Vec<f64>) {
     let dim = samples.dim;

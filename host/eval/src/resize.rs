@@ -103,7 +103,7 @@ fn add(sum: &mut [f32], values: &[f32], weight: f32) {
 fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
     let last = from - 1;
     let scale = from as f32 / to as f32;
-    let centre = scale * (i as f32 + 0.5) - 0.5;
+    let center = scale * (i as f32 + 0.5) - 0.5;
     match kernel {
         Kernel::Nearest => {
             let cell = ((i as f32 * scale) as usize).min(last);
@@ -123,8 +123,8 @@ fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
             }
         }
         Kernel::Bicubic => {
-            let floor = centre.floor();
-            let t = centre - floor;
+            let floor = center.floor();
+            let t = center - floor;
             let cell = |offset: isize| (floor as isize + offset).clamp(0, last as isize) as usize;
             Taps {
                 cells: [cell(-1), cell(0), cell(1), cell(2)],

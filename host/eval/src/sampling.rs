@@ -4,7 +4,7 @@ use std::path::Path;
 
 use loftup_bundle::{Manifest, Size};
 use loftup_runtime::{
-    ColourRange, Features, Perceptor, Picture, Point, View,
+    ColorRange, Features, Perceptor, Picture, Point, View,
     image::{self, Orientation, Rgb8},
 };
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     EvalError, Progress,
     data::{Classes, Pair},
-    labels::{Labels, UNLABELLED},
+    labels::{Labels, UNLABELED},
     probe::Samples,
     random::Random,
     resize::{Kernel, Resizer, tokens},
@@ -75,7 +75,7 @@ pub(crate) struct Encoder<'a> {
     pub perceptor: &'a Perceptor,
     /// Size of the output.
     pub size: Size,
-    pub range: ColourRange,
+    pub range: ColorRange,
     /// Which way up images are read.
     pub orientation: Orientation,
 }
@@ -85,7 +85,7 @@ impl<'a> Encoder<'a> {
     pub fn new(
         perceptor: &'a Perceptor,
         size: Option<Size>,
-        range: ColourRange,
+        range: ColorRange,
         orientation: Orientation,
     ) -> Result<Self, EvalError> {
         let Some(backbone) = &perceptor.manifest().backbone else {
@@ -127,7 +127,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// What the upsampler makes of it.
-    pub fn view(&self, encoded: &Encoded, range: ColourRange) -> Result<View<'a>, EvalError> {
+    pub fn view(&self, encoded: &Encoded, range: ColorRange) -> Result<View<'a>, EvalError> {
         Ok(self
             .perceptor
             .view(&encoded.features, &encoded.guidance, range)?)
@@ -203,7 +203,7 @@ pub(crate) fn open(
 /// Memory for features of all methods together.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Labelled features, method by method, of at most `each` pixels of each image, the same pixels
+/// Labeled features, method by method, of at most `each` pixels of each image, the same pixels
 /// for each method. Images and masks that cannot be read are left out and named.
 pub(crate) fn sample(
     encoder: &Encoder<'_>,
@@ -243,12 +243,12 @@ pub(crate) fn sample(
                 continue;
             }
         };
-        let labelled = |(i, label): (usize, &u8)| (*label != UNLABELLED).then_some(i as u32);
+        let labeled = |(i, label): (usize, &u8)| (*label != UNLABELED).then_some(i as u32);
         let mut places: Vec<u32> = labels
             .values
             .iter()
             .enumerate()
-            .filter_map(labelled)
+            .filter_map(labeled)
             .collect();
         let places = Random::new(seed ^ ((i as u64) << 20)).choose(&mut places, each);
         if places.is_empty() {
@@ -266,7 +266,7 @@ pub(crate) fn sample(
     if sampled.pictures == 0 {
         let what = match sampled.left_out.first() {
             Some(first) => format!("no usable image; the first: {first}"),
-            None => "no mask has a labelled pixel".into(),
+            None => "no mask has a labeled pixel".into(),
         };
         return Err(EvalError::Data {
             path: dir.into(),

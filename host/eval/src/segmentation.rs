@@ -4,7 +4,7 @@ use std::{path::Path, time::Instant};
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColourRange, Perceptor,
+    ColorRange, Perceptor,
     heads::{Head, best},
     image::Orientation,
 };
@@ -16,7 +16,7 @@ use crate::{
     boundary::{BoundaryScore, usual_tolerance},
     confusion::Confusion,
     data::{self, Classes},
-    labels::UNLABELLED,
+    labels::UNLABELED,
     probe::{self, Options},
     sampling::{Encoded, Encoder, open, sample, subsample},
 };
@@ -29,7 +29,7 @@ pub struct Request<'a> {
     /// Size of images and masks; the backbone's own if not given.
     pub size: Option<Size>,
     /// Color range of the guidance.
-    pub range: ColourRange,
+    pub range: ColorRange,
     /// Whether EXIF orientation is applied to images. Masks are read as stored.
     pub orientation: Orientation,
     /// Upsampling methods; all that the bundle supports if empty.
@@ -251,7 +251,7 @@ fn class_map(
         return crate::evaluation::class_map(encoder, encoded, head);
     };
     let resizer = encoder.resizer(kernel, encoded);
-    let mut map = vec![UNLABELLED; width * height];
+    let mut map = vec![UNLABELED; width * height];
     let buffers = || (Vec::new(), Vec::new(), Vec::new());
     map.par_chunks_mut(width).enumerate().for_each_init(
         buffers,

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use loftup_bundle::{Normalisation, Size};
+use loftup_bundle::{Normalization, Size};
 use loftup_runtime::{
-    ColourRange, Perceptor,
+    ColorRange, Perceptor,
     image::{Orientation, Rgb8},
 };
 use loftup_scenes::{Flow, Frame, Scene};
@@ -97,17 +97,17 @@ pub fn evaluate(
     let encoder = Encoder::new(
         perceptor,
         request.size,
-        ColourRange::PerImage,
+        ColorRange::PerImage,
         Orientation::Upright,
     )?;
     let Size { width, height } = encoder.size;
     let scene = Scene::new(seed).with_noise(request.noise);
     let mut kinds = vec![Kind::new("bilinear", Way::Kernel(Kernel::Bilinear))];
     if perceptor.manifest().upsampler.is_some() {
-        let fixed = full_range(&perceptor.manifest().normalisation);
+        let fixed = full_range(&perceptor.manifest().normalization);
         kinds.push(Kind::new(
             "LoftUp, range of each frame",
-            Way::LoftUp(ColourRange::PerImage),
+            Way::LoftUp(ColorRange::PerImage),
         ));
         kinds.push(Kind::new("LoftUp, fixed range", Way::LoftUp(fixed)));
     }
@@ -163,8 +163,8 @@ pub fn evaluate(
 }
 
 /// Levels 0 to 255, in the units of a normalized image.
-fn full_range(n: &Normalisation) -> ColourRange {
-    ColourRange::Fixed {
+fn full_range(n: &Normalization) -> ColorRange {
+    ColorRange::Fixed {
         min: std::array::from_fn(|c| -n.mean[c] / n.std[c]),
         max: std::array::from_fn(|c| (1.0 - n.mean[c]) / n.std[c]),
     }
@@ -255,7 +255,7 @@ impl SomeFeatures {
 /// How features of a frame are made.
 enum Way {
     Kernel(Kernel),
-    LoftUp(ColourRange),
+    LoftUp(ColorRange),
 }
 
 impl Way {

@@ -6,21 +6,15 @@ use loftup_bundle::Size;
 use loftup_eval::{
     EvalError,
     data::{Classes, pairs},
-    labels::{Labels, UNLABELLED},
+    labels::{Labels, UNLABELED},
 };
 
-fn mask(
-    path: &Path,
-    colour: png::ColorType,
-    depth: png::BitDepth,
-    (w, h): (u32, u32),
-    data: &[u8],
-) {
+fn mask(path: &Path, color: png::ColorType, depth: png::BitDepth, (w, h): (u32, u32), data: &[u8]) {
     let file = fs::File::create(path).unwrap();
     let mut encoder = png::Encoder::new(file, w, h);
-    encoder.set_color(colour);
+    encoder.set_color(color);
     encoder.set_depth(depth);
-    if colour == png::ColorType::Indexed {
+    if color == png::ColorType::Indexed {
         encoder.set_palette((0..16 * 3).map(|i| (i * 5) as u8).collect::<Vec<_>>());
     }
     encoder
@@ -30,7 +24,7 @@ fn mask(
         .unwrap();
 }
 
-fn grey(path: &Path, size: (u32, u32), data: &[u8]) {
+fn gray(path: &Path, size: (u32, u32), data: &[u8]) {
     mask(
         path,
         png::ColorType::Grayscale,
@@ -40,7 +34,7 @@ fn grey(path: &Path, size: (u32, u32), data: &[u8]) {
     );
 }
 
-/// A data set of grey masks of 2x1, with empty images.
+/// A data set of gray masks of 2x1, with empty images.
 fn data_set(masks: &[(&str, [u8; 2])]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for kind in ["images", "labels"] {
@@ -48,7 +42,7 @@ fn data_set(masks: &[(&str, [u8; 2])]) -> tempfile::TempDir {
     }
     for (name, values) in masks {
         fs::write(dir.path().join("images").join(format!("{name}.jpg")), "").unwrap();
-        grey(
+        gray(
             &dir.path().join("labels").join(format!("{name}.png")),
             (2, 1),
             values,
@@ -68,10 +62,10 @@ fn message<T>(result: Result<T, EvalError>) -> String {
 }
 
 #[test]
-fn indices_are_read_from_grey_and_from_palette_masks() {
+fn indices_are_read_from_gray_and_from_palette_masks() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.png");
-    grey(&path, (3, 2), &[0, 1, 2, 3, 254, 255]);
+    gray(&path, (3, 2), &[0, 1, 2, 3, 254, 255]);
     let labels = Labels::open(&path).unwrap();
     assert_eq!(labels.values, [0, 1, 2, 3, 254, 255]);
     assert_eq!(
@@ -130,7 +124,7 @@ fn masks_that_are_none_are_refused_with_a_reason() {
     fs::write(&path, b"no picture").unwrap();
     assert!(message(Labels::open(&path)).contains("not a PNG"));
     // A damaged one: cut in the middle.
-    grey(&path, (64, 64), &[7; 64 * 64]);
+    gray(&path, (64, 64), &[7; 64 * 64]);
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 30]).unwrap();
     message(Labels::open(&path));
@@ -142,7 +136,7 @@ fn masks_that_are_none_are_refused_with_a_reason() {
 }
 
 #[test]
-fn labels_are_resized_to_what_lies_under_each_centre() {
+fn labels_are_resized_to_what_lies_under_each_center() {
     let labels = Labels {
         size: Size {
             width: 4,
@@ -175,8 +169,8 @@ fn classes_are_named_in_a_file_and_void_is_none() {
             .values
     };
     assert_eq!(read("a.png"), [0, 1]);
-    assert_eq!(read("b.png"), [2, UNLABELLED]);
-    grey(&dir.path().join("labels/c.png"), (2, 1), &[1, 4]);
+    assert_eq!(read("b.png"), [2, UNLABELED]);
+    gray(&dir.path().join("labels/c.png"), (2, 1), &[1, 4]);
     let message = message(classes.read(&dir.path().join("labels/c.png")));
     assert!(
         message.contains("value 4 at (1, 0)") && message.contains("3 classes"),
@@ -199,7 +193,7 @@ fn camvid_is_known_by_its_names() {
     let labels = classes
         .read(&dir.path().join("labels/0016E5_07959.png"))
         .unwrap();
-    assert_eq!(labels.values, [0, UNLABELLED]);
+    assert_eq!(labels.values, [0, UNLABELED]);
 }
 
 #[test]
@@ -210,7 +204,7 @@ fn a_data_set_with_nothing_in_it_is_refused_with_a_reason() {
     assert!(message(pairs(dir.path(), "train")).contains("no labels directory"));
     fs::create_dir(dir.path().join("labels")).unwrap();
     fs::write(dir.path().join("images/a.jpg"), "").unwrap();
-    grey(&dir.path().join("labels/b.png"), (1, 1), &[0]);
+    gray(&dir.path().join("labels/b.png"), (1, 1), &[0]);
     assert!(message(pairs(dir.path(), "train")).contains("NAME.png"));
     fs::rename(
         dir.path().join("labels/b.png"),
@@ -219,7 +213,7 @@ fn a_data_set_with_nothing_in_it_is_refused_with_a_reason() {
     .unwrap();
     assert_eq!(pairs(dir.path(), "train").unwrap().len(), 1);
     assert!(message(classes(dir.path())).contains("two or more"));
-    grey(&dir.path().join("labels/a.png"), (1, 1), &[255]);
+    gray(&dir.path().join("labels/a.png"), (1, 1), &[255]);
     assert!(message(classes(dir.path())).contains("no mask has a label"));
     fs::write(dir.path().join("classes.txt"), "a\n\nb\n").unwrap();
     assert!(message(classes(dir.path())).contains("line 2 is empty"));

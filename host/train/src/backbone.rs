@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use loftup_bundle::{Bundle, Normalisation, Size, sha256_hex};
+use loftup_bundle::{Bundle, Normalization, Size, sha256_hex};
 use loftup_runtime::{
     Features, Options, Perceptor, Picture, backend::CpuBackend, image::Rgb8, npy,
 };
@@ -75,7 +75,7 @@ impl Backbone {
             .values()
             .filter_map(|file| manifest.files.get(file).map(|f| f.sha256.as_str()))
             .collect();
-        let name = format!("{files:?} {:?}", manifest.normalisation);
+        let name = format!("{files:?} {:?}", manifest.normalization);
         let perceptor =
             Perceptor::with_backend(bundle, std::sync::Arc::new(CpuBackend), Options::default())?;
         Ok(Self {
@@ -112,8 +112,8 @@ impl Backbone {
 
     /// An image as it takes it, `[3, H, W]`.
     pub fn normalized(&self, image: &Rgb8) -> Vec<f32> {
-        let Normalisation { mean, std } = self.perceptor.manifest().normalisation;
-        image.normalised(mean, std)
+        let Normalization { mean, std } = self.perceptor.manifest().normalization;
+        image.normalized(mean, std)
     }
 
     /// Features of an image that is of the backbone's size.

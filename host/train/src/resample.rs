@@ -48,7 +48,7 @@ impl Axis {
         }
     }
 
-    /// Bicubic resizing as PyTorch's `interpolate(mode="bicubic")`, pixel centres at halves.
+    /// Bicubic resizing as PyTorch's `interpolate(mode="bicubic")`, pixel centers at halves.
     pub fn bicubic(from: usize, to: usize) -> Self {
         let scale = from as f32 / to as f32;
         let taps = (0..to).map(|i| {
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_view_is_the_same_at_another_resolution() {
         // An image that varies linearly is shifted and upsampled alike at both, but for the half
-        // pixel between the centres of the first pixels.
+        // pixel between the centers of the first pixels.
         let ramp = |n: usize| -> Vec<f32> { (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect() };
         let jitter = Jitter {
             pad: 2,

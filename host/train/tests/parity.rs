@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use loftup_bundle::Size;
 use loftup_convert::{Request, convert};
-use loftup_runtime::{ColourRange, Features, Options, Perceptor, Picture};
+use loftup_runtime::{ColorRange, Features, Options, Perceptor, Picture};
 use loftup_train::{
     backbone::TokenValues,
     checkpoint,
@@ -65,7 +65,7 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
             data: image.clone(),
         };
         let view = perceptor
-            .view(&given, &guidance, ColourRange::PerImage)
+            .view(&given, &guidance, ColorRange::PerImage)
             .unwrap();
         let mut expected = vec![0.0; height * width * d];
         view.frame(&mut |tile| {

@@ -25,7 +25,7 @@ pub struct Architecture {
     /// Library whose resampling of position embeddings is reproduced.
     pub positions: Setting<Positions>,
     /// Where mean and standard deviation come from.
-    pub normalisation: Origin,
+    pub normalization: Origin,
 }
 
 /// The kinds of vision transformer known here.

@@ -10,7 +10,7 @@ mod error;
 mod head;
 mod manifest;
 mod precision;
-mod quantisation;
+mod quantization;
 mod reader;
 mod reference;
 mod reference_outputs;
@@ -24,11 +24,11 @@ pub use architecture::{Activation, Architecture, Family, Origin, Positions, Sett
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
-    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalisation, Provenance, Size, Source,
+    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalization, Provenance, Size, Source,
     Upsampler, UpsamplerFiles,
 };
 pub use precision::Precision;
-pub use quantisation::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantisation};
+pub use quantization::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantization};
 pub use reader::Bundle;
 pub use reference::{PartErrors, ReferenceError, References};
 pub use reference_outputs::ReferenceOutputs;

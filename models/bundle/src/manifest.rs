@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    architecture::Architecture, head::Head, precision::Precision, quantisation::Quantisation,
+    architecture::Architecture, head::Head, precision::Precision, quantization::Quantization,
     reference::References, training::Training,
 };
 
@@ -18,8 +18,8 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// [`FORMAT`].
     pub format: u32,
-    /// How pictures are normalised, for the backbone and for the guidance.
-    pub normalisation: Normalisation,
+    /// How pictures are normalized, for the backbone and for the guidance.
+    pub normalization: Normalization,
     /// The vision foundation model, if the bundle has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Backbone>,
@@ -31,7 +31,7 @@ pub struct Manifest {
     pub heads: BTreeMap<String, Head>,
     /// How the graphs of other precisions than 32 bits were made, and what they cost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub quantisation: BTreeMap<Precision, Quantisation>,
+    pub quantization: BTreeMap<Precision, Quantization>,
     /// What the 32-bit graphs compute from the built-in test inputs. Bundles made before this was
     /// introduced have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,14 +61,14 @@ impl Manifest {
 /// `(x / 255 - mean) / std`, per channel, in RGB order.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Normalisation {
+pub struct Normalization {
     /// Subtracted from values in 0..1.
     pub mean: [f32; 3],
     /// Divided by afterwards.
     pub std: [f32; 3],
 }
 
-impl Normalisation {
+impl Normalization {
     /// That of ImageNet, used by DINOv2 and many others.
     pub const IMAGENET: Self = Self {
         mean: [0.485, 0.456, 0.406],

@@ -214,12 +214,12 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .ok_or_else(|| format!("graph {name:?} is not among the files"))
     };
     let numbers = manifest
-        .normalisation
+        .normalization
         .mean
         .iter()
-        .chain(&manifest.normalisation.std);
-    if !numbers.clone().all(|x| x.is_finite()) || manifest.normalisation.std.contains(&0.0) {
-        return Err("normalisation: mean and std must be finite, std not 0".into());
+        .chain(&manifest.normalization.std);
+    if !numbers.clone().all(|x| x.is_finite()) || manifest.normalization.std.contains(&0.0) {
+        return Err("normalization: mean and std must be finite, std not 0".into());
     }
     if let Some(b) = &manifest.backbone {
         b.graphs.values().try_for_each(listed)?;
@@ -269,11 +269,11 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             ));
         }
     }
-    for (precision, quantisation) in &manifest.quantisation {
-        listed(&quantisation.check.file)?;
-        quantisation
+    for (precision, quantization) in &manifest.quantization {
+        listed(&quantization.check.file)?;
+        quantization
             .validate()
-            .map_err(|what| format!("quantisation.{precision}: {what}"))?;
+            .map_err(|what| format!("quantization.{precision}: {what}"))?;
     }
     if let Some(references) = &manifest.references {
         listed(&references.file)?;
@@ -360,7 +360,7 @@ fn compare(path: &Path, entry: &FileEntry, bytes: u64, sha256: &str) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{BundleWriter, Normalisation, Provenance},
+        super::{BundleWriter, Normalization, Provenance},
         *,
     };
 
@@ -371,11 +371,11 @@ mod tests {
         let manifest = Manifest {
             format: FORMAT,
             files: Default::default(),
-            normalisation: Normalisation::IMAGENET,
+            normalization: Normalization::IMAGENET,
             backbone: None,
             upsampler: None,
             heads: Default::default(),
-            quantisation: Default::default(),
+            quantization: Default::default(),
             references: None,
             provenance: Provenance {
                 tool: "test".into(),

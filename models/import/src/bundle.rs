@@ -8,7 +8,7 @@ use std::{
 };
 
 use loftup_bundle::{
-    Backbone, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalisation, Precision,
+    Backbone, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalization, Precision,
     Provenance, Size, Source, Training, Upsampler, UpsamplerFiles,
 };
 use loftup_onnx::loftup::LoftUp;
@@ -49,7 +49,7 @@ pub enum ExportError {
 ///
 /// # Errors
 /// If the graph cannot be built for that size.
-pub fn backbone(model: &Vit, size: Size) -> Result<(Backbone, Normalisation, Vec<u8>), VitError> {
+pub fn backbone(model: &Vit, size: Size) -> Result<(Backbone, Normalization, Vec<u8>), VitError> {
     let config = model.config();
     let onnx = model.graph(size.width, size.height)?;
     let part = Backbone {
@@ -64,11 +64,11 @@ pub fn backbone(model: &Vit, size: Size) -> Result<(Backbone, Normalisation, Vec
         graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
         architecture: Some(config.architecture()),
     };
-    let normalisation = Normalisation {
+    let normalization = Normalization {
         mean: config.mean,
         std: config.std,
     };
-    Ok((part, normalisation, onnx))
+    Ok((part, normalization, onnx))
 }
 
 /// Adds the fp32 graphs of an upsampler. Returns its manifest entry.
@@ -97,7 +97,7 @@ pub fn add_upsampler(writer: &mut BundleWriter, model: &LoftUp) -> Result<Upsamp
 
 /// The manifest of a new fp32 bundle, without heads, quantization records and reference outputs.
 pub fn manifest(
-    normalisation: Normalisation,
+    normalization: Normalization,
     backbone: Option<Backbone>,
     upsampler: Option<Upsampler>,
     sources: Vec<Source>,
@@ -105,11 +105,11 @@ pub fn manifest(
 ) -> Manifest {
     Manifest {
         format: FORMAT,
-        normalisation,
+        normalization,
         backbone,
         upsampler,
         heads: BTreeMap::new(),
-        quantisation: BTreeMap::new(),
+        quantization: BTreeMap::new(),
         references: None,
         files: BTreeMap::new(),
         provenance: Provenance {
@@ -150,11 +150,11 @@ pub fn write(
     sources: Vec<Source>,
 ) -> Result<(), ExportError> {
     let mut writer = BundleWriter::create(path, false)?;
-    let (backbone, normalisation, onnx) = backbone(model, size)?;
+    let (backbone, normalization, onnx) = backbone(model, size)?;
     writer.add(BACKBONE_FILE, &onnx)?;
     let upsampler = add_upsampler(&mut writer, upsampler)?;
     writer.seal(manifest(
-        normalisation,
+        normalization,
         Some(backbone),
         Some(upsampler),
         sources,

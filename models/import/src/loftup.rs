@@ -152,7 +152,7 @@ impl Source<'_> {
         })
     }
 
-    /// Convolution `first_conv.index` with the batch normalisation behind it folded in.
+    /// Convolution `first_conv.index` with the batch normalization behind it folded in.
     fn convolution(&self, index: usize, shape: &[usize]) -> Result<Linear, CheckpointError> {
         let conv = self.affine(&format!("upsampler.first_conv.{index}"), shape)?;
         let name = format!("upsampler.first_conv.{}", index + 1);
@@ -218,7 +218,7 @@ fn attention_name(layer: usize, tensor: &str) -> String {
     format!("upsampler.ca_transformer.layers.{layer}.0.attention.{tensor}")
 }
 
-/// `linear(norm(x))` as one linear map of the normalised, not yet scaled x.
+/// `linear(norm(x))` as one linear map of the normalized, not yet scaled x.
 fn fold_norm(norm: &Affine, linear: &Linear) -> Linear {
     let inputs = norm.weight.data().len();
     let bias = Tensor::from_fn(linear.bias.shape(), |o| {

@@ -90,21 +90,21 @@ impl Graph {
     }
 
     /// `(x - mean) / sqrt(var + eps)` over `axis`, with the biased variance.
-    pub fn normalise(&mut self, x: &Value, axis: i64, eps: f32) -> Value {
+    pub fn normalize(&mut self, x: &Value, axis: i64, eps: f32) -> Value {
         let over = [Attr::Ints("axes", vec![axis]), Attr::Int("keepdims", 1)];
         let mean = self.op("ReduceMean", &[x], &over);
-        let centred = self.op("Sub", &[x, &mean], &[]);
-        let square = self.mul(&centred, &centred);
+        let centered = self.op("Sub", &[x, &mean], &[]);
+        let square = self.mul(&centered, &centered);
         let variance = self.op("ReduceMean", &[&square], &over);
         let eps = self.scalar("eps", eps);
         let variance = self.add(&variance, &eps);
         let deviation = self.op("Sqrt", &[&variance], &[]);
-        self.op("Div", &[&centred, &deviation], &[])
+        self.op("Div", &[&centered, &deviation], &[])
     }
 
-    /// Layer normalisation over the last axis; `weight` and `bias` are `[channels]`.
+    /// Layer normalization over the last axis; `weight` and `bias` are `[channels]`.
     pub fn layer_norm(&mut self, x: &Value, weight: &Tensor, bias: &Tensor, eps: f32) -> Value {
-        let x = self.normalise(x, -1, eps);
+        let x = self.normalize(x, -1, eps);
         self.affine(&x, weight, bias)
     }
 
@@ -116,7 +116,7 @@ impl Graph {
         self.add(&x, &bias)
     }
 
-    /// The exact (erf) GELU, in the form that runtimes recognise and fuse.
+    /// The exact (erf) GELU, in the form that runtimes recognize and fuse.
     pub fn gelu(&mut self, x: &Value) -> Value {
         let root = self.scalar("sqrt2", std::f32::consts::SQRT_2);
         let one = self.scalar("one", 1.0);

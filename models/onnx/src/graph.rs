@@ -151,7 +151,7 @@ impl Graph {
         Value(name)
     }
 
-    /// The finished model, serialised.
+    /// The finished model, serialized.
     pub fn finish(self) -> Vec<u8> {
         ModelProto {
             ir_version: IR_VERSION,

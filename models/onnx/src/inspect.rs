@@ -80,7 +80,7 @@ impl fmt::Display for ElementType {
 }
 
 impl Interface {
-    /// Reads the interface of a serialised model. `None` where `bytes` are no ONNX model.
+    /// Reads the interface of a serialized model. `None` where `bytes` are no ONNX model.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let model = ModelProto::decode(bytes).ok()?;
         Some(Self::of_graph(&model, model.graph.as_ref()?))

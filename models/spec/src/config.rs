@@ -27,7 +27,7 @@ impl Config {
         self.dim + 4 * self.grid_frequencies
     }
 
-    /// Channels that go into the first convolution: sines, cosines and the colours themselves.
+    /// Channels that go into the first convolution: sines, cosines and the colors themselves.
     pub fn guidance_channels(&self) -> usize {
         10 * self.frequencies + 3
     }

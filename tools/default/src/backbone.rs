@@ -26,7 +26,7 @@ use loftup_train::{
 
 use crate::{
     Progress, SEED,
-    scenes::{Labelled, Part, SIDE, labelled},
+    scenes::{Labeled, Part, SIDE, labeled},
     vit::{Shape, Vit, patches},
 };
 
@@ -78,7 +78,7 @@ const BODIES: f32 = 3.0;
 const SURROUNDINGS: usize = 4;
 /// Weights in the loss of the classes' shares in quarters, and of colors.
 const QUARTERS: f32 = 1.0;
-const COLOURS: f32 = 0.3;
+const COLORS: f32 = 0.3;
 
 /// Means and deviations of colors in ImageNet, which DINOv2 takes its images with.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -108,7 +108,7 @@ struct Batch {
 }
 
 /// Exchanges left and right.
-fn mirror(frame: &mut Labelled) {
+fn mirror(frame: &mut Labeled) {
     for row in frame.rgb.chunks_exact_mut(SIDE * 3) {
         row.as_chunks_mut::<3>().0.reverse();
     }
@@ -118,7 +118,7 @@ fn mirror(frame: &mut Labelled) {
 }
 
 impl Batch {
-    fn new(shape: &Shape, frames: &[Labelled]) -> Self {
+    fn new(shape: &Shape, frames: &[Labeled]) -> Self {
         let part = shape.patch / PARTS;
         let share = 1.0 / (part * part) as f32;
         let quarters = PARTS * PARTS;
@@ -234,7 +234,7 @@ impl Trainable {
         let colors = device_matrix(batch.colors.clone(), rows, quarters * 3, device);
         let difference = self.head(&features, "colors") - colors;
         let colors = sum(difference.square()) / (rows * quarters * 3) as f32;
-        whole + parts * QUARTERS + colors * COLOURS
+        whole + parts * QUARTERS + colors * COLORS
     }
 }
 
@@ -245,7 +245,7 @@ fn sum(x: Tensor<2>) -> Tensor<1> {
 
 /// Mean intersection over union of frozen-out images where every pixel is of the class that has
 /// the greatest share in its patch, as the backbone's own head sees it.
-fn check(net: &Trainable, frames: &[Labelled], device: &Device) -> f64 {
+fn check(net: &Trainable, frames: &[Labeled], device: &Device) -> f64 {
     let shape = net.vit.shape;
     let (mut hits, mut seen, mut there) = (
         [0u64; CLASS_COUNT],
@@ -345,7 +345,7 @@ pub fn train(
         done = progress.step;
     }
     if done < settings.steps {
-        let held_out = labelled(Part::BackboneCheck, 0..CHECKED);
+        let held_out = labeled(Part::BackboneCheck, 0..CHECKED);
         let first = done;
         std::thread::scope(|scope| -> Result<()> {
             let (sender, receiver) = sync_channel(2);
@@ -354,7 +354,7 @@ pub fn train(
                     let mut rng = Rng::new(SEED, Purpose::Step, step);
                     // Scenes that no other step sees: what is learned cannot be learned by heart.
                     let from = step as usize * settings.batch;
-                    let mut frames = labelled(Part::Backbone, from..from + settings.batch);
+                    let mut frames = labeled(Part::Backbone, from..from + settings.batch);
                     for frame in &mut frames {
                         if rng.below(2) == 0 {
                             mirror(frame);

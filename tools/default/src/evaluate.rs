@@ -6,7 +6,7 @@ use anyhow::Result;
 use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_eval::{probe, segmentation};
-use loftup_runtime::{ColourRange, Options, Perceptor};
+use loftup_runtime::{ColorRange, Options, Perceptor};
 
 use crate::{scenes::SIDE, vit::Shape};
 
@@ -55,7 +55,7 @@ pub fn evaluate(
     let request = segmentation::Request {
         data,
         size: None,
-        range: ColourRange::PerImage,
+        range: ColorRange::PerImage,
         orientation: loftup_runtime::image::Orientation::Upright,
         methods: Vec::new(),
         samples: SAMPLES,

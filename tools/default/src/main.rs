@@ -124,7 +124,7 @@ fn run(args: &Args) -> Result<()> {
         "evaluated-{}-{}",
         args.probe_scenes, args.eval_scenes
     ));
-    scenes::write_labelled(&data, args.probe_scenes, args.eval_scenes, &mut progress)?;
+    scenes::write_labeled(&data, args.probe_scenes, args.eval_scenes, &mut progress)?;
     let whole = work.join("default.loftup");
     evaluate::bundle(
         &settings.shape,

@@ -19,7 +19,7 @@ use loftup_train::{
 
 use crate::{
     Progress,
-    scenes::{Part, SIDE, labelled},
+    scenes::{Part, SIDE, labeled},
 };
 
 /// Scenes per pass.
@@ -62,7 +62,7 @@ pub fn recalibrate_batch_norm(
             height: 0,
             width: 0,
         };
-        for frame in labelled(Part::Upsampler, pass * BATCH_SIZE..(pass + 1) * BATCH_SIZE) {
+        for frame in labeled(Part::Upsampler, pass * BATCH_SIZE..(pass + 1) * BATCH_SIZE) {
             let image = backbone.normalized(&Rgb8::new(SIDE, SIDE, frame.rgb)?);
             let features = backbone.features(image.clone(), size)?;
             (grid.height, grid.width) = (features.height, features.width);

@@ -54,7 +54,7 @@ fn frame(part: Part, index: usize) -> Frame {
 
 /// An image and its classes, row by row.
 #[derive(Debug, Clone)]
-pub struct Labelled {
+pub struct Labeled {
     /// Three bytes a pixel.
     pub rgb: Vec<u8>,
     /// Indices into the scenes' classes.
@@ -62,12 +62,12 @@ pub struct Labelled {
 }
 
 /// Scenes in memory, 200 kB each, made on all cores.
-pub fn labelled(part: Part, scenes: Range<usize>) -> Vec<Labelled> {
+pub fn labeled(part: Part, scenes: Range<usize>) -> Vec<Labeled> {
     scenes
         .into_par_iter()
         .map(|index| {
             let frame = frame(part, index);
-            Labelled {
+            Labeled {
                 rgb: frame.rgb,
                 classes: frame.classes,
             }
@@ -98,7 +98,7 @@ pub fn write_with_masks(dir: &Path, count: usize, progress: crate::Progress<'_>)
 ///
 /// # Errors
 /// Where a file cannot be written.
-pub fn write_labelled(
+pub fn write_labeled(
     dir: &Path,
     probe: usize,
     evaluation: usize,

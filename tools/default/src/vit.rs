@@ -192,7 +192,7 @@ fn start(shape: &Shape, rng: &mut Rng) -> BTreeMap<String, HostTensor> {
 /// The patch embedding begins as cosines across the patch, of brightness and of two differences of
 /// colors, low frequencies first: random filters take long to find them.
 fn cosines(shape: &Shape) -> Vec<f32> {
-    const COLOURS: [[f32; 3]; 3] = [
+    const COLORS: [[f32; 3]; 3] = [
         [0.577, 0.577, 0.577],
         [0.707, 0.0, -0.707],
         [0.408, -0.816, 0.408],
@@ -212,7 +212,7 @@ fn cosines(shape: &Shape) -> Vec<f32> {
         // Images have little of the high frequencies.
         let scale =
             0.6 * (1.0 + (u + v) as f32) / (side * side) as f32 * if c == 0 { 1.0 } else { 2.0 };
-        for color in COLOURS[c] {
+        for color in COLORS[c] {
             for y in 0..side {
                 out.extend((0..side).map(|x| scale * color * wave(v, y) * wave(u, x)));
             }

@@ -2,7 +2,7 @@
 
 use loftup_default::{
     evaluate::{bundle, evaluate},
-    scenes::write_labelled,
+    scenes::write_labeled,
     vit::Shape,
 };
 use loftup_eval::Method;
@@ -28,7 +28,7 @@ fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
         &place("default.loftup"),
     )
     .unwrap();
-    write_labelled(&place("data"), 48, 16, &mut |_, _, _, _| {}).unwrap();
+    write_labeled(&place("data"), 48, 16, &mut |_, _, _, _| {}).unwrap();
     let report = evaluate(
         &place("default.loftup"),
         &place("data"),

@@ -7,7 +7,7 @@ use loftup_bundle::Size;
 use loftup_default::{
     backbone::normalized,
     evaluate::bundle,
-    scenes::{Part, SIDE, labelled},
+    scenes::{Part, SIDE, labeled},
     vit::{Shape, Vit, patches},
     weights::write_half,
 };
@@ -43,7 +43,7 @@ fn model(device: &Device) -> Vit {
 fn features_are_those_of_the_exported_graph() {
     let device = Device::flex();
     let vit = model(&device);
-    let frames = labelled(Part::BackboneCheck, 0..2);
+    let frames = labeled(Part::BackboneCheck, 0..2);
     let images: Vec<Vec<f32>> = frames.iter().map(|f| normalized(&f.rgb)).collect();
     let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     let trained = host_values(&vit.forward(patches(&vit.shape, &slices, &device), 2));

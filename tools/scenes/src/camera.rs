@@ -75,12 +75,12 @@ impl CameraPath {
     pub fn new(random: &mut Random, path: (f32, f32)) -> Self {
         let mut between = |low, high| f64::from(random.between(low, high));
         let radius = 0.5 * f64::from(path.0 + path.1);
-        let metres_a_second = between(0.5, 1.0);
+        let meters_per_second = between(0.5, 1.0);
         let side = if between(0.0, 1.0) < 0.5 { -1.0 } else { 1.0 };
         Self {
             radius,
             start: between(0.0, 1.0),
-            pace: side * metres_a_second / (radius * std::f64::consts::TAU),
+            pace: side * meters_per_second / (radius * std::f64::consts::TAU),
             height: between(0.8, 1.4),
             inwards: between(0.07, 0.17),
             downwards: between(0.01, 0.035),

@@ -213,7 +213,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
         Class::Ball => {
             let radius = between(0.25, 0.55);
             Shape::Ball {
-                centre: v3(0.0, radius, 0.0),
+                center: v3(0.0, radius, 0.0),
                 radius,
             }
         }
@@ -229,7 +229,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
             let outer = between(0.55, 0.95);
             let inner = outer * between(0.6, 0.76);
             Shape::Ring {
-                centre: v3(0.0, outer + between(0.0, 0.4), 0.0),
+                center: v3(0.0, outer + between(0.0, 0.4), 0.0),
                 inner,
                 outer,
             }
@@ -237,7 +237,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
         Class::Star => {
             let radius = between(0.55, 0.95);
             let ratio = between(0.4, 0.55);
-            let centre = v3(0.0, radius + between(0.0, 0.4), 0.0);
+            let center = v3(0.0, radius + between(0.0, 0.4), 0.0);
             let tilt = between(-0.1, 0.1);
             let arms = 5 + (between(0.0, 3.0) as usize).min(2);
             let corner = |i: usize| {
@@ -252,7 +252,7 @@ fn shape(random: &mut Random, class: Class) -> Shape {
             // A circle inside all edges, with a margin.
             let inner = 0.7 * radius * ratio;
             Shape::Star {
-                centre,
+                center,
                 radius,
                 inner,
                 corners: (0..2 * arms).map(corner).collect(),
@@ -264,8 +264,8 @@ fn shape(random: &mut Random, class: Class) -> Shape {
             for _ in 0..6 {
                 let (sin, cos) = sin_cos(f64::from(between(0.0, 1.0)));
                 let r = size * between(0.3, 0.75);
-                let centre = v3(r * cos as f32, size * between(0.2, 1.7), r * sin as f32);
-                parts.push((centre, size * between(0.22, 0.5)));
+                let center = v3(r * cos as f32, size * between(0.2, 1.7), r * sin as f32);
+                parts.push((center, size * between(0.22, 0.5)));
             }
             Shape::Bush(parts)
         }

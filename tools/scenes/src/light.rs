@@ -75,7 +75,7 @@ impl Shadows {
             cells: vec![Vec::new(); SIDE * SIDE],
         };
         for (i, body) in bodies.iter().enumerate() {
-            let (x, y) = shadows.across(body.centre);
+            let (x, y) = shadows.across(body.center);
             let span = |u: f32| {
                 let cell = |u: f32| (u * FINE).floor().clamp(0.0, (SIDE - 1) as f32) as usize;
                 cell(u - body.radius)..=cell(u + body.radius)

@@ -70,7 +70,7 @@ impl<'a> Caster<'a> {
         let (columns, rows) = (width.div_ceil(TILE), height.div_ceil(TILE));
         let mut squares = vec![Vec::new(); columns * rows];
         for (i, body) in world.bodies.iter().enumerate() {
-            let Some((x, y)) = in_sight(&camera, body.centre, body.radius) else {
+            let Some((x, y)) = in_sight(&camera, body.center, body.radius) else {
                 continue;
             };
             let half = (0.5 * width as f32, 0.5 * height as f32);
@@ -143,7 +143,7 @@ impl<'a> Caster<'a> {
                 keys.push(sample.key(sunny));
             }
         }
-        let centres = light.clone();
+        let centers = light.clone();
         for y in 0..self.height {
             for x in 0..self.width {
                 let i = y * self.width + x;
@@ -160,7 +160,7 @@ impl<'a> Caster<'a> {
                 }
                 if differs != 0 {
                     let shadow = differs & SUNNY != 0;
-                    light[i] = self.finer(x, y, keys[i], centres[i], shadow);
+                    light[i] = self.finer(x, y, keys[i], centers[i], shadow);
                 }
             }
         }
@@ -168,14 +168,14 @@ impl<'a> Caster<'a> {
     }
 
     /// Antialiased light of a pixel at an edge.
-    fn finer(&self, x: usize, y: usize, key: u32, centre: V3, shadow: bool) -> V3 {
-        let sum = EXTRA.iter().fold(centre, |sum, (dx, dy)| {
+    fn finer(&self, x: usize, y: usize, key: u32, center: V3, shadow: bool) -> V3 {
+        let sum = EXTRA.iter().fold(center, |sum, (dx, dy)| {
             let (x, y) = (x as f32 + dx, y as f32 + dy);
             let sample = self.sample(x, y);
             // On the same side of the edge the light is nearly that of the center.
             let same = !shadow && sample.key(false) == key & !SUNNY;
             sum + if same {
-                centre
+                center
             } else {
                 self.color(&sample, x, y).0
             }
@@ -190,7 +190,7 @@ impl<'a> Caster<'a> {
         let length = along.length();
         if sample.instance == SKY {
             return (
-                world.sky_colour(along * (1.0 / length), length / self.camera.focal),
+                world.sky_color(along * (1.0 / length), length / self.camera.focal),
                 false,
             );
         }
@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    fn sky_colour(&self, d: V3, pixel: f32) -> V3 {
+    fn sky_color(&self, d: V3, pixel: f32) -> V3 {
         let sky = &self.sky;
         let height = d.y.max(0.0);
         let base = sky.horizon.mix(sky.zenith, (2.2 * height).min(1.0));
@@ -326,8 +326,8 @@ impl World {
 }
 
 /// Bounds of a projected sphere in x and y, in pixels from the image center.
-fn in_sight(camera: &Camera, centre: V3, radius: f32) -> Option<((f32, f32), (f32, f32))> {
-    let d = centre - camera.position;
+fn in_sight(camera: &Camera, center: V3, radius: f32) -> Option<((f32, f32), (f32, f32))> {
+    let d = center - camera.position;
     let (x, y) = (d.dot(camera.right), d.dot(camera.down));
     let z = d.dot(camera.forward);
     if z < -radius {

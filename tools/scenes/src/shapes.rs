@@ -34,20 +34,20 @@ pub enum Shape {
     /// Half the width, the height, half the depth.
     Box(V3),
     /// A sphere with a center.
-    Ball { centre: V3, radius: f32 },
+    Ball { center: V3, radius: f32 },
     /// A vertical cylinder.
     Pole { radius: f32, height: f32 },
     /// A vertical cone.
     Cone { radius: f32, height: f32 },
     /// A flat star in the xy plane, given by its corners.
     Star {
-        centre: V3,
+        center: V3,
         radius: f32,
         inner: f32,
         corners: Vec<[f32; 2]>,
     },
     /// A flat ring in the xy plane.
-    Ring { centre: V3, inner: f32, outer: f32 },
+    Ring { center: V3, inner: f32, outer: f32 },
     /// A union of spheres.
     Bush(Vec<(V3, f32)>),
 }
@@ -57,22 +57,22 @@ impl Shape {
     pub fn bounds(&self) -> (V3, f32) {
         match self {
             Shape::Box(half) => {
-                let centre = v3(0.0, 0.5 * half.y, 0.0);
-                (centre, v3(half.x, 0.5 * half.y, half.z).length())
+                let center = v3(0.0, 0.5 * half.y, 0.0);
+                (center, v3(half.x, 0.5 * half.y, half.z).length())
             }
-            Shape::Ball { centre, radius } | Shape::Star { centre, radius, .. } => {
-                (*centre, *radius)
+            Shape::Ball { center, radius } | Shape::Star { center, radius, .. } => {
+                (*center, *radius)
             }
-            Shape::Ring { centre, outer, .. } => (*centre, *outer),
+            Shape::Ring { center, outer, .. } => (*center, *outer),
             Shape::Pole { radius, height } | Shape::Cone { radius, height } => {
-                let centre = v3(0.0, 0.5 * height, 0.0);
-                (centre, v3(*radius, 0.5 * height, 0.0).length())
+                let center = v3(0.0, 0.5 * height, 0.0);
+                (center, v3(*radius, 0.5 * height, 0.0).length())
             }
             Shape::Bush(parts) => {
                 let sum = parts.iter().fold(V3::default(), |sum, (c, _)| sum + *c);
-                let centre = sum * (1.0 / parts.len() as f32);
-                let reach = parts.iter().map(|(c, r)| (*c - centre).length() + r);
-                (centre, reach.fold(0.0, f32::max))
+                let center = sum * (1.0 / parts.len() as f32);
+                let reach = parts.iter().map(|(c, r)| (*c - center).length() + r);
+                (center, reach.fold(0.0, f32::max))
             }
         }
     }
@@ -97,22 +97,22 @@ impl Shape {
     pub fn hit(&self, ray: &Ray) -> Option<Hit> {
         match self {
             Shape::Box(half) => hit_box(*half, ray),
-            Shape::Ball { centre, radius } => hit_ball(*centre, *radius, 0, ray),
+            Shape::Ball { center, radius } => hit_ball(*center, *radius, 0, ray),
             Shape::Pole { radius, height } => hit_pole(*radius, *height, ray),
             Shape::Cone { radius, height } => hit_cone(*radius, *height, ray),
             Shape::Star {
-                centre,
+                center,
                 radius,
                 inner,
                 corners,
-            } => hit_flat(*centre, *radius, ray, |x, y| {
+            } => hit_flat(*center, *radius, ray, |x, y| {
                 x * x + y * y < inner * inner || inside(corners, x, y)
             }),
             Shape::Ring {
-                centre,
+                center,
                 inner,
                 outer,
-            } => hit_flat(*centre, *outer, ray, |x, y| x * x + y * y > inner * inner),
+            } => hit_flat(*center, *outer, ray, |x, y| x * x + y * y > inner * inner),
             Shape::Bush(parts) => {
                 let hits = parts.iter().enumerate();
                 let hits = hits.filter_map(|(i, (c, r))| hit_ball(*c, *r, i as u8, ray));
@@ -162,8 +162,8 @@ fn hit_box(half: V3, ray: &Ray) -> Option<Hit> {
     })
 }
 
-fn hit_ball(centre: V3, radius: f32, face: u8, ray: &Ray) -> Option<Hit> {
-    let o = ray.from - centre;
+fn hit_ball(center: V3, radius: f32, face: u8, ray: &Ray) -> Option<Hit> {
+    let o = ray.from - center;
     let a = ray.along.dot(ray.along);
     let b = o.dot(ray.along);
     // Relative to the point of the ray closest to the center: precise at any distance.
@@ -291,18 +291,18 @@ pub struct Body {
     pub turn: (f32, f32),
     pub surface: Surface,
     /// Bounding sphere in world coordinates.
-    pub centre: V3,
+    pub center: V3,
     pub radius: f32,
 }
 
 impl Body {
     pub fn new(class: u8, shape: Shape, place: V3, turn: (f32, f32), surface: Surface) -> Self {
-        let (centre, radius) = shape.bounds();
+        let (center, radius) = shape.bounds();
         // Slightly larger, so that rounding never clips a silhouette.
         let radius = radius * 1.001 + 1e-4;
         Self {
             class,
-            centre: centre.rotated(turn) + place,
+            center: center.rotated(turn) + place,
             radius,
             shape,
             place,
@@ -318,7 +318,7 @@ impl Body {
 
     pub fn hit(&self, ray: &Ray) -> Option<Hit> {
         // The bounding sphere first: most rays miss it.
-        let o = ray.from - self.centre;
+        let o = ray.from - self.center;
         let b = o.dot(ray.along);
         let a = ray.along.dot(ray.along);
         if o.dot(o) * a - b * b > self.radius * self.radius * a {

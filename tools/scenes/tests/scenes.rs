@@ -172,9 +172,9 @@ fn difference(scene: &Scene, t0: f64, t1: f64, size: usize, still: bool) -> (f64
         } else {
             flow.target(i)
         };
-        if let Some(colour) = tap(&b, place, a.instances[i]) {
+        if let Some(color) = tap(&b, place, a.instances[i]) {
             let at = &a.rgb[3 * i..3 * i + 3];
-            sum += colour
+            sum += color
                 .iter()
                 .zip(at)
                 .map(|(c, a)| f64::from((c - f32::from(*a)).abs()))
@@ -215,8 +215,8 @@ fn the_second_frame_warped_back_is_the_first() {
 }
 
 /// Where the flow says that a pixel is visible, the thing shown there is the same. Only next to
-/// edges the centre of the pixel that the target is in may show another; and what is thinner than
-/// a pixel may be missed by all centres around.
+/// edges the center of the pixel that the target is in may show another; and what is thinner than
+/// a pixel may be missed by all centers around.
 #[test]
 fn visible_pixels_show_the_same_thing_in_both_frames() {
     for seed in 0..10 {
@@ -248,7 +248,7 @@ fn visible_pixels_show_the_same_thing_in_both_frames() {
 }
 
 /// What another thing hides in the second frame is not called visible; but for what shows through
-/// a gap between two centres.
+/// a gap between two centers.
 #[test]
 fn hidden_things_are_not_visible() {
     let (mut hidden, mut wrong) = (0, 0);
@@ -291,7 +291,7 @@ fn the_flow_back_undoes_the_flow() {
         let [x, y] = there.target(i);
         let j = y as usize * size + x as usize;
         if second.instances[j] == frame.instances[i] && back.visible[j] {
-            // The centre of pixel `j` is not the target: its shift is applied at the target.
+            // The center of pixel `j` is not the target: its shift is applied at the target.
             let [dx, dy] = back.shift[j];
             let (ex, ey) = (dx + there.shift[i][0], dy + there.shift[i][1]);
             distances.push((ex * ex + ey * ey).sqrt());

@@ -168,13 +168,13 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
         1,
         100_000,
     )?;
-    let ranges = model.colour_range.iter().flatten();
+    let ranges = model.color_range.iter().flatten();
     if ranges
         .clone()
         .any(|[min, max]| !(min.is_finite() && max.is_finite() && min < max))
     {
         return wrong(
-            "model.colour_range",
+            "model.color_range",
             "a minimum is not below its maximum",
             "give [min, max] for each of the three channels",
         );

@@ -71,7 +71,7 @@ pub struct Model {
     /// The range of colors of all images, normalized, `[min, max]` for each channel; without,
     /// each image has its own.
     #[serde(default, deserialize_with = "exact::nested")]
-    pub colour_range: Option<[[f32; 2]; 3]>,
+    pub color_range: Option<[[f32; 2]; 3]>,
     /// The backbone runs on every n-th frame; in between its features are reused, and of class
     /// maps only the tiles that changed are computed.
     #[serde(default = "one")]

@@ -57,7 +57,7 @@ pub fn schema(name: &str) -> Option<Value> {
         "loftup.Regions" => {
             let region = object(json!({
                 "class": count, "pixels": count, "x": count, "y": count,
-                "width": count, "height": count, "centre": list(&count),
+                "width": count, "height": count, "center": list(&count),
             }));
             json!({"timestamp": time, "frame": count, "regions": list(&region)})
         }
@@ -249,7 +249,7 @@ impl McapSink {
                 let regions: Vec<_> = part.regions.iter().map(|r| json!({
                     "class": r.class, "pixels": r.pixels,
                     "x": r.bounds.x, "y": r.bounds.y, "width": r.bounds.width, "height": r.bounds.height,
-                    "centre": [r.centre.x, r.centre.y],
+                    "center": [r.center.x, r.center.y],
                 })).collect();
                 let value = json!({"timestamp": time, "frame": frame, "regions": regions});
                 let value = value.to_string();

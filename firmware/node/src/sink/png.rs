@@ -81,7 +81,7 @@ impl PngSink {
             self.missed += 1;
             return Ok(());
         }
-        let rgb = part.classes.iter().flat_map(|c| colour(*c)).collect();
+        let rgb = part.classes.iter().flat_map(|c| color(*c)).collect();
         let bad = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
         let picture = Rgb8::new(part.width, part.height, rgb).map_err(bad)?;
         self.png.clear();
@@ -139,7 +139,7 @@ fn run_of(file: &OsStr) -> Option<u64> {
 }
 
 /// A color for each class: far apart for neighboring numbers. No class is black.
-pub fn colour(class: u8) -> [u8; 3] {
+pub fn color(class: u8) -> [u8; 3] {
     if class == NO_CLASS {
         return [0; 3];
     }

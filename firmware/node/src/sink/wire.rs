@@ -287,7 +287,7 @@ fn region(r: &Region) -> message::Region {
     message::Region {
         class: r.class,
         bounds: r.bounds,
-        centre: r.centre,
+        centre: r.center,
         pixels: r.pixels,
         // A linear head gives no probabilities.
         score: 255,

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_those_of_bt_601() {
+    fn colors_are_those_of_bt_601() {
         // Y, Cb, Cr of 75 % and 100 % color bars, and the RGB that they stand for.
         for (yuv, expected) in [
             ([16, 128, 128], [0, 0, 0]),

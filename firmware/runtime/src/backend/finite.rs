@@ -1,6 +1,6 @@
 //! A check for NaN and infinities that costs little more than reading the values.
 
-/// Values looked at between two chances to stop: no branch within, so that the loop is vectorised.
+/// Values looked at between two chances to stop: no branch within, so that the loop is vectorized.
 const BLOCK: usize = 4096;
 
 /// The exponent of NaN and the infinities.

@@ -71,7 +71,7 @@ impl Backend for TractBackend {
 }
 
 /// The 32-bit graph of a rounded one: here 16-bit products are slow, and 8-bit ones are not faster
-/// than 32-bit ones in our kernels (`docs/quantisation.md`).
+/// than 32-bit ones in our kernels (`docs/quantization.md`).
 fn widened(graph: &Graph) -> Result<Graph, BackendError> {
     if graph.precision == Precision::Fp32 {
         return Ok(graph.clone());

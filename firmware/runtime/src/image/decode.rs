@@ -246,11 +246,11 @@ fn rgb8(picture: DynamicImage) -> Option<Vec<u8>> {
     fn high(value: u16) -> u8 {
         (value >> 8) as u8
     }
-    fn grey<T: Copy>(values: &[T], channels: usize, level: impl Fn(T) -> u8) -> Vec<u8> {
+    fn gray<T: Copy>(values: &[T], channels: usize, level: impl Fn(T) -> u8) -> Vec<u8> {
         let pixels = values.chunks_exact(channels);
         pixels.flat_map(|pixel| [level(pixel[0]); 3]).collect()
     }
-    fn colour<T: Copy>(values: &[T], channels: usize, level: impl Fn(T) -> u8) -> Vec<u8> {
+    fn color<T: Copy>(values: &[T], channels: usize, level: impl Fn(T) -> u8) -> Vec<u8> {
         let pixels = values.chunks_exact(channels);
         pixels
             .flat_map(|pixel| [level(pixel[0]), level(pixel[1]), level(pixel[2])])
@@ -258,13 +258,13 @@ fn rgb8(picture: DynamicImage) -> Option<Vec<u8>> {
     }
     Some(match picture {
         DynamicImage::ImageRgb8(p) => p.into_raw(),
-        DynamicImage::ImageRgba8(p) => colour(p.as_raw(), 4, |v| v),
-        DynamicImage::ImageLuma8(p) => grey(p.as_raw(), 1, |v| v),
-        DynamicImage::ImageLumaA8(p) => grey(p.as_raw(), 2, |v| v),
-        DynamicImage::ImageRgb16(p) => colour(p.as_raw(), 3, high),
-        DynamicImage::ImageRgba16(p) => colour(p.as_raw(), 4, high),
-        DynamicImage::ImageLuma16(p) => grey(p.as_raw(), 1, high),
-        DynamicImage::ImageLumaA16(p) => grey(p.as_raw(), 2, high),
+        DynamicImage::ImageRgba8(p) => color(p.as_raw(), 4, |v| v),
+        DynamicImage::ImageLuma8(p) => gray(p.as_raw(), 1, |v| v),
+        DynamicImage::ImageLumaA8(p) => gray(p.as_raw(), 2, |v| v),
+        DynamicImage::ImageRgb16(p) => color(p.as_raw(), 3, high),
+        DynamicImage::ImageRgba16(p) => color(p.as_raw(), 4, high),
+        DynamicImage::ImageLuma16(p) => gray(p.as_raw(), 1, high),
+        DynamicImage::ImageLumaA16(p) => gray(p.as_raw(), 2, high),
         _ => return None,
     })
 }

@@ -50,20 +50,20 @@ impl Windows {
 }
 
 /// The window of output pixel `index` of `to`, from `from` input pixels: returns the first input
-/// pixel and gives the normalised weights to `push`. In f64 and in Pillow's order of operations.
+/// pixel and gives the normalized weights to `push`. In f64 and in Pillow's order of operations.
 fn window(from: usize, to: usize, index: usize, mut push: impl FnMut(f64)) -> usize {
     let scale = from as f64 / to as f64;
-    // Enlarging interpolates between neighbours; shrinking widens the triangle.
+    // Enlarging interpolates between neighbors; shrinking widens the triangle.
     let widening = scale.max(1.0);
     let support = widening;
-    let centre = (index as f64 + 0.5) * scale;
+    let center = (index as f64 + 0.5) * scale;
     // The casts truncate, as C's do, and a negative number gives 0.
-    let first = (centre - support + 0.5) as usize;
-    let last = ((centre + support + 0.5) as usize).min(from);
+    let first = (center - support + 0.5) as usize;
+    let last = ((center + support + 0.5) as usize).min(from);
     let inverse = 1.0 / widening;
     let triangle = |pixel: usize| {
-        // (offset in the window + first - centre + 0.5), summed in that order.
-        let distance = ((pixel as f64 - centre + 0.5) * inverse).abs();
+        // (offset in the window + first - center + 0.5), summed in that order.
+        let distance = ((pixel as f64 - center + 0.5) * inverse).abs();
         if distance < 1.0 { 1.0 - distance } else { 0.0 }
     };
     let total: f64 = (first..last).map(triangle).sum();

@@ -1,4 +1,4 @@
-//! One basis for several sets of features, to show them in the same colours.
+//! One basis for several sets of features, to show them in the same colors.
 
 use super::eigen::{Rows, leading, spread};
 use super::{PcaError, Statistics, check_components, check_samples, project};
@@ -12,7 +12,7 @@ const RANGE_SAMPLES: usize = 16384;
 /// Principal components common to several sets of features of the same width.
 ///
 /// Backbone features and upsampled features have different offsets and scales. Each set is
-/// centred by its own mean and scaled to a root mean square of 1 over all its entries; then the
+/// centered by its own mean and scaled to a root mean square of 1 over all its entries; then the
 /// sets, each with the same weight, are taken together and their principal directions found.
 /// From large sets evenly spread samples are used: 2048 of each set for the directions, 16384
 /// for the range; all samples for mean and scale.
@@ -20,15 +20,15 @@ const RANGE_SAMPLES: usize = 16384;
 /// Order, sign and degenerate sets: as [`Pca`](super::Pca). A constant set projects to zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommonBasis {
-    sets: Vec<Normalisation>,
+    sets: Vec<Normalization>,
     directions: Vec<f32>,
     range: Range,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Normalisation {
+struct Normalization {
     mean: Vec<f32>,
-    /// What centred features are multiplied by.
+    /// What centered features are multiplied by.
     scale: f32,
 }
 
@@ -62,7 +62,7 @@ impl Range {
     }
 
     /// The level, 0 to 255, of `value` in component `j`; values beyond the ends are clamped and
-    /// NaN is 0. A component that does not vary is grey, 128.
+    /// NaN is 0. A component that does not vary is gray, 128.
     ///
     /// # Panics
     /// If there is no component `j`.
@@ -89,7 +89,7 @@ impl CommonBasis {
         }
         check_components(k, d)?;
         let mut rows = Rows::new(d);
-        let mut normalisations = Vec::with_capacity(sets.len());
+        let mut normalizations = Vec::with_capacity(sets.len());
         for (set, &(samples, n)) in sets.iter().enumerate() {
             check_samples(set, samples, n, d)?;
             let statistics = Statistics::of(samples, d);
@@ -97,7 +97,7 @@ impl CommonBasis {
             if statistics.varies() {
                 rows.push(samples, &statistics, sets.len(), n.min(SAMPLES));
             }
-            normalisations.push(Normalisation {
+            normalizations.push(Normalization {
                 mean: statistics.mean_f32(),
                 scale: if statistics.varies() {
                     ((1.0 / statistics.rms) as f32).min(f32::MAX)
@@ -108,7 +108,7 @@ impl CommonBasis {
         }
         let directions = leading(&rows, k, 0.0).directions;
         let mut basis = Self {
-            sets: normalisations,
+            sets: normalizations,
             directions,
             range: Range::new(&[]),
         };

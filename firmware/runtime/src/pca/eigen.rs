@@ -54,9 +54,10 @@ impl Rows {
         self.values.reserve_exact(count * self.width);
         for index in 0..count {
             let row = &samples[spread(index, count, n) * self.width..][..self.width];
-            let centred = row.iter().zip(&statistics.mean);
-            self.values
-                .extend(centred.map(|(&value, mean)| ((f64::from(value) - mean) * inverse) as f32));
+            let centered = row.iter().zip(&statistics.mean);
+            self.values.extend(
+                centered.map(|(&value, mean)| ((f64::from(value) - mean) * inverse) as f32),
+            );
         }
         let weight = 1.0 / (count as f64 * sets as f64);
         self.weights.resize(self.weights.len() + count, weight);

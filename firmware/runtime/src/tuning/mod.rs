@@ -21,7 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
-    ColourRange, Guidance, Perceptor, RuntimeError, View,
+    ColorRange, Guidance, Perceptor, RuntimeError, View,
     backend::{TilingHint, kernel_isa},
     plans::SessionPool,
     threads::{lock, on_threads},
@@ -197,7 +197,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
             tokens: TOKENS,
             tensors,
         }),
-        guidance: Arc::new(Guidance::new(&picture, SIDE, SIDE, ColourRange::PerImage)),
+        guidance: Arc::new(Guidance::new(&picture, SIDE, SIDE, ColorRange::PerImage)),
         head: None,
     }
 }

@@ -189,7 +189,7 @@ impl PinnedBuffer {
 
     /// Its bytes. Aligned for every element type (the driver aligns to pages).
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `bytes` initialised bytes that live as long as `self`; asynchronous writers are
+        // SAFETY: `bytes` initialized bytes that live as long as `self`; asynchronous writers are
         // bound by the contract of `download_async`.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.bytes) }
     }

@@ -51,7 +51,7 @@ impl Cuda {
     /// As for [`Cuda::find`].
     pub fn open(path: &Path) -> Result<Cuda> {
         let name = path.display().to_string();
-        // SAFETY: opening a library runs its initialisers; NVIDIA's do nothing observable.
+        // SAFETY: opening a library runs its initializers; NVIDIA's do nothing observable.
         let handle = unsafe { libloading::Library::new(path) }.map_err(|error| Error::NoCuda {
             reason: format!(
                 "{name} cannot be opened ({}); install NVIDIA's driver (on a Jetson, the L4T packages), or run the container with access to the GPU",

@@ -7,7 +7,7 @@
 //
 // Each copy of a library works in the directory it lies in:
 //   calls.log  one line per call, in order, over all three libraries
-//   control    `key=value` lines that change their behaviour, read at each use
+//   control    `key=value` lines that change their behavior, read at each use
 #pragma once
 #include <dlfcn.h>
 #include <fcntl.h>

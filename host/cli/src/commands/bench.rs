@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
-use loftup_runtime::{ColourRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
+use loftup_runtime::{ColorRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub struct Args {
     /// Backbone features [1,d,h,w] in a `.npy` [default: made up, a patch of 14 pixels each]
     #[arg(long, value_name = "FILE", requires = "guidance")]
     features: Option<PathBuf>,
-    /// A normalised picture [1,3,H,W] in a `.npy`, which sets the size
+    /// A normalized picture [1,3,H,W] in a `.npy`, which sets the size
     #[arg(long, value_name = "FILE", requires = "features")]
     guidance: Option<PathBuf>,
     /// Sizes of the answer, WIDTHxHEIGHT, for made-up inputs
@@ -216,7 +216,7 @@ type Question<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
     let Size { width, height } = input.picture.size;
-    let ask = || perceptor.view(&input.features, &input.picture, ColourRange::PerImage);
+    let ask = || perceptor.view(&input.features, &input.picture, ColorRange::PerImage);
     let points = |n: usize| -> Vec<Point> {
         // Spread over the frame: consecutive multiples of a number prime to both sides.
         (0..n)
@@ -253,7 +253,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         }));
     }
     let other = mirrored(&input.picture, region);
-    let range = ColourRange::Fixed {
+    let range = ColorRange::Fixed {
         min: [-3.0; 3],
         max: [3.0; 3],
     };
@@ -313,7 +313,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
     })
 }
 
-/// The picture with the columns of `rect` in reverse: other pixels of the same colours.
+/// The picture with the columns of `rect` in reverse: other pixels of the same colors.
 fn mirrored(picture: &Picture, rect: Rect) -> Picture {
     let Size { width, height } = picture.size;
     let mut mirrored = picture.clone();

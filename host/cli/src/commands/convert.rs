@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
-use loftup_bundle::{Normalisation, Size};
+use loftup_bundle::{Normalization, Size};
 use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
 use loftup_import::vit::{Activation, Positions, VitOptions};
 
@@ -70,11 +70,11 @@ pub struct Args {
     /// [default: 0, 1, 2, 4 or 5, whichever the output has]
     #[arg(long, value_name = "N", requires = "backbone_onnx")]
     extra_tokens: Option<usize>,
-    /// Mean that is subtracted from colours in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none
+    /// Mean that is subtracted from colors in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none
     /// for a uint8 input, which is given 0 to 255]
     #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "backbone_onnx")]
     mean: Option<[f32; 3]>,
-    /// Standard deviation that colours are divided by [default: ImageNet's 0.229,0.224,0.225]
+    /// Standard deviation that colors are divided by [default: ImageNet's 0.229,0.224,0.225]
     #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "backbone_onnx")]
     std: Option<[f32; 3]>,
     /// LoftUp checkpoint: PyTorch or safetensors, from the hub or from training
@@ -151,12 +151,12 @@ fn request(args: &Args) -> Request {
         .clone()
         .zip(args.patch)
         .map(|(path, patch)| {
-            let default = Normalisation::IMAGENET;
+            let default = Normalization::IMAGENET;
             let given = args.mean.is_some() || args.std.is_some();
             BackboneSource::Onnx(OnnxBackbone {
                 path,
                 patch: patch.into(),
-                normalisation: given.then(|| Normalisation {
+                normalization: given.then(|| Normalization {
                     mean: args.mean.unwrap_or(default.mean),
                     std: args.std.unwrap_or(default.std),
                 }),

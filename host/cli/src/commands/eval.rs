@@ -29,7 +29,7 @@ enum Kind {
 /// they see.
 ///
 /// Probes are trained on DIR/train and judged by DIR/val, each with images/ and labels/ (PNG masks
-/// of class indices, 255 unlabelled; classes.txt names the classes; CamVid is known as it is).
+/// of class indices, 255 unlabeled; classes.txt names the classes; CamVid is known as it is).
 /// Printed are the mean intersection over union and the mean boundary F-score, in percent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -46,7 +46,7 @@ struct SegmentationArgs {
     /// Only these features [default: all that the bundle can make]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     methods: Vec<MethodArg>,
-    /// Range of colours of the guidance, as in `run`
+    /// Range of colors of the guidance, as in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
     /// Pixels of each training picture
@@ -96,7 +96,7 @@ impl From<MethodArg> for Method {
 /// generated scene, in which the way of every pixel is known.
 ///
 /// Printed is the root mean square of the change, in percent of the spread of the features within
-/// a frame, with colours scaled by the range of each frame and by a fixed range.
+/// a frame, with colors scaled by the range of each frame and by a fixed range.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loftup eval video robot.loftup --scenes 1 --frames 12")]
@@ -140,7 +140,7 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
     let request = segmentation::Request {
         data: &args.data,
         size: args.size,
-        range: args.range.colour_range(&perceptor.manifest().normalisation),
+        range: args.range.color_range(&perceptor.manifest().normalization),
         orientation: args.read.orientation(),
         methods: args.methods.iter().map(|m| (*m).into()).collect(),
         samples: args.samples,

@@ -32,7 +32,7 @@ enum Kind {
 /// Train a linear probe that gives each pixel a class.
 ///
 /// The data set holds images/ and labels/, or train/images and train/labels. Labels are PNG masks
-/// with the index of the class, named as the picture; 255 is unlabelled. classes.txt names the
+/// with the index of the class, named as the picture; 255 is unlabeled. classes.txt names the
 /// classes, one a line, from 0 (a line that says void is no class). CamVid is known as it is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -86,7 +86,7 @@ struct Common {
     /// Size at which pictures are looked at [default: the backbone's]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Range of colours of the guidance, as in `run`: use the same there
+    /// Range of colors of the guidance, as in `run`: use the same there
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
     /// Pixels of each picture that are used
@@ -154,7 +154,7 @@ fn make(
     let perceptor = args.engine.perceptor(bundle)?;
     let request = heads::Request {
         size: args.size,
-        range: args.range.colour_range(&perceptor.manifest().normalisation),
+        range: args.range.color_range(&perceptor.manifest().normalization),
         orientation: args.read.orientation(),
         samples: args.samples,
         most: args.limit,

@@ -24,7 +24,7 @@ pub struct Input {
     pub backbone_seconds: Option<f64>,
 }
 
-/// A picture file or an exact, already normalised one.
+/// A picture file or an exact, already normalized one.
 enum Source {
     Photo(Rgb8),
     Exact(Picture),
@@ -54,7 +54,7 @@ impl Source {
         }
     }
 
-    /// Normalised, at `size`. An exact picture is what it is.
+    /// Normalized, at `size`. An exact picture is what it is.
     fn at(&self, size: Size, perceptor: &Perceptor) -> Result<Picture> {
         match self {
             Self::Photo(photo) => Ok(perceptor.prepare(photo, size)?),
@@ -67,7 +67,7 @@ impl Source {
         match self {
             Self::Photo(photo) => Ok(photo.clone()),
             Self::Exact(picture) => {
-                let n = perceptor.manifest().normalisation;
+                let n = perceptor.manifest().normalization;
                 let area = picture.size.area();
                 let level = |i: usize, c: usize| {
                     let x = picture.data[c * area + i] * n.std[c] + n.mean[c];

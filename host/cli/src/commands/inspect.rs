@@ -94,7 +94,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
         };
         output::line(format!("  head       {name}: {what}"))?;
     }
-    for (precision, q) in &m.quantisation {
+    for (precision, q) in &m.quantization {
         output::line(format!(
             "  {precision:10} relative error {:.4}, cosine {:.5} (worst {:.4}), {:.3} % outliers, on {} pictures; {} parts left in fp32",
             q.error.relative_error,
@@ -114,9 +114,9 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
             ))?;
         }
     }
-    let n = &m.normalisation;
+    let n = &m.normalization;
     let origin = m.backbone.as_ref().and_then(|b| b.architecture.as_ref());
-    let origin = origin.map_or(String::new(), |a| format!(" ({})", a.normalisation));
+    let origin = origin.map_or(String::new(), |a| format!(" ({})", a.normalization));
     output::line(format!(
         "  pictures   mean {:?}, std {:?}{origin}",
         n.mean, n.std
@@ -295,6 +295,6 @@ fn print_outline(o: &Outline) -> Result<()> {
     ))?;
     output::line(format!(
         "  pictures   mean {:?}, std {:?} ({})",
-        o.mean, o.std, o.normalisation
+        o.mean, o.std, o.normalization
     ))
 }

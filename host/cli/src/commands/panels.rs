@@ -9,10 +9,10 @@ use loftup_runtime::{
     picture::{ComponentMap, three_panels},
 };
 
-/// Pixels of the answer that the colours are chosen by.
+/// Pixels of the answer that the colors are chosen by.
 const SAMPLES: usize = 1024;
 
-/// Colours for the features before and after, and the backbone's features in them.
+/// Colors for the features before and after, and the backbone's features in them.
 pub struct Panels {
     basis: CommonBasis,
     rect: Rect,
@@ -25,7 +25,7 @@ impl Panels {
     pub const HIGH: usize = 1;
     const LOW: usize = 0;
 
-    /// Chooses the colours by the backbone's features and some pixels of the answer.
+    /// Chooses the colors by the backbone's features and some pixels of the answer.
     pub fn new(view: &View<'_>, features: &Features, rect: Rect) -> Result<Self> {
         let dim = features.dim;
         let cells = features.width * features.height;

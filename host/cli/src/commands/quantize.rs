@@ -231,7 +231,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn print(report: &Report) -> Result<()> {
-    let q = &report.quantisation;
+    let q = &report.quantization;
     let bytes =
         |f: fn(&quantize::FileSize) -> u64| report.files.iter().map(f).sum::<u64>() as f64 / 1e6;
     output::line(format!(

@@ -213,7 +213,7 @@ fn view<'a>(
     let range = args
         .input
         .range
-        .colour_range(&perceptor.manifest().normalisation);
+        .color_range(&perceptor.manifest().normalization);
     Ok(perceptor.view(&input.features, guidance, range)?)
 }
 

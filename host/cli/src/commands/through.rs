@@ -138,7 +138,7 @@ fn has_extension(path: &Path, extension: &str) -> bool {
         .is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
-/// The photograph and its classes in colours, side by side.
+/// The photograph and its classes in colors, side by side.
 fn beside(photo: &Rgb8, rect: Rect, classes: &[u8]) -> Result<Rgb8> {
     let mut data = Vec::with_capacity(6 * rect.area());
     for (y, line) in classes.chunks_exact(rect.width).enumerate() {
@@ -146,17 +146,17 @@ fn beside(photo: &Rgb8, rect: Rect, classes: &[u8]) -> Result<Rgb8> {
         data.extend_from_slice(row);
         for (class, pixel) in line.iter().zip(row.as_chunks::<3>().0) {
             // A little of the photograph shows through.
-            let colour = colour(*class);
+            let color = color(*class);
             data.extend(
-                (0..3).map(|c| ((3 * u16::from(colour[c]) + u16::from(pixel[c])) / 4) as u8),
+                (0..3).map(|c| ((3 * u16::from(color[c]) + u16::from(pixel[c])) / 4) as u8),
             );
         }
     }
     Ok(Rgb8::new(2 * rect.width, rect.height, data)?)
 }
 
-/// Colours that follow each other far apart on the circle of hues.
-fn colour(class: u8) -> [u8; 3] {
+/// Colors that follow each other far apart on the circle of hues.
+fn color(class: u8) -> [u8; 3] {
     if class == NO_CLASS {
         return [0; 3];
     }

@@ -104,9 +104,7 @@ fn against(
         backend.clone(),
         args.engine.options(),
     )?;
-    let range = input
-        .range
-        .colour_range(&perceptor.manifest().normalisation);
+    let range = input.range.color_range(&perceptor.manifest().normalization);
     let input = Input::read(input, &perceptor)?;
     let (shape, answer, default) = match &input.guidance {
         Some(guidance) => {

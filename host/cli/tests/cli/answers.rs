@@ -159,7 +159,7 @@ fn a_picture_shows_photograph_and_features_side_by_side() {
 }
 
 #[test]
-fn a_fixed_colour_range_gives_another_answer() {
+fn a_fixed_color_range_gives_another_answer() {
     let (dir, bundle) = (dir(), full());
     let image = png(dir.path());
     let out = dir.path().join("out.npy");
@@ -266,8 +266,8 @@ fn half_a_bundle_does_its_half() {
     assert!(worst <= TILES);
 
     // An exact picture is the photograph that was prepared elsewhere.
-    let n = loftup_bundle::Normalisation::IMAGENET;
-    let prepared = photo().resized(84, 56).unwrap().normalised(n.mean, n.std);
+    let n = loftup_bundle::Normalization::IMAGENET;
+    let prepared = photo().resized(84, 56).unwrap().normalized(n.mean, n.std);
     loftup_runtime::npy::write(&exact, &[1, 3, 56, 84], &prepared).unwrap();
     done(&mut loftup!(
         "run",

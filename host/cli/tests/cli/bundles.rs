@@ -133,7 +133,7 @@ fn manifests_that_cannot_be_trusted() {
     changed(&|m| m["backbone"]["dim"] = json!(32), &["32", "48"]);
     changed(&|m| m["backbone"]["dim"] = json!(-1), &["-1"]);
     changed(&|m| m["upsampler"]["heads"] = json!(0), &["heads"]);
-    changed(&|m| m["normalisation"]["std"][1] = json!(0.0), &["std"]);
+    changed(&|m| m["normalization"]["std"][1] = json!(0.0), &["std"]);
     for text in [
         "",
         "{",

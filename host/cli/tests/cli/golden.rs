@@ -107,7 +107,7 @@ fn check(case_dir: &Path) -> (f64, f64, f64) {
         case_dir.display()
     );
 
-    // The program comes to the same judgement.
+    // The program comes to the same judgment.
     let json = done(loftup!("verify", &bundle, "--against", &reference, "--json").args(&input));
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["passed"], true);

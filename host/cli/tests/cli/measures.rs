@@ -9,7 +9,7 @@ use loftup_runtime::{class_map::save_classes, image::Rgb8};
 
 use crate::support::*;
 
-/// Pictures in two halves of two colours, whose classes follow from the colour, in `dir/data` with
+/// Pictures in two halves of two colors, whose classes follow from the color, in `dir/data` with
 /// train/ and val/.
 fn data(dir: &Path) -> PathBuf {
     let (width, height) = SIDE;
@@ -25,8 +25,8 @@ fn data(dir: &Path) -> PathBuf {
             let edge = width / 4 * (i + 1);
             let class = |at: usize| u8::from(at % width >= edge);
             let classes: Vec<u8> = (0..width * height).map(class).collect();
-            let colour = |c: &u8| [[220, 60, 40], [30, 90, 200]][usize::from(*c)];
-            let rgb = classes.iter().flat_map(colour).collect();
+            let color = |c: &u8| [[220, 60, 40], [30, 90, 200]][usize::from(*c)];
+            let rgb = classes.iter().flat_map(color).collect();
             let name = format!("{i}.png");
             Rgb8::new(width, height, rgb)
                 .unwrap()
@@ -59,7 +59,7 @@ fn a_head_of_classes_is_trained_into_a_bundle_and_answers() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["pictures"], 3);
     assert_eq!(json["pixels"], 3 * 64);
-    // Even random weights keep two colours apart.
+    // Even random weights keep two colors apart.
     assert!(json["fit"].as_f64().unwrap() > 0.9, "{json}");
     names(
         &done(&mut loftup!("inspect", &out)),

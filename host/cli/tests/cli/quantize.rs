@@ -109,7 +109,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
         ));
         names(&said, &[precision, "end to end", "a frame on"]);
         let report = json(&report);
-        let loss = report["quantisation"]["error"]["relative_error"]
+        let loss = report["quantization"]["error"]["relative_error"]
             .as_f64()
             .unwrap();
         println!("{precision}: relative error {loss:.2e}");
@@ -123,7 +123,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
             json(&out.join("manifest.json")),
         );
         assert_eq!(
-            after["quantisation"][precision]["error"]["relative_error"],
+            after["quantization"][precision]["error"]["relative_error"],
             loss
         );
         let (before, after) = (
@@ -149,7 +149,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
     // A bundle costs no more than it says.
     let int8 = dir.path().join("int8");
     let mut manifest = json(&int8.join("manifest.json"));
-    manifest["quantisation"]["int8"]["check"]["as_written"] = 1e-4.into();
+    manifest["quantization"]["int8"]["check"]["as_written"] = 1e-4.into();
     fs::write(int8.join("manifest.json"), manifest.to_string()).unwrap();
     let output = loftup!("verify", &int8, "--backend", "tract")
         .output()
@@ -204,14 +204,14 @@ fn both_precisions_stay_where_that_is_asked_for_and_layers_are_left_in_float() {
     };
     let loose = quantize("10");
     let loss = |report: &Value| {
-        report["quantisation"]["error"]["relative_error"]
+        report["quantization"]["error"]["relative_error"]
             .as_f64()
             .unwrap()
     };
-    assert!(loose["quantisation"].get("fp32_layers").is_none());
+    assert!(loose["quantization"].get("fp32_layers").is_none());
     let wanted = loss(&loose) / 2.0;
     let tight = quantize(&wanted.to_string());
-    let kept = tight["quantisation"]["fp32_layers"]
+    let kept = tight["quantization"]["fp32_layers"]
         .as_array()
         .unwrap()
         .len();
@@ -253,8 +253,8 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     let (empty, constant) = (dir.path().join("empty"), dir.path().join("constant"));
     fs::create_dir(&empty).unwrap();
     fs::create_dir(&constant).unwrap();
-    for (i, colour) in [[0, 0, 0], [7, 80, 200]].into_iter().enumerate() {
-        let picture = Rgb8::filled(40, 30, colour).unwrap();
+    for (i, color) in [[0, 0, 0], [7, 80, 200]].into_iter().enumerate() {
+        let picture = Rgb8::filled(40, 30, color).unwrap();
         picture
             .save_png(&constant.join(format!("{i}.png")))
             .unwrap();

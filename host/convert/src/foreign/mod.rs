@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_bundle::{FeatureLayout, Normalisation, Size, Source};
+use loftup_bundle::{FeatureLayout, Normalization, Size, Source};
 use loftup_import::onnx::{Arrangement, Border, Import};
 use loftup_onnx::{ElementType, Interface, Port};
 use loftup_runtime::backend::{CpuBackend, Plan, compile_once};
@@ -32,7 +32,7 @@ pub struct OnnxBackbone {
     pub patch: usize,
     /// How it wants its images; `None` for ImageNet's, or for colors from 0 to 255 where its input
     /// is uint8.
-    pub normalisation: Option<Normalisation>,
+    pub normalization: Option<Normalization>,
     /// Which output holds the features, where there are several.
     pub output: Option<String>,
     /// Order of the axes of that output, where its shape can be read in several ways.
@@ -50,7 +50,7 @@ pub(crate) struct Foreign {
     pub layout: FeatureLayout,
     pub size: Size,
     pub any_size: bool,
-    pub normalisation: Normalisation,
+    pub normalization: Normalization,
     /// Name and SHA-256 of each file that was read.
     pub files: Vec<(String, String)>,
 }
@@ -73,7 +73,7 @@ impl Foreign {
 const DEFAULT_SIDE: usize = 224;
 
 /// What a uint8 input is fed: colors from 0 to 255.
-const BYTES: Normalisation = Normalisation {
+const BYTES: Normalization = Normalization {
     mean: [0.0; 3],
     std: [1.0 / 255.0; 3],
 };
@@ -94,9 +94,9 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
     let output = features(interface, source.output.as_deref())?;
     let units = match input.port.element {
         ElementType::UINT8 => Units::Bytes,
-        _ => Units::Normalised,
+        _ => Units::Normalized,
     };
-    if units == Units::Bytes && source.normalisation.is_some() {
+    if units == Units::Bytes && source.normalization.is_some() {
         return Err(format!(
             "input {} is uint8 and takes colors from 0 to 255 as they are; leave out --mean and --std",
             input.port.name
@@ -154,9 +154,9 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
         layout: reading.in_bundle(),
         any_size,
         size,
-        normalisation: match units {
+        normalization: match units {
             Units::Bytes => BYTES,
-            Units::Normalised => source.normalisation.unwrap_or(Normalisation::IMAGENET),
+            Units::Normalized => source.normalization.unwrap_or(Normalization::IMAGENET),
         },
         input: input.port.name.clone(),
         output: output.name.clone(),

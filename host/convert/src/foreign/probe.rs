@@ -15,7 +15,7 @@ use super::layout::{Reading, Strides};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Units {
     /// Colors with mean 0 and about unit variance.
-    Normalised,
+    Normalized,
     /// Colors from 0 to 255.
     Bytes,
 }

@@ -77,7 +77,7 @@ fn transformer(kind: Kind) -> Box<dyn Plan> {
             };
         }
         for _ in 0..kind.depth {
-            let y = g.normalise(&x, -1, 1e-6);
+            let y = g.normalize(&x, -1, 1e-6);
             let [q, k, v] = [0; 3].map(|_| g.linear(&y, &matrix(&mut w, DIM, DIM), None));
             let k = g.transpose(&k, &[0, 2, 1]);
             let scores = g.matmul(&q, &k);
@@ -87,13 +87,13 @@ fn transformer(kind: Kind) -> Box<dyn Plan> {
             let y = g.matmul(&weights, &v);
             let y = g.linear(&y, &matrix(&mut w, DIM, DIM), None);
             x = g.add(&x, &y);
-            let y = g.normalise(&x, -1, 1e-6);
+            let y = g.normalize(&x, -1, 1e-6);
             let y = g.linear(&y, &matrix(&mut w, 4 * DIM, DIM), None);
             let y = g.gelu(&y);
             let y = g.linear(&y, &matrix(&mut w, DIM, 4 * DIM), None);
             x = g.add(&x, &y);
         }
-        g.normalise(&x, -1, 1e-6)
+        g.normalize(&x, -1, 1e-6)
     })
 }
 
@@ -144,7 +144,7 @@ fn reading(plan: &dyn Plan) -> Reading {
 /// The score of the reading, those of its misreadings, and that of halves.
 fn scores(plan: &dyn Plan) -> (f32, Vec<f32>, f32) {
     let reading = reading(plan);
-    let probe = Probe::new(plan, SIZE, PATCH, Units::Normalised).unwrap();
+    let probe = Probe::new(plan, SIZE, PATCH, Units::Normalized).unwrap();
     let scattered = probe.scattered().unwrap();
     let of = |strides| probe.follows(&scattered, &reading, strides);
     let wrong = reading.misreadings().into_iter().map(|(_, s)| of(s));

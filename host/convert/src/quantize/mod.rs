@@ -22,7 +22,7 @@ mod writing;
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use loftup_bundle::{Bundle, BundleWriter, HeadAccuracy, Precision, Quantisation, Size};
+use loftup_bundle::{Bundle, BundleWriter, HeadAccuracy, Precision, Quantization, Size};
 use loftup_runtime::{
     Perceptor,
     backend::{Backend, CpuBackend, TensorRt, tensorrt},
@@ -158,7 +158,7 @@ pub fn quantize(
         &session.samples,
         &mut step,
     )?;
-    let quantisation = Quantisation {
+    let quantization = Quantization {
         tool: concat!("loftup ", env!("CARGO_PKG_VERSION")).into(),
         calibration: session.samples.calibration.clone(),
         max_error: request.max_error,
@@ -175,14 +175,14 @@ pub fn quantize(
         &candidate.models,
         request.keep,
         |writer, manifest| {
-            writer.add(&quantisation.check.file, &reference_file)?;
+            writer.add(&quantization.check.file, &reference_file)?;
             if bundle.manifest().references.is_none() {
                 references::add(writer, &references, &outputs, manifest)?;
             }
             manifest.references = Some(references);
             manifest
-                .quantisation
-                .insert(precision, quantisation.clone());
+                .quantization
+                .insert(precision, quantization.clone());
             Ok(())
         },
     )?;
@@ -208,7 +208,7 @@ pub fn quantize(
         notes: candidate.notes,
         timings,
         files,
-        quantisation,
+        quantization,
     };
     writer.commit()?;
     Ok(report)

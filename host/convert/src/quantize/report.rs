@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use loftup_bundle::{Manifest, Precision, Quantisation};
+use loftup_bundle::{Manifest, Precision, Quantization};
 use serde::Serialize;
 
 use super::{LayerReport, Worst};
@@ -17,7 +17,7 @@ pub struct Report {
     /// Its precision.
     pub precision: Precision,
     /// The entry of the new manifest.
-    pub quantisation: Quantisation,
+    pub quantization: Quantization,
     /// The worst feature vector of all outputs.
     pub worst: Worst,
     /// Its image.
@@ -69,7 +69,7 @@ pub(super) fn files_of(manifest: &Manifest) -> BTreeSet<String> {
     }
     files.extend(manifest.heads.values().map(|h| h.file.clone()));
     files.extend(manifest.references.iter().map(|r| r.file.clone()));
-    files.extend(manifest.quantisation.values().map(|q| q.check.file.clone()));
+    files.extend(manifest.quantization.values().map(|q| q.check.file.clone()));
     files
 }
 

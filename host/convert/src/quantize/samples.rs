@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use loftup_bundle::{Calibration, Manifest, Size, sha256_hex};
 use loftup_runtime::{
-    ColourRange, Features, Perceptor, Picture, Rect,
+    ColorRange, Features, Perceptor, Picture, Rect,
     image::{self, Orientation, Rgb8},
     sinks::InMemory,
 };
@@ -160,7 +160,7 @@ fn upsampled(
     if rects.is_empty() {
         return Ok(Vec::new());
     }
-    let view = perceptor.view(features, image, ColourRange::PerImage)?;
+    let view = perceptor.view(features, image, ColorRange::PerImage)?;
     let output = |rect: &Rect| {
         let mut sink = InMemory::new(*rect, view.dim());
         view.region(*rect, &mut |tile| sink.take(tile))?;
@@ -213,7 +213,7 @@ pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f6
         let start = std::time::Instant::now();
         let features = perceptor.features_of(&sample.image)?;
         if perceptor.manifest().upsampler.is_some() {
-            let view = perceptor.view(&features, &sample.image, ColourRange::PerImage)?;
+            let view = perceptor.view(&features, &sample.image, ColorRange::PerImage)?;
             view.frame(&mut |_| Ok(()))?;
         }
         best = best.min(start.elapsed().as_secs_f64());

@@ -40,7 +40,7 @@ impl QuantizationSession<'_> {
     ) -> Result<Manifest, QuantizeError> {
         let mut manifest = self.bundle.manifest().clone();
         if !keep {
-            manifest.quantisation.clear();
+            manifest.quantization.clear();
             if let Some(b) = &mut manifest.backbone {
                 b.graphs.clear();
             }

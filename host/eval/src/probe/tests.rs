@@ -1,10 +1,10 @@
 use super::*;
 
-/// Points around `classes` centres.
+/// Points around `classes` centers.
 fn clouds(count: usize, dim: usize, classes: usize, width: f32) -> Samples {
     let mut random = Random::new(3);
     let mut unit = || random.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0;
-    let centres: Vec<f32> = (0..classes * dim).map(|_| unit()).collect();
+    let centers: Vec<f32> = (0..classes * dim).map(|_| unit()).collect();
     let mut samples = Samples {
         dim,
         ..Samples::default()
@@ -14,7 +14,7 @@ fn clouds(count: usize, dim: usize, classes: usize, width: f32) -> Samples {
         samples.labels.push(label as u8);
         for c in 0..dim {
             // Channels of very different size and offset.
-            let x = centres[label * dim + c] + width * unit();
+            let x = centers[label * dim + c] + width * unit();
             samples
                 .features
                 .push(x * 10f32.powi(c as i32 % 5 - 2) + 100.0 * (c % 3) as f32);

@@ -1,7 +1,7 @@
 use std::fs;
 
 use loftup_eval::{Method, probe, segmentation, video};
-use loftup_runtime::ColourRange;
+use loftup_runtime::ColorRange;
 
 use crate::{quiet, support::Place};
 
@@ -9,7 +9,7 @@ fn request(data: &std::path::Path) -> segmentation::Request<'_> {
     segmentation::Request {
         data,
         size: None,
-        range: ColourRange::PerImage,
+        range: ColorRange::PerImage,
         orientation: loftup_runtime::image::Orientation::Upright,
         methods: Vec::new(),
         samples: 300,

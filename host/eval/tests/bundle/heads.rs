@@ -3,8 +3,7 @@ use std::fs;
 use loftup_bundle::{BundleError, HeadKind, Size};
 use loftup_eval::{EvalError, heads, probe};
 use loftup_runtime::{
-    ColourRange, Point, Rect, RuntimeError, class_map::ClassMap, heads::best, image,
-    sinks::InMemory,
+    ColorRange, Point, Rect, RuntimeError, class_map::ClassMap, heads::best, image, sinks::InMemory,
 };
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
 fn request() -> heads::Request {
     heads::Request {
         size: None,
-        range: ColourRange::PerImage,
+        range: ColorRange::PerImage,
         orientation: loftup_runtime::image::Orientation::Upright,
         samples: 200,
         most: None,
@@ -39,12 +38,12 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
     assert!(classes.fit > 0.5 && pca.fit > 0.3 && pca.fit <= 1.0);
 
     let (from, with) = (place.path("tiny.loftup"), place.path("with.loftup"));
-    heads::add(&from, "colours", &classes, &data, &with, false).unwrap();
+    heads::add(&from, "colors", &classes, &data, &with, false).unwrap();
     // Into the bundle itself, beside the other.
     heads::add(&with, "pca", &pca, &data, &with, true).unwrap();
     let perceptor = place.open("with.loftup");
     let names: Vec<_> = perceptor.manifest().heads.keys().cloned().collect();
-    assert_eq!(names, ["colours", "pca"]);
+    assert_eq!(names, ["colors", "pca"]);
 
     let photo = image::open(&data.join("val/images/0.png")).unwrap();
     let size = Size {
@@ -55,7 +54,7 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
     let features = perceptor.features_of(&picture).unwrap();
     let view = || {
         perceptor
-            .view(&features, &picture, ColourRange::PerImage)
+            .view(&features, &picture, ColorRange::PerImage)
             .unwrap()
     };
     let rect = Rect::whole(Size {
@@ -67,7 +66,7 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
     let all = all.into_values();
     let pixel = |i: usize| -> Vec<f32> { (0..DIM).map(|c| all[c * rect.area() + i]).collect() };
 
-    let head = perceptor.head("colours").unwrap();
+    let head = perceptor.head("colors").unwrap();
     assert_eq!(
         head.kind(),
         &HeadKind::Classes {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_bundle::{Normalisation, Size};
+use loftup_bundle::{Normalization, Size};
 use loftup_convert::{BackboneSource, OnnxBackbone, Request};
 use loftup_onnx::{Dim, Graph, Tensor};
 use loftup_runtime::{Options, Perceptor, image::Rgb8};
@@ -33,7 +33,7 @@ impl Place {
         let source = BackboneSource::Onnx(OnnxBackbone {
             path: onnx,
             patch: PATCH,
-            normalisation: Some(Normalisation {
+            normalization: Some(Normalization {
                 mean: [0.5; 3],
                 std: [0.5; 3],
             }),
@@ -81,7 +81,7 @@ impl Place {
         let mut seed = 7u32;
         for (part, count) in [("train", 6), ("val", 3)] {
             for i in 0..count {
-                let colours = [[200, 40, 40], [40, 200, 40], [40, 40, 200]];
+                let colors = [[200, 40, 40], [40, 200, 40], [40, 40, 200]];
                 let cells: Vec<u8> = (0..(SIDE / PATCH).pow(2))
                     .map(|_| {
                         seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
@@ -92,7 +92,7 @@ impl Place {
                 let classes: Vec<u8> = (0..SIDE * SIDE).map(cell).collect();
                 let rgb = classes
                     .iter()
-                    .flat_map(|c| colours[usize::from(*c)])
+                    .flat_map(|c| colors[usize::from(*c)])
                     .collect();
                 write(
                     &dir.join(part),
@@ -131,8 +131,8 @@ fn backbone() -> Vec<u8> {
     let area = (PATCH * PATCH) as f32;
     // Each channel is another mixture of red, green and blue.
     let mix = |i: usize| {
-        let (channel, colour) = (i / (3 * PATCH * PATCH), i / (PATCH * PATCH) % 3);
-        ((channel * 5 + colour * 3) % 7) as f32 / 3.0 - 1.0
+        let (channel, color) = (i / (3 * PATCH * PATCH), i / (PATCH * PATCH) % 3);
+        ((channel * 5 + color * 3) % 7) as f32 / 3.0 - 1.0
     };
     let weight = Tensor::from_fn([DIM, 3, PATCH, PATCH], |i| mix(i) / area);
     let bias = Tensor::from_fn([DIM], |i| i as f32 * 0.1);

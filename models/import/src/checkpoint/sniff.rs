@@ -3,7 +3,7 @@
 
 use super::error::Problem;
 
-/// As many bytes as the judgement needs.
+/// As many bytes as the judgment needs.
 pub(super) const PREFIX: usize = 512;
 
 /// The formats that are read.
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_formats_are_recognised() {
+    fn the_formats_are_recognized() {
         assert_eq!(sniff(b"PK\x03\x04\0\0", 6).unwrap(), Format::TorchZip);
         let legacy = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
         assert_eq!(sniff(legacy, 15).unwrap(), Format::TorchLegacy);

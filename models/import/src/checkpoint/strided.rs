@@ -9,7 +9,7 @@ use super::dtype::{ByteOrder, Dtype};
 pub(super) struct Layout {
     pub offset: usize,
     pub shape: Vec<usize>,
-    /// Distance between neighbours along each axis; as many as `shape` has.
+    /// Distance between neighbors along each axis; as many as `shape` has.
     pub stride: Vec<usize>,
 }
 

@@ -162,7 +162,7 @@ impl Import {
         &self.files
     }
 
-    /// The graph with float32 values at its border, serialised. Its input is `[1, 3, H, W]`,
+    /// The graph with float32 values at its border, serialized. Its input is `[1, 3, H, W]`,
     /// colors from 0 to 255 where the file's input is uint8.
     pub fn graph(&self, border: &Border<'_>) -> Vec<u8> {
         let mut model = self.model.clone();

@@ -33,12 +33,12 @@ pub struct VitConfig {
     pub activation: Setting<Activation>,
     /// How position embeddings are resampled for another grid.
     pub positions: Setting<Positions>,
-    /// Mean of each colour (red, green, blue; 0 to 1) that is subtracted from the picture.
+    /// Mean of each color (red, green, blue; 0 to 1) that is subtracted from the picture.
     pub mean: [f32; 3],
-    /// Standard deviation that each colour is then divided by.
+    /// Standard deviation that each color is then divided by.
     pub std: [f32; 3],
     /// Where mean and standard deviation come from.
-    pub normalisation: Origin,
+    pub normalization: Origin,
 }
 
 impl VitConfig {
@@ -56,7 +56,7 @@ impl VitConfig {
             heads: self.heads,
             activation: self.activation,
             positions: self.positions,
-            normalisation: self.normalisation,
+            normalization: self.normalization,
         }
     }
 
@@ -171,7 +171,7 @@ impl VitConfig {
             positions: outline.positions,
             mean: outline.mean,
             std: outline.std,
-            normalisation: outline.normalisation,
+            normalization: outline.normalization,
         })
     }
 }

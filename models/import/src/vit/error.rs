@@ -131,7 +131,7 @@ pub enum VitError {
     Unsupported {
         /// The checkpoint file.
         path: PathBuf,
-        /// Which variant, and how it was recognised.
+        /// Which variant, and how it was recognized.
         what: String,
     },
     /// The picture size does not fit the patch.

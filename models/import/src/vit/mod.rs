@@ -5,7 +5,7 @@
 //! [`Checkpoint`] in any of the usual naming schemes becomes one [`Vit`]; [`Vit::graph`] writes it
 //! for one picture size, position embeddings resampled and constants folded.
 //!
-//! The graph takes [`INPUT`], `[1, 3, H, W]`, already normalised with the [`VitConfig`]'s mean and
+//! The graph takes [`INPUT`], `[1, 3, H, W]`, already normalized with the [`VitConfig`]'s mean and
 //! standard deviation, and gives [`OUTPUT`], `[1, dim, H / patch, W / patch]`.
 
 mod config;
@@ -34,7 +34,7 @@ pub use preset::{Dimensions, Preset};
 
 use crate::checkpoint::Checkpoint;
 
-/// Name of the graph's input: the normalised picture, `[1, 3, H, W]`.
+/// Name of the graph's input: the normalized picture, `[1, 3, H, W]`.
 pub const INPUT: &str = "image";
 /// Name of the graph's output: the feature map, `[1, dim, H / patch, W / patch]`.
 pub const OUTPUT: &str = "features";
@@ -91,7 +91,7 @@ impl Vit {
         &self.config
     }
 
-    /// The backbone for pictures of `width` x `height` pixels, as a serialised ONNX model with
+    /// The backbone for pictures of `width` x `height` pixels, as a serialized ONNX model with
     /// static shapes and batch 1.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub struct Outline {
     /// Standard deviation that they are then divided by.
     pub std: [f32; 3],
     /// Where mean and standard deviation come from.
-    pub normalisation: Origin,
+    pub normalization: Origin,
 }
 
 impl Outline {
@@ -68,8 +68,8 @@ impl Outline {
         if let Some(config) = config {
             check(tower, config, family, dimensions, registers, grid, swiglu)?;
         }
-        let (mut mean, mut std) = normalisation(family);
-        let mut normalisation = Origin::PublishedModel;
+        let (mut mean, mut std) = normalization(family);
+        let mut normalization = Origin::PublishedModel;
         if let Some(given) = files.normalization(library) {
             if (given.mean, given.std) != (mean, std) {
                 log::info!(
@@ -80,7 +80,7 @@ impl Outline {
                 );
             }
             (mean, std) = (given.mean, given.std);
-            normalisation = config
+            normalization = config
                 .filter(|c| c.path == given.path)
                 .map_or(Origin::ConfigJson, |c| c.origin);
         }
@@ -107,7 +107,7 @@ impl Outline {
                 .unwrap_or(if family == Family::Clip { 1e-5 } else { 1e-6 }),
             mean,
             std,
-            normalisation,
+            normalization,
         })
     }
 }
@@ -253,7 +253,7 @@ fn check(
 }
 
 /// Mean and standard deviation of the images that a family was trained on.
-fn normalisation(family: Family) -> ([f32; 3], [f32; 3]) {
+fn normalization(family: Family) -> ([f32; 3], [f32; 3]) {
     match family {
         // ImageNet's.
         Family::DinoV2 => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),

@@ -106,11 +106,11 @@ fn antialiased_taps(input: usize, output: usize) -> Vec<Taps> {
     let support = 2.0 * stretch;
     (0..output)
         .map(|i| {
-            let centre = scale * (i as f32 + 0.5);
+            let center = scale * (i as f32 + 0.5);
             // The casts saturate at zero, as is wanted.
-            let first = (centre - support + 0.5) as usize;
-            let end = ((centre + support + 0.5) as usize).min(input);
-            let weight = |k: usize| cubic_fused((k as f32 - centre + 0.5) * stretch.recip());
+            let first = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(input);
+            let weight = |k: usize| cubic_fused((k as f32 - center + 0.5) * stretch.recip());
             let weights: Vec<f32> = (first..end).map(weight).collect();
             let total: f32 = weights.iter().sum();
             (first..end)

@@ -215,7 +215,7 @@ fn settings_come_from_options_then_config_files_then_published_models() {
     ];
     let vit = read(weights("clip.bin"), "clip", NONE, &texts).unwrap();
     assert_eq!(
-        (vit.config().std, vit.config().normalisation),
+        (vit.config().std, vit.config().normalization),
         ([0.5, 0.5, 0.25], json)
     );
 }

@@ -72,7 +72,7 @@ impl LoftUp {
 
         let x = g.scope("fourier", |g| self.fourier(g, &guidance, &coords));
         let x = g.scope("conv1", |g| {
-            // After the normalisation, as trained: zero is what lies outside the picture.
+            // After the normalization, as trained: zero is what lies outside the picture.
             let x = g.mul(&x, &mask);
             let x = g.conv(&x, &self.conv1.weight, &self.conv1.bias, 1);
             g.op("Relu", &[&x], &[])
@@ -97,7 +97,7 @@ impl LoftUp {
         grid: &Value,
     ) -> Vec<(Value, Value)> {
         let config = &self.config;
-        let normalised = g.scope("tokens", |g| {
+        let normalized = g.scope("tokens", |g| {
             let x = g.reshape(features, &[config.dim as i64, -1]);
             let x = g.transpose(&x, &[1, 0]);
             let x = g.layer_norm(&x, &self.channel_norm.weight, &self.channel_norm.bias, EPS);
@@ -113,20 +113,20 @@ impl LoftUp {
             let waves = g.concat(&[&waves.0, &waves.1], 0);
             let waves = g.transpose(&waves, &[1, 0]);
             let x = g.concat(&[&x, &waves], 1);
-            g.normalise(&x, -1, EPS)
+            g.normalize(&x, -1, EPS)
         });
         let mut pairs = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
             pairs.push(g.scope(format!("layers.{i}"), |g| {
-                let key = split_heads(g, "key", &normalised, &layer.key, config, &[1, 2, 0]);
-                let value = split_heads(g, "value", &normalised, &layer.value, config, &[1, 0, 2]);
+                let key = split_heads(g, "key", &normalized, &layer.key, config, &[1, 2, 0]);
+                let value = split_heads(g, "value", &normalized, &layer.value, config, &[1, 0, 2]);
                 (key, value)
             }));
         }
         pairs
     }
 
-    /// Fourier features of coordinates and scaled colours, normalised: `[t, channels, H, W]`.
+    /// Fourier features of coordinates and scaled colors, normalized: `[t, channels, H, W]`.
     pub(super) fn fourier(&self, g: &mut Graph, guidance: &Value, coords: &Value) -> Value {
         let config = &self.config;
         let channels = g.concat(&[coords, guidance], 1);
@@ -139,7 +139,7 @@ impl LoftUp {
             1,
         );
         let x = g.concat(&[&waves.0, &waves.1, guidance], 1);
-        let x = g.normalise(&x, 1, EPS);
+        let x = g.normalize(&x, 1, EPS);
         let column = |t: &Tensor| t.clone().reshaped([config.guidance_channels(), 1, 1]);
         let Affine { weight, bias } = &self.guidance_norm;
         g.affine(&x, &column(weight), &column(bias))
@@ -155,7 +155,7 @@ impl LoftUp {
             });
         }
         g.scope("final", |g| {
-            let x = g.normalise(&x, -1, EPS);
+            let x = g.normalize(&x, -1, EPS);
             let x = linear(g, &x, &self.last);
             g.layer_norm(&x, &self.last_norm.weight, &self.last_norm.bias, FINAL_EPS)
         })
@@ -164,7 +164,7 @@ impl LoftUp {
     fn layer(&self, g: &mut Graph, x: &Value, layer: &Layer, key: &Value, value: &Value) -> Value {
         let config = &self.config;
         let x = g.scope("attention", |g| {
-            let q = g.normalise(x, -1, EPS);
+            let q = g.normalize(x, -1, EPS);
             let q = split_heads(g, "query", &q, &layer.query, config, &[1, 0, 2]);
             let scores = g.matmul(&q, key);
             let scores = g.softmax(&scores);
@@ -178,7 +178,7 @@ impl LoftUp {
             g.add(x, &y)
         });
         g.scope("mlp", |g| {
-            let y = g.normalise(&x, -1, EPS);
+            let y = g.normalize(&x, -1, EPS);
             let y = linear(g, &y, &layer.mlp_in);
             let y = g.gelu(&y);
             let y = linear(g, &y, &layer.mlp_out);

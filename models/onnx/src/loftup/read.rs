@@ -78,9 +78,9 @@ impl<'a> Walk<'a> {
             w.layers.push(layer);
             x = y;
         }
-        x = self.normalised(x, w.eps)?;
+        x = self.normalized(x, w.eps)?;
         (x, w.last) = self.linear(x, width)?;
-        (x, w.last_eps) = self.normalise(x, -1)?;
+        (x, w.last_eps) = self.normalize(x, -1)?;
         (x, w.last_norm) = self.affine(x, &[w.last.bias.len()])?;
         let output = self.op("Identity", &[x], &[])?;
         (output == io::UPSAMPLED).then_some(w)
@@ -122,7 +122,7 @@ impl<'a> Walk<'a> {
         let (cosine, cosine_phases) = wave("Cos")?;
         (w.sine_phases, w.cosine_phases) = (sine_phases, cosine_phases);
         let x = self.op("Concat", &[sine, cosine, io::GUIDANCE], &axis)?;
-        let (x, eps) = self.normalise(x, 1)?;
+        let (x, eps) = self.normalize(x, 1)?;
         w.eps = eps;
         let (x, affine) = self.affine(x, &[10 * count + 3, 1, 1])?;
         w.guidance_norm = affine;
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
         width: usize,
         eps: f32,
     ) -> Option<(&'a str, LayerWeights, usize)> {
-        let q = self.normalised(x, eps)?;
+        let q = self.normalized(x, eps)?;
         let (q, query) = self.linear(q, width)?;
         let (heads, q) = {
             let (y, [from, shape]) = self.node("Reshape", &[])?;
@@ -175,7 +175,7 @@ impl<'a> Walk<'a> {
         let (y, out) = self.linear(y, attended)?;
         let x = self.op("Add", &[x, y], &[])?;
 
-        let y = self.normalised(x, eps)?;
+        let y = self.normalized(x, eps)?;
         let (y, mlp_in) = self.linear(y, width)?;
         let y = self.gelu(y)?;
         let (y, mlp_out) = self.linear(y, mlp_in.bias.len())?;
@@ -218,24 +218,24 @@ impl<'a> Walk<'a> {
         (from == x && product == y).then_some((sum, affine))
     }
 
-    /// A normalisation over `axis`, and its epsilon.
-    fn normalise(&mut self, x: &str, axis: i64) -> Option<(&'a str, f32)> {
+    /// A normalization over `axis`, and its epsilon.
+    fn normalize(&mut self, x: &str, axis: i64) -> Option<(&'a str, f32)> {
         let axes = [axis];
         let over = [Is::Ints("axes", &axes), Is::Int("keepdims", 1)];
         let mean = self.op("ReduceMean", &[x], &over)?;
-        let centred = self.op("Sub", &[x, mean], &[])?;
-        let square = self.op("Mul", &[centred, centred], &[])?;
+        let centered = self.op("Sub", &[x, mean], &[])?;
+        let square = self.op("Mul", &[centered, centered], &[])?;
         let variance = self.op("ReduceMean", &[square], &over)?;
         let (sum, [from, eps]) = self.node("Add", &[])?;
         let eps = self.floats(eps, &[])?[0];
         let deviation = self.op("Sqrt", &[sum], &[])?;
-        let y = self.op("Div", &[centred, deviation], &[])?;
+        let y = self.op("Div", &[centered, deviation], &[])?;
         (from == variance).then_some((y, eps))
     }
 
-    /// A normalisation over the last axis with that epsilon.
-    fn normalised(&mut self, x: &str, eps: f32) -> Option<&'a str> {
-        let (y, found) = self.normalise(x, -1)?;
+    /// A normalization over the last axis with that epsilon.
+    fn normalized(&mut self, x: &str, eps: f32) -> Option<&'a str> {
+        let (y, found) = self.normalize(x, -1)?;
         (found == eps).then_some(y)
     }
 

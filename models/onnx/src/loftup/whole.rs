@@ -7,7 +7,7 @@ use crate::{Attr, Dim, Graph, Value};
 
 impl LoftUp {
     /// The whole upsampler: inputs [`io::FEATURES`] `[1, d, h, w]` and [`io::GUIDANCE`]
-    /// `[1, 3, H, W]` (normalised as for the backbone), output [`io::UPSAMPLED`] `[1, d, H, W]`,
+    /// `[1, 3, H, W]` (normalized as for the backbone), output [`io::UPSAMPLED`] `[1, d, H, W]`,
     /// any h, w, H, W. Memory grows with H * W * h * w: nothing is tiled here.
     ///
     /// Coordinates are computed in 64 bit, which gives the trained 32-bit ones exactly.

@@ -4,13 +4,13 @@ use crate::pb::{NodeProto, tensor_proto::DataType};
 
 use super::{
     Model, Names, RewriteError, cast, constants, element_types,
-    fp32::{dequantised, is_float, without_nodes},
+    fp32::{dequantized, is_float, without_nodes},
     half::MOVES,
     node, tensors,
 };
 
 /// A 32-bit graph that rounds where `model` does: what a node computes in 16 bits is computed in 32
-/// and then rounded to 16, and a quantised activation is divided by its scale, rounded, clipped and
+/// and then rounded to 16, and a quantized activation is divided by its scale, rounded, clipped and
 /// multiplied again. That is what hardware does that multiplies narrow numbers and adds up wide
 /// ones. Values keep their names.
 ///
@@ -52,7 +52,7 @@ pub fn fake_quantize(model: &Model) -> Result<Model, RewriteError> {
                     .push(node("Clip", &[&rounded, &lowest, &highest], output));
             }
             "DequantizeLinear" => match constants.get(old.input[0].as_str()) {
-                Some(weight) => wide.initializer.push(dequantised(old, weight, &constants)?),
+                Some(weight) => wide.initializer.push(dequantized(old, weight, &constants)?),
                 None => wide
                     .node
                     .push(node("Mul", &[&old.input[0], &old.input[1]], output)),

@@ -7,7 +7,7 @@ use crate::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 use super::{Model, RewriteError, constants, element_types, node, producers, tensors};
 
 /// The 32-bit graph that computes with the rounded weights of `model`: 16-bit constants become
-/// 32-bit ones of the same values, `Cast`s between 16 and 32 bits and the quantisation of
+/// 32-bit ones of the same values, `Cast`s between 16 and 32 bits and the quantization of
 /// activations go, 8-bit weights are multiplied by their scales. Nodes keep their order and names,
 /// so that a graph that was written by this crate is afterwards the one it was made from, with
 /// other numbers in it.
@@ -30,7 +30,7 @@ pub fn to_fp32(model: &Model) -> Result<Model, RewriteError> {
             "Cast" if float(source(0)) && float(&old.output[0]) => Some(source(0)),
             "DequantizeLinear" => {
                 if let Some(weight) = constants.get(source(0)) {
-                    let tensor = dequantised(old, weight, &constants)?;
+                    let tensor = dequantized(old, weight, &constants)?;
                     wide.initializer.push(tensor);
                     continue;
                 }
@@ -62,7 +62,7 @@ pub fn to_fp32(model: &Model) -> Result<Model, RewriteError> {
             }
         }
     }
-    drop_quantisers(&mut wide);
+    drop_quantizers(&mut wide);
     Ok(model.with(wide))
 }
 
@@ -94,7 +94,7 @@ fn wide_constant(tensor: &TensorProto) -> Result<TensorProto, RewriteError> {
 }
 
 /// What a `DequantizeLinear` of a constant computes, under the name of its output.
-pub(super) fn dequantised(
+pub(super) fn dequantized(
     node: &NodeProto,
     weight: &TensorProto,
     constants: &BTreeMap<&str, &TensorProto>,
@@ -125,7 +125,7 @@ pub(super) fn dequantised(
     if per_channel && weight.dims.get(axis).map(|d| *d as usize) != Some(scales.len()) {
         return Err(wrong());
     }
-    // Values between two neighbours along the axis.
+    // Values between two neighbors along the axis.
     let inner = match per_channel {
         true => weight.dims[axis + 1..]
             .iter()
@@ -142,7 +142,7 @@ pub(super) fn dequantised(
 }
 
 /// `QuantizeLinear` nodes whose result nobody reads any more.
-fn drop_quantisers(graph: &mut GraphProto) {
+fn drop_quantizers(graph: &mut GraphProto) {
     let mut read: HashSet<String> = HashSet::new();
     read.extend(graph.node.iter().flat_map(|n| n.input.iter().cloned()));
     read.extend(graph.output.iter().map(|v| v.name.clone()));

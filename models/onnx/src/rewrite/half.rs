@@ -118,7 +118,7 @@ pub fn half_values(model: &Model) -> Vec<String> {
 }
 
 /// The graph in mixed precision, strongly typed: every `Cast` stands in it. In 32 bits stay what
-/// leads to a sine or cosine, the statistics of normalisations, softmax, inputs and outputs, every
+/// leads to a sine or cosine, the statistics of normalizations, softmax, inputs and outputs, every
 /// operator that is not known to be safe, and whatever touches one of the values `too_large`.
 ///
 /// # Errors
@@ -306,7 +306,7 @@ fn before_waves(graph: &GraphProto, made_by: &HashMap<&str, usize>) -> HashSet<u
     found
 }
 
-/// Nodes that compute the mean and deviation of a normalisation, or divide by it.
+/// Nodes that compute the mean and deviation of a normalization, or divide by it.
 fn statistics(
     graph: &GraphProto,
     made_by: &HashMap<&str, usize>,
@@ -340,9 +340,9 @@ fn statistics(
                 found.insert(variance);
                 for square in makers(variance) {
                     found.insert(square);
-                    for centred in makers(square).filter(|i| op(*i) == "Sub") {
-                        found.insert(centred);
-                        found.extend(makers(centred).filter(|i| op(*i) == "ReduceMean"));
+                    for centered in makers(square).filter(|i| op(*i) == "Sub") {
+                        found.insert(centered);
+                        found.extend(makers(centered).filter(|i| op(*i) == "ReduceMean"));
                     }
                 }
             }

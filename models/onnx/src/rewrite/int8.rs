@@ -9,7 +9,7 @@ use super::{
     node, tensors,
 };
 
-/// The largest quantised magnitude; -128 is never used by weights, as TensorRT demands.
+/// The largest quantized magnitude; -128 is never used by weights, as TensorRT demands.
 const LEVELS: f32 = 127.0;
 
 /// A product with a constant: a convolution, matrix product or affine map that can run in 8 bits.
@@ -88,7 +88,7 @@ pub fn to_int8(
     let graph = model.graph();
     let constants = constants(graph);
     let layers = layers(model);
-    let quantised: HashMap<&str, &Layer> = layers
+    let quantized: HashMap<&str, &Layer> = layers
         .iter()
         .filter(|l| chosen.contains(&l.output))
         .map(|l| (l.output.as_str(), l))
@@ -103,7 +103,7 @@ pub fn to_int8(
     };
     for old in &graph.node {
         let mut kept = old.clone();
-        if let Some(layer) = quantised.get(old.output[0].as_str()) {
+        if let Some(layer) = quantized.get(old.output[0].as_str()) {
             let range = ranges.get(&layer.activation).copied().unwrap_or(f32::NAN);
             kept.input[0] = writer.activation(&layer.activation, range)?;
             let weight = constants[layer.weight.as_str()];
@@ -139,7 +139,7 @@ impl Writer {
         let scale_name = fresh(&mut self.names, "scale");
         let zero = fresh(&mut self.names, "zero");
         let narrow = fresh(&mut self.names, "int8");
-        let wide = fresh(&mut self.names, "dequantised");
+        let wide = fresh(&mut self.names, "dequantized");
         let constants = &mut self.out.initializer;
         constants.push(tensors::from_f32(&scale_name, &[], &[scale]));
         constants.push(tensors::from_i8(&zero, &[], &[0]));
@@ -165,17 +165,17 @@ impl Writer {
         let scale_name = fresh(&mut self.names, "scale");
         let zero = fresh(&mut self.names, "zero");
         let narrow = fresh(&mut self.names, "int8");
-        let wide = fresh(&mut self.names, "dequantised");
+        let wide = fresh(&mut self.names, "dequantized");
         let count = scales.len() as i64;
         let constants = &mut self.out.initializer;
         constants.push(tensors::from_f32(&scale_name, &[count], &scales));
         constants.push(tensors::from_i8(&zero, &[count], &vec![0; scales.len()]));
         constants.push(tensors::from_i8(&narrow, &tensor.dims, &levels));
-        let mut dequantise = node("DequantizeLinear", &[&narrow, &scale_name, &zero], &wide);
-        dequantise
+        let mut dequantize = node("DequantizeLinear", &[&narrow, &scale_name, &zero], &wide);
+        dequantize
             .attribute
             .push(int_attribute("axis", axis as i64));
-        self.out.node.push(dequantise);
+        self.out.node.push(dequantize);
         self.done.insert(key, wide.clone());
         Ok(wide)
     }

@@ -87,7 +87,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a serialised model.
+    /// Reads a serialized model.
     ///
     /// # Errors
     /// Where `bytes` are no model, weights lie outside of it, or it has branches, loops or local
@@ -141,7 +141,7 @@ impl Model {
     }
 
     /// Whether anything in the graph is rounded to less than 32 bits.
-    pub fn is_quantised(&self) -> bool {
+    pub fn is_quantized(&self) -> bool {
         let graph = self.graph();
         let narrow = |kind: i32| kind == DataType::Float16 as i32 || kind == DataType::Int8 as i32;
         graph.initializer.iter().any(|t| narrow(t.data_type))

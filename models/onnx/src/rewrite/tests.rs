@@ -11,7 +11,7 @@ fn noise(i: usize) -> f32 {
     ((i as u32).wrapping_mul(0x9E37_79B9) >> 8) as f32 / (1u32 << 23) as f32 - 1.0
 }
 
-/// Everything our graphs have, small: waves, normalisation, convolution, linear maps, attention.
+/// Everything our graphs have, small: waves, normalization, convolution, linear maps, attention.
 fn model() -> Model {
     let tensor = |shape: &[usize], seed: usize| Tensor::from_fn(shape, |i| noise(i * 7 + seed));
     let mut g = Graph::new("small");
@@ -23,7 +23,7 @@ fn model() -> Model {
     let turned = g.mul(&x, &frequency);
     let waves = g.op("Sin", &[&turned], &[]);
     let y = g.concat(&[&waves, &x], 1);
-    let y = g.normalise(&y, 1, 1e-5);
+    let y = g.normalize(&y, 1, 1e-5);
     let y = g.scope("scale", |g| {
         g.affine(&y, &tensor(&[6, 1, 1], 9), &tensor(&[6, 1, 1], 10))
     });
@@ -152,7 +152,7 @@ fn half_is_strongly_typed_and_keeps_what_needs_32_bits() {
         }
     }
     assert!(half.encode().len() < model.encode().len());
-    assert!(half.is_quantised() && !model.is_quantised());
+    assert!(half.is_quantized() && !model.is_quantized());
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn wide_again_is_the_same_graph_with_rounded_weights() {
         check_types(rewritten);
         let back = to_fp32(rewritten).unwrap();
         assert_eq!(operators(&back), operators(&model));
-        assert!(!back.is_quantised());
+        assert!(!back.is_quantized());
         let d = apart(&answer(&back), &answer(&model));
         println!("rounded weights: relative error {d:.1e}");
         assert!(d > 1e-6 && d < allowed, "{d}");
@@ -331,7 +331,7 @@ fn broken_models_are_errors() {
         change(&mut proto);
         Model::decode(&proto.encode_to_vec()).and_then(|m| fake_quantize(&m).and(to_fp32(&m)))
     };
-    let quantised = |g: &mut GraphProto, f: &dyn Fn(&mut crate::pb::TensorProto)| {
+    let quantized = |g: &mut GraphProto, f: &dyn Fn(&mut crate::pb::TensorProto)| {
         let weight = g
             .initializer
             .iter_mut()
@@ -342,12 +342,12 @@ fn broken_models_are_errors() {
     let cases: [&dyn Fn(&mut ModelProto); 6] = [
         &|m| m.graph = None,
         &|m| {
-            quantised(m.graph.as_mut().unwrap(), &|t| {
+            quantized(m.graph.as_mut().unwrap(), &|t| {
                 t.dims = vec![i64::MAX, i64::MAX, 2, 2]
             })
         },
-        &|m| quantised(m.graph.as_mut().unwrap(), &|t| t.dims = vec![0, -1, 3, 3]),
-        &|m| quantised(m.graph.as_mut().unwrap(), &|t| t.raw_data.truncate(7)),
+        &|m| quantized(m.graph.as_mut().unwrap(), &|t| t.dims = vec![0, -1, 3, 3]),
+        &|m| quantized(m.graph.as_mut().unwrap(), &|t| t.raw_data.truncate(7)),
         &|m| {
             let nodes = &mut m.graph.as_mut().unwrap().node;
             let node = nodes.iter_mut().find(|n| n.op_type == "QuantizeLinear");

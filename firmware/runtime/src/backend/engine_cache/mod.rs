@@ -1,7 +1,7 @@
 //! Built engines, kept between runs of the program.
 //!
 //! One file for each key: graph, library, GPU, precision, shapes and settings ([`EngineKey`]). A
-//! file is written under another name, synchronised and renamed, so that it is whole or not there
+//! file is written under another name, synchronized and renamed, so that it is whole or not there
 //! whenever the process or the machine stops; what it says of itself and its checksum are looked
 //! at before it is used. Of several processes that want the same engine one builds it, and the
 //! others wait for it.

@@ -1,4 +1,4 @@
-//! From an ONNX graph to a serialised engine.
+//! From an ONNX graph to a serialized engine.
 
 use std::{
     borrow::Cow,

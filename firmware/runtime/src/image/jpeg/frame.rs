@@ -2,7 +2,7 @@
 
 use super::super::MAX_SIDE;
 
-/// A component of the frame: a colour.
+/// A component of the frame: a color.
 pub(super) struct Component {
     id: u8,
     /// Sampling factors, across and down.

@@ -20,8 +20,8 @@ fn axis(from: usize, to: usize, lines: usize, value: impl Fn(usize, usize) -> f6
         for index in 0..to {
             // The triangle over every input pixel, with no window at all.
             let stretch = (from as f64 / to as f64).max(1.0);
-            let centre = (index as f64 + 0.5) * from as f64 / to as f64;
-            let weight = |x: usize| (1.0 - ((x as f64 + 0.5 - centre) / stretch).abs()).max(0.0);
+            let center = (index as f64 + 0.5) * from as f64 / to as f64;
+            let weight = |x: usize| (1.0 - ((x as f64 + 0.5 - center) / stretch).abs()).max(0.0);
             let total: f64 = (0..from).map(weight).sum();
             let sum: f64 = (0..from).map(|x| weight(x) * value(line, x)).sum();
             out.push(sum / total);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use loftup_eval::{confusion::Confusion, video};
-use loftup_runtime::{ColourRange, Rect, class_map::ClassMap, image::Rgb8};
+use loftup_runtime::{ColorRange, Rect, class_map::ClassMap, image::Rgb8};
 use loftup_scenes::{CLASSES, PALETTE, Scene};
 use serde::Serialize;
 
@@ -79,7 +79,7 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
         let features = perceptor.features_of(&picture)?;
         let middle = Instant::now();
         let view = perceptor
-            .view(&features, &picture, ColourRange::PerImage)?
+            .view(&features, &picture, ColorRange::PerImage)?
             .through(&head)?;
         let mut map = ClassMap::new(frame_of);
         view.frame(&mut |tile| map.take(tile))?;
@@ -103,8 +103,8 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
             shown.push(Shown {
                 seconds,
                 right: right as f64 / seen.len() as f64,
-                seen: coloured(size.width, size.height, &seen)?,
-                truth: coloured(size.width, size.height, &frame.classes)?,
+                seen: colored(size.width, size.height, &seen)?,
+                truth: colored(size.width, size.height, &frame.classes)?,
                 photo,
             });
         }
@@ -145,14 +145,14 @@ pub fn flicker(at: &Path, watch: Watch<'_>) -> Result<video::Report> {
     )?)
 }
 
-/// Classes in colours; black where there is none.
-pub fn coloured(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
-    let colour = |class: &u8| {
+/// Classes in colors; black where there is none.
+pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
+    let color = |class: &u8| {
         PALETTE
             .get(usize::from(*class))
             .copied()
             .unwrap_or_default()
     };
-    let data = classes.iter().flat_map(colour).collect();
+    let data = classes.iter().flat_map(color).collect();
     Ok(Rgb8::new(width, height, data)?)
 }

@@ -7,7 +7,7 @@ use loftup_eval::{
     Method, probe,
     segmentation::{self, Outcome, Report},
 };
-use loftup_runtime::ColourRange;
+use loftup_runtime::ColorRange;
 use serde::Serialize;
 
 use super::{model, scenes, stages::Watch};
@@ -30,7 +30,7 @@ pub fn measure(at: &Path, watch: Watch<'_>) -> Result<Evaluation> {
         let request = segmentation::Request {
             data: &data,
             size: None,
-            range: ColourRange::PerImage,
+            range: ColorRange::PerImage,
             orientation: loftup_runtime::image::Orientation::Upright,
             methods,
             samples: model::SAMPLES,

@@ -7,7 +7,7 @@ use loftup_bundle::Bundle;
 use loftup_convert::{BackboneSource, Check, Request, convert};
 use loftup_eval::{heads, probe};
 use loftup_import::builtin;
-use loftup_runtime::{ColourRange, Options, Perceptor};
+use loftup_runtime::{ColorRange, Options, Perceptor};
 use serde::Serialize;
 
 use super::{
@@ -89,7 +89,7 @@ pub fn head(at: &Path, watch: Watch<'_>) -> Result<Head> {
     let data = at.join(scenes::FOLDER);
     let request = heads::Request {
         size: None,
-        range: ColourRange::PerImage,
+        range: ColorRange::PerImage,
         orientation: loftup_runtime::image::Orientation::Upright,
         samples: SAMPLES,
         most: None,

@@ -1,4 +1,4 @@
-//! The same features before and after, in the same colours.
+//! The same features before and after, in the same colors.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use loftup_eval::{
     resize::{Kernel, Resizer},
 };
 use loftup_runtime::{
-    ColourRange, Rect,
+    ColorRange, Rect,
     class_map::ClassMap,
     image::{self, Rgb8},
     pca::{CommonBasis, Range},
     sinks::InMemory,
 };
 
-use super::{camera::coloured, model, scenes, stages::Watch};
+use super::{camera::colored, model, scenes, stages::Watch};
 
 /// Held-out scenes that are shown.
 const SHOWN: [u64; 3] = [0, 3, 7];
@@ -24,7 +24,7 @@ const SHOWN: [u64; 3] = [0, 3, 7];
 const FILE: &str = "features.png";
 /// Pixels between two pictures there.
 const GAP: usize = 4;
-/// Colours.
+/// Colors.
 const COMPONENTS: usize = 3;
 /// Sets of the common basis: the backbone's features and the upsampled ones.
 const LOW: usize = 0;
@@ -59,7 +59,7 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
         let features = perceptor.features_of(&picture)?;
         let (dim, grid) = (features.dim, (features.width, features.height));
         let tokens = rows(&features.data, grid.0 * grid.1);
-        let view = perceptor.view(&features, &picture, ColourRange::PerImage)?;
+        let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
         let mut answer = InMemory::new(rect, dim);
         view.frame(&mut |tile| answer.take(tile))?;
         let upsampled = rows(&answer.into_values(), rect.area());
@@ -78,16 +78,16 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
 
         let mut map = ClassMap::new(rect);
         let view = perceptor
-            .view(&features, &picture, ColourRange::PerImage)?
+            .view(&features, &picture, ColorRange::PerImage)?
             .through(&head)?;
         view.frame(&mut |tile| map.take(tile))?;
-        let colours = |values: &[f32]| colours(values, size, basis.range());
+        let colors = |values: &[f32]| colors(values, size, basis.range());
         panels.push(Panel {
-            backbone: colours(&enlarged(Kernel::Nearest))?,
-            bilinear: colours(&enlarged(Kernel::Bilinear))?,
-            loftup: colours(&high)?,
-            seen: coloured(width, height, &map.into_classes())?,
-            truth: coloured(width, height, &Labels::open(&labels)?.values)?,
+            backbone: colors(&enlarged(Kernel::Nearest))?,
+            bilinear: colors(&enlarged(Kernel::Bilinear))?,
+            loftup: colors(&high)?,
+            seen: colored(width, height, &map.into_classes())?,
+            truth: colored(width, height, &Labels::open(&labels)?.values)?,
             photo,
         });
     }
@@ -138,7 +138,7 @@ fn enlarge(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec
     all
 }
 
-fn colours(values: &[f32], size: Size, range: &Range) -> Result<Rgb8> {
+fn colors(values: &[f32], size: Size, range: &Range) -> Result<Rgb8> {
     let data = values
         .iter()
         .enumerate()

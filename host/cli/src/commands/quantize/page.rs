@@ -1,4 +1,4 @@
-//! `--report`: what a quantisation cost, as one page.
+//! `--report`: what a quantization cost, as one page.
 
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ td.fp32 { color: var(--accent); }
 
 /// The report as one HTML page that needs nothing else.
 pub fn page(report: &Report) -> String {
-    let q = &report.quantisation;
+    let q = &report.quantization;
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\

@@ -8,7 +8,7 @@ use loftup_runtime::image::Rgb8;
 use super::{About, Section};
 use crate::html::escaped;
 
-/// Colours, and a layout for wide and narrow screens.
+/// Colors, and a layout for wide and narrow screens.
 const STYLE: &str = include_str!("style.css");
 
 /// The whole page.

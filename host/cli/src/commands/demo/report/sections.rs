@@ -48,7 +48,7 @@ impl Section for Vec<Panel> {
     }
 }
 
-/// What the colours of classes mean.
+/// What the colors of classes mean.
 fn legend() -> String {
     let mut out = String::from(r#"<ul class="legend">"#);
     for (name, [r, g, b]) in CLASSES.iter().zip(PALETTE) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// How the graphs of one precision were quantized, and their error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Quantisation {
+pub struct Quantization {
     /// Program and version that made them.
     pub tool: String,
     /// Calibration data.
@@ -86,7 +86,7 @@ pub struct CheckError {
     pub fp32: f64,
 }
 
-impl Quantisation {
+impl Quantization {
     /// What the types do not say. That `check.file` is listed is for the caller to see.
     ///
     /// # Errors
@@ -141,14 +141,14 @@ impl Quantisation {
 mod tests {
     use super::*;
 
-    fn quantisation() -> Quantisation {
+    fn quantization() -> Quantization {
         let error = ErrorStats {
             relative_error: 0.02,
             cosine: 0.9998,
             worst_cosine: 0.99,
             outliers: 0.001,
         };
-        Quantisation {
+        Quantization {
             tool: "loftup 0.1.0".into(),
             calibration: Calibration {
                 images: 16,
@@ -169,19 +169,19 @@ mod tests {
     }
 
     #[test]
-    fn a_quantisation_comes_back_from_json_and_unknown_fields_are_refused() {
-        let text = serde_json::to_string(&quantisation()).unwrap();
-        let back: Quantisation = serde_json::from_str(&text).unwrap();
-        assert_eq!(back, quantisation());
+    fn a_quantization_comes_back_from_json_and_unknown_fields_are_refused() {
+        let text = serde_json::to_string(&quantization()).unwrap();
+        let back: Quantization = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, quantization());
         back.validate().unwrap();
         let other = text.replace("\"outliers\"", "\"outlayers\"");
-        let error = serde_json::from_str::<Quantisation>(&other).unwrap_err();
+        let error = serde_json::from_str::<Quantization>(&other).unwrap_err();
         assert!(error.to_string().contains("outlayers"), "{error}");
     }
 
     #[test]
     fn what_cannot_be_is_refused_with_the_field() {
-        type Change = fn(&mut Quantisation);
+        type Change = fn(&mut Quantization);
         let cases: [(&str, Change); 6] = [
             ("error", |q| q.error.cosine = 1.5),
             ("queries", |q| {
@@ -202,7 +202,7 @@ mod tests {
             }),
         ];
         for (what, change) in cases {
-            let mut q = quantisation();
+            let mut q = quantization();
             change(&mut q);
             let error = q.validate().unwrap_err();
             assert!(error.contains(what), "{what}: {error}");
@@ -218,7 +218,7 @@ mod tests {
             "graphs": {}, "kept": ["keys: conv1"],
             "head": {"name": "h", "pictures": 3, "mean_iou_before": 1, "mean_iou_after": 1},
             "check": {"file": "c.npy", "as_written": 0.125, "widened": 0.0625}}"#;
-        let q: Quantisation = serde_json::from_str(text).unwrap();
+        let q: Quantization = serde_json::from_str(text).unwrap();
         assert_eq!((q.calibration.images, q.head.unwrap().images), (2, 3));
         assert_eq!((q.max_error, q.error.relative_error), (Some(0.5), 0.25));
         assert_eq!(

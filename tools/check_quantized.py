@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Holds quantised graphs, as they are written, against ONNX's checker and ONNX Runtime.
+"""Holds quantized graphs, as they are written, against ONNX's checker and ONNX Runtime.
 
-Usage: check_quantised.py [--emulated DIR] FP32_BUNDLE BUNDLE...        needs: numpy onnx onnxruntime
+Usage: check_quantized.py [--emulated DIR] FP32_BUNDLE BUNDLE...        needs: numpy onnx onnxruntime
 
 FP32_BUNDLE is what the others were made from. Every graph passes onnx.checker and loads in ONNX
-Runtime with all its optimisations off, so that no rounding is fused away. The whole chain, backbone
+Runtime with all its optimizations off, so that no rounding is fused away. The whole chain, backbone
 to features of one tile, is run in ONNX Runtime on noise and compared with the 32-bit chain there;
 the relative error of each graph is printed. Exit code 0 only if all of them load and run, and the
 errors are those that the manifest says, within a factor of 3 and 0.02: noise is not a photograph.
@@ -109,9 +109,9 @@ def main():
     for bundle in map(pathlib.Path, arguments[1:]):
         print(bundle)
         other = json.loads((bundle / "manifest.json").read_text())
-        for precision in other.get("quantisation", {}):
+        for precision in other.get("quantization", {}):
             assert precision in PRECISIONS, precision
-            says = other["quantisation"][precision]["graphs"]
+            says = other["quantization"][precision]["graphs"]
             for role, name in graphs(other, precision).items():
                 onnx.checker.check_model(str(bundle / name), full_check=True)
                 found = run(bundle / name, feeds[role])

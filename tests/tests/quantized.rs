@@ -1,4 +1,4 @@
-//! Quantised bundles of every kind of backbone: measured, on the CPU, and through NVIDIA's real
+//! Quantized bundles of every kind of backbone: measured, on the CPU, and through NVIDIA's real
 //! TensorRT-RTX where `tools/fetch_tensorrt.sh` has fetched it.
 
 use std::{
@@ -75,7 +75,7 @@ fn with_convolutions(directory: &Path) -> PathBuf {
         backbone: Some(BackboneSource::Onnx(OnnxBackbone {
             path: onnx,
             patch: 8,
-            normalisation: None,
+            normalization: None,
             output: None,
             layout: None,
             extra_tokens: None,
@@ -119,7 +119,7 @@ fn pictures(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn quantised(bundle: &Path, precision: Precision, directory: &Path) -> Report {
+fn quantized(bundle: &Path, precision: Precision, directory: &Path) -> Report {
     within(bundle, precision, directory, None)
 }
 
@@ -148,8 +148,8 @@ fn convolutions_and_transformers_lose_little() {
     ];
     for bundle in bundles {
         for (precision, allowed) in NARROW.into_iter().zip([0.01, 0.15, 0.01]) {
-            let report = quantised(&bundle, precision, directory.path());
-            let loss = report.quantisation.error;
+            let report = quantized(&bundle, precision, directory.path());
+            let loss = report.quantization.error;
             let name = bundle.file_stem().unwrap().display();
             println!(
                 "{name} in {precision}: relative error {:.1e}, cosine {:.6}",
@@ -159,7 +159,7 @@ fn convolutions_and_transformers_lose_little() {
                 loss.relative_error > 1e-6 && loss.relative_error < allowed,
                 "{loss:?}"
             );
-            assert!(report.quantisation.fp32_layers.is_empty());
+            assert!(report.quantization.fp32_layers.is_empty());
             let (before, after) = report
                 .files
                 .iter()
@@ -174,12 +174,12 @@ fn a_bound_is_met_on_everything_with_few_layers_in_32_bits() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = with_convolutions(directory.path());
     let precision = Precision::Fp16;
-    let all = quantised(&bundle, precision, directory.path());
+    let all = quantized(&bundle, precision, directory.path());
     assert!(all.layers.iter().all(|l| l.sensitivity.is_none()));
-    let allowed = all.quantisation.error.relative_error / 1.5;
+    let allowed = all.quantization.error.relative_error / 1.5;
     let report = within(&bundle, precision, directory.path(), Some(allowed));
-    let (kept, layers) = (&report.quantisation.fp32_layers, &report.layers);
-    let loss = report.quantisation.error.relative_error;
+    let (kept, layers) = (&report.quantization.fp32_layers, &report.layers);
+    let loss = report.quantization.error.relative_error;
     println!(
         "relative error {loss:.1e} of {allowed:.1e} with {} of {} layers in 32 bits: {}",
         kept.len(),
@@ -268,7 +268,7 @@ fn builds(bundle: fn(&Path) -> PathBuf, test: &str, size: Size, graphs: usize) {
         let directory = tempfile::tempdir().unwrap();
         let bundle = bundle(directory.path());
         for precision in NARROW {
-            quantised(&bundle, precision, directory.path());
+            quantized(&bundle, precision, directory.path());
             let cache = tempfile::tempdir().unwrap();
             let options = tensorrt::Options {
                 library: Some(library.clone()),
