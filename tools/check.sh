@@ -3,7 +3,7 @@
 #
 #   tools/check.sh [STEP]...        default: all steps, in this order
 #
-#   fmt        formatting, and links between the documents
+#   fmt        formatting, links between the documents, and import cycles
 #   test       all tests
 #   clippy     lints, warnings as errors
 #   features   the feature combinations that the workspace build does not compile
@@ -39,6 +39,7 @@ fmt() {
     component rustfmt fmt
     step cargo fmt --all --check
     step python3 tools/check_links.py
+    step python3 tools/check_cycles.py
 }
 
 # The node's dependencies turn on the feature `linux` of loftup-board, and so its tests.
