@@ -106,7 +106,7 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "source.kind",
             "correct the value",
         ),
-        (change("size = [96, 64]\n", ""), "source.size", "columns"),
+        (change("size = [96, 64]\n", ""), "source.size", "width"),
         (
             change("rate_hz = 20", "rate_hz = 0"),
             "source.rate_hz",

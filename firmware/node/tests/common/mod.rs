@@ -2,17 +2,20 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Child,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size};
+use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Precision, References, Size};
 use loftup_import::{
     checkpoint::Checkpoint,
     vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
+use loftup_runtime::{Options, Perceptor, backend::Tract};
 
 pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
 
@@ -70,6 +73,18 @@ pub fn bundle(folder: &Path) -> PathBuf {
         writer.add(&file, &linear.to_bytes().unwrap()).unwrap();
         manifest.heads.insert(name.into(), Head { kind, dim, file });
     }
+    // Reference outputs, as `loftup convert` adds them.
+    let fp32 =
+        Perceptor::with_precision(bundle, Arc::new(Tract), Options::default(), Precision::Fp32)
+            .unwrap();
+    let outputs = fp32.reference_outputs().unwrap();
+    let outputs = outputs.to_bytes(&manifest).unwrap();
+    writer.add(References::FILE, &outputs).unwrap();
+    manifest.references = Some(References {
+        file: References::FILE.into(),
+        tool: "test".into(),
+        errors: BTreeMap::new(),
+    });
     writer.seal(manifest).unwrap();
     writer.commit().unwrap();
     out
