@@ -15,7 +15,7 @@ use loftup_import::{
     checkpoint::Checkpoint,
     vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
-use loftup_runtime::{Options, Perceptor, backend::Tract};
+use loftup_runtime::{Options, Perceptor, backend::CpuBackend};
 
 pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
 
@@ -75,7 +75,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
     }
     // Reference outputs, as `loftup convert` adds them.
     let fp32 =
-        Perceptor::with_precision(bundle, Arc::new(Tract), Options::default(), Precision::Fp32)
+        Perceptor::with_precision(bundle, Arc::new(CpuBackend), Options::default(), Precision::Fp32)
             .unwrap();
     let outputs = fp32.reference_outputs().unwrap();
     let outputs = outputs.to_bytes(&manifest).unwrap();
