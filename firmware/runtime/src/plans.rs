@@ -97,7 +97,10 @@ impl Plans {
         let name = path.display().to_string();
         let onnx = self.bundle.read(&source.file)?;
         let graph = Graph::new(&name, onnx, &source.inputs, &source.outputs);
+        // The bytes were compared with it as they were read.
+        let files = &self.bundle.manifest().files;
         Ok(self.backend.load(&Graph {
+            sha256: files.get(&source.file).map(|f| f.sha256.as_str().into()),
             precision: source.precision,
             ..graph
         })?)

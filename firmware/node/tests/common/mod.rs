@@ -74,9 +74,13 @@ pub fn bundle(folder: &Path) -> PathBuf {
         manifest.heads.insert(name.into(), Head { kind, dim, file });
     }
     // Reference outputs, as `loftup convert` adds them.
-    let fp32 =
-        Perceptor::with_precision(bundle, Arc::new(CpuBackend), Options::default(), Precision::Fp32)
-            .unwrap();
+    let fp32 = Perceptor::with_precision(
+        bundle,
+        Arc::new(CpuBackend),
+        Options::default(),
+        Precision::Fp32,
+    )
+    .unwrap();
     let outputs = fp32.reference_outputs().unwrap();
     let outputs = outputs.to_bytes(&manifest).unwrap();
     writer.add(References::FILE, &outputs).unwrap();

@@ -13,6 +13,8 @@ pub struct Graph {
     pub name: Arc<str>,
     /// The ONNX file.
     pub onnx: Arc<[u8]>,
+    /// SHA-256 of the file as hexadecimal digits, where somebody has computed it.
+    pub sha256: Option<Arc<str>>,
     /// Precision of its arithmetic.
     pub precision: Precision,
     /// Names of the inputs, in the order in which sessions number them.
@@ -32,6 +34,7 @@ impl Graph {
         Self {
             name: name.into(),
             onnx: onnx.into(),
+            sha256: None,
             precision: Precision::Fp32,
             inputs: inputs.iter().map(|name| name.as_ref().into()).collect(),
             outputs: outputs.iter().map(|name| name.as_ref().into()).collect(),
@@ -47,6 +50,7 @@ impl Graph {
     pub fn with_fp32(&self, onnx: impl Into<Arc<[u8]>>) -> Self {
         Self {
             onnx: onnx.into(),
+            sha256: None,
             precision: Precision::Fp32,
             ..self.clone()
         }

@@ -18,6 +18,7 @@ mod finite;
 mod graph;
 mod health;
 mod native;
+mod shared;
 mod supervisor;
 pub mod tensorrt;
 mod tract;

@@ -16,7 +16,7 @@ use tract_onnx::{
 
 use super::{
     Arithmetic, Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile, graph::Signature,
-    native,
+    native, shared::shared,
 };
 
 const NAME: &str = "tract";
@@ -38,12 +38,14 @@ impl Backend for CpuBackend {
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        let graph = &widened(graph)?;
         let kernels = native::Kernels::from_environment(graph)?;
-        match native::NativeModel::load(graph, kernels)? {
-            Some(model) => Ok(Arc::new(model)),
-            None => TractBackend.load(graph),
-        }
+        shared(graph, format!("{kernels:?}"), || {
+            let graph = &widened(graph)?;
+            match native::NativeModel::load(graph, kernels)? {
+                Some(model) => Ok(Arc::new(model)),
+                None => TractBackend.load(graph),
+            }
+        })
     }
 }
 

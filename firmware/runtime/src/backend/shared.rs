@@ -1,0 +1,55 @@
+//! Loaded graphs, shared by everything in the process that uses the same file.
+//!
+//! A node that replaces a model after a hang leaves the old one behind: without sharing, each would
+//! keep weights of its own.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use loftup_bundle::Precision;
+
+use super::{BackendError, Graph, Model};
+
+/// What two loads must have in common to give the same model.
+#[derive(PartialEq)]
+struct Key {
+    name: Arc<str>,
+    sha256: Arc<str>,
+    precision: Precision,
+    inputs: Arc<[String]>,
+    outputs: Arc<[String]>,
+    kernels: String,
+}
+
+/// The model of `graph`: one that is in use, or the one that `load` gives. `kernels` names the
+/// kernels that it runs on. A graph without a known hash is loaded each time.
+///
+/// # Errors
+/// Those of `load`.
+pub(super) fn shared(
+    graph: &Graph,
+    kernels: String,
+    load: impl FnOnce() -> Result<Arc<dyn Model>, BackendError>,
+) -> Result<Arc<dyn Model>, BackendError> {
+    static MODELS: Mutex<Vec<(Key, Weak<dyn Model>)>> = Mutex::new(Vec::new());
+    let Some(sha256) = graph.sha256.clone() else {
+        return load();
+    };
+    let key = Key {
+        name: graph.name.clone(),
+        sha256,
+        precision: graph.precision,
+        inputs: graph.inputs.clone(),
+        outputs: graph.outputs.clone(),
+        kernels,
+    };
+    // Held while loading, so that no graph is loaded twice.
+    let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
+    models.retain(|(_, model)| model.strong_count() > 0);
+    let known = models.iter().find(|(k, _)| *k == key);
+    if let Some(model) = known.and_then(|(_, model)| model.upgrade()) {
+        return Ok(model);
+    }
+    let model = load()?;
+    models.push((key, Arc::downgrade(&model)));
+    Ok(model)
+}
