@@ -34,7 +34,7 @@ exec "$@"' sh "$@"
 # One selection of packages for everything, so that no dependency is built twice with other features;
 # with node and command it is that of tools/package.sh.
 robot="--no-default-features -p loftup-node -p loftup"
-packages="-p loftup-wire -p loftup-board -p loftup-tensorrt -p loftup-kernels -p loftup-models
+packages="-p loftup-wire -p loftup-board -p loftup-tensorrt -p loftup-kernels -p loftup-spec -p loftup-onnx -p loftup-bundle -p loftup-import
     -p loftup-runtime -p loftup-tests"
 # All but the slowest under qemu, and those that need NVIDIA's libraries.
 tests="--lib --test document --test fuzz_seeds --test golden --test noise --test properties

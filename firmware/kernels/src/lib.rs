@@ -1,6 +1,6 @@
 //! CPU kernels for the LoftUp upsampler.
 //!
-//! [`Queries`] computes the queries graph of a bundle (see `loftup-models`, module `loftup`) from the
+//! [`Queries`] computes the queries graph of a bundle (see `loftup-onnx`, module `loftup`) from the
 //! weights of that graph. Fourier features of repeated values are cached, 3x3 convolutions use
 //! Winograd's F(4x4, 3x3), and everything after them runs on small blocks of tokens, so that their
 //! activations stay in the cache.

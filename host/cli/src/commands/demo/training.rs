@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use loftup_train::{Config, Event, Outcome, files};
+use loftup_train::{Config, Event, Outcome, TrainError, files};
 use serde::Serialize;
 
 use super::{model, scenes, stages::Watch};
@@ -81,9 +81,12 @@ pub fn train(at: &Path, steps: u64, watch: Watch<'_>) -> Result<Training> {
 }
 
 fn run(config: &Config, path: &Path, watch: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-    match loftup_train::train(config, path, false, interrupt::flag(), watch)? {
-        Outcome::Finished(_) => Ok(()),
-        Outcome::Stopped(_) => Err(interrupt::Interrupted.into()),
+    match loftup_train::train(config, path, false, interrupt::flag(), watch) {
+        Ok(Outcome::Finished(_)) => Ok(()),
+        Ok(Outcome::Stopped(_)) | Err(TrainError::Interrupted) => {
+            Err(interrupt::Interrupted.into())
+        }
+        Err(e) => Err(e.into()),
     }
 }
 
