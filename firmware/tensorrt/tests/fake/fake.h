@@ -30,12 +30,13 @@
 namespace fake {
 
 inline std::string directory() {
-    static std::string const found = [] {
+    // Never destroyed: threads may still call while the process exits.
+    static std::string const& found = *new std::string([] {
         Dl_info info{};
         dladdr(reinterpret_cast<void*>(&directory), &info);
         std::string path = info.dli_fname ? info.dli_fname : "./x";
         return path.substr(0, path.rfind('/') + 1);
-    }();
+    }());
     return found;
 }
 
@@ -150,8 +151,8 @@ inline void bury(Object* object) {
 }
 
 template <class T> T* adopt(T* object, char const* kind, Object* parent, void** public_table, void** table) {
-    static std::map<std::string, int> counts;
-    static std::mutex mutex;
+    static auto& counts = *new std::map<std::string, int>;
+    static auto& mutex = *new std::mutex;
     object->kind = kind;
     {
         std::lock_guard<std::mutex> lock(mutex);
