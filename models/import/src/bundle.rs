@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +14,7 @@ use loftup_bundle::{
 use loftup_onnx::loftup::LoftUp;
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
+    checkpoint::Checkpoint,
     vit::{self, Vit, VitError},
 };
 
@@ -25,23 +25,12 @@ pub const BACKBONE_FILE: &str = "backbone.onnx";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// A checkpoint cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
     /// The backbone cannot be built from its checkpoint.
     #[error(transparent)]
     Vit(#[from] VitError),
     /// The bundle cannot be written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A temporary file cannot be written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
 }
 
 /// Manifest entry, input normalization and fp32 ONNX graph of a vision transformer for inputs of
