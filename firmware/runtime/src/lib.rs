@@ -15,6 +15,7 @@ mod error;
 mod guidance;
 pub mod heads;
 pub mod image;
+pub mod jbu;
 pub mod npy;
 pub mod pca;
 mod perceive;

@@ -2,137 +2,85 @@
 //!
 //! From random weights, a training spends thousands of steps on learning where a pixel is among the
 //! tokens. Here the queries and keys of the first layer are sines and cosines of the position, so
-//! that each pixel attends to the tokens around it, with a Gaussian about as wide as the kernel of
-//! bilinear interpolation; values pass through to the last linear map. The position reaches the
-//! queries through *positional channels*, which convolutions and ReLU leave unchanged. Two linear maps
-//! are fitted to a few images by least squares: from the first layer's input to the queries, and from
-//! the last layer's output to the features. Everything else is random, and scaled down where it
-//! would disturb. Training then only has to learn the edges.
+//! that each pixel attends to the tokens around it with a Gaussian about as wide as the kernel of
+//! bilinear interpolation, values pass through, and the last linear map, fitted to a few images by
+//! least squares, makes features of them. The rest is random, and small where it would disturb.
+//! Training then only has to learn the edges.
 //!
-//! The weights of the positional channels are frozen during training ([`Frozen`]): an optimizer that
-//! moves each of the 1800 weights behind a channel by the learning rate shifts the position by more
-//! than a token in a few steps. A later training that starts from such weights recognizes the
-//! channels and freezes them too.
+//! The architecture normalizes in several places, and each normalization would leave an error:
+//!
+//! - Layer normalizations before queries and keys subtract a mean and divide by a deviation that
+//!   depend on the position and the colors. The mean cancels, because positions are read from
+//!   differences of channels. A factor common to sine and cosine leaves the angle as it is. The
+//!   phases of the keys' waves are chosen so that the deviation of a token is the same everywhere.
+//! - The layer normalization after the layers, and the one over the output, discard the length of
+//!   a vector. Large constants in other channels ([`CONSTANT_CHANNELS`], [`PEDESTAL`]) keep the
+//!   length almost constant, so that both are almost linear maps. The last one also discards two
+//!   directions, which are chosen where the features vary least ([`directions`]).
+//!
+//! The position reaches the queries through *positional channels*, which the convolutions pass
+//! on. Their weights are frozen during training ([`Frozen`]): an optimizer that moves each of the
+//! 1800 weights behind a channel by the learning rate would shift the position by more than a token
+//! in a few steps. A later training that starts from such weights recognizes the channels and
+//! freezes them too.
 //!
 //! This is not published; the architecture is.
+
+mod directions;
+mod frozen;
+mod waves;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use loftup_onnx::Tensor;
-use loftup_spec::{Config, frequencies};
+use loftup_spec::{Config, EPS, frequencies};
 
 use super::{
-    Guidance, LoftUp, Mode, Params, Place, Tokens, host_values,
+    BatchStats, Guidance, LoftUp, Mode, Params, Tokens, host_values,
     least_squares::{LinearMap, fit, lines, statistics},
 };
 use crate::resample::{Axis, resample_values};
 
-/// Frequencies of row and column in the positional channels, as sine and cosine.
-const PASSED: usize = 4;
-/// Positional channels.
-const POSITIONAL_CHANNELS: usize = 4 * PASSED;
-/// Offset that keeps a positional channel above zero, in its standard deviations.
-const ABOVE_ZERO: f32 = 3.0;
-/// The bell of the attention: its deviation in tokens. That of bilinear interpolation is 0.41, and
-/// a bell sampled at whole tokens needs a little more to be even.
-const BELL: f64 = 0.5;
-/// Factor of what begins weak: channels of the stream that carry nothing, and the other layers.
-const WEAK: f32 = 0.1;
-/// Channels of a head that know the position: sine and cosine of row and column.
+pub use frozen::Frozen;
+
+/// Sine of row and column, cosine of row and column.
 const ANGLES: usize = 4;
-
-/// The weights of the positional channels, which are not trained.
-#[derive(Debug, Clone)]
-pub struct Frozen {
-    /// 1 for a frozen weight, 0 for others, of the tensors that have frozen weights.
-    masks: Params,
-}
-
-/// Whether a row of a matrix is frozen.
-type Rows = Box<dyn Fn(usize) -> bool>;
-
-impl Frozen {
-    /// The positional channels of an upsampler, if it has some: only one that began by interpolating hands
-    /// channels from one convolution to the next as they are.
-    pub fn find(upsampler: &LoftUp, device: &Device) -> Option<Self> {
-        let (name, e) = (&conv(4, "weight"), upsampler.config.width());
-        if e < POSITIONAL_CHANNELS || upsampler.weights.shape(name)? != [e, e, 3, 3] {
-            return None;
-        }
-        let taps = host_values(&upsampler.weights.get(name));
-        let passed_on = |i: usize| i % (9 * e) == i / (9 * e) * 9 + 4;
-        taps.iter()
-            .take(POSITIONAL_CHANNELS * 9 * e)
-            .enumerate()
-            .all(|(i, &tap)| tap == f32::from(passed_on(i)))
-            .then(|| Self::new(upsampler, device))
-    }
-
-    /// The positional channels of an upsampler that began by interpolating.
-    fn new(upsampler: &LoftUp, device: &Device) -> Self {
-        let (d, e) = (upsampler.config.dim, upsampler.config.width());
-        let head = e / upsampler.config.heads;
-        let wanted = |name: &str| -> Option<(usize, Rows)> {
-            let positional = |row: usize| row < POSITIONAL_CHANNELS;
-            let key = move |row: usize| row / e == 1 && row % e % head < ANGLES;
-            let first = format!("{}.0.attention.in_proj", layer(0));
-            match name {
-                "upsampler.fourier_feat.1.biases" | "upsampler.lr_pe.biases" => {
-                    Some((1, Box::new(|_| true)))
-                }
-                "upsampler.first_conv.1.weight" => Some((
-                    9 * upsampler.config.guidance_channels(),
-                    Box::new(positional),
-                )),
-                "upsampler.first_conv.4.weight" => Some((9 * e, Box::new(positional))),
-                _ if name.starts_with("upsampler.first_conv.") && !name.contains(".0.norm") => {
-                    Some((1, Box::new(positional)))
-                }
-                _ if name == format!("{first}_weight") => Some((e, Box::new(key))),
-                _ if name == format!("{first}_bias") => Some((1, Box::new(key))),
-                // The normalization before the keys keeps the share of the waves.
-                _ if name == format!("{}.0.norm_kv.weight", layer(0)) => {
-                    Some((1, Box::new(move |i| i >= d)))
-                }
-                _ => None,
-            }
-        };
-        let masks = upsampler.weights.names().filter_map(|name| {
-            let (columns, frozen) = wanted(name)?;
-            let shape = upsampler.weights.shape(name)?.to_vec();
-            let mask = Tensor::from_fn(shape, |i| f32::from(frozen(i / columns)));
-            Some((name.to_string(), mask))
-        });
-        Self {
-            masks: Params::new(masks, device),
-        }
-    }
-
-    /// `new` with the frozen weights of `old`.
-    pub fn restore(&self, old: &Params, new: &Params) -> Params {
-        new.map(|name, new| match self.masks.shape(name) {
-            Some(_) => {
-                // Products with 0 and 1, and sums with 0, are exact.
-                let mask = self.masks.get(name);
-                new.clone() * (mask.clone() * -1.0 + 1.0) + old.get(name) * mask
-            }
-            None => new.clone(),
-        })
-    }
-}
+/// Positional channels: each angle once as it is and once negated. ReLU passes the positive part of
+/// each, so their difference is the angle.
+const POSITIONAL_CHANNELS: usize = 2 * ANGLES;
+/// Channels that hold a constant.
+const CONSTANT_CHANNELS: usize = 4;
+/// Sum of squares of the constant channels, relative to the number of feature channels.
+const CONSTANT_POWER: f32 = 3.0;
+/// First of the channels that hold the interpolated features.
+const FIRST_FEATURE: usize = POSITIONAL_CHANNELS + CONSTANT_CHANNELS;
+/// Constant that the last linear map adds to each channel, in standard deviations of a feature.
+const PEDESTAL: f32 = 4.0;
+/// Standard deviation of the attention's Gaussian, in tokens. The kernel of bilinear interpolation
+/// has 0.41.
+const KERNEL_SIGMA: f64 = 0.42;
+/// Factor of the guidance in the channels that hold features.
+const FAINT: f32 = 0.02;
+/// Factor of the guidance in the remaining channels.
+const GUIDANCE: f32 = 0.5;
+/// Factor of the MLPs and of the attention of later layers.
+const WEAK: f32 = 0.1;
+/// Factor of the random weights of queries and keys.
+const NOISE: f32 = 0.25;
+/// Rows that the last linear map is fitted to, at most.
+const FITTED_ROWS: usize = 1 << 14;
 
 /// Named tensors of the upsampler.
 type Weights = BTreeMap<String, Tensor>;
 
 /// Initializes the upsampler to interpolate `lr`, features of the images in `guidance`.
 ///
-/// Returns `false`, and changes nothing, where it has no room for that: fewer channels than the
-/// positional channels and the features side by side, heads of fewer than four channels, or frequencies
-/// among which none is slow enough.
+/// Returns `false`, and changes nothing, if the upsampler has too few channels beside the features,
+/// heads of fewer than four channels, or too few low frequencies.
 ///
 /// # Panics
-/// Where features and images are of another number, as [`LoftUp::forward`].
+/// If the numbers of features and images differ, like [`LoftUp::forward`].
 pub fn interpolate(
     upsampler: &mut LoftUp,
     lr: &Tokens,
@@ -180,158 +128,165 @@ fn layer(i: usize) -> String {
 impl Fit<'_> {
     fn apply(&self, upsampler: &mut LoftUp) -> Option<()> {
         let (d, e) = (self.config.dim, self.config.width());
-        let slow = nearest(&frequencies(self.config.grid_frequencies), 1.0, 3.0)?;
-        let passed = self.passed()?;
-        if e < POSITIONAL_CHANNELS + d || e / self.config.heads < ANGLES {
+        let grid_frequencies = frequencies(self.config.grid_frequencies);
+        let slow =
+            (1..grid_frequencies.len()).find(|&i| (1.0..=3.0).contains(&grid_frequencies[i]))?;
+        if e < FIRST_FEATURE + d || e / self.config.heads < ANGLES {
             return None;
         }
+        let frequency = f64::from(grid_frequencies[slow]);
         let mut weights = upsampler.weights.to_host();
-        self.carry(&mut weights, passed);
-        self.attend(&mut weights, slow);
+        self.set_convolutions(&mut weights, frequency)?;
+        self.set_attention(&mut weights, slow);
+        self.set_later_layers(&mut weights);
         upsampler.weights = Params::new(weights.clone(), self.device);
 
-        let (queries, batch_stats) = self.look(upsampler, Place::Queries);
-        upsampler.statistics = Params::new(batch_stats, self.device);
-        let frequency = f64::from(frequencies(self.config.grid_frequencies)[slow]);
-        let angles = self.angles(frequency);
-        let map = fit(&queries, e, &angles, ANGLES)?;
-        log::debug!(
-            "positions read from the stream: off by {:.3} (root mean square), weights up to {:.1}",
-            map.error(&queries, &angles),
-            map.weight.iter().fold(0f32, |m, w| m.max(w.abs()))
+        for index in [2, 5] {
+            let (_, batch_stats) = self.stem(upsampler);
+            pass_through(&mut weights, &batch_stats, index);
+            upsampler.weights = Params::new(weights.clone(), self.device);
+        }
+        let (queries, batch_stats) = self.stem(upsampler);
+        upsampler.statistics = Params::new(
+            batch_stats
+                .iter()
+                .map(|(name, x)| (name.clone(), vector(host_values(x)))),
+            self.device,
         );
-        self.set_queries(&mut weights, frequency, &map);
+        self.set_queries(&mut weights, frequency, &queries);
         upsampler.weights = Params::new(weights.clone(), self.device);
 
         let target = self.bilinear();
-        let (mean, deviation) = statistics(&target, d);
-        let scaled: Vec<f32> = target
-            .iter()
-            .enumerate()
-            .map(|(i, x)| (x - mean[i % d]) / deviation[i % d].max(1e-6))
-            .collect();
-        let (last, _) = self.look(upsampler, Place::Last);
-        let map = fit(&last, e, &scaled, d)?;
-        log::debug!(
-            "features read from the stream: off by {:.3} of their deviation, weights up to {:.1}",
-            map.error(&last, &scaled),
-            map.weight.iter().fold(0f32, |m, w| m.max(w.abs()))
-        );
+        let last = upsampler.transformer(self.lr, self.guidance, Mode::Train, &mut Vec::new());
+        let map = self.last_map(&host_values(&last), &target)?;
         let name = "upsampler.final_conv.0";
-        change(&mut weights, &format!("{name}.weight"), |i, _| {
-            map.weight[i]
-        });
-        change(&mut weights, &format!("{name}.bias"), |i, _| map.bias[i]);
+        set(&mut weights, &format!("{name}.weight"), map.weight);
+        set(&mut weights, &format!("{name}.bias"), map.bias);
         upsampler.weights = Params::new(weights.clone(), self.device);
 
-        // The last normalization takes the length of every vector away. What it leaves is brought
-        // as close to the features as a factor and an offset for each channel can.
         let seen = upsampler.forward(self.lr, self.guidance, Mode::Train);
         let (factor, offset) = lines(&host_values(&seen.features), &target, d);
         let name = "upsampler.final_conv.1";
-        change(&mut weights, &format!("{name}.weight"), |i, _| factor[i]);
-        change(&mut weights, &format!("{name}.bias"), |i, _| offset[i]);
+        set(&mut weights, &format!("{name}.weight"), factor);
+        set(&mut weights, &format!("{name}.bias"), offset);
         upsampler.weights = Params::new(weights, self.device);
         Some(())
     }
 
-    /// What passes `place`, and what the batch normalizations saw.
-    fn look(&self, upsampler: &LoftUp, place: Place) -> (Vec<f32>, Weights) {
-        let mut seen = Vec::new();
-        let output =
-            upsampler.forward_watched(self.lr, self.guidance, Mode::Train, &mut |at, x| {
-                if at == place {
-                    seen = host_values(x);
-                }
-            });
-        let batch_stats = output.batch_stats.into_iter().map(|(name, x)| {
-            let values = host_values(&x);
-            (name, Tensor::from_fn([values.len()], |i| values[i]))
-        });
-        (seen, batch_stats.collect())
+    /// The first queries, `[batch * H * W, e]`, and the statistics of the batch normalizations.
+    fn stem(&self, upsampler: &LoftUp) -> (Vec<f32>, BatchStats) {
+        let mut batch_stats = Vec::new();
+        let x = upsampler.stem(self.guidance, Mode::Train, self.device, &mut batch_stats);
+        let queries = upsampler.layer_norm(x, &format!("{}.0.norm_q", layer(0)), EPS);
+        (host_values(&queries), batch_stats)
     }
 
-    /// The first of the frequencies that are passed on: from about 1, a third of a turn over the
-    /// image, upwards.
-    fn passed(&self) -> Option<usize> {
-        let first = nearest(&frequencies(self.config.frequencies), 0.5, 2.0)?;
-        (first + PASSED <= self.config.frequencies).then_some(first)
-    }
-
-    /// The convolutions hand sines and cosines of row and column on; their other channels start
-    /// out weak.
-    fn carry(&self, weights: &mut Weights, first: usize) {
-        let (e, waves) = (self.config.width(), 5 * self.config.frequencies);
+    /// The convolutions compute the angles in the positional channels.
+    fn set_convolutions(&self, weights: &mut Weights, frequency: f64) -> Option<()> {
+        let (d, e, waves) = (
+            self.config.dim,
+            self.config.width(),
+            5 * self.config.frequencies,
+        );
         let inputs = self.config.guidance_channels();
+        let all = frequencies(self.config.frequencies);
         // Carrier: sine or cosine, frequency, row or column.
-        let source = |positional: usize| {
-            let (part, rest) = (positional / (2 * PASSED), positional % (2 * PASSED));
-            part * waves + (first + rest / 2) * 5 + rest % 2
-        };
-        let wanted: Vec<usize> = (0..POSITIONAL_CHANNELS).map(source).collect();
-        change(weights, "upsampler.fourier_feat.1.biases", |i, x| {
-            if wanted.contains(&i) { 0.0 } else { x }
-        });
-        let passing = |channels: usize, from: &dyn Fn(usize) -> usize| {
-            let places: Vec<usize> = (0..POSITIONAL_CHANNELS)
-                .map(|o| (o * channels + from(o)) * 9 + 4)
-                .collect();
-            move |i: usize, x: f32| match i / (channels * 9) {
-                o if o < POSITIONAL_CHANNELS => f32::from(i == places[o]),
-                _ => x,
-            }
-        };
-        change(weights, &conv(1, "weight"), passing(inputs, &source));
-        change(weights, &conv(4, "weight"), passing(e, &|o| o));
-        for index in [1, 4] {
-            let passed_on = |i: usize, x: f32| if i < POSITIONAL_CHANNELS { 0.0 } else { x };
-            change(weights, &conv(index, "bias"), passed_on);
-            let above = |i: usize, x: f32| {
-                if i < POSITIONAL_CHANNELS {
-                    ABOVE_ZERO
-                } else {
-                    x
-                }
+        let source = |angle: usize, k: usize| angle / 2 * waves + k * 5 + angle % 2;
+        let (small, large) = (self.lr.grid, self.guidance.grid());
+        let mut rows = vec![0.0; POSITIONAL_CHANNELS * inputs];
+        let mut used = Vec::new();
+        for angle in 0..ANGLES {
+            let (tokens, pixels) = match angle % 2 {
+                0 => (small.height, large.height),
+                _ => (small.width, large.width),
             };
-            change(weights, &conv(index + 1, "bias"), above);
+            let wanted = frequency * waves::scale(tokens, pixels);
+            let coefficients = match angle / 2 {
+                0 => waves::combine(&all, wanted, f64::sin)?,
+                _ => waves::combine(&all, wanted, f64::cos)?,
+            };
+            let sum: f32 = coefficients.iter().map(|(_, c)| c).sum();
+            for (channel, sign) in [(2 * angle, 1.0), (2 * angle + 1, -1.0)] {
+                let row = &mut rows[channel * inputs..][..inputs];
+                for &(k, c) in &coefficients {
+                    row[source(angle, k)] += sign * c;
+                    used.push(source(angle, k));
+                }
+                // The two waves of the lowest frequency are opposites: their mean is the mean
+                // that the normalization subtracted.
+                row[0] -= sign * sum / 2.0;
+                row[waves] -= sign * sum / 2.0;
+            }
         }
-        let weak = |i: usize, x: f32| if i < POSITIONAL_CHANNELS { x } else { WEAK * x };
-        change(weights, &conv(5, "weight"), weak);
+        change(weights, "upsampler.fourier_feat.1.biases", |i, x| {
+            opposites(i, waves).unwrap_or(if used.contains(&i) { 0.0 } else { x })
+        });
+        let positional = |i: usize| i < POSITIONAL_CHANNELS;
+        change(weights, &conv(1, "weight"), |i, x| match i / (9 * inputs) {
+            o if positional(o) && i % 9 == 4 => rows[i / 9],
+            o if positional(o) => 0.0,
+            _ => x,
+        });
+        change(weights, &conv(4, "weight"), |i, x| match i / (9 * e) {
+            o if positional(o) => f32::from(i % (9 * e) == o * 9 + 4),
+            _ => x,
+        });
+        for index in [1, 4] {
+            change(weights, &conv(index, "bias"), |i, x| {
+                if positional(i) { 0.0 } else { x }
+            });
+        }
+        let constant = (CONSTANT_POWER * d as f32 / CONSTANT_CHANNELS as f32).sqrt();
+        let is_constant = |i: usize| (POSITIONAL_CHANNELS..FIRST_FEATURE).contains(&i);
+        change(weights, &conv(5, "weight"), |i, x| match i {
+            _ if is_constant(i) => 0.0,
+            _ if (FIRST_FEATURE..FIRST_FEATURE + d).contains(&i) => FAINT * x,
+            _ => GUIDANCE * x,
+        });
+        change(weights, &conv(5, "bias"), |i, x| {
+            if is_constant(i) { constant } else { x }
+        });
+        Some(())
     }
 
-    /// Keys know the position of their token, values pass through, and everything else is weak.
-    fn attend(&self, weights: &mut Weights, slow: usize) {
+    /// Keys are the position of their token, and values pass through.
+    fn set_attention(&self, weights: &mut Weights, slow: usize) {
         let (d, e) = (self.config.dim, self.config.width());
         let head = e / self.config.heads;
         let waves = 2 * self.config.grid_frequencies;
-        // Sine of row and column, then cosine.
-        let source = |angle: usize| angle / 2 * waves + slow * 2 + angle % 2;
-        change(weights, "upsampler.lr_pe.biases", |i, x| {
-            if (0..ANGLES).any(|a| source(a) == i) {
-                0.0
-            } else {
-                x
-            }
+        // Sine and cosine have equal phases, so that their squares add up to 1.
+        change(weights, "upsampler.lr_pe.biases", |i, _| {
+            opposites(i, waves).unwrap_or(0.0)
         });
         let attention = format!("{}.0.attention", layer(0));
-        let projection = |i: usize, x: f32| {
-            let (part, row, column) = (i / (e * e), i / e % e, i % e);
-            match part {
-                1 if row % head < ANGLES => f32::from(column == d + source(row % head)),
-                2 if row < d => f32::from(column == row),
-                2 => x,
-                // Noise in the scores, and through it the first gradients of these channels.
-                _ => 0.5 * x,
+        let key = |angle: usize, column: usize| {
+            let source = d + angle / 2 * waves + slow * 2 + angle % 2;
+            match column {
+                _ if column == source => 1.0,
+                _ if column == d || column == d + waves => -0.5,
+                _ => 0.0,
             }
         };
-        change(weights, &format!("{attention}.in_proj_weight"), projection);
+        change(weights, &format!("{attention}.in_proj_weight"), |i, x| {
+            let (part, row, column) = (i / (e * e), i / e % e, i % e);
+            match part {
+                1 if row % head < ANGLES => key(row % head, column),
+                2 if row < d => f32::from(column == row),
+                2 => x,
+                // Their first gradients come through these weights.
+                _ => NOISE * x,
+            }
+        });
         change(weights, &format!("{attention}.out_proj.weight"), |i, _| {
             f32::from(
-                i / e >= POSITIONAL_CHANNELS
-                    && i / e < POSITIONAL_CHANNELS + d
-                    && i % e == i / e - POSITIONAL_CHANNELS,
+                (FIRST_FEATURE..FIRST_FEATURE + d).contains(&(i / e))
+                    && i % e == i / e - FIRST_FEATURE,
             )
         });
+    }
+
+    /// What comes after the first attention is weak.
+    fn set_later_layers(&self, weights: &mut Weights) {
         for i in 0..self.config.layers {
             let name = layer(i);
             for what in ["weight", "bias"] {
@@ -344,57 +299,69 @@ impl Fit<'_> {
         }
     }
 
-    /// Where each pixel lies among the tokens, `[batch * H * W, 4]`: sine of row and column, cosine
-    /// of row and column. Tokens lie at equal steps from -1 to 1, in the middle of their patch.
-    fn angles(&self, frequency: f64) -> Vec<f32> {
-        let grid = self.guidance.grid();
-        let along = |pixels: usize, tokens: usize| -> Vec<[f32; 2]> {
-            let place = |i: usize| {
-                let token = (i as f64 + 0.5) * tokens as f64 / pixels as f64 - 0.5;
-                let (sin, cos) =
-                    (frequency * (2.0 * token / (tokens.max(2) - 1) as f64 - 1.0)).sin_cos();
-                [sin as f32, cos as f32]
-            };
-            (0..pixels).map(place).collect()
+    /// Queries are the position of their pixel, scaled so that the attention is a Gaussian.
+    fn set_queries(&self, weights: &mut Weights, frequency: f64, queries: &[f32]) {
+        let (e, head) = (self.config.width(), self.config.width() / self.config.heads);
+        // Mean length of sine and cosine.
+        let length = |axis: usize| -> f64 {
+            let lengths = queries.chunks_exact(e).map(|q| {
+                let angle = |a: usize| f64::from(q[2 * a] - q[2 * a + 1]);
+                angle(axis).hypot(angle(2 + axis))
+            });
+            lengths.sum::<f64>() / (queries.len() / e) as f64
         };
-        let rows = along(grid.height, self.lr.grid.height);
-        let columns = along(grid.width, self.lr.grid.width);
-        let mut angles = Vec::with_capacity(grid.pixels() * ANGLES);
-        for _ in 0..grid.batch {
-            for y in &rows {
-                for x in &columns {
-                    angles.extend([y[0], x[0], y[1], x[1]]);
-                }
-            }
-        }
-        angles
-    }
-
-    /// Puts the fitted map where queries are made, so strong that the attention is a bell.
-    fn set_queries(&self, weights: &mut Weights, frequency: f64, map: &LinearMap) {
-        let e = self.config.width();
-        let head = e / self.config.heads;
         // Keys have been through a layer normalization: the tokens' channels have a variance of 1,
         // the waves of a half.
         let (d, waves) = (self.config.dim as f64, (e - self.config.dim) as f64);
         let shrunk = ((d + 0.5 * waves) / e as f64).sqrt();
-        let strength = |tokens: usize| {
+        let grid = self.lr.grid;
+        let strengths = [(0, grid.height), (1, grid.width)].map(|(axis, tokens)| {
             let step = 2.0 * frequency / (tokens.max(2) - 1) as f64;
-            ((head as f64).sqrt() * shrunk / (BELL * step).powi(2)) as f32
-        };
-        let strengths = [strength(self.lr.grid.height), strength(self.lr.grid.width)];
+            let strength = (head as f64).sqrt() * shrunk / (KERNEL_SIGMA * step).powi(2);
+            (strength / length(axis)) as f32
+        });
         let name = format!("{}.0.attention.in_proj", layer(0));
         let angle = |row: usize| (row < e && row % head < ANGLES).then_some(row % head);
         change(weights, &format!("{name}_weight"), |i, x| {
             match angle(i / e) {
-                Some(a) => strengths[a % 2] * map.weight[a * e + i % e],
+                Some(a) if i % e == 2 * a => strengths[a % 2],
+                Some(a) if i % e == 2 * a + 1 => -strengths[a % 2],
+                Some(_) => 0.0,
                 None => x,
             }
         });
-        change(weights, &format!("{name}_bias"), |i, x| match angle(i) {
-            Some(a) => strengths[a % 2] * map.bias[a],
-            None => x,
-        });
+    }
+
+    /// The last linear map, fitted to `target`.
+    fn last_map(&self, last: &[f32], target: &[f32]) -> Option<LinearMap> {
+        let (d, e) = (self.config.dim, self.config.width());
+        let step = (last.len() / e).div_ceil(FITTED_ROWS);
+        let rows = |x: &[f32], channels: usize| -> Vec<f32> {
+            x.chunks_exact(channels)
+                .step_by(step)
+                .flatten()
+                .copied()
+                .collect()
+        };
+        let (last, mut features) = (rows(last, e), rows(target, d));
+        let (mean, deviation) = statistics(&features, d);
+        for row in features.chunks_exact_mut(d) {
+            for ((x, mean), deviation) in row.iter_mut().zip(&mean).zip(&deviation) {
+                *x = (*x - mean) / deviation.max(1e-6);
+            }
+        }
+        let (signs, pedestal) = directions::choose(&features, d);
+        for row in features.chunks_exact_mut(d) {
+            for ((x, sign), constant) in row.iter_mut().zip(&signs).zip(&pedestal) {
+                *x = sign * *x + PEDESTAL * constant;
+            }
+        }
+        let map = fit(&last, e, &features, d)?;
+        log::debug!(
+            "features read from the last layer: off by {:.3} of their deviation",
+            map.error(&last, &features)
+        );
+        Some(map)
     }
 
     /// The features at every pixel of the guidance, `[batch * H * W, d]`.
@@ -409,9 +376,44 @@ impl Fit<'_> {
     }
 }
 
-/// The index of the frequency nearest to `least`, among those from there to `most`.
-fn nearest(frequencies: &[f32], least: f32, most: f32) -> Option<usize> {
-    frequencies.iter().position(|f| (least..=most).contains(f))
+fn vector(values: Vec<f32>) -> Tensor {
+    Tensor::from_fn([values.len()], |i| values[i])
+}
+
+/// Replaces the values of a tensor.
+fn set(weights: &mut Weights, name: &str, values: Vec<f32>) {
+    change(weights, name, |i, _| values[i]);
+}
+
+/// Phases that make the two waves of the lowest frequency of the rows opposites: `sin(x)` and
+/// `cos(x + pi / 2)`.
+fn opposites(i: usize, waves: usize) -> Option<f32> {
+    match i {
+        0 => Some(0.0),
+        _ if i == waves => Some(std::f32::consts::FRAC_PI_2),
+        _ => None,
+    }
+}
+
+/// Makes a batch normalization pass the positional channels as they are.
+fn pass_through(weights: &mut Weights, batch_stats: &BatchStats, index: usize) {
+    let seen = |what: &str| {
+        let name = conv(index, what);
+        let found = batch_stats.iter().find(|(n, _)| *n == name);
+        found.map_or(Vec::new(), |(_, x)| host_values(x))
+    };
+    let (mean, variance) = (seen("running_mean"), seen("running_var"));
+    let positional = |i: usize| i < POSITIONAL_CHANNELS;
+    change(weights, &conv(index, "weight"), |i, x| {
+        if positional(i) {
+            (variance[i] + EPS).sqrt()
+        } else {
+            x
+        }
+    });
+    change(weights, &conv(index, "bias"), |i, x| {
+        if positional(i) { mean[i] } else { x }
+    });
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ pub(crate) fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
 
 /// Solves a symmetric positive definite system in place (Cholesky): `a` `[n, n]`, of which the
 /// lower triangle is read, `b` `[n, m]`. `None` where it is not positive definite.
-fn solve(a: &mut [f64], n: usize, b: &mut [f64], m: usize) -> Option<()> {
+pub(super) fn solve(a: &mut [f64], n: usize, b: &mut [f64], m: usize) -> Option<()> {
     for i in 0..n {
         for j in 0..=i {
             let (before, row) = a.split_at(i * n);

@@ -50,15 +50,6 @@ pub struct Output {
     pub batch_stats: BatchStats,
 }
 
-/// A place in the upsampler, `[batch * H * W, e]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// What the first layer projects to queries.
-    Queries,
-    /// What the last linear map takes.
-    Last,
-}
-
 /// A LoftUp upsampler.
 #[derive(Debug, Clone)]
 pub struct LoftUp {
@@ -85,53 +76,68 @@ impl LoftUp {
     /// # Panics
     /// Where the tokens are not of the upsampler's channels, or of another batch.
     pub fn forward(&self, lr: &Tokens, guidance: &Guidance, mode: Mode) -> Output {
-        self.forward_watched(lr, guidance, mode, &mut |_, _| {})
+        let mut batch_stats = Vec::new();
+        let x = self.transformer(lr, guidance, mode, &mut batch_stats);
+        let x = self.linear(Kernel::Linear, x, "upsampler.final_conv.0");
+        Output {
+            features: self.layer_norm(x, "upsampler.final_conv.1", FINAL_EPS),
+            batch_stats,
+        }
     }
 
-    /// [`Self::forward`], showing what passes [`Place`]s on the way.
-    fn forward_watched(
+    fn layer_norm(&self, x: Tensor<2>, name: &str, eps: f32) -> Tensor<2> {
+        self.linear(Kernel::LayerNorm { eps }, x, name)
+    }
+
+    /// A kernel with the weight and bias of `name`.
+    fn linear(&self, kernel: Kernel, x: Tensor<2>, name: &str) -> Tensor<2> {
+        let part = |what: &str| self.weights.get(&format!("{name}.{what}"));
+        run(kernel, x, part("weight"), part("bias"))
+    }
+
+    /// Fourier features of the guidance and the two convolutions: `[batch * H * W, e]`, the first
+    /// queries.
+    fn stem(
+        &self,
+        guidance: &Guidance,
+        mode: Mode,
+        device: &Device,
+        batch_stats: &mut BatchStats,
+    ) -> Tensor<2> {
+        // Everything that is not a weight is constant, and follows the weights into the graph of
+        // operations, or not.
+        let phases = guidance.phases(self.config.frequencies, device);
+        let colors = guidance.colors(device);
+        let biases = self.weights.get("upsampler.fourier_feat.1.biases");
+        let biases = biases.reshape([2, phases.dims()[1]]);
+        let x = run(Kernel::Waves, phases, biases, colors);
+        let mut x = self.layer_norm(x, "upsampler.first_conv.0.norm", EPS);
+        let convolution = Kernel::Convolution(guidance.grid());
+        for index in [1, 4] {
+            x = self.linear(convolution, x, &format!("upsampler.first_conv.{index}"));
+            let name = format!("upsampler.first_conv.{}", index + 1);
+            x = self.batch_norm(x, &name, mode, batch_stats);
+        }
+        x
+    }
+
+    /// What the last linear map takes, `[batch * H * W, e]`.
+    fn transformer(
         &self,
         lr: &Tokens,
         guidance: &Guidance,
         mode: Mode,
-        watch: &mut dyn FnMut(Place, &Tensor<2>),
-    ) -> Output {
+        batch_stats: &mut BatchStats,
+    ) -> Tensor<2> {
         let (p, device) = (&self.weights, lr.values.device());
         assert_eq!(
             lr.grid.batch,
             guidance.grid().batch,
             "images of features and of guidance"
         );
-        let layer_norm = |x: Tensor<2>, name: &str, eps: f32| {
-            let part = |what: &str| p.get(&format!("{name}.{what}"));
-            run(Kernel::LayerNorm { eps }, x, part("weight"), part("bias"))
-        };
-        let linear = |kernel: Kernel, x: Tensor<2>, name: &str| {
-            let part = |what: &str| p.get(&format!("{name}.{what}"));
-            run(kernel, x, part("weight"), part("bias"))
-        };
-        // Everything that is not a weight is constant, and follows the weights into the graph of
-        // operations, or not.
-        let phases = guidance.phases(self.config.frequencies, &device);
-        let colors = guidance.colors(&device);
-        let biases = p.get("upsampler.fourier_feat.1.biases");
-        let biases = biases.reshape([2, phases.dims()[1]]);
-        let x = run(Kernel::Waves, phases, biases, colors);
-        let x = layer_norm(x, "upsampler.first_conv.0.norm", EPS);
-        let mut batch_stats = Vec::new();
-        let convolution = Kernel::Convolution(guidance.grid());
-        let mut x = x;
-        for index in [1, 4] {
-            x = linear(convolution, x, &format!("upsampler.first_conv.{index}"));
-            x = self.batch_norm(
-                x,
-                &format!("upsampler.first_conv.{}", index + 1),
-                mode,
-                &mut batch_stats,
-            );
-        }
-
-        let tokens = layer_norm(lr.values.clone(), "channelnorm.norm", EPS);
+        let layer_norm = |x: Tensor<2>, name: &str| self.layer_norm(x, name, EPS);
+        let mut x = self.stem(guidance, mode, &device, batch_stats);
+        let tokens = layer_norm(lr.values.clone(), "channelnorm.norm");
         // Few tokens, and behind them where the pixels have their waves first.
         let phases = grid_phases(lr.grid, self.config.grid_frequencies, &device);
         let biases = p.get("upsampler.lr_pe.biases");
@@ -156,33 +162,21 @@ impl LoftUp {
                     bias.clone().narrow(1, part * e, e),
                 )
             };
-            let keys = layer_norm(kv.clone(), &format!("{layer}.0.norm_kv"), EPS);
-            let queries = layer_norm(x.clone(), &format!("{layer}.0.norm_q"), EPS);
-            if i == 0 {
-                watch(Place::Queries, &queries);
-            }
+            let keys = layer_norm(kv.clone(), &format!("{layer}.0.norm_kv"));
+            let queries = layer_norm(x.clone(), &format!("{layer}.0.norm_q"));
             let seen = run(
                 attention,
                 project(queries, 0),
                 project(keys.clone(), 1),
                 project(keys, 2),
             );
-            x = linear(
-                Kernel::Linear,
-                seen,
-                &format!("{layer}.0.attention.out_proj"),
-            ) + x;
-            let inner = layer_norm(x.clone(), &format!("{layer}.1.net.0"), EPS);
-            let inner = linear(Kernel::LinearGelu, inner, &format!("{layer}.1.net.1"));
-            x = linear(Kernel::Linear, inner, &format!("{layer}.1.net.4")) + x;
+            let name = format!("{layer}.0.attention.out_proj");
+            x = self.linear(Kernel::Linear, seen, &name) + x;
+            let inner = layer_norm(x.clone(), &format!("{layer}.1.net.0"));
+            let inner = self.linear(Kernel::LinearGelu, inner, &format!("{layer}.1.net.1"));
+            x = self.linear(Kernel::Linear, inner, &format!("{layer}.1.net.4")) + x;
         }
-        let x = layer_norm(x, "upsampler.ca_transformer.norm", EPS);
-        watch(Place::Last, &x);
-        let x = linear(Kernel::Linear, x, "upsampler.final_conv.0");
-        Output {
-            features: layer_norm(x, "upsampler.final_conv.1", FINAL_EPS),
-            batch_stats,
-        }
+        layer_norm(x, "upsampler.ca_transformer.norm")
     }
 
     fn batch_norm(
