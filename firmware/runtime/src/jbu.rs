@@ -20,7 +20,7 @@ impl Default for JbuOptions {
         Self {
             radius: 2,
             sigma_spatial: 0.8,
-            sigma_range: 0.1,
+            sigma_range: 0.15,
         }
     }
 }

@@ -19,6 +19,16 @@ impl Confusion {
         }
     }
 
+    /// The sum of several.
+    pub(crate) fn sum<'a>(classes: usize, all: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut sum = Self::new(classes);
+        for one in all {
+            let counts = sum.counts.iter_mut().zip(&one.counts);
+            counts.for_each(|(sum, n)| *sum += n);
+        }
+        sum
+    }
+
     /// Counts the pixels of an image; those without a label are left out.
     ///
     /// # Panics

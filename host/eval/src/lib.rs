@@ -1,7 +1,8 @@
 //! Heads on dense features, and evaluation of the features.
 //!
 //! [`heads`] trains heads on the features of a bundle. [`segmentation`] trains the same linear probe
-//! on features upsampled in different ways and compares the scores on held-out images. [`video`]
+//! on features upsampled in different ways and compares the scores on held-out images. [`maps`] does so for feature
+//! maps that the caller makes. [`video`]
 //! measures how much the features of a surface point change from frame to frame under camera motion.
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod error;
 pub mod evaluation;
 pub mod heads;
 pub mod labels;
+pub mod maps;
 pub mod probe;
 mod random;
 pub mod resize;

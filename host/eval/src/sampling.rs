@@ -6,6 +6,7 @@ use loftup_bundle::{Manifest, Size};
 use loftup_runtime::{
     ColorRange, Features, Perceptor, Picture, Point, View,
     image::{self, Orientation, Rgb8},
+    jbu::{Jbu, JbuOptions},
 };
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::{
     EvalError, Progress,
     data::{Classes, Pair},
     labels::{Labels, UNLABELED},
+    maps::Photo,
     probe::Samples,
     random::Random,
     resize::{Kernel, Resizer, tokens},
@@ -28,6 +30,8 @@ pub enum Method {
     Bilinear,
     /// Bicubic interpolation.
     Bicubic,
+    /// Joint bilateral upsampling.
+    Jbu,
     /// The bundle's upsampler.
     LoftUp,
 }
@@ -39,23 +43,14 @@ impl Method {
             Self::Nearest => "nearest",
             Self::Bilinear => "bilinear",
             Self::Bicubic => "bicubic",
+            Self::Jbu => "JBU",
             Self::LoftUp => "LoftUp",
-        }
-    }
-
-    /// The kernel, but for LoftUp.
-    pub(crate) fn kernel(self) -> Option<Kernel> {
-        match self {
-            Self::Nearest => Some(Kernel::Nearest),
-            Self::Bilinear => Some(Kernel::Bilinear),
-            Self::Bicubic => Some(Kernel::Bicubic),
-            Self::LoftUp => None,
         }
     }
 
     /// All that a bundle can do: all, or all but LoftUp.
     pub fn of(manifest: &Manifest) -> Vec<Self> {
-        let mut all = vec![Self::Nearest, Self::Bilinear, Self::Bicubic];
+        let mut all = vec![Self::Nearest, Self::Bilinear, Self::Bicubic, Self::Jbu];
         all.extend(manifest.upsampler.is_some().then_some(Self::LoftUp));
         all
     }
@@ -67,6 +62,56 @@ pub(crate) struct Encoded {
     /// `[h * w, d]`.
     pub tokens: Vec<f32>,
     guidance: Picture,
+    /// The image at the size of the output.
+    image: Rgb8,
+}
+
+impl Encoded {
+    /// For maps of the image `photo` in file `path`.
+    pub fn photo<'a>(&'a self, path: &'a Path, photo: &Rgb8) -> Photo<'a> {
+        Photo {
+            path,
+            image: &self.image,
+            size: (photo.height(), photo.width()),
+            tokens: &self.tokens,
+            grid: (self.features.width, self.features.height),
+            dim: self.features.dim,
+        }
+    }
+}
+
+/// An upsampling whose weights come from the image alone, for one image.
+pub(crate) enum Weights<'a> {
+    Resizer(Resizer),
+    Jbu(Jbu<'a>),
+}
+
+impl Weights<'_> {
+    /// Row `y`, `[width, d]`, from cells `[h * w, d]`. Buffers are reused.
+    pub fn row(
+        &self,
+        tokens: &[f32],
+        dim: usize,
+        y: usize,
+        scratch: &mut Vec<f32>,
+        out: &mut Vec<f32>,
+    ) {
+        match self {
+            Self::Resizer(resizer) => resizer.row(tokens, dim, y, scratch, out),
+            Self::Jbu(jbu) => {
+                out.clear();
+                jbu.row(tokens, dim, y, out);
+            }
+        }
+    }
+
+    /// Appends the features of one pixel, the same bits as in [`Self::row`].
+    fn pixel(&self, tokens: &[f32], dim: usize, at: (usize, usize), out: &mut Vec<f32>) {
+        match self {
+            Self::Resizer(resizer) => resizer.pixel(tokens, dim, at, out),
+            Self::Jbu(jbu) => jbu.pixel(tokens, dim, at, out),
+        }
+    }
 }
 
 /// How images are looked at.
@@ -123,6 +168,7 @@ impl<'a> Encoder<'a> {
             tokens: tokens(&features),
             features,
             guidance,
+            image: photo.resized(self.size.width, self.size.height)?,
         })
     }
 
@@ -138,6 +184,28 @@ impl<'a> Encoder<'a> {
         Resizer::new(kernel, from, (self.size.width, self.size.height))
     }
 
+    /// How a method weights the tokens of an image; none for LoftUp.
+    pub fn weights<'e>(&self, method: Method, encoded: &'e Encoded) -> Option<Weights<'e>> {
+        let resizer = |kernel| Some(Weights::Resizer(self.resizer(kernel, encoded)));
+        match method {
+            Method::Nearest => resizer(Kernel::Nearest),
+            Method::Bilinear => resizer(Kernel::Bilinear),
+            Method::Bicubic => resizer(Kernel::Bicubic),
+            Method::Jbu => {
+                let from = (encoded.features.width, encoded.features.height);
+                let to = (self.size.width, self.size.height);
+                let options = JbuOptions::default();
+                Some(Weights::Jbu(Jbu::new(
+                    options,
+                    from,
+                    encoded.image.data(),
+                    to,
+                )))
+            }
+            Method::LoftUp => None,
+        }
+    }
+
     /// Appends the features of some pixels.
     fn pixels(
         &self,
@@ -148,13 +216,12 @@ impl<'a> Encoder<'a> {
     ) -> Result<(), EvalError> {
         let width = self.size.width;
         let place = |i: &u32| (*i as usize % width, *i as usize / width);
-        match method.kernel() {
-            Some(kernel) => {
-                let resizer = self.resizer(kernel, encoded);
+        match self.weights(method, encoded) {
+            Some(weights) => {
                 let dim = encoded.features.dim;
                 places
                     .iter()
-                    .for_each(|i| resizer.pixel(&encoded.tokens, dim, place(i), out));
+                    .for_each(|i| weights.pixel(&encoded.tokens, dim, place(i), out));
             }
             None => {
                 let points: Vec<Point> = places
@@ -200,6 +267,15 @@ pub(crate) fn open(
     Ok((decoded.image, labels.resized(size)))
 }
 
+/// At most `each` random labeled pixels of image `i`.
+pub(crate) fn places(labels: &Labels, each: usize, seed: u64, i: usize) -> Vec<u32> {
+    let labeled = |(i, label): (usize, &u8)| (*label != UNLABELED).then_some(i as u32);
+    let all = labels.values.iter().enumerate();
+    let mut places: Vec<u32> = all.filter_map(labeled).collect();
+    let chosen = Random::new(seed ^ ((i as u64) << 20)).choose(&mut places, each);
+    chosen.to_vec()
+}
+
 /// Memory for features of all methods together.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -243,14 +319,7 @@ pub(crate) fn sample(
                 continue;
             }
         };
-        let labeled = |(i, label): (usize, &u8)| (*label != UNLABELED).then_some(i as u32);
-        let mut places: Vec<u32> = labels
-            .values
-            .iter()
-            .enumerate()
-            .filter_map(labeled)
-            .collect();
-        let places = Random::new(seed ^ ((i as u64) << 20)).choose(&mut places, each);
+        let places = &places(&labels, each, seed, i);
         if places.is_empty() {
             continue;
         }

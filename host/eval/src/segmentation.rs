@@ -15,7 +15,7 @@ use crate::{
     EvalError, Method, Progress,
     boundary::{BoundaryScore, usual_tolerance},
     confusion::Confusion,
-    data::{self, Classes},
+    data::{self, Classes, Pair},
     labels::UNLABELED,
     probe::{self, Options},
     sampling::{Encoded, Encoder, open, sample, subsample},
@@ -116,19 +116,11 @@ pub fn evaluate(
         )));
     }
     let dir = request.data;
-    for part in ["train", "val"] {
-        if !dir.join(part).is_dir() {
-            let what =
-                format!("has no {part} directory; put images/ and labels/ in train/ and in val/");
-            return Err(EvalError::Data {
-                path: dir.into(),
-                what,
-            });
-        }
-    }
-    let train = subsample(data::pairs(dir, "train")?, request.most);
-    let val = subsample(data::pairs(dir, "val")?, request.most);
-    let classes = Classes::of(dir, &train)?;
+    let Set {
+        train,
+        val,
+        classes,
+    } = Set::open(dir, request.most)?;
     let count = classes.names.len();
     let set = (dir, &train[..], &classes);
     let draw = (request.samples, request.probe.seed);
@@ -197,6 +189,36 @@ pub fn evaluate(
     })
 }
 
+/// A data set with `train` and `val`.
+pub(crate) struct Set {
+    pub train: Vec<Pair>,
+    pub val: Vec<Pair>,
+    pub classes: Classes,
+}
+
+impl Set {
+    /// At most `most` images of each part, evenly spread.
+    pub fn open(dir: &Path, most: Option<usize>) -> Result<Self, EvalError> {
+        for part in ["train", "val"] {
+            if !dir.join(part).is_dir() {
+                let what = format!(
+                    "has no {part} directory; put images/ and labels/ in train/ and in val/"
+                );
+                return Err(EvalError::Data {
+                    path: dir.into(),
+                    what,
+                });
+            }
+        }
+        let train = subsample(data::pairs(dir, "train")?, most);
+        Ok(Self {
+            val: subsample(data::pairs(dir, "val")?, most),
+            classes: Classes::of(dir, &train)?,
+            train,
+        })
+    }
+}
+
 /// A trained probe and its scores so far.
 struct ProbeRun {
     method: Method,
@@ -247,16 +269,15 @@ fn class_map(
     head: &Head,
 ) -> Result<Vec<u8>, EvalError> {
     let Size { width, height } = encoder.size;
-    let Some(kernel) = method.kernel() else {
+    let Some(weights) = encoder.weights(method, encoded) else {
         return crate::evaluation::class_map(encoder, encoded, head);
     };
-    let resizer = encoder.resizer(kernel, encoded);
     let mut map = vec![UNLABELED; width * height];
     let buffers = || (Vec::new(), Vec::new(), Vec::new());
     map.par_chunks_mut(width).enumerate().for_each_init(
         buffers,
         |(scratch, row, scores), (y, line)| {
-            resizer.row(&encoded.tokens, encoded.features.dim, y, scratch, row);
+            weights.row(&encoded.tokens, encoded.features.dim, y, scratch, row);
             scores.clear();
             head.apply(row, scores);
             for (class, scores) in line.iter_mut().zip(scores.chunks_exact(head.outputs())) {

@@ -28,6 +28,7 @@ mod resample;
 pub mod rng;
 mod state;
 mod step;
+pub mod targets;
 mod teacher;
 mod train;
 

@@ -10,12 +10,16 @@ use loftup_bundle::Size;
 pub use crate::host_batch::HostBatch;
 use crate::{
     backbone::Backbone,
-    config::{Config, Init, Stage},
+    config::{Config, Init, Stage, Upsampling},
     data::{Dataset, Sample, part},
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, tokens},
-    losses::{area_weights, mask_bicubic, random_projection},
-    model::{Guidance, LoftUp, bilinear_init::interpolate, least_squares::statistics},
+    losses::{Base, mean_area_weights, pseudo_ground_truth, random_projection},
+    model::{
+        Guidance, LoftUp,
+        bilinear_init::{Examples, interpolate},
+        least_squares::statistics,
+    },
     resample::Jitter,
     rng::{Purpose, Rng},
     teacher::{Part, Region},
@@ -149,8 +153,9 @@ impl<'a> Preparer<'a> {
             return Ok(());
         }
         let (size, seen) = self.first_size();
+        let fitted = (FITTED_PIXELS / size.area()).clamp(1, FITTED);
         let most = match init {
-            Init::Bilinear => (FITTED_PIXELS / (size.width * size.height)).clamp(1, FITTED),
+            Init::Bilinear => fitted,
             _ => FITTED,
         };
         let (mut images, mut lr) = (Vec::new(), Vec::new());
@@ -160,17 +165,22 @@ impl<'a> Preparer<'a> {
             lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
             images.push(self.backbone.normalized(&sample.resized(size)?));
         }
-        if init == Init::Bilinear {
+        if matches!(init, Init::Bilinear | Init::Bilateral) {
             let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
             let range = self.config.loss.range;
-            let guidance = Guidance::new(&slices, size.height, size.width, range);
-            let lr = tokens(&lr, device);
-            return match interpolate(upsampler, &lr, &guidance, device) {
+            let guidance = |n: usize| Guidance::new(&slices[..n], size.height, size.width, range);
+            let few = lr.len().min(fitted);
+            let examples = (init == Init::Bilateral).then(|| Examples {
+                lr: tokens(&lr, device),
+                guidance: guidance(lr.len()),
+            });
+            let lr = tokens(&lr[..few], device);
+            return match interpolate(upsampler, &lr, &guidance(few), examples.as_ref(), device) {
                 true => Ok(()),
                 false => Err(TrainError::Config {
                     path: path.into(),
                     key: "init".into(),
-                    what: "this upsampler has too few channels for a bilinear initialization; write \"calibrated\" or \"random\"".into(),
+                    what: "this upsampler has too few channels for that; write \"calibrated\" or \"random\"".into(),
                 }),
             };
         }
@@ -263,22 +273,27 @@ impl<'a> Preparer<'a> {
                 let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
                 for (sample, lr) in samples.iter().zip(&lr) {
-                    let masks = if alpha > 0.0 || exponent > 0.0 {
-                        sample.regions(size)?
+                    let segmentations = if alpha > 0.0 || exponent > 0.0 {
+                        sample.segmentations(size)?
                     } else {
                         Vec::new()
                     };
-                    let grid = (lr.height, lr.width);
-                    values.extend(mask_bicubic(
+                    let image = sample.resized(size)?;
+                    values.extend(pseudo_ground_truth(
                         &lr.values,
-                        grid,
+                        (lr.height, lr.width),
                         of,
-                        &masks,
+                        match config.stage1.upsampling {
+                            Upsampling::Bicubic => Base::Bicubic,
+                            Upsampling::Bilinear => Base::Bilinear,
+                            Upsampling::Jbu => Base::Jbu(&image),
+                        },
+                        &segmentations,
                         alpha,
                         &projection,
                     ));
                     if exponent > 0.0 {
-                        weights.extend(area_weights(size.width * size.height, &masks, exponent));
+                        weights.extend(mean_area_weights(size.area(), &segmentations, exponent));
                     }
                 }
                 HostTarget::MaskBicubic {
@@ -326,8 +341,8 @@ impl<'a> Preparer<'a> {
                     lr: self
                         .backbone
                         .features(self.backbone.normalized(&small), seen)?,
-                    masks: match two.alpha > 0.0 {
-                        true => sample.regions_of_part((x, y, side), two.high, &crop),
+                    segmentations: match two.alpha > 0.0 {
+                        true => sample.segmentations_of_part((x, y, side), two.high, &crop),
                         false => Vec::new(),
                     },
                     image: self.backbone.normalized(&crop),

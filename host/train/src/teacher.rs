@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use crate::{
     backbone::TokenValues,
     kernels::Grid,
-    losses::refine,
+    losses::refine_mean,
     model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values},
     optim::ema,
     regions::Mask,
@@ -58,7 +58,7 @@ pub struct Part {
     /// The backbone's features of it.
     pub lr: TokenValues,
     /// Its regions.
-    pub masks: Vec<Mask>,
+    pub segmentations: Vec<Vec<Mask>>,
 }
 
 /// The teacher's features of one crop: refined by masks, resized to the size of `region` without its
@@ -76,7 +76,7 @@ pub fn encode(
         image,
         side,
         lr,
-        masks,
+        segmentations,
     } = part;
     let side = *side;
     let d = teacher.config.dim;
@@ -91,7 +91,7 @@ pub fn encode(
     };
     let guidance = Guidance::new(&[image], side, side, RangeOver::Image);
     let mut features = host_values(&teacher.forward(&tokens, &guidance, Mode::Eval).features);
-    refine(&mut features, d, masks, alpha);
+    refine_mean(&mut features, d, segmentations, alpha);
     let axis = Axis::bilinear(side, region.side).part(region.border, region.inner());
     resample_values(&features, d, &axis, &axis)
 }

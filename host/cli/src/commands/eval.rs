@@ -1,5 +1,7 @@
 //! `loftup eval`
 
+mod targets;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -22,11 +24,12 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Kind {
     Segmentation(SegmentationArgs),
+    Targets(targets::TargetsArgs),
     Video(VideoArgs),
 }
 
-/// Train the same linear probe on nearest, bilinear, bicubic and LoftUp features, and compare what
-/// they see.
+/// Train the same linear probe on features upsampled in different ways, and compare the class maps:
+/// nearest, bilinear and bicubic interpolation, joint bilateral upsampling (JBU), and LoftUp.
 ///
 /// Probes are trained on DIR/train and judged by DIR/val, each with images/ and labels/ (PNG masks
 /// of class indices, 255 unlabeled; classes.txt names the classes; CamVid is known as it is).
@@ -78,6 +81,7 @@ enum MethodArg {
     Nearest,
     Bilinear,
     Bicubic,
+    Jbu,
     Loftup,
 }
 
@@ -87,6 +91,7 @@ impl From<MethodArg> for Method {
             MethodArg::Nearest => Self::Nearest,
             MethodArg::Bilinear => Self::Bilinear,
             MethodArg::Bicubic => Self::Bicubic,
+            MethodArg::Jbu => Self::Jbu,
             MethodArg::Loftup => Self::LoftUp,
         }
     }
@@ -131,6 +136,7 @@ struct VideoArgs {
 pub fn run(args: &Args) -> Result<()> {
     match &args.kind {
         Kind::Segmentation(args) => segmentation(args),
+        Kind::Targets(args) => targets::run(args),
         Kind::Video(args) => video(args),
     }
 }

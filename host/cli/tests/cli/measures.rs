@@ -156,16 +156,17 @@ fn features_are_compared_by_what_probes_see() {
     let json: serde_json::Value =
         serde_json::from_str(&done(&mut evaluation(bundle.path()))).unwrap();
     let results = json["results"].as_array().unwrap();
-    assert_eq!(results.len(), 4);
+    assert_eq!(results.len(), 5);
+    assert!(results.iter().any(|r| r["method"] == "jbu"));
     assert_eq!(json["val_pictures"], 2);
     for result in results {
         let share = result["mean_iou"].as_f64().unwrap();
         assert!(share > 0.5 && share <= 1.0, "{result}");
     }
-    // Without an upsampler three kinds of features are left.
+    // Without an upsampler four kinds of features are left.
     let json: serde_json::Value =
         serde_json::from_str(&done(&mut evaluation(backbone().path()))).unwrap();
-    assert_eq!(json["results"].as_array().unwrap().len(), 3);
+    assert_eq!(json["results"].as_array().unwrap().len(), 4);
     let line = refused(
         dir.path(),
         evaluation(backbone().path()).args(["--methods", "loftup"]),
@@ -173,6 +174,49 @@ fn features_are_compared_by_what_probes_see() {
     names(&line, &["no upsampler", "--upsampler-weights"]);
     fs::remove_dir_all(data.join("val")).unwrap();
     let line = refused(dir.path(), &mut evaluation(bundle.path()));
+    names(&line, &["data", "no val directory"]);
+}
+
+#[test]
+#[cfg(feature = "train")]
+fn training_targets_are_compared_by_what_probes_see() {
+    let dir = dir();
+    let data = data(dir.path());
+    let evaluation = |more: &[&str]| {
+        let mut command = loftup!("eval", "targets", backbone().path(), "--data", &data);
+        command.args(["--samples", "64"]).args(more);
+        command
+    };
+    let json: serde_json::Value =
+        serde_json::from_str(&done(&mut evaluation(&["--json"]))).unwrap();
+    let results = json["results"].as_array().unwrap();
+    assert_eq!((results.len(), &json["val_images"]), (7, &2.into()));
+    assert_eq!(results[0]["name"], "bilinear");
+    assert_eq!(results[0]["difference"]["value"], 0.0);
+    for result in results {
+        let [share, low, value, high] = [
+            &result["mean_iou"],
+            &result["difference"]["low"],
+            &result["difference"]["value"],
+            &result["difference"]["high"],
+        ]
+        .map(|v| v.as_f64().unwrap());
+        assert!(share > 0.5 && share <= 1.0, "{result}");
+        assert!(low <= high && value.abs() < 0.5, "{result}");
+    }
+    let text = done(&mut evaluation(&[]));
+    names(&text, &["bilinear", "JBU, four scales", "mIoU - bilinear"]);
+    // Masks next to the images are one more target, and each image needs some.
+    for (part, name) in [("train", 0), ("val", 0)] {
+        let images = fs::read_dir(data.join(part).join("images")).unwrap();
+        let mut images: Vec<PathBuf> = images.map(|e| e.unwrap().path()).collect();
+        images.sort();
+        fs::write(images[name].with_extension("json"), "{}").unwrap();
+    }
+    let line = refused(dir.path(), &mut evaluation(&[]));
+    names(&line, &[".json", "annotations"]);
+    fs::remove_dir_all(data.join("val")).unwrap();
+    let line = refused(dir.path(), &mut evaluation(&[]));
     names(&line, &["data", "no val directory"]);
 }
 

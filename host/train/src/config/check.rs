@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use loftup_runtime::image::Orientation;
 
-use super::{Config, Segments, Stage, renamed};
+use super::{Config, Segmentation, Stage, renamed};
 use crate::{
     data::Preparation,
     error::TrainError,
@@ -68,6 +68,8 @@ impl Config {
         let side = |n: usize| (4..=MAX_SIDE).contains(&n);
         let (run, loss, two) = (&self.run, &self.loss, &self.stage2);
         let guidance = self.stage1.guidance;
+        let all =
+            |valid: &dyn Fn(&Segmentation) -> bool| self.data.segmentation.0.iter().all(valid);
         let rules = [
             (
                 "data.paths",
@@ -76,17 +78,17 @@ impl Config {
             ),
             (
                 "data.segmentation.sigma",
-                (0.0..=50.0).contains(&self.data.segmentation.sigma),
+                all(&|s| (0.0..=50.0).contains(&s.sigma)),
                 "write 0 to 50".into(),
             ),
             (
                 "data.segmentation.scale",
-                positive(self.data.segmentation.scale.into()),
+                all(&|s| positive(s.scale.into())),
                 "write a number above 0".into(),
             ),
             (
                 "data.segmentation.min_area",
-                part(self.data.segmentation.min_area.into()),
+                all(&|s| part(s.min_area.into())),
                 "write 0 to 1".into(),
             ),
             (
@@ -293,18 +295,11 @@ impl Config {
 
     /// How images and masks are read.
     pub fn preparation(&self) -> Preparation {
-        let Segments {
-            sigma,
-            scale,
-            min_area,
-        } = self.data.segmentation;
         Preparation {
             crop: self.data.crop,
             orientation: Orientation::exif(self.data.exif_orientation),
             max_masks: self.data.max_masks,
-            sigma,
-            scale,
-            min_area,
+            segmentation: self.data.segmentation.0.clone(),
         }
     }
 

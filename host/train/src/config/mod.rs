@@ -2,6 +2,7 @@
 
 mod check;
 mod renamed;
+mod segmentations;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,9 @@ use loftup_bundle::Size;
 use serde::{Deserialize, Serialize, de};
 
 use crate::{model::RangeOver, optim::Method};
+
+pub use crate::regions::{ColorSpace, Segmentation};
+pub use segmentations::Segmentations;
 
 /// What to train, on what, and how. Everything that is left out is as published (LoftUp, arXiv
 /// 2504.14032); `docs/training.md` lists it all.
@@ -78,6 +82,9 @@ pub enum Init {
     /// thousands of steps in which only that is learned. The positional channels are frozen, also
     /// in a later training that starts from such weights.
     Bilinear,
+    /// Like `bilinear`, and the first layer compares colors, too, so that the upsampler begins as
+    /// joint bilateral upsampling. Not published.
+    Bilateral,
 }
 
 impl Serialize for Stage {
@@ -146,9 +153,10 @@ pub struct Data {
     /// Masks used per image.
     #[serde(default = "max_masks")]
     pub max_masks: usize,
-    /// Regions of images without masks.
+    /// Segmentations of images without masks: a table, or an array of tables, whose refined targets
+    /// are averaged. Several are not published.
     #[serde(default)]
-    pub segmentation: Segments,
+    pub segmentation: Segmentations,
 }
 
 fn yes() -> bool {
@@ -157,28 +165,6 @@ fn yes() -> bool {
 
 fn max_masks() -> usize {
     150
-}
-
-/// The segmentation of images without masks.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Segments {
-    /// Standard deviation of the blur, in pixels of the guidance.
-    pub sigma: f32,
-    /// A larger scale gives larger regions.
-    pub scale: f32,
-    /// Minimum area of a region, as a fraction of the image.
-    pub min_area: f32,
-}
-
-impl Default for Segments {
-    fn default() -> Self {
-        Self {
-            sigma: 0.8,
-            scale: 150.0,
-            min_area: 0.002,
-        }
-    }
 }
 
 /// Length of the training, checkpoints and logs.
@@ -285,6 +271,19 @@ impl Default for Loss {
     }
 }
 
+/// How features are upsampled for the target of stage 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upsampling {
+    /// Bicubic interpolation, as published.
+    #[default]
+    Bicubic,
+    /// Bilinear interpolation. Not published.
+    Bilinear,
+    /// Joint bilateral upsampling ([`loftup_runtime::jbu`]). Not published.
+    Jbu,
+}
+
 /// Stage 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -295,6 +294,9 @@ pub struct Stage1 {
     /// Input size of the backbone, if it accepts any; by default that of the guidance.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Size>,
+    /// How the backbone's features are upsampled for the target, before they are averaged within
+    /// masks. Published: bicubic.
+    pub upsampling: Upsampling,
     /// How strongly features are averaged within each mask.
     pub alpha: f32,
     /// Weight of small regions: a pixel has the weight of its region's area to the power of minus
@@ -310,6 +312,7 @@ impl Default for Stage1 {
                 height: 224,
             },
             backbone: None,
+            upsampling: Upsampling::Bicubic,
             alpha: 0.8,
             area_weighting: 0.0,
         }

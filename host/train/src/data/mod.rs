@@ -71,7 +71,7 @@ struct Entry {
 }
 
 /// How images and masks are made of the files.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
     /// Whether the middle of the image is cut out in the shape that is wanted, or the whole
     /// image distorted to it.
@@ -80,12 +80,8 @@ pub struct Preparation {
     pub orientation: Orientation,
     /// Masks of an image that are kept.
     pub max_masks: usize,
-    /// Blur of the segmentation, in pixels.
-    pub sigma: f32,
-    /// Scale of the segmentation.
-    pub scale: f32,
-    /// Minimum area of a region of the segmentation, as a fraction of the image.
-    pub min_area: f32,
+    /// Segmentations of images without masks.
+    pub segmentation: Vec<Segmentation>,
 }
 
 /// A data set.
@@ -274,7 +270,7 @@ impl Dataset {
             sha256: sha256_hex(&bytes),
             masks,
             window: (x, y),
-            preparation: self.preparation,
+            preparation: self.preparation.clone(),
         })
     }
 }
@@ -291,16 +287,16 @@ impl Sample {
         )
     }
 
-    /// Regions of a square part `(x, y, side)` of the photo when that is `high` pixels a side.
+    /// Regions by segmentation of a square part `(x, y, side)` of the photo when that is `high` pixels a side.
     /// `image` is that part.
-    pub fn regions_of_part(
+    pub fn segmentations_of_part(
         &self,
         (x, y, side): (usize, usize, usize),
         high: usize,
         image: &Rgb8,
-    ) -> Vec<Mask> {
+    ) -> Vec<Vec<Mask>> {
         let Some(masks) = &self.masks else {
-            return segment(image, self.segmentation(side * side));
+            return self.by_color(image);
         };
         let (width, height) = (self.photo.width(), self.photo.height());
         let window = Window {
@@ -311,32 +307,23 @@ impl Sample {
             out_width: side,
             out_height: side,
         };
-        masks.iter().map(|m| m.seen(&window)).collect()
+        vec![masks.iter().map(|m| m.seen(&window)).collect()]
     }
 
-    /// The segmentation for an image of so many pixels.
-    fn segmentation(&self, area: usize) -> Segmentation {
-        let Preparation {
-            sigma,
-            scale,
-            min_area,
-            ..
-        } = self.preparation;
-        Segmentation {
-            sigma,
-            scale,
-            min_size: (min_area * area as f32) as usize,
-        }
+    fn by_color(&self, image: &Rgb8) -> Vec<Vec<Mask>> {
+        let all = self.preparation.segmentation.iter();
+        all.map(|how| segment(image, *how)).collect()
     }
 
-    /// Regions of the image at `size`, from its masks or else by color.
+    /// Regions of the image at `size`: one list of its masks, or else one list for each segmentation
+    /// by color.
     ///
     /// # Errors
     /// Where the image cannot be resized.
-    pub fn regions(&self, size: Size) -> Result<Vec<Mask>, TrainError> {
+    pub fn segmentations(&self, size: Size) -> Result<Vec<Vec<Mask>>, TrainError> {
         let Some(masks) = &self.masks else {
             let image = self.resized(size)?;
-            return Ok(segment(&image, self.segmentation(size.area())));
+            return Ok(self.by_color(&image));
         };
         let window = Window {
             x: self.window.0,
@@ -346,7 +333,7 @@ impl Sample {
             out_width: size.width,
             out_height: size.height,
         };
-        Ok(masks.iter().map(|m| m.seen(&window)).collect())
+        Ok(vec![masks.iter().map(|m| m.seen(&window)).collect()])
     }
 
     /// The image at `size`.

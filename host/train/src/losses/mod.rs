@@ -13,6 +13,10 @@ mod variation;
 mod tests;
 
 use burn::tensor::{Device, Tensor};
+use loftup_runtime::{
+    image::Rgb8,
+    jbu::{Jbu, JbuOptions},
+};
 
 pub use affinity::affinity;
 #[cfg(test)]
@@ -103,20 +107,84 @@ pub fn refine(features: &mut [f32], c: usize, masks: &[Mask], alpha: f32) {
     }
 }
 
+/// The mean of the features refined by each of several segmentations. Without any, they stay as they
+/// are.
+pub fn refine_mean(features: &mut [f32], c: usize, segmentations: &[Vec<Mask>], alpha: f32) {
+    let Some((last, others)) = segmentations.split_last() else {
+        return;
+    };
+    let refined: Vec<Vec<f32>> = others
+        .iter()
+        .map(|masks| {
+            let mut copy = features.to_vec();
+            refine(&mut copy, c, masks, alpha);
+            copy
+        })
+        .collect();
+    refine(features, c, last, alpha);
+    if refined.is_empty() {
+        return;
+    }
+    let share = 1.0 / segmentations.len() as f32;
+    for (i, f) in features.iter_mut().enumerate() {
+        *f = refined.iter().fold(*f, |sum, map| sum + map[i]) * share;
+    }
+}
+
+/// How features are upsampled before they are refined.
+#[derive(Debug, Clone, Copy)]
+pub enum Base<'a> {
+    /// Bicubic interpolation, as published.
+    Bicubic,
+    /// Bilinear interpolation.
+    Bilinear,
+    /// Joint bilateral upsampling with the image at the output size.
+    Jbu(&'a Rgb8),
+}
+
 /// The pseudo ground truth of stage 1 for one image, `[H * W, to]`: backbone features
-/// `[h * w, d]`, projected, bicubically upsampled, refined by masks.
-pub fn mask_bicubic(
+/// `[h * w, d]`, projected, upsampled to `size` (rows, columns), refined by `segmentations`.
+pub fn pseudo_ground_truth(
     lr: &[f32],
     grid: (usize, usize),
     size: (usize, usize),
-    masks: &[Mask],
+    base: Base<'_>,
+    segmentations: &[Vec<Mask>],
     alpha: f32,
     projection: &Projection,
 ) -> Vec<f32> {
-    let (rows, cols) = (Axis::bicubic(grid.0, size.0), Axis::bicubic(grid.1, size.1));
-    let mut target = resample_values(&projection.apply(lr), projection.to, &rows, &cols);
-    refine(&mut target, projection.to, masks, alpha);
+    let c = projection.to;
+    let projected = projection.apply(lr);
+    let resample = |axis: fn(usize, usize) -> Axis| {
+        let (rows, columns) = (axis(grid.0, size.0), axis(grid.1, size.1));
+        resample_values(&projected, c, &rows, &columns)
+    };
+    let mut target = match base {
+        Base::Bicubic => resample(Axis::bicubic),
+        Base::Bilinear => resample(Axis::bilinear),
+        // Weights depend on the image alone, so projected features can be upsampled.
+        Base::Jbu(image) => Jbu::new(
+            JbuOptions::default(),
+            (grid.1, grid.0),
+            image.data(),
+            (size.1, size.0),
+        )
+        .image(&projected, c),
+    };
+    refine_mean(&mut target, c, segmentations, alpha);
     target
+}
+
+/// The mean of [`area_weights`] over several segmentations.
+pub fn mean_area_weights(pixels: usize, segmentations: &[Vec<Mask>], exponent: f32) -> Vec<f32> {
+    let mut sum = vec![0.0; pixels];
+    for masks in segmentations {
+        let weights = area_weights(pixels, masks, exponent);
+        sum.iter_mut().zip(weights).for_each(|(s, w)| *s += w);
+    }
+    let share = 1.0 / segmentations.len().max(1) as f32;
+    sum.iter_mut().for_each(|s| *s *= share);
+    sum
 }
 
 /// Weights of `pixels` pixels: the area of the pixel's region to the power of `-exponent`, scaled to a

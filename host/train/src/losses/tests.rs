@@ -336,7 +336,15 @@ fn refining_projected_features_is_projecting_refined_ones() {
         Mask::new(vec![]),
     ];
     let projection = random_projection(d, 3, &mut Rng::new(4, Purpose::Step, 0));
-    let fast = mask_bicubic(&lr, (4, 3), (h, w), &masks, 0.8, &projection);
+    let fast = pseudo_ground_truth(
+        &lr,
+        (4, 3),
+        (h, w),
+        Base::Bicubic,
+        &[masks.to_vec()],
+        0.8,
+        &projection,
+    );
 
     let mut full = resample_values(&lr, d, &Axis::bicubic(4, h), &Axis::bicubic(3, w));
     for mask in &masks[..2] {
@@ -389,4 +397,66 @@ fn random_views_stay_inside_the_padded_image() {
         seen[usize::from(j.mirrored) * 2 + usize::from(j.zoom > 1.0)] = true;
     }
     assert_eq!(seen, [true; 4]);
+}
+
+#[test]
+fn several_segmentations_are_averaged() {
+    let mut rng = Rng::new(4, Purpose::Step, 0);
+    let (h, w, c) = (6, 5, 3);
+    let start: Vec<f32> = (0..h * w * c).map(|_| rng.normal()).collect();
+    let segmentations = [
+        vec![Mask::new((0..15).collect()), Mask::new((15..30).collect())],
+        vec![Mask::new((0..7).collect())],
+        vec![],
+    ];
+    let mut mean = start.clone();
+    refine_mean(&mut mean, c, &segmentations, 0.8);
+    let each: Vec<Vec<f32>> = segmentations
+        .iter()
+        .map(|masks| {
+            let mut one = start.clone();
+            refine(&mut one, c, masks, 0.8);
+            one
+        })
+        .collect();
+    for i in 0..start.len() {
+        let expected = each.iter().map(|map| f64::from(map[i])).sum::<f64>() / 3.0;
+        // Three values of a few units in 32 bits.
+        assert!((f64::from(mean[i]) - expected).abs() < 1e-6);
+    }
+    // One is what `refine` makes, to the bit; none changes nothing.
+    let mut one = start.clone();
+    refine_mean(&mut one, c, &segmentations[..1], 0.8);
+    assert_eq!(one, each[0]);
+    let mut none = start.clone();
+    refine_mean(&mut none, c, &[], 0.8);
+    assert_eq!(none, start);
+    let weights = mean_area_weights(h * w, &segmentations[..2], 1.0);
+    let [a, b] = [0, 1].map(|i| area_weights(h * w, &segmentations[i], 1.0));
+    assert!((0..h * w).all(|i| (weights[i] - (a[i] + b[i]) / 2.0).abs() < 1e-6));
+}
+
+#[test]
+fn a_base_is_upsampled_before_or_after_the_projection() {
+    let mut rng = Rng::new(5, Purpose::Step, 0);
+    let (grid, size, d) = ((3, 4), (13, 17), 6);
+    let lr: Vec<f32> = (0..grid.0 * grid.1 * d).map(|_| rng.normal()).collect();
+    let colors = (0..size.0 * size.1 * 3).map(|_| rng.below(256) as u8);
+    let image = Rgb8::new(size.1, size.0, colors.collect()).unwrap();
+    let projection = random_projection(d, 2, &mut rng);
+    let identity = random_projection(d, 0, &mut rng);
+    let mut maps = Vec::new();
+    for base in [Base::Bicubic, Base::Bilinear, Base::Jbu(&image)] {
+        let of = |p: &Projection| pseudo_ground_truth(&lr, grid, size, base, &[], 0.8, p);
+        let before = of(&projection);
+        let after = projection.apply(&of(&identity));
+        let worst = before
+            .iter()
+            .zip(&after)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{base:?}: {worst}");
+        maps.push(before);
+    }
+    assert!(maps[0] != maps[1] && maps[1] != maps[2]);
 }

@@ -14,18 +14,20 @@
 //!   differences of channels. A factor common to sine and cosine leaves the angle as it is. The
 //!   phases of the keys' waves are chosen so that the deviation of a token is the same everywhere.
 //! - The layer normalization after the layers, and the one over the output, discard the length of
-//!   a vector. Large constants in other channels ([`CONSTANT_CHANNELS`], [`PEDESTAL`]) keep the
+//!   a vector. Large constants in other channels (`CONSTANT_CHANNELS`, `PEDESTAL`) keep the
 //!   length almost constant, so that both are almost linear maps. The last one also discards two
-//!   directions, which are chosen where the features vary least ([`directions`]).
+//!   directions, which are chosen where the features vary least (`directions`).
 //!
 //! The position reaches the queries through *positional channels*, which the convolutions pass
 //! on. Their weights are frozen during training ([`Frozen`]): an optimizer that moves each of the
 //! 1800 weights behind a channel by the learning rate would shift the position by more than a token
 //! in a few steps. A later training that starts from such weights recognizes the channels and
-//! freezes them too.
+//! freezes them too. The same goes for the channels that carry colors in a bilateral initialization
+//! (`bilateral`).
 //!
 //! This is not published; the architecture is.
 
+mod bilateral;
 mod directions;
 mod frozen;
 mod waves;
@@ -42,19 +44,17 @@ use super::{
 };
 use crate::resample::{Axis, resample_values};
 
+pub use bilateral::Examples;
 pub use frozen::Frozen;
 
 /// Sine of row and column, cosine of row and column.
 const ANGLES: usize = 4;
-/// Positional channels: each angle once as it is and once negated. ReLU passes the positive part of
-/// each, so their difference is the angle.
-const POSITIONAL_CHANNELS: usize = 2 * ANGLES;
+/// Red, green and blue.
+const COLORS: usize = 3;
 /// Channels that hold a constant.
 const CONSTANT_CHANNELS: usize = 4;
 /// Sum of squares of the constant channels, relative to the number of feature channels.
 const CONSTANT_POWER: f32 = 3.0;
-/// First of the channels that hold the interpolated features.
-const FIRST_FEATURE: usize = POSITIONAL_CHANNELS + CONSTANT_CHANNELS;
 /// Constant that the last linear map adds to each channel, in standard deviations of a feature.
 const PEDESTAL: f32 = 4.0;
 /// Standard deviation of the attention's Gaussian, in tokens. The kernel of bilinear interpolation
@@ -74,7 +74,9 @@ const FITTED_ROWS: usize = 1 << 14;
 /// Named tensors of the upsampler.
 type Weights = BTreeMap<String, Tensor>;
 
-/// Initializes the upsampler to interpolate `lr`, features of the images in `guidance`.
+/// Initializes the upsampler to interpolate `lr`, features of the images in `guidance`. With
+/// `examples`, its attention compares colors, too: it begins as joint bilateral
+/// upsampling.
 ///
 /// Returns `false`, and changes nothing, if the upsampler has too few channels beside the features,
 /// heads of fewer than four channels, or too few low frequencies.
@@ -85,6 +87,7 @@ pub fn interpolate(
     upsampler: &mut LoftUp,
     lr: &Tokens,
     guidance: &Guidance,
+    examples: Option<&Examples>,
     device: &Device,
 ) -> bool {
     let mut trial = upsampler.clone();
@@ -92,6 +95,7 @@ pub fn interpolate(
         config: trial.config,
         lr,
         guidance,
+        examples,
         device,
     }
     .apply(&mut trial);
@@ -106,6 +110,7 @@ struct Fit<'a> {
     config: Config,
     lr: &'a Tokens,
     guidance: &'a Guidance,
+    examples: Option<&'a Examples>,
     device: &'a Device,
 }
 
@@ -131,7 +136,8 @@ impl Fit<'_> {
         let grid_frequencies = frequencies(self.config.grid_frequencies);
         let slow =
             (1..grid_frequencies.len()).find(|&i| (1.0..=3.0).contains(&grid_frequencies[i]))?;
-        if e < FIRST_FEATURE + d || e / self.config.heads < ANGLES {
+        let channels = ANGLES + self.examples.map_or(0, |_| COLORS + 1);
+        if e < self.first_feature() + d || e / self.config.heads < channels {
             return None;
         }
         let frequency = f64::from(grid_frequencies[slow]);
@@ -143,7 +149,7 @@ impl Fit<'_> {
 
         for index in [2, 5] {
             let (_, batch_stats) = self.stem(upsampler);
-            pass_through(&mut weights, &batch_stats, index);
+            self.pass_through(&mut weights, &batch_stats, index);
             upsampler.weights = Params::new(weights.clone(), self.device);
         }
         let (queries, batch_stats) = self.stem(upsampler);
@@ -153,7 +159,7 @@ impl Fit<'_> {
                 .map(|(name, x)| (name.clone(), vector(host_values(x)))),
             self.device,
         );
-        self.set_queries(&mut weights, frequency, &queries);
+        self.set_queries(&mut weights, frequency, &queries, KERNEL_SIGMA);
         upsampler.weights = Params::new(weights.clone(), self.device);
 
         let target = self.bilinear();
@@ -169,8 +175,46 @@ impl Fit<'_> {
         let name = "upsampler.final_conv.1";
         set(&mut weights, &format!("{name}.weight"), factor);
         set(&mut weights, &format!("{name}.bias"), offset);
+        if let Some(examples) = self.examples {
+            // The maps after the attention are fitted; they hold for any kernel.
+            self.set_queries(&mut weights, frequency, &queries, bilateral::SIGMA_SPATIAL);
+            self.compare_colors(upsampler, &mut weights, examples, &queries)?;
+        }
         upsampler.weights = Params::new(weights, self.device);
         Some(())
+    }
+
+    /// Channels that pass the convolutions unchanged: the positional channels, and those of colors.
+    /// Each signal is there once as it is and once negated: ReLU passes the positive part of
+    /// each, so their difference is the signal.
+    fn carried(&self) -> usize {
+        2 * (ANGLES + self.examples.map_or(0, |_| COLORS))
+    }
+
+    /// First of the channels that hold the interpolated features.
+    fn first_feature(&self) -> usize {
+        self.carried() + CONSTANT_CHANNELS
+    }
+
+    /// Makes a batch normalization pass the carried channels as they are.
+    fn pass_through(&self, weights: &mut Weights, batch_stats: &BatchStats, index: usize) {
+        let seen = |what: &str| {
+            let name = conv(index, what);
+            let found = batch_stats.iter().find(|(n, _)| *n == name);
+            found.map_or(Vec::new(), |(_, x)| host_values(x))
+        };
+        let (mean, variance) = (seen("running_mean"), seen("running_var"));
+        let carried = self.carried();
+        change(weights, &conv(index, "weight"), |i, x| {
+            if i < carried {
+                (variance[i] + EPS).sqrt()
+            } else {
+                x
+            }
+        });
+        change(weights, &conv(index, "bias"), |i, x| {
+            if i < carried { mean[i] } else { x }
+        });
     }
 
     /// The first queries, `[batch * H * W, e]`, and the statistics of the batch normalizations.
@@ -193,35 +237,39 @@ impl Fit<'_> {
         // Carrier: sine or cosine, frequency, row or column.
         let source = |angle: usize, k: usize| angle / 2 * waves + k * 5 + angle % 2;
         let (small, large) = (self.lr.grid, self.guidance.grid());
-        let mut rows = vec![0.0; POSITIONAL_CHANNELS * inputs];
+        let carried = self.carried();
+        let mut rows = vec![0.0; carried * inputs];
         let mut used = Vec::new();
-        for angle in 0..ANGLES {
-            let (tokens, pixels) = match angle % 2 {
-                0 => (small.height, large.height),
-                _ => (small.width, large.width),
-            };
-            let wanted = frequency * waves::scale(tokens, pixels);
-            let coefficients = match angle / 2 {
-                0 => waves::combine(&all, wanted, f64::sin)?,
-                _ => waves::combine(&all, wanted, f64::cos)?,
+        for signal in 0..carried / 2 {
+            let coefficients: Vec<(usize, f32)> = if signal < ANGLES {
+                let (tokens, pixels) = match signal % 2 {
+                    0 => (small.height, large.height),
+                    _ => (small.width, large.width),
+                };
+                let wanted = frequency * waves::scale(tokens, pixels);
+                let wave = [f64::sin, f64::cos][signal / 2];
+                let found = waves::combine(&all, wanted, wave)?.into_iter();
+                found.map(|(k, c)| (source(signal, k), c)).collect()
+            } else {
+                vec![(2 * waves + signal - ANGLES, 1.0)]
             };
             let sum: f32 = coefficients.iter().map(|(_, c)| c).sum();
-            for (channel, sign) in [(2 * angle, 1.0), (2 * angle + 1, -1.0)] {
+            for (channel, sign) in [(2 * signal, 1.0), (2 * signal + 1, -1.0)] {
                 let row = &mut rows[channel * inputs..][..inputs];
-                for &(k, c) in &coefficients {
-                    row[source(angle, k)] += sign * c;
-                    used.push(source(angle, k));
+                for &(source, c) in &coefficients {
+                    row[source] += sign * c;
                 }
                 // The two waves of the lowest frequency are opposites: their mean is the mean
                 // that the normalization subtracted.
                 row[0] -= sign * sum / 2.0;
                 row[waves] -= sign * sum / 2.0;
             }
+            used.extend(coefficients.iter().map(|(source, _)| *source));
         }
         change(weights, "upsampler.fourier_feat.1.biases", |i, x| {
             opposites(i, waves).unwrap_or(if used.contains(&i) { 0.0 } else { x })
         });
-        let positional = |i: usize| i < POSITIONAL_CHANNELS;
+        let positional = |i: usize| i < carried;
         change(weights, &conv(1, "weight"), |i, x| match i / (9 * inputs) {
             o if positional(o) && i % 9 == 4 => rows[i / 9],
             o if positional(o) => 0.0,
@@ -237,10 +285,11 @@ impl Fit<'_> {
             });
         }
         let constant = (CONSTANT_POWER * d as f32 / CONSTANT_CHANNELS as f32).sqrt();
-        let is_constant = |i: usize| (POSITIONAL_CHANNELS..FIRST_FEATURE).contains(&i);
+        let first = self.first_feature();
+        let is_constant = |i: usize| (carried..first).contains(&i);
         change(weights, &conv(5, "weight"), |i, x| match i {
             _ if is_constant(i) => 0.0,
-            _ if (FIRST_FEATURE..FIRST_FEATURE + d).contains(&i) => FAINT * x,
+            _ if (first..first + d).contains(&i) => FAINT * x,
             _ => GUIDANCE * x,
         });
         change(weights, &conv(5, "bias"), |i, x| {
@@ -277,11 +326,9 @@ impl Fit<'_> {
                 _ => NOISE * x,
             }
         });
+        let first = self.first_feature();
         change(weights, &format!("{attention}.out_proj.weight"), |i, _| {
-            f32::from(
-                (FIRST_FEATURE..FIRST_FEATURE + d).contains(&(i / e))
-                    && i % e == i / e - FIRST_FEATURE,
-            )
+            f32::from((first..first + d).contains(&(i / e)) && i % e == i / e - first)
         });
     }
 
@@ -300,7 +347,7 @@ impl Fit<'_> {
     }
 
     /// Queries are the position of their pixel, scaled so that the attention is a Gaussian.
-    fn set_queries(&self, weights: &mut Weights, frequency: f64, queries: &[f32]) {
+    fn set_queries(&self, weights: &mut Weights, frequency: f64, queries: &[f32], sigma: f64) {
         let (e, head) = (self.config.width(), self.config.width() / self.config.heads);
         // Mean length of sine and cosine.
         let length = |axis: usize| -> f64 {
@@ -317,7 +364,7 @@ impl Fit<'_> {
         let grid = self.lr.grid;
         let strengths = [(0, grid.height), (1, grid.width)].map(|(axis, tokens)| {
             let step = 2.0 * frequency / (tokens.max(2) - 1) as f64;
-            let strength = (head as f64).sqrt() * shrunk / (KERNEL_SIGMA * step).powi(2);
+            let strength = (head as f64).sqrt() * shrunk / (sigma * step).powi(2);
             (strength / length(axis)) as f32
         });
         let name = format!("{}.0.attention.in_proj", layer(0));
@@ -393,27 +440,6 @@ fn opposites(i: usize, waves: usize) -> Option<f32> {
         _ if i == waves => Some(std::f32::consts::FRAC_PI_2),
         _ => None,
     }
-}
-
-/// Makes a batch normalization pass the positional channels as they are.
-fn pass_through(weights: &mut Weights, batch_stats: &BatchStats, index: usize) {
-    let seen = |what: &str| {
-        let name = conv(index, what);
-        let found = batch_stats.iter().find(|(n, _)| *n == name);
-        found.map_or(Vec::new(), |(_, x)| host_values(x))
-    };
-    let (mean, variance) = (seen("running_mean"), seen("running_var"));
-    let positional = |i: usize| i < POSITIONAL_CHANNELS;
-    change(weights, &conv(index, "weight"), |i, x| {
-        if positional(i) {
-            (variance[i] + EPS).sqrt()
-        } else {
-            x
-        }
-    });
-    change(weights, &conv(index, "bias"), |i, x| {
-        if positional(i) { mean[i] } else { x }
-    });
 }
 
 #[cfg(test)]

@@ -137,13 +137,7 @@ impl LoftUp {
         );
         let layer_norm = |x: Tensor<2>, name: &str| self.layer_norm(x, name, EPS);
         let mut x = self.stem(guidance, mode, &device, batch_stats);
-        let tokens = layer_norm(lr.values.clone(), "channelnorm.norm");
-        // Few tokens, and behind them where the pixels have their waves first.
-        let phases = grid_phases(lr.grid, self.config.grid_frequencies, &device);
-        let biases = p.get("upsampler.lr_pe.biases");
-        let biases = biases.reshape([2, phases.dims()[1]]);
-        let shifted = |i: usize| phases.clone() + biases.clone().narrow(0, i, 1);
-        let kv = Tensor::cat(vec![tokens, shifted(0).sin(), shifted(1).cos()], 1);
+        let kv = self.keys_and_values(lr);
         let attention = Kernel::Attention {
             batch: lr.grid.batch,
             heads: self.config.heads,
@@ -177,6 +171,24 @@ impl LoftUp {
             x = self.linear(Kernel::Linear, inner, &format!("{layer}.1.net.4")) + x;
         }
         layer_norm(x, "upsampler.ca_transformer.norm")
+    }
+
+    /// What each layer normalizes for keys and values: the features and the waves of the position,
+    /// `[batch * h * w, e]`.
+    fn keys_and_values(&self, lr: &Tokens) -> Tensor<2> {
+        let tokens = self.layer_norm(lr.values.clone(), "channelnorm.norm", EPS);
+        // Few tokens, and behind them where the pixels have their waves first.
+        let phases = grid_phases(lr.grid, self.config.grid_frequencies, &lr.values.device());
+        let biases = self.weights.get("upsampler.lr_pe.biases");
+        let biases = biases.reshape([2, phases.dims()[1]]);
+        let shifted = |i: usize| phases.clone() + biases.clone().narrow(0, i, 1);
+        Tensor::cat(vec![tokens, shifted(0).sin(), shifted(1).cos()], 1)
+    }
+
+    /// What the first layer projects to keys and values, `[batch * h * w, e]`.
+    fn first_keys(&self, lr: &Tokens) -> Tensor<2> {
+        let kv = self.keys_and_values(lr);
+        self.layer_norm(kv, "upsampler.ca_transformer.layers.0.0.norm_kv", EPS)
     }
 
     fn batch_norm(

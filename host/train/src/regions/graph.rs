@@ -2,18 +2,40 @@
 //! "Efficient Graph-Based Image Segmentation", IJCV 2004).
 
 use loftup_runtime::image::Rgb8;
+use serde::{Deserialize, Serialize};
 
-use super::Mask;
+use super::{ColorSpace, Mask};
 
-/// How an image is divided.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Parameters of a segmentation by color.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Segmentation {
-    /// Deviation in pixels of the blur beforehand.
+    /// Standard deviation of the blur beforehand, in pixels.
     pub sigma: f32,
-    /// The paper's k, for colors of 0 to 255: larger makes larger regions.
+    /// The paper's k, for colors of 0 to 255: a larger scale gives larger regions.
     pub scale: f32,
-    /// Regions of fewer pixels are joined to a neighbor.
-    pub min_size: usize,
+    /// Minimum area of a region, as a fraction of the image; smaller ones are merged into a neighbor.
+    pub min_area: f32,
+    /// The space in which colors are compared.
+    pub color_space: ColorSpace,
+}
+
+impl Default for Segmentation {
+    fn default() -> Self {
+        Self {
+            sigma: 0.8,
+            scale: 150.0,
+            min_area: 0.002,
+            color_space: ColorSpace::Rgb,
+        }
+    }
+}
+
+impl Segmentation {
+    /// Minimum area in pixels, in an image of `pixels` pixels.
+    fn min_size(&self, pixels: usize) -> usize {
+        (self.min_area * pixels as f32) as usize
+    }
 }
 
 /// Neighboring pixels and how much their colors differ.
@@ -55,10 +77,11 @@ impl Forest {
     }
 }
 
-/// The image blurred, `[height * width, 3]`, borders repeated.
-fn blurred(image: &Rgb8, sigma: f32) -> Vec<f32> {
+/// The colors blurred, `[height * width, 3]`, borders repeated.
+fn blurred(image: &Rgb8, how: Segmentation) -> Vec<f32> {
     let (width, height) = (image.width(), image.height());
-    let source: Vec<f32> = image.data().iter().map(|&v| f32::from(v)).collect();
+    let sigma = how.sigma;
+    let source = how.color_space.colors(image.data());
     if sigma <= 0.0 {
         return source;
     }
@@ -130,8 +153,9 @@ fn edges(colors: &[f32], width: usize, height: usize) -> Vec<Edge> {
 /// Divides an image into regions. Each pixel is in exactly one.
 pub fn segment(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
     let (width, height) = (image.width(), image.height());
-    let edges = edges(&blurred(image, how.sigma), width, height);
+    let edges = edges(&blurred(image, how), width, height);
     let n = width * height;
+    let min_size = how.min_size(n);
     let mut forest = Forest {
         parent: (0..n as u32).collect(),
         size: vec![1; n],
@@ -147,7 +171,7 @@ pub fn segment(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
     for edge in &edges {
         let (a, b) = (forest.root(edge.a), forest.root(edge.b));
         let smaller = forest.size[a as usize].min(forest.size[b as usize]) as usize;
-        if a != b && smaller < how.min_size {
+        if a != b && smaller < min_size {
             forest.join(a, b);
         }
     }
@@ -182,7 +206,7 @@ mod tests {
     /// algorithm.
     fn slow(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
         let (width, height) = (image.width(), image.height());
-        let edges = edges(&blurred(image, how.sigma), width, height);
+        let edges = edges(&blurred(image, how), width, height);
         let n = width * height;
         let mut label: Vec<usize> = (0..n).collect();
         let internal = |label: &[usize], component: usize| -> f32 {
@@ -214,7 +238,7 @@ mod tests {
                     continue;
                 }
                 let join = if merge_small {
-                    count(&label, a).min(count(&label, b)) < how.min_size
+                    count(&label, a).min(count(&label, b)) < how.min_size(n)
                 } else {
                     let limit =
                         |c: usize| internal(&label, c) + how.scale / count(&label, c) as f32;
@@ -243,7 +267,9 @@ mod tests {
             let how = Segmentation {
                 sigma: [0.0, 0.6][seed as usize % 2],
                 scale: [30.0, 120.0, 500.0][seed as usize % 3],
-                min_size: [1, 4][seed as usize / 2 % 2],
+                // 1 and 4 of 42 pixels.
+                min_area: [0.03, 0.1][seed as usize / 2 % 2],
+                color_space: [ColorSpace::Rgb, ColorSpace::Lab][seed as usize / 4 % 2],
             };
             let fast = segment(&image, how);
             assert_eq!(fast, slow(&image, how), "seed {seed}");
@@ -264,7 +290,8 @@ mod tests {
         let how = Segmentation {
             sigma: 0.0,
             scale: 100.0,
-            min_size: 10,
+            min_area: 0.009,
+            color_space: ColorSpace::Rgb,
         };
         let mut sizes: Vec<usize> = segment(&image, how)
             .iter()

@@ -1,8 +1,10 @@
 //! Class-agnostic regions of an image: masks that come with it, or a segmentation by color.
 
+mod color;
 mod graph;
 mod rle;
 
+pub use color::ColorSpace;
 pub use graph::{Segmentation, segment};
 pub use rle::{Rle, RleError};
 

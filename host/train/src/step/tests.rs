@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     backbone::TokenValues,
     kernels::Grid,
-    losses::{AuxModules, Projection, View, mask_bicubic},
+    losses::{AuxModules, Base, Projection, View, pseudo_ground_truth},
     model::{Guidance, LoftUp, Params, RangeOver, Tokens, device_matrix, host_values, init},
     optim::{Method, Optimizer, Settings, clip},
     regions::Mask,
@@ -213,7 +213,17 @@ fn a_step_of_stage_1_agrees_with_pytorch() {
     let targets: Vec<f32> = rows
         .chunks_exact(rows.len() / 2)
         .zip(fixture.masks())
-        .flat_map(|(lr, masks)| mask_bicubic(lr, (4, 4), (8, 8), &masks, 0.8, &projection))
+        .flat_map(|(lr, masks)| {
+            pseudo_ground_truth(
+                lr,
+                (4, 4),
+                (8, 8),
+                Base::Bicubic,
+                &[masks],
+                0.8,
+                &projection,
+            )
+        })
         .collect();
     let target = Target::MaskBicubic {
         values: device_matrix(targets, 128, projection.to, &fixture.device),
@@ -263,7 +273,7 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
                     height: 4,
                     width: 4,
                 },
-                masks: masks[b].clone(),
+                segmentations: vec![masks[b].clone()],
             };
             seen.extend(encode(&net.upsampler, &part, 0.5, &region, &fixture.device));
         }

@@ -32,7 +32,7 @@ const STEPS: u64 = 32;
 /// segment a video.
 ///
 /// The demo generates scenes with exact labels and makes a bundle of the built-in model. It trains an
-/// upsampler for a short time from a bilinear initialization, compares its features and those of
+/// upsampler for a short time from a bilateral initialization, compares its features and those of
 /// the built-in one with interpolated features, and segments a video. --out gets report.html with
 /// all results and demo.loftup, which can be used like any other bundle.
 #[derive(Debug, clap::Args)]

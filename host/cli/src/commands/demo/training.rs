@@ -1,4 +1,4 @@
-//! A short training with `loftup train`'s code, from a bilinear initialization.
+//! A short training with `loftup train`'s code, from a bilateral initialization.
 
 use std::{
     fs,
@@ -108,7 +108,7 @@ bundle = "{bundle}"
 out = "{TRAINED}"
 stage = 1
 seed = 1
-init = "bilinear"
+init = "bilateral"
 
 [data]
 paths = ["{scenes}"]

@@ -6,6 +6,8 @@ use crate::{
 };
 
 const CHANNELS: usize = 32;
+/// Channels that carry positions.
+const POSITIONAL: usize = 2 * ANGLES;
 
 /// Two noisy images of 56x72 pixels, and features of 7x9 tokens. Like those of a vision transformer,
 /// features are combinations of fewer directions, normalized, and scaled by channel.
@@ -59,6 +61,7 @@ fn error(upsampler: &LoftUp, lr: &Tokens, guidance: &Guidance, device: &Device) 
         config: upsampler.config,
         lr,
         guidance,
+        examples: None,
         device,
     };
     let output = host_values(&upsampler.forward(lr, guidance, Mode::Eval).features);
@@ -77,12 +80,12 @@ fn a_new_upsampler_is_close_to_bilinear_interpolation() {
     let (lr, guidance) = problem(&device);
     let random = new(CHANNELS, &device);
     let mut begun = random.clone();
-    assert!(interpolate(&mut begun, &lr, &guidance, &device));
+    assert!(interpolate(&mut begun, &lr, &guidance, None, &device));
     let [before, after] = [&random, &begun].map(|u| error(u, &lr, &guidance, &device));
     println!("off by: random {before:.3}, bilinear init {after:.3}");
-    // Neighboring tokens are independent of each other, so this includes the whole difference
-    // between the Gaussian and bilinear interpolation's triangle: about 0.15.
-    assert!(before > 0.9 && after < 0.25);
+    // Neighboring tokens are independent of each other, which is the hardest case. The difference
+    // between a Gaussian and bilinear interpolation's triangle alone is 0.10 here.
+    assert!(before > 0.9 && after < 0.3);
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn it_interpolates_at_other_sizes_too() {
     let device = Device::flex();
     let (lr, guidance) = problem(&device);
     let mut begun = new(CHANNELS, &device);
-    assert!(interpolate(&mut begun, &lr, &guidance, &device));
+    assert!(interpolate(&mut begun, &lr, &guidance, None, &device));
     let mut rng = Rng::new(6, Purpose::Step, 0);
     let images: Vec<Vec<f32>> = (0..2)
         .map(|_| (0..3 * 112 * 144).map(|_| rng.uniform()).collect())
@@ -99,7 +102,7 @@ fn it_interpolates_at_other_sizes_too() {
     let large = Guidance::new(&slices, 112, 144, RangeOver::Image);
     let after = error(&begun, &lr, &large, &device);
     println!("off by {after:.3} at twice the size");
-    assert!(after < 0.25);
+    assert!(after < 0.3);
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn an_upsampler_without_room_is_left_alone() {
     let start = init::random(&config, &mut Rng::new(0, Purpose::Weights, 0));
     let mut narrow = LoftUp::new(config, start, &device);
     let before = narrow.weights.to_host();
-    assert!(!interpolate(&mut narrow, &lr, &guidance, &device));
+    assert!(!interpolate(&mut narrow, &lr, &guidance, None, &device));
     assert_eq!(narrow.weights.to_host(), before);
 }
 
@@ -121,7 +124,7 @@ fn positional_channels_are_frozen_and_the_rest_is_not() {
     let (lr, guidance) = problem(&device);
     let mut upsampler = new(CHANNELS, &device);
     assert!(Frozen::find(&upsampler, &device).is_none());
-    assert!(interpolate(&mut upsampler, &lr, &guidance, &device));
+    assert!(interpolate(&mut upsampler, &lr, &guidance, None, &device));
     let frozen = Frozen::find(&upsampler, &device).expect("positional channels");
     let old = upsampler.weights.clone();
     let moved = old.map(|_, w| w.clone() + 1.0);
@@ -145,7 +148,7 @@ fn positional_channels_are_frozen_and_the_rest_is_not() {
     let e = upsampler.config.width();
     // Two convolutions with bias, two normalizations, four angles of four heads with bias, the
     // phases, and the waves' part of a normalization.
-    let expected = POSITIONAL_CHANNELS * (9 * inputs + 9 * e + 2 + 4)
+    let expected = POSITIONAL * (9 * inputs + 9 * e + 2 + 4)
         + 4 * ANGLES * (e + 1)
         + 10 * upsampler.config.frequencies
         + 4 * upsampler.config.grid_frequencies
@@ -156,12 +159,94 @@ fn positional_channels_are_frozen_and_the_rest_is_not() {
     let before = host_values(&old.get("upsampler.first_conv.1.weight"));
     let after = host_values(&upsampler.weights.get("upsampler.first_conv.1.weight"));
     let row = 9 * inputs;
-    assert_eq!(
-        before[..POSITIONAL_CHANNELS * row],
-        after[..POSITIONAL_CHANNELS * row]
+    assert_eq!(before[..POSITIONAL * row], after[..POSITIONAL * row]);
+    assert_ne!(before[POSITIONAL * row], after[POSITIONAL * row]);
+}
+
+/// Images of vertical stripes of random colors, wider than a token but not aligned with them, and
+/// features that are linear in color: those of the tokens, and those of the pixels.
+fn stripes(seed: u64, device: &Device) -> (Tokens, Guidance, Vec<f32>) {
+    const STRIPE: usize = 13;
+    let (grid, side) = (
+        Grid {
+            batch: 4,
+            height: 8,
+            width: 8,
+        },
+        64usize,
     );
-    assert_ne!(
-        before[POSITIONAL_CHANNELS * row],
-        after[POSITIONAL_CHANNELS * row]
-    );
+    let mut rng = Rng::new(9, Purpose::Weights, 0);
+    let basis: Vec<f32> = (0..4 * CHANNELS).map(|_| rng.normal()).collect();
+    let features = |color: [f32; 3]| -> Vec<f32> {
+        let of = |c: usize| {
+            let rows = color.iter().zip(basis.chunks_exact(CHANNELS));
+            rows.map(|(v, row)| v * row[c]).sum::<f32>() + basis[3 * CHANNELS + c]
+        };
+        (0..CHANNELS).map(of).collect()
+    };
+    let mut rng = Rng::new(seed, Purpose::Step, 0);
+    let (mut images, mut lr, mut exact) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..grid.batch {
+        // Black and white are there, so that the scaled colors are the colors minus a half.
+        let mut colors: Vec<[f32; 3]> = (0..side.div_ceil(STRIPE))
+            .map(|_| [rng.uniform(), rng.uniform(), rng.uniform()])
+            .collect();
+        (colors[0], colors[1]) = ([0.0; 3], [1.0; 3]);
+        let at = |x: usize| colors[x / STRIPE];
+        images.push(
+            (0..3 * side * side)
+                .map(|i| at(i % side)[i / (side * side)])
+                .collect::<Vec<f32>>(),
+        );
+        for token in 0..grid.height * grid.width {
+            let patch = side / grid.width;
+            let first = token % grid.width * patch;
+            let mean = [0, 1, 2].map(|c| {
+                let sum: f32 = (first..first + patch).map(|x| at(x)[c]).sum();
+                sum / patch as f32
+            });
+            lr.extend(features(mean));
+        }
+        exact.extend((0..side * side).flat_map(|i| features(at(i % side))));
+    }
+    let lr = Tokens {
+        values: device_matrix(lr, grid.pixels(), CHANNELS, device),
+        grid,
+    };
+    let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
+    (
+        lr,
+        Guidance::new(&slices, side, side, RangeOver::Image),
+        exact,
+    )
+}
+
+#[test]
+fn a_bilateral_initialization_follows_edges_of_color() {
+    let device = Device::flex();
+    let (lr, guidance, _) = stripes(1, &device);
+    let examples = Examples {
+        lr: lr.clone(),
+        guidance: guidance.clone(),
+    };
+    let off = |examples: Option<&Examples>| {
+        let mut upsampler = new(CHANNELS, &device);
+        assert!(interpolate(
+            &mut upsampler,
+            &lr,
+            &guidance,
+            examples,
+            &device
+        ));
+        assert!(Frozen::find(&upsampler, &device).is_some());
+        // Other images than those of the fit.
+        let (lr, guidance, exact) = stripes(2, &device);
+        let output = host_values(&upsampler.forward(&lr, &guidance, Mode::Eval).features);
+        let squares = output.iter().zip(&exact);
+        let sum: f64 = squares.map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        sum / exact.len() as f64
+    };
+    let [bilinear, bilateral] = [off(None), off(Some(&examples))];
+    println!("squared error: bilinear {bilinear:.4}, bilateral {bilateral:.4}");
+    assert!(bilateral < 0.7 * bilinear);
 }

@@ -212,6 +212,7 @@ impl Section for Trained<'_> {
         };
         let rows: Vec<_> = [
             ("bilinear interpolation".to_owned(), of(Method::Bilinear)),
+            ("joint bilateral upsampling".to_owned(), of(Method::Jbu)),
             (
                 "LoftUp, before the first step".to_owned(),
                 evaluation.start.as_ref().map(|r| r.mean_iou),
@@ -229,7 +230,7 @@ impl Section for Trained<'_> {
         .filter_map(|(name, mean_iou)| Some(vec![name, percent(mean_iou?)]))
         .collect();
         Ok(format!(
-            "<p>{} steps of stage 1 at {}x{} pixels with a batch size of {}, in {:.0} s: {:.2} million parameters, {} scenes with instance masks, no class labels. The upsampler starts from a bilinear initialization. The built-in weights were trained in the same way for about an hour.</p>{}{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> next to this page has the settings, and <code>trained.loftup</code> is the result. The other sections use the built-in weights.</p>",
+            "<p>{} steps of stage 1 at {}x{} pixels with a batch size of {}, in {:.0} s: {:.2} million parameters, {} scenes with instance masks, no class labels. The upsampler starts from a bilateral initialization: as joint bilateral upsampling (JBU), which needs no training. The built-in weights were trained in the same way for about an hour.</p>{}{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> next to this page has the settings, and <code>trained.loftup</code> is the result. The other sections use the built-in weights.</p>",
             losses.len(),
             training.guidance,
             training.guidance,

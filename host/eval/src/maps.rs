@@ -1,0 +1,322 @@
+//! Linear probes on feature maps that the caller makes, compared image by image.
+
+use std::path::Path;
+
+use loftup_bundle::Size;
+use loftup_runtime::{
+    Perceptor,
+    heads::{Head, best},
+    image::Rgb8,
+};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::{
+    EvalError, Progress,
+    boundary::{BoundaryScore, usual_tolerance},
+    confusion::Confusion,
+    labels::UNLABELED,
+    probe,
+    random::Random,
+    sampling::{Encoder, open, places},
+    segmentation::{Request, Set, class_head},
+};
+
+/// An image and the backbone's features of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Photo<'a> {
+    /// The image file.
+    pub path: &'a Path,
+    /// The image at the size of the maps.
+    pub image: &'a Rgb8,
+    /// Rows and columns of the image in the file.
+    pub size: (usize, usize),
+    /// `[height * width, dim]`.
+    pub tokens: &'a [f32],
+    /// Width and height of the grid.
+    pub grid: (usize, usize),
+    /// Channels.
+    pub dim: usize,
+}
+
+/// A way to make a feature map of an image.
+pub trait Map: Sync {
+    /// As it is written in tables.
+    fn name(&self) -> String;
+
+    /// Features of every pixel, `[height * width, dim]`.
+    ///
+    /// # Errors
+    /// If this image has no such map.
+    fn map(&self, photo: &Photo<'_>) -> Result<Vec<f32>, EvalError>;
+}
+
+/// Results.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Width of images and masks.
+    pub width: usize,
+    /// Height.
+    pub height: usize,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Training images.
+    pub train_images: usize,
+    /// Training pixels.
+    pub train_pixels: usize,
+    /// Validation images.
+    pub val_images: usize,
+    /// Boundary tolerance in pixels.
+    pub boundary_tolerance: usize,
+    /// Why images were skipped.
+    pub skipped: Vec<String>,
+    /// By map.
+    pub results: Vec<Scores>,
+}
+
+/// Scores of one kind of map, 0 to 1.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scores {
+    /// Name of the map.
+    pub name: String,
+    /// Mean intersection over union of the classes that occur.
+    pub mean_iou: f64,
+    /// Mean boundary F-score of the classes that occur.
+    pub boundary_f: f64,
+    /// Pixel accuracy.
+    pub accuracy: f64,
+    /// Mean IoU minus that of the first map.
+    pub difference: Interval,
+}
+
+/// A difference, and the 95 % interval of its bootstrap over the validation images.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Interval {
+    /// On all images.
+    pub value: f64,
+    /// 2.5th percentile.
+    pub low: f64,
+    /// 97.5th percentile.
+    pub high: f64,
+}
+
+/// Resamplings of the validation images.
+const RESAMPLINGS: usize = 1000;
+
+/// Scores so far of one map.
+struct Run {
+    head: Head,
+    /// Of each validation image.
+    confusions: Vec<Confusion>,
+    boundary: BoundaryScore,
+}
+
+/// Trains a probe for each map on `train` and evaluates it on `val`. All maps see the same pixels
+/// in the same order. The methods of the request are not used.
+///
+/// # Errors
+/// If the data cannot be used, the bundle cannot be run, or a map cannot be made.
+pub fn compare(
+    perceptor: &Perceptor,
+    request: &Request<'_>,
+    maps: &[&dyn Map],
+    progress: Progress<'_>,
+) -> Result<Report, EvalError> {
+    let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
+    let Set {
+        train,
+        val,
+        classes,
+    } = Set::open(request.data, request.most)?;
+    let count = classes.names.len();
+    let tolerance = request
+        .tolerance
+        .unwrap_or_else(|| usual_tolerance(encoder.size));
+    let mut skipped = Vec::new();
+    let mut samples: Vec<probe::Samples> = maps.iter().map(|_| Default::default()).collect();
+    let mut train_images = 0;
+    for (i, pair) in train.iter().enumerate() {
+        progress("sampling training images", i, train.len());
+        let (photo, labels) = match open(pair, &classes, encoder.size, encoder.orientation) {
+            Ok(opened) => opened,
+            Err(e) => {
+                log::warn!("skipped: {e}");
+                skipped.push(e.to_string());
+                continue;
+            }
+        };
+        let chosen = places(&labels, request.samples, request.probe.seed, i);
+        if chosen.is_empty() {
+            continue;
+        }
+        let encoded = encoder.encode(&photo)?;
+        let photo = encoded.photo(&pair.image, &photo);
+        let drawn: Vec<Vec<f32>> = maps
+            .par_iter()
+            .map(|map| {
+                let all = checked(*map, &photo)?;
+                let rows = chosen.iter();
+                let row = |i: &u32| &all[*i as usize * photo.dim..][..photo.dim];
+                Ok(rows.flat_map(row).copied().collect())
+            })
+            .collect::<Result<_, EvalError>>()?;
+        for (samples, features) in samples.iter_mut().zip(drawn) {
+            samples.dim = photo.dim;
+            samples.features.extend(features);
+            let of = chosen.iter().map(|i| labels.values[*i as usize]);
+            samples.labels.extend(of);
+        }
+        train_images += 1;
+    }
+    let no_images = |part: &str, skipped: &[String]| EvalError::Data {
+        path: request.data.join(part),
+        what: match skipped.last() {
+            Some(last) => format!("no usable image; the last: {last}"),
+            None => "no image with a labeled pixel".into(),
+        },
+    };
+    if train_images == 0 {
+        return Err(no_images("train", &skipped));
+    }
+    let train_pixels = samples.first().map_or(0, |s| s.labels.len());
+    let mut runs = Vec::new();
+    for samples in samples {
+        let trained = probe::train(samples, count, &request.probe, progress);
+        runs.push(Run {
+            head: class_head(&classes.names, trained.linear)?,
+            confusions: Vec::new(),
+            boundary: BoundaryScore::new(count, tolerance),
+        });
+    }
+    let mut val_images = 0;
+    for (i, pair) in val.iter().enumerate() {
+        progress("evaluating on validation images", i, val.len());
+        let (photo, labels) = match open(pair, &classes, encoder.size, encoder.orientation) {
+            Ok(opened) => opened,
+            Err(e) => {
+                log::warn!("skipped: {e}");
+                skipped.push(e.to_string());
+                continue;
+            }
+        };
+        let encoded = encoder.encode(&photo)?;
+        let photo = encoded.photo(&pair.image, &photo);
+        maps.par_iter()
+            .zip(&mut runs)
+            .try_for_each(|(map, run)| -> Result<(), EvalError> {
+                let classes = class_map(&run.head, &checked(*map, &photo)?, photo.dim);
+                let mut confusion = Confusion::new(count);
+                confusion.count(&labels.values, &classes);
+                run.confusions.push(confusion);
+                run.boundary.count(encoder.size, &labels.values, &classes);
+                Ok(())
+            })?;
+        val_images += 1;
+    }
+    if val_images == 0 {
+        return Err(no_images("val", &skipped));
+    }
+    let Size { width, height } = encoder.size;
+    let results = maps.iter().zip(&runs).map(|(map, run)| {
+        let all = Confusion::sum(count, &run.confusions);
+        Scores {
+            name: map.name(),
+            mean_iou: all.mean_iou(),
+            boundary_f: run.boundary.mean(),
+            accuracy: all.accuracy(),
+            difference: difference(
+                count,
+                &runs[0].confusions,
+                &run.confusions,
+                request.probe.seed,
+            ),
+        }
+    });
+    Ok(Report {
+        width,
+        height,
+        train_images,
+        train_pixels,
+        val_images,
+        boundary_tolerance: tolerance,
+        skipped,
+        results: results.collect(),
+        classes: classes.names.clone(),
+    })
+}
+
+/// A map of the right size.
+fn checked(map: &dyn Map, photo: &Photo<'_>) -> Result<Vec<f32>, EvalError> {
+    let values = map.map(photo)?;
+    let expected = photo.image.width() * photo.image.height() * photo.dim;
+    if values.len() != expected {
+        return Err(EvalError::Request(format!(
+            "{}: {} values for {}, expected {expected}",
+            map.name(),
+            values.len(),
+            photo.path.display()
+        )));
+    }
+    Ok(values)
+}
+
+fn class_map(head: &Head, features: &[f32], dim: usize) -> Vec<u8> {
+    const ROWS: usize = 1024;
+    let mut map = vec![UNLABELED; features.len() / dim];
+    map.par_chunks_mut(ROWS)
+        .zip(features.par_chunks(ROWS * dim))
+        .for_each_init(Vec::new, |scores, (classes, features)| {
+            scores.clear();
+            head.apply(features, scores);
+            for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(head.outputs())) {
+                *class = best(scores);
+            }
+        });
+    map
+}
+
+/// Difference of mean IoU between `b` and `a`, image by image the same.
+fn difference(classes: usize, a: &[Confusion], b: &[Confusion], seed: u64) -> Interval {
+    let iou = |x: &[Confusion], chosen: &[usize]| {
+        Confusion::sum(classes, chosen.iter().map(|i| &x[*i])).mean_iou()
+    };
+    let all: Vec<usize> = (0..a.len()).collect();
+    let mut random = Random::new(seed);
+    let mut differences: Vec<f64> = (0..RESAMPLINGS)
+        .map(|_| {
+            let chosen: Vec<usize> = all.iter().map(|_| random.below(a.len())).collect();
+            iou(b, &chosen) - iou(a, &chosen)
+        })
+        .collect();
+    differences.sort_by(f64::total_cmp);
+    Interval {
+        value: iou(b, &all) - iou(a, &all),
+        low: differences[RESAMPLINGS / 40],
+        high: differences[RESAMPLINGS - 1 - RESAMPLINGS / 40],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_paired() {
+        // Image i is right in all but i % 4 of its 10 pixels; b is right in one more.
+        let image = |wrong: usize| {
+            let mut confusion = Confusion::new(2);
+            let seen: Vec<u8> = (0..10).map(|p| u8::from(p < wrong)).collect();
+            confusion.count(&[0; 10], &seen);
+            confusion
+        };
+        let a: Vec<_> = (0..40).map(|i| image(1 + i % 4)).collect();
+        let b: Vec<_> = (0..40).map(|i| image(i % 4)).collect();
+        let same = difference(2, &a, &a, 0);
+        assert_eq!((same.value, same.low, same.high), (0.0, 0.0, 0.0));
+        // A tenth of the pixels, whichever images are chosen.
+        let found = difference(2, &a, &b, 0);
+        for v in [found.value, found.low, found.high] {
+            assert!((v - 0.1).abs() < 1e-12, "{found:?}");
+        }
+    }
+}
