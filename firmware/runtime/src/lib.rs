@@ -1,6 +1,6 @@
 //! Runs a bundle: from a picture to dense features, for a frame, a region or some points of it.
 //!
-//! A [`Perceptor`] is a bundle in an inference engine ([`backend`]). A picture becomes a [`View`],
+//! A [`Perceptor`] is a bundle in an inference engine ([`backend`]). A picture becomes a [`EncodedFrame`],
 //! which is asked for a frame, a region or points. Answers come tile by tile, so that memory stays
 //! bounded whatever their size; tile size and thread count change nothing beyond rounding.
 //!
@@ -37,8 +37,8 @@ pub use backbone::Features;
 pub use error::{RuntimeError, SinkError};
 pub use guidance::{ColorRange, Guidance};
 pub use perceive::{Answer, Area, Frame, Query};
-pub use perceptor::{Options, Perceptor, Picture};
+pub use perceptor::{ExecutionOptions, ImageTensor, Perceptor};
 pub use references::Comparison;
 pub use tiles::Rect;
-pub use video::{Update, Video};
-pub use view::{Point, Sink, TileFeatures, View};
+pub use video::{IncrementalUpsampler, UpdateStats};
+pub use view::{EncodedFrame, Point, Sink, TileFeatures};

@@ -6,7 +6,7 @@ use loftup_bundle::Size;
 use loftup_runtime::{
     Perceptor,
     heads::{Head, best},
-    image::Rgb8,
+    image::RgbImage,
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Photo<'a> {
     /// The image file.
     pub path: &'a Path,
     /// The image at the size of the maps.
-    pub image: &'a Rgb8,
+    pub image: &'a RgbImage,
     /// Rows and columns of the image in the file.
     pub size: (usize, usize),
     /// `[height * width, dim]`.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use loftup_bundle::{Manifest, Size};
 use loftup_runtime::{
-    ColorRange, Features, Perceptor, Picture, Point, View,
-    image::{self, Orientation, Rgb8},
+    ColorRange, EncodedFrame, Features, ImageTensor, Perceptor, Point,
+    image::{self, Orientation, RgbImage},
     jbu::{Jbu, JbuOptions},
 };
 use serde::Serialize;
@@ -61,14 +61,14 @@ pub(crate) struct Encoded {
     pub features: Features,
     /// `[h * w, d]`.
     pub tokens: Vec<f32>,
-    guidance: Picture,
+    guidance: ImageTensor,
     /// The image at the size of the output.
-    image: Rgb8,
+    image: RgbImage,
 }
 
 impl Encoded {
     /// For maps of the image `photo` in file `path`.
-    pub fn photo<'a>(&'a self, path: &'a Path, photo: &Rgb8) -> Photo<'a> {
+    pub fn photo<'a>(&'a self, path: &'a Path, photo: &RgbImage) -> Photo<'a> {
         Photo {
             path,
             image: &self.image,
@@ -155,10 +155,10 @@ impl<'a> Encoder<'a> {
     }
 
     /// Runs the backbone.
-    pub fn encode(&self, photo: &Rgb8) -> Result<Encoded, EvalError> {
+    pub fn encode(&self, photo: &RgbImage) -> Result<Encoded, EvalError> {
         let at = self.perceptor.backbone_size(self.size)?;
         let picture = self.perceptor.prepare(photo, at)?;
-        let features = self.perceptor.features_of(&picture)?;
+        let features = self.perceptor.features(&picture)?;
         let guidance = if at == self.size {
             picture
         } else {
@@ -173,10 +173,14 @@ impl<'a> Encoder<'a> {
     }
 
     /// What the upsampler makes of it.
-    pub fn view(&self, encoded: &Encoded, range: ColorRange) -> Result<View<'a>, EvalError> {
+    pub fn view(
+        &self,
+        encoded: &Encoded,
+        range: ColorRange,
+    ) -> Result<EncodedFrame<'a>, EvalError> {
         Ok(self
             .perceptor
-            .view(&encoded.features, &encoded.guidance, range)?)
+            .encode_features(&encoded.features, &encoded.guidance, range)?)
     }
 
     pub fn resizer(&self, kernel: Kernel, encoded: &Encoded) -> Resizer {
@@ -244,7 +248,7 @@ pub(crate) fn open(
     classes: &Classes,
     size: Size,
     orientation: Orientation,
-) -> Result<(Rgb8, Labels), EvalError> {
+) -> Result<(RgbImage, Labels), EvalError> {
     let decoded = image::open_with(&pair.image, orientation)?;
     let photo = &decoded.image;
     let labels = classes.read(&pair.labels)?;

@@ -1,6 +1,6 @@
 //! Pseudo ground truths of stage 1 to compare, as feature maps.
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use crate::{
     config::{ColorSpace, Segmentation, Upsampling},
@@ -88,7 +88,7 @@ impl Target {
         &self,
         tokens: &[f32],
         grid: (usize, usize),
-        image: &Rgb8,
+        image: &RgbImage,
         masks: Vec<Mask>,
     ) -> Vec<f32> {
         let dim = tokens.len() / (grid.0 * grid.1);

@@ -14,7 +14,7 @@ mod tests;
 
 use burn::tensor::{Device, Tensor};
 use loftup_runtime::{
-    image::Rgb8,
+    image::RgbImage,
     jbu::{Jbu, JbuOptions},
 };
 
@@ -139,7 +139,7 @@ pub enum Base<'a> {
     /// Bilinear interpolation.
     Bilinear,
     /// Joint bilateral upsampling with the image at the output size.
-    Jbu(&'a Rgb8),
+    Jbu(&'a RgbImage),
 }
 
 /// The pseudo ground truth of stage 1 for one image, `[H * W, to]`: backbone features

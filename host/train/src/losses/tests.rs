@@ -442,7 +442,7 @@ fn a_base_is_upsampled_before_or_after_the_projection() {
     let (grid, size, d) = ((3, 4), (13, 17), 6);
     let lr: Vec<f32> = (0..grid.0 * grid.1 * d).map(|_| rng.normal()).collect();
     let colors = (0..size.0 * size.1 * 3).map(|_| rng.below(256) as u8);
-    let image = Rgb8::new(size.1, size.0, colors.collect()).unwrap();
+    let image = RgbImage::new(size.1, size.0, colors.collect()).unwrap();
     let projection = random_projection(d, 2, &mut rng);
     let identity = random_projection(d, 0, &mut rng);
     let mut maps = Vec::new();
