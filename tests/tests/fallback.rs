@@ -136,7 +136,7 @@ fn no_frame_is_lost_when_the_engine_hangs() {
         assert!(got == expected, "hang at run {at}");
         assert!(start.elapsed() < Duration::from_secs(30));
         let health = perceptor.health();
-        assert!(health.reason().unwrap().contains("did not answer within"));
+        assert!(health.reason().unwrap().contains("timed out after"));
         assert_eq!((health.counters.timeouts, health.counters.stuck), (1, 1));
         // Dropping everything does not wait for what hangs; and if it comes back, it is counted.
         let before = Instant::now();
@@ -209,7 +209,7 @@ fn a_graph_that_cannot_be_built_is_run_by_the_other_engine() {
         let got = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
         assert!(got == expected(&bundle));
         let health = perceptor.health();
-        assert!(health.reason().unwrap().contains("fails on purpose"));
+        assert!(health.reason().unwrap().contains("injected failure of"));
         assert_eq!(health.counters.errors, 1);
     }
 }
@@ -309,10 +309,10 @@ fn alone_every_failure_is_an_error_and_the_next_run_is_tried() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(12, 3, directory.path());
     for (fault, part) in [
-        (Fault::Error, "fails on purpose"),
-        (Fault::Nan, "put NaN at flat index"),
-        (Fault::Infinity, "put inf at flat index"),
-        (Fault::Hang, "did not answer within 400 ms"),
+        (Fault::Error, "injected failure of"),
+        (Fault::Nan, "returned NaN at flat index"),
+        (Fault::Infinity, "returned inf at flat index"),
+        (Fault::Hang, "timed out after 400 ms"),
     ] {
         let faults = Faults::none();
         faults.at_run(6, fault);

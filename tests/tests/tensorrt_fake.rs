@@ -178,9 +178,9 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
     let expected = expected(&bundle);
     for (key, value, part) in [
         ("enqueue", "false", "illegal memory access"),
-        ("enqueue", "nan", "put NaN at flat index 0"),
-        ("enqueue", "hang", "did not answer within 1000 ms"),
-        ("stream", "stuck", "did not answer within 1000 ms"),
+        ("enqueue", "nan", "returned NaN at flat index 0"),
+        ("enqueue", "hang", "timed out after 1000 ms"),
+        ("stream", "stuck", "timed out after 1000 ms"),
         ("stream", "broken", "CUDA_ERROR_ILLEGAL_ADDRESS"),
     ] {
         let Some(fake) = fake(Layout::V10) else {
@@ -239,8 +239,8 @@ fn alone_the_same_failures_are_errors() {
     let bundle = nonsense_bundle(directory.path());
     for (key, value, part) in [
         ("enqueue", "false", "illegal memory access"),
-        ("enqueue", "nan", "put NaN"),
-        ("enqueue", "hang", "did not answer within"),
+        ("enqueue", "nan", "returned NaN"),
+        ("enqueue", "hang", "timed out after"),
         ("stream", "broken", "must be restarted"),
     ] {
         let Some(fake) = fake(Layout::V11) else {

@@ -1,4 +1,4 @@
-//! What several threads share, and how they share work.
+//! Helpers for sharing work between threads.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,8 +10,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls `work` on this thread and on as many others as make `threads` together, and gives the first
-/// failure. Where the system gives no more threads, those that are there do the work.
+/// Calls `work` on this thread and others, `threads` in total, and returns the first error. If the
+/// system cannot start more threads, fewer do the work.
 pub(crate) fn on_threads<E: Send>(
     threads: usize,
     work: impl Fn() -> Result<(), E> + Sync,

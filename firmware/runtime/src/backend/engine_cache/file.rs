@@ -1,4 +1,4 @@
-//! The file that an engine is kept in.
+//! The file format of a cached engine.
 //!
 //! ```text
 //! 16 bytes   "loftup engine 1\n"
@@ -21,15 +21,15 @@ use super::EngineKey;
 
 const MAGIC: &[u8; 16] = b"loftup engine 1\n";
 const FIXED: usize = 16 + 4 + 8 + 64;
-/// A key longer than this is none of ours.
+/// Maximum length of a key; a longer one is invalid.
 const LONGEST_KEY: u32 = 64 << 10;
 
-/// Why a file does not serve.
+/// Why a file cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
-    /// There is none.
+    /// It does not exist.
     NotThere,
-    /// For this reason.
+    /// It is invalid, for this reason.
     Because(String),
 }
 
@@ -37,7 +37,7 @@ impl From<io::Error> for Unfit {
     fn from(e: io::Error) -> Self {
         match e.kind() {
             io::ErrorKind::NotFound => Self::NotThere,
-            io::ErrorKind::UnexpectedEof => Self::Because("it is cut short".into()),
+            io::ErrorKind::UnexpectedEof => Self::Because("it is truncated".into()),
             _ => Self::Because(e.to_string()),
         }
     }
@@ -53,7 +53,7 @@ struct Header {
     sha256: String,
 }
 
-/// The engine in the file at `path`, if it is for `key` and undamaged.
+/// Reads the engine in the file at `path` if it matches `key` and is intact.
 pub(super) fn read(path: &Path, key: &EngineKey) -> Result<Vec<u8>, Unfit> {
     let mut file = File::open(path)?;
     let header = read_header(&mut file)?;
@@ -63,12 +63,13 @@ pub(super) fn read(path: &Path, key: &EngineKey) -> Result<Vec<u8>, Unfit> {
     read_engine(&mut file, &header)
 }
 
-/// What the file at `path` is for; the rest is not looked at.
+/// Reads the key of the file at `path`; the engine is not checked.
 pub(super) fn header(path: &Path) -> Result<EngineKey, Unfit> {
     Ok(read_header(&mut File::open(path)?)?.key)
 }
 
-/// What the file at `path` is for, after all of it has been checked, or why it cannot be used.
+/// Reads the key of the file at `path` after checking the complete file. Returns why it cannot be
+/// used otherwise.
 pub(super) fn describe(path: &Path) -> Result<EngineKey, String> {
     let checked = || {
         let mut file = File::open(path)?;
@@ -87,32 +88,34 @@ fn read_header(file: &mut File) -> Result<Header, Unfit> {
     file.read_exact(&mut fixed)?;
     let (magic, rest) = fixed.split_at(16);
     if magic != MAGIC {
-        return Err(because("it is no engine of ours, or of another format"));
+        return Err(because(
+            "it is not an engine cache file, or has another format version",
+        ));
     }
     let (key_length, rest) = rest.split_at(4);
     let (length, sha256) = rest.split_at(8);
     let key_length = u32::from_le_bytes(key_length.try_into().unwrap_or_default());
     let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
     if key_length > LONGEST_KEY {
-        return Err(because("what it says of itself is damaged"));
+        return Err(because("its header is damaged"));
     }
     let mut text = vec![0; key_length as usize];
     file.read_exact(&mut text)?;
     let key = str::from_utf8(&text).ok().and_then(EngineKey::parse);
     Ok(Header {
-        key: key.ok_or_else(|| because("what it says of itself is damaged"))?,
+        key: key.ok_or_else(|| because("its header is damaged"))?,
         length,
         sha256: String::from_utf8_lossy(sha256).into_owned(),
     })
 }
 
-/// The rest of the file.
+/// Reads the engine that follows the header.
 fn read_engine(file: &mut File, header: &Header) -> Result<Vec<u8>, Unfit> {
     let before = FIXED as u64 + header.key.text().len() as u64;
     let there = file.metadata()?.len().saturating_sub(before);
-    // Compared before anything is reserved.
+    // Checked before any memory is allocated.
     if there != header.length {
-        let what = format!("it holds {there} of {} bytes", header.length);
+        let what = format!("it has {there} of {} bytes", header.length);
         return Err(because(what));
     }
     let mut engine = Vec::with_capacity(usize::try_from(there).unwrap_or(0));
@@ -123,7 +126,7 @@ fn read_engine(file: &mut File, header: &Header) -> Result<Vec<u8>, Unfit> {
     Ok(engine)
 }
 
-/// Puts an engine in its place in one step. Whoever calls holds the lock.
+/// Writes an engine atomically. The caller holds the lock.
 pub(super) fn write(path: &Path, key: &EngineKey, engine: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
@@ -133,7 +136,7 @@ pub(super) fn write(path: &Path, key: &EngineKey, engine: &[u8]) -> io::Result<(
         let _ = fs::remove_file(part);
         return written;
     }
-    // The name too must survive a loss of power.
+    // Sync the directory, so that the name survives a power failure as well.
     let directory = path.parent().unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }

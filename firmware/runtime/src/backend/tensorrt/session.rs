@@ -1,4 +1,4 @@
-//! An engine that runs.
+//! Runs an engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::backend::{BackendError, Plan, Session};
 
-/// Why an engine does not go with a graph.
+/// Why an engine does not match a graph.
 pub(super) enum Misfit {
-    /// TensorRT's words.
+    /// An error of TensorRT.
     Error(Error),
-    /// Ours.
+    /// A mismatch found here.
     Graph(String),
 }
 
@@ -25,14 +25,14 @@ impl From<Error> for Misfit {
     }
 }
 
-/// What a session is made of.
+/// The parts of a session.
 pub(super) struct PlanParts {
     graph: Arc<str>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    /// Outputs that nobody wants stay on the GPU.
+    /// Outputs that are not requested stay on the GPU.
     unwanted: Vec<String>,
-    /// The profile for these shapes; `None` where the engine has none to choose from.
+    /// The profile for these shapes; `None` if there is nothing to select.
     profile: Option<u32>,
     options: Options,
 }
@@ -43,7 +43,7 @@ struct Port {
     name: String,
     shape: Vec<usize>,
     half: bool,
-    /// Whether its shape has to be set.
+    /// Whether its shape must be set.
     dynamic: bool,
 }
 
@@ -73,7 +73,7 @@ impl PlanParts {
                     .zip(extents(shape))
                     .all(|(there, wanted)| *there < 0 || *there == wanted);
             if !fits {
-                let what = format!("{name} has shape {:?}, asked for {shape:?}", info.shape);
+                let what = format!("{name} has shape {:?}, expected {shape:?}", info.shape);
                 return Err(Misfit::Graph(what));
             }
             inputs.push(Port {
@@ -98,7 +98,7 @@ impl PlanParts {
             let known = |ports: &[Port]| ports.iter().any(|port| port.name == info.name);
             match info.direction {
                 loftup_tensorrt::Direction::Input if !known(&inputs) => {
-                    let what = format!("its input {} is not given", info.name);
+                    let what = format!("its input {} is unknown", info.name);
                     return Err(Misfit::Graph(what));
                 }
                 loftup_tensorrt::Direction::Output if !known(&outputs) => {
@@ -117,13 +117,13 @@ impl PlanParts {
             inputs,
             outputs,
             unwanted,
-            // Profile 0 is chosen already.
+            // Profile 0 is selected by default.
             profile: position.filter(|i| dynamic && *i > 0),
             options: options.clone(),
         })
     }
 
-    /// A context with its shapes set and its memory reserved.
+    /// Creates a context, sets its shapes and allocates its memory.
     pub fn open(
         &self,
         engine: &Arc<Engine>,
@@ -213,7 +213,7 @@ fn failed(graph: &str, e: &Error) -> BackendError {
     }
 }
 
-/// A context on a stream of its own, with pinned memory that is written and read in place.
+/// A context on its own stream, with pinned memory that is written and read in place.
 pub(super) struct TensorRtSession {
     executor: Executor,
     graph: Arc<str>,
@@ -221,12 +221,12 @@ pub(super) struct TensorRtSession {
     inputs: Vec<Port>,
     is_set: Vec<bool>,
     outputs: Vec<Port>,
-    /// 16-bit outputs as 32-bit values.
+    /// 16-bit outputs converted to 32 bits.
     widened: Vec<Vec<f32>>,
 }
 
 impl TensorRtSession {
-    /// Shapes of the outputs, which follow from those of the inputs.
+    /// The output shapes, which follow from the input shapes.
     pub fn output_shapes(&self) -> Result<Vec<Vec<usize>>, Error> {
         let shape = |port: &Port| {
             let extents = self.executor.shape(&port.name)?;
@@ -235,7 +235,7 @@ impl TensorRtSession {
                 .collect::<Option<Vec<_>>>()
                 .ok_or_else(|| Error::Shape {
                     tensor: port.name.clone(),
-                    message: format!("its shape {extents:?} is not known before it runs"),
+                    message: format!("its shape {extents:?} is unknown before a run"),
                 })
         };
         self.outputs.iter().map(shape).collect()
@@ -299,7 +299,7 @@ impl Session for TensorRtSession {
         let Some(port) = self.outputs.get(index) else {
             return &[];
         };
-        // Before the first run, and after one that failed, there is none.
+        // There is no output before the first run and after a failed one.
         let Ok(bytes) = self.executor.output(&port.name) else {
             return &[];
         };
