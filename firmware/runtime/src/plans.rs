@@ -2,15 +2,15 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use loftup_bundle::{Bundle, Precision};
+use parking_lot::Mutex;
 
 use crate::{
     RuntimeError,
     backend::{Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile},
-    threads::lock,
 };
 
 /// Shapes of one graph that are kept compiled.
@@ -55,7 +55,7 @@ impl Plans {
 
     /// Lets go of what is compiled; the graph stays loaded.
     pub fn clear(&self) {
-        lock(&self.state).plans.clear();
+        self.state.lock().plans.clear();
     }
 
     /// The plan for these input shapes; compiles it the first time. `profiles` are all shapes that
@@ -66,7 +66,7 @@ impl Plans {
         profiles: &[ShapeProfile],
     ) -> Result<Arc<SessionPool>, RuntimeError> {
         // Held while loading and compiling, so that neither is done twice.
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(i) = state.plans.iter().position(|(s, _)| s == shapes) {
             let entry = state.plans.remove(i);
             let pool = entry.1.clone();
@@ -120,7 +120,7 @@ impl SessionPool {
 
     /// A session, back in the pool when dropped. Its inputs are as its last user left them.
     pub fn session(&self) -> Result<PooledSession<'_>, BackendError> {
-        let idle = lock(&self.idle).pop();
+        let idle = self.idle.lock().pop();
         let session = match idle {
             Some(session) => session,
             None => self.plan.session()?,
@@ -162,7 +162,7 @@ impl DerefMut for PooledSession<'_> {
 impl Drop for PooledSession<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            lock(&self.pool.idle).push(session);
+            self.pool.idle.lock().push(session);
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::{
     ColorRange, Features, Perceptor, Picture, Point, Rect, RuntimeError, View,
     backend::{Arithmetic, BackendError},
     sinks::InMemory,
-    threads::lock,
 };
 
 pub use crate::self_test::Part;
@@ -243,7 +242,7 @@ impl Perceptor {
         if test.done.load(Relaxed) {
             return Ok(());
         }
-        let _held = lock(&test.running);
+        let _held = test.running.lock();
         if test.done.load(Relaxed) {
             return Ok(());
         }

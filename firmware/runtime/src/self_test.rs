@@ -2,11 +2,10 @@
 
 use std::{
     fmt,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
+
+use parking_lot::Mutex;
 
 /// A part of a bundle that has reference outputs of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,6 @@
 //! Helpers for sharing work between threads.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-};
-
-/// For what is whole between any two statements, so that a panic elsewhere leaves it usable.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::thread;
 
 /// Calls `work` on this thread and others, `threads` in total, and returns the first error. If the
 /// system cannot start more threads, fewer do the work.

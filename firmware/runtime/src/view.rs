@@ -1,18 +1,19 @@
 //! A frame that can be asked: for all of it, for a region or for some points.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use loftup_bundle::Size;
+use parking_lot::Mutex;
 
 use crate::{
     Guidance, RuntimeError, SinkError,
     guidance::TileInputs,
     heads::Head,
     plans::{PooledSession, SessionPool},
-    threads::{lock, on_threads},
+    threads::on_threads,
     tiles::{Rect, Tiling},
     upsampler::{Keys, POINTS, Upsampler},
 };
@@ -135,12 +136,12 @@ impl View<'_> {
                 width: 1,
                 height: 1,
             }))?;
-            let mut answer = lock(&answer);
+            let mut answer = answer.lock();
             let wanted = chunk.len() * self.dim();
             answer[i * step..][..wanted].copy_from_slice(&output[..wanted]);
             Ok(())
         })?;
-        Ok(answer.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(answer.into_inner())
     }
 
     /// The rectangle that is the whole answer.
@@ -168,7 +169,7 @@ impl View<'_> {
                 dim: self.dim(),
                 values,
             };
-            let mut sink = lock(&sink);
+            let mut sink = sink.lock();
             (*sink)(&tile).map_err(RuntimeError::Sink)
         })
     }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::abi::{self, InterfaceInfo, Pointer};
 use crate::slots::Slots;
@@ -118,7 +119,7 @@ impl Logger {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // SAFETY: the object was leaked by `new` and is only accessed by shared reference.
         let object = unsafe { &*self.object };
-        object.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        object.memory.lock()
     }
 
     /// A position in the log, for [`Logger::since`].
@@ -172,7 +173,7 @@ extern "C" fn on_log(this: Pointer, severity: i32, text: *const c_char) {
         if severity <= WARNING {
             // SAFETY: TensorRT passes back the pointer that it was given: a leaked `LoggerObject`.
             let object = unsafe { &*this.cast::<LoggerObject>() };
-            let mut memory = object.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = object.memory.lock();
             let number = memory.next;
             memory.next += 1;
             if memory.entries.len() == REMEMBERED {

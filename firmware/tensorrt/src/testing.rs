@@ -27,7 +27,8 @@ use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::slots;
 use crate::version::Layout;
@@ -250,7 +251,7 @@ fn slots_header(layout: Layout) -> String {
 /// Compiles the mock libraries for `layout`, unless they are cached.
 fn build(layout: Layout) -> Option<PathBuf> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock();
 
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let slots_header = slots_header(layout);

@@ -2,16 +2,16 @@
 
 mod session;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use loftup_bundle::Precision;
+use parking_lot::Mutex;
 
 use self::session::FallbackSession;
 use super::{
     Arithmetic, Backend, BackendError, FallbackOptions, Graph, Health, Model, Plan, Session,
     ShapeProfile, TilingHint, graph::Signature, supervisor::Supervisor,
 };
-use crate::threads::lock;
 
 /// Runs the preferred backend with a watchdog, and switches to the fallback backend if it fails.
 ///
@@ -172,7 +172,7 @@ impl LazyModel {
     /// The model, loaded on first use. The lock is held while loading, so that it happens once.
     /// After an error the next call retries.
     fn get(&self) -> Result<Arc<dyn Model>, BackendError> {
-        let mut model = lock(&self.model);
+        let mut model = self.model.lock();
         match &*model {
             Loadable::Model(loaded) => Ok(loaded.clone()),
             Loadable::Graph(graph) => {
@@ -281,7 +281,7 @@ impl Compiled {
         place: &Mutex<Option<Arc<dyn Plan>>>,
         model: &LazyModel,
     ) -> Result<Arc<dyn Plan>, BackendError> {
-        let mut place = lock(place);
+        let mut place = place.lock();
         if let Some(plan) = &*place {
             return Ok(plan.clone());
         }
@@ -307,7 +307,7 @@ impl Drop for Compiled {
     fn drop(&mut self) {
         if self.models.shared.supervisor.hangs() {
             let plan = self.preferred.get_mut();
-            std::mem::forget(plan.unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(plan.take());
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use loftup_bundle::Precision;
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     Arithmetic, Backend, BackendError, Graph, Health, Model, Plan, Session, ShapeProfile,
@@ -51,7 +52,7 @@ impl Fault {
 /// numbered from 0 across all plans.
 #[derive(Debug, Default)]
 pub struct Faults {
-    scheduled: Mutex<Schedule>,
+    schedule: Mutex<Schedule>,
     runs: AtomicU64,
     builds: AtomicU64,
     /// Counts by kind, and of failed builds.
@@ -83,28 +84,28 @@ impl Faults {
 
     /// Injects `fault` into runs `first` to `last`.
     pub fn during_runs(&self, first: u64, last: u64, fault: Fault) {
-        self.schedule().runs.push((first, last, fault));
+        self.schedule.lock().runs.push((first, last, fault));
     }
 
     /// Makes build `n` fail.
     pub fn at_build(&self, n: u64) {
-        self.schedule().builds.push(n);
+        self.schedule.lock().builds.push(n);
     }
 
     /// Injects one of `faults` into each run with this probability; the same seed gives the same
     /// faults.
     pub fn at_random(&self, seed: u64, probability: f64, faults: &[Fault]) {
-        self.schedule().random = Some((seed, probability, faults.to_vec()));
+        self.schedule.lock().random = Some((seed, probability, faults.to_vec()));
     }
 
     /// Removes all faults.
     pub fn clear(&self) {
-        *self.schedule() = Schedule::default();
+        *self.schedule.lock() = Schedule::default();
     }
 
     /// Releases all hung calls, and lets none hang from now on.
     pub fn release(&self) {
-        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.released.lock() = true;
         self.release.notify_all();
     }
 
@@ -129,16 +130,10 @@ impl Faults {
         self.injected[fault.kind()].load(SeqCst)
     }
 
-    fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
-        self.scheduled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The fault of the next run, if any.
     fn next_run(&self) -> Option<Fault> {
         let n = self.runs.fetch_add(1, SeqCst);
-        let schedule = self.schedule();
+        let schedule = self.schedule.lock();
         let planned = schedule
             .runs
             .iter()
@@ -159,9 +154,9 @@ impl Faults {
 
     fn hang(&self) {
         self.hanging.fetch_add(1, SeqCst);
-        let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut released = self.released.lock();
         let limit = Duration::from_secs(60);
-        drop(self.release.wait_timeout_while(released, limit, |r| !*r));
+        self.release.wait_while_for(&mut released, |r| !*r, limit);
         self.hanging.fetch_sub(1, SeqCst);
     }
 }
@@ -243,7 +238,7 @@ impl Model for FaultyModel {
         profiles: &[ShapeProfile],
     ) -> Result<Box<dyn Plan>, BackendError> {
         let n = self.faults.builds.fetch_add(1, SeqCst);
-        if self.faults.schedule().builds.contains(&n) {
+        if self.faults.schedule.lock().builds.contains(&n) {
             self.faults.failed_builds.fetch_add(1, SeqCst);
             let what = format!("injected failure of build {n}");
             return Err(self.signature.rejected(NAME, what));
@@ -283,8 +278,8 @@ impl Plan for FaultyPlan {
             inner: self.inner.session()?,
             graph: self.graph.clone(),
             faults: self.faults.clone(),
-            spoilt: vec![Vec::new(); self.outputs],
-            is_spoilt: false,
+            corrupted: vec![Vec::new(); self.outputs],
+            is_corrupted: false,
         }))
     }
 }
@@ -294,14 +289,14 @@ struct FaultySession {
     graph: Arc<str>,
     faults: Arc<Faults>,
     /// Copies of the outputs of a corrupted run.
-    spoilt: Vec<Vec<f32>>,
-    is_spoilt: bool,
+    corrupted: Vec<Vec<f32>>,
+    is_corrupted: bool,
 }
 
 impl FaultySession {
     /// Writes `value` to the middle of each output.
-    fn spoil(&mut self, value: f32) {
-        for (i, copy) in self.spoilt.iter_mut().enumerate() {
+    fn corrupt(&mut self, value: f32) {
+        for (i, copy) in self.corrupted.iter_mut().enumerate() {
             copy.clear();
             copy.extend_from_slice(self.inner.output(i));
             let middle = copy.len() / 2;
@@ -309,7 +304,7 @@ impl FaultySession {
                 *place = value;
             }
         }
-        self.is_spoilt = true;
+        self.is_corrupted = true;
     }
 }
 
@@ -319,7 +314,7 @@ impl Session for FaultySession {
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
-        self.is_spoilt = false;
+        self.is_corrupted = false;
         match self.faults.next_run() {
             None => self.inner.run(),
             Some(Fault::Error) => Err(BackendError::Run {
@@ -337,7 +332,7 @@ impl Session for FaultySession {
             }
             Some(fault) => {
                 self.inner.run()?;
-                self.spoil(match fault {
+                self.corrupt(match fault {
                     Fault::Nan => f32::NAN,
                     _ => f32::INFINITY,
                 });
@@ -347,8 +342,8 @@ impl Session for FaultySession {
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        if self.is_spoilt {
-            return self.spoilt.get(index).map_or(&[], Vec::as_slice);
+        if self.is_corrupted {
+            return self.corrupted.get(index).map_or(&[], Vec::as_slice);
         }
         self.inner.output(index)
     }

@@ -3,9 +3,10 @@
 //! A node that replaces a hung model abandons the old one. Without sharing, each would keep its own
 //! copy of the weights.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use loftup_bundle::Precision;
+use parking_lot::Mutex;
 
 use super::{BackendError, Graph, Model};
 
@@ -43,7 +44,7 @@ pub(super) fn shared(
         kernels,
     };
     // Held while loading, so that no graph is loaded twice.
-    let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut models = MODELS.lock();
     models.retain(|(_, model)| model.strong_count() > 0);
     let known = models.iter().find(|(k, _)| *k == key);
     if let Some(model) = known.and_then(|(_, model)| model.upgrade()) {

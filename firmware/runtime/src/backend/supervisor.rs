@@ -2,11 +2,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::{BackendError, Counters, State};
 
@@ -79,7 +81,7 @@ enum Phase {
         /// Whether a session is retrying, since `last`.
         trying: bool,
         /// Whether it will never be retried.
-        hopeless: bool,
+        permanent: bool,
     },
 }
 
@@ -106,10 +108,6 @@ impl Supervisor {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Relaxed)
     }
@@ -122,18 +120,18 @@ impl Supervisor {
         let Some(after) = self.options.retry_after else {
             return Admission::Fallback;
         };
-        match &mut *self.lock() {
+        match &mut *self.phase.lock() {
             Phase::Healthy => Admission::Preferred,
             Phase::Degraded {
                 last,
                 trying,
-                hopeless,
+                permanent,
                 ..
             } => {
                 // One at a time, because each may hang. A session that is no longer used does not
                 // report its result; it is ignored after twice the time limit.
                 let busy = *trying && last.elapsed() < 2 * self.options.start_limit;
-                if *hopeless || busy || last.elapsed() < after || !self.may_hang() {
+                if *permanent || busy || last.elapsed() < after || !self.may_hang() {
                     return Admission::Fallback;
                 }
                 (*last, *trying) = (Instant::now(), true);
@@ -160,12 +158,12 @@ impl Supervisor {
         if self.is_healthy() {
             return;
         }
-        let mut phase = self.lock();
+        let mut phase = self.phase.lock();
         // A run that started before the backend was given up permanently does not count.
         if matches!(
             *phase,
             Phase::Degraded {
-                hopeless: false,
+                permanent: false,
                 ..
             }
         ) {
@@ -192,13 +190,13 @@ impl Supervisor {
 
     /// Switches everything to the fallback; the first time with a warning. Without a fallback
     /// nothing is switched, and every use fails on its own.
-    pub fn degrade(&self, error: &BackendError, hopeless: bool) {
+    pub fn degrade(&self, error: &BackendError, permanent: bool) {
         let Some(fallback) = self.fallback else {
             return;
         };
         let now = Instant::now();
         let reason = error.to_string();
-        let mut phase = self.lock();
+        let mut phase = self.phase.lock();
         match &mut *phase {
             Phase::Healthy => {
                 // If nothing of the backend is installed, its absence is expected.
@@ -213,22 +211,22 @@ impl Supervisor {
                     since: now,
                     last: now,
                     trying: false,
-                    hopeless,
+                    permanent,
                 };
             }
             Phase::Degraded {
                 reason: old,
                 last,
                 trying,
-                hopeless: old_hopeless,
+                permanent: old_permanent,
                 ..
             } => {
-                if *old_hopeless && !hopeless {
+                if *old_permanent && !permanent {
                     return;
                 }
                 log::info!("{} still fails: {reason}", self.name);
                 *old = reason;
-                *old_hopeless = hopeless;
+                *old_permanent = permanent;
                 (*last, *trying) = (now, false);
             }
         }
@@ -236,7 +234,7 @@ impl Supervisor {
     }
 
     pub fn state(&self) -> State {
-        match &*self.lock() {
+        match &*self.phase.lock() {
             Phase::Healthy => State::Healthy,
             Phase::Degraded { reason, since, .. } => State::Degraded {
                 reason: reason.clone(),

@@ -40,7 +40,7 @@ impl Backend for CpuBackend {
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
         let kernels = native::Kernels::from_environment(graph)?;
         shared(graph, format!("{kernels:?}"), || {
-            let graph = &widened(graph)?;
+            let graph = &to_fp32(graph)?;
             match native::NativeModel::load(graph, kernels)? {
                 Some(model) => Ok(Arc::new(model)),
                 None => TractBackend.load(graph),
@@ -63,7 +63,7 @@ impl Backend for TractBackend {
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        let graph = widened(graph)?;
+        let graph = to_fp32(graph)?;
         let parsed = parse(&graph).map_err(|e| graph.rejected(NAME, one_line(&e)))?;
         Ok(Arc::new(TractModel {
             signature: graph.signature(),
@@ -74,7 +74,7 @@ impl Backend for TractBackend {
 
 /// The 32-bit version of a quantized graph. On the CPU, 16-bit products are slow, and 8-bit
 /// products are not faster than the 32-bit kernels (`docs/quantization.md`).
-fn widened(graph: &Graph) -> Result<Graph, BackendError> {
+fn to_fp32(graph: &Graph) -> Result<Graph, BackendError> {
     if graph.precision == Precision::Fp32 {
         return Ok(graph.clone());
     }

@@ -9,12 +9,14 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{BackendError, Session};
 
@@ -115,7 +117,7 @@ impl WatchedSession {
         let Some(session) = self.session.take() else {
             return Err(self.mailbox.about.failed("its session is lost"));
         };
-        *self.mailbox.lock() = Slot::Ready(session);
+        *self.mailbox.slot.lock() = Slot::Ready(session);
         self.mailbox.changed.notify_all();
         match self.mailbox.collect(limit) {
             Some((session, result)) => {
@@ -140,7 +142,7 @@ impl WatchedSession {
 
     /// Abandons a worker that does not return.
     pub fn abandon(&mut self) {
-        let mut slot = self.mailbox.lock();
+        let mut slot = self.mailbox.slot.lock();
         match std::mem::replace(&mut *slot, Slot::Abandoned) {
             // Counted under the lock: the worker decrements it when it returns.
             Slot::Taken => {
@@ -159,7 +161,7 @@ impl Drop for WatchedSession {
         if session.is_none() {
             self.abandon();
         }
-        let mut slot = self.mailbox.lock();
+        let mut slot = self.mailbox.slot.lock();
         if !matches!(*slot, Slot::Abandoned | Slot::Closed(_)) {
             let before = std::mem::replace(&mut *slot, Slot::Closed(session));
             if let Slot::Done(Some(made), _) = before {
@@ -174,14 +176,10 @@ impl Drop for WatchedSession {
 type Finished = (Option<Box<dyn Session>>, Result<(), BackendError>);
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for the worker to finish.
     fn collect(&self, limit: Duration) -> Option<Finished> {
         let start = Instant::now();
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         loop {
             if matches!(*slot, Slot::Done(..)) {
                 let Slot::Done(session, result) = std::mem::replace(&mut *slot, Slot::Free) else {
@@ -193,11 +191,7 @@ impl Mailbox {
             if left.is_zero() {
                 return None;
             }
-            slot = self
-                .changed
-                .wait_timeout(slot, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.changed.wait_for(&mut slot, left);
         }
     }
 
@@ -212,7 +206,7 @@ impl Mailbox {
             return;
         }
         loop {
-            let mut slot = self.lock();
+            let mut slot = self.slot.lock();
             let mut session = loop {
                 match std::mem::replace(&mut *slot, Slot::Taken) {
                     Slot::Ready(session) => break session,
@@ -230,10 +224,7 @@ impl Mailbox {
                     }
                     other => *slot = other,
                 }
-                slot = self
-                    .changed
-                    .wait(slot)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut slot);
             };
             drop(slot);
             let (session, result) = match catch_unwind(AssertUnwindSafe(|| session.run())) {
@@ -252,7 +243,7 @@ impl Mailbox {
         session: Option<Box<dyn Session>>,
         result: Result<(), BackendError>,
     ) -> bool {
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         match *slot {
             Slot::Abandoned => {
                 drop(slot);

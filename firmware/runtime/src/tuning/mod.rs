@@ -12,11 +12,12 @@
 mod cache;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::cache::{TuningCache, TuningKey};
@@ -24,7 +25,7 @@ use crate::{
     ColorRange, Guidance, Perceptor, RuntimeError, View,
     backend::{TilingHint, kernel_isa},
     plans::SessionPool,
-    threads::{lock, on_threads},
+    threads::on_threads,
     tiles::Rect,
     upsampler::{Keys, Upsampler},
     view::Worker,
@@ -221,11 +222,11 @@ fn processor_seconds(
         let start = thread_time();
         worker.run([rect].into_iter())?;
         let seconds = (thread_time() - start).as_secs_f64();
-        lock(&times).push(seconds);
+        times.lock().push(seconds);
         Ok(())
     };
     on_threads(threads, work)?;
-    let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let times = times.into_inner();
     Ok(times.iter().sum::<f64>() / times.len().max(1) as f64)
 }
 

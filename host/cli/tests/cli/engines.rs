@@ -209,7 +209,12 @@ fn an_engine_that_computes_something_wrong_is_refused_by_every_command() {
     for command in commands {
         let said = refused(&mut with_fake(command));
         println!("{said}");
-        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrong outputs", "allowed"] {
+        for part in [
+            "TensorRT 10.3.0",
+            "backbone.onnx",
+            "wrong outputs",
+            "allowed",
+        ] {
             assert!(said.contains(part), "{said}");
         }
     }

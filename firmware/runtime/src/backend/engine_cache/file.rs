@@ -22,29 +22,29 @@ use super::EngineKey;
 const MAGIC: &[u8; 16] = b"loftup engine 1\n";
 const FIXED: usize = 16 + 4 + 8 + 64;
 /// Maximum length of a key; a longer one is invalid.
-const LONGEST_KEY: u32 = 64 << 10;
+const MAX_KEY: u32 = 64 << 10;
 
 /// Why a file cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum Unusable {
     /// It does not exist.
-    NotThere,
+    Missing,
     /// It is invalid, for this reason.
-    Because(String),
+    Invalid(String),
 }
 
-impl From<io::Error> for Unfit {
+impl From<io::Error> for Unusable {
     fn from(e: io::Error) -> Self {
         match e.kind() {
-            io::ErrorKind::NotFound => Self::NotThere,
-            io::ErrorKind::UnexpectedEof => Self::Because("it is truncated".into()),
-            _ => Self::Because(e.to_string()),
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::UnexpectedEof => Self::Invalid("it is truncated".into()),
+            _ => Self::Invalid(e.to_string()),
         }
     }
 }
 
-fn because(what: impl Into<String>) -> Unfit {
-    Unfit::Because(what.into())
+fn invalid(what: impl Into<String>) -> Unusable {
+    Unusable::Invalid(what.into())
 }
 
 struct Header {
@@ -54,17 +54,17 @@ struct Header {
 }
 
 /// Reads the engine in the file at `path` if it matches `key` and is intact.
-pub(super) fn read(path: &Path, key: &EngineKey) -> Result<Vec<u8>, Unfit> {
+pub(super) fn read(path: &Path, key: &EngineKey) -> Result<Vec<u8>, Unusable> {
     let mut file = File::open(path)?;
     let header = read_header(&mut file)?;
     if header.key != *key {
-        return Err(because(key.difference(&header.key)));
+        return Err(invalid(key.difference(&header.key)));
     }
     read_engine(&mut file, &header)
 }
 
 /// Reads the key of the file at `path`; the engine is not checked.
-pub(super) fn header(path: &Path) -> Result<EngineKey, Unfit> {
+pub(super) fn header(path: &Path) -> Result<EngineKey, Unusable> {
     Ok(read_header(&mut File::open(path)?)?.key)
 }
 
@@ -77,18 +77,18 @@ pub(super) fn describe(path: &Path) -> Result<EngineKey, String> {
         read_engine(&mut file, &header)?;
         Ok(header.key)
     };
-    checked().map_err(|unfit| match unfit {
-        Unfit::NotThere => "it has just been removed".into(),
-        Unfit::Because(why) => why,
+    checked().map_err(|unusable| match unusable {
+        Unusable::Missing => "it has just been removed".into(),
+        Unusable::Invalid(why) => why,
     })
 }
 
-fn read_header(file: &mut File) -> Result<Header, Unfit> {
+fn read_header(file: &mut File) -> Result<Header, Unusable> {
     let mut fixed = [0; FIXED];
     file.read_exact(&mut fixed)?;
     let (magic, rest) = fixed.split_at(16);
     if magic != MAGIC {
-        return Err(because(
+        return Err(invalid(
             "it is not an engine cache file, or has another format version",
         ));
     }
@@ -96,32 +96,32 @@ fn read_header(file: &mut File) -> Result<Header, Unfit> {
     let (length, sha256) = rest.split_at(8);
     let key_length = u32::from_le_bytes(key_length.try_into().unwrap_or_default());
     let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
-    if key_length > LONGEST_KEY {
-        return Err(because("its header is damaged"));
+    if key_length > MAX_KEY {
+        return Err(invalid("its header is damaged"));
     }
     let mut text = vec![0; key_length as usize];
     file.read_exact(&mut text)?;
     let key = str::from_utf8(&text).ok().and_then(EngineKey::parse);
     Ok(Header {
-        key: key.ok_or_else(|| because("its header is damaged"))?,
+        key: key.ok_or_else(|| invalid("its header is damaged"))?,
         length,
         sha256: String::from_utf8_lossy(sha256).into_owned(),
     })
 }
 
 /// Reads the engine that follows the header.
-fn read_engine(file: &mut File, header: &Header) -> Result<Vec<u8>, Unfit> {
+fn read_engine(file: &mut File, header: &Header) -> Result<Vec<u8>, Unusable> {
     let before = FIXED as u64 + header.key.text().len() as u64;
     let there = file.metadata()?.len().saturating_sub(before);
     // Checked before any memory is allocated.
     if there != header.length {
         let what = format!("it has {there} of {} bytes", header.length);
-        return Err(because(what));
+        return Err(invalid(what));
     }
     let mut engine = Vec::with_capacity(usize::try_from(there).unwrap_or(0));
     file.take(there).read_to_end(&mut engine)?;
     if sha256_hex(&engine) != header.sha256 {
-        return Err(because("its checksum is wrong: it is damaged"));
+        return Err(invalid("its checksum is wrong: it is damaged"));
     }
     Ok(engine)
 }

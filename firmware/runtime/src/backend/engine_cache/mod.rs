@@ -27,7 +27,7 @@ pub use self::{
 };
 use super::BackendError;
 use crate::user_cache;
-use file::Unfit;
+use file::Unusable;
 
 /// Polling interval while another process is building.
 const POLL: Duration = Duration::from_millis(100);
@@ -143,13 +143,13 @@ impl EngineCache {
         };
         match file::read(&path, key) {
             Ok(bytes) => return Ok((loaded(key, watch, bytes), Origin::Cache)),
-            Err(Unfit::NotThere) => {
+            Err(Unusable::Missing) => {
                 if let Some(why) = self.outdated(directory, key) {
                     let file = &path;
                     watch.event(&BuildEvent::Rebuilding { file, why: &why });
                 }
             }
-            Err(Unfit::Because(why)) => {
+            Err(Unusable::Invalid(why)) => {
                 let file = &path;
                 watch.event(&BuildEvent::Rebuilding { file, why: &why });
             }

@@ -2,9 +2,10 @@
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// A progress event.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +75,7 @@ pub struct LogWatch {
 impl LogWatch {
     fn due(&self, elapsed: Duration) -> bool {
         const PAUSE: Duration = Duration::from_secs(10);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let first = last.is_none_or(|last| last.elapsed() > elapsed);
         let due = first || last.is_some_and(|last| last.elapsed() >= PAUSE);
         if due {

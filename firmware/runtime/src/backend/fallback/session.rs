@@ -71,7 +71,7 @@ impl Session for FallbackSession {
             // Not a failure of the backend: it was requested.
             Attempt::Failed(e @ BackendError::Cancelled { .. }) => return Err(e),
             Attempt::Failed(e) => Some(e),
-            Attempt::NotMade => None,
+            Attempt::Skipped => None,
         };
         if let Some(e) = &failure {
             shared.supervisor.count(e);
@@ -114,7 +114,7 @@ enum Attempt {
     Answered,
     Failed(BackendError),
     /// The backend is not to be used, or not ready yet.
-    NotMade,
+    Skipped,
 }
 
 impl FallbackSession {
@@ -141,7 +141,7 @@ impl FallbackSession {
         let models = self.compiled.models.clone();
         let supervisor = &models.shared.supervisor;
         let Some(model) = &models.preferred else {
-            return Attempt::NotMade;
+            return Attempt::Skipped;
         };
         let patience = supervisor.options.start_limit;
         let wait = match self.retrying {
@@ -149,12 +149,12 @@ impl FallbackSession {
             Some(_) => Duration::ZERO,
             None => match self.admitted(model.backend.name(), patience) {
                 Ok(Some(wait)) => wait,
-                Ok(None) => return Attempt::NotMade,
+                Ok(None) => return Attempt::Skipped,
                 Err(e) => return Attempt::Failed(e),
             },
         };
         let Some(watched) = &mut self.preferred else {
-            return Attempt::NotMade;
+            return Attempt::Skipped;
         };
         match watched.made(wait) {
             Some(Ok(())) => self.warmed_up |= self.retrying.take().is_some(),
@@ -162,7 +162,7 @@ impl FallbackSession {
                 .retrying
                 .is_some_and(|since| since.elapsed() < patience) =>
             {
-                return Attempt::NotMade;
+                return Attempt::Skipped;
             }
             None => {
                 let error = watched.timeout(patience);

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use loftup_onnx::rewrite;
 use loftup_tensorrt::{
     Builder, Error, Layout, Library, OnnxParser, Progress, ShapeRange, cuda::Device,
 };
+use parking_lot::Mutex;
 
 use super::{NAME, Options};
 use crate::backend::{
@@ -236,7 +237,7 @@ struct Report {
 
 impl Report {
     fn tick(&self, graph: &str, elapsed: Duration) {
-        let innermost = self.lock().last().cloned();
+        let innermost = self.phases.lock().last().cloned();
         self.watch.event(&BuildEvent::Building {
             graph,
             elapsed,
@@ -245,15 +246,11 @@ impl Report {
                 .map(|(name, done, steps)| (name.as_str(), *done, *steps)),
         });
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(String, u32, u32)>> {
-        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Progress for Report {
     fn phase_started(&self, phase: &str, _parent: Option<&str>, steps: u32) {
-        let mut phases = self.lock();
+        let mut phases = self.phases.lock();
         // A faulty library could start phases without limit.
         if phases.len() < 64 {
             phases.push((phase.to_owned(), 0, steps));
@@ -261,7 +258,7 @@ impl Progress for Report {
     }
 
     fn step_done(&self, phase: &str, step: u32) -> bool {
-        let mut phases = self.lock();
+        let mut phases = self.phases.lock();
         if let Some((_, done, _)) = phases.iter_mut().rfind(|(name, ..)| name == phase) {
             *done = step.saturating_add(1);
         }
@@ -269,7 +266,7 @@ impl Progress for Report {
     }
 
     fn phase_finished(&self, phase: &str) {
-        let mut phases = self.lock();
+        let mut phases = self.phases.lock();
         if let Some(i) = phases.iter().rposition(|(name, ..)| name == phase) {
             phases.remove(i);
         }

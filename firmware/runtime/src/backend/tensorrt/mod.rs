@@ -11,7 +11,7 @@ mod session;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use loftup_tensorrt::{
     Engine, Error, Layout, Library, Runtime,
     cuda::{Cuda, Device, Stream},
 };
+use parking_lot::Mutex;
 
 pub use self::ahead::AheadOfTime;
 use self::{
@@ -30,7 +31,6 @@ use super::{
     Arithmetic, Backend, BackendError, Graph, Model, Plan, ShapeProfile, TilingHint,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
-use crate::threads::lock;
 
 /// FP16 before INT8: for transformers INT8 is rarely faster, and always less accurate.
 const PRECISIONS: [Precision; 4] = [
@@ -179,7 +179,7 @@ impl OnGpu {
     /// The engine for `key`: one in use, from the cache, or newly built.
     fn engine(&self, recipe: &Recipe<'_>) -> Result<Arc<Engine>, BackendError> {
         // Held while building, so that no engine is built twice.
-        let mut engines = lock(&self.engines);
+        let mut engines = self.engines.lock();
         engines.retain(|(_, engine)| engine.strong_count() > 0);
         let known = engines.iter().find(|(known, _)| *known == recipe.key);
         if let Some(engine) = known.and_then(|(_, engine)| engine.upgrade()) {
@@ -197,7 +197,7 @@ impl OnGpu {
         loop {
             let build = || recipe.build(&self.library, Some(&self.device));
             let (bytes, _) = cache.get_or_build(&recipe.key, watch, build)?;
-            match lock(&self.runtime).deserialize(&bytes) {
+            match self.runtime.lock().deserialize(&bytes) {
                 Ok(engine) => return Ok(engine),
                 // For example, the driver has changed. Only once: if a new engine is rejected as
                 // well, return the error.
@@ -275,8 +275,8 @@ impl Model for TensorRtModel {
         }?;
         let failed = |e: Error| recipe.failed(&e);
         let parts = PlanParts::new(&recipe, &engine, &gpu.options).map_err(|e| match e {
-            session::Misfit::Error(e) => recipe.failed(&e),
-            session::Misfit::Graph(what) => recipe.graph.rejected(NAME, what),
+            session::Mismatch::Error(e) => recipe.failed(&e),
+            session::Mismatch::Graph(what) => recipe.graph.rejected(NAME, what),
         })?;
         // Create the first session now, so that errors are found before it is used, and because it
         // determines the output shapes.

@@ -1,9 +1,10 @@
 //! Runs an engine.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use half::f16;
 use loftup_tensorrt::{DataType, Engine, Error, Executor, cuda::Stream};
+use parking_lot::Mutex;
 
 use super::{
     NAME, Options,
@@ -12,14 +13,14 @@ use super::{
 use crate::backend::{BackendError, Plan, Session};
 
 /// Why an engine does not match a graph.
-pub(super) enum Misfit {
+pub(super) enum Mismatch {
     /// An error of TensorRT.
     Error(Error),
     /// A mismatch found here.
     Graph(String),
 }
 
-impl From<Error> for Misfit {
+impl From<Error> for Mismatch {
     fn from(e: Error) -> Self {
         Self::Error(e)
     }
@@ -54,11 +55,11 @@ impl Port {
 }
 
 impl PlanParts {
-    pub fn new(recipe: &Recipe<'_>, engine: &Engine, options: &Options) -> Result<Self, Misfit> {
+    pub fn new(recipe: &Recipe<'_>, engine: &Engine, options: &Options) -> Result<Self, Mismatch> {
         let half = |info: &loftup_tensorrt::TensorInfo| match info.data_type {
             DataType::F32 => Ok(false),
             DataType::F16 => Ok(true),
-            other => Err(Misfit::Graph(format!(
+            other => Err(Mismatch::Graph(format!(
                 "{} is {other:?}, expected F32 or F16",
                 info.name
             ))),
@@ -74,7 +75,7 @@ impl PlanParts {
                     .all(|(there, wanted)| *there < 0 || *there == wanted);
             if !fits {
                 let what = format!("{name} has shape {:?}, expected {shape:?}", info.shape);
-                return Err(Misfit::Graph(what));
+                return Err(Mismatch::Graph(what));
             }
             inputs.push(Port {
                 name: name.clone(),
@@ -99,7 +100,7 @@ impl PlanParts {
             match info.direction {
                 loftup_tensorrt::Direction::Input if !known(&inputs) => {
                     let what = format!("its input {} is unknown", info.name);
-                    return Err(Misfit::Graph(what));
+                    return Err(Mismatch::Graph(what));
                 }
                 loftup_tensorrt::Direction::Output if !known(&outputs) => {
                     unwanted.push(info.name.clone());
@@ -146,7 +147,7 @@ impl PlanParts {
             limit: self.options.gpu_limit,
             is_set: vec![false; self.inputs.len()],
             inputs: self.inputs.clone(),
-            widened: vec![Vec::new(); self.outputs.len()],
+            converted: vec![Vec::new(); self.outputs.len()],
             outputs: self.outputs.clone(),
             executor,
         })
@@ -183,11 +184,7 @@ impl Plan for TensorRtPlan {
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let first = self
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let first = self.first.lock().take();
         let session = match first {
             Some(session) => session,
             None => Stream::new(self.engine.device())
@@ -222,7 +219,7 @@ pub(super) struct TensorRtSession {
     is_set: Vec<bool>,
     outputs: Vec<Port>,
     /// 16-bit outputs converted to 32 bits.
-    widened: Vec<Vec<f32>>,
+    converted: Vec<Vec<f32>>,
 }
 
 impl TensorRtSession {
@@ -279,7 +276,7 @@ impl Session for TensorRtSession {
         self.executor
             .run(self.limit)
             .map_err(|e| failed(&self.graph, &e))?;
-        for (port, wide) in self.outputs.iter().zip(&mut self.widened) {
+        for (port, wide) in self.outputs.iter().zip(&mut self.converted) {
             if port.half {
                 let bytes = self
                     .executor
@@ -304,7 +301,7 @@ impl Session for TensorRtSession {
             return &[];
         };
         if port.half {
-            return &self.widened[index];
+            return &self.converted[index];
         }
         bytemuck::try_cast_slice(bytes).unwrap_or_default()
     }

@@ -197,7 +197,7 @@ fn many_runs_race_with_their_limit_and_lose_nothing() {
 fn a_run_that_never_began_is_not_counted_as_stuck() {
     let mut bench = bench(false);
     let session = bench.watched.session.take();
-    *bench.watched.mailbox.lock() = Slot::Closed(session);
+    *bench.watched.mailbox.slot.lock() = Slot::Closed(session);
     bench.watched.mailbox.changed.notify_all();
     bench.dropped.recv_timeout(LONG).unwrap();
     drop(bench.watched);
