@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Times one LoftUp frame in PyTorch, ONNX Runtime and `loftup bench` on this machine, taking turns,
+"""Times one LoftUp frame in PyTorch, ONNX Runtime and `loftup bench` on this machine, alternating,
 and prints the processor seconds and their ratios as a Markdown table.
 
-The three compute the same: a random LoftUp of the given width is written as a checkpoint, run by a
+All three compute the same: a random LoftUp of the given width is written as a checkpoint, run by a
 plain PyTorch module, exported by it for ONNX Runtime, and converted by `loftup`. Their answers are
 compared first.
 
@@ -27,7 +27,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loftup", required=True, type=Path, help="the command to measure")
     parser.add_argument("--dim", type=int, default=384, help="channels of the features")
-    parser.add_argument("--side", type=int, default=224, help="side of the square answer")
+    parser.add_argument("--side", type=int, default=224, help="side of the square output")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -122,7 +122,7 @@ class Upsampler(nn.Module):
     def __init__(self, dim):
         super().__init__()
         width = dim + 20
-        # The checkpoint has the guidance's waves as the second member of a sequence.
+        # In the checkpoint, the guidance's Fourier features are the second member of a sequence.
         self.fourier_feat = nn.Sequential(nn.Identity(), Waves(5, 20))
         self.lr_pe = Waves(2, 5)
         self.first_conv = nn.Sequential(
@@ -185,7 +185,7 @@ def main():
     model = random_model(ARGS.dim)
     rows = math.ceil(ARGS.side / 14)
     features = torch.randn(1, ARGS.dim, rows, rows)
-    # 256 levels of each color, as a photograph has.
+    # 256 levels per color, as in a photograph.
     levels = torch.randint(0, 256, (1, 3, ARGS.side, ARGS.side)) / 255
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -249,11 +249,11 @@ def main():
         f"d = {ARGS.dim}, {ARGS.side}x{ARGS.side}, {ARGS.threads} thread(s), medians of {ARGS.rounds}; "
         f"answers agree to {worst:.1e}; peak memory of loftup {peak:.0f} MB\n"
     )
-    print("| | processor seconds | wall seconds | loftup takes (processor) | loftup takes (wall) |")
+    print("| | CPU seconds | wall seconds | loftup, relative (CPU) | loftup, relative (wall) |")
     print("|---|---|---|---|---|")
     for name, (c, w) in median.items():
         print(f"| {name} | {c:.2f} | {w:.2f} | {cpu / c:.2f} | {wall / w:.2f} |")
-    print("\n| of loftup's frame | processor seconds | part of the frame |")
+    print("\n| part of loftup's frame | CPU seconds | fraction of the frame |")
     print("|---|---|---|")
     for part, seconds in parts.items():
         print(f"| {part} | {seconds:.4f} | {seconds / cpu:.4f} |")

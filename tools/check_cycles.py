@@ -36,7 +36,7 @@ def strip_comments_and_strings(text):
         re.S,
     )
     while match := pattern.search(text, i):
-        # `r"` at the end of an identifier starts no raw string.
+        # `r"` at the end of an identifier does not start a raw string.
         if match.group(1) is not None and match.start() and re.match(r"\w", text[match.start() - 1]):
             out.append(text[i : match.start() + 1])
             i = match.start() + 1
@@ -226,7 +226,7 @@ class Crate:
                         module.globs.append(target)
                     elif name != "_":
                         module.exports.setdefault(name, target)
-                    # A re-export is no dependency by itself: whoever uses it depends on the target.
+                    # A re-export is not a dependency: its users depend on the target.
                     module.uses.append((target, line, bool(public)))
                 i = end
                 continue

@@ -154,7 +154,7 @@ def manifests():
     heads["heads"] = {"ground": {"file": "head-ground.safetensors", "dim": 3,
                                  "kind": {"classes": {"names": ["ground", "other"]}}}}
     write("manifest", "head", json.dumps(heads))
-    # The one that the harness gives to the node's configuration.
+    # The bundle that the harness uses for the node's configuration.
     full = json.loads(json.dumps(heads))
     digits = "0123456789abcdef" * 4
     loss = {"relative_error": 0.02, "cosine": 0.9998, "worst_cosine": 0.99, "outliers": 0.001}

@@ -1,4 +1,4 @@
-//! Asking a perceptor for a frame and watching that every pixel comes once.
+//! Runs a perceptor on a frame and checks that every pixel is returned once.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,18 +12,18 @@ use crate::synthetic::Noise;
 
 /// Channels of the features.
 pub const DIM: usize = 12;
-/// Rows and columns of the backbone's features.
+/// Rows and columns of the backbone's feature map.
 pub const GRID: (usize, usize) = (4, 5);
-/// Size of the answer: odd, not square.
+/// Output size: odd, and not square.
 pub const SIZE: Size = Size {
     width: 43,
     height: 29,
 };
 
-/// The bundle in an engine, asked with tiles of the given side.
+/// A perceptor for the bundle with tiles of the given side.
 ///
 /// # Panics
-/// Where it does not open.
+/// If it cannot be opened.
 pub fn perceptor(
     bundle: &Path,
     backend: Arc<dyn Backend>,
@@ -35,10 +35,10 @@ pub fn perceptor(
     Perceptor::with_backend(bundle, backend, Options { threads, tile }).expect("an engine")
 }
 
-/// Always the same features and picture.
+/// The same features and image for every call.
 ///
 /// # Errors
-/// Those of the engine.
+/// Errors of the backend.
 pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError> {
     let mut noise = Noise::new(21);
     let (rows, cols) = GRID;
@@ -51,13 +51,13 @@ pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError>
     perceptor.view(&features, &picture, ColorRange::PerImage)
 }
 
-/// The whole frame `[d, H, W]`.
+/// The complete frame `[d, H, W]`.
 ///
 /// # Errors
-/// Those of the engine.
+/// Errors of the backend.
 ///
 /// # Panics
-/// Where a pixel comes twice or not at all.
+/// If a pixel is returned twice or not at all.
 pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = view.size();
     let mut sink = InMemory::new(Rect::whole(view.size()), DIM);
@@ -72,12 +72,12 @@ pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
     })?;
     assert!(
         times.iter().all(|n| *n == 1),
-        "a pixel came not at all, or twice"
+        "a pixel was returned twice or not at all"
     );
     Ok(sink.into_values())
 }
 
-/// The greatest difference; infinite where something is not a number.
+/// The maximum difference; infinite if a value is NaN.
 pub fn worst(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());

@@ -1,4 +1,4 @@
-//! The golden cases of the original PyTorch code, from checkpoint to answer on the CPU.
+//! The golden cases of the original PyTorch code, from checkpoint to output on the CPU.
 
 use std::{ops::ControlFlow, path::Path};
 

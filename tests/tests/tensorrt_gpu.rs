@@ -1,4 +1,5 @@
-//! What waits for a GPU: `tools/gpu_checks.sh` runs it. Without one it says so and does nothing.
+//! Tests that need a GPU, run by `tools/gpu_checks.sh`. Without one they report that and do
+//! nothing.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -13,7 +14,7 @@ use loftup_tests::{
     golden::{BACKBONES, Case, UPSAMPLERS, compare},
 };
 
-/// What TensorRT cannot do: none known; nobody has run it yet.
+/// What TensorRT does not support: nothing known. The suite has not been run on TensorRT yet.
 const KNOWN_GAPS: &[&str] = &[];
 
 /// TensorRT with an empty cache, or `None` with the reason on standard error.
@@ -48,7 +49,7 @@ fn tensorrt_on_a_gpu_conforms() {
     }
 }
 
-/// On a GPU sums are ordered otherwise, and sines of large angles cost some digits.
+/// A GPU adds in another order, and sines of large angles lose some digits.
 const ON_GPU: Tolerance = Tolerance {
     max: 2e-2,
     mean: 1e-3,

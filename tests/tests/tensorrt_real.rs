@@ -1,6 +1,5 @@
-//! The project's own graphs through NVIDIA's real TensorRT-RTX, which parses and builds without a
-//! GPU. Runs where `tools/fetch_tensorrt.sh` has fetched the libraries, each test in a process of
-//! its own.
+//! The project's own graphs in NVIDIA's real TensorRT-RTX, which can parse and build without a GPU.
+//! Runs if `tools/fetch_tensorrt.sh` has downloaded the libraries, each test in its own process.
 
 use std::{
     ops::ControlFlow,
@@ -46,7 +45,7 @@ fn described(tensors: &[TensorInfo]) -> String {
     texts.join(", ")
 }
 
-/// Names and shapes as TensorRT reads them out of the graph.
+/// Names and shapes as TensorRT's parser reports them.
 fn interface(library: &Path, onnx: &[u8]) -> (Vec<TensorInfo>, Vec<TensorInfo>) {
     let library = Library::open(library).unwrap();
     let builder = Builder::new(&library, None).unwrap();
@@ -69,7 +68,8 @@ fn names(tensors: &[TensorInfo]) -> Vec<&str> {
     tensors.iter().map(|t| t.name.as_str()).collect()
 }
 
-/// Whole bundles at the width of DINOv2-S: keys, queries with points, tiles and whole frames.
+/// Complete bundles at the width of DINOv2-S: keys, and queries with points, tiles and whole
+/// frames.
 fn upsampler_of_384_channels(name: &str, test: &str) {
     let Some(library) = cached(name) else { return };
     in_child(test, || {
@@ -124,7 +124,7 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
         }
         assert_eq!(EngineCache::at(cache.path()).entries().unwrap().len(), 2);
 
-        // The same, for exactly one shape.
+        // The same for exactly one shape.
         let onnx = bundle.read(&files.queries).unwrap();
         let (heads, width) = (upsampler.heads, upsampler.head_width);
         let mut inputs: Vec<(&str, Vec<usize>)> = vec![
@@ -149,7 +149,7 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
             start.elapsed().as_secs_f64()
         );
 
-        // A profile that stops short of the shapes asked for is passed over, not stretched.
+        // A profile that does not contain the requested shapes is skipped, not extended.
         let model = ahead(&library, cache.path()).load(&graph).unwrap();
         let profiles = [ShapeProfile::fixed(&shapes)];
         model.compile(&shapes, &profiles).unwrap();
@@ -167,8 +167,8 @@ fn rtx_1_4_builds_the_upsampler() {
     upsampler_of_384_channels(RELEASES[1], "rtx_1_4_builds_the_upsampler");
 }
 
-/// Backbones of the golden cases, and one at the size of DINOv2-S where `LOFTUP_TEST_BACKBONE`
-/// names its checkpoint.
+/// Backbones of the golden cases, and one at the size of DINOv2-S if `LOFTUP_TEST_BACKBONE` is the
+/// path of its checkpoint.
 fn backbones(name: &str, test: &str) {
     let Some(library) = cached(name) else { return };
     in_child(test, || {
@@ -259,7 +259,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             let good = || options(&library, cache.path());
             let e = compile(&onnx[..onnx.len() / 2], &shapes, good());
             assert!(e.contains("rejected the model"), "{e}");
-            // An input that gets no shape is a missing profile.
+            // An input without a shape is a missing profile.
             let e = compile(&onnx, &shapes[..1], good());
             assert!(e.contains("optimization profile"), "{e}");
             let mut small = good();
@@ -276,7 +276,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
     );
 }
 
-/// Builds and throws away until it is killed; started by the next test.
+/// Builds and discards engines until it is killed; started by the next test.
 #[test]
 #[ignore = "started by another test"]
 fn build_for_ever() {
@@ -331,7 +331,7 @@ fn a_kill_at_any_moment_of_a_real_build_leaves_a_usable_cache() {
                     .stderr(Stdio::null())
                     .spawn()
                     .unwrap();
-                // One build of both graphs takes a second or two.
+                // A build of both graphs takes a second or two.
                 thread::sleep(Duration::from_millis(150 + i * 7919 % 1900));
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -349,7 +349,7 @@ fn a_kill_at_any_moment_of_a_real_build_leaves_a_usable_cache() {
                         .count()
                 });
             }
-            println!("20 kills: {whole} whole engines and {parts} unfinished files were left");
+            println!("20 kills: {whole} complete engines and {parts} unfinished files remained");
             let bundle = Bundle::open(&directory.path().join("up.loftup")).unwrap();
             build(&library, &bundle, &directory.path().join("cache"));
             assert_eq!(cache.entries().unwrap().len(), 2);

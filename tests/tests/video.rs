@@ -1,4 +1,4 @@
-//! Of a video only what changed is computed, and the answer is to the bit that of a whole
+//! For a video only the changed tiles are computed, and the output is bit-identical to a complete
 //! computation.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn features(seed: u64) -> Features {
     Features::from_array(&[1, DIM, 4, 5], values, DIM).unwrap()
 }
 
-/// A picture of 256 levels.
+/// An image with 256 levels.
 fn picture(size: Size, seed: u64) -> Picture {
     let mut data = Noise::new(seed).vec(3 * size.area());
     for x in &mut data {
@@ -37,7 +37,7 @@ fn picture(size: Size, seed: u64) -> Picture {
     Picture { size, data }
 }
 
-/// A video and what its sink was given so far.
+/// A video and the output that its sink has received so far.
 struct Watched {
     video: Video,
     answer: InMemory,
@@ -51,7 +51,7 @@ impl Watched {
         }
     }
 
-    /// The next frame, whose whole answer must then be the one that is computed from nothing.
+    /// Processes the next frame, whose output must equal that of a complete computation.
     fn next(&mut self, view: &View<'_>) -> Update {
         let mut delivered = 0;
         let update = self.video.frame(view, &mut |tile| {
@@ -69,7 +69,7 @@ impl Watched {
 
 fn same(a: &[f32], b: &[f32]) {
     let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert!(bits(a) == bits(b), "not the same to the bit");
+    assert!(bits(a) == bits(b), "not bit-identical");
 }
 
 #[test]
@@ -88,15 +88,15 @@ fn only_tiles_that_can_have_changed_are_computed() {
             update.computed
         };
         assert_eq!(next(&lr, &frame, FIXED), 6, "the first frame");
-        assert_eq!(next(&lr, &frame, FIXED), 0, "the same again");
+        assert_eq!(next(&lr, &frame, FIXED), 0, "the same frame again");
         for (x, y, tiles) in [
             (7, 7, 1),
-            // One pixel beyond the first tile: in its halo, and inside the second one.
+            // One pixel past the first tile: in its halo, and inside the second tile.
             (16, 7, 2),
             (17, 7, 1),
-            // Both rows compute row 14, and both columns see column 15.
+            // Both rows of tiles compute row 14, and both columns use column 15.
             (15, 14, 4),
-            // The halo above the last row of tiles reaches up to row 12.
+            // The halo above the last row of tiles extends up to row 12.
             (7, 12, 2),
             (7, 11, 1),
             (42, 28, 1),
@@ -108,12 +108,12 @@ fn only_tiles_that_can_have_changed_are_computed() {
                 assert_eq!(next(&lr, &frame, FIXED), tiles, "pixel {x},{y}");
             }
         }
-        assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another picture");
+        assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another image");
         assert_eq!(next(&features(2), &picture(SIZE, 9), FIXED), 6, "features");
         let range = ColorRange::PerImage;
         assert_eq!(next(&lr, &frame, range), 6, "another range");
         frame.data[0] = 3.0;
-        // The red of every pixel is scaled by it.
+        // It scales the red channel of every pixel.
         assert_eq!(next(&lr, &frame, range), 6, "a brighter pixel");
         assert_eq!(next(&lr, &frame, range), 0);
     }
@@ -135,7 +135,7 @@ fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
         for _ in 0..8 {
             let update = watched.next(&perceptor.view(&lr, &frame, FIXED).unwrap());
             (computed, tiles) = (computed + update.computed, tiles + update.tiles);
-            // A rectangle of another level, in one channel.
+            // A rectangle with another level in one channel.
             let (x, y, level) = (below(width), below(height), below(256));
             let channel = below(3);
             for y in y..(y + 1 + below(3)).min(height) {
@@ -175,7 +175,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
     assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 0);
     assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 6);
     assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 0);
-    // The same head once more, made again.
+    // An equal head, created again.
     let c = head(2);
     assert_eq!(watched.next(&view().through(&c).unwrap()).computed, 0);
 
@@ -197,7 +197,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
     let outside = Rect { x: 40, ..rect };
     assert!(region(&view(), outside).is_err());
     assert_eq!(region(&view(), moved).unwrap(), 0);
-    // The same weights in another engine are not known to be the same.
+    // The same weights in another backend are not assumed to give the same output.
     let other = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let of_other = other.view(&lr, &frame, FIXED).unwrap();
     assert_eq!(region(&of_other, moved).unwrap(), 2);
@@ -222,11 +222,11 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
     });
     assert!(refused.is_err());
     let mut count = |view: &View<'_>| video.frame(view, &mut |_| Ok(())).unwrap().computed;
-    assert_eq!(count(&view), 6, "the sink has an unknown part of it");
+    assert_eq!(count(&view), 6, "the sink has received an unknown part");
     assert_eq!(count(&view), 0);
 
-    // Run 0 of the engine makes keys. Its run 3, in the middle of the first frame, fails, and the
-    // engine standing in computes the rest.
+    // Run 0 computes the keys. Run 3, in the middle of the first frame, fails, and the fallback
+    // computes the rest.
     let faults = Faults::none();
     faults.at_run(3, Fault::Error);
     let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(CpuBackend, faults));

@@ -12,7 +12,7 @@ use crate::object::Owned;
 use crate::tensor::{DataType, Direction, TensorInfo, find};
 
 /// More inputs and outputs than this indicate a wrong function table.
-const MOST_TENSORS: i32 = 4096;
+const MAX_TENSORS: i32 = 4096;
 
 /// Deserializes engines.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Engine {
             profiles: u32::try_from(profiles).unwrap_or(0),
             runtime: Arc::clone(runtime),
         };
-        if !(1..=MOST_TENSORS).contains(&count) {
+        if !(1..=MAX_TENSORS).contains(&count) {
             let message = format!("the count is {count}");
             return Err(Error::Refused {
                 call: CALL,

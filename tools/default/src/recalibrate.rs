@@ -28,7 +28,7 @@ const BATCH_SIZE: usize = 2;
 /// All tensors of the upsampler in `weights`, with batch statistics over `scenes` scenes.
 ///
 /// # Errors
-/// Where the weights or the bundle cannot be read, or there are no scenes.
+/// The weights or the bundle cannot be read, or there are no scenes.
 pub fn recalibrate_batch_norm(
     weights: &Path,
     bundle: &Path,
@@ -87,7 +87,7 @@ pub fn recalibrate_batch_norm(
     for (name, sum) in sums {
         let old = tensors
             .get_mut(&name)
-            .with_context(|| format!("{}: no tensor {name}", weights.display()))?;
+            .with_context(|| format!("{}: tensor {name} is missing", weights.display()))?;
         *old = Tensor::from_fn([sum.len()], |i| (sum[i] / passes as f64) as f32);
     }
     Ok(tensors)

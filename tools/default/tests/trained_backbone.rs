@@ -1,4 +1,4 @@
-//! The transformer that is trained computes what its exported graph computes.
+//! The trainable transformer computes the same as its exported graph.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use loftup_train::{
     rng::{Purpose, Rng},
 };
 
-/// Two blocks with weights that leave nothing at 0 or 1.
+/// Two blocks with weights that leave no parameter at 0 or 1.
 fn model(device: &Device) -> Vit {
     let shape = Shape {
         depth: 2,
@@ -100,7 +100,7 @@ fn weights_of_16_bit_are_read_back_rounded() {
     let large = Tensor::from_fn([1], |_| 1e6);
     let error = write_half(&path, &BTreeMap::from([("big".to_string(), large)])).unwrap_err();
     assert!(
-        format!("{error:#}").contains("big holds 1000000"),
+        format!("{error:#}").contains("big contains 1000000"),
         "{error:#}"
     );
 }
