@@ -2,7 +2,7 @@
 
     python tools/make_resize_fixtures.py
 
-Needs Pillow before 13, which scales across first and down second, but for pictures over a
+Needs Pillow before 13, which scales across first and down second, except for images over a
 hundred times as high as wide, of which there are none here. (Since 13 the order
 depends on the sizes, and up to a sixth of the values differ by one level.)
 
@@ -115,10 +115,10 @@ def decode():
     translucent = palette.copy()
     translucent.info["transparency"] = bytes(range(0, 256, 16))
 
-    def put(name, picture, expected=None, **options):
+    def put(name, image, expected=None, **options):
         stream = io.BytesIO()
         suffix = name.rpartition(".")[2]
-        picture.save(stream, {"tif": "tiff", "jpg": "jpeg"}.get(suffix, suffix), **options)
+        image.save(stream, {"tif": "tiff", "jpg": "jpeg"}.get(suffix, suffix), **options)
         if expected is None:
             expected = np.asarray(Image.open(stream).convert("RGB"))
         (folder / name).write_bytes(stream.getvalue())

@@ -166,10 +166,10 @@ def variation(x):
 def refine(x, masks, alpha):
     """masks: for each image a list of (H,W) booleans."""
     x = x.clone()
-    for picture, its in zip(x, masks):
+    for image, its in zip(x, masks):
         for mask in its:
-            mean = picture[:, mask].mean(1, keepdim=True)
-            picture[:, mask] = alpha * mean + (1 - alpha) * picture[:, mask]
+            mean = image[:, mask].mean(1, keepdim=True)
+            image[:, mask] = alpha * mean + (1 - alpha) * image[:, mask]
     return x
 
 
