@@ -179,7 +179,7 @@ pub fn manifest(bytes: &[u8]) {
         one_line(error);
     }
     let text = serde_json::to_string(manifest).expect("a manifest");
-    serde_json::from_str::<Manifest>(&text).expect("a manifest that was written");
+    serde_json::from_str::<Manifest>(&text).expect("a manifest that was serialized");
 }
 
 /// The input is an ONNX model: tests its interface, all rewriting passes, the reader of queries
@@ -202,7 +202,7 @@ pub fn onnx(bytes: &[u8]) {
         Err(error) => one_line(error),
     }
     let directory = file("model.onnx", bytes);
-    fs::write(directory.path().join("model.data"), [0x3c; 64]).expect("a file of weights");
+    fs::write(directory.path().join("model.data"), [0x3c; 64]).expect("a weight file");
     match Import::open(&directory.path().join("model.onnx")) {
         Ok(import) => {
             let interface = interface.expect("the interface of a model that was imported");
@@ -215,7 +215,7 @@ pub fn onnx(bytes: &[u8]) {
 
 /// Every pass returns a model or a one-line error.
 fn passes(model: &Model) {
-    let again = Model::decode(&model.encode()).expect("a model that was written");
+    let again = Model::decode(&model.encode()).expect("a model that was encoded");
     assert_eq!(again.encode(), model.encode());
     model.is_quantized();
     model.not_finite();
@@ -241,7 +241,7 @@ fn passes(model: &Model) {
         match result {
             Ok(model) => {
                 if let Err(error) = Model::decode(&model.encode()) {
-                    panic!("a model that cannot be read again: {error}");
+                    panic!("a model that cannot be decoded again: {error}");
                 }
             }
             Err(error) => one_line(error),
@@ -269,7 +269,7 @@ fn border(import: &Import) {
             arrangement,
             shape: output.shape.clone(),
         });
-        let interface = Interface::of(&graph).expect("a graph that was written");
+        let interface = Interface::of(&graph).expect("a graph that was encoded");
         assert_eq!(interface.outputs.len(), 1);
     }
 }

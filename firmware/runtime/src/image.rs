@@ -81,7 +81,7 @@ pub enum ImageError {
     },
     /// Strided pixel data whose length does not match width and height.
     #[error(
-        "{bytes} bytes in rows of {stride} do not hold an RGB picture of {width} x {height}: a row takes {width} * 3 bytes, and the stride is at least that"
+        "{bytes} bytes in rows of {stride} are not an RGB image of {width} x {height}: a row has {width} * 3 bytes, and the stride must be at least that"
     )]
     BadStride {
         /// The width.

@@ -242,7 +242,7 @@ fn a_file_of_another_key_under_this_name_is_told_by_what_it_says() {
     assert!(get(&cache, &key("a.onnx"), &notes).1);
     let lines = notes.take();
     assert!(
-        lines[0].contains("compute-capability 8.6, and this is 8.7"),
+        lines[0].contains("compute-capability 8.6, but 8.7 is needed"),
         "{lines:?}"
     );
 }

@@ -105,7 +105,7 @@ fn surplus_and_lost_data_are_noticed() {
     let middle = start + (end - start) / 2;
     let text = message(&[&whole[..end], &whole[middle..]].concat());
     assert!(
-        text.contains("after 48 of 48 MCUs: there are more data than blocks"),
+        text.contains("after 48 of 48 MCUs: there is data after the last block"),
         "{text}"
     );
     message(&[&whole[..start + 40], &whole[start + 140..]].concat());

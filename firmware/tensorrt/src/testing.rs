@@ -144,7 +144,7 @@ impl Fake {
             ("fake_onnxparser.so", parser_name(layout)),
             ("fake_libcuda.so", "libcuda.so.1"),
         ] {
-            fs::copy(built.join(from), directory.path().join(to)).expect("copying a stand-in");
+            fs::copy(built.join(from), directory.path().join(to)).expect("copying a mock library");
         }
         Some(Fake { directory, layout })
     }

@@ -146,7 +146,7 @@ with_both!(
         assert_eq!((built.inputs.len(), built.outputs.len()), (1, 1));
         assert!(
             built.steps > 10,
-            "the progress monitor was told {} steps",
+            "the progress monitor received {} steps",
             built.steps
         );
     }

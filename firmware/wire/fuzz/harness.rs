@@ -221,7 +221,7 @@ pub fn reassembler(bytes: &[u8]) {
                 continue;
             };
             let mut pixels = Vec::new();
-            for run in chunk.runs().expect("a chunk that was taken") {
+            for run in chunk.runs().expect("an accepted chunk") {
                 pixels.resize(pixels.len() + run.length as usize, run.class);
             }
             let identity = (frame, u32::from(width), height);

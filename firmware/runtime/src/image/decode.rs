@@ -243,7 +243,7 @@ fn looks_like(bytes: &[u8]) -> String {
 }
 
 /// The pixels as 8-bit RGB, or `None` if they are floating-point.
-fn rgb8(picture: DynamicImage) -> Option<Vec<u8>> {
+fn rgb8(image: DynamicImage) -> Option<Vec<u8>> {
     fn high(value: u16) -> u8 {
         (value >> 8) as u8
     }
@@ -257,7 +257,7 @@ fn rgb8(picture: DynamicImage) -> Option<Vec<u8>> {
             .flat_map(|pixel| [level(pixel[0]), level(pixel[1]), level(pixel[2])])
             .collect()
     }
-    Some(match picture {
+    Some(match image {
         DynamicImage::ImageRgb8(p) => p.into_raw(),
         DynamicImage::ImageRgba8(p) => color(p.as_raw(), 4, |v| v),
         DynamicImage::ImageLuma8(p) => gray(p.as_raw(), 1, |v| v),

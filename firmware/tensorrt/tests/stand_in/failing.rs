@@ -227,7 +227,7 @@ fn build_failures_become_errors_of_their_own() {
         Err(Error::Profile { .. })
     ));
     let other = ShapeRange {
-        input: "picture".into(),
+        input: "unknown".into(),
         ..range()
     };
     assert!(matches!(

@@ -12,7 +12,7 @@ use crate::{
 /// 32 bits compared with 64; features have a magnitude of 1 to 4.
 const TOLERANCE: f32 = 5e-5;
 
-fn picture(height: usize, width: usize) -> Tensor {
+fn image(height: usize, width: usize) -> Tensor {
     let mut noise = noise(7);
     Tensor::from_fn([1, 3, height, width], |_| 2.0 * noise())
 }
@@ -50,7 +50,7 @@ fn check_built(vit: &Vit, tensors: Tensors, preset: &str, heads: usize, name: fn
         clip,
     };
     let side = config.grid * config.patch;
-    let image = picture(side, side);
+    let image = image(side, side);
     let worst = worst(&run(vit, &image), &slow.features(&image));
     println!("{preset}, {heads} heads: worst error {worst:e}");
     assert!(worst <= TOLERANCE, "{preset}, {heads} heads: {worst:e}");
@@ -159,7 +159,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
             activation,
             clip: false,
         };
-        slow.features(&picture(96, 96))
+        slow.features(&image(96, 96))
     });
     let difference = worst(&tanh, &exact);
     println!("the two GELUs differ by {difference:e}");

@@ -13,13 +13,12 @@ use super::{
 /// in 32 bits and then rounded to 16, and a quantized activation is divided by its scale, rounded,
 /// clamped and multiplied again. This is how hardware computes that multiplies low-precision
 /// numbers and accumulates in high precision. Values keep their names.
-/// ones. Values keep their names.
+///
 /// The measurement therefore does not depend on how a runtime implements `QuantizeLinear` or 16-bit
 /// products.
-/// is measured.
 ///
+/// # Errors
 /// A constant cannot be read.
-/// Where a constant cannot be read.
 pub fn fake_quantize(model: &Model) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let types = element_types(graph);
