@@ -1,7 +1,7 @@
 //! Pictures: reading, Pillow's bilinear resize, normalization, writing.
 //!
 //! The backbones were trained behind torchvision's transforms on PIL images, so the same
-//! arithmetic is done here: [`Rgb8::resized`] gives Pillow's bytes, and [`Rgb8::normalized`]
+//! arithmetic is done here: [`RgbImage::resized`] gives Pillow's bytes, and [`RgbImage::normalized`]
 //! gives torch's floats, bit for bit. (Decoded JPEG may differ from Pillow's by a level or two:
 //! the standard leaves decoders that freedom.)
 
@@ -101,19 +101,19 @@ pub enum ImageError {
 
 /// An 8-bit RGB picture: rows from the top, pixels from the left, R, G, B.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Rgb8 {
+pub struct RgbImage {
     width: usize,
     height: usize,
     data: Vec<u8>,
 }
 
-impl std::fmt::Debug for Rgb8 {
+impl std::fmt::Debug for RgbImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Rgb8({} x {})", self.width, self.height)
+        write!(f, "RgbImage({} x {})", self.width, self.height)
     }
 }
 
-impl Rgb8 {
+impl RgbImage {
     /// A picture of the given pixels, `height * width * 3` bytes.
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl Rgb8 {
     /// levels: what stands still in a video then stays the same to the bit in spite of the sensor's
     /// noise. `before` is the last picture this was done to, so that a slow change is not lost, only
     /// late; one of another size changes nothing.
-    pub fn hold(&mut self, before: &Self, tolerance: u8) {
+    pub fn suppress_noise(&mut self, before: &Self, tolerance: u8) {
         if (self.width, self.height) != (before.width, before.height) {
             return;
         }

@@ -10,9 +10,10 @@ use std::{fmt, sync::atomic::Ordering::Relaxed};
 use loftup_bundle::{Manifest, Precision, ReferenceError, ReferenceOutputs, References, Size};
 
 use crate::{
-    ColorRange, Features, Perceptor, Picture, Point, Rect, RuntimeError, View,
+    ColorRange, EncodedFrame, Features, ImageTensor, Perceptor, Point, Rect, RuntimeError,
     backend::{Arithmetic, BackendError},
-    sinks::InMemory,
+    features::transposed,
+    sinks::VecSink,
     threads::lock,
 };
 
@@ -77,7 +78,7 @@ impl fmt::Display for Comparison {
 }
 
 /// A normalized image with edges, gradients and texture, the same on every machine.
-pub fn test_picture(size: Size) -> Picture {
+pub fn test_image(size: Size) -> ImageTensor {
     let Size { width, height } = size;
     let mut data = Vec::with_capacity(3 * size.area());
     for c in 0..3 {
@@ -90,17 +91,19 @@ pub fn test_picture(size: Size) -> Picture {
             }
         }
     }
-    Picture { size, data }
+    ImageTensor { size, data }
 }
 
 /// Features with a variance of about 1 on a grid of that size, the same on every machine.
 pub fn test_features(dim: usize, grid: Size) -> Features {
-    let data = (0..dim * grid.area()).map(|i| (hash(i) - 0.5) * 3.5);
+    let map: Vec<f32> = (0..dim * grid.area())
+        .map(|i| (hash(i) - 0.5) * 3.5)
+        .collect();
     Features {
         dim,
         height: grid.height,
         width: grid.width,
-        data: data.collect(),
+        tokens: transposed(&map, dim, grid.area()),
     }
 }
 
@@ -357,9 +360,10 @@ impl Perceptor {
     fn reference_backbone(&self) -> Result<Vec<f32>, RuntimeError> {
         let backbone = self.with_backbone()?;
         let size = backbone.default_size();
-        let f = backbone.features(&test_picture(size).data, size)?;
+        let f = backbone.features(&test_image(size).data, size)?;
         let cells = f.height * f.width;
-        let planes = || f.data.chunks_exact(cells);
+        let map = f.to_map();
+        let planes = || map.chunks_exact(cells);
         let kept = References::cells(cells);
         let mut values: Vec<f32> = kept.flat_map(|i| planes().map(move |p| p[i])).collect();
         let mean = |plane: &[f32]| plane.iter().map(|x| f64::from(*x)).sum::<f64>() / cells as f64;
@@ -375,7 +379,7 @@ impl Perceptor {
     /// Asks the upsampler about the test inputs.
     fn reference_view<T>(
         &self,
-        ask: impl FnOnce(&View<'_>) -> Result<T, RuntimeError>,
+        ask: impl FnOnce(&EncodedFrame<'_>) -> Result<T, RuntimeError>,
     ) -> Result<T, RuntimeError> {
         let grid = self.manifest().backbone.as_ref().map_or(GRID, |b| Size {
             width: b.size.width / b.patch,
@@ -383,8 +387,8 @@ impl Perceptor {
         });
         let dim = self.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
         let features = test_features(dim, grid);
-        let guidance = test_picture(GUIDANCE);
-        ask(&self.untested_view(&features, &guidance, ColorRange::PerImage)?)
+        let guidance = test_image(GUIDANCE);
+        ask(&self.encode_untested(&features, &guidance, ColorRange::PerImage)?)
     }
 }
 
@@ -392,30 +396,28 @@ type Outputs = (&'static str, std::ops::Range<usize>, Vec<f32>);
 
 /// The reference pixels in each of the ways that an engine has a profile for: how, which of the
 /// pixels, and their values `[pixels, d]`.
-fn outputs(view: &View<'_>, tile: usize) -> Result<Vec<Outputs>, RuntimeError> {
+fn outputs(view: &EncodedFrame<'_>, tile: usize) -> Result<Vec<Outputs>, RuntimeError> {
     let all = pixels();
     let in_region = References::PIXELS - IN_REGION..References::PIXELS;
     let mut found = vec![("points", 0..all.len(), view.points(&all)?)];
-    let mut region = InMemory::new(REGION, view.dim());
-    view.region(REGION, &mut |tile| region.take(tile))?;
+    let mut region = VecSink::new(REGION, view.dim())?;
+    view.region(REGION, &mut |tile| region.push(tile))?;
     let values = at(region.values(), REGION, &all[in_region.clone()]);
     found.push(("region", in_region, values));
     if tile > SMALL_TILE {
         let rect = Rect::whole(GUIDANCE);
-        let mut frame = InMemory::new(rect, view.dim());
-        view.frame(&mut |tile| frame.take(tile))?;
+        let mut frame = VecSink::new(rect, view.dim())?;
+        view.frame(&mut |tile| frame.push(tile))?;
         found.push(("frame", 0..all.len(), at(frame.values(), rect, &all)));
     }
     Ok(found)
 }
 
-/// Some pixels of planes `[d, H, W]` that cover `rect`, `[pixels, d]`.
-fn at(planes: &[f32], rect: Rect, pixels: &[Point]) -> Vec<f32> {
+/// Some pixels of `values` `[H, W, d]` that cover `rect`, `[pixels, d]`.
+fn at(values: &[f32], rect: Rect, pixels: &[Point]) -> Vec<f32> {
+    let dim = values.len() / rect.area();
     let index = |p: &Point| (p.y - rect.y) * rect.width + p.x - rect.x;
-    let values = |p: &Point| {
-        let at = index(p);
-        planes.chunks_exact(rect.area()).map(move |plane| plane[at])
-    };
+    let values = |p: &Point| values[index(p) * dim..][..dim].iter().copied();
     pixels.iter().flat_map(values).collect()
 }
 
@@ -436,13 +438,13 @@ mod tests {
             height: 28,
         };
         let sum = |values: &[f32]| values.iter().map(|x| f64::from(*x)).sum::<f64>();
-        let picture = test_picture(size).data;
+        let picture = test_image(size).data;
         assert_eq!(
             picture[..3].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
             PICTURE
         );
         assert_eq!(sum(&picture), PICTURE_SUM);
-        let features = test_features(3, size).data;
+        let features = test_features(3, size).to_map();
         assert_eq!(
             features[..3]
                 .iter()

@@ -1,4 +1,4 @@
-//! Which parts of a bundle have been compared with its reference outputs.
+//! Records which parts of a bundle have been compared with its reference outputs.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-/// A part of a bundle that has reference outputs of its own.
+/// A part of a bundle with its own reference outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The backbone.
@@ -35,7 +35,7 @@ pub(crate) struct SelfTest {
 }
 
 impl SelfTest {
-    /// Compare again: another engine will run.
+    /// Compares again: another engine will run.
     pub fn reset(&self) {
         self.done.store(false, Relaxed);
     }

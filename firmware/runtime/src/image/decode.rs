@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::{ImageError, MAX_BYTES, MAX_SIDE, Rgb8, jpeg};
+use super::{ImageError, MAX_BYTES, MAX_SIDE, RgbImage, jpeg};
 
 /// Which way up an image is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ impl Orientation {
 #[derive(Debug, Clone)]
 pub struct Decoded {
     /// The pixels.
-    pub image: Rgb8,
+    pub image: RgbImage,
     /// The EXIF orientation that was applied, 1 to 8; 1 changes nothing.
     pub exif_orientation: u8,
 }
@@ -57,7 +57,7 @@ impl Decoded {
 ///
 /// # Errors
 /// As [`open_with`].
-pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
+pub fn open(path: &Path) -> Result<RgbImage, ImageError> {
     Ok(open_with(path, Orientation::Upright)?.image)
 }
 
@@ -65,7 +65,7 @@ pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
 ///
 /// # Errors
 /// As [`open_with`].
-pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
+pub fn decode(bytes: &[u8], name: &str) -> Result<RgbImage, ImageError> {
     Ok(decode_with(bytes, name, Orientation::Upright)?.image)
 }
 
@@ -157,7 +157,7 @@ pub fn decode_with(
         undecodable("its pixels are floating-point; save it with 8 bits per channel".to_owned())
     })?;
     Ok(Decoded {
-        image: Rgb8::new(width, height, data)?,
+        image: RgbImage::new(width, height, data)?,
         exif_orientation: exif.to_exif(),
     })
 }
