@@ -211,7 +211,7 @@ fn runs_awkward_sizes(backend: &dyn Backend) {
         backend,
         "keys.onnx",
         model.keys_graph(),
-        &[(io::FEATURES, &[1, 12, h, w]), (io::GRID, &[2, h, w])],
+        &[(io::FEATURES, &[1, h * w, 12]), (io::GRID, &[2, h * w])],
         &names,
     )
     .expect("the keys graph");

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
-    ColorRange, Features, Options, Perceptor, Picture, Rect, RuntimeError, View, backend::Backend,
-    sinks::InMemory,
+    ColorRange, EncodedFrame, ExecutionOptions, Features, ImageTensor, Perceptor, Rect,
+    RuntimeError, backend::Backend, sinks::VecSink,
 };
 
 use crate::synthetic::Noise;
@@ -32,23 +32,23 @@ pub fn perceptor(
 ) -> Perceptor {
     let bundle = Bundle::open(bundle).expect("a bundle");
     let tile = Some(tile);
-    Perceptor::with_backend(bundle, backend, Options { threads, tile }).expect("an engine")
+    Perceptor::with_backend(bundle, backend, ExecutionOptions { threads, tile }).expect("an engine")
 }
 
 /// The same features and image for every call.
 ///
 /// # Errors
 /// Errors of the backend.
-pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError> {
+pub fn view(perceptor: &Perceptor, size: Size) -> Result<EncodedFrame<'_>, RuntimeError> {
     let mut noise = Noise::new(21);
     let (rows, cols) = GRID;
     let features = noise.vec(DIM * rows * cols);
-    let features = Features::from_array(&[1, DIM, rows, cols], features, DIM)?;
-    let picture = Picture {
+    let features = Features::from_map(&[1, DIM, rows, cols], &features, DIM)?;
+    let picture = ImageTensor {
         size,
         data: noise.vec(3 * size.area()),
     };
-    perceptor.view(&features, &picture, ColorRange::PerImage)
+    perceptor.encode_features(&features, &picture, ColorRange::PerImage)
 }
 
 /// The complete frame `[d, H, W]`.
@@ -58,9 +58,9 @@ pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError>
 ///
 /// # Panics
 /// If a pixel is returned twice or not at all.
-pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
+pub fn frame(view: &EncodedFrame<'_>) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = view.size();
-    let mut sink = InMemory::new(Rect::whole(view.size()), DIM);
+    let mut sink = VecSink::new(Rect::whole(view.size()), DIM)?;
     let mut times = vec![0u8; width * height];
     view.frame(&mut |tile| {
         for y in tile.rect.y..tile.rect.y + tile.rect.height {
@@ -68,13 +68,13 @@ pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
                 times[y * width + x] += 1;
             }
         }
-        sink.take(tile)
+        sink.push(tile)
     })?;
     assert!(
         times.iter().all(|n| *n == 1),
         "a pixel was returned twice or not at all"
     );
-    Ok(sink.into_values())
+    Ok(sink.to_map())
 }
 
 /// The maximum difference; infinite if a value is NaN.

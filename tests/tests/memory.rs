@@ -4,7 +4,7 @@
 use std::fs;
 
 use loftup_bundle::Size;
-use loftup_runtime::{ColorRange, Features, Options, Perceptor, Picture};
+use loftup_runtime::{ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor};
 use loftup_tests::synthetic::{Noise, upsampler_bundle};
 
 /// Peak resident memory of this process, in MB.
@@ -29,17 +29,17 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
     let out = upsampler_bundle(d, 5, directory.path());
     let perceptor = Perceptor::open_on_cpu(
         &out,
-        Options {
+        ExecutionOptions {
             threads: 2,
             tile: None,
         },
     )
     .expect("an engine");
     let mut noise = Noise::new(6);
-    let features = Features::from_array(&[1, d, 8, 8], noise.vec(d * 64), d).expect("features");
+    let features = Features::from_map(&[1, d, 8, 8], &noise.vec(d * 64), d).expect("features");
     let mut peaks = Vec::new();
     for side in [128, 512] {
-        let picture = Picture {
+        let picture = ImageTensor {
             size: Size {
                 width: side,
                 height: side,
@@ -47,7 +47,7 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
             data: noise.vec(3 * side * side),
         };
         let view = perceptor
-            .view(&features, &picture, ColorRange::PerImage)
+            .encode_features(&features, &picture, ColorRange::PerImage)
             .expect("a view");
         let mut pixels = 0;
         view.frame(&mut |tile| {

@@ -18,13 +18,13 @@ use loftup_onnx::{
     rewrite::{self, Model},
 };
 use loftup_runtime::{
-    Options, Perceptor,
+    ExecutionOptions, Perceptor,
     backend::{
         Backend, CpuBackend, Graph as Source, TractBackend,
         engine_cache::EngineCache,
         tensorrt::{self, AheadOfTime},
     },
-    image::Rgb8,
+    image::RgbImage,
 };
 use loftup_spec::{HALO, io};
 use loftup_tensorrt::testing::{cached, in_child};
@@ -113,7 +113,10 @@ fn pictures(directory: &Path) -> Vec<PathBuf> {
                 }
             }
             let path = directory.join(format!("{i}.png"));
-            Rgb8::new(64, 48, data).unwrap().save_png(&path).unwrap();
+            RgbImage::new(64, 48, data)
+                .unwrap()
+                .save_png(&path)
+                .unwrap();
             path
         })
         .collect()
@@ -278,7 +281,8 @@ fn builds(bundle: fn(&Path) -> PathBuf, test: &str, size: Size, graphs: usize) {
             let backend = Arc::new(AheadOfTime::open((8, 6), options).unwrap());
             let opened = Bundle::open(&bundle.with_extension(precision.name())).unwrap();
             let perceptor =
-                Perceptor::with_precision(opened, backend, Options::default(), precision).unwrap();
+                Perceptor::with_precision(opened, backend, ExecutionOptions::default(), precision)
+                    .unwrap();
             perceptor.compile(size, (0, 0)).unwrap();
             let entries = EngineCache::at(cache.path()).entries().unwrap();
             assert_eq!(entries.len(), graphs);

@@ -16,13 +16,13 @@ use loftup_convert::{
 };
 use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, RuntimeError,
+    ColorRange, ExecutionOptions, Perceptor, RuntimeError,
     backend::{
         Backend, BackendError, Choice, CpuBackend, Fallback, FallbackOptions, Graph, Model, Plan,
         Session, Settings, ShapeProfile, State, engine_cache::EngineCache, open, tensorrt,
     },
-    image::{Orientation, Rgb8},
-    references::test_picture,
+    image::{Orientation, RgbImage},
+    references::test_image,
 };
 use loftup_tensorrt::{Layout, testing::Fake};
 use loftup_tests::synthetic::{Noise, without_references};
@@ -194,7 +194,7 @@ fn bundle(directory: &Path) -> PathBuf {
 }
 
 fn perceptor(bundle: &Path, engine: Arc<dyn Backend>) -> Perceptor {
-    let options = Options {
+    let options = ExecutionOptions {
         threads: 1,
         tile: Some(8),
     };
@@ -203,9 +203,9 @@ fn perceptor(bundle: &Path, engine: Arc<dyn Backend>) -> Perceptor {
 
 /// Features of an image at two points.
 fn answer(perceptor: &Perceptor) -> Result<Vec<f32>, RuntimeError> {
-    let picture = test_picture(SIZE);
-    let features = perceptor.features_of(&picture)?;
-    let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
+    let picture = test_image(SIZE);
+    let features = perceptor.features(&picture)?;
+    let view = perceptor.encode_features(&features, &picture, ColorRange::PerImage)?;
     let points = [(1, 2), (30, 40)].map(|(x, y)| loftup_runtime::Point { x, y });
     view.points(&points)
 }
@@ -304,7 +304,7 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
     let picture = directory.path().join("picture.png");
     let pixels = noise.vec(3 * SIZE.area());
     let pixels = pixels.iter().map(|x| (127.0 + 120.0 * x) as u8).collect();
-    let image = Rgb8::new(SIZE.width, SIZE.height, pixels).unwrap();
+    let image = RgbImage::new(SIZE.width, SIZE.height, pixels).unwrap();
     image.save_png(&picture).unwrap();
     for precision in [Precision::Fp16, Precision::Int8, Precision::Fp16Weights] {
         let out = bundle.with_extension(precision.name());

@@ -12,7 +12,7 @@ use std::{
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_runtime::{
-    Options, Perceptor,
+    ExecutionOptions, Perceptor,
     backend::{
         Backend, BackendError, Graph, ShapeProfile, compile_once,
         engine_cache::EngineCache,
@@ -82,7 +82,7 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
         println!("{name}, keys:");
         let (inputs, outputs) = interface(&library, &bundle.read(&files.keys).unwrap());
         assert_eq!(names(&inputs), [io::FEATURES, io::GRID]);
-        assert_eq!(inputs[0].shape, [1, 384, -1, -1]);
+        assert_eq!(inputs[0].shape, [1, -1, 384]);
         let width = upsampler.head_width as i64;
         assert_eq!(width % 8, 0);
         assert_eq!(names(&outputs), ["key0", "value0", "key1", "value1"]);
@@ -105,7 +105,8 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
             let start = Instant::now();
             let backend = std::sync::Arc::new(ahead(&library, cache.path()));
             let perceptor =
-                Perceptor::with_backend(bundle.clone(), backend, Options::default()).unwrap();
+                Perceptor::with_backend(bundle.clone(), backend, ExecutionOptions::default())
+                    .unwrap();
             perceptor.compile(size, (16, 16)).unwrap();
             println!(
                 "{name}: keys and queries ready in {:.2} s{}",
@@ -211,7 +212,8 @@ fn backbones(name: &str, test: &str) {
             let cache = tempfile::tempdir().unwrap();
             let start = Instant::now();
             let backend = std::sync::Arc::new(ahead(&library, cache.path()));
-            let perceptor = Perceptor::with_backend(bundle, backend, Options::default()).unwrap();
+            let perceptor =
+                Perceptor::with_backend(bundle, backend, ExecutionOptions::default()).unwrap();
             perceptor.compile(backbone.size, (0, 0)).unwrap();
             let entries = EngineCache::at(cache.path()).entries().unwrap();
             println!(
@@ -247,7 +249,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             let files = &bundle.manifest().upsampler.as_ref().unwrap().graphs[&Precision::Fp32];
             let onnx = bundle.read(&files.keys).unwrap();
             let shapes: [(&str, &[usize]); 2] =
-                [(io::FEATURES, &[1, 48, 64, 64]), (io::GRID, &[2, 64, 64])];
+                [(io::FEATURES, &[1, 4096, 48]), (io::GRID, &[2, 4096])];
             let compile = |onnx: &[u8], inputs: &[(&str, &[usize])], options: tensorrt::Options| {
                 let backend = AheadOfTime::open((8, 6), options).unwrap();
                 let compiled = compile_once(&backend, "keys.onnx", onnx, inputs, &["key0"]);
@@ -296,9 +298,9 @@ fn build_for_ever() {
 
 fn build(library: &Path, bundle: &Bundle, cache: &Path) {
     let backend = std::sync::Arc::new(ahead(library, cache));
-    let options = Options {
+    let options = ExecutionOptions {
         tile: Some(32),
-        ..Options::default()
+        ..ExecutionOptions::default()
     };
     let perceptor = Perceptor::with_backend(bundle.clone(), backend, options).unwrap();
     let size = Size {

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Instant};
 
 use loftup_runtime::{
-    Options,
+    ExecutionOptions,
     backend::{Backend, CpuBackend, Graph, Model, TilingHint},
     tuning::TuningCache,
 };
@@ -46,7 +46,7 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
     }
 
     for tile in [32, 48, 64] {
-        tuned.divide(Options {
+        tuned.set_execution_options(ExecutionOptions {
             threads: found.threads,
             tile: Some(tile),
         });

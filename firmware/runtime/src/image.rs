@@ -1,7 +1,7 @@
 //! Images: decoding, Pillow's bilinear resize, normalization, encoding.
 //!
 //! The backbones were trained behind torchvision's transforms on PIL images, so the same
-//! arithmetic is done here: [`Rgb8::resized`] gives Pillow's bytes, and [`Rgb8::normalized`]
+//! arithmetic is done here: [`RgbImage::resized`] gives Pillow's bytes, and [`RgbImage::normalized`]
 //! gives torch's floats, bit for bit. (Decoded JPEG may differ from Pillow's by a level or two:
 //! the standard leaves decoders that freedom.)
 
@@ -97,19 +97,19 @@ pub enum ImageError {
 
 /// An 8-bit RGB image, row-major, interleaved.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Rgb8 {
+pub struct RgbImage {
     width: usize,
     height: usize,
     data: Vec<u8>,
 }
 
-impl std::fmt::Debug for Rgb8 {
+impl std::fmt::Debug for RgbImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Rgb8({} x {})", self.width, self.height)
+        write!(f, "RgbImage({} x {})", self.width, self.height)
     }
 }
 
-impl Rgb8 {
+impl RgbImage {
     /// An image with the given pixels, `height * width * 3` bytes.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Rgb8 {
     /// static parts of a video then stay bit-identical despite sensor noise. `before` is the
     /// previous result of this function, so that slow changes are only delayed, not lost. If its
     /// size differs, nothing changes.
-    pub fn hold(&mut self, before: &Self, tolerance: u8) {
+    pub fn suppress_noise(&mut self, before: &Self, tolerance: u8) {
         if (self.width, self.height) != (before.width, before.height) {
             return;
         }

@@ -18,13 +18,13 @@ use self::{
 };
 pub use self::{
     error::{Comparison, error_of},
-    inputs::{GUIDANCE, test_features, test_picture},
+    inputs::{GUIDANCE, test_features, test_image},
 };
 pub use crate::self_test::Part;
 use crate::{
-    ColorRange, Perceptor, Point, Rect, RuntimeError, View,
+    ColorRange, EncodedFrame, Perceptor, Point, Rect, RuntimeError,
     backend::{Arithmetic, BackendError},
-    sinks::InMemory,
+    sinks::VecSink,
     upsampler::SMALL_TILE,
 };
 
@@ -186,9 +186,10 @@ impl Perceptor {
     fn reference_backbone(&self) -> Result<Vec<f32>, RuntimeError> {
         let backbone = self.with_backbone()?;
         let size = backbone.default_size();
-        let f = backbone.features(&test_picture(size).data, size)?;
+        let f = backbone.features(&test_image(size).data, size)?;
         let cells = f.height * f.width;
-        let planes = || f.data.chunks_exact(cells);
+        let map = f.to_map();
+        let planes = || map.chunks_exact(cells);
         let kept = References::cells(cells);
         let mut values: Vec<f32> = kept.flat_map(|i| planes().map(move |p| p[i])).collect();
         let mean = |plane: &[f32]| plane.iter().map(|x| f64::from(*x)).sum::<f64>() / cells as f64;
@@ -204,7 +205,7 @@ impl Perceptor {
     /// Runs `query` on the view of the test inputs.
     fn reference_view<T>(
         &self,
-        query: impl FnOnce(&View<'_>) -> Result<T, RuntimeError>,
+        query: impl FnOnce(&EncodedFrame<'_>) -> Result<T, RuntimeError>,
     ) -> Result<T, RuntimeError> {
         let grid = self.manifest().backbone.as_ref().map_or(GRID, |b| Size {
             width: b.size.width / b.patch,
@@ -212,8 +213,8 @@ impl Perceptor {
         });
         let dim = self.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
         let features = test_features(dim, grid);
-        let guidance = test_picture(GUIDANCE);
-        query(&self.untested_view(&features, &guidance, ColorRange::PerImage)?)
+        let guidance = test_image(GUIDANCE);
+        query(&self.encode_untested(&features, &guidance, ColorRange::PerImage)?)
     }
 }
 
@@ -221,29 +222,27 @@ type Outputs = (&'static str, std::ops::Range<usize>, Vec<f32>);
 
 /// The kept pixels from each kind of query that has its own profile in a TensorRT engine: the kind,
 /// the indices of the pixels, and their values `[pixels, d]`.
-fn outputs(view: &View<'_>, tile: usize) -> Result<Vec<Outputs>, RuntimeError> {
+fn outputs(view: &EncodedFrame<'_>, tile: usize) -> Result<Vec<Outputs>, RuntimeError> {
     let all = pixels();
     let in_region = References::PIXELS - IN_REGION..References::PIXELS;
     let mut found = vec![("points", 0..all.len(), view.points(&all)?)];
-    let mut region = InMemory::new(REGION, view.dim());
-    view.region(REGION, &mut |tile| region.take(tile))?;
+    let mut region = VecSink::new(REGION, view.dim())?;
+    view.region(REGION, &mut |tile| region.push(tile))?;
     let values = at(region.values(), REGION, &all[in_region.clone()]);
     found.push(("region", in_region, values));
     if tile > SMALL_TILE {
         let rect = Rect::whole(GUIDANCE);
-        let mut frame = InMemory::new(rect, view.dim());
-        view.frame(&mut |tile| frame.take(tile))?;
+        let mut frame = VecSink::new(rect, view.dim())?;
+        view.frame(&mut |tile| frame.push(tile))?;
         found.push(("frame", 0..all.len(), at(frame.values(), rect, &all)));
     }
     Ok(found)
 }
 
-/// Values of `pixels` `[pixels, d]` from planes `[d, H, W]` that cover `rect`.
-fn at(planes: &[f32], rect: Rect, pixels: &[Point]) -> Vec<f32> {
+/// Values of `pixels` `[pixels, d]` from `values` `[H, W, d]` that cover `rect`.
+fn at(values: &[f32], rect: Rect, pixels: &[Point]) -> Vec<f32> {
+    let dim = values.len() / rect.area();
     let index = |p: &Point| (p.y - rect.y) * rect.width + p.x - rect.x;
-    let values = |p: &Point| {
-        let at = index(p);
-        planes.chunks_exact(rect.area()).map(move |plane| plane[at])
-    };
+    let values = |p: &Point| values[index(p) * dim..][..dim].iter().copied();
     pixels.iter().flat_map(values).collect()
 }

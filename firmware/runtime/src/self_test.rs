@@ -1,4 +1,4 @@
-//! Which parts of a bundle have been compared with its reference outputs.
+//! Records which parts of a bundle have been compared with its reference outputs.
 
 use std::{
     fmt,
@@ -34,7 +34,7 @@ pub(crate) struct SelfTest {
 }
 
 impl SelfTest {
-    /// Compare again: another engine will run.
+    /// Compares again: another engine will run.
     pub fn reset(&self) {
         self.done.store(false, Relaxed);
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ExtendedColorType, ImageEncoder};
-use loftup_runtime::image::{self as images, Orientation, Rgb8};
+use loftup_runtime::image::{self as images, Orientation, RgbImage};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -187,7 +187,7 @@ fn restart_markers_come_in_their_order() {
     };
     let right: Vec<u8> = (0..9).map(|i| 0xd0 + i % 8).collect();
     let image = images::decode(&build(&right), "x.jpg").unwrap();
-    assert_eq!(image, Rgb8::filled(80, 8, [128; 3]).unwrap());
+    assert_eq!(image, RgbImage::filled(80, 8, [128; 3]).unwrap());
     for (what, markers) in [
         ("one is missing", [&right[..3], &right[4..]].concat()),
         (

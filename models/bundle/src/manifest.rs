@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Version of the bundle format that is read and written.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The manifest of a bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_eval::{probe, segmentation};
-use loftup_runtime::{ColorRange, Options, Perceptor};
+use loftup_runtime::{ColorRange, ExecutionOptions, Perceptor};
 
 use crate::{scenes::SIDE, vit::Shape};
 
@@ -51,7 +51,7 @@ pub fn evaluate(
     data: &Path,
     progress: crate::Progress<'_>,
 ) -> Result<segmentation::Report> {
-    let perceptor = Perceptor::open_on_cpu(bundle, Options::default())?;
+    let perceptor = Perceptor::open_on_cpu(bundle, ExecutionOptions::default())?;
     let request = segmentation::Request {
         data,
         size: None,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::{ImageError, MAX_BYTES, MAX_SIDE, Rgb8, jpeg};
+use super::{ImageError, MAX_BYTES, MAX_SIDE, RgbImage, jpeg};
 
 /// How EXIF orientation is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ impl Orientation {
 #[derive(Debug, Clone)]
 pub struct Decoded {
     /// The pixels.
-    pub image: Rgb8,
+    pub image: RgbImage,
     /// The EXIF orientation that was applied, 1 to 8; 1 changes nothing.
     pub exif_orientation: u8,
 }
@@ -56,7 +56,7 @@ impl Decoded {
 ///
 /// # Errors
 /// As for [`open_with`].
-pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
+pub fn open(path: &Path) -> Result<RgbImage, ImageError> {
     Ok(open_with(path, Orientation::Upright)?.image)
 }
 
@@ -64,7 +64,7 @@ pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
 ///
 /// # Errors
 /// As for [`open_with`].
-pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
+pub fn decode(bytes: &[u8], name: &str) -> Result<RgbImage, ImageError> {
     Ok(decode_with(bytes, name, Orientation::Upright)?.image)
 }
 
@@ -158,7 +158,7 @@ pub fn decode_with(
         )
     })?;
     Ok(Decoded {
-        image: Rgb8::new(width, height, data)?,
+        image: RgbImage::new(width, height, data)?,
         exif_orientation: exif.to_exif(),
     })
 }

@@ -4,7 +4,7 @@
 //! weighted sum over a window of input pixels, in fixed point: weights are multiples of 2^-22. The
 //! algorithm is that of Pillow, `src/libImaging/Resample.c`; the code is independent.
 
-use super::Rgb8;
+use super::RgbImage;
 
 /// Fraction bits of a weight: 32, minus 8 for the pixel and 2 for sign and overshoot.
 const FRACTION_BITS: u32 = 22;
@@ -79,7 +79,7 @@ fn level(sum: i32) -> u8 {
 }
 
 /// Resizes an image to `width` x `height`, both at least 1.
-pub(super) fn bilinear(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
+pub(super) fn bilinear(picture: &RgbImage, width: usize, height: usize) -> RgbImage {
     if picture.width == width {
         return if picture.height == height {
             picture.clone()
@@ -98,7 +98,7 @@ pub(super) fn bilinear(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
 /// Rows per step of the horizontal pass: each weight is loaded once for all of them.
 const ROWS: usize = 4;
 
-fn across(picture: &Rgb8, width: usize) -> Rgb8 {
+fn across(picture: &RgbImage, width: usize) -> RgbImage {
     let windows = Windows::new(picture.width, width);
     let mut data = vec![0u8; width * picture.height * 3];
     let input = picture.data.chunks(picture.width * 3 * ROWS);
@@ -114,7 +114,7 @@ fn across(picture: &Rgb8, width: usize) -> Rgb8 {
             }
         }
     }
-    Rgb8 {
+    RgbImage {
         width,
         height: picture.height,
         data,
@@ -145,7 +145,7 @@ fn across_rows<const N: usize>(windows: &Windows, rows_in: &[u8], rows_out: &mut
     }
 }
 
-fn down(picture: &Rgb8, height: usize) -> Rgb8 {
+fn down(picture: &RgbImage, height: usize) -> RgbImage {
     let windows = Windows::new(picture.height, height);
     let stride = picture.width * 3;
     let mut data = Vec::with_capacity(stride * height);
@@ -160,7 +160,7 @@ fn down(picture: &Rgb8, height: usize) -> Rgb8 {
         }
         data.extend(sums.iter().map(|&sum| level(sum)));
     }
-    Rgb8 {
+    RgbImage {
         width: picture.width,
         height,
         data,

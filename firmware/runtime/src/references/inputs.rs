@@ -3,7 +3,7 @@
 
 use loftup_bundle::{References, Size};
 
-use crate::{Features, Picture, Point, Rect};
+use crate::{Features, ImageTensor, Point, Rect, features::transposed};
 
 /// Size of the guidance image.
 pub const GUIDANCE: Size = Size {
@@ -26,7 +26,7 @@ pub(super) const REGION: Rect = Rect {
 pub(super) const IN_REGION: usize = 16;
 
 /// A normalized image with edges, gradients and texture, identical on every machine.
-pub fn test_picture(size: Size) -> Picture {
+pub fn test_image(size: Size) -> ImageTensor {
     let Size { width, height } = size;
     let mut data = Vec::with_capacity(3 * size.area());
     for c in 0..3 {
@@ -39,17 +39,19 @@ pub fn test_picture(size: Size) -> Picture {
             }
         }
     }
-    Picture { size, data }
+    ImageTensor { size, data }
 }
 
 /// Features with a variance of about 1 on a grid of this size, identical on every machine.
 pub fn test_features(dim: usize, grid: Size) -> Features {
-    let data = (0..dim * grid.area()).map(|i| (hash(i) - 0.5) * 3.5);
+    let map: Vec<f32> = (0..dim * grid.area())
+        .map(|i| (hash(i) - 0.5) * 3.5)
+        .collect();
     Features {
         dim,
         height: grid.height,
         width: grid.width,
-        data: data.collect(),
+        tokens: transposed(&map, dim, grid.area()),
     }
 }
 
@@ -96,13 +98,13 @@ mod tests {
             height: 28,
         };
         let sum = |values: &[f32]| values.iter().map(|x| f64::from(*x)).sum::<f64>();
-        let picture = test_picture(size).data;
+        let picture = test_image(size).data;
         assert_eq!(
             picture[..3].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
             PICTURE
         );
         assert_eq!(sum(&picture), PICTURE_SUM);
-        let features = test_features(3, size).data;
+        let features = test_features(3, size).to_map();
         assert_eq!(
             features[..3]
                 .iter()

@@ -22,13 +22,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
-    ColorRange, Guidance, Perceptor, RuntimeError, View,
+    ColorRange, EncodedFrame, Guidance, Perceptor, RuntimeError,
     backend::{TilingHint, kernel_isa},
-    plans::SessionPool,
+    encoded_frame::Worker,
+    plan_cache::SessionPool,
     threads::on_threads,
     tiles::Rect,
     upsampler::{Keys, Upsampler},
-    view::Worker,
 };
 
 /// Sides of tiles that are tried: none larger than what regions have without a measurement, so
@@ -126,7 +126,7 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
     }
     drop(view);
     // Sessions for tiles that may never be asked for again hold memory.
-    upsampler.forget_plans();
+    upsampler.clear_plans();
     let elapsed = start.elapsed().as_secs_f64();
     match best {
         Some((Tuning { tile, threads }, _)) => {
@@ -172,7 +172,7 @@ impl Pace {
 }
 
 /// A frame of noise over a gradient, in 256 levels: speed does not depend on what it shows.
-fn made_up(upsampler: &Upsampler) -> View<'_> {
+fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = || {
         state ^= state << 13;
@@ -192,7 +192,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
     for _ in 0..2 * m.layers {
         tensors.push((0..each).map(|_| noise() - 0.5).collect());
     }
-    View {
+    EncodedFrame {
         upsampler,
         keys: Arc::new(Keys {
             tokens: TOKENS,
@@ -205,7 +205,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
 
 /// Mean processor time of a thread for a tile, while so many threads compute the same.
 fn processor_seconds(
-    view: &View<'_>,
+    view: &EncodedFrame<'_>,
     pool: &SessionPool,
     tile: usize,
     threads: usize,

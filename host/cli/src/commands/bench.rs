@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
-use loftup_runtime::{ColorRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
+use loftup_runtime::{
+    ColorRange, Features, ImageTensor, IncrementalUpsampler, Perceptor, Point, Rect, npy,
+};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +107,7 @@ struct Report {
 /// What is asked.
 struct Input {
     features: Features,
-    picture: Picture,
+    picture: ImageTensor,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -172,9 +174,9 @@ fn read_baseline(path: &Path) -> Result<Report> {
 fn read_input(features: &Path, guidance: &Path, dim: usize) -> Result<Input> {
     let array = npy::read(features)?;
     Ok(Input {
-        features: Features::from_array(&array.shape, array.data, dim)
+        features: Features::from_map(&array.shape, &array.data, dim)
             .with_context(|| features.display().to_string())?,
-        picture: Picture::from_array(npy::read(guidance)?)
+        picture: ImageTensor::from_array(npy::read(guidance)?)
             .with_context(|| guidance.display().to_string())?,
     })
 }
@@ -190,7 +192,7 @@ fn made_up(size: Size, dim: usize) -> Input {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     let (height, width) = (size.height.div_ceil(14), size.width.div_ceil(14));
-    let data = (0..dim * height * width).map(|_| noise()).collect();
+    let tokens = (0..dim * height * width).map(|_| noise()).collect();
     let picture = (0..3 * size.area())
         .map(|i| {
             let (x, y) = (i % size.width, i / size.width % size.height);
@@ -203,9 +205,9 @@ fn made_up(size: Size, dim: usize) -> Input {
             dim,
             height,
             width,
-            data,
+            tokens,
         },
-        picture: Picture {
+        picture: ImageTensor {
             size,
             data: picture,
         },
@@ -216,7 +218,7 @@ type Question<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
     let Size { width, height } = input.picture.size;
-    let ask = || perceptor.view(&input.features, &input.picture, ColorRange::PerImage);
+    let ask = || perceptor.encode_features(&input.features, &input.picture, ColorRange::PerImage);
     let points = |n: usize| -> Vec<Point> {
         // Spread over the frame: consecutive multiples of a number prime to both sides.
         (0..n)
@@ -257,17 +259,17 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         min: [-3.0; 3],
         max: [3.0; 3],
     };
-    let (mut video, mut turn) = (Video::new(), 0);
+    let (mut video, mut turn) = (IncrementalUpsampler::new(), 0);
     questions.push(Box::new(move || {
         turn += 1;
         let picture = [&input.picture, &other][turn % 2];
-        let view = perceptor.view(&input.features, picture, range)?;
+        let view = perceptor.encode_features(&input.features, picture, range)?;
         video.frame(&view, &mut |_| Ok(interrupt::check()?))?;
         Ok(())
     }));
     if let Some(picture) = &picture {
         questions.push(Box::new(|| {
-            perceptor.features_of(picture)?;
+            perceptor.features(picture)?;
             Ok(interrupt::check()?)
         }));
     }
@@ -314,7 +316,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
 }
 
 /// The picture with the columns of `rect` in reverse: other pixels of the same colors.
-fn mirrored(picture: &Picture, rect: Rect) -> Picture {
+fn mirrored(picture: &ImageTensor, rect: Rect) -> ImageTensor {
     let Size { width, height } = picture.size;
     let mut mirrored = picture.clone();
     for row in (0..3).flat_map(|c| (rect.y..rect.y + rect.height).map(move |y| c * height + y)) {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{class_map::save_classes, image::Rgb8};
+use loftup_runtime::{class_map::save_classes, image::RgbImage};
 
 use crate::support::*;
 
@@ -28,7 +28,7 @@ fn data(dir: &Path) -> PathBuf {
             let color = |c: &u8| [[220, 60, 40], [30, 90, 200]][usize::from(*c)];
             let rgb = classes.iter().flat_map(color).collect();
             let name = format!("{i}.png");
-            Rgb8::new(width, height, rgb)
+            RgbImage::new(width, height, rgb)
                 .unwrap()
                 .save_png(&images.join(&name))
                 .unwrap();

@@ -3,14 +3,14 @@
 
 use super::*;
 
-fn noise(width: usize, height: usize) -> Rgb8 {
+fn noise(width: usize, height: usize) -> RgbImage {
     let data = (0..(width * height * 3) as u32)
         .map(|i| {
             let mixed = (i ^ 0x9e37).wrapping_mul(0x85eb_ca6b);
             ((mixed ^ (mixed >> 15)).wrapping_mul(0x2545_f491) >> 24) as u8
         })
         .collect();
-    Rgb8::new(width, height, data).unwrap()
+    RgbImage::new(width, height, data).unwrap()
 }
 
 /// Resizes one axis in f64: `value(line, position)` of `lines` lines, from `from` to `to`.
@@ -31,7 +31,7 @@ fn axis(from: usize, to: usize, lines: usize, value: impl Fn(usize, usize) -> f6
 }
 
 /// The maximum difference in levels from the exact resize (without rounding between the passes).
-fn worst(picture: &Rgb8, width: usize, height: usize) -> f64 {
+fn worst(picture: &RgbImage, width: usize, height: usize) -> f64 {
     let fast = bilinear(picture, width, height);
     assert_eq!((fast.width(), fast.height()), (width, height));
     let mut worst = 0f64;
@@ -91,7 +91,7 @@ fn weights_of_a_window_sum_to_one() {
 #[test]
 fn a_flat_picture_stays_flat() {
     for value in [0, 1, 127, 254, 255] {
-        let flat = Rgb8::filled(61, 47, [value; 3]).unwrap();
+        let flat = RgbImage::filled(61, 47, [value; 3]).unwrap();
         for (width, height) in [(224, 224), (7, 5), (61, 1), (1, 47)] {
             let out = bilinear(&flat, width, height);
             assert!(out.data().iter().all(|&v| v == value));

@@ -11,9 +11,9 @@ use loftup_eval::{
 use loftup_runtime::{
     ColorRange, Rect,
     class_map::ClassMap,
-    image::{self, Rgb8},
+    image::{self, RgbImage},
     pca::{CommonBasis, Range},
-    sinks::InMemory,
+    sinks::VecSink,
 };
 
 use super::{camera::colored, model, scenes, stages::Watch};
@@ -33,14 +33,14 @@ const HIGH: usize = 1;
 /// A held-out scene in its features and classes.
 #[derive(Debug)]
 pub struct Panel {
-    pub photo: Rgb8,
+    pub photo: RgbImage,
     /// The backbone's features: a square for each.
-    pub backbone: Rgb8,
-    pub bilinear: Rgb8,
-    pub loftup: Rgb8,
+    pub backbone: RgbImage,
+    pub bilinear: RgbImage,
+    pub loftup: RgbImage,
     /// Classes by the head of the bundle.
-    pub seen: Rgb8,
-    pub truth: Rgb8,
+    pub seen: RgbImage,
+    pub truth: RgbImage,
 }
 
 /// Draws some held-out scenes with the bundle of the demo, and writes the first into `at`.
@@ -55,32 +55,32 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
         watch("drawing", panels.len(), SHOWN.len());
         let (photo, labels) = scenes::held_out(at, i);
         let photo = image::open(&photo)?;
-        let picture = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&picture)?;
+        let inputs = perceptor.preprocess(&photo, size)?;
+        let features = perceptor.features(inputs.backbone())?;
         let (dim, grid) = (features.dim, (features.width, features.height));
-        let tokens = rows(&features.data, grid.0 * grid.1);
-        let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
-        let mut answer = InMemory::new(rect, dim);
-        view.frame(&mut |tile| answer.take(tile))?;
-        let upsampled = rows(&answer.into_values(), rect.area());
+        let tokens = &features.tokens;
+        let view = perceptor.encode_features(&features, &inputs.guidance, ColorRange::PerImage)?;
+        let mut answer = VecSink::new(rect, dim)?;
+        view.frame(&mut |tile| answer.push(tile))?;
+        let upsampled = answer.into_values();
 
         let basis = CommonBasis::fit(
-            &[(&tokens, grid.0 * grid.1), (&upsampled, rect.area())],
+            &[(tokens, grid.0 * grid.1), (&upsampled, rect.area())],
             dim,
             COMPONENTS,
         )?;
         let mut low = vec![0.0; COMPONENTS * grid.0 * grid.1];
-        basis.project(LOW, &tokens, &mut low)?;
+        basis.project(LOW, tokens, &mut low)?;
         let mut high = vec![0.0; COMPONENTS * rect.area()];
         basis.project(HIGH, &upsampled, &mut high)?;
-        // Components are an affine map of features, and so enlarge as these do.
+        // PcaSink are an affine map of features, and so enlarge as these do.
         let enlarged = |kernel| enlarge(kernel, &low, grid, size);
 
         let mut map = ClassMap::new(rect);
         let view = perceptor
-            .view(&features, &picture, ColorRange::PerImage)?
-            .through(&head)?;
-        view.frame(&mut |tile| map.take(tile))?;
+            .encode_features(&features, &inputs.guidance, ColorRange::PerImage)?
+            .with_head(&head)?;
+        view.frame(&mut |tile| map.push(tile))?;
         let colors = |values: &[f32]| colors(values, size, basis.range());
         panels.push(Panel {
             backbone: colors(&enlarged(Kernel::Nearest))?,
@@ -106,26 +106,19 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
 }
 
 /// Pictures of one size side by side, with white between them.
-fn beside(pictures: &[&Rgb8]) -> Result<Rgb8> {
+fn beside(pictures: &[&RgbImage]) -> Result<RgbImage> {
     let Some(first) = pictures.first() else {
         anyhow::bail!("no pictures to put side by side");
     };
     let (width, height) = (first.width(), first.height());
     let whole = pictures.len() * (width + GAP) - GAP;
-    let mut out = Rgb8::filled(whole, height, [255; 3])?;
+    let mut out = RgbImage::filled(whole, height, [255; 3])?;
     for (i, picture) in pictures.iter().enumerate() {
         for y in 0..height {
             out.row_mut(y)[3 * i * (width + GAP)..][..3 * width].copy_from_slice(picture.row(y));
         }
     }
     Ok(out)
-}
-
-/// Planes `[d, n]` as rows `[n, d]`.
-fn rows(planes: &[f32], n: usize) -> Vec<f32> {
-    (0..n)
-        .flat_map(|i| planes.iter().skip(i).step_by(n).copied())
-        .collect()
 }
 
 fn enlarge(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec<f32> {
@@ -138,13 +131,13 @@ fn enlarge(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec
     all
 }
 
-fn colors(values: &[f32], size: Size, range: &Range) -> Result<Rgb8> {
+fn colors(values: &[f32], size: Size, range: &Range) -> Result<RgbImage> {
     let data = values
         .iter()
         .enumerate()
         .map(|(i, value)| range.level(i % COMPONENTS, *value))
         .collect();
-    Ok(Rgb8::new(size.width, size.height, data)?)
+    Ok(RgbImage::new(size.width, size.height, data)?)
 }
 
 #[cfg(test)]
@@ -153,8 +146,8 @@ mod tests {
 
     #[test]
     fn pictures_stand_beside_each_other_with_a_gap() {
-        let red = Rgb8::filled(2, 1, [9, 0, 0]).unwrap();
-        let blue = Rgb8::filled(2, 1, [0, 0, 9]).unwrap();
+        let red = RgbImage::filled(2, 1, [9, 0, 0]).unwrap();
+        let blue = RgbImage::filled(2, 1, [0, 0, 9]).unwrap();
         let both = beside(&[&red, &blue]).unwrap();
         assert_eq!((both.width(), both.height()), (4 + GAP, 1));
         assert_eq!(both.data()[..6], [9, 0, 0, 9, 0, 0]);
@@ -165,7 +158,6 @@ mod tests {
 
     #[test]
     fn planes_become_rows_and_cells_are_enlarged_as_squares() {
-        assert_eq!(rows(&[1., 2., 3., 4., 5., 6.], 3), [1., 4., 2., 5., 3., 6.]);
         let cells = [0., 1., 2., 10., 11., 12.];
         let to = Size {
             width: 4,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use super::{About, Section};
 use crate::html::escaped;
@@ -62,7 +62,7 @@ pub enum Narrow {
 }
 
 /// Images with captions, up to six per row.
-pub fn gallery(narrow: Narrow, pictures: &[(String, &Rgb8)]) -> Result<String> {
+pub fn gallery(narrow: Narrow, pictures: &[(String, &RgbImage)]) -> Result<String> {
     let class = match narrow {
         Narrow::Pairs => "gallery pairs",
         Narrow::Triples => "gallery",
@@ -82,7 +82,7 @@ pub fn gallery(narrow: Narrow, pictures: &[(String, &Rgb8)]) -> Result<String> {
 }
 
 /// An image as a data URI.
-fn data_uri(picture: &Rgb8) -> Result<String> {
+fn data_uri(picture: &RgbImage) -> Result<String> {
     let mut bytes = Vec::new();
     let side = |n: usize| u32::try_from(n).context("an image is too large");
     let mut encoder =
