@@ -143,7 +143,7 @@ def graphs():
 def manifests():
     entry = lambda data: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     small = {
-        "format": 1,
+        "format": 2,
         "normalization": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
         "files": {"graph.onnx": entry(b"seven b")},
         "provenance": {"tool": "seed", "created": 0, "sources": []},
