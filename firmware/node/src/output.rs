@@ -10,7 +10,7 @@ use loftup_wire::{
 /// Number of query slots.
 pub const SLOTS: usize = 8;
 
-/// A request asked of every frame. Coordinates are pixels of the camera's image.
+/// A query, evaluated on every frame. Coordinates are pixels of the camera image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
     /// The pixels it covers.

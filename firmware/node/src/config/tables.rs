@@ -136,7 +136,7 @@ pub struct Source {
     pub timeout_ms: u64,
 }
 
-/// OutputKind of a source.
+/// Kind of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
@@ -304,7 +304,7 @@ impl Default for Regions {
 pub struct QueryEntry {
     /// 0 to 7.
     pub slot: u8,
-    /// OutputKind of output.
+    /// Kind of output.
     pub want: WantName,
     /// `[x, y, width, height]` in the camera image.
     #[serde(default, deserialize_with = "arrays::optional")]
@@ -339,7 +339,7 @@ pub struct Sink {
     /// Baud rate of a serial line.
     #[serde(default = "defaults::baud")]
     pub baud: u32,
-    /// LocalFiles address of a UDP socket.
+    /// Local address of a UDP socket.
     pub bind: Option<SocketAddr>,
     /// Remote address of a UDP socket.
     pub peer: Option<SocketAddr>,
@@ -362,7 +362,7 @@ pub struct Sink {
     pub queue: usize,
 }
 
-/// OutputKind of a sink.
+/// Kind of a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SinkKind {
