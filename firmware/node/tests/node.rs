@@ -167,7 +167,7 @@ fn heat_steps_down_and_cooling_steps_up() {
 #[test]
 fn a_hung_engine_is_restarted_and_too_many_restarts_end_the_node() {
     let folder = tempfile::tempdir().unwrap();
-    let more = "[watchdog]\nhang_ms = 300\nmost_restarts = 1\ndrain_ms = 200\n";
+    let more = "[watchdog]\nhang_ms = 300\nmax_restarts = 1\ndrain_ms = 200\n";
     let config = config(folder.path(), more);
     let (mut parts, _) = assemble::parts(config.clone(), &Plan::default()).unwrap();
     let faults = Faults::none();
