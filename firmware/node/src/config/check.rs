@@ -52,17 +52,8 @@ pub fn parse_error(error: &toml::de::Error, text: &str, path: &Path) -> ConfigEr
         message.starts_with(&format!("unknown field `{old}`"))
             || message.starts_with(&format!("unknown variant `{old}`"))
     });
-    let hint = if let Some((old, new)) = renamed {
-        return ConfigError {
-            path: path.into(),
-            key: format!(
-                "line {}: {}",
-                number + 1,
-                printable(&qualified(table, &key))
-            ),
-            what: format!("`{old}` was renamed"),
-            hint: format!("use `{new}`"),
-        };
+    let hint = if let Some((_, new)) = renamed {
+        &format!("it was renamed: use `{new}`")
     } else if message.contains("unknown field") {
         "remove or correct the key"
     } else if message.contains("missing field") {
