@@ -1,7 +1,7 @@
 //! Raw frames from a source, and their validation.
 
 use loftup_bundle::Size;
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use crate::metrics::DropReason;
 
@@ -122,10 +122,10 @@ impl FrameValidator {
 /// Copies a valid frame to an image, which is reallocated only if its size differs.
 pub fn copy_into(
     raw: &RawFrame,
-    image: &mut Rgb8,
+    image: &mut RgbImage,
 ) -> Result<(), loftup_runtime::image::ImageError> {
     if (image.width(), image.height()) != (raw.width, raw.height) {
-        *image = Rgb8::new(raw.width, raw.height, raw.bytes.clone())?;
+        *image = RgbImage::new(raw.width, raw.height, raw.bytes.clone())?;
         return Ok(());
     }
     for (y, row) in raw.bytes.chunks_exact(3 * raw.width).enumerate() {
@@ -135,8 +135,8 @@ pub fn copy_into(
 }
 
 /// An image for [`copy_into`] to replace.
-pub(crate) fn placeholder() -> Rgb8 {
-    Rgb8::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
+pub(crate) fn placeholder() -> RgbImage {
+    RgbImage::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::{
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColorRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
+    ColorRange, EncodedFrame, Features, ImageTensor, Perceptor, Rect, TileFeatures,
     heads::{self, Head},
-    image::Rgb8,
+    image::RgbImage,
 };
 use loftup_wire::{
     command::{Area, Want},
@@ -29,9 +29,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Prepared {
     /// Input of the backbone; `None` if that is the guidance image.
-    pub backbone_input: Option<Picture>,
+    pub backbone_input: Option<ImageTensor>,
     /// The guidance image, in the resolution of the output.
-    pub guidance: Option<Picture>,
+    pub guidance: Option<ImageTensor>,
 }
 
 /// What to compute for a frame.
@@ -55,7 +55,7 @@ pub trait Model: Send + Sync {
     ///
     /// # Errors
     /// Errors of the runtime.
-    fn prepare(&self, image: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError>;
+    fn prepare(&self, image: &RgbImage, size: Size, out: &mut Prepared) -> Result<(), ModelError>;
 
     /// Runs the backbone.
     ///
@@ -143,7 +143,7 @@ impl BundleModel {
     /// Computes the features at points.
     fn features(
         &self,
-        view: &View<'_>,
+        view: &EncodedFrame<'_>,
         request: &FrameRequest<'_>,
         out: &mut FrameOutput,
     ) -> Result<(), ModelError> {
@@ -209,7 +209,7 @@ fn full_frame(camera: Size) -> message::Rect {
 /// Computes class maps and regions from the scores of a class head. With `maps` of the last frame,
 /// only changed tiles are computed.
 fn classes(
-    view: &View<'_>,
+    view: &EncodedFrame<'_>,
     request: &FrameRequest<'_>,
     mut maps: Option<&mut MapCache>,
     finder: &mut RegionFinder,
@@ -242,7 +242,7 @@ fn classes(
             ensure_finite(scores.iter().filter(|x| !x.is_finite()).count())?;
             output
                 .classes
-                .extend(scores.chunks_exact(view.dim()).map(heads::best));
+                .extend(scores.chunks_exact(view.dim()).map(heads::argmax));
             (output.width, output.height) = (points.len(), 1);
             continue;
         }
@@ -322,14 +322,14 @@ fn write_classes(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
         let scores = tile.row(row);
         not_finite += scores.iter().filter(|x| !x.is_finite()).count();
         for (class, scores) in line.iter_mut().zip(scores.chunks_exact(tile.dim())) {
-            *class = heads::best(scores);
+            *class = heads::argmax(scores);
         }
     }
     not_finite
 }
 
 impl Model for BundleModel {
-    fn prepare(&self, image: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
+    fn prepare(&self, image: &RgbImage, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
         let backbone_size = self.perceptor.backbone_size(size)?;
         self.frame_cache
             .denoised(self.static_scene, image, |image| {
@@ -350,7 +350,7 @@ impl Model for BundleModel {
         let image = image.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
         self.frame_cache
             .features(self.static_scene, image.size, out, || {
-                let features = self.perceptor.features_of(image)?;
+                let features = self.perceptor.features(image)?;
                 ensure_finite(features.data.iter().filter(|x| !x.is_finite()).count())?;
                 Ok(features)
             })
@@ -368,10 +368,12 @@ impl Model for BundleModel {
             .guidance
             .as_ref()
             .ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
-        let view = self.perceptor.view(features, guidance, self.color_range)?;
+        let view = self
+            .perceptor
+            .encode_features(features, guidance, self.color_range)?;
         out.clear();
         self.features(&view, request, out)?;
-        let view = view.through(&self.classes)?;
+        let view = view.with_head(&self.classes)?;
         let mut maps = self.frame_cache.maps(self.static_scene);
         classes(&view, request, maps.as_deref_mut(), scratch, out)
     }

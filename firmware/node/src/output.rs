@@ -1,7 +1,7 @@
 //! Queries, and the outputs computed for them.
 
 use loftup_bundle::Size;
-use loftup_runtime::{Point, Rect, image::Rgb8};
+use loftup_runtime::{Point, Rect, image::RgbImage};
 use loftup_wire::{
     command::{Area, Refusal, Want},
     message,
@@ -162,7 +162,7 @@ pub struct FrameOutput {
     /// Size of a full-frame output: columns, rows.
     pub size: (usize, usize),
     /// The camera image.
-    pub image: Option<Rgb8>,
+    pub image: Option<RgbImage>,
     /// Class map tiles that were computed, and that were reused from the previous frame.
     pub tiles: (usize, usize),
     outputs: Vec<QueryOutput>,

@@ -3,7 +3,8 @@
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
+    EncodedFrame, Features, IncrementalUpsampler, Rect, TileFeatures, UpdateStats, heads::NO_CLASS,
+    image::RgbImage,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -31,7 +32,7 @@ impl Default for StaticScene {
 /// State kept between frames.
 #[derive(Default)]
 pub(crate) struct FrameCache {
-    image: Mutex<Option<Rgb8>>,
+    image: Mutex<Option<RgbImage>>,
     features: Mutex<Option<CachedFeatures>>,
     maps: Mutex<MapCache>,
 }
@@ -48,8 +49,8 @@ impl FrameCache {
     pub fn denoised(
         &self,
         settings: StaticScene,
-        image: &Rgb8,
-        then: impl FnOnce(&Rgb8) -> Result<(), ModelError>,
+        image: &RgbImage,
+        then: impl FnOnce(&RgbImage) -> Result<(), ModelError>,
     ) -> Result<(), ModelError> {
         if settings.noise_threshold == 0 {
             return then(image);
@@ -57,7 +58,7 @@ impl FrameCache {
         let mut last = self.image.lock();
         let mut denoised = image.clone();
         if let Some(last) = &*last {
-            denoised.hold(last, settings.noise_threshold);
+            denoised.suppress_noise(last, settings.noise_threshold);
         }
         then(last.insert(denoised))
     }
@@ -103,7 +104,7 @@ pub(crate) struct MapCache([CachedMap; SLOTS]);
 
 #[derive(Default)]
 struct CachedMap {
-    video: Video,
+    video: IncrementalUpsampler,
     classes: Vec<u8>,
 }
 
@@ -114,11 +115,11 @@ impl MapCache {
     pub fn update(
         &mut self,
         slot: u8,
-        view: &View<'_>,
+        view: &EncodedFrame<'_>,
         rect: Rect,
         write: &mut (dyn FnMut(&TileFeatures<'_>, &mut [u8]) -> bool + Send),
         out: &mut [u8],
-    ) -> Result<Update, ModelError> {
+    ) -> Result<UpdateStats, ModelError> {
         let CachedMap { video, classes } = &mut self.0[usize::from(slot) % SLOTS];
         if classes.len() != rect.area() {
             video.forget();

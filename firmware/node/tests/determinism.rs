@@ -12,12 +12,12 @@ use loftup_node::{
     regions::RegionFinder,
     source::{Pace, Scenes},
 };
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 fn outputs(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> Vec<QueryOutput> {
     let mut raw = RawFrame::default();
     scenes.draw(number, &mut raw);
-    let image = Rgb8::new(raw.width, raw.height, raw.bytes).unwrap();
+    let image = RgbImage::new(raw.width, raw.height, raw.bytes).unwrap();
     let (mut prepared, mut features) = (Prepared::default(), None);
     model
         .prepare(

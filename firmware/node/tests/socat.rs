@@ -28,7 +28,7 @@ use loftup_node::{
     regions::RegionFinder,
     source::{Clock, Pace, Poll, Scenes, Source, SourceError},
 };
-use loftup_runtime::{Features, Picture, image::Rgb8};
+use loftup_runtime::{Features, ImageTensor, image::RgbImage};
 use loftup_scenes::Scene;
 use loftup_wire::{
     Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text,
@@ -86,11 +86,11 @@ fn labels(scene: &Scene, number: u32) -> Vec<u8> {
 }
 
 impl Model for GroundTruth {
-    fn prepare(&self, image: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
+    fn prepare(&self, image: &RgbImage, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
         let [a, b, c] = [0, 1, 2].map(|i| image.data()[i]);
         // A 32-bit float holds 24 bits exactly.
         let number = u32::from_le_bytes([a, b, c, 0]) as f32;
-        out.guidance = Some(Picture {
+        out.guidance = Some(ImageTensor {
             size,
             data: vec![number],
         });

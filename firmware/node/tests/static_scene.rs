@@ -13,7 +13,7 @@ use loftup_node::{
     output::FrameOutput,
     regions::RegionFinder,
 };
-use loftup_runtime::{Features, image::Rgb8};
+use loftup_runtime::{Features, image::RgbImage};
 
 /// Size of the camera image and of the output, which consists of 2 x 1 tiles of 48 x 64.
 const CAMERA: Size = Size {
@@ -31,7 +31,7 @@ fn model(more: &str) -> (Config, Arc<dyn Model>, tempfile::TempDir) {
     (config, model, folder)
 }
 
-fn prepared(model: &dyn Model, image: &Rgb8) -> (Prepared, Features) {
+fn prepared(model: &dyn Model, image: &RgbImage) -> (Prepared, Features) {
     let (mut prepared, mut features) = (Prepared::default(), None);
     model.prepare(image, CAMERA, &mut prepared).unwrap();
     model.backbone(&prepared, &mut features).unwrap();
@@ -58,10 +58,10 @@ fn output(
     out
 }
 
-fn test_image() -> Rgb8 {
+fn test_image() -> RgbImage {
     let pixels = 0..CAMERA.area() * 3;
     let data = pixels.map(|i| (i * 7919 % 251) as u8).collect();
-    Rgb8::new(CAMERA.width, CAMERA.height, data).unwrap()
+    RgbImage::new(CAMERA.width, CAMERA.height, data).unwrap()
 }
 
 #[test]

@@ -27,7 +27,7 @@ use loftup_node::{
     sink::{Context, Sink, SinkError, UdpLink, WireSink},
     source::{Clock, Poll, Source, SourceError},
 };
-use loftup_runtime::{Features, Rect, image::Rgb8};
+use loftup_runtime::{Features, Rect, image::RgbImage};
 use loftup_wire::{
     Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text, message::Role,
 };
@@ -75,7 +75,7 @@ impl Source for Steady {
 struct Nothing;
 
 impl Model for Nothing {
-    fn prepare(&self, _: &Rgb8, _: Size, _: &mut Prepared) -> Result<(), ModelError> {
+    fn prepare(&self, _: &RgbImage, _: Size, _: &mut Prepared) -> Result<(), ModelError> {
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use loftup_bundle::Size;
-use loftup_runtime::{Features, image::Rgb8};
+use loftup_runtime::{Features, image::RgbImage};
 use parking_lot::Mutex;
 
 use crate::{
@@ -19,7 +19,7 @@ pub struct Job {
     pub(super) number: u64,
     pub(super) captured_us: u64,
     pub(super) level: usize,
-    pub(super) image: Option<Rgb8>,
+    pub(super) image: Option<RgbImage>,
     pub(super) queries: Arc<Queries>,
     pub(super) prepared: Prepared,
     pub(super) features: Option<Features>,
@@ -32,8 +32,8 @@ impl Job {
     pub(super) fn camera(&self) -> Size {
         let image = self.image.as_ref();
         Size {
-            width: image.map_or(0, Rgb8::width),
-            height: image.map_or(0, Rgb8::height),
+            width: image.map_or(0, RgbImage::width),
+            height: image.map_or(0, RgbImage::height),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{heads::NO_CLASS, image::Rgb8};
+use loftup_runtime::{heads::NO_CLASS, image::RgbImage};
 
 use super::{
     Context, Sink, SinkError, SinkStatus,
@@ -86,7 +86,7 @@ impl PngSink {
         }
         let rgb = output.classes.iter().flat_map(|c| color(*c)).collect();
         let error = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
-        let image = Rgb8::new(output.width, output.height, rgb).map_err(error)?;
+        let image = RgbImage::new(output.width, output.height, rgb).map_err(error)?;
         self.png.clear();
         let encoded = image.encode_png(&mut self.png);
         encoded.map_err(|e| SinkError::Other(e.to_string()))?;

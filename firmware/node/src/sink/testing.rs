@@ -1,6 +1,6 @@
 //! Outputs for tests of the file sinks.
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use super::{Context, Sink};
 use crate::{
@@ -17,7 +17,7 @@ pub fn output(number: u64) -> FrameOutput {
     let mut frame = FrameOutput::default();
     (frame.sequence, frame.number) = (number, number);
     let rgb = vec![number as u8; 3 * SIDE * SIDE];
-    frame.image = Some(Rgb8::new(SIDE, SIDE, rgb).unwrap());
+    frame.image = Some(RgbImage::new(SIDE, SIDE, rgb).unwrap());
     let output = frame.add();
     output.kind = OutputKind::Classes;
     (output.width, output.height) = (SIDE, SIDE);

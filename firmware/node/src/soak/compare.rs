@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 use parking_lot::Mutex;
 
 use crate::{
@@ -66,7 +66,7 @@ impl Comparison {
 
     fn compute(&mut self, frame: &FrameOutput) -> Result<(), Box<dyn std::error::Error>> {
         self.scenes.draw(frame.number, &mut self.raw);
-        let image = Rgb8::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
+        let image = RgbImage::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
         let level = self.config.levels()[frame.level];
         let (mut prepared, mut features) = (Prepared::default(), None);
         self.model.prepare(&image, level.size, &mut prepared)?;
