@@ -1,31 +1,30 @@
-//! The same image gives the same bits, whatever the model processed before it, and in a model that
-//! was opened again, as after a hang.
+//! The output of an image does not depend on earlier images or on the instance of the model.
 
 mod common;
 
 use loftup_bundle::Size;
 use loftup_node::{
-    answer::{Answer, Part},
     assemble::model_factory,
     config::Config,
     frame::RawFrame,
-    model::{Model, Question},
-    regions::Finder,
+    model::{FrameRequest, Model},
+    output::{FrameOutput, QueryOutput},
+    regions::RegionFinder,
     source::{Pace, Scenes},
 };
 use loftup_runtime::image::RgbImage;
 
-fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> Vec<Part> {
+fn outputs(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> Vec<QueryOutput> {
     let mut raw = RawFrame::default();
     scenes.draw(number, &mut raw);
-    let picture = RgbImage::new(raw.width, raw.height, raw.bytes).unwrap();
+    let image = RgbImage::new(raw.width, raw.height, raw.bytes).unwrap();
     let size = Size {
         width: 42,
         height: 42,
     };
-    let inputs = model.preprocess(&picture, size).unwrap();
+    let inputs = model.preprocess(&image, size).unwrap();
     let features = model.features(&inputs).unwrap();
-    let question = Question {
+    let request = FrameRequest {
         queries: &config.queries(),
         regions_only: false,
         min_area_px: 1,
@@ -35,15 +34,21 @@ fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> V
             height: raw.height,
         },
     };
-    let (mut finder, mut out) = (Finder::default(), Answer::default());
+    let (mut finder, mut out) = (RegionFinder::default(), FrameOutput::default());
     model
-        .upsample(&inputs, &features, &question, &mut finder, &mut out)
+        .upsample(
+            &inputs,
+            &features,
+            &request,
+            &mut finder,
+            &mut out,
+        )
         .unwrap();
-    out.parts().to_vec()
+    out.outputs().to_vec()
 }
 
 #[test]
-fn the_same_picture_gives_the_same_bits_whatever_came_before() {
+fn outputs_are_bit_identical_whatever_came_before() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let text = common::config_text(&common::queries([8, 8, 30, 20]));
@@ -52,9 +57,9 @@ fn the_same_picture_gives_the_same_bits_whatever_came_before() {
     let factory = model_factory(&config, None);
     let old = factory().unwrap();
     for number in 0..12 {
-        let before = answer(&*old, &config, &scenes, number);
-        let fresh = answer(&*factory().unwrap(), &config, &scenes, number);
-        assert_eq!(before.len(), 3);
-        assert_eq!(before, fresh, "picture {number}");
+        let reused = outputs(&*old, &config, &scenes, number);
+        let fresh = outputs(&*factory().unwrap(), &config, &scenes, number);
+        assert_eq!(reused.len(), 3);
+        assert_eq!(reused, fresh, "image {number}");
     }
 }

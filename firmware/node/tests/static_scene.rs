@@ -1,5 +1,5 @@
-//! Where the backbone does not run on every frame, only what changed of a class map is computed,
-//! and the map is the one that is computed from nothing.
+//! If the backbone does not run on every frame, only changed tiles of class maps are computed, and the
+//! maps are identical to fully computed ones.
 
 mod common;
 
@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use loftup_bundle::Size;
 use loftup_node::{
-    answer::Answer,
     assemble::model_factory,
     config::Config,
-    model::{Model, Question},
-    regions::Finder,
+    model::{FrameRequest, Model},
+    output::FrameOutput,
+    regions::RegionFinder,
 };
 use loftup_runtime::{Features, FrameInputs, image::RgbImage};
 
-/// Columns and rows of the camera's image; the output is as large, so that a pixel of one is a
-/// pixel of the other. It is cut into 2 x 1 tiles of 48 x 64.
+/// Size of the camera image and of the output, which consists of 2 x 1 tiles of 48 x 64.
 const CAMERA: Size = Size {
     width: 96,
     height: 64,
@@ -38,59 +37,64 @@ fn encode(model: &dyn Model, image: &RgbImage) -> (FrameInputs, Features) {
     (inputs, features)
 }
 
-fn answer(model: &dyn Model, config: &Config, inputs: &FrameInputs, features: &Features) -> Answer {
-    let question = Question {
+fn output(
+    model: &dyn Model,
+    config: &Config,
+    inputs: &FrameInputs,
+    features: &Features,
+) -> FrameOutput {
+    let request = FrameRequest {
         queries: &config.queries(),
         regions_only: false,
         min_area_px: 1,
         max_regions: 64,
         camera: CAMERA,
     };
-    let (mut finder, mut out) = (Finder::default(), Answer::default());
+    let (mut finder, mut out) = (RegionFinder::default(), FrameOutput::default());
     model
-        .upsample(inputs, features, &question, &mut finder, &mut out)
+        .upsample(inputs, features, &request, &mut finder, &mut out)
         .unwrap();
     out
 }
 
-fn picture() -> RgbImage {
+fn test_image() -> RgbImage {
     let pixels = 0..CAMERA.area() * 3;
     let data = pixels.map(|i| (i * 7919 % 251) as u8).collect();
     RgbImage::new(CAMERA.width, CAMERA.height, data).unwrap()
 }
 
 #[test]
-fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
+fn incremental_maps_are_identical_to_full_ones() {
     let range = "color_range = [[-3, 3], [-3, 3], [-3, 3]]";
-    let (config, still, _folder) = model(&format!("{range}\nbackbone_interval = 3"));
+    let (config, cached, _folder) = model(&format!("{range}\nbackbone_interval = 3"));
     let (_, plain, _other) = model(range);
-    let mut picture = picture();
+    let mut image = test_image();
     let mut features: Vec<Features> = Vec::new();
     let mut counts = Vec::new();
     for frame in 0..8 {
         match frame {
             // Nothing changes in frames 0, 1 and 4.
-            2 => picture.row_mut(20)[3 * 10] ^= 0x55,
+            2 => image.row_mut(20)[3 * 10] ^= 0x55,
             // In the halo of the left tile, inside the right one.
-            5 => picture.row_mut(20)[3 * 49] ^= 0x55,
-            3 | 6 => picture.row_mut(60)[0] ^= 0x55,
+            5 => image.row_mut(20)[3 * 49] ^= 0x55,
+            3 | 6 => image.row_mut(60)[0] ^= 0x55,
             7 => {
-                picture.row_mut(1)[3] ^= 0x55;
-                picture.row_mut(1)[3 * 90] ^= 0x55;
+                image.row_mut(1)[3] ^= 0x55;
+                image.row_mut(1)[3 * 90] ^= 0x55;
             }
             _ => {}
         }
-        let (inputs, here) = encode(&*still, &picture);
-        let found = answer(&*still, &config, &inputs, &here);
-        let expected = answer(&*plain, &config, &inputs, &here);
-        assert_eq!(found.parts().len(), 3);
-        assert_eq!(found.parts(), expected.parts(), "frame {frame}");
-        assert_eq!(expected.tiles, (0, 0), "nothing is kept");
+        let (inputs, here) = encode(&*cached, &image);
+        let found = output(&*cached, &config, &inputs, &here);
+        let expected = output(&*plain, &config, &inputs, &here);
+        assert_eq!(found.outputs().len(), 3);
+        assert_eq!(found.outputs(), expected.outputs(), "frame {frame}");
+        assert_eq!(expected.tiles, (0, 0), "nothing is cached");
         counts.push(found.tiles);
         features.push(here);
     }
-    // The frame of 2 tiles and the region of 70 x 40 at 8,8, of 2 tiles of 35 x 40: all of them
-    // where the features are new, at frames 0, 3 and 6.
+    // The frame has 2 tiles, and so has the region of 70 x 40 at 8,8. All four are computed when the
+    // features are new: in frames 0, 3 and 6.
     assert_eq!(
         counts,
         [
@@ -110,14 +114,14 @@ fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
 }
 
 #[test]
-fn noise_that_is_held_changes_nothing() {
+fn noise_below_the_threshold_changes_nothing() {
     let range = "color_range = [[-3, 3], [-3, 3], [-3, 3]]";
-    let (config, still, _folder) = model(&format!(
+    let (config, cached, _folder) = model(&format!(
         "{range}\nbackbone_interval = 9\nnoise_threshold = 4"
     ));
-    let first = picture();
-    let (at_first, features) = encode(&*still, &first);
-    let expected = answer(&*still, &config, &at_first, &features);
+    let first = test_image();
+    let (at_first, features) = encode(&*cached, &first);
+    let expected = output(&*cached, &config, &at_first, &features);
     let mut noisy = first.clone();
     for y in 0..CAMERA.height {
         for (i, x) in noisy.row_mut(y).iter_mut().enumerate() {
@@ -125,9 +129,9 @@ fn noise_that_is_held_changes_nothing() {
         }
     }
     assert_ne!(noisy, first);
-    let (then, features) = encode(&*still, &noisy);
+    let (then, features) = encode(&*cached, &noisy);
     assert_eq!(then.guidance, at_first.guidance);
-    let found = answer(&*still, &config, &then, &features);
+    let found = output(&*cached, &config, &then, &features);
     assert_eq!(found.tiles, (0, 4));
-    assert_eq!(found.parts(), expected.parts());
+    assert_eq!(found.outputs(), expected.outputs());
 }
