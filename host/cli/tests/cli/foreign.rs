@@ -120,7 +120,7 @@ fn tokens_become_the_map_that_they_were() {
     let worst = apart(&map, &tokens);
     println!("map and tokens: max {worst:.1e}");
     assert!(worst <= 1e-5);
-    names(&done(&mut loftup!("inspect", &b)), &["tokens (1 left out)"]);
+    names(&done(&mut loftup!("inspect", &b)), &["tokens (1 dropped)"]);
 }
 
 #[test]

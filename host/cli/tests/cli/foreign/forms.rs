@@ -302,7 +302,7 @@ fn floats_of_16_and_64_bits_give_the_features_of_32() {
         let said = done(&mut loftup!("inspect", &onnx));
         names(
             &said,
-            &[&format!("input  pixels {name} "), "becomes float32"],
+            &[&format!("input  pixels {name} "), "converted to float32"],
         );
     }
 }
