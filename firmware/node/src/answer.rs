@@ -1,7 +1,7 @@
 //! What is asked of a frame, and what is processed.
 
 use loftup_bundle::Size;
-use loftup_runtime::{Point, Rect, image::Rgb8};
+use loftup_runtime::{Point, Rect, image::RgbImage};
 use loftup_wire::{
     command::{Area, Refusal, Want},
     message,
@@ -163,7 +163,7 @@ pub struct Answer {
     /// Size of the whole output: columns, rows.
     pub size: (usize, usize),
     /// The camera's image.
-    pub picture: Option<Rgb8>,
+    pub picture: Option<RgbImage>,
     /// Tiles of class maps that were computed, and that were kept from the frame before.
     pub tiles: (usize, usize),
     parts: Vec<Part>,

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use loftup_bundle::{Bundle, HeadKind};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, RuntimeError,
+    ColorRange, ExecutionOptions, Perceptor, RuntimeError,
     backend::{
         self, Backend, Choice,
         fault::{Faults, Faulty},
@@ -48,7 +48,7 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
             None => engine,
         };
         let bundle = Bundle::open(&model.bundle).map_err(|e| ModelError::Other(e.to_string()))?;
-        let mut options = Options::default();
+        let mut options = ExecutionOptions::default();
         if model.threads > 0 {
             options.threads = model.threads;
         }
@@ -60,7 +60,7 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
                 options.threads = threads;
             }
             options.tile = Some(tile);
-            perceptor.divide(options);
+            perceptor.set_execution_options(options);
         }
         let range = match model.color_range {
             None => ColorRange::PerImage,

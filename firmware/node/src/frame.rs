@@ -1,7 +1,7 @@
 //! Raw frames from a source, and their validation.
 
 use loftup_bundle::Size;
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use crate::metrics::DropReason;
 
@@ -120,9 +120,12 @@ impl FrameValidator {
 }
 
 /// Copies a frame that passed into an image, which is made again only where its size is another.
-pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::image::ImageError> {
+pub fn copy(
+    raw: &RawFrame,
+    picture: &mut RgbImage,
+) -> Result<(), loftup_runtime::image::ImageError> {
     if (picture.width(), picture.height()) != (raw.width, raw.height) {
-        *picture = Rgb8::new(raw.width, raw.height, raw.bytes.clone())?;
+        *picture = RgbImage::new(raw.width, raw.height, raw.bytes.clone())?;
         return Ok(());
     }
     for (y, row) in raw.bytes.chunks_exact(3 * raw.width).enumerate() {
@@ -132,9 +135,9 @@ pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::im
 }
 
 /// An image to be grown into another.
-pub(crate) fn one_pixel() -> Rgb8 {
+pub(crate) fn one_pixel() -> RgbImage {
     // One pixel is a size that every image may have.
-    Rgb8::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
+    RgbImage::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
 }
 
 #[cfg(test)]

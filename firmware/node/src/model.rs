@@ -7,9 +7,9 @@ use std::{
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColorRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
+    ColorRange, EncodedFrame, Features, FrameInputs, Perceptor, Rect, TileFeatures,
     heads::{self, Head},
-    image::Rgb8,
+    image::RgbImage,
 };
 use loftup_wire::{
     command::{Area, Want},
@@ -22,15 +22,6 @@ use crate::{
     regions::{Finder, Placement},
     static_scene::{FrameCache, Maps, StaticScene},
 };
-
-/// A prepared frame.
-#[derive(Debug, Default)]
-pub struct Prepared {
-    /// What the backbone looks at; `None` where it is the guidance.
-    pub small: Option<Picture>,
-    /// The image at the resolution of the output.
-    pub guidance: Option<Picture>,
-}
 
 /// What is asked of one frame.
 #[derive(Debug, Clone)]
@@ -49,17 +40,17 @@ pub struct Question<'a> {
 
 /// What the stages need of a model. Implemented by [`BundleModel`], and by tests.
 pub trait Model: Send + Sync {
-    /// Resizes and normalizes `picture` for an output of size `size`.
+    /// Preprocesses `image` for an output of `size`.
     ///
     /// # Errors
     /// As the runtime's.
-    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError>;
+    fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError>;
 
     /// Runs the backbone.
     ///
     /// # Errors
     /// As the runtime's.
-    fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError>;
+    fn features(&self, inputs: &FrameInputs) -> Result<Features, ModelError>;
 
     /// Answers the queries. Gives the time that the head took of it, in microseconds.
     ///
@@ -67,7 +58,7 @@ pub trait Model: Send + Sync {
     /// As the runtime's, and [`ModelError::NotFinite`].
     fn upsample(
         &self,
-        prepared: &Prepared,
+        inputs: &FrameInputs,
         features: &Features,
         question: &Question<'_>,
         scratch: &mut Finder,
@@ -141,7 +132,7 @@ impl BundleModel {
     /// Features at the points that are asked for.
     fn features(
         &self,
-        view: &View<'_>,
+        view: &EncodedFrame<'_>,
         question: &Question<'_>,
         out: &mut Answer,
     ) -> Result<(), ModelError> {
@@ -206,7 +197,7 @@ fn whole(camera: Size) -> message::Rect {
 /// Class maps and regions, from a view through a head of classes. Where there are `maps` of earlier
 /// frames, only what changed of them is computed.
 fn classes(
-    view: &View<'_>,
+    view: &EncodedFrame<'_>,
     question: &Question<'_>,
     mut maps: Option<&mut Maps>,
     finder: &mut Finder,
@@ -238,7 +229,7 @@ fn classes(
             let scores = view.points(&places)?;
             refuse(scores.iter().filter(|x| !x.is_finite()).count())?;
             part.classes
-                .extend(scores.chunks_exact(view.dim()).map(heads::best));
+                .extend(scores.chunks_exact(view.dim()).map(heads::argmax));
             (part.width, part.height) = (places.len(), 1);
             continue;
         }
@@ -312,54 +303,43 @@ fn take(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
         let scores = tile.row(row);
         wrong += scores.iter().filter(|x| !x.is_finite()).count();
         for (class, scores) in line.iter_mut().zip(scores.chunks_exact(tile.dim())) {
-            *class = heads::best(scores);
+            *class = heads::argmax(scores);
         }
     }
     wrong
 }
 
 impl Model for BundleModel {
-    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
-        let small = self.perceptor.backbone_size(size)?;
-        self.frame_cache
-            .picture(self.static_scene, picture, |picture| {
-                out.small = match small == size {
-                    true => None,
-                    false => Some(self.perceptor.prepare(picture, small)?),
-                };
-                out.guidance = Some(self.perceptor.prepare(picture, size)?);
-                Ok(())
-            })
+    fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
+        self.frame_cache.image(self.static_scene, image, |image| {
+            Ok(self.perceptor.preprocess(image, size)?)
+        })
     }
 
-    fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
-        let picture = prepared.small.as_ref().or(prepared.guidance.as_ref());
-        let picture =
-            picture.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
+    fn features(&self, inputs: &FrameInputs) -> Result<Features, ModelError> {
+        let image = inputs.backbone();
         self.frame_cache
-            .features(self.static_scene, picture.size, out, || {
-                let features = self.perceptor.features_of(picture)?;
-                refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
+            .features(self.static_scene, image.size, || {
+                let features = self.perceptor.features(image)?;
+                refuse(features.tokens.iter().filter(|x| !x.is_finite()).count())?;
                 Ok(features)
             })
     }
 
     fn upsample(
         &self,
-        prepared: &Prepared,
+        inputs: &FrameInputs,
         features: &Features,
         question: &Question<'_>,
         scratch: &mut Finder,
         out: &mut Answer,
     ) -> Result<u64, ModelError> {
-        let guidance = prepared
-            .guidance
-            .as_ref()
-            .ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
-        let view = self.perceptor.view(features, guidance, self.range)?;
+        let view = self
+            .perceptor
+            .encode_features(features, &inputs.guidance, self.range)?;
         out.clear();
         self.features(&view, question, out)?;
-        let view = view.through(&self.classes)?;
+        let view = view.with_head(&self.classes)?;
         let mut maps = self.frame_cache.maps(self.static_scene);
         classes(&view, question, maps.as_deref_mut(), scratch, out)
     }

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
+    EncodedFrame, Features, IncrementalUpsampler, Rect, TileFeatures, UpdateStats, heads::NO_CLASS,
+    image::RgbImage,
 };
 
 use crate::{answer::SLOTS, error::ModelError, sync::lock};
@@ -33,7 +34,7 @@ impl Default for StaticScene {
 /// What is kept.
 #[derive(Default)]
 pub(crate) struct FrameCache {
-    picture: Mutex<Option<Rgb8>>,
+    image: Mutex<Option<RgbImage>>,
     features: Mutex<Option<Served>>,
     maps: Mutex<Maps>,
 }
@@ -46,40 +47,38 @@ struct Served {
 }
 
 impl FrameCache {
-    /// Gives `picture` to `then`, its pixels held.
-    pub fn picture(
+    /// Gives `image` to `then`, with the noise of pixels that did not change suppressed.
+    pub fn image<T>(
         &self,
-        still: StaticScene,
-        picture: &Rgb8,
-        then: impl FnOnce(&Rgb8) -> Result<(), ModelError>,
-    ) -> Result<(), ModelError> {
-        if still.noise_threshold == 0 {
-            return then(picture);
+        settings: StaticScene,
+        image: &RgbImage,
+        then: impl FnOnce(&RgbImage) -> Result<T, ModelError>,
+    ) -> Result<T, ModelError> {
+        if settings.noise_threshold == 0 {
+            return then(image);
         }
-        let mut last = lock(&self.picture);
-        let mut held = picture.clone();
+        let mut last = lock(&self.image);
+        let mut denoised = image.clone();
         if let Some(last) = &*last {
-            held.hold(last, still.noise_threshold);
+            denoised.suppress_noise(last, settings.noise_threshold);
         }
-        then(last.insert(held))
+        then(last.insert(denoised))
     }
 
-    /// The features of an image of size `size`, into `out`: computed where none are kept that may
-    /// serve once more.
+    /// The features of an image of `size`: those of an earlier frame while these may be reused,
+    /// otherwise computed.
     pub fn features(
         &self,
-        still: StaticScene,
+        settings: StaticScene,
         size: Size,
-        out: &mut Option<Features>,
         compute: impl FnOnce() -> Result<Features, ModelError>,
-    ) -> Result<(), ModelError> {
-        if still.backbone_interval <= 1 {
-            *out = Some(compute()?);
-            return Ok(());
+    ) -> Result<Features, ModelError> {
+        if settings.backbone_interval <= 1 {
+            return compute();
         }
-        let mut kept = lock(&self.features);
-        let fit = |s: &Served| s.size == size && s.frames < still.backbone_interval;
-        let mut served = match kept.take().filter(fit) {
+        let mut cached = lock(&self.features);
+        let fits = |s: &Served| s.size == size && s.frames < settings.backbone_interval;
+        let mut served = match cached.take().filter(fits) {
             Some(served) => served,
             None => Served {
                 features: compute()?,
@@ -88,9 +87,9 @@ impl FrameCache {
             },
         };
         served.frames += 1;
-        *out = Some(served.features.clone());
-        *kept = Some(served);
-        Ok(())
+        let features = served.features.clone();
+        *cached = Some(served);
+        Ok(features)
     }
 
     /// The class maps, where features are kept: otherwise every tile changes.
@@ -105,7 +104,7 @@ pub(crate) struct Maps([Map; SLOTS]);
 
 #[derive(Default)]
 struct Map {
-    video: Video,
+    video: IncrementalUpsampler,
     classes: Vec<u8>,
 }
 
@@ -116,14 +115,14 @@ impl Maps {
     pub fn update(
         &mut self,
         slot: u8,
-        view: &View<'_>,
+        view: &EncodedFrame<'_>,
         rect: Rect,
         put: &mut (dyn FnMut(&TileFeatures<'_>, &mut [u8]) -> bool + Send),
         out: &mut [u8],
-    ) -> Result<Update, ModelError> {
+    ) -> Result<UpdateStats, ModelError> {
         let Map { video, classes } = &mut self.0[usize::from(slot) % SLOTS];
         if classes.len() != rect.area() {
-            video.forget();
+            video.reset();
             classes.clear();
             classes.resize(rect.area(), NO_CLASS);
         }
@@ -133,7 +132,7 @@ impl Maps {
             Ok(())
         })?;
         if !good {
-            video.forget();
+            video.reset();
         }
         out.copy_from_slice(classes);
         Ok(update)

@@ -9,28 +9,22 @@ use loftup_node::{
     assemble::model_factory,
     config::Config,
     frame::RawFrame,
-    model::{Model, Prepared, Question},
+    model::{Model, Question},
     regions::Finder,
     source::{Pace, Scenes},
 };
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> Vec<Part> {
     let mut raw = RawFrame::default();
     scenes.draw(number, &mut raw);
-    let picture = Rgb8::new(raw.width, raw.height, raw.bytes).unwrap();
-    let (mut prepared, mut features) = (Prepared::default(), None);
-    model
-        .prepare(
-            &picture,
-            Size {
-                width: 42,
-                height: 42,
-            },
-            &mut prepared,
-        )
-        .unwrap();
-    model.backbone(&prepared, &mut features).unwrap();
+    let picture = RgbImage::new(raw.width, raw.height, raw.bytes).unwrap();
+    let size = Size {
+        width: 42,
+        height: 42,
+    };
+    let inputs = model.preprocess(&picture, size).unwrap();
+    let features = model.features(&inputs).unwrap();
     let question = Question {
         queries: &config.queries(),
         regions_only: false,
@@ -43,13 +37,7 @@ fn answer(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> V
     };
     let (mut finder, mut out) = (Finder::default(), Answer::default());
     model
-        .upsample(
-            &prepared,
-            &features.unwrap(),
-            &question,
-            &mut finder,
-            &mut out,
-        )
+        .upsample(&inputs, &features, &question, &mut finder, &mut out)
         .unwrap();
     out.parts().to_vec()
 }

@@ -5,7 +5,7 @@ mod common;
 use loftup_bundle::{Bundle, Size};
 use loftup_node::model::{BundleModel, Model, ModelError};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor,
+    ColorRange, ExecutionOptions, Perceptor,
     backend::{Choice, Settings, engine_cache::EngineCache, open, tensorrt},
 };
 use loftup_tensorrt::{Layout, testing::Fake};
@@ -32,7 +32,7 @@ fn the_model_moves_to_tract_or_does_not_start() {
     let start = |choice| -> Result<BundleModel, ModelError> {
         let engine = open(choice, &settings).unwrap();
         let bundle = Bundle::open(&bundle).unwrap();
-        let perceptor = Perceptor::with_backend(bundle, engine, Options::default())?;
+        let perceptor = Perceptor::with_backend(bundle, engine, ExecutionOptions::default())?;
         let size = Size {
             width: 42,
             height: 42,
@@ -43,7 +43,7 @@ fn the_model_moves_to_tract_or_does_not_start() {
     println!("{reason}");
     let refused = start(Choice::TensorRt).err().expect("refused").to_string();
     for said in [reason, refused] {
-        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrongly"] {
+        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrong outputs"] {
             assert!(said.contains(part), "{said}");
         }
     }

@@ -24,12 +24,12 @@ use loftup_node::{
     config::Config,
     frame::RawFrame,
     inject::Plan,
-    model::{Model, ModelError, Prepared, Question},
+    model::{Model, ModelError, Question},
     pipeline::Node,
     regions::Finder,
     source::{Clock, Pace, Poll, Scenes, Source, SourceError},
 };
-use loftup_runtime::{Features, Picture, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, ImageTensor, image::RgbImage};
 use loftup_scenes::Scene;
 use loftup_wire::{
     Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text,
@@ -87,39 +87,32 @@ fn labels(scene: &Scene, number: u32) -> Vec<u8> {
 }
 
 impl Model for Truth {
-    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
-        let [a, b, c] = [0, 1, 2].map(|i| picture.data()[i]);
+    fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
+        let [a, b, c] = [0, 1, 2].map(|i| image.data()[i]);
         // A 32-bit float holds 24 bits exactly.
         let number = u32::from_le_bytes([a, b, c, 0]) as f32;
-        out.guidance = Some(Picture {
-            size,
-            data: vec![number],
-        });
-        Ok(())
+        let data = vec![number];
+        Ok(FrameInputs::same_size(ImageTensor { size, data }))
     }
 
-    fn backbone(&self, _: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
-        *out = Some(Features {
+    fn features(&self, _: &FrameInputs) -> Result<Features, ModelError> {
+        Ok(Features {
             dim: 0,
             height: 0,
             width: 0,
-            data: Vec::new(),
-        });
-        Ok(())
+            tokens: Vec::new(),
+        })
     }
 
     fn upsample(
         &self,
-        prepared: &Prepared,
+        inputs: &FrameInputs,
         _: &Features,
         _: &Question<'_>,
         _: &mut Finder,
         out: &mut Answer,
     ) -> Result<u64, ModelError> {
-        let number = prepared
-            .guidance
-            .as_ref()
-            .map_or(0.0, |picture| picture.data[0]);
+        let number = inputs.guidance.data[0];
         out.clear();
         let part = out.add();
         (part.kind, part.width, part.height) = (Kind::Classes, SIDE, SIDE);

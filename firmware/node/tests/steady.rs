@@ -21,14 +21,14 @@ use loftup_node::{
     answer::{Answer, Kind},
     config::Config,
     frame::RawFrame,
-    model::{Model, ModelError, Prepared, Question},
+    model::{Model, ModelError, Question},
     notify::Notifier,
     pipeline::{Node, Parts, SinkHandle},
     regions::{Finder, Placement},
     sink::{Context, Sink, SinkError, UdpLink, WireSink},
     source::{Clock, Poll, Source, SourceError},
 };
-use loftup_runtime::{Features, Rect, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, ImageTensor, Rect, image::RgbImage};
 use loftup_wire::{
     Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text, message::Role,
 };
@@ -76,23 +76,23 @@ impl Source for Steady {
 struct Nothing;
 
 impl Model for Nothing {
-    fn prepare(&self, _: &Rgb8, _: Size, _: &mut Prepared) -> Result<(), ModelError> {
-        Ok(())
+    fn preprocess(&self, _: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
+        let data = Vec::new();
+        Ok(FrameInputs::same_size(ImageTensor { size, data }))
     }
 
-    fn backbone(&self, _: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
-        *out = Some(Features {
+    fn features(&self, _: &FrameInputs) -> Result<Features, ModelError> {
+        Ok(Features {
             dim: 0,
             height: 0,
             width: 0,
-            data: Vec::new(),
-        });
-        Ok(())
+            tokens: Vec::new(),
+        })
     }
 
     fn upsample(
         &self,
-        _: &Prepared,
+        _: &FrameInputs,
         _: &Features,
         question: &Question<'_>,
         finder: &mut Finder,

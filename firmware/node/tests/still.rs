@@ -10,10 +10,10 @@ use loftup_node::{
     answer::Answer,
     assemble::model_factory,
     config::Config,
-    model::{Model, Prepared, Question},
+    model::{Model, Question},
     regions::Finder,
 };
-use loftup_runtime::{Features, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, image::RgbImage};
 
 /// Columns and rows of the camera's image; the output is as large, so that a pixel of one is a
 /// pixel of the other. It is cut into 2 x 1 tiles of 48 x 64.
@@ -32,14 +32,13 @@ fn model(more: &str) -> (Config, Arc<dyn Model>, tempfile::TempDir) {
     (config, model, folder)
 }
 
-fn prepared(model: &dyn Model, picture: &Rgb8) -> (Prepared, Features) {
-    let (mut prepared, mut features) = (Prepared::default(), None);
-    model.prepare(picture, CAMERA, &mut prepared).unwrap();
-    model.backbone(&prepared, &mut features).unwrap();
-    (prepared, features.unwrap())
+fn encode(model: &dyn Model, image: &RgbImage) -> (FrameInputs, Features) {
+    let inputs = model.preprocess(image, CAMERA).unwrap();
+    let features = model.features(&inputs).unwrap();
+    (inputs, features)
 }
 
-fn answer(model: &dyn Model, config: &Config, prepared: &Prepared, features: &Features) -> Answer {
+fn answer(model: &dyn Model, config: &Config, inputs: &FrameInputs, features: &Features) -> Answer {
     let question = Question {
         queries: &config.queries(),
         regions_only: false,
@@ -49,15 +48,15 @@ fn answer(model: &dyn Model, config: &Config, prepared: &Prepared, features: &Fe
     };
     let (mut finder, mut out) = (Finder::default(), Answer::default());
     model
-        .upsample(prepared, features, &question, &mut finder, &mut out)
+        .upsample(inputs, features, &question, &mut finder, &mut out)
         .unwrap();
     out
 }
 
-fn picture() -> Rgb8 {
+fn picture() -> RgbImage {
     let pixels = 0..CAMERA.area() * 3;
     let data = pixels.map(|i| (i * 7919 % 251) as u8).collect();
-    Rgb8::new(CAMERA.width, CAMERA.height, data).unwrap()
+    RgbImage::new(CAMERA.width, CAMERA.height, data).unwrap()
 }
 
 #[test]
@@ -81,9 +80,9 @@ fn maps_of_kept_features_are_those_that_are_computed_from_nothing() {
             }
             _ => {}
         }
-        let (prepared, here) = prepared(&*still, &picture);
-        let found = answer(&*still, &config, &prepared, &here);
-        let expected = answer(&*plain, &config, &prepared, &here);
+        let (inputs, here) = encode(&*still, &picture);
+        let found = answer(&*still, &config, &inputs, &here);
+        let expected = answer(&*plain, &config, &inputs, &here);
         assert_eq!(found.parts().len(), 3);
         assert_eq!(found.parts(), expected.parts(), "frame {frame}");
         assert_eq!(expected.tiles, (0, 0), "nothing is kept");
@@ -117,7 +116,7 @@ fn noise_that_is_held_changes_nothing() {
         "{range}\nbackbone_interval = 9\nnoise_threshold = 4"
     ));
     let first = picture();
-    let (at_first, features) = prepared(&*still, &first);
+    let (at_first, features) = encode(&*still, &first);
     let expected = answer(&*still, &config, &at_first, &features);
     let mut noisy = first.clone();
     for y in 0..CAMERA.height {
@@ -126,7 +125,7 @@ fn noise_that_is_held_changes_nothing() {
         }
     }
     assert_ne!(noisy, first);
-    let (then, features) = prepared(&*still, &noisy);
+    let (then, features) = encode(&*still, &noisy);
     assert_eq!(then.guidance, at_first.guidance);
     let found = answer(&*still, &config, &then, &features);
     assert_eq!(found.tiles, (0, 4));

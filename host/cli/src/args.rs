@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use loftup_bundle::{Bundle, Normalization};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, Rect,
+    ColorRange, ExecutionOptions, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
     image::Orientation,
     tuning::{Tuning, TuningCache},
@@ -87,9 +87,9 @@ impl TensorRtArgs {
 }
 
 impl EngineArgs {
-    pub fn options(&self) -> Options {
-        let defaults = Options::default();
-        Options {
+    pub fn options(&self) -> ExecutionOptions {
+        let defaults = ExecutionOptions::default();
+        ExecutionOptions {
             threads: self.threads.map_or(defaults.threads, usize::from),
             tile: self.tile.map(usize::from),
         }
@@ -102,7 +102,7 @@ impl EngineArgs {
         if tune.tune && (self.threads.is_none() || self.tile.is_none()) {
             let tuning = perceptor.tuning(&TuningCache::of_user())?;
             if let Some(Tuning { tile, threads }) = tuning {
-                perceptor.divide(Options {
+                perceptor.set_execution_options(ExecutionOptions {
                     threads: self.threads.map_or(threads, usize::from),
                     tile: Some(self.tile.map_or(tile, usize::from)),
                 });

@@ -98,8 +98,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(u) = &manifest.upsampler {
             let (h, w) = grid;
             let keys = vec![
-                (io::FEATURES.to_owned(), vec![1, u.dim, h, w]),
-                (io::GRID.to_owned(), vec![2, h, w]),
+                (io::FEATURES.to_owned(), vec![1, h * w, u.dim]),
+                (io::GRID.to_owned(), vec![2, h * w]),
             ];
             let outputs = (0..u.layers).flat_map(|i| [io::key(i), io::value(i)]);
             graphs.push((u.graphs[&precision].keys.clone(), keys, outputs.collect()));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use loftup_bundle::{Bundle, CheckError, Precision, Quantization, Size};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, Point, RuntimeError,
+    ColorRange, ExecutionOptions, Perceptor, Point, RuntimeError,
     backend::{Backend, CpuBackend},
     npy,
-    references::test_picture,
+    references::test_image,
 };
 
 use crate::{Check, fake_quantize::AsWritten};
@@ -32,8 +32,8 @@ pub(crate) fn sample_outputs(perceptor: &Perceptor) -> Result<(Vec<f32>, usize),
             height: 1,
         })?,
     };
-    let image = test_picture(size);
-    let features = perceptor.features_of(&image)?;
+    let image = test_image(size);
+    let features = perceptor.features(&image)?;
     let dim = features.dim;
     // Evenly spread.
     let spread = |count: usize| {
@@ -42,11 +42,10 @@ pub(crate) fn sample_outputs(perceptor: &Perceptor) -> Result<(Vec<f32>, usize),
     };
     if manifest.upsampler.is_none() {
         let cells = features.height * features.width;
-        let cell = |i: usize| (0..dim).map(move |c| c * cells + i);
-        let values = spread(cells).flat_map(cell).map(|at| features.data[at]);
-        return Ok((values.collect(), dim));
+        let token = |i: usize| features.tokens[i * dim..][..dim].iter().copied();
+        return Ok((spread(cells).flat_map(token).collect(), dim));
     }
-    let view = perceptor.view(&features, &image, ColorRange::PerImage)?;
+    let view = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
     let point = |i: usize| {
         // Rows in order, columns scattered.
         Point {
@@ -77,8 +76,12 @@ pub(crate) fn measure(
     reference: &[f32],
 ) -> Result<CheckError, RuntimeError> {
     let error = |backend: Arc<dyn Backend>| {
-        let perceptor =
-            Perceptor::with_precision(bundle.clone(), backend, Options::default(), precision)?;
+        let perceptor = Perceptor::with_precision(
+            bundle.clone(),
+            backend,
+            ExecutionOptions::default(),
+            precision,
+        )?;
         Ok::<_, RuntimeError>(relative_error(&sample_outputs(&perceptor)?.0, reference))
     };
     Ok(CheckError {
@@ -126,7 +129,7 @@ fn on_backend(
     quantization: &Quantization,
     reference: &[f32],
 ) -> Result<Check, RuntimeError> {
-    let options = Options::default();
+    let options = ExecutionOptions::default();
     let perceptor = Perceptor::with_precision(bundle.clone(), backend.clone(), options, precision)?;
     let found = relative_error(&sample_outputs(&perceptor)?.0, reference);
     // A backend may round at other places than the graph, for example between fused layers.

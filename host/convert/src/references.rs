@@ -7,7 +7,7 @@ use loftup_bundle::{
     References,
 };
 use loftup_runtime::{
-    Options, Perceptor, RuntimeError,
+    ExecutionOptions, Perceptor, RuntimeError,
     backend::{Backend, CpuBackend},
     references::error_of,
 };
@@ -79,7 +79,12 @@ fn perceptor(
     backend: Arc<dyn Backend>,
     precision: Precision,
 ) -> Result<Perceptor, RuntimeError> {
-    Perceptor::with_precision(bundle.clone(), backend, Options::default(), precision)
+    Perceptor::with_precision(
+        bundle.clone(),
+        backend,
+        ExecutionOptions::default(),
+        precision,
+    )
 }
 
 /// Compares every precision of a bundle with its reference outputs, on the CPU and on `backend`.

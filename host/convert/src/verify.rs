@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_runtime::{
-    ColorRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
+    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, RuntimeError,
     backend::{Backend, CpuBackend, compile_once},
-    references::{test_features, test_picture},
-    sinks::InMemory,
+    references::{test_features, test_image},
+    sinks::VecSink,
 };
 use loftup_spec::io;
 
@@ -55,15 +55,15 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         .map(|name| Ok::<_, RuntimeError>((name.clone(), bundle.read(name)?)))
         .transpose()?;
     let (again, engine) = (bundle.clone(), backend.clone());
-    let options = Options {
+    let options = ExecutionOptions {
         tile: Some(16),
-        ..Options::default()
+        ..ExecutionOptions::default()
     };
     let perceptor = Perceptor::with_backend(bundle, backend, options)?;
 
     if let Some(backbone) = &manifest.backbone {
-        let features = perceptor.features_of(&test_picture(backbone.size))?;
-        let finite = features.data.iter().all(|x| x.is_finite());
+        let features = perceptor.features(&test_image(backbone.size))?;
+        let finite = features.tokens.iter().all(|x| x.is_finite());
         checks.push(Check::passed(
             "backbone: features of a test image are finite",
             finite,
@@ -72,12 +72,12 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     if let Some(upsampler) = &manifest.upsampler {
         let dim = upsampler.dim;
         let features = test_features(dim, GRID);
-        let image = test_picture(GUIDANCE);
-        let view = perceptor.view(&features, &image, ColorRange::PerImage)?;
+        let image = test_image(GUIDANCE);
+        let view = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
         let all = Rect::whole(GUIDANCE);
-        let mut frame = InMemory::new(all, dim);
-        view.frame(&mut |tile| frame.take(tile))?;
-        let frame = frame.into_values();
+        let mut frame = VecSink::new(all, dim)?;
+        view.frame(&mut |tile| frame.push(tile))?;
+        let frame = frame.to_map();
         checks.push(Check::passed(
             "upsampler: features of a test image are finite",
             frame.iter().all(|x| x.is_finite()),
@@ -89,10 +89,10 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             width: 21,
             height: 19,
         };
-        let mut region = InMemory::new(rect, dim);
-        view.region(rect, &mut |tile| region.take(tile))?;
+        let mut region = VecSink::new(rect, dim)?;
+        view.region(rect, &mut |tile| region.push(tile))?;
         let expected = crop(&frame, all, rect);
-        let difference = Difference::between(&region.into_values(), &expected, dim);
+        let difference = Difference::between(&region.to_map(), &expected, dim);
         checks.push(Check::within(
             "upsampler: a region matches the frame",
             difference,
@@ -157,7 +157,7 @@ fn run_whole(
     name: &str,
     onnx: &[u8],
     features: &Features,
-    image: &Picture,
+    image: &ImageTensor,
 ) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = image.size;
     let plan = compile_once(
@@ -174,7 +174,7 @@ fn run_whole(
         &[io::UPSAMPLED],
     )?;
     let mut session = plan.session()?;
-    session.set(0, &features.data)?;
+    session.set(0, &features.to_map())?;
     session.set(1, &image.data)?;
     session.run()?;
     Ok(session.output(0).to_vec())

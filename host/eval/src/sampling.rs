@@ -4,8 +4,8 @@ use std::path::Path;
 
 use loftup_bundle::{Manifest, Size};
 use loftup_runtime::{
-    ColorRange, Features, Perceptor, Picture, Point, View,
-    image::{self, Orientation, Rgb8},
+    ColorRange, EncodedFrame, Features, ImageTensor, Perceptor, Point,
+    image::{self, Orientation, RgbImage},
 };
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ use crate::{
     labels::{Labels, UNLABELED},
     probe::Samples,
     random::Random,
-    resize::{Kernel, Resizer, tokens},
+    resize::{Kernel, Resizer},
 };
 
 /// A way from the backbone's features to features of every pixel.
@@ -61,12 +61,10 @@ impl Method {
     }
 }
 
-/// An image that has been through the backbone.
+/// An image after the backbone.
 pub(crate) struct Encoded {
     pub features: Features,
-    /// `[h * w, d]`.
-    pub tokens: Vec<f32>,
-    guidance: Picture,
+    pub guidance: ImageTensor,
 }
 
 /// How images are looked at.
@@ -110,27 +108,23 @@ impl<'a> Encoder<'a> {
     }
 
     /// Runs the backbone.
-    pub fn encode(&self, photo: &Rgb8) -> Result<Encoded, EvalError> {
-        let at = self.perceptor.backbone_size(self.size)?;
-        let picture = self.perceptor.prepare(photo, at)?;
-        let features = self.perceptor.features_of(&picture)?;
-        let guidance = if at == self.size {
-            picture
-        } else {
-            self.perceptor.prepare(photo, self.size)?
-        };
+    pub fn encode(&self, photo: &RgbImage) -> Result<Encoded, EvalError> {
+        let inputs = self.perceptor.preprocess(photo, self.size)?;
         Ok(Encoded {
-            tokens: tokens(&features),
-            features,
-            guidance,
+            features: self.perceptor.features(inputs.backbone())?,
+            guidance: inputs.guidance,
         })
     }
 
     /// What the upsampler makes of it.
-    pub fn view(&self, encoded: &Encoded, range: ColorRange) -> Result<View<'a>, EvalError> {
+    pub fn view(
+        &self,
+        encoded: &Encoded,
+        range: ColorRange,
+    ) -> Result<EncodedFrame<'a>, EvalError> {
         Ok(self
             .perceptor
-            .view(&encoded.features, &encoded.guidance, range)?)
+            .encode_features(&encoded.features, &encoded.guidance, range)?)
     }
 
     pub fn resizer(&self, kernel: Kernel, encoded: &Encoded) -> Resizer {
@@ -154,7 +148,7 @@ impl<'a> Encoder<'a> {
                 let dim = encoded.features.dim;
                 places
                     .iter()
-                    .for_each(|i| resizer.pixel(&encoded.tokens, dim, place(i), out));
+                    .for_each(|i| resizer.pixel(&encoded.features.tokens, dim, place(i), out));
             }
             None => {
                 let points: Vec<Point> = places
@@ -177,7 +171,7 @@ pub(crate) fn open(
     classes: &Classes,
     size: Size,
     orientation: Orientation,
-) -> Result<(Rgb8, Labels), EvalError> {
+) -> Result<(RgbImage, Labels), EvalError> {
     let decoded = image::open_with(&pair.image, orientation)?;
     let photo = &decoded.image;
     let labels = classes.read(&pair.labels)?;

@@ -175,7 +175,7 @@ impl<'a> Preparer<'a> {
             };
         }
         let d = self.backbone.dim();
-        let values: Vec<f32> = lr.into_iter().flat_map(|t| t.values).collect();
+        let values: Vec<f32> = lr.into_iter().flat_map(|t| t.tokens).collect();
         let (mean, deviation) = statistics(&values, d);
         for (name, values) in [("weight", deviation), ("bias", mean)] {
             upsampler.weights.insert(
@@ -270,7 +270,7 @@ impl<'a> Preparer<'a> {
                     };
                     let grid = (lr.height, lr.width);
                     values.extend(mask_bicubic(
-                        &lr.values,
+                        &lr.tokens,
                         grid,
                         of,
                         &masks,

@@ -6,11 +6,10 @@ use std::{
 };
 
 use loftup_bundle::Size;
-use loftup_runtime::{Features, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, image::RgbImage};
 
 use crate::{
     answer::{Answer, Queries},
-    model::Prepared,
     regions::Finder,
     sync::lock,
 };
@@ -22,9 +21,9 @@ pub struct Job {
     pub(super) number: u64,
     pub(super) captured_us: u64,
     pub(super) level: usize,
-    pub(super) picture: Option<Rgb8>,
+    pub(super) picture: Option<RgbImage>,
     pub(super) queries: Arc<Queries>,
-    pub(super) prepared: Prepared,
+    pub(super) inputs: Option<FrameInputs>,
     pub(super) features: Option<Features>,
     pub(super) finder: Finder,
     pub(super) answer: Answer,
@@ -34,8 +33,8 @@ impl Job {
     pub(super) fn camera(&self) -> Size {
         let picture = self.picture.as_ref();
         Size {
-            width: picture.map_or(0, Rgb8::width),
-            height: picture.map_or(0, Rgb8::height),
+            width: picture.map_or(0, RgbImage::width),
+            height: picture.map_or(0, RgbImage::height),
         }
     }
 }

@@ -254,37 +254,37 @@ const WORK: [(Stage, Work); 3] = [
 ];
 
 fn preprocess(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
-    let Job {
-        picture,
-        prepared,
-        level,
-        ..
-    } = job;
-    let size = shared.levels[*level].size;
-    match picture {
-        Some(picture) => model.prepare(picture, size, prepared),
-        None => Err(ModelError::Other("there is no image".into())),
-    }
+    let image = present(&job.picture, "image")?;
+    let size = shared.levels[job.level].size;
+    job.inputs = Some(model.preprocess(image, size)?);
+    Ok(())
 }
 
 fn backbone(_: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
-    model.backbone(&job.prepared, &mut job.features)
+    let inputs = present(&job.inputs, "preprocessed image")?;
+    job.features = Some(model.features(inputs)?);
+    Ok(())
+}
+
+/// What an earlier stage left in the job.
+fn present<'a, T>(item: &'a Option<T>, name: &str) -> Result<&'a T, ModelError> {
+    item.as_ref()
+        .ok_or_else(|| ModelError::Other(format!("the job has no {name}")))
 }
 
 fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
     let camera = job.camera();
     let level = shared.levels[job.level];
     let Job {
-        prepared,
+        inputs,
         features,
         queries,
         finder,
         answer,
         ..
     } = job;
-    let features = features
-        .as_ref()
-        .ok_or_else(|| ModelError::Other("there are no features".into()))?;
+    let inputs = present(inputs, "preprocessed image")?;
+    let features = present(features, "features")?;
     let question = Question {
         queries,
         regions_only: level.regions_only,
@@ -292,7 +292,7 @@ fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), Mod
         max_regions: shared.config.regions.max_regions,
         camera,
     };
-    let head_us = model.upsample(prepared, features, &question, finder, answer)?;
+    let head_us = model.upsample(inputs, features, &question, finder, answer)?;
     answer.size = (level.size.width, level.size.height);
     answer.camera = (camera.width, camera.height);
     shared.metrics.stages[Stage::Head as usize].record(head_us);

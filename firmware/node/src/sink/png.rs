@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{heads::NO_CLASS, image::Rgb8};
+use loftup_runtime::{heads::NO_CLASS, image::RgbImage};
 
 use super::{
     Context, Sink, SinkError,
@@ -83,7 +83,7 @@ impl PngSink {
         }
         let rgb = part.classes.iter().flat_map(|c| color(*c)).collect();
         let bad = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
-        let picture = Rgb8::new(part.width, part.height, rgb).map_err(bad)?;
+        let picture = RgbImage::new(part.width, part.height, rgb).map_err(bad)?;
         self.png.clear();
         let encoded = picture.encode_png(&mut self.png);
         encoded.map_err(|e| SinkError::Other(e.to_string()))?;

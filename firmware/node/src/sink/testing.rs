@@ -1,6 +1,6 @@
 //! Outputs for tests of the sinks that write files.
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use super::{Context, Sink};
 use crate::{
@@ -17,7 +17,7 @@ pub fn answer(number: u64) -> Answer {
     let mut answer = Answer::default();
     (answer.sequence, answer.number) = (number, number);
     let rgb = vec![number as u8; 3 * SIDE * SIDE];
-    answer.picture = Some(Rgb8::new(SIDE, SIDE, rgb).unwrap());
+    answer.picture = Some(RgbImage::new(SIDE, SIDE, rgb).unwrap());
     let part = answer.add();
     part.kind = Kind::Classes;
     (part.width, part.height) = (SIDE, SIDE);

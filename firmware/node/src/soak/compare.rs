@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use crate::{
     answer::Answer,
     config::{self, Config},
     frame::RawFrame,
-    model::{Model, Prepared, Question},
+    model::{Model, Question},
     regions::Finder,
     sink::{Context, Sink, SinkError},
     source::{Pace, Scenes},
@@ -65,11 +65,10 @@ impl Comparison {
 
     fn compute(&mut self, answer: &Answer) -> Result<(), Box<dyn std::error::Error>> {
         self.scenes.draw(answer.number, &mut self.raw);
-        let picture = Rgb8::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
+        let picture = RgbImage::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
         let level = self.config.levels()[answer.level];
-        let (mut prepared, mut features) = (Prepared::default(), None);
-        self.model.prepare(&picture, level.size, &mut prepared)?;
-        self.model.backbone(&prepared, &mut features)?;
+        let inputs = self.model.preprocess(&picture, level.size)?;
+        let features = self.model.features(&inputs)?;
         let question = Question {
             queries: &self.config.queries(),
             regions_only: level.regions_only,
@@ -77,9 +76,8 @@ impl Comparison {
             max_regions: self.config.regions.max_regions,
             camera: config::size([self.raw.width, self.raw.height]),
         };
-        let features = features.ok_or("no features")?;
         self.model.upsample(
-            &prepared,
+            &inputs,
             &features,
             &question,
             &mut self.finder,

@@ -15,7 +15,7 @@ use loftup_import::{
     checkpoint::Checkpoint,
     vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
-use loftup_runtime::{Options, Perceptor, backend::CpuBackend};
+use loftup_runtime::{ExecutionOptions, Perceptor, backend::CpuBackend};
 
 pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
 
@@ -77,7 +77,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
     let fp32 = Perceptor::with_precision(
         bundle,
         Arc::new(CpuBackend),
-        Options::default(),
+        ExecutionOptions::default(),
         Precision::Fp32,
     )
     .unwrap();

@@ -12,22 +12,23 @@
 mod cache;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
-    ColorRange, Guidance, Perceptor, RuntimeError, View,
+    ColorRange, EncodedFrame, Guidance, Perceptor, RuntimeError,
     backend::{TilingHint, kernel_isa},
-    plans::SessionPool,
-    threads::{lock, on_threads},
+    encoded_frame::Worker,
+    plan_cache::SessionPool,
+    threads::on_threads,
     tiles::Rect,
     upsampler::{Keys, Upsampler},
-    view::Worker,
 };
 
 /// Sides of tiles that are tried: none larger than what regions have without a measurement, so
@@ -125,7 +126,7 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
     }
     drop(view);
     // Sessions for tiles that may never be asked for again hold memory.
-    upsampler.forget_plans();
+    upsampler.clear_plans();
     let elapsed = start.elapsed().as_secs_f64();
     match best {
         Some((Tuning { tile, threads }, _)) => {
@@ -171,7 +172,7 @@ impl Pace {
 }
 
 /// A frame of noise over a gradient, in 256 levels: speed does not depend on what it shows.
-fn made_up(upsampler: &Upsampler) -> View<'_> {
+fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = || {
         state ^= state << 13;
@@ -191,7 +192,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
     for _ in 0..2 * m.layers {
         tensors.push((0..each).map(|_| noise() - 0.5).collect());
     }
-    View {
+    EncodedFrame {
         upsampler,
         keys: Arc::new(Keys {
             tokens: TOKENS,
@@ -204,7 +205,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
 
 /// Mean processor time of a thread for a tile, while so many threads compute the same.
 fn processor_seconds(
-    view: &View<'_>,
+    view: &EncodedFrame<'_>,
     pool: &SessionPool,
     tile: usize,
     threads: usize,
@@ -221,11 +222,11 @@ fn processor_seconds(
         let start = thread_time();
         worker.run([rect].into_iter())?;
         let seconds = (thread_time() - start).as_secs_f64();
-        lock(&times).push(seconds);
+        times.lock().push(seconds);
         Ok(())
     };
     on_threads(threads, work)?;
-    let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let times = times.into_inner();
     Ok(times.iter().sum::<f64>() / times.len().max(1) as f64)
 }
 

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
-use loftup_runtime::{ColorRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
+use loftup_runtime::{
+    ColorRange, Features, ImageTensor, IncrementalUpsampler, Perceptor, Point, Rect, npy,
+};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +107,7 @@ struct Report {
 /// Features and guidance.
 struct Input {
     features: Features,
-    image: Picture,
+    image: ImageTensor,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -172,9 +174,9 @@ fn read_baseline(path: &Path) -> Result<Report> {
 fn read_input(features: &Path, guidance: &Path, dim: usize) -> Result<Input> {
     let array = npy::read(features)?;
     Ok(Input {
-        features: Features::from_array(&array.shape, array.data, dim)
+        features: Features::from_map(&array.shape, &array.data, dim)
             .with_context(|| features.display().to_string())?,
-        image: Picture::from_array(npy::read(guidance)?)
+        image: ImageTensor::from_array(npy::read(guidance)?)
             .with_context(|| guidance.display().to_string())?,
     })
 }
@@ -189,7 +191,7 @@ fn random_input(size: Size, dim: usize) -> Input {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     let (height, width) = (size.height.div_ceil(14), size.width.div_ceil(14));
-    let data = (0..dim * height * width).map(|_| noise()).collect();
+    let tokens = (0..dim * height * width).map(|_| noise()).collect();
     let image = (0..3 * size.area())
         .map(|i| {
             let (x, y) = (i % size.width, i / size.width % size.height);
@@ -202,9 +204,9 @@ fn random_input(size: Size, dim: usize) -> Input {
             dim,
             height,
             width,
-            data,
+            tokens,
         },
-        image: Picture { size, data: image },
+        image: ImageTensor { size, data: image },
     }
 }
 
@@ -212,7 +214,7 @@ type Measurement<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
     let Size { width, height } = input.image.size;
-    let encode = || perceptor.view(&input.features, &input.image, ColorRange::PerImage);
+    let encode = || perceptor.encode_features(&input.features, &input.image, ColorRange::PerImage);
     let points = |n: usize| -> Vec<Point> {
         // Spread over the frame by steps that are coprime to both sides.
         (0..n)
@@ -253,17 +255,17 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         min: [-3.0; 3],
         max: [3.0; 3],
     };
-    let (mut video, mut turn) = (Video::new(), 0);
+    let (mut video, mut turn) = (IncrementalUpsampler::new(), 0);
     measurements.push(Box::new(move || {
         turn += 1;
         let image = [&input.image, &other][turn % 2];
-        let view = perceptor.view(&input.features, image, range)?;
+        let view = perceptor.encode_features(&input.features, image, range)?;
         video.frame(&view, &mut |_| Ok(interrupt::check()?))?;
         Ok(())
     }));
     if let Some(image) = &backbone_input {
         measurements.push(Box::new(|| {
-            perceptor.features_of(image)?;
+            perceptor.features(image)?;
             Ok(interrupt::check()?)
         }));
     }
@@ -310,7 +312,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
 }
 
 /// The image with the columns of `rect` reversed: other pixels, the same colors.
-fn mirrored(image: &Picture, rect: Rect) -> Picture {
+fn mirrored(image: &ImageTensor, rect: Rect) -> ImageTensor {
     let Size { width, height } = image.size;
     let mut mirrored = image.clone();
     for row in (0..3).flat_map(|c| (rect.y..rect.y + rect.height).map(move |y| c * height + y)) {

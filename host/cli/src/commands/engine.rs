@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
-    Options, Perceptor,
+    ExecutionOptions, Perceptor,
     backend::{
         Backend, TensorRt,
         engine_cache::{EngineCache, Entry},
@@ -145,9 +145,9 @@ fn build(args: &BuildArgs) -> Result<()> {
     for backend in backends {
         let name = backend.describe();
         let tile = args.tile.map(usize::from);
-        let options = Options {
+        let options = ExecutionOptions {
             tile,
-            ..Options::default()
+            ..ExecutionOptions::default()
         };
         let perceptor = Perceptor::with_backend(bundle.clone(), backend, options)?;
         let done = perceptor.compile(size, (grid.height, grid.width));

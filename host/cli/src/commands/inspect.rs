@@ -15,8 +15,9 @@ use loftup_onnx::{Interface, Port};
 
 use crate::output;
 
-/// Show the contents of a bundle, a checkpoint or an ONNX file. The checksums of a bundle are
-/// verified.
+/// Show the contents of a bundle, a checkpoint or an ONNX file.
+///
+/// The checksums of a bundle are verified.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A bundle, a checkpoint or an ONNX file

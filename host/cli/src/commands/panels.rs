@@ -3,10 +3,10 @@
 use anyhow::Result;
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Features, Point, Rect, View,
-    image::Rgb8,
+    EncodedFrame, Features, Point, Rect,
+    image::RgbImage,
+    panels::{ComponentMap, three_panels},
     pca::CommonBasis,
-    picture::{ComponentMap, three_panels},
 };
 
 /// Output pixels that the colors are fitted to.
@@ -26,12 +26,10 @@ impl Panels {
     const LOW: usize = 0;
 
     /// Fits the colors to the backbone's features and a sample of upsampled features.
-    pub fn new(view: &View<'_>, features: &Features, rect: Rect) -> Result<Self> {
+    pub fn new(view: &EncodedFrame<'_>, features: &Features, rect: Rect) -> Result<Self> {
         let dim = features.dim;
         let cells = features.width * features.height;
-        let tokens: Vec<f32> = (0..cells)
-            .flat_map(|i| features.data.iter().skip(i).step_by(cells).copied())
-            .collect();
+        let tokens = &features.tokens;
         let samples = view.points(&spread(rect))?;
         let basis = CommonBasis::fit(
             &[
@@ -42,7 +40,7 @@ impl Panels {
             3.min(dim),
         )?;
         let mut components = vec![0.0; 3 * cells];
-        basis.project(Self::LOW, &tokens, &mut components)?;
+        basis.project(Self::LOW, tokens, &mut components)?;
         let Size { width, height } = view.size();
         let mut low = Vec::with_capacity(3 * rect.area());
         for y in rect.y..rect.y + rect.height {
@@ -62,7 +60,7 @@ impl Panels {
 
     /// Image, backbone features and upsampled features side by side. `photo` has the size of the whole
     /// output; `high` are the components of `rect`.
-    pub fn draw(&self, photo: &Rgb8, high: &[f32]) -> Result<Rgb8> {
+    pub fn draw(&self, photo: &RgbImage, high: &[f32]) -> Result<RgbImage> {
         let Rect {
             x,
             y,
@@ -70,7 +68,7 @@ impl Panels {
             height,
         } = self.rect;
         let crop = (y..y + height).flat_map(|y| photo.row(y)[3 * x..][..3 * width].iter().copied());
-        let photo = Rgb8::new(width, height, crop.collect())?;
+        let photo = RgbImage::new(width, height, crop.collect())?;
         let low = ComponentMap::new(&self.low, width, height)?;
         let high = ComponentMap::new(high, width, height)?;
         Ok(three_panels(&photo, low, high, self.basis.range())?)

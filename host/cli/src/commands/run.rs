@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Options, Perceptor, Picture, Point, Rect, View,
+    EncodedFrame, ExecutionOptions, ImageTensor, Perceptor, Point, Rect,
     npy::{self, NpyWriter},
-    picture::panels_size,
-    sinks::{Components, ToNpy},
+    panels::panels_size,
+    sinks::{NpySink, PcaSink},
 };
 use serde_json::json;
 
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let answer = clock.elapsed().as_secs_f64();
     let total = start.elapsed().as_secs_f64();
-    let Options { threads, tile } = perceptor.options();
+    let ExecutionOptions { threads, tile } = perceptor.options();
     let health = perceptor.health();
     if args.json {
         let json = json!({
@@ -186,7 +186,7 @@ fn backbone_only(args: &Args, input: &Input) -> Result<Vec<usize>> {
     }
     let f = &input.features;
     let shape = vec![1, f.dim, f.height, f.width];
-    write(args, &shape, &f.data)?;
+    write(args, &shape, &f.to_map())?;
     Ok(shape)
 }
 
@@ -208,13 +208,13 @@ fn view<'a>(
     args: &Args,
     perceptor: &'a Perceptor,
     input: &Input,
-    guidance: &Picture,
-) -> Result<View<'a>> {
+    guidance: &ImageTensor,
+) -> Result<EncodedFrame<'a>> {
     let range = args
         .input
         .range
         .color_range(&perceptor.manifest().normalization);
-    Ok(perceptor.view(&input.features, guidance, range)?)
+    Ok(perceptor.encode_features(&input.features, guidance, range)?)
 }
 
 /// Streams the features of an image or region to the output files.
@@ -222,7 +222,7 @@ fn upsample(
     args: &Args,
     perceptor: &Perceptor,
     input: &Input,
-    guidance: &Picture,
+    guidance: &ImageTensor,
 ) -> Result<Vec<usize>> {
     let view = view(args, perceptor, input, guidance)?;
     let Size { width, height } = view.size();
@@ -242,7 +242,7 @@ fn upsample(
     }
     // Output files first, so that a full disk or a wrong path is reported before the work starts.
     let mut file = match &args.out {
-        Some(out) => Some(ToNpy::new(rect, NpyWriter::create(out, &shape)?)),
+        Some(out) => Some(NpySink::new(rect, NpyWriter::create(out, &shape)?)),
         None => None,
     };
     let panels = match &args.picture {
@@ -260,16 +260,16 @@ fn upsample(
     };
     let mut components = panels
         .as_ref()
-        .map(|(_, p)| Components::new(rect, p.basis(), Panels::HIGH));
+        .map(|(_, p)| PcaSink::new(rect, p.basis(), Panels::HIGH));
 
     let bar = progress::pixels(rect.area());
     let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
         interrupt::check()?;
         if let Some(file) = &mut file {
-            file.take(tile)?;
+            file.push(tile)?;
         }
         if let Some(components) = &mut components {
-            components.take(tile)?;
+            components.push(tile)?;
         }
         bar.inc(tile.rect.area() as u64);
         Ok(())

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use loftup_bundle::{Bundle, Size};
 use loftup_convert::{Check, compare::Tolerance};
-use loftup_runtime::{Perceptor, Rect, backend::Backend, npy, sinks::InMemory};
+use loftup_runtime::{Perceptor, Rect, backend::Backend, npy, sinks::VecSink};
 use serde_json::json;
 
 use super::input::Input;
@@ -111,13 +111,13 @@ fn against(
     let input = Input::read(input, &perceptor)?;
     let (shape, output, default) = match &input.guidance {
         Some(guidance) => {
-            let view = perceptor.view(&input.features, guidance, range)?;
+            let view = perceptor.encode_features(&input.features, guidance, range)?;
             let Size { width, height } = view.size();
-            let mut sink = InMemory::new(Rect::whole(view.size()), view.dim());
-            view.frame(&mut |tile| sink.take(tile))?;
+            let mut sink = VecSink::new(Rect::whole(view.size()), view.dim())?;
+            view.frame(&mut |tile| sink.push(tile))?;
             (
                 vec![1, view.dim(), height, width],
-                sink.into_values(),
+                sink.to_map(),
                 Tolerance::UPSAMPLER,
             )
         }
@@ -125,7 +125,7 @@ fn against(
             let f = input.features;
             (
                 vec![1, f.dim, f.height, f.width],
-                f.data,
+                f.to_map(),
                 Tolerance::BACKBONE,
             )
         }

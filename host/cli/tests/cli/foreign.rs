@@ -217,7 +217,10 @@ fn a_wrong_patch_is_noticed() {
     );
     // Does not divide it.
     let line = refused(dir.path(), &mut with("14"));
-    names(&line, &["foreign.onnx", "64x40", "patch 14", "--patch"]);
+    names(
+        &line,
+        &["foreign.onnx", "64x40", "patch size 14", "--patch"],
+    );
     let line = refused(dir.path(), &mut with("18446744073709551615"));
     names(&line, &["patch"]);
     let dynamic = Kind {

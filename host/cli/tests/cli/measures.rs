@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{class_map::save_classes, image::Rgb8};
+use loftup_runtime::{class_map::save_classes, image::RgbImage};
 
 use crate::support::*;
 
@@ -28,7 +28,7 @@ fn data(dir: &Path) -> PathBuf {
             let color = |c: &u8| [[220, 60, 40], [30, 90, 200]][usize::from(*c)];
             let rgb = classes.iter().flat_map(color).collect();
             let name = format!("{i}.png");
-            Rgb8::new(width, height, rgb)
+            RgbImage::new(width, height, rgb)
                 .unwrap()
                 .save_png(&images.join(&name))
                 .unwrap();
@@ -102,7 +102,10 @@ fn descriptors_are_fitted_into_the_bundle_itself_with_force() {
         command
     };
     names(&refused(dir.path(), &mut pca(false)), &["--force"]);
-    names(&done(&mut pca(true)), &["4 descriptors", "variance kept"]);
+    names(
+        &done(&mut pca(true)),
+        &["4 descriptors", "explained variance"],
+    );
     let out = dir.path().join("d.npy");
     done(&mut loftup!(
         "run",

@@ -15,7 +15,7 @@ use std::{
 };
 
 use loftup_bundle::{Size, sha256_hex};
-use loftup_runtime::image::{self, Orientation, Rgb8};
+use loftup_runtime::image::{self, Orientation, RgbImage};
 
 pub use masks::{BrokenMask, read_masks};
 
@@ -112,7 +112,7 @@ pub struct Sample {
     /// Path, and for the member of an archive its name there.
     pub name: String,
     /// The part of the image that is looked at, in full resolution.
-    pub photo: Rgb8,
+    pub photo: RgbImage,
     /// SHA-256 of the image file.
     pub sha256: String,
     masks: Option<Vec<crate::regions::Rle>>,
@@ -297,7 +297,7 @@ impl Sample {
         &self,
         (x, y, side): (usize, usize, usize),
         high: usize,
-        image: &Rgb8,
+        image: &RgbImage,
     ) -> Vec<Mask> {
         let Some(masks) = &self.masks else {
             return segment(image, self.segmentation(side * side));
@@ -353,7 +353,7 @@ impl Sample {
     ///
     /// # Errors
     /// Where there can be no image of that size.
-    pub fn resized(&self, size: Size) -> Result<Rgb8, TrainError> {
+    pub fn resized(&self, size: Size) -> Result<RgbImage, TrainError> {
         Ok(self
             .photo
             .resized(size.width, size.height)
@@ -374,12 +374,12 @@ fn middle(width: usize, height: usize, size: Size) -> (usize, usize, usize, usiz
 
 /// A part of an image.
 pub(crate) fn part(
-    photo: &Rgb8,
+    photo: &RgbImage,
     x: usize,
     y: usize,
     width: usize,
     height: usize,
-) -> Result<Rgb8, image::ImageError> {
+) -> Result<RgbImage, image::ImageError> {
     let rows = (y..y + height).flat_map(|r| photo.row(r)[x * 3..][..width * 3].iter().copied());
-    Rgb8::new(width, height, rows.collect())
+    RgbImage::new(width, height, rows.collect())
 }

@@ -1,7 +1,7 @@
 //! Segmentation by color, on the graph of neighboring pixels (Felzenszwalb and Huttenlocher,
 //! "Efficient Graph-Based Image Segmentation", IJCV 2004).
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use super::Mask;
 
@@ -56,7 +56,7 @@ impl Forest {
 }
 
 /// The image blurred, `[height * width, 3]`, borders repeated.
-fn blurred(image: &Rgb8, sigma: f32) -> Vec<f32> {
+fn blurred(image: &RgbImage, sigma: f32) -> Vec<f32> {
     let (width, height) = (image.width(), image.height());
     let source: Vec<f32> = image.data().iter().map(|&v| f32::from(v)).collect();
     if sigma <= 0.0 {
@@ -128,7 +128,7 @@ fn edges(colors: &[f32], width: usize, height: usize) -> Vec<Edge> {
 }
 
 /// Divides an image into regions. Each pixel is in exactly one.
-pub fn segment(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
+pub fn segment(image: &RgbImage, how: Segmentation) -> Vec<Mask> {
     let (width, height) = (image.width(), image.height());
     let edges = edges(&blurred(image, how.sigma), width, height);
     let n = width * height;
@@ -169,18 +169,18 @@ mod tests {
     use super::*;
     use crate::rng::{Purpose, Rng};
 
-    fn noise(width: usize, height: usize, seed: u64, levels: usize) -> Rgb8 {
+    fn noise(width: usize, height: usize, seed: u64, levels: usize) -> RgbImage {
         let mut rng = Rng::new(seed, Purpose::Step, 0);
         let data = (0..width * height * 3)
             .map(|_| (rng.below(levels) * 200 / levels) as u8)
             .collect();
-        Rgb8::new(width, height, data).unwrap()
+        RgbImage::new(width, height, data).unwrap()
     }
 
     /// The paper's definitions, word by word and slowly: the internal difference of a component
     /// is the greatest weight in its minimum spanning tree, found anew each time by Prim's
     /// algorithm.
-    fn slow(image: &Rgb8, how: Segmentation) -> Vec<Mask> {
+    fn slow(image: &RgbImage, how: Segmentation) -> Vec<Mask> {
         let (width, height) = (image.width(), image.height());
         let edges = edges(&blurred(image, how.sigma), width, height);
         let n = width * height;
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn flat_shapes_on_a_flat_ground_are_found_exactly() {
-        let mut image = Rgb8::filled(40, 30, [200, 190, 180]).unwrap();
+        let mut image = RgbImage::filled(40, 30, [200, 190, 180]).unwrap();
         for y in 5..15 {
             for x in 8..20 {
                 image.row_mut(y)[x * 3..][..3].copy_from_slice(&[20, 60, 120]);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use loftup_eval::{confusion::Confusion, video};
-use loftup_runtime::{ColorRange, Rect, class_map::ClassMap, image::Rgb8};
+use loftup_runtime::{ColorRange, Rect, class_map::ClassMap, image::RgbImage};
 use loftup_scenes::{CLASSES, PALETTE, Scene};
 use serde::Serialize;
 
@@ -46,9 +46,9 @@ pub struct Film {
 #[derive(Debug)]
 pub struct Shown {
     pub seconds: f64,
-    pub photo: Rgb8,
-    pub seen: Rgb8,
-    pub truth: Rgb8,
+    pub photo: RgbImage,
+    pub seen: RgbImage,
+    pub truth: RgbImage,
     /// Pixel accuracy.
     pub right: f64,
 }
@@ -71,17 +71,17 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
         watch("segmenting", whole.len(), FRAMES);
         let seconds = i as f64 / RATE;
         let frame = scene.frame(seconds, size.width, size.height);
-        let photo = Rgb8::new(frame.width, frame.height, frame.rgb)?;
+        let photo = RgbImage::new(frame.width, frame.height, frame.rgb)?;
 
         let start = Instant::now();
-        let image = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&image)?;
+        let inputs = perceptor.preprocess(&photo, size)?;
+        let features = perceptor.features(inputs.backbone())?;
         let middle = Instant::now();
         let view = perceptor
-            .view(&features, &image, ColorRange::PerImage)?
-            .through(&head)?;
+            .encode_features(&features, &inputs.guidance, ColorRange::PerImage)?
+            .with_head(&head)?;
         let mut map = ClassMap::new(frame_of);
-        view.frame(&mut |tile| map.take(tile))?;
+        view.frame(&mut |tile| map.push(tile))?;
         let seen = map.into_classes();
         let end = Instant::now();
 
@@ -117,7 +117,7 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
         whole: Spread::of(whole),
         mean_iou: confusion.mean_iou(),
         accuracy: confusion.accuracy(),
-        threads: loftup_runtime::Options::default().threads,
+        threads: loftup_runtime::ExecutionOptions::default().threads,
         engine,
         shown,
     })
@@ -145,7 +145,7 @@ pub fn flicker(at: &Path, watch: Watch<'_>) -> Result<video::Report> {
 }
 
 /// Classes as colors; black where there is none.
-pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
+pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<RgbImage> {
     let color = |class: &u8| {
         PALETTE
             .get(usize::from(*class))
@@ -153,5 +153,5 @@ pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
             .unwrap_or_default()
     };
     let data = classes.iter().flat_map(color).collect();
-    Ok(Rgb8::new(width, height, data)?)
+    Ok(RgbImage::new(width, height, data)?)
 }

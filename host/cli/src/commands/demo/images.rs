@@ -11,9 +11,9 @@ use loftup_eval::{
 use loftup_runtime::{
     ColorRange, Rect,
     class_map::ClassMap,
-    image::{self, Rgb8},
+    image::{self, RgbImage},
     pca::{CommonBasis, Range},
-    sinks::InMemory,
+    sinks::VecSink,
 };
 
 use super::{camera::colored, model, scenes, stages::Watch};
@@ -33,14 +33,14 @@ const HIGH: usize = 1;
 /// Features and classes of a held-out scene.
 #[derive(Debug)]
 pub struct Panel {
-    pub photo: Rgb8,
+    pub photo: RgbImage,
     /// The backbone's features, upsampled by nearest neighbor.
-    pub backbone: Rgb8,
-    pub bilinear: Rgb8,
-    pub loftup: Rgb8,
+    pub backbone: RgbImage,
+    pub bilinear: RgbImage,
+    pub loftup: RgbImage,
     /// Predicted classes.
-    pub seen: Rgb8,
-    pub truth: Rgb8,
+    pub seen: RgbImage,
+    pub truth: RgbImage,
 }
 
 /// Visualizes some held-out scenes with the demo's bundle, and writes the first to `at`.
@@ -55,22 +55,22 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
         watch("drawing", panels.len(), SHOWN.len());
         let (photo, labels) = scenes::held_out(at, i);
         let photo = image::open(&photo)?;
-        let image = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&image)?;
+        let inputs = perceptor.preprocess(&photo, size)?;
+        let features = perceptor.features(inputs.backbone())?;
         let (dim, grid) = (features.dim, (features.width, features.height));
-        let tokens = rows(&features.data, grid.0 * grid.1);
-        let view = perceptor.view(&features, &image, ColorRange::PerImage)?;
-        let mut output = InMemory::new(rect, dim);
-        view.frame(&mut |tile| output.take(tile))?;
-        let upsampled = rows(&output.into_values(), rect.area());
+        let tokens = &features.tokens;
+        let view = perceptor.encode_features(&features, &inputs.guidance, ColorRange::PerImage)?;
+        let mut output = VecSink::new(rect, dim)?;
+        view.frame(&mut |tile| output.push(tile))?;
+        let upsampled = output.into_values();
 
         let basis = CommonBasis::fit(
-            &[(&tokens, grid.0 * grid.1), (&upsampled, rect.area())],
+            &[(tokens, grid.0 * grid.1), (&upsampled, rect.area())],
             dim,
             COMPONENTS,
         )?;
         let mut low = vec![0.0; COMPONENTS * grid.0 * grid.1];
-        basis.project(LOW, &tokens, &mut low)?;
+        basis.project(LOW, tokens, &mut low)?;
         let mut high = vec![0.0; COMPONENTS * rect.area()];
         basis.project(HIGH, &upsampled, &mut high)?;
         // The projection is affine, so it commutes with interpolation.
@@ -78,9 +78,9 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
 
         let mut map = ClassMap::new(rect);
         let view = perceptor
-            .view(&features, &image, ColorRange::PerImage)?
-            .through(&head)?;
-        view.frame(&mut |tile| map.take(tile))?;
+            .encode_features(&features, &inputs.guidance, ColorRange::PerImage)?
+            .with_head(&head)?;
+        view.frame(&mut |tile| map.push(tile))?;
         let colors = |values: &[f32]| colors(values, size, basis.range());
         panels.push(Panel {
             backbone: colors(&interpolated(Kernel::Nearest))?,
@@ -106,26 +106,19 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
 }
 
 /// Images of one size side by side, separated by white.
-fn side_by_side(images: &[&Rgb8]) -> Result<Rgb8> {
+fn side_by_side(images: &[&RgbImage]) -> Result<RgbImage> {
     let Some(first) = images.first() else {
         anyhow::bail!("no images to put side by side");
     };
     let (width, height) = (first.width(), first.height());
     let whole = images.len() * (width + GAP) - GAP;
-    let mut out = Rgb8::filled(whole, height, [255; 3])?;
+    let mut out = RgbImage::filled(whole, height, [255; 3])?;
     for (i, image) in images.iter().enumerate() {
         for y in 0..height {
             out.row_mut(y)[3 * i * (width + GAP)..][..3 * width].copy_from_slice(image.row(y));
         }
     }
     Ok(out)
-}
-
-/// Planes `[d, n]` as rows `[n, d]`.
-fn rows(planes: &[f32], n: usize) -> Vec<f32> {
-    (0..n)
-        .flat_map(|i| planes.iter().skip(i).step_by(n).copied())
-        .collect()
 }
 
 fn interpolate(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec<f32> {
@@ -138,13 +131,13 @@ fn interpolate(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) ->
     all
 }
 
-fn colors(values: &[f32], size: Size, range: &Range) -> Result<Rgb8> {
+fn colors(values: &[f32], size: Size, range: &Range) -> Result<RgbImage> {
     let data = values
         .iter()
         .enumerate()
         .map(|(i, value)| range.level(i % COMPONENTS, *value))
         .collect();
-    Ok(Rgb8::new(size.width, size.height, data)?)
+    Ok(RgbImage::new(size.width, size.height, data)?)
 }
 
 #[cfg(test)]
@@ -153,8 +146,8 @@ mod tests {
 
     #[test]
     fn images_are_placed_side_by_side_with_a_gap() {
-        let red = Rgb8::filled(2, 1, [9, 0, 0]).unwrap();
-        let blue = Rgb8::filled(2, 1, [0, 0, 9]).unwrap();
+        let red = RgbImage::filled(2, 1, [9, 0, 0]).unwrap();
+        let blue = RgbImage::filled(2, 1, [0, 0, 9]).unwrap();
         let both = side_by_side(&[&red, &blue]).unwrap();
         assert_eq!((both.width(), both.height()), (4 + GAP, 1));
         assert_eq!(both.data()[..6], [9, 0, 0, 9, 0, 0]);
@@ -164,8 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_become_rows_and_nearest_repeats_cells() {
-        assert_eq!(rows(&[1., 2., 3., 4., 5., 6.], 3), [1., 4., 2., 5., 3., 6.]);
+    fn nearest_repeats_cells() {
         let cells = [0., 1., 2., 10., 11., 12.];
         let to = Size {
             width: 4,

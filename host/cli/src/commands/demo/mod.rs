@@ -28,13 +28,13 @@ use anyhow::Result;
 /// Default number of training steps.
 const STEPS: u64 = 32;
 
-/// Run an end-to-end demo: train, convert, evaluate, and segment a video. Takes a minute or two and
-/// needs no input files.
+/// Run an end-to-end demo: train, convert, evaluate, and segment a video.
 ///
-/// The demo generates scenes with exact labels and makes a bundle of the built-in model. It trains an
-/// upsampler for a short time from a bilinear initialization, compares its features and those of
-/// the built-in one with interpolated features, and segments a video. --out gets report.html with
-/// all results and demo.loftup, which can be used like any other bundle.
+/// Takes a minute or two and needs no input files. The demo generates scenes with exact labels and
+/// creates a bundle of the built-in model. It trains an upsampler for a short time from a bilinear
+/// initialization, compares its features and those of the built-in one with interpolated features, and
+/// segments a video. --out gets report.html with all results and demo.loftup, which can be used like
+/// any other bundle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup demo

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use loftup_bundle::Size;
-use loftup_runtime::{class_map::save_classes, image::Rgb8};
+use loftup_runtime::{class_map::save_classes, image::RgbImage};
 use loftup_scenes::{CLASSES, Frame, Scene};
 
 use super::stages::Watch;
@@ -84,6 +84,6 @@ pub fn held_out(at: &Path, i: u64) -> (PathBuf, PathBuf) {
 }
 
 /// The image of a frame.
-pub fn photo(frame: Frame) -> Result<Rgb8> {
-    Ok(Rgb8::new(frame.width, frame.height, frame.rgb)?)
+pub fn photo(frame: Frame) -> Result<RgbImage> {
+    Ok(RgbImage::new(frame.width, frame.height, frame.rgb)?)
 }

@@ -77,7 +77,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 followed(g, &all, 1, 48)
             }),
             &[],
-            &["[1, 41, 48]", "behind", "in front"],
+            &["[1, 41, 48]", "after the patch tokens", "drop"],
         ),
         (
             "half-patch",
@@ -237,7 +237,7 @@ fn a_second_input_is_refused_unless_it_has_a_default() {
     let bundle = dir.path().join("two.loftup");
     fs::write(&onnx, with_mask.encode_to_vec()).unwrap();
     let line = refused(dir.path(), &mut convert(&onnx, &bundle));
-    names(&line, &["two.onnx", "pixels, mask", "defaults"]);
+    names(&line, &["two.onnx", "pixels, mask", "initializers"]);
 
     let default = tract_onnx::pb::TensorProto {
         name: "mask".into(),
@@ -276,7 +276,7 @@ fn of_two_readings_the_one_that_follows_the_image_is_proposed_and_either_can_be_
             &line,
             &[
                 "[1, 40, 40]",
-                "several ways",
+                "ambiguous",
                 &format!("suggest --layout {layout}"),
             ],
         );

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use data_encoding::BASE64;
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{About, Section};
@@ -64,7 +64,7 @@ pub enum Narrow {
 }
 
 /// Images with captions, up to six per row.
-pub fn gallery(narrow: Narrow, images: &[(String, &Rgb8)]) -> Result<Markup> {
+pub fn gallery(narrow: Narrow, images: &[(String, &RgbImage)]) -> Result<Markup> {
     let class = match narrow {
         Narrow::Pairs => "gallery pairs",
         Narrow::Triples => "gallery",
@@ -86,7 +86,7 @@ pub fn gallery(narrow: Narrow, images: &[(String, &Rgb8)]) -> Result<Markup> {
 }
 
 /// An image as a data URI.
-fn data_uri(image: &Rgb8) -> Result<String> {
+fn data_uri(image: &RgbImage) -> Result<String> {
     let mut bytes = Vec::new();
     let side = |n: usize| u32::try_from(n).context("an image is too large");
     let mut encoder = png::Encoder::new(&mut bytes, side(image.width())?, side(image.height())?);
