@@ -321,9 +321,10 @@ fn write_classes(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
 
 impl Model for BundleModel {
     fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
-        self.frame_cache.denoised(self.static_scene, image, |image| {
-            Ok(self.perceptor.preprocess(image, size)?)
-        })
+        self.frame_cache
+            .denoised(self.static_scene, image, |image| {
+                Ok(self.perceptor.preprocess(image, size)?)
+            })
     }
 
     fn features(&self, inputs: &FrameInputs) -> Result<Features, ModelError> {

@@ -120,7 +120,7 @@ impl MapCache {
     ) -> Result<UpdateStats, ModelError> {
         let CachedMap { video, classes } = &mut self.0[usize::from(slot) % SLOTS];
         if classes.len() != rect.area() {
-            video.forget();
+            video.reset();
             classes.clear();
             classes.resize(rect.area(), NO_CLASS);
         }
@@ -130,7 +130,7 @@ impl MapCache {
             Ok(())
         })?;
         if !valid {
-            video.forget();
+            video.reset();
         }
         out.copy_from_slice(classes);
         Ok(update)

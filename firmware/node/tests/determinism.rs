@@ -36,13 +36,7 @@ fn outputs(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> 
     };
     let (mut finder, mut out) = (RegionFinder::default(), FrameOutput::default());
     model
-        .upsample(
-            &inputs,
-            &features,
-            &request,
-            &mut finder,
-            &mut out,
-        )
+        .upsample(&inputs, &features, &request, &mut finder, &mut out)
         .unwrap();
     out.outputs().to_vec()
 }

@@ -13,7 +13,7 @@ use crate::{
     backend::{Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile},
 };
 
-/// Plans kept per graph.
+/// PlanCache kept per graph.
 const CAPACITY: usize = 8;
 
 /// One graph of a bundle, loaded on first use and compiled for each shape in use.

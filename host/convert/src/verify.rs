@@ -43,7 +43,7 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
 /// # Errors
 /// If a graph cannot be run.
 pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Check>, RuntimeError> {
-    let mut checks = vec![Check::yes(
+    let mut checks = vec![Check::passed(
         "every file has the SHA-256 in the manifest",
         true,
     )];
@@ -64,7 +64,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     if let Some(backbone) = &manifest.backbone {
         let features = perceptor.features(&test_image(backbone.size))?;
         let finite = features.tokens.iter().all(|x| x.is_finite());
-        checks.push(Check::yes(
+        checks.push(Check::passed(
             "backbone: features of a test image are finite",
             finite,
         ));
@@ -72,13 +72,13 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     if let Some(upsampler) = &manifest.upsampler {
         let dim = upsampler.dim;
         let features = test_features(dim, GRID);
-        let picture = test_image(GUIDANCE);
-        let view = perceptor.encode_features(&features, &picture, ColorRange::PerImage)?;
+        let image = test_image(GUIDANCE);
+        let view = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
         let all = Rect::whole(GUIDANCE);
         let mut frame = VecSink::new(all, dim)?;
         view.frame(&mut |tile| frame.push(tile))?;
         let frame = frame.to_map();
-        checks.push(Check::yes(
+        checks.push(Check::passed(
             "upsampler: features of a test image are finite",
             frame.iter().all(|x| x.is_finite()),
         ));
@@ -100,7 +100,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         ));
 
         let points = [(0, 0), (42, 28), (17, 9), (0, 28)].map(|(x, y)| Point { x, y });
-        let answer = view.points(&points)?;
+        let output = view.points(&points)?;
         let expected: Vec<f32> = points
             .iter()
             .flat_map(|p| {
@@ -116,8 +116,8 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
                 )
             })
             .collect();
-        // Tokens by channels on both sides: each point is a map of its own.
-        let worst = answer
+        // Both are token-major, so each point is compared as a map of one pixel.
+        let worst = output
             .chunks_exact(dim)
             .zip(expected.chunks_exact(dim))
             .filter_map(|(a, b)| Difference::between(a, b, dim))
@@ -129,7 +129,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         ));
 
         if let Some((name, onnx)) = whole {
-            let whole = run_whole(&name, &onnx, &features, &picture)?;
+            let whole = run_whole(&name, &onnx, &features, &image)?;
             let difference = Difference::between(&frame, &whole, dim);
             checks.push(Check::within(
                 "upsampler: tiles match the whole graph",
@@ -144,10 +144,10 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
 }
 
 /// Compares an output `[d, ...]` with a reference.
-pub fn against(answer: &[f32], reference: &[f32], dim: usize, tolerance: Tolerance) -> Check {
+pub fn against(output: &[f32], reference: &[f32], dim: usize, tolerance: Tolerance) -> Check {
     Check::within(
         "the output matches the reference",
-        Difference::between(answer, reference, dim),
+        Difference::between(output, reference, dim),
         tolerance,
     )
 }
@@ -157,9 +157,9 @@ fn run_whole(
     name: &str,
     onnx: &[u8],
     features: &Features,
-    picture: &ImageTensor,
+    image: &ImageTensor,
 ) -> Result<Vec<f32>, RuntimeError> {
-    let Size { width, height } = picture.size;
+    let Size { width, height } = image.size;
     let plan = compile_once(
         &CpuBackend,
         name,
@@ -175,7 +175,7 @@ fn run_whole(
     )?;
     let mut session = plan.session()?;
     session.set(0, &features.to_map())?;
-    session.set(1, &picture.data)?;
+    session.set(1, &image.data)?;
     session.run()?;
     Ok(session.output(0).to_vec())
 }

@@ -1,4 +1,4 @@
-//! The picture of an answer.
+//! Visualization of backbone features and upsampled features.
 
 use anyhow::Result;
 use loftup_bundle::Size;
@@ -9,23 +9,23 @@ use loftup_runtime::{
     pca::CommonBasis,
 };
 
-/// Pixels of the answer that the colors are chosen by.
+/// Output pixels that the colors are fitted to.
 const SAMPLES: usize = 1024;
 
-/// Colors for the features before and after, and the backbone's features in them.
+/// A common color basis, and the backbone's features projected to it.
 pub struct Panels {
     basis: CommonBasis,
     rect: Rect,
-    /// Components of the backbone's features in each pixel of `rect`.
+    /// Components of the backbone's features at each pixel of `rect`.
     low: Vec<f32>,
 }
 
 impl Panels {
-    /// Set of the upsampled features in the common basis.
+    /// Index of the upsampled features in the common basis.
     pub const HIGH: usize = 1;
     const LOW: usize = 0;
 
-    /// Chooses the colors by the backbone's features and some pixels of the answer.
+    /// Fits the colors to the backbone's features and a sample of upsampled features.
     pub fn new(view: &EncodedFrame<'_>, features: &Features, rect: Rect) -> Result<Self> {
         let dim = features.dim;
         let cells = features.width * features.height;
@@ -53,13 +53,13 @@ impl Panels {
         Ok(Self { basis, rect, low })
     }
 
-    /// The basis that the answer is to be projected by, as set [`Self::HIGH`].
+    /// The basis to project upsampled features with, as set [`Self::HIGH`].
     pub fn basis(&self) -> &CommonBasis {
         &self.basis
     }
 
-    /// Photograph, backbone features, upsampled features. `photo` has the size of the whole
-    /// answer, `high` are the components of its part `rect`.
+    /// Image, backbone features and upsampled features side by side. `photo` has the size of the whole
+    /// output; `high` are the components of `rect`.
     pub fn draw(&self, photo: &RgbImage, high: &[f32]) -> Result<RgbImage> {
         let Rect {
             x,
@@ -75,7 +75,7 @@ impl Panels {
     }
 }
 
-/// At most [`SAMPLES`] pixels of `rect`, evenly spread.
+/// At most [`SAMPLES`] pixels on a regular grid in `rect`.
 fn spread(rect: Rect) -> Vec<Point> {
     let side = (SAMPLES as f64).sqrt();
     let aspect = (rect.width as f64 / rect.height as f64).sqrt();

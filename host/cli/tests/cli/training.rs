@@ -122,10 +122,7 @@ fn a_training_ends_with_weights_that_can_be_converted() {
     let inspected = done(&mut loftup!("inspect", &up));
     names(
         &inspected,
-        &[
-            "stage 1, 2 steps, seed 3, from random weights",
-            "3 pictures",
-        ],
+        &["stage 1, 2 steps, seed 3, from random weights", "3 images"],
     );
     // Weights that were changed afterwards: the record is not of them.
     let mut changed = tensors(&weights);
