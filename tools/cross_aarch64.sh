@@ -40,7 +40,7 @@ packages="-p loftup-wire -p loftup-board -p loftup-tensorrt -p loftup-kernels -p
 tests="--lib --test document --test fuzz_seeds --test golden --test noise --test properties
     --test sizes --test light --test link --test linux --test receiver --test stdio --test thermal
     --test trigger --test stand_in --test slots --test checkpoint --test vit --test engine_cache
-    --test image --test npy --test pca --test picture --test config
+    --test image --test npy --test pca --test panels
     --test fallback --test kernels --test tensorrt_fake --test tract"
 
 case ${1:-test} in
