@@ -11,6 +11,7 @@ use std::{
     os::unix::{ffi::OsStrExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
     time::Duration,
 };
 
@@ -103,12 +104,26 @@ fn files_survive_a_kill_and_a_restart() {
     assert!(ending("png") > starts);
 }
 
+/// The lines of a log, read in a thread.
+fn lines(log: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 /// Reads the log up to a line that contains all of `words`.
-fn wait_for(log: &mut impl BufRead, words: &[&str], seen: &mut String) {
+fn wait_for(log: &Receiver<String>, words: &[&str], seen: &mut String) {
     loop {
-        let mut line = String::new();
-        assert!(log.read_line(&mut line).unwrap() > 0, "{words:?}: {seen}");
+        let line = log.recv_timeout(Duration::from_secs(60));
+        let line = line.unwrap_or_else(|e| panic!("{e}: no line with {words:?} in: {seen}"));
         seen.push_str(&line);
+        seen.push('\n');
         if words.iter().all(|word| line.contains(word)) {
             return;
         }
@@ -121,10 +136,10 @@ fn a_missing_or_locked_serial_line_is_retried() {
     common::bundle(folder.path());
     let sink = "[[sink]]\nkind = \"serial\"\npath = \"ttyLater\"\nbaud = 115200\n";
     let mut node = start(folder.path(), sink, Stdio::piped());
-    let mut log = BufReader::new(node.0.stderr.take().unwrap());
+    let log = lines(node.0.stderr.take().unwrap());
     let mut seen = String::new();
-    wait_for(&mut log, &["ttyLater", "No such file"], &mut seen);
-    wait_for(&mut log, &["-> degraded: link"], &mut seen);
+    wait_for(&log, &["ttyLater", "No such file"], &mut seen);
+    wait_for(&log, &["-> degraded: link"], &mut seen);
 
     let side = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&side).unwrap();
@@ -133,10 +148,10 @@ fn a_missing_or_locked_serial_line_is_retried() {
     let terminal = Path::new(std::ffi::OsStr::from_bytes(terminal.to_bytes()));
     let owner = loftup_board::linux::serial(terminal, 115_200).unwrap();
     std::os::unix::fs::symlink(terminal, folder.path().join("ttyLater")).unwrap();
-    wait_for(&mut log, &["is in use by another process"], &mut seen);
+    wait_for(&log, &["in use by another process"], &mut seen);
     drop(owner);
-    wait_for(&mut log, &["degraded: link -> ", "works again"], &mut seen);
-    for text in ["No such file", "is in use", "-> degraded: link"] {
+    wait_for(&log, &["degraded: link -> ", "works again"], &mut seen);
+    for text in ["No such file", "in use by", "-> degraded: link"] {
         assert_eq!(seen.matches(text).count(), 1, "{text} in: {seen}");
     }
     // It sends a `Hello`.

@@ -43,7 +43,7 @@ fn the_model_falls_back_to_tract_or_does_not_start() {
     println!("{reason}");
     let refused = start(Choice::TensorRt).err().expect("refused").to_string();
     for text in [reason, refused] {
-        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrongly"] {
+        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrong outputs"] {
             assert!(text.contains(part), "{text}");
         }
     }

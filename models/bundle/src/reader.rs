@@ -407,7 +407,7 @@ mod tests {
         bundle(&at, with(LARGEST_FILE + 1));
         let text = Bundle::open(&at).unwrap_err().to_string();
         assert!(
-            text.contains("graph.onnx") && text.contains("at most"),
+            text.contains("graph.onnx") && text.contains("maximum"),
             "{text}"
         );
         bundle(&at, with(LARGEST_FILE));

@@ -34,7 +34,7 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "relative error {:.2e}, allowed {:.2e}; least cosine {:.5}, allowed {:.5}",
+            "relative error {:.2e}, allowed {:.2e}; minimum cosine {:.5}, allowed {:.5}",
             self.found.relative_error,
             self.allowed.relative_error,
             self.found.cosine,

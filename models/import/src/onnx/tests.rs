@@ -84,12 +84,12 @@ fn external_weights_are_read_and_anything_but_a_plain_file_with_them_is_refused(
 
     let wrong = [
         (&[("location", "gone.data")][..], "gone.data"),
-        (&[("location", "../m.data")], "plain name"),
-        (&[("location", "folder/m.data")], "plain name"),
-        (&[("location", "/etc/hostname")], "plain name"),
-        (&[("location", "..")], "plain name"),
-        (&[("location", "")], "plain name"),
-        (&[("offset", "0")], "plain name"),
+        (&[("location", "../m.data")], "plain file name"),
+        (&[("location", "folder/m.data")], "plain file name"),
+        (&[("location", "/etc/hostname")], "plain file name"),
+        (&[("location", "..")], "plain file name"),
+        (&[("location", "")], "plain file name"),
+        (&[("offset", "0")], "plain file name"),
         (&[("location", "folder")], "not a file"),
         (&[("location", "m.data"), ("offset", "-1")], "offset"),
         (&[("location", "m.data"), ("length", "x")], "length"),
