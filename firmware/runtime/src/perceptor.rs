@@ -2,10 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_bundle::{Bundle, Manifest, Precision, Size};
+use loftup_bundle::{Bundle, Manifest, Normalization, Precision, Size};
 
 use crate::{
-    ColorRange, EncodedFrame, Features, Guidance, ImageTensor, RuntimeError,
+    ColorRange, EncodedFrame, ExecutionOptions, Features, FrameInputs, Guidance, ImageTensor,
+    RuntimeError,
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
     heads::Head,
@@ -13,34 +14,6 @@ use crate::{
     self_test::{Part, SelfTest},
     upsampler::Upsampler,
 };
-
-/// How a bundle is executed.
-#[derive(Debug, Clone, Copy)]
-pub struct ExecutionOptions {
-    /// Threads that compute tiles.
-    pub threads: usize,
-    /// Longest side of a tile in pixels. `None` takes the backend's preferred size.
-    pub tile: Option<usize>,
-}
-
-impl Default for ExecutionOptions {
-    fn default() -> Self {
-        Self {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            tile: None,
-        }
-    }
-}
-
-impl ExecutionOptions {
-    /// At least one thread, and a tile no longer than an output can be.
-    fn clamped(self) -> Self {
-        Self {
-            threads: self.threads.max(1),
-            tile: self.tile.map(|side| side.min(Size::LONGEST_SIDE)),
-        }
-    }
-}
 
 /// A bundle loaded into an engine. It can be shared between threads.
 ///
@@ -191,6 +164,34 @@ impl Perceptor {
     /// multiple of its patch if it takes any size.
     pub fn backbone_size(&self, output: Size) -> Result<Size, RuntimeError> {
         Ok(self.with_backbone()?.input_size(output))
+    }
+
+    /// Resizes an image and normalizes it with the bundle's mean and standard deviation.
+    ///
+    /// # Errors
+    /// Where a side is 0 or too long.
+    pub fn to_tensor(&self, image: &RgbImage, size: Size) -> Result<ImageTensor, RuntimeError> {
+        let Normalization { mean, std } = self.manifest().normalization;
+        let resized = image.resized(size.width, size.height)?;
+        Ok(ImageTensor {
+            size,
+            data: resized.normalized(mean, std),
+        })
+    }
+
+    /// Preprocesses an image for an output of `size`.
+    ///
+    /// # Errors
+    /// Where a side is 0 or too long, or the bundle has no backbone.
+    pub fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, RuntimeError> {
+        let input = self.backbone_size(size)?;
+        let resized = (input != size)
+            .then(|| self.to_tensor(image, input))
+            .transpose()?;
+        Ok(FrameInputs {
+            guidance: self.to_tensor(image, size)?,
+            resized,
+        })
     }
 
     /// Runs the backbone.

@@ -1,8 +1,8 @@
 //! Images as the model takes them.
 
-use loftup_bundle::{Normalization, Size};
+use loftup_bundle::Size;
 
-use crate::{Perceptor, RuntimeError, error::check_finite, image::RgbImage, npy};
+use crate::{RuntimeError, error::check_finite, npy};
 
 /// A normalized image.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ pub struct FrameInputs {
     /// The image at the size of the output.
     pub guidance: ImageTensor,
     /// The image at the backbone's input size; `None` where `guidance` has that size.
-    resized: Option<ImageTensor>,
+    pub(crate) resized: Option<ImageTensor>,
 }
 
 impl FrameInputs {
@@ -53,35 +53,5 @@ impl FrameInputs {
     /// The input of the backbone.
     pub fn backbone(&self) -> &ImageTensor {
         self.resized.as_ref().unwrap_or(&self.guidance)
-    }
-}
-
-impl Perceptor {
-    /// Resizes an image and normalizes it with the bundle's mean and standard deviation.
-    ///
-    /// # Errors
-    /// Where a side is 0 or too long.
-    pub fn to_tensor(&self, image: &RgbImage, size: Size) -> Result<ImageTensor, RuntimeError> {
-        let Normalization { mean, std } = self.manifest().normalization;
-        let resized = image.resized(size.width, size.height)?;
-        Ok(ImageTensor {
-            size,
-            data: resized.normalized(mean, std),
-        })
-    }
-
-    /// Preprocesses an image for an output of `size`.
-    ///
-    /// # Errors
-    /// Where a side is 0 or too long, or the bundle has no backbone.
-    pub fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, RuntimeError> {
-        let input = self.backbone_size(size)?;
-        let resized = (input != size)
-            .then(|| self.to_tensor(image, input))
-            .transpose()?;
-        Ok(FrameInputs {
-            guidance: self.to_tensor(image, size)?,
-            resized,
-        })
     }
 }

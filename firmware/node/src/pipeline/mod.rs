@@ -11,7 +11,6 @@
 mod capture;
 mod job;
 mod publish;
-mod restart;
 mod shared;
 mod sinks;
 mod stages;

@@ -1,5 +1,7 @@
 //! Supervises the stages, the source, the temperature and the engine, and shuts the node down.
 
+mod restart;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -9,9 +11,10 @@ use std::{
 
 use sd_notify::NotifyState;
 
+use restart::Loading;
+
 use super::{
     publish,
-    restart::Loading,
     shared::{PUBLISH, Shared, WATCHED},
     thermal::Thermal,
 };

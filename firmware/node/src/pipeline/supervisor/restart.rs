@@ -11,17 +11,17 @@ use std::{
 
 use sd_notify::NotifyState;
 
-use super::{
-    capture,
-    shared::{CAPTURE, PUBLISH},
-    stages,
-    supervisor::{SECOND_US, Supervisor, notify, spawn},
-};
+use super::{SECOND_US, Supervisor, notify, spawn};
 use crate::{
     error::NodeError,
     health::Reason,
     metrics::{DropReason, Event, Stage},
     model::{Model, ModelError},
+    pipeline::{
+        capture,
+        shared::{CAPTURE, PUBLISH},
+        stages,
+    },
 };
 
 type Loaded = Result<Arc<dyn Model>, ModelError>;
