@@ -45,7 +45,7 @@ pub(super) struct Supervisor {
     pub(super) shared: Arc<Shared>,
     pub(super) components: Components,
     pub(super) restarts: VecDeque<u64>,
-    pub(super) loading: Option<Loading>,
+    loading: Option<Loading>,
     pub(super) loaded_once: bool,
     thermal: Option<Thermal>,
     /// Half of the watchdog timeout that systemd asks for.
