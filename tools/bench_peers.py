@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Times one LoftUp frame in PyTorch, ONNX Runtime and `loftup bench` on this machine, taking turns,
+"""Times one LoftUp frame in PyTorch, ONNX Runtime and `loftup bench` on this machine, alternating,
 and prints the processor seconds and their ratios as a Markdown table.
 
-The three compute the same: a random LoftUp of the given width is written as a checkpoint, run by a
+All three compute the same: a random LoftUp of the given width is written as a checkpoint, run by a
 plain PyTorch module, exported by it for ONNX Runtime, and converted by `loftup`. Their answers are
 compared first.
 
@@ -27,7 +27,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loftup", required=True, type=Path, help="the command to measure")
     parser.add_argument("--dim", type=int, default=384, help="channels of the features")
-    parser.add_argument("--side", type=int, default=224, help="side of the square answer")
+    parser.add_argument("--side", type=int, default=224, help="side of the square output")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -122,7 +122,7 @@ class Upsampler(nn.Module):
     def __init__(self, dim):
         super().__init__()
         width = dim + 20
-        # The checkpoint has the guidance's waves as the second member of a sequence.
+        # In the checkpoint, the guidance's Fourier features are the second member of a sequence.
         self.fourier_feat = nn.Sequential(nn.Identity(), Waves(5, 20))
         self.lr_pe = Waves(2, 5)
         self.first_conv = nn.Sequential(
@@ -132,10 +132,10 @@ class Upsampler(nn.Module):
         self.ca_transformer = Layers(width, dim)
         self.final_conv = nn.Sequential(nn.Conv2d(width, dim, 1), nn.LayerNorm(dim, eps=1e-6))
 
-    def forward(self, features, picture):
-        low, high = picture.amin((0, 2, 3), True), picture.amax((0, 2, 3), True)
-        colors = (picture - low) / (high - low).clamp_min(1e-4) - 0.5
-        sources = torch.cat([grid(picture), colors], 1)
+    def forward(self, features, image):
+        low, high = image.amin((0, 2, 3), True), image.amax((0, 2, 3), True)
+        colors = (image - low) / (high - low).clamp_min(1e-4) - 0.5
+        sources = torch.cat([grid(image), colors], 1)
         x = self.first_conv(torch.cat([self.fourier_feat(sources), colors], 1))
         kv = torch.cat([features, self.lr_pe(grid(features))], 1).flatten(2).transpose(1, 2)
         x_tokens = self.ca_transformer(x.flatten(2).transpose(1, 2), kv)
@@ -150,8 +150,8 @@ class LoftUp(nn.Module):
         self.channelnorm = ChannelNorm(dim)
         self.upsampler = Upsampler(dim)
 
-    def forward(self, features, picture):
-        return self.upsampler(self.channelnorm(features), picture)
+    def forward(self, features, image):
+        return self.upsampler(self.channelnorm(features), image)
 
 
 def random_model(dim):
@@ -173,7 +173,7 @@ def timed(f):
 def ours(directory, rounds):
     command = [
         ARGS.loftup, "bench", directory / "up.loftup", "--features", directory / "features.npy",
-        "--guidance", directory / "picture.npy", "--threads", str(ARGS.threads),
+        "--guidance", directory / "image.npy", "--threads", str(ARGS.threads),
         "--repeat", str(rounds), "--backend", "tract", "--json",
     ]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -185,37 +185,37 @@ def main():
     model = random_model(ARGS.dim)
     rows = math.ceil(ARGS.side / 14)
     features = torch.randn(1, ARGS.dim, rows, rows)
-    # 256 levels of each color, as a photograph has.
+    # 256 levels per color, as in a photograph.
     levels = torch.randint(0, 256, (1, 3, ARGS.side, ARGS.side)) / 255
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    picture = (levels - mean) / std
+    image = (levels - mean) / std
 
     with tempfile.TemporaryDirectory() as directory, torch.inference_mode():
         directory = Path(directory)
         torch.save(model.state_dict(), directory / "up.bin")
         np.save(directory / "features.npy", features.numpy())
-        np.save(directory / "picture.npy", picture.numpy())
+        np.save(directory / "image.npy", image.numpy())
         run = [ARGS.loftup, "convert", "--upsampler-weights", directory / "up.bin"]
         subprocess.run([*run, "--out", directory / "up.loftup"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(
             [ARGS.loftup, "run", directory / "up.loftup", "--features", directory / "features.npy",
-             "--guidance", directory / "picture.npy", "--out", directory / "out.npy"],
+             "--guidance", directory / "image.npy", "--out", directory / "out.npy"],
             check=True, stdout=subprocess.DEVNULL,
         )
         torch.onnx.export(
-            model, (features, picture), str(directory / "whole.onnx"), dynamo=False,
-            input_names=["features", "picture"], output_names=["upsampled"], opset_version=17,
+            model, (features, image), str(directory / "whole.onnx"), dynamo=False,
+            input_names=["features", "image"], output_names=["upsampled"], opset_version=17,
         )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = ARGS.threads, 1
         session = onnxruntime.InferenceSession(
             str(directory / "whole.onnx"), options, providers=["CPUExecutionProvider"]
         )
-        feed = {"features": features.numpy(), "picture": picture.numpy()}
+        feed = {"features": features.numpy(), "image": image.numpy()}
 
         contenders = {
-            f"PyTorch {torch.__version__}": lambda: model(features, picture).numpy(),
+            f"PyTorch {torch.__version__}": lambda: model(features, image).numpy(),
             f"ONNX Runtime {onnxruntime.__version__}": lambda: session.run(None, feed)[0],
         }
         answers = [np.load(directory / "out.npy"), *(f() for f in contenders.values())]
@@ -249,11 +249,11 @@ def main():
         f"d = {ARGS.dim}, {ARGS.side}x{ARGS.side}, {ARGS.threads} thread(s), medians of {ARGS.rounds}; "
         f"answers agree to {worst:.1e}; peak memory of loftup {peak:.0f} MB\n"
     )
-    print("| | processor seconds | wall seconds | loftup takes (processor) | loftup takes (wall) |")
+    print("| | CPU seconds | wall seconds | loftup, relative (CPU) | loftup, relative (wall) |")
     print("|---|---|---|---|---|")
     for name, (c, w) in median.items():
         print(f"| {name} | {c:.2f} | {w:.2f} | {cpu / c:.2f} | {wall / w:.2f} |")
-    print("\n| of loftup's frame | processor seconds | part of the frame |")
+    print("\n| part of loftup's frame | CPU seconds | fraction of the frame |")
     print("|---|---|---|")
     for part, seconds in parts.items():
         print(f"| {part} | {seconds:.4f} | {seconds / cpu:.4f} |")

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Builds loftup-wire, loftup-board and the controller example for a Cortex-M4F
-# without an operating system: proof that they need neither std nor alloc. Then
-# runs the example on an emulated one, where qemu-system-arm is installed: it must
-# show what it shows on this computer.
+# Builds loftup-wire, loftup-board and the controller example for a bare-metal
+# Cortex-M4F, which verifies that they need neither std nor alloc. If qemu-system-arm
+# is installed, also runs the example in an emulator: its output must be the same as
+# on this computer.
 #
 #   tools/build_thumb.sh [TARGET]        default: thumbv7em-none-eabihf
 #
-# It takes the first way that is there:
-#   1. the target's own core library, where rustup has installed it;
-#   2. the source of core beside the compiler (component rust-src), built with it;
-#   3. Debian's unstable compiler and its source, with root: tools/debian.sh.
-# The third way is the only one that downloads anything but crates.
+# Uses the first of these that is available:
+#   1. the target's core library, installed with rustup;
+#   2. the source of core (component rust-src);
+#   3. Debian unstable's compiler and its source, as root: tools/debian.sh.
+# Only the third downloads anything other than crates.
 set -eu
 
 target=${1:-thumbv7em-none-eabihf}
@@ -22,7 +22,7 @@ build() { # directory, extra arguments of cargo
     cd "$1"
     shift
     example=firmware/board/examples/mcu_receiver
-    # The example is linked too, so that nothing is left that core lacks.
+    # The example is linked as well, so that missing symbols are detected.
     for what in "-p loftup-wire --lib" "-p loftup-board --lib" \
         "-p loftup-board --example mcu_receiver"; do
         # shellcheck disable=SC2086
@@ -39,7 +39,7 @@ build() { # directory, extra arguments of cargo
         -kernel "$CARGO_TARGET_DIR/$target/debug/examples/mcu_receiver" \
         >"$CARGO_TARGET_DIR/there.txt"
     cmp "$CARGO_TARGET_DIR/here.txt" "$CARGO_TARGET_DIR/there.txt"
-    echo "the example shows the same $(wc -l <"$CARGO_TARGET_DIR/there.txt") lines on an emulated Cortex-M4, in the memory of $example/memory.x"
+    echo "the example prints the same $(wc -l <"$CARGO_TARGET_DIR/there.txt") lines on an emulated Cortex-M4, with the memory of $example/memory.x"
 }
 
 mkdir -p "$out"

@@ -8,7 +8,7 @@
 #   clippy     lints, warnings as errors
 #   features   the feature combinations that the workspace build does not compile
 #   docs       API documentation, warnings as errors
-#   deny       licenses, sources and bans of the dependencies; skipped where cargo-deny is missing
+#   deny       licenses, sources and bans of the dependencies; skipped if cargo-deny is not installed
 #   demo       `loftup demo`, and the exported graphs in ONNX Runtime (installed in a virtual
 #              environment)
 #
@@ -16,7 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Where rustup can neither find nor download the toolchain of rust-toolchain.toml, its default is used.
+# If rustup can neither find nor download the toolchain of rust-toolchain.toml, use its default.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && ! cargo --version >/dev/null 2>&1; then
     RUSTUP_TOOLCHAIN=$(cd / && rustup default | cut -d ' ' -f 1)
     export RUSTUP_TOOLCHAIN
@@ -52,7 +52,7 @@ clippy() {
     step cargo clippy --workspace --all-targets -- -D warnings
 }
 
-# Parts of the code that are compiled nowhere else. Nothing is linked.
+# Feature combinations that no other step compiles. Nothing is linked.
 features() {
     component clippy clippy
     step cargo clippy --locked -p loftup --no-default-features -- -D warnings
@@ -74,9 +74,9 @@ deny() {
     fi
 }
 
-# What a new user runs first, and whether ONNX Runtime agrees with its output.
+# The first command of a new user, and a comparison of its graphs in ONNX Runtime.
 demo() {
-    # All packages, for their features: then it is the program that `test` has compiled.
+    # The whole workspace, for the same features as in `test`, so that nothing is rebuilt.
     step cargo build --workspace --bin loftup
     local loftup="${CARGO_TARGET_DIR:-target}/debug/loftup" case
     step "$loftup" demo --out "$work/demo"

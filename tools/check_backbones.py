@@ -29,12 +29,12 @@ from safetensors.torch import save_file
 
 LIMIT = 1e-4
 DEPTH = 2
-# Side of the trained grid of patches, but for the models of 336 pixels.
+# Side of the training grid, except for models of 336 pixels.
 GRID = 8
 
 
 def randomize(model):
-    """Random weights that make every part of the model matter."""
+    """Random weights, such that every part of the model has an effect."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -181,7 +181,7 @@ def facebook_dinov2(width, heads, registers=0, swiglu=False, prefix=""):
             path.unlink()
         if registers:
             tensors["register_tokens"] = tensors.pop("reg_token")
-            # timm adds no position to the class token.
+            # timm does not add a position to the class token.
             zero = torch.zeros(1, 1, width)
             tensors["pos_embed"] = torch.cat([zero, tensors["pos_embed"]], 1)
         if swiglu:
@@ -244,7 +244,7 @@ def open_clip_model(name, quick_gelu=None, config=True):
         position = visual.positional_embedding
         grid = int((len(position) - 1) ** 0.5)
         if (rows, columns) != (grid, grid):
-            # As open_clip's resize_pos_embed resamples, which is for square images only.
+            # As in open_clip's resize_pos_embed, which supports only square images.
             p = position[1:].T.reshape(1, -1, grid, grid)
             p = F.interpolate(p, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False)
             position = torch.cat([position[:1], p[0].flatten(1).T])
@@ -348,7 +348,7 @@ def worst(loftup, build, backbone, options, positions):
                 expected = forward(image).numpy()
             found = np.load(out)
             if found.shape != expected.shape:
-                raise RuntimeError(f"{found.shape} instead of {expected.shape}")
+                raise RuntimeError(f"{found.shape} expected {expected.shape}")
             differences.append(float(np.abs(found - expected).max() / np.abs(expected).max()))
     return differences
 
@@ -356,7 +356,7 @@ def worst(loftup, build, backbone, options, positions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("loftup", help="the loftup binary")
-    parser.add_argument("--only", nargs="+", default=[""], help="models with one of these in their name or source")
+    parser.add_argument("--only", nargs="+", default=[""], help="only models with one of these in their name or source")
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     torch.backends.mha.set_fastpath_enabled(False)

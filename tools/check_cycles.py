@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reports import cycles between the modules of each crate of the workspace.
+"""Reports import cycles between the modules of each crate, and dependency cycles between crates.
 
     tools/check_cycles.py [--strict] [--edges] [CRATE ...]
 
@@ -10,6 +10,9 @@ crate::Item` depends on the module behind `pub use`.
 
 A dependency between a module and its own submodule, in either direction, is ignored: that is how a
 file is split up, as with `use super::*`. --strict counts these as well.
+
+Between crates, dev-dependencies count. A crate's dev-dependency on itself, which turns on a feature
+for its own tests, does not.
 
 Prints the strongly connected components of more than one module with the edges inside them, each
 with the first line that causes it. The exit status is 1 if there are any.
@@ -36,7 +39,7 @@ def strip_comments_and_strings(text):
         re.S,
     )
     while match := pattern.search(text, i):
-        # `r"` at the end of an identifier starts no raw string.
+        # `r"` at the end of an identifier does not start a raw string.
         if match.group(1) is not None and match.start() and re.match(r"\w", text[match.start() - 1]):
             out.append(text[i : match.start() + 1])
             i = match.start() + 1
@@ -226,7 +229,7 @@ class Crate:
                         module.globs.append(target)
                     elif name != "_":
                         module.exports.setdefault(name, target)
-                    # A re-export is no dependency by itself: whoever uses it depends on the target.
+                    # A re-export is not a dependency: its users depend on the target.
                     module.uses.append((target, line, bool(public)))
                 i = end
                 continue
@@ -389,13 +392,27 @@ def show(path):
     return "::".join(path) or "crate"
 
 
-def workspace():
-    """(crate name, kind, root file) of every library and binary."""
+def packages():
     text = subprocess.run(
         ["cargo", "metadata", "--no-deps", "--format-version", "1", "--offline"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout
-    for package in json.loads(text)["packages"]:
+    return json.loads(text)["packages"]
+
+
+def crate_cycles():
+    """Cycles between the crates of the workspace."""
+    names = {package["name"] for package in packages()}
+    graph = {
+        package["name"]: {d["name"]: None for d in package["dependencies"] if d["name"] in names - {package["name"]}}
+        for package in packages()
+    }
+    return [sorted(part) for part in components(sorted(names), graph) if len(part) > 1]
+
+
+def workspace():
+    """(crate name, kind, root file) of every library and binary."""
+    for package in packages():
         for target in package["targets"]:
             if {"lib", "bin", "proc-macro"} & set(target["kind"]):
                 kind = "bin" if "bin" in target["kind"] else "lib"
@@ -434,6 +451,12 @@ def main():
                 for target in sorted(part & graph.get(source, {}).keys()):
                     file, line = graph[source][target]
                     print(f"    {show(source)} -> {show(target)}  {file.relative_to(ROOT)}:{line}")
+    between = [] if arguments.crates else crate_cycles()
+    cycles += len(between)
+    if not arguments.crates:
+        print(f"between crates: {len(between) or 'no'} cycle{'' if len(between) == 1 else 's'}")
+    for part in between:
+        print(f"  {', '.join(part)}")
     return 1 if cycles else 0
 
 

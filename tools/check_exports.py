@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts what PyTorch's exporters write, and compares features with PyTorch's own.
+"""Converts exported models of PyTorch, and compares features with PyTorch.
 
 Usage: check_exports.py LOFTUP [NAME...]
 Needs: torch onnx onnxruntime onnxscript timm transformers numpy
@@ -97,7 +97,7 @@ def siglip():
     return Tokens(transformers.SiglipVisionModel(config), hidden)
 
 
-# Model, tokens in front, its one size if it has only one.
+# Model, leading tokens, and its size if it is fixed.
 MODELS = {
     "timm ViT": (lambda: timm_vit("vit_tiny_patch16_224"), 1, None),
     "timm ViT, 4 registers": (lambda: timm_vit("vit_medium_patch16_reg4_gap_256"), 4, None),
@@ -184,7 +184,7 @@ def reference(model, x, extra):
 
 
 def check(loftup, model, extra, path, size, dynamic, directory, half=False):
-    """A line about the file at `path`, and whether it is good."""
+    """A result line for the file at `path`, and whether it passed."""
     bundle, image, out = (directory / n for n in ("b.loftup", "x.npy", "y.npy"))
     command = [loftup, "convert", "--backbone-onnx", path, "--patch", "16", "--out", bundle, "--force"]
     if dynamic == "sides":

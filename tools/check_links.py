@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that every relative link in the Markdown files leads to a file, and to a heading in it."""
+"""Checks that every relative link in the Markdown files points to an existing file and heading."""
 import pathlib
 import re
 import subprocess
@@ -10,12 +10,12 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def prose(text: str) -> str:
-    """Without code, in which brackets are no links."""
+    """The text without code, where brackets are not links."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
 
 
 def anchors(path: pathlib.Path) -> set[str]:
-    """Names that a host gives to the headings: lower case, punctuation dropped, spaces as hyphens."""
+    """Anchors of the headings: lower case, punctuation dropped, spaces as hyphens."""
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
     names: set[str] = set()
     for heading in re.findall(r"^#+ +(.+?) *$", text, flags=re.M):

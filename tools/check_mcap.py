@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Reads an MCAP file of loftup-node with the libraries of others, and holds its schemas against
+"""Reads an MCAP file of loftup-node with other libraries, and compares its schemas with
 those that Foxglove publishes.
 
     pip install mcap mcap-protobuf-support foxglove-schemas-protobuf
     tools/check_mcap.py out.mcap
 
-Messages are decoded by the schemas in the file. A file that was never finished is read up to its last
+Messages are decoded by the schemas in the file. An unfinished file is read up to its last
 whole chunk. With `rerun` (pip install rerun-sdk) on the path,
-Rerun's importer has to make pictures of them too.
+Rerun must be able to import the images as well.
 """
 import collections
 import json
@@ -37,7 +37,7 @@ def compare(schema):
     found = descriptor_pb2.FileDescriptorSet.FromString(schema.data).file[-1]
     wanted = descriptor_pb2.FileDescriptorProto()
     PUBLISHED[schema.name].DESCRIPTOR.CopyToProto(wanted)
-    assert found == wanted, f"{schema.name} is not what Foxglove publishes:\n{found}\n{wanted}"
+    assert found == wanted, f"{schema.name} differs from the schema published by Foxglove:\n{found}\n{wanted}"
     print(f"{schema.name}: as published")
 
 
@@ -56,20 +56,20 @@ def main(path):
                     assert len(message.data) == message.step * message.height, channel.topic
                 counts[channel.topic] += 1
         except (EndOfFile, InvalidMagic, struct.error):
-            print("the file was never finished: read up to its last whole chunk")
+            print("the file is unfinished: read up to its last complete chunk")
     assert counts, "no message"
     for topic, count in sorted(counts.items()):
         print(f"{topic}: {count} messages decoded")
     rerun = shutil.which("rerun")
     if rerun is None:
-        print("rerun is not on the path: not asked")
+        print("rerun is not installed: skipped")
         return
     with tempfile.TemporaryDirectory() as folder:
         rrd = f"{folder}/out.rrd"
         subprocess.run([rerun, "mcap", "convert", path, "-o", rrd], check=True, capture_output=True)
         stats = subprocess.run([rerun, "rrd", "stats", rrd], check=True, capture_output=True, text=True)
         for what in ["Image:buffer", "TextLog:text"]:
-            assert what in stats.stdout, f"Rerun made no {what} of it:\n{stats.stdout}"
+            assert what in stats.stdout, f"Rerun imported no {what}:\n{stats.stdout}"
             print(f"rerun: {what}")
 
 

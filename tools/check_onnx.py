@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the exported graphs against ONNX's checker and ONNX Runtime.
+"""Checks the exported graphs with ONNX's checker and ONNX Runtime.
 
 Usage: check_onnx.py LOFTUP BUNDLE...        needs: numpy onnx onnxruntime
 
@@ -33,7 +33,7 @@ def session(path):
 
 
 def linspace(n):
-    """torch.linspace(-1, 1, n) in float32: one rounding a point, from both ends."""
+    """torch.linspace(-1, 1, n) in float32: one rounding per point, from both ends."""
     step = np.float64(np.float32(2) / np.float32(max(n - 1, 1)))
     i = np.arange(n)
     line = np.where(i < max(n // 2, 1), i * step - 1, 1 - (n - 1 - i) * step)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds quantized graphs, as they are written, against ONNX's checker and ONNX Runtime.
+"""Checks quantized graphs, as written, with ONNX's checker and ONNX Runtime.
 
 Usage: check_quantized.py [--emulated DIR] FP32_BUNDLE BUNDLE...        needs: numpy onnx onnxruntime
 
@@ -57,7 +57,7 @@ def graphs(manifest, precision):
 
 
 def inputs_of(bundle, manifest):
-    """What each graph is fed with, from the 32-bit chain on noise with some structure."""
+    """Inputs of each graph, from the 32-bit graphs on structured noise."""
     b = manifest["backbone"]
     size = b["size"]
     rng = np.random.default_rng(5)
@@ -118,14 +118,14 @@ def main():
                 error, said = relative(found, reference[role]), says[role]["relative_error"]
                 fits = np.isfinite(error) and error <= 3 * said + 0.02
                 good.append(fits)
-                print(f"  {name}: {'ok' if fits else 'FAILED'} (relative error {error:.2e}, the manifest says {said:.2e})")
+                print(f"  {name}: {'ok' if fits else 'FAILED'} (relative error {error:.2e}, {said:.2e} in the manifest)")
                 if emulated and (precision != "fp16" or role == "keys"):
                     if precision == "fp16":
                         evaluator = ReferenceEvaluator(str(bundle / name))
                         found = dict(zip(evaluator.output_names, evaluator.run(None, feeds[role])))
                     apart = relative(run(emulated / name, feeds[role]), found)
                     good.append(apart <= 0.1 * error)
-                    print(f"    emulated: {'ok' if good[-1] else 'FAILED'} (apart from as written by {apart:.2e})")
+                    print(f"    emulated: {'ok' if good[-1] else 'FAILED'} (difference from as written: {apart:.2e})")
     print(f"{sum(good)} passed, {len(good) - sum(good)} failed")
     sys.exit(0 if good and all(good) else 1)
 

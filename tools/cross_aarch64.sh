@@ -1,12 +1,12 @@
 #!/bin/sh
 # Builds for aarch64 Linux on any other machine, and runs the tests there under qemu.
 #
-#   tools/cross_aarch64.sh [test]         the tests of what runs on a robot
-#   tools/cross_aarch64.sh test NAME...   tests of these names alone
+#   tools/cross_aarch64.sh [test]         the tests of the robot's crates
+#   tools/cross_aarch64.sh test NAME...   only the tests with these names
 #   tools/cross_aarch64.sh cargo ARGS...  cargo with ARGS, for aarch64
 #
-# Needs Debian and root; tools/debian.sh says what it downloads and where it is kept. What is built
-# lies in target/cross (or $CARGO_TARGET_DIR/cross). `loftup` is built without training.
+# Needs Debian and root; see tools/debian.sh for what it downloads, and where to. Results are in
+# target/cross (or $CARGO_TARGET_DIR/cross). `loftup` is built without training.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,7 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 out=${CARGO_TARGET_DIR:-$root/target}/cross
 mkdir -p "$out"
 
-# libstdc++ is for the stand-ins of NVIDIA's libraries, which tests compile.
+# libstdc++ is for the mock NVIDIA libraries, which tests compile.
 debian_sid rustc cargo ca-certificates libstd-rust-dev:arm64 libstdc++6:arm64 \
     gcc-aarch64-linux-gnu g++-aarch64-linux-gnu gcc libc6-dev qemu-user
 debian_sysroot arm64
@@ -31,16 +31,16 @@ cross_flags arm64
 exec "$@"' sh "$@"
 }
 
-# One selection of packages for everything, so that no dependency is built twice with other features;
-# with node and command it is that of tools/package.sh.
+# The same packages for every command, so that no dependency is built twice with different features; node
+# and command are those of tools/package.sh.
 robot="--no-default-features -p loftup-node -p loftup"
 packages="-p loftup-wire -p loftup-board -p loftup-tensorrt -p loftup-kernels -p loftup-spec -p loftup-onnx -p loftup-bundle -p loftup-import
     -p loftup-runtime -p loftup-tests"
-# All but the slowest under qemu, and those that need NVIDIA's libraries.
+# All tests except the slowest under qemu, and those that need NVIDIA's libraries.
 tests="--lib --test document --test fuzz_seeds --test golden --test noise --test properties
     --test sizes --test light --test link --test linux --test receiver --test stdio --test thermal
     --test trigger --test stand_in --test slots --test checkpoint --test vit --test engine_cache
-    --test image --test npy --test pca --test picture --test config
+    --test image --test npy --test pca --test panels
     --test fallback --test kernels --test tensorrt_fake --test tract"
 
 case ${1:-test} in
@@ -66,6 +66,6 @@ test)
         "$out/aarch64-unknown-linux-gnu/dist/loftup-node"
     ;;
 *)
-    debian_fail "what is '$1'? See the top of $0"
+    debian_fail "unknown command '$1'; see the top of $0"
     ;;
 esac

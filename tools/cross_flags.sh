@@ -1,5 +1,5 @@
-# To be sourced inside Debian's unstable release: compilers for a Debian architecture that link
-# against the old C library of debian_sysroot.
+# To be sourced inside Debian unstable: compilers for a Debian architecture that link against the old
+# C library of debian_sysroot.
 
 cross_flags() { # amd64 or arm64
     case $1 in
@@ -11,7 +11,7 @@ cross_flags() { # amd64 or arm64
         ;;
     esac
     cross_sysroot=/sysroot/$1
-    # -B: the compiler would find its own, newer C library before that of the sysroot.
+    # -B, because the compiler would otherwise use its own, newer C library.
     cross_gcc="--sysroot=$cross_sysroot"
     for cross_lib in usr/lib lib; do
         cross_gcc="$cross_gcc -B$cross_sysroot/$cross_lib/$cross_cpu-linux-gnu"
@@ -23,6 +23,6 @@ cross_flags() { # amd64 or arm64
     export "CARGO_TARGET_${cross_upper}_UNKNOWN_LINUX_GNU_RUSTFLAGS=$cross_rust"
     export "CC_${cross_cpu}_unknown_linux_gnu=$cross_cpu-linux-gnu-gcc"
     export "CFLAGS_${cross_cpu}_unknown_linux_gnu=$cross_gcc -isystem $cross_sysroot/usr/include -isystem $cross_sysroot/usr/include/$cross_cpu-linux-gnu"
-    # What tests compile is run here, by this system's libraries.
+    # Code compiled by tests runs here, with this system's libraries.
     export "CXX=$cross_cpu-linux-gnu-g++"
 }

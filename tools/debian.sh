@@ -1,15 +1,15 @@
-# To be sourced: compilers of Debian's unstable release in a directory of their own, made once with
-# debootstrap and kept in $LOFTUP_DEBIAN_CACHE, default ~/.cache/loftup/debian. Needs Debian (or
-# debootstrap from elsewhere), root and, with everything, some 4 GB.
+# To be sourced: compilers of Debian unstable in a directory, which is created once with debootstrap in
+# $LOFTUP_DEBIAN_CACHE, default ~/.cache/loftup/debian. Needs Debian (or another debootstrap), root, and
+# about 4 GB in total.
 #
 #   debian_sid PACKAGE...          the directory "$sid" with these packages
-#   debian_sysroot ARCHITECTURE    in it, /sysroot/ARCHITECTURE: what to link against (glibc 2.31)
+#   debian_sysroot ARCHITECTURE    in it, /sysroot/ARCHITECTURE to link against (glibc 2.31)
 #   debian_enter DIRECTORY [-b FROM TO]... [-w FROM TO]... COMMAND...
-#                                  runs a command inside, with FROM seen read-only (-b) or
-#                                  writable (-w) at TO, and programs of aarch64 run by qemu
+#                                  runs a command inside, with FROM mounted read-only (-b) or
+#                                  writable (-w) at TO, running aarch64 programs with qemu
 #
-# Every command has mounts and processes of its own, which end with it: nothing is left mounted,
-# and the machine's own settings stay as they are.
+# Every command has its own mount and process namespaces: nothing stays mounted, and the machine's
+# settings are not changed.
 
 debian=${LOFTUP_DEBIAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loftup/debian}
 sid=$debian/sid
@@ -19,32 +19,32 @@ debian_fail() {
     exit 1
 }
 
-# DIRECTORY SUITE [ARCHITECTURE]: a minimal system, if it is not there yet.
+# DIRECTORY SUITE [ARCHITECTURE]: a minimal system, unless it exists.
 debian_bootstrap() {
     if [ -e "$1/etc/loftup-complete" ]; then return; fi
-    [ "$(id -u)" = 0 ] || debian_fail "$1 has to be made: run this script as root"
+    [ "$(id -u)" = 0 ] || debian_fail "$1 does not exist yet: run this script as root to create it"
     if ! command -v debootstrap >/dev/null; then
         apt-get update -qq
         apt-get install -y -qq --no-install-recommends debootstrap
     fi
-    echo "making $1"
+    echo "creating $1"
     rm -rf "$1"
     mkdir -p "$(dirname "$1")"
     if [ "${3:-}" = arm64 ]; then
         debian_sid qemu-user
         debootstrap --variant=minbase --arch=arm64 --foreign "$2" "$1" >"$1.log" 2>&1 &&
-            # As in a container of this kind it makes no devices: they are there.
+            # As in such a container, debootstrap does not create devices, which exist already.
             debian_enter "$1" env container=lxc /debootstrap/debootstrap --second-stage \
                 >>"$1.log" 2>&1
     else
         debootstrap --variant=minbase "$2" "$1" >"$1.log" 2>&1
     fi || { tail -n 5 "$1.log" >&2; exit 1; }
-    # A mirror may be some days behind, which is no fault here.
+    # A mirror may be a few days behind.
     echo 'Acquire::Check-Valid-Until "false";' >"$1/etc/apt/apt.conf.d/99stale"
     touch "$1/etc/loftup-complete"
 }
 
-# What an entered system needs to reach the network as this machine does.
+# Network configuration of this machine for a chroot.
 debian_network() {
     cp -L /etc/resolv.conf "$1/etc/resolv.conf"
     if [ -r /etc/ssl/certs/ca-certificates.crt ]; then
@@ -62,7 +62,7 @@ debian_sid() {
     done
     debian_network "$sid"
     [ -n "$debian_missing" ] || return 0
-    [ "$(id -u)" = 0 ] || debian_fail "$sid lacks$debian_missing: run this script as root"
+    [ "$(id -u)" = 0 ] || debian_fail "$sid does not have$debian_missing: run this script as root"
     echo "installing$debian_missing in $sid"
     # shellcheck disable=SC2016
     chroot "$sid" env DEBIAN_FRONTEND=noninteractive sh -eu -c '
@@ -73,11 +73,11 @@ apt-get install -y -qq --no-install-recommends "$@"' sh $debian_missing >>"$sid.
     debian_network "$sid"
 }
 
-# The C library of Debian 11, glibc 2.31, as in Ubuntu 20.04 and so in JetPack 5: what is linked
-# against it runs there and on everything later.
+# The C library of Debian 11, glibc 2.31, as in Ubuntu 20.04 and JetPack 5: programs linked against it
+# run there and on later systems.
 debian_sysroot() {
     if [ -e "$sid/sysroot/$1/complete" ]; then return; fi
-    echo "making $sid/sysroot/$1"
+    echo "creating $sid/sysroot/$1"
     rm -rf "${sid:?}/sysroot/$1" "$sid/sysroot/apt"
     mkdir -p "$sid/sysroot/$1" "$sid/sysroot/apt"
     cat >"$sid/sysroot/apt/get" <<'SCRIPT'
@@ -93,7 +93,7 @@ apt() {
 apt "$1" update
 apt "$1" download libc6 libc6-dev linux-libc-dev libcrypt1 libcrypt-dev libgcc-s1
 for package in *.deb; do dpkg -x "$package" "/sysroot/$1"; done
-# Links that start at the root would lead out of it.
+# Absolute links would point outside it.
 cd "/sysroot/$1"
 find . -type l -lname '/*' | while read -r link; do
     ln -snf "$(realpath -sm --relative-to="$(dirname "$link")" "/sysroot/$1$(readlink "$link")")" "$link"
@@ -106,8 +106,8 @@ SCRIPT
 }
 
 debian_enter() {
-    # A user namespace of its own, because the list of foreign programs and their interpreters
-    # belongs to one: the machine's stays as it is.
+    # A separate user namespace, because binfmt_misc is configured per namespace: the machine's
+    # configuration is not changed.
     unshare --user sleep infinity &
     debian_holder=$!
     while [ "$(readlink "/proc/$debian_holder/ns/user")" = "$(readlink /proc/self/ns/user)" ]; do
@@ -124,7 +124,7 @@ root=$1
 shift
 if [ -e "$FORMAT" ]; then
     mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
-    # F: the interpreter is opened here and now, because it will not be seen inside.
+    # F: open the interpreter now, because it is not visible inside.
     sed -n "s|^\(:.*:\)[^:]*:[^:]*$|\1$QEMU:F|p" "$FORMAT" >/proc/sys/fs/binfmt_misc/register
 fi
 mount -t proc proc "$root/proc"
@@ -135,7 +135,7 @@ while [ "$1" = -b ] || [ "$1" = -w ]; do
     if [ "$1" = -b ]; then mount -o remount,bind,ro "$root$3"; fi
     shift 3
 done
-# Not in place of this shell: the first process of a namespace would not hear Ctrl-C.
+# Not with exec: the first process of a namespace would ignore Ctrl-C.
 chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"
 ' sh "$@" || debian_state=$?
     kill "$debian_holder"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Fetches NVIDIA's TensorRT libraries and headers that the tests of
-# loftup-tensorrt use when they are there. Nothing else needs them.
+# Downloads NVIDIA's TensorRT libraries and headers for optional tests of
+# loftup-tensorrt. Nothing else needs them.
 #
 #   tools/fetch_tensorrt.sh            libraries and headers
 #   tools/fetch_tensorrt.sh libraries  only the libraries (about 310 MB to download, 900 MB on disk)
 #   tools/fetch_tensorrt.sh headers    only the headers
-#   tools/fetch_tensorrt.sh full       TensorRT 8.5 proper besides (550 MB more to download)
+#   tools/fetch_tensorrt.sh full       also TensorRT 8.5 (550 MB more to download)
 #
 # They go to $LOFTUP_NVIDIA_CACHE, by default ~/.cache/loftup-edge/nvidia. The
 # libraries are NVIDIA's, under NVIDIA's license: do not commit or redistribute.
-# Needs python3 with pip (PYTHON names another one), and cargo for the headers.
+# Needs python3 with pip (set PYTHON to use another one), and cargo for the headers.
 set -euo pipefail
 
 cache=${LOFTUP_NVIDIA_CACHE:-$HOME/.cache/loftup-edge/nvidia}
@@ -27,14 +27,14 @@ lean-11.4     tensorrt-lean-cu12-libs==11.4.0.106
 lean-11.4-13  tensorrt-lean-cu13-libs==11.4.0.106
 "
 
-# A directory appears in the cache only when it is complete.
+# Directories are moved to the cache when they are complete.
 fetch_wheel() {
     local name=$1 wheel=$2 work
     if [ -d "$cache/$name" ]; then
-        echo "$name: already there"
+        echo "$name: already downloaded"
         return
     fi
-    echo "$name: fetching $wheel"
+    echo "$name: downloading $wheel"
     work=$(mktemp -d "$cache/.fetch.XXXXXX")
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps \
         --only-binary=:all: --dest "$work" "$wheel"
@@ -46,14 +46,14 @@ fetch_wheel() {
     rm -rf "$work"
 }
 
-# Of the full TensorRT 8.5 the tests use the library's version and its parser.
+# The tests only use the library's version and the parser of the full TensorRT 8.5.
 fetch_full() {
     local work
     if [ -d "$cache/full-8.5" ]; then
-        echo "full-8.5: already there"
+        echo "full-8.5: already downloaded"
         return
     fi
-    echo "full-8.5: fetching tensorrt==8.5.3.1"
+    echo "full-8.5: downloading tensorrt==8.5.3.1"
     work=$(mktemp -d "$cache/.fetch.XXXXXX")
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --python-version 310 --implementation cp --platform manylinux_2_17_x86_64 \
@@ -66,17 +66,17 @@ fetch_full() {
     rm -rf "$work"
 }
 
-# The crate trtx-sys carries NVIDIA's headers in its source.
+# The source of the crate trtx-sys contains NVIDIA's headers.
 fetch_headers() {
     local version work manifest
     if [ -d "$cache/headers" ]; then
-        echo "headers: already there"
+        echo "headers: already downloaded"
         return
     fi
     work=$(mktemp -d "$cache/.fetch.XXXXXX")
     mkdir "$work/headers"
     for version in 0.5.0 0.9.1; do
-        echo "headers: fetching trtx-sys $version"
+        echo "headers: downloading trtx-sys $version"
         mkdir -p "$work/$version/src"
         touch "$work/$version/src/lib.rs"
         printf '[package]\nname = "headers"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\ntrtx-sys = "=%s"\n[workspace]\n' \

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Everything that waits for a GPU, in one command. Prints a block to be pasted.
+# Runs everything that needs a GPU, and prints a block to paste.
 #
 #   tools/gpu_checks.sh [BUNDLE...]
 #
-# Needs TensorRT or TensorRT-RTX: installed, or named in LOFTUP_TENSORRT (a
-# library or a directory), or fetched with tools/fetch_tensorrt.sh. Runs the
-# conformance suite and the golden cases on the GPU, then times each bundle on
-# every engine. Without bundles it makes one of the built-in weights: the times
-# then say nothing about a real model.
+# Needs TensorRT or TensorRT-RTX: installed, given in LOFTUP_TENSORRT (a library
+# or a directory), or downloaded with tools/fetch_tensorrt.sh. Runs the conformance
+# suite and the golden cases on the GPU, then benchmarks each bundle on every
+# backend. Without bundles it creates one from the built-in weights, whose times are
+# not representative of a real model.
 #
-# Where there is no Rust, as on a robot, it takes the installed `loftup` and leaves
-# the suite out.
+# Without Rust, as on a robot, it uses the installed `loftup` and skips the suite.
 set -euo pipefail
 bundles=()
 for bundle in "$@"; do bundles+=("$(realpath -- "$bundle")"); done
@@ -35,7 +34,7 @@ step() {
     echo "== $*" >&2
     local state=0
     "$@" >"$work/log" 2>&1 || state=$?
-    # Without what cargo and the test harness say of themselves.
+    # Without the output of cargo and the test harness.
     grep -vE '^(running [0-9]|test result|$| *(Finished|Running|Compiling|Blocking) )' "$work/log" |
         tail -n 400 || true
     if [ $state -ne 0 ]; then
@@ -49,7 +48,7 @@ if command -v cargo >/dev/null; then
     loftup=${CARGO_TARGET_DIR:-target}/debug/loftup
 else
     loftup=$(command -v loftup) || {
-        echo "$0: neither cargo nor an installed loftup is there: install one of them" >&2
+        echo "$0: neither cargo nor loftup is installed: install one of them" >&2
         exit 1
     }
 fi
@@ -69,7 +68,7 @@ fi
     if command -v cargo >/dev/null; then
         step cargo test -p loftup-tests --test tensorrt_gpu -- --nocapture --test-threads=1
     else
-        echo "conformance suite and golden cases: left out, no cargo"
+        echo "conformance suite and golden cases: skipped, no cargo"
     fi
     for bundle in "${bundles[@]}"; do
         echo "-- $(basename "$bundle")"

@@ -137,7 +137,7 @@ def main(out):
 
     plain = plain_tensors()
     torch.save(plain, out / "plain.pth")
-    # 21 characters: a length with which some readers of zip archives do not get along.
+    # 21 characters: a length that some zip readers reject.
     torch.save(plain, out / "twenty_one_characters.bin")
     torch.save(plain, out / "protocol4.pt", pickle_protocol=4)
     torch.save(plain, out / "legacy.pth", _use_new_zipfile_serialization=False)
@@ -204,7 +204,7 @@ def openai_clip(out):
 
 
 def repacked(source, target, rename, compression=zipfile.ZIP_STORED):
-    """Packs an archive anew, as people do by hand."""
+    """Repacks an archive, as is sometimes done by hand."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for name in old.namelist():
             entry = zipfile.ZipInfo(rename(name))
@@ -213,7 +213,7 @@ def repacked(source, target, rename, compression=zipfile.ZIP_STORED):
 
 
 def later(out):
-    """Files that are not as one would have them."""
+    """Unusual files."""
     plain = plain_tensors()
     float8 = values(0, 4).to(torch.float8_e4m3fn)
     unusual = {

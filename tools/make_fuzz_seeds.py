@@ -143,7 +143,7 @@ def graphs():
 def manifests():
     entry = lambda data: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     small = {
-        "format": 1,
+        "format": 2,
         "normalization": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
         "files": {"graph.onnx": entry(b"seven b")},
         "provenance": {"tool": "seed", "created": 0, "sources": []},
@@ -154,7 +154,7 @@ def manifests():
     heads["heads"] = {"ground": {"file": "head-ground.safetensors", "dim": 3,
                                  "kind": {"classes": {"names": ["ground", "other"]}}}}
     write("manifest", "head", json.dumps(heads))
-    # The one that the harness gives to the node's configuration.
+    # The bundle that the harness uses for the node's configuration.
     full = json.loads(json.dumps(heads))
     digits = "0123456789abcdef" * 4
     loss = {"relative_error": 0.02, "cosine": 0.9998, "worst_cosine": 0.99, "outliers": 0.001}

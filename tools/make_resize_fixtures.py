@@ -2,7 +2,7 @@
 
     python tools/make_resize_fixtures.py
 
-Needs Pillow before 13, which scales across first and down second, but for pictures over a
+Needs Pillow before 13, which scales across first and down second, except for images over a
 hundred times as high as wide, of which there are none here. (Since 13 the order
 depends on the sizes, and up to a sixth of the values differ by one level.)
 
@@ -10,9 +10,9 @@ Writes into firmware/runtime/tests/data/:
 
 resize.txt          source size, size asked for, SHA-256 of Pillow's bytes, one case per line.
                     The source pixels are a formula (`noise`), here and in the test.
-resize_*.rgb        the bytes themselves for a few small cases, to see where a failure lies
+resize_*.rgb        the bytes themselves for a few small cases, to help find errors
 normalize.npy       float32 [3 kinds, 3 channels, 256 levels], from torchvision
-decode/*            small pictures of many kinds, each with PIL's convert("RGB") as .rgb
+decode/*            small images of many kinds, each with PIL's convert("RGB") as .rgb
 """
 
 import hashlib
@@ -58,12 +58,12 @@ SIZES = [
     ((321, 123), (322, 122)),
 ]
 
-# Cases whose bytes are committed too.
+# Cases whose bytes are committed as well.
 SMALL = {((37, 23), (61, 19)), ((97, 61), (13, 7)), ((1, 9), (5, 4))}
 
 
 def noise(width, height):
-    """The pixels of the test's sources: a mixed counter, with the ramps of a smooth picture."""
+    """The pixels of the test images: a hashed counter, combined with smooth ramps."""
     x = np.arange(width, dtype=np.uint32)[None, :, None]
     y = np.arange(height, dtype=np.uint32)[:, None, None]
     c = np.arange(3, dtype=np.uint32)[None, None, :]
@@ -115,10 +115,10 @@ def decode():
     translucent = palette.copy()
     translucent.info["transparency"] = bytes(range(0, 256, 16))
 
-    def put(name, picture, expected=None, **options):
+    def put(name, image, expected=None, **options):
         stream = io.BytesIO()
         suffix = name.rpartition(".")[2]
-        picture.save(stream, {"tif": "tiff", "jpg": "jpeg"}.get(suffix, suffix), **options)
+        image.save(stream, {"tif": "tiff", "jpg": "jpeg"}.get(suffix, suffix), **options)
         if expected is None:
             expected = np.asarray(Image.open(stream).convert("RGB"))
         (folder / name).write_bytes(stream.getvalue())
@@ -142,14 +142,14 @@ def decode():
     upper = np.repeat(gray[..., None], 3, axis=2)
     put("gray16.png", Image.fromarray(deep), upper)
     put("gray16.tif", Image.fromarray(deep), upper)
-    # Smooth, so that the decoders' freedom in enlarging color is small.
+    # Smooth, so that differences between decoders in chroma upsampling are small.
     ramps = np.stack(np.broadcast_arrays(
         np.arange(32)[None, :] * 7, np.arange(24)[:, None] * 9, np.arange(32)[None, :] * 3 + 60,
     ), axis=2).astype(np.uint8)
     put("rgb_444.jpg", Image.fromarray(ramps), quality=92, subsampling=0)
     put("rgb_420.jpg", Image.fromarray(ramps), quality=92, subsampling=2)
     put("progressive.jpg", Image.fromarray(ramps), quality=92, progressive=True)
-    # With a thumbnail, whose end marker stands before the picture's data.
+    # With a thumbnail, whose end marker precedes the image data.
     thumbnail = io.BytesIO()
     Image.fromarray(ramps).resize((8, 6)).save(thumbnail, "jpeg")
     rotated = Image.Exif()

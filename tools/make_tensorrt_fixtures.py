@@ -3,7 +3,7 @@
 
     python3 tools/make_tensorrt_fixtures.py firmware/tensorrt/tests/data
 
-Needs numpy and onnx. Each graph has, in small, what the exported upsampler is
+Needs numpy and onnx. Each graph is a small version of parts of the exported upsampler
 made of: convolution, matrix product, softmax, sine and cosine, and an error
 function. The weights are fixed by a seed, so the files do not change between
 runs of the same onnx version.
@@ -43,7 +43,7 @@ def graph(kind, dynamic):
     nodes = [
         helper.make_node("Conv", ["image", weight("conv.w", CHANNELS, 3, 3, 3), weight("conv.b", CHANNELS)],
                          ["conv"], "conv", pads=[1, 1, 1, 1]),
-        # GELU, spelled out: what the exporter writes.
+        # GELU as the exporter writes it.
         helper.make_node("Mul", ["conv", constant("inv_sqrt2", 0.5**0.5)], ["gelu.x"], "gelu_scale"),
         helper.make_node("Erf", ["gelu.x"], ["gelu.erf"], "gelu_erf"),
         helper.make_node("Add", ["gelu.erf", constant("one", 1.0)], ["gelu.one"], "gelu_one"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the reference of one training step: host/train/tests/data/step.safetensors.
 
-The upsampler and the two losses are written here once more, in PyTorch and the layout of pictures,
+The upsampler and the two losses are reimplemented here in PyTorch, with image layout,
 after their description; nothing is shared with the Rust code but the names of the weights.
 
     python3 tools/make_training_fixtures.py        (needs torch and safetensors)
@@ -20,7 +20,7 @@ WINDOW = SIZE // TOKENS
 
 
 def weights():
-    """Random weights: no norm is trivial, no bias zero."""
+    """Random weights, without trivial norms or zero biases."""
     channels = 10 * FREQUENCIES + 3
     shapes = {
         "channelnorm.norm": [D],
@@ -164,12 +164,12 @@ def variation(x):
 
 
 def refine(x, masks, alpha):
-    """masks: for each picture a list of (H,W) booleans."""
+    """masks: for each image a list of (H,W) booleans."""
     x = x.clone()
-    for picture, its in zip(x, masks):
+    for image, its in zip(x, masks):
         for mask in its:
-            mean = picture[:, mask].mean(1, keepdim=True)
-            picture[:, mask] = alpha * mean + (1 - alpha) * picture[:, mask]
+            mean = image[:, mask].mean(1, keepdim=True)
+            image[:, mask] = alpha * mean + (1 - alpha) * image[:, mask]
     return x
 
 
@@ -241,12 +241,12 @@ def main():
     mask_bicubic = (project(features, last) - project(target, last)).square().mean()
     finish("stage1", {"loss": rec + 0.001 * tv + mask_bicubic, "reconstruction": rec, "total_variation": tv, "mask_bicubic": mask_bicubic})
 
-    # Stage 2: crops of a picture of twice the size; the teacher has the same weights.
+    # Stage 2: crops of an image of twice the size; the teacher has the same weights.
     crops = []
     for i, (top, left) in enumerate([(2, 4), (0, 1)]):
         crop_image, crop_lr = torch.randn(BATCH, 3, SIZE, SIZE), torch.randn(BATCH, D, TOKENS, TOKENS)
         with torch.no_grad():
-            # Each picture by itself: its own range of colors.
+            # Each image separately, with its own color range.
             seen = [upsample(p, stats, crop_lr[b:b + 1], crop_image[b:b + 1], False) for b in range(BATCH)]
             seen = refine(torch.cat(seen), mask_lists, 0.5)
             seen = F.interpolate(seen, (4, 4), mode="bilinear")[:, :, 1:3, 1:3]

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes Debian packages of `loftup` and `loftup-node`.
+# Builds Debian packages of `loftup` and `loftup-node`.
 #
 #   tools/package.sh [amd64|arm64]...        default: both
 #
-# They lie in target/cross (or $CARGO_TARGET_DIR/cross) in the end. They run on Debian 11, Ubuntu
-# 20.04 (JetPack 5) and later: glibc 2.31. Needs Debian on amd64 and root; tools/debian.sh says what
-# it downloads and where it is kept. The package for arm64 is without `loftup train` and `loftup
-# demo`; with LOFTUP_TRAINING=no, so is the one for amd64.
+# They are written to target/cross (or $CARGO_TARGET_DIR/cross), and run on Debian 11, Ubuntu 20.04
+# (JetPack 5) and later (glibc 2.31). Needs Debian on amd64 and root; see tools/debian.sh for what it
+# downloads, and where to. The arm64 package does not contain `loftup train` and `loftup demo`;
+# neither does the amd64 package with LOFTUP_TRAINING=no.
 #
-# Not cargo-deb: it makes one package of one crate, runs on the machine whose libraries count, and
-# would be one more program to build.
+# cargo-deb is not used: it builds one package per crate, links against the libraries of the machine,
+# and would be another program to build.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,7 +22,7 @@ for arch in "$@"; do
     case $arch in
     amd64) ;;
     arm64) debian_sid libstd-rust-dev:arm64 libstdc++6:arm64 gcc-aarch64-linux-gnu ;;
-    *) debian_fail "no package for '$arch': give amd64 or arm64" ;;
+    *) debian_fail "no package for '$arch': use amd64 or arm64" ;;
     esac
     debian_sysroot "$arch"
 done

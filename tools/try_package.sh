@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs, upgrades, removes and purges a package of tools/package.sh in a clean system, and runs
-# what it brings.
+# Installs, upgrades, removes and purges a package of tools/package.sh in a clean system, and runs its
+# programs.
 #
 #   tools/try_package.sh amd64|arm64 [SUITE]        default: bullseye, Debian 11
 #
-# Programs of arm64 are run by qemu. systemd is not running in there.
+# arm64 programs run in qemu. systemd is not running.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,10 +14,10 @@ arch=${1:-}
 suite=${2:-bullseye}
 case $arch in
 amd64 | arm64) ;;
-*) debian_fail "for which architecture? Give amd64 or arm64" ;;
+*) debian_fail "no architecture: use amd64 or arm64" ;;
 esac
 package=$(ls -t "$out"/loftup_*_"$arch".deb 2>/dev/null | head -n 1)
-[ -n "$package" ] || debian_fail "no package for $arch in $out: make one with tools/package.sh $arch"
+[ -n "$package" ] || debian_fail "no package for $arch in $out: build it with tools/package.sh $arch"
 
 clean=$debian/$suite-$arch
 if [ "$arch" = arm64 ]; then debian_bootstrap "$clean" "$suite" arm64; else debian_bootstrap "$clean" "$suite"; fi

@@ -1,5 +1,5 @@
-//! What must hold for any bytes. The fuzzer runs these functions on inputs that it invents, and
-//! `tests/tests/fuzz_seeds.rs` on the seeds and on variations of them.
+//! The properties checked by fuzzing. The fuzzer calls these functions with generated inputs,
+//! `tests/tests/fuzz_seeds.rs` with the seeds and mutations of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -27,7 +27,7 @@ use loftup_runtime::{
 };
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-/// Errors are printed as one line.
+/// Errors must be one line.
 fn one_line(error: impl Display) {
     let text = error.to_string();
     assert!(!text.is_empty() && !text.contains(['\n', '\r']), "{text:?}");
@@ -40,8 +40,7 @@ fn file(name: &str, bytes: &[u8]) -> tempfile::TempDir {
     directory
 }
 
-/// Opens a checkpoint and reads all its tensors. What that takes in memory is bounded by the
-/// length of the file.
+/// Opens a checkpoint and reads all its tensors. The memory used must be bounded by the file size.
 fn checkpoint(name: &str, bytes: &[u8]) {
     let directory = file(name, bytes);
     let opened = match Checkpoint::open(&directory.path().join(name)) {
@@ -73,7 +72,7 @@ fn checkpoint(name: &str, bytes: &[u8]) {
     }
 }
 
-/// The bytes as `data.pkl` of an archive with two storages.
+/// The input is the `data.pkl` of an archive with two storages.
 pub fn pickle(bytes: &[u8]) {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -91,17 +90,17 @@ pub fn pickle(bytes: &[u8]) {
     checkpoint("model.pt", &archive);
 }
 
-/// The bytes as a file of `torch.save` before PyTorch 1.6.
+/// The input is a file of `torch.save` before PyTorch 1.6.
 pub fn torch_legacy(bytes: &[u8]) {
     checkpoint("model.pth", bytes);
 }
 
-/// The bytes as a zip archive.
+/// The input is a zip archive.
 pub fn torch_zip(bytes: &[u8]) {
     checkpoint("model.pt", bytes);
 }
 
-/// The bytes as a safetensors file: a checkpoint, the weights of a head, reference outputs.
+/// The input is a safetensors file: a checkpoint, the weights of a head, or reference outputs.
 pub fn safetensors(bytes: &[u8]) {
     checkpoint("model.safetensors", bytes);
     match Linear::from_bytes(bytes, 3, 2) {
@@ -115,14 +114,14 @@ pub fn safetensors(bytes: &[u8]) {
     }
 }
 
-/// The bytes as an array. What can be read is written so that it reads the same.
+/// The input is an array. An array that can be read must survive a round trip.
 pub fn npy(bytes: &[u8]) {
     let directory = file("array.npy", bytes);
     let array = match npy::read(&directory.path().join("array.npy")) {
         Ok(array) => array,
         Err(error) => return one_line(error),
     };
-    // Overflow is no question where an axis is empty.
+    // The other axes may be of any size if one is empty.
     if !array.shape.contains(&0) {
         assert_eq!(array.data.len(), array.shape.iter().product::<usize>());
     }
@@ -135,7 +134,7 @@ pub fn npy(bytes: &[u8]) {
     assert_eq!(bits(&again.data), bits(&array.data));
 }
 
-/// Writes the files that the manifests of the seeds name.
+/// Writes the files listed by the manifests of the seeds.
 fn bundle_files(directory: &Path) -> Vec<u8> {
     let head = Linear {
         inputs: 3,
@@ -153,7 +152,7 @@ fn bundle_files(directory: &Path) -> Vec<u8> {
     head
 }
 
-/// The bytes as the manifest of a bundle that has the files which the seeds name.
+/// The input is the manifest of a bundle with the files listed by the seeds.
 pub fn manifest(bytes: &[u8]) {
     let directory = file(MANIFEST, bytes);
     let head = bundle_files(directory.path());
@@ -180,11 +179,11 @@ pub fn manifest(bytes: &[u8]) {
         one_line(error);
     }
     let text = serde_json::to_string(manifest).expect("a manifest");
-    serde_json::from_str::<Manifest>(&text).expect("a manifest that was written");
+    serde_json::from_str::<Manifest>(&text).expect("a manifest that was serialized");
 }
 
-/// The bytes as an ONNX model: its interface, all passes that rewrite it, the reader of queries
-/// graphs, and the import of a file of another tool.
+/// The input is an ONNX model: tests its interface, all rewriting passes, the reader of queries
+/// graphs, and import.
 pub fn onnx(bytes: &[u8]) {
     let interface = Interface::of(bytes);
     for port in interface
@@ -203,7 +202,7 @@ pub fn onnx(bytes: &[u8]) {
         Err(error) => one_line(error),
     }
     let directory = file("model.onnx", bytes);
-    fs::write(directory.path().join("model.data"), [0x3c; 64]).expect("a file of weights");
+    fs::write(directory.path().join("model.data"), [0x3c; 64]).expect("a weight file");
     match Import::open(&directory.path().join("model.onnx")) {
         Ok(import) => {
             let interface = interface.expect("the interface of a model that was imported");
@@ -214,9 +213,9 @@ pub fn onnx(bytes: &[u8]) {
     }
 }
 
-/// Every pass gives a model or an error of one line.
+/// Every pass returns a model or a one-line error.
 fn passes(model: &Model) {
-    let again = Model::decode(&model.encode()).expect("a model that was written");
+    let again = Model::decode(&model.encode()).expect("a model that was encoded");
     assert_eq!(again.encode(), model.encode());
     model.is_quantized();
     model.not_finite();
@@ -242,7 +241,7 @@ fn passes(model: &Model) {
         match result {
             Ok(model) => {
                 if let Err(error) = Model::decode(&model.encode()) {
-                    panic!("a model that cannot be read again: {error}");
+                    panic!("a model that cannot be decoded again: {error}");
                 }
             }
             Err(error) => one_line(error),
@@ -250,7 +249,7 @@ fn passes(model: &Model) {
     }
 }
 
-/// Puts the inputs and outputs of a bundle around an imported graph.
+/// Adds the inputs and outputs of a bundle to an imported graph.
 fn border(import: &Import) {
     let ports = import.interface();
     let (Some(input), Some(output)) = (ports.inputs.first(), ports.outputs.first()) else {
@@ -270,13 +269,13 @@ fn border(import: &Import) {
             arrangement,
             shape: output.shape.clone(),
         });
-        let interface = Interface::of(&graph).expect("a graph that was written");
+        let interface = Interface::of(&graph).expect("a graph that was encoded");
         assert_eq!(interface.outputs.len(), 1);
     }
 }
 
-/// The bytes as an image. What a JPEG lacks is never made up: where the file without its last
-/// bytes is accepted, those bytes do not matter.
+/// The input is an image. Missing JPEG data must never be filled in: if the file is accepted
+/// without its last bytes, those bytes must not matter.
 pub fn image(bytes: &[u8]) {
     let decoded = image::decode(bytes, "x");
     let checked = match &decoded {
@@ -299,7 +298,7 @@ pub fn image(bytes: &[u8]) {
     }
 }
 
-/// The bytes as the configuration of a node that has a bundle.
+/// The input is the configuration of a node with a bundle.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compiles the project's crates with coverage counters, and all others without: cargo calls it
-# instead of rustc where RUSTC_WRAPPER names it. See run.sh.
+# Compiles only the project's crates with coverage counters. Cargo calls it in place of rustc if
+# RUSTC_WRAPPER is set to it. See run.sh.
 case " $* " in
 *" --crate-name loftup_"* | *" --crate-name "*fuzz_targets/*)
     exec "$@" --cfg fuzzing -Cpasses=sancov-module \

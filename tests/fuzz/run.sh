@@ -1,14 +1,14 @@
 #!/bin/sh
 # Fuzzes one target on the stable toolchain:
 #
-#   tests/fuzz/run.sh TARGET [OPTION OF LIBFUZZER]...      default: one minute
+#   tests/fuzz/run.sh TARGET [LIBFUZZER OPTION]...      default: one minute
 #
-# New inputs go to tests/fuzz/corpus/TARGET, one that fails to tests/fuzz/artifacts/TARGET.
+# New inputs are saved in tests/fuzz/corpus/TARGET, failing ones in tests/fuzz/artifacts/TARGET.
 set -eu
 cd "$(dirname "$0")"
 target=${1:?"usage: $0 TARGET [OPTION]...; the targets are $(ls seeds | tr '\n' ' ')"}
 shift
-# Many small files are written: in memory where that is possible.
+# Many small files are written: use memory if possible.
 [ -d /dev/shm ] && export TMPDIR="${TMPDIR:-/dev/shm}"
 RUSTC_WRAPPER=$PWD/instrument.sh cargo build --bin "$target"
 mkdir -p "corpus/$target" "artifacts/$target"

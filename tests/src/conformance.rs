@@ -1,6 +1,6 @@
-//! What every backend has to do, one function for each thing.
+//! Conformance tests for backends, one function per requirement.
 //!
-//! A backend's test runs all of [`CASES`] but those on its list of known gaps.
+//! The test of a backend runs all of [`CASES`] except its list of known gaps.
 
 use std::thread;
 
@@ -12,10 +12,10 @@ use loftup_spec::{HALO, io, linspace};
 
 use crate::synthetic::{Noise, loftup};
 
-/// A case: its name, and the function that panics where the backend fails it.
+/// A test case: its name, and a function that panics if the backend fails.
 pub type Case = (&'static str, fn(&dyn Backend));
 
-/// Every case.
+/// All test cases.
 pub const CASES: &[Case] = &[
     ("reports the shapes of outputs", reports_output_shapes),
     ("computes what the graph says", computes_the_graph),
@@ -41,10 +41,10 @@ pub const CASES: &[Case] = &[
     ("refuses unknown names", refuses_unknown_names),
 ];
 
-/// Runs all cases but `known_gaps`.
+/// Runs all test cases except `known_gaps`.
 ///
 /// # Panics
-/// At the first case that fails, and where a known gap is no case.
+/// If a case fails, or a known gap is not a case.
 pub fn run(backend: &dyn Backend, known_gaps: &[&str]) {
     for gap in known_gaps {
         assert!(
@@ -98,7 +98,7 @@ fn small(backend: &dyn Backend) -> Box<dyn Plan> {
     compile(backend, &small_graph()).expect("the small graph")
 }
 
-/// The small graph in 64 bit.
+/// The output of the small graph, computed in 64 bits.
 fn reference(x: &[f32], z: &[f32]) -> Vec<f64> {
     let mut noise = Noise::new(1);
     let (w, b) = (noise.vec(COLS * COLS), noise.vec(COLS));
@@ -115,7 +115,7 @@ fn reference(x: &[f32], z: &[f32]) -> Vec<f64> {
         .collect()
 }
 
-/// The error function by its series: slow, and good to 1e-12 for arguments to 4.
+/// The error function by its power series: slow, but accurate to 1e-12 for arguments up to 4.
 fn erf(x: f64) -> f64 {
     let mut term = x;
     let mut sum = x;
@@ -151,7 +151,7 @@ fn computes_the_graph(backend: &dyn Backend) {
         .map(|(a, b)| (f64::from(*a) - b).abs())
         .fold(0.0, f64::max);
     println!("  worst error {worst:.1e}");
-    // Five products in 32 bit and an erf of seven digits.
+    // Five products in 32 bits and an erf with seven digits.
     assert!(worst < 2e-6, "{worst}");
 }
 
@@ -197,8 +197,8 @@ fn runs_side_by_side(backend: &dyn Backend) {
     });
 }
 
-/// Keys, then queries of tiles with a side of one pixel, of odd sides, and several at once; each
-/// against the same tile computed alone.
+/// Keys, then queries for tiles of one pixel, of odd sides, and several at once, each compared with
+/// the same tile computed alone.
 fn runs_awkward_sizes(backend: &dyn Backend) {
     let model = loftup_import::loftup::read(&loftup(12, 9)).expect("an upsampler");
     let config = *model.config();
@@ -211,7 +211,7 @@ fn runs_awkward_sizes(backend: &dyn Backend) {
         backend,
         "keys.onnx",
         model.keys_graph(),
-        &[(io::FEATURES, &[1, 12, h, w]), (io::GRID, &[2, h, w])],
+        &[(io::FEATURES, &[1, h * w, 12]), (io::GRID, &[2, h * w])],
         &names,
     )
     .expect("the keys graph");
@@ -276,12 +276,12 @@ fn runs_awkward_sizes(backend: &dyn Backend) {
                     worst.max(x)
                 }
             });
-        println!("  {height}x{width}: worst difference to batch mates {worst:.1e}");
+        println!("  {height}x{width}: worst difference to the tile alone {worst:.1e}");
         assert!(worst < 1e-4, "{height}x{width}: {worst}");
     }
 }
 
-/// `y = relu(x W)` with x `[n, 5]`, for whatever n.
+/// `y = relu(x W)` with x `[n, 5]`, for any n.
 fn growing_graph() -> Vec<u8> {
     let weight = loftup_onnx::Tensor::new([COLS, COLS], Noise::new(7).vec(COLS * COLS));
     let mut g = Graph::new("growing");
@@ -293,7 +293,7 @@ fn growing_graph() -> Vec<u8> {
     g.finish()
 }
 
-/// Shapes inside two profiles, at their ends, and outside of both: all get the same rows.
+/// Shapes inside two profiles, at their limits, and outside both: all produce the same rows.
 fn serves_profiles(backend: &dyn Backend) {
     let graph = Source::new("growing.onnx", growing_graph(), &["x"], &["y"]);
     let loaded = backend.load(&graph).expect("the growing graph");
@@ -325,12 +325,12 @@ fn serves_profiles(backend: &dyn Backend) {
         worst = differences.fold(worst, f32::max);
     }
     println!("  worst difference between profiles {worst:.1e}");
-    // Sums of five products in any order.
+    // Sums of five products, added in any order.
     assert!(worst < 2e-6, "{worst}");
 }
 
-/// A model is shared: what one thread compiles does not disturb the others, and a plan outlives
-/// its model.
+/// A model is shared between threads: concurrent compilation is safe, and a plan outlives its
+/// model.
 fn compiles_side_by_side(backend: &dyn Backend) {
     let graph = Source::new("growing.onnx", growing_graph(), &["x"], &["y"]);
     let x = Noise::new(9).vec(8 * COLS);
@@ -360,7 +360,7 @@ fn compiles_side_by_side(backend: &dyn Backend) {
             });
         }
     });
-    // A shape that the graph does not take leaves the model as it was.
+    // A shape that the graph does not support leaves the model unchanged.
     assert!(model.compile(&[vec![2, COLS + 1]], &[]).is_err());
     let plan = model.compile(&[vec![3, COLS]], &[]).expect("a plan");
     assert_eq!(run(plan, 3), expected(3));
@@ -387,7 +387,7 @@ fn drops_in_any_order(backend: &dyn Backend) {
     let plan = small(backend);
     let expected = answer(&*plan, &x, &z);
     let mut sessions: Vec<_> = (0..3).map(|_| plan.session().expect("a session")).collect();
-    // The plan first: sessions keep what they need.
+    // Drop the plan first: sessions keep what they need.
     drop(plan);
     drop(sessions.remove(1));
     for mut session in sessions {
@@ -433,7 +433,7 @@ fn refuses_missing_inputs(backend: &dyn Backend) {
     session.set(0, &x).expect("x");
     let e = session.run().expect_err("z is missing").to_string();
     assert!(e.contains('z') && e.lines().count() == 1, "{e}");
-    // The session is as good as before.
+    // The session stays usable.
     session.set(1, &z).expect("z");
     session.run().expect("a run");
     assert_eq!(session.output(0), answer(&*plan, &x, &z));

@@ -1,29 +1,29 @@
-//! Asking a perceptor for a frame and watching that every pixel comes once.
+//! Runs a perceptor on a frame and checks that every pixel is returned once.
 
 use std::{path::Path, sync::Arc};
 
 use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
-    ColorRange, Features, Options, Perceptor, Picture, Rect, RuntimeError, View, backend::Backend,
-    sinks::InMemory,
+    ColorRange, EncodedFrame, ExecutionOptions, Features, ImageTensor, Perceptor, Rect,
+    RuntimeError, backend::Backend, sinks::VecSink,
 };
 
 use crate::synthetic::Noise;
 
 /// Channels of the features.
 pub const DIM: usize = 12;
-/// Rows and columns of the backbone's features.
+/// Rows and columns of the backbone's feature map.
 pub const GRID: (usize, usize) = (4, 5);
-/// Size of the answer: odd, not square.
+/// Output size: odd, and not square.
 pub const SIZE: Size = Size {
     width: 43,
     height: 29,
 };
 
-/// The bundle in an engine, asked with tiles of the given side.
+/// A perceptor for the bundle with tiles of the given side.
 ///
 /// # Panics
-/// Where it does not open.
+/// If it cannot be opened.
 pub fn perceptor(
     bundle: &Path,
     backend: Arc<dyn Backend>,
@@ -32,35 +32,35 @@ pub fn perceptor(
 ) -> Perceptor {
     let bundle = Bundle::open(bundle).expect("a bundle");
     let tile = Some(tile);
-    Perceptor::with_backend(bundle, backend, Options { threads, tile }).expect("an engine")
+    Perceptor::with_backend(bundle, backend, ExecutionOptions { threads, tile }).expect("an engine")
 }
 
-/// Always the same features and picture.
+/// The same features and image for every call.
 ///
 /// # Errors
-/// Those of the engine.
-pub fn view(perceptor: &Perceptor, size: Size) -> Result<View<'_>, RuntimeError> {
+/// Errors of the backend.
+pub fn view(perceptor: &Perceptor, size: Size) -> Result<EncodedFrame<'_>, RuntimeError> {
     let mut noise = Noise::new(21);
     let (rows, cols) = GRID;
     let features = noise.vec(DIM * rows * cols);
-    let features = Features::from_array(&[1, DIM, rows, cols], features, DIM)?;
-    let picture = Picture {
+    let features = Features::from_map(&[1, DIM, rows, cols], &features, DIM)?;
+    let picture = ImageTensor {
         size,
         data: noise.vec(3 * size.area()),
     };
-    perceptor.view(&features, &picture, ColorRange::PerImage)
+    perceptor.encode_features(&features, &picture, ColorRange::PerImage)
 }
 
-/// The whole frame `[d, H, W]`.
+/// The complete frame `[d, H, W]`.
 ///
 /// # Errors
-/// Those of the engine.
+/// Errors of the backend.
 ///
 /// # Panics
-/// Where a pixel comes twice or not at all.
-pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
+/// If a pixel is returned twice or not at all.
+pub fn frame(view: &EncodedFrame<'_>) -> Result<Vec<f32>, RuntimeError> {
     let Size { width, height } = view.size();
-    let mut sink = InMemory::new(Rect::whole(view.size()), DIM);
+    let mut sink = VecSink::new(Rect::whole(view.size()), DIM)?;
     let mut times = vec![0u8; width * height];
     view.frame(&mut |tile| {
         for y in tile.rect.y..tile.rect.y + tile.rect.height {
@@ -68,16 +68,16 @@ pub fn frame(view: &View<'_>) -> Result<Vec<f32>, RuntimeError> {
                 times[y * width + x] += 1;
             }
         }
-        sink.take(tile)
+        sink.push(tile)
     })?;
     assert!(
         times.iter().all(|n| *n == 1),
-        "a pixel came not at all, or twice"
+        "a pixel was returned twice or not at all"
     );
-    Ok(sink.into_values())
+    Ok(sink.to_map())
 }
 
-/// The greatest difference; infinite where something is not a number.
+/// The maximum difference; infinite if a value is NaN.
 pub fn worst(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());

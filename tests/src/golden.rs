@@ -11,10 +11,10 @@ use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::npy::{self, Array};
 use serde_json::Value;
 
-/// Cases of the upsampler: odd sizes, one wide; a training checkpoint and safetensors.
+/// Upsampler cases: odd sizes, one of them wide; a training checkpoint and safetensors.
 pub const UPSAMPLERS: [&str; 2] = ["loftup_odd", "loftup_wide"];
 
-/// Cases of backbones, at the size they were trained at and at others.
+/// Backbone cases, at the training size and at others.
 pub const BACKBONES: [&str; 7] = [
     "dinov2_native",
     "dinov2_resized",
@@ -32,10 +32,10 @@ pub struct Case {
 }
 
 impl Case {
-    /// The case of that name.
+    /// Loads the case with this name.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// If it does not exist.
     pub fn load(name: &str) -> Self {
         let directory = root().join(name);
         let text = std::fs::read_to_string(directory.join("case.json")).expect("a case");
@@ -45,7 +45,7 @@ impl Case {
         }
     }
 
-    /// The checkpoint.
+    /// The checkpoint of the case.
     pub fn weights(&self) -> PathBuf {
         root().join("weights").join(self.text("weights"))
     }
@@ -55,7 +55,7 @@ impl Case {
         npy::read(&self.directory.join(format!("{name}.npy"))).expect("an array")
     }
 
-    /// What `convert` has to be asked for, to get a bundle of this case.
+    /// The conversion request for a bundle of this case.
     pub fn request(&self, out: &Path) -> Request {
         let upsampler = (self.text("kind") == "loftup").then(|| self.weights());
         let shape = self.array("image").shape;
@@ -92,10 +92,10 @@ impl Case {
     }
 }
 
-/// Holds features of `dim` channels against those of the original, and prints how far they are.
+/// Compares features of `dim` channels with those of the original code, and prints the differences.
 ///
 /// # Panics
-/// Where they are further than `tolerance`, or not of one size.
+/// If they exceed `tolerance`, or the sizes differ.
 pub fn compare(name: &str, found: &[f32], expected: &[f32], dim: usize, tolerance: Tolerance) {
     let d = Difference::between(found, expected, dim).expect("maps of one size");
     println!(

@@ -1,5 +1,5 @@
-//! What the whole-system tests are made of: the golden cases, models with random weights, and one
-//! conformance suite that every backend has to pass.
+//! Building blocks of the system tests: the golden cases, models with random weights, and the
+//! conformance suite for backends.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Upsamplers with random weights, of any width.
+//! Upsamplers of any width with random weights.
 
 use std::{
     collections::BTreeMap,
@@ -11,16 +11,16 @@ use loftup_import::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-/// Repeatable noise.
+/// Reproducible noise.
 pub struct Noise(u64);
 
 impl Noise {
-    /// The noise of that seed.
+    /// The noise for a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// -1 to 1.
+    /// A value from -1 to 1.
     pub fn sample(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -28,7 +28,7 @@ impl Noise {
         (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    /// Many of them.
+    /// `n` values.
     pub fn vec(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.sample()).collect()
     }
@@ -38,7 +38,7 @@ impl Noise {
     }
 }
 
-/// A LoftUp checkpoint for features of `d` channels, under the authors' names.
+/// A LoftUp checkpoint for features of `d` channels, with the original parameter names.
 pub fn loftup(d: usize, seed: u64) -> Checkpoint {
     let e = d + 20;
     let mut noise = Noise::new(seed);
@@ -47,7 +47,7 @@ pub fn loftup(d: usize, seed: u64) -> Checkpoint {
         tensors.insert(name, noise.tensor(shape, scale, base));
     };
     let mut layer = |name: &str, shape: &[usize]| {
-        // Uniform in +-sqrt(3/n) has variance 1/n: activations keep their size.
+        // The uniform distribution on +-sqrt(3/n) has variance 1/n, which keeps activations near 1.
         let inputs: usize = shape[1..].iter().product();
         add(
             format!("{name}.weight"),
@@ -116,11 +116,11 @@ pub fn loftup(d: usize, seed: u64) -> Checkpoint {
     Checkpoint::from_tensors(format!("random-{d}.safetensors"), tensors)
 }
 
-/// Takes the reference outputs out of a bundle: as one that was made before there were any, it is
-/// not compared with them.
+/// Removes the reference outputs from a bundle, so that backends are not compared with them, as
+/// with bundles from older versions.
 ///
 /// # Panics
-/// Where it is no bundle.
+/// If it is not a bundle.
 pub fn without_references(bundle: PathBuf) -> PathBuf {
     let file = bundle.join("manifest.json");
     let text = std::fs::read_to_string(&file).expect("a manifest");
@@ -131,10 +131,10 @@ pub fn without_references(bundle: PathBuf) -> PathBuf {
     bundle
 }
 
-/// A bundle with an upsampler for features of `d` channels and nothing else, in `directory`.
+/// Creates a bundle in `directory` with only an upsampler, for features of `d` channels.
 ///
 /// # Panics
-/// Where it cannot be written.
+/// If it cannot be written.
 pub fn upsampler_bundle(d: usize, seed: u64, directory: &Path) -> PathBuf {
     let weights = directory.join("up.safetensors");
     let checkpoint = loftup(d, seed);

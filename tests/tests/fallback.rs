@@ -1,5 +1,5 @@
-//! An engine that fails is replaced by another without losing a frame. The failing one is tract
-//! with faults put in, so that both engines give the same features to the last bit.
+//! A failing backend is replaced by another one without losing a frame. It is tract with injected
+//! faults, so that both backends return bit-identical features.
 
 use std::{
     sync::Arc,
@@ -17,14 +17,15 @@ use loftup_tests::{
 };
 
 const TILE: usize = 8;
-/// Tiles of a frame of 43 x 29 pixels.
+/// Number of tiles of a frame of 43 x 29 pixels.
 const TILES: u64 = 24;
-/// Before them comes the run that makes keys and values.
+/// They are preceded by the run that computes keys and values.
 const RUNS: u64 = TILES + 1;
 
 fn quick() -> FallbackOptions {
     FallbackOptions {
-        // Long beside a run of a tile, which takes a few milliseconds, on a busy machine too.
+        // Long compared with a run of a tile, which takes a few milliseconds, even on a busy
+        // machine.
         run_limit: Duration::from_millis(1500),
         start_limit: Duration::from_secs(3),
         ..FallbackOptions::default()
@@ -43,7 +44,7 @@ fn fallback(faults: &Arc<Faults>, options: FallbackOptions) -> Arc<Fallback> {
     ))
 }
 
-/// A frame through tract alone.
+/// A frame computed by tract alone.
 fn expected(bundle: &std::path::Path) -> Vec<f32> {
     let tract = perceptor(bundle, Arc::new(CpuBackend), 1, TILE);
     frame(&view(&tract, SIZE).unwrap()).unwrap()
@@ -67,7 +68,7 @@ fn an_engine_alone_under_watch_conforms() {
 
 #[test]
 fn a_fallback_that_fails_at_random_conforms() {
-    // Questions that are wrong must stay errors whoever answers, and right ones get answers.
+    // Invalid requests must fail on either backend, and valid ones succeed.
     for seed in 0..4 {
         let faults = Faults::none();
         faults.at_random(seed, 0.2, &[Fault::Error, Fault::Nan, Fault::Infinity]);
@@ -108,7 +109,7 @@ fn no_frame_is_lost_whichever_run_fails_and_however() {
             assert_eq!(counters.preferred_runs, at, "{counters:?}");
             assert_eq!(counters.fallback_runs, RUNS - at);
             assert_eq!(counters.errors + counters.not_finite, 1);
-            // And the next frame.
+            // The next frame as well.
             let again = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
             assert!(again == expected);
             assert_eq!(faults.runs(), at + 1, "the failed engine was left alone");
@@ -136,9 +137,9 @@ fn no_frame_is_lost_when_the_engine_hangs() {
         assert!(got == expected, "hang at run {at}");
         assert!(start.elapsed() < Duration::from_secs(30));
         let health = perceptor.health();
-        assert!(health.reason().unwrap().contains("did not answer within"));
+        assert!(health.reason().unwrap().contains("timed out after"));
         assert_eq!((health.counters.timeouts, health.counters.stuck), (1, 1));
-        // Dropping everything does not wait for what hangs; and if it comes back, it is counted.
+        // Dropping everything does not wait for hung calls; if they return, they are counted.
         let before = Instant::now();
         faults.release();
         while perceptor.health().counters.stuck > 0 {
@@ -209,7 +210,7 @@ fn a_graph_that_cannot_be_built_is_run_by_the_other_engine() {
         let got = frame(&view(&perceptor, SIZE).unwrap()).unwrap();
         assert!(got == expected(&bundle));
         let health = perceptor.health();
-        assert!(health.reason().unwrap().contains("fails on purpose"));
+        assert!(health.reason().unwrap().contains("injected failure of"));
         assert_eq!(health.counters.errors, 1);
     }
 }
@@ -243,7 +244,7 @@ fn after_a_while_the_engine_is_tried_again_beside_the_runs() {
     let bundle = upsampler_bundle(12, 3, directory.path());
     let expected = expected(&bundle);
     let faults = Faults::none();
-    // Broken from run 5 on.
+    // Failing from run 5 on.
     faults.during_runs(5, u64::MAX, Fault::Error);
     let options = FallbackOptions {
         retry_after: Some(Duration::from_millis(20)),
@@ -259,7 +260,7 @@ fn after_a_while_the_engine_is_tried_again_beside_the_runs() {
         }
     };
     let counters = || perceptor.health().counters;
-    until("it is tried in vain", &|| counters().retries >= 3);
+    until("retries fail", &|| counters().retries >= 3);
     assert_eq!(perceptor.health().answering, "tract");
     faults.clear();
     until("it works again", &|| {
@@ -309,10 +310,10 @@ fn alone_every_failure_is_an_error_and_the_next_run_is_tried() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(12, 3, directory.path());
     for (fault, part) in [
-        (Fault::Error, "fails on purpose"),
-        (Fault::Nan, "put NaN at flat index"),
-        (Fault::Infinity, "put inf at flat index"),
-        (Fault::Hang, "did not answer within 400 ms"),
+        (Fault::Error, "injected failure of"),
+        (Fault::Nan, "returned NaN at flat index"),
+        (Fault::Infinity, "returned inf at flat index"),
+        (Fault::Hang, "timed out after 400 ms"),
     ] {
         let faults = Faults::none();
         faults.at_run(6, fault);
@@ -362,7 +363,7 @@ fn what_is_not_a_number_before_the_engine_is_no_fault_of_it() {
     session.run().unwrap();
     assert!(session.output(0)[0] == 2.0 && session.output(0)[1].is_nan());
     assert_eq!(backend.health().state, State::Healthy);
-    // Out of finite inputs it is: here the graph's own, which the other engine confirms.
+    // Here the graph itself makes it not finite, which the fallback confirms.
     session.set(0, &[4.0, -1.0]).unwrap();
     session.run().unwrap();
     assert!(session.output(0)[1].is_nan());

@@ -1,5 +1,5 @@
-//! The fuzz targets on their seeds and on variations of them, so that every test run fuzzes a
-//! little. `tests/fuzz/README.md` tells how to do more.
+//! Runs the fuzz targets on their seeds and mutations of them. `tests/fuzz/README.md` describes how
+//! to run the fuzzer.
 
 #[path = "../fuzz/harness.rs"]
 mod harness;
@@ -27,7 +27,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(read).collect()
 }
 
-/// Changes, inserts, removes or repeats a few bytes.
+/// Changes, inserts, deletes or duplicates a few bytes.
 fn vary(random: &mut SplitMix64, seeds: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = seeds[random.below(seeds.len())].clone();
     for _ in 0..=random.below(4) {
@@ -79,7 +79,7 @@ targets! {
     config: 1_000,
 }
 
-/// The smallest queries graph: one head, one frequency.
+/// The smallest queries graph: one head and one frequency.
 fn queries() -> Vec<u8> {
     let config = Config {
         dim: 4,

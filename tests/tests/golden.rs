@@ -1,15 +1,15 @@
-//! The golden cases of the original PyTorch code, from checkpoint to answer on the CPU.
+//! The golden cases of the original PyTorch code, from checkpoint to output on the CPU.
 
 use std::{ops::ControlFlow, path::Path};
 
 use loftup_bundle::Size;
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColorRange, Features, Options, Perceptor, Picture, Point, Rect, sinks::InMemory,
+    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, sinks::VecSink,
 };
 use loftup_tests::golden::{BACKBONES, Case, UPSAMPLERS, compare};
 
-fn open(case: &Case, directory: &Path, options: Options) -> Perceptor {
+fn open(case: &Case, directory: &Path, options: ExecutionOptions) -> Perceptor {
     let out = directory.join("case.loftup");
     if !out.exists() {
         convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
@@ -22,9 +22,9 @@ fn backbones_give_the_original_features() {
     for name in BACKBONES {
         let case = Case::load(name);
         let directory = tempfile::tempdir().expect("a directory");
-        let perceptor = open(&case, directory.path(), Options::default());
-        let picture = Picture::from_array(case.array("image")).expect("a picture");
-        let features = perceptor.features_of(&picture).expect("features");
+        let perceptor = open(&case, directory.path(), ExecutionOptions::default());
+        let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
+        let features = perceptor.features(&picture).expect("features");
         let expected = case.array("out");
         assert_eq!(
             expected.shape,
@@ -32,7 +32,7 @@ fn backbones_give_the_original_features() {
         );
         compare(
             name,
-            &features.data,
+            &features.to_map(),
             &expected.data,
             features.dim,
             Tolerance::BACKBONE,
@@ -52,20 +52,20 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
         let all = Rect::whole(Size { width, height });
         let mut first: Option<Vec<f32>> = None;
         for (threads, tile) in [(1, 16), (2, 16), (1, 32), (2, 56), (1, 4096)] {
-            let options = Options {
+            let options = ExecutionOptions {
                 threads,
                 tile: Some(tile),
             };
             let perceptor = open(&case, directory.path(), options);
             let lr = case.array("lr");
-            let features = Features::from_array(&lr.shape, lr.data, dim).expect("features");
-            let picture = Picture::from_array(case.array("image")).expect("a picture");
+            let features = Features::from_map(&lr.shape, &lr.data, dim).expect("features");
+            let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
             let view = perceptor
-                .view(&features, &picture, ColorRange::PerImage)
+                .encode_features(&features, &picture, ColorRange::PerImage)
                 .expect("a view");
-            let mut sink = InMemory::new(all, dim);
-            view.frame(&mut |tile| sink.take(tile)).expect("a frame");
-            let frame = sink.into_values();
+            let mut sink = VecSink::new(all, dim).expect("memory");
+            view.frame(&mut |tile| sink.push(tile)).expect("a frame");
+            let frame = sink.to_map();
             let label = format!("{name}, tiles of {tile}, {threads} threads");
             compare(&label, &frame, &expected.data, dim, Tolerance::UPSAMPLER);
 
@@ -84,8 +84,8 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
                 width: width - 8,
                 height: 29,
             };
-            let mut sink = InMemory::new(rect, dim);
-            view.region(rect, &mut |tile| sink.take(tile))
+            let mut sink = VecSink::new(rect, dim).expect("memory");
+            view.region(rect, &mut |tile| sink.push(tile))
                 .expect("a region");
             let pixel = |c: usize, x: usize, y: usize| frame[(c * height + y) * width + x];
             let crop: Vec<f32> = (0..dim * rect.area())
@@ -96,7 +96,7 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
                 .collect();
             compare(
                 &format!("{label}, region"),
-                &sink.into_values(),
+                &sink.to_map(),
                 &crop,
                 dim,
                 Tolerance::TILES,

@@ -1,22 +1,22 @@
-//! The kernels of the CPU engine give what tract gives.
+//! The CPU kernels agree with tract.
 
 use loftup_onnx::loftup::LoftUp;
 use loftup_runtime::backend::{Backend, CpuBackend, TractBackend, compile_once};
 use loftup_spec::{HALO, io};
 use loftup_tests::synthetic::{Noise, loftup};
 
-/// Inputs of a queries graph, one list of values for each.
+/// Inputs of a queries graph, one list of values per input.
 struct Question {
     shapes: Vec<(String, Vec<usize>)>,
     values: Vec<Vec<f32>>,
 }
 
-/// How the pictures of a question look.
+/// The content of the guidance.
 #[derive(Debug, Clone, Copy)]
 enum Picture {
-    /// Every value of its own; some pixels outside.
+    /// All values distinct; some pixels outside the image.
     Noise,
-    /// Rows, columns and 256 levels of each color, as of a photograph; the first row is outside.
+    /// Rows, columns and 256 levels per color, as in a photograph; the first row is outside.
     Photograph,
 }
 
@@ -77,7 +77,7 @@ impl Question {
         for (i, values) in self.values.iter().enumerate() {
             session.set(i, values).expect("an input");
         }
-        // Twice: what a session remembers must not show.
+        // Twice, because the state of a session must not affect the result.
         session.run().expect("a run");
         let first = session.output(0).to_vec();
         session.run().expect("a run");
@@ -118,11 +118,11 @@ fn kernels_give_what_tract_gives() {
             println!(
                 "d {d}, {tiles} of {height}x{width}, {tokens} tokens, {picture:?}: {difference:.1e}"
             );
-            // Answers are layer-normalized: their size is 1 and their largest values 4. Winograd's
-            // transforms cost two digits of the seven.
+            // Outputs are layer-normalized: standard deviation 1, maximum about 4. Winograd's
+            // transforms cost two of seven digits.
             assert!(difference < 1e-4, "{difference}");
-            // No difference at all would mean that tract ran both: that the kernels no longer
-            // recognize the graph.
+            // No difference at all would mean that tract ran both, because the graph is no longer
+            // recognized as a queries graph.
             assert!(difference > 0.0, "the kernels did not run");
         }
     }

@@ -1,12 +1,13 @@
-//! Memory stays bounded however large the answer is. Alone in its file: the peak is the process's.
+//! Memory is bounded for outputs of any size. In a file of its own, because the peak is that of the
+//! process.
 
 use std::fs;
 
 use loftup_bundle::Size;
-use loftup_runtime::{ColorRange, Features, Options, Perceptor, Picture};
+use loftup_runtime::{ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor};
 use loftup_tests::synthetic::{Noise, upsampler_bundle};
 
-/// The most memory that this process ever had resident, in MB.
+/// Peak resident memory of this process, in MB.
 fn peak() -> f64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status
@@ -28,17 +29,17 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
     let out = upsampler_bundle(d, 5, directory.path());
     let perceptor = Perceptor::open_on_cpu(
         &out,
-        Options {
+        ExecutionOptions {
             threads: 2,
             tile: None,
         },
     )
     .expect("an engine");
     let mut noise = Noise::new(6);
-    let features = Features::from_array(&[1, d, 8, 8], noise.vec(d * 64), d).expect("features");
+    let features = Features::from_map(&[1, d, 8, 8], &noise.vec(d * 64), d).expect("features");
     let mut peaks = Vec::new();
     for side in [128, 512] {
-        let picture = Picture {
+        let picture = ImageTensor {
             size: Size {
                 width: side,
                 height: side,
@@ -46,7 +47,7 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
             data: noise.vec(3 * side * side),
         };
         let view = perceptor
-            .view(&features, &picture, ColorRange::PerImage)
+            .encode_features(&features, &picture, ColorRange::PerImage)
             .expect("a view");
         let mut pixels = 0;
         view.frame(&mut |tile| {
@@ -59,9 +60,12 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
     }
     let (grown, whole) = (peaks[1] - peaks[0], (d * 512 * 512 * 4) as f64 / 1e6);
     println!(
-        "peak {:.0} MB, then {:.0} MB; the larger answer has {whole:.0} MB",
+        "peak {:.0} MB, then {:.0} MB; the larger output has {whole:.0} MB",
         peaks[0], peaks[1]
     );
-    // The picture itself, normalized and scaled, is 6 MB.
-    assert!(grown < 20.0, "16 times the pixels took {grown:.0} MB more");
+    // The image itself, normalized and scaled, takes 6 MB.
+    assert!(
+        grown < 20.0,
+        "16 times as many pixels took {grown:.0} MB more"
+    );
 }

@@ -1,5 +1,5 @@
-//! Quantized bundles of every kind of backbone: measured, on the CPU, and through NVIDIA's real
-//! TensorRT-RTX where `tools/fetch_tensorrt.sh` has fetched it.
+//! Quantized bundles of every kind of backbone: measured, on the CPU, and with NVIDIA's real
+//! TensorRT-RTX if `tools/fetch_tensorrt.sh` has downloaded it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -18,13 +18,13 @@ use loftup_onnx::{
     rewrite::{self, Model},
 };
 use loftup_runtime::{
-    Options, Perceptor,
+    ExecutionOptions, Perceptor,
     backend::{
         Backend, CpuBackend, Graph as Source, TractBackend,
         engine_cache::EngineCache,
         tensorrt::{self, AheadOfTime},
     },
-    image::Rgb8,
+    image::RgbImage,
 };
 use loftup_spec::{HALO, io};
 use loftup_tensorrt::testing::{cached, in_child};
@@ -35,8 +35,8 @@ use loftup_tests::{
 
 const NARROW: [Precision; 3] = [Precision::Fp16, Precision::Int8, Precision::Fp16Weights];
 
-/// A small network of convolutions, depthwise ones among them, with a short cut: 48 channels,
-/// patches of 8 pixels.
+/// A small convolutional network with depthwise layers and a shortcut: 48 channels, patches of 8
+/// pixels.
 fn convolutions(path: &Path) {
     let mut noise = Noise::new(3);
     let mut tensor = |shape: &[usize]| {
@@ -65,7 +65,7 @@ fn convolutions(path: &Path) {
     std::fs::write(path, g.finish()).unwrap();
 }
 
-/// A bundle with that backbone and an upsampler with random weights.
+/// A bundle with this backbone and an upsampler with random weights.
 fn with_convolutions(directory: &Path) -> PathBuf {
     let onnx = directory.join("convolutions.onnx");
     convolutions(&onnx);
@@ -90,7 +90,7 @@ fn with_convolutions(directory: &Path) -> PathBuf {
     out
 }
 
-/// A bundle with a vision transformer alone.
+/// A bundle with only a vision transformer.
 fn with_transformer(directory: &Path) -> PathBuf {
     let out = directory.join("vit.loftup");
     let request = Case::load("dinov2_native").request(&out);
@@ -113,7 +113,10 @@ fn pictures(directory: &Path) -> Vec<PathBuf> {
                 }
             }
             let path = directory.join(format!("{i}.png"));
-            Rgb8::new(64, 48, data).unwrap().save_png(&path).unwrap();
+            RgbImage::new(64, 48, data)
+                .unwrap()
+                .save_png(&path)
+                .unwrap();
             path
         })
         .collect()
@@ -188,7 +191,7 @@ fn a_bound_is_met_on_everything_with_few_layers_in_32_bits() {
     );
     assert!(loss <= allowed);
     assert!(!kept.is_empty() && 2 * kept.len() < layers.len());
-    // None that is rounded costs more by itself than all of them together may.
+    // No quantized layer may cost more on its own than all of them together.
     let rounded = layers.iter().filter(|l| l.precision != "fp32");
     let worst = rounded.filter_map(|l| l.sensitivity).fold(0.0, f64::max);
     assert!(worst > 0.0 && worst < 1.5 * allowed, "{worst}");
@@ -254,8 +257,8 @@ fn the_kernels_run_the_queries_of_every_precision() {
         let apart = kernels.iter().zip(&tract).map(|(a, b)| (a - b).abs());
         let worst = apart.fold(0f32, f32::max);
         println!("{precision}: kernels and tract differ by {worst:.1e}");
-        // The same 32-bit graph of rounded weights in two engines, which add up in other orders:
-        // equal to the last bit would mean that tract ran both.
+        // The same 32-bit graph of rounded weights in two implementations that add in different
+        // orders: bit-identical outputs would mean that tract ran both.
         assert!(worst > 0.0 && worst < 2e-3, "{worst}");
     }
 }
@@ -278,7 +281,8 @@ fn builds(bundle: fn(&Path) -> PathBuf, test: &str, size: Size, graphs: usize) {
             let backend = Arc::new(AheadOfTime::open((8, 6), options).unwrap());
             let opened = Bundle::open(&bundle.with_extension(precision.name())).unwrap();
             let perceptor =
-                Perceptor::with_precision(opened, backend, Options::default(), precision).unwrap();
+                Perceptor::with_precision(opened, backend, ExecutionOptions::default(), precision)
+                    .unwrap();
             perceptor.compile(size, (0, 0)).unwrap();
             let entries = EngineCache::at(cache.path()).entries().unwrap();
             assert_eq!(entries.len(), graphs);

@@ -1,6 +1,5 @@
-//! Engines that compute something plausible and wrong are caught by the reference outputs of the
-//! bundle. Engines that are right but for a chosen fault are tract with that fault put in; the
-//! stand-ins for NVIDIA's libraries can only be wrong.
+//! Backends with plausible but wrong outputs are detected with the bundle's reference outputs. Most
+//! are tract with an injected error; the mock NVIDIA libraries can only be wrong.
 
 use std::{
     ops::ControlFlow,
@@ -17,26 +16,26 @@ use loftup_convert::{
 };
 use loftup_import::vit::{Activation, VitOptions};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, RuntimeError,
+    ColorRange, ExecutionOptions, Perceptor, RuntimeError,
     backend::{
         Backend, BackendError, Choice, CpuBackend, Fallback, FallbackOptions, Graph, Model, Plan,
         Session, Settings, ShapeProfile, State, engine_cache::EngineCache, open, tensorrt,
     },
-    image::{Orientation, Rgb8},
-    references::test_picture,
+    image::{Orientation, RgbImage},
+    references::test_image,
 };
 use loftup_tensorrt::{Layout, testing::Fake};
 use loftup_tests::synthetic::{Noise, without_references};
 
-/// What is wrong with the outputs of a graph.
+/// The error in the outputs of a graph.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Skew {
     Nothing,
     /// Multiplied by this.
     Scaled(f32),
-    /// Each token in the place of the next.
+    /// Each token is replaced by the next one.
     Shuffled,
-    /// Off by this much, up and down in turn.
+    /// Alternately increased and decreased by this much.
     Off(f32),
 }
 
@@ -45,7 +44,7 @@ impl Skew {
         match self {
             Self::Nothing => {}
             Self::Scaled(by) => values.iter_mut().for_each(|x| *x *= by),
-            // [pixels, d], or planes whose last axis are tokens.
+            // [pixels, d], or planes whose last axis is tokens.
             Self::Shuffled if shape.len() == 2 => values.rotate_left(shape[1]),
             Self::Shuffled => values.rotate_left(1),
             Self::Off(by) => {
@@ -57,7 +56,7 @@ impl Skew {
     }
 }
 
-/// An engine that is wrong in one graph.
+/// A backend that is wrong in one graph.
 struct Skewed {
     inner: Arc<dyn Backend>,
     file: &'static str,
@@ -195,7 +194,7 @@ fn bundle(directory: &Path) -> PathBuf {
 }
 
 fn perceptor(bundle: &Path, engine: Arc<dyn Backend>) -> Perceptor {
-    let options = Options {
+    let options = ExecutionOptions {
         threads: 1,
         tile: Some(8),
     };
@@ -204,9 +203,9 @@ fn perceptor(bundle: &Path, engine: Arc<dyn Backend>) -> Perceptor {
 
 /// Features of an image at two points.
 fn answer(perceptor: &Perceptor) -> Result<Vec<f32>, RuntimeError> {
-    let picture = test_picture(SIZE);
-    let features = perceptor.features_of(&picture)?;
-    let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
+    let picture = test_image(SIZE);
+    let features = perceptor.features(&picture)?;
+    let view = perceptor.encode_features(&features, &picture, ColorRange::PerImage)?;
     let points = [(1, 2), (30, 40)].map(|(x, y)| loftup_runtime::Point { x, y });
     view.points(&points)
 }
@@ -237,7 +236,7 @@ fn a_wrong_engine_is_replaced_or_refused_and_the_part_is_named() {
             assert!(reason.contains(named) && !reason.contains('\n'), "{reason}");
         }
         assert_eq!((health.answering, health.counters.wrong), ("tract", 1));
-        // For good, and without trying again.
+        // Permanently, and without retries.
         let runs = health.counters.preferred_runs;
         answer(&auto).unwrap();
         auto.compile(SIZE, (3, 3)).unwrap();
@@ -282,13 +281,13 @@ fn a_right_engine_passes() {
     let auto = perceptor(&bundle, fallback(skewed("", Skew::Nothing)));
     let start = Instant::now();
     answer(&auto).unwrap();
-    println!("first answer with the comparison: {:?}", start.elapsed());
+    println!("first output with the comparison: {:?}", start.elapsed());
     let health = auto.health();
     assert_eq!((health.state, health.counters.wrong), (State::Healthy, 0));
     assert!(health.counters.preferred_runs > 0);
     let runs = auto.health().counters.preferred_runs;
     answer(&auto).unwrap();
-    // One of the backbone, the keys and the points: what is compared is compared once.
+    // One run each of backbone, keys and points: the comparison is made only once.
     assert_eq!(auto.health().counters.preferred_runs, runs + 3);
     let (again, tract) = (Bundle::open(&bundle).unwrap(), Arc::new(CpuBackend));
     for check in verify_with(again, tract).unwrap() {
@@ -305,7 +304,7 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
     let picture = directory.path().join("picture.png");
     let pixels = noise.vec(3 * SIZE.area());
     let pixels = pixels.iter().map(|x| (127.0 + 120.0 * x) as u8).collect();
-    let image = Rgb8::new(SIZE.width, SIZE.height, pixels).unwrap();
+    let image = RgbImage::new(SIZE.width, SIZE.height, pixels).unwrap();
     image.save_png(&picture).unwrap();
     for precision in [Precision::Fp16, Precision::Int8, Precision::Fp16Weights] {
         let out = bundle.with_extension(precision.name());
@@ -329,7 +328,7 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
         let same = |name: &Path| std::fs::read(name.join(References::FILE)).unwrap();
         assert!(same(&bundle) == same(&out));
 
-        // As it is written, rounding included, and widened.
+        // As written, including the rounding, and converted to 32 bits.
         let engines: [Arc<dyn Backend>; 2] = [Arc::new(AsWritten), Arc::new(CpuBackend)];
         for inner in engines {
             let honest = Skewed {
@@ -382,7 +381,7 @@ fn a_bundle_without_references_is_run_as_it_is() {
 fn damaged_references_are_errors_that_name_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let good = bundle(directory.path());
-    // Of another width, with the right hash.
+    // With another width and the correct hash.
     let other = directory.path().join("other.loftup");
     let bundle = Bundle::open(&good).unwrap();
     let mut outputs = bundle.reference_outputs().unwrap().unwrap();
@@ -458,17 +457,17 @@ fn a_plausible_tensorrt_is_replaced_or_refused_with_its_version() {
 
         let alone = perceptor(&bundle, open(Choice::TensorRt, &settings).unwrap());
         let e = answer(&alone).unwrap_err().to_string();
-        assert!(e.contains(&version) && e.contains("wrongly"), "{e}");
+        assert!(e.contains(&version) && e.contains("wrong outputs"), "{e}");
 
         if layout != Layout::V10 {
             continue;
         }
-        // `verify`: the same two outcomes.
+        // `verify` gives the same two results.
         let opened = || Bundle::open(&bundle).unwrap();
         let auto = open(Choice::Auto, &settings).unwrap();
         let checks = verify_with(opened(), auto.clone()).unwrap();
         assert!(checks.iter().all(|c| c.passed));
-        assert!(auto.health().reason().unwrap().contains("wrongly"));
+        assert!(auto.health().reason().unwrap().contains("wrong outputs"));
         let e = verify_with(opened(), open(Choice::TensorRt, &settings).unwrap());
         assert!(e.unwrap_err().to_string().contains(&version));
     }

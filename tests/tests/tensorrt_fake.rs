@@ -1,5 +1,5 @@
-//! The TensorRT backend over stand-ins for NVIDIA's libraries: order of calls, lifetimes and
-//! failures. They compute nothing of sense and prove nothing about NVIDIA's binary interface.
+//! The TensorRT backend with mock NVIDIA libraries: order of calls, lifetimes and failures. The
+//! mocks compute meaningless values and verify nothing about NVIDIA's binary interface.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use loftup_tests::{
     synthetic::{upsampler_bundle, without_references},
 };
 
-/// What the stand-ins cannot do: they compute the mean of all inputs.
+/// What the mocks do not support: they compute the mean of all inputs.
 const KNOWN_GAPS: &[&str] = &[
     "computes what the graph says",
     "runs the upsampler at awkward sizes",
@@ -29,7 +29,7 @@ const KNOWN_GAPS: &[&str] = &[
 ];
 
 const TILE: usize = 8;
-/// Tiles of a frame of 43 x 29 pixels.
+/// Number of tiles of a frame of 43 x 29 pixels.
 const TILES: u64 = 24;
 
 fn options(fake: &Fake, cache: &Path) -> tensorrt::Options {
@@ -52,7 +52,7 @@ fn settings(tensorrt: tensorrt::Options) -> Settings {
     }
 }
 
-/// A stand-in that knows the sizes of outputs that the real library would derive.
+/// Mock libraries that know the output sizes, which the real library would derive.
 fn fake(layout: Layout) -> Option<Fake> {
     let fake = Fake::new(layout)?;
     fake.set("dim.tokens", &(GRID.0 * GRID.1).to_string());
@@ -60,7 +60,7 @@ fn fake(layout: Layout) -> Option<Fake> {
     Some(fake)
 }
 
-/// A bundle that the stand-ins, whose outputs are nonsense, may run.
+/// A bundle without reference outputs, since the outputs of the mocks are meaningless.
 fn nonsense_bundle(directory: &Path) -> PathBuf {
     without_references(upsampler_bundle(12, 3, directory))
 }
@@ -85,7 +85,7 @@ fn tensorrt_over_stand_ins_conforms_but_for_known_gaps() {
         conformance::run(&backend, KNOWN_GAPS);
         drop(backend);
         assert_eq!(fake.violations(), Vec::<String>::new());
-        // And under watch, as the command uses it.
+        // And with the watchdog, as the command uses it.
         let settings = settings(options(&fake, cache.path()));
         for choice in [Choice::TensorRt, Choice::Auto] {
             let backend = open(choice, &settings).unwrap();
@@ -116,10 +116,10 @@ fn a_frame_goes_through_profiles_sessions_and_the_cache() {
                 ("tensorrt", State::Healthy)
             );
             assert_eq!(health.counters.preferred_runs, 1 + 2 * TILES);
-            // Keys and queries: built the first time, read the second.
+            // Keys and queries are built the first time and read the second time.
             let built = times(&fake, "buildSerializedNetwork");
             assert_eq!(built, 2, "{layout:?}, start {start}");
-            // Sessions are dropped on their own threads; the GPU goes last.
+            // Sessions are dropped on their own threads; the GPU is released last.
             drop(view);
             drop(perceptor);
             let dropped = std::time::Instant::now();
@@ -178,9 +178,9 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
     let expected = expected(&bundle);
     for (key, value, part) in [
         ("enqueue", "false", "illegal memory access"),
-        ("enqueue", "nan", "put NaN at flat index 0"),
-        ("enqueue", "hang", "did not answer within 1000 ms"),
-        ("stream", "stuck", "did not answer within 1000 ms"),
+        ("enqueue", "nan", "returned NaN at flat index 0"),
+        ("enqueue", "hang", "timed out after 1000 ms"),
+        ("stream", "stuck", "timed out after 1000 ms"),
         ("stream", "broken", "CUDA_ERROR_ILLEGAL_ADDRESS"),
     ] {
         let Some(fake) = fake(Layout::V10) else {
@@ -189,7 +189,8 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
         let cache = tempfile::tempdir().unwrap();
         let backend = open(Choice::Auto, &settings(options(&fake, cache.path()))).unwrap();
         let perceptor = perceptor(&bundle, backend, 1, TILE);
-        // Keys by tract too, so that its tiles can be compared: the stand-in's are nonsense.
+        // Compute the keys with tract as well, so that tiles can be compared: the mock's are
+        // meaningless.
         let reference = perceptor_of_tract(&bundle);
         let view = view(&perceptor, SIZE).unwrap();
         let mut tiles = 0;
@@ -218,7 +219,7 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
         assert_eq!(health.answering, "tract");
         assert_eq!(health.counters.preferred_runs, 1 + 5, "keys and five tiles");
         assert_eq!(health.counters.fallback_runs, TILES - 5);
-        // A frame from here on is tract's from end to end.
+        // From here on, tract computes complete frames.
         let again = frame(&self::view(&perceptor, SIZE).unwrap()).unwrap();
         assert!(again == expected, "{key}={value}");
         assert!(frame(&self::view(&reference, SIZE).unwrap()).unwrap() == expected);
@@ -239,8 +240,8 @@ fn alone_the_same_failures_are_errors() {
     let bundle = nonsense_bundle(directory.path());
     for (key, value, part) in [
         ("enqueue", "false", "illegal memory access"),
-        ("enqueue", "nan", "put NaN"),
-        ("enqueue", "hang", "did not answer within"),
+        ("enqueue", "nan", "returned NaN"),
+        ("enqueue", "hang", "timed out after"),
         ("stream", "broken", "must be restarted"),
     ] {
         let Some(fake) = fake(Layout::V11) else {
@@ -280,7 +281,7 @@ fn an_engine_that_the_library_refuses_is_built_again_once() {
     println!("{}", health.reason().unwrap());
     assert!(health.reason().unwrap().contains("cannot be used here"));
     assert!(answer == expected(&bundle));
-    // The keys once more, in vain; after that nothing of TensorRT's is touched.
+    // The keys once more, without success; after that TensorRT is not used any more.
     assert_eq!(times(&fake, "buildSerializedNetwork"), 3);
     fake.set("deserialize", "ok");
     assert_eq!(run().1.state, State::Healthy);
@@ -352,8 +353,8 @@ fn too_little_workspace_and_refused_graphs_are_reasons_of_their_own() {
     }
 }
 
-/// With these libraries `auto` gives tract's features and this reason, and `tensorrt` fails with
-/// it.
+/// With these libraries, `auto` returns tract's features with this reason, and `tensorrt` fails
+/// with it.
 fn falls_back(tensorrt: tensorrt::Options, parts: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let bundle = nonsense_bundle(directory.path());
@@ -460,8 +461,8 @@ fn a_gpu_that_is_not_there_is_named() {
     falls_back(third, &["there is no GPU 3: this machine has 1"]);
 }
 
-/// NVIDIA's real library of this name, where it was fetched, without a driver and with one that
-/// only pretends; in a process of its own, because it may crash.
+/// NVIDIA's real library of this name, if it has been downloaded, without a driver and with a mock
+/// one; in its own process, because it may crash.
 fn real_library(name: &str, test: &str) {
     let Some(library) = cached(name) else { return };
     in_child(test, || {

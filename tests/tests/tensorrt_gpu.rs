@@ -1,19 +1,20 @@
-//! What waits for a GPU: `tools/gpu_checks.sh` runs it. Without one it says so and does nothing.
+//! Tests that need a GPU, run by `tools/gpu_checks.sh`. Without one they report that and do
+//! nothing.
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColorRange, Features, Options, Perceptor, Picture, Rect,
+    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Rect,
     backend::{Backend, Choice, Settings, State, TensorRt, engine_cache::EngineCache, open},
-    sinks::InMemory,
+    sinks::VecSink,
 };
 use loftup_tests::{
     conformance,
     golden::{BACKBONES, Case, UPSAMPLERS, compare},
 };
 
-/// What TensorRT cannot do: none known; nobody has run it yet.
+/// What TensorRT does not support: nothing known. The suite has not been run on TensorRT yet.
 const KNOWN_GAPS: &[&str] = &[];
 
 /// TensorRT with an empty cache, or `None` with the reason on standard error.
@@ -48,7 +49,7 @@ fn tensorrt_on_a_gpu_conforms() {
     }
 }
 
-/// On a GPU sums are ordered otherwise, and sines of large angles cost some digits.
+/// A GPU adds in another order, and sines of large angles lose some digits.
 const ON_GPU: Tolerance = Tolerance {
     max: 2e-2,
     mean: 1e-3,
@@ -66,15 +67,21 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         convert(&case.request(&out), |_| ControlFlow::Continue(())).expect("a bundle");
         let bundle = loftup_bundle::Bundle::open(&out).expect("a bundle");
         let backend: Arc<dyn Backend> = open(Choice::TensorRt, &settings).unwrap();
-        Perceptor::with_backend(bundle, backend, Options::default()).expect("an engine")
+        Perceptor::with_backend(bundle, backend, ExecutionOptions::default()).expect("an engine")
     };
     for name in BACKBONES {
         let case = Case::load(name);
         let perceptor = perceptor(&case, name);
-        let picture = Picture::from_array(case.array("image")).expect("a picture");
-        let features = perceptor.features_of(&picture).expect("features");
+        let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
+        let features = perceptor.features(&picture).expect("features");
         let expected = case.array("out");
-        compare(name, &features.data, &expected.data, features.dim, ON_GPU);
+        compare(
+            name,
+            &features.to_map(),
+            &expected.data,
+            features.dim,
+            ON_GPU,
+        );
     }
     for name in UPSAMPLERS {
         let case = Case::load(name);
@@ -82,14 +89,14 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         let expected = case.array("out");
         let lr = case.array("lr");
         let dim = lr.shape[1];
-        let features = Features::from_array(&lr.shape, lr.data, dim).expect("features");
-        let picture = Picture::from_array(case.array("image")).expect("a picture");
+        let features = Features::from_map(&lr.shape, &lr.data, dim).expect("features");
+        let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
         let view = perceptor
-            .view(&features, &picture, ColorRange::PerImage)
+            .encode_features(&features, &picture, ColorRange::PerImage)
             .expect("a view");
-        let mut sink = InMemory::new(Rect::whole(view.size()), dim);
-        view.frame(&mut |tile| sink.take(tile)).expect("a frame");
-        compare(name, &sink.into_values(), &expected.data, dim, ON_GPU);
+        let mut sink = VecSink::new(Rect::whole(view.size()), dim).expect("memory");
+        view.frame(&mut |tile| sink.push(tile)).expect("a frame");
+        compare(name, &sink.to_map(), &expected.data, dim, ON_GPU);
         assert_eq!(perceptor.health().state, State::Healthy);
     }
 }

@@ -1,6 +1,5 @@
-//! The project's own graphs through NVIDIA's real TensorRT-RTX, which parses and builds without a
-//! GPU. Runs where `tools/fetch_tensorrt.sh` has fetched the libraries, each test in a process of
-//! its own.
+//! The project's own graphs in NVIDIA's real TensorRT-RTX, which can parse and build without a GPU.
+//! Runs if `tools/fetch_tensorrt.sh` has downloaded the libraries, each test in its own process.
 
 use std::{
     ops::ControlFlow,
@@ -13,7 +12,7 @@ use std::{
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_runtime::{
-    Options, Perceptor,
+    ExecutionOptions, Perceptor,
     backend::{
         Backend, BackendError, Graph, ShapeProfile, compile_once,
         engine_cache::EngineCache,
@@ -46,7 +45,7 @@ fn described(tensors: &[TensorInfo]) -> String {
     texts.join(", ")
 }
 
-/// Names and shapes as TensorRT reads them out of the graph.
+/// Names and shapes as TensorRT's parser reports them.
 fn interface(library: &Path, onnx: &[u8]) -> (Vec<TensorInfo>, Vec<TensorInfo>) {
     let library = Library::open(library).unwrap();
     let builder = Builder::new(&library, None).unwrap();
@@ -69,7 +68,8 @@ fn names(tensors: &[TensorInfo]) -> Vec<&str> {
     tensors.iter().map(|t| t.name.as_str()).collect()
 }
 
-/// Whole bundles at the width of DINOv2-S: keys, queries with points, tiles and whole frames.
+/// Complete bundles at the width of DINOv2-S: keys, and queries with points, tiles and whole
+/// frames.
 fn upsampler_of_384_channels(name: &str, test: &str) {
     let Some(library) = cached(name) else { return };
     in_child(test, || {
@@ -82,7 +82,7 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
         println!("{name}, keys:");
         let (inputs, outputs) = interface(&library, &bundle.read(&files.keys).unwrap());
         assert_eq!(names(&inputs), [io::FEATURES, io::GRID]);
-        assert_eq!(inputs[0].shape, [1, 384, -1, -1]);
+        assert_eq!(inputs[0].shape, [1, -1, 384]);
         let width = upsampler.head_width as i64;
         assert_eq!(width % 8, 0);
         assert_eq!(names(&outputs), ["key0", "value0", "key1", "value1"]);
@@ -105,7 +105,8 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
             let start = Instant::now();
             let backend = std::sync::Arc::new(ahead(&library, cache.path()));
             let perceptor =
-                Perceptor::with_backend(bundle.clone(), backend, Options::default()).unwrap();
+                Perceptor::with_backend(bundle.clone(), backend, ExecutionOptions::default())
+                    .unwrap();
             perceptor.compile(size, (16, 16)).unwrap();
             println!(
                 "{name}: keys and queries ready in {:.2} s{}",
@@ -124,7 +125,7 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
         }
         assert_eq!(EngineCache::at(cache.path()).entries().unwrap().len(), 2);
 
-        // The same, for exactly one shape.
+        // The same for exactly one shape.
         let onnx = bundle.read(&files.queries).unwrap();
         let (heads, width) = (upsampler.heads, upsampler.head_width);
         let mut inputs: Vec<(&str, Vec<usize>)> = vec![
@@ -149,7 +150,7 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
             start.elapsed().as_secs_f64()
         );
 
-        // A profile that stops short of the shapes asked for is passed over, not stretched.
+        // A profile that does not contain the requested shapes is skipped, not extended.
         let model = ahead(&library, cache.path()).load(&graph).unwrap();
         let profiles = [ShapeProfile::fixed(&shapes)];
         model.compile(&shapes, &profiles).unwrap();
@@ -167,8 +168,8 @@ fn rtx_1_4_builds_the_upsampler() {
     upsampler_of_384_channels(RELEASES[1], "rtx_1_4_builds_the_upsampler");
 }
 
-/// Backbones of the golden cases, and one at the size of DINOv2-S where `LOFTUP_TEST_BACKBONE`
-/// names its checkpoint.
+/// Backbones of the golden cases, and one at the size of DINOv2-S if `LOFTUP_TEST_BACKBONE` is the
+/// path of its checkpoint.
 fn backbones(name: &str, test: &str) {
     let Some(library) = cached(name) else { return };
     in_child(test, || {
@@ -211,7 +212,8 @@ fn backbones(name: &str, test: &str) {
             let cache = tempfile::tempdir().unwrap();
             let start = Instant::now();
             let backend = std::sync::Arc::new(ahead(&library, cache.path()));
-            let perceptor = Perceptor::with_backend(bundle, backend, Options::default()).unwrap();
+            let perceptor =
+                Perceptor::with_backend(bundle, backend, ExecutionOptions::default()).unwrap();
             perceptor.compile(backbone.size, (0, 0)).unwrap();
             let entries = EngineCache::at(cache.path()).entries().unwrap();
             println!(
@@ -247,7 +249,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             let files = &bundle.manifest().upsampler.as_ref().unwrap().graphs[&Precision::Fp32];
             let onnx = bundle.read(&files.keys).unwrap();
             let shapes: [(&str, &[usize]); 2] =
-                [(io::FEATURES, &[1, 48, 64, 64]), (io::GRID, &[2, 64, 64])];
+                [(io::FEATURES, &[1, 4096, 48]), (io::GRID, &[2, 4096])];
             let compile = |onnx: &[u8], inputs: &[(&str, &[usize])], options: tensorrt::Options| {
                 let backend = AheadOfTime::open((8, 6), options).unwrap();
                 let compiled = compile_once(&backend, "keys.onnx", onnx, inputs, &["key0"]);
@@ -259,7 +261,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
             let good = || options(&library, cache.path());
             let e = compile(&onnx[..onnx.len() / 2], &shapes, good());
             assert!(e.contains("rejected the model"), "{e}");
-            // An input that gets no shape is a missing profile.
+            // An input without a shape is a missing profile.
             let e = compile(&onnx, &shapes[..1], good());
             assert!(e.contains("optimization profile"), "{e}");
             let mut small = good();
@@ -276,7 +278,7 @@ fn a_broken_graph_a_small_workspace_and_an_unknown_gpu_are_errors_in_one_line() 
     );
 }
 
-/// Builds and throws away until it is killed; started by the next test.
+/// Builds and discards engines until it is killed; started by the next test.
 #[test]
 #[ignore = "started by another test"]
 fn build_for_ever() {
@@ -296,9 +298,9 @@ fn build_for_ever() {
 
 fn build(library: &Path, bundle: &Bundle, cache: &Path) {
     let backend = std::sync::Arc::new(ahead(library, cache));
-    let options = Options {
+    let options = ExecutionOptions {
         tile: Some(32),
-        ..Options::default()
+        ..ExecutionOptions::default()
     };
     let perceptor = Perceptor::with_backend(bundle.clone(), backend, options).unwrap();
     let size = Size {
@@ -331,7 +333,7 @@ fn a_kill_at_any_moment_of_a_real_build_leaves_a_usable_cache() {
                     .stderr(Stdio::null())
                     .spawn()
                     .unwrap();
-                // One build of both graphs takes a second or two.
+                // A build of both graphs takes a second or two.
                 thread::sleep(Duration::from_millis(150 + i * 7919 % 1900));
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -349,7 +351,7 @@ fn a_kill_at_any_moment_of_a_real_build_leaves_a_usable_cache() {
                         .count()
                 });
             }
-            println!("20 kills: {whole} whole engines and {parts} unfinished files were left");
+            println!("20 kills: {whole} complete engines and {parts} unfinished files remained");
             let bundle = Bundle::open(&directory.path().join("up.loftup")).unwrap();
             build(&library, &bundle, &directory.path().join("cache"));
             assert_eq!(cache.entries().unwrap().len(), 2);

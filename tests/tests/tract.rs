@@ -3,7 +3,7 @@
 use loftup_runtime::backend::CpuBackend;
 use loftup_tests::conformance;
 
-/// What tract cannot do.
+/// What tract does not support.
 const KNOWN_GAPS: &[&str] = &[];
 
 #[test]

@@ -1,9 +1,9 @@
-//! Tile size and threads are measured once, and what is found leaves the answer as it is.
+//! Tile size and threads are measured once, and the result does not change the output.
 
 use std::{fs, sync::Arc, time::Instant};
 
 use loftup_runtime::{
-    Options,
+    ExecutionOptions,
     backend::{Backend, CpuBackend, Graph, Model, TilingHint},
     tuning::TuningCache,
 };
@@ -20,7 +20,7 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
     let mut tuned = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let before = frame(&view(&tuned, SIZE).unwrap()).unwrap();
     let start = Instant::now();
-    // On a machine that is very busy a measurement may be given up.
+    // On a very busy machine a measurement may be abandoned.
     let found = (0..20).find_map(|_| tuned.tuning(&cache).unwrap());
     let found = found.expect("a small model");
     println!("{found:?} in {:?}", start.elapsed());
@@ -34,7 +34,7 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
     };
     assert!(file.contains(&format!("tile: {}\n", found.tile)), "{file}");
 
-    // Another process would find it; a result that only the file can have shows that it is read.
+    // Another process would find it; a value that only the file can contain shows that it is read.
     let path = fs::read_dir(directory.path().join("tuning"))
         .unwrap()
         .next();
@@ -46,7 +46,7 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
     }
 
     for tile in [32, 48, 64] {
-        tuned.divide(Options {
+        tuned.set_execution_options(ExecutionOptions {
             threads: found.threads,
             tile: Some(tile),
         });
@@ -54,17 +54,17 @@ fn a_division_is_measured_once_and_gives_the_same_answer() {
         let after = frame(&view(&tuned, SIZE).unwrap()).unwrap();
         let difference = worst(&after, &before);
         println!("tiles of {tile}: worst difference {difference:.1e}");
-        // Winograd's transforms multiply roundings by up to about 100; features are near 1.
+        // Winograd's transforms amplify rounding errors by up to about 100; features are near 1.
         assert!(difference < 1e-4);
     }
 }
 
-/// An engine that likes its work cut as a GPU does.
+/// A backend with the tiling hint of a GPU.
 struct LikeAGpu;
 
 impl Backend for LikeAGpu {
     fn name(&self) -> &'static str {
-        "like a GPU"
+        "GPU-like"
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, loftup_runtime::backend::BackendError> {

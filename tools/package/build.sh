@@ -1,12 +1,11 @@
-# Run by tools/package.sh inside Debian's unstable release: the repository is in /src, results go
-# to /target. Arguments: architectures. Environment: VERSION, DATE of the changelog, TRAINING.
+# Run by tools/package.sh inside Debian unstable: the repository is in /src, results go to /target. Arguments: architectures. Environment: VERSION, DATE of the changelog, TRAINING.
 
 if [ -z "$CARGO_BUILD_JOBS" ]; then unset CARGO_BUILD_JOBS; fi
 cd /src
 . tools/cross_flags.sh
 umask 022
 
-# Builds the programs; what follows the architecture is cargo's selection.
+# Builds the programs; the arguments after the architecture select packages.
 programs() { # amd64 or arm64, selection
     arch=$1
     shift
@@ -19,16 +18,16 @@ programs() { # amd64 or arm64, selection
     built=$CARGO_TARGET_DIR/$target/dist
 }
 
-# Cargo's selection for an architecture: one for the programs and for what makes the model, so that
-# no dependency is built twice.
+# The packages for an architecture: the same for the programs and for creating the model, so that no
+# dependency is built twice.
 selection() { # amd64 or arm64
     echo "-p loftup-node -p loftup -p loftup-scenes"
     if [ "$TRAINING" = no ] || [ "$1" = arm64 ]; then echo --no-default-features; fi
 }
 
-# The small model that the configuration names, with a head: the same for every architecture, and
-# made once, on this machine's: under qemu it would take hours. Made again when the programs that
-# make it have changed, for the weights are compiled into one of them.
+# The small model of the default configuration, with a head: the same for every architecture, and
+# created once on this machine, since it would take hours in qemu. Created again when the programs
+# have changed, because the weights are compiled into one of them.
 default_bundle() { # cargo's selection
     programs amd64 "$@"
     made_by=$(sha256sum "$built/loftup-scenes" "$built/loftup")
@@ -43,7 +42,7 @@ default_bundle() { # cargo's selection
     echo "$made_by" >/target/share/made-by
 }
 
-# Names, versions, licenses and their texts of all that is compiled into the programs.
+# Names, versions and licenses of all dependencies of the programs.
 third_party() { # cargo's selection
     cargo tree --locked --edges normal,no-proc-macro --prefix none --format '{p}|{l}' "$@" |
         sed 's/ (\*)$//' | sort -u | while IFS='|' read -r package license; do
@@ -81,7 +80,7 @@ package() { # amd64 or arm64
     cp tools/package/node.toml "$stage/etc/loftup/node.toml"
     cp tools/package/loftup-node.service "$stage/usr/lib/systemd/system/"
 
-    # What the programs say of themselves.
+    # Man pages and completions.
     generated=/target/deb/generated
     rm -rf "$generated"
     mkdir -p "$generated"
@@ -105,7 +104,7 @@ package() { # amd64 or arm64
     } >"$doc/changelog"
     gzip -9n "$doc"/*.md "$doc/third-party" "$doc/changelog"
 
-    # The newest version of glibc that the programs ask for.
+    # The newest version of glibc that the programs require.
     glibc=$("$cross_cpu-linux-gnu-objdump" -T "$stage"/usr/bin/* |
         sed -n 's/.*GLIBC_\([0-9.]*\)).*/\1/p' | sort -uV | tail -n 1)
     if [ "$(printf '%s\n2.31\n' "$glibc" | sort -V | tail -n 1)" != 2.31 ]; then
@@ -134,16 +133,16 @@ CONTROL
     done
     (cd "$stage" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' |
         sort -z | xargs -0 md5sum >DEBIAN/md5sums)
-    # Not zstd, this release's default, which older ones cannot read.
+    # Not zstd, the default here, which older releases do not support.
     dpkg-deb --root-owner-group -Zxz --build "$stage" "/target/loftup_${VERSION}_$arch.deb"
     ls -l "$stage/usr/bin"
 }
 
-# With amd64 among them, what makes the model is built as its package is.
+# If amd64 is included, the model is created with the programs of its package.
 builder=arm64
 for one in "$@"; do if [ "$one" = amd64 ]; then builder=amd64; fi; done
-# Each in a shell of its own: flags of one architecture in the environment of another's build would
-# make cargo build everything of that again.
+# Each in a subshell: another architecture's flags in the environment would make cargo rebuild
+# everything.
 # shellcheck disable=SC2046
 (default_bundle $(selection "$builder"))
 for one in "$@"; do (package "$one"); done

@@ -4,7 +4,7 @@ export DEBIAN_FRONTEND=noninteractive
 cd /tmp
 
 step() { printf '== %s (%s s)\n' "$*" "$SECONDS"; }
-fail() { echo "WRONG: $*"; exit 1; }
+fail() { echo "FAILED: $*"; exit 1; }
 as_service() { setpriv --reuid=loftup --regid=loftup --init-groups env HOME=/nonexistent "$@"; }
 
 step "$(ldd --version | head -n 1)"
@@ -29,7 +29,7 @@ test -d /usr/share/loftup/default.loftup
 step the node for some seconds, as the user of the service
 want=5
 if [ "$arch" = arm64 ]; then
-    # qemu computes some thousand times slower than a processor.
+    # qemu is about a thousand times slower than a CPU.
     sed -i -e 's/\[112, 112\]/[8, 8]/; /^\[\[degrade/,/^$/d' -e 's/^rate_hz = .*/rate_hz = 0.05/' \
         -e 's/^deadline_ms = .*/deadline_ms = 60000\nmax_age_ms = 600000/' \
         -e '$a [watchdog]\nhang_ms = 600000' /etc/loftup/node.toml
@@ -43,7 +43,7 @@ node=$!
 answers=0
 for _ in $(seq 450); do
     sleep 2
-    kill -0 "$node" || { cat node.log; fail "the node ended"; }
+    kill -0 "$node" || { cat node.log; fail "the node exited"; }
     exec 3<>/dev/tcp/127.0.0.1/9477 || continue
     printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
     answers=$(sed -n 's/^loftup_answers_published_total \([0-9]*\).*/\1/p' <&3)
@@ -54,9 +54,9 @@ kill -TERM "$node"
 code=0
 wait "$node" || code=$?
 tail -n 5 node.log
-[ "${answers:-0}" -ge "$want" ] || fail "only ${answers:-0} answers in 900 s"
-[ "$code" = 0 ] || fail "the node ended with $code"
-echo "$answers answers, ended by SIGTERM with code 0"
+[ "${answers:-0}" -ge "$want" ] || fail "only ${answers:-0} outputs in 900 s"
+[ "$code" = 0 ] || fail "the node exited with $code"
+echo "$answers outputs, exited on SIGTERM with code 0"
 
 step the command
 loftup inspect /usr/share/loftup/default.loftup
@@ -85,12 +85,12 @@ as_service loftup-node /etc/loftup/node.toml --check
 step removal keeps the configuration, purging does not
 touch /var/cache/loftup/engine
 dpkg -r loftup
-test ! -e /usr/bin/loftup || fail "the program is still there"
-grep -q '^# mine$' /etc/loftup/node.toml || fail "the configuration is gone"
+test ! -e /usr/bin/loftup || fail "the program still exists"
+grep -q '^# mine$' /etc/loftup/node.toml || fail "the configuration is missing"
 dpkg -P loftup
-test ! -e /etc/loftup || fail "the configuration is still there"
-test ! -e /var/cache/loftup || fail "the cache is still there"
-! getent passwd loftup || fail "the user is still there"
-! dpkg -s loftup 2>/dev/null | grep '^Status' || fail "dpkg still knows it"
+test ! -e /etc/loftup || fail "the configuration still exists"
+test ! -e /var/cache/loftup || fail "the cache still exists"
+! getent passwd loftup || fail "the user still exists"
+! dpkg -s loftup 2>/dev/null | grep '^Status' || fail "dpkg still lists it"
 
 step all well

@@ -28,13 +28,13 @@ pub enum LinuxError {
         cause: io::Error,
     },
     /// Another process has the device.
-    #[error("{path}: is in use by another process")]
+    #[error("{path}: in use by another process")]
     InUse {
-        /// Which.
+        /// Its path.
         path: PathBuf,
     },
     /// A device cannot be configured as a serial line.
-    #[error("{path}: no serial line of {baud} baud: {cause}")]
+    #[error("{path}: cannot configure as a serial line at {baud} baud: {cause}")]
     Serial {
         /// Its path.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum LinuxError {
         cause: io::Error,
     },
     /// A line of a GPIO chip cannot be requested.
-    #[error("{path}: line {line}: {cause}: is it free, and have you the right to it?")]
+    #[error("{path}: line {line}: {cause}: check that it is free and that you have permission")]
     Gpio {
         /// The chip.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum LinuxError {
         cause: gpio_cdev::Error,
     },
     /// A bus cannot be opened.
-    #[error("{path}: {cause}: is it an I2C bus, and have you the right to it?")]
+    #[error("{path}: {cause}: check that it is an I2C bus and that you have permission")]
     Bus {
         /// Its path.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum LinuxError {
         cause: io::Error,
     },
     /// A thermal zone does not contain a temperature.
-    #[error("{path}: {text:?} is no temperature in thousandths of a degree")]
+    #[error("{path}: {text:?} is not a temperature in thousandths of a degree")]
     Temperature {
         /// Its path.
         path: PathBuf,
@@ -106,9 +106,10 @@ pub fn i2c(path: impl AsRef<Path>) -> Result<I2cdev, LinuxError> {
 /// Opens a serial line such as `/dev/ttyTHS1` in raw mode: 8 data bits, no parity,
 /// one stop bit, no flow control.
 ///
-/// Two readers of one line would each get a part of its bytes, so it is locked: with `flock`, and
-/// with `TIOCEXCL` against programs that do not ask. That leaves out pseudo-terminals, which keep
-/// the latter after their owner has died.
+/// The line is locked, since two readers would each get only a part of the
+/// bytes: with `flock`, and with `TIOCEXCL` against programs that do not use
+/// locks. Pseudo-terminals get no `TIOCEXCL`, because they keep it after their
+/// owner has died.
 ///
 /// # Errors
 /// [`LinuxError::File`], [`LinuxError::InUse`], [`LinuxError::Serial`].
@@ -123,13 +124,13 @@ pub fn serial(path: impl AsRef<Path>, baud: u32) -> Result<NonBlocking<File>, Li
             cause: cause.into(),
         },
     })?;
-    // On a file system without locks, TIOCEXCL has to do.
+    // On a file system without locks, only TIOCEXCL applies.
     if flock(&line, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
         return Err(in_use());
     }
     let pseudo = |real: PathBuf| real.starts_with("/dev/pts");
     if !path.canonicalize().is_ok_and(pseudo) {
-        // What is no terminal is told below.
+        // If it is not a terminal, an error is reported below.
         let _ = termios::ioctl_tiocexcl(&line);
     }
     let set_up = || {

@@ -23,12 +23,12 @@ const KEPT: [u8; 2] = [0b0001_1111, 0b1101_0000];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Tmp102Error<E> {
     /// The bus failed.
-    #[error("I2C failed at the thermometer: check wiring and address")]
+    #[error("I2C error at the thermometer: check wiring and address")]
     Bus(E),
     /// The configuration does not read back as written: there is another device at
     /// this address.
     #[error(
-        "configuration reads {read:02x?}, written was {written:02x?}: no TMP102 at this address?"
+        "wrote configuration {written:02x?}, read back {read:02x?}: check that there is a TMP102 at this address"
     )]
     Setting {
         /// The value written.

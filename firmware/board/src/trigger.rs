@@ -18,7 +18,7 @@ pub struct Schedule {
 /// An impossible schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a pulse of {width_us} us every {period_us} us: both must be over 0, the pulse the shorter"
+    "a pulse of {width_us} us every {period_us} us: the pulse must be longer than 0 and shorter than the period"
 )]
 pub struct ScheduleError {
     /// Period, in microseconds.

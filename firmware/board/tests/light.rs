@@ -1,4 +1,4 @@
-//! The status light tells the states apart.
+//! The status light distinguishes the states.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ fn low() -> Transaction {
     set(Level::Low)
 }
 
-/// Notes each change; fails while it is broken.
+/// Records each change; fails while `broken` is set.
 #[derive(Default)]
 struct Recorder {
     changes: Vec<Color>,
@@ -48,7 +48,7 @@ const ALL: [Option<State>; 6] = [
     Some(State::Failed(Reason::Bundle)),
 ];
 
-/// On and off in milliseconds over 12 s: what an eye that sees no color sees.
+/// On or off for each millisecond over 12 s, ignoring the color.
 fn rhythm(state: Option<State>) -> Vec<bool> {
     let pattern = Pattern::of(state);
     (0..12_000).map(|ms| pattern.at(ms) != Color::OFF).collect()
@@ -61,8 +61,8 @@ fn every_state_has_a_color_and_a_rhythm_of_its_own() {
             assert_ne!(Pattern::of(*one).color, Pattern::of(*other).color);
             assert_ne!(rhythm(*one), rhythm(*other), "{one:?} {other:?}");
         }
-        // Neither dark nor steady for longer than three seconds: a controller
-        // that hangs is seen.
+        // Neither off nor on for more than three seconds, so that a hung
+        // controller is noticed.
         let longest = rhythm(*one)
             .chunk_by(|a, b| a == b)
             .map(<[bool]>::len)
@@ -126,7 +126,7 @@ fn ticks_touch_the_lamp_only_when_something_changes() {
         }
         light.release().unwrap();
     }
-    // Two rounds of two flashes, eight changes, and one for the release.
+    // Two periods of two flashes are eight changes, plus one for the release.
     assert_eq!(changes, 8);
     assert_eq!(recorder.changes.len(), changes + 1);
     assert_eq!(recorder.changes.last(), Some(&Color::OFF));
@@ -145,7 +145,7 @@ fn repeated_news_do_not_disturb_the_rhythm_and_old_news_are_no_news() {
     assert_eq!(light.state(), Some(State::Starting), "just in time");
     light.tick(11_701).unwrap();
     assert_eq!(light.state(), None);
-    // Blue at 0 ms, dark at 700 ms and again at 1700 ms of its second.
+    // Blue at 0 ms, off at 700 ms, and off again 1700 ms into the next pattern.
     assert_eq!(recorder.changes, [Color::BLUE, Color::OFF, Color::MAGENTA]);
 }
 

@@ -1,4 +1,4 @@
-//! Messages over a stream.
+//! Messages over a byte stream.
 
 use std::collections::VecDeque;
 
@@ -7,16 +7,16 @@ use loftup_board::{Link, LinkError};
 use loftup_wire::message::{TimeReply, TimeRequest};
 use loftup_wire::{DecodeError, Encoder, MAX_FRAME, Message};
 
-/// A stream that takes and gives a few bytes at a time.
+/// A stream that reads and writes a few bytes at a time.
 #[derive(Default)]
 struct Stream {
     input: VecDeque<u8>,
     output: Vec<u8>,
-    /// Bytes it takes before it is full.
+    /// Bytes it accepts before it is full.
     room: usize,
-    /// Most bytes at once.
+    /// Maximum number of bytes per call.
     step: usize,
-    /// Fails on everything.
+    /// Whether every call fails.
     broken: bool,
     flushed: usize,
 }
@@ -118,8 +118,8 @@ fn a_flood_of_noise_does_not_hold_up_the_loop() {
     let mut noise = Stream::new(&[1; 1_000_000]);
     noise.step = 64;
     let mut link: Link<_> = Link::new(noise);
-    // The first piece runs beyond the buffer: one error, then silence up to the
-    // next delimiter, a bounded part of it each time.
+    // The first piece exceeds the buffer: one error, then the rest up to the
+    // next delimiter is skipped, a bounded part per call.
     let mut polls = 0;
     while !link.io().input.is_empty() {
         let before = link.io().input.len();

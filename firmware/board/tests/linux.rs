@@ -1,5 +1,5 @@
-//! Devices of Linux, as far as every machine has them: a pseudo-terminal for
-//! the serial line, a file for the thermal zone.
+//! Linux devices that exist on every machine: a pseudo-terminal as the serial
+//! line, a file as the thermal zone.
 
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -29,7 +29,7 @@ fn every_byte_crosses_a_serial_line_unchanged_both_ways() {
     let (side, path) = terminal();
     let mut line: Link<_> = Link::new(serial(&path, 921_600).unwrap());
     let mut other: Link<_> = Link::new(NonBlocking::new(side));
-    // All byte values: a line that is not raw eats or changes some.
+    // All byte values: a line that is not in raw mode drops or changes some.
     let data: Vec<u8> = (0..MAX_DATA as u32).map(|i| i as u8).collect();
     for (frame, there) in [(1, true), (2, false), (3, true)] {
         let chunk = MapChunk {
@@ -104,7 +104,7 @@ fn a_serial_line_has_one_owner_at_a_time() {
     assert!(matches!(error, LinuxError::InUse { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains(&*path.to_string_lossy()), "{text}");
-    assert!(text.contains("is in use by another process"), "{text}");
+    assert!(text.contains("in use by another process"), "{text}");
     drop(first);
     serial(&path, 115_200).unwrap();
 }

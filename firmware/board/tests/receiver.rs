@@ -1,6 +1,6 @@
-//! The example of `examples/mcu_receiver` on a bad cable: whatever the cable
-//! does, what it reports is true, its commands are carried out, and it brakes
-//! when it does not know.
+//! Runs `examples/mcu_receiver` over a noisy link: whatever happens on the
+//! link, its counts are correct, its commands are executed, and it brakes
+//! without a recent result.
 
 #[allow(dead_code)]
 #[path = "../examples/mcu_receiver/cable.rs"]
@@ -67,7 +67,7 @@ fn node(end: End<'_>) -> Node<End<'_>> {
     Node::new(end, Text::new("node").unwrap())
 }
 
-/// The slow reference: counts pixel by pixel in the whole picture.
+/// Slow reference: counts pixel by pixel in the whole image.
 fn count(frame: u32, area: &Rect) -> [u32; 256] {
     let map = scene(frame);
     let mut counts = [0; 256];
@@ -80,7 +80,7 @@ fn count(frame: u32, area: &Rect) -> [u32; 256] {
     counts
 }
 
-/// Runs 60 s; gives frames seen whole and frames sent.
+/// Runs for 60 s; returns the number of complete views and of frames sent.
 fn drive(seed: u64, faults: Faults, area: Rect) -> (u32, u32) {
     let cable = Cable::new(seed, faults);
     let (near, far) = cable.ends();
@@ -110,7 +110,7 @@ fn drive(seed: u64, faults: Faults, area: Rect) -> (u32, u32) {
     assert!(node.running && node.rate_mhz == 15_000);
     let counters = *controller.link().counters();
     println!(
-        "seed {seed}: {views} of {} frames seen whole; {counters:?}",
+        "seed {seed}: {views} of {} frames complete; {counters:?}",
         node.frame
     );
     (views, node.frame)
@@ -120,7 +120,7 @@ fn drive(seed: u64, faults: Faults, area: Rect) -> (u32, u32) {
 fn on_a_good_cable_every_frame_is_counted() {
     let (views, frames) = drive(1, Faults::default(), AREA);
     assert!(frames > 800);
-    // The one under way at the end may be missing.
+    // The frame in transit at the end may be missing.
     assert!(views + 1 >= frames, "{views} of {frames}");
 }
 
@@ -201,7 +201,7 @@ fn a_node_that_starts_anew_is_set_up_anew() {
         old.step(now_ms).unwrap();
         controller.step(now_ms).unwrap();
     }
-    // Its program ends and is started again; it greets.
+    // The node is restarted and sends a hello.
     let mut fresh = old.restarted();
     for _ in 0..1_000 {
         now_ms += 1;
@@ -225,8 +225,8 @@ fn features_of_the_points_arrive_within_the_step_of_their_coding() {
         node.step(now_ms).unwrap();
         controller.step(now_ms).unwrap();
     }
-    // Of one of the last two frames: the other may be under way. The values
-    // of a frame lie within 1.75 of each other.
+    // From one of the last two frames, since the other may be in transit. The
+    // values of a frame are within 1.75 of each other.
     let bound = 1.75 / 255.0 / 2.0 + 1e-6;
     let worst = |frame: u32| {
         let mut worst: f32 = 0.0;

@@ -1,4 +1,4 @@
-//! Links over what the operating system offers.
+//! Links over streams of the operating system.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -92,7 +92,7 @@ fn a_class_map_crosses_a_socket_between_two_threads() {
 
 #[test]
 fn the_system_clock_goes_forward() {
-    // Not faster than the clock of the standard library.
+    // Not faster than the standard library's clock.
     let start = Instant::now();
     let mut clock = SystemClock::new();
     let first = clock.now_us();

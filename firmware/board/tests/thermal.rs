@@ -1,4 +1,4 @@
-//! The thermometer and its guard.
+//! The thermometer and the thermal guard.
 
 use embedded_hal::i2c::ErrorKind;
 use embedded_hal_mock::eh1::i2c::{Mock, Transaction};
@@ -12,8 +12,8 @@ fn limits() -> Limits {
     Limits::new(8_000, 9_500, 500).unwrap()
 }
 
-/// What setting up says on the bus: configuration written and read back, then
-/// the limits, 75 and 80 degrees.
+/// The I2C transactions of the configuration: configuration written and read
+/// back, then the limits of 75 and 80 degrees.
 fn set_up(read_back: [u8; 2]) -> Vec<Transaction> {
     vec![
         Transaction::write(AT, vec![1, 0x10, 0x90]),
@@ -23,7 +23,7 @@ fn set_up(read_back: [u8; 2]) -> Vec<Transaction> {
     ]
 }
 
-/// As a chip answers: resolution bits 11, alert bit 1.
+/// The configuration as the chip returns it: resolution bits 11, alert bit 1.
 const ALIVE: [u8; 2] = [0x70, 0xB0];
 
 fn read(register: u8, value: [u8; 2]) -> Transaction {
@@ -94,7 +94,7 @@ fn the_alert_is_the_bit_that_is_low_and_a_bus_error_is_told() {
     chip.release().done();
 }
 
-/// Says one reading after the other.
+/// Returns scripted readings.
 struct Script(std::vec::IntoIter<Result<i16, &'static str>>);
 
 impl Thermometer for Script {
@@ -170,7 +170,7 @@ fn a_thermometer_that_fails_three_times_counts_as_hot_until_it_reads_again() {
     assert_eq!(
         states(vec![Ok(9_900), bad, bad, bad]),
         [Critical; 4],
-        "and does not cool by failing"
+        "a failure does not end the hot state"
     );
     let mut guard = ThermalGuard::new(Script(vec![Ok(42), bad, bad, bad].into_iter()), limits());
     guard.poll().unwrap();

@@ -12,7 +12,7 @@ use embedded_hal_mock::eh1::digital::{Mock, State, Transaction};
 use loftup_board::{CameraTrigger, Clock, Schedule, ScheduleError};
 use loftup_wire::faults::Random;
 
-/// A pin that notes when it changes.
+/// A pin that records its changes.
 #[derive(Clone)]
 struct Scope {
     time: Time,
@@ -69,7 +69,7 @@ fn the_pin_goes_low_high_low_and_nothing_else() {
         Transaction::set(State::Low),
         Transaction::set(State::High),
         Transaction::set(State::Low),
-        // Given back low, in any case.
+        // Always released low.
         Transaction::set(State::Low),
     ];
     let time = Time::default();
@@ -113,7 +113,7 @@ fn a_loop_that_polls_irregularly_makes_jitter_but_no_drift() {
     let all = || pulses.iter().map(|pulse| pulse.deviation_us);
     assert_eq!(jitter.min_us(), all().min());
     assert_eq!(jitter.max_us(), all().max());
-    // What the camera sees is what is reported.
+    // The reported deviations match the edges at the pin.
     let edges = pin.edges.borrow();
     let rises: Vec<u64> = edges.iter().filter(|e| e.1).map(|e| e.0).collect();
     assert!(rises.iter().eq(pulses.iter().map(|pulse| &pulse.at_us)));
@@ -135,7 +135,7 @@ fn waiting_for_each_pulse_does_not_drift_however_the_delay_oversleeps() {
         let pulse = trigger.fire(&mut delay).unwrap();
         assert_eq!(pulse.number, number);
         assert!((0..=90).contains(&pulse.deviation_us), "{pulse:?}");
-        // The caller's own work, well below a period.
+        // The caller's own work, well below one period.
         time.add_us(u64::from(random.below(50_000)));
     }
     let (min, max) = (trigger.jitter().min_us(), trigger.jitter().max_us());
@@ -158,7 +158,7 @@ fn pulses_whose_time_has_passed_are_left_out_and_counted() {
     assert_eq!((pulse.number, pulse.deviation_us), (3, 40));
     assert_eq!(trigger.jitter().missed(), 2);
     time.add_us(10);
-    assert_eq!(trigger.poll().unwrap(), None, "no burst to catch up");
+    assert_eq!(trigger.poll().unwrap(), None, "no burst of missed pulses");
     trigger.reset_jitter();
     assert_eq!(trigger.jitter().mean_us(), None);
     assert_eq!(trigger.jitter().min_us(), None);

@@ -1,5 +1,5 @@
-//! The queries graph at the size of LoftUp for DINOv2 ViT-S: one tile as a whole, and the CPU time
-//! of each of its stages; and the matrix products of training.
+//! The queries graph at the size of LoftUp for DINOv2 ViT-S: a complete tile, and the CPU time of
+//! each stage; and the matrix products of training.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ const WIDTH: usize = DIM + 20;
 const HEADS: usize = 4;
 const HEAD_WIDTH: usize = 104;
 const FREQUENCIES: usize = 20;
-/// Side of the tile in pixels, and keys of a 16x16 grid of features.
+/// Side of the tile in pixels, and the number of keys for a 16x16 feature grid.
 const SIDE: usize = 56;
 const TOKENS: usize = 256;
 
@@ -92,7 +92,7 @@ fn queries(c: &mut Criterion) {
         .map(|i| [i % area / side, i % side][i / area] as f32 / 224.0 - 0.5)
         .collect();
     let mask = vec![1.0; area];
-    // Of an 8-bit image, where the first convolution is looked up, and of any floats.
+    // From an 8-bit image, where the first convolution uses lookup tables, and arbitrary floats.
     let floats = noise(&mut random, 3 * area, 0.5);
     let bytes: Vec<f32> = floats.iter().map(|x| (x * 255.0).round() / 255.0).collect();
     let mut out = vec![0.0; SIDE * SIDE * DIM];

@@ -1,4 +1,4 @@
-//! The queries graph: from the guidance, coordinates and mask of tiles to their features.
+//! The queries graph: computes the features of tiles from guidance, coordinates and mask.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

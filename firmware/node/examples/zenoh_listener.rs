@@ -1,11 +1,11 @@
-//! Hears what `loftup-node` tells subscribers of ROS 2, with zenoh alone: no part of the node is
-//! used here, and bodies are taken apart by hand.
+//! Receives what `loftup-node` publishes for ROS 2. Independent of the node: it uses only zenoh and
+//! parses the message bodies itself.
 //!
 //! ```text
 //! zenoh_listener tcp/127.0.0.1:7447 DOMAIN MESSAGES
 //! ```
 //!
-//! It is its own router, waits for so many messages, and writes a line for each: `token`, `image`
+//! Acts as the router, waits for MESSAGES messages, and prints a line for each: `token`, `image`
 //! (number, stamp, size, bytes in hexadecimal) or `labels`.
 
 use std::{env, process::ExitCode, sync::mpsc, time::Duration};
@@ -24,13 +24,13 @@ impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         match bytes.split_at_checked(4) {
             Some(([0, 1, 0, 0], body)) => Ok(Self { body, at: 0 }),
-            _ => Err("this is no little-endian CDR".into()),
+            _ => Err("not little-endian CDR".into()),
         }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
         let rest = self.body.get(self.at..).unwrap_or_default();
-        let bytes = rest.get(..count).ok_or("the body ends too early")?;
+        let bytes = rest.get(..count).ok_or("the body is too short")?;
         self.at += count;
         Ok(bytes)
     }
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
         let length = self.number(4)? as usize;
         match self.take(length)?.split_last() {
             Some((0, text)) => Ok(std::str::from_utf8(text)?),
-            _ => Err("a text does not end with zero".into()),
+            _ => Err("a string is not zero-terminated".into()),
         }
     }
 
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
     fn end(&self) -> Result<(), Error> {
         match self.body.len() - self.at {
             0 => Ok(()),
-            n => Err(format!("{n} bytes follow the message").into()),
+            n => Err(format!("{n} bytes after the end of the message").into()),
         }
     }
 }
@@ -123,7 +123,7 @@ fn run() -> Result<(), Error> {
                 .and_then(|bytes| bytes.first_chunk())
                 .map(|bytes| i64::from_le_bytes(*bytes));
             let line = match number {
-                None => Err("there is no attachment of rmw_zenoh".into()),
+                None => Err("the attachment of rmw_zenoh is missing".into()),
                 Some(n) if key.contains("Image_") => {
                     image(&body).map(|text| format!("image {key} {n} {text}"))
                 }

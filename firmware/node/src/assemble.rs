@@ -1,10 +1,10 @@
-//! A node from its configuration.
+//! Builds a node from its configuration.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
 use loftup_bundle::{Bundle, HeadKind};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, RuntimeError,
+    ColorRange, ExecutionOptions, Perceptor, RuntimeError,
     backend::{
         self, Backend, Choice,
         fault::{Faults, Faulty},
@@ -17,25 +17,24 @@ use crate::{
     config::{self, Config},
     inject::{FaultySource, Injected, Plan},
     model::{BundleModel, Model, ModelError, ModelFactory},
-    notify::Notifier,
     pipeline::Parts,
     sink::{self, SinkError},
     source::{self, Images, Pace, Piped, Recording, Scenes, Source, SourceError, SourceFactory},
     static_scene::StaticScene,
 };
 
-/// What goes wrong on purpose, to be looked at and changed while the node runs.
+/// Handles to the injected faults of a running node.
 #[derive(Debug, Clone, Default)]
 pub struct Injection {
-    /// Faults of sources so far.
+    /// Injected faults of the source.
     pub source: Arc<Injected>,
-    /// Faults of the engine.
+    /// Injected faults of the engine.
     pub backend: Arc<Faults>,
-    /// Bytes that serial and UDP links flipped or dropped.
+    /// Bytes that were flipped or dropped on serial and UDP links.
     pub link: Arc<AtomicU64>,
 }
 
-/// Opens the bundle of a configuration: in its engine, with `faults` where there are some.
+/// A factory that opens the bundle in the configured engine, with `faults` injected.
 pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFactory {
     let (model, levels) = (config.model.clone(), config.levels());
     let settings = config.tensorrt.settings();
@@ -48,7 +47,7 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
             None => engine,
         };
         let bundle = Bundle::open(&model.bundle).map_err(|e| ModelError::Other(e.to_string()))?;
-        let mut options = Options::default();
+        let mut options = ExecutionOptions::default();
         if model.threads > 0 {
             options.threads = model.threads;
         }
@@ -60,7 +59,7 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
                 options.threads = threads;
             }
             options.tile = Some(tile);
-            perceptor.divide(options);
+            perceptor.set_execution_options(options);
         }
         let range = match model.color_range {
             None => ColorRange::PerImage,
@@ -71,22 +70,21 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
         };
         let mut sizes: Vec<_> = levels.iter().map(|l| l.size).collect();
         sizes.dedup();
-        let still = StaticScene {
+        let static_scene = StaticScene {
             backbone_interval: model.backbone_interval,
             noise_threshold: model.noise_threshold,
         };
         let (head, descriptors) = (&model.head, model.descriptors.as_deref());
-        let model =
-            BundleModel::new(perceptor, head, descriptors, range, &sizes)?.with_static_scene(still);
+        let model = BundleModel::new(perceptor, head, descriptors, range, &sizes)?
+            .with_static_scene(static_scene);
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
 }
 
-/// Whether the bundle of a configuration is whole and has the heads that are asked for. Compiles
-/// nothing.
+/// Checks that the bundle is complete and has the configured heads, without compiling it.
 ///
 /// # Errors
-/// Names the bundle, and the file or head that is invalid.
+/// Names the bundle, and the invalid file or head.
 pub fn check_model(config: &Config) -> Result<(), ModelError> {
     let model = &config.model;
     let open = || {
@@ -103,10 +101,10 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
     }
 }
 
-/// Opens the source of a configuration.
+/// Opens the configured source.
 ///
 /// # Errors
-/// Where a file cannot be read.
+/// If a file or device cannot be opened.
 pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
     let pace = Pace::new(config.rate_hz);
     let path = config.path.clone().unwrap_or_default();
@@ -145,7 +143,7 @@ pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceErr
     })
 }
 
-/// Opens the source of a configuration, with the faults of `plan`.
+/// A factory that opens the configured source, with the faults of `plan`.
 pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) -> SourceFactory {
     let (config, plan, injected) = (config.source.clone(), plan.clone(), injected.clone());
     let opened = std::sync::atomic::AtomicU64::new(0);
@@ -154,7 +152,7 @@ pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) ->
         if plan.source.ppm.iter().all(|ppm| *ppm == 0) {
             return Ok(source);
         }
-        // Another seed each time: the same start would give the same faults again.
+        // A new seed each time, or every reopened source would repeat the same faults.
         let n = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let seed = plan.seed.wrapping_add(n.wrapping_mul(0x9E37_79B9));
         Ok(Box::new(FaultySource::new(
@@ -166,26 +164,25 @@ pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) ->
     })
 }
 
-/// Everything a node needs, with the faults of `plan`.
+/// All parts of a node, with the faults of `plan`.
 ///
 /// # Errors
-/// Where a sink cannot be opened.
+/// If a sink cannot be opened.
 pub fn parts(config: Config, plan: &Plan) -> Result<(Parts, Injection), SinkError> {
     let injection = Injection {
         source: Arc::default(),
         backend: Faults::none(),
         link: Arc::default(),
     };
-    let (chance, mix) = plan.backend_mix();
-    let faults = (chance > 0.0).then(|| {
-        injection.backend.at_random(plan.seed, chance, &mix);
+    let (probability, mix) = plan.backend_mix();
+    let faults = (probability > 0.0).then(|| {
+        injection.backend.at_random(plan.seed, probability, &mix);
         injection.backend.clone()
     });
     let parts = Parts {
         model: model_factory(&config, faults),
         source: source_factory(&config, plan, &injection.source),
         sinks: sink::open(&config.sink, plan.link, plan.seed, &injection.link)?,
-        notifier: Notifier::from_environment(),
         config,
     };
     Ok((parts, injection))

@@ -1,32 +1,33 @@
-//! What can be changed from outside while the node runs.
+//! Settings that commands change while the node runs.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
 use loftup_bundle::Size;
 use loftup_wire::command::{Action, Outcome, Refusal};
+use parking_lot::Mutex;
 
-use crate::answer::{Queries, Query};
+use crate::output::{Queries, Query};
 
-/// Queries, rate, and whether outputs are given.
+/// Queries, frame rate, and whether the node is paused.
 #[derive(Debug)]
 pub struct Control {
     queries: Mutex<Arc<Queries>>,
     running: AtomicBool,
-    /// Frames in a thousand seconds; 0 for as many as it can.
+    /// Frame rate limit in mHz, 0 for none.
     rate_mhz: AtomicU32,
-    /// Width in the upper half, height in the lower; 0 while unknown.
+    /// Width in the upper half, height in the lower; 0 until the first frame.
     camera: AtomicU64,
     head: String,
 }
 
-/// Fastest rate that can be asked for, frames in a thousand seconds.
-const FASTEST_MHZ: u32 = 1_000_000;
+/// Highest frame rate that a command can set, in mHz.
+const MAX_RATE_MHZ: u32 = 1_000_000;
 
 impl Control {
-    /// Answers these queries from the start, with the classes of `head`.
+    /// Starts with `queries`. `head` is the class head of the model.
     pub fn new(queries: Queries, head: &str) -> Self {
         Self {
             queries: Mutex::new(Arc::new(queries)),
@@ -37,26 +38,22 @@ impl Control {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Queries>> {
-        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The present queries.
+    /// The current queries.
     pub fn queries(&self) -> Arc<Queries> {
-        self.lock().clone()
+        self.queries.lock().clone()
     }
 
-    /// Whether outputs are wanted.
+    /// Whether frames are processed; `false` after the stop command.
     pub fn is_running(&self) -> bool {
         self.running.load(SeqCst)
     }
 
-    /// Most frames a second that a command has asked for; 0 for all.
+    /// Frame rate limit set by a command, 0 for none.
     pub fn rate_hz(&self) -> f64 {
         f64::from(self.rate_mhz.load(SeqCst)) / 1000.0
     }
 
-    /// Notes the size of the camera's images.
+    /// Sets the size of the camera's images.
     pub fn set_camera(&self, size: Size) {
         self.camera
             .store((size.width as u64) << 32 | size.height as u64, SeqCst);
@@ -70,22 +67,22 @@ impl Control {
         })
     }
 
-    /// Carries out a command. Doing it again does no harm.
-    pub fn carry_out(&self, action: &Action<'_>) -> Outcome {
-        match self.try_to(action) {
+    /// Executes a command. Commands are idempotent.
+    pub fn execute(&self, action: &Action<'_>) -> Outcome {
+        match self.try_execute(action) {
             Ok(()) => Outcome::Done,
             Err(why) => Outcome::Refused(why),
         }
     }
 
-    fn try_to(&self, action: &Action<'_>) -> Result<(), Refusal> {
+    fn try_execute(&self, action: &Action<'_>) -> Result<(), Refusal> {
         match action {
             Action::Ping => {}
             Action::Start => self.running.store(true, SeqCst),
             Action::Stop => self.running.store(false, SeqCst),
-            Action::SetRate { mhz } if *mhz > FASTEST_MHZ => return Err(Refusal::Rate),
+            Action::SetRate { mhz } if *mhz > MAX_RATE_MHZ => return Err(Refusal::Rate),
             Action::SetRate { mhz } => self.rate_mhz.store(*mhz, SeqCst),
-            // Heads are chosen at the start: another one means other labels and sizes.
+            // The head is fixed at start: another one has other labels.
             Action::SetHead(name) if name.get() == self.head => {}
             Action::SetHead(_) => return Err(Refusal::NoSuchHead),
             Action::SetQuery { slot, area, want } => {
@@ -102,7 +99,7 @@ impl Control {
     }
 
     fn set(&self, slot: u8, query: Option<Query>) -> Result<(), Refusal> {
-        let mut queries = self.lock();
+        let mut queries = self.queries.lock();
         let mut changed = Queries::clone(&queries);
         *changed
             .get_mut(usize::from(slot))
@@ -122,13 +119,13 @@ mod tests {
     };
 
     #[test]
-    fn commands_change_what_is_answered_or_are_refused() {
+    fn commands_change_the_settings_or_are_refused() {
         let control = Control::new(Queries::default(), "camvid");
         control.set_camera(Size {
             width: 64,
             height: 48,
         });
-        let do_it = |action| control.carry_out(&action);
+        let execute = |action| control.execute(&action);
         let region = |x| Action::SetQuery {
             slot: 3,
             area: Area::Region(message::Rect {
@@ -139,30 +136,30 @@ mod tests {
             }),
             want: Want::Classes,
         };
-        assert_eq!(do_it(region(0)), Outcome::Done);
+        assert_eq!(execute(region(0)), Outcome::Done);
         assert!(control.queries()[3].is_some());
-        assert_eq!(do_it(region(60)), Outcome::Refused(Refusal::OutOfPicture));
+        assert_eq!(execute(region(60)), Outcome::Refused(Refusal::OutOfPicture));
         assert_eq!(
-            do_it(Action::ClearQuery { slot: 8 }),
+            execute(Action::ClearQuery { slot: 8 }),
             Outcome::Refused(Refusal::NoSuchSlot)
         );
-        assert_eq!(do_it(Action::ClearQuery { slot: 3 }), Outcome::Done);
+        assert_eq!(execute(Action::ClearQuery { slot: 3 }), Outcome::Done);
         assert!(control.queries()[3].is_none());
-        assert_eq!(do_it(Action::SetRate { mhz: 2500 }), Outcome::Done);
+        assert_eq!(execute(Action::SetRate { mhz: 2500 }), Outcome::Done);
         assert_eq!(control.rate_hz(), 2.5);
         assert_eq!(
-            do_it(Action::SetRate { mhz: u32::MAX }),
+            execute(Action::SetRate { mhz: u32::MAX }),
             Outcome::Refused(Refusal::Rate)
         );
         assert_eq!(
-            do_it(Action::SetHead(Text::new("x").unwrap())),
+            execute(Action::SetHead(Text::new("x").unwrap())),
             Outcome::Refused(Refusal::NoSuchHead)
         );
         assert_eq!(
-            do_it(Action::SetHead(Text::new("camvid").unwrap())),
+            execute(Action::SetHead(Text::new("camvid").unwrap())),
             Outcome::Done
         );
-        assert_eq!(do_it(Action::Stop), Outcome::Done);
+        assert_eq!(execute(Action::Stop), Outcome::Done);
         assert!(!control.is_running());
     }
 }

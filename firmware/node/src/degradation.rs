@@ -1,32 +1,32 @@
-//! Graceful degradation: when the output shrinks and when it recovers.
+//! Graceful degradation: when to reduce the output, and when to restore it.
 
 use loftup_board::ThermalState;
 
-/// When to go a step down or up.
+/// When to step down or up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
-    /// Deadlines missed in a row that lead a step down.
+    /// Consecutive missed deadlines before a step down.
     pub miss_limit: u32,
-    /// Outputs in a row, each well within the deadline, that lead a step up.
+    /// Consecutive early outputs before a step up.
     pub recover_after: u32,
-    /// How long between two steps down because of heat.
+    /// Interval between two steps down while it is hot.
     pub heat_step_us: u64,
-    /// Steps that there are, beyond step 0.
+    /// Number of steps, besides step 0.
     pub steps: usize,
 }
 
-/// The step that the node is on. It goes down one step for [`Policy::miss_limit`] missed deadlines in
-/// a row, or for as long as it is hot, and up again after [`Policy::recover_after`] outputs that came
-/// well in time. A step up that turns out to have been too early doubles the patience, up to
-/// eight times; one that lasts restores it.
+/// Steps down after [`Policy::miss_limit`] consecutive missed deadlines and while it is hot. Steps
+/// up after [`Policy::recover_after`] consecutive early outputs. If deadlines are missed after a step
+/// up, the next one needs twice as many early outputs, up to eight times; a step up that lasts resets
+/// that.
 #[derive(Debug)]
 pub struct DegradationController {
     policy: Policy,
     level: usize,
     missed: u32,
     good: u32,
-    patience: u32,
-    /// Outputs since the last step up, where that was the last step.
+    backoff: u32,
+    /// Outputs since the last step up, until that has lasted.
     on_trial: Option<u32>,
     heat: ThermalState,
     heat_step_at: Option<u64>,
@@ -37,32 +37,32 @@ pub struct DegradationController {
 /// Whether an output met its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadlineOutcome {
-    /// So early that a larger one would probably come in time.
+    /// Early enough for a step up.
     Early,
     /// In time.
     Met,
-    /// After its deadline, or never because it was too old.
+    /// Late, or dropped because of its age.
     Missed,
 }
 
-/// A step was taken.
+/// Direction of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Smaller.
+    /// Less output.
     Down,
-    /// Larger.
+    /// More output.
     Up,
 }
 
 impl DegradationController {
-    /// At step 0.
+    /// Starts at step 0.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
             level: 0,
             missed: 0,
             good: 0,
-            patience: 1,
+            backoff: 1,
             on_trial: None,
             heat: ThermalState::Normal,
             heat_step_at: None,
@@ -70,23 +70,23 @@ impl DegradationController {
         }
     }
 
-    /// The present step, 0 for the whole output.
+    /// The current step, 0 for the full output.
     pub fn level(&self) -> usize {
         self.level
     }
 
-    /// Whether deadlines have been missed in a row, and not yet met again for long enough at
+    /// Whether consecutive deadlines were missed, until [`Policy::recover_after`] outputs in time at
     /// step 0.
     pub fn is_late(&self) -> bool {
         self.late.is_some()
     }
 
-    /// Whether outputs are to stop altogether.
+    /// Whether processing pauses because of heat.
     pub fn is_paused(&self) -> bool {
         self.heat == ThermalState::Critical
     }
 
-    /// An output came, or did not come in time.
+    /// Records the outcome of a frame.
     pub fn record(&mut self, outcome: DeadlineOutcome) -> Option<Step> {
         if let Some(n) = &mut self.late {
             *n = if outcome == DeadlineOutcome::Missed {
@@ -102,7 +102,7 @@ impl DegradationController {
             *n += 1;
             if *n > self.policy.recover_after {
                 self.on_trial = None;
-                self.patience = 1;
+                self.backoff = 1;
             }
         }
         match outcome {
@@ -113,7 +113,7 @@ impl DegradationController {
                     self.missed = 0;
                     self.late = Some(0);
                     if self.on_trial.take().is_some() {
-                        self.patience = (self.patience * 2).min(8);
+                        self.backoff = (self.backoff * 2).min(8);
                     }
                     return self.down();
                 }
@@ -122,7 +122,7 @@ impl DegradationController {
             DeadlineOutcome::Early => {
                 self.missed = 0;
                 self.good += 1;
-                let enough = self.policy.recover_after.saturating_mul(self.patience);
+                let enough = self.policy.recover_after.saturating_mul(self.backoff);
                 if self.good >= enough && self.heat == ThermalState::Normal && self.level > 0 {
                     self.good = 0;
                     self.level -= 1;
@@ -134,7 +134,7 @@ impl DegradationController {
         None
     }
 
-    /// How hot it is at `now_us`. To be told again and again.
+    /// Updates the thermal state. Call it regularly.
     pub fn heat(&mut self, heat: ThermalState, now_us: u64) -> Option<Step> {
         self.heat = heat;
         if heat == ThermalState::Normal {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_misses_in_a_row_lead_down() {
+    fn only_consecutive_misses_step_down() {
         let mut l = degradation();
         for _ in 0..20 {
             assert_eq!(feed(&mut l, Missed, 2), [None, None]);
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_back_a_step_at_a_time_and_only_when_answers_are_early() {
+    fn early_outputs_step_up_one_at_a_time() {
         let mut l = degradation();
         feed(&mut l, Missed, 6);
         assert_eq!(l.level(), 2);
         feed(&mut l, Met, 100);
-        assert_eq!(l.level(), 2, "in time is not early");
+        assert_eq!(l.level(), 2, "met is not early");
         feed(&mut l, Early, 9);
         l.record(Met);
         feed(&mut l, Early, 9);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_up_that_fails_makes_the_next_wait_longer_until_one_lasts() {
+    fn a_failed_step_up_doubles_the_wait_until_one_lasts() {
         let mut l = degradation();
         feed(&mut l, Missed, 3);
         let mut waits = Vec::new();
@@ -233,12 +233,12 @@ mod tests {
         assert_eq!(
             feed(&mut l, Early, 10)[9],
             Some(Step::Up),
-            "patience as at first"
+            "the backoff is reset"
         );
     }
 
     #[test]
-    fn heat_leads_down_in_its_own_time_and_keeps_from_growing() {
+    fn heat_steps_down_at_its_interval_and_prevents_steps_up() {
         let mut l = degradation();
         assert_eq!(l.heat(ThermalState::Hot, 0), Some(Step::Down));
         assert_eq!(l.heat(ThermalState::Hot, 500), None);

@@ -1,4 +1,6 @@
-//! Why a frame, or the node, failed.
+//! Errors of the model and of the node.
+
+use std::{io, net::SocketAddr};
 
 use loftup_runtime::{RuntimeError, backend::BackendError};
 
@@ -6,22 +8,22 @@ use loftup_runtime::{RuntimeError, backend::BackendError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The runtime or its engine.
+    /// The runtime or its engine failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// The engine gave scores or features that are not numbers.
-    #[error("the engine gave {count} values that are not finite: the frame is not answered")]
+    /// The scores or features contain NaN or infinity.
+    #[error("the engine returned {count} values that are not finite: the frame is dropped")]
     NotFinite {
-        /// How many.
+        /// Number of such values.
         count: usize,
     },
-    /// The model was taken out of service, or is not what is needed.
+    /// Anything else.
     #[error("{0}")]
     Other(String),
 }
 
 impl ModelError {
-    /// Whether the engine gave NaN or an infinity.
+    /// Whether the engine returned NaN or infinity.
     pub fn is_not_finite(&self) -> bool {
         matches!(
             self,
@@ -33,27 +35,37 @@ impl ModelError {
         )
     }
 
-    /// A head of another kind where one of classes is needed.
+    /// A descriptor head where a class head is needed.
     pub(crate) fn no_classes(head: &str) -> Self {
         Self::Other(format!(
-            "head {head:?} gives descriptors: name one of kind classes under [model] head"
+            "head {head:?} outputs descriptors: set [model] head to a head of kind classes"
         ))
     }
 }
 
-/// A node that could not go on. The message is one line.
+/// Why a node could not start or had to stop. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
-    /// A thread or socket could not be had.
-    #[error("{what}: {cause}")]
-    Io {
-        /// For what.
-        what: String,
-        /// Why.
-        cause: std::io::Error,
+    /// The address of the metrics server is not available.
+    #[error(
+        "metrics.listen: cannot listen on {address}: {cause}: choose another port, or stop the program that uses it"
+    )]
+    MetricsAddress {
+        /// The configured address.
+        address: SocketAddr,
+        /// The cause.
+        cause: io::Error,
     },
-    /// It gave up.
+    /// A thread could not be started.
+    #[error("cannot start thread {name}: {cause}")]
+    Thread {
+        /// Name of the thread.
+        name: String,
+        /// The cause.
+        cause: io::Error,
+    },
+    /// The node failed while it was running.
     #[error("the node failed: {0}")]
     Failed(String),
 }

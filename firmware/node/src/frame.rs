@@ -1,16 +1,16 @@
 //! Raw frames from a source, and their validation.
 
 use loftup_bundle::Size;
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use crate::metrics::DropReason;
 
-/// What a source gives: not yet believed.
+/// An unvalidated frame from a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawFrame {
-    /// The source's own count, rising by one for each image it takes.
+    /// Frame number of the source; increases by one with every captured image.
     pub number: u64,
-    /// When the image was taken, microseconds of the node's clock.
+    /// Capture time, microseconds of the node's clock.
     pub stamp_us: u64,
     /// Columns.
     pub width: usize,
@@ -20,41 +20,41 @@ pub struct RawFrame {
     pub bytes: Vec<u8>,
 }
 
-/// Numbers this far back or less are old images; from further back, the source has begun again.
+/// A number that is lower by at most this is an old frame; a larger gap is a restart of the source.
 const REORDER_WINDOW: u64 = 1000;
 
-/// Checks frames as they come.
+/// Validates frames in order of arrival.
 #[derive(Debug)]
 pub struct FrameValidator {
     size: Option<Size>,
     max_age_us: u64,
     last: Option<u64>,
-    /// Added to the source's numbers, so that frames are numbered without a step back.
+    /// Added to the source's numbers so that sequence numbers increase across restarts.
     offset: u64,
-    /// The least number that the next frame may get.
+    /// Minimum sequence number of the next frame.
     next: u64,
 }
 
-/// What is to be made of a frame.
+/// Result of the validation of a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Validation {
-    /// Why it is refused, where it is.
-    pub refused: Option<DropReason>,
-    /// Frames missing before it.
+    /// Why the frame is rejected, if it is.
+    pub rejected: Option<DropReason>,
+    /// Number of frames missing before it.
     pub lost: u64,
-    /// Whether its time stamp could not be true.
+    /// Whether its time stamp is implausible.
     pub time_jump: bool,
-    /// Whether the source began again.
+    /// Whether the source restarted its numbering.
     pub restart: bool,
-    /// The node's number of it, always rising.
+    /// Sequence number of the node; increases with every frame.
     pub sequence: u64,
-    /// When it was taken, as far as can be believed.
+    /// Capture time, or the time of arrival if the time stamp is implausible.
     pub captured_us: u64,
 }
 
 impl FrameValidator {
-    /// For frames of this size; `None` takes any. A time stamp that is in the future or further
-    /// back than `max_age_us` counts as wrong.
+    /// Accepts frames of `size`, or of any size. Time stamps in the future or older than
+    /// `max_age_us` are implausible.
     pub fn new(size: Option<Size>, max_age_us: u64) -> Self {
         Self {
             size,
@@ -65,12 +65,12 @@ impl FrameValidator {
         }
     }
 
-    /// The source was opened again: it may count from anywhere.
+    /// The source was reopened: its numbering may restart anywhere.
     pub fn reopened(&mut self) {
         self.last = None;
     }
 
-    /// Judges a frame that came at `now_us`.
+    /// Validates a frame that arrived at `now_us`.
     pub fn validate(&mut self, raw: &RawFrame, now_us: u64) -> Validation {
         let plausible = now_us.saturating_sub(self.max_age_us)..=now_us;
         let time_jump = !plausible.contains(&raw.stamp_us);
@@ -81,15 +81,15 @@ impl FrameValidator {
         };
         if let Some(last) = self.last {
             if raw.number == last {
-                validation.refused = Some(DropReason::Duplicate);
+                validation.rejected = Some(DropReason::Duplicate);
             } else if raw.number < last && last - raw.number <= REORDER_WINDOW {
-                validation.refused = Some(DropReason::Reordered);
+                validation.rejected = Some(DropReason::Reordered);
             } else if raw.number < last {
                 validation.restart = true;
             } else {
                 validation.lost = raw.number - last - 1;
             }
-            if validation.refused.is_some() {
+            if validation.rejected.is_some() {
                 return validation;
             }
         }
@@ -108,7 +108,7 @@ impl FrameValidator {
             .width
             .checked_mul(raw.height)
             .and_then(|n| n.checked_mul(3));
-        validation.refused = if (raw.width, raw.height) != (wanted.width, wanted.height) {
+        validation.rejected = if (raw.width, raw.height) != (wanted.width, wanted.height) {
             Some(DropReason::WrongSize)
         } else if raw.bytes.is_empty() || needed != Some(raw.bytes.len()) {
             Some(DropReason::Truncated)
@@ -119,22 +119,24 @@ impl FrameValidator {
     }
 }
 
-/// Copies a frame that passed into an image, which is made again only where its size is another.
-pub fn copy(raw: &RawFrame, picture: &mut Rgb8) -> Result<(), loftup_runtime::image::ImageError> {
-    if (picture.width(), picture.height()) != (raw.width, raw.height) {
-        *picture = Rgb8::new(raw.width, raw.height, raw.bytes.clone())?;
+/// Copies a valid frame to an image, which is reallocated only if its size differs.
+pub fn copy_into(
+    raw: &RawFrame,
+    image: &mut RgbImage,
+) -> Result<(), loftup_runtime::image::ImageError> {
+    if (image.width(), image.height()) != (raw.width, raw.height) {
+        *image = RgbImage::new(raw.width, raw.height, raw.bytes.clone())?;
         return Ok(());
     }
     for (y, row) in raw.bytes.chunks_exact(3 * raw.width).enumerate() {
-        picture.row_mut(y).copy_from_slice(row);
+        image.row_mut(y).copy_from_slice(row);
     }
     Ok(())
 }
 
-/// An image to be grown into another.
-pub(crate) fn one_pixel() -> Rgb8 {
-    // One pixel is a size that every image may have.
-    Rgb8::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
+/// An image for [`copy_into`] to replace.
+pub(crate) fn placeholder() -> RgbImage {
+    RgbImage::filled(1, 1, [0; 3]).expect("1 x 1 is a valid size")
 }
 
 #[cfg(test)]
@@ -162,31 +164,31 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_told_apart() {
+    fn faults_are_distinguished() {
         let mut validator = validator();
-        let mut judge = |raw: &RawFrame| validator.validate(raw, 1200);
-        assert_eq!(judge(&raw(0)).refused, None);
-        assert_eq!(judge(&raw(3)).lost, 2);
-        assert_eq!(judge(&raw(3)).refused, Some(DropReason::Duplicate));
-        assert_eq!(judge(&raw(2)).refused, Some(DropReason::Reordered));
+        let mut validate = |raw: &RawFrame| validator.validate(raw, 1200);
+        assert_eq!(validate(&raw(0)).rejected, None);
+        assert_eq!(validate(&raw(3)).lost, 2);
+        assert_eq!(validate(&raw(3)).rejected, Some(DropReason::Duplicate));
+        assert_eq!(validate(&raw(2)).rejected, Some(DropReason::Reordered));
         let short = RawFrame {
             bytes: vec![0; 23],
             ..raw(4)
         };
-        assert_eq!(judge(&short).refused, Some(DropReason::Truncated));
+        assert_eq!(validate(&short).rejected, Some(DropReason::Truncated));
         let wide = RawFrame {
             width: 5,
             bytes: vec![0; 30],
             ..raw(5)
         };
-        assert_eq!(judge(&wide).refused, Some(DropReason::WrongSize));
-        let good = judge(&raw(6));
-        assert_eq!((good.refused, good.lost, good.sequence), (None, 0, 6));
+        assert_eq!(validate(&wide).rejected, Some(DropReason::WrongSize));
+        let good = validate(&raw(6));
+        assert_eq!((good.rejected, good.lost, good.sequence), (None, 0, 6));
         assert_eq!((good.time_jump, good.captured_us), (false, 1006));
     }
 
     #[test]
-    fn a_stamp_that_cannot_be_true_gives_way_to_the_time_of_arrival() {
+    fn an_implausible_time_stamp_is_replaced_by_the_time_of_arrival() {
         let mut validator = validator();
         for (number, stamp_us) in [(0, 5000), (1, 0), (2, u64::MAX)] {
             let validation = validator.validate(
@@ -196,18 +198,18 @@ mod tests {
                 },
                 1200,
             );
-            assert!(validation.time_jump && validation.refused.is_none());
+            assert!(validation.time_jump && validation.rejected.is_none());
             assert_eq!(validation.captured_us, 1200);
         }
     }
 
     #[test]
-    fn numbers_go_on_rising_when_the_source_begins_anew() {
+    fn sequence_numbers_increase_across_restarts() {
         let mut validator = validator();
         let mut last = None;
         for number in [0, 1, 5000, 5001, 0, 1, 9000, 3, 4] {
             let validation = validator.validate(&raw(number), 1_000_000);
-            assert_eq!(validation.refused, None);
+            assert_eq!(validation.rejected, None);
             assert!(
                 Some(validation.sequence) > last,
                 "{number}: {validation:?} after {last:?}"
@@ -217,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_was_opened_anew_is_not_out_of_order() {
+    fn frames_of_a_reopened_source_are_in_order() {
         let mut validator = validator();
         assert_eq!(validator.validate(&raw(40), 1200).sequence, 40);
         validator.reopened();
         for number in 0..5 {
             let validation = validator.validate(&raw(number), 1200);
             assert_eq!(
-                (validation.refused, validation.sequence),
+                (validation.rejected, validation.sequence),
                 (None, 41 + number)
             );
             assert_eq!((validation.restart, validation.lost), (number == 0, 0));
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_sizes_are_refused_without_overflow() {
+    fn impossible_sizes_are_rejected_without_overflow() {
         let mut validator = FrameValidator::new(None, 500);
         for (width, height) in [(usize::MAX, 2), (0, 0), (1 << 40, 1 << 40)] {
             let frame = RawFrame {
@@ -241,10 +243,10 @@ mod tests {
                 ..raw(1)
             };
             assert_eq!(
-                FrameValidator::new(None, 500).validate(&frame, 0).refused,
+                FrameValidator::new(None, 500).validate(&frame, 0).rejected,
                 Some(DropReason::Truncated)
             );
         }
-        assert_eq!(validator.validate(&raw(1), 1001).refused, None);
+        assert_eq!(validator.validate(&raw(1), 1001).rejected, None);
     }
 }

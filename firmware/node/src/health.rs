@@ -1,38 +1,36 @@
-//! How the node is: its state, why, and a journal of what happened.
+//! The state of the node and a journal of events.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 use loftup_wire::health as wire;
+use parking_lot::Mutex;
 
-/// Why the node is not well. The first that applies is told.
+/// Why the node is degraded or failed. If several apply, the first is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The bundle cannot be opened, or does not fit.
+    /// The bundle cannot be opened, or does not match the configuration.
     Bundle,
-    /// A fault in the program or the engine that could not be repaired.
+    /// A fault in the program or the engine that restarts did not repair.
     Internal,
-    /// The source gives nothing.
+    /// The source delivers no frames.
     NoFrames,
-    /// It is too hot, or the thermometer is dead.
+    /// A temperature limit was exceeded, or the sensor cannot be read.
     TooHot,
-    /// Deadlines were missed: outputs are smaller or fewer.
+    /// Deadlines were missed: outputs are smaller or less frequent.
     Late,
-    /// The preferred engine failed, another one computes.
+    /// The preferred engine failed and another one runs.
     Fallback,
-    /// A link is cut or stalled.
+    /// A link is down or stalled.
     Link,
-    /// A file cannot be written, as on a full disk.
+    /// A file cannot be written, for example because the disk is full.
     Storage,
 }
 
 impl Reason {
-    /// Its number on the wire, where it is one of the sender's own.
+    /// Its number on the wire, which is specific to this program.
     const STORAGE: u16 = 1;
 
     const ALL: [Self; 8] = [
@@ -46,7 +44,7 @@ impl Reason {
         Self::Storage,
     ];
 
-    /// Its name in logs.
+    /// The name in logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bundle => "bundle",
@@ -60,7 +58,7 @@ impl Reason {
         }
     }
 
-    fn on_the_wire(self) -> wire::Reason {
+    fn to_wire(self) -> wire::Reason {
         match self {
             Self::Bundle => wire::Reason::Bundle,
             Self::Internal => wire::Reason::Internal,
@@ -77,24 +75,24 @@ impl Reason {
 /// State of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Loading, no output yet.
+    /// Loading, before the first output.
     Starting,
-    /// All well.
+    /// Running normally.
     Running,
-    /// Outputs come, but fewer, smaller or later.
+    /// Outputs are fewer, smaller or later than configured.
     Degraded(Reason),
-    /// A stage or the model is being started again.
+    /// A stage or the model is being restarted.
     Recovering,
-    /// No outputs until someone acts. The program ends.
+    /// The fault could not be repaired. The program ends.
     Failed(Reason),
 }
 
 impl State {
     /// Names of all states.
-    pub const NAMES: &'static [&'static str] =
-        &["starting", "running", "degraded", "recovering", "failed"];
+    pub const NAMES: [&'static str; 5] =
+        ["starting", "running", "degraded", "recovering", "failed"];
 
-    /// Its name.
+    /// The name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -105,14 +103,14 @@ impl State {
         }
     }
 
-    /// As it goes over a link.
-    pub fn on_the_wire(self) -> wire::State {
+    /// The state in the wire format.
+    pub fn to_wire(self) -> wire::State {
         match self {
             Self::Starting => wire::State::Starting,
             Self::Running => wire::State::Running,
-            Self::Degraded(reason) => wire::State::Degraded(reason.on_the_wire()),
+            Self::Degraded(reason) => wire::State::Degraded(reason.to_wire()),
             Self::Recovering => wire::State::Recovering,
-            Self::Failed(reason) => wire::State::Failed(reason.on_the_wire()),
+            Self::Failed(reason) => wire::State::Failed(reason.to_wire()),
         }
     }
 }
@@ -127,13 +125,13 @@ impl std::fmt::Display for State {
     }
 }
 
-/// What is true of the node now; [`State`] follows from it.
+/// The conditions that determine the [`State`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Conditions {
-    answered: bool,
+    published: bool,
     recovering: bool,
     failed: Option<Reason>,
-    /// By the order of [`Reason::ALL`].
+    /// In the order of [`Reason::ALL`].
     reasons: [bool; Reason::ALL.len()],
 }
 
@@ -149,7 +147,7 @@ impl Conditions {
             .into_iter()
             .zip(self.reasons)
             .find(|(_, is)| *is);
-        match (worst, self.answered) {
+        match (worst, self.published) {
             (Some((reason, _)), _) => State::Degraded(reason),
             (None, true) => State::Running,
             (None, false) => State::Starting,
@@ -157,21 +155,21 @@ impl Conditions {
     }
 }
 
-/// Something that happened.
+/// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct JournalEntry {
     /// Microseconds since the start of the node.
     pub at_us: u64,
-    /// What kind of thing.
+    /// Kind of event.
     pub kind: &'static str,
-    /// In words.
+    /// Description.
     pub text: String,
 }
 
-/// Entries that a journal keeps; older ones go. What is gone was logged.
-const KEPT: usize = 512;
+/// Capacity of the journal. The oldest entries are removed; all of them are logged.
+const CAPACITY: usize = 512;
 
-/// Follows the conditions of the node and writes a journal.
+/// Tracks the state of the node and keeps the journal.
 #[derive(Debug, Default)]
 pub struct Monitor {
     inner: Mutex<Inner>,
@@ -181,55 +179,51 @@ pub struct Monitor {
 #[derive(Debug, Default)]
 struct Inner {
     conditions: Conditions,
-    journal: VecDeque<Entry>,
-    kinds: BTreeMap<&'static str, u64>,
+    journal: VecDeque<JournalEntry>,
+    kind_counts: BTreeMap<&'static str, u64>,
 }
 
 impl Monitor {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The present state.
+    /// The current state.
     pub fn state(&self) -> State {
-        self.lock().conditions.state()
+        self.inner.lock().conditions.state()
     }
 
-    /// Changes of state so far.
+    /// Number of state changes.
     pub fn changes(&self) -> u64 {
         self.changes.load(SeqCst)
     }
 
-    /// A reason to be degraded begins or ends. `why` says it in words, for the journal.
-    pub fn set(&self, at_us: u64, reason: Reason, is: bool, why: &str) {
-        self.change(at_us, why, |c| c.reasons[reason as usize] = is);
+    /// Sets or clears a reason for degradation. `why` describes the cause in the journal.
+    pub fn set(&self, at_us: u64, reason: Reason, active: bool, why: &str) {
+        self.change(at_us, why, |c| c.reasons[reason as usize] = active);
     }
 
-    /// Whether a reason holds.
+    /// Whether a reason is set.
     pub fn holds(&self, reason: Reason) -> bool {
-        self.lock().conditions.reasons[reason as usize]
+        self.inner.lock().conditions.reasons[reason as usize]
     }
 
-    /// A repair begins.
+    /// A restart begins.
     pub fn recovering(&self, at_us: u64, why: &str) {
         self.change(at_us, why, |c| c.recovering = true);
     }
 
-    /// An output was published: the node has started, and repairs are over.
-    pub fn answered(&self, at_us: u64) {
+    /// An output was published: starting or restarting has succeeded.
+    pub fn published(&self, at_us: u64) {
         self.change(at_us, "an output was published", |c| {
-            c.answered = true;
+            c.published = true;
             c.recovering = false;
         });
     }
 
-    /// It cannot go on.
+    /// The node failed. This is final.
     pub fn failed(&self, at_us: u64, reason: Reason, why: &str) {
         self.change(at_us, why, |c| c.failed = Some(c.failed.unwrap_or(reason)));
     }
 
     fn change(&self, at_us: u64, why: &str, change: impl FnOnce(&mut Conditions)) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let before = inner.conditions;
         change(&mut inner.conditions);
         if inner.conditions == before {
@@ -249,29 +243,29 @@ impl Monitor {
         push(&mut inner, at_us, "state", text);
     }
 
-    /// Writes something that happened into the journal and the log.
-    pub fn note(&self, at_us: u64, kind: &'static str, text: String) {
+    /// Adds an entry to the journal and the log.
+    pub fn record(&self, at_us: u64, kind: &'static str, text: String) {
         log::warn!("{kind}: {text}");
-        push(&mut self.lock(), at_us, kind, text);
+        push(&mut self.inner.lock(), at_us, kind, text);
     }
 
-    /// Entries of each kind so far, those that are gone included.
-    pub fn kinds(&self) -> BTreeMap<&'static str, u64> {
-        self.lock().kinds.clone()
+    /// Number of entries of each kind, including removed ones.
+    pub fn kind_counts(&self) -> BTreeMap<&'static str, u64> {
+        self.inner.lock().kind_counts.clone()
     }
 
     /// The journal, oldest first.
-    pub fn journal(&self) -> Vec<Entry> {
-        self.lock().journal.iter().cloned().collect()
+    pub fn journal(&self) -> Vec<JournalEntry> {
+        self.inner.lock().journal.iter().cloned().collect()
     }
 }
 
 fn push(inner: &mut Inner, at_us: u64, kind: &'static str, text: String) {
-    *inner.kinds.entry(kind).or_default() += 1;
-    if inner.journal.len() == KEPT {
+    *inner.kind_counts.entry(kind).or_default() += 1;
+    if inner.journal.len() == CAPACITY {
         inner.journal.pop_front();
     }
-    inner.journal.push_back(Entry { at_us, kind, text });
+    inner.journal.push_back(JournalEntry { at_us, kind, text });
 }
 
 #[cfg(test)]
@@ -279,29 +273,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_follows_from_what_is_true() {
+    fn the_state_follows_from_the_conditions() {
         let monitor = Monitor::default();
         assert_eq!(monitor.state(), State::Starting);
-        monitor.answered(1);
+        monitor.published(1);
         assert_eq!(monitor.state(), State::Running);
         monitor.set(2, Reason::Late, true, "5 deadlines missed");
         monitor.set(3, Reason::TooHot, true, "81 degrees");
         assert_eq!(
             monitor.state(),
             State::Degraded(Reason::TooHot),
-            "the worse one"
+            "the more severe reason"
         );
         monitor.recovering(4, "backbone hangs");
         assert_eq!(monitor.state(), State::Recovering);
-        monitor.answered(5);
+        monitor.published(5);
         assert_eq!(monitor.state(), State::Degraded(Reason::TooHot));
         monitor.set(6, Reason::TooHot, false, "70 degrees");
         assert_eq!(monitor.state(), State::Degraded(Reason::Late));
-        monitor.set(7, Reason::Late, false, "in time again");
+        monitor.set(7, Reason::Late, false, "deadlines are met again");
         assert_eq!(monitor.state(), State::Running);
         monitor.failed(8, Reason::Internal, "4 restarts in a minute");
-        monitor.answered(9);
-        assert_eq!(monitor.state(), State::Failed(Reason::Internal), "for good");
+        monitor.published(9);
+        assert_eq!(
+            monitor.state(),
+            State::Failed(Reason::Internal),
+            "failed is final"
+        );
         assert_eq!(monitor.changes(), 8);
         let journal = monitor.journal();
         assert_eq!(journal.len(), 8);
@@ -312,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_before_the_first_answer_is_told_and_then_starting_goes_on() {
+    fn a_reason_before_the_first_output_is_reported() {
         let monitor = Monitor::default();
         monitor.set(1, Reason::NoFrames, true, "nothing for 2 s");
         assert_eq!(monitor.state(), State::Degraded(Reason::NoFrames));
@@ -323,8 +321,8 @@ mod tests {
     #[test]
     fn the_journal_is_bounded() {
         let monitor = Monitor::default();
-        (0..2 * KEPT as u64).for_each(|i| monitor.note(i, "test", String::new()));
-        assert_eq!(monitor.journal().len(), KEPT);
-        assert_eq!(monitor.journal()[0].at_us, KEPT as u64);
+        (0..2 * CAPACITY as u64).for_each(|i| monitor.record(i, "test", String::new()));
+        assert_eq!(monitor.journal().len(), CAPACITY);
+        assert_eq!(monitor.journal()[0].at_us, CAPACITY as u64);
     }
 }

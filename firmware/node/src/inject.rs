@@ -1,4 +1,4 @@
-//! Faults on purpose: in the source, on a link, in the engine.
+//! Fault injection: in the source, on links, in the engine.
 
 mod line;
 mod source;
@@ -11,23 +11,23 @@ use loftup_wire::faults::Faults;
 pub use line::FaultyLine;
 pub use source::{FaultySource, Injected, SourceFault, SourceFaults};
 
-/// Everything that shall go wrong. `Default` is nothing.
+/// The faults to inject; none by default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// In the source.
+    /// Faults of the source.
     pub source: SourceFaults,
-    /// On serial and UDP links.
+    /// Faults of serial and UDP links.
     pub link: Faults,
-    /// In the engine: one of these, with this chance for each run of a graph.
+    /// Faults of the engine, with their probability per graph run.
     pub backend: Vec<(Fault, f64)>,
-    /// Where the random numbers begin.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
-/// A fault that is not known. The message is one line.
+/// An invalid fault specification. The message is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "--inject {0:?}: give source.NAME, link.NAME or backend.NAME and a chance from 0 to 1, as in source.drop=0.01,backend.nan=0.001; source: drop, duplicate, reorder, truncate, wrong-size, stuck, time-jump; link: flip, drop, split, stall; backend: error, nan, infinity, hang, slow; also seed=NUMBER"
+    "--inject {0:?}: expected NAME=PROBABILITY, for example source.drop=0.01,backend.nan=0.001; source: drop, duplicate, reorder, truncate, wrong-size, stuck, time-jump; link: flip, drop, split, stall; backend: error, nan, infinity, hang, slow; and seed=NUMBER"
 )]
 pub struct UnknownFault(String);
 
@@ -51,7 +51,7 @@ impl FromStr for Plan {
 }
 
 impl Plan {
-    /// Whether nothing goes wrong.
+    /// Whether no faults are injected.
     pub fn is_empty(&self) -> bool {
         self.source.ppm.iter().all(|p| *p == 0)
             && self.link == Faults::default()
@@ -64,11 +64,11 @@ impl Plan {
             self.seed = value.parse().ok()?;
             return Some(());
         }
-        let chance: f64 = value.parse().ok()?;
-        if !(0.0..=1.0).contains(&chance) {
+        let probability: f64 = value.parse().ok()?;
+        if !(0.0..=1.0).contains(&probability) {
             return None;
         }
-        let ppm = (chance * 1e6) as u32;
+        let ppm = (probability * 1e6) as u32;
         let (place, name) = name.split_once('.')?;
         match (place, name) {
             ("source", _) => {
@@ -90,15 +90,15 @@ impl Plan {
                     "slow" => Fault::Slow(Duration::from_millis(300)),
                     _ => return None,
                 };
-                self.backend.push((fault, chance));
+                self.backend.push((fault, probability));
             }
             _ => return None,
         }
         Some(())
     }
 
-    /// The engine's faults as [`loftup_runtime::backend::fault::Faults::at_random`] takes them:
-    /// one chance, and faults each as often as its share of it.
+    /// The engine's faults as arguments of [`loftup_runtime::backend::fault::Faults::at_random`]: the
+    /// total probability, and the faults in proportion to theirs.
     pub fn backend_mix(&self) -> (f64, Vec<Fault>) {
         let sum: f64 = self.backend.iter().map(|(_, p)| p).sum();
         if sum <= 0.0 {
@@ -121,15 +121,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_is_read_from_words() {
+    fn specifications_are_parsed() {
         let plan: Plan =
             "source.drop=0.01, backend.nan=0.001,backend.hang=0.0001,link.flip=0.02,seed=9"
                 .parse()
                 .unwrap();
         assert_eq!(plan.source.ppm[0], 10_000);
         assert_eq!((plan.link.flip_ppm, plan.seed), (20_000, 9));
-        let (chance, mix) = plan.backend_mix();
-        assert!((chance - 0.0011).abs() < 1e-9);
+        let (probability, mix) = plan.backend_mix();
+        assert!((probability - 0.0011).abs() < 1e-9);
         assert_eq!(mix.iter().filter(|f| **f == Fault::Hang).count(), 91);
         assert!(Plan::default().is_empty() && !plan.is_empty());
         for bad in [

@@ -1,21 +1,20 @@
-//! The perception node: a loop from camera to answer that never stalls.
+//! The perception node: a pipeline from camera to output that does not stall.
 //!
-//! | part | here |
+//! | subject | modules |
 //! |---|---|
-//! | the configuration file | [`config`] |
-//! | images: files, generated scenes, recordings, cameras | [`source`], [`frame`] |
-//! | stages on threads, newest frame wins, deadlines | [`pipeline`], [`mailbox`], [`degradation`] |
-//! | the bundle as the stages use it | [`model`], [`regions`] |
-//! | queries and answers | [`answer`], [`control`] |
-//! | state, counters, times | [`health`], [`metrics`], [`histogram`], [`http`], [`notify`] |
-//! | serial, UDP, images, MCAP, recordings, ROS 2 | [`sink`], [`ros`] |
-//! | faults on purpose, and the proof that they do no harm | [`inject`], [`soak`] |
+//! | configuration file | [`config`] |
+//! | sources: image files, generated scenes, recordings, cameras | [`source`], [`frame`] |
+//! | pipeline stages, queues, deadlines | [`pipeline`], [`mailbox`], [`degradation`] |
+//! | the bundle and its heads | [`model`], [`regions`], [`static_scene`] |
+//! | queries, outputs, commands | [`output`], [`control`] |
+//! | health and metrics | [`health`], [`metrics`], [`latency`], [`http`] |
+//! | sinks: serial, UDP, images, MCAP, recordings, ROS 2 | [`sink`], [`ros`] |
+//! | fault injection and soak test | [`inject`], [`soak`] |
 //!
-//! `docs/node.md` describes it for those who run it.
+//! The user manual is `docs/node.md`.
 
 #![forbid(unsafe_code)]
 
-pub mod answer;
 pub mod assemble;
 pub mod config;
 pub mod control;
@@ -23,13 +22,13 @@ pub mod degradation;
 mod error;
 pub mod frame;
 pub mod health;
-pub mod histogram;
 pub mod http;
 pub mod inject;
+pub mod latency;
 pub mod mailbox;
 pub mod metrics;
 pub mod model;
-pub mod notify;
+pub mod output;
 pub mod pipeline;
 pub mod regions;
 pub mod ros;
@@ -37,4 +36,3 @@ pub mod sink;
 pub mod soak;
 pub mod source;
 pub mod static_scene;
-mod sync;

@@ -1,13 +1,11 @@
-//! A queue of one or two between stages, in which the newest wins.
+//! A short queue between stages that drops the oldest item when it is full.
 
-use std::{
-    collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
-/// A bounded queue. Putting into a full one takes out the oldest, so that a slow reader always
-/// finds what is newest. Allocates nothing after its making.
+use parking_lot::{Condvar, Mutex};
+
+/// A bounded queue. Sending to a full queue removes its oldest item, so that a slow receiver gets
+/// the newest ones. Allocates only when it is created.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     state: Mutex<State<T>>,
@@ -21,19 +19,19 @@ struct State<T> {
     closed: bool,
 }
 
-/// What [`Mailbox::recv`] found.
+/// Result of [`Mailbox::recv`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum RecvResult<T> {
-    /// The oldest of what is there.
+    /// The oldest item.
     Item(T),
-    /// Nothing came in time.
+    /// No item arrived in time.
     Timeout,
-    /// Nothing is there, and nothing will come.
+    /// The queue is empty and closed.
     Closed,
 }
 
 impl<T> Mailbox<T> {
-    /// An empty one for `capacity` items, one at least.
+    /// An empty queue for `capacity` items, at least one.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         Self {
@@ -46,14 +44,10 @@ impl<T> Mailbox<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts `item` in. Gives back what had to go: the oldest of a full queue, or `item` itself
-    /// where the queue is closed.
+    /// Adds `item`. Returns what was removed: the oldest item of a full queue, or `item` itself if
+    /// the queue is closed.
     pub fn send(&self, item: T) -> Option<T> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return Some(item);
         }
@@ -67,41 +61,30 @@ impl<T> Mailbox<T> {
         displaced
     }
 
-    /// Waits at most `limit` for an item.
-    pub fn recv(&self, limit: Duration) -> RecvResult<T> {
-        let end = Instant::now() + limit;
-        let mut state = self.lock();
-        loop {
-            if let Some(item) = state.items.pop_front() {
-                return RecvResult::Item(item);
-            }
-            if state.closed {
-                return RecvResult::Closed;
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return RecvResult::Timeout;
-            }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+    /// Waits at most `timeout` for an item.
+    pub fn recv(&self, timeout: Duration) -> RecvResult<T> {
+        let mut state = self.state.lock();
+        let empty = |state: &mut State<T>| state.items.is_empty() && !state.closed;
+        self.changed.wait_while_for(&mut state, empty, timeout);
+        match state.items.pop_front() {
+            Some(item) => RecvResult::Item(item),
+            None if state.closed => RecvResult::Closed,
+            None => RecvResult::Timeout,
         }
     }
 
-    /// Lets nothing more in. What is there can still be taken.
+    /// Closes the queue to new items. Those in it can still be received.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Items waiting.
+    /// Number of items.
     pub fn len(&self) -> usize {
-        self.lock().items.len()
+        self.state.lock().items.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -114,7 +97,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(5);
 
     #[test]
-    fn the_oldest_goes_when_it_is_full() {
+    fn a_full_queue_drops_its_oldest_item() {
         let mailbox = Mailbox::new(2);
         assert_eq!(mailbox.send(1), None);
         assert_eq!(mailbox.send(2), None);
@@ -125,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_one_is_emptied_and_takes_nothing() {
+    fn a_closed_queue_can_be_drained_but_not_filled() {
         let mailbox = Mailbox::new(1);
         mailbox.send(1);
         mailbox.close();
@@ -135,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_waits_is_woken() {
+    fn a_waiting_receiver_is_woken() {
         let mailbox = Mailbox::new(1);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| mailbox.recv(Duration::from_secs(10)));

@@ -1,5 +1,4 @@
-//! `loftup-node node.toml`: the perception node. Configuration and behavior are described in
-//! `docs/node.md`.
+//! `loftup-node node.toml`: the perception node. The manual is `docs/node.md`.
 
 use std::{
     io::Write,
@@ -19,30 +18,29 @@ use loftup_node::{
     soak,
 };
 
-/// Runs a bundle on a robot: images in, outputs out, whatever happens.
+/// Run a bundle on the camera stream of a robot, within deadlines
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The configuration file
+    /// Configuration file
     #[arg(required_unless_present = "generate")]
     config: Option<PathBuf>,
-    /// Only check the configuration, and whether the bundle is whole and has its heads
+    /// Check the configuration and the bundle, then exit
     #[arg(long)]
     check: bool,
-    /// Let things go wrong on purpose, as in source.drop=0.01,backend.hang=0.0001,seed=3
+    /// Inject faults, for example source.drop=0.01,backend.hang=0.0001,seed=3
     #[arg(long, value_name = "SPEC")]
     inject: Option<String>,
-    /// Run for so many seconds on a generated scene with every fault, and say whether all went
-    /// well
+    /// Run a soak test: a generated scene with all kinds of injected faults
     #[arg(long, value_name = "SECONDS")]
     soak: Option<u64>,
-    /// Write the manual page and shell completions into this directory, for a package
+    /// Write the manual page and shell completions to this directory, for packaging
     #[arg(long, value_name = "DIR", hide = true, exclusive = true)]
     generate: Option<PathBuf>,
 }
 
-/// A mistake in the command line or the configuration.
-const MISTAKE: u8 = 2;
+/// Exit code for errors in the command line or the configuration.
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -51,12 +49,12 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code,
         Err(e) => {
-            say(
+            print(
                 std::io::stderr(),
                 format_args!("error: {}", e.to_string().replace('\n', " ")),
             );
-            let mistake = e.is::<loftup_node::config::ConfigError>() || e.is::<UnknownFault>();
-            ExitCode::from(if mistake { MISTAKE } else { 1 })
+            let usage = e.is::<loftup_node::config::ConfigError>() || e.is::<UnknownFault>();
+            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }
     }
 }
@@ -77,10 +75,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         for warning in config.warnings() {
             log::warn!("{warning}");
         }
-        say(
-            std::io::stdout(),
-            format_args!("{}: in order", path.display()),
-        );
+        print(std::io::stdout(), format_args!("{}: OK", path.display()));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(seconds) = args.soak {
@@ -88,7 +83,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if !plan.is_empty() {
         log::warn!(
-            "faults are injected on purpose: {}",
+            "injecting faults: {}",
             args.inject.as_deref().unwrap_or_default()
         );
     }
@@ -96,15 +91,15 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let node = Node::start(parts)?;
     let handle = node.handle();
     ctrlc::set_handler(move || {
-        log::info!("asked to stop");
+        log::info!("stopping");
         handle.stop();
     })?;
     node.run()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a line. That nobody reads it any more is no reason to end.
-fn say(mut out: impl Write, line: std::fmt::Arguments<'_>) {
+/// Prints a line. A closed pipe is not an error.
+fn print(mut out: impl Write, line: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{line}");
 }
 
@@ -124,27 +119,27 @@ fn soak(config: &Config, seconds: u64, plan: Plan) -> anyhow::Result<ExitCode> {
     }
     let outcome = soak::run(config, &options).map_err(|e| anyhow::anyhow!("{e}"))?;
     let out = std::io::stdout();
-    say(&out, format_args!("{outcome:#?}"));
-    let faults = outcome.faults();
-    for fault in &faults {
-        say(&out, format_args!("wrong: {fault}"));
+    print(&out, format_args!("{outcome:#?}"));
+    let failures = outcome.failures();
+    for failure in &failures {
+        print(&out, format_args!("failure: {failure}"));
     }
     let mib = |n: u64| n as f64 / f64::from(1 << 20);
-    let validation = match faults.is_empty() {
-        true => "all well",
-        false => "not well",
+    let verdict = match failures.is_empty() {
+        true => "passed",
+        false => "FAILED",
     };
-    say(
+    print(
         &out,
         format_args!(
-            "{validation}: {} frames, {} answers, {} compared bit by bit, memory grew by {:.2} MiB",
+            "{verdict}: {} frames, {} outputs, {} compared bit by bit, memory grew by {:.2} MiB",
             outcome.captured,
             outcome.published,
             outcome.compared,
             mib(outcome.growth())
         ),
     );
-    Ok(if faults.is_empty() {
+    Ok(if failures.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,21 +1,29 @@
-//! What is counted, and how it is told.
+//! Counters, gauges and histograms, and their Prometheus text format.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::{
+    encoding::prometheus_text,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
 };
 
-use crate::{health::State, histogram::Histogram};
+use crate::{health::State, latency::LatencyRecorder};
 
-macro_rules! named {
+macro_rules! named_enum {
     ($(#[$meta:meta])* $name:ident { $( $(#[$m:meta])* $variant:ident = $text:literal ),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $( $(#[$m])* $variant ),* }
 
         impl $name {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[ $( Self::$variant ),* ];
+            /// All variants.
+            pub const ALL: [Self; [$( $text ),*].len()] = [ $( Self::$variant ),* ];
 
             /// Its name in logs and metrics.
             pub const fn name(self) -> &'static str {
@@ -31,278 +39,321 @@ macro_rules! named {
     };
 }
 
-named! {
-    /// A stage of the pipeline. `Head` is measured inside `Upsample`'s thread.
+named_enum! {
+    /// A stage of the pipeline. `Head` is measured inside the thread of `Upsample`.
     Stage {
-        /// Waiting for the camera and checking what it gave.
+        /// Waiting for the source and validating its frame.
         Capture = "capture",
         /// Resizing and normalizing.
         Preprocess = "preprocess",
         /// The vision foundation model.
         Backbone = "backbone",
-        /// The upsampler, with the linear part of a head, which runs tile by tile.
+        /// The upsampler, with the linear layer of the head, which runs tile by tile.
         Upsample = "upsample",
-        /// Classes from scores, connected areas.
+        /// Argmax over the class scores, and connected components.
         Head = "head",
         /// Handing the output to the sinks.
         Publish = "publish",
     }
 }
 
-named! {
-    /// What became of a frame that was not published. Every frame the source gave is counted
-    /// here or as published, exactly once.
+named_enum! {
+    /// Why a frame was not published. Every frame from the source is counted exactly once, here
+    /// or as published.
     DropReason {
-        /// Its number came before: the source repeats itself.
+        /// Its number was already seen.
         Duplicate = "duplicate",
-        /// A later one had come before.
+        /// A later frame came first.
         Reordered = "reordered",
-        /// Fewer or more bytes than its size needs.
+        /// The byte count does not match its size.
         Truncated = "truncated",
-        /// Another size than configured.
+        /// Its size is not the configured one.
         WrongSize = "wrong_size",
-        /// More frames than the rate that is set.
+        /// Above the configured frame rate.
         Rate = "rate",
-        /// Outputs are switched off, by a command or because it is too hot.
+        /// Processing is paused, by a command or because of heat.
         Paused = "paused",
-        /// A newer one came before pre-processing began.
+        /// Replaced by a newer frame before pre-processing.
         BeforePreprocess = "before_preprocess",
-        /// A newer one came before the backbone began.
+        /// Replaced by a newer frame before the backbone.
         BeforeBackbone = "before_backbone",
-        /// A newer one came before upsampling began.
+        /// Replaced by a newer frame before upsampling.
         BeforeUpsample = "before_upsample",
-        /// A newer one came before it was published.
+        /// Replaced by a newer frame before publishing.
         BeforePublish = "before_publish",
-        /// Too old to be worth more work.
+        /// Older than `max_age_ms`.
         Stale = "stale",
-        /// A stage failed on it.
+        /// A stage returned an error.
         Failed = "failed",
-        /// The stage that had it was given up.
+        /// In a stage that hung and was abandoned.
         Abandoned = "abandoned",
-        /// The node was stopped.
+        /// The node was shut down.
         Shutdown = "shutdown",
     }
 }
 
-named! {
-    /// What else happened.
+named_enum! {
+    /// Everything else that is counted.
     Event {
-        /// Frames that the source never gave, by the gaps in its numbers.
+        /// Frames missing in the source's numbering.
         SourceLost = "source_lost",
-        /// Time stamps of the source that cannot be true; the time of arrival was taken.
+        /// Implausible time stamps, replaced by the time of arrival.
         TimeJump = "source_time_jump",
-        /// Times the source began counting again.
+        /// Times the source restarted its numbering.
         SourceRestart = "source_restart",
-        /// Errors of the source.
+        /// Source errors.
         SourceError = "source_error",
-        /// Times the source was silent for too long.
+        /// Times the source delivered nothing within its timeout.
         Silence = "source_silent",
-        /// Outputs later than the deadline.
+        /// Outputs published after their deadline.
         DeadlineMissed = "deadline_missed",
-        /// Steps down.
+        /// Degradation steps down.
         StepDown = "step_down",
-        /// Steps up.
+        /// Degradation steps up.
         StepUp = "step_up",
-        /// Stages that hung and were given up.
+        /// Stages that hung and were abandoned.
         Hang = "hang",
-        /// Frames on which the engine gave NaN or an infinity. They are dropped as failed.
+        /// Frames for which the engine returned NaN or infinity. They are dropped as failed.
         NotFinite = "not_finite",
-        /// Stages and models started again.
+        /// Restarts of stages and models.
         Restart = "restart",
         /// Changes of the node's state.
         StateChange = "state_change",
-        /// Commands carried out.
+        /// Commands executed.
         Command = "command",
         /// Commands refused.
         CommandRefused = "command_refused",
-        /// Outputs that a sink had no time for.
+        /// Outputs dropped because a sink was too slow.
         SinkDropped = "sink_dropped",
-        /// Errors of sinks.
+        /// Sink errors.
         SinkError = "sink_error",
         /// Messages and images that a sink could not write to its files.
         NotWritten = "not_written",
-        /// Tiles of class maps that were computed, where the backbone does not run on every frame.
+        /// Class map tiles that were computed, when the backbone does not run on every frame.
         TileComputed = "tile_computed",
-        /// Tiles of class maps that had not changed, and were kept.
+        /// Class map tiles that were unchanged and reused.
         TileKept = "tile_kept",
-        /// Frames of serial and UDP links that were lost or refused.
+        /// Frames lost or rejected on serial and UDP links.
         LinkError = "link_error",
     }
 }
 
-/// All counters of a node. Fixed in size.
+/// All metrics of a node. Updating them does not allocate.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Frames that the source gave, good or bad.
-    pub captured: AtomicU64,
-    /// Outputs published.
-    pub published: AtomicU64,
-    /// Time in each stage.
-    pub stages: [Histogram; 6],
-    /// From the moment an image was taken to its publication.
-    pub latency: Histogram,
-    /// Hottest sensor, hundredths of a degree; `i64::MIN` where there is none.
-    pub temperature_cc: AtomicI64,
-    /// Step of degradation, 0 for none.
-    pub level: AtomicU64,
-    drops: [AtomicU64; DropReason::ALL.len()],
-    events: [AtomicU64; Event::ALL.len()],
+    /// Latency from capture to publication, for health reports.
+    pub latency: LatencyRecorder,
+    registry: Registry,
+    captured: Counter,
+    published: Counter,
+    drops: [Counter; DropReason::ALL.len()],
+    events: [Counter; Event::ALL.len()],
+    stage_seconds: [Histogram; Stage::ALL.len()],
+    latency_seconds: Histogram,
+    level: Gauge,
+    /// Hundredths of a degree; `i64::MIN` without a reading.
+    temperature_cc: AtomicI64,
+    // Set when the metrics are encoded.
+    uptime: Gauge<f64, AtomicU64>,
+    temperature: Family<NoLabels, Gauge<f64, AtomicU64>>,
+    states: [Gauge; State::NAMES.len()],
+}
+
+type Label = [(&'static str, &'static str); 1];
+type NoLabels = [(&'static str, &'static str); 0];
+
+/// From 0.5 ms to 16 s.
+fn histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 16))
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        let mut registry = Registry::with_prefix("loftup");
+        let (captured, published) = (Counter::default(), Counter::default());
+        registry.register(
+            "frames_captured",
+            "Frames from the source",
+            captured.clone(),
+        );
+        registry.register("answers_published", "Outputs published", published.clone());
+        let drops = Family::<Label, Counter>::default();
+        registry.register(
+            "frames_dropped",
+            "Frames not published, by reason",
+            drops.clone(),
+        );
+        let events = Family::<Label, Counter>::default();
+        registry.register("events", "Other events", events.clone());
+        let stages = Family::<Label, Histogram>::new_with_constructor(histogram);
+        registry.register("stage_seconds", "Time in each stage", stages.clone());
+        let latency_seconds = histogram();
+        registry.register(
+            "latency_seconds",
+            "Time from capture to publication",
+            latency_seconds.clone(),
+        );
+        let uptime = Gauge::default();
+        registry.register("uptime_seconds", "Time since the start", uptime.clone());
+        let level = Gauge::default();
+        registry.register("level", "Degradation step, 0 for none", level.clone());
+        let temperature = Family::default();
+        registry.register("temperature_celsius", "Hottest sensor", temperature.clone());
+        let states = Family::<Label, Gauge>::default();
+        registry.register("state", "1 for the current state", states.clone());
         Self {
-            captured: AtomicU64::new(0),
-            published: AtomicU64::new(0),
-            stages: Default::default(),
-            latency: Histogram::default(),
+            latency: LatencyRecorder::default(),
+            drops: DropReason::ALL.map(|r| drops.get_or_create_owned(&[("reason", r.name())])),
+            events: Event::ALL.map(|e| events.get_or_create_owned(&[("event", e.name())])),
+            stage_seconds: Stage::ALL.map(|s| stages.get_or_create_owned(&[("stage", s.name())])),
+            states: State::NAMES.map(|name| states.get_or_create_owned(&[("state", name)])),
+            registry,
+            captured,
+            published,
+            latency_seconds,
+            level,
             temperature_cc: AtomicI64::new(i64::MIN),
-            level: AtomicU64::new(0),
-            drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
-            events: [const { AtomicU64::new(0) }; Event::ALL.len()],
+            uptime,
+            temperature,
         }
     }
 }
 
 impl Metrics {
+    /// Counts a frame from the source, valid or not.
+    pub fn frame_captured(&self) {
+        self.captured.inc();
+    }
+
+    /// Frames from the source.
+    pub fn captured(&self) -> u64 {
+        self.captured.get()
+    }
+
+    /// Counts a published output that is `age_us` old.
+    pub fn frame_published(&self, age_us: u64) {
+        self.published.inc();
+        self.latency.record(age_us);
+        self.latency_seconds.observe(seconds(age_us));
+    }
+
+    /// Outputs published.
+    pub fn published(&self) -> u64 {
+        self.published.get()
+    }
+
     /// Counts a frame that is not published.
-    pub fn dropped(&self, why: DropReason) {
-        self.drops[why as usize].fetch_add(1, Relaxed);
+    pub fn frame_dropped(&self, reason: DropReason) {
+        self.drops[reason as usize].inc();
     }
 
     /// Frames not published for this reason.
-    pub fn drops(&self, why: DropReason) -> u64 {
-        self.drops[why as usize].load(Relaxed)
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].get()
     }
 
     /// Frames not published.
-    pub fn all_drops(&self) -> u64 {
-        self.drops.iter().map(|n| n.load(Relaxed)).sum()
+    pub fn total_drops(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
     }
 
     /// Counts `n` events.
     pub fn count(&self, event: Event, n: u64) {
-        self.events[event as usize].fetch_add(n, Relaxed);
+        self.events[event as usize].inc_by(n);
     }
 
     /// Events so far.
     pub fn events(&self, event: Event) -> u64 {
-        self.events[event as usize].load(Relaxed)
+        self.events[event as usize].get()
     }
 
-    /// Outputs published.
-    pub fn answers(&self) -> u64 {
-        self.published.load(Relaxed)
+    /// Records the time that a stage took.
+    pub fn observe(&self, stage: Stage, us: u64) {
+        self.stage_seconds[stage as usize].observe(seconds(us));
     }
 
-    /// In Prometheus' text format, version 0.0.4.
-    pub fn prometheus(&self, state: State, uptime_s: f64) -> String {
-        let mut out = String::with_capacity(8192);
-        // Writing into a string cannot fail.
-        let _ = self.write(&mut out, state, uptime_s);
-        out
+    /// Sets the degradation step.
+    pub fn set_level(&self, level: usize) {
+        self.level.set(i64::try_from(level).unwrap_or(i64::MAX));
     }
 
-    fn write(&self, out: &mut String, state: State, uptime_s: f64) -> std::fmt::Result {
-        let counter = |out: &mut String, name: &str, help: &str| {
-            writeln!(
-                out,
-                "# HELP loftup_{name} {help}\n# TYPE loftup_{name} counter"
-            )
-        };
-        counter(out, "frames_captured_total", "Frames that the source gave.")?;
-        writeln!(
-            out,
-            "loftup_frames_captured_total {}",
-            self.captured.load(Relaxed)
-        )?;
-        counter(out, "answers_published_total", "Answers published.")?;
-        writeln!(out, "loftup_answers_published_total {}", self.answers())?;
-        counter(
-            out,
-            "frames_dropped_total",
-            "Frames not published, by reason.",
-        )?;
-        for why in DropReason::ALL {
-            writeln!(
-                out,
-                "loftup_frames_dropped_total{{reason=\"{why}\"}} {}",
-                self.drops(*why)
-            )?;
+    /// Degradation step, 0 for none.
+    pub fn level(&self) -> usize {
+        usize::try_from(self.level.get()).unwrap_or(0)
+    }
+
+    /// Sets the temperature of the hottest sensor, in hundredths of a degree.
+    pub fn set_temperature_cc(&self, cc: Option<i16>) {
+        self.temperature_cc
+            .store(cc.map_or(i64::MIN, i64::from), Relaxed);
+    }
+
+    /// Temperature of the hottest sensor, in hundredths of a degree.
+    pub fn temperature_cc(&self) -> Option<i16> {
+        i16::try_from(self.temperature_cc.load(Relaxed)).ok()
+    }
+
+    /// The metrics in the Prometheus text format, version 0.0.4.
+    pub fn encode(&self, state: State, uptime_s: f64) -> String {
+        self.uptime.set(uptime_s);
+        match self.temperature_cc() {
+            Some(cc) => {
+                let gauge = self.temperature.get_or_create(&[]);
+                gauge.set(f64::from(cc) / 100.0);
+            }
+            None => self.temperature.clear(),
         }
-        counter(out, "events_total", "Other events.")?;
-        for event in Event::ALL {
-            writeln!(
-                out,
-                "loftup_events_total{{event=\"{event}\"}} {}",
-                self.events(*event)
-            )?;
+        for (gauge, name) in self.states.iter().zip(State::NAMES) {
+            gauge.set(i64::from(name == state.name()));
         }
-        writeln!(
-            out,
-            "# HELP loftup_stage_seconds Time in each stage.\n# TYPE loftup_stage_seconds summary"
-        )?;
-        for stage in Stage::ALL {
-            let label = format!("stage=\"{stage}\",");
-            summary(
-                out,
-                "loftup_stage_seconds",
-                &label,
-                &self.stages[*stage as usize],
-            )?;
-        }
-        writeln!(
-            out,
-            "# HELP loftup_latency_seconds From picture to answer.\n# TYPE loftup_latency_seconds summary"
-        )?;
-        summary(out, "loftup_latency_seconds", "", &self.latency)?;
-        let mut gauge = |name: &str, help: &str, value: f64| {
-            writeln!(
-                out,
-                "# HELP loftup_{name} {help}\n# TYPE loftup_{name} gauge\nloftup_{name} {value}"
-            )
-        };
-        gauge("uptime_seconds", "Since the start.", uptime_s)?;
-        gauge(
-            "level",
-            "Step of degradation, 0 for none.",
-            self.level.load(Relaxed) as f64,
-        )?;
-        let cc = self.temperature_cc.load(Relaxed);
-        if cc != i64::MIN {
-            gauge("temperature_celsius", "Hottest sensor.", cc as f64 / 100.0)?;
-        }
-        writeln!(
-            out,
-            "# HELP loftup_state 1 for the present state.\n# TYPE loftup_state gauge"
-        )?;
-        for name in State::NAMES {
-            let now = u8::from(*name == state.name());
-            writeln!(out, "loftup_state{{state=\"{name}\"}} {now}")?;
-        }
-        Ok(())
+        let mut text = String::with_capacity(16 << 10);
+        // Writing to a string cannot fail.
+        let _ = prometheus_text::encode(&mut text, &self.registry);
+        text
     }
 }
 
-fn summary(out: &mut String, name: &str, label: &str, times: &Histogram) -> std::fmt::Result {
-    let q = times.quantiles();
-    let seconds = |us: u64| us as f64 / 1e6;
-    for (quantile, us) in [
-        ("0.5", q.p50_us),
-        ("0.9", q.p90_us),
-        ("0.99", q.p99_us),
-        ("1", q.max_us),
-    ] {
-        writeln!(
-            out,
-            "{name}{{{label}quantile=\"{quantile}\"}} {}",
-            seconds(us)
-        )?;
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_encoded_under_their_names() {
+        let metrics = Metrics::default();
+        metrics.frame_captured();
+        metrics.frame_published(3000);
+        metrics.frame_dropped(DropReason::WrongSize);
+        metrics.count(Event::Hang, 2);
+        metrics.observe(Stage::Backbone, 700);
+        metrics.set_level(1);
+        let text = metrics.encode(State::Running, 2.5);
+        assert!(!text.contains("loftup_temperature_celsius "), "{text}");
+        metrics.set_temperature_cc(Some(5150));
+        let text = metrics.encode(State::Running, 2.5);
+        for line in [
+            "# TYPE loftup_frames_captured_total counter",
+            "loftup_frames_captured_total 1",
+            "loftup_answers_published_total 1",
+            "loftup_frames_dropped_total{reason=\"wrong_size\"} 1",
+            "loftup_frames_dropped_total{reason=\"stale\"} 0",
+            "loftup_events_total{event=\"hang\"} 2",
+            "# TYPE loftup_stage_seconds histogram",
+            "loftup_stage_seconds_sum{stage=\"backbone\"} 0.0007",
+            "loftup_stage_seconds_count{stage=\"backbone\"} 1",
+            "loftup_stage_seconds_bucket{stage=\"backbone\",le=\"0.0005\"} 0",
+            "loftup_stage_seconds_bucket{stage=\"backbone\",le=\"0.001\"} 1",
+            "loftup_latency_seconds_count 1",
+            "loftup_uptime_seconds 2.5",
+            "loftup_level 1",
+            "loftup_temperature_celsius 51.5",
+            "loftup_state{state=\"running\"} 1",
+            "loftup_state{state=\"failed\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in:\n{text}");
+        }
     }
-    let labels = match label.trim_end_matches(',') {
-        "" => String::new(),
-        label => format!("{{{label}}}"),
-    };
-    writeln!(out, "{name}_sum{labels} {}", seconds(times.sum_us()))?;
-    writeln!(out, "{name}_count{labels} {}", q.count)
 }

@@ -1,4 +1,4 @@
-//! The bundle, as the stages use it.
+//! The model that the stages run: a bundle with its heads.
 
 use std::{
     sync::Arc,
@@ -7,9 +7,9 @@ use std::{
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColorRange, Features, Perceptor, Picture, Rect, TileFeatures, View,
+    ColorRange, EncodedFrame, Features, FrameInputs, Perceptor, Rect, TileFeatures,
     heads::{self, Head},
-    image::Rgb8,
+    image::RgbImage,
 };
 use loftup_wire::{
     command::{Area, Want},
@@ -18,72 +18,65 @@ use loftup_wire::{
 
 pub use crate::error::ModelError;
 use crate::{
-    answer::{Answer, Kind, Part, Precision, Queries, Query, scaled, scaled_point},
-    regions::{Finder, Placement},
-    static_scene::{FrameCache, Maps, StaticScene},
+    output::{
+        FrameOutput, OutputKind, Precision, Queries, Query, QueryOutput, output_point, output_rect,
+    },
+    regions::{Placement, RegionFinder},
+    static_scene::{FrameCache, MapCache, StaticScene},
 };
 
-/// A prepared frame.
-#[derive(Debug, Default)]
-pub struct Prepared {
-    /// What the backbone looks at; `None` where it is the guidance.
-    pub small: Option<Picture>,
-    /// The image at the resolution of the output.
-    pub guidance: Option<Picture>,
-}
-
-/// What is asked of one frame.
+/// What to compute for a frame.
 #[derive(Debug, Clone)]
-pub struct Question<'a> {
+pub struct FrameRequest<'a> {
     /// The queries.
     pub queries: &'a Queries,
-    /// Whether queries for class maps of whole frames are passed over.
+    /// Skips class maps of the whole frame.
     pub regions_only: bool,
-    /// Smallest region worth telling, in pixels of the output.
+    /// Minimum area of a region, in output pixels.
     pub min_area_px: u32,
-    /// Most regions told.
+    /// Maximum number of regions per query.
     pub max_regions: usize,
-    /// Size of the camera's image.
+    /// Size of the camera image.
     pub camera: Size,
 }
 
-/// What the stages need of a model. Implemented by [`BundleModel`], and by tests.
+/// The model interface of the stages. Implemented by [`BundleModel`], and by tests.
 pub trait Model: Send + Sync {
-    /// Resizes and normalizes `picture` for an output of size `size`.
+    /// Preprocesses `image` for an output of `size`.
     ///
     /// # Errors
-    /// As the runtime's.
-    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError>;
+    /// Errors of the runtime.
+    fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError>;
 
     /// Runs the backbone.
     ///
     /// # Errors
-    /// As the runtime's.
-    fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError>;
+    /// Errors of the runtime.
+    fn features(&self, inputs: &FrameInputs) -> Result<Features, ModelError>;
 
-    /// Answers the queries. Gives the time that the head took of it, in microseconds.
+    /// Computes the outputs of all queries. Returns the time spent in the head, in microseconds.
     ///
     /// # Errors
-    /// As the runtime's, and [`ModelError::NotFinite`].
+    /// Errors of the runtime, and [`ModelError::NotFinite`].
     fn upsample(
         &self,
-        prepared: &Prepared,
+        inputs: &FrameInputs,
         features: &Features,
-        question: &Question<'_>,
-        scratch: &mut Finder,
-        out: &mut Answer,
+        request: &FrameRequest<'_>,
+        scratch: &mut RegionFinder,
+        out: &mut FrameOutput,
     ) -> Result<u64, ModelError>;
 
-    /// Why another engine stands in for the preferred one, where it does.
+    /// Why the fallback engine is in use, if it is.
     fn fallback(&self) -> Option<String> {
         None
     }
 
-    /// Names of the classes.
+    /// Class names.
     fn labels(&self) -> &[String];
 }
 
-/// Makes a model: at the start, and again when the last one hangs.
+/// Opens the model, at start and after a hang.
 pub type ModelFactory = Arc<dyn Fn() -> Result<Arc<dyn Model>, ModelError> + Send + Sync>;
 
 /// A bundle with its heads.
@@ -92,23 +85,23 @@ pub struct BundleModel {
     classes: Head,
     descriptors: Option<Head>,
     names: Vec<String>,
-    range: ColorRange,
+    color_range: ColorRange,
     static_scene: StaticScene,
     frame_cache: FrameCache,
 }
 
 impl BundleModel {
-    /// A bundle in an engine. Class maps come from the head `classes`; features at points are
-    /// what `descriptors` makes of them, or those of the upsampler where there is none. Everything
-    /// is compiled for outputs of the given sizes.
+    /// Uses the head `classes` for class maps and regions. Features at points pass through the head
+    /// `descriptors`; without one, they are those of the upsampler. Compiles the graphs for outputs
+    /// of `sizes`.
     ///
     /// # Errors
-    /// Where the bundle lacks a part, a head is of another kind, or nothing can be compiled.
+    /// If the bundle lacks a part, a head has the wrong kind, or a graph cannot be compiled.
     pub fn new(
         perceptor: Perceptor,
         classes: &str,
         descriptors: Option<&str>,
-        range: ColorRange,
+        color_range: ColorRange,
         sizes: &[Size],
     ) -> Result<Self, ModelError> {
         let head = perceptor.head(classes)?;
@@ -125,51 +118,51 @@ impl BundleModel {
             classes: head,
             descriptors,
             names,
-            range,
+            color_range,
             static_scene: StaticScene::default(),
             frame_cache: FrameCache::default(),
         })
     }
 
-    /// Uses what stays the same from frame to frame.
+    /// Enables reuse between the frames of a static camera.
     #[must_use]
     pub fn with_static_scene(mut self, static_scene: StaticScene) -> Self {
         self.static_scene = static_scene;
         self
     }
 
-    /// Features at the points that are asked for.
+    /// Computes the features at points.
     fn features(
         &self,
-        view: &View<'_>,
-        question: &Question<'_>,
-        out: &mut Answer,
+        view: &EncodedFrame<'_>,
+        request: &FrameRequest<'_>,
+        out: &mut FrameOutput,
     ) -> Result<(), ModelError> {
-        for (slot, query, precision) in feature_queries(question.queries) {
+        for (slot, query, precision) in feature_queries(request.queries) {
             let Area::Points(points) = &query.area else {
                 continue;
             };
-            let places: Vec<_> = points
+            let points: Vec<_> = points
                 .iter()
-                .map(|p| scaled_point(*p, question.camera, view.size()))
+                .map(|p| output_point(*p, request.camera, view.size()))
                 .collect();
-            let features = view.points(&places)?;
-            let part = out.add();
-            part.slot = slot;
-            part.kind = Kind::Features(precision);
-            part.source = whole(question.camera);
-            (part.width, part.height) = (points.len(), 1);
+            let features = view.points(&points)?;
+            let output = out.add();
+            output.slot = slot;
+            output.kind = OutputKind::Features(precision);
+            output.source = full_frame(request.camera);
+            (output.width, output.height) = (points.len(), 1);
             match &self.descriptors {
                 Some(head) => {
-                    head.apply(&features, &mut part.values);
-                    part.channels = head.outputs();
+                    head.apply(&features, &mut output.values);
+                    output.channels = head.outputs();
                 }
                 None => {
-                    part.values.extend_from_slice(&features);
-                    part.channels = view.dim();
+                    output.values.extend_from_slice(&features);
+                    output.channels = view.dim();
                 }
             }
-            refuse(part.values.iter().filter(|x| !x.is_finite()).count())?;
+            ensure_finite(output.values.iter().filter(|x| !x.is_finite()).count())?;
         }
         Ok(())
     }
@@ -186,14 +179,15 @@ fn feature_queries(queries: &Queries) -> impl Iterator<Item = (u8, &Query, Preci
     })
 }
 
-fn refuse(count: usize) -> Result<(), ModelError> {
+fn ensure_finite(count: usize) -> Result<(), ModelError> {
     match count {
         0 => Ok(()),
         count => Err(ModelError::NotFinite { count }),
     }
 }
 
-fn whole(camera: Size) -> message::Rect {
+/// The whole camera image.
+fn full_frame(camera: Size) -> message::Rect {
     let side = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
     message::Rect {
         x: 0,
@@ -203,82 +197,83 @@ fn whole(camera: Size) -> message::Rect {
     }
 }
 
-/// Class maps and regions, from a view through a head of classes. Where there are `maps` of earlier
-/// frames, only what changed of them is computed.
+/// Computes class maps and regions from the scores of a class head. With `maps` of the last frame,
+/// only changed tiles are computed.
 fn classes(
-    view: &View<'_>,
-    question: &Question<'_>,
-    mut maps: Option<&mut Maps>,
-    finder: &mut Finder,
-    out: &mut Answer,
+    view: &EncodedFrame<'_>,
+    request: &FrameRequest<'_>,
+    mut maps: Option<&mut MapCache>,
+    finder: &mut RegionFinder,
+    out: &mut FrameOutput,
 ) -> Result<u64, ModelError> {
     let mut head_time = Duration::ZERO;
-    for (slot, query) in (0u8..).zip(question.queries) {
+    for (slot, query) in (0u8..).zip(request.queries) {
         let Some(query) = query else { continue };
         let kind = match query.want {
-            Want::Classes => Kind::Classes,
-            Want::Regions => Kind::Regions,
+            Want::Classes => OutputKind::Classes,
+            Want::Regions => OutputKind::Regions,
             Want::FeaturesF16 | Want::FeaturesU8 => continue,
         };
-        if question.regions_only && kind == Kind::Classes && query.area == Area::Frame {
+        if request.regions_only && kind == OutputKind::Classes && query.area == Area::Frame {
             continue;
         }
         let size = view.size();
         let source = match &query.area {
             Area::Region(rect) => *rect,
-            Area::Frame | Area::Points(_) => whole(question.camera),
+            Area::Frame | Area::Points(_) => full_frame(request.camera),
         };
-        let part = out.add();
-        (part.slot, part.kind, part.source) = (slot, kind, source);
+        let output = out.add();
+        (output.slot, output.kind, output.source) = (slot, kind, source);
         if let Area::Points(points) = &query.area {
-            let places: Vec<_> = points
+            let points: Vec<_> = points
                 .iter()
-                .map(|p| scaled_point(*p, question.camera, size))
+                .map(|p| output_point(*p, request.camera, size))
                 .collect();
-            let scores = view.points(&places)?;
-            refuse(scores.iter().filter(|x| !x.is_finite()).count())?;
-            part.classes
-                .extend(scores.chunks_exact(view.dim()).map(heads::best));
-            (part.width, part.height) = (places.len(), 1);
+            let scores = view.points(&points)?;
+            ensure_finite(scores.iter().filter(|x| !x.is_finite()).count())?;
+            output
+                .classes
+                .extend(scores.chunks_exact(view.dim()).map(heads::argmax));
+            (output.width, output.height) = (points.len(), 1);
             continue;
         }
-        let rect = scaled(source, question.camera, size);
-        (part.width, part.height) = (rect.width, rect.height);
+        let rect = output_rect(source, request.camera, size);
+        (output.width, output.height) = (rect.width, rect.height);
         let (mut computed, mut kept) = out.tiles;
-        let Some((part, before)) = out.last_and_rest() else {
+        let Some((output, before)) = out.split_last_mut() else {
             continue;
         };
         let known = before
             .iter()
             .find(|p| p.source == source && p.classes.len() == rect.area());
         match known {
-            Some(known) => part.classes.extend_from_slice(&known.classes),
+            Some(known) => output.classes.extend_from_slice(&known.classes),
             None => {
-                let mut wrong = 0;
-                part.classes.resize(rect.area(), heads::NO_CLASS);
-                let mut put = |tile: &TileFeatures<'_>, map: &mut [u8]| {
+                let mut not_finite = 0;
+                output.classes.resize(rect.area(), heads::NO_CLASS);
+                let mut write = |tile: &TileFeatures<'_>, map: &mut [u8]| {
                     let start = Instant::now();
-                    let not_finite = take(tile, rect, map);
+                    let n = write_classes(tile, rect, map);
                     head_time += start.elapsed();
-                    wrong += not_finite;
-                    not_finite == 0
+                    not_finite += n;
+                    n == 0
                 };
                 if let Some(maps) = &mut maps {
-                    let update = maps.update(slot, view, rect, &mut put, &mut part.classes)?;
+                    let update = maps.update(slot, view, rect, &mut write, &mut output.classes)?;
                     computed += update.computed;
                     kept += update.tiles - update.computed;
                 } else {
                     view.region(rect, &mut |tile| {
-                        put(tile, &mut part.classes);
+                        write(tile, &mut output.classes);
                         Ok(())
                     })?;
                 }
-                refuse(wrong)?;
+                ensure_finite(not_finite)?;
             }
         }
-        if kind == Kind::Regions {
+        if kind == OutputKind::Regions {
             let start = Instant::now();
-            regions(part, rect, size, question, finder);
+            regions(output, rect, size, request, finder);
             head_time += start.elapsed();
         }
         out.tiles = (computed, kept);
@@ -287,81 +282,77 @@ fn classes(
 }
 
 fn regions(
-    part: &mut Part,
+    output: &mut QueryOutput,
     rect: Rect,
-    answer: Size,
-    question: &Question<'_>,
-    finder: &mut Finder,
+    output_size: Size,
+    request: &FrameRequest<'_>,
+    finder: &mut RegionFinder,
 ) {
     let place = Placement {
         rect,
-        answer,
-        camera: question.camera,
+        output: output_size,
+        camera: request.camera,
     };
-    let (least, most) = (question.min_area_px, question.max_regions);
-    finder.find(&part.classes, &place, least, most, &mut part.regions);
+    let (min_area, max_regions) = (request.min_area_px, request.max_regions);
+    finder.find(
+        &output.classes,
+        &place,
+        min_area,
+        max_regions,
+        &mut output.regions,
+    );
 }
 
-/// Puts the best class of each pixel into the map; gives the scores that are not finite.
-fn take(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
-    let mut wrong = 0;
+/// Writes the argmax of each pixel to the map. Returns the number of scores that are not finite.
+fn write_classes(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
+    let mut not_finite = 0;
     let x = tile.rect.x - rect.x;
     for row in 0..tile.rect.height {
         let y = tile.rect.y - rect.y + row;
         let line = &mut map[y * rect.width + x..][..tile.rect.width];
         let scores = tile.row(row);
-        wrong += scores.iter().filter(|x| !x.is_finite()).count();
+        not_finite += scores.iter().filter(|x| !x.is_finite()).count();
         for (class, scores) in line.iter_mut().zip(scores.chunks_exact(tile.dim())) {
-            *class = heads::best(scores);
+            *class = heads::argmax(scores);
         }
     }
-    wrong
+    not_finite
 }
 
 impl Model for BundleModel {
-    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
-        let small = self.perceptor.backbone_size(size)?;
+    fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
         self.frame_cache
-            .picture(self.static_scene, picture, |picture| {
-                out.small = match small == size {
-                    true => None,
-                    false => Some(self.perceptor.prepare(picture, small)?),
-                };
-                out.guidance = Some(self.perceptor.prepare(picture, size)?);
-                Ok(())
+            .denoised(self.static_scene, image, |image| {
+                Ok(self.perceptor.preprocess(image, size)?)
             })
     }
 
-    fn backbone(&self, prepared: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
-        let picture = prepared.small.as_ref().or(prepared.guidance.as_ref());
-        let picture =
-            picture.ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
+    fn features(&self, inputs: &FrameInputs) -> Result<Features, ModelError> {
+        let image = inputs.backbone();
         self.frame_cache
-            .features(self.static_scene, picture.size, out, || {
-                let features = self.perceptor.features_of(picture)?;
-                refuse(features.data.iter().filter(|x| !x.is_finite()).count())?;
+            .features(self.static_scene, image.size, || {
+                let features = self.perceptor.features(image)?;
+                ensure_finite(features.tokens.iter().filter(|x| !x.is_finite()).count())?;
                 Ok(features)
             })
     }
 
     fn upsample(
         &self,
-        prepared: &Prepared,
+        inputs: &FrameInputs,
         features: &Features,
-        question: &Question<'_>,
-        scratch: &mut Finder,
-        out: &mut Answer,
+        request: &FrameRequest<'_>,
+        scratch: &mut RegionFinder,
+        out: &mut FrameOutput,
     ) -> Result<u64, ModelError> {
-        let guidance = prepared
-            .guidance
-            .as_ref()
-            .ok_or_else(|| ModelError::Other("the frame was not prepared".into()))?;
-        let view = self.perceptor.view(features, guidance, self.range)?;
+        let view = self
+            .perceptor
+            .encode_features(features, &inputs.guidance, self.color_range)?;
         out.clear();
-        self.features(&view, question, out)?;
-        let view = view.through(&self.classes)?;
+        self.features(&view, request, out)?;
+        let view = view.with_head(&self.classes)?;
         let mut maps = self.frame_cache.maps(self.static_scene);
-        classes(&view, question, maps.as_deref_mut(), scratch, out)
+        classes(&view, request, maps.as_deref_mut(), scratch, out)
     }
 
     fn fallback(&self) -> Option<String> {

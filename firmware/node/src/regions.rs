@@ -1,14 +1,14 @@
-//! Connected areas of one class, without allocation in the steady state.
+//! Connected components of a class map, without allocation in the steady state.
 
 use loftup_bundle::Size;
 use loftup_runtime::{Rect, heads::NO_CLASS};
 use loftup_wire::message;
 
-use crate::answer::Region;
+use crate::output::Region;
 
-/// Finds connected areas (over edges, not corners) by union-find over runs, row by row.
+/// Finds 4-connected components by union-find over horizontal runs.
 #[derive(Debug, Default)]
-pub struct Finder {
+pub struct RegionFinder {
     runs: Vec<Run>,
 }
 
@@ -33,27 +33,27 @@ struct Area {
     bottom: u32,
 }
 
-/// How pixels of a class map lie in the camera's image.
+/// Position of a class map in the camera image.
 #[derive(Debug, Clone, Copy)]
 pub struct Placement {
-    /// The part of the output that the map is.
+    /// The part of the output that the map covers.
     pub rect: Rect,
     /// Size of the whole output.
-    pub answer: Size,
-    /// Size of the camera's image.
+    pub output: Size,
+    /// Size of the camera image.
     pub camera: Size,
 }
 
-impl Finder {
-    /// Puts the regions of at least `least` pixels of `classes` `[height, width]` into `out`,
-    /// largest first, at most `most` of them; of equal ones the upper first. Pixels without a
-    /// class belong to none. `place` says where the map lies.
+impl RegionFinder {
+    /// Writes the regions of `classes` `[height, width]` to `out`: those of at least `min_area`
+    /// pixels, largest first, at most `max_regions`. Of equal size, the upper one comes first.
+    /// Pixels without a class belong to no region.
     pub fn find(
         &mut self,
         classes: &[u8],
         place: &Placement,
-        least: u32,
-        most: usize,
+        min_area: u32,
+        max_regions: usize,
         out: &mut Vec<Region>,
     ) {
         out.clear();
@@ -62,8 +62,8 @@ impl Finder {
         let (mut above, mut here) = (0, 0);
         for (y, row) in classes.chunks_exact(width).enumerate() {
             let start = self.runs.len();
-            self.cut(row, y as u32);
-            // Both rows are walked once: runs are in order.
+            self.push_runs(row, y as u32);
+            // Runs are sorted, so one pass over both rows suffices.
             let mut upper = above;
             for i in start..self.runs.len() {
                 let run = self.runs[i];
@@ -73,29 +73,29 @@ impl Finder {
                 let mut touching = upper;
                 while touching < here && self.runs[touching].first < run.end {
                     if self.runs[touching].class == run.class {
-                        self.join(touching, i);
+                        self.union(touching, i);
                     }
                     touching += 1;
                 }
             }
             (above, here) = (start, self.runs.len());
         }
-        self.gather();
+        self.accumulate();
         let roots = self
             .runs
             .iter()
             .enumerate()
             .filter(|(i, run)| run.parent as usize == *i);
         let wanted =
-            roots.filter(|(_, run)| run.class != NO_CLASS && run.area.pixels >= least.max(1));
+            roots.filter(|(_, run)| run.class != NO_CLASS && run.area.pixels >= min_area.max(1));
         out.extend(wanted.map(|(_, run)| region(run, place)));
         out.sort_unstable_by_key(|r| {
             (std::cmp::Reverse(r.pixels), r.bounds.y, r.bounds.x, r.class)
         });
-        out.truncate(most);
+        out.truncate(max_regions);
     }
 
-    fn cut(&mut self, row: &[u8], y: u32) {
+    fn push_runs(&mut self, row: &[u8], y: u32) {
         let mut first = 0;
         while let Some(&class) = row.get(first) {
             let length = row[first..].iter().take_while(|c| **c == class).count();
@@ -130,14 +130,14 @@ impl Finder {
         i
     }
 
-    /// The earlier run stays the root, so that roots come before what they hold.
-    fn join(&mut self, a: usize, b: usize) {
+    /// The earlier run becomes the root, so that roots precede their members.
+    fn union(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         let (low, high) = (a.min(b), a.max(b));
         self.runs[high].parent = low as u32;
     }
 
-    fn gather(&mut self) {
+    fn accumulate(&mut self) {
         for i in (0..self.runs.len()).rev() {
             let root = self.root(i);
             if root == i {
@@ -160,9 +160,9 @@ impl Finder {
 fn region(run: &Run, place: &Placement) -> Region {
     let area = &run.area;
     let clamp = |x: usize| u16::try_from(x).unwrap_or(u16::MAX);
-    // From an edge between pixels of the output to one of the camera's image.
-    let x = |at: usize| at * place.camera.width / place.answer.width.max(1);
-    let y = |at: usize| at * place.camera.height / place.answer.height.max(1);
+    // Pixel edges of the output to pixel edges of the camera image.
+    let x = |at: usize| at * place.camera.width / place.output.width.max(1);
+    let y = |at: usize| at * place.camera.height / place.output.height.max(1);
     let (left, top) = (
         place.rect.x + area.left as usize,
         place.rect.y + area.top as usize,
@@ -172,7 +172,7 @@ fn region(run: &Run, place: &Placement) -> Region {
         place.rect.y + area.bottom as usize,
     );
     let n = u64::from(area.pixels.max(1));
-    // Middles of pixels: half a pixel beyond their number.
+    // Pixel centers are at half-integer coordinates.
     let center = |sum: u64, start: usize, from: usize, to: usize| {
         let twice = 2 * sum + n + 2 * n * start as u64;
         clamp((twice as u128 * to as u128 / (2 * n as u128 * from.max(1) as u128)) as usize)
@@ -191,13 +191,13 @@ fn region(run: &Run, place: &Placement) -> Region {
             x: center(
                 area.sum_x,
                 place.rect.x,
-                place.answer.width,
+                place.output.width,
                 place.camera.width,
             ),
             y: center(
                 area.sum_y,
                 place.rect.y,
-                place.answer.height,
+                place.output.height,
                 place.camera.height,
             ),
         },
@@ -212,7 +212,7 @@ mod tests {
         let size = Size { width, height };
         Placement {
             rect: Rect::whole(size),
-            answer: size,
+            output: size,
             camera: size,
         }
     }
@@ -250,9 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn regions_are_those_of_a_flood_fill() {
+    fn regions_match_a_flood_fill() {
         let mut seed = 1u32;
-        let mut finder = Finder::default();
+        let mut finder = RegionFinder::default();
         let mut out = Vec::new();
         for round in 0..60 {
             let (width, height) = (1 + round % 17, 1 + round % 13);
@@ -282,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn places_are_those_of_the_camera() {
-        // A 4 x 4 output of a 40 x 80 image, of which the lower right 2 x 2 were asked.
+    fn coordinates_are_camera_pixels() {
+        // The lower right 2 x 2 pixels of a 4 x 4 output of a 40 x 80 image.
         let place = Placement {
             rect: Rect {
                 x: 2,
@@ -291,7 +291,7 @@ mod tests {
                 width: 2,
                 height: 2,
             },
-            answer: Size {
+            output: Size {
                 width: 4,
                 height: 4,
             },
@@ -301,7 +301,7 @@ mod tests {
             },
         };
         let mut out = Vec::new();
-        Finder::default().find(&[7, 7, 7, 7], &place, 1, 9, &mut out);
+        RegionFinder::default().find(&[7, 7, 7, 7], &place, 1, 9, &mut out);
         assert_eq!(out.len(), 1);
         assert_eq!(
             out[0].bounds,
@@ -313,7 +313,7 @@ mod tests {
             }
         );
         assert_eq!(out[0].center, message::Point { x: 30, y: 60 });
-        Finder::default().find(&[7, 7, 7, 7], &place, 5, 9, &mut out);
+        RegionFinder::default().find(&[7, 7, 7, 7], &place, 5, 9, &mut out);
         assert!(out.is_empty(), "too small");
     }
 }

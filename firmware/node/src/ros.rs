@@ -1,11 +1,11 @@
-//! Messages of ROS 2 as `rmw_zenoh` has them on the network: bodies in CDR, little-endian, key
-//! expressions, liveliness tokens and attachments. No part of ROS is needed for that.
+//! ROS 2 messages in the encoding of `rmw_zenoh`: little-endian CDR bodies, key expressions, liveliness
+//! tokens and attachments. ROS itself is not needed.
 //!
-//! Bodies are those of `sensor_msgs/msg/Image` and `vision_msgs/msg/LabelInfo`. The key of a topic is
-//! `domain/topic/type/hash`; the hash is that of the type's description (REP 2016), which every
-//! distribution since Iron puts there.
+//! The messages are `sensor_msgs/msg/Image` and `vision_msgs/msg/LabelInfo`. The key of a topic is
+//! `domain/topic/type/hash`, with the hash of the type description (REP 2016) as in every
+//! distribution since Iron.
 
-/// Builds a CDR body. Alignment counts from behind the four bytes of the encapsulation header.
+/// Encodes a CDR body. Alignment is relative to the end of the encapsulation header.
 #[derive(Debug)]
 struct Cdr<'a>(&'a mut Vec<u8>);
 
@@ -30,13 +30,13 @@ impl<'a> Cdr<'a> {
         self.0.extend_from_slice(&bytes);
     }
 
-    /// A length, or any other count of 32 bits.
+    /// A 32-bit length or count.
     fn count(&mut self, n: usize) {
-        // An image of 4 GiB is refused long before.
+        // Larger images are rejected earlier.
         self.put(u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
     }
 
-    /// With its closing zero, which counts.
+    /// A string with its terminating zero.
     fn text(&mut self, text: &str) {
         self.count(text.len() + 1);
         self.0.extend_from_slice(text.as_bytes());
@@ -57,12 +57,12 @@ impl<'a> Cdr<'a> {
     }
 }
 
-/// A type of message.
+/// A message type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Type {
-    /// Its name in keys.
+    /// Name in keys.
     pub name: &'static str,
-    /// The hash of its description.
+    /// Hash of the type description.
     pub hash: &'static str,
 }
 
@@ -78,12 +78,12 @@ pub const LABEL_INFO: Type = Type {
     hash: "RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",
 };
 
-/// An image of one byte a pixel.
+/// An image with one byte per pixel.
 #[derive(Debug, Clone, Copy)]
 pub struct Mask<'a> {
-    /// When it was taken, nanoseconds of the calendar's clock.
+    /// Capture time, nanoseconds since 1970-01-01 UTC.
     pub stamp_ns: u64,
-    /// The camera's frame of reference.
+    /// Frame of reference.
     pub frame_id: &'a str,
     /// Columns.
     pub width: usize,
@@ -94,7 +94,7 @@ pub struct Mask<'a> {
 }
 
 impl Mask<'_> {
-    /// Puts the body of a `sensor_msgs/msg/Image` with encoding `mono8` into `out`.
+    /// Encodes it as a `sensor_msgs/msg/Image` with encoding `mono8` into `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut cdr = Cdr::new(out);
         cdr.header(self.stamp_ns, self.frame_id);
@@ -103,18 +103,18 @@ impl Mask<'_> {
         cdr.text("mono8");
         // is_bigendian.
         cdr.put([0]);
-        // step: bytes a row.
+        // step: bytes per row.
         cdr.count(self.width);
         cdr.bytes(self.data);
     }
 }
 
-/// Puts the body of a `vision_msgs/msg/LabelInfo` into `out`: class numbers and their names. The
-/// threshold is 0, as every pixel has its best class.
+/// Encodes a `vision_msgs/msg/LabelInfo` with the class names into `out`. The threshold is 0, because
+/// classes are not thresholded.
 pub fn label_info(stamp_ns: u64, frame_id: &str, names: &[String], out: &mut Vec<u8>) {
     let mut cdr = Cdr::new(out);
     cdr.header(stamp_ns, frame_id);
-    // 255 stands for pixels without a class.
+    // 255 means no class.
     let names = &names[..names.len().min(255)];
     cdr.count(names.len());
     for (class, name) in (0u16..).zip(names) {
@@ -124,13 +124,13 @@ pub fn label_info(stamp_ns: u64, frame_id: &str, names: &[String], out: &mut Vec
     cdr.put(0f32.to_le_bytes());
 }
 
-/// What `rmw_zenoh` attaches to a message: its number, the time it was sent (nanoseconds of the
-/// calendar's clock) and its publisher, in zenoh's own serialization.
+/// The attachment of a message: its number, the time it was sent (nanoseconds since 1970-01-01 UTC)
+/// and its publisher, in zenoh's serialization.
 pub fn attachment(sequence: i64, sent_ns: i64, publisher: [u8; 16]) -> [u8; 33] {
     let mut out = [0; 33];
     out[..8].copy_from_slice(&sequence.to_le_bytes());
     out[8..16].copy_from_slice(&sent_ns.to_le_bytes());
-    // The length of what follows.
+    // Length of the publisher ID.
     out[16] = 16;
     out[17..].copy_from_slice(&publisher);
     out
@@ -142,18 +142,17 @@ pub fn topic_key(domain: u32, topic: &str, of: Type) -> String {
     format!("{domain}/{topic}/{}/{}", of.name, of.hash)
 }
 
-/// Slashes are separators in keys.
+/// Replaces slashes, which are separators in keys.
 fn mangled(name: &str) -> String {
     name.replace('/', "%")
 }
 
-/// The token that tells of a node without namespace. `session` is zenoh's identifier of it.
+/// The liveliness token of a node without namespace. `session` is its zenoh ID.
 pub fn node_token(domain: u32, session: &str, node: &str) -> String {
     format!("@ros2_lv/{domain}/{session}/0/0/NN/%/%/{node}")
 }
 
-/// The token that tells of publisher number `id` of a node. Of `latched` topics the last message
-/// stays valid.
+/// The liveliness token of publisher `id` of a node. `latched` topics are transient local.
 pub fn publisher_token(
     domain: u32,
     session: &str,
@@ -162,8 +161,8 @@ pub fn publisher_token(
     (topic, of): (&str, Type),
     latched: bool,
 ) -> String {
-    // Reliability, durability, history and depth, then deadline, lifespan and liveliness; what is
-    // left out is the default: reliable, volatile, keep last. 1 is transient local.
+    // Reliability, durability, history and depth, then deadline, lifespan and liveliness. Empty values
+    // are the defaults: reliable, volatile, keep last. Durability 1 is transient local.
     let durability = if latched { "1" } else { "" };
     format!(
         "@ros2_lv/{domain}/{session}/0/{id}/MP/%/%/{node}/{}/{}/{}/:{durability}:,1:,:,:,,",
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_has_the_bytes_of_its_layout() {
+    fn images_are_encoded_byte_by_byte() {
         let mask = Mask {
             stamp_ns: 1_700_000_000_000_000_007,
             frame_id: "camera",
@@ -186,7 +185,7 @@ mod tests {
             height: 2,
             data: &[1, 2, 3, 4, 5, 255],
         };
-        // What was there before goes.
+        // Previous contents are replaced.
         let mut out = vec![9; 200];
         mask.encode(&mut out);
         #[rustfmt::skip]
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_have_the_bytes_of_their_layout() {
+    fn labels_are_encoded_byte_by_byte() {
         let names = ["road".to_owned(), "go".to_owned(), "sky".to_owned()];
         let mut out = Vec::new();
         label_info(5_000_000_001, "", &names, &mut out);
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_tokens_and_attachments_are_those_of_rmw_zenoh() {
+    fn keys_tokens_and_attachments_match_rmw_zenoh() {
         assert_eq!(
             topic_key(2, "/loftup/slot_0/classes", IMAGE),
             "2/loftup/slot_0/classes/sensor_msgs::msg::dds_::Image_/\

@@ -1,8 +1,8 @@
-//! A long run with everything going wrong, and the proof that it does no harm.
+//! Soak test with fault injection.
 //!
-//! A generated scene is played; faults are injected at random into source, engine and a UDP link.
-//! Every output is computed again by a model without faults and compared bit by bit. Memory is
-//! watched, and every kind of fault must have left its mark in counters and journal.
+//! Plays a generated scene while random faults are injected into the source, the engine and a UDP
+//! link. Every output is recomputed by a model without faults and compared bit by bit. Memory must
+//! not grow, and every kind of fault must show up in the counters and the journal.
 
 mod compare;
 mod link;
@@ -11,17 +11,19 @@ mod rows;
 use std::{
     net::UdpSocket,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 pub use rows::Row;
 
-use compare::{Comparison, Tally};
-use link::{Heard, listen};
+use compare::{Comparison, Totals};
+use link::{PeerCounters, receive};
 
 use crate::{
     assemble::{self, model_factory},
@@ -31,29 +33,29 @@ use crate::{
     pipeline::{Node, SinkHandle},
 };
 
-/// How it is run.
+/// Options of a soak test.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long.
+    /// Duration.
     pub length: Duration,
-    /// After so long, memory counts.
+    /// Time after which memory is measured.
     pub warm_up: Duration,
-    /// What goes wrong.
+    /// Faults to inject.
     pub plan: Plan,
-    /// Bytes that are leaked with each output on purpose, to see that it is noticed.
+    /// Bytes to leak with each output, to test the leak detection.
     pub leak: usize,
-    /// The most that memory may grow.
-    pub most_growth: u64,
+    /// Maximum growth of memory, in bytes.
+    pub max_growth: u64,
 }
 
 impl Options {
-    /// Everything goes wrong, often.
+    /// All kinds of faults, often.
     pub fn new(length: Duration, seed: u64) -> Self {
         let text = "source.drop=0.01,source.duplicate=0.01,source.reorder=0.01,source.truncate=0.01,\
                     source.wrong-size=0.01,source.stuck=0.003,source.time-jump=0.01,link.flip=0.001,\
                     link.drop=0.005,link.split=0.01,link.stall=0.001,backend.error=0.001,\
                     backend.nan=0.001,backend.infinity=0.0005,backend.slow=0.001,backend.hang=0.0002";
-        // Every word of it is known, as a test asserts.
+        // A test asserts that it can be parsed.
         let mut plan: Plan = text.parse().unwrap_or_default();
         plan.seed = seed;
         plan.source.stuck_ms = 800;
@@ -62,114 +64,113 @@ impl Options {
             warm_up: (length / 4).min(Duration::from_secs(60)),
             plan,
             leak: 0,
-            most_growth: 8 << 20,
+            max_growth: 8 << 20,
         }
     }
 }
 
-/// What came of it.
+/// Result of a soak test.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Frames that the source gave.
+    /// Frames from the source.
     pub captured: u64,
     /// Outputs published.
     pub published: u64,
-    /// Frames dropped, for whatever reason.
+    /// Frames dropped, for any reason.
     pub dropped: u64,
     /// Outputs compared with those of a model without faults.
     pub compared: u64,
-    /// Outputs that differed.
+    /// Outputs that differ.
     pub differing: u64,
-    /// Outputs that came out of order or twice.
+    /// Outputs that were duplicate or out of order.
     pub misordered: u64,
-    /// Outputs that the comparison had no time for.
+    /// Outputs that were not compared.
     pub not_compared: u64,
-    /// The greatest age of an output when it was published, microseconds.
+    /// Maximum latency of an output, in microseconds.
     pub oldest_us: u64,
-    /// The greatest age allowed.
-    pub most_age_us: u64,
-    /// Resident memory after warming up and at the end, bytes.
+    /// Latency limit, in microseconds.
+    pub max_age_us: u64,
+    /// Resident memory after warm-up and at the end, in bytes.
     pub memory: (u64, u64),
-    /// The most that it may grow.
-    pub most_growth: u64,
-    /// Whole frames that the other side of the link heard.
-    pub heard: u64,
-    /// Times a stage hung and was given up.
+    /// Maximum growth of memory, in bytes.
+    pub max_growth: u64,
+    /// Valid frames that the peer of the link received.
+    pub received: u64,
+    /// Stages that hung and were abandoned.
     pub hangs: u64,
-    /// Changes of state.
+    /// State changes.
     pub state_changes: u64,
-    /// Faults by kind.
+    /// Counts of each kind of fault.
     pub rows: Vec<Row>,
-    /// How the node ended.
+    /// Result of the node.
     pub end: Result<(), String>,
 }
 
 impl Outcome {
-    /// Growth of memory after warming up.
+    /// Growth of memory after warm-up, in bytes.
     pub fn growth(&self) -> u64 {
         self.memory.1.saturating_sub(self.memory.0)
     }
 
-    /// Everything that is wrong; nothing where all is well.
-    pub fn faults(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+    /// Everything that failed; empty if the test passed.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
         let mut expect = |ok: bool, what: String| {
             if !ok {
-                wrong.push(what);
+                failures.push(what);
             }
         };
         if let Err(e) = &self.end {
-            expect(false, format!("it ended with: {e}"));
+            expect(false, format!("the node ended with: {e}"));
         }
-        expect(self.compared > 0, "nothing was compared".into());
+        expect(self.compared > 0, "no output was compared".into());
         expect(
             self.differing == 0,
             format!(
-                "{} answers differ from a run without faults",
+                "{} outputs differ from a run without faults",
                 self.differing
             ),
         );
         expect(
             self.misordered == 0,
-            format!("{} answers came out of order or twice", self.misordered),
+            format!("{} outputs were duplicate or out of order", self.misordered),
         );
         expect(
             self.not_compared == 0,
-            format!("{} answers were not compared", self.not_compared),
+            format!("{} outputs were not compared", self.not_compared),
         );
         expect(
             self.captured == self.published + self.dropped,
             format!(
-                "{} frames came, {} were published and {} dropped: some are lost",
+                "of {} frames, {} were published and {} dropped: the sum does not match",
                 self.captured, self.published, self.dropped
             ),
         );
         expect(
-            self.oldest_us <= self.most_age_us,
+            self.oldest_us <= self.max_age_us,
             format!(
-                "an answer was {} us old, allowed are {}",
-                self.oldest_us, self.most_age_us
+                "maximum latency {} us, limit {} us",
+                self.oldest_us, self.max_age_us
             ),
         );
         expect(
-            self.growth() < self.most_growth,
+            self.growth() < self.max_growth,
             format!(
-                "memory grew by {} bytes, allowed are {}",
+                "memory grew by {} bytes, limit {}",
                 self.growth(),
-                self.most_growth
+                self.max_growth
             ),
         );
         for row in &self.rows {
-            // Nearly all: the last ones may find the node stopping.
             expect(
                 row.is_explained(),
                 format!(
-                    "{}: injected {}, noticed {}, in the journal {}",
-                    row.fault, row.injected, row.noticed, row.noted
+                    "{}: {} injected, {} counted, {} in the journal",
+                    row.fault, row.injected, row.counted, row.journaled
                 ),
             );
         }
-        wrong
+        failures
     }
 }
 
@@ -184,11 +185,11 @@ pub fn resident() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// Runs it. The model of `config` is used; its source gives way to a scene and its sinks to those
-/// described above.
+/// Runs a soak test with the model of `config`. Its source is replaced by a generated scene, and its
+/// sinks by a UDP link and the comparison.
 ///
 /// # Errors
-/// Where the run cannot begin. What goes wrong in it is in the [`Outcome`].
+/// If the test cannot start. Failures of the test are in the [`Outcome`].
 pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::error::Error>> {
     let mut config = config.clone();
     let sides = config.source.size.unwrap_or([160, 120]);
@@ -197,31 +198,31 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
     config.source.size = Some(sides);
     config.source.timeout_ms = 500;
     config.watchdog.hang_ms = config.watchdog.hang_ms.min(1000);
-    config.watchdog.most_restarts = 1000;
+    config.watchdog.max_restarts = 1000;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     config.sink = vec![toml::from_str::<config::Sink>("kind = \"udp\"")?];
     config.sink[0].bind = Some("127.0.0.1:0".parse()?);
     config.sink[0].peer = Some(socket.local_addr()?);
     debug_assert_eq!(config.sink[0].kind, SinkKind::Udp);
 
-    let tally: Arc<Mutex<Tally>> = Arc::default();
+    let totals: Arc<Mutex<Totals>> = Arc::default();
     let (mut parts, injection) = assemble::parts(config.clone(), &options.plan)?;
     parts.sinks.push(SinkHandle {
         sink: Box::new(Comparison::new(
             model_factory(&config, None)()?,
             &config,
             sides,
-            tally.clone(),
+            totals.clone(),
             options.leak,
         )),
-        // Long enough that nothing escapes it.
+        // Long enough that no output is dropped.
         queue: 256,
     });
     let node = Node::start(parts)?;
     let handle = node.handle();
-    let (stop, heard) = (AtomicBool::new(false), Heard::default());
+    let (stop, peer) = (AtomicBool::new(false), PeerCounters::default());
     let (end, samples) = thread::scope(|scope| {
-        scope.spawn(|| listen(&socket, &stop, &heard));
+        scope.spawn(|| receive(&socket, &stop, &peer));
         let node = scope.spawn(|| node.run());
         let start = Instant::now();
         let mut samples = Vec::new();
@@ -229,7 +230,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
             thread::sleep(Duration::from_millis(200));
             samples.push((start.elapsed(), resident()));
         }
-        // What hangs may come back, so that the process can end.
+        // Injected hangs end here, so that their threads can exit.
         handle.stop();
         let end = node.join().unwrap_or(Ok(()));
         injection.backend.release();
@@ -242,34 +243,34 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
         .filter(|(at, _)| *at >= options.warm_up)
         .map(|(_, n)| *n)
         .collect();
-    let part = warm.len().div_ceil(4).max(1);
-    // The highest of the first and of the last quarter: both see the same ups and downs.
-    let first = warm.iter().take(part).max().copied().unwrap_or_default();
+    let quarter = warm.len().div_ceil(4).max(1);
+    // Compares the maxima of the first and the last quarter, to be robust against fluctuations.
+    let first = warm.iter().take(quarter).max().copied().unwrap_or_default();
     let last = warm
         .iter()
         .rev()
-        .take(part)
+        .take(quarter)
         .max()
         .copied()
         .unwrap_or_default();
 
     let metrics = handle.metrics();
-    let rows = rows::rows(&injection, &handle, &heard);
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let published = metrics.answers();
+    let rows = rows::rows(&injection, &handle, &peer);
+    let totals = totals.lock();
+    let published = metrics.published();
     Ok(Outcome {
-        captured: metrics.captured.load(SeqCst),
+        captured: metrics.captured(),
         published,
-        dropped: metrics.all_drops(),
-        compared: tally.compared,
-        differing: tally.differing,
-        misordered: tally.misordered,
-        not_compared: published.saturating_sub(tally.compared),
-        oldest_us: tally.oldest_us,
-        most_age_us: 1000 * config.pipeline.max_age_ms,
+        dropped: metrics.total_drops(),
+        compared: totals.compared,
+        differing: totals.differing,
+        misordered: totals.misordered,
+        not_compared: published.saturating_sub(totals.compared),
+        oldest_us: totals.oldest_us,
+        max_age_us: 1000 * config.pipeline.max_age_ms,
         memory: (first, last),
-        most_growth: options.most_growth,
-        heard: heard.frames.load(SeqCst),
+        max_growth: options.max_growth,
+        received: peer.frames.load(SeqCst),
         hangs: metrics.events(Event::Hang),
         state_changes: handle.monitor().changes(),
         rows,

@@ -1,27 +1,26 @@
-//! What a model keeps from frame to frame, for a static camera: the image, so that
-//! noise does not change it; the features, for some frames; the class maps, of which only the tiles
-//! that changed are computed again.
-
-use std::sync::{Mutex, MutexGuard};
+//! What a model keeps between frames of a static camera: the denoised image, the features for some
+//! frames, and the class maps, of which only changed tiles are recomputed.
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Features, Rect, TileFeatures, Update, Video, View, heads::NO_CLASS, image::Rgb8,
+    EncodedFrame, Features, IncrementalUpsampler, Rect, TileFeatures, UpdateStats, heads::NO_CLASS,
+    image::RgbImage,
 };
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::{answer::SLOTS, error::ModelError, sync::lock};
+use crate::{error::ModelError, output::SLOTS};
 
 /// Settings for a static camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticScene {
-    /// The backbone runs on every n-th frame, and its features serve until the next time.
+    /// The backbone runs on every n-th frame. Frames in between reuse its features.
     pub backbone_interval: u32,
-    /// A pixel keeps its old color until it differs from it by more than so many levels.
+    /// A pixel keeps its previous color until it changes by more than this many levels.
     pub noise_threshold: u8,
 }
 
 impl Default for StaticScene {
-    /// Not at all.
+    /// Disabled.
     fn default() -> Self {
         Self {
             backbone_interval: 1,
@@ -30,110 +29,108 @@ impl Default for StaticScene {
     }
 }
 
-/// What is kept.
+/// State kept between frames.
 #[derive(Default)]
 pub(crate) struct FrameCache {
-    picture: Mutex<Option<Rgb8>>,
-    features: Mutex<Option<Served>>,
-    maps: Mutex<Maps>,
+    image: Mutex<Option<RgbImage>>,
+    features: Mutex<Option<CachedFeatures>>,
+    maps: Mutex<MapCache>,
 }
 
-/// Features, the size of the image they are of, and the frames they have served.
-struct Served {
+/// Features, the size of their image, and the number of frames that have used them.
+struct CachedFeatures {
     features: Features,
     size: Size,
     frames: u32,
 }
 
 impl FrameCache {
-    /// Gives `picture` to `then`, its pixels held.
-    pub fn picture(
+    /// Calls `then` with the denoised `image`.
+    pub fn denoised<T>(
         &self,
-        still: StaticScene,
-        picture: &Rgb8,
-        then: impl FnOnce(&Rgb8) -> Result<(), ModelError>,
-    ) -> Result<(), ModelError> {
-        if still.noise_threshold == 0 {
-            return then(picture);
+        settings: StaticScene,
+        image: &RgbImage,
+        then: impl FnOnce(&RgbImage) -> Result<T, ModelError>,
+    ) -> Result<T, ModelError> {
+        if settings.noise_threshold == 0 {
+            return then(image);
         }
-        let mut last = lock(&self.picture);
-        let mut held = picture.clone();
+        let mut last = self.image.lock();
+        let mut denoised = image.clone();
         if let Some(last) = &*last {
-            held.hold(last, still.noise_threshold);
+            denoised.suppress_noise(last, settings.noise_threshold);
         }
-        then(last.insert(held))
+        then(last.insert(denoised))
     }
 
-    /// The features of an image of size `size`, into `out`: computed where none are kept that may
-    /// serve once more.
+    /// The features of an image of size `size`. Calls `compute` unless cached ones may be used once
+    /// more.
     pub fn features(
         &self,
-        still: StaticScene,
+        settings: StaticScene,
         size: Size,
-        out: &mut Option<Features>,
         compute: impl FnOnce() -> Result<Features, ModelError>,
-    ) -> Result<(), ModelError> {
-        if still.backbone_interval <= 1 {
-            *out = Some(compute()?);
-            return Ok(());
+    ) -> Result<Features, ModelError> {
+        if settings.backbone_interval <= 1 {
+            return compute();
         }
-        let mut kept = lock(&self.features);
-        let fit = |s: &Served| s.size == size && s.frames < still.backbone_interval;
-        let mut served = match kept.take().filter(fit) {
-            Some(served) => served,
-            None => Served {
+        let mut cache = self.features.lock();
+        let usable = |c: &CachedFeatures| c.size == size && c.frames < settings.backbone_interval;
+        let mut cached = match cache.take().filter(usable) {
+            Some(cached) => cached,
+            None => CachedFeatures {
                 features: compute()?,
                 size,
                 frames: 0,
             },
         };
-        served.frames += 1;
-        *out = Some(served.features.clone());
-        *kept = Some(served);
-        Ok(())
+        cached.frames += 1;
+        let features = cached.features.clone();
+        *cache = Some(cached);
+        Ok(features)
     }
 
-    /// The class maps, where features are kept: otherwise every tile changes.
-    pub fn maps(&self, still: StaticScene) -> Option<MutexGuard<'_, Maps>> {
-        (still.backbone_interval > 1).then(|| lock(&self.maps))
+    /// The class maps, if features are reused. Otherwise every tile changes.
+    pub fn maps(&self, settings: StaticScene) -> Option<MutexGuard<'_, MapCache>> {
+        (settings.backbone_interval > 1).then(|| self.maps.lock())
     }
 }
 
-/// The class map of each slot, as it was last.
+/// The last class map of each slot.
 #[derive(Default)]
-pub(crate) struct Maps([Map; SLOTS]);
+pub(crate) struct MapCache([CachedMap; SLOTS]);
 
 #[derive(Default)]
-struct Map {
-    video: Video,
+struct CachedMap {
+    video: IncrementalUpsampler,
     classes: Vec<u8>,
 }
 
-impl Maps {
-    /// Brings the map of a slot up to date and copies it to `out`, of as many pixels as `rect`.
-    /// `put` puts a tile into it, and says whether it is good; after one that is not, the next
-    /// frame is computed whole.
+impl MapCache {
+    /// Updates the map of a slot and copies it to `out`, which has as many pixels as `rect`.
+    /// `write` writes a tile to the map and returns whether it is valid. After an invalid tile, the
+    /// next frame is computed completely.
     pub fn update(
         &mut self,
         slot: u8,
-        view: &View<'_>,
+        view: &EncodedFrame<'_>,
         rect: Rect,
-        put: &mut (dyn FnMut(&TileFeatures<'_>, &mut [u8]) -> bool + Send),
+        write: &mut (dyn FnMut(&TileFeatures<'_>, &mut [u8]) -> bool + Send),
         out: &mut [u8],
-    ) -> Result<Update, ModelError> {
-        let Map { video, classes } = &mut self.0[usize::from(slot) % SLOTS];
+    ) -> Result<UpdateStats, ModelError> {
+        let CachedMap { video, classes } = &mut self.0[usize::from(slot) % SLOTS];
         if classes.len() != rect.area() {
-            video.forget();
+            video.reset();
             classes.clear();
             classes.resize(rect.area(), NO_CLASS);
         }
-        let mut good = true;
+        let mut valid = true;
         let update = video.region(view, rect, &mut |tile| {
-            good &= put(tile, classes);
+            valid &= write(tile, classes);
             Ok(())
         })?;
-        if !good {
-            video.forget();
+        if !valid {
+            video.reset();
         }
         out.copy_from_slice(classes);
         Ok(update)

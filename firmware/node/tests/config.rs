@@ -1,4 +1,4 @@
-//! Mistakes in a configuration: one line each, with file, key and remedy.
+//! Configuration errors: one line each, with file, key and hint.
 
 mod common;
 
@@ -8,7 +8,7 @@ use loftup_node::config::{Config, Level};
 use loftup_runtime::backend::Settings;
 
 #[test]
-fn each_mistake_is_one_line_with_file_key_and_remedy() {
+fn each_error_is_one_line_with_file_key_and_hint() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let file = folder.path().join("node.toml");
@@ -28,12 +28,12 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
         (
             change("head = \"scene\"", "head = \"pca\""),
             "model.head",
-            "gives classes",
+            "outputs classes",
         ),
         (
             change("descriptors = \"pca\"", "descriptors = \"scene\""),
             "model.descriptors",
-            "gives descriptors",
+            "outputs descriptors",
         ),
         (
             change("robot.loftup", "rabbit.loftup"),
@@ -53,12 +53,12 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
         (
             add("[tensorrt]\nlibrary = \"nowhere\""),
             "tensorrt.library",
-            "name libnvinfer.so",
+            "use libnvinfer.so",
         ),
         (
             add("[tensorrt]\nworkspace_mib = 0"),
             "tensorrt.workspace_mib",
-            "give 1 to",
+            "must be 1 to",
         ),
         (
             add("[tensorrt]\ndla_core = 16"),
@@ -117,7 +117,11 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "source.path",
             "remove",
         ),
-        (change("\"scenes\"", "\"images\""), "source.path", "folder"),
+        (
+            change("\"scenes\"", "\"images\""),
+            "source.path",
+            "directory",
+        ),
         (
             change("\"scenes\"", "\"images\"\npath = \"nowhere\""),
             "source.path",
@@ -212,7 +216,7 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
         (
             add("[[degrade.step]]\nrate_hz = 5.0\n[[degrade.step]]\nrate_hz = 6.0"),
             "degrade.step[1].rate_hz",
-            "slower",
+            "lower",
         ),
         (
             add("[thermal]\nzones = [\"nowhere\"]"),
@@ -284,15 +288,15 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
         (
             add("[[sink]]\nkind = \"mcap\"\npath = \"no/such/a.mcap\""),
             "sink[0].path",
-            "make it first",
+            "create it first",
         ),
         (
             add("[[sink]]\nkind = \"mcap\"\npath = \".\""),
             "sink[0].path",
-            "name a file",
+            "use a file name",
         ),
         (
-            add("[[sink]]\nkind = \"pictures\"\npath = \"p\"\nevery = 0"),
+            add("[[sink]]\nkind = \"images\"\npath = \"p\"\nevery = 0"),
             "sink[0].every",
             "1 to",
         ),
@@ -302,18 +306,33 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "its own",
         ),
         (add("[sinks]"), "sinks", "remove or correct"),
+        (
+            add("[watchdog]\nmost_restarts = 3"),
+            "watchdog.most_restarts",
+            "use `max_restarts`",
+        ),
+        (
+            change("threads = 1", "hold = 3"),
+            "model.hold",
+            "use `noise_threshold`",
+        ),
+        (
+            add("[[sink]]\nkind = \"pictures\"\npath = \"p\""),
+            "sink.kind",
+            "use `images`",
+        ),
         ("model = ".into(), "line 1", "TOML"),
         (String::new(), "line 1", "add the key"),
     ];
-    for (text, key, remedy) in cases {
+    for (text, key, hint) in cases {
         let error = match Config::parse(&text, &file) {
-            Ok(_) => panic!("taken: {text}"),
+            Ok(_) => panic!("accepted: {text}"),
             Err(e) => e.to_string(),
         };
         assert!(!error.contains('\n'), "{error:?}");
         assert!(error.starts_with(&file.display().to_string()), "{error}");
         assert!(error.contains(key), "no {key:?} in: {error}");
-        assert!(error.contains(remedy), "no {remedy:?} in: {error}");
+        assert!(error.contains(hint), "no {hint:?} in: {error}");
     }
     let missing = Config::open(&folder.path().join("none.toml")).unwrap_err();
     assert!(
@@ -323,7 +342,7 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
 }
 
 #[test]
-fn steps_add_up() {
+fn steps_accumulate() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let text = common::config_text(
@@ -347,21 +366,21 @@ fn steps_add_up() {
 }
 
 #[test]
-fn a_file_that_no_one_wrote_by_hand_is_not_read_to_its_end() {
+fn an_oversized_file_is_not_read_completely() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.toml");
-    // Sparse: 64 GiB of zeros that take no room.
+    // Sparse: 64 GiB of zeros without disk blocks.
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(64 << 30).unwrap();
     let text = Config::open(&path).unwrap_err().to_string();
     assert!(
-        text.contains("node.toml: file: longer than 1048576 bytes"),
+        text.contains("node.toml: file: it is longer than 1048576 bytes"),
         "{text}"
     );
 }
 
 #[test]
-fn what_tensorrt_is_told_reaches_it() {
+fn tensorrt_settings_reach_the_runtime() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let file = folder.path().join("node.toml");
@@ -388,7 +407,7 @@ fn what_tensorrt_is_told_reaches_it() {
 }
 
 #[test]
-fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
+fn arrays_have_a_fixed_length() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let file = folder.path().join("node.toml");
@@ -428,7 +447,7 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
     ];
     for (key, text, elements) in cases {
         let error = match Config::parse(&text, &file) {
-            Ok(_) => panic!("taken: {text}"),
+            Ok(_) => panic!("accepted: {text}"),
             Err(e) => e.to_string(),
         };
         assert!(!error.contains('\n'), "{error:?}");
@@ -436,8 +455,8 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
             error.contains(&format!(": {key}: ")),
             "no {key} in: {error}"
         );
-        let takes = format!("it takes {elements} elements");
-        assert!(error.contains(&takes), "no {takes:?} in: {error}");
+        let expected = format!("expected {elements} elements");
+        assert!(error.contains(&expected), "no {expected:?} in: {error}");
     }
     for text in [
         query("region = [0, 0, 9, 9]"),
@@ -450,7 +469,7 @@ fn a_list_takes_as_many_elements_as_it_has_and_no_more() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_no_mistake_but_a_warning() {
+fn a_missing_device_is_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let file = folder.path().join("node.toml");

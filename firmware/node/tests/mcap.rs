@@ -1,6 +1,5 @@
-//! MCAP files as a viewer sees them: read back with the reader of the format's own library, every
-//! message held against its schema, and the schemas of Foxglove's messages against what Foxglove
-//! publishes.
+//! MCAP files, read back with the MCAP library. Messages are validated against their schemas, and the
+//! Foxglove schemas against the published ones.
 
 mod common;
 
@@ -18,9 +17,9 @@ use loftup_node::{
 use prost::Message;
 use serde_json::{Value, json};
 
-/// What is wrong with `value`, by the keywords of JSON Schema that Foxglove's schemas use. Keys
-/// that the schema does not know are mistakes too.
-fn mistakes(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
+/// Collects violations of a JSON schema. Supports the keywords that the schemas of this project use;
+/// unknown keys are violations.
+fn validate(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
     let mut expect = |ok: bool, what: String| {
         if !ok {
             out.push(format!("{at}: {what}"));
@@ -38,7 +37,7 @@ fn mistakes(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
                     Some("number") => value.is_number(),
                     _ => panic!("{at}: unknown type {is}"),
                 };
-                expect(holds, format!("{value} is no {is}"));
+                expect(holds, format!("{value} is not of type {is}"));
             }
             "minimum" => expect(
                 value.as_f64() >= is.as_f64(),
@@ -62,29 +61,28 @@ fn mistakes(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
     if let (Some(properties), Some(values)) = (schema.get("properties"), value.as_object()) {
         for (key, value) in values {
             match properties.get(key) {
-                Some(schema) => mistakes(schema, value, &format!("{at}.{key}"), out),
+                Some(schema) => validate(schema, value, &format!("{at}.{key}"), out),
                 None => out.push(format!("{at}: {key} is not in the schema")),
             }
         }
     }
     if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
         for (i, value) in values.iter().enumerate() {
-            mistakes(items, value, &format!("{at}[{i}]"), out);
+            validate(items, value, &format!("{at}[{i}]"), out);
         }
     }
 }
 
-fn all_mistakes(schema: &Value, value: &Value) -> Vec<String> {
+fn violations(schema: &Value, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    mistakes(schema, value, "message", &mut out);
+    validate(schema, value, "message", &mut out);
     out
 }
 
-/// Name, number and kind of a field.
+/// Name, number and type of a field.
 type Field = (&'static str, i32, i32);
 
-/// The fields of two of Foxglove's messages, as its `.proto` files have
-/// them.
+/// Fields of two Foxglove messages, from its `.proto` files.
 const PUBLISHED: [(&str, &[Field]); 2] = [
     (
         "RawImage",
@@ -112,7 +110,7 @@ const PUBLISHED: [(&str, &[Field]); 2] = [
 ];
 
 #[test]
-fn schemas_have_the_fields_that_foxglove_publishes() {
+fn schemas_match_the_published_ones() {
     for (name, fields) in PUBLISHED {
         let set = foxglove::describe(&format!("foxglove.{name}")).unwrap();
         let set = description::Set::decode(set.as_slice()).unwrap();
@@ -136,12 +134,12 @@ fn schemas_have_the_fields_that_foxglove_publishes() {
 }
 
 #[test]
-fn a_message_that_does_not_fit_is_noticed() {
+fn invalid_messages_are_detected() {
     let schema = loftup_node::sink::schema("loftup.Features").unwrap();
     let good = json!({
         "timestamp": {"sec": 5, "nsec": 999_999_999}, "frame": 2, "channels": 1, "values": [0.5],
     });
-    assert_eq!(all_mistakes(&schema, &good), Vec::<String>::new());
+    assert_eq!(violations(&schema, &good), Vec::<String>::new());
     for (key, value) in [
         ("timestamp", json!({"sec": 5, "nsec": 1_000_000_000})),
         ("timestamp", json!(5)),
@@ -152,11 +150,11 @@ fn a_message_that_does_not_fit_is_noticed() {
     ] {
         let mut bad = good.clone();
         bad[key] = value.clone();
-        assert_eq!(all_mistakes(&schema, &bad).len(), 1, "{key} {value}");
+        assert_eq!(violations(&schema, &bad).len(), 1, "{key} {value}");
     }
     let mut short = good;
     short.as_object_mut().unwrap().remove("frame");
-    assert_eq!(all_mistakes(&schema, &short).len(), 1);
+    assert_eq!(violations(&schema, &short).len(), 1);
 }
 
 const SINKS: &str = r#"
@@ -182,20 +180,20 @@ kind = "recording"
 path = "a.rec"
 
 [[sink]]
-kind = "pictures"
-path = "pictures"
+kind = "images"
+path = "images"
 keep = 3
 "#;
 
-/// Runs a node with files for `answers` outputs.
-fn run(folder: &Path, answers: u64) {
+/// Runs a node with file sinks for `outputs` outputs.
+fn run(folder: &Path, outputs: u64) {
     common::bundle(folder);
     let config = Config::parse(&common::config_text(SINKS), &folder.join("node.toml")).unwrap();
     let (parts, _) = assemble::parts(config, &Plan::default()).unwrap();
     let node = Node::start(parts).unwrap();
     let handle = node.handle();
     let thread = std::thread::spawn(|| node.run());
-    common::until("answers", 60, || handle.metrics().answers() >= answers);
+    common::until("outputs", 60, || handle.metrics().published() >= outputs);
     handle.stop();
     thread.join().unwrap().unwrap();
 }
@@ -207,7 +205,7 @@ fn drawn(number: u64) -> RawFrame {
 }
 
 #[test]
-fn files_are_written_and_a_recording_is_played_again() {
+fn files_are_written_and_a_recording_can_be_played() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), 10);
 
@@ -254,7 +252,7 @@ fn files_are_written_and_a_recording_is_played_again() {
                 assert_eq!(encodings, ("protobuf", "protobuf"));
                 let log = Log::decode(&message.data[..]).unwrap();
                 assert!(foxglove::LEVELS.get(log.level as usize).is_some());
-                assert!(log.message.contains("answers/s"), "{log:?}");
+                assert!(log.message.contains("outputs/s"), "{log:?}");
                 assert_eq!(log.name, "loftup-node");
             }
             _ => {
@@ -262,13 +260,13 @@ fn files_are_written_and_a_recording_is_played_again() {
                 let described: Value = serde_json::from_slice(&schema.data).unwrap();
                 assert_eq!(described["title"], schema.name);
                 let value: Value = serde_json::from_slice(&message.data).unwrap();
-                let mistakes = all_mistakes(&described, &value);
-                assert_eq!(mistakes, Vec::<String>::new(), "{topic}");
+                let found = violations(&described, &value);
+                assert_eq!(found, Vec::<String>::new(), "{topic}");
             }
         }
         *topics.entry((topic, schema.name.clone())).or_insert(0) += 1;
     }
-    for (topic, schema, least) in [
+    for (topic, schema, min) in [
         ("/camera/image", "foxglove.RawImage", 9),
         ("/loftup/slot_0/classes", "foxglove.RawImage", 9),
         ("/loftup/slot_1/regions", "loftup.Regions", 9),
@@ -276,7 +274,7 @@ fn files_are_written_and_a_recording_is_played_again() {
         ("/loftup/health", "foxglove.Log", 1),
     ] {
         let count = topics.remove(&(topic.into(), schema.into())).unwrap_or(0);
-        assert!(count >= least, "{count} messages of {topic}");
+        assert!(count >= min, "{count} messages of {topic}");
     }
     assert!(topics.is_empty(), "{topics:?}");
     let summary = mcap::Summary::read(&bytes)
@@ -292,12 +290,9 @@ fn files_are_written_and_a_recording_is_played_again() {
         assert_eq!(labels.metadata[&i.to_string()], *name);
     }
 
-    let pictures = loftup_node::source::list(&folder.path().join("pictures")).unwrap();
-    assert_eq!(pictures.len(), 3);
-    assert_eq!(
-        loftup_runtime::image::open(&pictures[0]).unwrap().width(),
-        42
-    );
+    let images = loftup_node::source::list(&folder.path().join("images")).unwrap();
+    assert_eq!(images.len(), 3);
+    assert_eq!(loftup_runtime::image::open(&images[0]).unwrap().width(), 42);
 
     let mut recording = Recording::open(&folder.path().join("a.rec")).unwrap();
     let mut frame = RawFrame::default();
@@ -310,12 +305,12 @@ fn files_are_written_and_a_recording_is_played_again() {
 }
 
 #[test]
-fn a_file_that_was_never_finished_can_be_read_up_to_where_it_breaks_off() {
+fn an_unfinished_file_can_be_read_up_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), 60);
     let bytes = std::fs::read(folder.path().join("a.mcap")).unwrap();
     let cut = &bytes[..bytes.len() / 2];
-    // What a power cut leaves has no footer: the reader is told not to want one.
+    // Without a footer, as after a power cut.
     let options = mcap::read::Options::IgnoreEndMagic;
     let whole = mcap::MessageStream::new(&bytes).unwrap().count();
     let stream = mcap::MessageStream::new_with_options(cut, options.into()).unwrap();

@@ -1,4 +1,4 @@
-//! The whole node: over a real terminal line, through heat and hangs.
+//! The complete node: over a serial line, under heat, and with a hanging engine.
 
 mod common;
 
@@ -6,7 +6,6 @@ use std::{
     fs::File,
     io::{Read, Write},
     path::Path,
-    sync::atomic::Ordering::SeqCst,
     thread,
     time::{Duration, Instant},
 };
@@ -33,14 +32,14 @@ fn config(folder: &Path, more: &str) -> Config {
     Config::parse(&common::config_text(more), &folder.join("node.toml")).unwrap()
 }
 
-/// Every frame that came is accounted for.
-fn nothing_is_lost(handle: &Handle) {
+/// Every captured frame is counted as published or dropped.
+fn check_accounting(handle: &Handle) {
     let m = handle.metrics();
-    assert_eq!(m.captured.load(SeqCst), m.answers() + m.all_drops());
+    assert_eq!(m.captured(), m.published() + m.total_drops());
 }
 
 #[test]
-fn a_controller_on_a_terminal_line_hears_maps_and_is_obeyed() {
+fn a_controller_on_a_serial_line_receives_maps_and_sends_commands() {
     let line = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&line).unwrap();
     unlockpt(&line).unwrap();
@@ -52,7 +51,7 @@ fn a_controller_on_a_terminal_line_hears_maps_and_is_obeyed() {
     let handle = node.handle();
     let thread = thread::spawn(|| node.run());
 
-    // The node opens its end and makes it raw when it starts.
+    // The node sets its end to raw mode when it starts.
     let mut line = File::from(line);
     let mut reader = line.try_clone().unwrap();
     let (sender, bytes) = std::sync::mpsc::channel::<Vec<u8>>();
@@ -65,10 +64,10 @@ fn a_controller_on_a_terminal_line_hears_maps_and_is_obeyed() {
         }
     });
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::<MAX_PACKET>::new());
-    let mut greeting = Handshake::new(Role::Controller, Text::new("test").unwrap());
+    let mut handshake = Handshake::new(Role::Controller, Text::new("test").unwrap());
     let mut maps = MapAssembler::<4096>::new();
     let (mut whole, mut labels, mut healths, mut timed, mut done) = (0, 0, 0, false, false);
-    let mut asked = false;
+    let mut sent = false;
     let end = Instant::now() + Duration::from_secs(60);
     while !(whole >= 10 && labels >= 5 && healths >= 2 && timed && done) {
         assert!(
@@ -80,23 +79,23 @@ fn a_controller_on_a_terminal_line_hears_maps_and_is_obeyed() {
             continue;
         };
         let mut out: Vec<Vec<u8>> = Vec::new();
-        let mut say = |message: &Message<'_>| {
+        let mut send = |message: &Message<'_>| {
             let mut frame = [0; MAX_FRAME];
             out.push(encoder.encode(message, &mut frame).unwrap().to_vec());
         };
         decoder.push_slice(&chunk, |frame| {
-            // The line may echo before the node has made it raw.
+            // The line may echo before the node sets it to raw mode.
             let Ok(frame) = frame else { return };
             match frame.message().unwrap() {
                 Message::Hello(hello) => {
-                    if let Some(answer) = greeting.receive(&hello) {
-                        say(&answer.into());
+                    if let Some(reply) = handshake.receive(&hello) {
+                        send(&reply.into());
                     }
-                    if greeting.is_open() && !asked {
-                        asked = true;
-                        say(&TimeRequest { sent_us: 5 }.into());
+                    if handshake.is_open() && !sent {
+                        sent = true;
+                        send(&TimeRequest { sent_us: 5 }.into());
                         let action = Action::SetRate { mhz: 15_000 };
-                        say(&Command { id: 9, action }.into());
+                        send(&Command { id: 9, action }.into());
                     }
                 }
                 Message::Label(label) => {
@@ -125,11 +124,11 @@ fn a_controller_on_a_terminal_line_hears_maps_and_is_obeyed() {
     assert_eq!(handle.control().rate_hz(), 15.0);
     handle.stop();
     thread.join().unwrap().unwrap();
-    nothing_is_lost(&handle);
+    check_accounting(&handle);
 }
 
 #[test]
-fn heat_shrinks_the_answer_and_cold_lets_it_grow() {
+fn heat_steps_down_and_cooling_steps_up() {
     let folder = tempfile::tempdir().unwrap();
     let zone = folder.path().join("temp");
     std::fs::write(&zone, "50000\n").unwrap();
@@ -141,7 +140,7 @@ fn heat_shrinks_the_answer_and_cold_lets_it_grow() {
     let node = Node::start(parts).unwrap();
     let handle = node.handle();
     let thread = thread::spawn(|| node.run());
-    let level = || handle.metrics().level.load(SeqCst);
+    let level = || handle.metrics().level();
     common::until("running", 60, || handle.monitor().state() == State::Running);
     std::fs::write(&zone, "85000\n").unwrap();
     common::until("hot", 20, || {
@@ -162,13 +161,13 @@ fn heat_shrinks_the_answer_and_cold_lets_it_grow() {
     );
     handle.stop();
     thread.join().unwrap().unwrap();
-    nothing_is_lost(&handle);
+    check_accounting(&handle);
 }
 
 #[test]
-fn a_hung_engine_is_replaced_and_too_many_replacements_end_the_node() {
+fn a_hung_engine_is_restarted_and_too_many_restarts_end_the_node() {
     let folder = tempfile::tempdir().unwrap();
-    let more = "[watchdog]\nhang_ms = 300\nmost_restarts = 1\ndrain_ms = 200\n";
+    let more = "[watchdog]\nhang_ms = 300\nmax_restarts = 1\ndrain_ms = 200\n";
     let config = config(folder.path(), more);
     let (mut parts, _) = assemble::parts(config.clone(), &Plan::default()).unwrap();
     let faults = Faults::none();
@@ -189,12 +188,12 @@ fn a_hung_engine_is_replaced_and_too_many_replacements_end_the_node() {
         "{error}"
     );
     assert_eq!(handle.monitor().state(), State::Failed(Reason::Internal));
-    nothing_is_lost(&handle);
+    check_accounting(&handle);
     faults.release();
 }
 
 #[test]
-fn a_check_opens_the_bundle_and_looks_for_its_heads() {
+fn a_check_verifies_the_bundle_and_its_heads() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), "");
     assemble::check_model(&config).unwrap();

@@ -1,4 +1,4 @@
-//! Images from another program's standard output.
+//! Images from the standard output of another program.
 
 use std::{
     path::Path,
@@ -14,7 +14,7 @@ use loftup_node::{
 const WIDTH: usize = 5;
 const HEIGHT: usize = 2;
 
-/// Images of 5 x 2 in which each row is followed by a byte of padding, as a shell prints them.
+/// A source of 5 x 2 images from a shell script. Each row has one byte of padding.
 fn shell(script: &str) -> Piped {
     let script = script.to_owned();
     let launch = move || {
@@ -25,20 +25,20 @@ fn shell(script: &str) -> Piped {
     Piped::new("sh", WIDTH, HEIGHT, Box::new(launch))
 }
 
-/// What comes of waiting for no longer than a few seconds.
+/// Polls until there is a result; panics after ten seconds.
 fn wait(source: &mut Piped, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        let pulled = source.next(clock, into);
-        if !matches!(pulled, Ok(Poll::Nothing)) {
-            return pulled;
+        let polled = source.next(clock, into);
+        if !matches!(polled, Ok(Poll::Nothing)) {
+            return polled;
         }
-        assert!(Instant::now() < end, "nothing came");
+        assert!(Instant::now() < end, "no result");
     }
 }
 
 #[test]
-fn rows_lose_their_padding_and_a_good_end_is_an_end() {
+fn row_padding_is_removed_and_a_normal_exit_ends_the_source() {
     let row = "abcdefghijklmno#";
     let mut source = shell(&format!(
         "printf '{row}{row}'; sleep 0.3; printf '{row}{row}'"
@@ -59,7 +59,7 @@ fn rows_lose_their_padding_and_a_good_end_is_an_end() {
 }
 
 #[test]
-fn the_newest_picture_wins_and_numbers_tell_what_was_lost() {
+fn the_newest_image_is_kept_and_numbers_show_lost_ones() {
     let mut source = shell("for i in 1 2 3 4 5 6 7 8 9; do printf '%032d' $i; done; sleep 5");
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
     assert_eq!(source.next(&clock, &mut frame).unwrap(), Poll::Nothing);
@@ -70,13 +70,13 @@ fn the_newest_picture_wins_and_numbers_tell_what_was_lost() {
 }
 
 #[test]
-fn a_program_that_fails_is_told_with_its_last_words_and_started_again() {
+fn a_failing_program_is_reported_with_its_message_and_restarted() {
     let mut source = shell("printf '%032d' 1; sleep 0.1; echo 'no camera here' >&2; exit 3");
     let (clock, mut frame) = (Clock::start(), RawFrame::default());
     let start = Instant::now();
     for number in 0..2 {
         assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
-        assert_eq!(frame.number, number, "numbers rise over starts");
+        assert_eq!(frame.number, number, "numbers increase across restarts");
         let error = wait(&mut source, &clock, &mut frame)
             .unwrap_err()
             .to_string();
@@ -85,7 +85,10 @@ fn a_program_that_fails_is_told_with_its_last_words_and_started_again() {
             "{error}"
         );
     }
-    assert!(start.elapsed() > Duration::from_millis(900), "not at once");
+    assert!(
+        start.elapsed() > Duration::from_millis(900),
+        "restarted too early"
+    );
     let error = wait(&mut shell("printf abc"), &clock, &mut frame)
         .unwrap_err()
         .to_string();
@@ -99,7 +102,7 @@ fn a_program_that_fails_is_told_with_its_last_words_and_started_again() {
 }
 
 #[test]
-fn a_program_ends_with_its_source() {
+fn a_program_is_killed_with_its_source() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let script = format!(
@@ -117,7 +120,7 @@ fn a_program_ends_with_its_source() {
 }
 
 #[test]
-fn gstreamer_gives_pictures() {
+fn gstreamer_delivers_images() {
     let found = Command::new("gst-launch-1.0").arg("--version").output();
     if found.is_err() {
         println!("SKIPPED: this test needs the program `gst-launch-1.0`, which is not installed");

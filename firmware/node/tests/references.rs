@@ -1,17 +1,17 @@
-//! A node does not start on an engine that computes something wrong.
+//! A node does not use an engine that computes wrong results.
 
 mod common;
 
 use loftup_bundle::{Bundle, Size};
 use loftup_node::model::{BundleModel, Model, ModelError};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor,
+    ColorRange, ExecutionOptions, Perceptor,
     backend::{Choice, Settings, engine_cache::EngineCache, open, tensorrt},
 };
 use loftup_tensorrt::{Layout, testing::Fake};
 
 #[test]
-fn the_model_moves_to_tract_or_does_not_start() {
+fn the_model_falls_back_to_tract_or_does_not_start() {
     let Some(fake) = Fake::new(Layout::V10) else {
         return;
     };
@@ -32,7 +32,7 @@ fn the_model_moves_to_tract_or_does_not_start() {
     let start = |choice| -> Result<BundleModel, ModelError> {
         let engine = open(choice, &settings).unwrap();
         let bundle = Bundle::open(&bundle).unwrap();
-        let perceptor = Perceptor::with_backend(bundle, engine, Options::default())?;
+        let perceptor = Perceptor::with_backend(bundle, engine, ExecutionOptions::default())?;
         let size = Size {
             width: 42,
             height: 42,
@@ -42,9 +42,9 @@ fn the_model_moves_to_tract_or_does_not_start() {
     let reason = start(Choice::Auto).unwrap().fallback().unwrap();
     println!("{reason}");
     let refused = start(Choice::TensorRt).err().expect("refused").to_string();
-    for said in [reason, refused] {
-        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrongly"] {
-            assert!(said.contains(part), "{said}");
+    for text in [reason, refused] {
+        for part in ["TensorRT 10.3.0", "backbone.onnx", "wrong outputs"] {
+            assert!(text.contains(part), "{text}");
         }
     }
 }

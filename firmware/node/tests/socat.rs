@@ -1,9 +1,8 @@
-//! A controller at the far end of a serial line of 921600 baud: a pair of terminals that `socat`
-//! connects. Such a pair passes bytes as fast as they are read, so the reader reads no faster than
-//! a real line delivers.
+//! A controller at the other end of a serial line of 921600 baud: a pair of pseudo-terminals connected
+//! by `socat`. They pass bytes as fast as they are read, so the reader limits its own rate.
 //!
-//! Run codes are as long as a map is restless, so the maps are true ones: the exact labels of a
-//! generated scene, instead of what the untrained head of the other tests makes of it.
+//! The size of run-length encoded maps depends on their content, so the model outputs the exact labels
+//! of a generated scene instead of the noise of an untrained head.
 
 mod common;
 
@@ -19,17 +18,17 @@ use std::{
 
 use loftup_bundle::Size;
 use loftup_node::{
-    answer::{Answer, Kind},
     assemble,
     config::Config,
     frame::RawFrame,
     inject::Plan,
-    model::{Model, ModelError, Prepared, Question},
+    model::{FrameRequest, Model, ModelError},
+    output::{FrameOutput, OutputKind},
     pipeline::Node,
-    regions::Finder,
+    regions::RegionFinder,
     source::{Clock, Pace, Poll, Scenes, Source, SourceError},
 };
-use loftup_runtime::{Features, Picture, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, ImageTensor, image::RgbImage};
 use loftup_scenes::Scene;
 use loftup_wire::{
     Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text,
@@ -38,23 +37,23 @@ use loftup_wire::{
 };
 
 const BAUD: u32 = 921_600;
-/// A byte is ten bits on the line: start, eight of data, stop.
-const BYTES_A_SECOND: f64 = BAUD as f64 / 10.0;
+/// A byte takes ten bits on the line: start, eight data bits, stop.
+const BYTES_PER_SECOND: f64 = BAUD as f64 / 10.0;
 const SIDE: usize = 224;
 const SEED: u64 = 5;
 const RATE_HZ: f64 = 20.0;
 const SECONDS: f64 = 6.0;
-const LEAST_HZ: f64 = 5.0;
+const MIN_HZ: f64 = 5.0;
 
-/// Two terminals that are connected, or `None` where `socat` is missing.
-fn pair(node: &Path, controller: &Path) -> Option<common::Ended> {
+/// Two connected pseudo-terminals, or `None` without `socat`.
+fn pair(node: &Path, controller: &Path) -> Option<common::KillOnDrop> {
     let end = |path: &Path| format!("pty,rawer,b{BAUD},link={}", path.display());
     let child = Command::new("socat")
         .args([end(node), end(controller)])
         .stderr(Stdio::inherit())
         .spawn();
     let child = match child {
-        Ok(child) => common::Ended(child),
+        Ok(child) => common::KillOnDrop(child),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
         Err(e) => panic!("socat: {e}"),
     };
@@ -62,20 +61,20 @@ fn pair(node: &Path, controller: &Path) -> Option<common::Ended> {
     Some(child)
 }
 
-/// The scene, with the number of each image in its first pixel.
+/// The scene, with the frame number in the first pixel.
 struct Numbered(Scenes);
 
 impl Source for Numbered {
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
-        let pulled = self.0.next(clock, into)?;
+        let polled = self.0.next(clock, into)?;
         let number = into.number.to_le_bytes();
         into.bytes[..3].copy_from_slice(&number[..3]);
-        Ok(pulled)
+        Ok(polled)
     }
 }
 
-/// Knows the labels of every image of the scene.
-struct Truth {
+/// A model that outputs the ground truth of the scene.
+struct GroundTruth {
     scene: Scene,
     labels: Vec<String>,
 }
@@ -86,44 +85,36 @@ fn labels(scene: &Scene, number: u32) -> Vec<u8> {
         .classes
 }
 
-impl Model for Truth {
-    fn prepare(&self, picture: &Rgb8, size: Size, out: &mut Prepared) -> Result<(), ModelError> {
-        let [a, b, c] = [0, 1, 2].map(|i| picture.data()[i]);
+impl Model for GroundTruth {
+    fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
+        let [a, b, c] = [0, 1, 2].map(|i| image.data()[i]);
         // A 32-bit float holds 24 bits exactly.
-        let number = u32::from_le_bytes([a, b, c, 0]) as f32;
-        out.guidance = Some(Picture {
-            size,
-            data: vec![number],
-        });
-        Ok(())
+        let data = vec![u32::from_le_bytes([a, b, c, 0]) as f32];
+        Ok(FrameInputs::same_size(ImageTensor { size, data }))
     }
 
-    fn backbone(&self, _: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
-        *out = Some(Features {
+    fn features(&self, _: &FrameInputs) -> Result<Features, ModelError> {
+        Ok(Features {
             dim: 0,
             height: 0,
             width: 0,
-            data: Vec::new(),
-        });
-        Ok(())
+            tokens: Vec::new(),
+        })
     }
 
     fn upsample(
         &self,
-        prepared: &Prepared,
+        inputs: &FrameInputs,
         _: &Features,
-        _: &Question<'_>,
-        _: &mut Finder,
-        out: &mut Answer,
+        _: &FrameRequest<'_>,
+        _: &mut RegionFinder,
+        out: &mut FrameOutput,
     ) -> Result<u64, ModelError> {
-        let number = prepared
-            .guidance
-            .as_ref()
-            .map_or(0.0, |picture| picture.data[0]);
+        let number = inputs.guidance.data[0];
         out.clear();
-        let part = out.add();
-        (part.kind, part.width, part.height) = (Kind::Classes, SIDE, SIDE);
-        part.classes.extend(labels(&self.scene, number as u32));
+        let output = out.add();
+        (output.kind, output.width, output.height) = (OutputKind::Classes, SIDE, SIDE);
+        output.classes.extend(labels(&self.scene, number as u32));
         Ok(0)
     }
 
@@ -156,7 +147,7 @@ fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
     });
     parts.model = Arc::new(|| {
         let labels = loftup_scenes::CLASSES.map(String::from).to_vec();
-        Ok(Arc::new(Truth {
+        Ok(Arc::new(GroundTruth {
             scene: Scene::new(SEED),
             labels,
         }))
@@ -167,7 +158,7 @@ fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
 
     let mut line = File::options().read(true).write(true).open(&far).unwrap();
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::<MAX_PACKET>::new());
-    let mut greeting = Handshake::new(Role::Controller, Text::new("far end").unwrap());
+    let mut handshake = Handshake::new(Role::Controller, Text::new("far end").unwrap());
     let mut maps = MapAssembler::<{ SIDE * SIDE }>::new();
     let scene = Scene::new(SEED);
     let mut last = None;
@@ -184,13 +175,13 @@ fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
         );
         let length = line.read(&mut buffer).unwrap();
         all += length as u64;
-        // No faster than the line, from its first byte on.
-        let due = Duration::from_secs_f64(all as f64 / BYTES_A_SECOND);
+        // Not faster than a real line.
+        let due = Duration::from_secs_f64(all as f64 / BYTES_PER_SECOND);
         thread::sleep(due.saturating_sub(begun.elapsed()));
         let mut replies = Vec::new();
         decoder.push_slice(&buffer[..length], |frame| {
             match frame.unwrap().message().unwrap() {
-                Message::Hello(hello) => replies.extend(greeting.receive(&hello)),
+                Message::Hello(hello) => replies.extend(handshake.receive(&hello)),
                 Message::MapChunk(chunk) if maps.push(&chunk) == Ok(Progress::Complete) => {
                     let map = maps.map().unwrap();
                     assert!(last < Some(map.frame), "{} after {last:?}", map.frame);
@@ -200,7 +191,7 @@ fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
                         "map {} is not the scene's",
                         map.frame
                     );
-                    // The first one starts the clock.
+                    // The measurement starts with the first map.
                     whole += u32::from(since.is_some());
                     since.get_or_insert_with(Instant::now);
                 }
@@ -219,14 +210,14 @@ fn maps_of_224_by_224_pass_a_line_of_921600_baud_five_times_a_second() {
     let seconds = since.unwrap().elapsed().as_secs_f64();
     let rate = f64::from(whole) / seconds;
     println!(
-        "{rate:.1} maps a second of {SIDE} x {SIDE}, {} bytes each with all else, line in use to {:.0} %, {:?}",
+        "{rate:.1} maps/s of {SIDE} x {SIDE}, {} bytes each with all else, line in use to {:.0} %, {:?}",
         read / u64::from(whole.max(1)),
-        100.0 * read as f64 / seconds / BYTES_A_SECOND,
+        100.0 * read as f64 / seconds / BYTES_PER_SECOND,
         decoder.counters()
     );
     println!("{:?}", handle.metrics().latency.quantiles());
     handle.stop();
     drop(line);
     thread.join().unwrap().unwrap();
-    assert!(rate >= LEAST_HZ, "{rate:.1} maps a second");
+    assert!(rate >= MIN_HZ, "{rate:.1} maps/s");
 }

@@ -1,10 +1,10 @@
-//! Allocations of the node's own code in the steady state: none.
+//! In the steady state, the node does not allocate.
 //!
-//! The pipeline is run with a source, a model and a listener that allocate nothing, so that what is
-//! counted is the node's: its stages, and the sink that speaks the wire format. Left out are the runtime with its engine (it makes new buffers for each frame),
-//! the decoders of image files, the scene generator, and sinks that encode PNG or JSON.
+//! The source, the model and the peer of this test do not allocate, so that only the stages, the
+//! metrics and the wire sink are measured. Not included are the runtime and its engine (which allocate
+//! buffers for each frame), image decoders, the scene generator, and sinks that encode PNG or JSON.
 
-#![allow(unsafe_code, reason = "an allocator that counts")]
+#![allow(unsafe_code, reason = "a counting allocator")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -18,17 +18,16 @@ use std::{
 
 use loftup_bundle::Size;
 use loftup_node::{
-    answer::{Answer, Kind},
     config::Config,
     frame::RawFrame,
-    model::{Model, ModelError, Prepared, Question},
-    notify::Notifier,
+    model::{FrameRequest, Model, ModelError},
+    output::{FrameOutput, OutputKind},
     pipeline::{Node, Parts, SinkHandle},
-    regions::{Finder, Placement},
+    regions::{Placement, RegionFinder},
     sink::{Context, Sink, SinkError, UdpLink, WireSink},
     source::{Clock, Poll, Source, SourceError},
 };
-use loftup_runtime::{Features, Rect, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, ImageTensor, Rect, image::RgbImage};
 use loftup_wire::{
     Decoder, Encoder, Handshake, MAX_FRAME, MAX_PACKET, Message, Text, message::Role,
 };
@@ -37,11 +36,11 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: everything is handed on to the system's allocator.
+// SAFETY: all calls are forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, SeqCst);
-        // SAFETY: the caller's promise is the system's.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
@@ -76,45 +75,47 @@ impl Source for Steady {
 struct Nothing;
 
 impl Model for Nothing {
-    fn prepare(&self, _: &Rgb8, _: Size, _: &mut Prepared) -> Result<(), ModelError> {
-        Ok(())
+    fn preprocess(&self, _: &RgbImage, size: Size) -> Result<FrameInputs, ModelError> {
+        let data = Vec::new();
+        Ok(FrameInputs::same_size(ImageTensor { size, data }))
     }
 
-    fn backbone(&self, _: &Prepared, out: &mut Option<Features>) -> Result<(), ModelError> {
-        *out = Some(Features {
+    fn features(&self, _: &FrameInputs) -> Result<Features, ModelError> {
+        Ok(Features {
             dim: 0,
             height: 0,
             width: 0,
-            data: Vec::new(),
-        });
-        Ok(())
+            tokens: Vec::new(),
+        })
     }
 
     fn upsample(
         &self,
-        _: &Prepared,
+        _: &FrameInputs,
         _: &Features,
-        question: &Question<'_>,
-        finder: &mut Finder,
-        out: &mut Answer,
+        request: &FrameRequest<'_>,
+        finder: &mut RegionFinder,
+        out: &mut FrameOutput,
     ) -> Result<u64, ModelError> {
         out.clear();
-        let part = out.add();
-        part.kind = Kind::Classes;
-        (part.width, part.height) = (SIZE.width, SIZE.height);
-        part.classes
+        let output = out.add();
+        output.kind = OutputKind::Classes;
+        (output.width, output.height) = (SIZE.width, SIZE.height);
+        output
+            .classes
             .extend((0..SIZE.area()).map(|i| (i % 7 / 3) as u8));
-        let part = out.add();
-        (part.slot, part.kind) = (1, Kind::Regions);
-        (part.width, part.height) = (SIZE.width, SIZE.height);
-        part.classes
+        let output = out.add();
+        (output.slot, output.kind) = (1, OutputKind::Regions);
+        (output.width, output.height) = (SIZE.width, SIZE.height);
+        output
+            .classes
             .extend((0..SIZE.area()).map(|i| (i % 7 / 3) as u8));
         let place = Placement {
             rect: Rect::whole(SIZE),
-            answer: SIZE,
-            camera: question.camera,
+            output: SIZE,
+            camera: request.camera,
         };
-        finder.find(&part.classes, &place, 1, 64, &mut part.regions);
+        finder.find(&output.classes, &place, 1, 64, &mut output.regions);
         Ok(1)
     }
 
@@ -130,15 +131,15 @@ impl Sink for Count {
         "count"
     }
 
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
-        assert!(!answer.parts()[1].regions.is_empty());
+    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
+        assert!(!frame.outputs()[1].regions.is_empty());
         self.0.fetch_add(1, SeqCst);
         Ok(())
     }
 }
 
-/// The other side of the link: greets, and counts the pieces of maps.
-fn listen(socket: &UdpSocket, heard: &AtomicU64) {
+/// The peer of the link: completes the handshake and counts map chunks.
+fn receive(socket: &UdpSocket, received: &AtomicU64) {
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::<MAX_PACKET>::new());
     let mut handshake = Handshake::new(Role::Monitor, Text::default());
     let (mut buffer, mut frame) = ([0; 2048], [0; MAX_FRAME]);
@@ -146,7 +147,7 @@ fn listen(socket: &UdpSocket, heard: &AtomicU64) {
         let mut reply = None;
         decoder.push_slice(&buffer[..length], |found| match found.unwrap().message() {
             Ok(Message::Hello(hello)) => reply = handshake.receive(&hello),
-            Ok(Message::MapChunk(_)) => _ = heard.fetch_add(1, SeqCst),
+            Ok(Message::MapChunk(_)) => _ = received.fetch_add(1, SeqCst),
             _ => {}
         });
         if let Some(reply) = reply {
@@ -157,16 +158,16 @@ fn listen(socket: &UdpSocket, heard: &AtomicU64) {
 }
 
 #[test]
-fn a_frame_costs_no_allocation() {
+fn the_steady_state_does_not_allocate() {
     let text = "[model]\nbundle = \"x\"\nhead = \"x\"\nsize = [64, 48]\n[source]\nkind = \"scenes\"\nsize = [64, 48]\n";
     let config: Config = toml::from_str(text).unwrap();
-    let answers = Arc::new(AtomicU64::new(0));
+    let outputs = Arc::new(AtomicU64::new(0));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let peer = socket.local_addr().unwrap();
-    let heard = Arc::new(AtomicU64::new(0));
+    let received = Arc::new(AtomicU64::new(0));
     std::thread::spawn({
-        let heard = heard.clone();
-        move || listen(&socket, &heard)
+        let received = received.clone();
+        move || receive(&socket, &received)
     });
     let open =
         move || UdpLink::open("127.0.0.1:0".parse().unwrap(), peer).map_err(|e| e.to_string());
@@ -177,7 +178,7 @@ fn a_frame_costs_no_allocation() {
         source: Arc::new(|| Ok(Box::new(Steady(0)))),
         sinks: vec![
             SinkHandle {
-                sink: Box::new(Count(answers.clone())),
+                sink: Box::new(Count(outputs.clone())),
                 queue: 2,
             },
             SinkHandle {
@@ -185,26 +186,25 @@ fn a_frame_costs_no_allocation() {
                 queue: 2,
             },
         ],
-        notifier: Notifier::default(),
     };
     let node = Node::start(parts).unwrap();
     let handle = node.handle();
     let thread = std::thread::spawn(|| node.run());
-    while answers.load(SeqCst) < 300 || heard.load(SeqCst) < 100 {
+    while outputs.load(SeqCst) < 300 || received.load(SeqCst) < 100 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let maps = heard.load(SeqCst);
-    let (frames, before) = (answers.load(SeqCst), ALLOCATIONS.load(SeqCst));
+    let maps = received.load(SeqCst);
+    let (frames, before) = (outputs.load(SeqCst), ALLOCATIONS.load(SeqCst));
     std::thread::sleep(Duration::from_secs(3));
     let (frames, allocations) = (
-        answers.load(SeqCst) - frames,
+        outputs.load(SeqCst) - frames,
         ALLOCATIONS.load(SeqCst) - before,
     );
-    let maps = heard.load(SeqCst) - maps;
+    let maps = received.load(SeqCst) - maps;
     handle.stop();
     thread.join().unwrap().unwrap();
-    println!("{allocations} allocations for {frames} frames, {maps} chunks of maps heard");
-    assert!(maps > 100, "{maps} chunks of maps");
+    println!("{allocations} allocations for {frames} frames, {maps} map chunks received");
+    assert!(maps > 100, "{maps} map chunks");
     assert!(frames > 100, "{frames} frames");
     assert_eq!(allocations, 0, "for {frames} frames");
 }

@@ -1,4 +1,4 @@
-//! Class maps in a program that knows zenoh and the layouts of ROS 2, and nothing of the node.
+//! Class maps received by an independent program that uses only zenoh and the ROS 2 message layouts.
 
 mod common;
 
@@ -14,11 +14,11 @@ use std::{
 };
 
 use loftup_node::{
-    answer::Answer,
     assemble,
     config::Config,
     health::{Reason, State},
     inject::Plan,
+    output::FrameOutput,
     pipeline::{Node, SinkHandle},
     sink::{Context, Sink, SinkError},
 };
@@ -26,7 +26,7 @@ use loftup_node::{
 const MESSAGES: usize = 40;
 const DOMAIN: u32 = 7;
 
-/// Everything that the node published, in hexadecimal.
+/// All published class maps, in hexadecimal.
 #[derive(Clone, Default)]
 struct Maps(Arc<Mutex<HashSet<String>>>);
 
@@ -35,9 +35,9 @@ impl Sink for Maps {
         "maps"
     }
 
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
+    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
         let mut text = String::new();
-        for class in &answer.parts()[0].classes {
+        for class in &frame.outputs()[0].classes {
             write!(text, "{class:02x}").unwrap();
         }
         self.0.lock().unwrap().insert(text);
@@ -56,7 +56,7 @@ fn listener() -> PathBuf {
 }
 
 #[test]
-fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
+fn another_program_receives_maps_labels_and_tokens() {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -82,9 +82,10 @@ fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
     let handle = node.handle();
     let thread = thread::spawn(|| node.run());
 
-    // Without a router the node goes on, and says so.
+    // Without a router the node keeps running, degraded.
     common::until("no router", 30, || {
-        handle.monitor().state() == State::Degraded(Reason::Link) && handle.metrics().answers() > 5
+        handle.monitor().state() == State::Degraded(Reason::Link)
+            && handle.metrics().published() > 5
     });
     let mut child = Command::new(listener())
         .args([&endpoint, &DOMAIN.to_string(), &MESSAGES.to_string()])
@@ -92,7 +93,7 @@ fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
         .spawn()
         .unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
-    let mut child = common::Ended(child);
+    let mut child = common::KillOnDrop(child);
     let lines: Vec<String> = out.lines().map(Result::unwrap).collect();
     let status = child.0.wait().unwrap();
     handle.stop();
@@ -115,10 +116,10 @@ fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
         "{tokens:?}"
     );
     for topic in ["%loftup%slot_0%classes", "%loftup%slot_0%label_info"] {
-        let told = tokens
+        let declared = tokens
             .iter()
             .any(|t| t[1] == "PUT" && t[2].contains("/MP/") && t[2].contains(topic));
-        assert!(told, "{topic}: {tokens:?}");
+        assert!(declared, "{topic}: {tokens:?}");
     }
     assert!(images.len() > 20);
     let mut last = 0;
@@ -136,7 +137,7 @@ fn a_subscriber_of_another_program_hears_maps_labels_and_tokens() {
         last = number;
         assert!(
             maps.0.lock().unwrap().contains(data),
-            "a map that the node never made"
+            "the node did not publish this map"
         );
     }
     assert!(!labels.is_empty());

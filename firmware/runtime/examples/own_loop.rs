@@ -1,35 +1,28 @@
-//! A loop of one's own around `Perceptor::perceive`: a moving camera, and what lies ahead.
+//! A perception loop around `Perceptor::perceive`: a moving camera, and the ground ahead of it.
 //!
-//!     cargo run -p loftup-runtime --example own_loop [BUNDLE]
-//!
-//! Without a bundle it makes one of the built-in weights.
+//!     loftup convert --builtin --out default.loftup
+//!     cargo run -p loftup-runtime --example own_loop default.loftup
 
-use std::{ops::ControlFlow, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use loftup_bundle::Size;
-use loftup_runtime::{Frame, Options, Perceptor, Point, Query};
+use loftup_runtime::{ExecutionOptions, Frame, Perceptor, Point, Query};
 use loftup_scenes::Scene;
 
-const ANSWER: Size = Size {
+const OUTPUT: Size = Size {
     width: 112,
     height: 112,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = tempfile::tempdir()?;
-    let bundle = match std::env::args_os().nth(1) {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let path = folder.path().join("default.loftup");
-            loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(()))?;
-            path
-        }
-    };
-    let perceptor = Perceptor::open(&bundle, Options::default())?;
-    // So that the first frame need not wait.
-    perceptor.compile(ANSWER, (1, 1))?;
+    let bundle = std::env::args_os().nth(1).map(PathBuf::from);
+    let bundle =
+        bundle.ok_or("usage: own_loop BUNDLE; make one with `loftup convert --builtin`")?;
+    let perceptor = Perceptor::open(&bundle, ExecutionOptions::default())?;
+    // So that the first frame does not wait for it.
+    perceptor.compile(OUTPUT, (1, 1))?;
 
-    // A spot on the ground ahead: how much it differs from where it was before.
+    // A spot on the ground ahead: how similar is it to the last frame?
     let spot = [Point { x: 56, y: 100 }];
     let mut before: Option<Vec<f32>> = None;
     let scene = Scene::new(3);
@@ -39,15 +32,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let frame = Frame::packed(&seen.rgb, seen.width, seen.height);
 
         let start = Instant::now();
-        let answer = perceptor.perceive(&frame, &Query::points(ANSWER, &spot))?;
+        let output = perceptor.perceive(&frame, &Query::points(OUTPUT, &spot))?;
         let took = start.elapsed();
 
-        let alike = before.as_ref().map(|b| cosine(b, &answer.values));
-        match alike {
-            Some(alike) => println!("{seconds:.1} s: {took:.1?}, like the last frame: {alike:.3}"),
+        let similarity = before.as_ref().map(|b| cosine(b, &output.values));
+        match similarity {
+            Some(cosine) => {
+                println!("{seconds:.1} s: {took:.1?}, cosine to the last frame: {cosine:.3}")
+            }
             None => println!("{seconds:.1} s: {took:.1?}"),
         }
-        before = Some(answer.values);
+        before = Some(output.values);
     }
     Ok(())
 }

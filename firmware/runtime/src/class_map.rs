@@ -1,4 +1,4 @@
-//! Class maps: the classes of an answer that is seen through a head, and their files.
+//! Class maps from a classification head, and their files.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -7,12 +7,12 @@ use std::{
 
 use crate::{
     Rect, SinkError, TileFeatures,
-    heads::{NO_CLASS, best},
+    heads::{NO_CLASS, argmax},
     image::{self, ImageError, atomic::AtomicFile},
     npy,
 };
 
-/// Collects the classes of an answer that is seen through a head of classes.
+/// Collects the class of each pixel from a classification head's scores.
 #[derive(Debug)]
 pub struct ClassMap {
     rect: Rect,
@@ -20,7 +20,7 @@ pub struct ClassMap {
 }
 
 impl ClassMap {
-    /// For the answer to a question about `rect`.
+    /// For the pixels of `rect`.
     pub fn new(rect: Rect) -> Self {
         Self {
             rect,
@@ -28,14 +28,14 @@ impl ClassMap {
         }
     }
 
-    /// Takes a tile of scores.
-    pub fn take(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
+    /// Adds a tile of scores.
+    pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
         let x = tile.rect.x - self.rect.x;
         for row in 0..tile.rect.height {
             let y = tile.rect.y - self.rect.y + row;
             let line = &mut self.classes[y * self.rect.width + x..][..tile.rect.width];
             for (class, scores) in line.iter_mut().zip(tile.row(row).chunks_exact(tile.dim())) {
-                *class = best(scores);
+                *class = argmax(scores);
             }
         }
         Ok(())
@@ -47,8 +47,8 @@ impl ClassMap {
     }
 }
 
-/// Writes a map of classes: as `.npy`, uint8 `[height, width]`, where `path` ends so, and as a gray
-/// PNG whose values are the classes otherwise. The file appears whole or not at all.
+/// Writes a class map: as uint8 `[height, width]` if `path` ends in `.npy`, otherwise as a grayscale
+/// PNG whose values are the classes. The write is atomic.
 ///
 /// # Errors
 /// `classes` has another number of pixels, or the file cannot be written.

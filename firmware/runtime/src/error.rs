@@ -1,10 +1,10 @@
-//! What can go wrong while answering.
+//! Errors of the runtime.
 
 use loftup_bundle::{BundleError, Size};
 
 use crate::{backend::BackendError, image::ImageError, npy::NpyError, tiles::Rect};
 
-/// A question that cannot be answered. The message is one line.
+/// Why an output cannot be computed. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
@@ -14,13 +14,13 @@ pub enum RuntimeError {
     /// The inference engine.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// A picture.
+    /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// An array file.
     #[error(transparent)]
     Npy(#[from] NpyError),
-    /// Whoever takes the tiles of an answer refused one.
+    /// The sink refused a tile.
     #[error(transparent)]
     Sink(SinkError),
     /// Features that do not fit the upsampler.
@@ -31,19 +31,19 @@ pub enum RuntimeError {
         /// Channels of the upsampler.
         dim: usize,
     },
-    /// A picture that does not fit the backbone.
+    /// An image that does not fit the backbone.
     #[error(
-        "a picture of {found}: the backbone of this bundle takes {expected}; convert with --size {found}, or give a picture of {expected}"
+        "an image of {found}: the backbone of this bundle takes {expected}; convert with --size {found}, or give an image of {expected}"
     )]
-    PictureSize {
+    ImageSize {
         /// Its size.
         found: Size,
         /// Size of the backbone's input.
         expected: Size,
     },
-    /// A picture whose sides are no multiples of the patch.
+    /// An image whose sides are not multiples of the patch.
     #[error(
-        "a picture of {found}: sides must be multiples of the patch {patch}; the nearest size is {nearest}"
+        "an image of {found}: sides must be multiples of the patch {patch}; the nearest size is {nearest}"
     )]
     PatchSize {
         /// Its size.
@@ -63,21 +63,21 @@ pub enum RuntimeError {
         /// The shape that follows from the manifest.
         expected: Vec<usize>,
     },
-    /// An array that is no normalized picture.
-    #[error("shape {found:?} is not a normalized picture [1, 3, H, W]")]
-    PictureShape {
+    /// An array that is not a normalized image.
+    #[error("shape {found:?} is not a normalized image [1, 3, H, W]")]
+    ImageShape {
         /// Its shape.
         found: Vec<usize>,
     },
-    /// A head whose weights do not fit its description.
-    #[error("the head's weights are {} x {} (or not all there), expected {} x {}: make it again with `loftup head`", found.0, found.1, expected.0, expected.1)]
+    /// A head whose weights do not match its manifest entry.
+    #[error("the head's weights are {} x {} (or incomplete), expected {} x {}: make it again with `loftup head`", found.0, found.1, expected.0, expected.1)]
     HeadShape {
         /// Outputs and inputs of the weights.
         found: (usize, usize),
         /// Outputs and inputs of the head.
         expected: (usize, usize),
     },
-    /// A head for features of another width.
+    /// A head for another number of channels.
     #[error(
         "the head takes {found} channels, the upsampler gives {expected}: make one for this bundle with `loftup head`"
     )]
@@ -88,7 +88,7 @@ pub enum RuntimeError {
         expected: usize,
     },
     /// An input holds NaN or an infinity.
-    #[error("{what} hold {value} at flat index {index}: nothing can be computed from them")]
+    #[error("{what} contain {value} at flat index {index}; remove NaN and infinity from the input")]
     NotFinite {
         /// Which input.
         what: &'static str,
@@ -97,22 +97,22 @@ pub enum RuntimeError {
         /// The value.
         value: f32,
     },
-    /// A region without pixels.
-    #[error("region {}: it is empty; give X,Y,WIDTH,HEIGHT with a width and height of at least 1", region(.0))]
+    /// An empty region.
+    #[error("region {}: is empty; give X,Y,WIDTH,HEIGHT with a width and height of at least 1", region(.0))]
     EmptyRegion(Rect),
-    /// A region that is not within the answer.
-    #[error("region {}: it reaches outside the answer, which is {size}", region(.rect))]
+    /// A region that is not within the frame.
+    #[error("region {}: not within the output, which is {size}", region(.rect))]
     RegionOutside {
         /// The region.
         rect: Rect,
-        /// Size of the answer.
+        /// Size of the output.
         size: Size,
     },
-    /// An answer that memory does not hold.
+    /// An output that does not fit into memory.
     #[error(
-        "an answer of {width} x {height} pixels with {dim} channels does not fit into memory: ask for a smaller size, or take it tile by tile from a view"
+        "an output of {width} x {height} pixels with {dim} channels does not fit into memory: use a smaller size, or take it tile by tile from an encoded frame"
     )]
-    AnswerTooLarge {
+    OutputTooLarge {
         /// Its columns.
         width: usize,
         /// Its rows.
@@ -120,8 +120,8 @@ pub enum RuntimeError {
         /// Its channels.
         dim: usize,
     },
-    /// A point that is not within the answer.
-    #[error("point {index} is ({x}, {y}): outside the answer, which is {size} (columns 0 to {}, rows 0 to {})", .size.width - 1, .size.height - 1)]
+    /// A point that is not within the frame.
+    #[error("point {index} is ({x}, {y}): outside the output, which is {size} (columns 0 to {}, rows 0 to {})", .size.width - 1, .size.height - 1)]
     PointOutside {
         /// Which point, from 0.
         index: usize,
@@ -129,7 +129,7 @@ pub enum RuntimeError {
         x: usize,
         /// Its row.
         y: usize,
-        /// Size of the answer.
+        /// Size of the output.
         size: Size,
     },
 }

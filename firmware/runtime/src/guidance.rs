@@ -1,29 +1,29 @@
-//! The picture at the resolution of the answer, as the queries graph wants it.
+//! The guidance image at output resolution, as inputs of the queries graph.
 //!
-//! Scaling and coordinates follow PyTorch's order of operations in 32 bit: with frequencies up to
-//! e^10 in the graph, one unit in the last place here moves a phase by 1e-3.
+//! Scaling and coordinates follow PyTorch's order of operations in 32-bit arithmetic: with
+//! frequencies up to e^10 in the graph, one ulp here moves a phase by 1e-3.
 
 use loftup_spec::{HALO, linspace, min_max_scale};
 
 use crate::tiles::Rect;
 
-/// What the colors of the guidance are scaled by.
+/// How the guidance is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ColorRange {
-    /// From the least to the greatest value of each channel of this picture, as trained.
+    /// By the minimum and maximum of each channel of the image, as in training.
     #[default]
     PerImage,
-    /// The same range for every picture, in normalized units per channel: in a video, one hot
-    /// pixel then changes nothing but itself.
+    /// By the same range for every image, in normalized units per channel: in video, a single hot
+    /// pixel then changes only itself.
     Fixed {
-        /// Value that becomes -0.5.
+        /// Maps to -0.5.
         min: [f32; 3],
-        /// Value that becomes 0.5.
+        /// Maps to 0.5.
         max: [f32; 3],
     },
 }
 
-/// A guidance picture, scaled, with the coordinates of its rows and columns.
+/// A scaled guidance image with the coordinates of its rows and columns.
 #[derive(Debug, Clone)]
 pub struct Guidance {
     width: usize,
@@ -35,18 +35,18 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// Scales a normalized picture `[3, height, width]`.
+    /// Scales a normalized image `[3, height, width]`.
     ///
     /// # Panics
-    /// Where `picture` is not of that size, or empty.
-    pub fn new(picture: &[f32], width: usize, height: usize, range: ColorRange) -> Self {
+    /// Where `image` has another size or is empty.
+    pub fn new(image: &[f32], width: usize, height: usize, range: ColorRange) -> Self {
         let area = width * height;
         assert!(
-            area > 0 && picture.len() == 3 * area,
-            "a picture of 3x{height}x{width}"
+            area > 0 && image.len() == 3 * area,
+            "an image of 3x{height}x{width}"
         );
         let mut scaled = Vec::with_capacity(3 * area);
-        for (c, channel) in picture.chunks_exact(area).enumerate() {
+        for (c, channel) in image.chunks_exact(area).enumerate() {
             let (min, max) = match range {
                 ColorRange::PerImage => channel
                     .iter()
@@ -77,8 +77,8 @@ impl Guidance {
         self.height
     }
 
-    /// Whether everything that the tile `rect` depends on is to the bit the same in `other`, which
-    /// has the same size.
+    /// Whether everything that the tile `rect` depends on has the same bits in `other`, which has
+    /// the same size.
     pub(crate) fn same_tile(&self, other: &Self, rect: Rect) -> bool {
         let span = |start: usize, len: usize, end: usize| {
             start.saturating_sub(HALO)..(start + len + HALO).min(end)
@@ -89,14 +89,14 @@ impl Guidance {
             .flat_map(|c| span(rect.y, rect.height, self.height).map(move |y| c * self.height + y))
             .all(|row| {
                 let row = row * self.width + cols.start..row * self.width + cols.end;
-                same_bits(&self.scaled[row.clone()], &other.scaled[row])
+                bit_eq(&self.scaled[row.clone()], &other.scaled[row])
             })
     }
 
     /// Appends the tile `rect` with its halo to the three inputs of the queries graph: colors
     /// `[3, h + 4, w + 4]`, coordinates `[2, h + 4, w + 4]`, mask `[1, h + 4, w + 4]`.
     pub(crate) fn cut(&self, rect: Rect, tile: &mut TileInputs) {
-        // Source index of each row and column, `None` outside the picture.
+        // Source index of each row and column, `None` outside the image.
         let span = |start: usize, len: usize, end: usize| {
             (start..start + len + 2 * HALO).map(move |i| i.checked_sub(HALO).filter(|i| *i < end))
         };
@@ -109,7 +109,7 @@ impl Guidance {
                     .extend(cols().map(|x| row.zip(x).map_or(0.0, |(row, x)| row[x])));
             }
         }
-        // Outside, the mask is 0 and coordinates may be anything finite.
+        // Outside the image the mask is 0, and the coordinates may be any finite value.
         for y in rows() {
             tile.coords
                 .extend(cols().map(|_| y.map_or(0.0, |y| self.rows[y])));
@@ -125,13 +125,13 @@ impl Guidance {
     }
 }
 
-/// Whether two slices hold the same bits: of 0 and -0, which are equal, a graph can make different
-/// answers.
-pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
+/// Whether two slices have the same bits: 0 and -0 compare equal, but a graph can give different
+/// outputs for them.
+pub(crate) fn bit_eq(a: &[f32], b: &[f32]) -> bool {
     bytemuck::cast_slice::<f32, u8>(a) == bytemuck::cast_slice::<f32, u8>(b)
 }
 
-/// Inputs of the queries graph for some tiles, one after another.
+/// Inputs of the queries graph for a batch of tiles.
 #[derive(Debug, Default)]
 pub(crate) struct TileInputs {
     pub colors: Vec<f32>,
@@ -140,7 +140,7 @@ pub(crate) struct TileInputs {
 }
 
 impl TileInputs {
-    /// Empties the inputs and keeps their memory.
+    /// Clears the inputs but keeps their memory.
     pub fn clear(&mut self) {
         self.colors.clear();
         self.coords.clear();
@@ -155,7 +155,7 @@ mod tests {
     const WIDTH: usize = 5;
     const HEIGHT: usize = 3;
 
-    fn picture() -> Vec<f32> {
+    fn image() -> Vec<f32> {
         (0..3 * WIDTH * HEIGHT)
             .map(|i| (i * 7 % 11) as f32)
             .collect()
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn each_channel_is_scaled_by_its_own_range() {
-        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColorRange::PerImage);
+        let guidance = Guidance::new(&image(), WIDTH, HEIGHT, ColorRange::PerImage);
         for channel in guidance.scaled.chunks_exact(WIDTH * HEIGHT) {
             let ends = channel
                 .iter()
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_of_one_color_is_not_divided_by_zero() {
+    fn an_image_of_one_color_is_not_divided_by_zero() {
         let flat = vec![0.25; 3 * WIDTH * HEIGHT];
         let guidance = Guidance::new(&flat, WIDTH, HEIGHT, ColorRange::PerImage);
         assert!(guidance.scaled.iter().all(|x| *x == -0.5));
@@ -185,9 +185,9 @@ mod tests {
             min: [-1.0; 3],
             max: [12.0; 3],
         };
-        let mut other = picture();
+        let mut other = image();
         other[0] = 11.9;
-        let a = Guidance::new(&picture(), WIDTH, HEIGHT, range).scaled;
+        let a = Guidance::new(&image(), WIDTH, HEIGHT, range).scaled;
         let b = Guidance::new(&other, WIDTH, HEIGHT, range).scaled;
         assert_ne!(a[0], b[0]);
         assert_eq!(a[1..], b[1..]);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_tile_is_cut_with_its_halo_coordinates_and_mask() {
-        let guidance = Guidance::new(&picture(), WIDTH, HEIGHT, ColorRange::PerImage);
+        let guidance = Guidance::new(&image(), WIDTH, HEIGHT, ColorRange::PerImage);
         // Every tile of every shape, at every border.
         for (width, height) in [(1, 1), (2, 3), (5, 3), (4, 1)] {
             for y in 0..=HEIGHT - height {

@@ -1,14 +1,14 @@
-//! Heads: classes and short descriptors, computed tile by tile, so that the features of a whole
-//! answer are never in memory.
+//! Heads: linear layers for classes or short descriptors. They run tile by tile, so the features
+//! of a whole frame are never in memory.
 
 use loftup_bundle::{HeadKind, Linear};
 
-use crate::{RuntimeError, guidance::same_bits};
+use crate::{RuntimeError, guidance::bit_eq};
 
-/// The class of a pixel that has none: its scores are not numbers.
+/// The class of a pixel whose scores are NaN.
 pub const NO_CLASS: u8 = 255;
 
-/// A head, ready to be applied to features.
+/// A linear head with its weights.
 #[derive(Debug, Clone)]
 pub struct Head {
     kind: HeadKind,
@@ -19,7 +19,7 @@ impl Head {
     /// A head from its weights.
     ///
     /// # Errors
-    /// Where the weights do not have the shape that the manifest says.
+    /// Where the shape of the weights does not match the manifest.
     pub fn new(manifest: loftup_bundle::Head, linear: Linear) -> Result<Self, RuntimeError> {
         let outputs = manifest.kind.outputs();
         let expected = (outputs, manifest.dim);
@@ -38,18 +38,18 @@ impl Head {
         &self.kind
     }
 
-    /// Channels of features that it takes.
+    /// Channels of the input features.
     pub fn dim(&self) -> usize {
         self.linear.inputs
     }
 
-    /// Whether its weights are to the bit those of `other`.
-    pub(crate) fn same_bits(&self, other: &Self) -> bool {
-        same_bits(&self.linear.weight, &other.linear.weight)
-            && same_bits(&self.linear.bias, &other.linear.bias)
+    /// Whether its weights have the same bits as those of `other`.
+    pub(crate) fn bit_eq(&self, other: &Self) -> bool {
+        bit_eq(&self.linear.weight, &other.linear.weight)
+            && bit_eq(&self.linear.bias, &other.linear.bias)
     }
 
-    /// Outputs for each pixel.
+    /// Outputs per pixel.
     pub fn outputs(&self) -> usize {
         self.linear.outputs()
     }
@@ -69,9 +69,8 @@ impl Head {
     }
 }
 
-/// The class with the greatest of the scores, the first of several; [`NO_CLASS`] where a score is
-/// not a number.
-pub fn best(scores: &[f32]) -> u8 {
+/// Index of the largest score, the first if several are equal; [`NO_CLASS`] if any score is NaN.
+pub fn argmax(scores: &[f32]) -> u8 {
     let mut best = (NO_CLASS, f32::NEG_INFINITY);
     for (class, &score) in scores.iter().enumerate() {
         if score.is_nan() {
@@ -84,8 +83,8 @@ pub fn best(scores: &[f32]) -> u8 {
     best.0
 }
 
-/// The inner product, up to the shorter of the two, as a head computes it: eight interleaved sums,
-/// which the compiler turns into vector instructions.
+/// The dot product, up to the shorter of the two: eight interleaved sums, which the compiler
+/// vectorizes.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a8, a_rest) = a.as_chunks::<8>();
     let (b8, b_rest) = b.as_chunks::<8>();
@@ -151,10 +150,10 @@ mod tests {
 
     #[test]
     fn the_first_of_the_greatest_scores_wins_and_nan_is_no_class() {
-        assert_eq!(best(&[0.0, 2.0, 2.0, 1.0]), 1);
-        assert_eq!(best(&[-5.0]), 0);
-        assert_eq!(best(&[0.0, f32::NAN]), NO_CLASS);
-        assert_eq!(best(&[f32::NEG_INFINITY; 2]), NO_CLASS);
+        assert_eq!(argmax(&[0.0, 2.0, 2.0, 1.0]), 1);
+        assert_eq!(argmax(&[-5.0]), 0);
+        assert_eq!(argmax(&[0.0, f32::NAN]), NO_CLASS);
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 2]), NO_CLASS);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Pictures: reading, Pillow's bilinear resize, normalization, writing.
+//! Images: decoding, Pillow's bilinear resize, normalization, encoding.
 //!
 //! The backbones were trained behind torchvision's transforms on PIL images, so the same
-//! arithmetic is done here: [`Rgb8::resized`] gives Pillow's bytes, and [`Rgb8::normalized`]
+//! arithmetic is done here: [`RgbImage::resized`] gives Pillow's bytes, and [`RgbImage::normalized`]
 //! gives torch's floats, bit for bit. (Decoded JPEG may differ from Pillow's by a level or two:
 //! the standard leaves decoders that freedom.)
 
@@ -15,109 +15,105 @@ use std::path::{Path, PathBuf};
 
 pub use decode::{Decoded, Orientation, decode, decode_with, open, open_with};
 
-/// The largest width and the largest height of a picture, read or made here.
+/// Maximum width and maximum height of an image.
 pub const MAX_SIDE: usize = 16384;
 
-/// The most bytes that a decoder may hold at once, and the largest file it is given.
+/// Maximum memory of a decoder, and maximum file size, in bytes.
 pub const MAX_BYTES: u64 = 1 << 30;
 
-/// What can be wrong with a picture. The message is one line.
+/// An image error. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
     /// The file could not be opened, read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The picture file.
+        /// Path of the image.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The bytes are none of the formats read here.
-    #[error(
-        "{name}: not a picture that can be read here: {found}; expected JPEG, PNG, BMP, PNM, TIFF or WebP"
-    )]
+    /// The bytes are not in a supported format.
+    #[error("{name}: not a supported image: {found}; expected JPEG, PNG, BMP, PNM, TIFF or WebP")]
     NotAPicture {
-        /// The file, or what the caller called the bytes.
+        /// Path or name of the image.
         name: String,
         /// What the bytes look like.
         found: String,
     },
-    /// A picture of a known format, but damaged or of a kind that is not read.
-    #[error("{name}: {format} picture cannot be decoded: {what}")]
+    /// An image in a supported format that is damaged or of an unsupported kind.
+    #[error("{name}: {format} image cannot be decoded: {what}")]
     Undecodable {
-        /// The file, or what the caller called the bytes.
+        /// Path or name of the image.
         name: String,
-        /// The format, by its first bytes.
+        /// The format, from its first bytes.
         format: &'static str,
         /// What is wrong.
         what: String,
     },
-    /// A picture of more pixels or bytes than are accepted.
-    #[error("{name}: {what}; the limits are {MAX_SIDE} x {MAX_SIDE} pixels and {} MiB: shrink the picture first", MAX_BYTES >> 20)]
+    /// An image with too many pixels or bytes.
+    #[error("{name}: {what}; the limits are {MAX_SIDE} x {MAX_SIDE} pixels and {} MiB: resize the image first", MAX_BYTES >> 20)]
     TooLarge {
-        /// The file, or what the caller called the bytes.
+        /// Path or name of the image.
         name: String,
-        /// What is too large, and how large it is.
+        /// What is too large, with its size.
         what: String,
     },
-    /// A width or height that no picture can have.
-    #[error(
-        "a picture of {width} x {height} pixels cannot be made: each side must be 1 to {MAX_SIDE}"
-    )]
+    /// An invalid width or height.
+    #[error("invalid image size {width} x {height}: each side must be from 1 to {MAX_SIDE}")]
     BadSize {
-        /// The width asked for.
+        /// The requested width.
         width: usize,
-        /// The height asked for.
+        /// The requested height.
         height: usize,
     },
-    /// Pixel data that does not fit the width and height.
+    /// Pixel data whose length does not match width and height.
     #[error(
-        "{bytes} bytes of pixels do not make an RGB picture of {width} x {height}: expected {width} * {height} * 3"
+        "{bytes} bytes are not the pixels of an RGB image of {width} x {height}: expected {width} * {height} * 3"
     )]
     BadData {
-        /// The width given.
+        /// The width.
         width: usize,
-        /// The height given.
+        /// The height.
         height: usize,
-        /// The bytes given.
+        /// The number of bytes.
         bytes: usize,
     },
-    /// Rows of pixels that do not fit the sides.
+    /// Strided pixel data whose length does not match width and height.
     #[error(
-        "{bytes} bytes in rows of {stride} do not hold an RGB picture of {width} x {height}: a row takes {width} * 3 bytes, and the stride is at least that"
+        "{bytes} bytes in rows of {stride} are not an RGB image of {width} x {height}: a row has {width} * 3 bytes, and the stride must be at least that"
     )]
     BadStride {
-        /// The width given.
+        /// The width.
         width: usize,
-        /// The height given.
+        /// The height.
         height: usize,
-        /// Bytes from row to row.
+        /// Bytes from one row to the next.
         stride: usize,
-        /// The bytes given.
+        /// The number of bytes.
         bytes: usize,
     },
 }
 
-/// An 8-bit RGB picture: rows from the top, pixels from the left, R, G, B.
+/// An 8-bit RGB image, row-major, interleaved.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Rgb8 {
+pub struct RgbImage {
     width: usize,
     height: usize,
     data: Vec<u8>,
 }
 
-impl std::fmt::Debug for Rgb8 {
+impl std::fmt::Debug for RgbImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Rgb8({} x {})", self.width, self.height)
+        write!(f, "RgbImage({} x {})", self.width, self.height)
     }
 }
 
-impl Rgb8 {
-    /// A picture of the given pixels, `height * width * 3` bytes.
+impl RgbImage {
+    /// An image with the given pixels, `height * width * 3` bytes.
     ///
     /// # Errors
-    /// A side of 0 or over [`MAX_SIDE`], or another number of bytes.
+    /// A side of 0 or more than [`MAX_SIDE`], or a wrong number of bytes.
     pub fn new(width: usize, height: usize, data: Vec<u8>) -> Result<Self, ImageError> {
         check_size(width, height)?;
         if data.len() != width * height * 3 {
@@ -135,22 +131,22 @@ impl Rgb8 {
         })
     }
 
-    /// A picture of one color.
+    /// An image of one color.
     ///
     /// # Errors
-    /// A side of 0 or over [`MAX_SIDE`].
+    /// A side of 0 or more than [`MAX_SIDE`].
     pub fn filled(width: usize, height: usize, color: [u8; 3]) -> Result<Self, ImageError> {
         check_size(width, height)?;
         let data = color.repeat(width * height);
         Self::new(width, height, data)
     }
 
-    /// Pixels in a row.
+    /// Width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Rows.
+    /// Height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
@@ -168,7 +164,7 @@ impl Rgb8 {
         &self.data[y * self.width * 3..][..self.width * 3]
     }
 
-    /// One row to write to, `[width, 3]`.
+    /// One row, mutable, `[width, 3]`.
     ///
     /// # Panics
     /// If there is no row `y`.
@@ -176,24 +172,24 @@ impl Rgb8 {
         &mut self.data[y * self.width * 3..][..self.width * 3]
     }
 
-    /// The picture at another size: the bytes of Pillow's `Image.resize((width, height),
-    /// BILINEAR)`, which is what torchvision's `Resize` does to a PIL image. When it shrinks, the
-    /// triangle filter is widened by the scale (antialiasing).
+    /// Resizes the image, with the same result as Pillow's `Image.resize((width, height),
+    /// BILINEAR)`, which torchvision's `Resize` uses for PIL images. When downscaling, the triangle
+    /// filter is widened by the scale (antialiasing).
     ///
-    /// Across first, then down, as Pillow did up to version 12, with which the backbones were
-    /// trained. Since 13 Pillow chooses the order by the sizes; where it goes down first, some
-    /// values differ by one level.
+    /// The horizontal pass comes first, as in Pillow up to version 12, with which the backbones
+    /// were trained. Since version 13 Pillow chooses the order by the sizes; where its vertical
+    /// pass comes first, some values differ by one level.
     ///
     /// # Errors
-    /// A side of 0 or over [`MAX_SIDE`].
+    /// A side of 0 or more than [`MAX_SIDE`].
     pub fn resized(&self, width: usize, height: usize) -> Result<Self, ImageError> {
         check_size(width, height)?;
         Ok(resize::bilinear(self, width, height))
     }
 
-    /// The picture as a network takes it: planar `[3, height, width]`,
-    /// `(level / 255 - mean) / std` for each channel in the order and precision of torchvision's
-    /// `to_tensor` and `normalize`, bit for bit.
+    /// The input of a network: planar `[3, height, width]`, `(level / 255 - mean) / std` for each
+    /// channel, in the order and precision of torchvision's `to_tensor` and `normalize`, bit for
+    /// bit.
     pub fn normalized(&self, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
         let mut planes = Vec::with_capacity(self.data.len());
         for channel in 0..3 {
@@ -209,11 +205,11 @@ impl Rgb8 {
         planes
     }
 
-    /// Puts `before` back wherever no color of a pixel differs from it by more than `tolerance`
-    /// levels: what stands still in a video then stays the same to the bit in spite of the sensor's
-    /// noise. `before` is the last picture this was done to, so that a slow change is not lost, only
-    /// late; one of another size changes nothing.
-    pub fn hold(&mut self, before: &Self, tolerance: u8) {
+    /// Restores the pixels of `before` wherever no channel differs by more than `tolerance` levels:
+    /// static parts of a video then stay bit-identical despite sensor noise. `before` is the
+    /// previous result of this function, so that slow changes are only delayed, not lost. If its
+    /// size differs, nothing changes.
+    pub fn suppress_noise(&mut self, before: &Self, tolerance: u8) {
         if (self.width, self.height) != (before.width, before.height) {
             return;
         }
@@ -227,11 +223,11 @@ impl Rgb8 {
         }
     }
 
-    /// Writes the picture as PNG. The file appears whole or not at all: it is written beside its
-    /// destination, synced and renamed.
+    /// Writes the image as PNG, atomically: to a temporary file next to the destination, which is
+    /// synced and renamed.
     ///
     /// # Errors
-    /// The file cannot be written; the destination is then as it was.
+    /// The file cannot be written; the destination is unchanged then.
     pub fn save_png(&self, path: &Path) -> Result<(), ImageError> {
         let io = |source| ImageError::Io {
             path: path.to_owned(),
@@ -248,9 +244,9 @@ impl Rgb8 {
     /// Writes the image as PNG to `out`.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Errors of `out`.
     pub fn encode_png(&self, out: impl std::io::Write) -> std::io::Result<()> {
-        // Sides are at most MAX_SIDE, so the casts lose nothing.
+        // Sides are at most MAX_SIDE, so the casts are lossless.
         let sides = [self.width as u32, self.height as u32];
         encode_png(out, &self.data, sides, image::ExtendedColorType::Rgb8)
     }

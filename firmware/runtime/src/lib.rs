@@ -1,44 +1,50 @@
-//! Runs a bundle: from a picture to dense features, for a frame, a region or some points of it.
+//! Runs a bundle: from an image to dense features of the whole frame, a region, or some points.
 //!
-//! A [`Perceptor`] is a bundle in an inference engine ([`backend`]). A picture becomes a [`EncodedFrame`],
-//! which is asked for a frame, a region or points. Answers come tile by tile, so that memory stays
-//! bounded whatever their size; tile size and thread count change nothing beyond rounding.
+//! A [`Perceptor`] is a bundle loaded into an inference engine ([`backend`]). It encodes an image
+//! into an [`EncodedFrame`], which computes the frame, regions or points on request. Output comes
+//! tile by tile, so memory stays bounded at any size; tile size and thread count change nothing
+//! beyond rounding.
 //!
-//! A loop that has a picture and wants one answer needs a single call, [`Perceptor::perceive`].
+//! A loop that has an image and wants one output needs a single call, [`Perceptor::perceive`].
 
 #![forbid(unsafe_code)]
 
 mod backbone;
 pub mod backend;
 pub mod class_map;
+mod encoded_frame;
 mod error;
+mod execution;
+mod features;
 mod guidance;
 pub mod heads;
 pub mod image;
+mod incremental;
 pub mod jbu;
 pub mod npy;
+pub mod panels;
 pub mod pca;
 mod perceive;
 mod perceptor;
-pub mod picture;
-mod plans;
+mod plan_cache;
 pub mod references;
 mod self_test;
 pub mod sinks;
+mod tensor;
 mod threads;
 mod tiles;
 pub mod tuning;
 mod upsampler;
 mod user_cache;
-mod video;
-mod view;
 
-pub use backbone::Features;
+pub use encoded_frame::{EncodedFrame, Point, Sink, TileFeatures};
 pub use error::{RuntimeError, SinkError};
+pub use execution::ExecutionOptions;
+pub use features::Features;
 pub use guidance::{ColorRange, Guidance};
-pub use perceive::{Answer, Area, Frame, Query};
-pub use perceptor::{ExecutionOptions, ImageTensor, Perceptor};
+pub use incremental::{IncrementalUpsampler, UpdateStats};
+pub use perceive::{Area, Frame, Output, Query};
+pub use perceptor::Perceptor;
 pub use references::Comparison;
+pub use tensor::{FrameInputs, ImageTensor};
 pub use tiles::Rect;
-pub use video::{IncrementalUpsampler, UpdateStats};
-pub use view::{EncodedFrame, Point, Sink, TileFeatures};

@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files: arrays in, arrays out.
+//! Reads and writes NumPy's `.npy` files.
 //!
 //! Format: NumPy's `numpy/lib/format.py`, versions 1.0 to 3.0.
 
@@ -14,7 +14,7 @@ use header::{Element, Header};
 pub(crate) use write::write_u8;
 pub use write::{NpyWriter, write};
 
-/// What can be wrong with a `.npy` file. The message is one line.
+/// Errors of `.npy` files. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NpyError {
@@ -23,7 +23,7 @@ pub enum NpyError {
     Io {
         /// The array file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
     /// The file is not a `.npy` file, or its header is damaged.
@@ -34,8 +34,8 @@ pub enum NpyError {
         /// What is wrong.
         what: String,
     },
-    /// The elements are of a type that is not read here.
-    #[error("{}: elements of type {dtype} in an array of shape {shape:?} are not read; save it as float32: array.astype('<f4')", path.display())]
+    /// The element type is not supported.
+    #[error("{}: element type {dtype} of an array of shape {shape:?} is not supported; save it as float32: array.astype('<f4')", path.display())]
     UnsupportedType {
         /// The array file.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum NpyError {
         shape: Vec<usize>,
         /// Bytes of the elements, by the header.
         expected: u64,
-        /// Bytes behind the header.
+        /// Bytes after the header.
         found: u64,
     },
     /// An array of more elements than this machine can hold or address.
@@ -66,7 +66,7 @@ pub enum NpyError {
         /// The shape.
         shape: Vec<usize>,
     },
-    /// There is no room for the array on the disk.
+    /// The disk is too full for the array.
     #[error("{}: no room for an array of shape {shape:?}: it takes {needed} bytes and {free} are free; free some or choose another disk", path.display())]
     NoSpace {
         /// The array file.
@@ -75,7 +75,7 @@ pub enum NpyError {
         shape: Vec<usize>,
         /// Bytes of the file.
         needed: u64,
-        /// Bytes that the file system has left.
+        /// Free bytes of the file system.
         free: u64,
     },
     /// A write beyond the end of the array.
@@ -90,7 +90,7 @@ pub enum NpyError {
         /// How many elements it has.
         count: usize,
     },
-    /// The array was finished before all of it was written.
+    /// The array was finished before it was complete.
     #[error("{}: only {written} elements were written of an array of shape {shape:?}", path.display())]
     Unfinished {
         /// The array file.
@@ -118,7 +118,7 @@ const CHUNK: usize = 1 << 16;
 /// little-endian, in C or Fortran order.
 ///
 /// # Errors
-/// The file cannot be read, is no `.npy`, holds another type, or its length is not what the
+/// The file cannot be read, is not a `.npy` file, holds another type, or its length is not what the
 /// header says. The length is compared before anything is allocated for the elements.
 pub fn read(path: &Path) -> Result<Array, NpyError> {
     let io = |source| NpyError::Io {
@@ -173,7 +173,7 @@ pub fn read(path: &Path) -> Result<Array, NpyError> {
     Ok(Array { shape, data })
 }
 
-/// The number of elements of a shape, unless it is beyond counting.
+/// The number of elements of a shape; `None` on overflow.
 fn elements(shape: &[usize]) -> Option<usize> {
     // An axis of length 0 makes the array empty however long the others are.
     if shape.contains(&0) {

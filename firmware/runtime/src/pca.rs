@@ -1,4 +1,4 @@
-//! Principal components of features, to look at them.
+//! Principal components of features, for visualization.
 //!
 //! Features are row-major `[n, d]`: `n` samples (tokens, pixels) of `d` channels. Everything is
 //! deterministic: the same samples give the same bits.
@@ -10,13 +10,13 @@ pub use common::{CommonBasis, Range};
 
 use eigen::Rows;
 
-/// The most channels that are accepted: memory for the directions stays small.
+/// Maximum number of channels, to bound memory.
 pub const MAX_WIDTH: usize = 1 << 16;
 
-/// The most components that are sought.
+/// Maximum number of components.
 pub const MAX_COMPONENTS: usize = 64;
 
-/// What can be wrong with the samples. The message is one line.
+/// Why components cannot be computed. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PcaError {
@@ -45,18 +45,18 @@ pub enum PcaError {
         sample: usize,
         /// The column.
         channel: usize,
-        /// What stands there.
+        /// The value.
         value: f32,
     },
-    /// A number of components that cannot be had.
+    /// An invalid number of components.
     #[error("{components} principal components of {width} channels: expected 1 to {}", (*width).min(MAX_COMPONENTS))]
     BadComponents {
-        /// The components asked for.
+        /// The requested components.
         components: usize,
         /// The channels of the samples.
         width: usize,
     },
-    /// There are no sets to find a basis for.
+    /// No sets were given.
     #[error("no sets of features to find principal components of")]
     NoSets,
     /// Buffers of a projection that do not fit the basis or each other.
@@ -76,19 +76,19 @@ pub enum PcaError {
     /// A set that the basis was not fitted to.
     #[error("set {set} of a basis of {sets} sets")]
     NoSuchSet {
-        /// The set asked for.
+        /// The requested set.
         set: usize,
-        /// The sets there are.
+        /// The number of sets.
         sets: usize,
     },
 }
 
 /// The principal components of one set of samples.
 ///
-/// Components are in the order of falling variance. The sign is fixed: the entry of largest
+/// Components are sorted by decreasing variance. The sign is fixed: the entry of largest
 /// magnitude of each direction is positive (the first such, should there be several). Where the
 /// samples vary in fewer dimensions than components were asked for (constant samples, `n <= k`),
-/// the directions left over are zero, and so is what is projected on them.
+/// the remaining directions and their projections are zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pca {
     mean: Vec<f32>,
@@ -176,7 +176,7 @@ fn check_samples(set: usize, values: &[f32], n: usize, d: usize) -> Result<(), P
     }
 }
 
-/// Where a set of samples lies and how far it spreads.
+/// Mean and scale of a set of samples.
 struct Statistics {
     mean: Vec<f64>,
     /// Root mean square over all entries of the centered samples; 1 if they do not vary.
@@ -281,7 +281,7 @@ fn project(
     Ok(())
 }
 
-/// A dot product in 16 interleaved sums, which the compiler turns into vector instructions.
+/// A dot product in 16 interleaved sums, which the compiler vectorizes.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_blocks, a_rest) = a.as_chunks::<16>();
     let (b_blocks, b_rest) = b.as_chunks::<16>();

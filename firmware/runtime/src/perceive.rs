@@ -1,29 +1,29 @@
-//! One call from a picture to an answer, for those who have a loop of their own.
+//! One call from an image to an output, for a loop of your own.
 
 use loftup_bundle::Size;
 
 use crate::{
-    ColorRange, Perceptor, Point, Rect, RuntimeError, TileFeatures,
+    ColorRange, Perceptor, Point, Rect, RuntimeError,
     heads::{self, Head},
-    image::{ImageError, Rgb8},
+    image::{ImageError, RgbImage},
+    sinks::VecSink,
 };
 
-/// A picture where a camera left it: rows from the top, pixels from the left, 8 bits each of red,
-/// green and blue.
+/// An RGB8 image in a camera's buffer, rows from top to bottom.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
-    /// The rows. The last one need not be filled up to the stride.
+    /// The rows. The last one may be shorter than the stride.
     pub data: &'a [u8],
     /// Pixels in a row.
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Bytes from the start of a row to that of the next, at least `3 * width`.
+    /// Bytes from one row to the next, at least `3 * width`.
     pub stride: usize,
 }
 
 impl<'a> Frame<'a> {
-    /// Rows without gaps: a stride of `3 * width`.
+    /// A buffer without padding: a stride of `3 * width`.
     pub fn packed(data: &'a [u8], width: usize, height: usize) -> Self {
         Self {
             data,
@@ -33,12 +33,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The picture without its gaps.
+    /// A copy of the image without padding.
     ///
     /// # Errors
-    /// Where the stride is shorter than a row, the data end before the last row does or go on for
-    /// more than a row after it, or a side is 0 or over [`crate::image::MAX_SIDE`].
-    pub fn to_rgb8(self) -> Result<Rgb8, ImageError> {
+    /// Where the stride is shorter than a row, the data are too short or too long for the rows, or a
+    /// side is 0 or over [`crate::image::MAX_SIDE`].
+    pub fn to_image(self) -> Result<RgbImage, ImageError> {
         let Self {
             data,
             width,
@@ -46,9 +46,9 @@ impl<'a> Frame<'a> {
             stride,
         } = self;
         let row = width.saturating_mul(3);
-        // What is not right about the sides, `Rgb8::new` says.
+        // `RgbImage::new` checks the sides.
         if row == stride && Some(data.len()) == row.checked_mul(height) {
-            return Rgb8::new(width, height, data.to_vec());
+            return RgbImage::new(width, height, data.to_vec());
         }
         let least = stride
             .checked_mul(height.saturating_sub(1))
@@ -64,22 +64,22 @@ impl<'a> Frame<'a> {
             });
         }
         let packed = data.chunks(stride).take(height).flat_map(|r| &r[..row]);
-        Rgb8::new(width, height, packed.copied().collect())
+        RgbImage::new(width, height, packed.copied().collect())
     }
 }
 
-/// Where the answer is wanted.
+/// The pixels to compute.
 #[derive(Debug, Clone, Copy)]
 pub enum Area<'a> {
-    /// At every pixel.
+    /// All pixels.
     Frame,
-    /// At every pixel of a part.
+    /// The pixels of a rectangle.
     Region(Rect),
-    /// At these pixels alone.
+    /// These pixels only.
     Points(&'a [Point]),
 }
 
-/// What is asked of a frame.
+/// What to compute for a frame.
 ///
 /// ```
 /// use loftup_runtime::{Query, Rect};
@@ -91,14 +91,14 @@ pub enum Area<'a> {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// Size of the answer for the whole frame. The frame is resized to it, and regions and points
-    /// are in its pixels.
+    /// Size of the output for the whole frame. The image is resized to it; regions and points are
+    /// in its pixels.
     pub size: Size,
-    /// Where in it.
+    /// The pixels of the output to compute.
     pub area: Area<'a>,
-    /// What the features are turned into; `None` for the features themselves.
+    /// The head to apply; `None` gives features.
     pub head: Option<&'a Head>,
-    /// How colors are scaled. A fixed range keeps video from flickering.
+    /// How the guidance is scaled. A fixed range avoids flicker in video.
     pub range: ColorRange,
 }
 
@@ -117,166 +117,132 @@ impl<'a> Query<'a> {
         Self::new(size, Area::Frame)
     }
 
-    /// The features of a part of a frame of `size`.
+    /// The features of a region of a frame of `size`.
     pub fn region(size: Size, rect: Rect) -> Self {
         Self::new(size, Area::Region(rect))
     }
 
-    /// The features at some pixels of a frame of `size`.
+    /// The features at points of a frame of `size`.
     pub fn points(size: Size, points: &'a [Point]) -> Self {
         Self::new(size, Area::Points(points))
     }
 
-    /// The outputs of a head in place of the features.
-    pub fn through(self, head: &'a Head) -> Self {
+    /// Applies a head to the features.
+    pub fn with_head(self, head: &'a Head) -> Self {
         Self {
             head: Some(head),
             ..self
         }
     }
 
-    /// With another range of colors.
-    pub fn colors(self, range: ColorRange) -> Self {
+    /// Sets the color range.
+    pub fn with_color_range(self, range: ColorRange) -> Self {
         Self { range, ..self }
     }
 }
 
-/// What was asked for, in memory.
+/// The output of a query.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct Output {
     /// Columns, or the number of points.
     pub width: usize,
     /// Rows; 1 for points.
     pub height: usize,
     /// Channels of the features, or outputs of the head.
     pub dim: usize,
-    /// `[height, width, dim]`, the channels of a pixel side by side.
+    /// `[height, width, dim]`.
     pub values: Vec<f32>,
 }
 
-impl Answer {
+impl Output {
     /// The channels of one pixel, or of point `x` with `y` 0; `None` outside.
     pub fn pixel(&self, x: usize, y: usize) -> Option<&[f32]> {
         let inside = x < self.width && y < self.height;
         inside.then(|| &self.values[(y * self.width + x) * self.dim..][..self.dim])
     }
 
-    /// The greatest output of each pixel, as [`heads::best`]: the class, where the answer was asked
-    /// for through a head of classes. `[height, width]`.
+    /// The index of the largest output of each pixel ([`heads::argmax`]): its class, with a
+    /// classification head. `[height, width]`.
     pub fn classes(&self) -> Vec<u8> {
-        // `max`: a head without outputs would be refused earlier.
+        // A head without outputs is refused earlier.
         let pixels = self.values.chunks_exact(self.dim.max(1));
-        pixels.map(heads::best).collect()
+        pixels.map(heads::argmax).collect()
     }
 }
 
 impl Perceptor {
-    /// Answers one query about one frame: resizes, runs the backbone, and upsamples what is asked
-    /// for. It works in the calling thread and those of the engine, and returns when it is done.
+    /// Runs the model on one frame: resizes it, runs the backbone, and upsamples the pixels of the
+    /// query. Returns when done.
     ///
-    /// The first call with a new size compiles for it; [`Perceptor::compile`] does so beforehand.
-    /// Several queries about one frame, or an answer too large for memory: [`Perceptor::view`],
-    /// which keeps the backbone's work and gives tile by tile.
+    /// The first call with a new size compiles for it; [`Perceptor::compile`] does so ahead of time.
+    /// For several queries about one frame, or an output too large for memory, use
+    /// [`Perceptor::encode`], which keeps the backbone's work and returns tile by tile.
     ///
-    /// ```
-    /// use std::ops::ControlFlow;
+    /// ```no_run
+    /// use std::path::Path;
     ///
     /// use loftup_bundle::Size;
-    /// use loftup_runtime::{Frame, Options, Perceptor, Point, Query};
+    /// use loftup_runtime::{ExecutionOptions, Frame, Perceptor, Point, Query};
     ///
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("default.loftup");
-    /// // The built-in model; a bundle of `loftup convert` does as well.
-    /// loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(()))?;
-    /// let perceptor = Perceptor::open(&path, Options::default())?;
+    /// // A bundle made by `loftup convert`.
+    /// let perceptor = Perceptor::open(Path::new("robot.loftup"), ExecutionOptions::default())?;
     ///
-    /// // A picture as a camera gives it: here a gray one with a red square.
+    /// // A camera image: here gray with a red square.
     /// let (width, height) = (320, 240);
-    /// let mut picture = vec![128u8; width * height * 3];
+    /// let mut image = vec![128u8; width * height * 3];
     /// for y in 60..120 {
     ///     for x in 80..140 {
-    ///         picture[(y * width + x) * 3..][..3].copy_from_slice(&[200, 20, 20]);
+    ///         image[(y * width + x) * 3..][..3].copy_from_slice(&[200, 20, 20]);
     ///     }
     /// }
-    /// let frame = Frame::packed(&picture, width, height);
+    /// let frame = Frame::packed(&image, width, height);
     ///
-    /// // Points are in pixels of the answer, which has another size than the camera's picture.
+    /// // Points are in pixels of the output, not of the camera's image.
     /// let size = Size { width: 112, height: 112 };
     /// let points = [Point { x: 38, y: 42 }, Point { x: 100, y: 100 }];
-    /// let answer = perceptor.perceive(&frame, &Query::points(size, &points))?;
-    /// assert_eq!((answer.width, answer.dim), (2, 64));
-    /// assert_ne!(answer.pixel(0, 0), answer.pixel(1, 0));
+    /// let output = perceptor.perceive(&frame, &Query::points(size, &points))?;
+    /// assert_eq!(output.width, 2);
+    /// assert_ne!(output.pixel(0, 0), output.pixel(1, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// Where the frame's data do not fit its sides, the region or a point is outside, the bundle
-    /// lacks a backbone or an upsampler, the head is for another width, the answer does not fit
-    /// into memory, or the engine fails.
-    pub fn perceive(&self, frame: &Frame<'_>, query: &Query<'_>) -> Result<Answer, RuntimeError> {
-        let photo = frame.to_rgb8()?;
-        let guidance = self.prepare(&photo, query.size)?;
-        let small = self.backbone_size(query.size)?;
-        let features = match small == query.size {
-            true => self.features_of(&guidance)?,
-            false => self.features(&photo, small)?,
-        };
-        let mut view = self.view(&features, &guidance, query.range)?;
+    /// Where the buffer does not match its sides, the region or a point is outside the frame, the
+    /// bundle has no backbone or no upsampler, the head takes another number of channels, the output
+    /// does not fit into memory, or the engine fails.
+    pub fn perceive(&self, frame: &Frame<'_>, query: &Query<'_>) -> Result<Output, RuntimeError> {
+        let image = frame.to_image()?;
+        let mut encoded = self.encode(&image, query.size, query.range)?;
         if let Some(head) = query.head {
-            view = view.through(head)?;
+            encoded = encoded.with_head(head)?;
         }
-        let dim = view.dim();
+        let dim = encoded.dim();
         let rect = match query.area {
             Area::Points(points) => {
-                return Ok(Answer {
+                return Ok(Output {
                     width: points.len(),
                     height: 1,
                     dim,
-                    values: view.points(points)?,
+                    values: encoded.points(points)?,
                 });
             }
             Area::Region(rect) => rect,
             Area::Frame => Rect::whole(query.size),
         };
-        view.check_region(rect)?;
-        let mut values = zeros(rect, dim)?;
-        let mut put = |tile: &TileFeatures<'_>| {
-            for row in 0..tile.rect.height {
-                let pixel = (tile.rect.y - rect.y + row) * rect.width + tile.rect.x - rect.x;
-                let line = tile.row(row);
-                values[pixel * dim..][..line.len()].copy_from_slice(line);
-            }
-            Ok(())
-        };
-        // Tiles of a frame have another shape than those of a region.
+        encoded.check_region(rect)?;
+        let mut sink = VecSink::new(rect, dim)?;
+        // A frame has larger tiles than a region.
         match query.area {
-            Area::Frame => view.frame(&mut put)?,
-            _ => view.region(rect, &mut put)?,
+            Area::Frame => encoded.frame(&mut |tile| sink.push(tile))?,
+            _ => encoded.region(rect, &mut |tile| sink.push(tile))?,
         }
-        Ok(Answer {
+        Ok(Output {
             width: rect.width,
             height: rect.height,
             dim,
-            values,
+            values: sink.into_values(),
         })
     }
-}
-
-/// Memory for an answer, or an error in place of an abort.
-fn zeros(rect: Rect, dim: usize) -> Result<Vec<f32>, RuntimeError> {
-    let mut values = Vec::new();
-    let count = rect.area().checked_mul(dim);
-    match count.map(|n| (n, values.try_reserve_exact(n))) {
-        Some((n, Ok(()))) => values.resize(n, 0.0),
-        _ => {
-            return Err(RuntimeError::AnswerTooLarge {
-                width: rect.width,
-                height: rect.height,
-                dim,
-            });
-        }
-    }
-    Ok(values)
 }
 
 #[cfg(test)]
@@ -284,29 +250,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_beyond_all_memory_is_an_error() {
+    fn an_output_too_large_for_memory_is_an_error() {
         let rect = Rect::whole(Size {
             width: Size::LONGEST_SIDE,
             height: Size::LONGEST_SIDE,
         });
         for dim in [usize::MAX, usize::MAX / rect.area()] {
-            let text = zeros(rect, dim).unwrap_err().to_string();
+            let text = VecSink::new(rect, dim).unwrap_err().to_string();
             assert!(
                 text.contains("16384 x 16384") && text.contains("memory"),
                 "{text}"
             );
         }
-        assert_eq!(
-            zeros(
-                Rect {
-                    width: 3,
-                    height: 2,
-                    ..rect
-                },
-                4
-            )
-            .unwrap(),
-            [0.0; 24]
-        );
+        let small = Rect {
+            width: 3,
+            height: 2,
+            ..rect
+        };
+        assert_eq!(VecSink::new(small, 4).unwrap().values(), [0.0; 24]);
     }
 }

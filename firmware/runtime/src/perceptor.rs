@@ -1,50 +1,31 @@
-//! A bundle in an engine, ready to be asked.
+//! A bundle loaded into an engine.
 
 use std::{path::Path, sync::Arc};
 
 use loftup_bundle::{Bundle, Manifest, Normalization, Precision, Size};
 
 use crate::{
-    ColorRange, Features, Guidance, RuntimeError, View,
+    ColorRange, EncodedFrame, ExecutionOptions, Features, FrameInputs, Guidance, ImageTensor,
+    RuntimeError,
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
-    error::check_finite,
     heads::Head,
-    image::Rgb8,
-    npy,
+    image::RgbImage,
     self_test::{Part, SelfTest},
-    upsampler::{Division, Upsampler},
+    upsampler::Upsampler,
 };
 
-/// How a bundle is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Threads that compute tiles.
-    pub threads: usize,
-    /// Longest side of a tile in pixels. `None` chooses by the question.
-    pub tile: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            tile: None,
-        }
-    }
-}
-
-/// A bundle in an engine. It can be shared between threads.
+/// A bundle loaded into an engine. It can be shared between threads.
 ///
-/// Before the first output of an engine other than the CPU's is handed out, it is compared with
-/// the reference outputs of the bundle. An engine that is wrong is an error
-/// ([`crate::backend::BackendError::Wrong`]), or is replaced for good where another one stands by.
+/// Before an engine other than the CPU's returns its first output, it is compared with the bundle's
+/// reference outputs. A wrong engine is an error ([`crate::backend::BackendError::Wrong`]), or is
+/// replaced permanently if there is a fallback.
 pub struct Perceptor {
     pub(crate) bundle: Arc<Bundle>,
     pub(crate) backend: Arc<dyn Backend>,
     backbone: Option<Backbone>,
     pub(crate) upsampler: Option<Upsampler>,
-    options: Options,
+    options: ExecutionOptions,
     precision: Precision,
     /// By [`Part`].
     pub(crate) tests: [SelfTest; 2],
@@ -57,26 +38,26 @@ impl Perceptor {
     ///
     /// # Errors
     /// Where the bundle is damaged, or has no precision in which every part is there.
-    pub fn open(path: &Path, options: Options) -> Result<Self, RuntimeError> {
+    pub fn open(path: &Path, options: ExecutionOptions) -> Result<Self, RuntimeError> {
         let bundle = Bundle::open(path)?;
         let backend = backend::open(Choice::Auto, &Settings::default())?;
         Self::with_backend(bundle, backend, options)
     }
 
-    /// Opens the bundle at `path` on the CPU, whatever else there is: for outputs that are the same
-    /// to the bit as those of another run on this machine.
+    /// Opens the bundle at `path` on the CPU even if TensorRT is installed: outputs of two runs on
+    /// the same machine are then bit-identical.
     ///
     /// # Errors
     /// As [`Perceptor::open`].
-    pub fn open_on_cpu(path: &Path, options: Options) -> Result<Self, RuntimeError> {
+    pub fn open_on_cpu(path: &Path, options: ExecutionOptions) -> Result<Self, RuntimeError> {
         Self::with_backend(Bundle::open(path)?, Arc::new(CpuBackend), options)
     }
 
-    /// Puts a bundle into an engine, in the precision that the engine likes best.
+    /// Loads a bundle into an engine, in the engine's preferred precision.
     pub fn with_backend(
         bundle: Bundle,
         backend: Arc<dyn Backend>,
-        options: Options,
+        options: ExecutionOptions,
     ) -> Result<Self, RuntimeError> {
         let there = bundle.manifest().precisions();
         let wanted = backend.precisions();
@@ -87,11 +68,11 @@ impl Perceptor {
         Self::with_precision(bundle, backend, options, precision)
     }
 
-    /// Puts the graphs of one precision of a bundle into an engine.
+    /// Loads the graphs of one precision of a bundle into an engine.
     pub fn with_precision(
         bundle: Bundle,
         backend: Arc<dyn Backend>,
-        options: Options,
+        options: ExecutionOptions,
         precision: Precision,
     ) -> Result<Self, RuntimeError> {
         let bundle = Arc::new(bundle);
@@ -104,7 +85,7 @@ impl Perceptor {
         let upsampler = manifest
             .upsampler
             .clone()
-            .map(|m| Upsampler::new(&bundle, &backend, precision, m, division(options)))
+            .map(|m| Upsampler::new(&bundle, &backend, precision, m, options.clamped()))
             .transpose()?;
         Ok(Self {
             backbone,
@@ -117,22 +98,22 @@ impl Perceptor {
         })
     }
 
-    /// How work is divided.
-    pub fn options(&self) -> Options {
+    /// Threads and tile size.
+    pub fn options(&self) -> ExecutionOptions {
         self.options
     }
 
-    /// Divides work in another way from now on.
-    pub fn divide(&mut self, options: Options) {
+    /// Changes threads and tile size.
+    pub fn set_execution_options(&mut self, options: ExecutionOptions) {
         self.options = options;
         if let Some(upsampler) = &mut self.upsampler {
-            upsampler.division = division(options);
+            upsampler.options = options.clamped();
             // Tiles of another size may need another engine.
             self.tests[Part::Upsampler as usize].reset();
         }
     }
 
-    /// What the bundle says of itself.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         self.bundle.manifest()
     }
@@ -142,90 +123,129 @@ impl Perceptor {
         self.backend.name()
     }
 
-    /// Precision of the graphs that were taken from the bundle.
+    /// Precision of the loaded graphs.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Name, version and device of the engine that answers now.
+    /// Name, version and device of the engine in use.
     pub fn engine(&self) -> String {
         self.backend.describe()
     }
 
-    /// How the engine is: which one answers now, and why.
+    /// Health of the engine: which one is in use, and why.
     pub fn health(&self) -> Health {
         self.backend.health()
     }
 
-    /// Compiles everything for frames of size `answer`, so that the first of them need not wait.
-    /// `grid`, rows and columns, is that of the features where the bundle has no backbone.
+    /// Compiles everything for outputs of size `output`, so that the first frame does not wait for
+    /// it. `grid` is the rows and columns of the features; it is used only without a backbone.
     ///
     /// # Errors
-    /// Where an engine cannot be built, or the build is cancelled, or what it computes is not as
-    /// the bundle's reference outputs.
-    pub fn compile(&self, answer: Size, grid: (usize, usize)) -> Result<(), RuntimeError> {
-        // First: where another engine takes over, it is the one to compile for.
+    /// Where an engine cannot be built, the build is cancelled, or its outputs do not match the
+    /// bundle's reference outputs.
+    pub fn compile(&self, output: Size, grid: (usize, usize)) -> Result<(), RuntimeError> {
+        // First: if another engine takes over, that is the one to compile for.
         self.self_test(Part::Backbone)?;
         self.self_test(Part::Upsampler)?;
         let mut grid = grid;
         if let Some(backbone) = &self.backbone {
-            let size = backbone.input_size(answer);
+            let size = backbone.input_size(output);
             backbone.plan(size)?;
             grid = backbone.grid(size);
         }
         match &self.upsampler {
-            Some(upsampler) => upsampler.compile(answer, grid),
+            Some(upsampler) => upsampler.compile(output, grid),
             None => Ok(()),
         }
     }
 
-    /// The size at which the backbone looks at a picture whose answer has size `answer`: its own,
-    /// or where it takes any size, the nearest multiple of its patch.
-    pub fn backbone_size(&self, answer: Size) -> Result<Size, RuntimeError> {
-        Ok(self.with_backbone()?.input_size(answer))
+    /// Input size of the backbone for an output of size `output`: its fixed size, or the nearest
+    /// multiple of its patch if it takes any size.
+    pub fn backbone_size(&self, output: Size) -> Result<Size, RuntimeError> {
+        Ok(self.with_backbone()?.input_size(output))
     }
 
-    /// Features of a photograph, which is resized to `size`.
-    pub fn features(&self, photo: &Rgb8, size: Size) -> Result<Features, RuntimeError> {
-        self.features_of(&self.prepare(photo, size)?)
-    }
-
-    /// Features of a prepared picture.
-    pub fn features_of(&self, picture: &Picture) -> Result<Features, RuntimeError> {
-        let backbone = self.with_backbone()?;
-        self.self_test(Part::Backbone)?;
-        backbone.features(&picture.data, picture.size)
-    }
-
-    /// A photograph resized and normalized as the bundle says.
-    pub fn prepare(&self, photo: &Rgb8, size: Size) -> Result<Picture, RuntimeError> {
+    /// Resizes an image and normalizes it with the bundle's mean and standard deviation.
+    ///
+    /// # Errors
+    /// Where a side is 0 or too long.
+    pub fn to_tensor(&self, image: &RgbImage, size: Size) -> Result<ImageTensor, RuntimeError> {
         let Normalization { mean, std } = self.manifest().normalization;
-        let resized = photo.resized(size.width, size.height)?;
-        Ok(Picture {
+        let resized = image.resized(size.width, size.height)?;
+        Ok(ImageTensor {
             size,
             data: resized.normalized(mean, std),
         })
     }
 
-    /// A frame that can be asked, from the backbone's features and the picture at the resolution
-    /// of the answer.
-    pub fn view(
-        &self,
-        features: &Features,
-        guidance: &Picture,
-        range: ColorRange,
-    ) -> Result<View<'_>, RuntimeError> {
-        self.self_test(Part::Upsampler)?;
-        self.untested_view(features, guidance, range)
+    /// Preprocesses an image for an output of `size`.
+    ///
+    /// # Errors
+    /// Where a side is 0 or too long, or the bundle has no backbone.
+    pub fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, RuntimeError> {
+        let input = self.backbone_size(size)?;
+        let resized = (input != size)
+            .then(|| self.to_tensor(image, input))
+            .transpose()?;
+        Ok(FrameInputs {
+            guidance: self.to_tensor(image, size)?,
+            resized,
+        })
     }
 
-    /// [`Perceptor::view`] on an engine that need not have been compared.
-    pub(crate) fn untested_view(
+    /// Runs the backbone.
+    ///
+    /// # Errors
+    /// Where the backbone does not take images of this size, or the engine fails.
+    pub fn features(&self, image: &ImageTensor) -> Result<Features, RuntimeError> {
+        let backbone = self.with_backbone()?;
+        self.self_test(Part::Backbone)?;
+        backbone.features(&image.data, image.size)
+    }
+
+    /// Encodes an image for an output of `size`: resizes it, runs the backbone, and computes the
+    /// keys. Each output of the encoded frame then costs in proportion to its area.
+    ///
+    /// Where the steps run in different threads, or features are used for several frames:
+    /// [`Perceptor::preprocess`], [`Perceptor::features`] and [`Perceptor::encode_features`].
+    ///
+    /// # Errors
+    /// Where a side is 0 or too long, the bundle has no backbone or no upsampler, or the engine
+    /// fails.
+    pub fn encode(
+        &self,
+        image: &RgbImage,
+        size: Size,
+        range: ColorRange,
+    ) -> Result<EncodedFrame<'_>, RuntimeError> {
+        let inputs = self.preprocess(image, size)?;
+        let features = self.features(inputs.backbone())?;
+        self.encode_features(&features, &inputs.guidance, range)
+    }
+
+    /// Encodes a frame from the backbone's features and the image at the resolution of the output.
+    ///
+    /// # Errors
+    /// Where the features have another number of channels, the bundle has no upsampler, or the
+    /// engine fails.
+    pub fn encode_features(
         &self,
         features: &Features,
-        guidance: &Picture,
+        guidance: &ImageTensor,
         range: ColorRange,
-    ) -> Result<View<'_>, RuntimeError> {
+    ) -> Result<EncodedFrame<'_>, RuntimeError> {
+        self.self_test(Part::Upsampler)?;
+        self.encode_untested(features, guidance, range)
+    }
+
+    /// [`Perceptor::encode_features`] on an engine that has not been compared yet.
+    pub(crate) fn encode_untested(
+        &self,
+        features: &Features,
+        guidance: &ImageTensor,
+        range: ColorRange,
+    ) -> Result<EncodedFrame<'_>, RuntimeError> {
         let upsampler = self.upsampler.as_ref().ok_or_else(|| {
             self.bundle
                 .lacks("upsampler", "convert again with --upsampler-weights")
@@ -233,7 +253,7 @@ impl Perceptor {
         let keys = Arc::new(upsampler.keys(features)?);
         let Size { width, height } = guidance.size;
         let guidance = Arc::new(Guidance::new(&guidance.data, width, height, range));
-        Ok(View {
+        Ok(EncodedFrame {
             upsampler,
             keys,
             guidance,
@@ -241,7 +261,7 @@ impl Perceptor {
         })
     }
 
-    /// The head called `name`, to see a [`View`] through.
+    /// The head called `name`, for [`EncodedFrame::with_head`].
     ///
     /// # Errors
     /// Where the bundle has no such head, or it is damaged.
@@ -251,46 +271,10 @@ impl Perceptor {
     }
 
     pub(crate) fn with_backbone(&self) -> Result<&Backbone, RuntimeError> {
-        let remedy = "give features instead of a picture (--features lr.npy --guidance image)";
+        let remedy = "give features instead of an image (--features lr.npy --guidance image)";
         Ok(self
             .backbone
             .as_ref()
             .ok_or_else(|| self.bundle.lacks("backbone", remedy))?)
-    }
-}
-
-fn division(options: Options) -> Division {
-    Division {
-        threads: options.threads.max(1),
-        // No answer is longer; what is added to it must not overflow.
-        tile: options.tile.map(|side| side.min(Size::LONGEST_SIDE)),
-    }
-}
-
-/// A normalized picture.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
-    /// Its size.
-    pub size: Size,
-    /// `[3, H, W]`.
-    pub data: Vec<f32>,
-}
-
-impl Picture {
-    /// Takes an array `[1, 3, H, W]` that is normalized already.
-    ///
-    /// # Errors
-    /// Where it has another shape or holds NaN.
-    pub fn from_array(array: npy::Array) -> Result<Self, RuntimeError> {
-        match array.shape[..] {
-            [1, 3, height, width] if height > 0 && width > 0 => {
-                check_finite("the picture's values", &array.data)?;
-                Ok(Self {
-                    size: Size { width, height },
-                    data: array.data,
-                })
-            }
-            _ => Err(RuntimeError::PictureShape { found: array.shape }),
-        }
     }
 }

@@ -1,12 +1,11 @@
-//! Which parts of a bundle have been compared with its reference outputs.
+//! Records which parts of a bundle have been compared with its reference outputs.
 
 use std::{
     fmt,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
+
+use parking_lot::Mutex;
 
 /// A part of a bundle that has reference outputs of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub(crate) struct SelfTest {
 }
 
 impl SelfTest {
-    /// Compare again: another engine will run.
+    /// Compares again: another engine will run.
     pub fn reset(&self) {
         self.done.store(false, Relaxed);
     }

@@ -1,45 +1,69 @@
-//! What to do with the tiles of an answer.
+//! Sinks for the tiles of an output.
 
 use crate::{
-    Rect, SinkError, TileFeatures,
+    Rect, RuntimeError, SinkError, TileFeatures,
+    features::transposed,
     npy::{NpyError, NpyWriter},
     pca::CommonBasis,
 };
 
-/// Collects an answer in memory, `[d, H, W]`.
+/// Collects an output in memory.
 #[derive(Debug)]
-pub struct InMemory {
+pub struct VecSink {
     rect: Rect,
+    dim: usize,
     values: Vec<f32>,
 }
 
-impl InMemory {
-    /// For the answer to a question about `rect`.
-    pub fn new(rect: Rect, dim: usize) -> Self {
-        Self {
-            rect,
-            values: vec![0.0; dim * rect.area()],
+impl VecSink {
+    /// For `rect` with `dim` channels.
+    ///
+    /// # Errors
+    /// Where it does not fit into memory.
+    pub fn new(rect: Rect, dim: usize) -> Result<Self, RuntimeError> {
+        let mut values = Vec::new();
+        let count = rect.area().checked_mul(dim);
+        match count.map(|n| (n, values.try_reserve_exact(n))) {
+            Some((n, Ok(()))) => values.resize(n, 0.0),
+            _ => {
+                return Err(RuntimeError::OutputTooLarge {
+                    width: rect.width,
+                    height: rect.height,
+                    dim,
+                });
+            }
         }
+        Ok(Self { rect, dim, values })
     }
 
-    /// Takes a tile.
-    pub fn take(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
-        scatter(tile, self.rect, &mut self.values);
+    /// Adds a tile.
+    pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
+        for row in 0..tile.rect.height {
+            let y = tile.rect.y - self.rect.y + row;
+            let pixel = y * self.rect.width + tile.rect.x - self.rect.x;
+            let line = tile.row(row);
+            self.values[pixel * self.dim..][..line.len()].copy_from_slice(line);
+        }
         Ok(())
     }
 
-    /// What of the answer has come so far; zeros elsewhere.
+    /// The values so far, `[H, W, d]`; zeros where no tile has come yet.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// The answer.
+    /// The values, `[H, W, d]`.
     pub fn into_values(self) -> Vec<f32> {
         self.values
     }
+
+    /// The values as a map, `[d, H, W]`.
+    pub fn to_map(&self) -> Vec<f32> {
+        transposed(&self.values, self.rect.area(), self.dim)
+    }
 }
 
-/// Writes a tile into channel planes `[d, H, W]` that cover `rect`.
+/// Writes a tile into a map `[d, H, W]` that covers `rect`.
 fn scatter(tile: &TileFeatures<'_>, rect: Rect, planes: &mut [f32]) {
     let x = tile.rect.x - rect.x;
     for row in 0..tile.rect.height {
@@ -54,13 +78,13 @@ fn scatter(tile: &TileFeatures<'_>, rect: Rect, planes: &mut [f32]) {
     }
 }
 
-/// Streams an answer into a `.npy` file `[1, d, H, W]`. Only some groups of tiles are in memory.
+/// Streams an output into a `.npy` file `[1, d, H, W]`. Only a few groups of tiles are in memory.
 #[derive(Debug)]
-pub struct ToNpy {
+pub struct NpySink {
     rect: Rect,
     writer: NpyWriter,
     open: Vec<Group>,
-    spare: Vec<Vec<f32>>,
+    free: Vec<Vec<f32>>,
 }
 
 /// A group of tiles that is not complete yet.
@@ -72,23 +96,23 @@ struct Group {
     values: Vec<f32>,
 }
 
-impl ToNpy {
-    /// For the answer to a question about `rect`; `writer` was created for `[1, d, H, W]`.
+impl NpySink {
+    /// For `rect`; `writer` was created for `[1, d, H, W]`.
     pub fn new(rect: Rect, writer: NpyWriter) -> Self {
         Self {
             rect,
             writer,
             open: Vec::new(),
-            spare: Vec::new(),
+            free: Vec::new(),
         }
     }
 
-    /// Takes a tile.
-    pub fn take(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
+    /// Adds a tile.
+    pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
         let i = match self.open.iter().position(|g| g.rect == tile.group) {
             Some(i) => i,
             None => {
-                let mut values = self.spare.pop().unwrap_or_default();
+                let mut values = self.free.pop().unwrap_or_default();
                 values.resize(tile.dim() * tile.group.area(), 0.0);
                 self.open.push(Group {
                     rect: tile.group,
@@ -104,7 +128,7 @@ impl ToNpy {
         if group.missing == 0 {
             let group = self.open.swap_remove(i);
             self.write(&group)?;
-            self.spare.push(group.values);
+            self.free.push(group.values);
         }
         Ok(())
     }
@@ -120,15 +144,15 @@ impl ToNpy {
         Ok(())
     }
 
-    /// Puts the finished file in its place.
+    /// Completes the file under its final name.
     pub fn finish(self) -> Result<(), NpyError> {
         self.writer.finish()
     }
 }
 
-/// Keeps three principal components of an answer, for a picture of it.
+/// Keeps three principal components of an output, to show it in colors.
 #[derive(Debug)]
-pub struct Components<'a> {
+pub struct PcaSink<'a> {
     basis: &'a CommonBasis,
     set: usize,
     rect: Rect,
@@ -136,8 +160,8 @@ pub struct Components<'a> {
     values: Vec<f32>,
 }
 
-impl<'a> Components<'a> {
-    /// For the answer to a question about `rect`; the answer is set `set` of `basis`.
+impl<'a> PcaSink<'a> {
+    /// For `rect`, projected as set `set` of `basis`.
     pub fn new(rect: Rect, basis: &'a CommonBasis, set: usize) -> Self {
         Self {
             basis,
@@ -147,8 +171,8 @@ impl<'a> Components<'a> {
         }
     }
 
-    /// Takes a tile.
-    pub fn take(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
+    /// Adds a tile.
+    pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
         let x = tile.rect.x - self.rect.x;
         for row in 0..tile.rect.height {
             let y = tile.rect.y - self.rect.y + row;

@@ -1,17 +1,9 @@
-//! What several threads share, and how they share work.
+//! Helpers for sharing work between threads.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::thread;
 
-/// For what is whole between any two statements, so that a panic elsewhere leaves it usable.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Calls `work` on this thread and on as many others as make `threads` together, and gives the first
-/// failure. Where the system gives no more threads, those that are there do the work.
+/// Calls `work` on this thread and others, `threads` in total, and returns the first error. If the
+/// system cannot start more threads, fewer do the work.
 pub(crate) fn on_threads<E: Send>(
     threads: usize,
     work: impl Fn() -> Result<(), E> + Sync,

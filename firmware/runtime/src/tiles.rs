@@ -1,8 +1,8 @@
-//! Cutting an answer into tiles of one shape.
+//! Splits an output into tiles of one shape.
 
 use loftup_bundle::Size;
 
-/// A rectangle of pixels of an answer.
+/// A rectangle of output pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rect {
     /// Left column.
@@ -16,7 +16,7 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// The whole of an answer of this size.
+    /// The whole output of this size.
     pub fn whole(Size { width, height }: Size) -> Self {
         Self {
             x: 0,
@@ -32,8 +32,8 @@ impl Rect {
     }
 }
 
-/// A cell of an answer: `compute` is what the graph is run on, `keep` the part of it that no
-/// earlier tile has computed, `group` the kept part of a run of tiles that it belongs to.
+/// A tile: the graph is run on `compute`; `keep` is the part that no earlier tile has computed;
+/// `group` is the kept part of the run of tiles that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tile {
     pub compute: Rect,
@@ -41,11 +41,11 @@ pub(crate) struct Tile {
     pub group: Rect,
 }
 
-/// About as many columns make a group of tiles.
+/// Approximate width of a group of tiles, in columns.
 const GROUP_WIDTH: usize = 256;
 
-/// A rectangle cut into tiles of one shape, near-equal and at most `longest` on a side. The last
-/// tile of a row or column is moved back where it would stick out: one shape, one plan.
+/// A rectangle split into tiles of one shape, near-equal and at most `longest` per side. The last
+/// tile of a row or column is moved back to stay inside, so that one shape and one plan suffice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiling {
     whole: Rect,
@@ -70,7 +70,7 @@ impl Tiling {
         }
     }
 
-    /// Columns and rows of every tile.
+    /// Width and height of every tile.
     pub fn shape(&self) -> (usize, usize) {
         (self.width, self.height)
     }
@@ -80,7 +80,7 @@ impl Tiling {
         self.count
     }
 
-    /// Tile `i`, row by row.
+    /// Tile `i`, in row-major order.
     pub fn tile(&self, i: usize) -> Tile {
         let along = |i: usize, step: usize, start: usize, side: usize| {
             let keep = i * step;

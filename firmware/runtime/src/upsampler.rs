@@ -9,36 +9,27 @@ use loftup_bundle::{Bundle, Precision, Size};
 use loftup_spec::{HALO, io, linspace};
 
 use crate::{
-    Features, RuntimeError,
+    ExecutionOptions, Features, RuntimeError,
     backend::{Backend, ShapeBounds, ShapeProfile},
-    plans::{Plans, SessionPool, Shapes, Source},
+    plan_cache::{PlanCache, SessionPool, Shapes, Source},
     tiles::{Rect, Tiling},
 };
 
-/// Side of the tiles that an engine with profiles has one of its own for, beside that for larger
-/// ones.
+/// Longest side of the tiles of the small optimization profile; larger tiles have another one.
 pub(crate) const SMALL_TILE: usize = 64;
-/// Points that are computed in one run, each as a tile of one pixel.
+/// Points per run, each a tile of one pixel.
 pub(crate) const POINTS: usize = 64;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-/// How the work is divided.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Division {
-    pub threads: usize,
-    /// Longest side of a tile; `None` chooses by the question.
-    pub tile: Option<usize>,
-}
-
-/// An upsampler in an engine.
+/// An upsampler loaded into an engine.
 pub(crate) struct Upsampler {
     pub manifest: loftup_bundle::Upsampler,
-    keys: Plans,
-    queries: Plans,
+    keys: PlanCache,
+    queries: PlanCache,
     pub backend: Arc<dyn Backend>,
-    pub division: Division,
-    /// No two of a process have the same.
+    pub options: ExecutionOptions,
+    /// Unique in the process.
     pub id: u64,
 }
 
@@ -48,7 +39,7 @@ impl Upsampler {
         backend: &Arc<dyn Backend>,
         precision: Precision,
         manifest: loftup_bundle::Upsampler,
-        division: Division,
+        options: ExecutionOptions,
     ) -> Result<Self, RuntimeError> {
         let files = manifest.graphs.get(&precision).ok_or_else(|| {
             bundle.lacks("upsampler graphs in this precision", "convert it again")
@@ -70,11 +61,11 @@ impl Upsampler {
             outputs: vec![io::UPSAMPLED.into()],
         };
         Ok(Self {
-            keys: Plans::new(bundle, backend, keys),
-            queries: Plans::new(bundle, backend, queries),
+            keys: PlanCache::new(bundle, backend, keys),
+            queries: PlanCache::new(bundle, backend, queries),
             backend: backend.clone(),
             manifest,
-            division,
+            options,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -85,7 +76,7 @@ impl Upsampler {
             dim,
             height,
             width,
-            ref data,
+            ref tokens,
         } = features;
         if dim != self.manifest.dim {
             let found = vec![1, dim, height, width];
@@ -94,13 +85,13 @@ impl Upsampler {
                 dim: self.manifest.dim,
             });
         }
-        let pool = self.keys_plan(height, width)?;
+        let pool = self.keys_plan(height * width)?;
         let mut session = pool.session()?;
         let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
         let mut grid = Vec::with_capacity(2 * height * width);
         grid.extend(rows.iter().flat_map(|y| std::iter::repeat_n(*y, width)));
         grid.extend((0..height).flat_map(|_| &cols));
-        session.set(0, data)?;
+        session.set(0, tokens)?;
         session.set(1, &grid)?;
         if let Err(e) = session.run() {
             session.discard();
@@ -115,50 +106,48 @@ impl Upsampler {
         })
     }
 
-    /// The plan for the keys of a grid of `height x width` features.
-    fn keys_plan(&self, height: usize, width: usize) -> Result<Arc<SessionPool>, RuntimeError> {
-        let features = vec![1, self.manifest.dim, height, width];
-        let shapes = vec![features, vec![2, height, width]];
+    /// The plan for the keys of this many tokens.
+    fn keys_plan(&self, tokens: usize) -> Result<Arc<SessionPool>, RuntimeError> {
+        let shapes = vec![vec![1, tokens, self.manifest.dim], vec![2, tokens]];
         self.keys.get(&shapes, &[])
     }
 
-    /// Compiles what a frame of this size, its regions and points need, from a grid of so many rows
-    /// and columns of features.
-    pub fn compile(&self, answer: Size, (rows, cols): (usize, usize)) -> Result<(), RuntimeError> {
-        self.keys_plan(rows, cols)?;
-        let (width, height) = Tiling::new(Rect::whole(answer), self.frame_tile()).shape();
+    /// Compiles for an output of this size from features of `(rows, columns)`.
+    pub fn compile(&self, output: Size, (rows, cols): (usize, usize)) -> Result<(), RuntimeError> {
+        self.keys_plan(rows * cols)?;
+        let (width, height) = Tiling::new(Rect::whole(output), self.frame_tile()).shape();
         self.plan(1, width, height, rows * cols)?;
         Ok(())
     }
 
-    /// Lets go of the compiled queries and their sessions.
-    pub fn forget_plans(&self) {
+    /// Drops the compiled queries and their sessions.
+    pub fn clear_plans(&self) {
         self.queries.clear();
     }
 
     /// Longest side of a tile of a frame.
     pub fn frame_tile(&self) -> usize {
         let side = || self.backend.tiling_hint().frame;
-        self.division.tile.unwrap_or_else(side)
+        self.options.tile.unwrap_or_else(side)
     }
 
     /// Longest side of a tile of a region.
     pub fn region_tile(&self) -> usize {
         let side = || self.backend.tiling_hint().region;
-        self.division.tile.unwrap_or_else(side)
+        self.options.tile.unwrap_or_else(side)
     }
 
-    /// Shapes that the queries are asked for, all for the same number of tokens: points, tiles of
-    /// regions, and tiles of frames. Of `shapes` only the keys and values are looked at.
+    /// Optimization profiles of the queries for one number of tokens: points, tiles of regions, and
+    /// tiles of frames. Only the keys and values of `shapes` are used.
     fn profiles(&self, shapes: &Shapes) -> Vec<ShapeProfile> {
-        let profile = |tiles: usize, smallest: usize, largest: usize| {
+        let profile = |tiles: usize, min: usize, max: usize| {
             let tile = |count: usize, channels: usize, side: usize| {
                 vec![count, channels, side + 2 * HALO, side + 2 * HALO]
             };
             let pixels = [3, 2, 1].map(|channels| ShapeBounds {
-                min: tile(1, channels, smallest),
-                opt: tile(tiles, channels, largest),
-                max: tile(tiles, channels, largest),
+                min: tile(1, channels, min),
+                opt: tile(tiles, channels, max),
+                max: tile(tiles, channels, max),
             });
             let fixed = shapes.iter().skip(3).map(|s| ShapeBounds::fixed(s));
             ShapeProfile {

@@ -161,7 +161,7 @@ fn an_outdated_engine_is_named_with_what_has_changed() {
     println!("{lines:?}");
     assert_eq!(lines.len(), 2);
     assert!(
-        lines[0].contains("it is for library TensorRT 10.3.0, and this is TensorRT 10.7.0"),
+        lines[0].contains("it is for library TensorRT 10.3.0, but TensorRT 10.7.0 is needed"),
         "{lines:?}"
     );
     // Both stay: machines have two versions for a reason.
@@ -242,7 +242,7 @@ fn a_file_of_another_key_under_this_name_is_told_by_what_it_says() {
     assert!(get(&cache, &key("a.onnx"), &notes).1);
     let lines = notes.take();
     assert!(
-        lines[0].contains("compute-capability 8.6, and this is 8.7"),
+        lines[0].contains("compute-capability 8.6, but 8.7 is needed"),
         "{lines:?}"
     );
 }
@@ -296,7 +296,7 @@ fn listing_says_what_each_engine_is_for_and_cleaning_spares_what_is_in_use() {
             .content
             .as_ref()
             .unwrap_err()
-            .contains("cut short")
+            .contains("truncated")
     );
     let bytes: u64 = entries.iter().map(|e| e.bytes).sum();
     assert!(bytes > 10_000);

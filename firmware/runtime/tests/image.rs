@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use loftup_runtime::image::{self, ImageError, MAX_SIDE, Rgb8};
+use loftup_runtime::image::{self, ImageError, MAX_SIDE, RgbImage};
 use sha2::{Digest, Sha256};
 
 fn data(name: &str) -> PathBuf {
@@ -12,7 +12,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 /// The same pixels as `noise` in the generator.
-fn noise(width: usize, height: usize) -> Rgb8 {
+fn noise(width: usize, height: usize) -> RgbImage {
     let mut pixels = Vec::with_capacity(width * height * 3);
     for y in 0..height as u32 {
         for x in 0..width as u32 {
@@ -30,7 +30,7 @@ fn noise(width: usize, height: usize) -> Rgb8 {
             }
         }
     }
-    Rgb8::new(width, height, pixels).unwrap()
+    RgbImage::new(width, height, pixels).unwrap()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn all_levels_are_normalized_to_the_bits_of_torchvision() {
     let table = loftup_runtime::npy::read(&data("normalize.npy")).unwrap();
     assert_eq!(table.shape, [3, 3, 256]);
     let levels: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
-    let picture = Rgb8::new(256, 1, levels).unwrap();
+    let picture = RgbImage::new(256, 1, levels).unwrap();
     let kinds = [
         ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         (
@@ -107,11 +107,11 @@ fn holding_keeps_pixels_that_are_near_and_only_those() {
         after.row_mut(y)[x] = if old < 128 { old + by } else { old - by };
     }
     let mut held = after.clone();
-    held.hold(&before, 3);
+    held.suppress_noise(&before, 3);
     let mut kept = 0;
     for y in 0..5 {
         for x in 0..7 {
-            let of = |picture: &Rgb8| picture.row(y)[3 * x..3 * x + 3].to_vec();
+            let of = |picture: &RgbImage| picture.row(y)[3 * x..3 * x + 3].to_vec();
             let near = (of(&before).iter())
                 .zip(of(&after))
                 .all(|(a, b)| a.abs_diff(b) <= 3);
@@ -122,11 +122,11 @@ fn holding_keeps_pixels_that_are_near_and_only_those() {
     }
     assert!((1..35).contains(&kept), "{kept}");
     let mut other = noise(5, 7);
-    other.hold(&before, 255);
+    other.suppress_noise(&before, 255);
     assert_eq!(other, noise(5, 7), "another size");
 }
 
-fn worst_level(picture: &Rgb8, expected: &[u8]) -> u8 {
+fn worst_level(picture: &RgbImage, expected: &[u8]) -> u8 {
     assert_eq!(picture.data().len(), expected.len());
     let pairs = picture.data().iter().zip(expected);
     pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
@@ -275,14 +275,14 @@ fn sizes_beyond_the_limits_are_refused_before_memory_is_taken() {
     let (error, message) = refused(&bmp);
     assert!(matches!(error, ImageError::TooLarge { .. }), "{message}");
 
-    let small = Rgb8::filled(2, 2, [1, 2, 3]).unwrap();
+    let small = RgbImage::filled(2, 2, [1, 2, 3]).unwrap();
     for (width, height) in [(0, 5), (5, 0), (MAX_SIDE + 1, 1), (usize::MAX, usize::MAX)] {
         let resized = small.resized(width, height);
         assert!(matches!(resized, Err(ImageError::BadSize { .. })));
-        assert!(Rgb8::new(width, height, Vec::new()).is_err());
+        assert!(RgbImage::new(width, height, Vec::new()).is_err());
     }
     assert!(matches!(
-        Rgb8::new(2, 2, vec![0; 11]),
+        RgbImage::new(2, 2, vec![0; 11]),
         Err(ImageError::BadData { bytes: 11, .. })
     ));
 }

@@ -1,12 +1,12 @@
-//! Builds an engine from an ONNX file and says how large it is and how long it took.
+//! Builds an engine from an ONNX file and prints its size and the build time.
 //!
 //! ```text
 //! cargo run -p loftup-tensorrt --example build_engine -- MODEL.onnx [--out FILE]
 //!     [--workspace BYTES] [--target 8.6] [--range INPUT:1x3x112x112:1x3x224x224:1x3x448x448]...
 //! ```
 //!
-//! The library is the one `LOFTUP_TENSORRT` names, or the one that is found.
-//! Without a GPU only TensorRT-RTX can build.
+//! Uses the library given by `LOFTUP_TENSORRT`, or the one that the loader finds. Without a GPU,
+//! only TensorRT-RTX can build.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ fn main() -> Result<(), Failure> {
             _ => model = Some(PathBuf::from(argument)),
         }
     }
-    let model = model.ok_or("which model?")?;
+    let model = model.ok_or("no model given: pass the path of an ONNX file")?;
     let library = Library::find()?;
     let device = match Cuda::find() {
         Ok(cuda) => Some(Device::new(&cuda, 0)?),
@@ -99,7 +99,7 @@ fn main() -> Result<(), Failure> {
     }
     let counter = Arc::new(Counter(Default::default()));
     if let Err(error) = config.set_progress(counter.clone()) {
-        println!("no progress: {error}");
+        println!("no progress reports: {error}");
     }
     let start = Instant::now();
     let engine = builder.build(network, &config)?;

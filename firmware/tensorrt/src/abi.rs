@@ -1,11 +1,9 @@
 //! Calling C++ virtual functions from Rust.
 //!
-//! The one place where a slot number becomes a call. Under the Itanium C++ ABI
-//! (Linux on x86-64 and aarch64) a virtual call of `object->method(arguments)`
-//! is a call of the function at `table[slot]` with `object` as first argument
-//! and otherwise the C calling convention; a class that is trivially copyable
-//! and larger than two words comes back through a hidden pointer, exactly as a
-//! C structure does.
+//! The only place where a slot number becomes a call. Under the Itanium C++ ABI (Linux on x86-64
+//! and aarch64), a virtual call `object->method(arguments)` calls the function at `table[slot]`
+//! with `object` as the first argument and otherwise the C calling convention. A trivially copyable
+//! class larger than two words is returned through a hidden pointer, as a C struct is.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -13,19 +11,19 @@ use std::ptr::NonNull;
 use crate::error::{Error, Result};
 use crate::version::Layout;
 
-/// Address of a C++ object.
+/// A pointer to a C++ object.
 pub(crate) type Pointer = *mut c_void;
 
-/// Addresses below this are never objects. TensorRT 10.16 and 11.4 return
-/// 0x228 from `createInferRuntime_INTERNAL` when CUDA is missing.
+/// Lower addresses are never objects. TensorRT 10.16 and 11.4 return 0x228 from
+/// `createInferRuntime_INTERNAL` if CUDA is missing.
 const LOWEST: usize = 4096;
 
-/// A public TensorRT object: its table pointer, then its implementation.
+/// A public TensorRT object: its vtable pointer, then the pointer to its implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Object(NonNull<c_void>);
 
 impl Object {
-    /// Accepts what a factory returned, unless it cannot be an object.
+    /// Checks a pointer returned by a factory; `None` if it cannot be an object.
     pub(crate) fn accept(pointer: Pointer) -> Option<Object> {
         let address = pointer as usize;
         if address < LOWEST || !address.is_multiple_of(align_of::<Pointer>()) {
@@ -34,36 +32,36 @@ impl Object {
         NonNull::new(pointer).map(Object)
     }
 
-    /// The object itself, to be passed to TensorRT by reference.
+    /// The object, to be passed to TensorRT by reference.
     pub(crate) fn pointer(self) -> Pointer {
         self.0.as_ptr()
     }
 
-    /// The implementation on which the methods are called.
+    /// The implementation, on which methods are called.
     ///
     /// # Safety
     /// `self` must be a live public object with an implementation pointer.
     pub(crate) unsafe fn implementation(self, call: &'static str) -> Result<Pointer> {
-        // SAFETY: the caller says that this is a live public object; its second word is `mImpl`
-        // (protected member `mImpl` of `INoCopy`'s children, in all supported versions).
+        // SAFETY: the caller guarantees a live public object; its second word is `mImpl` (a
+        // protected member of the classes derived from `INoCopy`, in all supported versions).
         let pointer = unsafe { *self.0.as_ptr().cast::<Pointer>().add(1) };
         match Object::accept(pointer) {
             Some(_) => Ok(pointer),
             None => Err(Error::Refused {
                 call,
                 message:
-                    "the object has no implementation: the library's layout is not the expected one"
+                    "the object has no implementation: the library's layout is not as expected"
                         .into(),
             }),
         }
     }
 }
 
-/// Calls the virtual function at `slot` of `object`'s table:
+/// Calls the virtual function at `slot` in the vtable of `object`:
 /// `virtual_call!(object, slot, (Type = value, ...) -> Result)`.
 ///
-/// Must be used inside `unsafe`: `object` must be live and its table must have
-/// at `slot` a function of that very signature.
+/// Must be used inside `unsafe`: `object` must be live, and its vtable must have a function with
+/// this signature at `slot`.
 macro_rules! virtual_call {
     ($object:expr, $slot:expr, ($($type:ty = $value:expr),*) -> $result:ty) => {{
         type Function = unsafe extern "C" fn($crate::abi::Pointer $(, $type)*) -> $result;
@@ -77,7 +75,7 @@ macro_rules! virtual_call {
 }
 pub(crate) use virtual_call;
 
-/// Largest rank TensorRT has.
+/// TensorRT's maximum rank.
 pub(crate) const MAX_RANK: usize = 8;
 
 /// `nvinfer1::Dims` of TensorRT 8.
@@ -106,7 +104,7 @@ impl Dims64 {
         })
     }
 
-    /// The shape, or `None` for the rank -1 by which TensorRT reports an error.
+    /// The shape; `None` for rank -1, which TensorRT returns on errors.
     pub(crate) fn decode(&self) -> Option<Vec<i64>> {
         let rank = usize::try_from(self.rank).ok()?;
         Some(self.extents.get(..rank)?.to_vec())
@@ -125,7 +123,7 @@ impl Dims32 {
         })
     }
 
-    /// The shape, or `None` for the rank -1 by which TensorRT reports an error.
+    /// The shape; `None` for rank -1, which TensorRT returns on errors.
     pub(crate) fn decode(&self) -> Option<Vec<i64>> {
         let rank = usize::try_from(self.rank).ok()?;
         Some(
@@ -138,8 +136,8 @@ impl Dims32 {
     }
 }
 
-/// Calls a virtual function that returns `Dims` and decodes it:
-/// `dims_call!(layout, object, slot, (Type = value, ...))` gives `Option<Vec<i64>>`.
+/// Calls a virtual function that returns `Dims` and decodes the result: `dims_call!(layout, object,
+/// slot, (Type = value, ...))` returns `Option<Vec<i64>>`.
 macro_rules! dims_call {
     ($layout:expr, $object:expr, $slot:expr, ($($type:ty = $value:expr),*)) => {{
         if $layout.dims_are_32_bit() {
@@ -151,7 +149,7 @@ macro_rules! dims_call {
 }
 pub(crate) use dims_call;
 
-/// A shape as the version's `Dims`, ready to be passed by reference.
+/// A shape as the `Dims` of a TensorRT version, to be passed by reference.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Dims {
     Narrow(Dims32),
@@ -159,7 +157,7 @@ pub(crate) enum Dims {
 }
 
 impl Dims {
-    /// `None` if the rank is over 8 or an extent does not fit.
+    /// `None` if the rank exceeds 8 or a dimension does not fit.
     pub(crate) fn new(layout: Layout, shape: &[i64]) -> Option<Dims> {
         if layout.dims_are_32_bit() {
             Dims32::new(shape).map(Dims::Narrow)
@@ -168,7 +166,7 @@ impl Dims {
         }
     }
 
-    /// Address of the structure, for parameters of type `Dims const&`.
+    /// The address of the structure, for parameters of type `Dims const&`.
     pub(crate) fn reference(&self) -> *const c_void {
         match self {
             Dims::Narrow(dims) => std::ptr::from_ref(dims).cast(),
@@ -177,7 +175,7 @@ impl Dims {
     }
 }
 
-/// A C++ `bool` as it comes back: the low byte counts, whatever its value.
+/// A returned C++ `bool`: only the low byte is defined.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bool(u8);
@@ -196,7 +194,7 @@ pub(crate) struct InterfaceInfo {
     pub(crate) minor: i32,
 }
 
-/// Copies a C string that TensorRT owns; `None` for null or nonsense.
+/// Copies a C string owned by TensorRT; `None` if it is null or not UTF-8.
 ///
 /// # Safety
 /// `text` must be null or point to a NUL-terminated string.
@@ -204,15 +202,18 @@ pub(crate) unsafe fn copy_text(text: *const std::ffi::c_char) -> Option<String> 
     if (text as usize) < LOWEST {
         return None;
     }
-    // SAFETY: not null, and the caller says that it is NUL-terminated.
+    // SAFETY: not null, and the caller guarantees NUL termination.
     let text = unsafe { std::ffi::CStr::from_ptr(text) };
     Some(text.to_string_lossy().into_owned())
 }
 
-/// A name for TensorRT.
+/// Converts a name to a C string.
 pub(crate) fn c_name(name: &str) -> Result<std::ffi::CString> {
-    std::ffi::CString::new(name)
-        .map_err(|_| Error::Argument(format!("the name {name:?} has a NUL in it; rename it")))
+    std::ffi::CString::new(name).map_err(|_| {
+        Error::Argument(format!(
+            "the name {name:?} contains a NUL character; rename it"
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -47,9 +47,9 @@ impl Builder {
             }
         }
         // SAFETY: a device exists, so CUDA works; or the library is TensorRT-RTX, whose builder
-        // works without (seen with 1.4, 1.5 and 1.7).
+        // works without CUDA (verified with 1.4, 1.5 and 1.7).
         let object = unsafe { library.create(CALL, HINT) }?;
-        // SAFETY: new and ours; builders have the common destructor.
+        // SAFETY: newly created and owned; builders have the common destructor.
         let object = unsafe { Owned::new(object, library.slots().object_delete) };
         let inner = BuilderInner::new(object, device.cloned(), library.clone());
         Ok(Builder(Rc::new(inner)))
@@ -121,8 +121,8 @@ impl Builder {
         let start = Instant::now();
         let implementation = self.0.enter(CALL)?;
         // SAFETY: `IHostMemory* buildSerializedNetwork(INetworkDefinition&, IBuilderConfig&)
-        // noexcept`; all three are live and belong together; references are passed as addresses
-        // of the public objects.
+        // noexcept`; all three objects are live and belong to the same builder; references are
+        // passed as addresses of the public objects.
         let pointer = unsafe {
             virtual_call!(implementation, library.slots().builder_build,
                 (Pointer = network.pointer(), Pointer = config.pointer()) -> Pointer)
@@ -137,7 +137,7 @@ impl Builder {
             let entries = library.logger().since(mark);
             return Err(diagnosis::build_failure(&entries, config.workspace()?));
         };
-        // SAFETY: new and ours.
+        // SAFETY: newly created and owned.
         let memory = unsafe { HostMemory::new(object, &self.0) }?;
         log::info!(
             "built an engine of {} bytes in {:.1} s",

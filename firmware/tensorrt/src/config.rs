@@ -21,7 +21,7 @@ const DLA: i32 = 1;
 /// The configuration of a build.
 #[derive(Debug)]
 pub struct BuilderConfig {
-    // Dropped in this order: the configuration refers to the fields after it.
+    // Dropped in this order: the configuration refers to the following fields.
     object: Owned,
     cache: Option<Owned>,
     monitor: Option<Box<Monitor>>,
@@ -39,7 +39,7 @@ impl BuilderConfig {
         // SAFETY: `IBuilderConfig* createBuilderConfig() noexcept` of a live builder.
         let pointer = unsafe { virtual_call!(implementation, slots.builder_config, () -> Pointer) };
         let object = Object::accept(pointer).ok_or_else(|| library.refused(CALL, mark))?;
-        // SAFETY: new and ours; configurations have the common destructor.
+        // SAFETY: newly created and owned; configurations have the common destructor.
         let object = unsafe { Owned::new(object, slots.object_delete) };
         let builder = Rc::clone(builder);
         Ok(BuilderConfig {
@@ -96,9 +96,8 @@ impl BuilderConfig {
         Ok(unsafe { virtual_call!(implementation, slot, (i32 = WORKSPACE) -> usize) } as u64)
     }
 
-    /// Allows TensorRT 8 to use the lower precisions of the graph, and makes it obey
-    /// them. Later versions keep the types of the graph anyway; for them this does
-    /// nothing.
+    /// Allows TensorRT 8 to use the lower precisions of the graph, and requires it to follow them.
+    /// Later versions always use the types of the graph, so this does nothing for them.
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -154,11 +153,11 @@ impl BuilderConfig {
     }
 
     /// Sets the compute capabilities to build for ahead of time, such as (8, 6).
-    /// TensorRT-RTX only; by default it builds for the present GPU.
+    /// TensorRT-RTX only; by default it builds for the GPU of this machine.
     ///
     /// # Errors
-    /// [`Error::Missing`] with TensorRT proper; [`Error::Refused`] for a GPU
-    /// that the library does not know.
+    /// [`Error::Missing`] with standard TensorRT; [`Error::Refused`] for a GPU that the library
+    /// does not support.
     pub fn set_targets(&mut self, capabilities: &[(u32, u32)]) -> Result<()> {
         const CALL: &str = "setComputeCapability";
         let library = self.builder.library();
@@ -241,7 +240,7 @@ impl BuilderConfig {
                 (*const c_void = data, usize = bytes.len()) -> Pointer)
         };
         let object = Object::accept(pointer).ok_or_else(|| library.refused(CALL, mark))?;
-        // SAFETY: new and ours; caches have the common destructor.
+        // SAFETY: newly created and owned; caches have the common destructor.
         let cache = unsafe { Owned::new(object, slots.object_delete) };
         // SAFETY: `bool setTimingCache(ITimingCache const&, bool ignoreMismatch) noexcept`; the
         // cache is kept until the configuration is deleted.
@@ -273,14 +272,14 @@ impl BuilderConfig {
         let Some(cache) = Object::accept(cache) else {
             return Ok(None);
         };
-        // SAFETY: a live public object that the configuration refers to; `IHostMemory* serialize()
-        // const noexcept`.
+        // SAFETY: a live public object owned by the configuration; `IHostMemory* serialize() const
+        // noexcept`.
         let pointer = unsafe {
             let implementation = cache.implementation(CALL)?;
             virtual_call!(implementation, slots.cache_serialize, () -> Pointer)
         };
         let object = Object::accept(pointer).ok_or_else(|| library.refused(CALL, mark))?;
-        // SAFETY: new and ours.
+        // SAFETY: newly created and owned.
         unsafe { HostMemory::new(object, &self.builder) }.map(Some)
     }
 
@@ -347,7 +346,7 @@ impl BuilderConfig {
         };
         let flag = flag.index() as i32;
         // SAFETY: `void setFlag(BuilderFlag) noexcept`, `void clearFlag(BuilderFlag) noexcept` and
-        // `bool getFlag(BuilderFlag) const noexcept`, with a flag of this version.
+        // `bool getFlag(BuilderFlag) const noexcept`, with a flag that this version has.
         let now = unsafe {
             virtual_call!(implementation, change, (i32 = flag) -> ());
             virtual_call!(implementation, slots.config_get_flag, (i32 = flag) -> Bool)

@@ -31,8 +31,8 @@ struct Inner {
     engine: Arc<Engine>,
 }
 
-// SAFETY: NVIDIA allows a context to be used from any thread, one at a time; every call that acts
-// takes `&mut self` or is a plain query. Not `Sync`: queries may compute shapes inside.
+// SAFETY: NVIDIA allows a context to be used from any thread, one at a time; every call with side
+// effects takes `&mut self`. Not `Sync`: queries may compute shapes internally.
 unsafe impl Send for Context {}
 
 impl Context {
@@ -91,7 +91,7 @@ impl Context {
             let built = format!("it was built as {:?}", info.shape);
             Error::Shape {
                 tensor: name.into(),
-                message: format!("{shape:?} does not do: {why}; {built}"),
+                message: format!("{shape:?} is not allowed: {why}; {built}"),
             }
         };
         let library = self.0.engine.library();
@@ -183,11 +183,11 @@ impl Context {
             return Err(library.refused(CALL, mark));
         }
         let replaced = self.0.bound.insert(name.into(), Arc::clone(buffer));
-        // Pending work may still use the previous memory.
+        // Pending work may still use the previous buffer.
         if let (Some(_), Some(stream)) = (&replaced, &self.0.stream)
             && let Err(error) = stream.wait(DRAIN)
         {
-            log::error!("memory for {name} is kept for ever: {error}");
+            log::error!("leaking the memory of {name}: {error}");
             std::mem::forget(replaced);
         }
         Ok(())
@@ -203,10 +203,10 @@ impl Context {
         const CALL: &str = "enqueueV3";
         self.check_stream(stream)?;
         self.check_bound()?;
-        // Before the call: work may be pending even if it reports a failure.
+        // Set before the call: work may be pending even if it fails.
         let earlier = self.0.stream.replace(Arc::clone(stream));
         if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, stream)) {
-            // One run at a time: runs share the scratch memory.
+            // One run at a time, because runs share the scratch memory.
             earlier.synchronize()?;
         }
         let Inner { engine, object, .. } = &*self.0;
@@ -258,13 +258,13 @@ impl Context {
                 Some(there) if there >= bytes => {}
                 Some(there) => {
                     return Err(Error::Argument(format!(
-                        "{what} {} needs {bytes} bytes, its memory has {there}; bind a larger buffer",
+                        "{what} {} needs {bytes} bytes, but its buffer has {there}; bind a larger buffer",
                         tensor.name
                     )));
                 }
                 None => {
                     return Err(Error::Argument(format!(
-                        "{what} {} has no memory; bind a buffer of {bytes} bytes",
+                        "{what} {} has no buffer; bind one of {bytes} bytes",
                         tensor.name
                     )));
                 }
@@ -282,13 +282,13 @@ impl Drop for Context {
         };
         // A failed stream, unlike a busy one, has no running work.
         if let Err(error @ Error::Timeout { .. }) = idle {
-            log::error!("a TensorRT context and its memory are kept for ever: {error}");
+            log::error!("leaking a TensorRT context and its memory: {error}");
             return;
         }
         if let Err(error) = self.0.engine.device().bind() {
             log::warn!("deleting a TensorRT context without its GPU: {error}");
         }
-        // SAFETY: dropped once, here, and not used after.
+        // SAFETY: dropped only here, and not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }

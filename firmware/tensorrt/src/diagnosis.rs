@@ -1,14 +1,13 @@
-//! From TensorRT's log texts to our errors.
+//! Converts TensorRT's log messages to errors.
 //!
-//! TensorRT reports failure as a null pointer or `false` and says why only in
-//! its log. The texts matched here were seen in the logs of TensorRT-RTX 1.4 and
-//! 1.7, or stand in the libraries of 8.5.3, 10.16 and 11.4; where none matches,
-//! the errors are passed on as they stand.
+//! TensorRT reports failure as a null pointer or `false`; only its log has the reason. The messages
+//! matched here were observed with TensorRT-RTX 1.4 and 1.7, or are strings in the libraries of
+//! 8.5.3, 10.16 and 11.4. If none matches, the log messages are passed on unchanged.
 
 use crate::error::Error;
 use crate::logger::Entry;
 
-/// The longest piece of TensorRT's own text we pass on.
+/// Maximum length of a TensorRT message that is passed on.
 const LONGEST: usize = 600;
 
 /// Joins the errors among `entries` into one line.
@@ -16,7 +15,7 @@ pub(crate) fn joined(entries: &[Entry]) -> String {
     let mut text = String::new();
     let errors: Vec<&Entry> = entries.iter().filter(|entry| entry.is_error()).collect();
     for entry in &errors {
-        // Without a GPU this line follows every other error and explains nothing.
+        // Without a GPU this message follows every other error and adds nothing.
         if entry.text.contains("::catchCudaError::") && errors.len() > 1 {
             continue;
         }
@@ -25,10 +24,10 @@ pub(crate) fn joined(entries: &[Entry]) -> String {
         }
         text.push_str(entry.text.trim());
     }
-    one_line(&text, "it gave no reason")
+    one_line(&text, "no reason given")
 }
 
-/// Removes line breaks, bounds the length.
+/// Removes line breaks and limits the length.
 pub(crate) fn one_line(text: &str, if_empty: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let text = words.join(" ");
@@ -39,7 +38,7 @@ pub(crate) fn one_line(text: &str, if_empty: &str) -> String {
     }
 }
 
-/// Why a build failed, from the log it left.
+/// The error for a failed build, from its log messages.
 pub(crate) fn build_failure(entries: &[Entry], limit: u64) -> Error {
     let all = |entry: &&Entry| entry.severity <= crate::logger::WARNING;
     for entry in entries.iter().filter(all) {
@@ -67,7 +66,7 @@ pub(crate) fn build_failure(entries: &[Entry], limit: u64) -> Error {
         let text = entry.text.to_ascii_lowercase();
         SHORT.iter().any(|known| text.contains(known))
     });
-    // Not the limit but the GPU's memory was too small.
+    // The limit was large enough, but the GPU's memory was not.
     let full = entries
         .iter()
         .any(|entry| entry.text.contains("decreasing the workspace size"));
@@ -79,7 +78,7 @@ pub(crate) fn build_failure(entries: &[Entry], limit: u64) -> Error {
     }
 }
 
-/// Why an engine could not be read, from the log it left.
+/// The error for an engine that cannot be deserialized, from its log messages.
 pub(crate) fn deserialize_failure(entries: &[Entry]) -> Error {
     const STALE: [&str; 5] = [
         "Version tag does not match",
@@ -96,7 +95,7 @@ pub(crate) fn deserialize_failure(entries: &[Entry]) -> Error {
             stale: true,
         };
     }
-    // The driver failed, not the file: building again would not help.
+    // The driver failed, not the engine: rebuilding it would not help.
     let driver = entries.iter().find(|entry| entry.is_error());
     if driver.is_some_and(|entry| entry.text.contains("Error Code 1: Cuda Runtime")) {
         return Error::Refused {
@@ -110,7 +109,7 @@ pub(crate) fn deserialize_failure(entries: &[Entry]) -> Error {
     }
 }
 
-/// `N` of "Requested size was N bytes".
+/// Returns `N` of "Requested size was N bytes".
 fn requested_bytes(text: &str) -> Option<u64> {
     let rest = text.split_once("Requested size was ")?.1;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -184,7 +183,7 @@ mod tests {
             message.starts_with("first line; xxx") && message.len() < 700,
             "{message}"
         );
-        assert_eq!(joined(&[]), "it gave no reason");
+        assert_eq!(joined(&[]), "no reason given");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A context with its memory and stream: fill the inputs, run, read the outputs.
+//! An execution context with its memory and stream: fill the inputs, run, read the outputs.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Runs an engine on a stream. Memory is allocated when shapes become known, and then
 /// reused; a run allocates nothing.
 ///
-/// During a run, inputs and outputs are not accessible. A run that
-/// does not finish in time ([`Error::Timeout`]) is still under way: wait again,
-/// or drop the executor, which then leaks its memory instead of crashing.
+/// During a run, inputs and outputs are not accessible. A run that times out ([`Error::Timeout`])
+/// is still pending: wait again, or drop the executor, which then leaks its memory instead of
+/// crashing.
 #[derive(Debug)]
 pub struct Executor(ManuallyDrop<Parts>);
 
@@ -141,7 +141,7 @@ impl Executor {
         let source = from.index(Direction::Output, output)?;
         if !Arc::ptr_eq(&self.0.stream, &from.0.stream) {
             return Err(Error::Argument(format!(
-                "{input} and {output} are on different streams; make both executors with the same one"
+                "{input} and {output} are on different streams; create both executors with the same stream"
             )));
         }
         let types = (
@@ -150,7 +150,7 @@ impl Executor {
         );
         if types.0 != types.1 {
             return Err(Error::Argument(format!(
-                "{input} takes {:?}, {output} gives {:?}",
+                "{input} has element type {:?}, but {output} has {:?}",
                 types.0, types.1
             )));
         }
@@ -187,7 +187,7 @@ impl Executor {
     /// warning, if the engine cannot be captured.
     ///
     /// # Errors
-    /// [`Error::Argument`] while a run is under way.
+    /// [`Error::Argument`] while a run is pending.
     pub fn use_graph(&mut self, wanted: bool) -> Result<()> {
         self.idle()?;
         self.0.capture = if wanted {
@@ -310,7 +310,7 @@ impl Executor {
         let port = &self.0.ports[self.index(Direction::Output, output)?];
         if !self.0.complete {
             return Err(Error::Argument(format!(
-                "{output} is not computed yet; run first"
+                "{output} is not computed yet; call run first"
             )));
         }
         match &port.host {
@@ -324,7 +324,7 @@ impl Executor {
             return Ok(());
         }
         Err(Error::Argument(
-            "a run is under way; wait for it first".into(),
+            "a run is pending; wait for it first".into(),
         ))
     }
 
@@ -385,8 +385,8 @@ impl Executor {
         let parts = &mut *self.0;
         match &mut parts.capture {
             Capture::Ready(graph) => {
-                // SAFETY: everything it uses is kept by `parts`, and any change of shape or memory
-                // discards the graph (`change`).
+                // SAFETY: everything that it uses is kept alive by `parts`, and any change of shape
+                // or memory discards the graph (`change`).
                 return unsafe { graph.launch() };
             }
             Capture::Wanted { warm: true } => {
@@ -397,7 +397,9 @@ impl Executor {
                         return self.launch();
                     }
                     Err(error) => {
-                        log::warn!("this engine cannot be captured, running it plainly: {error}");
+                        log::warn!(
+                            "this engine cannot be captured as a CUDA graph, running it without one: {error}"
+                        );
                         parts.capture = Capture::Off;
                     }
                 }
@@ -423,8 +425,8 @@ impl Parts {
             .filter(|port| port.info.direction == Direction::Input)
         {
             if let (Some(buffer), Some(host)) = (&port.buffer, &port.host) {
-                // SAFETY: `running` keeps the host memory from being touched, and `Drop` keeps
-                // both from being freed, until the stream is idle.
+                // SAFETY: `running` prevents access to the host memory, and `Drop` prevents freeing
+                // both, until the stream is idle.
                 unsafe { buffer.upload_async(host, port.bytes, stream) }?;
             }
         }
@@ -447,10 +449,10 @@ impl Drop for Executor {
         if self.0.running
             && let Err(error @ Error::Timeout { .. }) = self.0.stream.wait(DRAIN)
         {
-            log::error!("a TensorRT context and its memory are kept for ever: {error}");
+            log::error!("leaking a TensorRT context and its memory: {error}");
             return;
         }
-        // SAFETY: dropped once, here, and not used after.
+        // SAFETY: dropped only here, and not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }

@@ -23,7 +23,7 @@ impl HostMemory {
     pub(crate) unsafe fn new(object: Object, builder: &Rc<BuilderInner>) -> Result<HostMemory> {
         const CALL: &str = "IHostMemory::data";
         let slots = builder.library().slots();
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         let object = unsafe { Owned::new(object, slots.object_delete) };
         let implementation = object.implementation(CALL)?;
         // SAFETY: `void* data() const noexcept` and `size_t size() const noexcept`.
@@ -49,8 +49,8 @@ impl HostMemory {
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: TensorRT gave this address and length; they stay valid and unchanged until the
-        // object is deleted, with `self`.
+        // SAFETY: TensorRT returned this address and length; both are valid and the content
+        // unchanged until the object is deleted together with `self`.
         unsafe { std::slice::from_raw_parts(self.data, self.bytes) }
     }
 }

@@ -1,4 +1,4 @@
-//! TensorRT bindings that need nothing of NVIDIA's at build time.
+//! TensorRT bindings that need no NVIDIA files at build time.
 //!
 //! The library is loaded at run time, and its C++ objects are called through their
 //! virtual function tables, whose layout is known for TensorRT 8.5, 8.6, 10.x and
@@ -32,15 +32,14 @@
 //! # }
 //! ```
 //!
-//! Guarantees: no TensorRT function is called before CUDA is known to work (except
-//! the builder of TensorRT-RTX, which needs no GPU); values that TensorRT returns
-//! are checked before use; every object outlives its dependents; waiting for the
-//! GPU has a time limit. Not guaranteed: TensorRT runs in this process, so a fault
-//! inside it, or an engine file made by an attacker, can crash the process or
-//! worse.
+//! Guarantees: no TensorRT function is called before CUDA is known to work (except the builder of
+//! TensorRT-RTX, which needs no GPU); values returned by TensorRT are checked before use; every
+//! object outlives its dependents; waiting for the GPU has a timeout. Not guaranteed: TensorRT runs
+//! in this process, so a fault inside it, or a malicious engine file, can crash the process or
+//! execute arbitrary code.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-compile_error!("TensorRT's tables are known for 64-bit Linux only");
+compile_error!("TensorRT's function tables are known only for 64-bit Linux");
 
 mod abi;
 mod builder;

@@ -12,7 +12,7 @@ use crate::version::{Layout, Version};
 /// Environment variable with the path of the library or its directory.
 pub const VARIABLE: &str = "LOFTUP_TENSORRT";
 
-/// Names tried when none is given: newest first, TensorRT before TensorRT-RTX.
+/// Names tried by default: newest first, TensorRT before TensorRT-RTX.
 const LIBRARIES: [&str; 6] = [
     "libnvinfer.so.11",
     "libnvinfer.so.10",
@@ -40,9 +40,8 @@ const IN_DIRECTORY: [&str; 9] = [
 ///
 /// Loading calls only `getInferLibVersion`, which works without a GPU. Cheap to clone.
 ///
-/// The library is never unloaded. Its static state (the plugin registry, CUDA's
-/// per-process modules, threads) does not survive being unmapped while a driver
-/// still refers to it, and reading a second copy later would gain nothing.
+/// The library is never unloaded. Its static state (plugin registry, CUDA's per-process modules,
+/// threads) does not survive being unmapped while the driver still refers to it.
 #[derive(Debug, Clone)]
 pub struct Library(Arc<Opened>);
 
@@ -74,7 +73,7 @@ impl Library {
         }
     }
 
-    /// Loads the library `path`, or the newest one in the directory `path`, and no other.
+    /// Loads the library `path`, or the newest one in the directory `path`.
     ///
     /// # Errors
     /// As for [`Library::find`].
@@ -88,7 +87,7 @@ impl Library {
             .filter(|file| file.exists())
             .collect();
         if there.is_empty() {
-            let reason = "the directory holds no libnvinfer or libtensorrt_rtx".into();
+            let reason = "the directory contains no libnvinfer or libtensorrt_rtx".into();
             let library = path.display().to_string();
             return Err(Error::NoLibrary {
                 tried: vec![Attempt { library, reason }],
@@ -107,7 +106,7 @@ impl Library {
             handle,
             &path,
             "getInferLibVersion",
-            "it is not a TensorRT library; name another one in LOFTUP_TENSORRT",
+            "it is not a TensorRT library; set LOFTUP_TENSORRT to one",
         )?;
         // SAFETY: `int32_t getInferLibVersion() noexcept` in all versions; it returns a constant.
         let version = Version::decode(unsafe { number() })?;
@@ -116,7 +115,7 @@ impl Library {
         log::info!("opened {version} at {path}");
         if !version.is_checked() {
             log::warn!(
-                "{version} is newer than the versions whose function tables were checked; \
+                "{version} is newer than the versions with verified function tables; \
                  NVIDIA keeps them within a major version"
             );
         }
@@ -167,15 +166,15 @@ impl Library {
     /// Calls an exported factory.
     ///
     /// # Safety
-    /// The caller has made sure that CUDA works ([`crate::cuda::Cuda`]), or that
-    /// this factory of this library works without (the builder of TensorRT-RTX).
+    /// The caller must have verified that CUDA works ([`crate::cuda::Cuda`]), or that this factory
+    /// of this library works without it (the builder of TensorRT-RTX).
     pub(crate) unsafe fn create(&self, name: &'static str, hint: &'static str) -> Result<Object> {
         let factory = self.factory(name, hint)?;
         let mark = self.logger().mark();
-        // The library is its own header here: it is told the version it reported.
+        // Pass the version that the library itself reported, as its own headers would.
         let version = self.number();
         // SAFETY: `void* createInfer..._INTERNAL(void* logger, int32_t version) noexcept` in all
-        // supported versions; the logger lives for ever; the caller vouches for CUDA.
+        // supported versions; the logger is never freed; the caller guarantees that CUDA works.
         let pointer = unsafe { factory(self.logger().pointer(), version) };
         Object::accept(pointer).ok_or_else(|| match self.refused(name, mark) {
             Error::Refused { message, .. } if message.contains("CUDA initialization failure") => {
@@ -187,7 +186,7 @@ impl Library {
         })
     }
 
-    /// The number `getInferLibVersion` gave.
+    /// The number returned by `getInferLibVersion`.
     fn number(&self) -> i32 {
         let Version {
             major,
@@ -203,7 +202,7 @@ impl Library {
         (major * unit + minor * 100 + patch) as i32
     }
 
-    /// The error for a call that TensorRT refused, with what it logged since `mark`.
+    /// The error for a call that TensorRT rejected, with its log messages since `mark`.
     pub(crate) fn refused(&self, call: &'static str, mark: u64) -> Error {
         Error::Refused {
             call,
@@ -211,7 +210,7 @@ impl Library {
         }
     }
 
-    /// The parser that belongs to this library.
+    /// The ONNX parser that matches this library.
     pub(crate) fn parser(&self) -> Result<ParserLibrary> {
         let candidates = parser_candidates(&self.0.path, self.0.version, self.0.layout);
         let (path, handle) = open_first(&candidates).map_err(|tried| Error::NoParser { tried })?;
@@ -248,18 +247,18 @@ impl ParserLibrary {
         })
     }
 
-    /// Makes a parser that fills `network`.
+    /// Creates a parser that populates `network`.
     ///
     /// # Safety
     /// `network` must be a live `INetworkDefinition` of `library` and outlive the parser.
     pub(crate) unsafe fn create(&self, library: &Library, network: Object) -> Result<Object> {
         let mark = library.logger().mark();
         // SAFETY: `void* createNvOnnxParser_INTERNAL(void* network, void* logger, int version)
-        // noexcept`; the caller vouches for the network, the logger lives for ever.
+        // noexcept`; the caller guarantees the network, and the logger is never freed.
         let pointer =
             unsafe { (self.create)(network.pointer(), library.logger().pointer(), self.version) };
         Object::accept(pointer).ok_or_else(|| {
-            log::debug!("the parser at {} gave no parser object", self.path);
+            log::debug!("the parser library {} returned no parser object", self.path);
             library.refused("createNvOnnxParser_INTERNAL", mark)
         })
     }
@@ -289,16 +288,16 @@ fn parser_candidates(library: &str, version: Version, layout: Layout) -> Vec<Pat
         .collect()
 }
 
-/// Opens the first candidate that can be opened, for ever.
+/// Opens the first candidate that can be opened, and never closes it.
 fn open_first(
     candidates: &[PathBuf],
 ) -> std::result::Result<(String, &'static libloading::Library), Vec<Attempt>> {
     let mut tried = Vec::new();
     for candidate in candidates {
         let path = candidate.display().to_string();
-        // SAFETY: opening a library runs its initializers. NVIDIA's do nothing but set up its own
-        // static state, with and without a GPU; a file that someone else put under this name can
-        // run anything, as with every program linked against it.
+        // SAFETY: opening a library runs its initializers. NVIDIA's only set up static state, with
+        // and without a GPU. Any other file with this name can run arbitrary code, as with every
+        // dynamically linked library.
         match unsafe { libloading::Library::new(candidate) } {
             Ok(handle) => return Ok((path, Box::leak(Box::new(handle)))),
             Err(error) => tried.push(Attempt {
@@ -310,7 +309,7 @@ fn open_first(
     Err(tried)
 }
 
-/// The dynamic loader's message without the path it repeats.
+/// The dynamic loader's message without the path, which the caller adds.
 pub(crate) fn loader_reason(error: &libloading::Error, path: &str) -> String {
     let cause = std::error::Error::source(error).map(|source| source.to_string());
     let text = cause.unwrap_or_else(|| error.to_string());
@@ -331,8 +330,8 @@ fn symbol<F: Copy>(
     name: &'static str,
     hint: &'static str,
 ) -> Result<F> {
-    // SAFETY: every caller names a function of NVIDIA's C interface together with its type as
-    // NVIDIA's headers declare it.
+    // SAFETY: every caller names a function of NVIDIA's C API with the type declared in NVIDIA's
+    // headers.
     match unsafe { handle.get::<F>(name.as_bytes()) } {
         Ok(found) => Ok(*found),
         Err(_) => Err(Error::Symbol {
@@ -362,7 +361,7 @@ mod tests {
     fn an_empty_directory_is_an_error_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let text = Library::open(directory.path()).unwrap_err().to_string();
-        assert!(text.contains("holds no libnvinfer"), "{text}");
+        assert!(text.contains("contains no libnvinfer"), "{text}");
     }
 
     #[test]

@@ -1,33 +1,34 @@
-//! The logger TensorRT writes to: forwards to `log`, keeps the last lines.
+//! TensorRT's logger: forwards to `log` and keeps recent warnings and errors.
 
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::abi::{self, InterfaceInfo, Pointer};
 use crate::slots::Slots;
 
-/// TensorRT's severity for a warning; errors are below it, chatter above.
+/// TensorRT's severity of a warning; errors are lower, less important messages higher.
 pub(crate) const WARNING: i32 = 2;
 
-/// How many warnings and errors are remembered.
+/// Number of warnings and errors kept.
 const REMEMBERED: usize = 64;
 
-/// One line of TensorRT's log.
+/// One message of TensorRT's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Counts all lines remembered since the library was opened.
+    /// Number of the message among those kept since the library was opened.
     pub(crate) number: u64,
     /// 0 internal error, 1 error, 2 warning, 3 information, 4 verbose.
     pub severity: i32,
-    /// What TensorRT wrote.
+    /// The text.
     pub text: String,
 }
 
 impl Entry {
-    /// Whether TensorRT called it an error.
+    /// Whether it is an error or internal error.
     pub fn is_error(&self) -> bool {
         self.severity < WARNING
     }
@@ -41,40 +42,39 @@ struct Memory {
 
 /// An implementation of `nvinfer1::ILogger`.
 ///
-/// TensorRT's errors go to `log` as warnings, warnings as information,
-/// information as debug, and the rest as trace, with target `tensorrt`: one
-/// step quieter than TensorRT says, because what makes a call fail is part of
-/// the [`crate::Error`] that the call returns.
+/// TensorRT's errors are logged as warnings, warnings as info, info as debug, and the rest as
+/// trace, with target `tensorrt`. This is one level below TensorRT's own, because the cause of a
+/// failed call is also part of the [`crate::Error`] that the call returns.
 ///
-/// It is leaked: TensorRT keeps the first logger it is given until the process
-/// ends, even after every object made with it is gone.
+/// It is leaked, because TensorRT keeps the first logger that it is given until the process exits,
+/// even after every object created with it is deleted.
 #[derive(Debug)]
 pub struct Logger {
     object: *mut LoggerObject,
 }
 
-// SAFETY: the object behind the pointer is never freed; what is changed in it is behind a mutex,
-// and TensorRT itself demands that a logger may be called from any thread.
+// SAFETY: the object behind the pointer is never freed; its mutable state is behind a mutex; and
+// TensorRT requires that a logger can be called from any thread.
 unsafe impl Send for Logger {}
 // SAFETY: as above.
 unsafe impl Sync for Logger {}
 
-/// What TensorRT sees: the table pointer comes first.
+/// The C++ object that TensorRT sees: the vtable pointer comes first.
 #[repr(C)]
 struct LoggerObject {
     table: *const Function,
     memory: Mutex<Memory>,
 }
 
-/// An entry of a virtual-function table.
+/// An entry of a vtable.
 pub(crate) type Function = *const c_void;
 
-/// Words before the address a table pointer points to: offset to the top of the
-/// object, and type information. We have neither; TensorRT asks for neither.
+/// Words before the address that a vtable pointer points to: offset to top, and type information.
+/// Both are null here, because TensorRT uses neither.
 const BEFORE: usize = 2;
 
-/// Builds a table with `functions` at their slots and `filler` in all others,
-/// and leaks it. Returns the address that a table pointer holds.
+/// Builds a vtable with `functions` at their slots and `filler` in all others, and leaks it.
+/// Returns the address that a vtable pointer holds.
 pub(crate) fn leak_table(
     length: usize,
     filler: Function,
@@ -90,10 +90,10 @@ pub(crate) fn leak_table(
 }
 
 impl Logger {
-    /// Makes the logger for a library with these slots. Called once per library.
+    /// Creates the logger for a library with these slots. Called once per library.
     pub(crate) fn new(slots: &Slots) -> Logger {
-        // Covers `getAPILanguage` (slot 0 where `log` is not: 0 means C++) and both destructors,
-        // which TensorRT never calls on a logger it does not own.
+        // Covers `getAPILanguage` (in slot 0 if `log` is not; 0 means C++) and both destructors,
+        // which TensorRT never calls on a logger that it does not own.
         let filler = return_zero as extern "C" fn(Pointer) -> i32 as Function;
         let log = on_log as extern "C" fn(Pointer, i32, *const c_char) as Function;
         let mut functions = vec![(slots.logger_log.index(), log)];
@@ -111,24 +111,24 @@ impl Logger {
         }
     }
 
-    /// What is passed for `ILogger&`.
+    /// The pointer passed as `ILogger&`.
     pub(crate) fn pointer(&self) -> Pointer {
         self.object.cast()
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        // SAFETY: the object was leaked by `new` and is only ever accessed by shared reference.
+        // SAFETY: the object was leaked by `new` and is only accessed by shared reference.
         let object = unsafe { &*self.object };
-        object.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        object.memory.lock()
     }
 
-    /// A point in the log, for [`Logger::since`].
+    /// A position in the log, for [`Logger::since`].
     pub(crate) fn mark(&self) -> u64 {
         self.memory().next
     }
 
-    /// The warnings and errors since `mark` that are still remembered. Lines of
-    /// calls running at the same time on other threads are among them.
+    /// The warnings and errors since `mark` that are still kept. They include messages of
+    /// concurrent calls on other threads.
     pub(crate) fn since(&self, mark: u64) -> Vec<Entry> {
         self.memory()
             .entries
@@ -138,7 +138,7 @@ impl Logger {
             .collect()
     }
 
-    /// The last warnings and errors, oldest first; at most 64.
+    /// The most recent warnings and errors, oldest first; at most 64.
     pub fn recent(&self) -> Vec<Entry> {
         self.since(0)
     }
@@ -157,7 +157,7 @@ extern "C" fn logger_info(_: Pointer) -> InterfaceInfo {
 }
 
 extern "C" fn on_log(this: Pointer, severity: i32, text: *const c_char) {
-    // A panic (of the program's own logger, say) must not unwind into C++.
+    // A panic, for example in the program's own logger, must not unwind into C++.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: TensorRT passes a NUL-terminated string, or null.
         let Some(text) = (unsafe { abi::copy_text(text) }) else {
@@ -171,9 +171,9 @@ extern "C" fn on_log(this: Pointer, severity: i32, text: *const c_char) {
         };
         log::log!(target: "tensorrt", level, "{}", text.trim_end());
         if severity <= WARNING {
-            // SAFETY: TensorRT passes back the pointer we gave it: a leaked `LoggerObject`.
+            // SAFETY: TensorRT passes back the pointer that it was given: a leaked `LoggerObject`.
             let object = unsafe { &*this.cast::<LoggerObject>() };
-            let mut memory = object.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = object.memory.lock();
             let number = memory.next;
             memory.next += 1;
             if memory.entries.len() == REMEMBERED {
@@ -194,10 +194,10 @@ mod tests {
     use crate::abi::virtual_call;
     use crate::version::Layout;
 
-    /// Writes to a logger as TensorRT does: through its table.
+    /// Calls the logger through its vtable, as TensorRT does.
     fn write(logger: &Logger, layout: Layout, severity: i32, text: &std::ffi::CStr) {
         let slots = Slots::of(layout);
-        // SAFETY: the logger's table has `log` with this signature at this slot.
+        // SAFETY: the logger's vtable has `log` with this signature at this slot.
         unsafe {
             virtual_call!(logger.pointer(), slots.logger_log,
                 (i32 = severity, *const c_char = text.as_ptr()) -> ())
@@ -238,10 +238,10 @@ mod tests {
         for layout in [Layout::V11, Layout::Rtx1_5] {
             let slots = Slots::of(layout);
             let logger = Logger::new(&slots);
-            // SAFETY: these tables have `getInterfaceInfo` with this signature at this slot.
+            // SAFETY: these vtables have `getInterfaceInfo` with this signature at this slot.
             let info =
                 unsafe { virtual_call!(logger.pointer(), slots.logger_info, () -> InterfaceInfo) };
-            // SAFETY: our own static string.
+            // SAFETY: a static string of this crate.
             let kind = unsafe { abi::copy_text(info.kind) };
             assert_eq!(
                 (kind.as_deref(), info.major, info.minor),

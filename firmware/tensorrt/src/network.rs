@@ -42,7 +42,7 @@ impl Network {
             virtual_call!(implementation, slots.builder_network, (u32 = flags) -> Pointer)
         };
         let object = Object::accept(pointer).ok_or_else(|| library.refused(CALL, mark))?;
-        // SAFETY: new and ours; networks have the common destructor.
+        // SAFETY: newly created and owned; networks have the common destructor.
         let object = unsafe { Owned::new(object, slots.object_delete) };
         Ok(Network {
             object,
@@ -112,7 +112,7 @@ impl Network {
         // SAFETY: `int32_t getNbInputs() const noexcept` (or outputs) of a live network.
         let count = unsafe { virtual_call!(implementation, count, () -> i32) };
         if !(0..=MAX_TENSORS).contains(&count) {
-            return Err(refuse(format!("it counts {count} of them")));
+            return Err(refuse(format!("the count is {count}")));
         }
         let mut tensors = Vec::new();
         for index in 0..count {
@@ -149,8 +149,8 @@ impl Network {
             name: name.ok_or_else(|| refuse("it has no name"))?,
             direction,
             data_type: DataType::from_raw(data_type)
-                .ok_or_else(|| refuse(&format!("its element type {data_type} is not known")))?,
-            shape: shape.ok_or_else(|| refuse("its shape is not known"))?,
+                .ok_or_else(|| refuse(&format!("its element type {data_type} is unknown")))?,
+            shape: shape.ok_or_else(|| refuse("its shape is unknown"))?,
         })
     }
 }
@@ -177,9 +177,9 @@ impl OnnxParser {
     pub fn new(network: Network) -> Result<OnnxParser> {
         let library = network.library().clone();
         let parser = library.parser()?;
-        // SAFETY: the network is live, of this library, and dropped after the parser.
+        // SAFETY: the network is live, belongs to this library, and is dropped after the parser.
         let object = unsafe { parser.create(&library, network.object.object()) }?;
-        // SAFETY: new and ours; parsers have their destructor at a slot of their own.
+        // SAFETY: newly created and owned; parsers have a destructor slot of their own.
         let object = unsafe { Owned::new(object, library.slots().parser_delete) };
         Ok(OnnxParser { object, network })
     }
@@ -230,12 +230,13 @@ impl OnnxParser {
         })
     }
 
-    /// Some invalid files are accepted by parsers as models without a graph.
+    /// Some parsers accept certain invalid files as models without a graph.
     fn check_outputs(&self) -> Result<()> {
         if !self.network.outputs()?.is_empty() {
             return Ok(());
         }
-        let message = "it has no outputs: the file is empty, cut short, or no ONNX model".into();
+        let message =
+            "it has no outputs: the file is empty, truncated, or not an ONNX model".into();
         Err(Error::Parse {
             node: None,
             operator: None,
@@ -244,7 +245,7 @@ impl OnnxParser {
         })
     }
 
-    /// (node, operator, description) of each error.
+    /// Node, operator and description of each error.
     fn errors(&self) -> Vec<(Option<String>, Option<String>, String)> {
         let slots = self.network.library().slots();
         let parser = self.object.pointer();
@@ -260,8 +261,8 @@ impl OnnxParser {
             };
             let error = error.pointer();
             let read = |slot: crate::slots::Slot| {
-                // SAFETY: `char const* desc() const` and its like of an error that the parser
-                // owns; the texts live as long as it.
+                // SAFETY: `char const* desc() const` and similar functions of an error owned by the
+                // parser; the strings live as long as the parser.
                 slot.exists()
                     .then(|| unsafe {
                         abi::copy_text(virtual_call!(error, slot, () -> *const c_char))
@@ -285,7 +286,7 @@ impl OnnxParser {
             errors.push((
                 node,
                 operator,
-                diagnosis::one_line(&message, "it gave no reason"),
+                diagnosis::one_line(&message, "no reason given"),
             ));
         }
         errors

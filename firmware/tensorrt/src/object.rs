@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::library::Library;
 use crate::slots::Slot;
 
-/// A TensorRT object that is deleted on drop. A struct that holds one also holds
-/// what the object depends on, in fields declared after it.
+/// A TensorRT object that is deleted on drop. A struct that holds one also holds its dependencies,
+/// in fields declared after it.
 #[derive(Debug)]
 pub(crate) struct Owned {
     object: Object,
@@ -18,8 +18,8 @@ pub(crate) struct Owned {
 
 impl Owned {
     /// # Safety
-    /// `object` must be live and owned by the caller, with its deleting destructor at
-    /// `delete`.
+    /// `object` must be live and owned by the caller, and `delete` must be the slot of its deleting
+    /// destructor.
     pub(crate) unsafe fn new(object: Object, delete: Slot) -> Owned {
         Owned { object, delete }
     }
@@ -36,15 +36,16 @@ impl Owned {
 
     /// The implementation, on which methods are called. Parsers have none.
     pub(crate) fn implementation(&self, call: &'static str) -> Result<Pointer> {
-        // SAFETY: live until `self` is dropped. Parsers, which have no implementation pointer,
-        // are only reached through `pointer`.
+        // SAFETY: live until `self` is dropped. Parsers, which have no implementation pointer, are
+        // accessed only through `pointer`.
         unsafe { self.object.implementation(call) }
     }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: as promised to `new`: live, ours, with its deleting destructor at that slot.
+        // SAFETY: guaranteed by the caller of `new`: live, owned, and with its deleting destructor
+        // at that slot.
         unsafe { virtual_call!(self.object.pointer(), self.delete, () -> ()) };
     }
 }

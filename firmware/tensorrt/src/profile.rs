@@ -71,7 +71,7 @@ impl OptimizationProfile {
         let name = abi::c_name(&range.input)?;
         let library = self.builder.library();
         let slots = library.slots();
-        // SAFETY: the profile is live: its builder is.
+        // SAFETY: the profile lives as long as its builder.
         let implementation = unsafe { self.object.implementation("setDimensions") }?;
         // `OptProfileSelector`: kMIN, kOPT, kMAX.
         for (selector, shape) in [&range.min, &range.opt, &range.max].iter().enumerate() {
@@ -80,7 +80,7 @@ impl OptimizationProfile {
                 .ok_or_else(|| range.error(format!("the shape {shape:?} is too large")))?;
             let (name, selector) = (name.as_ptr(), selector as i32);
             // SAFETY: `bool setDimensions(char const*, OptProfileSelector, Dims)` in TensorRT 8,
-            // with `Dims const&` later; all noexcept.
+            // with `Dims const&` in later versions; all noexcept.
             let set = unsafe {
                 match &dims {
                     Dims::Narrow(dims) => virtual_call!(implementation, slots.profile_set,
@@ -108,7 +108,7 @@ impl ShapeRange {
         }
     }
 
-    /// Checks that ranks are equal and extents ascending and not negative.
+    /// Checks that the ranks are equal, and the dimensions ascending and not negative.
     fn check(&self) -> Result<()> {
         let ShapeRange { min, opt, max, .. } = self;
         let shapes = format!("{min:?} to {opt:?} to {max:?}");

@@ -1,4 +1,4 @@
-//! Following a build, and stopping it.
+//! Progress reports and cancellation of builds.
 
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,28 +9,28 @@ use crate::abi::{self, InterfaceInfo, Pointer};
 use crate::logger::{Function, leak_table};
 use crate::slots::Slots;
 
-/// Told how a build goes. Called from several threads of TensorRT at once.
-/// Phases nest: a phase names the phase it is part of.
+/// Receives progress reports of a build, concurrently from several TensorRT threads. Phases can be
+/// nested: a phase names its parent.
 pub trait Progress: Send + Sync {
-    /// A phase of `steps` steps begins.
+    /// A phase of `steps` steps starts.
     fn phase_started(&self, phase: &str, parent: Option<&str>, steps: u32) {
         let _ = (phase, parent, steps);
     }
 
-    /// Step `step` (from 0) of a phase is done. `false` stops the build, at
-    /// TensorRT's next opportunity.
+    /// Step `step` (from 0) of a phase is done. Return `false` to cancel the build at TensorRT's
+    /// next opportunity.
     fn step_done(&self, phase: &str, step: u32) -> bool {
         let _ = (phase, step);
         true
     }
 
-    /// A phase is over, complete or not.
+    /// A phase ends, complete or not.
     fn phase_finished(&self, phase: &str) {
         let _ = phase;
     }
 }
 
-/// An implementation of `nvinfer1::IProgressMonitor`: the table pointer first.
+/// An implementation of `nvinfer1::IProgressMonitor`; the vtable pointer comes first.
 #[repr(C)]
 pub(crate) struct Monitor {
     table: *const Function,
@@ -74,7 +74,7 @@ impl Monitor {
                     phase_finish as extern "C" fn(Pointer, *const c_char) as Function,
                 ),
             ];
-            // `getAPILanguage` (0: C++) and the destructors, which TensorRT leaves to the owner.
+            // `getAPILanguage` (0 is C++), and the destructors, which TensorRT leaves to the owner.
             let filler = return_zero as extern "C" fn(Pointer) -> i32 as Function;
             leak_table(8, filler, &functions) as usize
         });
@@ -86,17 +86,17 @@ impl Monitor {
         }))
     }
 
-    /// What is passed for `IProgressMonitor*`.
+    /// The pointer passed as `IProgressMonitor*`.
     pub(crate) fn pointer(&self) -> Pointer {
         std::ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// Whether the build was told to stop.
+    /// Whether the build has been cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Forgets an earlier cancellation.
+    /// Clears an earlier cancellation.
     pub(crate) fn reset(&self) {
         self.cancelled.store(false, Ordering::SeqCst);
     }
@@ -114,11 +114,11 @@ extern "C" fn monitor_info(_: Pointer) -> InterfaceInfo {
     }
 }
 
-/// Runs `work` with our object; a panic stops the build instead of unwinding into C++.
+/// Calls `work` with the monitor; a panic cancels the build instead of unwinding into C++.
 fn with(this: Pointer, work: impl FnOnce(&Monitor) -> bool) -> bool {
-    // SAFETY: TensorRT passes back the pointer given to `setProgressMonitor`; the configuration
-    // keeps the monitor alive for as long as TensorRT may call it, and TensorRT, like us, only
-    // shares it: what changes in it is atomic.
+    // SAFETY: TensorRT passes back the pointer given to `setProgressMonitor`. The configuration
+    // keeps the monitor alive as long as TensorRT can call it, and it is only accessed by shared
+    // reference; its mutable state is atomic.
     let monitor = unsafe { &*this.cast::<Monitor>() };
     let go_on = catch_unwind(AssertUnwindSafe(|| work(monitor))).unwrap_or(false);
     if !go_on {
@@ -127,7 +127,7 @@ fn with(this: Pointer, work: impl FnOnce(&Monitor) -> bool) -> bool {
     go_on
 }
 
-/// A text from TensorRT.
+/// Copies a string of TensorRT.
 fn text(pointer: *const c_char) -> Option<String> {
     // SAFETY: TensorRT passes null or a NUL-terminated string.
     unsafe { abi::copy_text(pointer) }

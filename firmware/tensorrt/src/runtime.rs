@@ -12,7 +12,7 @@ use crate::object::Owned;
 use crate::tensor::{DataType, Direction, TensorInfo, find};
 
 /// More inputs and outputs than this indicate a wrong function table.
-const MOST_TENSORS: i32 = 4096;
+const MAX_TENSORS: i32 = 4096;
 
 /// Deserializes engines.
 #[derive(Debug)]
@@ -26,10 +26,10 @@ struct RuntimeInner {
     library: Library,
 }
 
-// SAFETY: NVIDIA documents deserialization and the unchanging functions of a runtime as safe from
-// several threads at once ("Threading" in the developer guide). What changes a runtime takes
-// `&mut Runtime` here, and engines never call it. Every call makes the GPU's context current on
-// its own thread first.
+// SAFETY: NVIDIA documents deserialization and the non-modifying functions of a runtime as
+// thread-safe ("Threading" in the developer guide). Functions that modify it take `&mut Runtime`
+// here, and engines never call them. Every call first makes the GPU's context current on its
+// thread.
 unsafe impl Send for RuntimeInner {}
 // SAFETY: as above.
 unsafe impl Sync for RuntimeInner {}
@@ -57,7 +57,7 @@ impl Runtime {
         device.bind()?;
         // SAFETY: a device exists, so CUDA works.
         let object = unsafe { library.create("createInferRuntime_INTERNAL", HINT) }?;
-        // SAFETY: new and ours; runtimes have the common destructor.
+        // SAFETY: newly created and owned; runtimes have the common destructor.
         let object = unsafe { Owned::new(object, library.slots().object_delete) };
         let inner = RuntimeInner {
             object,
@@ -111,9 +111,9 @@ impl Runtime {
     /// checksum.
     ///
     /// # Errors
-    /// [`Error::Deserialize`], with `stale` set when the engine comes from
-    /// another version or GPU; [`Error::Shape`] for an engine with inputs or
-    /// outputs that this crate does not support.
+    /// [`Error::Deserialize`], with `stale` set if the engine was built by another version or for
+    /// another GPU; [`Error::Shape`] if the engine has inputs or outputs that this crate does not
+    /// support.
     pub fn deserialize(&self, engine: &[u8]) -> Result<Arc<Engine>> {
         const CALL: &str = "deserializeCudaEngine";
         if engine.is_empty() {
@@ -136,7 +136,7 @@ impl Runtime {
         };
         let object = Object::accept(pointer)
             .ok_or_else(|| diagnosis::deserialize_failure(&library.logger().since(mark)))?;
-        // SAFETY: new and ours; engines have the common destructor.
+        // SAFETY: newly created and owned; engines have the common destructor.
         let object = unsafe { Owned::new(object, slots.object_delete) };
         Engine::new(object, &self.0).map(Arc::new)
     }
@@ -151,8 +151,8 @@ pub struct Engine {
     runtime: Arc<RuntimeInner>,
 }
 
-// SAFETY: NVIDIA documents the unchanging functions of an engine, and the creation of contexts
-// from it, as safe from several threads at once; nothing here changes an engine.
+// SAFETY: NVIDIA documents the non-modifying functions of an engine, including the creation of
+// contexts, as thread-safe; nothing here modifies an engine.
 unsafe impl Send for Engine {}
 // SAFETY: as above.
 unsafe impl Sync for Engine {}
@@ -183,8 +183,8 @@ impl Engine {
             profiles: u32::try_from(profiles).unwrap_or(0),
             runtime: Arc::clone(runtime),
         };
-        if !(1..=MOST_TENSORS).contains(&count) {
-            let message = format!("it counts {count} of them");
+        if !(1..=MAX_TENSORS).contains(&count) {
+            let message = format!("the count is {count}");
             return Err(Error::Refused {
                 call: CALL,
                 message,
@@ -192,7 +192,7 @@ impl Engine {
         }
         for index in 0..count {
             // SAFETY: `char const* getIOTensorName(int32_t) const noexcept`, index in range; the
-            // text lives as long as the engine.
+            // string lives as long as the engine.
             let name = unsafe {
                 abi::copy_text(virtual_call!(implementation, slots.engine_tensor_name,
                     (i32 = index) -> *const c_char))
@@ -218,8 +218,8 @@ impl Engine {
         let c_name = abi::c_name(&tensor)?;
         let name = c_name.as_ptr();
         // SAFETY: `TensorIOMode getTensorIOMode(char const*)`, `DataType getTensorDataType(...)`,
-        // `TensorLocation getTensorLocation(...)`, `TensorFormat getTensorFormat(...)` and
-        // `Dims getTensorShape(...)`, all const noexcept; all enumerations are 32-bit.
+        // `TensorLocation getTensorLocation(...)`, `TensorFormat getTensorFormat(...)` and `Dims
+        // getTensorShape(...)`, all const noexcept; all enums are 32-bit.
         let (mode, data_type, location, format, shape) = unsafe {
             (
                 virtual_call!(implementation, slots.engine_mode, (*const c_char = name) -> i32),
@@ -237,19 +237,19 @@ impl Engine {
         };
         let data_type = DataType::from_raw(data_type)
             .ok_or_else(|| fail(format!("its element type {data_type} is not supported")))?;
-        // `TensorLocation::kDEVICE`; the other is a shape given on the host.
+        // `TensorLocation::kDEVICE`; the other value means a shape tensor on the host.
         if location != 0 {
             return Err(fail(
-                "it holds a shape instead of data; export the graph without shape inputs".into(),
+                "it is a shape tensor; export the graph without shape inputs".into(),
             ));
         }
-        // `TensorFormat::kLINEAR`; anything else is padded or interleaved.
+        // `TensorFormat::kLINEAR`; all others are padded or interleaved.
         if format != 0 {
             return Err(fail(format!(
-                "its memory format {format} is not row-major; build the engine here"
+                "its memory format {format} is not row-major; rebuild the engine with this program"
             )));
         }
-        let shape = shape.ok_or_else(|| fail("its shape is not known".into()))?;
+        let shape = shape.ok_or_else(|| fail("its shape is unknown".into()))?;
         Ok(TensorInfo {
             name: tensor,
             direction,
@@ -306,7 +306,7 @@ impl Engine {
         let mut shapes: [Vec<i64>; 3] = Default::default();
         for (selector, shape) in shapes.iter_mut().enumerate() {
             // SAFETY: `Dims getProfileShape(char const*, int32_t, OptProfileSelector) const
-            // noexcept`, with a name and a number the engine has.
+            // noexcept`, with a name and a profile that the engine has.
             let dims = unsafe {
                 dims_call!(library.layout(), implementation, library.slots().engine_profile_shape,
                     (*const c_char = name.as_ptr(), i32 = profile as i32, i32 = selector as i32))
@@ -325,7 +325,7 @@ impl Engine {
         &self.runtime.library
     }
 
-    /// Creates the object of an execution context.
+    /// Creates the TensorRT object of an execution context.
     pub(crate) fn create_context(&self) -> Result<Owned> {
         const CALL: &str = "createExecutionContext";
         let library = self.library();
@@ -333,8 +333,9 @@ impl Engine {
         self.runtime.device.bind()?;
         let mark = library.logger().mark();
         let implementation = self.object.implementation(CALL)?;
-        // SAFETY: `IExecutionContext* createExecutionContext() noexcept` in TensorRT 8, with
-        // `ExecutionContextAllocationStrategy` (0: all memory at once) later.
+        // SAFETY: `IExecutionContext* createExecutionContext() noexcept` in TensorRT 8, with an
+        // `ExecutionContextAllocationStrategy` (0: allocate all memory immediately) in later
+        // versions.
         let pointer = unsafe {
             if library.layout().dims_are_32_bit() {
                 virtual_call!(implementation, slots.engine_context, () -> Pointer)
@@ -343,7 +344,7 @@ impl Engine {
             }
         };
         let object = Object::accept(pointer).ok_or_else(|| library.refused(CALL, mark))?;
-        // SAFETY: new and ours; contexts have the common destructor.
+        // SAFETY: newly created and owned; contexts have the common destructor.
         Ok(unsafe { Owned::new(object, slots.object_delete) })
     }
 }

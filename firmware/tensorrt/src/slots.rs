@@ -1,23 +1,21 @@
-//! The one table of virtual-function slots and enumeration values.
+//! The table of virtual function slots and enum values.
 //!
-//! TensorRT's interface is a set of C++ classes. A public object holds a
-//! pointer to its implementation in its second word, and every public method is
-//! an inline call of a virtual function of that implementation: the functions
-//! named `V...` below. `IParser`, `IParserError`, `ILogger` and
-//! `IProgressMonitor` have no such second object. Slots are counted from the
-//! address a table pointer points to; the first two of every `V...` class are
-//! its destructors. Linux on x86-64 and on aarch64 follow the same (Itanium)
-//! C++ ABI and have the same slots.
+//! TensorRT's API consists of C++ classes. The second word of a public object points to its
+//! implementation, and every public method is an inline call of a virtual function of that
+//! implementation: the functions named `V...` below. `IParser`, `IParserError`, `ILogger` and
+//! `IProgressMonitor` have no separate implementation. Slots are counted from the address that a
+//! vtable pointer points to; the first two of every `V...` class are its destructors. Linux on
+//! x86-64 and aarch64 use the same (Itanium) C++ ABI and have the same slots.
 //!
-//! Evidence: `tests/headers/slots.cc`, compiled against NVIDIA's headers,
-//! prints these numbers; `tests/slots.rs` compares. See `docs/tensorrt.md`.
+//! Evidence: `tests/headers/slots.cc`, compiled against NVIDIA's headers, prints these numbers, and
+//! `tests/slots.rs` compares them. See `docs/tensorrt.md`.
 
 use crate::version::Layout;
 
-/// Marks a function that a version does not have.
+/// A function that a version does not have.
 pub(crate) const NONE: i16 = -1;
 
-/// A position in a virtual-function table, or none.
+/// A position in a vtable, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(i16);
 
@@ -27,13 +25,13 @@ impl Slot {
         self.0 >= 0
     }
 
-    /// The position in the table.
+    /// The position in the vtable.
     ///
     /// # Panics
-    /// If the version lacks the function: callers of an optional function ask
-    /// [`Slot::exists`] first, and a test lists which functions are optional.
+    /// If the version lacks the function. Callers of an optional function check [`Slot::exists`]
+    /// first, and a test lists the optional functions.
     pub(crate) fn index(self) -> usize {
-        usize::try_from(self.0).expect("called a function this TensorRT does not have")
+        usize::try_from(self.0).expect("a function that this TensorRT version has")
     }
 }
 
@@ -131,7 +129,7 @@ table! {
     // Deleting destructor of every object with an implementation pointer.
     object_delete               "INoCopy::~INoCopy"                        = [1,    1,    1,    1,    1];
 
-    // Interfaces we implement and TensorRT calls.
+    // Interfaces implemented by this crate and called by TensorRT.
     logger_log                  "ILogger::log"                             = [0,    0,    4,    0,    4];
     logger_info                 "ILogger::getInterfaceInfo"                = [NONE, NONE, 1,    NONE, 1];
     monitor_info                "IProgressMonitor::getInterfaceInfo"       = [NONE, 1,    1,    1,    1];
@@ -139,7 +137,7 @@ table! {
     monitor_step                "IProgressMonitor::stepComplete"           = [NONE, 5,    5,    5,    5];
     monitor_finish              "IProgressMonitor::phaseFinish"            = [NONE, 6,    6,    6,    6];
 
-    // Values of enumerations that moved. Bits of a flag word are given by position.
+    // Enum values that differ between versions. Bits of a flag word are given by position.
     flag_strongly_typed         "NetworkDefinitionCreationFlag::kSTRONGLY_TYPED" = [NONE, 1, 0, 1,    0];
     flag_explicit_batch         "NetworkDefinitionCreationFlag::kEXPLICIT_BATCH" = [0, 0, NONE, NONE, NONE];
     flag_half                   "BuilderFlag::kFP16"                       = [0,    0,    NONE, NONE, NONE];
@@ -149,8 +147,8 @@ table! {
     flag_tf32                   "BuilderFlag::kTF32"                       = [7,    6,    6,    6,    6];
 }
 
-/// Values that are the same in every version, by C++ name. Checked with the
-/// table; the code names them where they are used.
+/// Enum values that are the same in every version, by C++ name. Checked together with the table;
+/// the code that uses them refers to their names.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) const COMMON: [(&str, i64); 19] = [
     ("MemoryPoolType::kWORKSPACE", 0),
@@ -195,7 +193,7 @@ mod tests {
             }
             assert!(
                 row.iter().all(|slot| *slot >= 0),
-                "{name} is called without asking first"
+                "{name} is called without checking that it exists"
             );
         }
     }

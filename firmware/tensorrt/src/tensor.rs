@@ -22,14 +22,14 @@ pub enum DataType {
     U8,
     /// 8-bit floating point.
     F8,
-    /// 16-bit floating point with the range of 32-bit.
+    /// 16-bit floating point with the exponent range of 32-bit (bfloat16).
     Bf16,
     /// 64-bit signed integer.
     I64,
 }
 
 impl DataType {
-    /// From `nvinfer1::DataType`.
+    /// Converts an `nvinfer1::DataType`.
     pub(crate) fn from_raw(value: i32) -> Option<DataType> {
         Some(match value {
             0 => DataType::F32,
@@ -56,12 +56,12 @@ impl DataType {
     }
 }
 
-/// Whether a tensor goes in or comes out.
+/// Direction of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The caller fills it.
+    /// Filled by the caller.
     Input,
-    /// TensorRT fills it.
+    /// Filled by TensorRT.
     Output,
 }
 
@@ -79,7 +79,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// Whether a dimension is not fixed.
+    /// Whether any dimension is dynamic.
     pub fn is_dynamic(&self) -> bool {
         self.shape.iter().any(|extent| *extent < 0)
     }
@@ -94,7 +94,7 @@ impl fmt::Display for TensorInfo {
 /// Bytes of a tensor of this shape.
 ///
 /// # Errors
-/// [`Error::Shape`] if a dimension is not known yet or the product overflows.
+/// [`Error::Shape`] if a dimension is unknown or the product overflows.
 pub(crate) fn byte_count(name: &str, shape: &[i64], data_type: DataType) -> Result<usize> {
     let fail = |message: String| Error::Shape {
         tensor: name.into(),
@@ -104,19 +104,17 @@ pub(crate) fn byte_count(name: &str, shape: &[i64], data_type: DataType) -> Resu
     for extent in shape {
         let extent = usize::try_from(*extent).map_err(|_| {
             fail(format!(
-                "the shape {shape:?} is not fully known; set the shapes of all inputs first"
+                "the shape {shape:?} is not fully specified; set the shapes of all inputs first"
             ))
         })?;
-        bytes = bytes.checked_mul(extent).ok_or_else(|| {
-            fail(format!(
-                "the shape {shape:?} is too large for this computer"
-            ))
-        })?;
+        bytes = bytes
+            .checked_mul(extent)
+            .ok_or_else(|| fail(format!("the shape {shape:?} is too large")))?;
     }
     Ok(bytes)
 }
 
-/// The tensor of this name and direction.
+/// The tensor with this name and direction.
 pub(crate) fn find<'a>(
     tensors: &'a [TensorInfo],
     direction: Direction,

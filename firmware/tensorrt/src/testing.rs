@@ -1,10 +1,9 @@
-//! Stand-ins for libnvinfer, its ONNX parser and libcuda, for tests.
+//! Mock versions of libnvinfer, its ONNX parser and libcuda, for tests.
 //!
-//! They are compiled from the C++ in `tests/fake` with the system's compiler
-//! (`CXX`, else `c++`) the first time a test needs them, and cached next to the test
-//! program. They prove the order of calls, lifetimes and what happens on
-//! failure; they do not prove NVIDIA's binary interface, because they are laid
-//! out from the same slot table as the binding.
+//! They are compiled from the C++ in `tests/fake` with the system's compiler (`CXX`, or `c++`) when
+//! a test first needs them, and cached next to the test program. They verify the order of calls,
+//! lifetimes and error handling. They do not verify NVIDIA's binary interface, because they are
+//! generated from the same slot table as the binding.
 //!
 //! ```no_run
 //! use loftup_tensorrt::{Layout, Library, cuda::Cuda, testing::Fake};
@@ -17,9 +16,9 @@
 //! assert!(fake.violations().is_empty());
 //! ```
 //!
-//! Each file of `tests/fake` lists at its top what `set` accepts. An
-//! engine of the stand-in fills every output with the mean of all inputs plus
-//! 0.01 times (index modulo 97): [`Fake::expected`].
+//! Each file of `tests/fake` documents at its top the keys that `set` accepts. A mock engine fills
+//! every output with the mean of all inputs plus 0.01 times (index modulo 97); see
+//! [`Fake::expected`].
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
@@ -28,7 +27,8 @@ use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::slots;
 use crate::version::Layout;
@@ -49,32 +49,31 @@ const SOURCES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Environment variable that says where NVIDIA's own libraries and headers are.
+/// Environment variable with the directory of NVIDIA's own libraries and headers.
 pub const CACHE_VARIABLE: &str = "LOFTUP_NVIDIA_CACHE";
 
-/// The table of slots and enumeration values: (C++ name, one value per
-/// [`Layout::ALL`]), -1 where a version has none.
+/// The table of slots and enum values: C++ name, and one value per [`Layout::ALL`]; -1 if a version
+/// does not have it.
 pub fn slot_table() -> Vec<(&'static str, [i16; 5])> {
     slots::rows()
 }
 
-/// Values that are the same in every version.
+/// Enum values that are the same in every version.
 pub fn common_values() -> &'static [(&'static str, i64)] {
     &slots::COMMON
 }
 
-/// Says that a test is skipped and why, past the test harness, which keeps what
-/// tests print.
+/// Reports that a test is skipped and why, bypassing the output capture of the test harness.
 pub fn skipped(reason: &str) {
     let line = format!("skipped: {reason}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// What `tools/fetch_tensorrt.sh` fetched under `name`. Where it is missing,
-/// says so on standard error and returns `None`.
+/// The directory `name` that `tools/fetch_tensorrt.sh` has downloaded. If it is missing, reports
+/// this on standard error and returns `None`.
 pub fn cached(name: &str) -> Option<PathBuf> {
     if name != "headers" && !cfg!(target_arch = "x86_64") {
-        skipped("the libraries that tools/fetch_tensorrt.sh fetches are for x86-64");
+        skipped("tools/fetch_tensorrt.sh downloads libraries for x86-64 only");
         return None;
     }
     let root = match std::env::var_os(CACHE_VARIABLE) {
@@ -91,16 +90,15 @@ pub fn cached(name: &str) -> Option<PathBuf> {
         ""
     };
     skipped(&format!(
-        "{} is not there; run tools/fetch_tensorrt.sh{full}",
+        "{} is missing; run tools/fetch_tensorrt.sh{full}",
         path.display()
     ));
     None
 }
 
-/// Runs `body` in a process of its own, so that a crash of a real library is a
-/// failed test, and so that two versions of it never share a process. `test` is
-/// the full name of the calling test. Panics if the child fails, with what it
-/// printed.
+/// Runs `body` in a child process, so that a crash of a real library is only a failed test and two
+/// versions are never loaded into the same process. `test` is the full name of the calling test.
+/// Panics with the child's output if it fails.
 pub fn in_child(test: &str, body: impl FnOnce()) {
     const MARK: &str = "LOFTUP_TEST_CHILD";
     if std::env::var(MARK).is_ok_and(|running| running == test) {
@@ -125,7 +123,7 @@ pub fn in_child(test: &str, body: impl FnOnce()) {
     );
 }
 
-/// One set of stand-ins in a directory of its own.
+/// A set of mock libraries in a temporary directory.
 #[derive(Debug)]
 pub struct Fake {
     directory: tempfile::TempDir,
@@ -133,11 +131,11 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Makes a set that is laid out as `layout`. `None`, with the reason on
-    /// standard error, if there is no C++ compiler.
+    /// Creates a set for `layout`. `None` if there is no C++ compiler; the reason is printed on
+    /// standard error.
     ///
     /// # Panics
-    /// If the compiler is there and fails.
+    /// If the compiler fails.
     pub fn new(layout: Layout) -> Option<Fake> {
         let built = build(layout)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -146,7 +144,7 @@ impl Fake {
             ("fake_onnxparser.so", parser_name(layout)),
             ("fake_libcuda.so", "libcuda.so.1"),
         ] {
-            fs::copy(built.join(from), directory.path().join(to)).expect("copying a stand-in");
+            fs::copy(built.join(from), directory.path().join(to)).expect("copying a mock library");
         }
         Some(Fake { directory, layout })
     }
@@ -156,37 +154,37 @@ impl Fake {
         self.directory.path()
     }
 
-    /// Path of the stand-in for libnvinfer.
+    /// Path of the mock libnvinfer.
     pub fn library(&self) -> PathBuf {
         self.directory().join(library_name(self.layout))
     }
 
-    /// Path of the stand-in for libcuda.
+    /// Path of the mock libcuda.
     pub fn libcuda(&self) -> PathBuf {
         self.directory().join("libcuda.so.1")
     }
 
-    /// Changes behavior from now on.
+    /// Changes the behavior of the mock libraries.
     ///
     /// # Panics
     /// If the file cannot be written.
     pub fn set(&self, key: &str, value: &str) {
         let path = self.directory().join("control");
         let old = fs::read_to_string(&path).unwrap_or_default();
-        // Replaced in one step: the libraries may be reading it.
+        // Replaced atomically, because the libraries may be reading it.
         let next = self.directory().join("control.next");
         fs::write(&next, format!("{old}{key}={value}\n")).expect("writing the control file");
         fs::rename(next, path).expect("replacing the control file");
     }
 
-    /// Every call so far, in order, over all three libraries.
+    /// All calls so far, in order, across all three libraries.
     pub fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory().join("calls.log")).unwrap_or_default();
         text.lines().map(String::from).collect()
     }
 
-    /// What was done wrong: objects deleted before what depends on them or used
-    /// after, memory missing, too small, leaked or freed while in use.
+    /// Detected misuse: objects deleted before their dependents or used afterwards; memory that is
+    /// missing, too small, leaked, or freed while in use.
     pub fn violations(&self) -> Vec<String> {
         self.calls()
             .into_iter()
@@ -194,7 +192,7 @@ impl Fake {
             .collect()
     }
 
-    /// What the stand-in computes: element `index` of an output, for inputs of
+    /// The value that the mock engine computes for element `index` of an output, for inputs with
     /// this mean.
     pub fn expected(mean: f32, index: usize) -> f32 {
         mean + 0.01 * (index % 97) as f32
@@ -219,7 +217,7 @@ fn parser_name(layout: Layout) -> &'static str {
     }
 }
 
-/// (library version, parser version) the stand-in reports.
+/// The versions that the mock library and parser report.
 fn versions(layout: Layout) -> (i32, i32) {
     match layout {
         Layout::V8 => (8503, 100),
@@ -230,7 +228,7 @@ fn versions(layout: Layout) -> (i32, i32) {
     }
 }
 
-/// `slots.h`: the slot table of one layout as C macros.
+/// `slots.h`: the slot table of a layout as C macros.
 fn slots_header(layout: Layout) -> String {
     let (version, parser) = versions(layout);
     let mut text = format!(
@@ -250,10 +248,10 @@ fn slots_header(layout: Layout) -> String {
     text
 }
 
-/// Compiles the stand-ins for `layout`, or finds them compiled.
+/// Compiles the mock libraries for `layout`, unless they are cached.
 fn build(layout: Layout) -> Option<PathBuf> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock();
 
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let slots_header = slots_header(layout);
@@ -290,7 +288,7 @@ fn build(layout: Layout) -> Option<PathBuf> {
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name} does not compile:\n{text}");
     }
-    // Another test program may have been faster; its result is the same.
+    // Another test program may have been faster; its result is identical.
     let work = work.keep();
     if fs::rename(&work, &done).is_err() {
         let _ = fs::remove_dir_all(&work);

@@ -1,11 +1,11 @@
-//! Which TensorRT a library is, and which table of virtual functions it has.
+//! The version of a TensorRT library, and the layout of its function tables.
 
 use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// The arrangement of virtual functions shared by a range of versions. One
-/// column of the slot table.
+/// The layout of the virtual function tables shared by a range of versions. One column of the slot
+/// table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// TensorRT 8.5 and 8.6 (JetPack 5).
@@ -30,7 +30,7 @@ impl Layout {
         Layout::Rtx1_5,
     ];
 
-    /// Position of this layout's column.
+    /// The column of this layout.
     pub(crate) const fn column(self) -> usize {
         match self {
             Layout::V8 => 0,
@@ -41,7 +41,8 @@ impl Layout {
         }
     }
 
-    /// Whether `Dims` has 32-bit extents (and is passed by value where later versions take a reference).
+    /// Whether the dimensions in `Dims` are 32-bit. Such versions also pass `Dims` by value where
+    /// later ones take a reference.
     pub(crate) const fn dims_are_32_bit(self) -> bool {
         matches!(self, Layout::V8)
     }
@@ -52,10 +53,10 @@ impl Layout {
     }
 }
 
-/// NVIDIA's two products behind the same interface.
+/// NVIDIA's two products with this API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Product {
-    /// `libnvinfer`: TensorRT proper, what a Jetson has.
+    /// `libnvinfer`: standard TensorRT, as on a Jetson.
     TensorRt,
     /// `libtensorrt_rtx`: TensorRT for RTX, for desktop GPUs.
     TensorRtRtx,
@@ -106,15 +107,15 @@ impl Version {
         })
     }
 
-    /// The table of virtual functions this version has.
+    /// The layout of the function tables of this version.
     ///
-    /// NVIDIA keeps the tables of TensorRT within a major version, so a newer
-    /// minor of 10 or 11 is accepted. TensorRT-RTX changed its tables between
-    /// 1.4 and 1.5: there only the versions that were looked at are.
+    /// NVIDIA keeps the tables of TensorRT compatible within a major version, so newer minor
+    /// versions of 10 and 11 are accepted. TensorRT-RTX changed its tables between 1.4 and 1.5, so
+    /// only verified versions are accepted.
     ///
     /// # Errors
-    /// [`Error::Unsupported`]: the tables of other versions are not known, and
-    /// calling through a guessed one would corrupt memory.
+    /// [`Error::Unsupported`]: the tables of other versions are unknown, and a call through a wrong
+    /// table would corrupt memory.
     pub fn layout(&self) -> Result<Layout> {
         match (self.product, self.major, self.minor) {
             (Product::TensorRt, 8, 5 | 6) => Ok(Layout::V8),
@@ -128,7 +129,7 @@ impl Version {
         }
     }
 
-    /// Whether the slot table was checked against headers of this very minor version.
+    /// Whether the slot table was verified against the headers of exactly this minor version.
     pub fn is_checked(&self) -> bool {
         match (self.product, self.major) {
             (Product::TensorRt, 10) => self.minor <= 16,

@@ -1,4 +1,4 @@
-//! Without a working GPU: the right reason each time, and no call of TensorRT.
+//! Without a working GPU, errors give the correct reason and TensorRT is not called.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ fn a_driver_that_does_not_start() {
     let Some(fake) = Fake::new(Layout::V10) else {
         return;
     };
-    // The last code is one that no version of CUDA has.
+    // The last code is unknown to every version of CUDA.
     for (code, name, remedy) in [
         ("34", "CUDA_ERROR_STUB_LIBRARY", "toolkit's stub"),
         ("999", "CUDA_ERROR_UNKNOWN", "reload it"),
@@ -88,7 +88,11 @@ fn tensorrt_proper_is_not_called_without_a_gpu() {
         assert!(library.can_build());
         let error = Builder::new(&library, None).unwrap_err();
         assert!(matches!(error, Error::NoCuda { .. }), "{error}");
-        assert_eq!(fake.calls(), Vec::<String>::new(), "something was called");
+        assert_eq!(
+            fake.calls(),
+            Vec::<String>::new(),
+            "no function may be called"
+        );
     }
 }
 
@@ -99,7 +103,7 @@ fn an_address_that_is_no_object_is_refused() {
     };
     let library = Library::open(&fake.library()).unwrap();
     let device = Device::new(&Cuda::open(&fake.libcuda()).unwrap(), 0).unwrap();
-    // What the real library returns when CUDA fails inside it.
+    // The value that the real library returns if CUDA fails internally.
     fake.set("runtime", "0x228");
     let error = loftup_tensorrt::Runtime::new(&library, &device).unwrap_err();
     assert!(
@@ -142,7 +146,7 @@ fn real_lean_runtimes_are_recognized_and_cannot_build() {
             (layout, Product::TensorRt)
         );
         assert!(library.version().is_checked() && !library.can_build());
-        // Without a GPU nothing is called.
+        // Nothing is called without a GPU.
         assert!(matches!(
             Builder::new(&library, None),
             Err(Error::NoCuda { .. })
@@ -175,8 +179,8 @@ fn a_real_runtime_without_a_builder_says_which_function_is_missing() {
     );
 }
 
-/// The trap itself: a real runtime, called because the stand-in for libcuda (which
-/// only our side sees) claims a GPU, answers with an address that is no object.
+/// A real runtime returns an invalid address if it is called without a GPU. The mock libcuda, which
+/// only this crate uses, reports a GPU to get that far.
 fn refused_without_gpu(test: &str, name: &str) {
     let Some(directory) = cached(name) else {
         return;
@@ -228,8 +232,8 @@ fn this_machine_gives_a_gpu_or_a_reason() {
     }
 }
 
-/// TensorRT 8.5 proper, of which only the parser can be used without a GPU: it is
-/// given the stand-in's network, and models that fail before it touches that.
+/// TensorRT 8.5, of which only the parser can be used without a GPU: it gets the mock library's
+/// network, and models that fail before it accesses the network.
 #[test]
 fn the_real_parser_of_8_5_is_called_at_the_right_slots() {
     let Some(directory) = cached("full-8.5") else {
@@ -248,11 +252,12 @@ fn the_real_parser_of_8_5_is_called_at_the_right_slots() {
                 Builder::new(&real, None),
                 Err(Error::NoCuda { .. })
             ));
-            // Beside the stand-in for libnvinfer lies now NVIDIA's parser.
+            // Place NVIDIA's parser next to the mock libnvinfer.
             let parser = fake.directory().join("libnvonnxparser.so.8");
             std::fs::remove_file(&parser).unwrap();
             std::os::unix::fs::symlink(directory.join("libnvonnxparser.so.8"), &parser).unwrap();
-            // It is linked against the plugins, which want cuBLAS and cuDNN: an empty set of them.
+            // It is linked against the plugin library, which needs cuBLAS and cuDNN: replace that
+            // by an empty one.
             let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
             let plugins = fake.directory().join("libnvinfer_plugin.so.8");
             let source = fake.directory().join("plugins.cc");

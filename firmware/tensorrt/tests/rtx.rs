@@ -1,9 +1,8 @@
-//! NVIDIA's real TensorRT-RTX, which parses and builds without a GPU: proves
-//! parser, builder, configuration, profiles and monitor, with the 10.x tables
-//! (1.4; except the configuration) and the 11.x tables (1.7).
+//! Tests with NVIDIA's real TensorRT-RTX, which can parse and build without a GPU: parser, builder,
+//! configuration, profiles and progress monitor, with the 10.x tables (1.4, except for the
+//! configuration) and the 11.x tables (1.7).
 //!
-//! Runs where `tools/fetch_tensorrt.sh` has fetched the libraries, each test in
-//! a process of its own.
+//! Runs if `tools/fetch_tensorrt.sh` has downloaded the libraries, each test in its own process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use loftup_tensorrt::{
 
 const RELEASES: [(&str, Layout); 2] = [("rtx-1.4", Layout::Rtx1_4), ("rtx-1.7", Layout::Rtx1_5)];
 
-/// Runs `body` in a child with the release, if it was fetched.
+/// Runs `body` in a child process with the release, if it was downloaded.
 fn with(release: usize, test: &str, body: impl FnOnce(&Library)) {
     let (name, layout) = RELEASES[release];
     let Some(directory) = cached(name) else {
@@ -33,7 +32,7 @@ fn with(release: usize, test: &str, body: impl FnOnce(&Library)) {
     });
 }
 
-/// The same test with both releases.
+/// Defines a test for both releases.
 macro_rules! with_both {
     ($(#[$meta:meta])* $name:ident, $body:expr) => {
         mod $name {
@@ -147,7 +146,7 @@ with_both!(
         assert_eq!((built.inputs.len(), built.outputs.len()), (1, 1));
         assert!(
             built.steps > 10,
-            "the progress monitor was told {} steps",
+            "the progress monitor received {} steps",
             built.steps
         );
     }
@@ -236,7 +235,7 @@ with_both!(broken_models_are_parse_errors, |library: &Library| {
     let whole = model("small_fp32.onnx");
     let builder = Builder::new(library, None).unwrap();
     let fresh = || OnnxParser::new(builder.network().unwrap()).unwrap();
-    // Cut anywhere, or with bytes changed: an error or a graph, never a crash.
+    // Truncated anywhere, or with modified bytes: an error or a graph, never a crash.
     let mut refused = 0;
     for cut in (0..whole.len()).step_by(97) {
         match fresh().parse(&whole[..cut], None) {
@@ -303,7 +302,8 @@ with_both!(
                     bytes.as_slice().len()
                 );
             }
-            // TensorRT-RTX may have none ahead of time; then it says so instead of crashing.
+            // TensorRT-RTX may not support it when building ahead of time; then it returns an
+            // error.
             Err(error) => println!("{}: {error}", library.version()),
         }
         if let Err(error) = config.set_timing_cache(b"not a timing cache") {
@@ -321,7 +321,7 @@ with_both!(an_engine_is_not_read_without_a_gpu, |library: &Library| {
         skipped("this machine has a GPU");
         return;
     }
-    // The stand-in for libcuda, which only our side sees, lets us past our own check.
+    // The mock libcuda, which only this crate uses, gets past the check for a GPU.
     let device = Device::new(&Cuda::open(&fake.libcuda()).unwrap(), 0).unwrap();
     match Runtime::new(library, &device) {
         Ok(mut runtime) => {
@@ -360,7 +360,7 @@ with_both!(builders_come_and_go_in_any_order, |library: &Library| {
             Err(Error::Argument(_))
         ));
         let profile = other.profile().unwrap();
-        // What is made with a builder keeps it alive.
+        // Objects created by a builder keep it alive.
         drop(builder);
         assert!(network.inputs().unwrap().is_empty());
         drop((config, network, profile, other, foreign));

@@ -1,10 +1,9 @@
-//! The slot table against NVIDIA's own headers, as far as they were fetched.
+//! Compares the slot table with NVIDIA's headers, as far as they are downloaded.
 //!
-//! `headers/slots.cc` is compiled against each set and prints the slots and
-//! values, also by handing instrumented objects to NVIDIA's inline code. The
-//! headers are looked for in the cache (`tools/fetch_tensorrt.sh headers`) and,
-//! for versions it cannot fetch, in the directories that `LOFTUP_TENSORRT_HEADERS`
-//! names, separated by colons.
+//! `headers/slots.cc` is compiled against each set of headers and prints slots and values, in part
+//! by passing instrumented objects to NVIDIA's inline functions. The headers come from the cache
+//! (`tools/fetch_tensorrt.sh headers`) and, for versions that the script cannot download, from the
+//! directories in `LOFTUP_TENSORRT_HEADERS`, separated by colons.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,12 +40,12 @@ fn measured(headers: &Path, stubs: &Path) -> Vec<(String, i64)> {
         .collect()
 }
 
-/// Compares one set of headers; returns how many values were equal.
+/// Compares one set of headers; returns the number of matching values.
 fn compare(headers: &Path, stubs: &Path) -> (Version, usize) {
     let measured = measured(headers, stubs);
     let (name, number) = &measured[0];
     assert_eq!(name, "version");
-    // The program numbers 8.5.3 as 80503, the library as 8503.
+    // The program's number for 8.5.3 is 80503, the library's is 8503.
     let (major, rest) = (number / 10_000, number % 10_000);
     let number = if major == 8 { 8000 + rest } else { *number };
     let version = Version::decode(number as i32).unwrap();

@@ -1,4 +1,4 @@
-//! A class map of 224x224 through frames and back.
+//! Encodes and decodes a 224x224 class map.
 
 use std::hint::black_box;
 

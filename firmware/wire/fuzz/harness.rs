@@ -1,13 +1,14 @@
-//! What must hold for any bytes at all. The fuzzer runs these on what it
-//! invents, and `tests/fuzz_seeds.rs` on the seeds and variations of them.
+//! The properties checked by fuzzing. The fuzzer calls these functions with
+//! generated inputs, `tests/fuzz_seeds.rs` with the seeds and mutations of
+//! them.
 
 use loftup_wire::assemble::{FeatureAssembler, MISSING, MapAssembler, Progress};
 use loftup_wire::features::{Features, Values};
 use loftup_wire::message::{MAX_DATA, MapChunk};
 use loftup_wire::{Bytes, ContentError, Decoder, MAX_BODY, MAX_FRAME, Message};
 
-/// Any bytes through the decoder: no panic, the same frames however the bytes
-/// are cut, and, after a delimiter, a good frame is always found.
+/// Decodes arbitrary bytes: no panic, the same frames however the input is
+/// split, and a valid frame after a delimiter is always found.
 pub fn decoder(bytes: &[u8]) {
     let mut whole: Decoder = Decoder::new();
     let mut frames = Vec::new();
@@ -31,7 +32,7 @@ pub fn decoder(bytes: &[u8]) {
     for (_, kind, body) in frames.iter().flatten() {
         content(*kind, body);
     }
-    // A greeting with number 0 is taken whatever came before.
+    // A hello with sequence number 0 is accepted in any state.
     const HELLO: &[u8] = b"\x01\x01\x0b\x01\x01\x0a\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02";
     let mut tail = vec![0];
     tail.extend(framed(0, 1, HELLO));
@@ -40,7 +41,7 @@ pub fn decoder(bytes: &[u8]) {
     assert_eq!(last, Some(Ok(1)));
 }
 
-/// A frame by hand, as the encoder writes only messages.
+/// Builds a frame for an arbitrary body; the encoder writes only messages.
 fn framed(sequence: u16, kind: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = sequence.to_le_bytes().to_vec();
     packet.push(kind);
@@ -63,7 +64,7 @@ fn framed(sequence: u16, kind: u8, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads all there is in a message.
+/// Reads everything in a message.
 fn content(kind: u8, body: &[u8]) {
     match Message::decode(kind, body) {
         Ok(Message::MapChunk(chunk)) => {
@@ -72,7 +73,7 @@ fn content(kind: u8, body: &[u8]) {
                 assert_eq!(pixels, u64::from(chunk.count));
             }
             if let Ok(segments) = chunk.segments() {
-                // A map may have 2^32 pixels in a handful of bytes.
+                // A few bytes can describe a map of 2^32 pixels.
                 for segment in segments.take(10_000) {
                     assert!(segment.length > 0 && segment.row < chunk.height);
                     assert!(segment.column + segment.length <= chunk.width);
@@ -90,8 +91,8 @@ fn content(kind: u8, body: &[u8]) {
     }
 }
 
-/// A body that can be read is written to something that reads the same, in a
-/// frame that the decoder takes. The first byte chooses the kind.
+/// A body that can be decoded is re-encoded; the result decodes to the same
+/// message, also when framed. The first byte selects the kind.
 pub fn round_trip(bytes: &[u8]) {
     let Some((&choice, body)) = bytes.split_first() else {
         return;
@@ -107,7 +108,7 @@ pub fn round_trip(bytes: &[u8]) {
         .encode_body(&mut first)
         .expect("a body within its bound");
     assert!(length <= kind.max_size);
-    // Longer than it must be only where a varint was, which the writer is not.
+    // The original may be longer, but only because of overlong varints.
     assert!(length <= body.len());
     let mut encoder = loftup_wire::Encoder::new();
     let mut buffer = [0; MAX_FRAME];
@@ -118,7 +119,7 @@ pub fn round_trip(bytes: &[u8]) {
     let (taken, found) = decoder.feed(frame);
     let found = found.expect("a frame").expect("an intact frame");
     assert_eq!((taken, found.kind), (frame.len(), kind.kind));
-    // Bytes, not messages: a NaN is not equal to itself.
+    // Compares bytes, not messages, because NaN is not equal to itself.
     assert_eq!(found.body, &first[..length]);
     let again = found.message().expect("a message that was just written");
     let mut second = [0; MAX_BODY];
@@ -128,7 +129,7 @@ pub fn round_trip(bytes: &[u8]) {
     assert_eq!(second[..again], first[..length]);
 }
 
-/// Takes numbers off the front of the bytes.
+/// Reads numbers from the front of the input.
 struct Input<'b>(&'b [u8]);
 
 impl<'b> Input<'b> {
@@ -148,7 +149,7 @@ impl<'b> Input<'b> {
 const PIXELS: usize = 1_024;
 const VALUES: usize = 512;
 
-/// What an assembler should hold: a plain list.
+/// Reference model of an assembler: a plain list.
 struct Model<T> {
     identity: Option<(u32, u32, u16)>,
     items: Vec<Option<T>>,
@@ -182,8 +183,8 @@ impl<T: Copy> Model<T> {
     }
 }
 
-/// Pieces in any order, of any shape, true or false, into the assemblers: they
-/// hold what a plain list holds.
+/// Feeds chunks in any order and of any shape, valid or not, to the assemblers
+/// and compares them with the reference model.
 pub fn reassembler(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut maps = Box::new(MapAssembler::<PIXELS>::new());
@@ -192,7 +193,7 @@ pub fn reassembler(bytes: &[u8]) {
     let mut feature_model: Model<f32> = Model::EMPTY;
     while let Some(control) = input.byte() {
         let mut small = || u32::from(input.byte().unwrap_or_default());
-        // Few frame numbers, some of them around the end of their range.
+        // A few frame numbers, some close to wraparound.
         let frame = u32::from(control >> 2 & 7).wrapping_sub(2);
         let (width, height) = (small() as u16 % 40, small() as u16 % 40);
         let first = small() * if control & 0x80 == 0 { 1 } else { 7 };
@@ -209,7 +210,8 @@ pub fn reassembler(bytes: &[u8]) {
                 count: stated,
                 runs: data,
             };
-            // Mostly a true count, or little would get far.
+            // Use the correct count most of the time, so that chunks get past
+            // the check.
             if let Err(ContentError::RunCount { coded, .. }) = chunk.check()
                 && control & 2 == 0
             {
@@ -219,7 +221,7 @@ pub fn reassembler(bytes: &[u8]) {
                 continue;
             };
             let mut pixels = Vec::new();
-            for run in chunk.runs().expect("a chunk that was taken") {
+            for run in chunk.runs().expect("an accepted chunk") {
                 pixels.resize(pixels.len() + run.length as usize, run.class);
             }
             let identity = (frame, u32::from(width), height);

@@ -34,11 +34,11 @@ wire_enum! {
     /// What to do.
     #[allow(clippy::large_enum_variant, reason = "no allocation")]
     pub enum Action<'a> {
-        /// Only reply.
+        /// Only sends a reply.
         Ping,
-        /// Start to process queries, from the next frame on.
+        /// Start processing queries, from the next frame on.
         Start,
-        /// Stop to process queries.
+        /// Stop processing queries.
         Stop,
         /// Limit the frame rate; 0 is unlimited.
         SetRate {

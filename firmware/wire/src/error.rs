@@ -10,7 +10,7 @@ pub enum EncodeError {
         /// Length of the buffer, in bytes.
         capacity: usize,
     },
-    /// The serializer failed, which no message of this crate causes.
+    /// The serializer failed; no message of this crate causes this.
     #[error("the message cannot be serialized")]
     Serialize,
 }
@@ -96,7 +96,7 @@ pub enum Incompatible {
         /// The other side's version.
         theirs: u16,
     },
-    /// Another set of messages.
+    /// A different set of messages.
     #[error(
         "the other side's message schema is {theirs:#018x}, this side's {ours:#018x}: build both from the same version"
     )]

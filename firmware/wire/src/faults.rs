@@ -60,7 +60,7 @@ impl Random {
 /// Statistics of injected faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounters {
-    /// Bytes written to it.
+    /// Bytes written.
     pub written: u64,
     /// Bytes with flipped bits.
     pub flipped: u64,
@@ -118,12 +118,14 @@ impl<const N: usize> FaultInjector<N> {
         self.held.len()
     }
 
-    /// Takes bytes until the cable is full; gives how many.
+    /// Writes bytes until the link's buffer is full; returns the number
+    /// written.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         self.write_traced(bytes, |_, _| {})
     }
 
-    /// The same, and tells the position and fate of every byte taken.
+    /// As [`write`](Self::write); also passes the position and fate of each
+    /// byte written to `tell`.
     pub fn write_traced(&mut self, bytes: &[u8], mut tell: impl FnMut(usize, Fate)) -> usize {
         for (index, &byte) in bytes.iter().enumerate() {
             if self.held.is_full() {
@@ -163,14 +165,14 @@ impl<const N: usize> FaultInjector<N> {
         }
     }
 
-    /// Bytes that the next [`read`](Self::read) may give: none in a stall.
+    /// Number of bytes that the next [`read`](Self::read) can return: 0 during
+    /// a stall.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.stalled == 0 && !self.held.is_empty()
     }
 
-    /// One poll for up to `out.len()` bytes; gives how many came, which may be
-    /// none.
+    /// Reads up to `out.len()` bytes; returns the number read, which may be 0.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
         if self.stalled > 0 {
             self.stalled -= 1;
@@ -178,7 +180,7 @@ impl<const N: usize> FaultInjector<N> {
         }
         if self.faults.stall_polls > 0 && self.random.chance(self.faults.stall_ppm) {
             let polls = self.random.below(u32::from(self.faults.stall_polls)) + 1;
-            // This poll is the first of them.
+            // This read counts as the first of them.
             self.stalled = u16::try_from(polls - 1).unwrap_or(0);
             self.counters.stalls += 1;
             return 0;

@@ -255,7 +255,7 @@ pub fn f32_to_f16(value: f32) -> u16 {
         // Normal: lower the exponent's bias by 112, drop 13 bits of fraction.
         (magnitude - (112 << 23), 13)
     } else {
-        // Subnormal: steps of 2^-24. Below half a step all is zero.
+        // Subnormal: in steps of 2^-24. Less than half a step rounds to zero.
         let exponent = magnitude >> 23;
         if exponent < 102 {
             return sign;

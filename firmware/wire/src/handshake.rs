@@ -94,7 +94,7 @@ impl<'n> Handshake<'n> {
         self.max_body
     }
 
-    /// Starts over, after the connection was lost.
+    /// Starts over after the connection was lost.
     pub const fn reset(&mut self) {
         self.other = None;
         self.max_body = MAX_BODY;
@@ -122,18 +122,18 @@ mod tests {
     #[test]
     fn one_hello_and_its_answer_open_both_sides() {
         let (mut node, mut controller) = (side(Role::Node), side(Role::Controller));
-        let answer = controller.receive(&node.hello()).expect("an answer");
+        let answer = controller.receive(&node.hello()).expect("a reply");
         assert!(controller.is_open());
         assert!(!node.is_open());
-        assert_eq!(node.receive(&answer), None, "the exchange ends");
+        assert_eq!(node.receive(&answer), None, "no further reply");
         assert_eq!(node.other(), Ok(Some(Role::Controller)));
     }
 
     #[test]
     fn both_greeting_at_once_ends_too() {
         let (mut node, mut controller) = (side(Role::Node), side(Role::Controller));
-        let first = node.receive(&controller.hello()).expect("an answer");
-        let second = controller.receive(&node.hello()).expect("an answer");
+        let first = node.receive(&controller.hello()).expect("a reply");
+        let second = controller.receive(&node.hello()).expect("a reply");
         assert_eq!(controller.receive(&first), None);
         assert_eq!(node.receive(&second), None);
         assert!(node.is_open() && controller.is_open());

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_fnv_1a_of_64_bits() {
-        // The published test vectors of FNV-1a.
+        // Published FNV-1a test vectors.
         assert_eq!(Fnv::new().bytes(b"").finish(), 0xcbf2_9ce4_8422_2325);
         assert_eq!(Fnv::new().bytes(b"a").finish(), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(Fnv::new().bytes(b"foobar").finish(), 0x8594_4171_f739_67e8);

@@ -1,21 +1,20 @@
-//! One clock for both sides, after the four time stamps of NTP (RFC 5905,
-//! section 8).
+//! Clock synchronization with the four timestamps of NTP (RFC 5905, section 8).
 
 use crate::message::{TimeReply, TimeRequest};
 
-/// One exchange. All times in microseconds of the respective side's clock.
+/// The result of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Other side's clock minus this one's.
+    /// The other side's clock minus this side's, in microseconds.
     pub offset_us: i64,
-    /// Time on the cable, both ways together. The offset is wrong by half of
-    /// it at most.
+    /// Round-trip time on the link, in microseconds. The error of the offset is
+    /// at most half of it.
     pub delay_us: u64,
 }
 
 impl Timing {
-    /// From a reply that arrived at `arrived_us` of this side's clock. `None`
-    /// where the stamps contradict each other.
+    /// Computes the timing from a reply that arrived at `arrived_us` of this
+    /// side's clock. Returns `None` if the timestamps are inconsistent.
     #[must_use]
     pub fn new(reply: &TimeReply, arrived_us: u64) -> Option<Self> {
         let away = arrived_us.checked_sub(reply.sent_us)?;
@@ -31,7 +30,8 @@ impl Timing {
 }
 
 impl TimeRequest {
-    /// The reply, from when the request came and when the reply goes out.
+    /// The reply, given the times at which the request arrived and the reply is
+    /// sent.
     #[must_use]
     pub const fn reply(&self, received_us: u64, replied_us: u64) -> TimeReply {
         TimeReply {
@@ -42,15 +42,15 @@ impl TimeRequest {
     }
 }
 
-/// Keeps the last eight exchanges and trusts the quickest, whose offset is
-/// bounded best.
+/// Keeps the last eight exchanges and uses the one with the shortest delay,
+/// whose offset has the smallest error bound.
 #[derive(Debug, Clone, Default)]
 pub struct ClockFilter {
     kept: heapless::Deque<Timing, 8>,
 }
 
 impl ClockFilter {
-    /// Nothing known.
+    /// A filter without any exchange.
     #[must_use]
     pub const fn new() -> Self {
         ClockFilter {
@@ -63,11 +63,11 @@ impl ClockFilter {
         if self.kept.is_full() {
             self.kept.pop_front();
         }
-        // There is room now.
+        // There is space now.
         let _ = self.kept.push_back(timing);
     }
 
-    /// The best of the exchanges kept.
+    /// The exchange with the shortest delay among those kept.
     #[must_use]
     pub fn best(&self) -> Option<Timing> {
         self.kept
@@ -76,7 +76,7 @@ impl ClockFilter {
             .min_by_key(|timing| timing.delay_us)
     }
 
-    /// The other side's time at `here_us` of this side's clock.
+    /// The other side's time when this side's clock shows `here_us`.
     #[must_use]
     pub fn there_us(&self, here_us: u64) -> Option<u64> {
         here_us.checked_add_signed(self.best()?.offset_us)
@@ -87,7 +87,7 @@ impl ClockFilter {
 mod tests {
     use super::*;
 
-    /// The other clock is 5 s ahead; the way there takes `there`, back `back`.
+    /// The other clock is 5 s ahead; the delays are `there` and `back`.
     fn exchange(there: u64, back: u64) -> Timing {
         let request = TimeRequest { sent_us: 1_000 };
         let received = 1_000 + there + 5_000_000;
@@ -121,7 +121,11 @@ mod tests {
         }
         assert_eq!(filter.there_us(7), Some(5_000_007));
         filter.add(exchange(900, 100));
-        assert_eq!(filter.best(), Some(exchange(900, 100)), "the first is gone");
+        assert_eq!(
+            filter.best(),
+            Some(exchange(900, 100)),
+            "the first one is dropped"
+        );
     }
 
     #[test]
@@ -130,6 +134,10 @@ mod tests {
         assert_eq!(Timing::new(&reply, 200), None);
         let reply = TimeRequest { sent_us: 100 }.reply(50, 51);
         assert_eq!(Timing::new(&reply, 99), None);
-        assert_eq!(Timing::new(&reply, 100), None, "held longer than away");
+        assert_eq!(
+            Timing::new(&reply, 100),
+            None,
+            "processing took longer than the round trip"
+        );
     }
 }

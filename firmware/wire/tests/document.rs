@@ -1,4 +1,4 @@
-//! `docs/wire-format.md` says what the program does.
+//! Checks that `docs/wire-format.md` matches the code.
 
 mod common;
 
@@ -17,8 +17,8 @@ fn document() -> String {
     fs::read_to_string(path).expect("docs/wire-format.md")
 }
 
-/// The bytes at the beginnings of the lines of a block, up to the first wide
-/// gap of each.
+/// The hexadecimal bytes of a code block: on each line, those before the first
+/// double space.
 fn block(document: &str, name: &str) -> Vec<u8> {
     let (_, rest) = document
         .split_once(&format!("```{name}\n"))
@@ -65,7 +65,7 @@ fn the_example_is_a_real_frame() {
 #[test]
 fn numbers_and_kinds_stand_in_the_document_as_they_are() {
     let document = document();
-    let has = |text: String| assert!(document.contains(&text), "the document lacks: {text}");
+    let has = |text: String| assert!(document.contains(&text), "missing in the document: {text}");
     has(format!(
         "Protocol **{PROTOCOL}**, schema hash **{SCHEMA_HASH:#018x}**"
     ));
@@ -81,9 +81,9 @@ fn numbers_and_kinds_stand_in_the_document_as_they_are() {
         let row = document
             .lines()
             .find(|line| line.starts_with(&format!("| {:#04x} | {} |", kind.kind, kind.name)))
-            .unwrap_or_else(|| panic!("no row of {}", kind.name));
+            .unwrap_or_else(|| panic!("no table row for {}", kind.name));
         assert!(row.ends_with(&format!("| {} |", kind.max_size)), "{row}");
-        // Each has a section of its own, or one together with another.
+        // Every message has a section, alone or together with another.
         let titled = document
             .lines()
             .any(|line| line.starts_with("### ") && line.contains(kind.name));
@@ -111,6 +111,9 @@ fn the_sizes_of_the_largest_maps_are_as_stated() {
         let found = format!("{bytes} bytes in {frames} frame");
         assert!(stated.starts_with(&found), "{found}");
         let document = document.replace('\n', " ");
-        assert!(document.contains(stated), "the document lacks: {stated}");
+        assert!(
+            document.contains(stated),
+            "missing in the document: {stated}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The fuzz targets on their seeds and on thousands of variations of them, so
-//! that every test run fuzzes a little. `fuzz/README.md` tells how to do more.
+//! Runs the fuzz targets on their seeds and thousands of mutations of them.
+//! `fuzz/README.md` describes how to run the fuzzer.
 
 #[path = "../fuzz/harness.rs"]
 mod harness;
@@ -22,7 +22,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Changes, drops, doubles or joins a few bytes.
+/// Changes, deletes, duplicates or joins a few bytes.
 fn vary(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
     let pick = |random: &mut Random| seeds[random.below(seeds.len() as u32) as usize].clone();
     let mut bytes = pick(random);

@@ -1,12 +1,12 @@
-//! The bytes of the wire format, frozen. A change here breaks every program
-//! that speaks it: raise `PROTOCOL`, and say so in `docs/wire-format.md`.
+//! Golden bytes of the wire format. A change here breaks every existing program
+//! that uses it: increment `PROTOCOL` and update `docs/wire-format.md`.
 
 mod common;
 
 use common::{body, largest, packet, samples, stuff};
 use loftup_wire::{Decoder, Encoder, MAX_BODY, MAX_FRAME, Message, SCHEMA_HASH};
 
-/// The schema of protocol 1.
+/// Schema hash of protocol 1.
 const SCHEMA: u64 = 0x68fc_eb5e_6d98_33da;
 
 /// Name, and body in hexadecimal.
@@ -126,8 +126,8 @@ fn frames_are_those_of_the_plain_implementation() {
         let sequence = encoder.sequence();
         let plain = stuff(&packet(sequence, message.kind(), &body(&message)));
         let frame = encoder.encode(&message, &mut buffer).unwrap();
-        // The plain implementation ends a last full block with an empty one,
-        // which is allowed and which the encoder saves.
+        // The simple implementation ends a full last block with an empty block,
+        // which is allowed. The encoder omits it.
         let same = *frame == plain || [&frame[..frame.len() - 1], &[1, 0]].concat() == plain;
         assert!(same, "{}\n{}", hex(frame), hex(&plain));
         for bytes in [frame, &plain[..]] {
@@ -154,7 +154,8 @@ fn whole_frames_are_written_as_frozen() {
     assert_eq!(frames, FRAMES);
 }
 
-/// The label, the ping and the reply, as the first three frames of a direction.
+/// The label, the ping and the reply, as the first three frames of a
+/// connection.
 const FRAMES: &[&str] = &[
     "01011110010b030753747261c39f65ff316b0d00",
     "02010430820205cb27325a00",
@@ -163,7 +164,7 @@ const FRAMES: &[&str] = &[
 
 #[test]
 fn byte_stuffing_is_right_around_full_blocks() {
-    // Bodies of every length, without any zero and with one at the end, so that
+    // Bodies of every length, without zeros and with one at the end, so that
     // packets end before, at and after a multiple of 254.
     for length in 0..=MAX_BODY {
         for last in [0xFF, 0] {

@@ -1,4 +1,4 @@
-//! What comes through a bad cable: all that is intact, and nothing else.
+//! A noisy link delivers every intact frame and nothing else.
 
 mod common;
 
@@ -7,10 +7,10 @@ use loftup_wire::faults::{Fate, FaultInjector, Faults, Random};
 use loftup_wire::message::TimeRequest;
 use loftup_wire::{DecodeError, Decoder, Encoder, MAX_FRAME, MAX_PACKET, Message};
 
-/// A byte as it arrives, and where it comes from where nothing happened to it.
+/// A received byte and, if it is intact, its origin.
 type Arrived = (u8, Option<(usize, usize)>);
 
-/// Sends `frames` through the cable; gives what arrives, with its origin.
+/// Sends `frames` over the link; returns the received bytes with their origin.
 fn garble(seed: u64, faults: Faults, frames: &[Vec<u8>]) -> (Vec<Arrived>, [u64; 2]) {
     let mut cable = FaultInjector::<{ 4 * MAX_FRAME }>::new(seed, faults);
     let mut arrived: Vec<Arrived> = Vec::new();
@@ -33,13 +33,12 @@ fn garble(seed: u64, faults: Faults, frames: &[Vec<u8>]) -> (Vec<Arrived>, [u64;
     (arrived, [counters.flipped, counters.dropped])
 }
 
-/// The reference: cuts what arrived at the zeros, and names the pieces that are
-/// one whole frame with nothing missing, changed or added. Also the number of
-/// the other pieces.
+/// Reference: splits the received bytes at the zeros and returns the pieces
+/// that are one complete, unchanged frame, and the number of other pieces.
 fn intact(arrived: &[Arrived], frames: &[Vec<u8>]) -> (Vec<usize>, usize) {
     let (mut whole, mut broken) = (Vec::new(), 0);
     let mut pieces: Vec<&[Arrived]> = arrived.split(|(byte, _)| *byte == 0).collect();
-    pieces.pop(); // no delimiter has come yet
+    pieces.pop(); // no delimiter received yet
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
         let number = piece[0].1.map_or(0, |(number, _)| number);
         let untouched =
@@ -71,11 +70,11 @@ fn check(seed: u64, faults: Faults, messages: &[Message<'static>], count: usize)
     let mut random = Random::new(seed);
     let mut rest = &bytes[..];
     while !rest.is_empty() {
-        // In splinters of any size.
+        // In pieces of random size.
         let (now, later) = rest.split_at(rest.len().min(1 + random.below(90) as usize));
         decoder.push_slice(now, |found| match found {
             Ok(frame) => {
-                // Fewer than 2^16 frames: the number is the position.
+                // Fewer than 2^16 frames: the sequence number is the index.
                 let number = usize::from(frame.sequence);
                 assert_eq!(frame.message().as_ref(), Ok(sent[number]));
                 delivered.push(number);
@@ -85,7 +84,7 @@ fn check(seed: u64, faults: Faults, messages: &[Message<'static>], count: usize)
         rest = later;
     }
     assert_eq!(delivered, expected, "exactly the intact frames, in order");
-    assert_eq!(refused, broken, "and every other piece refused");
+    assert_eq!(refused, broken, "every other piece is rejected");
     let counters = decoder.counters();
     assert_eq!(counters.frames as usize, delivered.len());
     assert_eq!(counters.refused() as usize, refused);
@@ -97,7 +96,7 @@ fn check(seed: u64, faults: Faults, messages: &[Message<'static>], count: usize)
     );
     println!(
         "{count} frames, {} bytes: {flipped} changed, {dropped} dropped; \
-         {} delivered = intact, {refused} refused",
+         {} delivered = intact, {refused} rejected",
         frames.iter().map(Vec::len).sum::<usize>(),
         delivered.len()
     );
@@ -140,8 +139,8 @@ fn ten_million_random_bytes_neither_panic_nor_pass() {
     let mut decoder: Decoder = Decoder::new();
     let mut small = Decoder::<16>::new();
     let mut pieces = 0u64;
-    // Three mixes: all bytes alike, zeros often (short pieces), zeros seldom
-    // (pieces beyond the buffer).
+    // Three mixes: uniform bytes, frequent zeros (short pieces), rare zeros
+    // (pieces longer than the buffer).
     for round in 0..10_000_000u32 / 1_000 {
         let mut bytes = [0; 1_000];
         for byte in &mut bytes {
@@ -172,7 +171,7 @@ fn random_bodies_of_every_kind_never_panic_and_often_are_messages() {
         let mut body = [0; 40];
         let length = random.below(body.len() as u32 + 1) as usize;
         for byte in &mut body {
-            // Small numbers, so that lengths and variants are often in range.
+            // Small numbers, so that lengths and variants are often valid.
             *byte = random.next() as u8 >> random.below(8);
         }
         let kind = Message::KINDS[random.below(Message::KINDS.len() as u32) as usize].kind;
@@ -189,7 +188,7 @@ fn random_bodies_of_every_kind_never_panic_and_often_are_messages() {
             Err(_) => refused += 1,
         }
     }
-    println!("{read} read, {refused} refused");
+    println!("{read} decoded, {refused} rejected");
     assert!(read > 1_000 && refused > 1_000);
 }
 
@@ -232,7 +231,7 @@ fn a_frame_too_long_is_refused_at_once_and_its_rest_skipped() {
     });
     assert_eq!(found, [Err(DecodeError::Oversize { max: 20 }), Ok(1)]);
     assert_eq!(decoder.counters().oversize, 1);
-    // A packet of exactly the buffer passes, one byte more does not.
+    // A packet of exactly the buffer size passes; one more byte does not.
     for (body, passes) in [(MAX_PACKET - 7, true), (MAX_PACKET - 6, false)] {
         let bytes = stuff(&packet(0, 0x77, &vec![9; body]));
         let mut decoder: Decoder = Decoder::new();
@@ -292,14 +291,17 @@ fn numbers_count_losses_repetitions_and_restarts() {
         (65_534, true),
         (2, true),       // 65535, 0 and 1 are lost
         (2, false),      // twice
-        (65_534, false), // an old one
+        (65_534, false), // duplicate
         (3, true),
     ] {
         assert_eq!(deliver(&mut decoder, sequence, &tick), passes, "{sequence}");
     }
     let counters = *decoder.counters();
     assert_eq!((counters.lost, counters.duplicates), (3, 2));
-    assert!(deliver(&mut decoder, 60_000, &tick), "far back: begun anew");
+    assert!(
+        deliver(&mut decoder, 60_000, &tick),
+        "far behind: the sender restarted"
+    );
     assert!(deliver(&mut decoder, 60_001, &tick));
     assert_eq!(decoder.counters().restarts, 1);
 }
@@ -321,7 +323,7 @@ fn a_greeting_with_number_0_begins_anew_wherever_the_numbers_were() {
 #[test]
 fn a_hello_of_another_version_says_which_even_where_the_rest_cannot_be_read() {
     use loftup_wire::{Incompatible, PROTOCOL, SCHEMA_HASH};
-    // Protocol 2, some schema, and then fields of its own.
+    // Protocol 2, some schema, and unknown fields.
     let mut body = vec![2, 7];
     body.extend([0xFF; 9]);
     assert_eq!(
@@ -339,7 +341,7 @@ fn a_hello_of_another_version_says_which_even_where_the_rest_cannot_be_read() {
             theirs: 7
         }))
     );
-    // Too short even for that, and of this very version but broken.
+    // Too short even for that; and of this version, but corrupted.
     assert!(matches!(
         Message::decode(1, &[2]),
         Err(DecodeError::Body { .. })

@@ -1,4 +1,4 @@
-//! What is written is read again, whatever it is.
+//! Every message decodes to what was encoded.
 
 mod common;
 
@@ -14,7 +14,7 @@ use loftup_wire::{Decoder, Encoder, MAX_FRAME, Message};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Drawn numbers and bytes from which a message is built.
+/// Random numbers and bytes from which a message is built.
 #[derive(Debug, Clone)]
 struct Seed {
     kind: usize,
@@ -25,7 +25,7 @@ struct Seed {
 }
 
 fn seed() -> impl Strategy<Value = Seed> {
-    // Small and large numbers alike, so that varints of every length occur.
+    // Small and large numbers, so that varints of every length occur.
     let number = (any::<u32>(), 0..32u32).prop_map(|(bits, shift)| bits >> shift);
     let wide = (any::<u64>(), 0..64u32).prop_map(|(bits, shift)| bits >> shift);
     (
@@ -44,7 +44,7 @@ fn seed() -> impl Strategy<Value = Seed> {
         })
 }
 
-/// Takes the drawn numbers one after the other.
+/// Takes the random numbers one by one.
 struct Draw<'s>(core::slice::Iter<'s, u32>);
 
 impl Draw<'_> {
@@ -160,7 +160,7 @@ fn build(seed: &Seed) -> Message<'_> {
         }
         .into(),
         "Features" => {
-            // No NaN: it is not equal to itself. The fuzz target has them.
+            // No NaN, which is not equal to itself. The fuzz target covers it.
             let finite = |bits| Some(f32::from_bits(bits)).filter(|f| !f.is_nan());
             let values = Values::U8 {
                 scale: finite(draw.u32()).unwrap_or(1.0),
@@ -183,7 +183,8 @@ fn build(seed: &Seed) -> Message<'_> {
                 slot: draw.u8(),
                 total: draw.u16(),
                 first: draw.u16(),
-                // As many as there are numbers for; `sizes.rs` has the full 16.
+                // As many as there are numbers for; `sizes.rs` covers the
+                // maximum of 16.
                 items: (0..bytes.len() % 15)
                     .map(|_| Region {
                         class: draw.u8(),
@@ -314,7 +315,7 @@ proptest! {
         let mut buffer = [0; MAX_FRAME];
         let mut encoder = Encoder::new();
         let frame = encoder.encode(&build(&seed), &mut buffer).unwrap();
-        // Not the delimiter: without it nothing ends at all.
+        // Except the delimiter: without it the frame does not end.
         let place = place.index(frame.len() - 1);
         frame[place] ^= change;
         let mut decoder: Decoder = Decoder::new();

@@ -1,11 +1,12 @@
-//! The largest encoding of every message, stated, reached and not exceeded.
+//! The maximum encoded size of every message is as documented, reached, and not
+//! exceeded.
 
 mod common;
 
 use common::{body, largest};
 use loftup_wire::{Encoder, MAX_BODY, MAX_FRAME, MAX_PACKET, Message};
 
-/// Name and largest body of every kind, as in `docs/wire-format.md`.
+/// Name and maximum body size of every kind, as in `docs/wire-format.md`.
 const SIZES: &[(&str, usize)] = &[
     ("Hello", 51),
     ("TimeRequest", 10),
@@ -43,7 +44,11 @@ fn frames_of_the_largest_messages_fit_and_a_buffer_too_short_by_one_is_refused()
         for room in 0..length {
             let mut short = vec![0; room];
             assert!(encoder.encode(&message, &mut short).is_err(), "{room}");
-            assert_eq!(encoder.sequence(), 1, "a refused frame uses no number");
+            assert_eq!(
+                encoder.sequence(),
+                1,
+                "a failed encode uses no sequence number"
+            );
         }
         let mut exact = vec![0; length];
         assert_eq!(encoder.encode(&message, &mut exact).unwrap().len(), length);

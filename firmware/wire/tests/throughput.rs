@@ -1,5 +1,5 @@
-//! How long a class map takes, and how many bytes. The times are printed, not
-//! judged: the machine decides.
+//! Time and size of encoded class maps. Times are printed but not asserted,
+//! because they depend on the machine.
 
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ use loftup_wire::{Decoder, Encoder, MAX_FRAME, Message};
 const SIDE: u16 = 224;
 const PIXELS: usize = 224 * 224;
 
-/// Eleven classes in areas like those of a street: the nearest of `seeds`
-/// points decides, and its edges are frayed.
+/// Eleven classes with areas as in a street scene: Voronoi cells of `seeds`
+/// points with noisy edges.
 fn street(seeds: usize, fray: u32) -> Vec<u8> {
     let mut random = Random::new(224);
     let points: Vec<[i32; 3]> = (0..seeds)
@@ -73,7 +73,7 @@ fn a_class_map_of_224_by_224_goes_through_frames_and_comes_back() {
         let decode = start.elapsed() / rounds;
         assert_eq!(assembler.map().unwrap().classes, map);
         println!(
-            "{name:<14} {:>6} bytes in {frames:>3} frames, {:.3} bytes a pixel; \
+            "{name:<14} {:>6} bytes in {frames:>3} frames, {:.3} bytes per pixel; \
              encode {:.3} ms, decode {:.3} ms; {:.1} ms at 921600 baud",
             line.len(),
             line.len() as f64 / PIXELS as f64,
@@ -81,8 +81,8 @@ fn a_class_map_of_224_by_224_goes_through_frames_and_comes_back() {
             decode.as_secs_f64() * 1e3,
             line.len() as f64 * 10.0 / 921.6,
         );
-        // A hundredth more than the pixels for the run code, and 24 bytes for
-        // each frame around it.
+        // Run-length coding adds at most one byte per 64 pixels, framing at
+        // most 27 bytes per frame.
         assert!(line.len() <= PIXELS + PIXELS / 64 + 27 * frames);
     }
 }

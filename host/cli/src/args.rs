@@ -1,4 +1,4 @@
-//! Spellings that several commands share.
+//! Arguments shared by several commands.
 
 use std::{
     num::{NonZeroU64, NonZeroUsize},
@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use loftup_bundle::{Bundle, Normalization};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, Rect,
+    ColorRange, ExecutionOptions, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
     image::Orientation,
     tuning::{Tuning, TuningCache},
@@ -19,48 +19,46 @@ use loftup_runtime::{
 
 use crate::engines;
 
-/// How a bundle is run.
+/// Backend and parallelism.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
-    /// Inference engine
+    /// Inference backend
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
-    /// Threads that compute tiles [default: one per core]
+    /// Threads that compute tiles in parallel [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Longest side of a tile in pixels; it changes memory and speed, not the answer [default: 32
-    /// for frames and 64 for regions on a CPU, 224 on a GPU]
+    /// Side of a tile in pixels. Larger tiles need more memory; results are the same except for
+    /// rounding [default: 32 for frames and 64 for regions on a CPU, 224 on a GPU]
     #[arg(long, value_name = "PIXELS")]
     pub tile: Option<NonZeroUsize>,
     #[command(flatten)]
     pub tensorrt: TensorRtArgs,
 }
 
-/// Whether the division of work is measured.
+/// Autotuning.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct TuneArgs {
-    /// Measure which tile size and how many threads are fastest on this machine's CPU, in about a
-    /// second, and keep the result in the user's cache directory for the next time; --threads and
-    /// --tile are left as they are given. Another tile size changes answers by rounding
+    /// Find the fastest tile size and number of threads on this machine's CPU. Takes about a second;
+    /// the result is cached in the user's cache directory. --threads and --tile take precedence
     #[arg(long)]
     pub tune: bool,
 }
 
-/// How engines of TensorRT are built, kept and run.
+/// TensorRT options.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TensorRT")]
 pub struct TensorRtArgs {
-    /// Directory that built engines are kept in [default: loftup-edge/engines in the user's cache
-    /// directory]
+    /// Engine cache [default: loftup-edge/engines in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub engine_cache: Option<PathBuf>,
-    /// The most memory of the GPU that a layer may use for scratch, in MiB [default: 1024]
+    /// Maximum GPU workspace per layer, in MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     pub workspace: Option<NonZeroU64>,
-    /// DLA core for the layers that it can run; the rest stays on the GPU
+    /// DLA core for supported layers; the others run on the GPU
     #[arg(long, value_name = "N")]
     pub dla_core: Option<u32>,
-    /// Launch each run as one CUDA graph
+    /// Capture each inference in a CUDA graph
     #[arg(long)]
     pub cuda_graph: bool,
 }
@@ -89,22 +87,22 @@ impl TensorRtArgs {
 }
 
 impl EngineArgs {
-    pub fn options(&self) -> Options {
-        let defaults = Options::default();
-        Options {
+    pub fn options(&self) -> ExecutionOptions {
+        let defaults = ExecutionOptions::default();
+        ExecutionOptions {
             threads: self.threads.map_or(defaults.threads, usize::from),
             tile: self.tile.map(usize::from),
         }
     }
 
-    /// The bundle at `path` in the engine, with tile size and threads as measured where that is
-    /// wanted and they are not given.
+    /// Opens the bundle at `path` and, with `--tune`, applies the tuned tile size and number of threads
+    /// where they are not given.
     pub fn tuned(&self, path: &Path, tune: TuneArgs) -> Result<Perceptor> {
         let mut perceptor = self.perceptor(path)?;
         if tune.tune && (self.threads.is_none() || self.tile.is_none()) {
             let tuning = perceptor.tuning(&TuningCache::of_user())?;
             if let Some(Tuning { tile, threads }) = tuning {
-                perceptor.divide(Options {
+                perceptor.set_execution_options(ExecutionOptions {
                     threads: self.threads.map_or(threads, usize::from),
                     tile: Some(self.tile.map_or(tile, usize::from)),
                 });
@@ -113,7 +111,7 @@ impl EngineArgs {
         Ok(perceptor)
     }
 
-    /// The engine that is wanted.
+    /// Opens the selected backend.
     pub fn open(&self) -> Result<Arc<dyn Backend>> {
         let settings = Settings {
             tensorrt: self.tensorrt.options(),
@@ -127,7 +125,7 @@ impl EngineArgs {
         Ok(backend::open(choice, &settings)?)
     }
 
-    /// The bundle at `path` in that engine.
+    /// Opens the bundle at `path` on that backend.
     pub fn perceptor(&self, path: &Path) -> Result<Perceptor> {
         let bundle = Bundle::open(path)?;
         Ok(Perceptor::with_backend(
@@ -138,64 +136,62 @@ impl EngineArgs {
     }
 }
 
-/// An inference engine.
+/// `--backend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// TensorRT, and tract where that is missing or fails
+    /// TensorRT, with tract as the fallback if it is unavailable or fails
     Auto,
-    /// TensorRT, on an NVIDIA GPU, or an error
+    /// TensorRT on an NVIDIA GPU; an error if it is unavailable
     Tensorrt,
-    /// tract, on the CPU
+    /// tract on the CPU
     Tract,
 }
 
-/// What is fed to a bundle.
+/// Inputs of a bundle.
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
-    /// A picture for the backbone and the guidance: JPEG, PNG, WebP, BMP, TIFF or PNM; or a `.npy`
-    /// of shape [1,3,H,W], float32, already normalized, which is taken as it is. Regions and points
-    /// refer to the upright picture
+    /// Input image: JPEG, PNG, WebP, BMP, TIFF or PNM; or a normalized float32 `.npy` of shape
+    /// [1,3,H,W], which is used without resizing. Regions and points refer to the image after its
+    /// EXIF orientation is applied
     #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "guidance"])]
     pub image: Option<PathBuf>,
-    /// Backbone features [1,d,h,w] in a `.npy`, instead of running a backbone
+    /// Backbone features as a `.npy` of shape [1,d,h,w], instead of running the backbone
     #[arg(long, value_name = "FILE", requires = "guidance")]
     pub features: Option<PathBuf>,
-    /// The picture that guides the upsampling of --features, a picture file or `.npy` as --image
+    /// Image that guides the upsampling of --features, in the same formats as --image
     #[arg(long, value_name = "FILE", requires = "features")]
     pub guidance: Option<PathBuf>,
-    /// Size of the answer, WIDTHxHEIGHT [default: the backbone's size, or the guidance's own]
+    /// Output size [default: the backbone's input size, or the size of --guidance]
     #[arg(long, value_name = "WxH")]
     pub size: Option<loftup_bundle::Size>,
-    /// Range of colors that the guidance is scaled by: `image` (of each picture, as LoftUp was
-    /// trained), `full` (0 to 255), or LOW,HIGH in 0 to 255. A fixed range keeps video from
-    /// flickering
+    /// Color range for min-max scaling of the guidance: `image` (the range of each image, as in
+    /// LoftUp's training), `full` (0 to 255), or LOW,HIGH within 0 to 255. A fixed range avoids
+    /// flicker in video
     #[arg(long, value_name = "RANGE", default_value = "image")]
     pub range: RangeArg,
-    // Not flattened: arguments in here would no longer make this optional as a whole.
-    /// Read pictures as their pixels are stored. By default they are turned and mirrored as their
-    /// EXIF orientation says. `.npy` files are always taken as stored
+    // Not `ReadArgs` flattened: `Option<InputArgs>` would then never be `None`.
+    /// Ignore the EXIF orientation of images
     #[arg(long)]
     pub no_exif_orientation: bool,
 }
 
 impl InputArgs {
-    /// Which way up pictures are read.
+    /// How image files are oriented.
     pub fn orientation(&self) -> Orientation {
         Orientation::exif(!self.no_exif_orientation)
     }
 }
 
-/// How picture files are read.
+/// How image files are read.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ReadArgs {
-    /// Read pictures as their pixels are stored. By default they are turned and mirrored as their
-    /// EXIF orientation says. Labels, masks and `.npy` files are always taken as stored
+    /// Ignore the EXIF orientation of images. Labels and masks are always read as stored
     #[arg(long)]
     pub no_exif_orientation: bool,
 }
 
 impl ReadArgs {
-    /// Which way up pictures are read.
+    /// How image files are oriented.
     pub fn orientation(self) -> Orientation {
         Orientation::exif(!self.no_exif_orientation)
     }
@@ -218,13 +214,15 @@ impl FromStr for RangeArg {
             _ => numbers::<f32, 2>(s)
                 .filter(|[low, high]| low < high && *low >= 0.0 && *high <= 255.0)
                 .map(|[low, high]| Self::Levels(low, high))
-                .ok_or_else(|| "write image, full, or LOW,HIGH with 0 <= LOW < HIGH <= 255".into()),
+                .ok_or_else(|| {
+                    "expected image, full, or LOW,HIGH with 0 <= LOW < HIGH <= 255".into()
+                }),
         }
     }
 }
 
 impl RangeArg {
-    /// In the units of a normalized picture.
+    /// Converts levels to the units of a normalized image.
     pub fn color_range(self, n: &Normalization) -> ColorRange {
         match self {
             Self::Image => ColorRange::PerImage,
@@ -249,22 +247,22 @@ pub fn region(s: &str) -> Result<Rect, String> {
             width,
             height,
         })
-        .ok_or_else(|| "write X,Y,WIDTH,HEIGHT in pixels, as in 80,60,64,64".into())
+        .ok_or_else(|| "expected X,Y,WIDTH,HEIGHT in pixels, as in 80,60,64,64".into())
 }
 
-/// How many, at least one.
+/// A positive integer.
 pub fn count(s: &str) -> Result<usize, String> {
     s.parse()
         .ok()
         .filter(|n| *n > 0)
-        .ok_or_else(|| "write a whole number from 1 on".into())
+        .ok_or_else(|| "expected a positive integer".into())
 }
 
-/// Three numbers, one per color.
+/// `R,G,B`.
 pub fn triple(s: &str) -> Result<[f32; 3], String> {
     numbers::<f32, 3>(s)
         .filter(|t| t.iter().all(|x| x.is_finite()))
-        .ok_or_else(|| "write three numbers R,G,B, as in 0.485,0.456,0.406".into())
+        .ok_or_else(|| "expected three numbers R,G,B, as in 0.485,0.456,0.406".into())
 }
 
 fn numbers<T: FromStr, const N: usize>(s: &str) -> Option<[T; N]> {

@@ -1,4 +1,4 @@
-//! What the commands say of engines.
+//! Progress of engine builds, and the state of the backend in messages.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{interrupt, progress};
 
-/// Follows builds in the log, and stops them on Ctrl-C.
+/// Logs engine builds, and cancels them on Ctrl-C.
 #[derive(Debug, Default)]
 pub struct Watch(LogWatch);
 
@@ -25,16 +25,16 @@ impl BuildWatch for Watch {
     }
 }
 
-/// An engine that is there now.
+/// An engine that was built or loaded.
 #[derive(Debug, Clone)]
 pub struct Ready {
     pub graph: String,
     pub bytes: usize,
-    /// How long it was built; `None` where it was there already.
+    /// Build time; `None` if it came from the cache.
     pub seconds: Option<f64>,
 }
 
-/// Follows builds on a line of the terminal, and remembers what became of them.
+/// Shows engine builds on a progress line and collects the results.
 #[derive(Debug)]
 pub struct Bar {
     bar: ProgressBar,
@@ -51,7 +51,7 @@ impl Bar {
         }
     }
 
-    /// What is ready, in order.
+    /// Ends the progress line; returns the engines in build order.
     pub fn finish(&self) -> Vec<Ready> {
         self.bar.finish_and_clear();
         std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
@@ -85,7 +85,7 @@ impl BuildWatch for Bar {
             }
             BuildEvent::Waiting { graph, elapsed, .. } if !self.bar.is_hidden() => {
                 self.bar.set_message(format!(
-                    "{graph}: another process builds it; waiting for {} s",
+                    "{graph}: being built by another process; waited {} s",
                     elapsed.as_secs()
                 ));
             }
@@ -104,12 +104,12 @@ impl BuildWatch for Bar {
     }
 }
 
-/// How often which engine ran, for JSON.
+/// Counters of the backend, as JSON.
 pub fn runs(health: &Health) -> Value {
     let c = &health.counters;
     json!({
         "preferred": c.preferred_runs,
-        "standing_in": c.fallback_runs,
+        "fallback": c.fallback_runs,
         "errors": c.errors,
         "not_finite": c.not_finite,
         "wrong": c.wrong,
@@ -117,17 +117,17 @@ pub fn runs(health: &Health) -> Value {
     })
 }
 
-/// Whether there is more to say of the engine than its name: another one answers, or answered
-/// for a while.
-pub fn is_worth_a_line(health: &Health) -> bool {
+/// Whether the fallback backend may have been used, so that the name of the engine alone does not say
+/// enough.
+pub fn is_noteworthy(health: &Health) -> bool {
     let c = &health.counters;
     c.preferred_runs > 0 || c.not_finite + c.timeouts + c.wrong > 0
 }
 
-/// The engine, and why it is not another one.
+/// The engine, and the reason for a fallback.
 pub fn summary(health: &Health, engine: &str) -> String {
     match health.reason() {
         None => format!("engine: {engine}"),
-        Some(reason) => format!("engine: {engine}, because {reason}"),
+        Some(reason) => format!("engine: {engine} (fallback: {reason})"),
     }
 }

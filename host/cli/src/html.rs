@@ -1,44 +1,31 @@
-//! Pieces of the pages that the program writes.
+//! HTML that several reports share.
 
-use std::fmt::Write;
+use maud::{Markup, html};
 
-/// Text as HTML.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
+/// A table. The first column contains text, the others numbers. The cells at `highlighted`, given by row
+/// and column, have the class `class`.
+pub fn table(
+    head: &[&str],
+    rows: &[Vec<String>],
+    class: &str,
+    highlighted: &[(usize, usize)],
+) -> Markup {
+    html! {
+        div class="scroll" {
+            table {
+                thead { tr { @for cell in head { th { (cell) } } } }
+                tbody {
+                    @for (i, row) in rows.iter().enumerate() {
+                        tr {
+                            @for (j, cell) in row.iter().enumerate() {
+                                td class=[highlighted.contains(&(i, j)).then_some(class)] { (cell) }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
-    out
-}
-
-/// A table. The first column is text, others are numbers; cells given by row and column have a
-/// class of the page's style.
-pub fn table(head: &[&str], rows: &[Vec<String>], class: &str, cells: &[(usize, usize)]) -> String {
-    let mut out = String::from(r#"<div class="scroll"><table><thead><tr>"#);
-    for cell in head {
-        let _ = write!(out, "<th>{}</th>", escaped(cell));
-    }
-    out.push_str("</tr></thead><tbody>");
-    for (i, row) in rows.iter().enumerate() {
-        out.push_str("<tr>");
-        for (j, cell) in row.iter().enumerate() {
-            // Writing to a string cannot fail.
-            let _ = if cells.contains(&(i, j)) {
-                write!(out, "<td class=\"{class}\">{}</td>", escaped(cell))
-            } else {
-                write!(out, "<td>{}</td>", escaped(cell))
-            };
-        }
-        out.push_str("</tr>");
-    }
-    out + "</tbody></table></div>"
 }
 
 #[cfg(test)]
@@ -46,15 +33,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_cannot_become_markup() {
-        let table = table(
-            &["<a>"],
-            &[vec!["\"x\" & 'y'".into(), "1".into()]],
-            "best",
-            &[(0, 1)],
-        );
+    fn text_is_escaped_and_cells_are_highlighted() {
+        let rows = [vec!["\"x\" & 'y'".into(), "1".into()]];
+        let table = table(&["<a>"], &rows, "best", &[(0, 1)]).into_string();
         assert!(table.contains("<th>&lt;a&gt;</th>"));
-        assert!(table.contains("<td>&quot;x&quot; &amp; &#39;y&#39;</td>"));
+        assert!(table.contains("<td>&quot;x&quot; &amp; 'y'</td>"));
         assert!(table.contains("<td class=\"best\">1</td>"));
     }
 }

@@ -1,9 +1,8 @@
-//! Ctrl-C, so that no half-written file is left behind.
+//! Handling of Ctrl-C that leaves no partial files behind.
 //!
-//! Where nothing is being written, the process ends at once. While something is, the work looks at
-//! [`check`] between its steps and fails like any other, and temporary files go as on every failure.
-//! Work that can be gone on from looks at [`flag`] instead, and can be ended at once by a second
-//! Ctrl-C.
+//! If nothing is being written, the process exits at once. Otherwise the command polls [`check`]
+//! between its steps and returns an error, and temporary files are removed as after any error.
+//! Training, which can be resumed, polls [`flag`] instead; a second Ctrl-C exits at once.
 
 use std::{
     fmt,
@@ -11,24 +10,24 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// What a shell reports for a command that was stopped with Ctrl-C: 128 + SIGINT.
+/// The conventional exit code after SIGINT: 128 + 2.
 pub const EXIT_CODE: u8 = 130;
 
 static WRITING: AtomicUsize = AtomicUsize::new(0);
 static PENDING: AtomicBool = AtomicBool::new(false);
 static RESUMABLE: AtomicBool = AtomicBool::new(false);
 
-/// Takes over Ctrl-C, and requests to terminate.
+/// Installs the handler for SIGINT, SIGTERM and SIGHUP.
 pub fn install() {
     let handler = || {
-        // Asked before it is looked who writes: a writer that begins now will see it.
+        // Set before the other flags are read: a writer that starts now sees it.
         let again = PENDING.swap(true, Ordering::SeqCst);
         if RESUMABLE.load(Ordering::SeqCst) {
             if again {
                 std::process::exit(EXIT_CODE.into());
             }
             tell(format_args!(
-                "stopping after this step; press Ctrl-C again to stop at once"
+                "stopping after this step; press Ctrl-C again to stop immediately"
             ));
             return;
         }
@@ -38,41 +37,41 @@ pub fn install() {
         }
     };
     if let Err(e) = ctrlc::set_handler(handler) {
-        log::debug!("Ctrl-C ends the program without cleaning up: {e}");
+        log::debug!("no signal handler, so Ctrl-C exits without cleaning up: {e}");
     }
 }
 
-/// Writes a line to standard error. That nobody reads it any more is no reason to panic.
+/// Writes a line to standard error. Unlike `eprintln!` it does not panic if that is closed.
 pub fn tell(line: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Somebody has asked to stop.
+/// Whether an interrupt is pending.
 pub fn pending() -> bool {
     PENDING.load(Ordering::SeqCst)
 }
 
-/// True once somebody has asked to stop.
+/// Becomes true on an interrupt.
 #[cfg(feature = "train")]
 pub fn flag() -> &'static AtomicBool {
     &PENDING
 }
 
-/// An error once somebody has asked to stop.
+/// An error if an interrupt is pending.
 pub fn check() -> Result<(), Interrupted> {
     if pending() { Err(Interrupted) } else { Ok(()) }
 }
 
-/// Ends the work once somebody has asked to stop, from inside a callback that cannot return an
-/// error: unwinds to `main`, which says what [`check`] would have said. No panic is reported.
+/// Like [`check`], for callbacks that cannot return an error: unwinds to `main`, which reports
+/// [`Interrupted`]. The panic hook is not called.
 pub fn unwind_if_pending() {
     if pending() {
         std::panic::resume_unwind(Box::new(Interrupted));
     }
 }
 
-/// Something is being written as long as this lives. It must outlive the writer, and be declared
-/// before it.
+/// Marks that files are being written. Must be declared before the writer, so that it is dropped
+/// after it.
 #[derive(Debug)]
 pub struct Writing(());
 
@@ -90,8 +89,8 @@ impl Drop for Writing {
     }
 }
 
-/// While this lives, the work stops where it can be gone on from when it is asked to, and at once
-/// when it is asked twice: its files are whole at any moment.
+/// Marks that the work can be resumed: an interrupt stops it after the current step, and a second one
+/// exits at once. Its files must be complete at any time.
 #[cfg(feature = "train")]
 #[derive(Debug)]
 pub struct Resumable(());
@@ -112,7 +111,7 @@ impl Drop for Resumable {
     }
 }
 
-/// The work was stopped.
+/// The command was interrupted.
 #[derive(Debug, Clone, Copy)]
 pub struct Interrupted;
 

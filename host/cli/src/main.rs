@@ -1,7 +1,7 @@
-//! `loftup`: train, convert, inspect, run and verify bundles.
+//! `loftup`: train upsamplers, and convert, inspect, run and verify bundles.
 
 #![forbid(unsafe_code)]
-// Comments on options are help texts: what stands in brackets there are shapes, not links.
+// Doc comments on options are help texts. Brackets in them are shapes, not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod args;
@@ -19,15 +19,15 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Dense, pixel-accurate features of vision foundation models.
 ///
-/// A bundle holds a backbone (DINOv2, CLIP, SigLIP or any ONNX with a feature map), the LoftUp
-/// upsampler, or both. `convert` makes one from checkpoints, `run` asks it for the features of a
-/// frame, a region or some points.
+/// A bundle contains a backbone (DINOv2, CLIP, SigLIP, or any ONNX model that outputs a feature map),
+/// the LoftUp upsampler, or both. `convert` creates a bundle from checkpoints. `run` computes the
+/// features of an image, a region or a list of points.
 #[derive(Debug, Parser)]
 #[command(name = "loftup", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say more on standard error; twice for everything.
+    /// Log more to standard error; repeat for debug messages.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -52,14 +52,14 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
-    // Quiet by default about engines' own messages; RUST_LOG overrides it all.
+    // tract's own messages are hidden by default. RUST_LOG overrides the filter.
     let filter = format!("{level},tract_core=error,tract_linalg=error,tract_onnx=error");
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
         .format_timestamp(None)
         .format_target(false)
         .init();
     interrupt::install();
-    // A defect of the program, too, is one line, and temporary files go.
+    // A panic is reported in one line, like any error, and unwinding removes temporary files.
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
     let work = || match &cli.command {
         Command::Bench(args) => commands::bench::run(args),
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     let result = std::panic::catch_unwind(work).unwrap_or_else(|panic| {
         Err(match panic.downcast::<interrupt::Interrupted>() {
             Ok(interrupted) => (*interrupted).into(),
-            Err(_) => anyhow::anyhow!("internal error; please report it with what -vv says"),
+            Err(_) => anyhow::anyhow!("internal error; please report it with the output of -vv"),
         })
     });
     match result {
@@ -95,7 +95,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error and its causes on one line, whatever they are made of. Some messages end in their cause, which is not said twice.
+/// An error and its causes on one line. A message that already ends with its cause is not followed by
+/// it again.
 fn one_line(error: &anyhow::Error) -> String {
     let text = error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();

@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 
-/// Prints a line. A reader that has seen enough (`| head`) is no error: what was promised is in
-/// files.
+/// Prints a line. A closed pipe (`| head`) is not an error.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),

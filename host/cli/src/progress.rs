@@ -1,4 +1,4 @@
-//! Progress on standard error, where somebody looks.
+//! Progress bars, shown if standard error is a terminal.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub fn spinner() -> ProgressBar {
     bar
 }
 
-/// A bar over the pixels of an answer.
+/// A bar over the pixels of an output.
 pub fn pixels(total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template(
         "{msg} {wide_bar} {percent:>3} %  {per_sec}  {elapsed} elapsed, {eta} left",
@@ -30,7 +30,7 @@ pub fn pixels(total: usize) -> ProgressBar {
     bar
 }
 
-/// A bar that follows a job through its stages: name, steps done, steps in all.
+/// A bar for work in stages: name of the stage, steps done, total steps.
 pub fn stages() -> impl FnMut(&str, usize, usize) {
     let style =
         ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {elapsed} elapsed, {eta} left")
@@ -53,7 +53,7 @@ pub fn stages() -> impl FnMut(&str, usize, usize) {
 #[cfg(feature = "train")]
 pub struct Steps {
     bar: Cleared,
-    /// The loss of single steps jumps: what is shown is their running mean.
+    /// The running mean of the loss, which is less noisy than single steps.
     mean: Option<f32>,
 }
 
@@ -73,7 +73,7 @@ impl Steps {
         }
     }
 
-    /// Steps done before, and in all; `what` is said above the bar.
+    /// Sets the step to start from and the total; prints `what` above the bar.
     pub fn begin(&mut self, what: String, step: u64, steps: u64) {
         let Cleared(bar) = &self.bar;
         bar.println(what);
@@ -82,16 +82,16 @@ impl Steps {
         bar.reset_eta();
     }
 
-    pub fn step(&mut self, step: u64, loss: f32, rate: f64) {
+    pub fn step(&mut self, step: u64, loss: f32, learning_rate: f64) {
         let mean = self.mean.map_or(loss, |mean| 0.98 * mean + 0.02 * loss);
         self.mean = Some(mean);
         let Cleared(bar) = &self.bar;
-        bar.set_message(format!("loss {mean:.4}, rate {rate:.1e}"));
+        bar.set_message(format!("loss {mean:.4}, learning rate {learning_rate:.1e}"));
         bar.set_position(step);
     }
 }
 
-/// A bar that goes away with its job.
+/// A bar that is cleared when dropped.
 struct Cleared(ProgressBar);
 
 impl Drop for Cleared {

@@ -1,8 +1,8 @@
-//! How measured times are spread.
+//! Median and 90th percentile of measurements.
 
 use serde::{Deserialize, Serialize};
 
-/// Median and 90th percentile, in the unit of what was measured.
+/// Median and 90th percentile, in the unit of the measurements.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Spread {
     pub p50: f64,
@@ -10,10 +10,10 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// `values` must not be empty.
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
-        // The smallest value that so many are not above.
+        // Nearest rank.
         let at = |part: f64| values[((part * values.len() as f64).ceil() as usize).max(1) - 1];
         Self {
             p50: at(0.5),

@@ -1,10 +1,10 @@
-//! What a quantized bundle costs tract as it is written, and as it runs it.
+//! Speed of a quantized bundle in tract, with its original graphs and with those that are run.
 //!
 //! `cargo run -p loftup-convert --example as_written -- BUNDLE [DIR]` times each graph on one thread,
-//! back to back: as it is written, fp32 to 32 bits in plain tract, and in the engine that
-//! `--backend tract` uses. A file `x.onnx` with fixed shapes instead of a bundle is timed in plain
-//! tract. With DIR it also writes the fake_quantized graphs there, which `tools/check_quantized.py` holds
-//! against ONNX Runtime.
+//! back to back: the original graph, the graph converted to fp32 in plain tract, and the backend of
+//! `--backend tract`. A file `x.onnx` with fixed shapes instead of a bundle is timed in plain
+//! tract. With DIR it also writes the fake-quantized graphs, which `tools/check_quantized.py` compares with
+//! ONNX Runtime.
 
 use std::{error::Error, path::Path, time::Instant};
 
@@ -18,8 +18,8 @@ use loftup_spec::{HALO, io};
 
 type Inputs = Vec<(String, Vec<usize>)>;
 
-/// Seconds of processor time of this thread, where the system tells, else of time since `begin`: on
-/// a busy machine only the former says anything.
+/// CPU seconds of this thread if the system reports them, which are meaningful on a busy machine, or
+/// wall time since `begin`.
 fn clock(begin: Instant) -> f64 {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanoseconds = told.and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
@@ -45,7 +45,7 @@ fn seconds(
             (0..shape.iter().product::<usize>()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0);
         session.set(i, &values.collect::<Vec<f32>>())?;
     }
-    // Once to warm up, then for a while: the clock of the system may tick slowly.
+    // A warm-up run, then enough runs for the resolution of the clock.
     session.run()?;
     let begin = Instant::now();
     let start = clock(begin);
@@ -53,7 +53,7 @@ fn seconds(
     while runs < 3 || clock(begin) - start < 0.5 {
         session.run()?;
         runs += 1;
-        // Products in 16 bits can take minutes.
+        // fp16 matrix products can take minutes.
         if begin.elapsed().as_secs_f64() > 20.0 {
             break;
         }
@@ -63,7 +63,7 @@ fn seconds(
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments.first().ok_or("which bundle?")?;
+    let path = arguments.first().ok_or("usage: as_written BUNDLE [DIR]")?;
     if path.ends_with(".onnx") {
         let onnx = std::fs::read(path)?;
         let interface = Interface::of(&onnx).ok_or("not an ONNX file")?;
@@ -98,8 +98,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(u) = &manifest.upsampler {
             let (h, w) = grid;
             let keys = vec![
-                (io::FEATURES.to_owned(), vec![1, u.dim, h, w]),
-                (io::GRID.to_owned(), vec![2, h, w]),
+                (io::FEATURES.to_owned(), vec![1, h * w, u.dim]),
+                (io::GRID.to_owned(), vec![2, h * w]),
             ];
             let outputs = (0..u.layers).flat_map(|i| [io::key(i), io::value(i)]);
             graphs.push((u.graphs[&precision].keys.clone(), keys, outputs.collect()));
@@ -133,7 +133,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             };
             println!(
                 "{file:24} {:>10} {:>16} {:>17}",
-                // Called 32-bit, it is not widened.
+                // Declared as fp32, so that the graph is not converted.
                 time(&TractBackend, Precision::Fp32),
                 time(&TractBackend, precision),
                 time(&CpuBackend, precision)

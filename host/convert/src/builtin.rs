@@ -1,4 +1,4 @@
-//! A bundle of the weights that ship with the project.
+//! A bundle of the built-in weights.
 
 use std::{fs, ops::ControlFlow, path::Path};
 
@@ -9,9 +9,8 @@ use crate::{
     convert::{Converted, convert},
 };
 
-/// Makes a bundle of the built-in backbone and upsampler ([`loftup_import::builtin`]) at `out`,
-/// and checks it like any other. `replace` permits that a bundle is there already; `stage` is as
-/// in [`convert`].
+/// Writes a bundle of the built-in backbone and upsampler ([`loftup_import::builtin`]) to `out` and
+/// verifies it. `replace` allows an existing bundle to be replaced; `stage` is as in [`convert`].
 ///
 /// # Errors
 /// As [`convert`].

@@ -25,60 +25,60 @@ pub struct Check {
     pub measured: Option<Measured>,
     /// The lowest cosine similarity to reference outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub least_cosine: Option<LeastCosine>,
+    pub min_cosine: Option<MinCosine>,
 }
 
-/// The lowest cosine similarity and its limit.
+/// The lowest cosine similarity and its lower limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct LeastCosine {
-    /// What was measured.
-    pub found: f64,
+pub struct MinCosine {
+    /// The measured value.
+    pub value: f64,
     /// Lower limit.
-    pub least: f64,
+    pub min: f64,
 }
 
 /// A number and its upper limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measured {
-    /// What was measured.
-    pub found: f64,
+    /// The measured value.
+    pub value: f64,
     /// Upper limit.
-    pub most: f64,
+    pub max: f64,
 }
 
 impl Check {
     /// A boolean outcome.
-    pub(crate) fn yes(name: &str, passed: bool) -> Self {
+    pub(crate) fn passed(name: &str, passed: bool) -> Self {
         Self {
             name: name.into(),
             passed,
             difference: None,
             tolerance: None,
             measured: None,
-            least_cosine: None,
+            min_cosine: None,
         }
     }
 
     /// A number and its upper limit.
-    pub(crate) fn most(name: &str, found: f64, most: f64) -> Self {
+    pub(crate) fn at_most(name: &str, value: f64, max: f64) -> Self {
         Self {
             name: name.into(),
-            // Never with NaN.
-            passed: found <= most,
+            // False for NaN.
+            passed: value <= max,
             difference: None,
             tolerance: None,
-            measured: Some(Measured { found, most }),
-            least_cosine: None,
+            measured: Some(Measured { value, max }),
+            min_cosine: None,
         }
     }
 
     /// An error against reference outputs.
     pub(crate) fn error(name: &str, found: ReferenceError, allowed: ReferenceError) -> Self {
-        let mut check = Self::most(name, found.relative_error, allowed.relative_error);
+        let mut check = Self::at_most(name, found.relative_error, allowed.relative_error);
         check.passed &= found.cosine >= allowed.cosine;
-        check.least_cosine = Some(LeastCosine {
-            found: found.cosine,
-            least: allowed.cosine,
+        check.min_cosine = Some(MinCosine {
+            value: found.cosine,
+            min: allowed.cosine,
         });
         check
     }
@@ -92,7 +92,7 @@ impl Check {
             difference,
             tolerance: Some(tolerance),
             measured: None,
-            least_cosine: None,
+            min_cosine: None,
         }
     }
 }
@@ -110,10 +110,10 @@ impl fmt::Display for Check {
             )?;
         }
         if let Some(m) = &self.measured {
-            write!(f, " ({:.2e} of {:.2e})", m.found, m.most)?;
+            write!(f, " ({:.2e} of {:.2e})", m.value, m.max)?;
         }
-        if let Some(c) = &self.least_cosine {
-            write!(f, " (cosine {:.6} of {:.6})", c.found, c.least)?;
+        if let Some(c) = &self.min_cosine {
+            write!(f, " (cosine {:.6} of {:.6})", c.value, c.min)?;
         }
         Ok(())
     }

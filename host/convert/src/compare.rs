@@ -1,4 +1,4 @@
-//! How far two feature maps are apart.
+//! Comparison of feature maps.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ pub struct Difference {
     pub max: f64,
     /// Mean absolute difference.
     pub mean: f64,
-    /// Least cosine similarity of the two feature vectors of a pixel.
+    /// Minimum cosine similarity of the feature vectors of a pixel.
     pub cosine: f64,
     /// Flat index of the pixel with that cosine.
     pub worst_pixel: usize,
@@ -17,44 +17,44 @@ pub struct Difference {
     pub scale: f64,
 }
 
-/// What a difference may be, for values whose root mean square is 1 or less. Larger values may be
-/// apart in proportion: rounding is relative, and an upsampler's last normalization can give its
-/// answer any size.
+/// Limits of a difference, for values with a root mean square of up to 1. For larger values the limits
+/// scale with it, because rounding errors are relative and the last normalization of an upsampler can
+/// scale its output arbitrarily.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Tolerance {
-    /// Largest absolute difference.
+    /// Maximum absolute difference.
     pub max: f64,
     /// Mean absolute difference.
     pub mean: f64,
-    /// Least cosine similarity.
+    /// Minimum cosine similarity.
     pub cosine: f64,
 }
 
 impl Tolerance {
-    /// Two runtimes on the same backbone: rounding alone.
+    /// The same backbone in two runtimes, which differ only by rounding.
     pub const BACKBONE: Self = Self {
         max: 1e-4,
         mean: 1e-4,
         cosine: 0.99999,
     };
-    /// Two implementations of the upsampler, min-max scaling included. One unit in the last place
-    /// there, times a frequency of e^10, is a phase of 1e-3.
+    /// Two implementations of the upsampler including min-max scaling, where one unit in the last place
+    /// times a frequency of e^10 is a phase of 1e-3.
     pub const UPSAMPLER: Self = Self {
         max: 5e-3,
         mean: 2e-4,
         cosine: 0.99999,
     };
-    /// The same upsampler on the same scaled guidance, cut in other tiles: rounding alone, but
-    /// through a softmax. Attention that is sharp enough to tell one token from the next has
-    /// logits of a few tens, sums of terms in the hundreds: what rounding leaves of those, 1e-4,
-    /// is the relative error of a weight.
+    /// The same upsampler on the same scaled guidance with other tiles, which differs only by rounding,
+    /// but through a softmax: attention that separates neighboring tokens has logits of a few tens,
+    /// sums of terms in the hundreds. Their rounding error, 1e-4, is the relative error of an attention
+    /// weight.
     pub const TILES: Self = Self {
         max: 2e-3,
         mean: 2e-4,
         cosine: 0.99999,
     };
 
-    /// What values of that root mean square may be apart.
+    /// The limits for values with this root mean square.
     pub fn scaled(&self, scale: f64) -> Self {
         let factor = scale.max(1.0);
         Self {
@@ -67,7 +67,7 @@ impl Tolerance {
 
 impl Difference {
     /// Compares two maps of `dim` channels. NaN on either side counts as an infinite difference.
-    /// `None` where their sizes differ or do not fit `dim`.
+    /// `None` if their sizes differ or are not a multiple of `dim`.
     pub fn between(a: &[f32], b: &[f32], dim: usize) -> Option<Self> {
         if a.len() != b.len() || a.is_empty() || dim == 0 || !a.len().is_multiple_of(dim) {
             return None;
@@ -77,10 +77,10 @@ impl Difference {
         let mut products = vec![[0f64; 3]; pixels];
         for (i, (&x, &y)) in a.iter().zip(b).enumerate() {
             let (x, y) = (f64::from(x), f64::from(y));
-            let apart = (x - y).abs();
-            let apart = if apart.is_nan() { f64::INFINITY } else { apart };
-            max = max.max(apart);
-            sum += apart;
+            let error = (x - y).abs();
+            let error = if error.is_nan() { f64::INFINITY } else { error };
+            max = max.max(error);
+            sum += error;
             let p = &mut products[i % pixels];
             *p = [p[0] + x * y, p[1] + x * x, p[2] + y * y];
         }
@@ -89,7 +89,7 @@ impl Difference {
                 return 1.0;
             }
             let cosine = xy / (xx * yy).sqrt();
-            // Against a zero vector, or with NaN: as far apart as can be.
+            // A zero vector or NaN counts as opposite.
             if cosine.is_nan() { -1.0 } else { cosine }
         };
         let (worst_pixel, cosine) = products
@@ -108,10 +108,10 @@ impl Difference {
         })
     }
 
-    /// Whether the difference is tolerated.
+    /// Whether the difference is within the tolerance.
     pub fn within(&self, tolerance: &Tolerance) -> bool {
         let allowed = tolerance.scaled(self.scale);
-        // Never with NaN, which is also what an infinite scale would make of anything.
+        // False for NaN. An infinite scale would allow any difference.
         self.scale.is_finite()
             && self.max <= allowed.max
             && self.mean <= allowed.mean
@@ -124,19 +124,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_values_may_be_apart_in_proportion_and_small_ones_may_not() {
+    fn limits_scale_with_large_values_only() {
         let tolerance = Tolerance {
             max: 1e-3,
             mean: 1e-3,
             cosine: 0.9,
         };
-        let apart = |size: f32, by: f32| {
+        let within = |size: f32, by: f32| {
             let b = [size, -size, size, -size];
             let a = b.map(|x| x + by);
             Difference::between(&a, &b, 2).unwrap().within(&tolerance)
         };
-        assert!(apart(8.0, 4e-3) && !apart(8.0, 2e-2));
-        assert!(apart(0.1, 5e-4) && !apart(0.1, 2e-3));
+        assert!(within(8.0, 4e-3) && !within(8.0, 2e-2));
+        assert!(within(0.1, 5e-4) && !within(0.1, 2e-3));
         let b = [f32::INFINITY, 1.0];
         let infinite = Difference::between(&[1.0, 1.0], &b, 1).unwrap();
         assert!(!infinite.within(&tolerance));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_worst_pixel_is_named() {
-        // Two channels, three pixels; the second pixel turns by a right angle.
+        // Two channels, three pixels; the vectors of the second pixel are orthogonal.
         let (a, b) = (
             [1.0, 1.0, 1.0, 0.0, 0.0, 0.0],
             [1.0, 0.0, 1.0, 0.0, 1.0, 0.0],
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_never_tolerated() {
+    fn nan_is_never_within_a_tolerance() {
         let d = Difference::between(&[1.0, 1.0], &[1.0, f32::NAN], 1).unwrap();
         assert!(!d.within(&Tolerance {
             max: 1e9,

@@ -23,16 +23,16 @@ use crate::{
 /// Where a backbone comes from.
 #[derive(Debug, Clone)]
 pub enum BackboneSource {
-    /// A vision transformer that is written as ONNX here.
+    /// A checkpoint of a supported vision transformer, exported to ONNX.
     Checkpoint {
-        /// Which one, as [`Preset::parse`] takes it.
+        /// The architecture, as for [`Preset::parse`].
         preset: String,
         /// Its weights.
         weights: PathBuf,
-        /// What its weights and the config files next to them do not say.
+        /// Settings that override the config files next to the weights.
         options: VitOptions,
     },
-    /// Any ONNX graph.
+    /// Any ONNX model.
     Onnx(OnnxBackbone),
 }
 
@@ -43,14 +43,14 @@ pub struct Request {
     pub backbone: Option<BackboneSource>,
     /// Checkpoint of the upsampler, if any.
     pub upsampler: Option<PathBuf>,
-    /// What the names of the backbone begin with, where its checkpoint holds several models; without
-    /// a backbone, those of the upsampler.
+    /// Prefix of the backbone's tensor names in a checkpoint of several models; without a backbone,
+    /// of the upsampler's.
     pub prefix: Option<String>,
-    /// Size of the backbone's input; rounded to the nearest multiple of the patch.
+    /// Input size of the backbone; rounded to the nearest multiple of the patch size.
     pub size: Option<Size>,
-    /// Where the bundle goes.
+    /// Destination.
     pub out: PathBuf,
-    /// Whether an existing bundle there may be replaced.
+    /// Whether an existing bundle at `out` may be replaced.
     pub replace: bool,
 }
 
@@ -59,7 +59,7 @@ pub struct Request {
 pub struct Converted {
     /// The manifest of the new bundle.
     pub manifest: Manifest,
-    /// The checks that it passed.
+    /// The checks it passed.
     pub checks: Vec<Check>,
 }
 
@@ -67,7 +67,7 @@ pub struct Converted {
 /// stage, and may cancel the conversion.
 ///
 /// # Errors
-/// Names the file, the tensor and the remedy. Nothing is left behind.
+/// The message names the file, the tensor and a remedy. No files are left behind.
 pub fn convert(
     request: &Request,
     mut stage: impl FnMut(&str) -> ControlFlow<()>,
@@ -113,7 +113,7 @@ pub fn convert(
         let prefix = request.prefix.as_deref().filter(|_| backbone.is_none());
         let checkpoint = open(path, prefix)?;
         sources.extend(bundle::sources("upsampler weights", &checkpoint));
-        training = provenance::beside(path, &checkpoint.sha256().unwrap_or_default());
+        training = provenance::read_for(path, &checkpoint.sha256().unwrap_or_default());
         let model = loftup_import::loftup::read(&checkpoint)?;
         drop(checkpoint);
         if let Some(b) = &backbone
@@ -146,12 +146,12 @@ pub fn convert(
     if let Some(check) = checks.iter().find(|c| !c.passed) {
         return Err(failed(&check.name, check.to_string()));
     }
-    stage("moving the bundle to its place")?;
+    stage("moving the bundle to its destination")?;
     writer.commit()?;
     Ok(Converted { manifest, checks })
 }
 
-/// A checkpoint, of which only what is under `prefix` is looked at.
+/// Opens a checkpoint, restricted to the tensors under `prefix`.
 fn open(path: &Path, prefix: Option<&str>) -> Result<Checkpoint, CheckpointError> {
     let checkpoint = Checkpoint::open(path)?;
     match prefix {
@@ -183,7 +183,7 @@ fn foreign_backbone(
         && size != foreign.size
     {
         log::warn!(
-            "{}: the graph is fixed to {}, not {size}",
+            "{}: the input size of the model is fixed to {}; --size {size} is ignored",
             path.display(),
             foreign.size
         );
@@ -207,12 +207,12 @@ fn foreign_backbone(
     (part, foreign.normalization, foreign.onnx)
 }
 
-/// The nearest size that the patch divides; says so where that is another.
+/// Rounds `size` to a multiple of the patch size, with a warning if it differs.
 fn rounded(size: Size, patch: usize) -> Size {
     let nearest = size.rounded_to(patch);
     if nearest != size {
         log::warn!(
-            "{size} is not a multiple of the patch {patch}: the backbone is made for {nearest}"
+            "{size} is not a multiple of the patch size {patch}; the input size of the backbone is {nearest}"
         );
     }
     nearest

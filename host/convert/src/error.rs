@@ -23,7 +23,7 @@ pub enum ConvertError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// An ONNX file that cannot be read.
@@ -37,13 +37,13 @@ pub enum ConvertError {
         /// Why not, and what to do.
         what: String,
     },
-    /// Nothing to convert.
+    /// Neither a backbone nor an upsampler was given.
     #[error(
         "nothing to convert: give a backbone (--backbone with --backbone-weights, or --backbone-onnx), --upsampler-weights, or both"
     )]
     Nothing,
     /// Backbone and upsampler differ in channels.
-    #[error("{}: the upsampler is for features of {upsampler} channels, the backbone has {backbone}; use the LoftUp checkpoint that was trained for this backbone", path.display())]
+    #[error("{}: the upsampler expects features of {upsampler} channels, but the backbone has {backbone}; use the LoftUp checkpoint that was trained for this backbone", path.display())]
     Channels {
         /// The upsampler's checkpoint.
         path: PathBuf,

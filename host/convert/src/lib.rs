@@ -17,7 +17,7 @@ mod references;
 mod verify;
 
 pub use builtin::builtin;
-pub use check::{Check, LeastCosine, Measured};
+pub use check::{Check, Measured, MinCosine};
 pub use convert::{BackboneSource, Converted, Request, convert};
 pub use error::ConvertError;
 pub use foreign::{Layout, OnnxBackbone, remarks as onnx_remarks};

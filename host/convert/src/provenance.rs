@@ -1,4 +1,4 @@
-//! The record that a training leaves beside its weights.
+//! The training record next to upsampler weights.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +10,13 @@ use std::{
 use loftup_bundle::{Training, sha256_hex};
 use serde::{Deserialize, de::IgnoredAny};
 
-/// Name of the record. The training writes it beside its weights.
+/// Name of the record, which `loftup train` writes next to the weights.
 const RECORD: &str = "provenance.json";
 
-/// A record larger than this is none of ours.
-const LARGEST: u64 = 16 << 20;
+/// Maximum size of a record.
+const MAX_BYTES: u64 = 16 << 20;
 
-/// What is read of a record. Its settings are known to the training alone.
+/// The fields that are used.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -42,16 +42,15 @@ struct Settings {
     seed: u64,
 }
 
-/// How the weights at `weights`, with that SHA-256, were trained, if the record beside them is of
-/// them. A record that cannot be used is left out with a warning: it says where weights come from,
-/// and the weights can be used without.
-pub(crate) fn beside(weights: &Path, sha256: &str) -> Option<Training> {
+/// The training record of the weights at `weights`, if there is one with their SHA-256. An invalid
+/// record is ignored with a warning, because the weights can be used without it.
+pub(crate) fn read_for(weights: &Path, sha256: &str) -> Option<Training> {
     let path = weights.with_file_name(RECORD);
     match read(&path, sha256) {
         Ok(training) => training,
         Err(what) => {
             log::warn!(
-                "{}: {what}; the bundle will not say how its upsampler was trained",
+                "{}: {what}; the training is not recorded in the bundle",
                 path.display()
             );
             None
@@ -65,16 +64,19 @@ fn read(path: &Path, sha256: &str) -> Result<Option<Training>, String> {
         file => file.map_err(|e| e.to_string())?,
     };
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1)
+    file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(format!("more than {} MiB, not a record", LARGEST >> 20));
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!(
+            "larger than {} MiB, not a training record",
+            MAX_BYTES >> 20
+        ));
     }
     let record: Record =
-        serde_json::from_slice(&bytes).map_err(|e| format!("not the record of a training: {e}"))?;
+        serde_json::from_slice(&bytes).map_err(|e| format!("not a training record: {e}"))?;
     if record.weights_sha256 != sha256 {
-        return Err("the record of other weights".into());
+        return Err("the record belongs to other weights".into());
     }
     let training = Training {
         tool: record.tool,
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_these_weights_is_read_and_any_other_is_an_error_that_says_why() {
+    fn invalid_records_and_those_of_other_weights_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(RECORD);
         let sha256 = "a".repeat(64);
@@ -130,13 +132,13 @@ mod tests {
             (text.replace("\"stage\": 2", "\"stage\": 7"), "stage 7"),
             (text[..text.len() / 2].to_owned(), "EOF"),
             ("[".repeat(100_000), "invalid type"),
-            (" ".repeat(LARGEST as usize + 1), "16 MiB"),
+            (" ".repeat(MAX_BYTES as usize + 1), "16 MiB"),
         ];
         for (text, what) in cases {
             std::fs::write(&path, &text).unwrap();
             let error = read(&path, &sha256).unwrap_err();
             assert!(error.contains(what), "{what}: {error}");
-            assert_eq!(beside(&dir.path().join("w.safetensors"), &sha256), None);
+            assert_eq!(read_for(&dir.path().join("w.safetensors"), &sha256), None);
         }
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use loftup_bundle::{Bundle, CheckError, Precision, Quantization, Size};
 use loftup_runtime::{
-    ColorRange, Options, Perceptor, Point, RuntimeError,
+    ColorRange, ExecutionOptions, Perceptor, Point, RuntimeError,
     backend::{Backend, CpuBackend},
     npy,
-    references::test_picture,
+    references::test_image,
 };
 
 use crate::{Check, fake_quantize::AsWritten};
 
 /// Pixels of the output that are stored.
-const PLACES: usize = 64;
+const SAMPLES: usize = 64;
 
 /// File name of the stored outputs.
 pub(crate) fn file_name(precision: Precision) -> String {
@@ -22,7 +22,7 @@ pub(crate) fn file_name(precision: Precision) -> String {
 }
 
 /// Features of the test image at some pixels, `[pixels, d]`, and `d`.
-pub(crate) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), RuntimeError> {
+pub(crate) fn sample_outputs(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), RuntimeError> {
     let manifest = perceptor.manifest();
     let size = match &manifest.backbone {
         Some(backbone) => backbone.size,
@@ -32,21 +32,20 @@ pub(crate) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), Runtim
             height: 1,
         })?,
     };
-    let picture = test_picture(size);
-    let features = perceptor.features_of(&picture)?;
+    let image = test_image(size);
+    let features = perceptor.features(&image)?;
     let dim = features.dim;
     // Evenly spread.
     let spread = |count: usize| {
-        let kept = PLACES.min(count);
+        let kept = SAMPLES.min(count);
         (0..kept).map(move |i| i * count / kept)
     };
     if manifest.upsampler.is_none() {
         let cells = features.height * features.width;
-        let cell = |i: usize| (0..dim).map(move |c| c * cells + i);
-        let values = spread(cells).flat_map(cell).map(|at| features.data[at]);
-        return Ok((values.collect(), dim));
+        let token = |i: usize| features.tokens[i * dim..][..dim].iter().copied();
+        return Ok((spread(cells).flat_map(token).collect(), dim));
     }
-    let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
+    let view = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
     let point = |i: usize| {
         // Rows in order, columns scattered.
         Point {
@@ -58,8 +57,8 @@ pub(crate) fn answers(perceptor: &Perceptor) -> Result<(Vec<f32>, usize), Runtim
     Ok((view.points(&points)?, dim))
 }
 
-/// Relative error of `found`.
-pub(crate) fn apart(found: &[f32], reference: &[f32]) -> f64 {
+/// Relative error of `found` against `reference`.
+pub(crate) fn relative_error(found: &[f32], reference: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let differences = found.iter().zip(reference);
     let above: f64 = differences
@@ -77,9 +76,13 @@ pub(crate) fn measure(
     reference: &[f32],
 ) -> Result<CheckError, RuntimeError> {
     let error = |backend: Arc<dyn Backend>| {
-        let perceptor =
-            Perceptor::with_precision(bundle.clone(), backend, Options::default(), precision)?;
-        Ok::<_, RuntimeError>(apart(&answers(&perceptor)?.0, reference))
+        let perceptor = Perceptor::with_precision(
+            bundle.clone(),
+            backend,
+            ExecutionOptions::default(),
+            precision,
+        )?;
+        Ok::<_, RuntimeError>(relative_error(&sample_outputs(&perceptor)?.0, reference))
     };
     Ok(CheckError {
         file: file_name(precision),
@@ -96,16 +99,16 @@ pub(crate) fn checks(
 ) -> Result<Vec<Check>, RuntimeError> {
     let mut checks = Vec::new();
     for (precision, quantization) in &bundle.manifest().quantization {
-        let says = &quantization.check;
-        let reference = npy::read(&bundle.path().join(&says.file))?.data;
+        let recorded = &quantization.check;
+        let reference = npy::read(&bundle.path().join(&recorded.file))?.data;
         let found = measure(bundle, *precision, &reference)?;
-        checks.push(costs(
+        checks.push(check(
             *precision,
             "as written",
             found.as_written,
-            says.as_written,
+            recorded.as_written,
         ));
-        checks.push(costs(*precision, "on the CPU", found.fp32, says.fp32));
+        checks.push(check(*precision, "on the CPU", found.fp32, recorded.fp32));
         if backend.health().answering != CpuBackend.name() {
             checks.push(on_backend(
                 bundle,
@@ -126,23 +129,23 @@ fn on_backend(
     quantization: &Quantization,
     reference: &[f32],
 ) -> Result<Check, RuntimeError> {
-    let options = Options::default();
+    let options = ExecutionOptions::default();
     let perceptor = Perceptor::with_precision(bundle.clone(), backend.clone(), options, precision)?;
-    let found = apart(&answers(&perceptor)?.0, reference);
-    // It may round elsewhere than the graph specifies, for example between fused layers.
-    let says = 1.5 * quantization.check.as_written;
-    Ok(costs(precision, "on the backend", found, says))
+    let found = relative_error(&sample_outputs(&perceptor)?.0, reference);
+    // A backend may round at other places than the graph, for example between fused layers.
+    let limit = 1.5 * quantization.check.as_written;
+    Ok(check(precision, "on the backend", found, limit))
 }
 
-/// Backends sum in different orders, and a value between two levels may round either way.
+/// Backends sum in different orders, and a value between two quantization levels may round either way.
 const SLACK: f64 = 1.05;
 /// Above the difference between two backends on the fp32 graphs.
 const FLOOR: f64 = 1e-3;
 
-fn costs(precision: Precision, how: &str, found: f64, says: f64) -> Check {
-    Check::most(
+fn check(precision: Precision, how: &str, found: f64, recorded: f64) -> Check {
+    Check::at_most(
         &format!("{precision} {how}: relative error on the test image"),
         found,
-        says * SLACK + FLOOR,
+        recorded * SLACK + FLOOR,
     )
 }

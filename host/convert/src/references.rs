@@ -1,4 +1,4 @@
-//! Reference outputs: made when a bundle is, compared with when it is verified.
+//! Reference outputs: stored when a bundle is created, compared when it is verified.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,18 +7,18 @@ use loftup_bundle::{
     References,
 };
 use loftup_runtime::{
-    Options, Perceptor, RuntimeError,
+    ExecutionOptions, Perceptor, RuntimeError,
     backend::{Backend, CpuBackend},
     references::error_of,
 };
 
 use crate::{Check, fake_quantize::AsWritten};
 
-/// The reference outputs of `bundle`: its own, or computed on the CPU from its 32-bit graphs where
-/// it was made before bundles had any.
+/// The reference outputs of `bundle`, computed on the CPU from its fp32 graphs if it does not contain
+/// any.
 ///
 /// # Errors
-/// Where a graph does not run, or the bundle's own are damaged.
+/// If a graph does not run, or the stored outputs are damaged.
 pub(crate) fn of(bundle: &Bundle) -> Result<(References, ReferenceOutputs), RuntimeError> {
     if let (Some(references), Some(outputs)) =
         (&bundle.manifest().references, bundle.reference_outputs()?)
@@ -34,10 +34,10 @@ pub(crate) fn of(bundle: &Bundle) -> Result<(References, ReferenceOutputs), Runt
     Ok((references, fp32.reference_outputs()?))
 }
 
-/// Adds the file of reference outputs to a bundle under construction.
+/// Adds the file of reference outputs to a bundle that is being written.
 ///
 /// # Errors
-/// Where it cannot be written.
+/// If it cannot be written.
 pub(crate) fn add(
     writer: &mut BundleWriter,
     references: &References,
@@ -52,10 +52,10 @@ pub(crate) fn add(
     writer.add(&references.file, &bytes)
 }
 
-/// The error of one precision of a bundle, run as it is written, against reference outputs.
+/// The error of one precision of a bundle, fake-quantized, against reference outputs.
 ///
 /// # Errors
-/// Where a graph does not run.
+/// If a graph does not run.
 pub(crate) fn errors(
     bundle: &Bundle,
     precision: Precision,
@@ -76,14 +76,18 @@ pub(crate) fn errors(
 
 fn perceptor(
     bundle: &Bundle,
-    engine: Arc<dyn Backend>,
+    backend: Arc<dyn Backend>,
     precision: Precision,
 ) -> Result<Perceptor, RuntimeError> {
-    Perceptor::with_precision(bundle.clone(), engine, Options::default(), precision)
+    Perceptor::with_precision(
+        bundle.clone(),
+        backend,
+        ExecutionOptions::default(),
+        precision,
+    )
 }
 
-/// Compares every precision of a bundle with its reference outputs: on the CPU, and on `backend`
-/// in the precisions that it can run.
+/// Compares every precision of a bundle with its reference outputs, on the CPU and on `backend`.
 pub(crate) fn checks(
     bundle: &Bundle,
     backend: &Arc<dyn Backend>,
@@ -95,15 +99,15 @@ pub(crate) fn checks(
         );
         return Ok(Vec::new());
     }
-    let mut engines: Vec<Arc<dyn Backend>> = vec![Arc::new(CpuBackend)];
+    let mut backends: Vec<Arc<dyn Backend>> = vec![Arc::new(CpuBackend)];
     if backend.health().answering != CpuBackend.name() {
-        engines.push(backend.clone());
+        backends.push(backend.clone());
     }
     let mut checks = Vec::new();
-    for engine in engines {
-        let name = engine.describe();
+    for backend in backends {
+        let name = backend.describe();
         for precision in bundle.manifest().precisions() {
-            for c in perceptor(bundle, engine.clone(), precision)?.compare_with_references()? {
+            for c in perceptor(bundle, backend.clone(), precision)?.compare_with_references()? {
                 let name = format!(
                     "{} in {precision} on {name}: matches the reference outputs ({})",
                     c.part, c.asked

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_runtime::{
-    ColorRange, Features, Options, Perceptor, Picture, Point, Rect, RuntimeError,
+    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, RuntimeError,
     backend::{Backend, CpuBackend, compile_once},
-    references::{test_features, test_picture},
-    sinks::InMemory,
+    references::{test_features, test_image},
+    sinks::VecSink,
 };
 use loftup_spec::io;
 
@@ -43,7 +43,7 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
 /// # Errors
 /// If a graph cannot be run.
 pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Check>, RuntimeError> {
-    let mut checks = vec![Check::yes(
+    let mut checks = vec![Check::passed(
         "every file has the SHA-256 in the manifest",
         true,
     )];
@@ -55,16 +55,16 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         .map(|name| Ok::<_, RuntimeError>((name.clone(), bundle.read(name)?)))
         .transpose()?;
     let (again, engine) = (bundle.clone(), backend.clone());
-    let options = Options {
+    let options = ExecutionOptions {
         tile: Some(16),
-        ..Options::default()
+        ..ExecutionOptions::default()
     };
     let perceptor = Perceptor::with_backend(bundle, backend, options)?;
 
     if let Some(backbone) = &manifest.backbone {
-        let features = perceptor.features_of(&test_picture(backbone.size))?;
-        let finite = features.data.iter().all(|x| x.is_finite());
-        checks.push(Check::yes(
+        let features = perceptor.features(&test_image(backbone.size))?;
+        let finite = features.tokens.iter().all(|x| x.is_finite());
+        checks.push(Check::passed(
             "backbone: features of a test image are finite",
             finite,
         ));
@@ -72,13 +72,13 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     if let Some(upsampler) = &manifest.upsampler {
         let dim = upsampler.dim;
         let features = test_features(dim, GRID);
-        let picture = test_picture(GUIDANCE);
-        let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
+        let image = test_image(GUIDANCE);
+        let view = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
         let all = Rect::whole(GUIDANCE);
-        let mut frame = InMemory::new(all, dim);
-        view.frame(&mut |tile| frame.take(tile))?;
-        let frame = frame.into_values();
-        checks.push(Check::yes(
+        let mut frame = VecSink::new(all, dim)?;
+        view.frame(&mut |tile| frame.push(tile))?;
+        let frame = frame.to_map();
+        checks.push(Check::passed(
             "upsampler: features of a test image are finite",
             frame.iter().all(|x| x.is_finite()),
         ));
@@ -89,10 +89,10 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             width: 21,
             height: 19,
         };
-        let mut region = InMemory::new(rect, dim);
-        view.region(rect, &mut |tile| region.take(tile))?;
+        let mut region = VecSink::new(rect, dim)?;
+        view.region(rect, &mut |tile| region.push(tile))?;
         let expected = crop(&frame, all, rect);
-        let difference = Difference::between(&region.into_values(), &expected, dim);
+        let difference = Difference::between(&region.to_map(), &expected, dim);
         checks.push(Check::within(
             "upsampler: a region matches the frame",
             difference,
@@ -100,7 +100,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         ));
 
         let points = [(0, 0), (42, 28), (17, 9), (0, 28)].map(|(x, y)| Point { x, y });
-        let answer = view.points(&points)?;
+        let output = view.points(&points)?;
         let expected: Vec<f32> = points
             .iter()
             .flat_map(|p| {
@@ -116,8 +116,8 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
                 )
             })
             .collect();
-        // Tokens by channels on both sides: each point is a map of its own.
-        let worst = answer
+        // Both are token-major, so each point is compared as a map of one pixel.
+        let worst = output
             .chunks_exact(dim)
             .zip(expected.chunks_exact(dim))
             .filter_map(|(a, b)| Difference::between(a, b, dim))
@@ -129,7 +129,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
         ));
 
         if let Some((name, onnx)) = whole {
-            let whole = run_whole(&name, &onnx, &features, &picture)?;
+            let whole = run_whole(&name, &onnx, &features, &image)?;
             let difference = Difference::between(&frame, &whole, dim);
             checks.push(Check::within(
                 "upsampler: tiles match the whole graph",
@@ -144,10 +144,10 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
 }
 
 /// Compares an output `[d, ...]` with a reference.
-pub fn against(answer: &[f32], reference: &[f32], dim: usize, tolerance: Tolerance) -> Check {
+pub fn against(output: &[f32], reference: &[f32], dim: usize, tolerance: Tolerance) -> Check {
     Check::within(
         "the output matches the reference",
-        Difference::between(answer, reference, dim),
+        Difference::between(output, reference, dim),
         tolerance,
     )
 }
@@ -157,9 +157,9 @@ fn run_whole(
     name: &str,
     onnx: &[u8],
     features: &Features,
-    picture: &Picture,
+    image: &ImageTensor,
 ) -> Result<Vec<f32>, RuntimeError> {
-    let Size { width, height } = picture.size;
+    let Size { width, height } = image.size;
     let plan = compile_once(
         &CpuBackend,
         name,
@@ -174,8 +174,8 @@ fn run_whole(
         &[io::UPSAMPLED],
     )?;
     let mut session = plan.session()?;
-    session.set(0, &features.data)?;
-    session.set(1, &picture.data)?;
+    session.set(0, &features.to_map())?;
+    session.set(1, &image.data)?;
     session.run()?;
     Ok(session.output(0).to_vec())
 }

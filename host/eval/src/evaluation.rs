@@ -94,8 +94,8 @@ pub(crate) fn class_map(
     encoded: &crate::sampling::Encoded,
     head: &Head,
 ) -> Result<Vec<u8>, EvalError> {
-    let view = encoder.view(encoded, encoder.range)?.through(head)?;
+    let view = encoder.view(encoded, encoder.range)?.with_head(head)?;
     let mut map = ClassMap::new(Rect::whole(encoder.size));
-    view.frame(&mut |tile| map.take(tile))?;
+    view.frame(&mut |tile| map.push(tile))?;
     Ok(map.into_classes())
 }

@@ -1,6 +1,5 @@
 //! Enlarging a grid of features as PyTorch does, `F.interpolate(mode, align_corners=False)`.
 
-use loftup_runtime::Features;
 use loftup_spec::interpolate::{bilinear, cubic_weights};
 
 /// How features between the cells of a grid are found.
@@ -133,16 +132,4 @@ fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
             }
         }
     }
-}
-
-/// `[d, h, w]` to `[h * w, d]`.
-pub fn tokens(features: &Features) -> Vec<f32> {
-    let cells = features.width * features.height;
-    let mut tokens = vec![0.0; features.data.len()];
-    for (c, plane) in features.data.chunks_exact(cells).enumerate() {
-        for (token, value) in tokens[c..].iter_mut().step_by(features.dim).zip(plane) {
-            *token = *value;
-        }
-    }
-    tokens
 }

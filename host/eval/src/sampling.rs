@@ -17,7 +17,7 @@ use crate::{
     maps::Photo,
     probe::Samples,
     random::Random,
-    resize::{Kernel, Resizer, tokens},
+    resize::{Kernel, Resizer},
 };
 
 /// A way from the backbone's features to features of every pixel.
@@ -56,12 +56,10 @@ impl Method {
     }
 }
 
-/// An image that has been through the backbone.
+/// An image after the backbone.
 pub(crate) struct Encoded {
     pub features: Features,
-    /// `[h * w, d]`.
-    pub tokens: Vec<f32>,
-    guidance: ImageTensor,
+    pub guidance: ImageTensor,
     /// The image at the size of the output.
     image: RgbImage,
 }
@@ -73,7 +71,7 @@ impl Encoded {
             path,
             image: &self.image,
             size: (photo.height(), photo.width()),
-            tokens: &self.tokens,
+            tokens: &self.features.tokens,
             grid: (self.features.width, self.features.height),
             dim: self.features.dim,
         }
@@ -156,18 +154,10 @@ impl<'a> Encoder<'a> {
 
     /// Runs the backbone.
     pub fn encode(&self, photo: &RgbImage) -> Result<Encoded, EvalError> {
-        let at = self.perceptor.backbone_size(self.size)?;
-        let picture = self.perceptor.prepare(photo, at)?;
-        let features = self.perceptor.features(&picture)?;
-        let guidance = if at == self.size {
-            picture
-        } else {
-            self.perceptor.prepare(photo, self.size)?
-        };
+        let inputs = self.perceptor.preprocess(photo, self.size)?;
         Ok(Encoded {
-            tokens: tokens(&features),
-            features,
-            guidance,
+            features: self.perceptor.features(inputs.backbone())?,
+            guidance: inputs.guidance,
             image: photo.resized(self.size.width, self.size.height)?,
         })
     }
@@ -225,7 +215,7 @@ impl<'a> Encoder<'a> {
                 let dim = encoded.features.dim;
                 places
                     .iter()
-                    .for_each(|i| weights.pixel(&encoded.tokens, dim, place(i), out));
+                    .for_each(|i| weights.pixel(&encoded.features.tokens, dim, place(i), out));
             }
             None => {
                 let points: Vec<Point> = places

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColorRange, Perceptor,
-    heads::{Head, best},
+    heads::{Head, argmax},
     image::Orientation,
 };
 use rayon::prelude::*;
@@ -277,11 +277,17 @@ fn class_map(
     map.par_chunks_mut(width).enumerate().for_each_init(
         buffers,
         |(scratch, row, scores), (y, line)| {
-            weights.row(&encoded.tokens, encoded.features.dim, y, scratch, row);
+            weights.row(
+                &encoded.features.tokens,
+                encoded.features.dim,
+                y,
+                scratch,
+                row,
+            );
             scores.clear();
             head.apply(row, scores);
             for (class, scores) in line.iter_mut().zip(scores.chunks_exact(head.outputs())) {
-                *class = best(scores);
+                *class = argmax(scores);
             }
         },
     );

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use loftup_bundle::{Normalization, Size};
 use loftup_runtime::{
     ColorRange, Perceptor,
-    image::{Orientation, Rgb8},
+    image::{Orientation, RgbImage},
 };
 use loftup_scenes::{Flow, Frame, Scene};
 use serde::Serialize;
@@ -117,7 +117,7 @@ pub fn evaluate(
     let mut frame = scene.frame(0.0, width, height);
     for i in 0..frames {
         progress("following pixels", i, frames);
-        let photo = Rgb8::new(width, height, frame.rgb.clone())?;
+        let photo = RgbImage::new(width, height, frame.rgb.clone())?;
         let encoded = encoder.encode(&photo)?;
         let mut after = Vec::new();
         let mut next = None;
@@ -276,7 +276,7 @@ impl Way {
                 for (i, slot) in &places.slots {
                     pixel.clear();
                     let place = (*i as usize % width, *i as usize / width);
-                    resizer.pixel(&encoded.tokens, dim, place, &mut pixel);
+                    resizer.pixel(&encoded.features.tokens, dim, place, &mut pixel);
                     values[slot * dim..][..dim].copy_from_slice(&pixel);
                 }
             }

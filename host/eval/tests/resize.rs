@@ -1,6 +1,6 @@
 //! Enlarging against PyTorch.
 
-use loftup_eval::resize::{Kernel, Resizer, tokens};
+use loftup_eval::resize::{Kernel, Resizer};
 use loftup_runtime::Features;
 
 fn numbers<T: std::str::FromStr>(line: &str) -> Vec<T>
@@ -23,13 +23,9 @@ fn kernels_are_those_of_pytorch() {
         let &[dim, height, width, rows, columns] = &numbers::<usize>(case)[..] else {
             panic!("{case}")
         };
-        let data = numbers(lines.next().unwrap());
-        let tokens = tokens(&Features {
-            dim,
-            height,
-            width,
-            data,
-        });
+        let map: Vec<f32> = numbers(lines.next().unwrap());
+        let features = Features::from_map(&[1, dim, height, width], &map, dim).unwrap();
+        let tokens = features.tokens;
         for kernel in [Kernel::Nearest, Kernel::Bilinear, Kernel::Bicubic] {
             let expected: Vec<f32> = numbers(lines.next().unwrap());
             let resizer = Resizer::new(kernel, (width, height), (columns, rows));

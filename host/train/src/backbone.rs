@@ -7,44 +7,13 @@ use std::{
 
 use loftup_bundle::{Bundle, Normalization, Size, sha256_hex};
 use loftup_runtime::{
-    Features, Options, Perceptor, Picture, backend::CpuBackend, image::Rgb8, npy,
+    ExecutionOptions, Features, ImageTensor, Perceptor, backend::CpuBackend, image::RgbImage, npy,
 };
 
 use crate::{
     error::TrainError,
     resample::{Jitter, resample_values},
 };
-
-/// Features of one image, a token per row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenValues {
-    /// `[height * width, dim]`.
-    pub values: Vec<f32>,
-    /// Rows of the grid.
-    pub height: usize,
-    /// Columns of the grid.
-    pub width: usize,
-}
-
-impl TokenValues {
-    fn new(features: &Features) -> Self {
-        let Features {
-            dim,
-            height,
-            width,
-            ref data,
-        } = *features;
-        let area = height * width;
-        let values = (0..area * dim)
-            .map(|i| data[i % dim * area + i / dim])
-            .collect();
-        Self {
-            values,
-            height,
-            width,
-        }
-    }
-}
 
 /// A backbone that is not trained.
 pub struct Backbone {
@@ -76,8 +45,11 @@ impl Backbone {
             .filter_map(|file| manifest.files.get(file).map(|f| f.sha256.as_str()))
             .collect();
         let name = format!("{files:?} {:?}", manifest.normalization);
-        let perceptor =
-            Perceptor::with_backend(bundle, std::sync::Arc::new(CpuBackend), Options::default())?;
+        let perceptor = Perceptor::with_backend(
+            bundle,
+            std::sync::Arc::new(CpuBackend),
+            ExecutionOptions::default(),
+        )?;
         Ok(Self {
             perceptor,
             name,
@@ -111,7 +83,7 @@ impl Backbone {
     }
 
     /// An image as it takes it, `[3, H, W]`.
-    pub fn normalized(&self, image: &Rgb8) -> Vec<f32> {
+    pub fn normalized(&self, image: &RgbImage) -> Vec<f32> {
         let Normalization { mean, std } = self.perceptor.manifest().normalization;
         image.normalized(mean, std)
     }
@@ -120,10 +92,10 @@ impl Backbone {
     ///
     /// # Errors
     /// Where the engine fails.
-    pub fn features(&self, image: Vec<f32>, size: Size) -> Result<TokenValues, TrainError> {
-        Ok(TokenValues::new(
-            &self.perceptor.features_of(&Picture { size, data: image })?,
-        ))
+    pub fn features(&self, image: Vec<f32>, size: Size) -> Result<Features, TrainError> {
+        Ok(self
+            .perceptor
+            .features(&ImageTensor { size, data: image })?)
     }
 
     /// Features of an image file at `size`, from the cache where they are there. `sha256` is that
@@ -131,7 +103,7 @@ impl Backbone {
     ///
     /// # Errors
     /// Where the engine fails. A cache that cannot be written is said in the log.
-    pub fn kept_features(&self, sha256: &str, image: &Rgb8) -> Result<TokenValues, TrainError> {
+    pub fn kept_features(&self, sha256: &str, image: &RgbImage) -> Result<Features, TrainError> {
         let size = Size {
             width: image.width(),
             height: image.height(),
@@ -157,7 +129,7 @@ impl Backbone {
         size: Size,
         jitter: &Jitter,
         of: (usize, usize),
-    ) -> Result<TokenValues, TrainError> {
+    ) -> Result<Features, TrainError> {
         let (rows, cols) = jitter.axes(of, size.height, size.width);
         let seen = image
             .chunks_exact(size.area())
@@ -202,16 +174,17 @@ impl FeatureCache {
         self.folder.join(format!("{key}.npy"))
     }
 
-    fn get(&self, key: &str, dim: usize) -> Option<TokenValues> {
+    fn get(&self, key: &str, dim: usize) -> Option<Features> {
         let file = self.file(key);
         if !file.exists() {
             return None;
         }
         match npy::read(&file) {
-            Ok(array) if array.shape.len() == 3 && array.shape[2] == dim => Some(TokenValues {
+            Ok(array) if array.shape.len() == 3 && array.shape[2] == dim => Some(Features {
+                dim,
                 height: array.shape[0],
                 width: array.shape[1],
-                values: array.data,
+                tokens: array.data,
             }),
             Ok(array) => {
                 log::warn!(
@@ -228,19 +201,14 @@ impl FeatureCache {
         }
     }
 
-    fn put(&self, key: &str, features: &TokenValues) {
-        let bytes = features.values.len() as u64 * 4 + 128;
+    fn put(&self, key: &str, features: &Features) {
+        let bytes = features.tokens.len() as u64 * 4 + 128;
         if self.used.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
             return;
         }
-        let TokenValues {
-            values,
-            height,
-            width,
-        } = features;
-        let shape = [*height, *width, values.len() / (height * width).max(1)];
-        if let Err(e) = npy::write(&self.file(key), &shape, values)
+        let shape = [features.height, features.width, features.dim];
+        if let Err(e) = npy::write(&self.file(key), &shape, &features.tokens)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
             log::warn!("{e}: training goes on without keeping features");
@@ -252,11 +220,12 @@ impl FeatureCache {
 mod tests {
     use super::*;
 
-    fn features(value: f32) -> TokenValues {
-        TokenValues {
-            values: vec![value; 2 * 3 * 4],
+    fn features(value: f32) -> Features {
+        Features {
+            dim: 4,
             height: 2,
             width: 3,
+            tokens: vec![value; 2 * 3 * 4],
         }
     }
 

@@ -1,9 +1,8 @@
-//! The state of a training in one file.
+//! Training checkpoints.
 //!
-//! It is a safetensors file. The upsampler's weights stand in it under the authors' names, so that
-//! `loftup convert --upsampler-weights` takes it as it is; what only a training needs has names
-//! beginning with `train.`, and the numbers are in the header. It is written beside its
-//! destination, synced and renamed: whatever happens, the file that is there is whole.
+//! A checkpoint is a safetensors file. The upsampler's weights have their original names, so that
+//! `loftup convert --upsampler-weights` accepts a checkpoint. Tensors that only training needs have names
+//! that begin with `train.`, and scalars are in the header. Files are written atomically.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,19 +16,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::TrainError, optim::Counters};
 
-/// Version of what is in the header.
+/// Version of the header.
 const FORMAT: u32 = 2;
-/// The key in the header.
+/// Key of the metadata entry.
 const KEY: &str = "loftup_train";
 
-/// The numbers of a training.
+/// Scalars of the training state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Version of this record.
     pub format: u32,
-    /// Steps done.
+    /// Completed steps.
     pub step: u64,
-    /// The optimizer's numbers.
+    /// Counters of the optimizer.
     pub counters: Counters,
     /// The settings, as TOML.
     pub config: String,
@@ -62,11 +61,10 @@ impl Progress {
     }
 }
 
-/// Writes tensors, and a text in the header, to a safetensors file that appears whole or not at
-/// all.
+/// Writes tensors and an optional metadata entry to a safetensors file, atomically.
 ///
 /// # Errors
-/// Where it cannot be written. What was there before is then still there.
+/// If the file cannot be written. An existing file is then unchanged.
 pub fn write(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
@@ -97,7 +95,7 @@ pub fn write(
     replace(path, &file).map_err(io())
 }
 
-/// Puts bytes in place of a file, whole or not at all.
+/// Replaces a file atomically.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path
         .parent()
@@ -108,7 +106,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    // A temporary file is for its owner alone; a result is for everyone the folder is for.
+    // Temporary files are only readable by their owner.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -119,7 +117,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Writes the state of a training.
+/// Writes a checkpoint.
 ///
 /// # Errors
 /// As [`write()`].
@@ -133,10 +131,10 @@ pub fn save(
     write(path, tensors, Some((KEY, text)))
 }
 
-/// Reads the state of a training.
+/// Reads a checkpoint.
 ///
 /// # Errors
-/// Where it cannot be read or is none.
+/// If the file cannot be read or is not a checkpoint.
 pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Progress), TrainError> {
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     let bad = |what: String| TrainError::Resume {
@@ -145,17 +143,24 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Progress), TrainEr
     };
     let damaged = |e: &dyn std::fmt::Display| {
         bad(format!(
-            "damaged, or not a checkpoint of a training: {e}; start again without --resume"
+            "damaged, or not a training checkpoint: {e}; start again without --resume"
         ))
     };
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
-    let text = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
-        bad("weights, but not the state of a training: name it as `start` in train.toml instead".into())
-    })?;
+    let text = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get(KEY))
+        .ok_or_else(|| {
+            bad(
+                "contains weights but no training state; use it as `start` in train.toml instead"
+                    .into(),
+            )
+        })?;
     let progress: Progress = serde_json::from_str(text).map_err(|e| damaged(&e))?;
     if progress.format != FORMAT {
         return Err(bad(format!(
-            "of format {}, and this version reads {FORMAT}",
+            "checkpoint format {} is not supported (expected {FORMAT})",
             progress.format
         )));
     }
@@ -203,7 +208,7 @@ mod tests {
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
             1,
-            "nothing is left beside it"
+            "no temporary files are left"
         );
     }
 

@@ -1,89 +1,97 @@
-//! TensorBoard event files: losses as curves, features as images.
+//! TensorBoard event files: losses as scalars, features as images.
 //!
-//! A file is a row of records, each a length, the masked CRC-32C of the length, a message, and the
-//! masked CRC-32C of the message. The message is a protobuf `Event`, of which four fields are
-//! needed here; they are written by hand.
+//! An event file is a TFRecord file of `tensorflow.Event` messages. Each record is the length of the
+//! message, the masked CRC-32C of the length, the message, and the masked CRC-32C of the message.
+//! Only the fields that are written are declared here.
 
 use std::{
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// CRC-32C (Castagnoli), bit by bit reflected polynomial, eight bits at a time.
-const TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0x82f6_3b78
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-};
+use crc::{CRC_32_ISCSI, Crc, Table};
+use prost::Message;
 
-fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &b| {
-        TABLE[usize::from(crc as u8 ^ b)] ^ (crc >> 8)
-    })
+/// CRC-32C (Castagnoli).
+const CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+
+/// TFRecord stores checksums in this form, because a CRC over data that contains its own CRC is weak.
+fn masked_crc(bytes: &[u8]) -> u32 {
+    CRC32C
+        .checksum(bytes)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
 }
 
-/// As TensorFlow's records have it, so that a checksum of checksums is none.
-fn masked(bytes: &[u8]) -> u32 {
-    crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+/// `SessionLog.START`.
+const START: i32 = 1;
+
+/// `tensorflow.Event`.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    /// Seconds since 1970.
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(oneof = "What", tags = "3, 5, 7")]
+    what: Option<What>,
 }
 
-/// A protobuf message in the making.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn number(&mut self, mut n: u64) {
-        while n >= 0x80 {
-            self.0.push(n as u8 | 0x80);
-            n >>= 7;
-        }
-        self.0.push(n as u8);
-    }
-
-    fn key(&mut self, field: u64, kind: u64) -> &mut Self {
-        self.number(field << 3 | kind);
-        self
-    }
-
-    fn varint(mut self, field: u64, value: u64) -> Self {
-        self.key(field, 0).number(value);
-        self
-    }
-
-    fn double(mut self, field: u64, value: f64) -> Self {
-        self.key(field, 1).0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn float(mut self, field: u64, value: f32) -> Self {
-        self.key(field, 5).0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn bytes(mut self, field: u64, value: &[u8]) -> Self {
-        self.key(field, 2).number(value.len() as u64);
-        self.0.extend(value);
-        self
-    }
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum What {
+    #[prost(string, tag = "3")]
+    FileVersion(String),
+    #[prost(message, tag = "5")]
+    Summary(Summary),
+    #[prost(message, tag = "7")]
+    SessionLog(SessionLog),
 }
 
-/// An event file being written.
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<SummaryValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SummaryValue {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(oneof = "Value", tags = "2, 4")]
+    value: Option<Value>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Value {
+    #[prost(float, tag = "2")]
+    SimpleValue(f32),
+    #[prost(message, tag = "4")]
+    Image(Image),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Image {
+    #[prost(int32, tag = "1")]
+    height: i32,
+    #[prost(int32, tag = "2")]
+    width: i32,
+    /// Channels.
+    #[prost(int32, tag = "3")]
+    colorspace: i32,
+    #[prost(bytes = "vec", tag = "4")]
+    encoded_image_string: Vec<u8>,
+}
+
+/// An event file open for writing.
 #[derive(Debug)]
 pub struct EventFile {
     out: BufWriter<File>,
@@ -91,19 +99,16 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new file in `folder`, of a training that goes on from `step`: TensorBoard then forgets
-    /// what other files in the folder have from there on.
+    /// Creates a file in `folder` for a training that continues from `step`. TensorBoard then ignores
+    /// events of later steps in the other files of the folder.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If the file cannot be created.
     pub fn create(folder: &Path, step: u64) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let name = format!(
             "events.out.tfevents.{:010}.loftup.{}",
-            now.as_secs(),
+            now().as_secs(),
             std::process::id()
         );
         let path = folder.join(name);
@@ -111,55 +116,51 @@ impl EventFile {
             out: BufWriter::new(File::create(&path)?),
             path,
         };
-        file.record(Self::event(step).bytes(3, b"brain.Event:2"))?;
-        // SessionLog with status START.
-        file.record(Self::event(step).bytes(7, &Message::default().varint(1, 1).0))?;
+        file.write(step, What::FileVersion("brain.Event:2".into()))?;
+        file.write(step, What::SessionLog(SessionLog { status: START }))?;
         file.flush()?;
         Ok(file)
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    fn event(step: u64) -> Message {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Message::default()
-            .double(1, now.as_secs_f64())
-            .varint(2, step)
-    }
-
-    fn record(&mut self, message: Message) -> std::io::Result<()> {
-        let len = (message.0.len() as u64).to_le_bytes();
+    fn write(&mut self, step: u64, what: What) -> std::io::Result<()> {
+        let event = Event {
+            wall_time: now().as_secs_f64(),
+            step: i64::try_from(step).map_err(std::io::Error::other)?,
+            what: Some(what),
+        }
+        .encode_to_vec();
+        let len = (event.len() as u64).to_le_bytes();
         self.out.write_all(&len)?;
-        self.out.write_all(&masked(&len).to_le_bytes())?;
-        self.out.write_all(&message.0)?;
-        self.out.write_all(&masked(&message.0).to_le_bytes())
+        self.out.write_all(&masked_crc(&len).to_le_bytes())?;
+        self.out.write_all(&event)?;
+        self.out.write_all(&masked_crc(&event).to_le_bytes())
     }
 
-    fn summary(&mut self, step: u64, value: Message) -> std::io::Result<()> {
-        let summary = Message::default().bytes(1, &value.0);
-        self.record(Self::event(step).bytes(5, &summary.0))
+    fn summary(&mut self, step: u64, tag: &str, value: Value) -> std::io::Result<()> {
+        let value = vec![SummaryValue {
+            tag: tag.into(),
+            value: Some(value),
+        }];
+        self.write(step, What::Summary(Summary { value }))
     }
 
-    /// A number at a step.
+    /// Writes a scalar.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn scalar(&mut self, step: u64, tag: &str, value: f32) -> std::io::Result<()> {
-        self.summary(
-            step,
-            Message::default().bytes(1, tag.as_bytes()).float(2, value),
-        )
+        self.summary(step, tag, Value::SimpleValue(value))
     }
 
-    /// A PNG at a step.
+    /// Writes an RGB image, encoded as PNG.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the image is too large or the file cannot be written.
     pub fn image(
         &mut self,
         step: u64,
@@ -167,26 +168,29 @@ impl EventFile {
         (width, height): (usize, usize),
         png: &[u8],
     ) -> std::io::Result<()> {
-        let image = Message::default()
-            .varint(1, height as u64)
-            .varint(2, width as u64)
-            .varint(3, 3)
-            .bytes(4, png);
-        self.summary(
-            step,
-            Message::default()
-                .bytes(1, tag.as_bytes())
-                .bytes(4, &image.0),
-        )
+        let side = |n: usize| i32::try_from(n).map_err(std::io::Error::other);
+        let image = Image {
+            height: side(height)?,
+            width: side(width)?,
+            colorspace: 3,
+            encoded_image_string: png.to_vec(),
+        };
+        self.summary(step, tag, Value::Image(image))
     }
 
-    /// Hands everything to the system.
+    /// Passes everything written so far to the operating system.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -195,47 +199,61 @@ mod tests {
 
     #[test]
     fn the_checksum_is_crc_32c() {
-        // RFC 3720, B.4, and the customary check value.
-        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
-        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        // RFC 3720, B.4, and the usual check value.
+        assert_eq!(CRC32C.checksum(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(CRC32C.checksum(&[0xff; 32]), 0x62a8_ab43);
+        assert_eq!(CRC32C.checksum(b"123456789"), 0xe306_9283);
     }
 
-    /// Fields of a message: number, and the value or the bytes.
-    fn fields(mut m: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        fn varint(m: &mut &[u8]) -> u64 {
-            let (mut n, mut shift) = (0, 0);
-            loop {
-                let b = m[0];
-                *m = &m[1..];
-                n |= u64::from(b & 0x7f) << shift;
-                shift += 7;
-                if b < 0x80 {
-                    return n;
-                }
+    /// Field numbers and types, which a round trip through the same declarations cannot check.
+    #[test]
+    fn messages_are_encoded_as_tensorflow_declares_them() {
+        let event = |what| {
+            Event {
+                wall_time: 0.0,
+                step: 301,
+                what: Some(what),
             }
+            .encode_to_vec()
+        };
+        let summary = |value| {
+            let tag = "x".into();
+            let value = vec![SummaryValue {
+                tag,
+                value: Some(value),
+            }];
+            event(What::Summary(Summary { value }))
+        };
+        let image = Image {
+            height: 2,
+            width: 4,
+            colorspace: 3,
+            encoded_image_string: b"png".to_vec(),
+        };
+        for (bytes, expected) in [
+            (
+                event(What::FileVersion("v".into())),
+                b"\x10\xad\x02\x1a\x01v".as_slice(),
+            ),
+            (
+                event(What::SessionLog(SessionLog { status: START })),
+                b"\x10\xad\x02\x3a\x02\x08\x01",
+            ),
+            (
+                summary(Value::SimpleValue(0.0)),
+                b"\x10\xad\x02\x2a\x0a\x0a\x08\x0a\x01x\x15\0\0\0\0",
+            ),
+            (
+                summary(Value::Image(image)),
+                b"\x10\xad\x02\x2a\x12\x0a\x10\x0a\x01x\x22\x0b\x08\x02\x10\x04\x18\x03\x22\x03png",
+            ),
+        ] {
+            assert_eq!(bytes, expected);
         }
-        let mut found = Vec::new();
-        while !m.is_empty() {
-            let key = varint(&mut m);
-            let len = match key & 7 {
-                0 => {
-                    found.push((key >> 3, varint(&mut m).to_le_bytes().to_vec()));
-                    continue;
-                }
-                1 => 8,
-                5 => 4,
-                2 => varint(&mut m) as usize,
-                other => panic!("wire type {other}"),
-            };
-            found.push((key >> 3, m[..len].to_vec()));
-            m = &m[len..];
-        }
-        found
     }
 
     #[test]
-    fn what_is_written_can_be_read_as_events() {
+    fn a_file_consists_of_records_with_valid_checksums() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(folder.path(), 300).unwrap();
         file.scalar(301, "loss/total", 0.5).unwrap();
@@ -245,26 +263,37 @@ mod tests {
         let (mut rest, mut events) = (&bytes[..], Vec::new());
         while !rest.is_empty() {
             let len = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
-            assert_eq!(rest[8..12], masked(&rest[..8]).to_le_bytes());
+            assert_eq!(rest[8..12], masked_crc(&rest[..8]).to_le_bytes());
             let message = &rest[12..][..len];
-            assert_eq!(rest[12 + len..][..4], masked(message).to_le_bytes());
-            events.push(fields(message));
+            assert_eq!(rest[12 + len..][..4], masked_crc(message).to_le_bytes());
+            events.push(Event::decode(message).unwrap());
             rest = &rest[16 + len..];
         }
-        assert_eq!(events.len(), 4);
-        assert_eq!(events[0][2], (3, b"brain.Event:2".to_vec()));
-        assert_eq!(events[1][1], (2, 300u64.to_le_bytes().to_vec()));
-        assert_eq!(events[1][2], (7, vec![8, 1]));
-        let value = fields(&fields(&events[2][2].1)[0].1);
+        assert!(events.iter().all(|e| e.wall_time > 1.7e9));
+        let steps: Vec<i64> = events.iter().map(|e| e.step).collect();
+        assert_eq!(steps, [300, 300, 301, 301]);
         assert_eq!(
-            value,
-            [
-                (1, b"loss/total".to_vec()),
-                (2, 0.5f32.to_le_bytes().to_vec())
-            ]
+            events[0].what,
+            Some(What::FileVersion("brain.Event:2".into()))
         );
-        let image = fields(&fields(&fields(&events[3][2].1)[0].1)[1].1);
-        assert_eq!(image[3], (4, b"png".to_vec()));
-        assert_eq!(image[1].1[0], 4);
+        assert_eq!(
+            events[1].what,
+            Some(What::SessionLog(SessionLog { status: START }))
+        );
+        let Some(What::Summary(summary)) = &events[2].what else {
+            panic!("{:?}", events[2])
+        };
+        assert_eq!(summary.value[0].tag, "loss/total");
+        assert_eq!(summary.value[0].value, Some(Value::SimpleValue(0.5)));
+        let Some(What::Summary(summary)) = &events[3].what else {
+            panic!("{:?}", events[3])
+        };
+        let image = Image {
+            height: 2,
+            width: 4,
+            colorspace: 3,
+            encoded_image_string: b"png".to_vec(),
+        };
+        assert_eq!(summary.value[0].value, Some(Value::Image(image)));
     }
 }

@@ -3,8 +3,9 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use loftup_bundle::Size;
 
+use loftup_runtime::Features;
+
 use crate::{
-    backbone::TokenValues,
     config::Config,
     kernels::Grid,
     losses::{Projection, View},
@@ -19,7 +20,7 @@ use crate::{
 pub struct HostBatch {
     pub(crate) size: Size,
     pub(crate) images: Vec<Vec<f32>>,
-    pub(crate) lr: Vec<TokenValues>,
+    pub(crate) lr: Vec<Features>,
     pub(crate) views: Vec<HostView>,
     pub(crate) target: HostTarget,
 }
@@ -27,7 +28,7 @@ pub struct HostBatch {
 #[derive(Debug, Clone)]
 pub(crate) struct HostView {
     pub(crate) jitter: Jitter,
-    pub(crate) lr: Vec<TokenValues>,
+    pub(crate) lr: Vec<Features>,
     pub(crate) kept: Vec<f32>,
     pub(crate) projection: Projection,
 }
@@ -120,13 +121,13 @@ impl HostBatch {
 }
 
 /// Tokens of several images, one after another.
-pub(crate) fn tokens(lr: &[TokenValues], device: &Device) -> Tokens {
+pub(crate) fn tokens(lr: &[Features], device: &Device) -> Tokens {
     let grid = Grid {
         batch: lr.len(),
         height: lr[0].height,
         width: lr[0].width,
     };
-    let values: Vec<f32> = lr.iter().flat_map(|t| &t.values).copied().collect();
+    let values: Vec<f32> = lr.iter().flat_map(|t| &t.tokens).copied().collect();
     let dim = values.len() / grid.pixels();
     Tokens {
         values: device_matrix(values, grid.pixels(), dim, device),

@@ -1,4 +1,4 @@
-//! Logs of a training: a table of losses, and events for TensorBoard.
+//! Training logs: losses as CSV, and TensorBoard events.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,8 +17,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the logs in `folder` of a training that continues from `step`. Lines of later steps,
-    /// which will be repeated, are removed.
+    /// Opens the logs in `folder` for a training that continues from `step`. Lines of later steps are
+    /// removed, because these steps will be repeated.
     pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let path = folder.join("losses.csv");
         let io = || TrainError::io(&path);
@@ -31,7 +31,7 @@ impl Log {
             Some(Ok(n)) => n <= step,
             _ => true,
         };
-        // Only whole lines: the last may have been cut off when the training was.
+        // The last line may be incomplete if the training was killed.
         let whole = &old[..old.rfind('\n').map_or(0, |i| i + 1)];
         let kept: String = whole.lines().filter(keep).flat_map(|l| [l, "\n"]).collect();
         replace(&path, kept.as_bytes()).map_err(io())?;
@@ -59,7 +59,7 @@ impl Log {
             text += &format!("step,learning_rate,{}\n", names.join(","));
             self.header = true;
         }
-        // As many digits as it takes to read the very same number back.
+        // The shortest decimal that parses to the same f32.
         let values: Vec<String> = losses.iter().map(|l| l.1.to_string()).collect();
         text += &format!("{step},{learning_rate},{}\n", values.join(","));
         self.table

@@ -185,7 +185,7 @@ impl<'a> Preparer<'a> {
             };
         }
         let d = self.backbone.dim();
-        let values: Vec<f32> = lr.into_iter().flat_map(|t| t.values).collect();
+        let values: Vec<f32> = lr.into_iter().flat_map(|t| t.tokens).collect();
         let (mean, deviation) = statistics(&values, d);
         for (name, values) in [("weight", deviation), ("bias", mean)] {
             upsampler.weights.insert(
@@ -280,7 +280,7 @@ impl<'a> Preparer<'a> {
                     };
                     let image = sample.resized(size)?;
                     values.extend(pseudo_ground_truth(
-                        &lr.values,
+                        &lr.tokens,
                         (lr.height, lr.width),
                         of,
                         match config.stage1.upsampling {

@@ -6,13 +6,14 @@ use std::path::Path;
 use burn::tensor::Device;
 use loftup_bundle::Size;
 use loftup_runtime::{
-    image::{self, Rgb8},
+    Features,
+    image::{self, RgbImage},
+    panels::{ComponentMap, three_panels},
     pca::CommonBasis,
-    picture::{ComponentMap, three_panels},
 };
 
 use crate::{
-    backbone::{Backbone, TokenValues},
+    backbone::Backbone,
     config::Config,
     data::Dataset,
     error::TrainError,
@@ -25,9 +26,9 @@ const SAMPLES: usize = 1024;
 
 /// A photo that is shown again and again.
 pub(crate) struct Preview {
-    photo: Rgb8,
+    photo: RgbImage,
     image: Vec<f32>,
-    lr: TokenValues,
+    lr: Features,
 }
 
 impl Preview {
@@ -53,7 +54,12 @@ impl Preview {
     }
 
     /// A photo, seen by the backbone at `seen` and upsampled to `size`.
-    fn new(photo: &Rgb8, backbone: &Backbone, size: Size, seen: Size) -> Result<Self, TrainError> {
+    fn new(
+        photo: &RgbImage,
+        backbone: &Backbone,
+        size: Size,
+        seen: Size,
+    ) -> Result<Self, TrainError> {
         let resized = |s: Size| {
             photo
                 .resized(s.width, s.height)
@@ -74,10 +80,11 @@ impl Preview {
     ) -> Result<(usize, usize), TrainError> {
         let d = upsampler.config.dim;
         let (height, width) = (self.photo.height(), self.photo.width());
-        let TokenValues {
-            values,
+        let Features {
+            tokens: low,
             height: h,
             width: w,
+            ..
         } = &self.lr;
         let grid = Grid {
             batch: 1,
@@ -85,7 +92,7 @@ impl Preview {
             width: *w,
         };
         let tokens = Tokens {
-            values: device_matrix(values.clone(), h * w, d, device),
+            values: device_matrix(low.clone(), h * w, d, device),
             grid,
         };
         let guidance = Guidance::new(&[&self.image], height, width, RangeOver::Image);
@@ -100,7 +107,7 @@ impl Preview {
         let failed =
             |e: &dyn std::fmt::Display| TrainError::io(path)(std::io::Error::other(e.to_string()));
         let sets = [
-            (values.as_slice(), h * w),
+            (low.as_slice(), h * w),
             (samples.as_slice(), samples.len() / d),
         ];
         let basis = CommonBasis::fit(&sets, d, 3.min(d)).map_err(|e| failed(&e))?;
@@ -111,7 +118,7 @@ impl Preview {
                 .map(|()| out)
                 .map_err(|e| failed(&e))
         };
-        let (low, high) = (components(0, values)?, components(1, &high)?);
+        let (low, high) = (components(0, low)?, components(1, &high)?);
         let low = ComponentMap::new(&low, *w, *h).map_err(|e| failed(&e))?;
         let high = ComponentMap::new(&high, width, height).map_err(|e| failed(&e))?;
         let panels = three_panels(&self.photo, low, high, basis.range()).map_err(|e| failed(&e))?;

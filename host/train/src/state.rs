@@ -1,4 +1,4 @@
-//! All that a training changes: where it starts, and how it goes to a checkpoint and back.
+//! Training state: initialization, saving and restoring.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const CHECKPOINT_EXP_AVG: &str = "train.exp_avg.";
 const CHECKPOINT_EXP_AVG_SQ: &str = "train.exp_avg_sq.";
 const CHECKPOINT_TEACHER: &str = "train.teacher.";
 
-/// All that a training changes.
+/// Everything that training changes.
 pub(crate) struct State {
     pub net: Trainable,
     pub optimizer: Optimizer,
@@ -53,7 +53,7 @@ impl State {
         all
     }
 
-    /// Takes the state out of a checkpoint.
+    /// Restores the state from a checkpoint.
     pub fn restore(
         &mut self,
         tensors: &BTreeMap<String, Tensor>,
@@ -70,7 +70,7 @@ impl State {
                 let tensor = tensor.ok_or_else(|| TrainError::Resume {
                     path: path.into(),
                     what: format!(
-                        "tensor {key} of shape {:?} is not in it; start again without --resume",
+                        "has no tensor {key} of shape {:?}; start again without --resume",
                         like.shape(name).unwrap_or_default()
                     ),
                 })?;
@@ -95,12 +95,12 @@ impl State {
     }
 }
 
-/// The settings with everything at its default that may differ when a training is resumed.
-fn essence(config: &Config) -> Config {
+/// The settings that must not change when a training is resumed; all others have their defaults.
+fn fixed_settings(config: &Config) -> Config {
     let mut config = config.clone();
     let run = crate::config::Run {
         batch_size: config.run.batch_size,
-        // How long it takes changes the rates only where they fall towards the end.
+        // The number of steps matters only for a cosine schedule.
         steps: config.run.steps.filter(|_| config.optimizer.cosine),
         epochs: if config.optimizer.cosine {
             config.run.epochs
@@ -111,7 +111,7 @@ fn essence(config: &Config) -> Config {
     };
     config.run = run;
     config.cache = Default::default();
-    // Known by their contents.
+    // Identified by their contents.
     config.bundle = PathBuf::new();
     config.out = PathBuf::new();
     config.start = config.start.map(|_| PathBuf::from("start"));
@@ -119,7 +119,7 @@ fn essence(config: &Config) -> Config {
     config
 }
 
-/// Compares what a checkpoint was made with to what is asked for now.
+/// Checks that a checkpoint was created with the same data, backbone and settings.
 pub(crate) fn check_same(
     path: &Path,
     old: &Progress,
@@ -134,12 +134,15 @@ pub(crate) fn check_same(
         })
     };
     if old.data != data {
-        return bad("made with other data: put back the images it began with, or start again without --resume".into());
+        return bad(
+            "created with other data; restore the original images, or start again without --resume"
+                .into(),
+        );
     }
     if old.backbone != backbone {
-        return bad("made with another backbone: put back the bundle it began with, or start again without --resume".into());
+        return bad("created with another backbone; restore the original bundle, or start again without --resume".into());
     }
-    let text = |c: &Config| toml::to_string(&essence(c)).unwrap_or_default();
+    let text = |c: &Config| toml::to_string(&fixed_settings(c)).unwrap_or_default();
     let before = Config::parse(&old.config, path)
         .map(|c| text(&c))
         .unwrap_or_default();
@@ -147,16 +150,17 @@ pub(crate) fn check_same(
     let differ = before.lines().zip(now.lines()).find(|(a, b)| a != b);
     match differ {
         Some((a, b)) => bad(format!(
-            "made with `{a}`, and now it is `{b}`: put it back, or start again without --resume"
+            "created with `{a}`, but the settings have `{b}`; restore the setting, or start again without --resume"
         )),
         None if before != now => {
-            bad("made with other settings: put them back, or start again without --resume".into())
+            bad("created with other settings; restore them, or start again without --resume".into())
         }
         None => Ok(()),
     }
 }
 
-/// A new state, from random weights or those of the settings' checkpoint. Also the SHA-256 of it.
+/// Initializes the state with random weights, or from the checkpoint in the settings. Also returns the
+/// SHA-256 of that checkpoint.
 pub(crate) fn new_state(
     config: &Config,
     backbone: &Backbone,
@@ -176,7 +180,7 @@ pub(crate) fn new_state(
                 return Err(TrainError::Resume {
                     path: path.clone(),
                     what: format!(
-                        "an upsampler of {} channels, and the backbone has {}; start from another, or from none",
+                        "the upsampler has {} channels, but the backbone has {}; choose another `start`, or none",
                         shape.dim,
                         backbone.dim()
                     ),

@@ -3,8 +3,9 @@
 
 use burn::tensor::Device;
 
+use loftup_runtime::Features;
+
 use crate::{
-    backbone::TokenValues,
     kernels::Grid,
     losses::refine_mean,
     model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values},
@@ -56,7 +57,7 @@ pub struct Part {
     /// Its rows and columns.
     pub side: usize,
     /// The backbone's features of it.
-    pub lr: TokenValues,
+    pub lr: Features,
     /// Its regions.
     pub segmentations: Vec<Vec<Mask>>,
 }
@@ -86,7 +87,7 @@ pub fn encode(
         width: lr.width,
     };
     let tokens = Tokens {
-        values: device_matrix(lr.values.clone(), grid.pixels(), d, device),
+        values: device_matrix(lr.tokens.clone(), grid.pixels(), d, device),
         grid,
     };
     let guidance = Guidance::new(&[image], side, side, RangeOver::Image);

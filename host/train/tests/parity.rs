@@ -6,9 +6,8 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use loftup_bundle::Size;
 use loftup_convert::{Request, convert};
-use loftup_runtime::{ColorRange, Features, Options, Perceptor, Picture};
+use loftup_runtime::{ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor};
 use loftup_train::{
-    backbone::TokenValues,
     checkpoint,
     kernels::Grid,
     model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values, init},
@@ -58,14 +57,14 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
 
         let features: Vec<f32> = (0..d * h * w).map(|_| rng.normal()).collect();
         let image: Vec<f32> = (0..3 * height * width).map(|_| rng.normal()).collect();
-        let perceptor = Perceptor::open_on_cpu(&out, Options::default()).unwrap();
-        let given = Features::from_array(&[1, d, h, w], features.clone(), d).unwrap();
-        let guidance = Picture {
+        let perceptor = Perceptor::open_on_cpu(&out, ExecutionOptions::default()).unwrap();
+        let given = Features::from_map(&[1, d, h, w], &features, d).unwrap();
+        let guidance = ImageTensor {
             size: Size { width, height },
             data: image.clone(),
         };
         let view = perceptor
-            .view(&given, &guidance, ColorRange::PerImage)
+            .encode_features(&given, &guidance, ColorRange::PerImage)
             .unwrap();
         let mut expected = vec![0.0; height * width * d];
         view.frame(&mut |tile| {
@@ -78,21 +77,13 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
         .unwrap();
 
         let device = Device::flex();
-        let rows = (0..features.len())
-            .map(|i| features[i % d * h * w + i / d])
-            .collect();
-        let lr = TokenValues {
-            values: rows,
-            height: h,
-            width: w,
-        };
         let grid = Grid {
             batch: 1,
             height: h,
             width: w,
         };
         let tokens = Tokens {
-            values: device_matrix(lr.values, h * w, d, &device),
+            values: device_matrix(given.tokens, h * w, d, &device),
             grid,
         };
         let guidance = Guidance::new(&[&image], height, width, RangeOver::Image);

@@ -1,10 +1,11 @@
-//! What a backbone made from a checkpoint is.
+//! The architecture of a backbone that was converted from a checkpoint.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What a backbone made from a checkpoint is, and where that is known from.
+/// The architecture of a backbone that was converted from a checkpoint, and the origin of each
+/// setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
@@ -18,29 +19,29 @@ pub struct Architecture {
     pub registers: usize,
     /// Side of the square grid of patches that the position embeddings were trained on.
     pub position_grid: usize,
-    /// Attention heads.
+    /// Activation of the MLPs.
     pub heads: Setting<usize>,
     /// Nonlinearity of the MLPs.
     pub activation: Setting<Activation>,
     /// Library whose resampling of position embeddings is reproduced.
     pub positions: Setting<Positions>,
-    /// Where mean and standard deviation come from.
+    /// Origin of mean and standard deviation.
     pub normalization: Origin,
 }
 
-/// The kinds of vision transformer known here.
+/// Supported kinds of vision transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// DINOv2, with or without registers: class token, LayerScale, the patch tokens after the
-    /// last norm (Oquab et al., 2023; Darcet et al., 2023).
+    /// DINOv2, with or without registers: class token, LayerScale; features are the patch tokens
+    /// after the last norm (Oquab et al., 2023; Darcet et al., 2023).
     DinoV2,
-    /// CLIP's image encoder with the patch encodings of MaskCLIP: of the last block only the
-    /// value and output projections, then the final norm and the visual projection
-    /// (Radford et al., 2021; Zhou et al., 2022).
+    /// CLIP's image encoder with the patch encodings of MaskCLIP: only the value and output
+    /// projections of the last block, then the final norm and the visual projection (Radford et
+    /// al., 2021; Zhou et al., 2022).
     Clip,
-    /// SigLIP and SigLIP 2 at a fixed resolution: no class token, the tokens after the last norm,
-    /// no pooling (Zhai et al., 2023; Tschannen et al., 2025).
+    /// SigLIP and SigLIP 2 at a fixed resolution: no class token; features are the tokens after the
+    /// last norm, without pooling (Zhai et al., 2023; Tschannen et al., 2025).
     SigLip,
 }
 
@@ -54,7 +55,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// The nonlinearity of the MLPs.
+/// The activation of the MLPs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
@@ -62,10 +63,10 @@ pub enum Activation {
     Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
-    /// `x sigmoid(1.702 x)`, as OpenAI's CLIP has it.
+    /// `x sigmoid(1.702 x)`, as in OpenAI's CLIP.
     QuickGelu,
-    /// `silu(a) b`, where `a` and `b` are the two halves of the first layer: DINOv2 giant. The
-    /// weights show it, so it cannot be chosen.
+    /// `silu(a) b`, where `a` and `b` are the two halves of the first layer: DINOv2 giant. Detected
+    /// from the weights, so it cannot be selected.
     #[serde(rename = "swiglu")]
     SwiGlu,
 }
@@ -95,12 +96,12 @@ impl FromStr for Activation {
 }
 
 /// The library whose resampling of position embeddings is reproduced at sizes other than the
-/// trained one.
+/// training size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Positions {
-    /// facebookresearch's DINOv2; CLIP as MaskCLIP, FeatUp and LoftUp run it; SigLIP as timm runs
-    /// it. The published LoftUp checkpoints were trained on these features.
+    /// facebookresearch's DINOv2; CLIP as in MaskCLIP, FeatUp and LoftUp; SigLIP as in timm. The
+    /// published LoftUp checkpoints were trained on these features.
     #[default]
     Facebook,
     /// timm and open_clip: bicubic with antialiasing, to the target size.
@@ -133,17 +134,17 @@ impl FromStr for Positions {
     }
 }
 
-/// Where a setting of a backbone comes from. The first of these that knows it decides.
+/// The origin of a setting. Of several, the first in this order is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
-    /// An option of the command line.
+    /// A command-line option.
     CommandLine,
     /// `config.json` or `preprocessor_config.json` next to the weights.
     ConfigJson,
     /// `open_clip_config.json` next to the weights.
     OpenClipConfigJson,
-    /// The table of published models: family, width, depth and patch match one of them.
+    /// The table of published models: family, width, depth and patch size match one of them.
     PublishedModel,
     /// The names and shapes of the weights.
     Weights,
@@ -164,18 +165,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A setting and where it comes from.
+/// A setting and its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting<T> {
     /// The setting.
     pub value: T,
-    /// Where it comes from.
+    /// Its origin.
     pub from: Origin,
 }
 
 impl<T> Setting<T> {
-    /// A setting from there.
+    /// A setting with this origin.
     pub fn new(value: T, from: Origin) -> Self {
         Self { value, from }
     }

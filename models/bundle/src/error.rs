@@ -1,4 +1,4 @@
-//! What can be wrong with a bundle.
+//! Errors of bundles.
 
 use std::path::PathBuf;
 
@@ -11,63 +11,63 @@ pub enum BundleError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The path is no bundle.
+    /// The path is not a bundle.
     #[error("{}: not a bundle: {what}; make one with `loftup convert`", path.display())]
     NotABundle {
         /// The path.
         path: PathBuf,
-        /// What is there instead.
+        /// What it is instead.
         what: String,
     },
-    /// The manifest cannot be understood.
+    /// The manifest is invalid.
     #[error("{}: {what}", path.display())]
     Manifest {
-        /// The manifest.
+        /// Path of the manifest.
         path: PathBuf,
-        /// What is wrong in it, and what to do.
+        /// What is wrong, with a hint.
         what: String,
     },
-    /// A file is not what the manifest says.
+    /// A file does not match the manifest.
     #[error("{}: damaged: {what}; copy or convert the bundle again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How it differs.
+        /// The difference.
         what: String,
     },
-    /// The place to write to is taken.
+    /// The destination exists.
     #[error("{}: already exists; choose another --out, or replace the bundle with --force", path.display())]
     Exists {
         /// The destination.
         path: PathBuf,
     },
-    /// The destination is to be replaced, but is no bundle.
-    #[error("{}: exists and is not a bundle, or holds other files beside one: it will not be replaced; choose another --out", path.display())]
+    /// The destination should be replaced, but is not a bundle.
+    #[error("{}: exists and is not a bundle, or contains other files as well: it is not replaced; choose another --out", path.display())]
     WouldReplace {
         /// The destination.
         path: PathBuf,
     },
-    /// A head that was asked for is not in the bundle.
+    /// The bundle does not have the requested head.
     #[error("{}: there is no head {name:?}; {}", path.display(), heads(known))]
     NoHead {
         /// The bundle.
         path: PathBuf,
         /// The head.
         name: String,
-        /// The heads that there are.
+        /// Names of the existing heads.
         known: Vec<String>,
     },
-    /// A part that was asked for is not in the bundle.
+    /// The bundle does not have the requested part.
     #[error("{}: the bundle has no {part}; {remedy}", path.display())]
     Lacks {
         /// The bundle.
         path: PathBuf,
-        /// What it lacks.
+        /// The missing part.
         part: &'static str,
-        /// What to do about it.
+        /// A hint.
         remedy: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! Heads: what a robot wants from the features, shipped with them.
+//! Heads: affine maps of the features, stored in the bundle.
 
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -9,24 +9,24 @@ use super::tensors;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    /// What its outputs mean.
+    /// The meaning of its outputs.
     pub kind: HeadKind,
-    /// Channels that it takes, `d`.
+    /// Number of input channels, `d`.
     pub dim: usize,
     /// The file with its [`Linear`].
     pub file: String,
 }
 
-/// What the outputs of a head mean.
+/// The meaning of a head's outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum HeadKind {
-    /// One score for each class; the greatest wins.
+    /// One score per class; the highest wins.
     Classes {
         /// Names of the classes, at most [`HeadKind::MOST_CLASSES`].
         names: Vec<String>,
     },
-    /// A short description of each pixel.
+    /// A compact descriptor per pixel.
     Descriptors {
         /// Its length, `k`.
         channels: usize,
@@ -34,10 +34,10 @@ pub enum HeadKind {
 }
 
 impl HeadKind {
-    /// A class fits in a byte, and 255 means that there is none.
+    /// A class number fits in a byte, and 255 means no class.
     pub const MOST_CLASSES: usize = 255;
 
-    /// Outputs of the head, `k`.
+    /// Number of outputs, `k`.
     pub fn outputs(&self) -> usize {
         match self {
             Self::Classes { names } => names.len(),
@@ -47,12 +47,12 @@ impl HeadKind {
 }
 
 impl Head {
-    /// Name of the file of the head called `name`.
+    /// File name of the head called `name`.
     pub fn file_name(name: &str) -> String {
         format!("head-{name}.safetensors")
     }
 
-    /// Whether a head may be called so: its name is part of a file name.
+    /// Whether this is a valid head name. The name becomes part of a file name.
     pub fn is_name(name: &str) -> bool {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
         (1..=64).contains(&name.len()) && name.chars().all(plain)
@@ -64,7 +64,7 @@ impl Head {
 pub struct Linear {
     /// Length of `x`, `d`.
     pub inputs: usize,
-    /// `[k, d]`, row by row.
+    /// `[k, d]`, row-major.
     pub weight: Vec<f32>,
     /// `[k]`.
     pub bias: Vec<f32>,
@@ -79,10 +79,10 @@ impl Linear {
         self.bias.len()
     }
 
-    /// As a safetensors file with `weight` `[k, d]` and `bias` `[k]`, F32.
+    /// Serializes to a safetensors file with `weight` `[k, d]` and `bias` `[k]`, F32.
     ///
     /// # Errors
-    /// Where `weight` is not `[k, d]`.
+    /// `weight` is not `[k, d]`.
     pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
         tensors::write(&[
             (WEIGHT, &[self.outputs(), self.inputs], &self.weight),
@@ -90,10 +90,10 @@ impl Linear {
         ])
     }
 
-    /// Reads what [`Linear::to_bytes`] wrote.
+    /// Reads the output of [`Linear::to_bytes`].
     ///
     /// # Errors
-    /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
+    /// A tensor is missing, has another shape, or contains NaN or infinity.
     pub fn from_bytes(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
         Ok(Self {

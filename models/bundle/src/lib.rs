@@ -1,7 +1,7 @@
-//! The bundle: a directory with everything a robot needs of a model.
+//! Bundles: directories with everything that a robot needs of a model.
 //!
-//! `manifest.json` says what is in it; the ONNX graphs lie beside it; the manifest holds the
-//! SHA-256 of every file. The format is described in `docs/bundle-format.md`.
+//! `manifest.json` describes the contents; the ONNX graphs are in the same directory; the manifest
+//! has the SHA-256 of every file. `docs/bundle-format.md` specifies the format.
 
 #![forbid(unsafe_code)]
 
@@ -38,12 +38,12 @@ pub use writer::BundleWriter;
 /// Name of the manifest inside a bundle.
 pub const MANIFEST: &str = "manifest.json";
 
-/// SHA-256 of `bytes`, as the manifest writes it.
+/// SHA-256 of `bytes`, in the format of the manifest.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Lower-case hexadecimal, as hashes are written.
+/// Lowercase hexadecimal, as used for hashes.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

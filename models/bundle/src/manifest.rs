@@ -1,4 +1,4 @@
-//! What `manifest.json` says.
+//! The contents of `manifest.json`.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -9,8 +9,8 @@ use super::{
     reference::References, training::Training,
 };
 
-/// Version of the bundle format that this code writes and reads.
-pub const FORMAT: u32 = 1;
+/// Version of the bundle format that is read and written.
+pub const FORMAT: u32 = 2;
 
 /// The manifest of a bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// [`FORMAT`].
     pub format: u32,
-    /// How pictures are normalized, for the backbone and for the guidance.
+    /// Normalization of images, for the backbone and for the guidance.
     pub normalization: Normalization,
     /// The vision foundation model, if the bundle has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,24 +26,23 @@ pub struct Manifest {
     /// The upsampler, if the bundle has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upsampler: Option<Upsampler>,
-    /// What is computed from the upsampled features, by name.
+    /// Heads, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub heads: BTreeMap<String, Head>,
-    /// How the graphs of other precisions than 32 bits were made, and what they cost.
+    /// How the graphs in precisions other than fp32 were quantized, and their errors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quantization: BTreeMap<Precision, Quantization>,
-    /// What the 32-bit graphs compute from the built-in test inputs. Bundles made before this was
-    /// introduced have none.
+    /// Outputs of the 32-bit graphs for the built-in test inputs. Older bundles do not have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub references: Option<References>,
-    /// Every file of the bundle but the manifest, by name.
+    /// Every file of the bundle except the manifest, by name.
     pub files: BTreeMap<String, FileEntry>,
-    /// Where it all comes from.
+    /// Provenance of the bundle.
     pub provenance: Provenance,
 }
 
 impl Manifest {
-    /// Precisions in which every part of the bundle is there.
+    /// The precisions in which every part of the bundle is available.
     pub fn precisions(&self) -> Vec<Precision> {
         let has = |p: &Precision| {
             self.backbone
@@ -64,59 +63,59 @@ impl Manifest {
 pub struct Normalization {
     /// Subtracted from values in 0..1.
     pub mean: [f32; 3],
-    /// Divided by afterwards.
+    /// Then divided by.
     pub std: [f32; 3],
 }
 
 impl Normalization {
-    /// That of ImageNet, used by DINOv2 and many others.
+    /// ImageNet's normalization, used by DINOv2 and many others.
     pub const IMAGENET: Self = Self {
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
     };
 }
 
-/// A backbone: `[1, 3, H, W]` to features on a grid of patches.
+/// A backbone: maps `[1, 3, H, W]` to features on a grid of patches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backbone {
-    /// What it is, as given to `convert`.
+    /// Its name, as given to `convert`.
     pub name: String,
     /// Channels of its features, `d`.
     pub dim: usize,
     /// Side of a patch in pixels.
     pub patch: usize,
-    /// Size of its input in pixels. Where `any_size` is set, only the default.
+    /// Size of its input in pixels. Only the default if `any_size` is set.
     pub size: Size,
-    /// Whether the graph takes any size that is a multiple of the patch.
+    /// Whether the graph supports any size that is a multiple of the patch size.
     pub any_size: bool,
-    /// Name of the picture among the graph's inputs.
+    /// Name of the image input of the graph.
     pub input: String,
-    /// Name of the features among the graph's outputs.
+    /// Name of the feature output of the graph.
     pub output: String,
-    /// How the features lie in that output.
+    /// Layout of the features in that output.
     pub layout: FeatureLayout,
     /// The graph in each precision.
     pub graphs: BTreeMap<Precision, String>,
-    /// What it is, where it was made from a checkpoint.
+    /// Its architecture, if it was converted from a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
 }
 
-/// How a backbone's output holds its features.
+/// Layout of a backbone's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FeatureLayout {
     /// `[1, d, h, w]`.
     Map,
-    /// `[1, extra + h * w, d]`: tokens row by row, after `extra` tokens that belong to no patch.
+    /// `[1, extra + h * w, d]`: tokens in row-major order, after `extra` tokens without a patch.
     Tokens {
-        /// Tokens to leave out at the front (class token, registers).
+        /// Number of leading tokens to skip (class token, registers).
         extra: usize,
     },
 }
 
-/// A LoftUp upsampler, cut as in the graphs of `loftup-onnx`.
+/// A LoftUp upsampler, split into the graphs of `loftup-onnx`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upsampler {
@@ -124,7 +123,7 @@ pub struct Upsampler {
     pub dim: usize,
     /// Cross-attention layers.
     pub layers: usize,
-    /// Attention heads.
+    /// Width of a head in the keys and values, including padding.
     pub heads: usize,
     /// Width of a head in the keys and values, with padding.
     pub head_width: usize,
@@ -132,15 +131,15 @@ pub struct Upsampler {
     pub graphs: BTreeMap<Precision, UpsamplerFiles>,
 }
 
-/// The graphs of one upsampler in one precision.
+/// The graphs of an upsampler in one precision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpsamplerFiles {
-    /// Features to keys and values, once per frame.
+    /// Computes keys and values from features, once per frame.
     pub keys: String,
-    /// Guidance tiles, keys and values to features.
+    /// Computes the features of guidance tiles from keys and values.
     pub queries: String,
-    /// Everything in one standard file, for other tools.
+    /// The complete upsampler in one standard file, for other tools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whole: Option<String>,
 }
@@ -151,32 +150,32 @@ pub struct UpsamplerFiles {
 pub struct FileEntry {
     /// Length in bytes.
     pub bytes: u64,
-    /// SHA-256, lower-case hexadecimal.
+    /// SHA-256, lowercase hexadecimal.
     pub sha256: String,
 }
 
-/// Where a bundle comes from.
+/// Provenance of a bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
-    /// Program and version that wrote it.
+    /// Program and version that wrote the bundle.
     pub tool: String,
-    /// When, in seconds since 1970-01-01 UTC.
+    /// Creation time, in seconds since 1970-01-01 UTC.
     pub created: u64,
-    /// The files it was made from.
+    /// The files that it was converted from.
     pub sources: Vec<Source>,
-    /// How the upsampler's weights were trained, where that is known.
+    /// How the upsampler was trained, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
 }
 
-/// A file that a bundle was made from.
+/// A source file of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// What it was used as.
+    /// Its role.
     pub role: String,
-    /// Its name, without directories.
+    /// File name, without directories.
     pub file: String,
     /// Its SHA-256.
     pub sha256: String,
@@ -232,7 +231,7 @@ impl FromStr for Size {
             })
             .ok_or_else(|| {
                 format!(
-                    "{s:?} is not a size: write WIDTHxHEIGHT, each 1 to {}, as in 224x224",
+                    "{s:?} is not a size: expected WIDTHxHEIGHT, each from 1 to {}, such as 224x224",
                     Self::LONGEST_SIDE
                 )
             })
@@ -240,6 +239,6 @@ impl FromStr for Size {
 }
 
 impl Size {
-    /// The longest side that is accepted from outside.
+    /// Maximum side of an image size.
     pub const LONGEST_SIDE: usize = 16384;
 }

@@ -4,25 +4,25 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Precision of a graph's arithmetic.
+/// Precision of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// 32-bit floats throughout.
+    /// 32-bit floats.
     Fp32,
-    /// 16-bit floats, and 32-bit ones where those are not enough.
+    /// 16-bit floats, with 32-bit floats where required.
     Fp16,
-    /// 8-bit products with constants, 32-bit floats for the rest.
+    /// 8-bit products with constants, 32-bit floats elsewhere.
     Int8,
-    /// Weights kept as 16-bit floats, arithmetic in 32 bits.
+    /// Weights stored as 16-bit floats, arithmetic in 32 bits.
     Fp16Weights,
 }
 
 impl Precision {
-    /// All of them.
+    /// All precisions.
     pub const ALL: [Self; 4] = [Self::Fp32, Self::Fp16, Self::Int8, Self::Fp16Weights];
 
-    /// Its name in manifests and on the command line.
+    /// The name in manifests and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",

@@ -87,10 +87,11 @@ pub struct CheckError {
 }
 
 impl Quantization {
-    /// What the types do not say. That `check.file` is listed is for the caller to see.
+    /// Validates what the types do not express. Whether `check.file` is listed is checked by the
+    /// caller.
     ///
     /// # Errors
-    /// Names the field, and says what it should be.
+    /// The name of the invalid field and what is expected.
     pub fn validate(&self) -> Result<(), String> {
         let errors = self
             .graphs
@@ -129,7 +130,7 @@ impl Quantization {
         let digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
         if hash.len() != 64 || !hash.bytes().all(digit) {
             return Err(
-                "calibration.fingerprint: expected a SHA-256 of 64 lower-case hexadecimal digits"
+                "calibration.fingerprint: expected a SHA-256 of 64 lowercase hexadecimal digits"
                     .into(),
             );
         }

@@ -1,4 +1,4 @@
-//! Opening a bundle.
+//! Opens and verifies bundles.
 
 use std::{
     fs::{self, File},
@@ -13,17 +13,17 @@ use super::{
     ReferenceOutputs, References, hex, sha256_hex,
 };
 
-/// A manifest larger than this is none of ours.
+/// Maximum size of a manifest.
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
-/// Larger than a graph can be, no file is.
+/// Maximum size of a file: no graph can be larger.
 const LARGEST_FILE: u64 = 2 << 30;
 
-/// No model has more channels, heads, layers or extra tokens; products of a few such numbers fit
-/// into 64 bits.
+/// Maximum number of channels, heads, layers or extra tokens; products of a few such numbers fit in
+/// 64 bits.
 const MOST_CHANNELS: usize = 1 << 15;
 
-/// A bundle whose files have been checked.
+/// A bundle whose files have been verified.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     path: PathBuf,
@@ -31,10 +31,10 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens the bundle at `path` and checks the length and SHA-256 of every file.
+    /// Opens the bundle at `path` and verifies the size and SHA-256 of every file.
     ///
     /// # Errors
-    /// Names the file that is missing or not what the manifest says.
+    /// A file is missing or does not match the manifest.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let manifest = read_manifest(path)?;
         for (name, entry) in &manifest.files {
@@ -51,12 +51,12 @@ impl Bundle {
         &self.path
     }
 
-    /// What it says of itself.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The error that says that the bundle has no such part.
+    /// The error for a missing part.
     pub fn lacks(&self, part: &'static str, remedy: &'static str) -> BundleError {
         BundleError::Lacks {
             path: self.path.clone(),
@@ -65,10 +65,10 @@ impl Bundle {
         }
     }
 
-    /// The reference outputs; `None` for a bundle without them.
+    /// The reference outputs; `None` if the bundle has none.
     ///
     /// # Errors
-    /// Where their file is damaged or does not fit the parts of the bundle.
+    /// The file is damaged or does not match the parts of the bundle.
     pub fn reference_outputs(&self) -> Result<Option<ReferenceOutputs>, BundleError> {
         let Some(References { file, .. }) = &self.manifest.references else {
             return Ok(None);
@@ -81,10 +81,10 @@ impl Bundle {
         Ok(Some(outputs))
     }
 
-    /// The weights of the head called `name`.
+    /// The head called `name` and its weights.
     ///
     /// # Errors
-    /// Where there is no such head, or its file does not fit it.
+    /// There is no such head, or its file does not match it.
     pub fn head(&self, name: &str) -> Result<(Head, Linear), BundleError> {
         let Some(head) = self.manifest.heads.get(name) else {
             return Err(BundleError::NoHead {
@@ -102,7 +102,7 @@ impl Bundle {
         Ok((head.clone(), linear))
     }
 
-    /// The bytes of a file of the bundle, checked again as they are read.
+    /// Reads a file of the bundle, and verifies it again.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
         let path = self.path.join(name);
         let entry = self
@@ -117,7 +117,7 @@ impl Bundle {
             path: path.clone(),
             source,
         };
-        // One byte more than it may have: the file may have grown since it was checked.
+        // One byte more than expected: the file may have grown since it was verified.
         let mut bytes = Vec::new();
         File::open(&path)
             .and_then(|file| file.take(entry.bytes + 1).read_to_end(&mut bytes))
@@ -137,12 +137,12 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
         source,
     })?;
     if !meta.is_dir() {
-        return Err(not_a_bundle("it is a file, and a bundle is a directory"));
+        return Err(not_a_bundle("it is a file, but a bundle is a directory"));
     }
     let file = path.join(MANIFEST);
-    // Opening a pipe would wait for whoever writes to it.
+    // Opening a pipe would block until there is a writer.
     if fs::metadata(&file).is_ok_and(|meta| !meta.is_file()) {
-        return Err(not_a_bundle("its manifest.json is no regular file"));
+        return Err(not_a_bundle("its manifest.json is not a regular file"));
     }
     let text = match File::open(&file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -168,7 +168,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
     struct Version {
         format: u32,
     }
-    // The version first: other fields may mean other things in another version.
+    // Check the version first: fields may have a different meaning in another version.
     let Version { format } = serde_json::from_str(&text).map_err(|e| {
         wrong(format!(
             "not a manifest: {e}; copy or convert the bundle again"
@@ -181,19 +181,20 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
     }
     let manifest: Manifest = serde_json::from_str(&text).map_err(|e| {
         wrong(format!(
-            "not understood: {e}; copy or convert the bundle again"
+            "invalid manifest: {e}; copy or convert the bundle again"
         ))
     })?;
     validate(&manifest).map_err(wrong)?;
     Ok(manifest)
 }
 
-/// What the types do not say: every name is a plain file name and listed, every number is usable.
+/// Validates what the types do not express: every name is a plain file name and listed, and every
+/// number is usable.
 fn validate(manifest: &Manifest) -> Result<(), String> {
     for (name, entry) in &manifest.files {
         if entry.bytes > LARGEST_FILE {
             return Err(format!(
-                "file {name:?} of {} bytes: a file of a bundle has at most {LARGEST_FILE}",
+                "file {name:?} of {} bytes: the maximum is {LARGEST_FILE}",
                 entry.bytes
             ));
         }
@@ -238,7 +239,7 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
                 .any(|s| *s == 0 || *s > super::Size::LONGEST_SIDE || s % b.patch != 0)
         {
             return Err(format!(
-                "backbone: dim {}, patch {}, size {} do not go together",
+                "backbone: dim {}, patch {} and size {} are inconsistent",
                 b.dim, b.patch, b.size
             ));
         }
@@ -295,14 +296,14 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
         };
         if !Head::is_name(name) || !(1..=most).contains(&outputs) {
             return Err(format!(
-                "head {name:?}: its name, or {outputs} outputs of {dim} channels, cannot be used"
+                "head {name:?}: invalid name, or invalid shape ({outputs} outputs, {dim} channels)"
             ));
         }
         if let Some(u) = &manifest.upsampler
             && u.dim != dim
         {
             return Err(format!(
-                "head {name:?} takes {dim} channels, the upsampler has {}",
+                "head {name:?} expects {dim} channels, but the upsampler has {}",
                 u.dim
             ));
         }
@@ -319,18 +320,18 @@ fn check(path: &Path, entry: &FileEntry) -> Result<(), BundleError> {
         path: path.into(),
         what: what.into(),
     };
-    // Before it is opened: opening a pipe would wait for whoever writes to it.
+    // Checked before it is opened: opening a pipe would block until there is a writer.
     let meta = fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => damaged("the file is missing"),
         _ => failed(source),
     })?;
     if !meta.is_file() {
-        return Err(damaged("it is no regular file"));
+        return Err(damaged("it is not a regular file"));
     }
     let mut file = File::open(path).map_err(failed)?;
     let length = meta.len();
     let mut hash = Sha256::new();
-    // A file of another length is wrong whatever its hash: do not read a huge one.
+    // A file of another size cannot have the right hash: do not read a huge one.
     if length == entry.bytes {
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -345,9 +346,9 @@ fn check(path: &Path, entry: &FileEntry) -> Result<(), BundleError> {
 
 fn compare(path: &Path, entry: &FileEntry, bytes: u64, sha256: &str) -> Result<(), BundleError> {
     let what = if bytes != entry.bytes {
-        format!("{bytes} bytes, the manifest says {}", entry.bytes)
+        format!("{bytes} bytes, but {} in the manifest", entry.bytes)
     } else if sha256 != entry.sha256 {
-        format!("SHA-256 {sha256}, the manifest says {}", entry.sha256)
+        format!("SHA-256 {sha256}, but {} in the manifest", entry.sha256)
     } else {
         return Ok(());
     };
@@ -364,7 +365,7 @@ mod tests {
         *,
     };
 
-    /// A bundle of one file, of which `change` may change the manifest's text.
+    /// A bundle with one file, whose manifest text can be modified by `change`.
     fn bundle(at: &Path, change: impl FnOnce(String) -> String) {
         let mut writer = BundleWriter::create(at, true).unwrap();
         writer.add("graph.onnx", b"seven b").unwrap();
@@ -406,13 +407,13 @@ mod tests {
         bundle(&at, with(LARGEST_FILE + 1));
         let text = Bundle::open(&at).unwrap_err().to_string();
         assert!(
-            text.contains("graph.onnx") && text.contains("at most"),
+            text.contains("graph.onnx") && text.contains("maximum"),
             "{text}"
         );
         bundle(&at, with(LARGEST_FILE));
         let text = Bundle::open(&at).unwrap_err().to_string();
         assert!(
-            text.contains("7 bytes, the manifest says 2147483648"),
+            text.contains("7 bytes, but 2147483648 in the manifest"),
             "{text}"
         );
     }
@@ -423,14 +424,14 @@ mod tests {
         let at = folder.path().join("grown.loftup");
         bundle(&at, |text| text);
         let opened = Bundle::open(&at).unwrap();
-        // Sparse: 64 GiB that take no room.
+        // Sparse: 64 GiB that take no disk space.
         let file = File::options()
             .write(true)
             .open(at.join("graph.onnx"))
             .unwrap();
         file.set_len(64 << 30).unwrap();
         let text = opened.read("graph.onnx").unwrap_err().to_string();
-        assert!(text.contains("8 bytes, the manifest says 7"), "{text}");
+        assert!(text.contains("8 bytes, but 7 in the manifest"), "{text}");
     }
 
     #[test]
@@ -447,7 +448,7 @@ mod tests {
                 .unwrap();
             assert!(made.success());
             let text = Bundle::open(&at).unwrap_err().to_string();
-            assert!(text.contains("no regular file"), "{text}");
+            assert!(text.contains("not a regular file"), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the manifest says of the reference outputs.
+//! The manifest entry of the reference outputs.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::precision::Precision;
 
-/// The reference outputs of a bundle, and how far its other precisions are from them.
+/// The reference outputs of a bundle, and the error of its other precisions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct References {
@@ -14,7 +14,7 @@ pub struct References {
     pub file: String,
     /// Program and version that computed them.
     pub tool: String,
-    /// Error of the graphs of each precision but `fp32`, run as they are written.
+    /// Error of the graphs of each precision except `fp32`, run as written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<Precision, PartErrors>,
 }
@@ -23,33 +23,33 @@ pub struct References {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartErrors {
-    /// Of the backbone.
+    /// Error of the backbone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<ReferenceError>,
-    /// Of the upsampler, fed with reference features.
+    /// Error of the upsampler, given reference features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upsampler: Option<ReferenceError>,
 }
 
-/// How far outputs are from the reference outputs.
+/// Error of outputs relative to the reference outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReferenceError {
     /// Root of the sum of squared differences over that of the squared reference values.
     pub relative_error: f64,
-    /// Least cosine similarity of a feature vector to its reference.
+    /// Minimum cosine similarity of a feature vector to its reference.
     pub cosine: f64,
 }
 
 impl References {
     /// Name of the file.
     pub const FILE: &str = "references.safetensors";
-    /// The most cells of the backbone's grid that are kept.
+    /// Maximum number of grid cells kept from the backbone's features.
     pub const CELLS: usize = 32;
-    /// Pixels of the upsampler's output that are kept.
+    /// Number of pixels kept from the upsampler's output.
     pub const PIXELS: usize = 64;
 
-    /// What cannot be, with the field.
+    /// Validates the fields; the error names the invalid one.
     pub(super) fn validate(&self) -> Result<(), String> {
         for (precision, errors) in &self.errors {
             for e in [errors.backbone, errors.upsampler].into_iter().flatten() {
@@ -57,14 +57,14 @@ impl References {
                     && e.relative_error >= 0.0
                     && (-1.001..=1.001).contains(&e.cosine);
                 if !usable {
-                    return Err(format!("errors.{precision}: {e:?} is no error"));
+                    return Err(format!("errors.{precision}: {e:?} is not a valid error"));
                 }
             }
         }
         Ok(())
     }
 
-    /// The cells of a grid of `count` cells that are kept, by flat index: one of each run of equal
+    /// Flat indices of the cells kept from a grid of `count` cells: one from each run of equal
     /// length, scattered within it.
     pub fn cells(count: usize) -> impl Iterator<Item = usize> {
         let kept = Self::CELLS.min(count);

@@ -1,4 +1,4 @@
-//! Reference outputs: what the fp32 graphs compute from the built-in test inputs.
+//! Reference outputs: the outputs of the fp32 graphs for the built-in test inputs.
 
 use safetensors::SafeTensors;
 
@@ -8,13 +8,13 @@ use super::{
     tensors,
 };
 
-/// The reference outputs themselves.
+/// Reference outputs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReferenceOutputs {
-    /// Of the backbone, `[cells + 2, d]`: its features at [`References::cells`], then the mean and
-    /// the standard deviation of each channel over all cells.
+    /// Backbone, `[cells + 2, d]`: its features at [`References::cells`], then mean and standard
+    /// deviation of each channel over all cells.
     pub backbone: Option<Vec<f32>>,
-    /// Of the upsampler, `[References::PIXELS, d]`.
+    /// Upsampler, `[References::PIXELS, d]`.
     pub upsampler: Option<Vec<f32>>,
 }
 
@@ -22,10 +22,10 @@ const BACKBONE: &str = "backbone";
 const UPSAMPLER: &str = "upsampler";
 
 impl ReferenceOutputs {
-    /// As a safetensors file with the tensors `backbone` and `upsampler`, F32.
+    /// Serializes to a safetensors file with the tensors `backbone` and `upsampler`, F32.
     ///
     /// # Errors
-    /// Where a length does not fit the parts of `manifest`.
+    /// A length does not match the parts of `manifest`.
     pub fn to_bytes(&self, manifest: &Manifest) -> Result<Vec<u8>, String> {
         let backbone = manifest.backbone.as_ref().map(backbone_shape);
         let upsampler = manifest.upsampler.as_ref().map(upsampler_shape);
@@ -39,10 +39,10 @@ impl ReferenceOutputs {
         tensors::write(&parts)
     }
 
-    /// Reads what [`ReferenceOutputs::to_bytes`] wrote for the parts of `manifest`.
+    /// Reads the output of [`ReferenceOutputs::to_bytes`] for the parts of `manifest`.
     ///
     /// # Errors
-    /// Says which tensor is missing, has another shape, or holds NaN or an infinity.
+    /// A tensor is missing, has another shape, or contains NaN or infinity.
     pub fn from_bytes(bytes: &[u8], manifest: &Manifest) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
         let backbone = manifest.backbone.as_ref();

@@ -1,13 +1,13 @@
-//! Small safetensors files of 32-bit floats inside a bundle.
+//! Small safetensors files with 32-bit floats.
 
 use std::collections::BTreeMap;
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-/// A file of the given tensors: name, shape, values.
+/// Serializes tensors, given by name, shape and values.
 ///
 /// # Errors
-/// Where a shape does not fit its values.
+/// A shape does not match its values.
 pub(super) fn write(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, String> {
     let bytes =
         |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
@@ -20,10 +20,10 @@ pub(super) fn write(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, Str
     safetensors::serialize(views, None).map_err(|e| e.to_string())
 }
 
-/// A tensor of this shape.
+/// Reads a tensor with this shape.
 ///
 /// # Errors
-/// Says that it is missing, has another shape or type, or holds NaN or an infinity.
+/// It is missing, has another shape or type, or contains NaN or infinity.
 pub(super) fn read(
     file: &SafeTensors<'_>,
     name: &str,
@@ -31,7 +31,7 @@ pub(super) fn read(
 ) -> Result<Vec<f32>, String> {
     let tensor = file
         .tensor(name)
-        .map_err(|_| format!("it has no tensor {name}"))?;
+        .map_err(|_| format!("tensor {name} is missing"))?;
     if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
         return Err(format!(
             "tensor {name} is {:?} {:?}, expected F32 {shape:?}",
@@ -42,7 +42,7 @@ pub(super) fn read(
     let (bytes, _) = tensor.data().as_chunks::<4>();
     let values: Vec<f32> = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
     match values.iter().position(|x| !x.is_finite()) {
-        Some(i) => Err(format!("tensor {name} holds {} at index {i}", values[i])),
+        Some(i) => Err(format!("tensor {name} contains {} at index {i}", values[i])),
         None => Ok(values),
     }
 }

@@ -1,51 +1,51 @@
-//! How the weights of an upsampler were trained.
+//! The training record of an upsampler.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A summary of the training that the upsampler's weights come from. The whole record, with every
-/// setting, is the file whose SHA-256 is `record_sha256`.
+/// A summary of the training of the upsampler's weights. The complete record, with all settings, is
+/// the file whose SHA-256 is `record_sha256`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
-    /// Program and version that trained.
+    /// Program and version that trained the weights.
     pub tool: String,
-    /// 1 or 2: stages of LoftUp (arXiv 2504.14032).
+    /// Stage of LoftUp's training (arXiv 2504.14032), 1 or 2.
     pub stage: u8,
     /// Steps of that stage.
     pub steps: u64,
-    /// Seed of every random draw.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Pictures that were trained on.
+    /// Number of training images.
     pub pictures: u64,
-    /// Those of them that came with masks.
+    /// Number of training images with masks.
     pub pictures_with_masks: u64,
-    /// Which pictures they were.
+    /// Fingerprint of the training images.
     pub data_fingerprint: String,
-    /// SHA-256 of the weights that came out.
+    /// SHA-256 of the trained weights.
     pub weights_sha256: String,
-    /// What tells the backbone that was trained for from others.
+    /// Identifies the backbone that the weights were trained for.
     pub backbone_sha256: String,
-    /// SHA-256 of the weights that it started from; random weights without.
+    /// SHA-256 of the initial weights; `None` for random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_sha256: Option<String>,
-    /// The last value of each loss.
+    /// Last value of each loss.
     pub losses: BTreeMap<String, f64>,
-    /// SHA-256 of the whole record.
+    /// SHA-256 of the complete record.
     pub record_sha256: String,
 }
 
 impl Training {
-    /// A text is no longer, in bytes.
+    /// Maximum length of a text, in bytes.
     pub const LONGEST_TEXT: usize = 128;
-    /// There are no more losses.
+    /// Maximum number of losses.
     pub const MOST_LOSSES: usize = 16;
 
-    /// What the types do not say.
+    /// Validates what the types do not express.
     ///
     /// # Errors
-    /// Names the field, and says what it should be.
+    /// The name of the invalid field and what is expected.
     pub fn validate(&self) -> Result<(), String> {
         let texts = [
             ("tool", &self.tool),
@@ -74,7 +74,7 @@ impl Training {
             let digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
             if hash.is_some_and(|hash| hash.len() != 64 || !hash.bytes().all(digit)) {
                 return Err(format!(
-                    "{field}: expected a SHA-256 of 64 lower-case hexadecimal digits"
+                    "{field}: expected a SHA-256 of 64 lowercase hexadecimal digits"
                 ));
             }
         }
@@ -83,7 +83,7 @@ impl Training {
         }
         if self.pictures_with_masks > self.pictures {
             return Err(format!(
-                "pictures_with_masks: {} of {} pictures",
+                "pictures_with_masks: {} of {} images",
                 self.pictures_with_masks, self.pictures
             ));
         }

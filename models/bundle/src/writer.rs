@@ -1,4 +1,4 @@
-//! Writing a bundle: all of it or nothing.
+//! Writes bundles atomically.
 
 use std::{
     collections::BTreeMap,
@@ -9,8 +9,8 @@ use std::{
 
 use super::{BundleError, FileEntry, MANIFEST, Manifest, sha256_hex};
 
-/// A bundle under construction, in a temporary directory beside its destination. Dropped before
-/// [`BundleWriter::commit`], it leaves nothing behind.
+/// A bundle under construction, in a temporary directory next to its destination. It is removed if
+/// dropped before [`BundleWriter::commit`].
 #[derive(Debug)]
 pub struct BundleWriter {
     destination: PathBuf,
@@ -20,8 +20,8 @@ pub struct BundleWriter {
 }
 
 impl BundleWriter {
-    /// Begins a bundle at `destination`. An existing bundle there is replaced only if `replace`
-    /// is set, and only once the new one is complete; anything else there is left alone.
+    /// Starts a bundle at `destination`. An existing bundle there is replaced only if `replace` is
+    /// set, and only when the new one is complete; anything else there is never replaced.
     pub fn create(destination: &Path, replace: bool) -> Result<Self, BundleError> {
         if destination.symlink_metadata().is_ok() {
             let path = destination.to_owned();
@@ -44,11 +44,12 @@ impl BundleWriter {
                     NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
                     StorageFull,
                 };
-                // The error of the builder names the temporary directory, which nobody knows.
+                // The builder's error names the temporary directory, which means nothing to the
+                // user.
                 let source = match error.kind() {
                     NotFound => std::io::Error::new(
                         NotFound,
-                        "there is no such directory; make it first, or choose another --out",
+                        "there is no such directory; create it first, or choose another --out",
                     ),
                     kind @ (NotADirectory | PermissionDenied | QuotaExceeded
                     | ReadOnlyFilesystem | StorageFull) => kind.into(),
@@ -78,9 +79,9 @@ impl BundleWriter {
         Ok(())
     }
 
-    /// Writes the manifest, whose `files` are filled in here. The bundle is then complete, and can
-    /// be opened under the path returned, but not yet in its place. More files may be added after
-    /// that; it has to be sealed again then.
+    /// Writes the manifest, filling in its `files`. The bundle is then complete and can be opened
+    /// under the returned path, but is not yet at its destination. Adding more files requires
+    /// sealing it again.
     pub fn seal(&mut self, mut manifest: Manifest) -> Result<&Path, BundleError> {
         manifest.files = self.files.clone();
         let mut text =
@@ -97,7 +98,7 @@ impl BundleWriter {
         Ok(self.work.path())
     }
 
-    /// Moves the sealed bundle to its place.
+    /// Moves the sealed bundle to its destination.
     pub fn commit(self) -> Result<(), BundleError> {
         let destination = self.destination.clone();
         let io = |source| BundleError::Io {
@@ -111,7 +112,7 @@ impl BundleWriter {
             fs::set_permissions(self.work.path(), fs::Permissions::from_mode(0o755)).map_err(io)?;
         }
         if self.replace && destination.exists() {
-            // Two renames: in between the bundle is missing for a moment, never mixed.
+            // Two renames: in between, the bundle is missing for a moment, but never mixed.
             let old = self.work.path().with_extension("old");
             fs::rename(&destination, &old).map_err(io)?;
             if let Err(e) = fs::rename(self.work.path(), &destination) {
@@ -122,7 +123,7 @@ impl BundleWriter {
         } else {
             fs::rename(self.work.path(), &destination).map_err(io)?;
         }
-        // Moved away: there is nothing left to remove under the temporary name.
+        // The directory has been moved, so there is nothing to remove under the temporary name.
         let _ = self.work.keep();
         let parent = destination.parent().filter(|p| !p.as_os_str().is_empty());
         sync_directory(parent.unwrap_or(Path::new("."))).map_err(io)
@@ -137,7 +138,7 @@ impl BundleWriter {
         write().map_err(|e| self.failed(name, e))
     }
 
-    /// Names the file where the user will look for it, not in the temporary directory.
+    /// An error with the path at the destination instead of the temporary directory.
     fn failed(&self, name: &str, source: std::io::Error) -> BundleError {
         BundleError::Io {
             path: self.destination.join(name),
@@ -146,8 +147,8 @@ impl BundleWriter {
     }
 }
 
-/// Whether a directory may be deleted to make place: it has a manifest of ours, of whatever
-/// version, and nothing beside what that lists. (Other programs have a `manifest.json` too.)
+/// Whether a directory can be deleted: it has a manifest of this program, of any version, and only
+/// the files listed there. (Other programs use the name `manifest.json` too.)
 fn holds_only_a_bundle(path: &Path) -> bool {
     #[derive(serde::Deserialize)]
     struct Listing {

@@ -1,5 +1,5 @@
-//! Bundles from models: fp32 graphs and their manifest entries, without reference outputs and
-//! without verification. `loftup convert` adds both.
+//! Creates bundles from models: fp32 graphs and their manifest entries, without reference outputs
+//! and verification, which `loftup convert` adds.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
 /// File of the backbone's fp32 graph.
 pub const BACKBONE_FILE: &str = "backbone.onnx";
 
-/// A bundle that cannot be written. The message is one line.
+/// The bundle cannot be created. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {

@@ -1,6 +1,6 @@
-//! Reads what others have trained: checkpoint files ([`checkpoint`]), the LoftUp upsampler
-//! ([`loftup`]) and vision transformers ([`vit`]) in them, ONNX files of other tools ([`onnx`]), and
-//! the weights that are built in ([`builtin`]). Nothing on the robot uses it: a bundle has the graphs.
+//! Reads trained models: checkpoint files ([`checkpoint`]), the LoftUp upsampler ([`loftup`]) and
+//! vision transformers ([`vit`]) in them, ONNX files of other tools ([`onnx`]), and the built-in
+//! weights ([`builtin`]). It is not needed on the robot, since bundles contain the graphs.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! Reading the LoftUp upsampler out of a checkpoint, and the algebra that needs no image.
+//! Reads the LoftUp upsampler from a checkpoint, and folds constants that do not depend on the
+//! image.
 
 use loftup_onnx::{
     Tensor,
@@ -8,14 +9,14 @@ use loftup_spec::{Config, EPS, HEADS};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, listed, teacher_of};
 
-/// A tensor that every LoftUp has, and nothing else.
+/// A tensor that only LoftUp checkpoints have.
 const MARKER: &str = "upsampler.lr_pe.biases";
 
-/// Takes the upsampler out of a checkpoint with the authors' names, whatever they begin with
+/// Reads the upsampler from a checkpoint with the original names, under any prefix
 /// ([`upsampler_prefix`]).
 ///
 /// # Errors
-/// Names the tensor that is missing, has another shape, or holds NaN.
+/// A tensor is missing, has another shape, or contains NaN.
 pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
     let prefix = upsampler_prefix(checkpoint)?;
     let source = Source { checkpoint, prefix };
@@ -35,7 +36,8 @@ pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
     };
     let phases = |name: &str, channels: usize, frequencies: usize| {
         let phases = source.tensor(name, &[2, channels, frequencies])?;
-        // Trained code reads the flat memory as [2, frequencies, channels]: no transpose.
+        // The original code reinterprets the flat memory as [2, frequencies, channels], without a
+        // transpose.
         Ok(phases.reshaped([2, channels * frequencies]))
     };
     Ok(LoftUp {
@@ -52,12 +54,12 @@ pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
     })
 }
 
-/// What the names of the upsampler in a checkpoint begin with, before the authors' names: nothing,
-/// or what training puts there (`model.`, `ema_model.`, ...). Of several, the one without a prefix;
-/// of a student and its teacher, the teacher. Where there is none, nothing.
+/// The prefix of the upsampler's names in a checkpoint: empty, or as added by training (`model.`,
+/// `ema_model.`, ...). Of several upsamplers, the one without a prefix is used; of a student and
+/// its teacher, the teacher. Empty if there is no upsampler.
 ///
 /// # Errors
-/// Where there are several.
+/// There are several candidates.
 pub fn upsampler_prefix(checkpoint: &Checkpoint) -> Result<String, CheckpointError> {
     let prefixes: Vec<&str> = checkpoint.prefixes(MARKER).into_iter().collect();
     match prefixes[..] {
@@ -71,26 +73,26 @@ pub fn upsampler_prefix(checkpoint: &Checkpoint) -> Result<String, CheckpointErr
     match teacher_of(&prefixes) {
         Some(prefix) => {
             log::warn!(
-                "{}: of the upsamplers at {all}, the teacher {prefix}* is taken; --prefix chooses another",
+                "{}: found upsamplers at {all}; using the teacher {prefix}*; select another with --prefix",
                 path.display()
             );
             Ok(prefix.into())
         }
         None => Err(CheckpointError::Unsupported {
             path: path.to_owned(),
-            what: format!("it holds several upsamplers, at {all}"),
+            what: format!("it contains several upsamplers, at {all}"),
             remedy: format!(
-                "choose one by its prefix, as in --prefix {}",
+                "select one with --prefix, such as --prefix {}",
                 prefixes[0].trim_end_matches('.')
             ),
         }),
     }
 }
 
-/// A checkpoint, read by the authors' names.
+/// A checkpoint accessed by the original names.
 struct Source<'a> {
     checkpoint: &'a Checkpoint,
-    /// What stands before them.
+    /// The prefix of the names.
     prefix: String,
 }
 
@@ -104,7 +106,7 @@ impl Source<'_> {
         self.checkpoint.tensor(&name, shape)
     }
 
-    /// Training checkpoints keep the channel norm as the second member of a sequence.
+    /// In training checkpoints, the channel norm is the second member of a sequence.
     fn channel_norm_name(&self) -> &'static str {
         if self.contains("model.1.norm.weight") {
             "model.1.norm"
@@ -121,7 +123,7 @@ impl Source<'_> {
         let layers = (0..)
             .take_while(|&i| self.contains(&attention_name(i, "in_proj_weight")))
             .count()
-            // A checkpoint without any layer is then reported as missing the first.
+            // A checkpoint without any layer is then reported as missing the first one.
             .max(1);
         let config = Config {
             dim: extent(&format!("{}.weight", self.channel_norm_name()), 0)?,
@@ -134,7 +136,7 @@ impl Source<'_> {
             return Err(CheckpointError::Unsupported {
                 path: self.checkpoint.path().to_owned(),
                 what: format!(
-                    "{}.weight has {} channels, which {HEADS} attention heads cannot share",
+                    "{}.weight has {} channels, which is not divisible by {HEADS} attention heads",
                     self.channel_norm_name(),
                     config.dim
                 ),
@@ -144,7 +146,7 @@ impl Source<'_> {
         Ok(config)
     }
 
-    /// `name.weight` of that shape and `name.bias` of its first extent.
+    /// `name.weight` with this shape, and `name.bias` with its first dimension.
     fn affine(&self, name: &str, shape: &[usize]) -> Result<Affine, CheckpointError> {
         Ok(Affine {
             weight: self.tensor(&format!("{name}.weight"), shape)?,
@@ -152,7 +154,7 @@ impl Source<'_> {
         })
     }
 
-    /// Convolution `first_conv.index` with the batch normalization behind it folded in.
+    /// Convolution `first_conv.index`, with the following batch normalization folded in.
     fn convolution(&self, index: usize, shape: &[usize]) -> Result<Linear, CheckpointError> {
         let conv = self.affine(&format!("upsampler.first_conv.{index}"), shape)?;
         let name = format!("upsampler.first_conv.{}", index + 1);
@@ -218,7 +220,7 @@ fn attention_name(layer: usize, tensor: &str) -> String {
     format!("upsampler.ca_transformer.layers.{layer}.0.attention.{tensor}")
 }
 
-/// `linear(norm(x))` as one linear map of the normalized, not yet scaled x.
+/// `linear(norm(x))` as one linear map of the normalized x, before scale and shift.
 fn fold_norm(norm: &Affine, linear: &Linear) -> Linear {
     let inputs = norm.weight.data().len();
     let bias = Tensor::from_fn(linear.bias.shape(), |o| {
@@ -237,11 +239,11 @@ fn fold_norm(norm: &Affine, linear: &Linear) -> Linear {
     Linear { weight, bias }
 }
 
-/// Rows of zeros behind each head's rows.
+/// Adds rows of zeros after the rows of each head.
 fn pad_heads(linear: &Linear, config: &Config) -> Linear {
     let (width, padded) = (config.head_width(), config.padded_head_width());
     let inputs = linear.weight.shape()[1];
-    // Row of the padded map -> row of the trained one.
+    // Row of the padded layer -> row of the original one.
     let row = |r: usize| (r % padded < width).then(|| r / padded * width + r % padded);
     let rows = config.heads * padded;
     Linear {
@@ -252,7 +254,7 @@ fn pad_heads(linear: &Linear, config: &Config) -> Linear {
     }
 }
 
-/// Columns of zeros behind each head's columns.
+/// Adds columns of zeros after the columns of each head.
 fn pad_head_inputs(weight: &Tensor, config: &Config) -> Tensor {
     let padded = Linear {
         weight: weight.transposed(),

@@ -1,4 +1,4 @@
-//! The few blocks that both the upsampler and the backbones are made of.
+//! Building blocks shared by the upsampler and the backbones.
 
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
@@ -21,24 +21,24 @@ impl Graph {
         self.op("MatMul", &[a, b], &[])
     }
 
-    /// `x` under another shape: -1 is what is left, 0 is "as in x".
+    /// `x` with another shape: -1 is inferred, 0 copies the dimension of x.
     pub fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {
         let shape = self.ints("shape", shape);
         self.op("Reshape", &[x, &shape], &[])
     }
 
-    /// Axes of `x` in another order.
+    /// Permutes the axes of `x`.
     pub fn transpose(&mut self, x: &Value, order: &[i64]) -> Value {
         self.op("Transpose", &[x], &[Attr::Ints("perm", order.to_vec())])
     }
 
-    /// `xs` one after another along `axis`.
+    /// Concatenates `xs` along `axis`.
     pub fn concat(&mut self, xs: &[&Value], axis: i64) -> Value {
         self.op("Concat", xs, &[Attr::Int("axis", axis)])
     }
 
-    /// `x[start..end]` along each of `axes`; negative bounds count from the end,
-    /// `i64::MAX` is the end itself.
+    /// `x[start..end]` along each of `axes`; negative bounds count from the end, `i64::MAX` is the
+    /// end.
     pub fn slice(&mut self, x: &Value, axes: &[i64], start: &[i64], end: &[i64]) -> Value {
         let start = self.ints("start", start);
         let end = self.ints("end", end);
@@ -51,7 +51,7 @@ impl Graph {
         self.op("Softmax", &[x], &[Attr::Int("axis", -1)])
     }
 
-    /// `x W + b` on the last axis. `weight` is `[out, in]` as PyTorch keeps it, `bias` `[out]`.
+    /// `x W + b` on the last axis. `weight` is `[out, in]` as in PyTorch, `bias` `[out]`.
     pub fn linear(&mut self, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
         let weight = self.constant("weight", &weight.transposed());
         let y = self.matmul(x, &weight);
@@ -64,12 +64,12 @@ impl Graph {
         }
     }
 
-    /// Convolution with a bias, no padding. `weight` is `[out, in, kh, kw]`.
+    /// Convolution with bias, without padding. `weight` is `[out, in, kh, kw]`.
     pub fn conv(&mut self, x: &Value, weight: &Tensor, bias: &Tensor, stride: usize) -> Value {
         self.padded_conv(x, weight, bias, stride, 0)
     }
 
-    /// Convolution with a bias and `pad` zeros on each side.
+    /// Convolution with bias and zero padding of `pad` on each side.
     pub fn padded_conv(
         &mut self,
         x: &Value,
@@ -128,7 +128,7 @@ impl Graph {
         self.mul(&y, &half)
     }
 
-    /// GELU through tanh: `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+    /// The tanh approximation of GELU: `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
     pub fn gelu_tanh(&mut self, x: &Value) -> Value {
         let cubic = self.scalar("cubic", 0.044_715);
         let root = self.scalar("sqrt_2_pi", FRAC_2_SQRT_PI / SQRT_2);

@@ -1,4 +1,4 @@
-//! Nodes, initializers, inputs and outputs of one ONNX graph.
+//! Builder for ONNX graphs.
 
 use crate::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
@@ -12,9 +12,9 @@ use prost::Message;
 
 use crate::Tensor;
 
-/// The operator set every graph of ours declares.
+/// The operator set of all graphs written here.
 const OPSET: i64 = 17;
-/// The IR version that goes with it.
+/// The IR version for this operator set.
 const IR_VERSION: i64 = 8;
 
 /// A value of the graph: an input, an initializer or the output of a node.
@@ -22,18 +22,18 @@ const IR_VERSION: i64 = 8;
 pub struct Value(String);
 
 impl Value {
-    /// The name other runtimes see.
+    /// The name in the ONNX file.
     pub fn name(&self) -> &str {
         &self.0
     }
 }
 
-/// Extent of an axis: known, or a named symbol.
+/// Size of an axis: fixed, or a named symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
-    /// A known extent.
+    /// A fixed size.
     Fixed(usize),
-    /// Known when the graph is run; equal names are equal extents.
+    /// Determined at run time; equal names mean equal sizes.
     Symbol(&'static str),
 }
 
@@ -60,7 +60,7 @@ pub enum Attr {
     Float(&'static str, f32),
 }
 
-/// A graph under construction. Values may be used only in the graph that made them.
+/// A graph under construction. Values can be used only in the graph that created them.
 #[derive(Debug)]
 pub struct Graph {
     proto: GraphProto,
@@ -79,8 +79,8 @@ impl Graph {
         }
     }
 
-    /// Runs `f` with `name` in front of the names of all it adds: error messages
-    /// and per-layer reports of any runtime then read like the checkpoint.
+    /// Runs `f` with `name` as a prefix of all names that it adds, so that error messages and layer
+    /// reports of a runtime resemble the checkpoint's names.
     pub fn scope<T>(&mut self, name: impl Into<String>, f: impl FnOnce(&mut Self) -> T) -> T {
         self.scope.push(name.into());
         let result = f(self);
@@ -96,7 +96,7 @@ impl Graph {
         Value(name.into())
     }
 
-    /// Declares `value` an output called `name`.
+    /// Declares `value` as the output `name`.
     pub fn output(&mut self, value: &Value, name: &str, shape: &[Dim]) {
         self.proto.node.push(NodeProto {
             op_type: "Identity".into(),
@@ -126,7 +126,7 @@ impl Graph {
         self.initializer(name, DataType::Double, &[], x.to_le_bytes().to_vec())
     }
 
-    /// A constant list of integers, as shapes and axes are given.
+    /// A constant list of integers, such as a shape or axes.
     pub fn ints(&mut self, name: &str, values: &[i64]) -> Value {
         let raw = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.initializer(name, DataType::Int64, &[values.len()], raw)
@@ -179,7 +179,7 @@ impl Graph {
         Value(name)
     }
 
-    /// `a/b/name`, numbered: unique because every node and initializer has its own number.
+    /// `a/b/name` with a number, which is unique for each node and initializer.
     fn unique(&self, name: &str) -> String {
         let number = self.proto.node.len() + self.proto.initializer.len();
         let mut full = self.scope.join("/");

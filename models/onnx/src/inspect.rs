@@ -1,4 +1,4 @@
-//! What an ONNX file says of itself.
+//! Reads the interface of an ONNX file.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -10,20 +10,20 @@ use prost::Message;
 
 use super::walk;
 
-/// Inputs and outputs of an ONNX graph, and where it comes from.
+/// Inputs and outputs of an ONNX graph, and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// What is to be fed: graph inputs that are not initializers.
+    /// Graph inputs that are not initializers.
     pub inputs: Vec<Port>,
-    /// What comes out.
+    /// Graph outputs.
     pub outputs: Vec<Port>,
     /// Number of nodes.
     pub nodes: usize,
-    /// Operator sets: domain, empty for ONNX's own, and version.
+    /// Operator sets: domain (empty for the standard one) and version.
     pub opsets: Vec<(String, i64)>,
-    /// The tool that wrote the file and its version, as far as the file names them.
+    /// The tool that wrote the file and its version, if known.
     pub producer: String,
-    /// Names of the files that hold its weights, where they are not in the ONNX file itself.
+    /// Names of the files with external weights.
     pub external_files: Vec<String>,
 }
 
@@ -34,11 +34,11 @@ pub struct Port {
     pub name: String,
     /// Type of its elements.
     pub element: ElementType,
-    /// Extents as far as they are known; `None` where the rank is not.
+    /// Its shape, as far as known; `None` if the rank is unknown.
     pub shape: Option<Vec<Option<usize>>>,
 }
 
-/// Type of the elements of a tensor.
+/// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ElementType(i32);
 
@@ -51,23 +51,23 @@ impl From<DataType> for ElementType {
 impl ElementType {
     /// 32-bit float.
     pub const FLOAT32: Self = Self(DataType::Float as i32);
-    /// 16-bit float of IEEE 754.
+    /// IEEE 754 16-bit float.
     pub const FLOAT16: Self = Self(DataType::Float16 as i32);
-    /// 16-bit float with the exponent of a 32-bit one.
+    /// 16-bit float with the exponent range of 32 bits.
     pub const BFLOAT16: Self = Self(DataType::Bfloat16 as i32);
     /// 64-bit float.
     pub const FLOAT64: Self = Self(DataType::Double as i32);
     /// Unsigned byte.
     pub const UINT8: Self = Self(DataType::Uint8 as i32);
 
-    /// Whether it is a float of 16, 32 or 64 bits.
+    /// Whether it is a float with 16, 32 or 64 bits.
     pub fn is_float(self) -> bool {
         [Self::FLOAT32, Self::FLOAT16, Self::BFLOAT16, Self::FLOAT64].contains(&self)
     }
 }
 
 impl fmt::Display for ElementType {
-    /// As NumPy and PyTorch call it.
+    /// The name in NumPy and PyTorch.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match DataType::try_from(self.0) {
             Ok(DataType::Float) => f.write_str("float32"),
@@ -80,7 +80,7 @@ impl fmt::Display for ElementType {
 }
 
 impl Interface {
-    /// Reads the interface of a serialized model. `None` where `bytes` are no ONNX model.
+    /// Reads the interface of a serialized model. `None` if `bytes` are not an ONNX model.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let model = ModelProto::decode(bytes).ok()?;
         Some(Self::of_graph(&model, model.graph.as_ref()?))

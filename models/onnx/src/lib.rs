@@ -1,9 +1,8 @@
-//! ONNX graphs: the messages of a file ([`pb`]), a builder ([`Graph`]), rewriting into other
-//! precisions ([`rewrite`]), and the graphs of LoftUp
-//! ([`loftup`]).
+//! ONNX graphs: the protobuf messages ([`pb`]), a graph builder ([`Graph`]), conversion to other
+//! precisions ([`rewrite`]), and the graphs of LoftUp ([`loftup`]).
 //!
-//! Graphs use opset 17 without the operators that TensorRT 8.5 to 10.3 lack
-//! (`LayerNormalization`, `Gelu`): those are spelled out in older ones.
+//! Graphs use opset 17 without the operators that TensorRT 8.5 to 10.3 do not support
+//! (`LayerNormalization`, `Gelu`): these are decomposed into older ones.
 
 #![forbid(unsafe_code)]
 
@@ -20,13 +19,13 @@ pub use graph::{Attr, Dim, Graph, Value, value_info};
 pub use inspect::{ElementType, Interface, Port};
 pub use tensor::Tensor;
 
-/// Longest file that can hold a graph, in bytes: it is one protobuf message.
+/// Maximum size of an ONNX file, in bytes: it is one protobuf message.
 pub const LARGEST: u64 = 2 << 30;
 
-/// The bytes of an ONNX file.
+/// Reads an ONNX file.
 ///
 /// # Errors
-/// Those of the file system, and where it is longer than [`LARGEST`].
+/// Errors of the file system; the file is longer than [`LARGEST`].
 pub fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     use std::io::{Error, ErrorKind, Read};
     let file = std::fs::File::open(path)?;
@@ -37,6 +36,6 @@ pub fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
             return Ok(bytes);
         }
     }
-    let what = format!("longer than {LARGEST} bytes, which no ONNX file can be");
+    let what = format!("longer than {LARGEST} bytes, the maximum for ONNX");
     Err(Error::new(ErrorKind::FileTooLarge, what))
 }

@@ -1,7 +1,7 @@
-//! The messages of an ONNX file, as the ONNX specification numbers their fields.
+//! The protobuf messages of ONNX, with the field numbers of the specification.
 //!
-//! What is not listed here (training information, device configurations) is dropped when a file is
-//! read and written again.
+//! Fields that are not listed here (training information, device configurations) are lost when a
+//! file is read and written again.
 
 use prost::{Enumeration, Message, Oneof};
 
@@ -31,7 +31,7 @@ pub struct ModelProto {
     pub functions: Vec<FunctionProto>,
 }
 
-/// An operator set and its version.
+/// An operator set with its version.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct OperatorSetIdProto {
@@ -41,7 +41,7 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// A key and its value.
+/// A key and a value.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct StringStringEntryProto {
@@ -51,7 +51,7 @@ pub struct StringStringEntryProto {
     pub value: String,
 }
 
-/// A function that nodes call by its name.
+/// A function that can be called by nodes.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct FunctionProto {
@@ -141,7 +141,7 @@ pub struct NodeProto {
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
-/// An attribute of a node; `type` says which field holds its value.
+/// An attribute of a node; `type` selects the field with its value.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct AttributeProto {
@@ -183,9 +183,9 @@ pub struct AttributeProto {
     pub sparse_tensors: Vec<SparseTensorProto>,
 }
 
-/// Types that belong to [`AttributeProto`].
+/// Types of [`AttributeProto`].
 pub mod attribute_proto {
-    /// Which field of an attribute holds its value.
+    /// Selects the field with the value of an attribute.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, super::Enumeration)]
     #[repr(i32)]
     #[allow(missing_docs)]
@@ -208,7 +208,7 @@ pub mod attribute_proto {
     }
 }
 
-/// A constant, last axis fastest.
+/// A constant, row-major.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct TensorProto {
@@ -243,21 +243,21 @@ pub struct TensorProto {
 }
 
 impl TensorProto {
-    /// Whether the elements are in another file.
+    /// Whether the data is in an external file.
     pub fn is_external(&self) -> bool {
         self.data_location == Some(tensor_proto::DataLocation::External as i32)
     }
 
-    /// What `external_data` says under `key`: `location`, `offset` or `length`.
+    /// The value of `key` in `external_data`: `location`, `offset` or `length`.
     pub fn external_entry(&self, key: &str) -> Option<&str> {
         let mut entries = self.external_data.iter();
         entries.find(|e| e.key == key).map(|e| e.value.as_str())
     }
 }
 
-/// Types that belong to [`TensorProto`].
+/// Types of [`TensorProto`].
 pub mod tensor_proto {
-    /// Type of the elements.
+    /// Element type.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, super::Enumeration)]
     #[repr(i32)]
     #[allow(missing_docs)]
@@ -288,18 +288,18 @@ pub mod tensor_proto {
         Float4e2m1 = 23,
     }
 
-    /// Where the elements are.
+    /// Location of the data.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, super::Enumeration)]
     #[repr(i32)]
     pub enum DataLocation {
         /// In the message.
         Default = 0,
-        /// In another file, which `external_data` names.
+        /// In an external file, given by `external_data`.
         External = 1,
     }
 }
 
-/// A constant that is mostly zeros.
+/// A sparse constant.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct SparseTensorProto {
@@ -311,7 +311,7 @@ pub struct SparseTensorProto {
     pub dims: Vec<i64>,
 }
 
-/// Name and type of an input, an output or an inner value.
+/// Name and type of an input, an output or an intermediate value.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct ValueInfoProto {
@@ -335,7 +335,7 @@ pub struct TypeProto {
     pub value: Option<type_proto::Value>,
 }
 
-/// Types that belong to [`TypeProto`].
+/// Types of [`TypeProto`].
 pub mod type_proto {
     /// The kinds of types.
     #[derive(Clone, PartialEq, super::Oneof)]
@@ -363,7 +363,7 @@ pub mod type_proto {
         pub shape: Option<super::TensorShapeProto>,
     }
 
-    /// A list of values, or one that may be missing.
+    /// A sequence or an optional value.
     #[derive(Clone, PartialEq, super::Message)]
     #[allow(missing_docs)]
     pub struct Sequence {
@@ -382,7 +382,7 @@ pub mod type_proto {
     }
 }
 
-/// The extents of a tensor.
+/// The shape of a tensor.
 #[derive(Clone, PartialEq, Message)]
 #[allow(missing_docs)]
 pub struct TensorShapeProto {
@@ -390,9 +390,9 @@ pub struct TensorShapeProto {
     pub dim: Vec<tensor_shape_proto::Dimension>,
 }
 
-/// Types that belong to [`TensorShapeProto`].
+/// Types of [`TensorShapeProto`].
 pub mod tensor_shape_proto {
-    /// One extent: a number, a name, or unknown.
+    /// A dimension: a number, a name, or unknown.
     #[derive(Clone, PartialEq, super::Message)]
     #[allow(missing_docs)]
     pub struct Dimension {
@@ -402,7 +402,7 @@ pub mod tensor_shape_proto {
         pub value: Option<dimension::Value>,
     }
 
-    /// Types that belong to [`Dimension`].
+    /// Types of [`Dimension`].
     pub mod dimension {
         /// A number or a name.
         #[derive(Clone, PartialEq, Eq, Hash, prost::Oneof)]

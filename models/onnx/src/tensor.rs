@@ -1,4 +1,4 @@
-//! A plain dense tensor, as checkpoints hold it and graphs take it.
+//! A dense tensor, as used by checkpoints and graphs.
 
 /// A dense, row-major, 32-bit tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,7 +8,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Wraps `data` as a tensor of `shape`. `None` where the two disagree in size.
+    /// Wraps `data` as a tensor of `shape`. `None` if the sizes differ.
     pub fn new(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Option<Self> {
         let shape = shape.into();
         let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
@@ -22,17 +22,17 @@ impl Tensor {
         Self { shape, data }
     }
 
-    /// Extent of each axis.
+    /// Size of each axis.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements, last axis fastest.
+    /// The elements, row-major.
     pub fn data(&self) -> &[f32] {
         &self.data
     }
 
-    /// The elements, taken out.
+    /// Returns the elements.
     pub fn into_data(self) -> Vec<f32> {
         self.data
     }
@@ -40,7 +40,7 @@ impl Tensor {
     /// Rows `start..start + len` of the first axis.
     ///
     /// # Panics
-    /// Where the rows are not all there.
+    /// If the rows are out of range.
     pub fn rows(&self, start: usize, len: usize) -> Tensor {
         let row = self.data.len() / self.shape[0].max(1);
         let mut shape = self.shape.clone();
@@ -51,10 +51,10 @@ impl Tensor {
         }
     }
 
-    /// The same elements under another shape.
+    /// The same elements with another shape.
     ///
     /// # Panics
-    /// Where the sizes differ.
+    /// If the sizes differ.
     pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Tensor {
         let shape = shape.into();
         assert_eq!(
@@ -71,7 +71,7 @@ impl Tensor {
     /// The transpose of a matrix.
     ///
     /// # Panics
-    /// Where the tensor is not 2-D.
+    /// If the tensor is not 2-D.
     pub fn transposed(&self) -> Tensor {
         let [rows, cols] = self.shape[..] else {
             panic!("transpose of shape {:?}", self.shape)
@@ -86,7 +86,7 @@ impl Tensor {
         }
     }
 
-    /// Every element through `f`, which also gets the flat index.
+    /// Applies `f` to each flat index and element.
     pub fn map(mut self, mut f: impl FnMut(usize, f32) -> f32) -> Tensor {
         for (i, x) in self.data.iter_mut().enumerate() {
             *x = f(i, *x);

@@ -1,4 +1,4 @@
-//! Visits a graph and the graphs inside its nodes (branches and loops).
+//! Visits a graph and its subgraphs (branches and loops).
 
 use crate::pb::{GraphProto, NodeProto, TensorProto};
 
@@ -15,7 +15,7 @@ pub fn tensors<'a>(graph: &'a GraphProto, visit: &mut impl FnMut(&'a TensorProto
     }
 }
 
-/// Calls `visit` on every constant, as [`tensors`], until one fails.
+/// As [`tensors`], mutable, until `visit` fails.
 pub fn tensors_mut<E>(
     graph: &mut GraphProto,
     visit: &mut impl FnMut(&mut TensorProto) -> Result<(), E>,
@@ -32,7 +32,7 @@ pub fn tensors_mut<E>(
     Ok(())
 }
 
-/// Calls `visit` on the graph and on every graph inside its nodes.
+/// Calls `visit` on the graph and all its subgraphs.
 pub fn graphs_mut(graph: &mut GraphProto, visit: &mut impl FnMut(&mut GraphProto)) {
     let mut waiting = vec![graph];
     while let Some(graph) = waiting.pop() {
@@ -43,7 +43,7 @@ pub fn graphs_mut(graph: &mut GraphProto, visit: &mut impl FnMut(&mut GraphProto
     }
 }
 
-/// Graphs inside a node.
+/// Subgraphs of a node.
 pub fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     let attributes = node.attribute.iter();
     attributes.flat_map(|a| a.g.iter().chain(&a.graphs))

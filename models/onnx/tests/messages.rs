@@ -1,4 +1,4 @@
-//! The messages against those of another implementation: what one writes the other reads alike.
+//! Compatibility of the messages with another implementation.
 
 use loftup_onnx::pb;
 use prost::Message;

@@ -1,12 +1,13 @@
-//! The hyperparameters of a LoftUp.
+//! Hyperparameters of LoftUp.
 
-/// Every published LoftUp has four attention heads; a checkpoint does not say.
+/// Every published LoftUp has four attention heads; checkpoints do not store the number.
 pub const HEADS: usize = 4;
 
-/// Head width is padded with zero weights to a multiple of this: 101 defeats fused attention.
+/// Head width is padded with zero weights to a multiple of this: a width of 101 would prevent fused
+/// attention.
 const HEAD_MULTIPLE: usize = 8;
 
-/// The hyperparameters of a LoftUp.
+/// Hyperparameters of LoftUp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Channels of the backbone features and of the output, `d`.
@@ -27,7 +28,7 @@ impl Config {
         self.dim + 4 * self.grid_frequencies
     }
 
-    /// Channels that go into the first convolution: sines, cosines and the colors themselves.
+    /// Input channels of the first convolution: sines, cosines and the colors themselves.
     pub fn guidance_channels(&self) -> usize {
         10 * self.frequencies + 3
     }

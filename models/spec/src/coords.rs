@@ -1,8 +1,8 @@
-//! Coordinates and Fourier frequencies, to the bit as PyTorch computes them.
+//! Coordinates and Fourier frequencies, bit-identical to PyTorch's.
 
-/// `n` points from `start` to `end` as `torch.linspace` computes them in 32 bit: from both ends
-/// towards the middle, each point with one rounding. With frequencies up to e^10 the last bit
-/// matters. One point is `start`.
+/// `n` points from `start` to `end`, as computed by `torch.linspace` in 32 bits: from both ends
+/// toward the middle, each point with one rounding. With frequencies up to e^10 the last bit
+/// matters. A single point is `start`.
 pub fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
     let step = (end - start) / (n.max(2) - 1) as f32;
     let middle = (n / 2).max(1);
@@ -29,7 +29,7 @@ pub fn frequencies(n: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// FNV-1a over the bits of each value.
+    /// FNV-1a hash over the bits of each value.
     fn fingerprint(values: &[f32]) -> u64 {
         values.iter().fold(0xcbf2_9ce4_8422_2325, |hash, x| {
             (hash ^ u64::from(x.to_bits())).wrapping_mul(0x100_0000_01b3)
@@ -59,7 +59,7 @@ mod tests {
                 0x3f80_0000
             ]
         );
-        // Of torch.linspace(-1, 1, n) in PyTorch 2.7.1.
+        // From torch.linspace(-1, 1, n) in PyTorch 2.7.1.
         for (n, expected) in [
             (43, 0x88dc_e34d_31d6_554f),
             (61, 0x2fe2_79d2_7944_cb8f),

@@ -1,6 +1,6 @@
 //! Interpolation kernels of PyTorch's `interpolate`.
 
-/// The parameter of the cubic convolution kernel that `mode="bicubic"` uses.
+/// The parameter of the cubic convolution kernel for `mode="bicubic"`.
 pub const CUBIC_A: f32 = -0.75;
 
 /// The cubic convolution kernel (Keys, 1981) with parameter `a` at distance `0 <= x <= 2`.
@@ -17,7 +17,7 @@ pub fn cubic_weights(t: f32) -> [f32; 4] {
     [1.0 + t, t, 1.0 - t, 2.0 - t].map(|x| cubic(CUBIC_A, x))
 }
 
-/// Where a bilinear sample reads: the first of two neighbors and the weight of the second, for
+/// The position of a bilinear sample: the first of two neighbors and the weight of the second, for
 /// output `i` of `to` from `from` inputs, with pixel centers at halves (`align_corners=False`).
 pub fn bilinear(i: usize, from: usize, to: usize) -> (usize, f32) {
     let scale = from as f32 / to as f32;

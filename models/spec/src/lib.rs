@@ -1,6 +1,6 @@
-//! What LoftUp is (arXiv 2504.14032), for everything that computes, writes, reads or trains it:
-//! constants, hyperparameters, coordinates, color scaling, names of graph inputs and outputs,
-//! interpolation kernels. No dependencies.
+//! The definition of LoftUp (arXiv 2504.14032), shared by everything that computes, writes, reads
+//! or trains it: constants, hyperparameters, coordinates, color scaling, names of graph inputs and
+//! outputs, and interpolation kernels. No dependencies.
 
 #![forbid(unsafe_code)]
 
@@ -15,20 +15,19 @@ pub use config::{Config, HEADS};
 pub use coords::{frequencies, linspace};
 pub use random::SplitMix64;
 
-/// Pixels around a tile that its features depend on: two 3x3 convolutions.
+/// Halo of a tile in pixels, from two 3x3 convolutions.
 pub const HALO: usize = 2;
 
-/// Epsilon of all layer and batch normalizations but the last.
+/// Epsilon of all layer and batch normalizations except the last.
 pub const EPS: f32 = 1e-5;
 
-/// Epsilon of the layer normalization over the channels of the output.
+/// Epsilon of the layer normalization over the output channels.
 pub const FINAL_EPS: f32 = 1e-6;
 
-/// The smallest range that the guidance is divided by.
+/// Minimum range by which the guidance is divided.
 pub const MIN_RANGE: f32 = 1e-4;
 
-/// Scales one value of the guidance from `min..max` to -0.5..0.5, in the order of PyTorch's
-/// operations.
+/// Scales a guidance value from `min..max` to -0.5..0.5, with PyTorch's order of operations.
 #[inline]
 pub fn min_max_scale(x: f32, min: f32, max: f32) -> f32 {
     (x - min) / (max - min).max(MIN_RANGE) - 0.5

@@ -1,14 +1,14 @@
-//! The one random generator.
+//! The project's random number generator.
 
-/// SplitMix64 (Steele, Lea, Flood, 2014): a repeatable stream of 64-bit numbers.
+/// SplitMix64 (Steele, Lea, Flood, 2014): a reproducible stream of 64-bit numbers.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// What the state advances by.
+    /// Increment of the state.
     pub const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// The stream of this seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -19,17 +19,17 @@ impl SplitMix64 {
         Self::mix(self.0)
     }
 
-    /// Uniform in 0..1, 24 bits.
+    /// Uniform in 0..1, with 24 bits.
     pub fn uniform(&mut self) -> f32 {
         (self.next_u64() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// Uniform in `0..n`; 0 where `n` is 0. The bias is below n / 2^64.
+    /// Uniform in `0..n`; 0 if `n` is 0. The bias is below n / 2^64.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
     }
 
-    /// Scrambles 64 bits.
+    /// The output function: mixes 64 bits.
     pub fn mix(mut z: u64) -> u64 {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

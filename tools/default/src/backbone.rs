@@ -1,8 +1,8 @@
-//! Training of the backbone: what is in each patch of a scene, and where in it.
+//! Trains the backbone to predict what is in each patch of a scene, and where.
 //!
-//! Three linear maps of the finished features are trained along and thrown away: the shares of the
-//! classes in a patch, their shares in each quarter of it, and the mean colors of the quarters.
-//! Quarters and colors are what an upsampler needs to tell which pixel of a patch is what.
+//! Three linear heads on the final features are trained along and discarded: the class fractions in
+//! a patch, the class fractions in each quarter of it, and the mean colors of the quarters. An
+//! upsampler needs quarters and colors to tell which pixel of a patch belongs to what.
 
 use std::{
     path::Path,
@@ -30,22 +30,22 @@ use crate::{
     vit::{Shape, Vit, patches},
 };
 
-/// Parts along a side of a patch whose contents are told apart.
+/// Parts per side of a patch whose contents are predicted.
 const PARTS: usize = 2;
 const CLASS_COUNT: usize = CLASSES.len();
 
-/// How the backbone is trained.
+/// Training settings of the backbone.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// What it is.
+    /// Its architecture.
     pub shape: Shape,
-    /// Steps.
+    /// Number of steps.
     pub steps: u64,
-    /// Images of a step.
+    /// Batch size.
     pub batch: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Steps in which it rises.
+    /// Warmup steps.
     pub warmup: u64,
 }
 
@@ -61,30 +61,30 @@ impl Default for Settings {
     }
 }
 
-/// What the moving average of the weights keeps of itself.
+/// Decay of the exponential moving average of the weights.
 const EMA_DECAY: f64 = 0.998;
-/// Largest norm of the gradients.
+/// Maximum gradient norm.
 const CLIP: f64 = 1.0;
 /// Weight decay.
 const WEIGHT_DECAY: f64 = 0.02;
 /// Steps between checkpoints.
 const SAVE_EVERY: u64 = 200;
-/// Frames that are watched.
+/// Number of validation frames.
 const CHECKED: usize = 32;
 
-/// Weight in the loss of bodies, which cover little of an image, against sky, walls and ground.
+/// Loss weight of objects, which cover little of an image, relative to sky, walls and ground.
 const BODIES: f32 = 3.0;
-/// Classes that are no bodies: the first ones.
+/// Number of classes that are not objects: the first ones.
 const SURROUNDINGS: usize = 4;
-/// Weights in the loss of the classes' shares in quarters, and of colors.
+/// Loss weights of the class fractions in quarters, and of the colors.
 const QUARTERS: f32 = 1.0;
 const COLORS: f32 = 0.3;
 
-/// Means and deviations of colors in ImageNet, which DINOv2 takes its images with.
+/// ImageNet mean and standard deviation, as used by DINOv2.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Colors of an image as the backbone takes them, `[3, side, side]`.
+/// The normalized colors of an image, `[3, side, side]`.
 pub fn normalized(rgb: &[u8]) -> Vec<f32> {
     let area = rgb.len() / 3;
     let mut out = vec![0.0; rgb.len()];
@@ -96,10 +96,10 @@ pub fn normalized(rgb: &[u8]) -> Vec<f32> {
     out
 }
 
-/// Images of a step, and what is to be said of them.
+/// The images of a step and their targets.
 struct Batch {
     images: Vec<Vec<f32>>,
-    /// Shares of classes, `[batch * tokens, classes]`.
+    /// Class fractions, `[batch * tokens, classes]`.
     whole: Vec<f32>,
     /// `[batch * tokens * quarters, classes]`.
     quarters: Vec<f32>,
@@ -107,7 +107,7 @@ struct Batch {
     colors: Vec<f32>,
 }
 
-/// Exchanges left and right.
+/// Mirrors the image horizontally.
 fn mirror(frame: &mut Labeled) {
     for row in frame.rgb.chunks_exact_mut(SIDE * 3) {
         row.as_chunks_mut::<3>().0.reverse();
@@ -159,7 +159,7 @@ impl Batch {
     }
 }
 
-/// The transformer and what is thrown away.
+/// The transformer and the heads that are discarded.
 struct Trainable {
     vit: Vit,
     heads: Params,
@@ -243,8 +243,8 @@ fn sum(x: Tensor<2>) -> Tensor<1> {
     x.sum_dim(1).sum()
 }
 
-/// Mean intersection over union of frozen-out images where every pixel is of the class that has
-/// the greatest share in its patch, as the backbone's own head sees it.
+/// Mean IoU on validation images, where every pixel gets the class that the backbone's own head
+/// predicts with the largest fraction in its patch.
 fn check(net: &Trainable, frames: &[Labeled], device: &Device) -> f64 {
     let shape = net.vit.shape;
     let (mut hits, mut seen, mut there) = (
@@ -276,20 +276,20 @@ fn check(net: &Trainable, frames: &[Labeled], device: &Device) -> f64 {
             }
         }
     }
-    log::debug!("shares right by class: {hits:?} of {there:?}, seen {seen:?}");
+    log::debug!("correct by class: {hits:?} of {there:?}, predicted {seen:?}");
     let of = |c: usize| hits[c] as f64 / (seen[c] + there[c] - hits[c]).max(1) as f64;
     let classes: Vec<f64> = (0..CLASS_COUNT).filter(|c| there[*c] > 0).map(of).collect();
     classes.iter().sum::<f64>() / classes.len().max(1) as f64
 }
 
-/// What a checkpoint is called.
+/// File name of the checkpoint.
 const CHECKPOINT: &str = "backbone-checkpoint.safetensors";
 
-/// Trains the backbone, or goes on from the checkpoint in `work`. Returns its tensors, and the
-/// share that `check` found at the end.
+/// Trains the backbone, or resumes from the checkpoint in `work`. Returns its tensors, and the
+/// final result of `check`.
 ///
 /// # Errors
-/// Where a checkpoint cannot be read or written, or was made with other settings.
+/// A checkpoint cannot be read or written, or was made with other settings.
 pub fn train(
     settings: &Settings,
     work: &Path,
@@ -322,7 +322,7 @@ pub fn train(
         let (tensors, progress) = checkpoint::load(&file)?;
         if progress.config != text {
             bail!(
-                "{}: made with other settings: remove it, or give another --work",
+                "{}: made with other settings: remove it, or use another --work",
                 file.display()
             );
         }
@@ -330,7 +330,10 @@ pub fn train(
             let each = like.names().map(|name| {
                 let key = format!("{prefix}{name}");
                 let tensor = tensors.get(&key).with_context(|| {
-                    format!("{}: no tensor {key}: remove the file", file.display())
+                    format!(
+                        "{}: tensor {key} is missing: remove the file",
+                        file.display()
+                    )
                 })?;
                 Ok((name.to_string(), tensor.clone()))
             });
@@ -352,7 +355,7 @@ pub fn train(
             scope.spawn(move || {
                 for step in first..settings.steps {
                     let mut rng = Rng::new(SEED, Purpose::Step, step);
-                    // Scenes that no other step sees: what is learned cannot be learned by heart.
+                    // Every step uses new scenes, so that overfitting is not possible.
                     let from = step as usize * settings.batch;
                     let mut frames = labeled(Part::Backbone, from..from + settings.batch);
                     for frame in &mut frames {
@@ -360,7 +363,7 @@ pub fn train(
                             mirror(frame);
                         }
                     }
-                    // Nobody listens any more where the training has failed.
+                    // The receiver is gone if the training has failed.
                     if sender.send(Batch::new(&shape, &frames)).is_err() {
                         return;
                     }
@@ -370,7 +373,7 @@ pub fn train(
             while done < settings.steps {
                 let batch = receiver
                     .recv()
-                    .context("the thread that makes batches has died")?;
+                    .context("the data loader thread has stopped")?;
                 let weights = net.weights().tracked();
                 let loss = net.with(&weights).loss(&batch, device);
                 let value = host_values(&loss)[0];
@@ -385,7 +388,7 @@ pub fn train(
                 let weights = optimizer.step(&net.weights(), &clip(&gradients, CLIP).0);
                 net = net.with(&weights);
                 done += 1;
-                // In the first steps the average follows faster.
+                // The average adapts faster during the first steps.
                 let decay = EMA_DECAY.min(done as f64 / (done + 10) as f64);
                 mean = ema(&mean, &weights, decay);
                 smooth = Some(smooth.map_or(value, |s: f32| 0.98 * s + 0.02 * value));

@@ -1,4 +1,4 @@
-//! Evaluates the weights: the same linear probe on LoftUp's and on interpolated features.
+//! Evaluates the weights: the same linear probe on LoftUp's features and on interpolated ones.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -6,14 +6,14 @@ use anyhow::Result;
 use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_eval::{probe, segmentation};
-use loftup_runtime::{ColorRange, Options, Perceptor};
+use loftup_runtime::{ColorRange, ExecutionOptions, Perceptor};
 
 use crate::{scenes::SIDE, vit::Shape};
 
-/// Writes a bundle of the weights.
+/// Writes a bundle with the weights.
 ///
 /// # Errors
-/// Where they do not go together, or the bundle cannot be written.
+/// The weights do not match each other, or the bundle cannot be written.
 pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Path) -> Result<()> {
     convert(
         &Request {
@@ -39,19 +39,19 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
     Ok(())
 }
 
-/// Pixels of each training image that probes are trained on.
+/// Pixels sampled from each training image of the probes.
 const SAMPLES: usize = 1000;
 
-/// Trains probes on `train` of a data set and evaluates them on `val`.
+/// Trains probes on the `train` split of a dataset and evaluates them on `val`.
 ///
 /// # Errors
-/// Where the bundle cannot be run, or the data cannot be read.
+/// The bundle cannot be run, or the data cannot be read.
 pub fn evaluate(
     bundle: &Path,
     data: &Path,
     progress: crate::Progress<'_>,
 ) -> Result<segmentation::Report> {
-    let perceptor = Perceptor::open_on_cpu(bundle, Options::default())?;
+    let perceptor = Perceptor::open_on_cpu(bundle, ExecutionOptions::default())?;
     let request = segmentation::Request {
         data,
         size: None,
@@ -68,7 +68,7 @@ pub fn evaluate(
     Ok(segmentation::evaluate(&perceptor, &request, &mut tell)?)
 }
 
-/// The table of a report, in Markdown.
+/// The results of a report as a Markdown table.
 pub fn table(report: &segmentation::Report) -> String {
     let mut out = String::from(
         "| features | mIoU | boundary F | pixel accuracy |\n| --- | --- | --- | --- |\n",
@@ -85,7 +85,7 @@ pub fn table(report: &segmentation::Report) -> String {
     out
 }
 
-/// IoU of the classes by method, in Markdown.
+/// IoU per class and method as a Markdown table.
 pub fn classes(report: &segmentation::Report) -> String {
     let mut out = String::from("| class |");
     for r in &report.results {

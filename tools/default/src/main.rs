@@ -1,4 +1,4 @@
-//! `loftup-default`: makes the weights that ship with the project.
+//! `loftup-default` trains the built-in weights.
 
 #![forbid(unsafe_code)]
 
@@ -147,7 +147,7 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A bar that follows the work through its stages.
+/// A progress bar for all stages.
 fn bar() -> impl FnMut(&str, u64, u64, &str) {
     let bar = ProgressBar::new(0);
     let style = "{prefix}: {bar:30} {pos}/{len} {msg} {elapsed} elapsed, {eta} left";

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use loftup_bundle::Size;
 use loftup_import::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 use loftup_train::{
     backbone::Backbone,
     kernels::Grid,
@@ -28,7 +28,7 @@ const BATCH_SIZE: usize = 2;
 /// All tensors of the upsampler in `weights`, with batch statistics over `scenes` scenes.
 ///
 /// # Errors
-/// Where the weights or the bundle cannot be read, or there are no scenes.
+/// The weights or the bundle cannot be read, or there are no scenes.
 pub fn recalibrate_batch_norm(
     weights: &Path,
     bundle: &Path,
@@ -63,10 +63,10 @@ pub fn recalibrate_batch_norm(
             width: 0,
         };
         for frame in labeled(Part::Upsampler, pass * BATCH_SIZE..(pass + 1) * BATCH_SIZE) {
-            let image = backbone.normalized(&Rgb8::new(SIDE, SIDE, frame.rgb)?);
+            let image = backbone.normalized(&RgbImage::new(SIDE, SIDE, frame.rgb)?);
             let features = backbone.features(image.clone(), size)?;
             (grid.height, grid.width) = (features.height, features.width);
-            values.extend(features.values);
+            values.extend(features.tokens);
             images.push(image);
         }
         let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
@@ -87,7 +87,7 @@ pub fn recalibrate_batch_norm(
     for (name, sum) in sums {
         let old = tensors
             .get_mut(&name)
-            .with_context(|| format!("{}: no tensor {name}", weights.display()))?;
+            .with_context(|| format!("{}: tensor {name} is missing", weights.display()))?;
         *old = Tensor::from_fn([sum.len()], |i| (sum[i] / passes as f64) as f32);
     }
     Ok(tensors)

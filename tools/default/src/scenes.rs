@@ -1,4 +1,4 @@
-//! Generated scenes: which ones serve for what, in memory and on disk.
+//! The generated scenes for each purpose, in memory and on disk.
 
 use std::{fs, ops::Range, path::Path};
 
@@ -19,7 +19,7 @@ mod first {
     pub const EVALUATION: u64 = 5 << 40;
 }
 
-/// What scenes are for.
+/// The purpose of a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Training of the backbone.
@@ -47,21 +47,21 @@ impl Part {
     }
 }
 
-/// Scene `index` of a part, as the camera sees it first.
+/// Scene `index` of a part, at time 0.
 fn frame(part: Part, index: usize) -> Frame {
     Scene::new(part.seed(index)).frame(0.0, SIDE, SIDE)
 }
 
-/// An image and its classes, row by row.
+/// An image and its classes, row-major.
 #[derive(Debug, Clone)]
 pub struct Labeled {
-    /// Three bytes a pixel.
+    /// Three bytes per pixel.
     pub rgb: Vec<u8>,
     /// Indices into the scenes' classes.
     pub classes: Vec<u8>,
 }
 
-/// Scenes in memory, 200 kB each, made on all cores.
+/// Renders scenes into memory, 200 kB each, on all cores.
 pub fn labeled(part: Part, scenes: Range<usize>) -> Vec<Labeled> {
     scenes
         .into_par_iter()
@@ -75,10 +75,10 @@ pub fn labeled(part: Part, scenes: Range<usize>) -> Vec<Labeled> {
         .collect()
 }
 
-/// Puts images with the masks of all things in a folder, as `loftup-train` reads them.
+/// Writes images with the masks of all objects to a folder, as `loftup-train` reads them.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// A file cannot be written.
 pub fn write_with_masks(dir: &Path, count: usize, progress: crate::Progress<'_>) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     in_blocks(count, "scenes with masks", progress, |index| {
@@ -94,10 +94,10 @@ pub fn write_with_masks(dir: &Path, count: usize, progress: crate::Progress<'_>)
     })
 }
 
-/// Puts a data set with `train` and `val` in a folder, as `loftup-eval` reads it.
+/// Writes a dataset with `train` and `val` to a folder, as `loftup-eval` reads it.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// A file cannot be written.
 pub fn write_labeled(
     dir: &Path,
     probe: usize,
@@ -130,7 +130,7 @@ fn save(path: &Path, bytes: &[u8], kind: ExtendedColorType) -> Result<()> {
         .with_context(|| path.display().to_string())
 }
 
-/// Frames that are made between two reports.
+/// Frames between two progress reports.
 const BLOCK: usize = 32;
 
 fn in_blocks(

@@ -1,4 +1,4 @@
-//! Training of the upsampler, with the scenes' masks.
+//! Trains the upsampler with the scenes' masks.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,9 +15,9 @@ use crate::{Progress, SEED, scenes::SIDE};
 pub struct Phase {
     /// Side of the guidance.
     pub guidance: usize,
-    /// Steps.
+    /// Number of steps.
     pub steps: u64,
-    /// Images of a step.
+    /// Batch size.
     pub batch_size: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
@@ -27,9 +27,10 @@ pub struct Phase {
     pub area_weighting: f64,
 }
 
-/// The runs that make the weights that ship. A step costs in proportion to the guidance's area, and
-/// most of what is learned at 56 pixels holds at 224. But patterns that are too fine to be seen at 56
-/// look like outlines at 224 to an upsampler that was never shown them: the later runs are for them.
+/// The phases that train the shipped weights. The cost of a step is proportional to the guidance's
+/// area, and most of what is learned at 56 pixels applies at 224. But patterns that are too fine to
+/// be resolved at 56 look like edges at 224 to an upsampler that has never seen them, so the later
+/// phases use higher resolutions.
 pub const PHASES: [Phase; 3] = [
     Phase {
         guidance: 56,
@@ -69,8 +70,8 @@ fn settings(phase: &Phase, bundle: &Path, data: &Path, out: &Path, start: Option
         warmup,
         area_weighting,
     } = phase;
-    // Exact masks are worth trusting wholly: inside each the target is one mean. Without views, all
-    // that the backbone makes of an image is kept on disk.
+    // The masks are exact, so each mask's target is a single mean. Without augmentations, the
+    // backbone's features are cached on disk.
     format!(
         r#"bundle = {bundle}
 out = {out}
@@ -110,11 +111,12 @@ folder = {cache}
     )
 }
 
-/// Trains the upsampler for the backbone in `bundle`, or goes on where it was left. Returns the
-/// file of its weights.
+/// Trains the upsampler for the backbone in `bundle`, or resumes an interrupted training. Returns
+/// the file with its weights.
 ///
 /// # Errors
-/// As [`train`]. Where `stop` becomes true, it ends after a checkpoint, with an error that says so.
+/// As for [`train`]. If `stop` becomes true, training ends after a checkpoint, with an error that
+/// says so.
 pub fn train_all(
     phases: &[Phase],
     bundle: &Path,
@@ -144,11 +146,11 @@ pub fn train_all(
                 }
             })?;
             if let Outcome::Stopped(step) = outcome {
-                bail!("stopped after {step} steps of the {stage}; the same command goes on");
+                bail!("stopped after {step} steps of the {stage}; the same command resumes");
             }
             log::info!("{stage}: loss {:.4}", smooth.unwrap_or(f32::NAN));
         }
         start = Some(weights);
     }
-    start.context("no phase: name at least one")
+    start.context("no phase given")
 }

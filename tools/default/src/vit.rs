@@ -1,4 +1,4 @@
-//! A vision transformer with gradients, whose weights have DINOv2's names and shapes.
+//! A trainable vision transformer, whose weights have DINOv2's names and shapes.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use loftup_train::{
     rng::Rng,
 };
 
-/// Epsilon of every normalization, as DINOv2 has it.
+/// Epsilon of every layer normalization, as in DINOv2.
 const EPS: f32 = 1e-6;
 
-/// What shapes the transformer.
+/// The architecture of the transformer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Side of a patch in pixels.
     pub patch: usize,
-    /// Patches along a side.
+    /// Patches per side.
     pub grid: usize,
     /// Channels.
     pub width: usize,
@@ -29,7 +29,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Of the weights that ship.
+    /// The architecture of the shipped weights.
     pub const SHIPPED: Self = Self {
         patch: 14,
         grid: 16,
@@ -43,7 +43,7 @@ impl Shape {
         self.grid * self.grid
     }
 
-    /// Numbers of a patch: color, row, column.
+    /// Values per patch: color, row, column.
     pub fn patch_values(&self) -> usize {
         3 * self.patch * self.patch
     }
@@ -52,15 +52,15 @@ impl Shape {
 /// The transformer.
 #[derive(Debug, Clone)]
 pub struct Vit {
-    /// What shapes it.
+    /// Its architecture.
     pub shape: Shape,
-    /// What is trained. The scales behind attention and MLP stay 1: they would only scale the
-    /// maps before them.
+    /// The trainable weights. The layer scales after attention and MLP stay 1, because they could
+    /// only rescale the preceding layers.
     pub weights: Params,
 }
 
 impl Vit {
-    /// A new one on `device`.
+    /// A new transformer on `device`.
     pub fn new(shape: Shape, rng: &mut Rng, device: &Device) -> Self {
         Self {
             shape,
@@ -72,7 +72,7 @@ impl Vit {
     /// `[batch * tokens, width]`.
     ///
     /// # Panics
-    /// Where there are other patches than that.
+    /// The shape of `patches` is different.
     pub fn forward(&self, patches: Tensor<2>, batch: usize) -> Tensor<2> {
         let Shape {
             width,
@@ -113,7 +113,7 @@ impl Vit {
         map(norm, x.reshape([batch * n, width]), "norm")
     }
 
-    /// All tensors of the file, in their true shapes.
+    /// All tensors of the weight file, in their original shapes.
     pub fn tensors(&self) -> BTreeMap<String, HostTensor> {
         let mut all = self.weights.to_host();
         for block in 0..self.shape.depth {
@@ -126,7 +126,7 @@ impl Vit {
     }
 }
 
-/// Patches of normalized images, each `[3, side, side]`, as rows.
+/// The patches of normalized images, each `[3, side, side]`, as rows.
 pub fn patches(shape: &Shape, images: &[&[f32]], device: &Device) -> Tensor<2> {
     let Shape { patch, grid, .. } = *shape;
     let (side, values) = (patch * grid, shape.patch_values());
@@ -145,7 +145,7 @@ pub fn patches(shape: &Shape, images: &[&[f32]], device: &Device) -> Tensor<2> {
     device_matrix(data, images.len() * shape.tokens(), values, device)
 }
 
-/// Weights to start from.
+/// Initial weights.
 fn start(shape: &Shape, rng: &mut Rng) -> BTreeMap<String, HostTensor> {
     let (d, n) = (shape.width, shape.tokens());
     let mut all = BTreeMap::new();
@@ -167,7 +167,7 @@ fn start(shape: &Shape, rng: &mut Rng) -> BTreeMap<String, HostTensor> {
     for block in 0..shape.depth {
         let name = |part: &str| format!("blocks.{block}.{part}");
         norms.extend([name("norm1"), name("norm2")]);
-        // What is added to the stream is smaller the more blocks there are.
+        // Residual branches are scaled down with the number of blocks.
         let calm = 1.0 / (2.0 * shape.depth as f32).sqrt();
         for (part, out, inputs, factor) in [
             ("attn.qkv", 3 * d, d, 1.0),
@@ -189,8 +189,8 @@ fn start(shape: &Shape, rng: &mut Rng) -> BTreeMap<String, HostTensor> {
     all
 }
 
-/// The patch embedding begins as cosines across the patch, of brightness and of two differences of
-/// colors, low frequencies first: random filters take long to find them.
+/// The patch embedding is initialized with cosines over the patch, of brightness and two color
+/// differences, low frequencies first; from random filters, training takes long to find them.
 fn cosines(shape: &Shape) -> Vec<f32> {
     const COLORS: [[f32; 3]; 3] = [
         [0.577, 0.577, 0.577],
@@ -201,7 +201,7 @@ fn cosines(shape: &Shape) -> Vec<f32> {
     let mut waves: Vec<(usize, usize, usize)> = (0..3)
         .flat_map(|c| (0..side).flat_map(move |v| (0..side).map(move |u| (c, v, u))))
         .collect();
-    // Colors are seen less finely.
+    // Colors need less resolution than brightness.
     waves.sort_by_key(|&(c, v, u)| ((u + v + 1) * if c == 0 { 2 } else { 5 }, c, v, u));
     let mut out = Vec::with_capacity(shape.width * shape.patch_values());
     for &(c, v, u) in waves.iter().take(shape.width) {
@@ -209,7 +209,7 @@ fn cosines(shape: &Shape) -> Vec<f32> {
             let angle = std::f64::consts::PI * k as f64 * (i as f64 + 0.5) / side as f64;
             angle.cos() as f32
         };
-        // Images have little of the high frequencies.
+        // Images have little energy at high frequencies.
         let scale =
             0.6 * (1.0 + (u + v) as f32) / (side * side) as f32 * if c == 0 { 1.0 } else { 2.0 };
         for color in COLORS[c] {
@@ -221,7 +221,7 @@ fn cosines(shape: &Shape) -> Vec<f32> {
     out
 }
 
-/// Waves over rows and columns of the grid, none for the class token.
+/// Sinusoidal position embedding over rows and columns; zero for the class token.
 fn position(shape: &Shape, token: usize, channel: usize) -> f32 {
     let Some(token) = token.checked_sub(1) else {
         return 0.0;

@@ -1,4 +1,4 @@
-//! Writing weights in 16 bit.
+//! Writes weights as fp16.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -7,10 +7,10 @@ use half::f16;
 use loftup_onnx::Tensor;
 use safetensors::{Dtype, tensor::TensorView};
 
-/// Writes tensors, rounded to 16 bit, to a safetensors file that appears whole or not at all.
+/// Writes tensors, rounded to fp16, to a safetensors file, atomically.
 ///
 /// # Errors
-/// Where it cannot be written, or a number does not fit 16 bit.
+/// The file cannot be written, or a value does not fit in fp16.
 pub fn write_half(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let mut bytes: Vec<(&str, &[usize], Vec<u8>)> = Vec::new();
     for (name, tensor) in tensors {
@@ -19,7 +19,7 @@ pub fn write_half(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()>
             let half = f16::from_f32(*x);
             anyhow::ensure!(
                 half.is_finite(),
-                "{}: {name} holds {x}, which 16 bit cannot; lower the learning rate",
+                "{}: {name} contains {x}, which does not fit in fp16; lower the learning rate",
                 path.display()
             );
             data.extend(half.to_le_bytes());
@@ -44,7 +44,7 @@ pub fn write_half(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()>
     Ok(())
 }
 
-/// A temporary file is for its owner alone; weights are for everyone.
+/// Temporary files are readable only by their owner; the weights should be readable by everyone.
 fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
     #[cfg(unix)]
     {

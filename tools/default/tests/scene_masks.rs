@@ -1,4 +1,4 @@
-//! The masks that scenes are written with are those that training reads.
+//! Masks written with scenes are read back by the training code.
 
 use std::collections::BTreeMap;
 

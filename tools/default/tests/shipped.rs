@@ -1,4 +1,4 @@
-//! The weights that ship are as good as `models/weights/README.md` says.
+//! The shipped weights are as accurate as `models/weights/README.md` states.
 
 use loftup_default::{
     evaluate::{bundle, evaluate},
@@ -8,10 +8,10 @@ use loftup_default::{
 use loftup_eval::Method;
 use loftup_import::builtin;
 
-/// Points by which LoftUp's outlines must be ahead of bilinear interpolation's. A few scenes say
-/// less than the many of the table, and so the margin is below its figure of 24.3.
+/// Required lead of LoftUp over bilinear interpolation in boundary F, in points. A few scenes vary
+/// more than the many of the table, so the margin is below its value of 24.3.
 const OUTLINES: f64 = 15.0;
-/// Points of mIoU by which it must be ahead, for the same reason less than the 11.1 of the table.
+/// Required lead in mIoU, in points; below the table's 11.1 for the same reason.
 const CLASSES: f64 = 5.5;
 
 #[test]
@@ -20,7 +20,7 @@ fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
     let place = |name: &str| folder.path().join(name);
     std::fs::write(place("backbone.safetensors"), builtin::BACKBONE).unwrap();
     std::fs::write(place("upsampler.safetensors"), builtin::UPSAMPLER).unwrap();
-    // Conversion verifies what it wrote.
+    // Conversion verifies what it writes.
     bundle(
         &Shape::SHIPPED,
         &place("backbone.safetensors"),
@@ -46,6 +46,6 @@ fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
     );
     assert!(loftup.1 > bilinear.1 + OUTLINES, "outlines");
     assert!(loftup.0 > bilinear.0 + CLASSES, "classes");
-    // The backbone itself: chance is a small part of this.
+    // The backbone itself, which is far above chance here.
     assert!(bilinear.0 > 58.0, "backbone");
 }

@@ -1,4 +1,4 @@
-//! The transformer that is trained computes what its exported graph computes.
+//! The trainable transformer computes the same as its exported graph.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use loftup_default::{
     weights::write_half,
 };
 use loftup_onnx::Tensor;
-use loftup_runtime::{Options, Perceptor, image::Rgb8};
+use loftup_runtime::{ExecutionOptions, Perceptor, image::RgbImage};
 use loftup_train::{
     checkpoint,
     model::{Params, host_values},
     rng::{Purpose, Rng},
 };
 
-/// Two blocks with weights that leave nothing at 0 or 1.
+/// Two blocks with weights that leave no parameter at 0 or 1.
 fn model(device: &Device) -> Vit {
     let shape = Shape {
         depth: 2,
@@ -55,7 +55,7 @@ fn features_are_those_of_the_exported_graph() {
     );
     checkpoint::write(&weights, &vit.tensors(), None).unwrap();
     bundle(&vit.shape, &weights, None, &out).unwrap();
-    let perceptor = Perceptor::open_on_cpu(&out, Options::default()).unwrap();
+    let perceptor = Perceptor::open_on_cpu(&out, ExecutionOptions::default()).unwrap();
     let size = Size {
         width: SIDE,
         height: SIDE,
@@ -63,14 +63,15 @@ fn features_are_those_of_the_exported_graph() {
     let (n, d) = (vit.shape.tokens(), vit.shape.width);
     let (mut worst, mut largest) = (0f32, 0f32);
     for (i, frame) in frames.iter().enumerate() {
-        let photo = Rgb8::new(SIDE, SIDE, frame.rgb.clone()).unwrap();
-        let exported = perceptor.features(&photo, size).unwrap();
-        assert_eq!(exported.data.len(), n * d);
+        let photo = RgbImage::new(SIDE, SIDE, frame.rgb.clone()).unwrap();
+        let image = perceptor.to_tensor(&photo, size).unwrap();
+        let exported = perceptor.features(&image).unwrap();
+        assert_eq!(exported.tokens.len(), n * d);
         for token in 0..n {
             for c in 0..d {
                 let (ours, theirs) = (
                     trained[(i * n + token) * d + c],
-                    exported.data[c * n + token],
+                    exported.tokens[token * d + c],
                 );
                 worst = worst.max((ours - theirs).abs());
                 largest = largest.max(theirs.abs());
@@ -100,7 +101,7 @@ fn weights_of_16_bit_are_read_back_rounded() {
     let large = Tensor::from_fn([1], |_| 1e6);
     let error = write_half(&path, &BTreeMap::from([("big".to_string(), large)])).unwrap_err();
     assert!(
-        format!("{error:#}").contains("big holds 1000000"),
+        format!("{error:#}").contains("big contains 1000000"),
         "{error:#}"
     );
 }

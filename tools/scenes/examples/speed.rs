@@ -1,4 +1,4 @@
-//! Time of a frame and of a flow.
+//! Rendering time of frames and optical flow.
 
 use std::time::Instant;
 

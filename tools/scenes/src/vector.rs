@@ -137,6 +137,6 @@ mod tests {
             worst = worst.max((s - ls).abs()).max((c - lc).abs());
         }
         println!("worst difference {worst:e}");
-        assert!(worst < 1e-11, "{worst:e}"); // the series' first term left out is 6e-12
+        assert!(worst < 1e-11, "{worst:e}"); // the first omitted term of the series is 6e-12
     }
 }

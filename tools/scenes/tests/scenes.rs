@@ -1,4 +1,4 @@
-//! What is promised of frames and flows.
+//! Tests of frames and optical flow.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn digest(frame: &Frame) -> String {
         .collect()
 }
 
-/// Frozen: whoever changes scenes changes every data set made from them, and must mean to.
+/// Frozen, because changing scenes changes every dataset generated from them.
 #[test]
 fn frames_are_the_same_on_every_machine() {
     let frames = [
@@ -87,7 +87,7 @@ fn sizes_are_as_asked_and_labels_known() {
     }
 }
 
-/// A thing has one class, in every frame of its scene.
+/// An instance has the same class in every frame of its scene.
 #[test]
 fn instances_keep_their_class() {
     for seed in 0..8 {
@@ -134,7 +134,7 @@ fn every_class_is_seen_often_enough_to_be_learnt() {
     }
 }
 
-/// Bilinear, at a place in pixels; `None` where a tap is outside or shows another thing.
+/// Bilinear sample at a position in pixels; `None` if a tap is outside or shows another instance.
 fn tap(frame: &Frame, [x, y]: [f32; 2], instance: u16) -> Option<[f32; 3]> {
     let (x, y) = (x - 0.5, y - 0.5);
     if x < 0.0 || y < 0.0 {
@@ -160,8 +160,8 @@ fn tap(frame: &Frame, [x, y]: [f32; 2], instance: u16) -> Option<[f32; 3]> {
     Some(sum)
 }
 
-/// Mean difference of levels between frame `t0` and frame `t1` warped back, where both are inside
-/// one thing; and the share of pixels that is.
+/// Mean difference in levels between frame `t0` and frame `t1` warped back, over pixels whose taps
+/// are inside one instance; and the fraction of such pixels.
 fn difference(scene: &Scene, t0: f64, t1: f64, size: usize, still: bool) -> (f64, f64) {
     let (a, b) = (scene.frame(t0, size, size), scene.frame(t1, size, size));
     let flow = scene.flow(t0, t1, size, size);
@@ -186,9 +186,9 @@ fn difference(scene: &Scene, t0: f64, t1: f64, size: usize, still: bool) -> (f64
     (sum / count as f64, count as f64 / (size * size) as f64)
 }
 
-/// Bilinear sampling blurs textures and edges of shadows, which is what remains: 2.5 levels are
-/// allowed on average. Without the flow the same pixels differ several times as much; and in a
-/// finer picture, where there is less to blur, less remains.
+/// What remains is the blur of bilinear sampling at textures and shadow edges: 2.5 levels are
+/// allowed on average. Without the flow the same pixels differ several times as much, and at a
+/// higher resolution, with less to blur, less remains.
 #[test]
 fn the_second_frame_warped_back_is_the_first() {
     let (mut worst, mut least_gain, mut least_share) = (0f64, f64::INFINITY, 1f64);
@@ -204,7 +204,7 @@ fn the_second_frame_warped_back_is_the_first() {
     }
     println!(
         "worst mean difference {worst:.2} levels, at least {least_gain:.1} times less than \
-         unwarped, on at least {:.0} % of pixels",
+         without warping, on at least {:.0} % of pixels",
         100.0 * least_share
     );
     assert!(worst < 2.5 && least_gain > 4.5 && least_share > 0.6);
@@ -214,9 +214,9 @@ fn the_second_frame_warped_back_is_the_first() {
     assert!(fine < 0.6 * coarse);
 }
 
-/// Where the flow says that a pixel is visible, the thing shown there is the same. Only next to
-/// edges the center of the pixel that the target is in may show another; and what is thinner than
-/// a pixel may be missed by all centers around.
+/// A pixel that is visible according to the flow shows the same instance in both frames. Only next
+/// to edges may the center of the target pixel show another one, and anything thinner than a pixel
+/// may be missed by all surrounding centers.
 #[test]
 fn visible_pixels_show_the_same_thing_in_both_frames() {
     for seed in 0..10 {
@@ -247,8 +247,8 @@ fn visible_pixels_show_the_same_thing_in_both_frames() {
     }
 }
 
-/// What another thing hides in the second frame is not called visible; but for what shows through
-/// a gap between two centers.
+/// A pixel that is occluded in the second frame is not visible, except through gaps between two
+/// pixel centers.
 #[test]
 fn hidden_things_are_not_visible() {
     let (mut hidden, mut wrong) = (0, 0);
@@ -271,11 +271,12 @@ fn hidden_things_are_not_visible() {
             }
         }
     }
-    println!("{hidden} hidden pixels, {wrong} of them called visible");
+    println!("{hidden} occluded pixels, {wrong} of them marked visible");
     assert!(hidden > 1000 && wrong * 200 < hidden);
 }
 
-/// There and back again: at the nearest pixel of the target, the way back leads home.
+/// Forward and backward flow cancel: the flow back from the nearest pixel of the target leads to
+/// the start.
 #[test]
 fn the_flow_back_undoes_the_flow() {
     let scene = Scene::new(4);
@@ -291,7 +292,8 @@ fn the_flow_back_undoes_the_flow() {
         let [x, y] = there.target(i);
         let j = y as usize * size + x as usize;
         if second.instances[j] == frame.instances[i] && back.visible[j] {
-            // The center of pixel `j` is not the target: its shift is applied at the target.
+            // The center of pixel `j` is not exactly the target, so its shift is applied at the
+            // target.
             let [dx, dy] = back.shift[j];
             let (ex, ey) = (dx + there.shift[i][0], dy + there.shift[i][1]);
             distances.push((ex * ex + ey * ey).sqrt());
@@ -325,8 +327,8 @@ fn the_camera_keeps_clear_of_everything() {
                     );
                 }
             }
-            assert!(axes[1][1] < -0.9, "the picture is upright");
-            // Nothing fills the frame, as a body around the camera would.
+            assert!(axes[1][1] < -0.9, "the image is upright");
+            // No object fills the frame, as one around the camera would.
             let frame = scene.frame(time, 24, 24);
             let first = frame.instances[0];
             assert!(

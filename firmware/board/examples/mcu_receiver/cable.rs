@@ -1,4 +1,4 @@
-//! A cable in memory, with faults where they are asked for.
+//! An in-memory serial link with optional fault injection.
 
 use core::cell::RefCell;
 use core::convert::Infallible;
@@ -6,17 +6,17 @@ use core::convert::Infallible;
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use loftup_wire::faults::{FaultInjector, Faults};
 
-/// Bytes that one direction holds.
+/// Buffer size of one direction, in bytes.
 pub const HELD: usize = 4_096;
 
-/// Both directions.
+/// A link with two ends.
 pub struct Cable {
     there: RefCell<FaultInjector<HELD>>,
     back: RefCell<FaultInjector<HELD>>,
 }
 
 impl Cable {
-    /// A cable that is as bad as `faults` in both directions.
+    /// A link that injects `faults` in both directions.
     pub const fn new(seed: u64, faults: Faults) -> Self {
         Cable {
             there: RefCell::new(FaultInjector::new(seed, faults)),
@@ -24,7 +24,7 @@ impl Cable {
         }
     }
 
-    /// Its two ends.
+    /// The two ends.
     pub const fn ends(&self) -> (End<'_>, End<'_>) {
         (
             End::new(&self.there, &self.back),
@@ -33,7 +33,7 @@ impl Cable {
     }
 }
 
-/// One end.
+/// One end of a link.
 pub struct End<'c> {
     out: &'c RefCell<FaultInjector<HELD>>,
     input: &'c RefCell<FaultInjector<HELD>>,

@@ -1,12 +1,12 @@
-//! A controller that brakes for what the node sees: counts the pixels of a
-//! class in a rectangle, keeps the features of three points, shows the node's
-//! health on a light. Everything below `main` is `no_std` and uses the traits
-//! of embedded-hal and embedded-io alone, so that it moves to a board by putting
-//! that board's serial port and pins in place of the cable in memory.
+//! A controller that brakes for obstacles: it counts the pixels of a class in a
+//! rectangle, receives the features of three points, and shows the node's
+//! health on an LED. Everything below `main` is `no_std` and uses only the
+//! traits of embedded-hal and embedded-io. To port it to a board, replace the
+//! in-memory link by the board's serial port and pins.
 //!
-//! On a computer it shows itself: `cargo run -p loftup-board --example
-//! mcu_receiver`. `tools/build_thumb.sh` builds it for a microcontroller, and runs
-//! it on an emulated one, in 64 kB of memory: it must show the same there.
+//! To run it on a computer: `cargo run -p loftup-board --example mcu_receiver`.
+//! `tools/build_thumb.sh` builds it for a microcontroller and runs it in an
+//! emulator with 64 kB of memory; the output must be the same.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
@@ -27,7 +27,7 @@ use cable::Cable;
 use node::Node;
 use receiver::{Event, Receiver, View, Watch};
 
-/// A pin that only remembers its level.
+/// A pin that records its level.
 #[derive(Default)]
 struct Pin(bool);
 
@@ -59,8 +59,7 @@ const WATCH: Watch = Watch {
     patience_ms: 500,
 };
 
-/// A cable on which one byte in a thousand is lost and one bit in ten thousand
-/// flips.
+/// One byte in a thousand is lost and one bit in ten thousand is flipped.
 const FAULTS: Faults = Faults {
     flip_ppm: 100,
     drop_ppm: 1_000,
@@ -69,9 +68,10 @@ const FAULTS: Faults = Faults {
     stall_polls: 4,
 };
 
-/// Runs node and controller against each other for `frames` frames, starts the
-/// node anew and runs as many again; tells what each view showed. Gives what the controller's decoder has counted, once
-/// all its commands have been answered.
+/// Runs node and controller against each other for `frames` frames, restarts
+/// the node, and runs for as many frames again; passes each view to `tell`.
+/// Returns the statistics of the controller's decoder once all of its commands
+/// have been executed.
 fn demonstrate(frames: u32, mut tell: impl FnMut(&View, bool)) -> Option<Counters> {
     let cable = Cable::new(1, FAULTS);
     let (near, far) = cable.ends();
@@ -101,7 +101,7 @@ fn demonstrate(frames: u32, mut tell: impl FnMut(&View, bool)) -> Option<Counter
         .then(|| *controller.link().counters())
 }
 
-/// [`demonstrate`], told line by line. Whether all went well.
+/// Runs [`demonstrate`] and prints each view. Returns whether it succeeded.
 fn show(mut print: impl FnMut(core::fmt::Arguments<'_>)) -> bool {
     let counters = demonstrate(20, |view, braking| {
         print(format_args!(
@@ -123,8 +123,8 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// On a microcontroller: what it prints goes to the debugger, or to an emulator that stands in for
-/// one.
+/// On a microcontroller, output goes to the debugger or emulator through
+/// semihosting.
 #[cfg(target_os = "none")]
 mod bare {
     use core::fmt::{Arguments, Write};
@@ -143,7 +143,7 @@ mod bare {
     }
 
     fn print(line: Arguments<'_>) {
-        // Nobody listens where no debugger is connected.
+        // Fails if no debugger is connected, which is fine.
         let _ = hio::hstdout().map(|mut out| writeln!(out, "{line}"));
     }
 

@@ -1,5 +1,5 @@
-//! A perception node that sees what it is told to see: the other end of the
-//! cable, for a demonstration or a test without a robot.
+//! A simulated perception node with a generated scene: the other end of the
+//! link, for demonstrations and tests without a robot.
 
 use core::fmt::Debug;
 
@@ -14,17 +14,17 @@ use loftup_wire::{Handshake, Message, Text};
 
 use crate::receiver::{CHANNELS, MAP_SLOT, POINT_SLOT, POINTS};
 
-/// Width of its pictures.
+/// Width of its class maps.
 pub const WIDTH: u16 = 48;
-/// Height of its pictures.
+/// Height of its class maps.
 pub const HEIGHT: u16 = 32;
-/// Pixels of its pictures.
+/// Pixels of its class maps.
 pub const PIXELS: usize = WIDTH as usize * HEIGHT as usize;
 /// Names of its classes.
 pub const LABELS: [&str; 3] = ["road", "obstacle", "sky"];
 
-/// What the camera sees in a frame: sky above, road below, and an obstacle that
-/// grows and shrinks.
+/// The class map of a frame: sky above, road below, and an obstacle that grows
+/// and shrinks.
 pub fn scene(frame: u32) -> [u8; PIXELS] {
     let mut map = [0; PIXELS];
     let half = (frame % 20).min(20 - frame % 20) as usize;
@@ -41,7 +41,7 @@ pub fn scene(frame: u32) -> [u8; PIXELS] {
     map
 }
 
-/// Its feature vector at a point.
+/// The feature vector at a point.
 pub fn feature(frame: u32, point: usize, channel: usize) -> f32 {
     (frame % 8) as f32 + point as f32 * 0.5 - channel as f32 * 0.25
 }
@@ -54,9 +54,9 @@ pub struct Node<IO> {
     greeting_due: bool,
     /// Queries set, by slot.
     pub queries: [bool; 2],
-    /// Rate asked.
+    /// The requested frame rate.
     pub rate_mhz: u32,
-    /// Whether it answers queries.
+    /// Whether it processes queries.
     pub running: bool,
     /// Number of the last frame sent.
     pub frame: u32,
@@ -68,7 +68,7 @@ where
     IO: Read + Write + ReadReady + WriteReady,
     IO::Error: Debug,
 {
-    /// A node that waits to be told.
+    /// A node that waits for commands.
     pub fn new(io: IO, name: Text<'static, 32>) -> Self {
         Node {
             link: Link::new(io),
@@ -83,18 +83,17 @@ where
         }
     }
 
-    /// The node after its program was started again: it knows nothing, and
-    /// greets.
+    /// The node after a restart: it has no queries and sends a hello.
     pub fn restarted(self) -> Self {
         let mut node = Node::new(self.link.release(), self.handshake.hello().name);
         node.greeting_due = true;
         node
     }
 
-    /// Listens, answers, and sends a frame where one is due.
+    /// Processes messages, and sends a frame if one is due.
     ///
     /// # Errors
-    /// Those of the link, noise excepted.
+    /// Errors of the link, except invalid frames.
     pub fn step(&mut self, now_ms: u64) -> Result<(), LinkError<IO::Error>> {
         if self.greeting_due {
             self.greeting_due = false;
@@ -103,7 +102,8 @@ where
         loop {
             let answer: Message<'static> = match self.link.poll() {
                 Ok(Some(Message::Hello(hello))) => {
-                    // Names again for each greeting: who greets knows none.
+                    // The sender of a hello has no class names, so send them
+                    // again.
                     self.labels_due |= hello.answer;
                     match self.handshake.receive(&hello) {
                         Some(answer) => answer.into(),
@@ -154,7 +154,7 @@ where
     fn send_frame(&mut self, now_ms: u64) -> Result<(), LinkError<IO::Error>> {
         self.frame += 1;
         let frame = self.frame;
-        // Names come once, and now and then again: one may get lost.
+        // Repeat the class names occasionally, because a message may be lost.
         if self.labels_due || frame.is_multiple_of(8) {
             self.labels_due = false;
             for (class, name) in (0u8..).zip(LABELS) {

@@ -1,5 +1,5 @@
-//! The controller's side: watches a rectangle of the picture and brakes when
-//! too much of it is obstacle, or when it does not know.
+//! The controller: watches a rectangle of the image and brakes if it contains
+//! too many obstacle pixels, or if there is no recent result.
 
 use core::fmt::Debug;
 
@@ -17,13 +17,13 @@ use loftup_wire::{Handshake, Message, Text};
 pub const MAP_SLOT: u8 = 0;
 /// Query slot of the feature points.
 pub const POINT_SLOT: u8 = 1;
-/// Points whose features are asked.
+/// Points whose features are queried.
 pub const POINTS: [Point; 3] = [
     Point { x: 8, y: 8 },
     Point { x: 40, y: 8 },
     Point { x: 24, y: 24 },
 ];
-/// Most channels that are kept of a feature vector.
+/// Maximum number of channels kept of a feature vector.
 pub const CHANNELS: usize = 4;
 
 const GREETING_MS: u64 = 200;
@@ -33,37 +33,39 @@ const COMMAND_ATTEMPTS: u8 = 30;
 /// What to watch for.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {
-    /// Which pixels of the class map.
+    /// The watched rectangle of the class map.
     pub area: Rect,
     /// Name of the class to brake for.
     pub class: &'static str,
-    /// So many pixels of it, and the brake comes on.
+    /// Number of its pixels from which the brake is applied.
     pub limit: u32,
-    /// Time without a whole view of the area after which it comes on too.
+    /// Time without a complete view of the area after which the brake is
+    /// applied as well, in milliseconds.
     pub patience_ms: u32,
 }
 
-/// What the watched area showed in one frame.
+/// The content of the watched area in one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// Number of the camera frame.
     pub frame: u32,
-    /// Pixels of each class.
+    /// Number of pixels of each class.
     pub counts: [u32; 256],
 }
 
-/// What a step brought about, for the caller's log.
+/// The result of a step, for the caller's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A whole view of the area.
+    /// A complete view of the area.
     Viewed,
-    /// The node has carried a command out, or refused it.
+    /// The node has executed or rejected a command.
     Answered(Outcome),
-    /// The node does not answer; the plan begins anew.
+    /// The node does not reply; the setup starts over.
     GaveUp,
 }
 
-/// The controller. Its memory is a few kilobytes: no map is ever held.
+/// The controller. It needs a few kilobytes of memory: it never holds a
+/// complete map.
 pub struct Receiver<IO, P, L> {
     link: Link<IO>,
     brake: P,
@@ -72,14 +74,14 @@ pub struct Receiver<IO, P, L> {
     handshake: Handshake<'static>,
     greet_at_ms: u64,
     requester: Requester,
-    /// Commands of the plan that are done.
+    /// Number of setup commands completed.
     planned: u8,
     target: Option<u8>,
     view: View,
     seen: Coverage,
     complete: Option<View>,
     viewed_ms: u64,
-    /// Features of [`POINTS`] as far as they have come.
+    /// Features of [`POINTS`], as far as they have been received.
     pub features: [[f32; CHANNELS]; POINTS.len()],
     braking: Option<bool>,
 }
@@ -91,7 +93,7 @@ where
     P: OutputPin,
     L: Lamp,
 {
-    /// A controller that brakes until it knows better.
+    /// A controller that brakes until the first complete view.
     pub fn new(io: IO, brake: P, lamp: L, name: Text<'static, 32>, watch: Watch) -> Self {
         Receiver {
             link: Link::new(io),
@@ -115,17 +117,17 @@ where
         }
     }
 
-    /// One turn of the main loop; never waits.
+    /// One iteration of the main loop; never blocks.
     ///
     /// # Errors
-    /// [`LinkError::Io`] and [`LinkError::Closed`]. Noise on the line is none:
-    /// see [`Link::counters`].
+    /// [`LinkError::Io`] and [`LinkError::Closed`]. Invalid frames are not
+    /// errors; see [`Link::counters`].
     pub fn step(&mut self, now_ms: u64) -> Result<Option<Event>, LinkError<IO::Error>> {
         let mut event = self.listen(now_ms)?;
         if self.link.poll_flush()? {
             event = self.talk(now_ms)?.or(event);
         }
-        // A lamp that fails must not keep the brake from working.
+        // A broken lamp must not disable the brake.
         let _ = self.light.tick(now_ms);
         let patience = u64::from(self.watch.patience_ms);
         let blind = now_ms.saturating_sub(self.viewed_ms) > patience;
@@ -143,7 +145,7 @@ where
 
     fn listen(&mut self, now_ms: u64) -> Result<Option<Event>, LinkError<IO::Error>> {
         let mut event = None;
-        // A bounded number of messages each turn.
+        // A bounded number of messages per iteration.
         for _ in 0..16 {
             let message = match self.link.poll() {
                 Ok(Some(message)) => message,
@@ -159,7 +161,7 @@ where
                         self.requester.cancel();
                     }
                     if let Some(answer) = self.handshake.receive(&hello) {
-                        // Where the line is busy the node will greet again.
+                        // If the link is busy, the node sends its hello again.
                         let _ = self.link.queue(&answer.into());
                     }
                 }
@@ -218,7 +220,7 @@ where
         }
     }
 
-    /// The last whole view of the watched area.
+    /// The last complete view of the watched area.
     pub fn view(&self) -> Option<&View> {
         self.complete.as_ref()
     }
@@ -228,18 +230,18 @@ where
         self.braking != Some(false)
     }
 
-    /// Whether all commands have been carried out.
+    /// Whether all setup commands have been executed.
     pub fn is_set_up(&self) -> bool {
         plan(self.planned).is_none()
     }
 
-    /// What came over the link.
+    /// The link.
     pub fn link(&mut self) -> &mut Link<IO> {
         &mut self.link
     }
 }
 
-/// What the node is told after the greeting, one after the other.
+/// The setup commands, sent one by one after the handshake.
 fn plan(done: u8) -> Option<Action<'static>> {
     Some(match done {
         0 => Action::SetQuery {
@@ -258,9 +260,9 @@ fn plan(done: u8) -> Option<Action<'static>> {
     })
 }
 
-/// Counts the classes of a chunk within the watched area. True when that was the
-/// last piece of a frame: pixels are noted by their position in the area, so
-/// that a piece that comes twice is not counted twice.
+/// Counts the classes of a chunk within the watched area. Returns whether this
+/// completes the frame. Pixels are tracked by their position in the area, so
+/// that a duplicate chunk is not counted twice.
 fn look(view: &mut View, seen: &mut Coverage, area: &Rect, chunk: &MapChunk<'_>) -> bool {
     let Ok(segments) = chunk.segments() else {
         return false;
@@ -286,7 +288,7 @@ fn look(view: &mut View, seen: &mut Coverage, area: &Rect, chunk: &MapChunk<'_>)
         let first = u32::from(row) * u32::from(area.width) + u32::from(from - area.x);
         let length = u32::from(end - from);
         let known = seen.covered();
-        // Too many gaps: the frame will not become whole, and is not used.
+        // With too many gaps the frame cannot be completed and is not used.
         if seen.add(first, first + length).is_ok() && seen.covered() == known + length {
             view.counts[usize::from(segment.class)] += length;
         }

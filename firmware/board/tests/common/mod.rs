@@ -1,4 +1,4 @@
-//! A clock that goes on only when told to, or when someone waits.
+//! A mock clock that advances only when told to or when someone waits.
 #![allow(dead_code)]
 
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use loftup_board::Clock;
 #[derive(Clone, Default)]
 pub struct Time {
     now_ns: Rc<Cell<u64>>,
-    /// Added to each wait: a delay that oversleeps.
+    /// Added to each wait, to simulate a delay that takes too long.
     pub oversleep_ns: Rc<Cell<u64>>,
 }
 

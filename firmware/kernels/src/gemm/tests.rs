@@ -1,4 +1,4 @@
-//! Products of odd shapes, compared with their definition.
+//! GEMM with odd shapes, compared with the definition.
 
 use super::*;
 use crate::reference::noise;

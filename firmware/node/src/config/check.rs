@@ -1,18 +1,30 @@
-//! What the types of the configuration do not say.
+//! Checks that the types of the configuration do not express.
 
 use std::path::Path;
 
 use loftup_wire::command::{MAX_POINTS, Refusal};
 
 use super::{
-    Config, ConfigError, ends,
-    mistake::{Mistake, check_size, printable, within, wrong},
+    Config, ConfigError, endpoints,
+    error::{Invalid, check_range, check_size, invalid, printable},
     size,
 };
-use crate::answer::SLOTS;
+use crate::output::SLOTS;
 
-/// Where the text is not TOML, or a key or value is none of ours.
-pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
+/// Keys and values that were renamed.
+const RENAMED: [(&str, &str); 8] = [
+    ("backbone_every", "backbone_interval"),
+    ("hold", "noise_threshold"),
+    ("misses", "miss_limit"),
+    ("grow_after", "recover_after"),
+    ("most_restarts", "max_restarts"),
+    ("least_pixels", "min_area_px"),
+    ("most", "max_regions"),
+    ("pictures", "images"),
+];
+
+/// The error for a text that is not TOML, or that has an unknown key or value.
+pub fn parse_error(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let at = error.span().map_or(0, |span| span.start).min(text.len());
     let before = text.get(..at).unwrap_or(text);
     let number = before.matches('\n').count();
@@ -25,18 +37,24 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
         .iter()
         .rev()
         .map(|l| l.trim())
-        // A table, and not an element of a list.
+        // A table header, not an array.
         .find(|l| l.starts_with('[') && l.ends_with(']') && !l.contains(','));
     let table = table.unwrap_or_default().trim_matches(['[', ']']);
     let message = error.message().replace('\n', " ");
     let key_of = |line: &str| Some(line.trim().split_once('=')?.0.trim().to_owned());
     let key = match key_of(line) {
-        // A list that began lines before.
+        // A multi-line array.
         None if message.contains("invalid length") => above.iter().rev().find_map(|l| key_of(l)),
         key => key,
     };
     let key = key.unwrap_or_default();
-    let remedy = if message.contains("unknown field") {
+    let renamed = RENAMED.iter().find(|(old, _)| {
+        message.starts_with(&format!("unknown field `{old}`"))
+            || message.starts_with(&format!("unknown variant `{old}`"))
+    });
+    let hint = if let Some((_, new)) = renamed {
+        &format!("it was renamed: use `{new}`")
+    } else if message.contains("unknown field") {
         "remove or correct the key"
     } else if message.contains("missing field") {
         "add the key"
@@ -45,70 +63,75 @@ pub fn not_understood(error: &toml::de::Error, text: &str, path: &Path) -> Confi
     } else {
         "write it as TOML"
     };
-    let mut name = [table, key.as_str()]
-        .into_iter()
-        .filter(|s| !s.is_empty())
-        .collect::<Vec<_>>()
-        .join(".");
-    if name.is_empty() {
-        name = "top level".into();
-    }
     ConfigError {
         path: path.into(),
-        key: format!("line {}: {}", number + 1, printable(&name)),
+        key: format!(
+            "line {}: {}",
+            number + 1,
+            printable(&qualified(table, &key))
+        ),
         what: printable(&message),
-        remedy: remedy.into(),
+        hint: hint.into(),
     }
 }
 
-pub fn check(config: &Config) -> Result<(), Mistake> {
+/// A key with its table.
+fn qualified(table: &str, key: &str) -> String {
+    match (table, key) {
+        ("", "") => "top level".into(),
+        ("", name) | (name, "") => name.into(),
+        (table, key) => format!("{table}.{key}"),
+    }
+}
+
+pub fn check(config: &Config) -> Result<(), Invalid> {
     check_model(config)?;
     config.tensorrt.check(config.watchdog.hang_ms)?;
-    ends::check_source(&config.source)?;
+    endpoints::check_source(&config.source)?;
     check_times(config)?;
     check_degrade(config)?;
     check_thermal(config)?;
     if let Some(server) = config.metrics
         && !server.listen.ip().is_loopback()
     {
-        return wrong(
+        return invalid(
             "metrics.listen",
-            format!("{} can be reached from other machines", server.listen),
-            "listen on 127.0.0.1, and forward it where it is needed elsewhere",
+            format!("{} is reachable from other machines", server.listen),
+            "listen on 127.0.0.1, and forward the port if other machines need it",
         );
     }
-    within("regions.max_regions", config.regions.max_regions, 1, 1024)?;
+    check_range("regions.max_regions", config.regions.max_regions, 1, 1024)?;
     check_queries(config)?;
     for (i, sink) in config.sink.iter().enumerate() {
-        ends::check_sink(sink, &format!("sink[{i}]"))?;
+        endpoints::check_sink(sink, &format!("sink[{i}]"))?;
         let same = config.sink.iter().take(i).any(|other| {
             other.kind == sink.kind
                 && (other.path.is_some() && other.path == sink.path
                     || other.bind.is_some() && other.bind == sink.bind)
         });
         if same {
-            return wrong(
+            return invalid(
                 format!("sink[{i}]"),
-                "another sink has the same place",
-                "give each its own path or address",
+                "another sink has the same path or address",
+                "give each sink its own",
             );
         }
     }
     Ok(())
 }
 
-fn check_model(config: &Config) -> Result<(), Mistake> {
+fn check_model(config: &Config) -> Result<(), Invalid> {
     let model = &config.model;
     if !model.bundle.is_dir() {
-        return wrong(
+        return invalid(
             "model.bundle",
-            format!("{} is no bundle", model.bundle.display()),
-            "name the folder that `loftup convert` made",
+            format!("{} is not a bundle", model.bundle.display()),
+            "use the directory that `loftup convert` wrote",
         );
     }
     let bundle = match loftup_bundle::Bundle::open(&model.bundle) {
         Ok(bundle) => bundle,
-        Err(e) => return wrong("model.bundle", e.to_string(), ""),
+        Err(e) => return invalid("model.bundle", e.to_string(), ""),
     };
     let manifest = bundle.manifest();
     for (part, missing, option) in [
@@ -120,7 +143,7 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
         ),
     ] {
         if missing {
-            return wrong(
+            return invalid(
                 "model.bundle",
                 format!("the bundle has no {part}"),
                 format!("convert it again with {option}"),
@@ -144,25 +167,25 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
     ] {
         let Some(name) = name else { continue };
         let Some(head) = manifest.heads.get(name) else {
-            return wrong(
+            return invalid(
                 key,
-                format!("the bundle has no head {name:?}, only {known}"),
-                "make one with `loftup head`, or name another",
+                format!("the bundle has no head {name:?}; available: {known}"),
+                "train one with `loftup head`, or use another",
             );
         };
         let is_classes = matches!(head.kind, loftup_bundle::HeadKind::Classes { .. });
         if is_classes != classes {
             let wanted = if classes { "classes" } else { "descriptors" };
-            return wrong(
+            return invalid(
                 key,
-                format!("head {name:?} does not give {wanted}"),
-                format!("name a head that gives {wanted}"),
+                format!("head {name:?} does not output {wanted}"),
+                format!("use a head that outputs {wanted}"),
             );
         }
     }
     check_size("model.size", model.size)?;
-    within("model.threads", model.threads, 0, 256)?;
-    within(
+    check_range("model.threads", model.threads, 0, 256)?;
+    check_range(
         "model.backbone_interval",
         model.backbone_interval,
         1,
@@ -173,53 +196,53 @@ fn check_model(config: &Config) -> Result<(), Mistake> {
         .clone()
         .any(|[min, max]| !(min.is_finite() && max.is_finite() && min < max))
     {
-        return wrong(
+        return invalid(
             "model.color_range",
-            "a minimum is not below its maximum",
-            "give [min, max] for each of the three channels",
+            "each minimum must be less than its maximum",
+            "use [min, max] for each of the three channels",
         );
     }
     Ok(())
 }
 
-fn check_times(config: &Config) -> Result<(), Mistake> {
+fn check_times(config: &Config) -> Result<(), Invalid> {
     let p = &config.pipeline;
-    within("pipeline.deadline_ms", p.deadline_ms, 1, 600_000)?;
-    within("pipeline.max_age_ms", p.max_age_ms, 1, 3_600_000)?;
+    check_range("pipeline.deadline_ms", p.deadline_ms, 1, 600_000)?;
+    check_range("pipeline.max_age_ms", p.max_age_ms, 1, 3_600_000)?;
     if p.max_age_ms < p.deadline_ms {
-        return wrong(
+        return invalid(
             "pipeline.max_age_ms",
             format!(
                 "{} is less than the deadline of {}",
                 p.max_age_ms, p.deadline_ms
             ),
-            "give at least deadline_ms",
+            "must be at least deadline_ms",
         );
     }
-    within("pipeline.queue", p.queue, 1, 2)?;
-    within("pipeline.rate_hz", p.rate_hz, 0.0, 1000.0)?;
+    check_range("pipeline.queue", p.queue, 1, 2)?;
+    check_range("pipeline.rate_hz", p.rate_hz, 0.0, 1000.0)?;
     let w = &config.watchdog;
-    within("watchdog.hang_ms", w.hang_ms, 10, 3_600_000)?;
-    within("watchdog.start_ms", w.start_ms, 100, 3_600_000)?;
-    within("watchdog.most_restarts", w.most_restarts, 0, 1000)?;
-    within("watchdog.window_s", w.window_s, 1, 86_400)?;
-    within("watchdog.failures", w.failures, 1, 1_000_000)?;
-    within("watchdog.drain_ms", w.drain_ms, 0, 60_000)
+    check_range("watchdog.hang_ms", w.hang_ms, 10, 3_600_000)?;
+    check_range("watchdog.start_ms", w.start_ms, 100, 3_600_000)?;
+    check_range("watchdog.max_restarts", w.max_restarts, 0, 1000)?;
+    check_range("watchdog.window_s", w.window_s, 1, 86_400)?;
+    check_range("watchdog.failures", w.failures, 1, 1_000_000)?;
+    check_range("watchdog.drain_ms", w.drain_ms, 0, 60_000)
 }
 
-fn check_degrade(config: &Config) -> Result<(), Mistake> {
+fn check_degrade(config: &Config) -> Result<(), Invalid> {
     let d = &config.degrade;
-    within("degrade.miss_limit", d.miss_limit, 1, 100_000)?;
-    within("degrade.recover_after", d.recover_after, 1, 1_000_000)?;
-    within("degrade.early", d.early, 0.01, 1.0)?;
-    within("degrade.step", d.step.len(), 0, 16)?;
+    check_range("degrade.miss_limit", d.miss_limit, 1, 100_000)?;
+    check_range("degrade.recover_after", d.recover_after, 1, 1_000_000)?;
+    check_range("degrade.early", d.early, 0.01, 1.0)?;
+    check_range("degrade.step", d.step.len(), 0, 16)?;
     for (i, step) in d.step.iter().enumerate() {
         let key = |name: &str| format!("degrade.step[{i}].{name}");
         if let Some(sides) = step.size {
             check_size(&key("size"), sides)?;
         }
         if let Some(rate) = step.rate_hz {
-            within(&key("rate_hz"), rate, 0.01, 1000.0)?;
+            check_range(&key("rate_hz"), rate, 0.01, 1000.0)?;
         }
     }
     let levels = config.levels();
@@ -227,89 +250,89 @@ fn check_degrade(config: &Config) -> Result<(), Mistake> {
         let [a, b] = [pair[0], pair[1]];
         let key = format!("degrade.step[{i}]");
         if b == a {
-            return wrong(
+            return invalid(
                 key,
-                "it changes nothing",
-                "give it a smaller size, regions_only or a lower rate_hz",
+                "it does not change anything",
+                "set a smaller size, regions_only or a lower rate_hz",
             );
         }
         if b.size.width > a.size.width || b.size.height > a.size.height {
-            return wrong(
+            return invalid(
                 format!("{key}.size"),
-                "it is larger than before",
-                "let each step be smaller than the last",
+                "it is larger than in the step before",
+                "each size must be smaller than the one before",
             );
         }
         if a.rate_hz > 0.0 && b.rate_hz > a.rate_hz {
-            return wrong(
+            return invalid(
                 format!("{key}.rate_hz"),
-                "it is higher than before",
-                "let each step be slower than the last",
+                "it is higher than in the step before",
+                "each rate must be lower than the one before",
             );
         }
     }
     Ok(())
 }
 
-fn check_thermal(config: &Config) -> Result<(), Mistake> {
+fn check_thermal(config: &Config) -> Result<(), Invalid> {
     let Some(t) = &config.thermal else {
         return Ok(());
     };
     if t.zones.is_empty() {
-        return wrong(
+        return invalid(
             "thermal.zones",
-            "there is none",
-            "name files such as /sys/class/thermal/thermal_zone0/temp",
+            "the list is empty",
+            "list files such as /sys/class/thermal/thermal_zone0/temp",
         );
     }
     if let Some(zone) = t.zones.iter().find(|zone| !zone.is_file()) {
-        return wrong(
+        return invalid(
             "thermal.zones",
-            format!("{} is no file", zone.display()),
-            "name files such as /sys/class/thermal/thermal_zone0/temp",
+            format!("{} is not a file", zone.display()),
+            "list files such as /sys/class/thermal/thermal_zone0/temp",
         );
     }
-    within("thermal.hot_c", t.hot_c, -40.0, 200.0)?;
-    within("thermal.critical_c", t.critical_c, -40.0, 200.0)?;
-    within("thermal.hysteresis_c", t.hysteresis_c, 0.0, 100.0)?;
-    within("thermal.period_ms", t.period_ms, 10, 60_000)?;
-    within("thermal.step_ms", t.step_ms, 10, 3_600_000)?;
+    check_range("thermal.hot_c", t.hot_c, -40.0, 200.0)?;
+    check_range("thermal.critical_c", t.critical_c, -40.0, 200.0)?;
+    check_range("thermal.hysteresis_c", t.hysteresis_c, 0.0, 100.0)?;
+    check_range("thermal.period_ms", t.period_ms, 10, 60_000)?;
+    check_range("thermal.step_ms", t.step_ms, 10, 3_600_000)?;
     if t.critical_c - t.hot_c <= t.hysteresis_c {
-        return wrong(
+        return invalid(
             "thermal.critical_c",
             format!("{} is not above hot_c + hysteresis_c", t.critical_c),
-            "give a higher limit, or a smaller hysteresis",
+            "set a higher limit or a smaller hysteresis",
         );
     }
     Ok(())
 }
 
-fn check_queries(config: &Config) -> Result<(), Mistake> {
+fn check_queries(config: &Config) -> Result<(), Invalid> {
     let camera = config.source.size.map(size);
     for (i, entry) in config.query.iter().enumerate() {
         let key = |name: &str| format!("query[{i}].{name}");
-        within(&key("slot"), usize::from(entry.slot), 0, SLOTS - 1)?;
+        check_range(&key("slot"), usize::from(entry.slot), 0, SLOTS - 1)?;
         if config
             .query
             .iter()
             .take(i)
             .any(|other| other.slot == entry.slot)
         {
-            return wrong(
+            return invalid(
                 key("slot"),
-                format!("slot {} is taken", entry.slot),
-                "give each query its own",
+                format!("slot {} is used twice", entry.slot),
+                "give each query its own slot",
             );
         }
         if entry.region.is_some() && entry.points.is_some() {
-            return wrong(
+            return invalid(
                 key("points"),
-                "there is a region too",
-                "give one of both, or neither for the frame",
+                "the query also has a region",
+                "set one of them, or neither for the whole frame",
             );
         }
         if let Some(points) = &entry.points {
-            within(&key("points"), points.len(), 1, MAX_POINTS)?;
+            check_range(&key("points"), points.len(), 1, MAX_POINTS)?;
         }
         let area = if entry.points.is_some() {
             "points"
@@ -319,17 +342,17 @@ fn check_queries(config: &Config) -> Result<(), Mistake> {
         match entry.query().check(camera) {
             Ok(()) => {}
             Err(Refusal::OutOfPicture) => {
-                return wrong(
+                return invalid(
                     key(area),
-                    "it extends outside the image, or is empty",
-                    "stay within source.size",
+                    "it is empty or extends outside the image",
+                    "must be within source.size",
                 );
             }
             Err(_) => {
-                return wrong(
+                return invalid(
                     key("want"),
-                    "that cannot be told of this area",
-                    "ask for features at points, for regions in a region or the frame",
+                    "not available for this area",
+                    "features need points; regions need a region or the whole frame",
                 );
             }
         }

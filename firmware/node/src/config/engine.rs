@@ -1,4 +1,4 @@
-//! `[tensorrt]`: how engines are built, kept, watched and left.
+//! `[tensorrt]`: settings of the TensorRT engine and its fallback.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,39 +7,39 @@ use loftup_runtime::backend::{
 };
 use serde::Deserialize;
 
-use super::mistake::{Mistake, within, wrong};
+use super::error::{Invalid, check_range, invalid};
 
-/// `[tensorrt]`. What is missing is as [`Settings::default`] has it.
+/// `[tensorrt]`. Missing keys have the values of [`Settings::default`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TensorRt {
-    /// The library, or the folder it lies in.
+    /// The library, or its directory.
     pub library: Option<PathBuf>,
-    /// Number of the GPU.
+    /// GPU index.
     pub device: u32,
-    /// The most memory of the GPU that a layer may use for scratch, in MiB.
+    /// Maximum workspace of a layer on the GPU, in MiB.
     pub workspace_mib: Option<u64>,
-    /// DLA core for the layers that it can run; the rest stays on the GPU.
+    /// DLA core for the layers that it supports; the others run on the GPU.
     pub dla_core: Option<u32>,
-    /// Whether each run is launched as one CUDA graph.
+    /// Whether to launch each run as a CUDA graph.
     pub cuda_graph: bool,
-    /// Folder that built engines are kept in.
+    /// Directory of the engine cache.
     pub engine_cache: Option<PathBuf>,
-    /// A run that takes longer counts as hanging: tract takes over, the frame included.
+    /// Timeout of a run. After it, tract takes over, including the current frame.
     pub run_ms: Option<u64>,
-    /// After so many seconds in tract TensorRT is tried again; never where missing.
+    /// Seconds after which TensorRT is retried; never if missing.
     pub retry_s: Option<u64>,
-    /// Whether tract is made ready from the start, so that it takes over without a pause.
+    /// Whether to prepare tract at start, so that it takes over without a delay.
     pub warm: bool,
 }
 
 impl TensorRt {
-    /// The paths of it.
+    /// The paths among the settings.
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         self.library.iter_mut().chain(self.engine_cache.as_mut())
     }
 
-    /// The same for the runtime.
+    /// The settings in the runtime's types.
     pub fn settings(&self) -> Settings {
         let (tensorrt, fallback) = (Options::default(), FallbackOptions::default());
         Settings {
@@ -50,7 +50,7 @@ impl TensorRt {
                 dla_core: self.dla_core,
                 cuda_graph: self.cuda_graph,
                 cache: match &self.engine_cache {
-                    Some(folder) => EngineCache::at(folder),
+                    Some(directory) => EngineCache::at(directory),
                     None => tensorrt.cache,
                 },
                 ..tensorrt
@@ -66,31 +66,31 @@ impl TensorRt {
         }
     }
 
-    /// `hang_ms` is the watchdog's.
-    pub(super) fn check(&self, hang_ms: u64) -> Result<(), Mistake> {
+    /// `hang_ms` is the limit of the watchdog.
+    pub(super) fn check(&self, hang_ms: u64) -> Result<(), Invalid> {
         if let Some(library) = self.library.as_ref().filter(|l| !l.exists()) {
-            return wrong(
+            return invalid(
                 "tensorrt.library",
-                format!("{} is not there", library.display()),
-                "name libnvinfer.so or its folder, or remove the key",
+                format!("{} does not exist", library.display()),
+                "use libnvinfer.so or its directory, or remove the key",
             );
         }
-        within("tensorrt.device", self.device, 0, 255)?;
-        within("tensorrt.dla_core", self.dla_core.unwrap_or(0), 0, 15)?;
-        for (key, value, most) in [
+        check_range("tensorrt.device", self.device, 0, 255)?;
+        check_range("tensorrt.dla_core", self.dla_core.unwrap_or(0), 0, 15)?;
+        for (key, value, max) in [
             ("tensorrt.workspace_mib", self.workspace_mib, 1 << 20),
             ("tensorrt.run_ms", self.run_ms, 600_000),
             ("tensorrt.retry_s", self.retry_s, 86_400),
         ] {
             if let Some(value) = value {
-                within(key, value, 1, most)?;
+                check_range(key, value, 1, max)?;
             }
         }
         match self.run_ms {
-            Some(run) if run >= hang_ms => wrong(
+            Some(run) if run >= hang_ms => invalid(
                 "tensorrt.run_ms",
-                format!("after {hang_ms} ms the watchdog ends what hangs"),
-                "give less than watchdog.hang_ms, so that tract takes over before that",
+                format!("the watchdog restarts a stage after {hang_ms} ms"),
+                "must be less than watchdog.hang_ms, so that tract can take over",
             ),
             _ => Ok(()),
         }

@@ -1,10 +1,10 @@
-//! The configuration file. Every key is in `docs/node.md`.
+//! The configuration file. Its keys are documented in `docs/node.md`.
 
+mod arrays;
 mod check;
-mod ends;
+mod endpoints;
 mod engine;
-mod exact;
-mod mistake;
+mod error;
 mod tables;
 
 use std::{
@@ -19,22 +19,22 @@ use loftup_wire::{
 };
 
 pub use engine::TensorRt;
-pub use mistake::ConfigError;
+pub use error::ConfigError;
 pub use tables::*;
 
-use crate::answer::{Queries, Query};
+use crate::output::{Queries, Query};
 
-/// Longest configuration that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
+/// Maximum size of a configuration file.
+const MAX_BYTES: u64 = 1 << 20;
 
-/// What holds on a step of degradation.
+/// The settings of a degradation step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
-    /// Size of a whole output.
+    /// Size of a full-frame output.
     pub size: Size,
-    /// No class map of the whole frame.
+    /// Skips class maps of the whole frame.
     pub regions_only: bool,
-    /// Most frames a second; 0 is all.
+    /// Maximum frame rate, 0 for no limit.
     pub rate_hz: f64,
 }
 
@@ -42,39 +42,39 @@ impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// The first mistake.
+    /// The first error that is found.
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
-        let wrong = |what: String| ConfigError {
+        let invalid = |what: String| ConfigError {
             path: path.into(),
             key: "file".into(),
             what,
-            remedy: "name a readable configuration file".into(),
+            hint: "use a readable configuration file".into(),
         };
         let mut text = String::new();
         std::fs::File::open(path)
-            .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
-            .map_err(|e| wrong(e.to_string()))?;
-        if text.len() as u64 > LARGEST {
-            return Err(wrong(format!("longer than {LARGEST} bytes")));
+            .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
+            .map_err(|e| invalid(e.to_string()))?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(invalid(format!("it is longer than {MAX_BYTES} bytes")));
         }
         Self::parse(&text, path)
     }
 
-    /// Checks the text of a file called `path`; other paths in it are relative to its folder.
+    /// Parses and checks the text of the file `path`. Relative paths in it are relative to the
+    /// directory of the file.
     ///
     /// # Errors
-    /// The first mistake.
+    /// The first error that is found.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self =
-            toml::from_str(text).map_err(|e| check::not_understood(&e, text, path))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        config.rebase(folder);
-        check::check(&config).map_err(|m| m.at(path))?;
+            toml::from_str(text).map_err(|e| check::parse_error(&e, text, path))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        config.rebase(directory);
+        check::check(&config).map_err(|m| m.in_file(path))?;
         Ok(config)
     }
 
-    /// What may be meant as it is and stops nothing, but is worth telling: devices that are not
-    /// there yet. One line each.
+    /// Warnings, one line each: devices that do not exist yet. The node starts without them.
     pub fn warnings(&self) -> Vec<String> {
         let source = match self.source.kind {
             SourceKind::V4l => self.source.path.as_ref(),
@@ -89,13 +89,13 @@ impl Config {
             .filter(|(_, path)| !path.exists())
             .map(|(table, path)| {
                 let path = path.display();
-                format!("{table}.path: {path} does not exist: it is waited for")
+                format!("{table}.path: {path} does not exist yet: the node will wait for it")
             })
             .collect()
     }
 
-    fn rebase(&mut self, folder: &Path) {
-        let rebase = |path: &mut PathBuf| *path = folder.join(&*path);
+    fn rebase(&mut self, directory: &Path) {
+        let rebase = |path: &mut PathBuf| *path = directory.join(&*path);
         rebase(&mut self.model.bundle);
         self.tensorrt.paths().for_each(rebase);
         self.source.path.iter_mut().for_each(rebase);
@@ -105,7 +105,7 @@ impl Config {
             .for_each(rebase);
     }
 
-    /// What holds on each step, from step 0 on.
+    /// The settings of each degradation step, from step 0 on.
     pub fn levels(&self) -> Vec<Level> {
         let mut level = Level {
             size: size(self.model.size),
@@ -132,8 +132,8 @@ impl Config {
             });
         }
         for entry in &self.query {
-            if let Some(place) = queries.get_mut(usize::from(entry.slot)) {
-                *place = Some(entry.query());
+            if let Some(slot) = queries.get_mut(usize::from(entry.slot)) {
+                *slot = Some(entry.query());
             }
         }
         queries
@@ -168,7 +168,7 @@ impl QueryEntry {
     }
 }
 
-/// Columns and rows.
+/// Converts `[columns, rows]`.
 pub fn size([width, height]: [usize; 2]) -> Size {
     Size { width, height }
 }

@@ -5,15 +5,15 @@ use std::{net::SocketAddr, path::PathBuf};
 use loftup_runtime::backend;
 use serde::Deserialize;
 
-use super::exact;
+use super::arrays;
 
-/// All of it.
+/// The configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The bundle and its engine.
+    /// Bundle and engine.
     pub model: Model,
-    /// TensorRT settings.
+    /// TensorRT.
     #[serde(default)]
     pub tensorrt: super::TensorRt,
     /// Image source.
@@ -24,20 +24,19 @@ pub struct Config {
     /// Graceful degradation.
     #[serde(default)]
     pub degrade: Degrade,
-    /// Thermometers.
+    /// Temperature sensors.
     #[serde(default)]
     pub thermal: Option<Thermal>,
-    /// What happens to what hangs.
+    /// Restarts of stages that hang or fail.
     #[serde(default)]
     pub watchdog: Watchdog,
-    /// Metrics over HTTP; off where missing.
+    /// Metrics over HTTP; off if missing.
     #[serde(default)]
     pub metrics: Option<MetricsServer>,
-    /// Which connected regions are reported.
+    /// Limits of regions.
     #[serde(default)]
     pub regions: Regions,
-    /// What is asked of every frame from the start. Nothing stands for the class map of the frame
-    /// in slot 0.
+    /// Initial queries; if empty, the class map of the whole frame in slot 0.
     #[serde(default)]
     pub query: Vec<QueryEntry>,
     /// Output sinks.
@@ -51,29 +50,28 @@ pub struct Config {
 pub struct Model {
     /// The bundle.
     pub bundle: PathBuf,
-    /// Its head of kind classes.
+    /// The head for class maps.
     pub head: String,
-    /// Its head that describes points; without, features of the upsampler are reported.
+    /// The head for features at points; without it, they are those of the upsampler.
     pub descriptors: Option<String>,
     /// `auto`, `tensorrt` or `tract`.
     #[serde(default)]
     pub backend: BackendName,
-    /// Threads that compute tiles; 0 is one for each core.
+    /// Threads that compute tiles; 0 is one per core.
     #[serde(default)]
     pub threads: usize,
-    /// Whether the fastest tile size and, unless given, number of threads are measured at the
-    /// first start and kept in the user's cache directory.
+    /// Whether to measure the fastest tile size and, unless set, number of threads at first start.
+    /// The result is kept in the user's cache directory.
     #[serde(default)]
     pub tune: bool,
-    /// Columns and rows of a whole output.
-    #[serde(deserialize_with = "exact::list")]
+    /// Columns and rows of a full-frame output.
+    #[serde(deserialize_with = "arrays::list")]
     pub size: [usize; 2],
-    /// The range of colors of all images, normalized, `[min, max]` for each channel; without,
-    /// each image has its own.
-    #[serde(default, deserialize_with = "exact::nested")]
+    /// Range of normalized colors, `[min, max]` per channel; without it, that of each image.
+    #[serde(default, deserialize_with = "arrays::nested")]
     pub color_range: Option<[[f32; 2]; 3]>,
-    /// The backbone runs on every n-th frame; in between its features are reused, and of class
-    /// maps only the tiles that changed are computed.
+    /// The backbone runs on every n-th frame. In between, its features are reused, and only changed
+    /// tiles of class maps are computed.
     #[serde(default = "one")]
     pub backbone_interval: u32,
     /// A pixel keeps its previous color until it changes by more than this many levels.
@@ -85,16 +83,16 @@ fn one() -> u32 {
     1
 }
 
-/// An engine.
+/// The engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendName {
-    /// TensorRT where it works, else tract.
+    /// TensorRT if it works, else tract.
     #[default]
     Auto,
-    /// TensorRT alone.
+    /// TensorRT only.
     Tensorrt,
-    /// tract alone.
+    /// tract only.
     Tract,
 }
 
@@ -112,28 +110,28 @@ impl From<BackendName> for backend::Choice {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// What it is.
+    /// Its kind.
     pub kind: SourceKind,
-    /// A folder or glob of images, a recording, or a camera's device.
+    /// A directory or glob of images, a recording, or a camera device.
     pub path: Option<PathBuf>,
-    /// Elements of GStreamer that give raw video.
+    /// GStreamer elements that output raw video.
     pub pipeline: Option<String>,
-    /// Number of the generated scene.
+    /// Seed of the generated scene.
     #[serde(default)]
     pub seed: u64,
-    /// Columns and rows of its images; others are refused.
-    #[serde(default, deserialize_with = "exact::optional")]
+    /// Columns and rows of its images; others are rejected.
+    #[serde(default, deserialize_with = "arrays::optional")]
     pub size: Option<[usize; 2]>,
     /// Images per second.
     #[serde(default = "defaults::source_rate")]
     pub rate_hz: f64,
-    /// Whether it begins again at its end.
+    /// Whether to start over at the end.
     #[serde(default)]
     pub repeat: bool,
-    /// Whether image files are turned as their EXIF orientation says.
+    /// Whether to apply the EXIF orientation of image files.
     #[serde(default = "defaults::yes")]
     pub exif_orientation: bool,
-    /// A source without an image for this long is reopened.
+    /// A source without a frame for this long is reopened.
     #[serde(default = "defaults::source_timeout")]
     pub timeout_ms: u64,
 }
@@ -144,13 +142,13 @@ pub struct Source {
 pub enum SourceKind {
     /// Image files in the order of their names.
     Images,
-    /// A made-up scene and a camera that moves through it.
+    /// A generated scene with a moving camera.
     Scenes,
-    /// What a sink of kind `recording` wrote.
+    /// A file that a sink of kind `recording` wrote.
     Recording,
-    /// A pipeline of GStreamer, in a process of its own.
+    /// A GStreamer pipeline in a separate process.
     Gstreamer,
-    /// A camera of Video4Linux; needs the feature `v4l`.
+    /// A Video4Linux camera; needs the feature `v4l`.
     V4l,
 }
 
@@ -158,13 +156,13 @@ pub enum SourceKind {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pipeline {
-    /// From picture to answer.
+    /// Latency limit, from capture to publication.
     pub deadline_ms: u64,
-    /// A frame older than this is not worked on any more.
+    /// Older frames are dropped.
     pub max_age_ms: u64,
-    /// Frames between two stages: 1 or 2.
+    /// Length of the queues between stages: 1 or 2.
     pub queue: usize,
-    /// Most frames a second that are processed; 0 is all.
+    /// Maximum frame rate; 0 is no limit.
     pub rate_hz: f64,
 }
 
@@ -183,13 +181,13 @@ impl Default for Pipeline {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Degrade {
-    /// Missed deadlines in a row before a step down.
+    /// Consecutive missed deadlines before a step down.
     pub miss_limit: u32,
-    /// Early outputs in a row before a step up.
+    /// Consecutive early outputs before a step up.
     pub recover_after: u32,
-    /// An output is early that takes less than this part of the deadline.
+    /// An output is early if it takes less than this fraction of the deadline.
     pub early: f64,
-    /// The steps, each in addition to those before it.
+    /// The steps. Each adds to those before it.
     pub step: Vec<Step>,
 }
 
@@ -204,17 +202,17 @@ impl Default for Degrade {
     }
 }
 
-/// `[[degrade.step]]`: what changes on it.
+/// `[[degrade.step]]`: the settings that it changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// Columns and rows of a whole output.
-    #[serde(default, deserialize_with = "exact::optional")]
+    /// Columns and rows of a full-frame output.
+    #[serde(default, deserialize_with = "arrays::optional")]
     pub size: Option<[usize; 2]>,
-    /// No class map of the whole frame any more.
+    /// Skips class maps of the whole frame.
     #[serde(default)]
     pub regions_only: bool,
-    /// Most frames a second that are processed.
+    /// Maximum frame rate.
     pub rate_hz: Option<f64>,
 }
 
@@ -222,7 +220,7 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thermal {
-    /// Files with thousandths of a degree; the hottest counts.
+    /// Files with the temperature in thousandths of a degree; the hottest counts.
     #[serde(default = "defaults::zones")]
     pub zones: Vec<PathBuf>,
     /// At this temperature the output degrades, degrees Celsius.
@@ -231,13 +229,13 @@ pub struct Thermal {
     /// At this temperature processing pauses.
     #[serde(default = "defaults::critical")]
     pub critical_c: f64,
-    /// How far below its limit a state ends.
+    /// A state ends this far below its limit.
     #[serde(default = "defaults::hysteresis")]
     pub hysteresis_c: f64,
-    /// Between two readings.
+    /// Interval between two readings.
     #[serde(default = "defaults::thermal_period")]
     pub period_ms: u64,
-    /// Between two steps down while it is hot.
+    /// Interval between two steps down while it is hot.
     #[serde(default = "defaults::heat_step")]
     pub step_ms: u64,
 }
@@ -246,17 +244,17 @@ pub struct Thermal {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Watchdog {
-    /// A stage that works on one frame for so long hangs.
+    /// A stage that takes longer for one frame hangs.
     pub hang_ms: u64,
-    /// The longest that opening and compiling the bundle may take.
+    /// Time limit for opening and compiling the bundle.
     pub start_ms: u64,
     /// More restarts than this within `window_s` end the program.
-    pub most_restarts: u32,
-    /// See `most_restarts`.
+    pub max_restarts: u32,
+    /// See `max_restarts`.
     pub window_s: u64,
-    /// Failures of a stage in a row after which its model is started again.
+    /// Consecutive failures after which the model is reopened.
     pub failures: u32,
-    /// The longest that frames on their way are waited for at the end.
+    /// Time limit for finishing the frames in the pipeline at shutdown.
     pub drain_ms: u64,
 }
 
@@ -265,7 +263,7 @@ impl Default for Watchdog {
         Self {
             hang_ms: 5000,
             start_ms: 600_000,
-            most_restarts: 5,
+            max_restarts: 5,
             window_s: 60,
             failures: 10,
             drain_ms: 3000,
@@ -277,7 +275,7 @@ impl Default for Watchdog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsServer {
-    /// A local address.
+    /// A loopback address.
     pub listen: SocketAddr,
 }
 
@@ -285,9 +283,9 @@ pub struct MetricsServer {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Regions {
-    /// Smallest region reported, in pixels of the output.
+    /// Minimum area of a region, in output pixels.
     pub min_area_px: u32,
-    /// Most regions reported.
+    /// Maximum number of regions per query.
     pub max_regions: usize,
 }
 
@@ -308,25 +306,25 @@ pub struct QueryEntry {
     pub slot: u8,
     /// Kind of output.
     pub want: WantName,
-    /// `[x, y, width, height]` in the camera's image.
-    #[serde(default, deserialize_with = "exact::optional")]
+    /// `[x, y, width, height]` in the camera image.
+    #[serde(default, deserialize_with = "arrays::optional")]
     pub region: Option<[u16; 4]>,
-    /// `[[x, y], ...]` in the camera's image.
-    #[serde(default, deserialize_with = "exact::many")]
+    /// `[[x, y], ...]` in the camera image.
+    #[serde(default, deserialize_with = "arrays::many")]
     pub points: Option<Vec<[u16; 2]>>,
 }
 
-/// What a query tells.
+/// Kind of output of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WantName {
     /// The class of each pixel.
     Classes,
-    /// Connected areas.
+    /// Connected regions.
     Regions,
-    /// Features, two bytes a value.
+    /// Features, two bytes per value.
     FeaturesF16,
-    /// Features, one byte a value.
+    /// Features, one byte per value.
     FeaturesU8,
 }
 
@@ -334,32 +332,32 @@ pub enum WantName {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sink {
-    /// What it is.
+    /// Its kind.
     pub kind: SinkKind,
-    /// The device, file or folder.
+    /// The device, file or directory.
     pub path: Option<PathBuf>,
-    /// Speed of a serial line.
+    /// Baud rate of a serial line.
     #[serde(default = "defaults::baud")]
     pub baud: u32,
     /// Local address of a UDP socket.
     pub bind: Option<SocketAddr>,
-    /// The other side of a UDP socket.
+    /// Remote address of a UDP socket.
     pub peer: Option<SocketAddr>,
-    /// Where zenoh's router is.
+    /// Endpoint of the zenoh router.
     pub endpoint: Option<String>,
-    /// Number of the ROS domain.
+    /// ROS domain ID.
     #[serde(default)]
     pub domain: u32,
-    /// Only every n-th output.
+    /// Only every n-th output is written.
     #[serde(default = "defaults::one")]
     pub every: u64,
-    /// Most images of this start kept in a folder; older ones are deleted. 0 keeps all.
+    /// Maximum number of images of this run; older ones are deleted. 0 keeps all.
     #[serde(default)]
     pub keep: u64,
-    /// Size after which a file ends and the next begins; 0 is no limit.
+    /// File size after which a new file begins; 0 is no limit.
     #[serde(default)]
     pub max_mib: u64,
-    /// Outputs waiting for it: 1 or 2.
+    /// Length of its queue: 1 or 2.
     #[serde(default = "defaults::queue")]
     pub queue: usize,
 }
@@ -368,17 +366,17 @@ pub struct Sink {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SinkKind {
-    /// A serial line, `docs/wire-format.md`.
+    /// The wire format over a serial line.
     Serial,
-    /// The same over UDP.
+    /// The wire format over UDP.
     Udp,
-    /// PNG files in a folder.
-    Pictures,
-    /// A file for Foxglove and other viewers.
+    /// Class maps as PNG files in a directory.
+    Images,
+    /// MCAP files for Foxglove and other viewers.
     Mcap,
-    /// The camera's images, for replay.
+    /// The camera images, for replay.
     Recording,
-    /// ZenohSink for subscribers of ROS 2 through zenoh; needs the feature `zenoh`.
+    /// Class maps for ROS 2 subscribers; needs the feature `zenoh`.
     Zenoh,
 }
 

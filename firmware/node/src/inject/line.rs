@@ -1,4 +1,4 @@
-//! Faults of a line.
+//! Faults of a serial or UDP line.
 
 use std::sync::{
     Arc,
@@ -8,20 +8,20 @@ use std::sync::{
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use loftup_wire::faults::{FaultInjector, Faults};
 
-/// Bytes that a bad line holds at most.
-const LINE: usize = 8192;
+/// Buffer size of the fault injector.
+const BUFFER: usize = 8192;
 
-/// A line that spoils what is written to it.
+/// A line that corrupts written data.
 #[derive(Debug)]
 pub struct FaultyLine<IO> {
     inner: IO,
-    injector: Box<FaultInjector<LINE>>,
+    injector: Box<FaultInjector<BUFFER>>,
     corrupted: Arc<AtomicU64>,
 }
 
 impl<IO> FaultyLine<IO> {
-    /// `inner` with these faults on the way out. `corrupted` counts the bytes that flipped or
-    /// vanished.
+    /// Injects `faults` into data written to `inner`. `corrupted` counts the bytes that are flipped or
+    /// dropped.
     pub fn new(inner: IO, faults: Faults, seed: u64, corrupted: Arc<AtomicU64>) -> Self {
         Self {
             inner,
@@ -30,7 +30,7 @@ impl<IO> FaultyLine<IO> {
         }
     }
 
-    /// What is behind it.
+    /// The wrapped line.
     pub fn inner(&mut self) -> &mut IO {
         &mut self.inner
     }
@@ -54,14 +54,14 @@ impl<IO: ReadReady> ReadReady for FaultyLine<IO> {
 
 impl<IO: Write> Write for FaultyLine<IO> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, IO::Error> {
-        let bytes = bytes.get(..LINE / 2).unwrap_or(bytes);
+        let bytes = bytes.get(..BUFFER / 2).unwrap_or(bytes);
         let before = *self.injector.counters();
         self.injector.write(bytes);
         let after = self.injector.counters();
         let corrupted = after.flipped + after.dropped - before.flipped - before.dropped;
         self.corrupted.fetch_add(corrupted, Relaxed);
         let mut out = [0; 256];
-        // Stalls and splits of the injector are those of reads: here they only delay.
+        // The injector stalls and splits reads: here that only delays the write.
         while self.injector.held() > 0 {
             let n = self.injector.read(&mut out);
             let mut rest = &out[..n];

@@ -15,27 +15,27 @@ use crate::{
     source::{Clock, Poll, Source, SourceError},
 };
 
-/// What a faulty source does to an image.
+/// A fault of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SourceFault {
-    /// It is never given.
+    /// The frame is lost.
     Drop,
-    /// It is given twice.
+    /// The frame is delivered twice.
     Duplicate,
-    /// The next one is given before it.
+    /// The next frame is delivered before it.
     Reorder,
     /// Bytes are missing.
     Truncate,
-    /// It has another size.
+    /// The frame has another size.
     WrongSize,
-    /// Nothing is given for a while from here on.
+    /// The source delivers nothing for a while.
     Stuck,
-    /// Its time stamp is an hour off.
+    /// The time stamp is off by an hour.
     TimeJump,
 }
 
 impl SourceFault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 7] = [
         Self::Drop,
         Self::Duplicate,
@@ -46,7 +46,7 @@ impl SourceFault {
         Self::TimeJump,
     ];
 
-    /// Its name in `--inject`.
+    /// The name in `--inject`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Drop => "drop",
@@ -60,41 +60,41 @@ impl SourceFault {
     }
 }
 
-/// What was done, by kind. Shared by all sources of a run.
+/// Number of injected faults, by kind. Shared by all sources of a run.
 #[derive(Debug, Default)]
 pub struct Injected([AtomicU64; SourceFault::ALL.len()]);
 
 impl Injected {
-    /// How often.
+    /// Number of injected faults of this kind.
     pub fn count(&self, fault: SourceFault) -> u64 {
         self.0[fault as usize].load(Relaxed)
     }
 }
 
-/// Chances of faults in a source, in parts per million for each image.
+/// Probabilities of faults, in parts per million frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceFaults {
-    /// By the order of [`SourceFault::ALL`].
+    /// In the order of [`SourceFault::ALL`].
     pub ppm: [u32; SourceFault::ALL.len()],
-    /// How long a stuck source stays so, milliseconds.
+    /// Duration of a stuck source, in milliseconds.
     pub stuck_ms: u64,
 }
 
-/// A source in which things go wrong: the same things for the same seed.
+/// A source with injected faults, deterministic for a seed.
 pub struct FaultySource<S> {
     inner: S,
     faults: SourceFaults,
     random: Random,
     injected: Arc<Injected>,
-    /// To be given before anything else.
+    /// A frame to deliver next.
     held: Option<RawFrame>,
-    /// The held one is given after the next one.
+    /// Whether `held` is delivered after the next frame instead.
     overtaken: bool,
     stuck_until_us: u64,
 }
 
 impl<S: Source> FaultySource<S> {
-    /// `inner` with these faults.
+    /// Injects `faults` into `inner`.
     pub fn new(inner: S, faults: SourceFaults, seed: u64, injected: Arc<Injected>) -> Self {
         Self {
             inner,
@@ -137,12 +137,11 @@ impl<S: Source> Source for FaultySource<S> {
             *into = held;
             return Ok(Poll::Frame);
         }
-        let pulled = self.inner.next(clock, into)?;
-        if pulled != Poll::Frame {
-            return Ok(pulled);
+        let polled = self.inner.next(clock, into)?;
+        if polled != Poll::Frame {
+            return Ok(polled);
         }
         if self.overtaken {
-            // This one overtakes the held one.
             self.overtaken = false;
             return Ok(Poll::Frame);
         }
@@ -159,8 +158,8 @@ impl<S: Source> Source for FaultySource<S> {
                 return Ok(Poll::Nothing);
             }
             SourceFault::Truncate => {
-                let most = u32::try_from(into.bytes.len()).unwrap_or(u32::MAX);
-                into.bytes.truncate(self.random.below(most) as usize);
+                let length = u32::try_from(into.bytes.len()).unwrap_or(u32::MAX);
+                into.bytes.truncate(self.random.below(length) as usize);
             }
             SourceFault::WrongSize => {
                 into.width += 8;
@@ -173,10 +172,10 @@ impl<S: Source> Source for FaultySource<S> {
                 let hour = 3_600_000_000;
                 into.stamp_us = match self.random.chance(500_000) {
                     true => into.stamp_us + hour,
-                    // Zero is the start of the node: as far back as a stamp can be.
+                    // The clock starts at zero.
                     false => into.stamp_us.saturating_sub(hour),
                 };
-                // Early in a run that can be true: then it is made later.
+                // Early in a run, an earlier time is plausible: use a later one instead.
                 if clock.now_us() < hour {
                     into.stamp_us = clock.now_us() + hour;
                 }
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_source_is_noticed_and_nothing_else_is() {
+    fn every_fault_of_a_source_is_detected_and_nothing_else() {
         let faults = SourceFaults {
             ppm: [20_000, 20_000, 20_000, 20_000, 20_000, 0, 20_000],
             stuck_ms: 0,
@@ -216,17 +215,15 @@ mod tests {
         let injected = Arc::new(Injected::default());
         let mut source = FaultySource::new(Counting(0), faults, 3, injected.clone());
         let clock = Clock::start();
-        let mut validator = FrameValidator::new(None, 1_000_000);
         let mut first = RawFrame::default();
         while source.next(&clock, &mut first).unwrap() != Poll::Frame {}
-        let mut intake_sized = FrameValidator::new(
+        let mut validator = FrameValidator::new(
             Some(loftup_bundle::Size {
                 width: 8,
                 height: 4,
             }),
             1_000_000,
         );
-        std::mem::swap(&mut validator, &mut intake_sized);
         let (mut lost, mut jumps) = (0, 0);
         let mut refused = std::collections::HashMap::new();
         let mut raw = RawFrame::default();
@@ -235,7 +232,7 @@ mod tests {
                 let validation = validator.validate(&raw, clock.now_us());
                 lost += validation.lost;
                 jumps += u64::from(validation.time_jump);
-                match validation.refused {
+                match validation.rejected {
                     Some(why) => *refused.entry(why).or_insert(0u64) += 1,
                     None => assert_eq!(raw.bytes, [raw.number as u8; 96]),
                 }

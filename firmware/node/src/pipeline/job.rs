@@ -1,64 +1,62 @@
-//! A frame on its way.
+//! A frame in the pipeline, and the pool of reusable frames.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use loftup_bundle::Size;
-use loftup_runtime::{Features, image::Rgb8};
+use loftup_runtime::{Features, FrameInputs, image::RgbImage};
+use parking_lot::Mutex;
 
 use crate::{
-    answer::{Answer, Queries},
-    model::Prepared,
-    regions::Finder,
-    sync::lock,
+    output::{FrameOutput, Queries},
+    regions::RegionFinder,
 };
 
-/// A frame on its way through the stages, with everything that is known of it.
+/// A frame in the pipeline, with the intermediate results of each stage.
 #[derive(Debug, Default)]
 pub struct Job {
     pub(super) sequence: u64,
     pub(super) number: u64,
     pub(super) captured_us: u64,
     pub(super) level: usize,
-    pub(super) picture: Option<Rgb8>,
+    pub(super) image: Option<RgbImage>,
     pub(super) queries: Arc<Queries>,
-    pub(super) prepared: Prepared,
+    pub(super) inputs: Option<FrameInputs>,
     pub(super) features: Option<Features>,
-    pub(super) finder: Finder,
-    pub(super) answer: Answer,
+    pub(super) finder: RegionFinder,
+    pub(super) output: FrameOutput,
 }
 
 impl Job {
+    /// Size of the camera image.
     pub(super) fn camera(&self) -> Size {
-        let picture = self.picture.as_ref();
+        let image = self.image.as_ref();
         Size {
-            width: picture.map_or(0, Rgb8::width),
-            height: picture.map_or(0, Rgb8::height),
+            width: image.map_or(0, RgbImage::width),
+            height: image.map_or(0, RgbImage::height),
         }
     }
 }
 
-/// Jobs that wait to be used again, in turn: so the memory of all has soon grown to what it needs.
+/// Idle jobs. They are reused in turn, so that the buffers of all of them reach their final size
+/// early.
 #[derive(Debug)]
-pub struct Pool(Mutex<VecDeque<Box<Job>>>);
+pub struct JobPool(Mutex<VecDeque<Box<Job>>>);
 
-impl Pool {
-    /// With so many, which is enough unless stages hang.
+impl JobPool {
+    /// A pool of `count` jobs, which suffices unless stages hang.
     pub fn new(count: usize) -> Self {
         let mut jobs = VecDeque::with_capacity(2 * count);
         jobs.resize_with(count, Box::default);
         Self(Mutex::new(jobs))
     }
 
-    pub fn take(&self) -> Box<Job> {
-        lock(&self.0).pop_front().unwrap_or_default()
+    pub fn acquire(&self) -> Box<Job> {
+        self.0.lock().pop_front().unwrap_or_default()
     }
 
-    /// Takes a job back; one too many, after a stage that hung came back, is let go.
-    pub fn put(&self, job: Box<Job>) {
-        let mut jobs = lock(&self.0);
+    /// Returns a job. A surplus one, from a stage that hung and came back, is freed.
+    pub fn release(&self, job: Box<Job>) {
+        let mut jobs = self.0.lock();
         if jobs.len() < jobs.capacity() {
             jobs.push_back(job);
         }

@@ -1,26 +1,31 @@
-//! The stages on their threads, and who watches over them.
+//! The stages on their threads, and their supervisor.
 //!
 //! ```text
-//! source -> capture -> [1] -> pre-process -> [1] -> backbone -> [1] -> upsample + head -> [1] -> publish -> [1] -> each sink
+//! source -> capture -> [1] -> preprocess -> [1] -> backbone -> [1] -> upsample + head -> [1] -> publish -> [1] -> each sink
 //! ```
 //!
-//! Each `[1]` is a [`Mailbox`] in which the newest frame wins. A frame travels in a [`Job`], whose
-//! memory is used again. Every frame ends in exactly one counter: published, or one of
+//! Each `[1]` is a [`Mailbox`] that keeps the newest frame. A frame travels in a [`Job`], whose
+//! buffers are reused. Every frame ends in exactly one counter: published, or a
 //! [`DropReason`](crate::metrics::DropReason).
 
+mod capture;
 mod job;
+mod publish;
 mod shared;
 mod sinks;
 mod stages;
 mod supervisor;
+mod thermal;
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
 };
+
+use parking_lot::Mutex;
 
 use crate::{
     config::{self, Config},
@@ -32,47 +37,44 @@ use crate::{
     mailbox::Mailbox,
     metrics::Metrics,
     model::ModelFactory,
-    notify::Notifier,
     source::Clock,
 };
 
 pub use crate::{error::NodeError, sink::SinkHandle, source::SourceFactory};
 pub use job::Job;
-use job::Pool;
+use job::JobPool;
 use shared::{Shared, WATCHED};
-use supervisor::{Started, spawn};
+use supervisor::{Components, Supervisor, spawn};
 
-/// What a node is made of.
+/// The parts of a node.
 pub struct Parts {
     /// The configuration.
     pub config: Config,
-    /// Where the model comes from.
+    /// Opens the model.
     pub model: ModelFactory,
-    /// Where images come from.
+    /// Opens the source.
     pub source: SourceFactory,
-    /// Where outputs go.
+    /// The sinks.
     pub sinks: Vec<SinkHandle>,
-    /// The service manager.
-    pub notifier: Notifier,
 }
 
-/// A running node.
+/// A node.
 pub struct Node {
     shared: Arc<Shared>,
-    parts: Started,
+    components: Components,
 }
 
-/// Stops a node and looks at it, from any thread.
+/// Stops and inspects a node from any thread.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
 impl Handle {
-    /// Lets frames on their way be finished, then ends.
+    /// Stops the node after the frames in the pipeline have finished.
     pub fn stop(&self) {
         self.0.stop.store(true, SeqCst);
     }
 
-    /// All counters.
+    /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
@@ -82,40 +84,48 @@ impl Handle {
         &self.0.monitor
     }
 
-    /// What can be changed.
+    /// Settings that can be changed while the node runs.
     pub fn control(&self) -> &Control {
         &self.0.control
     }
 
-    /// The clock that time stamps are of.
+    /// The clock of all time stamps.
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
 
-    /// Metrics in Prometheus' format.
+    /// The metrics in the Prometheus text format.
     pub fn prometheus(&self) -> String {
-        let uptime = self.0.now() as f64 / 1e6;
-        self.0.metrics.prometheus(self.0.monitor.state(), uptime)
+        let uptime_s = self.0.now() as f64 / 1e6;
+        self.0.metrics.encode(self.0.monitor.state(), uptime_s)
     }
 }
 
 impl Node {
-    /// Starts the threads. Nothing is processed before [`Node::run`].
+    /// Starts the sinks and the metrics server. Frames are processed from [`Node::run`] on.
     ///
     /// # Errors
-    /// Where a thread or the address of the metrics cannot be had.
+    /// If the address of the metrics server is not available, or a thread cannot be started.
     pub fn start(parts: Parts) -> Result<Self, NodeError> {
         let config = parts.config;
         let (d, p) = (&config.degrade, &config.pipeline);
+        let server = match config.metrics {
+            Some(metrics) => {
+                let address = metrics.listen;
+                let server = http::Server::bind(address);
+                Some(server.map_err(|cause| NodeError::MetricsAddress { address, cause })?)
+            }
+            None => None,
+        };
         let policy = Policy {
             miss_limit: d.miss_limit,
             recover_after: d.recover_after,
             heat_step_us: config.thermal.as_ref().map_or(0, |t| 1000 * t.step_ms),
             steps: d.step.len(),
         };
-        let needed = 2 + parts.sinks.iter().map(|o| o.queue + 1).sum::<usize>();
-        let mut answers = VecDeque::with_capacity(2 * needed);
-        answers.resize_with(needed, Arc::default);
+        let count = 2 + parts.sinks.iter().map(|o| o.queue + 1).sum::<usize>();
+        let mut outputs = VecDeque::with_capacity(2 * count);
+        outputs.resize_with(count, Arc::default);
         let shared = Arc::new(Shared {
             levels: config.levels(),
             clock: Clock::start(),
@@ -123,11 +133,11 @@ impl Node {
             monitor: Monitor::default(),
             control: Control::new(config.queries(), &config.model.head),
             degradation: Mutex::new(DegradationController::new(policy)),
-            pool: Pool::new(2 * WATCHED + 4 * p.queue),
-            answers: Mutex::new(answers),
+            jobs: JobPool::new(2 * WATCHED + 4 * p.queue),
+            outputs: Mutex::new(outputs),
             queues: std::array::from_fn(|_| Mailbox::new(p.queue)),
             sink_queues: parts.sinks.iter().map(|o| Mailbox::new(o.queue)).collect(),
-            beats: Default::default(),
+            busy_since: Default::default(),
             model: Mutex::new(None),
             validator: Mutex::new(FrameValidator::new(
                 config.source.size.map(config::size),
@@ -137,60 +147,54 @@ impl Node {
             capture_generation: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             last_frame_us: AtomicU64::new(0),
-            last_sequence: AtomicU64::new(0),
+            next_sequence: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             published_all: AtomicBool::new(false),
-            sinks_open: AtomicU32::new(0),
+            open_sinks: AtomicU32::new(0),
             recent: Mutex::default(),
-            notes: Mutex::default(),
-            failing: Mutex::default(),
-            wants_picture: parts.sinks.iter().any(|o| o.sink.wants_picture()),
+            throttled: Mutex::default(),
+            failing_sinks: Mutex::default(),
+            needs_image: parts.sinks.iter().any(|o| o.sink.needs_image()),
             config,
         });
         let mut threads = Vec::new();
         for (i, handle) in parts.sinks.into_iter().enumerate() {
             let shared = shared.clone();
-            shared.sinks_open.fetch_add(1, SeqCst);
+            shared.open_sinks.fetch_add(1, SeqCst);
             let name = format!("sink {}", handle.sink.name());
             threads.push(spawn(&name, move || sinks::run(&shared, i, handle.sink))?);
         }
-        if let Some(server) = &shared.config.metrics {
+        if let Some(server) = server {
             let handle = Handle(shared.clone());
-            let page: http::Page = Arc::new(move |path| match path {
+            let pages: http::Pages = Box::new(move |path| match path {
                 "/metrics" => Some(handle.prometheus()),
                 "/health" => Some(format!("{}\n", handle.monitor().state())),
                 _ => None,
             });
-            http::Server::start(server.listen, page).map_err(|cause| NodeError::Io {
-                what: format!(
-                    "metrics.listen {}: give another address, or end what uses it",
-                    server.listen
-                ),
-                cause,
-            })?;
+            // Not joined: it serves until the process ends.
+            spawn("http", move || server.serve(&pages))?;
         }
         Ok(Self {
             shared,
-            parts: Started {
+            components: Components {
                 model: parts.model,
                 source: parts.source,
-                notifier: parts.notifier,
                 threads,
             },
         })
     }
 
-    /// To stop it and look at it.
+    /// A handle to stop and inspect the node.
     pub fn handle(&self) -> Handle {
         Handle(self.shared.clone())
     }
 
-    /// Runs until it is stopped, the source ends, or it cannot go on. Whatever comes, sinks are
-    /// flushed.
+    /// Runs until the node is stopped, the source ends, or a fault cannot be repaired. The sinks
+    /// are flushed in any case.
     ///
     /// # Errors
     /// [`NodeError::Failed`].
     pub fn run(self) -> Result<(), NodeError> {
-        supervisor::Supervisor::new(self.shared, self.parts).run()
+        Supervisor::new(self.shared, self.components).run()
     }
 }

@@ -1,36 +1,36 @@
-//! What the threads of a node share.
+//! State shared by the threads of a node.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64},
     },
 };
 
-use super::job::{Job, Pool};
+use parking_lot::Mutex;
+
+use super::job::{Job, JobPool};
 use crate::{
-    answer::Answer,
     config::{Config, Level},
     control::Control,
     degradation::DegradationController,
     frame::FrameValidator,
     health::{Monitor, Reason},
-    histogram::Mark,
     mailbox::Mailbox,
     metrics::{DropReason, Metrics},
     model::Model,
-    sink::Report,
+    output::FrameOutput,
+    sink::HealthReport,
     source::Clock,
-    sync::lock,
 };
 
-/// The stages that are watched, in order.
+/// Number of stages under the watchdog: capture, preprocess, backbone, upsample, publish.
 pub(super) const WATCHED: usize = 5;
 pub(super) const CAPTURE: usize = 0;
 pub(super) const PUBLISH: usize = 4;
 
-/// Everything that the threads share.
+/// State shared by all threads.
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) levels: Vec<Level>,
@@ -39,55 +39,66 @@ pub(super) struct Shared {
     pub(super) monitor: Monitor,
     pub(super) control: Control,
     pub(super) degradation: Mutex<DegradationController>,
-    pub(super) pool: Pool,
-    /// Used in turn.
-    pub(super) answers: Mutex<VecDeque<Arc<Answer>>>,
-    /// Before pre-processing, backbone, upsampling and publishing.
+    pub(super) jobs: JobPool,
+    /// Published outputs. Each is reused once no sink holds it.
+    pub(super) outputs: Mutex<VecDeque<Arc<FrameOutput>>>,
+    /// In front of preprocess, backbone, upsample and publish.
     pub(super) queues: [Mailbox<Box<Job>>; 4],
-    pub(super) sink_queues: Vec<Mailbox<Arc<Answer>>>,
-    /// Since when each stage works on a frame, microseconds plus one; 0 while it waits.
-    pub(super) beats: [AtomicU64; WATCHED],
+    pub(super) sink_queues: Vec<Mailbox<Arc<FrameOutput>>>,
+    /// When each stage started on its current frame, in microseconds plus one; 0 while idle.
+    pub(super) busy_since: [AtomicU64; WATCHED],
     pub(super) model: Mutex<Option<Arc<dyn Model>>>,
     pub(super) validator: Mutex<FrameValidator>,
-    /// Rises whenever the model's stages are started again; older threads end.
+    /// Incremented when the model's stages are restarted. Threads of earlier generations exit.
     pub(super) generation: AtomicU64,
     pub(super) capture_generation: AtomicU64,
+    /// Frames that failed in a row.
     pub(super) failures: AtomicU32,
     pub(super) last_frame_us: AtomicU64,
-    pub(super) last_sequence: AtomicU64,
+    /// Smallest sequence number that may still be published.
+    pub(super) next_sequence: AtomicU64,
     pub(super) stop: AtomicBool,
     pub(super) published_all: AtomicBool,
-    pub(super) sinks_open: AtomicU32,
-    pub(super) recent: Mutex<(Mark, Report)>,
-    pub(super) notes: Mutex<HashMap<&'static str, (u64, u64)>>,
-    /// How many sinks fail, by what the node is degraded by.
-    pub(super) failing: Mutex<BTreeMap<Reason, u32>>,
-    pub(super) wants_picture: bool,
+    pub(super) open_sinks: AtomicU32,
+    /// Rate and latencies of the last health update.
+    pub(super) recent: Mutex<HealthReport>,
+    pub(super) throttled: Mutex<HashMap<&'static str, Throttle>>,
+    /// Number of failing sinks, by the reason that they degrade the node for.
+    pub(super) failing_sinks: Mutex<BTreeMap<Reason, u32>>,
+    pub(super) needs_image: bool,
 }
 
-/// Between two notes of one kind in the journal.
-const NOTE_EVERY_US: u64 = 1_000_000;
+/// Minimum interval between two journal entries of one kind.
+const LOG_INTERVAL_US: u64 = 1_000_000;
 
-/// What was told of a fault, so that one that lasts is told once.
+/// When the next journal entry of a kind is due, and how many were suppressed since the last one.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) text: String,
+pub(super) struct Throttle {
+    due_us: u64,
+    suppressed: u64,
+}
+
+/// Suppresses repeats of a message, so that a lasting fault is logged once.
+#[derive(Debug, Default)]
+pub(super) struct RepeatFilter {
+    text: String,
     at_us: u64,
 }
 
-impl Told {
-    /// Whether it is news: another fault than before, a second after that at least.
-    pub(super) fn is_news(&mut self, now: u64, text: &str) -> bool {
+impl RepeatFilter {
+    /// Whether `text` should be logged: it differs from the last message, which was logged at
+    /// least a second ago.
+    pub(super) fn is_new(&mut self, now: u64, text: &str) -> bool {
         let first = self.text.is_empty();
-        if self.text == text || !first && now < self.at_us + NOTE_EVERY_US {
+        if self.text == text || !first && now < self.at_us + LOG_INTERVAL_US {
             return false;
         }
         (self.text, self.at_us) = (text.into(), now);
         true
     }
 
-    /// The fault is over.
-    pub(super) fn over(&mut self) {
+    /// The fault is over: its message may be logged again.
+    pub(super) fn clear(&mut self) {
         self.text.clear();
     }
 }
@@ -97,44 +108,45 @@ impl Shared {
         self.clock.now_us()
     }
 
-    /// Writes into the journal, once a second at most for each kind.
+    /// Adds a journal entry, at most once a second for each kind.
     pub(super) fn log_throttled(&self, kind: &'static str, text: impl FnOnce() -> String) {
         let now = self.now();
-        let mut notes = lock(&self.notes);
-        let (next, passed_over) = notes.entry(kind).or_insert((0, 0));
-        if now < *next {
-            *passed_over += 1;
+        let mut throttled = self.throttled.lock();
+        let throttle = throttled.entry(kind).or_default();
+        if now < throttle.due_us {
+            throttle.suppressed += 1;
             return;
         }
-        *next = now + NOTE_EVERY_US;
-        let more = std::mem::take(passed_over);
-        drop(notes);
-        let text = match more {
+        throttle.due_us = now + LOG_INTERVAL_US;
+        let suppressed = std::mem::take(&mut throttle.suppressed);
+        drop(throttled);
+        let text = match suppressed {
             0 => text(),
-            n => format!("{} (and {n} more since the last note)", text()),
+            n => format!("{} ({n} more since the last message)", text()),
         };
-        self.monitor.note(now, kind, text);
+        self.monitor.record(now, kind, text);
     }
 
-    /// A sink fails from now on, or works again. The node is well when all of them are.
-    pub(super) fn sink_changed(&self, reason: Reason, fails: bool, why: &str) {
-        let mut failing = lock(&self.failing);
-        let count = failing.entry(reason).or_default();
-        *count = match fails {
+    /// A sink starts to fail, or works again. The node is healthy when all sinks are.
+    pub(super) fn sink_changed(&self, reason: Reason, failing: bool, why: &str) {
+        let mut failing_sinks = self.failing_sinks.lock();
+        let count = failing_sinks.entry(reason).or_default();
+        *count = match failing {
             true => *count + 1,
             false => count.saturating_sub(1),
         };
         self.monitor.set(self.now(), reason, *count > 0, why);
     }
 
-    /// A frame ends here.
-    pub(super) fn discard(&self, job: Box<Job>, why: DropReason) {
-        self.metrics.dropped(why);
-        self.pool.put(job);
+    /// Drops a frame.
+    pub(super) fn discard(&self, job: Box<Job>, reason: DropReason) {
+        self.metrics.frame_dropped(reason);
+        self.jobs.release(job);
     }
 
+    /// The degradation step and its settings.
     pub(super) fn level(&self) -> (usize, Level) {
-        let level = lock(&self.degradation).level().min(self.levels.len() - 1);
+        let level = self.degradation.lock().level().min(self.levels.len() - 1);
         (level, self.levels[level])
     }
 }

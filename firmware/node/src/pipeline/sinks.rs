@@ -1,55 +1,50 @@
 //! The thread of a sink.
 
-use std::{
-    sync::atomic::Ordering::{Relaxed, SeqCst},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use super::shared::{Shared, Told};
+use super::shared::{RepeatFilter, Shared};
 use crate::{
     mailbox::RecvResult,
     metrics::Event,
-    sink::{Context, Report, Sink},
-    sync::lock,
+    sink::{Context, HealthReport, Sink},
 };
 
-/// How often a link is listened to.
-const LISTEN: Duration = Duration::from_millis(10);
-/// How often health is told.
-const HEALTH_US: u64 = 1_000_000;
+/// Interval between polls of a sink.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Interval between health reports.
+const HEALTH_INTERVAL_US: u64 = 1_000_000;
 
 impl Shared {
-    /// How the node is.
-    pub(super) fn report(&self) -> Report {
-        let recent = lock(&self.recent).1;
-        let cc = self.metrics.temperature_cc.load(Relaxed);
-        Report {
+    /// The current health of the node.
+    pub(super) fn health_report(&self) -> HealthReport {
+        let recent = *self.recent.lock();
+        HealthReport {
             state: self.monitor.state(),
             uptime_us: self.now(),
-            answered: self.metrics.answers(),
-            dropped: self.metrics.all_drops(),
-            temperature_cc: i16::try_from(cc).ok(),
+            published: self.metrics.published(),
+            dropped: self.metrics.total_drops(),
+            temperature_cc: self.metrics.temperature_cc(),
             ..recent
         }
     }
 }
 
 pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
-    let (mut told_at, mut changes) = (0, u64::MAX);
-    let (mut fails, mut told) = (false, Told::default());
-    let (mut link_errors, mut not_written, mut missing_since) = (0, 0, 0);
+    let (mut reported_at, mut changes) = (0, u64::MAX);
+    let (mut failing, mut filter) = (false, RepeatFilter::default());
+    let (mut link_errors, mut not_written, mut not_written_before) = (0, 0, 0);
     loop {
-        let labels = lock(&shared.model).clone();
+        let model = shared.model.lock().clone();
         let context = Context {
-            labels: labels.as_ref().map_or(&[], |m| m.labels()),
+            labels: model.as_ref().map_or(&[], |m| m.labels()),
             control: &shared.control,
             clock: shared.clock,
             metrics: &shared.metrics,
         };
         let mut result = Ok(());
-        let closed = match shared.sink_queues[index].recv(LISTEN) {
-            RecvResult::Item(answer) => {
-                result = sink.answer(&answer, &context);
+        let closed = match shared.sink_queues[index].recv(POLL_INTERVAL) {
+            RecvResult::Item(output) => {
+                result = sink.push(&output, &context);
                 false
             }
             RecvResult::Timeout => false,
@@ -57,46 +52,44 @@ pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
         };
         let now = shared.now();
         let changed = shared.monitor.changes();
-        if changed != changes || now >= told_at + HEALTH_US || closed {
-            (told_at, changes) = (now, changed);
-            result = result.and(sink.health(&shared.report(), &context));
+        if changed != changes || now >= reported_at + HEALTH_INTERVAL_US || closed {
+            (reported_at, changes) = (now, changed);
+            result = result.and(sink.push_health(&shared.health_report(), &context));
         }
         result = result.and(sink.poll(&context));
         if closed {
             result = result.and(sink.finish());
         }
-        let lost = sink.link_errors();
-        shared
-            .metrics
-            .count(Event::LinkError, lost.saturating_sub(link_errors));
-        link_errors = lost;
-        let missing = sink.not_written();
-        shared
-            .metrics
-            .count(Event::NotWritten, missing - not_written);
-        not_written = missing;
+        let status = sink.status();
+        for (event, total, counted) in [
+            (Event::LinkError, status.link_errors, &mut link_errors),
+            (Event::NotWritten, status.not_written, &mut not_written),
+        ] {
+            shared.metrics.count(event, total.saturating_sub(*counted));
+            *counted = total;
+        }
         match result {
             Err(e) => {
                 shared.metrics.count(Event::SinkError, 1);
                 let text = format!("{}: {e}", sink.name());
-                if told.is_news(now, &text) {
-                    shared.monitor.note(now, "sink", text);
+                if filter.is_new(now, &text) {
+                    shared.monitor.record(now, "sink", text);
                 }
-                if !fails {
-                    fails = true;
-                    shared.sink_changed(sink.reason(), true, sink.name());
+                if !failing {
+                    failing = true;
+                    shared.sink_changed(status.reason, true, sink.name());
                 }
             }
-            Ok(()) if fails && sink.is_well() => {
-                fails = false;
-                told.over();
+            Ok(()) if failing && status.healthy => {
+                failing = false;
+                filter.clear();
                 let text = format!("{} works again", sink.name());
-                shared.sink_changed(sink.reason(), false, &text);
-                if missing > missing_since {
-                    let n = missing - missing_since;
+                shared.sink_changed(status.reason, false, &text);
+                let n = not_written - not_written_before;
+                if n > 0 {
                     log::info!("{}: {n} messages were not written", sink.name());
                 }
-                missing_since = missing;
+                not_written_before = not_written;
             }
             Ok(()) => {}
         }
@@ -104,5 +97,5 @@ pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
             break;
         }
     }
-    shared.sinks_open.fetch_sub(1, SeqCst);
+    shared.open_sinks.fetch_sub(1, SeqCst);
 }

@@ -1,23 +1,22 @@
-//! Two of Foxglove's messages in Protocol Buffers, and the descriptions of them that a file carries,
-//! so that viewers can read it without knowing them.
+//! Two Foxglove messages as Protocol Buffers, with the descriptors that viewers need to read them.
 //!
-//! Names and numbers are those of Foxglove's `RawImage.proto` and `Log.proto`.
+//! Names and field numbers are those of Foxglove's `RawImage.proto` and `Log.proto`.
 
 use prost::Message;
 
-/// A moment: `google.protobuf.Timestamp`.
+/// `google.protobuf.Timestamp`
 #[derive(Clone, PartialEq, Message)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 UTC.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
-    /// And nanoseconds.
+    /// Nanoseconds.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }
 
 impl Timestamp {
-    /// Of nanoseconds since 1970-01-01 UTC.
+    /// Converts nanoseconds since 1970-01-01 UTC.
     pub fn new(ns: u64) -> Self {
         Self {
             seconds: (ns / 1_000_000_000) as i64,
@@ -29,7 +28,7 @@ impl Timestamp {
 /// `foxglove.RawImage`
 #[derive(Clone, PartialEq, Message)]
 pub struct RawImage {
-    /// When it was taken.
+    /// Capture time.
     #[prost(message, optional, tag = "1")]
     pub timestamp: Option<Timestamp>,
     /// Columns.
@@ -41,13 +40,13 @@ pub struct RawImage {
     /// `rgb8` or `mono8`.
     #[prost(string, tag = "4")]
     pub encoding: String,
-    /// Bytes of a row.
+    /// Bytes per row.
     #[prost(fixed32, tag = "5")]
     pub step: u32,
-    /// Row by row.
+    /// Pixels, row by row.
     #[prost(bytes = "vec", tag = "6")]
     pub data: Vec<u8>,
-    /// Where it was taken.
+    /// Frame of reference.
     #[prost(string, tag = "7")]
     pub frame_id: String,
 }
@@ -55,34 +54,34 @@ pub struct RawImage {
 /// `foxglove.Log`
 #[derive(Clone, PartialEq, Message)]
 pub struct Log {
-    /// When.
+    /// Time.
     #[prost(message, optional, tag = "1")]
     pub timestamp: Option<Timestamp>,
     /// `foxglove.Log.Level`, from 0 unknown and 1 debug to 5 fatal.
     #[prost(int32, tag = "2")]
     pub level: i32,
-    /// What.
+    /// Message.
     #[prost(string, tag = "3")]
     pub message: String,
-    /// Who.
+    /// Name of the program.
     #[prost(string, tag = "4")]
     pub name: String,
     /// Source file.
     #[prost(string, tag = "5")]
     pub file: String,
-    /// Line in it.
+    /// Line in the source file.
     #[prost(fixed32, tag = "6")]
     pub line: u32,
 }
 
-/// The parts of `google/protobuf/descriptor.proto` that describe such messages.
+/// The parts of `google/protobuf/descriptor.proto` that these messages need.
 pub mod description {
     use prost::Message;
 
     /// `FileDescriptorSet`
     #[derive(Clone, PartialEq, Message)]
     pub struct Set {
-        /// Every file comes behind those it needs.
+        /// Files, after their dependencies.
         #[prost(message, repeated, tag = "1")]
         pub files: Vec<File>,
     }
@@ -93,13 +92,13 @@ pub mod description {
         /// Its path.
         #[prost(string, tag = "1")]
         pub name: String,
-        /// What its names begin with.
+        /// Package.
         #[prost(string, tag = "2")]
         pub package: String,
-        /// Files that it needs.
+        /// Dependencies.
         #[prost(string, repeated, tag = "3")]
         pub dependencies: Vec<String>,
-        /// What it defines.
+        /// Messages.
         #[prost(message, repeated, tag = "4")]
         pub messages: Vec<Definition>,
         /// `proto3`
@@ -116,7 +115,7 @@ pub mod description {
         /// Its fields.
         #[prost(message, repeated, tag = "2")]
         pub fields: Vec<Field>,
-        /// Enumerations within it.
+        /// Nested enumerations.
         #[prost(message, repeated, tag = "4")]
         pub enums: Vec<Enum>,
     }
@@ -130,13 +129,13 @@ pub mod description {
         /// Its number.
         #[prost(int32, tag = "3")]
         pub number: i32,
-        /// 1: at most one.
+        /// 1: optional.
         #[prost(int32, tag = "4")]
         pub label: i32,
         /// One of [`super::kinds`].
         #[prost(int32, tag = "5")]
         pub kind: i32,
-        /// Of messages and enumerations, which.
+        /// Type of a message or enumeration field.
         #[prost(string, optional, tag = "6")]
         pub type_name: Option<String>,
     }
@@ -164,9 +163,9 @@ pub mod description {
     }
 }
 
-/// Numbers of the kinds of fields, as `FieldDescriptorProto.Type` has them.
+/// Values of `FieldDescriptorProto.Type`.
 pub mod kinds {
-    #![allow(missing_docs, reason = "they are called what they are")]
+    #![allow(missing_docs, reason = "the names are those of descriptor.proto")]
     pub const INT64: i32 = 3;
     pub const INT32: i32 = 5;
     pub const FIXED32: i32 = 7;
@@ -176,7 +175,7 @@ pub mod kinds {
     pub const ENUM: i32 = 14;
 }
 
-/// Levels of [`Log`], from 0.
+/// Names of the levels of [`Log`], from 0.
 pub const LEVELS: [&str; 6] = ["UNKNOWN", "DEBUG", "INFO", "WARNING", "ERROR", "FATAL"];
 
 const TIME: &str = ".google.protobuf.Timestamp";

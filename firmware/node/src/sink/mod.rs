@@ -1,6 +1,6 @@
 //! Output sinks.
 
-mod disk;
+mod files;
 pub mod foxglove;
 mod mcap;
 mod png;
@@ -32,12 +32,12 @@ use loftup_board::linux;
 use loftup_wire::faults::Faults;
 
 use crate::{
-    answer::Answer,
     config::{self, SinkKind},
     control::Control,
     health::{Reason, State},
     inject::FaultyLine,
     metrics::Metrics,
+    output::FrameOutput,
     source::Clock,
 };
 
@@ -48,9 +48,9 @@ pub enum SinkError {
     /// A file or device.
     #[error("{}: {cause}", path.display())]
     Io {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: std::io::Error,
     },
     /// Anything else.
@@ -58,28 +58,28 @@ pub enum SinkError {
     Other(String),
 }
 
-/// How the node is, for those who listen.
+/// The health of the node, as sent to sinks.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Report {
-    /// Its state.
+pub struct HealthReport {
+    /// State.
     pub state: State,
-    /// Microseconds since its start.
+    /// Microseconds since the start.
     pub uptime_us: u64,
-    /// Outputs a second, over the last second.
+    /// Outputs per second, over the last second.
     pub rate_hz: f64,
-    /// Median from picture to answer, of the last seconds.
+    /// Median latency from capture to publication, over the last seconds.
     pub latency_p50_us: u64,
-    /// 99th percentile of the same.
+    /// 99th percentile of the same latency.
     pub latency_p99_us: u64,
     /// Hottest sensor, hundredths of a degree.
     pub temperature_cc: Option<i16>,
-    /// Frames processed.
-    pub answered: u64,
-    /// Frames not processed.
+    /// Outputs published since the start.
+    pub published: u64,
+    /// Frames dropped since the start.
     pub dropped: u64,
 }
 
-impl Default for Report {
+impl Default for HealthReport {
     fn default() -> Self {
         Self {
             state: State::Starting,
@@ -88,108 +88,117 @@ impl Default for Report {
             latency_p50_us: 0,
             latency_p99_us: 0,
             temperature_cc: None,
-            answered: 0,
+            published: 0,
             dropped: 0,
         }
     }
 }
 
-/// What a sink may use.
+/// What a sink may access.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Names of the classes; none while no model is loaded.
+    /// Class names; empty until the model is loaded.
     pub labels: &'a [String],
-    /// What commands change.
+    /// Settings that commands change.
     pub control: &'a Control,
     /// The node's clock.
     pub clock: Clock,
-    /// The node's counters.
+    /// The node's metrics.
     pub metrics: &'a Metrics,
+}
+
+/// The status of a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkStatus {
+    /// Whether the last attempt to write succeeded.
+    pub healthy: bool,
+    /// The reason for which the node is degraded while the sink fails.
+    pub reason: Reason,
+    /// Frames lost or rejected on a link, since the start.
+    pub link_errors: u64,
+    /// Messages and images that could not be written to files, since the start.
+    pub not_written: u64,
+}
+
+impl Default for SinkStatus {
+    fn default() -> Self {
+        Self {
+            healthy: true,
+            reason: Reason::Link,
+            link_errors: 0,
+            not_written: 0,
+        }
+    }
 }
 
 /// An output sink. Each runs on its own thread, so a slow sink does not block the others.
 pub trait Sink: Send {
-    /// What messages call it.
+    /// Name in messages.
     fn name(&self) -> &str;
 
-    /// Takes an output.
+    /// Writes an output.
     ///
     /// # Errors
-    /// Counted and logged; later outputs are still delivered.
-    fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError>;
+    /// They are counted and logged; later outputs are still delivered.
+    fn push(&mut self, frame: &FrameOutput, context: &Context<'_>) -> Result<(), SinkError>;
 
-    /// Takes news of the node: on every change, and once a second.
+    /// Writes a health report: on every state change, and once a second.
     ///
     /// # Errors
-    /// As [`Sink::answer`].
-    fn health(&mut self, _: &Report, _: &Context<'_>) -> Result<(), SinkError> {
+    /// As for [`Sink::push`].
+    fn push_health(&mut self, _: &HealthReport, _: &Context<'_>) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Listens, without waiting. Called a hundred times a second.
+    /// Handles input and timers without blocking. Called about a hundred times a second.
     ///
     /// # Errors
-    /// As [`Sink::answer`].
+    /// As for [`Sink::push`].
     fn poll(&mut self, _: &Context<'_>) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Puts everything in its place; nothing follows.
+    /// Flushes and closes the sink; it is not used afterwards.
     ///
     /// # Errors
-    /// As [`Sink::answer`].
+    /// As for [`Sink::push`].
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Frames of a link that were lost or refused.
-    fn link_errors(&self) -> u64 {
-        0
+    /// Whether it works, and its error counts.
+    fn status(&self) -> SinkStatus {
+        SinkStatus::default()
     }
 
-    /// Messages, or images, that should have been in its files and are not.
-    fn not_written(&self) -> u64 {
-        0
-    }
-
-    /// What the node is degraded by while it fails.
-    fn reason(&self) -> Reason {
-        Reason::Link
-    }
-
-    /// Whether it works, as far as it knows.
-    fn is_well(&self) -> bool {
-        true
-    }
-
-    /// Whether it needs the camera's image.
-    fn wants_picture(&self) -> bool {
+    /// Whether it needs the camera image.
+    fn needs_image(&self) -> bool {
         false
     }
 }
 
-/// A sink and the length of the queue before it.
+/// A sink and the length of its queue.
 pub struct SinkHandle {
     /// The sink.
     pub sink: Box<dyn Sink>,
-    /// Outputs that may wait for it.
+    /// Length of its queue.
     pub queue: usize,
 }
 
-/// Opens the sinks of a configuration; links have `faults`, and `corrupted` counts the bytes that
-/// these flip or drop.
+/// Opens the configured sinks. `faults` are injected into links; `corrupted` counts the bytes that
+/// they flip or drop.
 ///
-/// Files and devices are opened when they are first used, and again when they fail.
+/// Files and devices are opened on first use, and reopened when they fail.
 ///
 /// # Errors
-/// Where the configuration lacks what a kind needs.
+/// If a sink lacks a setting.
 pub fn open(
     sinks: &[config::Sink],
     faults: Faults,
     seed: u64,
     corrupted: &Arc<AtomicU64>,
 ) -> Result<Vec<SinkHandle>, SinkError> {
-    let bad = faults != Faults::default();
+    let faulty = faults != Faults::default();
     let open = |(i, sink): (usize, &config::Sink)| {
         let path = sink.path.clone().unwrap_or_default();
         let (seed, corrupted) = (seed.wrapping_add(i as u64), corrupted.clone());
@@ -197,8 +206,8 @@ pub fn open(
             SinkKind::Serial => {
                 let (name, baud) = (format!("serial {}", path.display()), sink.baud);
                 let line = move || linux::serial(&path, baud).map_err(|e| e.to_string());
-                let spoil = move |io| FaultyLine::new(io, faults, seed, corrupted.clone());
-                link(name, line, bad.then_some(spoil))
+                let inject = move |io| FaultyLine::new(io, faults, seed, corrupted.clone());
+                link(name, line, faulty.then_some(inject))
             }
             SinkKind::Udp => {
                 let (Some(bind), Some(peer)) = (sink.bind, sink.peer) else {
@@ -208,10 +217,10 @@ pub fn open(
                 };
                 let name = format!("udp {peer}");
                 let line = move || UdpLink::open(bind, peer).map_err(|e| format!("{bind}: {e}"));
-                let spoil = move |io| FaultyLine::new(io, faults, seed, corrupted.clone());
-                link(name, line, bad.then_some(spoil))
+                let inject = move |io| FaultyLine::new(io, faults, seed, corrupted.clone());
+                link(name, line, faulty.then_some(inject))
             }
-            SinkKind::Pictures => Box::new(PngSink::new(path, sink.every, sink.keep)),
+            SinkKind::Images => Box::new(PngSink::new(path, sink.every, sink.keep)),
             SinkKind::Mcap => {
                 create_directory_of(&path);
                 Box::new(McapSink::new(path, sink.every, sink.max_mib << 20))
@@ -239,24 +248,24 @@ pub fn open(
     sinks.iter().enumerate().map(open).collect()
 }
 
-/// A link over the lines that `open` opens; over bad ones where `bad` says how to make them so.
+/// A link over the lines that `open` returns, with faults from `inject`.
 fn link<IO>(
     name: String,
     open: impl Fn() -> Result<IO, String> + Send + 'static,
-    bad: Option<impl Fn(IO) -> FaultyLine<IO> + Send + 'static>,
+    inject: Option<impl Fn(IO) -> FaultyLine<IO> + Send + 'static>,
 ) -> Box<dyn Sink>
 where
     IO: Line + 'static,
     IO::Error: Debug,
 {
-    match bad {
+    match inject {
         None => Box::new(WireSink::new(name, Box::new(open))),
-        Some(bad) => Box::new(WireSink::new(name, Box::new(move || open().map(&bad)))),
+        Some(inject) => Box::new(WireSink::new(name, Box::new(move || open().map(&inject)))),
     }
 }
 
-/// Creates the last directory of a file's path where only that is missing. If that fails, the sink
-/// waits for the directory as for a full disk.
+/// Creates the last directory of a file's path if only that is missing. If that fails, the sink
+/// retries as it does for a full disk.
 fn create_directory_of(path: &std::path::Path) {
     if let Some(directory) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         match std::fs::create_dir(directory) {
@@ -266,7 +275,7 @@ fn create_directory_of(path: &std::path::Path) {
     }
 }
 
-/// Nanoseconds of the calendar's clock for a moment of the node's clock.
+/// Converts a time of the node's clock to nanoseconds since 1970-01-01 UTC.
 fn wall_ns(node_us: u64, now_us: u64) -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

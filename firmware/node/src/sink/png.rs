@@ -1,4 +1,4 @@
-//! Class maps as images in a folder.
+//! Class maps as PNG files in a directory.
 
 use std::{
     collections::VecDeque,
@@ -7,65 +7,68 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{heads::NO_CLASS, image::Rgb8};
+use loftup_runtime::{heads::NO_CLASS, image::RgbImage};
 
 use super::{
-    Context, Sink, SinkError,
-    disk::{Disk, Local},
-    series::{Every, Retry, entries},
+    Context, Sink, SinkError, SinkStatus,
+    files::{FileSystem, LocalFiles},
+    series::{EveryNth, Retry, entries},
 };
-use crate::{
-    answer::{Answer, Kind, Part},
-    health::Reason,
-};
+use crate::output::{FrameOutput, OutputKind, QueryOutput};
 
-/// Writes `frame-SEQUENCE-slot-SLOT.png`, one color for each class. Where the folder has images
-/// of an earlier start, names begin with `run-0001-`, or the next number after those there.
+/// Writes `frame-SEQUENCE-slot-SLOT.png`, with one color per class. If the directory has images of
+/// earlier runs, file names begin with `run-0001-`, or the next number.
 pub struct PngSink {
     name: String,
-    folder: PathBuf,
-    every: Every,
+    directory: PathBuf,
+    every: EveryNth,
     keep: u64,
-    disk: Box<dyn Disk>,
+    files: Box<dyn FileSystem>,
     retry: Retry,
-    /// Of the starts that wrote into the folder, from 0.
+    /// Number of this run in the directory, from 0.
     run: Option<u64>,
     written: VecDeque<PathBuf>,
-    /// PngSink that were not written.
-    missed: u64,
+    /// Images that were not written.
+    not_written: u64,
     png: Vec<u8>,
 }
 
 impl PngSink {
-    /// Into `folder`, which is made; every `every`-th output, of which the last `keep` images
-    /// stay (0: all). PngSink of earlier starts stay in any case.
-    pub fn new(folder: PathBuf, every: u64, keep: u64) -> Self {
-        Self::on(Box::new(Local), folder, every, keep, Retry::new())
+    /// Writes every `every`-th output to `directory`, which is created. Keeps the last `keep` images
+    /// of this run, or all if 0. Images of earlier runs are never deleted.
+    pub fn new(directory: PathBuf, every: u64, keep: u64) -> Self {
+        Self::with_files(Box::new(LocalFiles), directory, every, keep, Retry::new())
     }
 
-    fn on(disk: Box<dyn Disk>, folder: PathBuf, every: u64, keep: u64, retry: Retry) -> Self {
+    fn with_files(
+        files: Box<dyn FileSystem>,
+        directory: PathBuf,
+        every: u64,
+        keep: u64,
+        retry: Retry,
+    ) -> Self {
         Self {
-            name: format!("pictures {}", folder.display()),
-            folder,
-            every: Every::new(every),
+            name: format!("images {}", directory.display()),
+            directory,
+            every: EveryNth::new(every),
             keep,
-            disk,
+            files,
             retry,
             run: None,
             written: VecDeque::new(),
-            missed: 0,
+            not_written: 0,
             png: Vec::new(),
         }
     }
 
-    /// Writes the image at hand under a name that is free.
-    fn put(&mut self, sequence: u64, slot: u8) -> io::Result<PathBuf> {
-        std::fs::create_dir_all(&self.folder)?;
-        self.retry.probe(&*self.disk, &self.folder)?;
-        let mut run = self.run.unwrap_or_else(|| next_run(&self.folder));
+    /// Writes the encoded image to a new file.
+    fn write(&mut self, sequence: u64, slot: u8) -> io::Result<PathBuf> {
+        std::fs::create_dir_all(&self.directory)?;
+        self.retry.probe(&*self.files, &self.directory)?;
+        let mut run = self.run.unwrap_or_else(|| next_run(&self.directory));
         loop {
-            let path = self.folder.join(name(run, sequence, slot));
-            match self.disk.put_new(&path, &self.png) {
+            let path = self.directory.join(name(run, sequence, slot));
+            match self.files.write_new(&path, &self.png) {
                 Ok(()) => {
                     self.run = Some(run);
                     return Ok(path);
@@ -76,33 +79,33 @@ impl PngSink {
         }
     }
 
-    fn map(&mut self, sequence: u64, part: &Part) -> Result<(), SinkError> {
+    fn write_map(&mut self, sequence: u64, output: &QueryOutput) -> Result<(), SinkError> {
         if !self.retry.is_due() {
-            self.missed += 1;
+            self.not_written += 1;
             return Ok(());
         }
-        let rgb = part.classes.iter().flat_map(|c| color(*c)).collect();
-        let bad = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
-        let picture = Rgb8::new(part.width, part.height, rgb).map_err(bad)?;
+        let rgb = output.classes.iter().flat_map(|c| color(*c)).collect();
+        let error = |e: loftup_runtime::image::ImageError| SinkError::Other(e.to_string());
+        let image = RgbImage::new(output.width, output.height, rgb).map_err(error)?;
         self.png.clear();
-        let encoded = picture.encode_png(&mut self.png);
+        let encoded = image.encode_png(&mut self.png);
         encoded.map_err(|e| SinkError::Other(e.to_string()))?;
-        match self.put(sequence, part.slot) {
+        match self.write(sequence, output.slot) {
             Ok(path) => {
-                self.retry.worked();
-                self.forget(path)
+                self.retry.succeeded();
+                self.remove_old(path)
             }
             Err(cause) => {
-                self.missed += 1;
-                let path = self.folder.clone();
+                self.not_written += 1;
+                let path = self.directory.clone();
                 let bytes = self.png.len() as u64;
                 self.retry.failed(bytes, SinkError::Io { path, cause })
             }
         }
     }
 
-    /// Removes the oldest images of this start, where there are more than are kept.
-    fn forget(&mut self, newest: PathBuf) -> Result<(), SinkError> {
+    /// Removes the oldest images of this run beyond `keep`.
+    fn remove_old(&mut self, newest: PathBuf) -> Result<(), SinkError> {
         if self.keep == 0 {
             return Ok(());
         }
@@ -123,9 +126,9 @@ fn name(run: u64, sequence: u64, slot: u8) -> String {
     }
 }
 
-/// The number after the highest in the folder. Where it cannot be listed, 0.
-fn next_run(folder: &Path) -> u64 {
-    let runs = entries(folder).filter_map(|file| run_of(&file));
+/// The number after the highest in the directory, or 0 if it cannot be listed.
+fn next_run(directory: &Path) -> u64 {
+    let runs = entries(directory).filter_map(|file| run_of(&file));
     runs.max().map_or(0, |highest| highest.saturating_add(1))
 }
 
@@ -138,12 +141,12 @@ fn run_of(file: &OsStr) -> Option<u64> {
     number.parse().ok().filter(|n| *n < u64::MAX)
 }
 
-/// A color for each class: far apart for neighboring numbers. No class is black.
+/// The color of a class. Neighboring classes have distinct colors, and pixels without class are black.
 pub fn color(class: u8) -> [u8; 3] {
     if class == NO_CLASS {
         return [0; 3];
     }
-    // Steps of the golden angle around the circle of hues, at three brightnesses.
+    // Hues at multiples of the golden angle, at three brightness levels.
     let hue = (f32::from(class) * 0.618_034).fract() * 6.0;
     let bright = [1.0, 0.75, 0.55][usize::from(class) % 3];
     let channel = |offset: f32| {
@@ -159,27 +162,19 @@ impl Sink for PngSink {
         &self.name
     }
 
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
+    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
         if !self.every.is_due() {
             return Ok(());
         }
-        answer
-            .parts()
+        frame
+            .outputs()
             .iter()
-            .filter(|p| p.kind == Kind::Classes && p.height > 1)
-            .try_for_each(|part| self.map(answer.sequence, part))
+            .filter(|p| p.kind == OutputKind::Classes && p.height > 1)
+            .try_for_each(|output| self.write_map(frame.sequence, output))
     }
 
-    fn not_written(&self) -> u64 {
-        self.missed
-    }
-
-    fn reason(&self) -> Reason {
-        Reason::Storage
-    }
-
-    fn is_well(&self) -> bool {
-        !self.retry.is_failing()
+    fn status(&self) -> SinkStatus {
+        self.retry.status(self.not_written)
     }
 }
 

@@ -1,46 +1,45 @@
-//! The camera's images of the frames that were processed, to be played again.
+//! Recordings of the camera images of published frames.
 
 use std::path::PathBuf;
 
 use super::{
-    Context, Sink, SinkError,
-    disk::Local,
-    series::{Every, Retry, Series, Written},
+    Context, Sink, SinkError, SinkStatus,
+    files::LocalFiles,
+    series::{EveryNth, FileSeries, Retry, Written},
 };
 use crate::{
-    answer::Answer,
-    health::Reason,
+    output::FrameOutput,
     source::recording::{HEAD, MAGIC, head},
 };
 
-/// Writes recordings, see [`crate::source::Recording`].
+/// Writes recordings that [`crate::source::Recording`] plays.
 pub struct RecordingSink {
     name: String,
-    files: Series,
-    every: Every,
+    files: FileSeries,
+    every: EveryNth,
     /// Images that were not written.
-    missed: u64,
+    not_written: u64,
 }
 
 impl RecordingSink {
-    /// Every `every`-th image, into files of some `limit` bytes (0: one file), the first of them
-    /// `path` or, where that exists, the next in its row.
+    /// Writes every `every`-th image to `path` and the numbered files after it. A new file begins
+    /// after about `limit` bytes; 0 is no limit.
     pub fn new(path: PathBuf, every: u64, limit: u64) -> Self {
         let name = format!("recording {}", path.display());
-        let files = Series::new(Box::new(Local), path, limit, &[], Retry::new());
-        Self::into_files(name, every, files)
+        let files = FileSeries::new(Box::new(LocalFiles), path, limit, &[], Retry::new());
+        Self::with_files(name, every, files)
     }
 
-    fn into_files(name: String, every: u64, files: Series) -> Self {
+    fn with_files(name: String, every: u64, files: FileSeries) -> Self {
         Self {
             name,
             files,
-            every: Every::new(every),
-            missed: 0,
+            every: EveryNth::new(every),
+            not_written: 0,
         }
     }
 
-    fn add(&mut self, head: &[u8; HEAD], rgb: &[u8]) -> Result<Written, SinkError> {
+    fn write(&mut self, head: &[u8; HEAD], rgb: &[u8]) -> Result<Written, SinkError> {
         if !self.files.is_due() {
             return Ok(Written::No);
         }
@@ -59,20 +58,20 @@ impl Sink for RecordingSink {
         &self.name
     }
 
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
+    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
         let due = self.every.is_due();
-        let Some(picture) = answer.picture.as_ref().filter(|_| due) else {
+        let Some(image) = frame.image.as_ref().filter(|_| due) else {
             return Ok(());
         };
-        let (width, height, rgb) = (picture.width(), picture.height(), picture.data());
-        let Some(head) = head(answer.number, answer.captured_us, width, height, rgb) else {
+        let (width, height, rgb) = (image.width(), image.height(), image.data());
+        let Some(head) = head(frame.number, frame.captured_us, width, height, rgb) else {
             return Err(SinkError::Other(format!(
                 "{}: an image of {width} x {height} is too large for a recording",
                 self.name
             )));
         };
-        let written = self.add(&head, rgb);
-        self.missed += u64::from(!matches!(written, Ok(Written::Yes)));
+        let written = self.write(&head, rgb);
+        self.not_written += u64::from(!matches!(written, Ok(Written::Yes)));
         written.map(drop)
     }
 
@@ -80,19 +79,11 @@ impl Sink for RecordingSink {
         self.files.close(&[]).map(drop)
     }
 
-    fn not_written(&self) -> u64 {
-        self.missed
+    fn status(&self) -> SinkStatus {
+        self.files.status(self.not_written)
     }
 
-    fn reason(&self) -> Reason {
-        Reason::Storage
-    }
-
-    fn is_well(&self) -> bool {
-        !self.files.is_failing()
-    }
-
-    fn wants_picture(&self) -> bool {
+    fn needs_image(&self) -> bool {
         true
     }
 }

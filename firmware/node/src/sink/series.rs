@@ -1,4 +1,4 @@
-//! Which outputs a sink takes, and the files that it puts them into.
+//! Which outputs a sink writes, and the numbered files that it writes to.
 
 use std::{
     ffi::OsStr,
@@ -7,20 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::health::Reason;
+
 use super::{
-    SinkError,
-    disk::{Disk, Output, folder},
+    SinkError, SinkStatus,
+    files::{FileSystem, OutputFile, parent_directory},
 };
 
-/// Every n-th output, the first among them.
+/// Selects every n-th output, including the first.
 #[derive(Debug)]
-pub(super) struct Every {
+pub(super) struct EveryNth {
     step: u64,
     seen: u64,
 }
 
-impl Every {
-    /// Every `step`-th; 0 counts as 1.
+impl EveryNth {
+    /// Selects every `step`-th output; 0 counts as 1.
     pub(super) fn new(step: u64) -> Self {
         Self {
             step: step.max(1),
@@ -28,57 +30,56 @@ impl Every {
         }
     }
 
-    /// Whether the output that comes now is one of them.
+    /// Whether the current output is selected. Call it once per output.
     pub(super) fn is_due(&mut self) -> bool {
         self.seen += 1;
         (self.seen - 1).is_multiple_of(self.step)
     }
 }
 
-/// Between two attempts while a disk takes nothing.
-const AGAIN: Duration = Duration::from_secs(1);
-/// The longest that becomes where it fails again soon after it worked.
-const LONGEST: Duration = Duration::from_secs(64);
-/// It works well again after so many successes in a row.
+/// Interval between two attempts while a disk accepts no data.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Upper limit of that interval, which doubles when writing fails again soon after it succeeded.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(64);
+/// Consecutive successes that reset the interval.
 const STEADY: u32 = 32;
-/// There is room again where there is so many times what did not fit, so that the next failure is
-/// not the next block.
-const ROOM: u64 = 4;
-/// The most that is asked for.
-const MOST_ROOM: u64 = 16 << 20;
+/// A retry requires space for this many times the data that did not fit, so that the next write
+/// does not fail again.
+const PROBE_FACTOR: u64 = 4;
+/// Upper limit of that space.
+const MAX_PROBE_BYTES: u64 = 16 << 20;
 
-/// When writing is tried again after it failed, and whether a failure is news.
+/// When to retry after a failed write, and whether a failure should be reported.
 #[derive(Debug)]
 pub(super) struct Retry {
-    shortest: Duration,
-    wait: Duration,
+    min_interval: Duration,
+    interval: Duration,
     failing_until: Option<Instant>,
     successes: u32,
-    /// Bytes that did not fit.
+    /// Size of the data that did not fit.
     bytes: u64,
 }
 
 impl Retry {
     pub(super) fn new() -> Self {
-        Self::every(AGAIN)
+        Self::every(RETRY_INTERVAL)
     }
 
-    /// Tries again after so long, instead of after a second.
-    pub(super) fn every(shortest: Duration) -> Self {
+    /// Retries after `min_interval` instead of a second.
+    pub(super) fn every(min_interval: Duration) -> Self {
         Self {
-            shortest,
-            wait: shortest,
+            min_interval,
+            interval: min_interval,
             failing_until: None,
             successes: STEADY,
             bytes: 0,
         }
     }
 
-    /// Before an attempt: fails at once where there is too little room in `folder` for more than a
-    /// little.
-    pub(super) fn probe(&self, disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    /// Before a retry: fails if `directory` does not have enough space.
+    pub(super) fn probe(&self, files: &dyn FileSystem, directory: &Path) -> io::Result<()> {
         match self.is_failing() {
-            true => disk.probe(folder, (ROOM * self.bytes).min(MOST_ROOM)),
+            true => files.probe(directory, (PROBE_FACTOR * self.bytes).min(MAX_PROBE_BYTES)),
             false => Ok(()),
         }
     }
@@ -88,95 +89,106 @@ impl Retry {
         self.failing_until.is_some()
     }
 
-    /// Whether it is time to write: always, unless it fails.
+    /// Whether a write may be attempted: always, unless the last one failed.
     pub(super) fn is_due(&self) -> bool {
         self.failing_until.is_none_or(|at| Instant::now() >= at)
     }
 
-    pub(super) fn worked(&mut self) {
+    /// The status of a sink that writes files.
+    pub(super) fn status(&self, not_written: u64) -> SinkStatus {
+        SinkStatus {
+            healthy: !self.is_failing(),
+            reason: Reason::Storage,
+            not_written,
+            ..SinkStatus::default()
+        }
+    }
+
+    /// Records a successful write.
+    pub(super) fn succeeded(&mut self) {
         self.failing_until = None;
         self.successes = self.successes.saturating_add(1);
     }
 
-    /// So many bytes could not be written. An error only where it worked before: a disk that stays
-    /// full is told once.
+    /// Records that `bytes` could not be written. Returns the error only if the last write succeeded,
+    /// so that a full disk is reported once.
     pub(super) fn failed<E>(&mut self, bytes: u64, e: E) -> Result<(), E> {
-        let news = !self.is_failing();
-        if news {
-            self.wait = match self.successes {
-                STEADY.. => self.shortest,
-                // Room for a little and no more: the state would change every second.
-                _ => (2 * self.wait).min(LONGEST),
+        let first = !self.is_failing();
+        if first {
+            self.interval = match self.successes {
+                STEADY.. => self.min_interval,
+                // Little space is left: do not change the state every second.
+                _ => (2 * self.interval).min(MAX_RETRY_INTERVAL),
             };
             (self.successes, self.bytes) = (0, bytes);
         }
-        self.failing_until = Some(Instant::now() + self.wait);
-        if news { Err(e) } else { Ok(()) }
+        self.failing_until = Some(Instant::now() + self.interval);
+        if first { Err(e) } else { Ok(()) }
     }
 }
 
-/// What became of a block of bytes.
+/// Whether a block was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Written {
-    /// It is in the file.
+    /// The block is in the file.
     Yes,
-    /// It is not, and the file that it was meant for is closed.
+    /// The block was not written, and its file is closed.
     No,
 }
 
-/// A row of files: `a.mcap`, `a-1.mcap`, `a-2.mcap`. Each start goes on after the highest number
-/// that exists, and creates only new files. A file is made when its first block is written, holds
-/// whole blocks at any time, and where one does not fit is closed before it.
-pub(super) struct Series {
-    disk: Box<dyn Disk>,
+/// A series of files: `a.mcap`, `a-1.mcap`, `a-2.mcap`. Each run continues after the highest existing
+/// number and creates only new files. A file is created for its first block and contains complete
+/// blocks at any time; if a block does not fit, the file is closed before it.
+pub(super) struct FileSeries {
+    files: Box<dyn FileSystem>,
     path: PathBuf,
     limit: u64,
-    /// Closes a file that was cut off.
-    end: &'static [u8],
-    /// Of the next file.
+    /// Written to the end of a file that could not be finished.
+    trailer: &'static [u8],
+    /// Number of the next file.
     number: Option<u64>,
     open: Option<Open>,
-    /// A file that still lacks `end`.
-    cut: Option<Open>,
+    /// A closed file that still lacks its trailer.
+    without_trailer: Option<Open>,
     retry: Retry,
 }
 
 struct Open {
     path: PathBuf,
-    file: Box<dyn Output>,
+    file: Box<dyn OutputFile>,
     length: u64,
 }
 
-impl Series {
-    /// Files of some `limit` bytes (0: one file), of which `path` is the first. Where a file is cut
-    /// off because there is no room, `end` closes it.
+impl FileSeries {
+    /// A series that begins with `path`. A file is full at `limit` bytes; 0 is no limit. `trailer` ends
+    /// files that could not be finished.
     pub(super) fn new(
-        disk: Box<dyn Disk>,
+        files: Box<dyn FileSystem>,
         path: PathBuf,
         limit: u64,
-        end: &'static [u8],
+        trailer: &'static [u8],
         retry: Retry,
     ) -> Self {
         Self {
-            disk,
+            files,
             path,
             limit,
-            end,
+            trailer,
             number: None,
             open: None,
-            cut: None,
+            without_trailer: None,
             retry,
         }
     }
 
-    /// Whether the present file is to be followed by the next.
+    /// Whether the current file has reached the size limit.
     pub(super) fn is_full(&self) -> bool {
         let length = self.open.as_ref().map_or(0, |open| open.length);
         self.limit > 0 && length >= self.limit
     }
 
-    /// Whether the next block goes into a file that has some already.
+    /// Whether the next block is appended to an existing file.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
@@ -186,26 +198,31 @@ impl Series {
         self.retry.is_failing()
     }
 
-    /// Whether it is worth making a block.
+    /// Whether a write may be attempted.
     pub(super) fn is_due(&self) -> bool {
         self.retry.is_due()
     }
 
-    /// Appends a block, given in parts.
+    /// The status of the sink that writes the series.
+    pub(super) fn status(&self, not_written: u64) -> SinkStatus {
+        self.retry.status(not_written)
+    }
+
+    /// Appends a block, given as several slices.
     ///
     /// # Errors
-    /// Names the file, where writing worked before. While it goes on failing that is no error any
-    /// more, but [`Written::No`].
+    /// Names the file, if the last write succeeded. While writing keeps failing, the result is
+    /// [`Written::No`] instead.
     pub(super) fn append(&mut self, block: &[&[u8]]) -> Result<Written, SinkError> {
         let result = self.try_append(block);
         self.conclude(size(block), result)
     }
 
-    /// Appends the last block and closes the file. Where that does not fit, the file is closed with
-    /// the `end` of the series.
+    /// Appends the last block and closes the file. If the block does not fit, the file ends with the
+    /// trailer.
     ///
     /// # Errors
-    /// As [`append`](Self::append).
+    /// As for [`append`](Self::append).
     pub(super) fn close(&mut self, block: &[u8]) -> Result<Written, SinkError> {
         if self.open.is_none() {
             return Ok(Written::No);
@@ -226,7 +243,7 @@ impl Series {
     ) -> Result<Written, SinkError> {
         match result {
             Ok(()) => {
-                self.retry.worked();
+                self.retry.succeeded();
                 Ok(Written::Yes)
             }
             Err((path, cause)) => {
@@ -237,16 +254,16 @@ impl Series {
     }
 
     fn try_append(&mut self, block: &[&[u8]]) -> Result<(), (PathBuf, io::Error)> {
-        if let Some(mut cut) = self.cut.take()
-            && let Err(e) = append(&mut cut, &[self.end])
+        if let Some(mut file) = self.without_trailer.take()
+            && let Err(e) = append(&mut file, &[self.trailer])
         {
-            let path = cut.path.clone();
-            self.cut = Some(cut);
+            let path = file.path.clone();
+            self.without_trailer = Some(file);
             return Err((path, e));
         }
         let mut open = match self.open.take() {
             Some(open) if open.file.is_removed() => {
-                let cause = "it was removed while it was written; a new file follows";
+                let cause = "it was removed while it was being written: starting a new file";
                 return Err((open.path, io::Error::new(ErrorKind::NotFound, cause)));
             }
             Some(open) => open,
@@ -259,34 +276,34 @@ impl Series {
             }
             Err(e) => {
                 let path = open.path.clone();
-                self.give_up(open);
+                self.abandon(open);
                 Err((path, e))
             }
         }
     }
 
-    /// Closes a file after its last whole block. One without any is this series' own and empty.
-    fn give_up(&mut self, mut open: Open) {
+    /// Closes a file after its last complete block. An empty file is removed.
+    fn abandon(&mut self, mut open: Open) {
         if open.length == 0 {
             drop(open.file);
             if std::fs::remove_file(&open.path).is_ok() {
                 self.number = self.number.map(|n| n.saturating_sub(1));
             }
-        } else if append(&mut open, &[self.end]).is_err() {
-            self.cut = Some(open);
+        } else if append(&mut open, &[self.trailer]).is_err() {
+            self.without_trailer = Some(open);
         }
     }
 
     fn create(&mut self) -> Result<Open, (PathBuf, io::Error)> {
-        let room = self.retry.probe(&*self.disk, folder(&self.path));
-        room.map_err(|e| (self.path.clone(), e))?;
+        let probed = self.retry.probe(&*self.files, parent_directory(&self.path));
+        probed.map_err(|e| (self.path.clone(), e))?;
         let mut number = match self.number {
             Some(number) => number,
             None => next_number(&self.path),
         };
         loop {
             let path = name(&self.path, number);
-            match self.disk.create_new(&path) {
+            match self.files.create_new(&path) {
                 Ok(file) => {
                     self.number = Some(number + 1);
                     let length = 0;
@@ -303,7 +320,7 @@ fn size(block: &[&[u8]]) -> u64 {
     block.iter().map(|part| part.len() as u64).sum()
 }
 
-/// Appends all of a block, or leaves the file as it was.
+/// Appends a complete block, or leaves the file as it was.
 fn append(open: &mut Open, block: &[&[u8]]) -> io::Result<()> {
     let written = block.iter().try_for_each(|part| open.file.write_all(part));
     match written {
@@ -312,8 +329,8 @@ fn append(open: &mut Open, block: &[&[u8]]) -> io::Result<()> {
             Ok(())
         }
         Err(e) => {
-            // Where even that fails, readers stop at the incomplete block.
-            if let Err(e) = open.file.cut(open.length) {
+            // If this fails too, readers stop at the incomplete block.
+            if let Err(e) = open.file.truncate(open.length) {
                 log::debug!("{}: {e}", open.path.display());
             }
             Err(e)
@@ -321,7 +338,7 @@ fn append(open: &mut Open, block: &[&[u8]]) -> io::Result<()> {
     }
 }
 
-/// The file of a number.
+/// The path of a file of the series.
 fn name(path: &Path, number: u64) -> PathBuf {
     if number == 0 {
         return path.to_owned();
@@ -334,19 +351,19 @@ fn name(path: &Path, number: u64) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The number after the highest that exists. Where the folder cannot be listed, 0.
+/// The number after the highest existing one, or 0 if the directory cannot be listed.
 fn next_number(path: &Path) -> u64 {
-    let numbers = entries(folder(path)).filter_map(|file| number_of(path, &file));
+    let numbers = entries(parent_directory(path)).filter_map(|file| number_of(path, &file));
     numbers.max().map_or(0, |highest| highest.saturating_add(1))
 }
 
-/// The names in a folder; none where it cannot be listed.
-pub(super) fn entries(folder: &Path) -> impl Iterator<Item = std::ffi::OsString> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
+/// The file names in a directory; none if it cannot be listed.
+pub(super) fn entries(directory: &Path) -> impl Iterator<Item = std::ffi::OsString> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.file_name()))
 }
 
-/// The number of a file of the series that begins with `path`.
+/// The number of a file in the series of `path`.
 fn number_of(path: &Path, file: &OsStr) -> Option<u64> {
     if Some(file) == path.file_name() {
         return Some(0);

@@ -1,31 +1,31 @@
-//! Outputs for tests of the sinks that write files.
+//! Outputs for tests of the file sinks.
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 
 use super::{Context, Sink};
 use crate::{
-    answer::{Answer, Kind, Queries},
     control::Control,
     metrics::Metrics,
+    output::{FrameOutput, OutputKind, Queries},
     source::Clock,
 };
 
 pub const SIDE: usize = 32;
 
-/// Answer `number`: an image of one color, and a class map of one class, both known by it.
-pub fn answer(number: u64) -> Answer {
-    let mut answer = Answer::default();
-    (answer.sequence, answer.number) = (number, number);
+/// Output `number`: an image and a class map in which every value is `number`.
+pub fn output(number: u64) -> FrameOutput {
+    let mut frame = FrameOutput::default();
+    (frame.sequence, frame.number) = (number, number);
     let rgb = vec![number as u8; 3 * SIDE * SIDE];
-    answer.picture = Some(Rgb8::new(SIDE, SIDE, rgb).unwrap());
-    let part = answer.add();
-    part.kind = Kind::Classes;
-    (part.width, part.height) = (SIDE, SIDE);
-    part.classes = vec![number as u8; SIDE * SIDE];
-    answer
+    frame.image = Some(RgbImage::new(SIDE, SIDE, rgb).unwrap());
+    let output = frame.add();
+    output.kind = OutputKind::Classes;
+    (output.width, output.height) = (SIDE, SIDE);
+    output.classes = vec![number as u8; SIDE * SIDE];
+    frame
 }
 
-/// Runs `test` with what a sink may use.
+/// Calls `test` with a context.
 pub fn with_context<T>(test: impl FnOnce(&Context<'_>) -> T) -> T {
     let (control, metrics) = (Control::new(Queries::default(), "head"), Metrics::default());
     test(&Context {
@@ -36,10 +36,10 @@ pub fn with_context<T>(test: impl FnOnce(&Context<'_>) -> T) -> T {
     })
 }
 
-/// Gives outputs to a sink and collects the errors.
+/// Pushes outputs to a sink and collects the errors.
 pub fn feed(sink: &mut dyn Sink, numbers: std::ops::Range<u64>) -> Vec<String> {
     with_context(|context| {
-        let errors = numbers.filter_map(|n| sink.answer(&answer(n), context).err());
+        let errors = numbers.filter_map(|n| sink.push(&output(n), context).err());
         errors.map(|e| e.to_string()).collect()
     })
 }

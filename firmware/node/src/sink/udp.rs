@@ -1,4 +1,4 @@
-//! Frames of the wire format in datagrams.
+//! The wire format over UDP.
 
 use std::{
     io::{self, ErrorKind},
@@ -7,58 +7,58 @@ use std::{
 
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 
-/// Most bytes in a datagram: fits in an Ethernet frame with every header.
-const MOST: usize = 1200;
+/// Maximum datagram size; fits in an Ethernet frame with all headers.
+const MAX_DATAGRAM: usize = 1200;
 
-/// A UDP socket as a stream of bytes. Whole wire frames are gathered into datagrams, so that a
-/// lost datagram costs whole frames.
+/// A UDP socket as a byte stream. Datagrams contain complete wire frames, so that a lost datagram
+/// does not damage others.
 #[derive(Debug)]
 pub struct UdpLink {
     socket: UdpSocket,
-    out: [u8; MOST],
-    waiting: usize,
-    /// End of the last whole frame among those waiting.
-    whole: usize,
+    out: [u8; MAX_DATAGRAM],
+    /// Buffered bytes of `out`.
+    buffered: usize,
+    /// End of the last complete frame in `out`.
+    complete: usize,
     input: [u8; 2048],
     at: usize,
     end: usize,
 }
 
 impl UdpLink {
-    /// From `bind` to `peer`, and only from there.
+    /// Binds to `bind` and exchanges datagrams with `peer` only.
     ///
     /// # Errors
-    /// Where the address is taken.
+    /// If the address is not available.
     pub fn open(bind: SocketAddr, peer: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(bind)?;
         socket.connect(peer)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
-            out: [0; MOST],
-            waiting: 0,
-            whole: 0,
+            out: [0; MAX_DATAGRAM],
+            buffered: 0,
+            complete: 0,
             input: [0; 2048],
             at: 0,
             end: 0,
         })
     }
 
-    /// Sends the first `length` bytes that wait. Whoever does not listen, or too slowly, does not
-    /// get them: that is what datagrams are.
+    /// Sends the first `length` buffered bytes. If the peer does not receive them, they are lost.
     fn send(&mut self, length: usize) -> io::Result<()> {
         let sent = self.socket.send(&self.out[..length]);
-        self.out.copy_within(length..self.waiting, 0);
-        self.waiting -= length;
-        self.whole = 0;
+        self.out.copy_within(length..self.buffered, 0);
+        self.buffered -= length;
+        self.complete = 0;
         match sent {
-            Err(e) if !passing(&e) => Err(e),
+            Err(e) if !is_transient(&e) => Err(e),
             _ => Ok(()),
         }
     }
 }
 
-fn passing(e: &io::Error) -> bool {
+fn is_transient(e: &io::Error) -> bool {
     matches!(
         e.kind(),
         ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionRefused
@@ -73,23 +73,27 @@ impl Write for UdpLink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut taken = 0;
         for &byte in bytes {
-            if self.waiting == MOST {
-                // A frame is shorter than a datagram, so a whole one waits, unless it is noise.
-                let length = if self.whole > 0 { self.whole } else { MOST };
+            if self.buffered == MAX_DATAGRAM {
+                // Frames are shorter than a datagram, so there is a complete one in valid data.
+                let length = if self.complete > 0 {
+                    self.complete
+                } else {
+                    MAX_DATAGRAM
+                };
                 self.send(length)?;
             }
-            self.out[self.waiting] = byte;
-            self.waiting += 1;
+            self.out[self.buffered] = byte;
+            self.buffered += 1;
             taken += 1;
             if byte == loftup_wire::DELIMITER {
-                self.whole = self.waiting;
+                self.complete = self.buffered;
             }
         }
         Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.waiting {
+        match self.buffered {
             0 => Ok(()),
             n => self.send(n),
         }
@@ -97,7 +101,7 @@ impl Write for UdpLink {
 }
 
 impl super::Line for UdpLink {
-    fn push(&mut self) -> io::Result<()> {
+    fn try_flush(&mut self) -> io::Result<()> {
         self.flush()
     }
 }
@@ -115,7 +119,7 @@ impl ReadReady for UdpLink {
         }
         match self.socket.recv(&mut self.input) {
             Ok(length) => (self.at, self.end) = (0, length),
-            Err(e) if passing(&e) => {}
+            Err(e) if is_transient(&e) => {}
             Err(e) => return Err(e),
         }
         Ok(self.at < self.end)

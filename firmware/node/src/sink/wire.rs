@@ -1,4 +1,4 @@
-//! The wire format over a line or socket: the node's side of `docs/wire-format.md`.
+//! The node's side of the wire format (`docs/wire-format.md`), over a serial line or socket.
 
 use std::{
     fmt::Debug,
@@ -17,57 +17,57 @@ use loftup_wire::{
     runs::MapWriter,
 };
 
-use super::{Context, Report, Sink, SinkError};
+use super::{Context, HealthReport, Sink, SinkError, SinkStatus};
 use crate::{
-    answer::{Answer, Kind, Part, Precision, Region},
     inject::FaultyLine,
     metrics::Event,
+    output::{FrameOutput, OutputKind, Precision, QueryOutput, Region},
 };
 
-/// A stream of bytes in both directions that never waits.
+/// A non-blocking, bidirectional byte stream.
 pub trait Line: Read + Write + ReadReady + WriteReady + Send {
-    /// Sends what is held back, as far as that goes without waiting.
+    /// Sends buffered bytes as far as possible without blocking.
     ///
     /// # Errors
-    /// Those of the line.
-    fn push(&mut self) -> Result<(), Self::Error>;
+    /// Errors of the line.
+    fn try_flush(&mut self) -> Result<(), Self::Error>;
 }
 
 impl<T: io::Read + io::Write + Send> Line for NonBlocking<T> {
-    fn push(&mut self) -> io::Result<()> {
-        // Flushing would wait for a reader.
+    fn try_flush(&mut self) -> io::Result<()> {
+        // `flush` would block until the peer reads.
         self.write_ready().map(drop)
     }
 }
 
 impl<IO: Line> Line for FaultyLine<IO> {
-    fn push(&mut self) -> Result<(), IO::Error> {
-        self.inner().push()
+    fn try_flush(&mut self) -> Result<(), IO::Error> {
+        self.inner().try_flush()
     }
 }
 
-/// Opens a line, as often as it is lost.
+/// Opens the line, at start and after it was lost.
 pub type Opener<IO> = Box<dyn Fn() -> Result<IO, String> + Send>;
 
-/// The longest that a message is waited for to go out; then the line counts as cut.
-const STALL: Duration = Duration::from_secs(1);
-/// Between two attempts to open a line, and between two greetings.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Labels are said again so often: frames get lost.
-const LABELS: Duration = Duration::from_secs(10);
-/// Most messages that are heard at once, so that a flood does not hold up outputs.
-const HEARD: usize = 64;
+/// A line that does not accept a message within this time is reopened.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval between two attempts to open a line, and between two `Hello` messages.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which labels are repeated, because frames can get lost.
+const LABEL_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum number of messages handled per poll, so that a flood does not delay outputs.
+const MAX_MESSAGES: usize = 64;
 
-/// Says outputs, labels and health over a line, and takes commands.
+/// Sends outputs, labels and health reports over a line, and executes commands.
 pub struct WireSink<IO> {
     name: String,
     open: Opener<IO>,
     link: Option<Link<IO>>,
     handshake: Handshake<'static>,
     retry_at: Instant,
-    greet_at: Instant,
+    hello_at: Instant,
     labels_at: Instant,
-    /// Link errors of lines that were lost.
+    /// Link errors of earlier connections.
     past_errors: u64,
 }
 
@@ -75,10 +75,9 @@ impl<IO: Line> WireSink<IO>
 where
     IO::Error: Debug,
 {
-    /// A sink called `name`; the line is opened at the first use.
+    /// `name` is for messages. The line is opened on first use.
     pub fn new(name: String, open: Opener<IO>) -> Self {
         let now = Instant::now();
-        // A constant of far fewer than 32 bytes.
         let program =
             Text::new(concat!("loftup-node ", env!("CARGO_PKG_VERSION"))).unwrap_or_default();
         Self {
@@ -87,13 +86,13 @@ where
             link: None,
             handshake: Handshake::new(Role::Node, program),
             retry_at: now,
-            greet_at: now,
+            hello_at: now,
             labels_at: now,
             past_errors: 0,
         }
     }
 
-    /// Makes sure that there is a line. `false` while it is not time to try again.
+    /// Opens the line if necessary. `false` until the next attempt is due.
     fn connect(&mut self) -> Result<bool, SinkError> {
         if self.link.is_some() {
             return Ok(true);
@@ -102,11 +101,11 @@ where
         if now < self.retry_at {
             return Ok(false);
         }
-        self.retry_at = now + AGAIN;
+        self.retry_at = now + RETRY_INTERVAL;
         let io = (self.open)().map_err(SinkError::Other)?;
         self.link = Some(Link::new(io));
         self.handshake.reset();
-        self.greet_at = now;
+        self.hello_at = now;
         Ok(true)
     }
 
@@ -114,59 +113,68 @@ where
         let Some(link) = &mut self.link else {
             return Ok(());
         };
-        let end = Instant::now() + STALL;
+        let end = Instant::now() + SEND_TIMEOUT;
         let mut sent = link.queue(message);
         while sent.is_ok() {
             match link.poll_flush() {
                 Ok(true) => return Ok(()),
                 Ok(false) if Instant::now() < end => std::thread::sleep(Duration::from_micros(200)),
                 Ok(false) => {
-                    self.cut();
+                    self.disconnect();
                     return Err(SinkError::Other(
-                        "the line takes nothing any more: opening it again".into(),
+                        "the line accepts no data: reopening it".into(),
                     ));
                 }
                 Err(e) => sent = Err(e),
             }
         }
-        sent.map_err(|e| self.lost(&e))
+        sent.map_err(|e| self.connection_error(&e))
     }
 
-    fn lost(&mut self, e: &LinkError<IO::Error>) -> SinkError {
-        self.cut();
-        SinkError::Other(format!("{e}: opening it again"))
+    fn connection_error(&mut self, e: &LinkError<IO::Error>) -> SinkError {
+        self.disconnect();
+        SinkError::Other(format!("{e}: reopening it"))
     }
 
-    fn cut(&mut self) {
+    fn disconnect(&mut self) {
         self.past_errors = self.link_errors();
         self.link = None;
-        self.retry_at = Instant::now() + AGAIN;
+        self.retry_at = Instant::now() + RETRY_INTERVAL;
+    }
+
+    /// Errors of all connections so far.
+    fn link_errors(&self) -> u64 {
+        let current = self.link.as_ref().map_or(0, |link| {
+            let counters = link.counters();
+            u64::from(counters.refused()) + u64::from(counters.lost)
+        });
+        self.past_errors + current
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
         let Some(link) = &mut self.link else {
             return Ok(());
         };
-        let flushed = link.io().push();
-        flushed.map_err(|e| self.lost(&LinkError::Io(e)))
+        let flushed = link.io().try_flush();
+        flushed.map_err(|e| self.connection_error(&LinkError::Io(e)))
     }
 
-    fn listen(&mut self, context: &Context<'_>) -> Result<(), SinkError> {
-        for _ in 0..HEARD {
+    fn receive(&mut self, context: &Context<'_>) -> Result<(), SinkError> {
+        for _ in 0..MAX_MESSAGES {
             let Some(link) = &mut self.link else { break };
             let received_us = context.clock.now_us();
-            let answer: Message<'static> = match link.poll() {
+            let reply: Message<'static> = match link.poll() {
                 Ok(None) => break,
                 Ok(Some(Message::Hello(hello))) => {
                     if hello.answer {
-                        // Who greets knows no labels.
+                        // A new peer does not know the labels.
                         self.labels_at = Instant::now();
                     }
                     if let Err(e) = self.handshake.other() {
                         log::warn!("{}: {e}", self.name);
                     }
                     match self.handshake.receive(&hello) {
-                        Some(answer) => answer.into(),
+                        Some(reply) => reply.into(),
                         None => continue,
                     }
                 }
@@ -175,7 +183,7 @@ where
                     request.reply(received_us, context.clock.now_us()).into()
                 }
                 Ok(Some(Message::Command(command))) => {
-                    let outcome = context.control.carry_out(&command.action);
+                    let outcome = context.control.execute(&command.action);
                     let event = match outcome {
                         Outcome::Done => Event::Command,
                         Outcome::Refused(_) => Event::CommandRefused,
@@ -188,88 +196,92 @@ where
                     .into()
                 }
                 Ok(Some(_)) | Err(LinkError::Decode(_)) => continue,
-                Err(e) => return Err(self.lost(&e)),
+                Err(e) => return Err(self.connection_error(&e)),
             };
-            self.send(&answer)?;
+            self.send(&reply)?;
         }
         Ok(())
     }
 
-    fn say_labels(&mut self, labels: &[String]) -> Result<(), SinkError> {
+    fn send_labels(&mut self, labels: &[String]) -> Result<(), SinkError> {
         for (class, name) in (0u8..).zip(labels) {
             let label = Label {
                 set: LABEL_SET,
                 classes: u16::try_from(labels.len()).unwrap_or(u16::MAX),
                 class,
-                name: short(name),
+                name: truncated(name),
             };
             self.send(&label.into())?;
         }
         Ok(())
     }
 
-    fn say(&mut self, answer: &Answer, part: &Part) -> Result<(), SinkError> {
+    fn send_output(&mut self, frame: &FrameOutput, output: &QueryOutput) -> Result<(), SinkError> {
         // Frame numbers on the wire wrap around.
-        let frame = answer.sequence as u32;
+        let number = frame.sequence as u32;
         let side = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
-        let (width, height) = (side(part.width), side(part.height));
-        let content = match part.kind {
-            Kind::Classes => Content::Classes {
+        let (width, height) = (side(output.width), side(output.height));
+        let content = match output.kind {
+            OutputKind::Classes => Content::Classes {
                 width,
                 height,
                 labels: LABEL_SET,
             },
-            Kind::Features(_) => Content::Features {
+            OutputKind::Features(_) => Content::Features {
                 width,
                 height,
-                channels: side(part.channels),
+                channels: side(output.channels),
             },
-            Kind::Regions => Content::Regions {
-                total: side(part.regions.len()),
+            OutputKind::Regions => Content::Regions {
+                total: side(output.regions.len()),
                 labels: LABEL_SET,
             },
         };
         let head = message::Answer {
-            frame,
-            slot: part.slot,
-            stamp_us: answer.captured_us,
-            source: part.source,
+            frame: number,
+            slot: output.slot,
+            stamp_us: frame.captured_us,
+            source: output.source,
             content,
         };
         self.send(&head.into())?;
-        let (max_body, bad) = (self.handshake.max_body(), |e| {
-            SinkError::Other(format!("{e}"))
-        });
+        let max_body = self.handshake.max_body();
+        let error = |e| SinkError::Other(format!("{e}"));
         let mut scratch = [0; MAX_DATA];
-        match part.kind {
-            Kind::Classes => {
-                let writer = MapWriter::new(frame, part.slot, width, height, &part.classes);
-                let mut writer = writer.map_err(bad)?.with_max_body(max_body);
+        match output.kind {
+            OutputKind::Classes => {
+                let writer = MapWriter::new(number, output.slot, width, height, &output.classes);
+                let mut writer = writer.map_err(error)?.with_max_body(max_body);
                 while let Some(chunk) = writer.next_chunk(&mut scratch) {
                     self.send(&chunk.into())?;
                 }
             }
-            Kind::Features(precision) => {
+            OutputKind::Features(precision) => {
                 let coding = match precision {
                     Precision::F16 => Coding::F16,
                     Precision::U8 => Coding::U8,
                 };
-                let writer =
-                    FeatureWriter::new(frame, part.slot, side(part.channels), &part.values, coding);
-                let mut writer = writer.map_err(bad)?.with_max_body(max_body);
+                let writer = FeatureWriter::new(
+                    number,
+                    output.slot,
+                    side(output.channels),
+                    &output.values,
+                    coding,
+                );
+                let mut writer = writer.map_err(error)?.with_max_body(max_body);
                 while let Some(block) = writer.next_chunk(&mut scratch) {
                     self.send(&block.into())?;
                 }
             }
-            Kind::Regions => {
-                // A region takes 25 bytes at most, and what is around them 13.
-                let most = (max_body.saturating_sub(13) / 25).clamp(1, MAX_REGIONS);
-                for (i, chunk) in part.regions.chunks(most).enumerate() {
+            OutputKind::Regions => {
+                // A region takes at most 25 bytes, and the rest of the message 13.
+                let max_items = (max_body.saturating_sub(13) / 25).clamp(1, MAX_REGIONS);
+                for (i, chunk) in output.regions.chunks(max_items).enumerate() {
                     let message = message::Regions {
-                        frame,
-                        slot: part.slot,
-                        total: side(part.regions.len()),
-                        first: side(i * most),
+                        frame: number,
+                        slot: output.slot,
+                        total: side(output.regions.len()),
+                        first: side(i * max_items),
                         items: chunk.iter().map(region).collect(),
                     };
                     self.send(&message.into())?;
@@ -280,7 +292,7 @@ where
     }
 }
 
-/// The one set of labels: the head is chosen at the start.
+/// The only label set, because the head is fixed at start.
 const LABEL_SET: u16 = 1;
 
 fn region(r: &Region) -> message::Region {
@@ -289,13 +301,13 @@ fn region(r: &Region) -> message::Region {
         bounds: r.bounds,
         centre: r.center,
         pixels: r.pixels,
-        // A linear head gives no probabilities.
+        // A linear head outputs no probabilities.
         score: 255,
     }
 }
 
-/// As much of a name as fits, cut between characters.
-fn short(name: &str) -> Text<'_, 32> {
+/// Truncates a name to the field size, at a character boundary.
+fn truncated(name: &str) -> Text<'_, 32> {
     let end = (0..=name.len().min(32))
         .rev()
         .find(|i| name.is_char_boundary(*i));
@@ -310,31 +322,31 @@ where
         &self.name
     }
 
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
+    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
         if !self.handshake.is_open() {
             return Ok(());
         }
-        for part in answer.parts() {
-            self.say(answer, part)?;
+        for output in frame.outputs() {
+            self.send_output(frame, output)?;
         }
         self.flush()
     }
 
-    fn health(&mut self, report: &Report, _: &Context<'_>) -> Result<(), SinkError> {
+    fn push_health(&mut self, report: &HealthReport, _: &Context<'_>) -> Result<(), SinkError> {
         if !self.handshake.is_open() {
             return Ok(());
         }
-        let cut = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let saturate = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let message = health::Health {
-            state: report.state.on_the_wire(),
+            state: report.state.to_wire(),
             uptime_ms: report.uptime_us / 1000,
             rate_mhz: (report.rate_hz * 1000.0).round() as u32,
-            latency_p50_us: cut(report.latency_p50_us),
-            latency_p99_us: cut(report.latency_p99_us),
+            latency_p50_us: saturate(report.latency_p50_us),
+            latency_p99_us: saturate(report.latency_p99_us),
             temperature_cc: report.temperature_cc,
-            answered: cut(report.answered),
-            dropped: cut(report.dropped),
-            link_errors: cut(self.link_errors()),
+            answered: saturate(report.published),
+            dropped: saturate(report.dropped),
+            link_errors: saturate(self.link_errors()),
         };
         self.send(&message.into())?;
         self.flush()
@@ -344,21 +356,21 @@ where
         if !self.connect()? {
             return Ok(());
         }
-        self.listen(context)?;
+        self.receive(context)?;
         let now = Instant::now();
-        if !self.handshake.is_open() && now >= self.greet_at {
-            self.greet_at = now + AGAIN;
+        if !self.handshake.is_open() && now >= self.hello_at {
+            self.hello_at = now + RETRY_INTERVAL;
             self.send(&self.handshake.hello().into())?;
         }
         if self.handshake.is_open() && now >= self.labels_at && !context.labels.is_empty() {
-            self.labels_at = now + LABELS;
-            self.say_labels(context.labels)?;
+            self.labels_at = now + LABEL_INTERVAL;
+            self.send_labels(context.labels)?;
         }
         self.flush()
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        // The last bytes may still wait before the line.
+        // The last bytes may still be in the buffer of the line.
         for _ in 0..50 {
             self.flush()?;
             std::thread::sleep(Duration::from_millis(1));
@@ -366,15 +378,11 @@ where
         Ok(())
     }
 
-    fn link_errors(&self) -> u64 {
-        let now = self.link.as_ref().map_or(0, |link| {
-            let counters = link.counters();
-            u64::from(counters.refused()) + u64::from(counters.lost)
-        });
-        self.past_errors + now
-    }
-
-    fn is_well(&self) -> bool {
-        self.link.is_some()
+    fn status(&self) -> SinkStatus {
+        SinkStatus {
+            healthy: self.link.is_some(),
+            link_errors: self.link_errors(),
+            ..SinkStatus::default()
+        }
     }
 }

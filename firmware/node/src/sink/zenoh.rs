@@ -1,11 +1,11 @@
-//! Class maps for subscribers of ROS 2, through a router of `rmw_zenoh` (`rmw_zenohd`).
+//! Class maps for ROS 2 subscribers, through the router of `rmw_zenoh` (`rmw_zenohd`).
 //!
 //! | topic | type |
 //! |---|---|
-//! | `/loftup/slot_N/classes` | `sensor_msgs/msg/Image`, `mono8`, 255 for none |
+//! | `/loftup/slot_N/classes` | `sensor_msgs/msg/Image`, `mono8`, 255 for no class |
 //! | `/loftup/slot_N/label_info` | `vision_msgs/msg/LabelInfo`, with the first map and once a second |
 //!
-//! The router is reached as a client. While it is not there, the sink fails and tries again.
+//! The sink is a client of the router. Without a router it fails and retries.
 
 use std::time::{Duration, Instant};
 
@@ -13,21 +13,21 @@ use zenoh::{
     Session, Wait, liveliness::LivelinessToken, pubsub::Publisher, qos::CongestionControl,
 };
 
-use super::{Context, Sink, SinkError, wall_ns};
+use super::{Context, Sink, SinkError, SinkStatus, wall_ns};
 use crate::{
-    answer::{Answer, Kind, Part, SLOTS},
+    output::{FrameOutput, OutputKind, QueryOutput, SLOTS},
     ros::{self, Type},
 };
 
-/// Where `rmw_zenohd` listens.
+/// Default endpoint of `rmw_zenohd`.
 pub const ROUTER: &str = "tcp/localhost:7447";
-/// What the node is called in the graph of ROS.
+/// Name of the node in the ROS graph.
 const NODE: &str = "loftup_node";
 const FRAME_ID: &str = "camera";
-/// Between two attempts to reach the router.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often labels are said again, for those who came later.
-const LABELS: Duration = Duration::from_secs(1);
+/// Interval between two connection attempts.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which labels are repeated for late subscribers.
+const LABEL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publishes class maps.
 pub struct ZenohSink {
@@ -40,12 +40,12 @@ pub struct ZenohSink {
 }
 
 struct Open {
-    // Before the session, so that they go first.
+    // Declared before the session, so that they are dropped first.
     slots: [Option<Slot>; SLOTS],
     _node: LivelinessToken,
     session: Session,
     next_id: u32,
-    look_at: Instant,
+    check_at: Instant,
 }
 
 struct Slot {
@@ -61,15 +61,15 @@ struct Topic {
     sent: i64,
 }
 
-/// One line of an error of zenoh's, without the place in its source that it ends with.
-fn line(e: impl std::fmt::Display) -> SinkError {
+/// A zenoh error as one line, without the source location at its end.
+fn error(e: impl std::fmt::Display) -> SinkError {
     let text = e.to_string();
     let text = text.split(" at /").next().unwrap_or_default();
     SinkError::Other(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 impl ZenohSink {
-    /// To the router at `endpoint`, such as [`ROUTER`], in this ROS domain.
+    /// Connects to the router at `endpoint`, such as [`ROUTER`], in this ROS domain.
     pub fn new(endpoint: &str, domain: u32) -> Self {
         Self {
             name: format!("zenoh {endpoint}"),
@@ -81,24 +81,24 @@ impl ZenohSink {
         }
     }
 
-    /// Makes sure that there is a session. `false` while it is not time to try again.
+    /// Opens a session if necessary. `false` until the next attempt is due.
     fn connect(&mut self) -> Result<bool, SinkError> {
         let now = Instant::now();
         if let Some(open) = &mut self.open {
-            if now < open.look_at {
+            if now < open.check_at {
                 return Ok(true);
             }
-            open.look_at = now + AGAIN;
+            open.check_at = now + RETRY_INTERVAL;
             if open.session.info().routers_zid().wait().next().is_some() {
                 return Ok(true);
             }
-            // Made again below: tokens and all.
+            // Opened again below, with all tokens.
             self.open = None;
         }
         if now < self.retry_at {
             return Ok(false);
         }
-        self.retry_at = now + AGAIN;
+        self.retry_at = now + RETRY_INTERVAL;
         let mut config = zenoh::Config::default();
         let endpoints = serde_json::json!([self.endpoint]).to_string();
         for (key, value) in [
@@ -107,39 +107,46 @@ impl ZenohSink {
             ("connect/timeout_ms", "1000"),
             ("scouting/multicast/enabled", "false"),
         ] {
-            config.insert_json5(key, value).map_err(line)?;
+            config.insert_json5(key, value).map_err(error)?;
         }
-        let session = zenoh::open(config).wait().map_err(line)?;
+        let session = zenoh::open(config).wait().map_err(error)?;
         let token = ros::node_token(self.domain, &session.zid().to_string(), NODE);
         let node = session.liveliness().declare_token(token).wait();
         self.open = Some(Open {
             slots: Default::default(),
-            _node: node.map_err(line)?,
+            _node: node.map_err(error)?,
             session,
             next_id: 1,
-            look_at: now + AGAIN,
+            check_at: now + RETRY_INTERVAL,
         });
         Ok(true)
     }
 
-    fn map(&mut self, part: &Part, labels: &[String], at: u64) -> Result<(), SinkError> {
+    fn publish(
+        &mut self,
+        output: &QueryOutput,
+        labels: &[String],
+        stamp_ns: u64,
+    ) -> Result<(), SinkError> {
         let Some(open) = &mut self.open else {
             return Ok(());
         };
-        let slot = open.slot(part.slot, self.domain)?;
+        let slot = open.slot(output.slot, self.domain)?;
         let now = Instant::now();
-        let due = slot.labels_at.is_none_or(|before| now >= before + LABELS);
+        let due = slot
+            .labels_at
+            .is_none_or(|before| now >= before + LABEL_INTERVAL);
         if due && !labels.is_empty() {
-            ros::label_info(at, FRAME_ID, labels, &mut self.body);
+            ros::label_info(stamp_ns, FRAME_ID, labels, &mut self.body);
             slot.labels.put(&self.body)?;
             slot.labels_at = Some(now);
         }
         let mask = ros::Mask {
-            stamp_ns: at,
+            stamp_ns,
             frame_id: FRAME_ID,
-            width: part.width,
-            height: part.height,
-            data: &part.classes,
+            width: output.width,
+            height: output.height,
+            data: &output.classes,
         };
         mask.encode(&mut self.body);
         slot.maps.put(&self.body)
@@ -160,7 +167,7 @@ impl Open {
         }
         self.slots[place]
             .as_mut()
-            .ok_or_else(|| line("no such slot"))
+            .ok_or_else(|| error("no such slot"))
     }
 
     fn topic(
@@ -178,17 +185,17 @@ impl Open {
             .declare_publisher(ros::topic_key(domain, topic, of))
             .congestion_control(CongestionControl::Drop)
             .wait()
-            .map_err(line)?;
+            .map_err(error)?;
         let token = ros::publisher_token(domain, &zid.to_string(), NODE, id, (topic, of), latched);
         let token = self.session.liveliness().declare_token(token).wait();
-        // Any number that no other publisher has.
+        // Any value that is unique among publishers.
         let mut gid = zid.to_le_bytes();
         for (byte, id) in gid.iter_mut().zip(id.to_le_bytes()) {
             *byte ^= id;
         }
         Ok(Topic {
             publisher,
-            _token: token.map_err(line)?,
+            _token: token.map_err(error)?,
             gid,
             sent: 0,
         })
@@ -201,7 +208,7 @@ impl Topic {
         let now = i64::try_from(wall_ns(0, 0)).unwrap_or(i64::MAX);
         let attachment = ros::attachment(self.sent, now, self.gid);
         let put = self.publisher.put(body).attachment(attachment.as_slice());
-        put.wait().map_err(line)
+        put.wait().map_err(error)
     }
 }
 
@@ -210,24 +217,28 @@ impl Sink for ZenohSink {
         &self.name
     }
 
-    fn answer(&mut self, answer: &Answer, context: &Context<'_>) -> Result<(), SinkError> {
+    fn push(&mut self, frame: &FrameOutput, context: &Context<'_>) -> Result<(), SinkError> {
         if !self.connect()? {
             return Ok(());
         }
-        let at = wall_ns(answer.captured_us, context.clock.now_us());
-        let maps = answer.parts().iter();
-        maps.filter(|part| part.kind == Kind::Classes && part.height > 0)
-            .try_for_each(|part| self.map(part, context.labels, at))
+        let stamp_ns = wall_ns(frame.captured_us, context.clock.now_us());
+        let outputs = frame.outputs().iter();
+        outputs
+            .filter(|output| output.kind == OutputKind::Classes && output.height > 0)
+            .try_for_each(|output| self.publish(output, context.labels, stamp_ns))
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         match self.open.take() {
-            Some(open) => open.session.close().wait().map_err(line),
+            Some(open) => open.session.close().wait().map_err(error),
             None => Ok(()),
         }
     }
 
-    fn is_well(&self) -> bool {
-        self.open.is_some()
+    fn status(&self) -> SinkStatus {
+        SinkStatus {
+            healthy: self.open.is_some(),
+            ..SinkStatus::default()
+        }
     }
 }

@@ -1,51 +1,52 @@
-//! Every output once more, without faults.
+//! Recomputes every output without faults.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
+use parking_lot::Mutex;
 
 use crate::{
-    answer::Answer,
     config::{self, Config},
     frame::RawFrame,
-    model::{Model, Prepared, Question},
-    regions::Finder,
+    model::{FrameRequest, Model},
+    output::FrameOutput,
+    regions::RegionFinder,
     sink::{Context, Sink, SinkError},
     source::{Pace, Scenes},
 };
 
-/// Computes every output again, without faults.
+/// A sink that recomputes every output without faults.
 pub(super) struct Comparison {
     model: Arc<dyn Model>,
     scenes: Scenes,
     config: Config,
-    tally: Arc<Mutex<Tally>>,
+    totals: Arc<Mutex<Totals>>,
     last: Option<u64>,
     raw: RawFrame,
-    expected: Answer,
-    finder: Finder,
+    expected: FrameOutput,
+    finder: RegionFinder,
     leak: usize,
     leaked: Vec<Vec<u8>>,
 }
 
-/// What came of it.
+/// Totals of the comparison.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Totals {
     pub compared: u64,
     pub differing: u64,
     pub misordered: u64,
-    /// The greatest age of an output when it was published, microseconds.
+    /// Maximum latency of an output, in microseconds.
     pub oldest_us: u64,
 }
 
 impl Comparison {
-    /// Compares with what `model` makes of the scene of `config`, drawn with these sides. `leak`
-    /// bytes are kept for ever with each output.
+    /// Compares with the outputs of `model` for the scene of `config`, rendered at this size. Leaks
+    /// `leak` bytes with each output.
     pub(super) fn new(
         model: Arc<dyn Model>,
         config: &Config,
         sides: [usize; 2],
-        tally: Arc<Mutex<Tally>>,
+        totals: Arc<Mutex<Totals>>,
         leak: usize,
     ) -> Self {
         let pace = Pace::new(config.source.rate_hz);
@@ -53,35 +54,33 @@ impl Comparison {
             model,
             scenes: Scenes::new(config.source.seed, sides[0], sides[1], pace),
             config: config.clone(),
-            tally,
+            totals,
             last: None,
             raw: RawFrame::default(),
-            expected: Answer::default(),
-            finder: Finder::default(),
+            expected: FrameOutput::default(),
+            finder: RegionFinder::default(),
             leak,
             leaked: Vec::new(),
         }
     }
 
-    fn compute(&mut self, answer: &Answer) -> Result<(), Box<dyn std::error::Error>> {
-        self.scenes.draw(answer.number, &mut self.raw);
-        let picture = Rgb8::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
-        let level = self.config.levels()[answer.level];
-        let (mut prepared, mut features) = (Prepared::default(), None);
-        self.model.prepare(&picture, level.size, &mut prepared)?;
-        self.model.backbone(&prepared, &mut features)?;
-        let question = Question {
+    fn compute(&mut self, frame: &FrameOutput) -> Result<(), Box<dyn std::error::Error>> {
+        self.scenes.draw(frame.number, &mut self.raw);
+        let image = RgbImage::new(self.raw.width, self.raw.height, self.raw.bytes.clone())?;
+        let level = self.config.levels()[frame.level];
+        let inputs = self.model.preprocess(&image, level.size)?;
+        let features = self.model.features(&inputs)?;
+        let request = FrameRequest {
             queries: &self.config.queries(),
             regions_only: level.regions_only,
             min_area_px: self.config.regions.min_area_px,
             max_regions: self.config.regions.max_regions,
             camera: config::size([self.raw.width, self.raw.height]),
         };
-        let features = features.ok_or("no features")?;
         self.model.upsample(
-            &prepared,
+            &inputs,
             &features,
-            &question,
+            &request,
             &mut self.finder,
             &mut self.expected,
         )?;
@@ -94,18 +93,18 @@ impl Sink for Comparison {
         "comparison"
     }
 
-    fn answer(&mut self, answer: &Answer, _: &Context<'_>) -> Result<(), SinkError> {
-        let computed = self.compute(answer);
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.misordered += u64::from(self.last.is_some_and(|last| last >= answer.sequence));
-        self.last = Some(answer.sequence);
-        tally.oldest_us = tally
+    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
+        let computed = self.compute(frame);
+        let mut totals = self.totals.lock();
+        totals.misordered += u64::from(self.last.is_some_and(|last| last >= frame.sequence));
+        self.last = Some(frame.sequence);
+        totals.oldest_us = totals
             .oldest_us
-            .max(answer.published_us.saturating_sub(answer.captured_us));
+            .max(frame.published_us.saturating_sub(frame.captured_us));
         computed.map_err(|e| SinkError::Other(format!("the comparison failed: {e}")))?;
-        tally.compared += 1;
-        // Bit by bit: features are compared as they are, and none is NaN.
-        tally.differing += u64::from(self.expected.parts() != answer.parts());
+        totals.compared += 1;
+        // Equal floats have equal bits here: there is no NaN.
+        totals.differing += u64::from(self.expected.outputs() != frame.outputs());
         if self.leak > 0 {
             self.leaked.push(vec![1; self.leak]);
         }

@@ -1,4 +1,4 @@
-//! The other side of the link.
+//! The peer of the link.
 
 use std::{
     net::UdpSocket,
@@ -8,19 +8,23 @@ use std::{
 
 use loftup_wire::{Decoder, Encoder, Handshake, MAX_FRAME, Message, Text, message::Role};
 
-/// What the other side of the link counted.
+/// Counters of the peer.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
-    /// Frames that arrived whole.
+pub(super) struct PeerCounters {
+    /// Valid frames.
     pub frames: AtomicU64,
-    /// Frames that arrived broken.
-    pub broken: AtomicU64,
-    /// Frames that are missing by the numbers of those before and behind them.
+    /// Corrupted frames.
+    pub corrupted: AtomicU64,
+    /// Frames missing in the sequence.
     pub missed: AtomicU64,
 }
 
-/// The other side of the link: greets and counts.
-pub(super) fn listen(socket: &UdpSocket, stop: &AtomicBool, heard: &Heard) -> std::io::Result<()> {
+/// Completes the handshake and counts frames.
+pub(super) fn receive(
+    socket: &UdpSocket,
+    stop: &AtomicBool,
+    counters: &PeerCounters,
+) -> std::io::Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     let (mut encoder, mut decoder) = (
         Encoder::new(),
@@ -39,10 +43,10 @@ pub(super) fn listen(socket: &UdpSocket, stop: &AtomicBool, heard: &Heard) -> st
                 replies.extend(handshake.receive(&hello));
             }
         });
-        let counters = decoder.counters();
-        heard.frames.store(counters.frames.into(), SeqCst);
-        heard.broken.store(counters.refused().into(), SeqCst);
-        heard.missed.store(counters.lost.into(), SeqCst);
+        let found = decoder.counters();
+        counters.frames.store(found.frames.into(), SeqCst);
+        counters.corrupted.store(found.refused().into(), SeqCst);
+        counters.missed.store(found.lost.into(), SeqCst);
         for reply in replies {
             if let Ok(bytes) = encoder.encode(&reply.into(), &mut frame) {
                 socket.send_to(bytes, from)?;

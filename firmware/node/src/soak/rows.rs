@@ -1,10 +1,10 @@
-//! What was injected against what the node made of it.
+//! Injected faults and the traces they left in counters and journal.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use loftup_runtime::backend::fault::Fault;
 
-use super::link::Heard;
+use super::link::PeerCounters;
 use crate::{
     assemble::Injection,
     inject::SourceFault,
@@ -12,38 +12,39 @@ use crate::{
     pipeline::Handle,
 };
 
-/// A kind of fault: what was done, and what was noticed.
+/// Counts of a kind of fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Its name.
     pub fault: &'static str,
-    /// How often it was injected.
+    /// Number of injected faults.
     pub injected: u64,
-    /// How often the node counted it.
-    pub noticed: u64,
-    /// Entries of the journal that speak of it; of a link, the frames that its other end missed.
-    pub noted: u64,
-    /// How many in ten must be noticed.
-    pub least: u64,
+    /// Number of faults that the node counted.
+    pub counted: u64,
+    /// Number of journal entries; for a link, the frames that the peer missed.
+    pub journaled: u64,
+    /// Minimum of counted faults per ten injected ones.
+    pub min_tenths: u64,
 }
 
 impl Row {
-    /// Whether the node has said what happened. The last faults may find it stopping.
+    /// Whether enough of the faults were counted and journaled. The last ones may occur while the node
+    /// is stopping.
     pub fn is_explained(&self) -> bool {
-        let few = 20 >= self.least * self.injected;
-        let noticed = 10 * (self.noticed + 2) >= self.least * self.injected;
-        self.injected == 0 || (noticed && (self.noted > 0 || (few && self.least > 0)))
+        let few = 20 >= self.min_tenths * self.injected;
+        let counted = 10 * (self.counted + 2) >= self.min_tenths * self.injected;
+        self.injected == 0 || (counted && (self.journaled > 0 || (few && self.min_tenths > 0)))
     }
 }
 
-/// All kinds of faults.
-pub(super) fn rows(injection: &Injection, handle: &Handle, heard: &Heard) -> Vec<Row> {
-    let (metrics, kinds) = (handle.metrics(), handle.monitor().kinds());
-    let noted = |names: &[&str]| names.iter().filter_map(|n| kinds.get(n)).sum::<u64>();
+/// The rows of all kinds of faults.
+pub(super) fn rows(injection: &Injection, handle: &Handle, peer: &PeerCounters) -> Vec<Row> {
+    let (metrics, kinds) = (handle.metrics(), handle.monitor().kind_counts());
+    let journaled = |names: &[&str]| names.iter().filter_map(|n| kinds.get(n)).sum::<u64>();
     let mut rows: Vec<Row> = SourceFault::ALL
         .into_iter()
         .map(|fault| {
-            let (noticed, names): (u64, &[&str]) = match fault {
+            let (counted, names): (u64, &[&str]) = match fault {
                 SourceFault::Drop => (metrics.events(Event::SourceLost), &["frames lost"]),
                 SourceFault::Duplicate => (metrics.drops(DropReason::Duplicate), &["duplicate"]),
                 SourceFault::Reorder => (metrics.drops(DropReason::Reordered), &["reordered"]),
@@ -55,31 +56,30 @@ pub(super) fn rows(injection: &Injection, handle: &Handle, heard: &Heard) -> Vec
             Row {
                 fault: fault.name(),
                 injected: injection.source.count(fault),
-                noticed,
-                noted: noted(names),
-                least: 9,
+                counted,
+                journaled: journaled(names),
+                min_tenths: 9,
             }
         })
         .collect();
-    rows.extend(engine_rows(injection, metrics, &noted));
-    // One frame holds many bytes: the numbers are not those of frames, but there is none without
-    // the other.
+    rows.extend(engine_rows(injection, metrics, &journaled));
+    // Bytes are injected but frames are counted, so only zero and non-zero can be compared.
     rows.push(Row {
         fault: "link",
         injected: injection.link.load(SeqCst),
-        noticed: heard.broken.load(SeqCst) + heard.missed.load(SeqCst),
-        noted: heard.missed.load(SeqCst),
-        least: 0,
+        counted: peer.corrupted.load(SeqCst) + peer.missed.load(SeqCst),
+        journaled: peer.missed.load(SeqCst),
+        min_tenths: 0,
     });
     rows
 }
 
-/// Faults of the engine. They may hit a frame that is dropped for another reason, or given up
-/// while it waits: half must be noticed as what they are.
+/// Faults of the engine. Half of them must be counted as such: the others may affect frames that are
+/// dropped for another reason.
 fn engine_rows(
     injection: &Injection,
     metrics: &Metrics,
-    noted: &dyn Fn(&[&str]) -> u64,
+    journaled: &dyn Fn(&[&str]) -> u64,
 ) -> Vec<Row> {
     let not_finite = metrics.events(Event::NotFinite);
     let failed = metrics.drops(DropReason::Failed).saturating_sub(not_finite);
@@ -92,7 +92,7 @@ fn engine_rows(
     let slow = Fault::Slow(Duration::ZERO);
     [
         ("engine error", injected(&[Fault::Error]), failed, "failed"),
-        // An infinity may have become NaN on its way.
+        // Infinity may turn into NaN in later layers.
         (
             "engine not finite",
             injected(&[Fault::Nan, Fault::Infinity]),
@@ -113,12 +113,12 @@ fn engine_rows(
         ),
     ]
     .into_iter()
-    .map(|(fault, injected, noticed, kind)| Row {
+    .map(|(fault, injected, counted, kind)| Row {
         fault,
         injected,
-        noticed,
-        noted: noted(&[kind]),
-        least: 5,
+        counted,
+        journaled: journaled(&[kind]),
+        min_tenths: 5,
     })
     .collect()
 }

@@ -11,15 +11,15 @@ use loftup_runtime::image::{self, Orientation, folders::Walk};
 use super::{Clock, Pace, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Endings of the files that a folder is searched for.
-const ENDINGS: [&str; 9] = [
+/// File extensions of images in a directory.
+const EXTENSIONS: [&str; 9] = [
     "bmp", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
 ];
 
-/// The images of a folder, or the files that a pattern names, in the order of their names.
+/// The images in a directory, or the files that match a glob, sorted by path.
 ///
 /// # Errors
-/// Where the folder cannot be read or the pattern is none.
+/// If the directory cannot be read or the glob is invalid.
 pub fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     let text = path.to_string_lossy();
     let mut files = Vec::new();
@@ -34,8 +34,8 @@ pub fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     } else {
         for entry in std::fs::read_dir(path)? {
             let file = entry?.path();
-            let ending = file.extension().unwrap_or_default().to_ascii_lowercase();
-            if ENDINGS.iter().any(|e| ending == *e) {
+            let extension = file.extension().unwrap_or_default().to_ascii_lowercase();
+            if EXTENSIONS.iter().any(|e| extension == *e) {
                 files.push(file);
             }
         }
@@ -45,7 +45,7 @@ pub fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The files under a pattern with `**`. Each real folder is searched once, whatever links say.
+/// The files that match a glob with `**`. Each directory is searched once, even with symlink cycles.
 fn matching(path: &Path) -> io::Result<Vec<PathBuf>> {
     let pattern = glob::Pattern::new(&path.to_string_lossy())
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
@@ -58,7 +58,7 @@ fn matching(path: &Path) -> io::Result<Vec<PathBuf>> {
         !text.contains(['*', '?', '['])
     };
     let root: PathBuf = path.components().take_while(plain).collect();
-    // Folders of the working directory are named without `./`, as in the pattern.
+    // Paths relative to the working directory have no `./`, like the glob.
     let here = root.as_os_str().is_empty();
     let stop = AtomicBool::new(false);
     let mut walk = Walk::new(&stop);
@@ -78,7 +78,7 @@ fn matching(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Image files, one after the other.
+/// A sequence of image files.
 #[derive(Debug)]
 pub struct Images {
     files: Vec<PathBuf>,
@@ -90,10 +90,10 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images that `path` names, see [`list`].
+    /// Opens the images that [`list`] finds for `path`.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there are none.
     pub fn open(
         path: &Path,
         pace: Pace,
@@ -130,7 +130,7 @@ impl Source for Images {
             }
             self.next = 0;
         }
-        // Files wait: none is lost because the reader is slow.
+        // Files are never skipped, however slow the reader is.
         let Some((_, stamp_us)) = self.pace.wait(clock) else {
             return Ok(Poll::Nothing);
         };
@@ -138,11 +138,11 @@ impl Source for Images {
         self.next += 1;
         into.number = self.number;
         self.number += 1;
-        let picture = image::open_with(file, self.orientation)?.image;
+        let image = image::open_with(file, self.orientation)?.image;
         into.stamp_us = stamp_us;
-        (into.width, into.height) = (picture.width(), picture.height());
+        (into.width, into.height) = (image.width(), image.height());
         into.bytes.clear();
-        into.bytes.extend_from_slice(picture.data());
+        into.bytes.extend_from_slice(image.data());
         Ok(Poll::Frame)
     }
 }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_search_each_folder_once() {
+    fn globs_search_each_directory_once() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         std::fs::create_dir_all(at("day/left")).unwrap();

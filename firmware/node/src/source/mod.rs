@@ -1,4 +1,4 @@
-//! Where images come from.
+//! Image sources.
 
 mod images;
 mod piped;
@@ -22,30 +22,30 @@ pub use v4l::Camera;
 
 use crate::frame::RawFrame;
 
-/// The node's clock: microseconds since its start. Never runs backwards.
+/// The node's monotonic clock, in microseconds since its start.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
 impl Clock {
-    /// A clock at 0.
+    /// A clock that starts at 0.
     pub fn start() -> Self {
         Self(Instant::now())
     }
 
-    /// The time.
+    /// The current time.
     pub fn now_us(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
-/// What became of a wait for an image.
+/// Result of polling a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
-    /// One came.
+    /// A frame is available.
     Frame,
-    /// None came yet.
+    /// No frame yet.
     Nothing,
-    /// None will come any more.
+    /// The source has ended.
     End,
 }
 
@@ -53,31 +53,31 @@ pub enum Poll {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// A file.
+    /// A file cannot be read.
     #[error("{}: {cause}", path.display())]
     Io {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: std::io::Error,
     },
-    /// An image.
+    /// An image cannot be decoded.
     #[error(transparent)]
     Image(#[from] loftup_runtime::image::ImageError),
-    /// A recording.
+    /// A recording is invalid.
     #[error("{}: {what}", path.display())]
     Recording {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is invalid.
         what: String,
     },
-    /// A device that is gone: the source is opened again.
+    /// A device was lost: the source is reopened.
     #[error("{}: {cause}", path.display())]
     Gone {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: std::io::Error,
     },
     /// Anything else.
@@ -85,31 +85,29 @@ pub enum SourceError {
     Other(String),
 }
 
-/// Something that gives images. What it gives is checked afterwards, so that a source need not
-/// be trusted.
+/// A source of images. Its frames are validated by the caller.
 pub trait Source: Send {
-    /// Waits for the next image, some 100 ms at most, and puts it into `into`, whose memory is
-    /// used again. Numbers rise by one for each image taken, whether it is given or not; the
-    /// time stamp is that of `clock`.
+    /// Waits for the next image, about 100 ms at most, and writes it to `into`, reusing its buffer.
+    /// Numbers increase by one with every captured image, delivered or not. Time stamps are those of
+    /// `clock`.
     ///
     /// # Errors
-    /// A failure that may pass: it is asked again. After [`SourceError::Gone`] a new source is opened
-    /// instead.
+    /// The caller tries again; after [`SourceError::Gone`] it reopens the source first.
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError>;
 }
 
-/// Makes a source: at the start, and again when the last one hangs or falls silent.
+/// Opens the source, at start and after it hangs or delivers nothing.
 pub type SourceFactory = Arc<dyn Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
 
-/// What a program says that knows nothing of V4L2.
+/// The error in builds without V4L2.
 #[cfg(not(feature = "v4l"))]
 pub(crate) const NO_V4L: &str =
-    "this program was built without cameras: build it with --features v4l";
+    "this program was built without camera support: build it with --features v4l";
 
-/// The longest that a source sleeps at once.
-const NAP: Duration = Duration::from_millis(100);
+/// Maximum time that a source sleeps at once.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
 
-/// Images at a steady rate. An image whose time has passed is skipped, and counts as lost.
+/// A constant frame rate. Frames whose time has passed are skipped and count as lost.
 #[derive(Debug, Clone)]
 pub struct Pace {
     period_us: f64,
@@ -118,7 +116,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many images a second.
+    /// A rate in frames per second.
     pub fn new(rate_hz: f64) -> Self {
         Self {
             period_us: 1e6 / rate_hz.clamp(0.001, 1e6),
@@ -127,26 +125,25 @@ impl Pace {
         }
     }
 
-    /// Waits for the time of the next image, or a nap. Gives its number and time, where that has
-    /// come. A number is never skipped here: a slow reader gets old ones late.
+    /// Waits until the next frame is due, but at most [`MAX_SLEEP`]. Returns its number and time if it
+    /// is due.
     pub fn wait(&mut self, clock: &Clock) -> Option<(u64, u64)> {
         let now = clock.now_us();
         let start = *self.start_us.get_or_insert(now);
         let due = start + (self.next as f64 * self.period_us) as u64;
         let wait = Duration::from_micros(due.saturating_sub(now));
-        std::thread::sleep(wait.min(NAP));
-        if wait > NAP {
+        std::thread::sleep(wait.min(MAX_SLEEP));
+        if wait > MAX_SLEEP {
             return None;
         }
         let number = self.next;
-        // Images are taken on time whoever waits for them; those not waited for are overwritten
-        // in the camera.
+        // Like a camera, skip the frames that were not read in time.
         let late = (clock.now_us() - due) as f64 / self.period_us;
         self.next += 1 + (late as u64).saturating_sub(1);
         Some((number, due.max(now.min(clock.now_us()))))
     }
 
-    /// Seconds from the first image to that of this number.
+    /// Time of a frame since the first one, in seconds.
     pub fn seconds(&self, number: u64) -> f64 {
         number as f64 * self.period_us / 1e6
     }

@@ -1,30 +1,32 @@
-//! Raw images from a program: from GStreamer above all, which knows the cameras of a Jetson.
+//! Raw images from another program, mainly GStreamer, which supports the cameras of a Jetson.
 //!
-//! The program writes rows of RGB, each padded to a multiple of four bytes as GStreamer does, to its
-//! standard output. A thread reads them, and the newest wins.
+//! The program writes RGB rows to its standard output, each padded to a multiple of four bytes as
+//! GStreamer does. A thread reads them and keeps the newest image.
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read},
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Clock, NAP, Poll, Source, SourceError};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Clock, MAX_SLEEP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Between two starts of a program that fails.
-const AGAIN: Duration = Duration::from_secs(1);
-/// The longest that its last words are waited for.
-const WORDS: Duration = Duration::from_millis(200);
-/// Longest line of its standard error that is kept.
-const LINE: u64 = 400;
+/// Interval between two starts of a failing program.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait for the end of its standard error.
+const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
+/// Maximum length of a line of its standard error.
+const MAX_LINE: u64 = 400;
 
-/// Makes the program's command line, as often as it is started.
+/// Returns the command to start.
 pub type Launcher = Box<dyn Fn() -> Command + Send>;
 
-/// Images of one size from a program's standard output.
+/// Images of a fixed size from the standard output of a program.
 pub struct Piped {
     name: String,
     launch: Launcher,
@@ -32,7 +34,7 @@ pub struct Piped {
     height: usize,
     running: Option<Running>,
     retry_at: Instant,
-    /// Images of the runs before this one.
+    /// Number of images of earlier runs.
     before: u64,
 }
 
@@ -43,7 +45,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -63,17 +65,12 @@ struct State {
     stamp_us: u64,
     fresh: bool,
     ended: bool,
-    /// Whether it ended in the middle of an image.
-    cut: bool,
-    last_words: String,
-    /// Whether no more words will come.
-    quiet: bool,
-}
-
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// Whether the output ended in the middle of an image.
+    truncated: bool,
+    /// Last line of its standard error.
+    message: String,
+    /// Whether its standard error has ended.
+    stderr_ended: bool,
 }
 
 /// Bytes from one row to the next.
@@ -82,7 +79,8 @@ fn stride(width: usize) -> usize {
 }
 
 impl Piped {
-    /// Images of `width` x `height` from what `launch` starts; `name` is for messages.
+    /// Reads images of `width` x `height` from the program that `launch` returns. `name` is for
+    /// messages.
     pub fn new(name: &str, width: usize, height: usize, launch: Launcher) -> Self {
         Self {
             name: name.into(),
@@ -95,8 +93,8 @@ impl Piped {
         }
     }
 
-    /// Images from the elements of a GStreamer pipeline that end in some kind of raw video, such
-    /// as `nvarguscamerasrc ! nvvidconv`. They are converted and scaled here.
+    /// Reads images from GStreamer elements that output raw video, such as
+    /// `nvarguscamerasrc ! nvvidconv`. Converts and scales them.
     pub fn gstreamer(pipeline: &str, width: usize, height: usize) -> Self {
         let elements = format!(
             "{pipeline} ! videoconvert ! videoscale ! \
@@ -115,7 +113,7 @@ impl Piped {
     }
 
     fn start(&mut self, clock: Clock) -> Result<(), SourceError> {
-        self.retry_at = Instant::now() + AGAIN;
+        self.retry_at = Instant::now() + RETRY_INTERVAL;
         let spawned = (self.launch)()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -125,28 +123,26 @@ impl Piped {
             ErrorKind::NotFound => self.failed("not found: install it"),
             _ => self.failed(e),
         })?;
-        let (out, words) = (child.stdout.take(), child.stderr.take());
+        let (out, err) = (child.stdout.take(), child.stderr.take());
         let inbox = Arc::new(Inbox::default());
         let size = stride(self.width) * self.height;
-        // From here on it is ended whatever happens.
+        // Kills the program when dropped.
         self.running = Some(Running {
             child,
             inbox: inbox.clone(),
         });
-        let reader = thread::Builder::new().name("pictures".into()).spawn({
+        let reader = thread::Builder::new().name("images".into()).spawn({
             let inbox = inbox.clone();
             move || match out {
                 Some(out) => read(out, size, clock, &inbox),
-                None => inbox.lock().ended = true,
+                None => inbox.state.lock().ended = true,
             }
         });
-        let listener = thread::Builder::new()
-            .name("last words".into())
-            .spawn(move || {
-                if let Some(words) = words {
-                    listen(words, &inbox);
-                }
-            });
+        let listener = thread::Builder::new().name("stderr".into()).spawn(move || {
+            if let Some(err) = err {
+                read_stderr(err, &inbox);
+            }
+        });
         match reader.and(listener) {
             Ok(_) => Ok(()),
             Err(e) => {
@@ -156,31 +152,30 @@ impl Piped {
         }
     }
 
-    /// What became of a program that wrote its last image.
+    /// The result of a program whose output has ended.
     fn end(&mut self, mut running: Running) -> Result<Poll, SourceError> {
-        self.before += running.inbox.lock().count;
+        self.before += running.inbox.state.lock().count;
         let status = running.child.wait().map_err(|e| self.failed(e))?;
-        // A program that it started may still hold the line: so not for ever.
-        let state = running.inbox.lock();
+        // With a timeout, because a child of the program may keep standard error open.
+        let mut state = running.inbox.state.lock();
         let changed = &running.inbox.changed;
-        let waited = changed.wait_timeout_while(state, WORDS, |state| !state.quiet);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let (cut, words) = (state.cut, state.last_words.clone());
+        changed.wait_while_for(&mut state, |state| !state.stderr_ended, STDERR_TIMEOUT);
+        let (truncated, message) = (state.truncated, state.message.clone());
         drop(state);
-        if status.success() && !cut {
+        if status.success() && !truncated {
             return Ok(Poll::End);
         }
-        let how = if cut {
+        let how = if truncated {
             " in the middle of an image: check source.size"
         } else {
             ""
         };
-        let words = if words.is_empty() {
+        let message = if message.is_empty() {
             String::new()
         } else {
-            format!(": {words}")
+            format!(": {message}")
         };
-        Err(self.failed(format!("it ended with {status}{how}{words}")))
+        Err(self.failed(format!("it ended with {status}{how}{message}")))
     }
 }
 
@@ -198,7 +193,7 @@ fn read(mut out: impl Read, size: usize, clock: Clock, inbox: &Inbox) {
             continue;
         }
         filled = 0;
-        let mut state = inbox.lock();
+        let mut state = inbox.state.lock();
         std::mem::swap(&mut state.bytes, &mut bytes);
         state.count += 1;
         state.stamp_us = clock.now_us();
@@ -207,46 +202,47 @@ fn read(mut out: impl Read, size: usize, clock: Clock, inbox: &Inbox) {
         inbox.changed.notify_one();
         bytes.resize(size, 0);
     }
-    let mut state = inbox.lock();
-    (state.ended, state.cut) = (true, filled > 0);
+    let mut state = inbox.state.lock();
+    (state.ended, state.truncated) = (true, filled > 0);
     drop(state);
     inbox.changed.notify_one();
 }
 
-/// Keeps the last line that says something.
-fn listen(words: impl Read, inbox: &Inbox) {
-    let mut words = BufReader::new(words);
+/// Keeps the last line that is not empty.
+fn read_stderr(err: impl Read, inbox: &Inbox) {
+    let mut err = BufReader::new(err);
     let mut line = Vec::new();
     loop {
         line.clear();
-        match words.by_ref().take(LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
+        match err.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => break,
             Ok(_) => {}
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim();
         if !text.is_empty() {
             log::debug!("{text}");
-            inbox.lock().last_words = text.into();
+            inbox.state.lock().message = text.into();
         }
     }
+    inbox.state.lock().stderr_ended = true;
+    inbox.changed.notify_one();
 }
 
 impl Source for Piped {
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         let Some(running) = &self.running else {
             let wait = self.retry_at.saturating_duration_since(Instant::now());
-            thread::sleep(wait.min(NAP));
-            if wait <= NAP {
+            thread::sleep(wait.min(MAX_SLEEP));
+            if wait <= MAX_SLEEP {
                 self.start(*clock)?;
             }
             return Ok(Poll::Nothing);
         };
         let inbox = running.inbox.clone();
-        let state = inbox.lock();
-        let waits = |state: &mut State| !state.fresh && !state.ended;
-        let waited = inbox.changed.wait_timeout_while(state, NAP, waits);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = inbox.state.lock();
+        let waiting = |state: &mut State| !state.fresh && !state.ended;
+        inbox.changed.wait_while_for(&mut state, waiting, MAX_SLEEP);
         if state.fresh {
             state.fresh = false;
             into.number = self.before + state.count - 1;

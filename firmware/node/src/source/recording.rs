@@ -1,9 +1,9 @@
-//! Images as they came from the camera, in a file.
+//! Recordings of camera images.
 //!
-//! The file begins with `LOFTREC1`. Each image follows as number (8 bytes), time stamp in
-//! microseconds (8), columns (4), rows (4), CRC-32 of what comes before and after it (4), and
-//! `rows * columns * 3` bytes of RGB; all numbers little-endian. A file that ends within a
-//! image, as after a power cut, ends before it.
+//! A file begins with `LOFTREC1`. Each image is stored as number (8 bytes), time stamp in
+//! microseconds (8), columns (4), rows (4), CRC-32 of the other fields and the pixels (4), and
+//! `rows * columns * 3` bytes of RGB. All numbers are little-endian. An incomplete image at the end of
+//! a file, as after a power cut, is ignored.
 
 use std::{
     fs::File,
@@ -16,12 +16,12 @@ use crate::frame::RawFrame;
 
 pub(crate) const MAGIC: &[u8; 8] = b"LOFTREC1";
 pub(crate) const HEAD: usize = 28;
-/// Largest side of an image.
+/// Maximum width and height of an image.
 const MAX_SIDE: usize = 16384;
 static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// What stands before the bytes of an image, `[height, width, 3]`. `None` where they do not fit its
-/// size, or it is too large.
+/// The header of an image `[height, width, 3]`. `None` if the byte count does not match the size, or
+/// the image is too large.
 pub(crate) fn head(
     number: u64,
     stamp_us: u64,
@@ -50,24 +50,24 @@ fn checksum(head: &[u8; HEAD], rgb: &[u8]) -> u32 {
     digest.finalize()
 }
 
-/// Plays a recording, with its own numbers, at the time that it was recorded at or at a rate.
+/// Plays a recording at a constant rate, with the recorded frame numbers.
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
     file: BufReader<File>,
     pace: Pace,
     repeat: bool,
-    /// Added to numbers, so that they rise when it begins again.
+    /// Added to the numbers so that they increase when the recording repeats.
     offset: u64,
     last: u64,
     any: bool,
 }
 
 impl Recording {
-    /// Opens a file and looks at its beginning.
+    /// Opens a recording.
     ///
     /// # Errors
-    /// Where it cannot be read or is no recording.
+    /// If the file cannot be read or is not a recording.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let io = |cause| SourceError::Io {
             path: path.into(),
@@ -78,7 +78,7 @@ impl Recording {
         if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
             return Err(SourceError::Recording {
                 path: path.into(),
-                what: "this is no recording: it does not begin with LOFTREC1".into(),
+                what: "not a recording: it does not begin with LOFTREC1".into(),
             });
         }
         Ok(Self {
@@ -92,7 +92,7 @@ impl Recording {
         })
     }
 
-    /// At this pace, and again from the beginning where `repeat` is set.
+    /// Sets the rate, and whether to start over at the end.
     #[must_use]
     pub fn paced(mut self, pace: Pace, repeat: bool) -> Self {
         (self.pace, self.repeat) = (pace, repeat);
@@ -102,7 +102,7 @@ impl Recording {
     /// Reads the next image. `false` at the end.
     ///
     /// # Errors
-    /// Where it is damaged.
+    /// If the image is damaged.
     pub fn read(&mut self, into: &mut RawFrame) -> Result<bool, SourceError> {
         let bad = |what: String| SourceError::Recording {
             path: self.path.clone(),
@@ -119,12 +119,12 @@ impl Recording {
         let side = 1..=MAX_SIDE;
         if !side.contains(&width) || !side.contains(&height) {
             return Err(bad(format!(
-                "image {} of {width} x {height} is damaged: cut the file before it",
+                "image {} has an invalid size of {width} x {height}: the file is damaged from here on",
                 long(0)
             )));
         }
         into.bytes.clear();
-        // Grows as bytes come: a wrong size costs no more than the file has.
+        // Grows with the data, so that a wrong size does not allocate more than the file has.
         let wanted = 3 * width * height;
         let got = (&mut self.file)
             .take(wanted as u64)
@@ -133,7 +133,10 @@ impl Recording {
             return Ok(false);
         }
         if checksum(&head, &into.bytes) != word(6) {
-            return Err(bad(format!("image {} has a wrong checksum", long(0))));
+            return Err(bad(format!(
+                "image {} has a wrong checksum: the file is damaged",
+                long(0)
+            )));
         }
         (into.number, into.stamp_us) = (long(0), long(2));
         (into.width, into.height) = (width, height);
@@ -171,7 +174,7 @@ impl Source for Recording {
 mod tests {
     use super::*;
 
-    fn three(path: &Path) {
+    fn write_three(path: &Path) {
         let mut bytes = MAGIC.to_vec();
         for n in 0..3u8 {
             bytes.extend(head(u64::from(n) * 2, 100, 4, 2, &[n; 24]).unwrap());
@@ -182,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_is_played_and_again() {
+    fn recordings_are_played_and_repeated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.rec");
-        three(&path);
+        write_three(&path);
         let mut recording = Recording::open(&path)
             .unwrap()
             .paced(Pace::new(10_000.0), true);
@@ -201,10 +204,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_file_ends_early_and_a_damaged_one_is_told() {
+    fn a_truncated_file_ends_early_and_a_damaged_one_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.rec");
-        three(&path);
+        write_three(&path);
         let whole = std::fs::read(&path).unwrap();
         for cut in 8..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -221,7 +224,7 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let mut recording = Recording::open(&path).unwrap();
             let read = recording.read(&mut RawFrame::default());
-            // A larger size runs into the end of the file instead.
+            // With a larger size, reading reaches the end of the file instead.
             assert!(
                 read.is_err() || matches!(read, Ok(false)),
                 "byte {at}: {read:?}"
@@ -232,7 +235,7 @@ mod tests {
             Recording::open(&path)
                 .unwrap_err()
                 .to_string()
-                .contains("no recording")
+                .contains("not a recording")
         );
     }
 }

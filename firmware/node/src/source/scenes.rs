@@ -1,4 +1,4 @@
-//! A made-up scene and a camera that moves through it.
+//! A generated scene with a moving camera.
 
 use loftup_scenes::Scene;
 
@@ -15,7 +15,7 @@ pub struct Scenes {
 }
 
 impl Scenes {
-    /// The scene of a seed.
+    /// The scene of `seed`.
     pub fn new(seed: u64, width: usize, height: usize, pace: Pace) -> Self {
         Self {
             scene: Scene::new(seed),
@@ -25,7 +25,7 @@ impl Scenes {
         }
     }
 
-    /// Image `number`, whenever it is asked for: the same bytes each time.
+    /// Renders frame `number`. The result is deterministic.
     pub fn draw(&self, number: u64, into: &mut RawFrame) {
         let frame = self
             .scene

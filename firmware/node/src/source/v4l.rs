@@ -1,4 +1,4 @@
-//! Cameras of Video4Linux, as USB cameras are.
+//! Video4Linux cameras, such as USB cameras.
 
 use std::{
     io,
@@ -13,17 +13,17 @@ use linuxvideo::{
     stream::ReadStream,
 };
 
-use super::{Clock, NAP, Poll, Source, SourceError};
+use super::{Clock, MAX_SLEEP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
-/// Layouts of images that are understood, the best first.
+/// Supported pixel formats, in order of preference.
 const LAYOUTS: [(PixelFormat, Layout); 2] = [
     (PixelFormat::RGB3, Layout::Rgb),
     (PixelFormat::YUYV, Layout::Yuyv),
 ];
 
-/// How often it is looked whether an image is there.
-const LOOK: Duration = Duration::from_millis(2);
+/// Interval between two checks for a frame.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
@@ -40,7 +40,7 @@ impl Layout {
     }
 }
 
-/// A camera.
+/// A Video4Linux camera.
 pub struct Camera {
     path: PathBuf,
     stream: ReadStream,
@@ -56,8 +56,7 @@ impl Camera {
     /// Opens a device such as `/dev/video0` for images of this size.
     ///
     /// # Errors
-    /// Where it cannot be opened, or has no images of this size in a layout that is understood:
-    /// RGB or YUYV.
+    /// If it cannot be opened, or does not support the size in RGB or YUYV.
     pub fn open(path: &Path, width: usize, height: usize) -> Result<Self, SourceError> {
         let io = |cause| SourceError::Io {
             path: path.into(),
@@ -72,7 +71,7 @@ impl Camera {
             .map_err(io)?;
         let Some((format, layout)) = LAYOUTS.into_iter().find(|(f, _)| known.contains(f)) else {
             return Err(other(format!(
-                "the camera delivers {known:?}, not RGB or YUYV: use a source of kind gstreamer"
+                "the camera supports {known:?}, but not RGB or YUYV: use a source of kind gstreamer"
             )));
         };
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -82,7 +81,7 @@ impl Camera {
         let (columns, rows) = (given.width(), given.height());
         if (columns, rows) != (side(width), side(height)) {
             return Err(other(format!(
-                "the camera does not support {width} x {height}, but {columns} x {rows}: change source.size"
+                "the camera does not support {width} x {height}; the closest size is {columns} x {rows}: change source.size"
             )));
         }
         let stride = (given.bytes_per_line() as usize).max(layout.bytes() * width);
@@ -104,12 +103,12 @@ impl Source for Camera {
             path: self.path.clone(),
             cause,
         };
-        let end = Instant::now() + NAP;
+        let end = Instant::now() + MAX_SLEEP;
         while self.stream.will_block().map_err(failed)? {
             if Instant::now() >= end {
                 return Ok(Poll::Nothing);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         (into.number, into.stamp_us) = (self.number, clock.now_us());
         (into.width, into.height) = (self.width, self.height);
@@ -118,7 +117,7 @@ impl Source for Camera {
         self.stream
             .dequeue(|view| {
                 into.bytes.clear();
-                // An image that the driver calls bad is left empty, and refused as truncated.
+                // A frame that the driver marks as bad stays empty and is rejected as truncated.
                 if !view.is_error() {
                     for row in view.chunks(stride) {
                         append(layout, row, width, &mut into.bytes);
@@ -131,7 +130,7 @@ impl Source for Camera {
     }
 }
 
-/// Appends one row as RGB; one that is too short gives less.
+/// Appends a row as RGB. A short row yields fewer pixels.
 fn append(layout: Layout, row: &[u8], width: usize, out: &mut Vec<u8>) {
     let row = &row[..row.len().min(layout.bytes() * width)];
     match layout {
@@ -142,7 +141,7 @@ fn append(layout: Layout, row: &[u8], width: usize, out: &mut Vec<u8>) {
                 out.extend(rgb(*y0, *u, *v));
                 out.extend(rgb(*y1, *u, *v));
             }
-            // Of an odd width.
+            // The last pixel of an odd width.
             if let [y, u] = last {
                 out.extend(rgb(*y, *u, 128));
             }
@@ -150,7 +149,7 @@ fn append(layout: Layout, row: &[u8], width: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// ITU-R BT.601 in video range, which is what USB cameras give, in 16 bits of fraction.
+/// Converts ITU-R BT.601 in video range, the format of USB cameras, in 16-bit fixed point.
 fn rgb(y: u8, u: u8, v: u8) -> [u8; 3] {
     let y = 76_309 * (i32::from(y) - 16);
     let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
@@ -167,8 +166,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colors_are_those_of_bt_601() {
-        // Y, Cb, Cr of 75 % and 100 % color bars, and the RGB that they stand for.
+    fn colors_follow_bt_601() {
+        // Y, Cb, Cr of 75 % and 100 % color bars, and their RGB values.
         for (yuv, expected) in [
             ([16, 128, 128], [0, 0, 0]),
             ([235, 128, 128], [255, 255, 255]),
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_lose_their_padding_and_short_ones_give_less() {
+    fn row_padding_is_removed_and_short_rows_are_truncated() {
         let mut out = Vec::new();
         append(Layout::Rgb, &[1, 2, 3, 4, 5, 6, 0, 0], 2, &mut out);
         assert_eq!(out, [1, 2, 3, 4, 5, 6]);

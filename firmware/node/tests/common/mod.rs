@@ -1,5 +1,5 @@
 //! A small bundle with heads, and a configuration for it.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use loftup_import::{
     checkpoint::Checkpoint,
     vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
-use loftup_runtime::{Options, Perceptor, backend::CpuBackend};
+use loftup_runtime::{ExecutionOptions, Perceptor, backend::CpuBackend};
 
 pub const LABELS: [&str; 5] = ["road", "wall", "sky", "obstacle", "grass"];
 
@@ -25,7 +25,7 @@ fn weights(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A bundle of 48 channels with a head of five classes, `scene`, and one of three channels, `pca`.
+/// Writes a bundle of 48 channels with a class head `scene` and a descriptor head `pca` of 3 channels.
 pub fn bundle(folder: &Path) -> PathBuf {
     let plain = folder.join("plain.loftup");
     let backbone = Checkpoint::open(&weights("dinov2.bin")).unwrap();
@@ -73,11 +73,11 @@ pub fn bundle(folder: &Path) -> PathBuf {
         writer.add(&file, &linear.to_bytes().unwrap()).unwrap();
         manifest.heads.insert(name.into(), Head { kind, dim, file });
     }
-    // Reference outputs, as `loftup convert` adds them.
+    // Reference outputs, as `loftup convert` writes them.
     let fp32 = Perceptor::with_precision(
         bundle,
         Arc::new(CpuBackend),
-        Options::default(),
+        ExecutionOptions::default(),
         Precision::Fp32,
     )
     .unwrap();
@@ -94,7 +94,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
     out
 }
 
-/// A configuration with a generated scene. `more` is appended.
+/// A configuration with a generated scene, followed by `more`.
 pub fn config_text(more: &str) -> String {
     format!(
         r#"[model]
@@ -115,7 +115,7 @@ rate_hz = 20
     )
 }
 
-/// Queries for classes, for regions in the rectangle `region` and for features at two points.
+/// Queries for classes, for regions in `region`, and for features at two points.
 pub fn queries(region: [u16; 4]) -> String {
     format!(
         r#"
@@ -136,20 +136,20 @@ points = [[3, 3], [90, 60]]
     )
 }
 
-/// Ends what it started, whatever becomes of the test.
-pub struct Ended(pub Child);
+/// Kills the process when dropped.
+pub struct KillOnDrop(pub Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Waits for `is`; fails after so many seconds.
-pub fn until(what: &str, seconds: u64, mut is: impl FnMut() -> bool) {
+/// Waits until `condition` holds; panics after `seconds`.
+pub fn until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
-    while !is() {
+    while !condition() {
         assert!(Instant::now() < end, "{what}: not within {seconds} s");
         thread::sleep(Duration::from_millis(5));
     }

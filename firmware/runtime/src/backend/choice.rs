@@ -1,16 +1,16 @@
-//! Engines by name.
+//! Selects a backend by name.
 
 use std::{fmt, sync::Arc};
 
 use super::{Backend, BackendError, CpuBackend, Fallback, FallbackOptions, TensorRt, tensorrt};
 
-/// Which engine is wanted.
+/// Which backend to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// TensorRT, and tract where that is missing or fails.
+    /// TensorRT if it is available, with tract as the fallback.
     #[default]
     Auto,
-    /// TensorRT or an error.
+    /// TensorRT only; an error if it is not available.
     TensorRt,
     /// tract.
     Tract,
@@ -26,21 +26,21 @@ impl fmt::Display for Choice {
     }
 }
 
-/// How engines are opened and watched.
+/// Settings of the backends and the fallback.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Of TensorRT.
+    /// TensorRT settings.
     pub tensorrt: tensorrt::Options,
-    /// Of the fall back from it.
+    /// Fallback settings.
     pub fallback: FallbackOptions,
 }
 
-/// Opens the engine that is wanted.
+/// Opens the backend selected by `choice`.
 ///
 /// # Errors
-/// [`BackendError::Unavailable`] where TensorRT is asked for and cannot be used. With
-/// [`Choice::Auto`] that is a warning, or, where nothing of NVIDIA's is on the machine, a line of
-/// information.
+/// [`BackendError::Unavailable`] if TensorRT is required and cannot be used. With [`Choice::Auto`]
+/// this is logged instead: as a warning, or at info level if no NVIDIA library or driver is
+/// installed.
 pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, BackendError> {
     let tensorrt = || {
         let opened = TensorRt::open(settings.tensorrt.clone());

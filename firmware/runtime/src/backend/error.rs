@@ -1,96 +1,96 @@
-//! What can go wrong in an engine.
+//! Errors of backends.
 
 use std::time::Duration;
 
-/// A failure of an engine. The message is one line.
+/// A backend error. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The engine is not there, or cannot work on this machine.
+    /// The backend is missing, or does not work on this machine.
     #[error("{backend} cannot be used: {what}")]
     Unavailable {
-        /// The engine.
+        /// Name of the backend.
         backend: &'static str,
-        /// Why, with the remedy.
+        /// The reason, with a hint.
         what: String,
-        /// Whether nothing that belongs to it is on this machine, so that nobody expects it.
+        /// Whether nothing of the backend is installed, so that its absence is expected.
         absent: bool,
     },
     /// The graph cannot be loaded.
     #[error("{backend} cannot load {graph}: {what}")]
     Load {
-        /// The engine.
+        /// Name of the backend.
         backend: &'static str,
-        /// The graph.
+        /// Name of the graph.
         graph: String,
-        /// What it said.
+        /// Description of the error.
         what: String,
     },
-    /// The graph failed while it ran.
+    /// The graph failed during a run.
     #[error("{backend} failed in {graph}: {what}")]
     Run {
-        /// The engine.
+        /// Name of the backend.
         backend: &'static str,
-        /// The graph.
+        /// Name of the graph.
         graph: String,
-        /// What it said.
+        /// Description of the error.
         what: String,
     },
-    /// The engine did not answer in time.
+    /// The backend did not finish in time.
     #[error(
-        "{backend} did not answer within {} ms in {graph}; the GPU may be hung or overloaded",
+        "{backend} timed out after {} ms in {graph}; the GPU may be hung or overloaded",
         .after.as_millis()
     )]
     Timeout {
-        /// The engine.
+        /// Name of the backend.
         backend: &'static str,
-        /// The graph.
+        /// Name of the graph.
         graph: String,
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// The engine made NaN or an infinity out of finite inputs.
-    #[error("{backend} put {value} at flat index {index} of output {output} of {graph}")]
+    /// The backend returned NaN or infinity for finite inputs.
+    #[error("{backend} returned {value} at flat index {index} of output {output} of {graph}")]
     NotFinite {
-        /// The engine.
+        /// Name of the backend.
         backend: &'static str,
-        /// The graph.
+        /// Name of the graph.
         graph: String,
-        /// Number of the output.
+        /// Index of the output.
         output: usize,
         /// Flat index of the first such value.
         index: usize,
         /// The value.
         value: f32,
     },
-    /// What the engine computes is not what the graph says.
+    /// The backend's outputs differ from the reference outputs.
     #[error(
-        "{engine} computes {graph} wrongly: {what} (against the bundle's reference outputs); use another version of it, or --backend tract"
+        "{engine} computes wrong outputs for {graph}: {what} (compared with the bundle's reference outputs); use another version of it, or --backend tract"
     )]
     Wrong {
         /// Product, version and device.
         engine: String,
-        /// The graph.
+        /// Name of the graph.
         graph: String,
-        /// The error that was found, and the one that is allowed.
+        /// The error found and the error allowed.
         what: String,
     },
-    /// Somebody asked to stop while an engine was being built.
-    #[error("{graph}: the engine build was cancelled; start it again to finish it")]
+    /// An engine build was cancelled.
+    #[error("{graph}: the engine build was cancelled")]
     Cancelled {
-        /// The graph.
+        /// Name of the graph.
         graph: String,
     },
-    /// A buffer does not fit the input or output it is for.
-    #[error("{graph}: {tensor} holds {expected} values, got {found}")]
+    /// A buffer has the wrong size for an input or output.
+    #[error("{graph}: {tensor} has {expected} values, got {found}")]
     Size {
-        /// The graph.
+        /// Name of the graph.
         graph: String,
-        /// The input or output.
+        /// Name of the input or output.
         tensor: String,
-        /// Values it holds.
+        /// Expected number of values.
         expected: usize,
-        /// Values that were given.
+        /// Actual number of values.
         found: usize,
     },
 }

@@ -1,30 +1,30 @@
-//! One engine in the place of another that fails.
+//! Falls back to another backend if the preferred one fails.
 
 mod session;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use loftup_bundle::Precision;
+use parking_lot::Mutex;
 
 use self::session::FallbackSession;
 use super::{
     Arithmetic, Backend, BackendError, FallbackOptions, Graph, Health, Model, Plan, Session,
     ShapeProfile, TilingHint, graph::Signature, supervisor::Supervisor,
 };
-use crate::threads::lock;
 
-/// Runs the preferred engine under watch, and moves to the fallback one when it fails.
+/// Runs the preferred backend with a watchdog, and switches to the fallback backend if it fails.
 ///
-/// A failure is an error, NaN or an infinity out of finite inputs, or no answer in time; in
-/// loading a graph as in running it. The run in which it happens is repeated with the same inputs
-/// on the fallback engine, so that whoever asked sees nothing but a delay. From then on every session
-/// uses the fallback one, until the preferred one is tried again ([`FallbackOptions::retry_after`]):
-/// beside the runs, which do not wait for it. What the fallback engine cannot do either is an error
-/// of the graph or the question, and moves nothing.
+/// A failure is an error, NaN or infinity for finite inputs, or a timeout, while loading a graph or
+/// while running it. The failed run is repeated with the same inputs on the fallback, so that the
+/// caller only notices a delay. From then on every session uses the fallback, until the preferred
+/// backend is retried ([`FallbackOptions::retry_after`]), concurrently with runs on the fallback.
+/// If the fallback fails as well, the graph or the inputs are at fault: the error is returned, and
+/// nothing is switched.
 ///
-/// Without a fallback engine ([`Fallback::alone`]) the same failures are errors.
+/// Without a fallback ([`Fallback::alone`]), the same failures are returned as errors.
 ///
-/// A hung call cannot be ended: its thread and memory are given up and counted
+/// A hung call cannot be stopped: its thread and memory are abandoned and counted
 /// ([`super::Counters::stuck`]).
 pub struct Fallback {
     shared: Arc<Shared>,
@@ -37,8 +37,8 @@ struct Shared {
 }
 
 impl Fallback {
-    /// Prefers `preferred`. Where that could not be opened, everything goes to `fallback` from the
-    /// start, with a warning that says why.
+    /// Prefers `preferred`. If it could not be opened, everything runs on `fallback` from the
+    /// start, and the reason is logged as a warning.
     pub fn new(
         preferred: Result<Arc<dyn Backend>, BackendError>,
         fallback: Arc<dyn Backend>,
@@ -64,7 +64,7 @@ impl Fallback {
         }
     }
 
-    /// Only `preferred`: what would be a reason to fall back is an error.
+    /// Only `preferred`: failures are returned as errors.
     pub fn alone(preferred: Arc<dyn Backend>, options: FallbackOptions) -> Self {
         let supervisor = Supervisor::new(preferred.name(), None, options);
         let shared = Shared {
@@ -79,7 +79,7 @@ impl Fallback {
 }
 
 impl Shared {
-    /// The engine that answers now.
+    /// The backend in use.
     fn current(&self) -> &Arc<dyn Backend> {
         let (preferred, fallback) = match self.supervisor.is_healthy() {
             true => (&self.preferred, &self.fallback),
@@ -88,7 +88,7 @@ impl Shared {
         preferred
             .as_ref()
             .or(fallback.as_ref())
-            .expect("both constructors give at least one")
+            .expect("both constructors set at least one")
     }
 }
 
@@ -149,7 +149,7 @@ impl Backend for Fallback {
     }
 }
 
-/// A graph that an engine loads when it first needs it.
+/// A graph that a backend loads on first use.
 struct LazyModel {
     backend: Arc<dyn Backend>,
     model: Mutex<Loadable>,
@@ -157,7 +157,7 @@ struct LazyModel {
 
 enum Loadable {
     Graph(Graph),
-    /// The graph's file is no longer held here.
+    /// The model; the graph's file is no longer held here.
     Model(Arc<dyn Model>),
 }
 
@@ -169,10 +169,10 @@ impl LazyModel {
         }
     }
 
-    /// The model, loaded the first time; held while loading, so that it happens once. After an
-    /// error it is loaded again the next time.
+    /// The model, loaded on first use. The lock is held while loading, so that it happens once.
+    /// After an error the next call retries.
     fn get(&self) -> Result<Arc<dyn Model>, BackendError> {
-        let mut model = lock(&self.model);
+        let mut model = self.model.lock();
         match &*model {
             Loadable::Model(loaded) => Ok(loaded.clone()),
             Loadable::Graph(graph) => {
@@ -192,7 +192,7 @@ impl LazyModel {
     }
 }
 
-/// One graph in both engines.
+/// One graph in both backends.
 struct Models {
     shared: Arc<Shared>,
     signature: Signature,
@@ -222,7 +222,7 @@ impl Model for FallbackModel {
         {
             match model.compile(shapes, profiles) {
                 Ok(plan) => preferred = Some(plan),
-                // Not a failure of the engine, but what was asked for.
+                // Not a failure of the backend: it was requested.
                 Err(e @ BackendError::Cancelled { .. }) => return Err(e),
                 Err(e) => failure = Some(e),
             }
@@ -232,7 +232,8 @@ impl Model for FallbackModel {
         }
         match fallback_model {
             Some(model) if preferred.is_none() || shared.supervisor.options.warm => {
-                // Where this fails too it is the graph, and the fallback engine says it better.
+                // If this fails as well, the graph is at fault, and the fallback has the better
+                // message.
                 fallback = Some(model.compile(shapes, profiles)?);
                 if let Some(e) = &failure {
                     shared.supervisor.degrade(e, false);
@@ -249,7 +250,7 @@ impl Model for FallbackModel {
             (Some(plan), _) | (None, Some(plan)) => (0..signature.outputs.len())
                 .map(|i| plan.output_shape(i).to_vec())
                 .collect(),
-            (None, None) => return Err(signature.failed(name, "no engine took it")),
+            (None, None) => return Err(signature.failed(name, "no backend could compile it")),
         };
         Ok(Box::new(FallbackPlan(Arc::new(Compiled {
             models: self.0.clone(),
@@ -264,7 +265,7 @@ impl Model for FallbackModel {
 
 struct Compiled {
     models: Arc<Models>,
-    /// Name and shape of every input.
+    /// Name and shape of each input.
     inputs: Vec<(String, Vec<usize>)>,
     profiles: Vec<ShapeProfile>,
     outputs: Vec<Vec<usize>>,
@@ -273,14 +274,14 @@ struct Compiled {
 }
 
 impl Compiled {
-    /// The plan of one engine, compiled the first time; held while compiling, so that it happens
-    /// once.
+    /// The plan of one backend, compiled on first use. The lock is held while compiling, so that it
+    /// happens once.
     fn plan(
         &self,
         place: &Mutex<Option<Arc<dyn Plan>>>,
         model: &LazyModel,
     ) -> Result<Arc<dyn Plan>, BackendError> {
-        let mut place = lock(place);
+        let mut place = place.lock();
         if let Some(plan) = &*place {
             return Ok(plan.clone());
         }
@@ -290,7 +291,7 @@ impl Compiled {
         for (i, expected) in self.outputs.iter().enumerate() {
             if plan.output_shape(i) != expected {
                 let what = format!(
-                    "output {} has shape {:?}, in the other engine {expected:?}",
+                    "output {} has shape {:?}, but {expected:?} with the other backend",
                     signature.outputs[i],
                     plan.output_shape(i)
                 );
@@ -301,12 +302,12 @@ impl Compiled {
     }
 }
 
-// What belongs to a driver that hangs is not freed: that would hang too.
+// Objects of a hung driver are not freed, since that would hang as well.
 impl Drop for Compiled {
     fn drop(&mut self) {
         if self.models.shared.supervisor.hangs() {
             let plan = self.preferred.get_mut();
-            std::mem::forget(plan.unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(plan.take());
         }
     }
 }

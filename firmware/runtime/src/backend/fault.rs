@@ -1,14 +1,15 @@
-//! Faults on purpose, to see what a system makes of them.
+//! Fault injection for tests.
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use loftup_bundle::Precision;
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     Arithmetic, Backend, BackendError, Graph, Health, Model, Plan, Session, ShapeProfile,
@@ -17,23 +18,23 @@ use super::{
 
 const NAME: &str = "faulty";
 
-/// What goes wrong in a run.
+/// A fault in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails with an error.
+    /// The run fails with an error.
     Error,
-    /// It succeeds, and one value of each output is NaN.
+    /// The run succeeds, but one value of each output is NaN.
     Nan,
-    /// It succeeds, and one value of each output is infinite.
+    /// The run succeeds, but one value of each output is infinite.
     Infinity,
-    /// It does not return before [`Faults::release`] is called, or a minute has passed.
+    /// The run does not return until [`Faults::release`] is called or a minute has passed.
     Hang,
-    /// It takes this much longer.
+    /// The run takes this much longer.
     Slow(Duration),
 }
 
 impl Fault {
-    /// Kinds of faults.
+    /// Number of kinds of faults.
     const KINDS: usize = 5;
 
     fn kind(self) -> usize {
@@ -47,17 +48,17 @@ impl Fault {
     }
 }
 
-/// When what goes wrong. Shared by everything compiled by one [`Faulty`]; runs and builds are
-/// counted from 0 over all of it.
+/// A schedule of faults, shared by everything compiled by one [`Faulty`]. Runs and builds are
+/// numbered from 0 across all plans.
 #[derive(Debug, Default)]
 pub struct Faults {
-    scheduled: Mutex<Schedule>,
+    schedule: Mutex<Schedule>,
     runs: AtomicU64,
     builds: AtomicU64,
-    /// By kind, and builds that failed.
+    /// Counts by kind, and of failed builds.
     injected: [AtomicU64; Fault::KINDS],
     failed_builds: AtomicU64,
-    /// Calls that hang now.
+    /// Number of calls that are hung now.
     hanging: AtomicU64,
     released: Mutex<bool>,
     release: Condvar,
@@ -71,74 +72,68 @@ struct Schedule {
 }
 
 impl Faults {
-    /// None, until some are added.
+    /// No faults until some are added.
     pub fn none() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Run `n` goes wrong.
+    /// Injects `fault` into run `n`.
     pub fn at_run(&self, n: u64, fault: Fault) {
         self.during_runs(n, n, fault);
     }
 
-    /// Runs `first` to `last` go wrong.
+    /// Injects `fault` into runs `first` to `last`.
     pub fn during_runs(&self, first: u64, last: u64, fault: Fault) {
-        self.schedule().runs.push((first, last, fault));
+        self.schedule.lock().runs.push((first, last, fault));
     }
 
-    /// Build `n` fails.
+    /// Makes build `n` fail.
     pub fn at_build(&self, n: u64) {
-        self.schedule().builds.push(n);
+        self.schedule.lock().builds.push(n);
     }
 
-    /// Each run goes wrong with this probability, in one of these ways; the same runs in the same
-    /// way for the same seed.
+    /// Injects one of `faults` into each run with this probability; the same seed gives the same
+    /// faults.
     pub fn at_random(&self, seed: u64, probability: f64, faults: &[Fault]) {
-        self.schedule().random = Some((seed, probability, faults.to_vec()));
+        self.schedule.lock().random = Some((seed, probability, faults.to_vec()));
     }
 
-    /// Nothing goes wrong any more.
+    /// Removes all faults.
     pub fn clear(&self) {
-        *self.schedule() = Schedule::default();
+        *self.schedule.lock() = Schedule::default();
     }
 
-    /// Lets everything go on that hangs, and nothing hang from now on.
+    /// Releases all hung calls, and lets none hang from now on.
     pub fn release(&self) {
-        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.released.lock() = true;
         self.release.notify_all();
     }
 
-    /// Runs so far.
+    /// Number of runs so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(SeqCst)
     }
 
-    /// Builds so far.
+    /// Number of builds so far.
     pub fn builds(&self) -> u64 {
         self.builds.load(SeqCst)
     }
 
-    /// Faults so far.
+    /// Number of faults injected so far.
     pub fn injected(&self) -> u64 {
         let runs: u64 = self.injected.iter().map(|n| n.load(SeqCst)).sum();
         runs + self.failed_builds.load(SeqCst)
     }
 
-    /// Runs so far that went wrong in the way of `fault`, slow ones by whatever time.
+    /// Number of faults of this kind injected so far; slow runs count regardless of their delay.
     pub fn injected_as(&self, fault: Fault) -> u64 {
         self.injected[fault.kind()].load(SeqCst)
     }
 
-    fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
-        self.scheduled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What goes wrong in the next run.
+    /// The fault of the next run, if any.
     fn next_run(&self) -> Option<Fault> {
         let n = self.runs.fetch_add(1, SeqCst);
-        let schedule = self.schedule();
+        let schedule = self.schedule.lock();
         let planned = schedule
             .runs
             .iter()
@@ -159,9 +154,9 @@ impl Faults {
 
     fn hang(&self) {
         self.hanging.fetch_add(1, SeqCst);
-        let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut released = self.released.lock();
         let limit = Duration::from_secs(60);
-        drop(self.release.wait_timeout_while(released, limit, |r| !*r));
+        self.release.wait_while_for(&mut released, |r| !*r, limit);
         self.hanging.fetch_sub(1, SeqCst);
     }
 }
@@ -174,7 +169,7 @@ fn scramble(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// An engine that could not be opened, for [`super::Fallback::new`].
+/// The error of a backend that could not be opened, for [`super::Fallback::new`].
 pub fn unavailable(what: &str) -> BackendError {
     BackendError::Unavailable {
         backend: NAME,
@@ -183,14 +178,14 @@ pub fn unavailable(what: &str) -> BackendError {
     }
 }
 
-/// An engine that fails when it is told to.
+/// A backend with injected faults.
 pub struct Faulty<B> {
     inner: B,
     faults: Arc<Faults>,
 }
 
 impl<B: Backend> Faulty<B> {
-    /// `inner` with these faults.
+    /// Injects `faults` into `inner`.
     pub fn new(inner: B, faults: Arc<Faults>) -> Self {
         Self { inner, faults }
     }
@@ -243,9 +238,9 @@ impl Model for FaultyModel {
         profiles: &[ShapeProfile],
     ) -> Result<Box<dyn Plan>, BackendError> {
         let n = self.faults.builds.fetch_add(1, SeqCst);
-        if self.faults.schedule().builds.contains(&n) {
+        if self.faults.schedule.lock().builds.contains(&n) {
             self.faults.failed_builds.fetch_add(1, SeqCst);
-            let what = format!("build {n} fails on purpose");
+            let what = format!("injected failure of build {n}");
             return Err(self.signature.rejected(NAME, what));
         }
         Ok(Box::new(FaultyPlan {
@@ -264,7 +259,7 @@ struct FaultyPlan {
     faults: Arc<Faults>,
 }
 
-// As a driver does: what belongs to it cannot be freed while one of its calls hangs.
+// As with a real driver, objects cannot be freed while one of its calls is hung.
 impl Drop for FaultyPlan {
     fn drop(&mut self) {
         if self.faults.hanging.load(SeqCst) > 0 {
@@ -283,8 +278,8 @@ impl Plan for FaultyPlan {
             inner: self.inner.session()?,
             graph: self.graph.clone(),
             faults: self.faults.clone(),
-            spoilt: vec![Vec::new(); self.outputs],
-            is_spoilt: false,
+            corrupted: vec![Vec::new(); self.outputs],
+            is_corrupted: false,
         }))
     }
 }
@@ -293,15 +288,15 @@ struct FaultySession {
     inner: Box<dyn Session>,
     graph: Arc<str>,
     faults: Arc<Faults>,
-    /// Copies of the outputs of a run that went wrong.
-    spoilt: Vec<Vec<f32>>,
-    is_spoilt: bool,
+    /// Copies of the outputs of a corrupted run.
+    corrupted: Vec<Vec<f32>>,
+    is_corrupted: bool,
 }
 
 impl FaultySession {
-    /// Puts `value` in the middle of each output.
-    fn spoil(&mut self, value: f32) {
-        for (i, copy) in self.spoilt.iter_mut().enumerate() {
+    /// Writes `value` to the middle of each output.
+    fn corrupt(&mut self, value: f32) {
+        for (i, copy) in self.corrupted.iter_mut().enumerate() {
             copy.clear();
             copy.extend_from_slice(self.inner.output(i));
             let middle = copy.len() / 2;
@@ -309,7 +304,7 @@ impl FaultySession {
                 *place = value;
             }
         }
-        self.is_spoilt = true;
+        self.is_corrupted = true;
     }
 }
 
@@ -319,13 +314,13 @@ impl Session for FaultySession {
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
-        self.is_spoilt = false;
+        self.is_corrupted = false;
         match self.faults.next_run() {
             None => self.inner.run(),
             Some(Fault::Error) => Err(BackendError::Run {
                 backend: NAME,
                 graph: self.graph.to_string(),
-                what: "this run fails on purpose".into(),
+                what: "injected failure of this run".into(),
             }),
             Some(Fault::Hang) => {
                 self.faults.hang();
@@ -337,7 +332,7 @@ impl Session for FaultySession {
             }
             Some(fault) => {
                 self.inner.run()?;
-                self.spoil(match fault {
+                self.corrupt(match fault {
                     Fault::Nan => f32::NAN,
                     _ => f32::INFINITY,
                 });
@@ -347,8 +342,8 @@ impl Session for FaultySession {
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        if self.is_spoilt {
-            return self.spoilt.get(index).map_or(&[], Vec::as_slice);
+        if self.is_corrupted {
+            return self.corrupted.get(index).map_or(&[], Vec::as_slice);
         }
         self.inner.output(index)
     }

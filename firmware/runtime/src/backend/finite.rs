@@ -1,9 +1,9 @@
 //! A check for NaN and infinities that costs little more than reading the values.
 
-/// Values looked at between two chances to stop: no branch within, so that the loop is vectorized.
+/// Values per block. There is no branch within a block, so that the loop is vectorized.
 const BLOCK: usize = 4096;
 
-/// The exponent of NaN and the infinities.
+/// Exponent bits of NaN and infinities.
 const EXPONENT: u32 = 0x7f80_0000;
 
 /// Flat index and value of the first value that is not finite.

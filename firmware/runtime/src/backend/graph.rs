@@ -1,4 +1,4 @@
-//! A graph to load, and the shapes to compile it for.
+//! Graphs and the shapes that they are compiled for.
 
 use std::sync::Arc;
 
@@ -6,20 +6,20 @@ use loftup_bundle::Precision;
 
 use super::{Backend, BackendError, Plan};
 
-/// A graph to load. A copy shares the file.
+/// A graph to load. Clones share the file.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    /// What messages call it; its last part is the name of the file.
+    /// Name for messages; its last component is the file name.
     pub name: Arc<str>,
     /// The ONNX file.
     pub onnx: Arc<[u8]>,
-    /// SHA-256 of the file as hexadecimal digits, where somebody has computed it.
+    /// SHA-256 of the file in hexadecimal, if it has been computed.
     pub sha256: Option<Arc<str>>,
-    /// Precision of its arithmetic.
+    /// Precision of the graph.
     pub precision: Precision,
-    /// Names of the inputs, in the order in which sessions number them.
+    /// Names of the inputs, in the order of their indices.
     pub inputs: Arc<[String]>,
-    /// Names of the outputs, in the order in which sessions number them.
+    /// Names of the outputs, in the order of their indices.
     pub outputs: Arc<[String]>,
 }
 
@@ -41,12 +41,12 @@ impl Graph {
         }
     }
 
-    /// The name of the file, without its directory.
+    /// The file name without its directory.
     pub fn file(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)
     }
 
-    /// The graph with another file, which is a 32-bit one.
+    /// The same graph with another file, which has 32-bit precision.
     pub fn with_fp32(&self, onnx: impl Into<Arc<[u8]>>) -> Self {
         Self {
             onnx: onnx.into(),
@@ -56,7 +56,7 @@ impl Graph {
         }
     }
 
-    /// That `backend` cannot load it or compile it, and why.
+    /// The error for a graph that `backend` cannot load or compile.
     pub fn rejected(&self, backend: &'static str, what: impl Into<String>) -> BackendError {
         self.signature().rejected(backend, what)
     }
@@ -70,11 +70,11 @@ impl Graph {
     }
 }
 
-/// Loads a 32-bit graph and compiles it for one set of input shapes. Use [`Backend::load`] where
-/// the same graph will be compiled for other shapes too.
+/// Loads a 32-bit graph and compiles it for one set of input shapes. Use [`Backend::load`] to
+/// compile the same graph for several sets of shapes.
 ///
 /// # Errors
-/// As [`Backend::load`] and [`super::Model::compile`].
+/// As for [`Backend::load`] and [`super::Model::compile`].
 pub fn compile_once(
     backend: &dyn Backend,
     name: &str,
@@ -87,7 +87,7 @@ pub fn compile_once(
     backend.load(&graph)?.compile(&shapes, &[])
 }
 
-/// What a loaded graph is called and has, without its file.
+/// Name and signature of a loaded graph, without its file.
 #[derive(Debug, Clone)]
 pub(super) struct Signature {
     pub graph: Arc<str>,
@@ -96,7 +96,7 @@ pub(super) struct Signature {
 }
 
 impl Signature {
-    /// Name and shape of every input.
+    /// Name and shape of each input.
     pub fn ports(
         &self,
         backend: &'static str,
@@ -120,7 +120,7 @@ impl Signature {
         }
     }
 
-    /// That a run failed, and why.
+    /// The error for a failed run.
     pub fn failed(&self, backend: &'static str, what: impl Into<String>) -> BackendError {
         BackendError::Run {
             backend,
@@ -129,13 +129,13 @@ impl Signature {
         }
     }
 
-    /// That an input was not set before a run.
+    /// The error for an input that was not set before a run.
     pub fn not_set(&self, backend: &'static str, input: usize) -> BackendError {
         let what = format!("input {} has not been set", self.inputs[input]);
         self.failed(backend, what)
     }
 
-    /// Whether `found` values fill an input of this shape.
+    /// Checks that `found` values match the size of an input with this shape.
     pub fn check_size(
         &self,
         input: usize,
@@ -155,7 +155,7 @@ impl Signature {
     }
 }
 
-/// Shapes that an engine is built for: a range for every input, in the order of
+/// The shapes that an engine is built for: a range for each input, in the order of
 /// [`Graph::inputs`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeProfile {
@@ -170,22 +170,22 @@ impl ShapeProfile {
         Self { inputs }
     }
 
-    /// Whether these shapes lie in it.
+    /// Whether these shapes are within the ranges.
     pub fn contains(&self, shapes: &[Vec<usize>]) -> bool {
         let mut pairs = self.inputs.iter().zip(shapes);
         self.inputs.len() == shapes.len() && pairs.all(|(bounds, shape)| bounds.contains(shape))
     }
 }
 
-/// The smallest, the most common and the largest shape of one input, of equal rank, as in an
-/// optimization profile of TensorRT.
+/// The minimum, optimum and maximum shape of one input, all of the same rank, as in a TensorRT
+/// optimization profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeBounds {
-    /// Smallest shape that will be used.
+    /// The smallest shape that will be used.
     pub min: Vec<usize>,
     /// The shape to optimize for.
     pub opt: Vec<usize>,
-    /// Largest shape that will be used.
+    /// The largest shape that will be used.
     pub max: Vec<usize>,
 }
 

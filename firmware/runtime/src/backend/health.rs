@@ -1,20 +1,20 @@
-//! How an engine is, for whoever depends on it.
+//! The health of a backend.
 
 use std::time::Instant;
 
-/// How an engine is.
+/// The health of a backend.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// Name of the engine that answers now.
+    /// Name of the backend in use.
     pub answering: &'static str,
-    /// Whether it is the one that should.
+    /// Whether it is the preferred one.
     pub state: State,
-    /// What has happened so far.
+    /// Statistics.
     pub counters: Counters,
 }
 
 impl Health {
-    /// An engine that has no other to fall back to and has not failed.
+    /// A backend without a fallback, and without failures.
     pub fn healthy(name: &'static str) -> Self {
         Self {
             answering: name,
@@ -23,7 +23,7 @@ impl Health {
         }
     }
 
-    /// Why the preferred engine does not answer; `None` where it does.
+    /// Why the preferred backend is not in use; `None` if it is.
     pub fn reason(&self) -> Option<&str> {
         match &self.state {
             State::Healthy => None,
@@ -32,39 +32,38 @@ impl Health {
     }
 }
 
-/// Whether the preferred engine answers.
+/// Whether the preferred backend is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It does.
+    /// It is.
     Healthy,
-    /// Another one stands in for it.
+    /// The fallback is in use.
     Degraded {
-        /// Why, in one line.
+        /// The reason, in one line.
         reason: String,
-        /// Since when.
+        /// Start of this state.
         since: Instant,
     },
 }
 
-/// What has happened since the engine was opened.
+/// Statistics since the backend was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Runs that the preferred engine answered.
+    /// Runs completed by the preferred backend.
     pub preferred_runs: u64,
-    /// Runs that the engine standing in answered, those that the preferred one failed included.
+    /// Runs completed by the fallback, including those that failed on the preferred backend.
     pub fallback_runs: u64,
-    /// Errors of the preferred engine, in loading as in running.
+    /// Errors of the preferred backend, while loading or running.
     pub errors: u64,
-    /// Answers of the preferred engine that were not finite.
+    /// Runs of the preferred backend with outputs that were not finite.
     pub not_finite: u64,
-    /// Times the preferred engine was compared with the reference outputs of a bundle and was
-    /// wrong.
+    /// Comparisons with the reference outputs of a bundle that the preferred backend failed.
     pub wrong: u64,
-    /// Times the preferred engine did not answer in time.
+    /// Timeouts of the preferred backend.
     pub timeouts: u64,
-    /// Times the preferred engine was tried again.
+    /// Retries of the preferred backend.
     pub retries: u64,
-    /// Threads that are inside the preferred engine now and will perhaps never come back.
+    /// Threads that are currently hung in the preferred backend.
     pub stuck: u64,
 }

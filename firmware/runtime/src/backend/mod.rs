@@ -1,13 +1,12 @@
-//! What runs a graph: one trait, one implementation per engine.
+//! Backends, which run graphs: one trait, with one implementation per inference library.
 //!
 //! A [`Backend`] loads a [`Graph`] once into a [`Model`], which is then compiled for fixed input
-//! shapes into a [`Plan`]. A plan is shared by all threads; each thread that runs it does so
-//! through a [`Session`] of its own, which keeps its inputs between runs: what does not change
-//! from tile to tile is set once per frame.
+//! shapes into a [`Plan`]. A plan is shared by all threads; each thread runs it through its own
+//! [`Session`], which keeps its inputs between runs, so that inputs that do not change from tile to
+//! tile are set once per frame.
 //!
-//! [`CpuBackend`] runs everywhere, [`TensorRt`] where NVIDIA's libraries and a GPU are, and
-//! [`Fallback`] moves from one to the other when it fails. [`open`] makes the one that is asked
-//! for by name.
+//! [`CpuBackend`] runs on any machine, [`TensorRt`] needs NVIDIA's libraries and a GPU, and
+//! [`Fallback`] switches from one to the other on failure. [`open`] selects a backend by name.
 
 mod choice;
 pub mod engine_cache;
@@ -40,28 +39,29 @@ pub use self::{
     tract::{CpuBackend, TractBackend},
 };
 
-/// How an engine likes its work cut.
+/// Preferred tile sizes and concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TilingHint {
-    /// Longest side of a tile of a frame, in pixels.
+    /// Maximum tile side for a whole image, in pixels.
     pub frame: usize,
-    /// Longest side of a tile of a region, in pixels.
+    /// Maximum tile side for a region, in pixels.
     pub region: usize,
-    /// Sessions of one graph that are of use at the same time.
+    /// Number of sessions of a graph that are useful at the same time.
     pub sessions: usize,
 }
 
 impl TilingHint {
-    /// A CPU: the activations of a tile of a frame fit in a 1 MB cache; tiles of a region are
-    /// larger, so that fewer pixels are lost to the halo; any number of threads.
+    /// For a CPU: the activations of a tile of a whole image fit in 1 MB of cache; region tiles are
+    /// larger, to lose fewer pixels to the halo; any number of threads.
     pub const CPU: Self = Self {
         frame: 32,
         region: 64,
         sessions: usize::MAX,
     };
 
-    /// A GPU: large launches, and no more sessions than keep it busy while one fills its inputs.
-    /// The side is that of the frames LoftUp was trained on; the activations take some 300 MB.
+    /// For a GPU: large launches, and just enough sessions to keep it busy while another one fills
+    /// its inputs. The tile side is the image size on which LoftUp was trained; its activations
+    /// take about 300 MB.
     pub const GPU: Self = Self {
         frame: 224,
         region: 224,
@@ -69,35 +69,35 @@ impl TilingHint {
     };
 }
 
-/// The arithmetic in which an engine runs a 32-bit graph.
+/// The arithmetic that a backend uses for 32-bit graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arithmetic {
-    /// 32-bit floats.
+    /// 32-bit floating point.
     Fp32,
-    /// Products of values that are rounded to a mantissa of 10 bits.
+    /// Products of values rounded to a 10-bit mantissa.
     Tf32,
 }
 
-/// An inference engine.
+/// An inference backend.
 pub trait Backend: Send + Sync {
-    /// Its name, as in `--backend`.
+    /// The name, as in `--backend`.
     fn name(&self) -> &'static str;
 
-    /// Reads a graph, for [`Model::compile`] to compile it for any number of shapes.
+    /// Loads a graph. [`Model::compile`] then compiles it for any number of shapes.
     ///
     /// # Errors
-    /// Where the engine cannot read it. An engine that reads a graph only when it builds it
-    /// reports this in [`Model::compile`].
+    /// The backend cannot load it. Backends that read the graph only when they build it report this
+    /// in [`Model::compile`].
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError>;
 
-    /// How it likes its work cut. May change while it is used.
+    /// Preferred tile sizes and concurrency. May change over time.
     fn tiling_hint(&self) -> TilingHint {
         TilingHint::CPU
     }
 
-    /// The precisions it can run, the one to take first where a bundle has several.
+    /// The precisions that it can run, preferred first, for bundles with several.
     ///
-    /// A CPU computes in 32 bits whatever the graph says, and takes the one that was rounded least.
+    /// A CPU always computes in 32 bits and prefers the most precise graph.
     fn precisions(&self) -> [Precision; 4] {
         [
             Precision::Fp32,
@@ -107,28 +107,28 @@ pub trait Backend: Send + Sync {
         ]
     }
 
-    /// How it is.
+    /// The health of the backend.
     fn health(&self) -> Health {
         Health::healthy(self.name())
     }
 
-    /// The arithmetic in which it runs 32-bit graphs, if it is to be compared with the reference
-    /// outputs of a bundle before what it computes is used. `None` for the engine that makes
-    /// reference outputs, and for those that only measure it or cannot run anything here.
+    /// The arithmetic used for 32-bit graphs, if the outputs must be compared with the reference
+    /// outputs of a bundle before they are used. `None` for the backend that computes reference
+    /// outputs, and for those that only measure it or cannot run anything on this machine.
     fn arithmetic(&self) -> Option<Arithmetic> {
         Some(Arithmetic::Fp32)
     }
 
-    /// Told that what it computes is not as the reference outputs of a bundle, in the words of
+    /// Reports that the outputs differ from the reference outputs of a bundle, as described by
     /// `error`.
     ///
     /// # Errors
-    /// `error` again, unless another engine stands in from now on and for good.
+    /// Returns `error` unless a fallback takes over permanently.
     fn distrust(&self, error: BackendError) -> Result<(), BackendError> {
         Err(error)
     }
 
-    /// Name, version and device, for people.
+    /// Library, version and device, for messages.
     fn describe(&self) -> String {
         self.name().into()
     }
@@ -172,11 +172,11 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 pub trait Model: Send + Sync {
     /// Compiles the graph for these input shapes, in the order of [`Graph::inputs`].
     ///
-    /// `profiles` are the shapes that the graph will be compiled for sooner or later. An engine
-    /// that is slow to build builds once for all of them; others look at `shapes` alone.
+    /// `profiles` are all shapes that the graph will be compiled for. A backend with slow builds
+    /// builds once for all of them; others only use `shapes`.
     ///
     /// # Errors
-    /// Where the graph does not take these shapes, or the build fails or is cancelled.
+    /// The graph does not support these shapes, or the build fails or is cancelled.
     fn compile(
         &self,
         shapes: &[Vec<usize>],
@@ -189,25 +189,25 @@ pub trait Plan: Send + Sync {
     /// Shape of an output.
     fn output_shape(&self, index: usize) -> &[usize];
 
-    /// A new state in which one thread at a time can run the graph.
+    /// Creates a session, in which one thread at a time can run the graph.
     ///
     /// # Errors
-    /// Where the engine has no room for another one.
+    /// The backend cannot create another session.
     fn session(&self) -> Result<Box<dyn Session>, BackendError>;
 }
 
-/// A running instance of a graph. All values are 32-bit floats, last axis fastest.
+/// An execution context of a graph. All values are 32-bit floats in row-major order.
 pub trait Session: Send {
-    /// Sets an input; it stays set until it is set again.
+    /// Sets an input, which is kept until it is set again.
     ///
     /// # Errors
-    /// Where `values` is not as long as the input.
+    /// `values` does not have the length of the input.
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError>;
 
-    /// Runs the graph. Every input must have been set once.
+    /// Runs the graph. Every input must have been set.
     ///
     /// # Errors
-    /// Where the engine fails, or an input has not been set.
+    /// The backend fails, or an input has not been set.
     fn run(&mut self) -> Result<(), BackendError>;
 
     /// An output of the last run; empty before the first.

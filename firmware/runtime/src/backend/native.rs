@@ -1,7 +1,7 @@
-//! The upsampler's queries by kernels of our own, inside the CPU engine.
+//! Runs the upsampler's queries graph with `loftup-kernels`, as part of the CPU backend.
 //!
 //! A graph that is exactly the queries graph of `loftup-onnx` is not interpreted: its weights are
-//! read out and `loftup-kernels` computes what it says. Every other graph is tract's.
+//! extracted, and `loftup-kernels` computes it. tract runs all other graphs.
 
 use std::{env, sync::Arc};
 
@@ -14,10 +14,10 @@ use super::{BackendError, Graph, Model, Plan, Session, ShapeProfile, graph::Sign
 const BACKEND: &str = "tract";
 /// Inputs per tile: guidance, coordinates and mask. Keys and values follow.
 const PIXELS: usize = 3;
-/// Chooses the kernels.
+/// Environment variable that selects the kernels.
 const VARIABLE: &str = "LOFTUP_KERNELS";
 
-/// Which kernels are used.
+/// Which kernels to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernels {
     Off,
@@ -25,7 +25,7 @@ pub(super) enum Kernels {
 }
 
 impl Kernels {
-    /// As `LOFTUP_KERNELS` says; the machine's best where it says nothing.
+    /// The kernels selected by `LOFTUP_KERNELS`, by default the fastest for this CPU.
     pub fn from_environment(graph: &Graph) -> Result<Self, BackendError> {
         let value = env::var(VARIABLE).ok();
         Self::parse(value.as_deref()).map_err(|what| graph.rejected(BACKEND, what))
@@ -38,7 +38,7 @@ impl Kernels {
             Some(name) => match name.parse::<Isa>() {
                 Ok(isa) if isa.is_available() => Ok(Self::On(isa)),
                 _ => Err(format!(
-                    "{VARIABLE}={name}: this machine has no such kernels; write {}, or nothing for the fastest",
+                    "{VARIABLE}={name}: not supported by this CPU; use {}, or unset it for the fastest",
                     available()
                 )),
             },
@@ -46,7 +46,7 @@ impl Kernels {
     }
 }
 
-/// The instruction set that a queries graph would be computed with; `off` without kernels.
+/// The instruction set used for a queries graph; `off` without kernels.
 pub(crate) fn kernel_isa() -> String {
     match Kernels::parse(env::var(VARIABLE).ok().as_deref()) {
         Ok(Kernels::On(isa)) => isa.to_string(),
@@ -71,7 +71,7 @@ pub(super) struct NativeModel {
 }
 
 impl NativeModel {
-    /// `None` where `graph` is no queries graph in 32 bits or no kernels are wanted.
+    /// `None` if `graph` is not a 32-bit queries graph, or kernels are disabled.
     pub fn load(graph: &Graph, kernels: Kernels) -> Result<Option<Self>, BackendError> {
         let Kernels::On(isa) = kernels else {
             return Ok(None);
@@ -79,10 +79,10 @@ impl NativeModel {
         let Some(layers) = layers(graph) else {
             return Ok(None);
         };
-        // What cannot be read is for tract to complain about.
+        // tract reports errors in invalid graphs.
         let Some(weights) = loftup_onnx::loftup::read_queries(&graph.onnx, layers) else {
             log::info!(
-                "{}: not the queries graph of this version; tract runs it, slower",
+                "{}: not the queries graph of this version; running it with tract, which is slower",
                 graph.name
             );
             return Ok(None);
@@ -98,7 +98,7 @@ impl NativeModel {
     }
 }
 
-/// Layers of a graph whose inputs and outputs are those of a queries graph.
+/// Number of layers, if the inputs and outputs are those of a queries graph.
 fn layers(graph: &Graph) -> Option<usize> {
     let (pixels, pairs) = graph.inputs.split_at_checked(PIXELS)?;
     let expected = (0..pairs.len() / 2).flat_map(|i| [io::key(i), io::value(i)]);
@@ -121,7 +121,7 @@ impl Model for NativeModel {
         let Some(extents) = Extents::of(shapes, [dims.heads, dims.head_width]) else {
             let list: Vec<_> = ports.iter().map(|(n, s)| format!("{n} {s:?}")).collect();
             let what = format!(
-                "with {} layers of {} heads of {} channels it does not take inputs of these shapes: {}",
+                "inputs of these shapes do not match its {} layers with {} heads of {} channels: {}",
                 self.layers,
                 dims.heads,
                 dims.head_width,
@@ -140,7 +140,7 @@ impl Model for NativeModel {
     }
 }
 
-/// What the shapes of the inputs of a queries graph say.
+/// The dimensions given by the input shapes of a queries graph.
 #[derive(Debug, Clone, Copy)]
 struct Extents {
     tiles: usize,
@@ -150,7 +150,7 @@ struct Extents {
 }
 
 impl Extents {
-    /// `None` where the shapes are not those of a queries graph with these heads, of this width.
+    /// `None` if the shapes are not those of a queries graph with these heads of this width.
     fn of(shapes: &[Vec<usize>], [heads, head_width]: [usize; 2]) -> Option<Self> {
         let [guidance, coords, mask, pairs @ ..] = shapes else {
             return None;
@@ -179,7 +179,7 @@ impl Extents {
     }
 }
 
-/// The queries graph for one shape of tiles.
+/// The queries graph for one tile shape.
 struct NativePlan {
     signature: Signature,
     shapes: Vec<Vec<usize>>,
@@ -190,7 +190,7 @@ struct NativePlan {
 
 impl Plan for NativePlan {
     fn output_shape(&self, index: usize) -> &[usize] {
-        // One output, whose index the caller has from the graph it compiled.
+        // There is one output, and indices come from the graph that was compiled.
         [&self.output][index]
     }
 

@@ -1,15 +1,16 @@
-//! Loaded graphs, shared by everything in the process that uses the same file.
+//! Shares loaded graphs within the process.
 //!
-//! A node that replaces a model after a hang leaves the old one behind: without sharing, each would
-//! keep weights of its own.
+//! A node that replaces a hung model abandons the old one. Without sharing, each would keep its own
+//! copy of the weights.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use loftup_bundle::Precision;
+use parking_lot::Mutex;
 
 use super::{BackendError, Graph, Model};
 
-/// What two loads must have in common to give the same model.
+/// The identity of a model: loads with equal keys can share it.
 #[derive(PartialEq)]
 struct Key {
     name: Arc<str>,
@@ -20,11 +21,11 @@ struct Key {
     kernels: String,
 }
 
-/// The model of `graph`: one that is in use, or the one that `load` gives. `kernels` names the
-/// kernels that it runs on. A graph without a known hash is loaded each time.
+/// Returns the model of `graph`: an existing one, or the result of `load`. `kernels` identifies the
+/// kernels that it uses. A graph without a known hash is always loaded.
 ///
 /// # Errors
-/// Those of `load`.
+/// Errors of `load`.
 pub(super) fn shared(
     graph: &Graph,
     kernels: String,
@@ -43,7 +44,7 @@ pub(super) fn shared(
         kernels,
     };
     // Held while loading, so that no graph is loaded twice.
-    let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut models = MODELS.lock();
     models.retain(|(_, model)| model.strong_count() > 0);
     let known = models.iter().find(|(k, _)| *k == key);
     if let Some(model) = known.and_then(|(_, model)| model.upgrade()) {

@@ -1,29 +1,31 @@
-//! Who may use the preferred engine now.
+//! Decides when to use the preferred backend.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::{BackendError, Counters, State};
 
-/// When an engine is given up, and when it is tried again.
+/// When to give up on a backend, and when to retry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackOptions {
-    /// The longest a run may take.
+    /// Time limit of a run.
     pub run_limit: Duration,
-    /// The longest the making of a session and its first run may take: drivers load code then.
+    /// Time limit for creating a session and its first run, during which drivers load code.
     pub start_limit: Duration,
-    /// How long after a failure the preferred engine is tried again; `None` is never.
+    /// Time after a failure until the preferred backend is retried; `None` for never.
     pub retry_after: Option<Duration>,
-    /// Threads that may be left hanging in the preferred engine before it is never tried again:
-    /// each keeps its memory.
+    /// Maximum number of hung threads in the preferred backend. Beyond that it is never retried,
+    /// since each keeps its memory.
     pub max_hung_threads: u64,
-    /// Whether the engine standing in is made ready together with the preferred one, so that it
-    /// takes over without a pause. Takes its time and memory even where nothing fails.
+    /// Whether the fallback is prepared together with the preferred backend, so that it takes over
+    /// without a delay. Costs its time and memory even without failures.
     pub warm: bool,
 }
 
@@ -42,11 +44,11 @@ impl Default for FallbackOptions {
 /// What a session may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Use the preferred engine.
+    /// Use the preferred backend.
     Preferred,
-    /// Find out whether it works again, without waiting for it.
+    /// Retry the preferred backend, without waiting for it.
     Retry,
-    /// Leave it alone.
+    /// Use the fallback.
     Fallback,
 }
 
@@ -54,9 +56,9 @@ pub(super) enum Admission {
 pub(super) struct Supervisor {
     pub options: FallbackOptions,
     name: &'static str,
-    /// What stands in, for messages.
+    /// Name of the fallback, for messages.
     fallback: Option<&'static str>,
-    /// Same as `phase` being `Healthy`: what every run looks at.
+    /// Whether `phase` is `Healthy`, for a fast check in every run.
     healthy: AtomicBool,
     phase: Mutex<Phase>,
     preferred_runs: AtomicU64,
@@ -74,12 +76,12 @@ enum Phase {
     Degraded {
         reason: String,
         since: Instant,
-        /// When it last failed or was last tried.
+        /// Time of the last failure or retry.
         last: Instant,
-        /// Whether a session is trying it, begun at `last`.
+        /// Whether a session is retrying, since `last`.
         trying: bool,
-        /// Whether it may work again one day.
-        hopeless: bool,
+        /// Whether it will never be retried.
+        permanent: bool,
     },
 }
 
@@ -106,15 +108,11 @@ impl Supervisor {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Relaxed)
     }
 
-    /// What a session may do now. At most one at a time is told to [`Admission::Retry`].
+    /// What a session may do now. At most one at a time gets [`Admission::Retry`].
     pub fn admit(&self) -> Admission {
         if self.is_healthy() {
             return Admission::Preferred;
@@ -122,50 +120,50 @@ impl Supervisor {
         let Some(after) = self.options.retry_after else {
             return Admission::Fallback;
         };
-        match &mut *self.lock() {
+        match &mut *self.phase.lock() {
             Phase::Healthy => Admission::Preferred,
             Phase::Degraded {
                 last,
                 trying,
-                hopeless,
+                permanent,
                 ..
             } => {
-                // One at a time: each may hang. A session that nobody runs any more does not say
-                // how it went; after twice its limit it is forgotten.
+                // One at a time, because each may hang. A session that is no longer used does not
+                // report its result; it is ignored after twice the time limit.
                 let busy = *trying && last.elapsed() < 2 * self.options.start_limit;
-                if *hopeless || busy || last.elapsed() < after || !self.may_hang() {
+                if *permanent || busy || last.elapsed() < after || !self.may_hang() {
                     return Admission::Fallback;
                 }
                 (*last, *trying) = (Instant::now(), true);
                 self.retries.fetch_add(1, Relaxed);
-                log::info!("trying {} again", self.name);
+                log::info!("retrying {}", self.name);
                 Admission::Retry
             }
         }
     }
 
-    /// Whether one more thread may be risked.
+    /// Whether another thread may be started that could hang.
     pub fn may_hang(&self) -> bool {
         self.stuck.load(Relaxed) < self.options.max_hung_threads
     }
 
-    /// Whether a thread is inside the preferred engine that was given up.
+    /// Whether a thread is hung in the preferred backend.
     pub fn hangs(&self) -> bool {
         self.stuck.load(Relaxed) > 0
     }
 
-    /// The preferred engine has answered.
+    /// Records a completed run of the preferred backend.
     pub fn succeeded(&self) {
         self.preferred_runs.fetch_add(1, Relaxed);
         if self.is_healthy() {
             return;
         }
-        let mut phase = self.lock();
-        // A run that began before the engine was given up for good says nothing.
+        let mut phase = self.phase.lock();
+        // A run that started before the backend was given up permanently does not count.
         if matches!(
             *phase,
             Phase::Degraded {
-                hopeless: false,
+                permanent: false,
                 ..
             }
         ) {
@@ -179,7 +177,7 @@ impl Supervisor {
         self.fallback_runs.fetch_add(1, Relaxed);
     }
 
-    /// Counts a failure of the preferred engine.
+    /// Counts a failure of the preferred backend.
     pub fn count(&self, error: &BackendError) {
         let counter = match error {
             BackendError::Timeout { .. } => &self.timeouts,
@@ -190,45 +188,45 @@ impl Supervisor {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// Moves everything to the engine standing in; the first time with a warning. Where none
-    /// stands in, every use goes on failing by itself, and nothing is moved.
-    pub fn degrade(&self, error: &BackendError, hopeless: bool) {
+    /// Switches everything to the fallback; the first time with a warning. Without a fallback
+    /// nothing is switched, and every use fails on its own.
+    pub fn degrade(&self, error: &BackendError, permanent: bool) {
         let Some(fallback) = self.fallback else {
             return;
         };
         let now = Instant::now();
         let reason = error.to_string();
-        let mut phase = self.lock();
+        let mut phase = self.phase.lock();
         match &mut *phase {
             Phase::Healthy => {
-                // Where nothing of the engine is there, nobody waits for it.
+                // If nothing of the backend is installed, its absence is expected.
                 let expected = !matches!(error, BackendError::Unavailable { absent: true, .. });
                 let level = match expected {
                     true => log::Level::Warn,
                     false => log::Level::Info,
                 };
-                log::log!(level, "{reason}; {fallback} carries on");
+                log::log!(level, "{reason}; falling back to {fallback}");
                 *phase = Phase::Degraded {
                     reason,
                     since: now,
                     last: now,
                     trying: false,
-                    hopeless,
+                    permanent,
                 };
             }
             Phase::Degraded {
                 reason: old,
                 last,
                 trying,
-                hopeless: old_hopeless,
+                permanent: old_permanent,
                 ..
             } => {
-                if *old_hopeless && !hopeless {
+                if *old_permanent && !permanent {
                     return;
                 }
                 log::info!("{} still fails: {reason}", self.name);
                 *old = reason;
-                *old_hopeless = hopeless;
+                *old_permanent = permanent;
                 (*last, *trying) = (now, false);
             }
         }
@@ -236,7 +234,7 @@ impl Supervisor {
     }
 
     pub fn state(&self) -> State {
-        match &*self.lock() {
+        match &*self.phase.lock() {
             Phase::Healthy => State::Healthy,
             Phase::Degraded { reason, since, .. } => State::Degraded {
                 reason: reason.clone(),

@@ -1,6 +1,6 @@
-//! tract: the engine that is always there.
+//! The CPU backend, which is always available.
 //!
-//! tract's API is not declared stable: this module is the only one of the runtime that knows it.
+//! tract's API is not declared stable; this is the only module of the runtime that uses it.
 
 mod rounding;
 
@@ -21,10 +21,10 @@ use super::{
 
 const NAME: &str = "tract";
 
-/// The CPU engine: the upsampler's queries by kernels of our own, all else by tract.
+/// The CPU backend: `loftup-kernels` for the upsampler's queries, tract for everything else.
 ///
-/// The environment variable `LOFTUP_KERNELS` chooses the kernels' instruction set (`generic`,
-/// `avx2`, `avx512`), or with `off` leaves everything to tract.
+/// The environment variable `LOFTUP_KERNELS` selects the instruction set of the kernels (`generic`,
+/// `avx2`, `avx512`); with `off` everything runs on tract.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuBackend;
 
@@ -40,7 +40,7 @@ impl Backend for CpuBackend {
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
         let kernels = native::Kernels::from_environment(graph)?;
         shared(graph, format!("{kernels:?}"), || {
-            let graph = &widened(graph)?;
+            let graph = &to_fp32(graph)?;
             match native::NativeModel::load(graph, kernels)? {
                 Some(model) => Ok(Arc::new(model)),
                 None => TractBackend.load(graph),
@@ -49,7 +49,7 @@ impl Backend for CpuBackend {
     }
 }
 
-/// tract without our kernels, to compare with.
+/// tract without the kernels, for comparison.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TractBackend;
 
@@ -63,7 +63,7 @@ impl Backend for TractBackend {
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        let graph = widened(graph)?;
+        let graph = to_fp32(graph)?;
         let parsed = parse(&graph).map_err(|e| graph.rejected(NAME, one_line(&e)))?;
         Ok(Arc::new(TractModel {
             signature: graph.signature(),
@@ -72,9 +72,9 @@ impl Backend for TractBackend {
     }
 }
 
-/// The 32-bit graph of a rounded one: here 16-bit products are slow, and 8-bit ones are not faster
-/// than 32-bit ones in our kernels (`docs/quantization.md`).
-fn widened(graph: &Graph) -> Result<Graph, BackendError> {
+/// The 32-bit version of a quantized graph. On the CPU, 16-bit products are slow, and 8-bit
+/// products are not faster than the 32-bit kernels (`docs/quantization.md`).
+fn to_fp32(graph: &Graph) -> Result<Graph, BackendError> {
     if graph.precision == Precision::Fp32 {
         return Ok(graph.clone());
     }
@@ -83,7 +83,7 @@ fn widened(graph: &Graph) -> Result<Graph, BackendError> {
     Ok(graph.with_fp32(wide.encode()))
 }
 
-/// The decoded graph, with its inputs and outputs chosen.
+/// Decodes the graph and selects its inputs and outputs.
 fn parse(graph: &Graph) -> TractResult<InferenceModel> {
     let mut model = tract_onnx::onnx().model_for_read(&mut Cursor::new(&graph.onnx))?;
     model.set_input_names(graph.inputs.iter())?;
@@ -91,7 +91,7 @@ fn parse(graph: &Graph) -> TractResult<InferenceModel> {
     Ok(model)
 }
 
-/// A decoded graph. Its copies share the weights.
+/// A decoded graph. Clones share the weights.
 struct TractModel {
     signature: Signature,
     parsed: InferenceModel,
@@ -126,7 +126,7 @@ impl TractModel {
             .map(|(i, name)| {
                 let fact = plan.model().output_fact(i)?;
                 let shape = fact.shape.as_concrete().with_context(|| {
-                    format!("the shape {:?} of output {name} is not fixed", fact.shape)
+                    format!("output {name} has the dynamic shape {:?}", fact.shape)
                 })?;
                 if fact.datum_type != f32::datum_type() {
                     let dtype = fact.datum_type;
@@ -191,7 +191,7 @@ impl Session for TractSession {
             let missing = || self.signature.not_set(NAME, i);
             inputs.push(value.clone().ok_or_else(missing)?);
         }
-        // The last outputs go first, so that their memory can be used again.
+        // Drop the previous outputs first, so that their memory can be reused.
         self.outputs.clear();
         self.outputs = self.state.run(inputs).map_err(|e| self.failed(&e))?;
         Ok(())
@@ -212,7 +212,7 @@ impl TractSession {
     }
 }
 
-/// tract's errors are chains with line breaks in them.
+/// tract's errors are multi-line chains.
 fn one_line(e: &TractError) -> String {
     let chain: Vec<String> = e.chain().map(|c| c.to_string()).collect();
     chain

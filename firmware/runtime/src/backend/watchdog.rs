@@ -1,43 +1,45 @@
-//! A session on a thread of its own, waited for with a limit.
+//! Runs a session on its own thread, with a time limit.
 //!
 //! A call that hangs in a driver cannot be stopped from outside. So the session is handed to a
-//! worker for each run and handed back after it; when it does not come back in time, it is left
-//! there with its worker, and nobody waits for either again. Handing over moves a pointer: no
-//! values are copied and nothing is allocated.
+//! worker thread for each run and handed back afterwards. If it does not come back in time, session
+//! and worker are abandoned. Handing over moves a pointer: no values are copied and nothing is
+//! allocated.
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex};
+
 use super::{BackendError, Session};
 
-/// Makes a session, on the worker.
+/// Creates a session, on the worker.
 pub(super) type Make = Box<dyn FnOnce() -> Result<Box<dyn Session>, BackendError> + Send>;
 
-/// A session and the worker that runs it. Dropping it never waits.
+/// A session and the worker that runs it. Dropping it never blocks.
 pub(super) struct WatchedSession {
     mailbox: Arc<Mailbox>,
-    /// Here between runs; with the worker while one is under way, and for ever after a time-out.
+    /// `Some` between runs; held by the worker during a run, and lost after a timeout.
     session: Option<Box<dyn Session>>,
 }
 
-/// Where session and worker meet.
+/// Shared by session and worker.
 struct Mailbox {
     about: About,
     slot: Mutex<Slot>,
     changed: Condvar,
-    /// Workers of the whole engine that were given up and have not come back.
+    /// Number of abandoned workers of the backend that have not returned.
     stuck: Arc<AtomicU64>,
 }
 
-/// What messages say.
+/// Names for messages.
 #[derive(Clone)]
 pub(super) struct About {
     pub backend: &'static str,
@@ -57,20 +59,20 @@ impl About {
 enum Slot {
     /// Nothing to do.
     Free,
-    /// To be run.
+    /// A session to run.
     Ready(Box<dyn Session>),
-    /// The worker has it.
+    /// The worker is using the session.
     Taken,
-    /// Made or run; the session is missing where it panicked or was not made.
+    /// Created or run; the session is missing if it panicked or could not be created.
     Done(Option<Box<dyn Session>>, Result<(), BackendError>),
-    /// Nobody waits for the worker any more.
+    /// The worker has been abandoned.
     Abandoned,
-    /// The session is to be dropped by the worker: in a bad driver even that may hang.
+    /// The worker is to drop the session, since even that can hang in a faulty driver.
     Closed(Option<Box<dyn Session>>),
 }
 
 impl WatchedSession {
-    /// Starts a worker that makes the session. [`WatchedSession::made`] waits for it.
+    /// Starts a worker that creates the session. [`WatchedSession::made`] waits for it.
     pub fn start(about: About, stuck: &Arc<AtomicU64>, make: Make) -> Result<Self, BackendError> {
         let mailbox = Arc::new(Mailbox {
             about,
@@ -82,15 +84,15 @@ impl WatchedSession {
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker.work(make))
-            .map_err(|e| mailbox.about.failed(format!("no thread for it: {e}")))?;
+            .map_err(|e| mailbox.about.failed(format!("cannot start a thread: {e}")))?;
         Ok(Self {
             mailbox,
             session: None,
         })
     }
 
-    /// Waits for the session to be made; with a limit of zero only looks. `None` where it takes
-    /// longer: it can be waited for again, or given up with [`WatchedSession::abandon`].
+    /// Waits for the session to be created; polls if the limit is zero. Returns `None` if it takes
+    /// longer: call it again, or give up with [`WatchedSession::abandon`].
     pub fn made(&mut self, limit: Duration) -> Option<Result<(), BackendError>> {
         if self.session.is_some() {
             return Some(Ok(()));
@@ -100,7 +102,7 @@ impl WatchedSession {
         Some(result)
     }
 
-    /// The session, where it is made and at home.
+    /// The session, if it has been created and is not in use.
     pub fn session(&mut self) -> Option<&mut (dyn Session + 'static)> {
         self.session.as_deref_mut()
     }
@@ -110,12 +112,12 @@ impl WatchedSession {
         self.session.as_ref().map_or(&[], |s| s.output(index))
     }
 
-    /// Runs the session and waits at most `limit`. After a time-out it is gone.
+    /// Runs the session and waits at most `limit`. After a timeout the session is lost.
     pub fn run(&mut self, limit: Duration) -> Result<(), BackendError> {
         let Some(session) = self.session.take() else {
-            return Err(self.mailbox.about.failed("its session is gone"));
+            return Err(self.mailbox.about.failed("its session is lost"));
         };
-        *self.mailbox.lock() = Slot::Ready(session);
+        *self.mailbox.slot.lock() = Slot::Ready(session);
         self.mailbox.changed.notify_all();
         match self.mailbox.collect(limit) {
             Some((session, result)) => {
@@ -129,7 +131,7 @@ impl WatchedSession {
         }
     }
 
-    /// The error that says that `limit` has passed.
+    /// The timeout error for `limit`.
     pub fn timeout(&self, limit: Duration) -> BackendError {
         BackendError::Timeout {
             backend: self.mailbox.about.backend,
@@ -138,15 +140,15 @@ impl WatchedSession {
         }
     }
 
-    /// Gives up a worker that does not come back.
+    /// Abandons a worker that does not return.
     pub fn abandon(&mut self) {
-        let mut slot = self.mailbox.lock();
+        let mut slot = self.mailbox.slot.lock();
         match std::mem::replace(&mut *slot, Slot::Abandoned) {
-            // Counted under the lock: the worker takes it back when it returns.
+            // Counted under the lock: the worker decrements it when it returns.
             Slot::Taken => {
                 self.mailbox.stuck.fetch_add(1, Ordering::SeqCst);
             }
-            // The worker has not even woken up: nothing hangs, and it can clean up when it does.
+            // The worker has not started: nothing hangs, and it cleans up when it does.
             Slot::Ready(session) => *slot = Slot::Closed(Some(session)),
             other => *slot = other,
         }
@@ -159,7 +161,7 @@ impl Drop for WatchedSession {
         if session.is_none() {
             self.abandon();
         }
-        let mut slot = self.mailbox.lock();
+        let mut slot = self.mailbox.slot.lock();
         if !matches!(*slot, Slot::Abandoned | Slot::Closed(_)) {
             let before = std::mem::replace(&mut *slot, Slot::Closed(session));
             if let Slot::Done(Some(made), _) = before {
@@ -170,18 +172,14 @@ impl Drop for WatchedSession {
     }
 }
 
-/// What a worker gives back: its session, unless that was lost, and how the work went.
+/// The worker's result: the session, unless it was lost, and the result of the run.
 type Finished = (Option<Box<dyn Session>>, Result<(), BackendError>);
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for the worker to be done.
+    /// Waits for the worker to finish.
     fn collect(&self, limit: Duration) -> Option<Finished> {
         let start = Instant::now();
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         loop {
             if matches!(*slot, Slot::Done(..)) {
                 let Slot::Done(session, result) = std::mem::replace(&mut *slot, Slot::Free) else {
@@ -193,15 +191,11 @@ impl Mailbox {
             if left.is_zero() {
                 return None;
             }
-            slot = self
-                .changed
-                .wait_timeout(slot, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.changed.wait_for(&mut slot, left);
         }
     }
 
-    /// The worker's life.
+    /// The worker's main loop.
     fn work(&self, make: Make) {
         let made = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|p| Err(self.panicked(p)));
         let (session, result) = match made {
@@ -212,12 +206,12 @@ impl Mailbox {
             return;
         }
         loop {
-            let mut slot = self.lock();
+            let mut slot = self.slot.lock();
             let mut session = loop {
                 match std::mem::replace(&mut *slot, Slot::Taken) {
                     Slot::Ready(session) => break session,
                     Slot::Closed(session) => {
-                        // Not taken: who gives up what is closed must not count it as stuck.
+                        // Not `Taken`: a closed slot must not be counted as stuck.
                         *slot = Slot::Closed(None);
                         drop(slot);
                         drop(session);
@@ -230,10 +224,7 @@ impl Mailbox {
                     }
                     other => *slot = other,
                 }
-                slot = self
-                    .changed
-                    .wait(slot)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut slot);
             };
             drop(slot);
             let (session, result) = match catch_unwind(AssertUnwindSafe(|| session.run())) {
@@ -246,21 +237,21 @@ impl Mailbox {
         }
     }
 
-    /// Whether somebody still waits for it.
+    /// Hands a result back, if it is still waited for.
     fn hand_back(
         &self,
         session: Option<Box<dyn Session>>,
         result: Result<(), BackendError>,
     ) -> bool {
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         match *slot {
             Slot::Abandoned => {
                 drop(slot);
-                // Late, and perhaps slow to be dropped: until then this thread counts as stuck.
+                // Too late, and dropping may be slow: until it is done this thread counts as stuck.
                 drop(session);
                 self.stuck.fetch_sub(1, Ordering::SeqCst);
                 log::warn!(
-                    "{} came back from {} after it was given up",
+                    "{} returned from {} after it had been abandoned",
                     self.about.backend,
                     self.about.graph
                 );
@@ -280,7 +271,7 @@ impl Mailbox {
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned());
-        let what = what.unwrap_or_else(|| "for no reason that it gave".into());
+        let what = what.unwrap_or_else(|| "no message".into());
         self.about
             .failed(format!("it panicked: {}", what.replace('\n', " ")))
     }

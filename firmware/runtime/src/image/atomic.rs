@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Atomic file writes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// A file being written beside its destination. [`commit`](Self::commit) puts it there; dropped
-/// before that, it is removed and the destination stays as it was.
+/// A file being written next to its destination. [`commit`](Self::commit) renames it; if it is
+/// dropped before, it is removed and the destination is unchanged.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     temporary: NamedTempFile,
@@ -15,8 +15,8 @@ pub(crate) struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a file that shall replace `path`. A link is followed, so that what it points to is
-    /// replaced and not the link; anything but a regular file (a directory, a device) is refused.
+    /// Starts a file that will replace `path`. Links are followed: the target is replaced, not the
+    /// link. Anything but a regular file (such as a directory or device) is rejected.
     pub fn create(path: &Path) -> io::Result<Self> {
         let destination = match path.canonicalize() {
             Ok(existing) => existing,
@@ -27,21 +27,21 @@ impl AtomicFile {
             Ok(existing) if !existing.is_file() => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "is there already and is not a regular file; it will not be replaced",
+                    "exists and is not a regular file; it is not replaced",
                 ));
             }
             _ => {}
         }
-        let name = destination.file_name().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "does not name a file to write")
-        })?;
+        let name = destination
+            .file_name()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "is not a file name"))?;
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
         prefix.push(".");
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(".part");
-        // Temporary files are private by default; this one will be the user's answer, and gets
-        // the permissions of any new file.
+        // Temporary files are private by default; this one becomes an output file and gets the
+        // permissions of any new file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let directory = directory(&destination);
@@ -50,12 +50,12 @@ impl AtomicFile {
                 NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
                 StorageFull,
             };
-            // The error of the builder names the temporary file, which nobody knows.
+            // The builder's error names the temporary file, which means nothing to the user.
             match error.kind() {
                 NotFound => io::Error::new(
                     NotFound,
                     format!(
-                        "there is no directory {}; make it first",
+                        "there is no directory {}; create it first",
                         directory.display()
                     ),
                 ),
@@ -75,14 +75,14 @@ impl AtomicFile {
         self.temporary.as_file()
     }
 
-    /// Syncs the file, renames it to its destination and syncs the directory, so that after a
-    /// power cut there is the old file or the new one.
+    /// Syncs the file, renames it to its destination and syncs the directory, so that after a power
+    /// failure either the old or the new file exists.
     pub fn commit(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
         self.temporary
             .persist(&self.destination)
             .map_err(|error| error.error)?;
-        // Windows cannot open directories as files and needs no sync of them.
+        // Windows cannot open directories as files, and does not need to sync them.
         if cfg!(unix) {
             OpenOptions::new()
                 .read(true)

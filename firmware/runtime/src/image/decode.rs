@@ -1,19 +1,19 @@
-//! From a file's bytes to RGB pixels.
+//! Decodes image files to RGB pixels.
 
 use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::{ImageError, MAX_BYTES, MAX_SIDE, Rgb8, jpeg};
+use super::{ImageError, MAX_BYTES, MAX_SIDE, RgbImage, jpeg};
 
-/// Which way up an image is read.
+/// How EXIF orientation is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Orientation {
-    /// Turned and mirrored as its EXIF orientation says, as it is meant to be seen.
+    /// Rotated and mirrored according to the EXIF orientation, as the image is meant to be viewed.
     #[default]
     Upright,
-    /// As its pixels are stored.
+    /// As the pixels are stored.
     AsStored,
 }
 
@@ -28,17 +28,17 @@ impl Orientation {
     }
 }
 
-/// An image, and how it was turned.
+/// An image and the orientation that was applied.
 #[derive(Debug, Clone)]
 pub struct Decoded {
     /// The pixels.
-    pub image: Rgb8,
+    pub image: RgbImage,
     /// The EXIF orientation that was applied, 1 to 8; 1 changes nothing.
     pub exif_orientation: u8,
 }
 
 impl Decoded {
-    /// Explains why labels do not fit the image, where that is because it was turned on its side:
+    /// Explains why labels do not match the image size if EXIF orientation swapped its sides:
     /// empty, or a clause to append to a message. `size` is `(width, height)` of the labels.
     pub fn why_labels_differ(&self, size: (usize, usize)) -> String {
         let stored = (self.image.height(), self.image.width());
@@ -46,38 +46,38 @@ impl Decoded {
             return String::new();
         }
         format!(
-            "; the image is turned by its EXIF orientation {}, and labels are taken as stored: turn the labels too, or switch EXIF orientation off",
+            "; the image was rotated by its EXIF orientation {}, but labels are used as stored: rotate the labels too, or disable EXIF orientation",
             self.exif_orientation
         )
     }
 }
 
-/// Reads an image, turned as its EXIF orientation says: [`open_with`] and
-/// [`Orientation::Upright`].
+/// Reads an image and applies its EXIF orientation: [`open_with`] and [`Orientation::Upright`].
 ///
 /// # Errors
-/// As [`open_with`].
-pub fn open(path: &Path) -> Result<Rgb8, ImageError> {
+/// As for [`open_with`].
+pub fn open(path: &Path) -> Result<RgbImage, ImageError> {
     Ok(open_with(path, Orientation::Upright)?.image)
 }
 
-/// Reads an image from the bytes of a file, as [`open`] does; `name` is for the messages.
+/// Decodes an image from the bytes of a file, as [`open`] does; `name` is for messages.
 ///
 /// # Errors
-/// As [`open_with`].
-pub fn decode(bytes: &[u8], name: &str) -> Result<Rgb8, ImageError> {
+/// As for [`open_with`].
+pub fn decode(bytes: &[u8], name: &str) -> Result<RgbImage, ImageError> {
     Ok(decode_with(bytes, name, Orientation::Upright)?.image)
 }
 
-/// Reads an image: JPEG, PNG, BMP, PNM, TIFF or WebP, told by its first bytes and not by its
-/// name. Of a file with several images the first is read.
+/// Reads an image: JPEG, PNG, BMP, PNM, TIFF or WebP, detected from its first bytes, not its name.
+/// Of a file with several images, the first is read.
 ///
-/// Gray becomes three equal channels, a palette its colors; alpha is dropped and not composited,
-/// as PIL's `convert("RGB")` does; of 16 bits the upper 8 are taken. (PIL does so for 16-bit color.
-/// From 16-bit gray it makes white wherever a value exceeds 255, which is of no use here.)
+/// Gray is expanded to three equal channels, a palette to its colors; alpha is dropped and not
+/// composited, as PIL's `convert("RGB")` does; of 16 bits the upper 8 are used. (PIL does the same
+/// for 16-bit color, but turns 16-bit gray white wherever a value exceeds 255, which is useless
+/// here.)
 ///
 /// # Errors
-/// The file cannot be read, is no image of those formats, is damaged or cut short, holds
+/// The file cannot be read, is not in one of these formats, is damaged or truncated, has
 /// floating-point pixels, or exceeds [`MAX_SIDE`] or [`MAX_BYTES`].
 pub fn open_with(path: &Path, orientation: Orientation) -> Result<Decoded, ImageError> {
     let io = |source| ImageError::Io {
@@ -91,7 +91,7 @@ pub fn open_with(path: &Path, orientation: Orientation) -> Result<Decoded, Image
         let found = "it is a directory".to_owned();
         return Err(ImageError::NotAPicture { name, found });
     }
-    // The limit holds for what is read, whatever the file's length claims: it may be growing.
+    // Limits the bytes actually read, whatever the file size claims: the file may be growing.
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
@@ -103,10 +103,10 @@ pub fn open_with(path: &Path, orientation: Orientation) -> Result<Decoded, Image
     decode_with(&bytes, &name, orientation)
 }
 
-/// Reads an image from the bytes of a file, as [`open_with`] does; `name` is for the messages.
+/// Decodes an image from the bytes of a file, as [`open_with`] does; `name` is for messages.
 ///
 /// # Errors
-/// As [`open_with`].
+/// As for [`open_with`].
 pub fn decode_with(
     bytes: &[u8],
     name: &str,
@@ -121,23 +121,22 @@ pub fn decode_with(
     let undecodable = |what: String| ImageError::Undecodable {
         name: name.to_owned(),
         format: format_name,
-        // Decoders' messages may run over several lines.
+        // Decoders' messages may span several lines.
         what: what.split_whitespace().collect::<Vec<_>>().join(" "),
     };
     if format == ImageFormat::Jpeg {
-        // The decoder would fill what is missing with gray.
+        // The decoder would fill in missing data with gray.
         jpeg::check(bytes).map_err(undecodable)?;
     }
     if format == ImageFormat::WebP
         && let Some(length) = bytes.get(4..).and_then(|rest| rest.first_chunk::<4>())
     {
-        // The decoder takes what is there. Some encoders leave out the byte that makes the length
-        // even.
+        // The decoder accepts truncated files. Some encoders omit the padding byte at the end.
         let length = 8 + u64::from(u32::from_le_bytes(*length));
         let have = bytes.len() as u64;
         if have + 1 < length {
             return Err(undecodable(format!(
-                "{have} of its {length} bytes are there, the file is cut short"
+                "it has {have} of {length} bytes, the file is truncated"
             )));
         }
     }
@@ -154,15 +153,17 @@ pub fn decode_with(
     decoded.apply_orientation(exif);
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let data = rgb8(decoded).ok_or_else(|| {
-        undecodable("its pixels are floating-point; save it with 8 bits per channel".to_owned())
+        undecodable(
+            "floating-point pixels are not supported; save it with 8 bits per channel".to_owned(),
+        )
     })?;
     Ok(Decoded {
-        image: Rgb8::new(width, height, data)?,
+        image: RgbImage::new(width, height, data)?,
         exif_orientation: exif.to_exif(),
     })
 }
 
-/// Decodes within the limits: the pixels as stored, and how they are to be turned.
+/// Decodes within the limits: the pixels as stored, and their orientation.
 fn pixels(
     bytes: &[u8],
     format: ImageFormat,
@@ -184,7 +185,7 @@ fn pixels(
     Ok((DynamicImage::from_decoder(decoder)?, exif))
 }
 
-/// The format, if the bytes begin like one that is read here.
+/// The format, if the bytes start like a supported one.
 fn supported(bytes: &[u8]) -> Option<(ImageFormat, &'static str)> {
     let format = image::guess_format(bytes).ok()?;
     let name = match format {
@@ -199,19 +200,19 @@ fn supported(bytes: &[u8]) -> Option<(ImageFormat, &'static str)> {
     Some((format, name))
 }
 
-/// What bytes look like that are no picture read here, for the message.
+/// What unsupported bytes look like, for the message.
 fn looks_like(bytes: &[u8]) -> String {
     const KNOWN: &[(&[u8], &str)] = &[
         (b"\x93NUMPY", "it looks like a NumPy array (.npy)"),
         (b"PK\x03\x04", "it looks like a ZIP archive"),
         (b"GIF8", "it looks like a GIF"),
         (b"%PDF", "it looks like a PDF"),
-        (b"\x76\x2f\x31\x01", "it looks like an OpenEXR picture"),
-        (b"qoif", "it looks like a QOI picture"),
+        (b"\x76\x2f\x31\x01", "it looks like an OpenEXR image"),
+        (b"qoif", "it looks like a QOI image"),
         (b"DDS ", "it looks like a DDS texture"),
         (b"\x00\x00\x01\x00", "it looks like an icon"),
         (b"\x1f\x8b", "it looks like gzip"),
-        (b"\x7fELF", "it looks like a program"),
+        (b"\x7fELF", "it looks like an executable"),
         (
             b"version https://git-lfs",
             "it is a Git LFS pointer, not the file itself",
@@ -226,8 +227,8 @@ fn looks_like(bytes: &[u8]) -> String {
         }
     }
     match bytes.get(4..12) {
-        Some(b"ftypavif") => return "it looks like an AVIF picture".to_owned(),
-        Some(b"ftypheic" | b"ftypmif1") => return "it looks like a HEIC picture".to_owned(),
+        Some(b"ftypavif") => return "it looks like an AVIF image".to_owned(),
+        Some(b"ftypheic" | b"ftypmif1") => return "it looks like a HEIC image".to_owned(),
         Some(brand) if brand.starts_with(b"ftyp") => return "it looks like a video".to_owned(),
         _ => {}
     }
@@ -238,11 +239,11 @@ fn looks_like(bytes: &[u8]) -> String {
         return format!("it looks like text: {text:?}");
     }
     let hex: Vec<String> = start.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    format!("it begins with the bytes {}", hex.join(" "))
+    format!("it starts with the bytes {}", hex.join(" "))
 }
 
-/// The pixels as 8-bit RGB, or nothing if they are floating-point.
-fn rgb8(picture: DynamicImage) -> Option<Vec<u8>> {
+/// The pixels as 8-bit RGB, or `None` if they are floating-point.
+fn rgb8(image: DynamicImage) -> Option<Vec<u8>> {
     fn high(value: u16) -> u8 {
         (value >> 8) as u8
     }
@@ -256,7 +257,7 @@ fn rgb8(picture: DynamicImage) -> Option<Vec<u8>> {
             .flat_map(|pixel| [level(pixel[0]), level(pixel[1]), level(pixel[2])])
             .collect()
     }
-    Some(match picture {
+    Some(match image {
         DynamicImage::ImageRgb8(p) => p.into_raw(),
         DynamicImage::ImageRgba8(p) => color(p.as_raw(), 4, |v| v),
         DynamicImage::ImageLuma8(p) => gray(p.as_raw(), 1, |v| v),

@@ -1,4 +1,4 @@
-//! Searching folders for files.
+//! Recursive file search.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -8,17 +8,17 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// What is in one folder, in the order of the names.
+/// The contents of one folder, sorted by name.
 #[derive(Debug)]
 pub struct Folder {
     /// The files, and links to files, with their lengths in bytes.
     pub files: Vec<(PathBuf, u64)>,
-    /// What cannot be used, such as links to nothing, and why.
+    /// Entries that cannot be used, such as dangling links, with the error.
     pub unusable: Vec<(PathBuf, io::Error)>,
 }
 
-/// Searches folders to the bottom. Each real folder is searched once, whatever links point to it:
-/// links to folders are followed after all that is reached without them.
+/// Searches folders recursively. Each real folder is searched once, whatever links point to it:
+/// links to folders are followed after everything that is reachable without them.
 #[derive(Debug)]
 pub struct Walk<'a> {
     stop: &'a AtomicBool,
@@ -28,10 +28,10 @@ pub struct Walk<'a> {
     repeated: usize,
 }
 
-/// Tells a real folder from others: device and inode.
+/// Identifies a real folder: device and inode.
 #[cfg(unix)]
 type Identity = (u64, u64);
-/// Tells a real folder from others: its path without links.
+/// Identifies a real folder: its canonical path.
 #[cfg(not(unix))]
 type Identity = PathBuf;
 
@@ -47,7 +47,7 @@ fn identity(path: &Path, _: &Metadata) -> io::Result<Identity> {
 }
 
 impl<'a> Walk<'a> {
-    /// Nothing to search yet. Once `stop` is true, nothing more is found.
+    /// A search without folders. Once `stop` is true, it returns nothing more.
     pub fn new(stop: &'a AtomicBool) -> Self {
         Self {
             stop,
@@ -58,20 +58,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Searches this folder next, unless it has been searched before.
+    /// Searches this folder next, unless it has already been searched.
     pub fn add(&mut self, folder: PathBuf) {
         self.folders.push(folder);
     }
 
-    /// How often a folder was come to again.
+    /// How often a folder was found again.
     pub fn repeated(&self) -> usize {
         self.repeated
     }
 
-    /// What is in the next folder; `None` at the end, or where it was stopped.
+    /// The contents of the next folder; `None` at the end, or if the search was stopped.
     ///
     /// # Errors
-    /// The folder that cannot be read, and why.
+    /// The folder that cannot be read, with the error.
     pub fn next_folder(&mut self) -> Option<Result<Folder, (PathBuf, io::Error)>> {
         while !self.stop.load(Ordering::Relaxed) {
             let path = self.folders.pop().or_else(|| self.links.pop_front())?;
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
             }
             let entry = entry?;
             let path = entry.path();
-            // What a link points to counts.
+            // Links count as what they point to.
             match fs::metadata(&path) {
                 Ok(m) if m.is_file() => folder.files.push((path, m.len())),
                 Ok(m) if m.is_dir() && entry.file_type()?.is_symlink() => links.push(path),
@@ -154,7 +154,7 @@ mod tests {
             "real/one.png",
             "top.png",
         ];
-        // Loops, a link to a folder that is there anyway, and the only way to another.
+        // Loops, a link to a folder that is searched anyway, and the only path to another folder.
         for (to, link) in [
             (".", "a"),
             (".", "b"),

@@ -1,23 +1,23 @@
-//! Pillow's bilinear resize for 8-bit pictures, to the bit.
+//! Pillow's bilinear resize for 8-bit images, bit for bit.
 //!
-//! Two passes, across and then down, with 8-bit pixels between them. Each output pixel is a
-//! weighted sum over a window of input pixels, in fixed point: weights are multiples of 2^-22.
-//! Source: Pillow, `src/libImaging/Resample.c` (the algorithm; the code here is our own).
+//! Two passes, horizontal and then vertical, with 8-bit pixels in between. Each output pixel is a
+//! weighted sum over a window of input pixels, in fixed point: weights are multiples of 2^-22. The
+//! algorithm is that of Pillow, `src/libImaging/Resample.c`; the code is independent.
 
-use super::Rgb8;
+use super::RgbImage;
 
-/// Fraction bits of a weight: 32, less 8 for the pixel and 2 for sign and overshoot.
+/// Fraction bits of a weight: 32, minus 8 for the pixel and 2 for sign and overshoot.
 const FRACTION_BITS: u32 = 22;
 const HALF: i32 = 1 << (FRACTION_BITS - 1);
 
-/// The input pixels that one output pixel is made of, and where their weights start.
+/// The input pixels of an output pixel, and the start of their weights.
 struct Window {
     first: usize,
     len: usize,
     weights: usize,
 }
 
-/// For every output pixel along one axis its window.
+/// The windows of all output pixels along one axis.
 struct Windows {
     windows: Vec<Window>,
     weights: Vec<i32>,
@@ -50,14 +50,14 @@ impl Windows {
 }
 
 /// The window of output pixel `index` of `to`, from `from` input pixels: returns the first input
-/// pixel and gives the normalized weights to `push`. In f64 and in Pillow's order of operations.
+/// pixel and passes the normalized weights to `push`. In f64 and in Pillow's order of operations.
 fn window(from: usize, to: usize, index: usize, mut push: impl FnMut(f64)) -> usize {
     let scale = from as f64 / to as f64;
-    // Enlarging interpolates between neighbors; shrinking widens the triangle.
+    // Upscaling interpolates between neighbors; downscaling widens the triangle.
     let widening = scale.max(1.0);
     let support = widening;
     let center = (index as f64 + 0.5) * scale;
-    // The casts truncate, as C's do, and a negative number gives 0.
+    // The casts truncate, as in C, and map negative numbers to 0.
     let first = (center - support + 0.5) as usize;
     let last = ((center + support + 0.5) as usize).min(from);
     let inverse = 1.0 / widening;
@@ -78,8 +78,8 @@ fn level(sum: i32) -> u8 {
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
-/// The picture at `width` x `height`; both at least 1.
-pub(super) fn bilinear(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
+/// Resizes an image to `width` x `height`, both at least 1.
+pub(super) fn bilinear(picture: &RgbImage, width: usize, height: usize) -> RgbImage {
     if picture.width == width {
         return if picture.height == height {
             picture.clone()
@@ -95,10 +95,10 @@ pub(super) fn bilinear(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     }
 }
 
-/// Rows that the horizontal pass handles together: one load of a weight serves all of them.
+/// Rows per step of the horizontal pass: each weight is loaded once for all of them.
 const ROWS: usize = 4;
 
-fn across(picture: &Rgb8, width: usize) -> Rgb8 {
+fn across(picture: &RgbImage, width: usize) -> RgbImage {
     let windows = Windows::new(picture.width, width);
     let mut data = vec![0u8; width * picture.height * 3];
     let input = picture.data.chunks(picture.width * 3 * ROWS);
@@ -114,7 +114,7 @@ fn across(picture: &Rgb8, width: usize) -> Rgb8 {
             }
         }
     }
-    Rgb8 {
+    RgbImage {
         width,
         height: picture.height,
         data,
@@ -145,7 +145,7 @@ fn across_rows<const N: usize>(windows: &Windows, rows_in: &[u8], rows_out: &mut
     }
 }
 
-fn down(picture: &Rgb8, height: usize) -> Rgb8 {
+fn down(picture: &RgbImage, height: usize) -> RgbImage {
     let windows = Windows::new(picture.height, height);
     let stride = picture.width * 3;
     let mut data = Vec::with_capacity(stride * height);
@@ -160,7 +160,7 @@ fn down(picture: &Rgb8, height: usize) -> Rgb8 {
         }
         data.extend(sums.iter().map(|&sum| level(sum)));
     }
-    Rgb8 {
+    RgbImage {
         width: picture.width,
         height,
         data,

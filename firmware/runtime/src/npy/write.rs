@@ -107,7 +107,7 @@ impl NpyWriter {
     /// # Errors
     /// Fewer elements were written than the array has (elements written twice count twice, so
     /// this finds a forgotten part but proves nothing), or the system fails. The destination is
-    /// then as it was.
+    /// then unchanged.
     pub fn finish(self) -> Result<(), NpyError> {
         let written = self.written.into_inner();
         if written < self.elements {
@@ -124,11 +124,11 @@ impl NpyWriter {
     }
 }
 
-/// Writes an array in one go; the file appears whole or not at all.
+/// Writes an array atomically.
 ///
 /// # Errors
-/// `data` has another number of elements than `shape`, there is no room, or the system fails.
-/// The destination is then as it was.
+/// `data` has another number of elements than `shape`, the disk is full, or the system fails.
+/// The destination is then unchanged.
 pub fn write(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), NpyError> {
     let writer = NpyWriter::create(path, shape)?;
     writer.write_at(0, data)?;
@@ -140,14 +140,14 @@ enum Reserve {
     Io(io::Error),
 }
 
-/// Gives the file its length and, where the file system can, its blocks.
+/// Sets the length of the file and, if the file system can, reserves its blocks.
 fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
     use rustix::io::Errno;
 
-    // Asked first: a reservation that fails may have filled the disk on its way.
+    // Checked first: a failing reservation may fill the disk before it fails.
     let free = || match rustix::fs::fstatvfs(file.file()) {
         Ok(fs) if fs.f_blocks > 0 => fs.f_bavail.saturating_mul(fs.f_frsize),
-        // Some file systems do not count.
+        // Some file systems do not report this.
         _ => u64::MAX,
     };
     let available = free();
@@ -160,7 +160,7 @@ fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(Errno::NOSPC | Errno::DQUOT) => return Err(Reserve::NoSpace { free: free() }),
-            // No such operation on this file system: the length alone must do.
+            // Not supported by this file system: only the length is set.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 log::debug!("this file system cannot reserve space");
                 return file.file().set_len(bytes).map_err(Reserve::Io);

@@ -3,10 +3,10 @@
 use super::eigen::{Rows, leading, spread};
 use super::{PcaError, Statistics, check_components, check_samples, project};
 
-/// Samples of each set that the directions are found from; more do not change a picture.
+/// Samples per set used to find the directions; more do not change an image.
 const SAMPLES: usize = 2048;
 
-/// Samples of each set that the range is found from.
+/// Samples per set used to find the range.
 const RANGE_SAMPLES: usize = 16384;
 
 /// Principal components common to several sets of features of the same width.
@@ -28,11 +28,11 @@ pub struct CommonBasis {
 #[derive(Debug, Clone, PartialEq)]
 struct Normalization {
     mean: Vec<f32>,
-    /// What centered features are multiplied by.
+    /// Scale of the centered features.
     scale: f32,
 }
 
-/// The values of each component that shall be black and white: robust ends of what occurs.
+/// The values of each component that map to black and white: robust minimum and maximum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Range {
     low: Vec<f32>,

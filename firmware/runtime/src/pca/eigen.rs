@@ -4,7 +4,7 @@
 //! is restricted to it (Rayleigh-Ritz), and the best vectors start the next round until they are
 //! eigenvectors. A block rather than one vector, so that equal eigenvalues are found too.
 //! Source: Golub and Van Loan, Matrix Computations, 4th ed., 10.3.6 (block Lanczos); here with
-//! full orthogonalisation, as the spaces are small.
+//! full orthogonalization, as the spaces are small.
 
 use super::Statistics;
 
@@ -14,11 +14,11 @@ const BLOCK: usize = 8;
 /// Powers of C in the space of one round.
 const DEPTH: usize = 5;
 
-/// Rounds at most. A handful suffices unless the eigenvalues lie very close, and then the
+/// Rounds at most. A handful suffices unless the eigenvalues are very close, and then the
 /// choice among their vectors hardly matters.
 const ROUNDS: usize = 24;
 
-/// `|Cv - λv|` that counts as nothing, in units of the largest eigenvalue.
+/// Convergence threshold of `|Cv - λv|`, relative to the largest eigenvalue.
 const TOLERANCE: f64 = 1e-9;
 
 /// Eigenvalues below this part of the largest are rounding.
@@ -71,7 +71,7 @@ impl Rows {
     fn covariance_times(&self, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mut products = Vec::with_capacity(vectors.len());
         for block in vectors.chunks(BLOCK) {
-            // Interleaved, so that a channel of all vectors of the block lies together.
+            // Interleaved, so that a channel of all vectors of the block is contiguous.
             let mut input = vec![[0f64; BLOCK]; self.width];
             for (lane, vector) in block.iter().enumerate() {
                 for (entry, &value) in input.iter_mut().zip(vector) {
@@ -144,7 +144,7 @@ pub(super) fn leading(rows: &Rows, k: usize, floor: f64) -> Leading {
     Leading { values, directions }
 }
 
-/// The `j`-th vector to start from: fixed, and without a pattern that features could share.
+/// The `j`-th start vector: deterministic, without a pattern that features could share.
 fn start_vector(j: usize, width: usize) -> Vec<f64> {
     // Multiples of an irrational number, modulo 1, are spread evenly (Weyl's sequence).
     let step = ((2 * j + 1) as f64 * 2f64.sqrt() + (j * j) as f64 * 3f64.sqrt()).fract();
@@ -192,8 +192,8 @@ fn krylov(rows: &Rows, start: Vec<Vec<f64>>, width: usize) -> Space {
     space
 }
 
-/// Appends what of `vector` is orthogonal to the basis, at length 1; or nothing, if it is in the
-/// span of the basis already.
+/// Appends the component of `vector` orthogonal to the basis, normalized; nothing if `vector` is in
+/// the span of the basis.
 fn append_orthonormal(basis: &mut Vec<Vec<f64>>, mut vector: Vec<f64>) {
     let before = norm(&vector);
     // Twice is enough to make up for rounding (Giraud et al., 2005).
@@ -278,7 +278,7 @@ fn jacobi(a: &mut [f64], v: &mut [f64], m: usize) {
             for q in p + 1..m {
                 let apq = a[p * m + q];
                 off += apq * apq;
-                // Smaller than anything that the squares of the diagonal would feel.
+                // Negligible against the squares of the diagonal.
                 if apq * apq <= 1e-34 * total {
                     continue;
                 }

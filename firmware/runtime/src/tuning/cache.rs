@@ -1,7 +1,7 @@
-//! Where measurements are kept.
+//! Cache of tuning results on disk.
 //!
-//! A text file for each key: a first line with the format, a line for each part of the key, and the
-//! result. A file that is not exactly that is measured anew.
+//! One text file per key: a line with the format, a line for each part of the key, and the result. Any
+//! other content counts as a cache miss.
 
 use std::{
     fs::{self, File},
@@ -15,10 +15,10 @@ use super::Tuning;
 use crate::{RuntimeError, image::atomic::AtomicFile, user_cache};
 
 const FORMAT: &str = "loftup tuning 1";
-/// A file of ours is far shorter.
+/// Maximum size of a cache file; valid ones are far smaller.
 const LONGEST: u64 = 4096;
 
-/// What a measurement depends on.
+/// The cache key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuningKey {
     /// The processor.
@@ -51,37 +51,37 @@ impl TuningKey {
     }
 }
 
-/// A directory of measurements, or none at all.
+/// The cache directory, or no cache.
 #[derive(Debug, Clone)]
 pub struct TuningCache {
     directory: Option<PathBuf>,
 }
 
 impl TuningCache {
-    /// The cache in this directory, which is made when it is first written to.
+    /// The cache in this directory, which is created on the first write.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: Some(directory.into()),
         }
     }
 
-    /// `loftup-edge/tuning` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`); none
-    /// where neither is known.
+    /// `loftup-edge/tuning` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`); no
+    /// cache if neither is set.
     pub fn of_user() -> Self {
         Self {
             directory: user_cache::directory("tuning"),
         }
     }
 
-    /// Keeps nothing.
+    /// No cache.
     pub fn none() -> Self {
         Self { directory: None }
     }
 
-    /// What is kept for `key`, or else what `measure` finds, which is then kept.
+    /// The cached result for `key`; on a miss, the result of `measure`, which is then cached.
     ///
     /// # Errors
-    /// Those of `measure`.
+    /// Errors of `measure`.
     pub fn get_or_measure(
         &self,
         key: &TuningKey,
@@ -105,7 +105,7 @@ impl TuningCache {
     }
 }
 
-/// `None` where there is no file; why it does not serve, where it does not.
+/// `None` without a file; the reason if the file is not usable.
 fn read(path: &Path, key: &TuningKey) -> Result<Option<Tuning>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -152,13 +152,13 @@ fn write(path: &Path, key: &TuningKey, tuning: &Tuning) -> io::Result<()> {
     file.commit()
 }
 
-/// What this machine's processor calls itself; its architecture where it says nothing.
+/// Model name of this machine's CPU, or its architecture.
 pub(super) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     name_in(&text).unwrap_or_else(|| std::env::consts::ARCH.into())
 }
 
-/// x86 has a model name; ARM has numbers of implementer and part, of each kind of core.
+/// x86 has a model name; ARM has implementer and part numbers for each kind of core.
 fn name_in(cpuinfo: &str) -> Option<String> {
     let fields = || {
         let fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
@@ -166,7 +166,7 @@ fn name_in(cpuinfo: &str) -> Option<String> {
     };
     let model = fields().find(|(name, _)| *name == "model name");
     if let Some((_, model)) = model {
-        // Two machines of a name may differ in what a virtual machine shows of them.
+        // Virtual machines on the same CPU may expose different features.
         let of = |wanted: &str| fields().find(|(name, _)| *name == wanted);
         let detail = ["model", "stepping", "cache size"]
             .into_iter()
@@ -202,7 +202,7 @@ mod tests {
         threads: 2,
     };
 
-    /// What is kept, and whether it had to be measured.
+    /// The result, and whether it was measured.
     fn get(cache: &TuningCache, key: &TuningKey) -> (Option<Tuning>, bool) {
         let mut measured = false;
         let tuning = cache.get_or_measure(key, || {
@@ -244,7 +244,7 @@ mod tests {
             .step_by(5)
             .map(|n| whole[..n].to_vec())
             .collect();
-        // The last newline is no part of what counts.
+        // The last newline does not matter.
         damages.extend((0..whole.len() - 1).step_by(5).map(|i| {
             let mut bytes = whole.clone();
             bytes[i] = 0xFF;
@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(get(&cache, &key()), (Some(FOUND), true));
             assert_eq!(get(&cache, &key()), (Some(FOUND), true));
         }
-        // What could not be measured is not kept.
+        // Failed measurements are not cached.
         let cache = TuningCache::at(directory.path());
         let nothing = cache.get_or_measure(&key(), || Ok(None));
         assert_eq!(nothing.expect("nothing fails"), None);

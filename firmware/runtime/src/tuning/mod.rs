@@ -1,52 +1,52 @@
-//! Tile size and threads by a short measurement, kept between runs of the program.
+//! Auto-tuning of tile size and thread count by a short benchmark, with a cache on disk.
 //!
-//! How fast which tile is depends on the caches and the memory of a machine, and whether a thread
-//! for each core pays on what the cores share. The measurement takes tiles of a made-up picture
-//! through the bundle's own upsampler, on as many threads as are in question, and compares the
-//! processor time of a pixel: other programs on the machine hardly change it.
+//! The best tile size depends on a machine's caches and memory; whether one thread per core pays off
+//! depends on what the cores share. The benchmark runs tiles of a synthetic image through the
+//! bundle's upsampler with each thread count and compares the CPU time per pixel, which other
+//! programs hardly affect.
 //!
-//! It is made only when it is asked for. Answers at different tile sizes differ by rounding, some
-//! 1e-5 for features near 1, and what is measured twice may come out differently where two sizes
-//! are about as fast; once it is kept, a machine answers with the same bits from run to run.
+//! It runs only on request: outputs for different tile sizes differ by rounding, about 1e-5 for
+//! features near 1, and if two sizes are about equally fast, two benchmarks can disagree. With the
+//! result cached, a machine computes the same bits in every run.
 
 mod cache;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
-    ColorRange, Guidance, Perceptor, RuntimeError, View,
+    ColorRange, EncodedFrame, Guidance, Perceptor, RuntimeError,
     backend::{TilingHint, kernel_isa},
-    plans::SessionPool,
-    threads::{lock, on_threads},
+    encoded_frame::Worker,
+    plan_cache::SessionPool,
+    threads::on_threads,
     tiles::Rect,
     upsampler::{Keys, Upsampler},
-    view::Worker,
 };
 
-/// Sides of tiles that are tried: none larger than what regions have without a measurement, so
-/// that memory stays what it is.
+/// Tile sizes to try. None is larger than the default for regions, so memory use does not grow.
 const TILES: [usize; 3] = [32, 48, 64];
-/// Tokens of the made-up features: those of a picture of 224x224 with a patch of 14.
+/// Tokens of the synthetic features: those of a 224x224 image with patch size 14.
 const TOKENS: usize = 256;
-/// Side of the made-up picture: the largest tile and its halo are inside it.
+/// Side of the synthetic image: the largest tile with its halo fits into it.
 const SIDE: usize = 128;
 /// Row and column at which tiles start.
 const START: usize = 32;
-/// No measurement starts that would probably end after this.
+/// Time limit. No measurement starts that would probably end later.
 const BUDGET: Duration = Duration::from_millis(1100);
-/// How much faster a larger tile has to be, which takes more memory.
+/// Minimum speedup of a larger tile, which takes more memory.
 const LARGER_TILE_PAYS: f64 = 1.02;
-/// How much faster fewer threads have to be.
+/// Minimum speedup of fewer threads.
 const FEWER_THREADS_PAY: f64 = 1.05;
 
-/// How work is best divided on a machine.
+/// The best tile size and thread count of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// Longest side of a tile, in pixels.
@@ -56,13 +56,12 @@ pub struct Tuning {
 }
 
 impl Perceptor {
-    /// The tile size and number of threads that are fastest for this bundle on this machine: from
-    /// `cache`, or measured in about a second at most and kept there. `None` where there is nothing
-    /// to choose: without an upsampler, on an engine that is no CPU, or where the machine is so slow
-    /// or so busy that the second is not enough.
+    /// The fastest tile size and thread count for this bundle on this machine, from `cache` or
+    /// measured in at most about a second and cached. `None` without an upsampler, on an engine other
+    /// than the CPU, or if the machine is too slow or too busy to finish in a second.
     ///
-    /// A file of the cache that is damaged or another machine's is measured anew, as is everything
-    /// where nothing can be kept.
+    /// If the cached file is damaged or from another machine, or the cache cannot be written, the
+    /// benchmark runs again.
     ///
     /// # Errors
     /// Those of the engine.
@@ -86,7 +85,7 @@ impl Perceptor {
     }
 }
 
-/// The best division, where there is time to find it.
+/// The best setting, if there is time to find it.
 fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, RuntimeError> {
     let start = Instant::now();
     let view = made_up(upsampler);
@@ -103,7 +102,7 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
         log::debug!("tuning: tiles of {tile} on {threads} threads: {speed:.0} pixels a second");
         Ok(Some(speed))
     };
-    // What is done for the first time takes longer.
+    // Warm-up.
     try_out(TILES[0], 1)?;
     let mut speeds = Vec::new();
     for tile in TILES {
@@ -124,8 +123,8 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
         }
     }
     drop(view);
-    // Sessions for tiles that may never be asked for again hold memory.
-    upsampler.forget_plans();
+    // Frees the sessions of tile sizes that may not be used again.
+    upsampler.clear_plans();
     let elapsed = start.elapsed().as_secs_f64();
     match best {
         Some((Tuning { tile, threads }, _)) => {
@@ -138,8 +137,8 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
     Ok(best.map(|(tuning, _)| tuning))
 }
 
-/// The fastest; a larger tile only where it is clearly faster than the smaller ones. `None` unless
-/// all were measured: half a comparison is not worth keeping.
+/// The fastest tile size; a larger one only if it is clearly faster than the smaller ones. `None`
+/// unless all were measured.
 fn best_tile(speeds: &[(usize, f64)]) -> Option<(usize, f64)> {
     let (first, rest) = speeds.split_first()?;
     (speeds.len() == TILES.len()).then(|| {
@@ -152,7 +151,7 @@ fn best_tile(speeds: &[(usize, f64)]) -> Option<(usize, f64)> {
     })
 }
 
-/// How long pixels take.
+/// Time per pixel.
 #[derive(Default)]
 struct Pace {
     pixels: usize,
@@ -164,14 +163,14 @@ impl Pace {
         (self.pixels, self.elapsed) = (pixels, elapsed);
     }
 
-    /// Seconds that so many will probably take.
+    /// Estimated seconds for this many pixels.
     fn seconds(&self, pixels: usize) -> f64 {
         self.elapsed.as_secs_f64() * pixels as f64 / self.pixels.max(1) as f64
     }
 }
 
-/// A frame of noise over a gradient, in 256 levels: speed does not depend on what it shows.
-fn made_up(upsampler: &Upsampler) -> View<'_> {
+/// A frame of noise over a gradient, in 256 levels. Speed does not depend on the content.
+fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = || {
         state ^= state << 13;
@@ -191,7 +190,7 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
     for _ in 0..2 * m.layers {
         tensors.push((0..each).map(|_| noise() - 0.5).collect());
     }
-    View {
+    EncodedFrame {
         upsampler,
         keys: Arc::new(Keys {
             tokens: TOKENS,
@@ -202,9 +201,9 @@ fn made_up(upsampler: &Upsampler) -> View<'_> {
     }
 }
 
-/// Mean processor time of a thread for a tile, while so many threads compute the same.
+/// Mean CPU time of a thread per tile while this many threads run the same work.
 fn processor_seconds(
-    view: &View<'_>,
+    view: &EncodedFrame<'_>,
     pool: &SessionPool,
     tile: usize,
     threads: usize,
@@ -221,11 +220,11 @@ fn processor_seconds(
         let start = thread_time();
         worker.run([rect].into_iter())?;
         let seconds = (thread_time() - start).as_secs_f64();
-        lock(&times).push(seconds);
+        times.lock().push(seconds);
         Ok(())
     };
     on_threads(threads, work)?;
-    let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let times = times.into_inner();
     Ok(times.iter().sum::<f64>() / times.len().max(1) as f64)
 }
 

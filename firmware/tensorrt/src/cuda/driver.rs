@@ -1,9 +1,8 @@
-//! CUDA's driver interface, looked up at run time.
+//! The CUDA driver API, loaded at run time.
 //!
-//! A C interface that NVIDIA has kept since CUDA 11.4 (JetPack 5); only
-//! functions that every driver since exports are used. Result codes stay plain
-//! numbers: a driver newer than this source may return codes it does not know.
-//! `cuda.h` of the toolkit is the source of the signatures.
+//! A C API that NVIDIA has kept stable since CUDA 11.4 (JetPack 5); only functions that every
+//! driver since then exports are used. Result codes stay plain numbers, since newer drivers may
+//! return codes unknown here. The signatures are those of `cuda.h` in the toolkit.
 
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
@@ -25,7 +24,7 @@ macro_rules! driver {
         pub(crate) struct Driver { $($method: unsafe extern "C" fn($($type),*) -> u32,)+ }
 
         impl Driver {
-            /// Looks up every function.
+            /// Loads every function.
             pub(crate) fn load(handle: &'static libloading::Library, path: &str) -> Result<Driver> {
                 // SAFETY (of each lookup): the names and types are those of NVIDIA's `cuda.h`.
                 $(let $method = unsafe {
@@ -43,10 +42,10 @@ macro_rules! driver {
                 /// The driver function of the same name.
                 ///
                 /// # Safety
-                /// As its documentation says: handles must be live, addresses valid.
+                /// As documented by NVIDIA: handles must be live, addresses valid.
                 #[allow(dead_code)] // `error_name` is only called through its field.
                 pub(crate) unsafe fn $method(&self, $($argument: $type),*) -> Result<()> {
-                    // SAFETY: passed on to the caller.
+                    // SAFETY: guaranteed by the caller.
                     let code = unsafe { (self.$method)($($argument),*) };
                     self.check($symbol, code)
                 }
@@ -105,7 +104,7 @@ impl Driver {
 
     fn name_of(&self, code: u32) -> String {
         let mut name = std::ptr::null();
-        // SAFETY: writes a pointer to a static string, or null for a code it does not know.
+        // SAFETY: writes a pointer to a static string, or null for an unknown code.
         let found = unsafe { (self.error_name)(code, &mut name) };
         // SAFETY: null, or the driver's static NUL-terminated string.
         let text = unsafe { crate::abi::copy_text(name) };

@@ -86,8 +86,8 @@ impl DeviceBuffer {
     /// [`Error::Argument`] if either is smaller; [`Error::Cuda`].
     ///
     /// # Safety
-    /// Until the stream has done the copy, `from` must not be dropped or
-    /// written and this buffer not dropped.
+    /// Until the stream has completed the copy, `from` must not be dropped or written, and this
+    /// buffer must not be dropped.
     pub unsafe fn upload_async(
         &self,
         from: &PinnedBuffer,
@@ -98,7 +98,7 @@ impl DeviceBuffer {
         from.check(bytes)?;
         self.device.bind()?;
         let (to, from) = (self.address, from.address.cast_const());
-        // SAFETY: both ranges are valid for `bytes` bytes; the caller keeps them so.
+        // SAFETY: both ranges are valid for `bytes` bytes; the caller keeps them valid.
         unsafe {
             self.device
                 .driver()
@@ -112,8 +112,8 @@ impl DeviceBuffer {
     /// [`Error::Argument`] if either is smaller; [`Error::Cuda`].
     ///
     /// # Safety
-    /// Until the stream has done the copy, `to` must not be dropped, read or
-    /// written and this buffer not dropped.
+    /// Until the stream has completed the copy, `to` must not be dropped, read or written, and this
+    /// buffer must not be dropped.
     pub unsafe fn download_async(
         &self,
         to: &mut PinnedBuffer,
@@ -123,7 +123,7 @@ impl DeviceBuffer {
         self.check(bytes)?;
         to.check(bytes)?;
         self.device.bind()?;
-        // SAFETY: both ranges are valid for `bytes` bytes; the caller keeps them so.
+        // SAFETY: both ranges are valid for `bytes` bytes; the caller keeps them valid.
         unsafe {
             self.device
                 .driver()
@@ -138,14 +138,14 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new`, freed once; nothing enqueued still uses it, because whoever
-        // enqueues keeps an `Arc` of it (`Context`) or promised so (`upload_async`).
+        // SAFETY: allocated by `new`, freed once; no enqueued work still uses it, because the
+        // enqueuing side holds an `Arc` of it (`Context`) or guarantees it (`upload_async`).
         let freed = self
             .device
             .bind()
             .and_then(|()| unsafe { self.device.driver().memory_free(self.address) });
         if let Err(error) = freed {
-            log::warn!("freeing {} bytes of the GPU: {error}", self.bytes);
+            log::warn!("freeing {} bytes of GPU memory failed: {error}", self.bytes);
         }
     }
 }
@@ -158,7 +158,7 @@ pub struct PinnedBuffer {
     bytes: usize,
 }
 
-// SAFETY: plain memory, reached only through `&self` and `&mut self`.
+// SAFETY: plain memory, accessed only through `&self` and `&mut self`.
 unsafe impl Send for PinnedBuffer {}
 // SAFETY: as above.
 unsafe impl Sync for PinnedBuffer {}
@@ -175,10 +175,10 @@ impl PinnedBuffer {
         unsafe { device.driver().host_alloc(&mut address, bytes.max(1), 0) }?;
         if address.is_null() {
             return Err(Error::Argument(
-                "CUDA gave no host memory; close other programs".into(),
+                "CUDA returned no host memory; close other programs".into(),
             ));
         }
-        // SAFETY: freshly reserved with that many bytes.
+        // SAFETY: newly allocated with this many bytes.
         unsafe { address.cast::<u8>().write_bytes(0, bytes.max(1)) };
         Ok(PinnedBuffer {
             device: Arc::clone(device),
@@ -187,14 +187,14 @@ impl PinnedBuffer {
         })
     }
 
-    /// Its bytes. Aligned for every element type (the driver aligns to pages).
+    /// The bytes. Aligned for every element type, since the driver aligns to pages.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `bytes` initialized bytes that live as long as `self`; asynchronous writers are
         // bound by the contract of `download_async`.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.bytes) }
     }
 
-    /// Its bytes, mutable.
+    /// The bytes, mutable.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `&mut self` excludes other readers.
         unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }
@@ -207,13 +207,17 @@ impl PinnedBuffer {
 
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new`, freed once; no copy is under way (contract of the copies).
+        // SAFETY: allocated by `new`, freed once; no copy is pending (contract of the copy
+        // functions).
         let freed = self
             .device
             .bind()
             .and_then(|()| unsafe { self.device.driver().host_free(self.address) });
         if let Err(error) = freed {
-            log::warn!("freeing {} bytes of pinned memory: {error}", self.bytes);
+            log::warn!(
+                "freeing {} bytes of pinned memory failed: {error}",
+                self.bytes
+            );
         }
     }
 }
@@ -223,6 +227,6 @@ fn fits(wanted: usize, there: usize, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Argument(format!(
-        "{wanted} bytes do not fit the {what} buffer of {there} bytes; make it larger"
+        "{wanted} bytes do not fit in the {what} buffer of {there} bytes; make it larger"
     )))
 }

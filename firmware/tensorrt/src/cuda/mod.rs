@@ -51,16 +51,16 @@ impl Cuda {
     /// As for [`Cuda::find`].
     pub fn open(path: &Path) -> Result<Cuda> {
         let name = path.display().to_string();
-        // SAFETY: opening a library runs its initializers; NVIDIA's do nothing observable.
+        // SAFETY: opening a library runs its initializers; NVIDIA's have no observable effects.
         let handle = unsafe { libloading::Library::new(path) }.map_err(|error| Error::NoCuda {
             reason: format!(
-                "{name} cannot be opened ({}); install NVIDIA's driver (on a Jetson, the L4T packages), or run the container with access to the GPU",
+                "{name} cannot be opened ({}); install NVIDIA's driver (on a Jetson, the L4T packages), or run the container with GPU access",
                 crate::library::loader_reason(&error, &name)
             ),
         })?;
-        // Never unloaded: TensorRT uses the same driver for as long as the process lives.
+        // Never unloaded: TensorRT uses the same driver until the process exits.
         let driver = Driver::load(Box::leak(Box::new(handle)), &name)?;
-        // SAFETY: 0 is the only defined flag word; may be called repeatedly.
+        // SAFETY: 0 is the only defined flags value; repeated calls are allowed.
         let started = unsafe { driver.init(0) };
         started.map_err(|error| match error {
             Error::Cuda { code: 100, .. } => Error::NoDevice,
@@ -103,14 +103,14 @@ impl Cuda {
 fn init_reason(code: u32, name: &str) -> String {
     let hint = match code {
         34 => {
-            "this libcuda is the toolkit's stub; install the driver, or take the stub off the library path"
+            "this libcuda is the toolkit's stub; install the driver, or remove the stub from the library path"
         }
         803 | 804 => {
-            "the driver's library and its kernel module are of different versions; reboot after the update"
+            "the driver library and the kernel module have different versions; reboot after an update"
         }
         999 => "the kernel module is in a bad state; reload it or restart the machine",
         _ => {
-            "check that the kernel module is loaded and that /dev/nvidia* (on a Jetson /dev/nvmap) may be opened"
+            "check that the kernel module is loaded and that /dev/nvidia* (on a Jetson /dev/nvmap) can be opened"
         }
     };
     format!("cuInit failed with {name} ({code}); {hint}")
@@ -125,10 +125,10 @@ pub struct Device {
     context: Handle,
 }
 
-// SAFETY: the handles are plain numbers to the driver, whose functions may be called from any
+// SAFETY: the handles are plain values for the driver, whose functions can be called from any
 // thread; `bind` makes the context current on the calling thread before each use.
 unsafe impl Send for Device {}
-// SAFETY: as above: nothing is changed through a shared reference.
+// SAFETY: as above; nothing is modified through a shared reference.
 unsafe impl Sync for Device {}
 
 impl Device {
@@ -139,13 +139,13 @@ impl Device {
     pub fn new(cuda: &Cuda, ordinal: u32) -> Result<Arc<Device>> {
         if ordinal >= cuda.devices {
             return Err(Error::Argument(format!(
-                "there is no GPU {ordinal}: this machine has {}; count from 0",
+                "there is no GPU {ordinal}: this machine has {}, numbered from 0",
                 cuda.devices
             )));
         }
         let mut raw: c_int = 0;
         let mut context: Handle = std::ptr::null_mut();
-        // SAFETY: `raw` and `context` are written before use; the ordinal is in range.
+        // SAFETY: `raw` and `context` are written before they are used; the ordinal is in range.
         unsafe {
             cuda.driver.device(&mut raw, ordinal as c_int)?;
             cuda.driver.context_retain(&mut context, raw)?;
@@ -171,7 +171,7 @@ impl Device {
         unsafe { self.driver().context_set(self.context) }
     }
 
-    /// Number of this GPU.
+    /// The number of this GPU.
     pub fn ordinal(&self) -> u32 {
         self.ordinal
     }
@@ -182,7 +182,8 @@ impl Device {
     /// [`Error::Cuda`].
     pub fn name(&self) -> Result<String> {
         let mut name = [0u8; 256];
-        // SAFETY: writes at most 255 characters and a NUL; the last byte stays NUL whatever happens.
+        // SAFETY: writes at most 255 characters and a NUL; the last byte is never written and stays
+        // NUL.
         unsafe {
             self.driver()
                 .device_name(name.as_mut_ptr().cast(), 255, self.raw)
@@ -191,7 +192,7 @@ impl Device {
         Ok(String::from_utf8_lossy(&name[..end]).into_owned())
     }
 
-    /// Compute capability, (8, 7) on Orin. Engines are bound to it.
+    /// Compute capability, (8, 7) on Orin. Engines are specific to it.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -214,9 +215,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: retained once by `new`; everything made on it holds an `Arc` of this device.
+        // SAFETY: retained once by `new`; every object created on it holds an `Arc` of this device.
         if let Err(error) = unsafe { self.driver().context_release(self.raw) } {
-            log::warn!("releasing GPU {}: {error}", self.ordinal);
+            log::warn!("releasing GPU {} failed: {error}", self.ordinal);
         }
     }
 }

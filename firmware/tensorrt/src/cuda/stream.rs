@@ -30,7 +30,7 @@ pub struct Stream {
     handle: Handle,
 }
 
-// SAFETY: a driver handle; the driver's functions on it may be called from any thread.
+// SAFETY: a driver handle; its functions can be called from any thread.
 unsafe impl Send for Stream {}
 // SAFETY: as above.
 unsafe impl Sync for Stream {}
@@ -80,11 +80,11 @@ impl Stream {
         unsafe { self.device.driver().stream_synchronize(self.handle) }
     }
 
-    /// Blocks until all work is done, at most for `limit`. Polls, because CUDA has no wait
-    /// with a time limit: first without sleeping, then every 50 microseconds.
+    /// Blocks until all work is done, at most for `limit`. Polls, because CUDA has no wait with a
+    /// timeout: first without sleeping, then every 50 microseconds.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; the work goes on. [`Error::Cuda`].
+    /// [`Error::Timeout`]; the work continues. [`Error::Cuda`].
     pub fn wait(&self, limit: Duration) -> Result<()> {
         const SPIN: Duration = Duration::from_micros(200);
         const PAUSE: Duration = Duration::from_micros(50);
@@ -108,7 +108,7 @@ impl Stream {
     /// Captures what `work` enqueues on this stream instead of running it.
     ///
     /// # Errors
-    /// Whatever `work` returns; [`Error::Cuda`] if something in it cannot be captured.
+    /// Errors of `work`; [`Error::Cuda`] if something in it cannot be captured.
     pub fn capture(self: &Arc<Self>, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         self.device.bind()?;
         let driver = self.device.driver();
@@ -116,7 +116,7 @@ impl Stream {
         unsafe { driver.capture_begin(self.handle, THREAD_LOCAL) }?;
         let done = work();
         let mut graph = std::ptr::null_mut();
-        // Also if `work` fails: the capture must end.
+        // Also if `work` fails, because the capture must end.
         // SAFETY: writes one handle, null if the capture was invalidated.
         let ended = unsafe { driver.capture_end(self.handle, &mut graph) };
         let mut executable = std::ptr::null_mut();
@@ -125,9 +125,9 @@ impl Stream {
             unsafe { driver.graph_instantiate(&mut executable, graph, 0) }
         });
         if !graph.is_null() {
-            // SAFETY: made by the capture, used no more: the executable graph is a copy.
+            // SAFETY: created by the capture and no longer used: the executable graph is a copy.
             if let Err(error) = unsafe { driver.graph_destroy(graph) } {
-                log::warn!("freeing a captured graph: {error}");
+                log::warn!("freeing a captured graph failed: {error}");
             }
         }
         made.map(|()| Graph {
@@ -139,13 +139,13 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, destroyed once; CUDA finishes enqueued work by itself.
+        // SAFETY: created by `new`, destroyed once; CUDA completes enqueued work on its own.
         let destroyed = self
             .device
             .bind()
             .and_then(|()| unsafe { self.device.driver().stream_destroy(self.handle) });
         if let Err(error) = destroyed {
-            log::warn!("closing a CUDA stream: {error}");
+            log::warn!("destroying a CUDA stream failed: {error}");
         }
     }
 }
@@ -157,8 +157,8 @@ pub struct Graph {
     executable: Handle,
 }
 
-// SAFETY: a driver handle; the driver forbids launching one graph from two threads at a time, and
-// `launch` takes `&mut self`.
+// SAFETY: a driver handle; the driver does not allow launching a graph from two threads at the same
+// time, and `launch` takes `&mut self`.
 unsafe impl Send for Graph {}
 
 impl Graph {
@@ -168,11 +168,11 @@ impl Graph {
     /// [`Error::Cuda`].
     ///
     /// # Safety
-    /// All memory and all TensorRT contexts the captured work uses must live
-    /// until the stream has done it, and be in the state they were captured in.
+    /// All memory and all TensorRT contexts used by the captured work must live until the stream
+    /// has completed it, and be in the same state as during the capture.
     pub unsafe fn launch(&mut self) -> Result<()> {
         self.stream.device.bind()?;
-        // SAFETY: both handles live as long as `self`; the caller vouches for the content.
+        // SAFETY: both handles live as long as `self`; the caller guarantees the rest.
         unsafe {
             self.stream
                 .device
@@ -185,12 +185,12 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         let device = &self.stream.device;
-        // SAFETY: made by the capture, destroyed once; a launch under way is finished by CUDA.
+        // SAFETY: created by the capture, destroyed once; CUDA completes a pending launch.
         let destroyed = device
             .bind()
             .and_then(|()| unsafe { device.driver().graph_executable_destroy(self.executable) });
         if let Err(error) = destroyed {
-            log::warn!("freeing a CUDA graph: {error}");
+            log::warn!("freeing a CUDA graph failed: {error}");
         }
     }
 }
@@ -202,7 +202,7 @@ pub struct Event {
     handle: Handle,
 }
 
-// SAFETY: a driver handle; the driver's functions on it may be called from any thread.
+// SAFETY: a driver handle; its functions can be called from any thread.
 unsafe impl Send for Event {}
 // SAFETY: as above.
 unsafe impl Sync for Event {}
@@ -262,7 +262,7 @@ impl Event {
         }?;
         Duration::try_from_secs_f32(milliseconds / 1000.0).map_err(|_| {
             Error::Argument(format!(
-                "CUDA measured {milliseconds} ms; record both events first"
+                "CUDA returned {milliseconds} ms between two events; record both first"
             ))
         })
     }
@@ -270,13 +270,13 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, destroyed once.
+        // SAFETY: created by `new`, destroyed once.
         let destroyed = self
             .device
             .bind()
             .and_then(|()| unsafe { self.device.driver().event_destroy(self.handle) });
         if let Err(error) = destroyed {
-            log::warn!("freeing a CUDA event: {error}");
+            log::warn!("freeing a CUDA event failed: {error}");
         }
     }
 }

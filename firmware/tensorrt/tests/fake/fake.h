@@ -1,13 +1,13 @@
-// Common to the stand-ins for libnvinfer, libnvonnxparser and libcuda.
+// Common to the mock versions of libnvinfer, libnvonnxparser and libcuda.
 //
-// They prove the order of calls, lifetimes and the handling of failure. They
-// prove nothing about NVIDIA's binary interface: their tables are laid out from
-// the same slot table as the binding (slots.h is generated from it). That the
-// table is right is shown by tests/slots.rs and by the real libraries.
+// They verify the order of calls, lifetimes and error handling. They verify
+// nothing about NVIDIA's binary interface: their tables are generated from the
+// same slot table as the binding (slots.h). tests/slots.rs and the real
+// libraries verify that table.
 //
-// Each copy of a library works in the directory it lies in:
-//   calls.log  one line per call, in order, over all three libraries
-//   control    `key=value` lines that change their behavior, read at each use
+// Each copy of a library uses its own directory:
+//   calls.log  one line per call, in order, across all three libraries
+//   control    `key=value` lines that change the behavior, read on each use
 #pragma once
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@
 namespace fake {
 
 inline std::string directory() {
-    // Never destroyed: threads may still call while the process exits.
+    // Never destroyed: threads may still make calls while the process exits.
     static std::string const& found = *new std::string([] {
         Dl_info info{};
         dladdr(reinterpret_cast<void*>(&directory), &info);
@@ -77,12 +77,12 @@ struct Tensor {
     bool input;
     std::string name;
     int type;  // nvinfer1::DataType
-    std::vector<std::int64_t> dims;   // -1: not fixed
-    std::vector<std::string> symbols; // name of a dimension that is not fixed
+    std::vector<std::int64_t> dims;   // -1: dynamic
+    std::vector<std::string> symbols; // names of dynamic dimensions
 };
 
-// Every object: what the public class has, then our own fields. `implementation`
-// points back at the object's second table pointer, as mImpl does.
+// Every object: the layout of the public class, then private fields. `implementation`
+// points to the object's second vtable pointer, as mImpl does.
 struct Object {
     void** table;
     void* implementation;
@@ -134,7 +134,7 @@ inline void** table(std::vector<Entry> const& entries) {
 
 template <class F> Entry at(int slot, F* function) { return {slot, reinterpret_cast<void*>(function)}; }
 
-// Deleting keeps the memory, so that a later use is seen instead of crashing anywhere.
+// Deleting keeps the memory, so that a later use is detected instead of crashing.
 inline void bury(Object* object) {
     static void** const dead = [] {
         auto** made = new void*[slots];

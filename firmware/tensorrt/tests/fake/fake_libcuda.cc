@@ -1,5 +1,5 @@
-// A stand-in for libcuda: "GPU" memory is host memory, work is done when it is
-// enqueued. See fake.h for what it proves.
+// A mock libcuda: "GPU" memory is host memory, and work is done when it is
+// enqueued. See fake.h for what it verifies.
 //
 // control: init=CODE, devices=N, memory=full, stream=stuck|broken, capture=fail
 #include "fake.h"
@@ -27,7 +27,7 @@ Result allocate(std::map<std::uintptr_t, std::size_t>& where, std::size_t bytes,
     if (control("memory") == "full") return 2;
     if (bytes == 0) return 1;
     std::lock_guard<std::mutex> guard(lock);
-    // Filled with a pattern: content is undefined, not zero.
+    // Filled with a pattern, because the content is undefined, not zero.
     auto* block = static_cast<unsigned char*>(std::malloc(bytes));
     std::memset(block, 0xA5, bytes);
     *address = reinterpret_cast<std::uintptr_t>(block);

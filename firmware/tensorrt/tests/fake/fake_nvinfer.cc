@@ -1,11 +1,11 @@
-// A stand-in for libnvinfer. See fake.h for what it proves.
+// A mock libnvinfer. See fake.h for what it verifies.
 //
 // An "engine" is the list of inputs and outputs as text. Running it fills every
 // output with mean(inputs) + 0.01 * (index modulo 97).
 //
 // control: build=null, build_error=TEXT, deserialize=null, context=null,
 //   enqueue=false|hang|nan|plausible, dla_cores=N, runtime=0x228,
-//   dim.NAME=NUMBER, or a product of extents of inputs: guidance.0*guidance.2-4*guidance.3-4
+//   dim.NAME=NUMBER, or a product of input dimensions: guidance.0*guidance.2-4*guidance.3-4
 // With enqueue=plausible the outputs are smooth, finite, of unit variance, and wrong.
 #include "slots.h"
 #include "fake.h"
@@ -109,7 +109,7 @@ int network_inputs(void* self) { return count(self, true); }
 int network_outputs(void* self) { return count(self, false); }
 void* network_input(void* self, int index) { return get(self, index, true); }
 void* network_output(void* self, int index) { return get(self, index, false); }
-// NVIDIA's own parser of 8.5 calls these on any network it is given (tests/cuda.rs).
+// NVIDIA's parser 8.5 calls these on any network (tests/cuda.rs).
 bool network_implicit_batch(void*) { return false; }
 void network_set_recorder(void*, void*) {}
 void* network_get_recorder(void*) { return nullptr; }
@@ -197,7 +197,7 @@ void* builder_network(void* self, unsigned flags) {
 
 void* builder_profile(void*) {
     static void** const made = table({at(SLOT_VOptimizationProfile_setDimensions, &profile_set)});
-    // Owned by the builder: no child to be deleted.
+    // Owned by the builder, so not deleted separately.
     return adopt(new Profile, "Profile", nullptr, plain(), made);
 }
 
@@ -268,7 +268,7 @@ Tensor const* find(Context* context, char const* name) {
     return nullptr;
 }
 
-// The value of a named dimension: of an input, of a product of such names, or from `control`.
+// The value of a named dimension: from an input, a product of such names, or `control`.
 std::int64_t symbol_value(Context* context, std::string const& symbol) {
     auto* engine = static_cast<Engine*>(context->parent);
     for (auto const& tensor : engine->tensors)
@@ -464,7 +464,7 @@ char const* engine_tensor_name(void* self, int index) {
     return engine(self)->tensors[static_cast<std::size_t>(index)].name.c_str();
 }
 int engine_profiles(void* self) {
-    // A network without profiles gets one of its own, as with TensorRT.
+    // A network without profiles gets a default one, as in TensorRT.
     auto there = engine(self)->profiles.size() / 3;
     return there ? static_cast<int>(there) : 1;
 }
@@ -567,7 +567,7 @@ EXPORT int getInferLibVersion() { return FAKE_VERSION; }
 EXPORT void* createInferBuilder_INTERNAL(void* logger, int version) {
     note("createInferBuilder_INTERNAL");
     the_logger = logger;
-    // What the real library does without CUDA: an address that is not an object.
+    // As the real library without CUDA: an address that is not an object.
     if (!usable(version)) return reinterpret_cast<void*>(0x228);
     static void** const made = table(
         {at(SLOT_VBuilder_getNbDLACores, &builder_dla), at(SLOT_VBuilder_createBuilderConfig, &builder_config),

@@ -1,5 +1,5 @@
-// A stand-in for libnvonnxparser. It reads the names, types and shapes of the
-// graph's inputs and outputs out of the protobuf and ignores the rest.
+// A mock libnvonnxparser. It reads the names, types and shapes of the graph's
+// inputs and outputs from the protobuf and ignores the rest.
 //
 // control: parse_error=TEXT
 #include "slots.h"
@@ -11,7 +11,7 @@ using namespace fake;
 
 namespace {
 
-// Just enough of protobuf's wire format: a field number, and a number or a slice.
+// A minimal reader for protobuf's wire format: a field number, and a number or a slice.
 struct Reader {
     unsigned char const* at;
     unsigned char const* end;

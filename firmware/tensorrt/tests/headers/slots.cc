@@ -1,10 +1,10 @@
-// Prints, for the TensorRT headers it is compiled against, the virtual-table
-// slot of every function the binding calls and the value of every constant it
-// passes, one `name value` pair per line. Names match those in src/slots.rs.
+// Compiled against TensorRT headers, prints the vtable slot of every function
+// that the binding calls and the value of every constant that it passes, one
+// `name value` pair per line, with the names of src/slots.rs.
 //
 // A pointer to a virtual member function is two words in the Itanium C++ ABI:
-// the first tells the offset of the slot in the table (plus one on x86-64, as
-// it stands on aarch64, where the mark of a virtual function is in the second).
+// the first is the offset of the slot in the vtable (plus one on x86-64; on
+// aarch64 the flag of a virtual function is in the second).
 #include "NvInfer.h"
 #include "NvOnnxParser.h"
 
@@ -21,7 +21,7 @@ using namespace nvinfer1::apiv;
 #else
 #define MODERN 1
 #endif
-// What TensorRT 11 brought, TensorRT-RTX had from 1.5 on.
+// TensorRT-RTX has the features of TensorRT 11 from 1.5 on.
 #if NV_TENSORRT_MAJOR >= 11 || (NV_TENSORRT_MAJOR == 1 && NV_TENSORRT_MINOR >= 5)
 #define ELEVEN 1
 #else
@@ -46,8 +46,8 @@ static void put(char const* name, long value) { std::printf("%s %ld\n", name, va
 #define PARSER(Class, Method) put(#Class "::" #Method, slotOf(&nvonnxparser::Class::Method));
 #define CONSTANT(Name, Value) put(Name, static_cast<long>(Value));
 
-// What NVIDIA's inline code really does with an object: an object whose tables
-// are filled with functions that only remember their position is handed to it.
+// Observes NVIDIA's inline code: passes it an object whose vtables consist of
+// functions that only record their position.
 int lastSlot, lastTable;
 template <int Table, int Slot> void remember() { lastTable = Table; lastSlot = Slot; }
 template <int Table, int... Slot> void fill(void** table, std::integer_sequence<int, Slot...>) {
@@ -75,7 +75,7 @@ template <class T> void destructor(char const* name) {
     put(name, lastTable == 0 ? lastSlot : -2);
 }
 
-// A method of a public object goes through its second word to the implementation.
+// A method of a public object calls the implementation through its second word.
 template <class T, class Call> void through(char const* name, Call call) {
     Probe probe;
     lastTable = lastSlot = -1;

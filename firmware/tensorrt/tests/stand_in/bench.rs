@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared test setup.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub const DYNAMIC: &[u8] = include_bytes!("../data/small_dynamic.onnx");
 pub const SHORT: Duration = Duration::from_millis(60);
 pub const LONG: Duration = Duration::from_secs(10);
 
-/// Everything opened on one set of stand-ins.
+/// All objects opened with one set of mock libraries.
 pub struct Bench {
     pub fake: Fake,
     pub library: Library,
@@ -66,7 +66,7 @@ impl Bench {
         Executor::new(&self.engine(onnx, range), &stream).unwrap()
     }
 
-    /// Drops everything, then checks the log for misdeeds.
+    /// Drops everything, then checks for violations.
     pub fn finish(self) {
         let Bench {
             fake,
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-/// That everything made was deleted.
+/// Checks that every object created was deleted.
 pub fn balance(calls: &[String]) {
     let mut alive: BTreeMap<&str, i32> = BTreeMap::new();
     for call in calls {
@@ -99,7 +99,7 @@ pub fn balance(calls: &[String]) {
         let kind = word.split(' ').next().unwrap();
         *alive.entry(kind).or_default() += change;
     }
-    // Profiles belong to the builder; parsers and graphs are logged at their end only.
+    // Profiles belong to the builder; of parsers and graphs only the deletion is logged.
     alive.retain(|kind, count| *count != 0 && !["Profile", "Parser", "GraphExec"].contains(kind));
     assert!(alive.is_empty(), "left over: {alive:?}\n{calls:#?}");
 }
@@ -126,7 +126,7 @@ pub fn fill(bytes: &mut [u8], value: f32) {
     }
 }
 
-/// The worst difference from what the stand-in computes.
+/// The maximum difference from the values that the mock engine computes.
 pub fn worst(values: &[f32], mean: f32) -> f32 {
     let off = |(i, v): (usize, &f32)| (v - Fake::expected(mean, i)).abs();
     values.iter().enumerate().map(off).fold(0.0, f32::max)

@@ -1,4 +1,4 @@
-//! Failure at every step.
+//! Failures at every step.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn a_refused_enqueue_is_an_error_with_the_reason_and_leaves_the_executor_usable(
         );
         assert!(
             executor.output("features").is_err(),
-            "the old result must not pass for new"
+            "the old output must not be readable"
         );
         bench.fake.set("enqueue", "ok");
         fill(executor.input_mut("image").unwrap(), 3.0);
@@ -63,13 +63,13 @@ fn a_hung_gpu_is_a_timeout_and_its_memory_is_never_freed_under_it() {
     let error = executor.run(SHORT).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
-    // Nothing of it can be touched, but it can be waited for.
+    // Its memory cannot be accessed, but the run can be waited for.
     assert!(executor.input_mut("image").is_err() && executor.output("features").is_err());
     assert!(executor.start().is_err());
     bench.fake.set("stream", "ok");
     executor.wait(LONG).unwrap();
     executor.output("features").unwrap();
-    // And again, now given up.
+    // Once more, but now drop it.
     bench.fake.set("stream", "stuck");
     assert!(matches!(executor.run(SHORT), Err(Error::Timeout { .. })));
     drop(executor);
@@ -227,7 +227,7 @@ fn build_failures_become_errors_of_their_own() {
         Err(Error::Profile { .. })
     ));
     let other = ShapeRange {
-        input: "picture".into(),
+        input: "unknown".into(),
         ..range()
     };
     assert!(matches!(
@@ -265,17 +265,17 @@ fn missing_or_small_memory_is_refused_before_the_gpu_sees_it() {
     let buffer = |bytes| Arc::new(DeviceBuffer::new(&bench.device, bytes).unwrap());
     let text = context.enqueue(&stream).unwrap_err().to_string();
     assert!(
-        text.contains("input image has no memory; bind a buffer of 720 bytes"),
+        text.contains("input image has no buffer; bind one of 720 bytes"),
         "{text}"
     );
     context.bind("image", &buffer(719)).unwrap();
     context.bind("features", &buffer(960)).unwrap();
     let text = context.enqueue(&stream).unwrap_err().to_string();
     assert!(
-        text.contains("needs 720 bytes, its memory has 719"),
+        text.contains("needs 720 bytes, but its buffer has 719"),
         "{text}"
     );
-    // The context keeps what is bound alive.
+    // The context keeps bound buffers alive.
     context.bind("image", &buffer(720)).unwrap();
     context.enqueue(&stream).unwrap();
     stream.wait(LONG).unwrap();

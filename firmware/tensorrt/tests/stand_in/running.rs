@@ -1,4 +1,4 @@
-//! Engines and executors that work.
+//! Engines and executors without failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn a_model_goes_through_parser_builder_engine_and_context_in_every_layout() {
             order.is_sorted_by_key(|name| position(&calls, name)),
             "{calls:#?}"
         );
-        // What was deleted, in which order.
+        // The order of deletions.
         let order = [
             "~Parser",
             "~Network",
@@ -84,7 +84,7 @@ fn dynamic_shapes_follow_the_profile_in_every_layout() {
             "an input of unknown size"
         );
         assert!(matches!(executor.run(LONG), Err(Error::Shape { .. })));
-        // Growing, shrinking, and back.
+        // Larger, smaller, and back.
         for (height, width) in [(4i64, 4i64), (32, 20), (5, 7), (32, 32)] {
             executor.set_shape("image", &[1, 3, height, width]).unwrap();
             fill(executor.input_mut("image").unwrap(), 1.5);
@@ -106,7 +106,7 @@ fn dynamic_shapes_follow_the_profile_in_every_layout() {
             );
         }
         assert!(matches!(
-            executor.set_shape("picture", &[1]),
+            executor.set_shape("unknown", &[1]),
             Err(Error::NoTensor { .. })
         ));
         drop((engine, executor));
@@ -148,7 +148,7 @@ fn one_engines_output_feeds_another_without_leaving_the_gpu() {
     let mut first = Executor::new(&engine, &stream).unwrap();
     first.set_shape("image", &[1, 3, 4, 4]).unwrap();
     first.keep_on_device("features").unwrap();
-    // The output [1, 16, 4] has not the rank of the input.
+    // The output [1, 16, 4] does not have the rank of the input.
     let mut second = Executor::new(&engine, &stream).unwrap();
     let error = second
         .share_input("image", &mut first, "features")
@@ -156,7 +156,7 @@ fn one_engines_output_feeds_another_without_leaving_the_gpu() {
     assert!(matches!(error, Error::Shape { .. }), "{error}");
     drop(second);
 
-    // An engine whose input is what the first puts out.
+    // An engine whose input has the shape of the first engine's output.
     let chain = bench.engine(&identity_onnx("features", &[1, 16, 4]), None);
     let mut second = Executor::new(&chain, &stream).unwrap();
     second
@@ -187,7 +187,7 @@ fn one_engines_output_feeds_another_without_leaving_the_gpu() {
     bench.finish();
 }
 
-/// A model with one input and an output `out` of the same shape, as protobuf by hand.
+/// A model with one input and an output `out` of the same shape, as hand-written protobuf.
 fn identity_onnx(input: &str, shape: &[u8]) -> Vec<u8> {
     fn field(number: u8, body: &[u8]) -> Vec<u8> {
         [

@@ -138,10 +138,7 @@ fn a_newer_frame_takes_over_and_an_older_one_is_refused_even_around_zero() {
         })
     );
     let found = assembler.map().unwrap();
-    assert_eq!(
-        found.classes[0], MISSING,
-        "nothing is left of the old frame"
-    );
+    assert_eq!(found.classes[0], MISSING, "the old frame is discarded");
     assert_eq!(found.coverage.covered(), pieces[1].1);
 }
 
@@ -175,7 +172,8 @@ fn feature_blocks_come_back_within_the_error_of_their_coding() {
     let values: Vec<f32> = (0..7 * 384)
         .map(|_| (random.below(2_000_000) as f32 - 1e6) / 7e4)
         .collect();
-    // binary16 keeps 11 bits, half a step of which is lost; a byte has 255 steps over the block's range.
+    // binary16 has 11 significant bits and rounds by half a step; one byte has
+    // 255 steps over the chunk's range.
     let span = 2e6 / 7e4;
     for (coding, bound) in [
         (Coding::F16, 16.0 / 4096.0),

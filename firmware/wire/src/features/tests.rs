@@ -19,8 +19,8 @@ fn every_binary16_reads_as_in_the_half_crate() {
 
 #[test]
 fn binary32_rounds_as_in_the_half_crate() {
-    // Every exponent and sign, with all values of the top 12 bits of fraction
-    // and the low bits on either side of every tie.
+    // Every sign and exponent, all values of the top 12 fraction bits, and the
+    // low bits on both sides of every tie.
     for high in 0..=(u32::MAX >> 11) {
         for low in [0, 1, 0x3FF, 0x400, 0x401, 0x7FF] {
             let value = f32::from_bits(high << 11 | low);

@@ -5,7 +5,7 @@ use crate::faults::Random;
 
 extern crate std;
 
-/// The slow reference: each pixel by itself.
+/// Slow reference decoder, pixel by pixel.
 fn decode(chunks: &[(u32, u32, Vec<u8>)], width: u16, height: u16) -> Vec<Option<u8>> {
     let mut map = std::vec![None; usize::from(width) * usize::from(height)];
     for (first, count, code) in chunks {
@@ -41,7 +41,7 @@ fn write(width: u16, height: u16, classes: &[u8], rows: u16) -> Vec<(u32, u32, V
     let mut scratch = [0; MAX_DATA];
     let mut chunks = Vec::new();
     while let Some(chunk) = writer.next_chunk(&mut scratch) {
-        // The crate's own reading, both ways of it, beside the reference.
+        // Compare both decoding interfaces of the crate with the reference.
         let mut pixels = Vec::new();
         for run in chunk.runs().unwrap() {
             assert_eq!(run.first as usize, chunk.first as usize + pixels.len());
@@ -69,8 +69,8 @@ fn bytes(chunks: &[(u32, u32, Vec<u8>)]) -> usize {
     chunks.iter().map(|chunk| chunk.2.len()).sum()
 }
 
-/// Maps from constant to noise: each pixel starts a new class with a chance of
-/// `ppm` in a million.
+/// Maps from constant to noise: each pixel starts a new class with a
+/// probability of `ppm` per million.
 fn map(random: &mut Random, pixels: usize, classes: u32, ppm: u32) -> Vec<u8> {
     let mut class = 0;
     let mut map = Vec::with_capacity(pixels);
@@ -101,14 +101,14 @@ fn every_map_comes_back_pixel_by_pixel_and_none_grows_beyond_the_bound() {
             }
         }
     }
-    std::println!("largest code: {worst:.4} bytes a pixel");
+    std::println!("largest code: {worst:.4} bytes per pixel");
 }
 
 #[test]
 fn the_worst_patterns_of_short_runs_stay_within_the_bound() {
     let pixels: usize = 448 * 448;
     let mut worst = 0;
-    // Periods of a run of `a` equal and `b` unequal pixels.
+    // Periods of a run of `a` equal pixels and `b` different ones.
     for a in 1..8 {
         for b in 0..140 {
             let map: Vec<u8> = (0..pixels)
@@ -157,13 +157,16 @@ fn chunk(width: u16, first: u32, count: u32, runs: &[u8]) -> MapChunk<'_> {
 #[test]
 fn a_chunk_that_contradicts_itself_is_refused_before_any_of_it_is_handed_over() {
     for (bad, why) in [
-        (chunk(4, 6, 3, &[4, 1]), "beyond the map"),
-        (chunk(4, u32::MAX, u32::MAX, &[4, 1]), "far beyond the map"),
+        (chunk(4, 6, 3, &[4, 1]), "past the end of the map"),
+        (
+            chunk(4, u32::MAX, u32::MAX, &[4, 1]),
+            "far past the end of the map",
+        ),
         (chunk(4, 0, 3, &[6, 1]), "one pixel too many"),
         (chunk(4, 0, 3, &[2, 1]), "one pixel too few"),
         (chunk(4, 0, 3, &[4]), "no class"),
-        (chunk(4, 0, 3, &[5, 1, 1]), "literal cut short"),
-        (chunk(4, 0, 3, &[0x84]), "varint cut short"),
+        (chunk(4, 0, 3, &[5, 1, 1]), "truncated literal"),
+        (chunk(4, 0, 3, &[0x84]), "truncated varint"),
         (
             chunk(4, 0, 3, &[0x84, 0x80, 0x80, 0x80, 0x80, 0, 1]),
             "varint too long",
@@ -174,9 +177,9 @@ fn a_chunk_that_contradicts_itself_is_refused_before_any_of_it_is_handed_over() 
         ),
         (
             chunk(4, 7, 1, &[0xFE, 0xFF, 0xFF, 0xFF, 0xF, 1]),
-            "run around the end of u32",
+            "run length overflows u32",
         ),
-        (chunk(0, 0, 1, &[0, 1]), "map of no width"),
+        (chunk(0, 0, 1, &[0, 1]), "map of width 0"),
     ] {
         assert!(bad.check().is_err(), "{why}");
         assert!(bad.runs().is_err(), "{why}");

@@ -1,5 +1,5 @@
-//! Messages to test with, and a second, plain implementation of the frame
-//! format: bit by bit, from `docs/wire-format.md`.
+//! Test messages, and a second, simple implementation of the frame format,
+//! written from `docs/wire-format.md`.
 #![allow(dead_code)]
 
 use loftup_wire::command::{Action, Area, Command, MAX_POINTS, Outcome, Refusal, Reply, Want};
@@ -26,15 +26,14 @@ const RECT: Rect = Rect {
     height: 7,
 };
 
-/// Messages of every kind and of every variant in them, each with its name.
+/// Named messages of every kind, with every variant.
 pub fn samples() -> Vec<(&'static str, Message<'static>)> {
     let mut samples: Vec<(&'static str, Message<'static>)> = vec![
         (
             "hello",
             Hello {
                 protocol: PROTOCOL,
-                // Any value will do here, and this one does not change with
-                // the messages.
+                // An arbitrary value that does not change with the messages.
                 schema: 0x0123_4567_89AB_CDEF,
                 role: Role::Node,
                 answer: true,
@@ -364,7 +363,7 @@ pub fn body(message: &Message<'_>) -> Vec<u8> {
     buffer[..length].to_vec()
 }
 
-/// CRC-32 as in the document: one bit at a time.
+/// CRC-32 as specified in the document, bit by bit.
 pub fn crc32(bytes: &[u8]) -> u32 {
     let mut register = u32::MAX;
     for byte in bytes {
@@ -380,7 +379,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     !register
 }
 
-/// COBS as in the document: block by block.
+/// COBS as specified in the document, block by block.
 pub fn stuff(packet: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     let mut rest = packet;
@@ -391,7 +390,7 @@ pub fn stuff(packet: &[u8]) -> Vec<u8> {
         if length == rest.len() {
             break;
         }
-        // A full block takes no zero with it.
+        // A full block does not consume a zero.
         rest = &rest[if length == 254 { 254 } else { length + 1 }..];
     }
     frame.push(0);

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
-use loftup_runtime::{ColorRange, Features, Perceptor, Picture, Point, Rect, Video, npy};
+use loftup_runtime::{
+    ColorRange, Features, ImageTensor, IncrementalUpsampler, Perceptor, Point, Rect, npy,
+};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +21,12 @@ use crate::{
     spread::Spread,
 };
 
-/// Measure a bundle: a whole frame, a region of 64x64, 1, 100 and 1000 points, and a frame of a
-/// video in which 64x64 pixels changed.
+/// Measure the speed of a bundle.
 ///
-/// Processor time is summed over all threads and hardly depends on what else the machine does;
-/// wall time does. Every question is asked once before it is measured, and the questions take turns.
-/// A frame counts from the backbone's features on; the backbone is measured by itself.
+/// Times are measured for a whole frame, a 64x64 region, 1, 100 and 1000 points, and a video frame in
+/// which 64x64 pixels changed. They start from the backbone's features; the backbone is measured
+/// separately. CPU time is summed over all threads and, unlike wall time, hardly depends on the load of
+/// the machine. Each measurement is preceded by a warm-up run, and the measurements are interleaved.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup bench robot.loftup
@@ -33,20 +35,20 @@ use crate::{
 pub struct Args {
     /// The bundle
     bundle: PathBuf,
-    /// Backbone features [1,d,h,w] in a `.npy` [default: made up, a patch of 14 pixels each]
+    /// Backbone features as a `.npy` of shape [1,d,h,w] [default: random, with a patch size of 14]
     #[arg(long, value_name = "FILE", requires = "guidance")]
     features: Option<PathBuf>,
-    /// A normalized picture [1,3,H,W] in a `.npy`, which sets the size
+    /// Normalized image as a `.npy` of shape [1,3,H,W]; determines the output size
     #[arg(long, value_name = "FILE", requires = "features")]
     guidance: Option<PathBuf>,
-    /// Sizes of the answer, WIDTHxHEIGHT, for made-up inputs
+    /// Output sizes for random inputs
     #[arg(long, value_name = "WxH", value_delimiter = ',', conflicts_with = "guidance",
         default_values = ["112x112", "224x224", "448x448"])]
     sizes: Vec<Size>,
-    /// How often each question is measured
+    /// Number of measurements
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
-    /// Results of an earlier run with --json, to compare with
+    /// Compare with the --json results of an earlier run
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
     /// Print the results as JSON
@@ -54,22 +56,22 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     tune: TuneArgs,
-    // Last: it ends with options under a heading of their own.
+    // Last, because it ends with a help heading.
     #[command(flatten)]
     engine: EngineArgs,
 }
 
-/// What one question costs, in seconds.
+/// Time of one request, in seconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Cost {
     cpu_seconds: Spread,
     wall_seconds: Spread,
 }
 
-/// All questions at one size.
+/// All measurements at one size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Costs {
-    /// The backbone, where the bundle has one.
+    /// The backbone, if the bundle has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     backbone: Option<Cost>,
     frame: Cost,
@@ -77,15 +79,15 @@ struct Costs {
     points1: Cost,
     points100: Cost,
     points1000: Cost,
-    /// A frame of a video in which 64x64 pixels changed, with kept features.
+    /// A video frame in which 64x64 pixels changed, upsampled incrementally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changed64: Option<Cost>,
-    /// Processor seconds of each stage of a frame, where kernels of our own ran.
+    /// CPU seconds of each stage of a frame, if it ran in the project's own kernels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stages: BTreeMap<String, f64>,
 }
 
-/// The whole result. The main size stands at the top.
+/// All results. Those of the main size are at the top level.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Report {
     size: String,
@@ -96,16 +98,16 @@ struct Report {
     sizes: BTreeMap<String, Costs>,
     peak_rss_bytes: u64,
     threads: usize,
-    /// Longest side of a tile, where it was given or measured.
+    /// Side of a tile, if it was given or tuned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tile: Option<usize>,
     backend: String,
 }
 
-/// What is asked.
+/// Features and guidance.
 struct Input {
     features: Features,
-    picture: Picture,
+    image: ImageTensor,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -113,19 +115,23 @@ pub fn run(args: &Args) -> Result<()> {
     let perceptor = args.engine.tuned(&args.bundle, args.tune)?;
     let Some(upsampler) = &perceptor.manifest().upsampler else {
         bail!(
-            "{}: the bundle has no upsampler to measure; convert it with --upsampler-weights",
+            "{}: the bundle has no upsampler; convert it with --upsampler-weights",
             args.bundle.display()
         );
     };
     let dim = upsampler.dim;
     let inputs = match (&args.features, &args.guidance) {
         (Some(features), Some(guidance)) => vec![read_input(features, guidance, dim)?],
-        _ => args.sizes.iter().map(|size| made_up(*size, dim)).collect(),
+        _ => args
+            .sizes
+            .iter()
+            .map(|size| random_input(*size, dim))
+            .collect(),
     };
     let bar = progress::spinner();
     let mut all = BTreeMap::new();
     for input in &inputs {
-        let size = input.picture.size;
+        let size = input.image.size;
         bar.set_message(format!("measuring {size}"));
         all.insert(size.to_string(), measure(args, &perceptor, input)?);
     }
@@ -137,7 +143,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         size.to_string()
     });
-    let first = inputs[0].picture.size.to_string();
+    let first = inputs[0].image.size.to_string();
     let size = main
         .into_iter()
         .find(|size| all.contains_key(size))
@@ -161,27 +167,22 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn read_baseline(path: &Path) -> Result<Report> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| {
-        format!(
-            "{}: not a result of bench; make one with --json",
-            path.display()
-        )
-    })
+    serde_json::from_str(&text)
+        .with_context(|| format!("{}: not a result of `loftup bench --json`", path.display()))
 }
 
 fn read_input(features: &Path, guidance: &Path, dim: usize) -> Result<Input> {
     let array = npy::read(features)?;
     Ok(Input {
-        features: Features::from_array(&array.shape, array.data, dim)
+        features: Features::from_map(&array.shape, &array.data, dim)
             .with_context(|| features.display().to_string())?,
-        picture: Picture::from_array(npy::read(guidance)?)
+        image: ImageTensor::from_array(npy::read(guidance)?)
             .with_context(|| guidance.display().to_string())?,
     })
 }
 
-/// A picture of 256 levels with gradients and noise, and features of noise: speed does not depend
-/// on what they show.
-fn made_up(size: Size, dim: usize) -> Input {
+/// An 8-bit image of gradients and noise, and random features: speed does not depend on the content.
+fn random_input(size: Size, dim: usize) -> Input {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = move || {
         state ^= state << 13;
@@ -190,8 +191,8 @@ fn made_up(size: Size, dim: usize) -> Input {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     let (height, width) = (size.height.div_ceil(14), size.width.div_ceil(14));
-    let data = (0..dim * height * width).map(|_| noise()).collect();
-    let picture = (0..3 * size.area())
+    let tokens = (0..dim * height * width).map(|_| noise()).collect();
+    let image = (0..3 * size.area())
         .map(|i| {
             let (x, y) = (i % size.width, i / size.width % size.height);
             let slope = (x as f32 / size.width as f32 + y as f32 / size.height as f32) / 2.0;
@@ -203,22 +204,19 @@ fn made_up(size: Size, dim: usize) -> Input {
             dim,
             height,
             width,
-            data,
+            tokens,
         },
-        picture: Picture {
-            size,
-            data: picture,
-        },
+        image: ImageTensor { size, data: image },
     }
 }
 
-type Question<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+type Measurement<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
-    let Size { width, height } = input.picture.size;
-    let ask = || perceptor.view(&input.features, &input.picture, ColorRange::PerImage);
+    let Size { width, height } = input.image.size;
+    let encode = || perceptor.encode_features(&input.features, &input.image, ColorRange::PerImage);
     let points = |n: usize| -> Vec<Point> {
-        // Spread over the frame: consecutive multiples of a number prime to both sides.
+        // Spread over the frame by steps that are coprime to both sides.
         (0..n)
             .map(|i| Point {
                 x: i * 7919 % width,
@@ -232,57 +230,57 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         width: width.min(64),
         height: height.min(64),
     };
-    let picture = match &perceptor.manifest().backbone {
+    let backbone_input = match &perceptor.manifest().backbone {
         Some(backbone) => {
-            let seen = perceptor.backbone_size(input.picture.size)?;
-            log::info!("the backbone, patch {}, looks at {seen}", backbone.patch);
-            Some(made_up(seen, 1).picture)
+            let input_size = perceptor.backbone_size(input.image.size)?;
+            log::info!("backbone: patch {}, input {input_size}", backbone.patch);
+            Some(random_input(input_size, 1).image)
         }
         None => None,
     };
-    // Each question starts from the backbone's features: keys are a part of its price.
-    let mut questions: Vec<Question<'_>> = vec![
-        Box::new(|| Ok(ask()?.frame(&mut |_| Ok(interrupt::check()?))?)),
-        Box::new(|| Ok(ask()?.region(region, &mut |_| Ok(interrupt::check()?))?)),
+    // Each measurement starts from the backbone's features and includes the keys.
+    let mut measurements: Vec<Measurement<'_>> = vec![
+        Box::new(|| Ok(encode()?.frame(&mut |_| Ok(interrupt::check()?))?)),
+        Box::new(|| Ok(encode()?.region(region, &mut |_| Ok(interrupt::check()?))?)),
     ];
     for n in [1, 100, 1000] {
         let points = points(n);
-        questions.push(Box::new(move || {
-            ask()?.points(&points)?;
+        measurements.push(Box::new(move || {
+            encode()?.points(&points)?;
             Ok(interrupt::check()?)
         }));
     }
-    let other = mirrored(&input.picture, region);
+    let other = mirrored(&input.image, region);
     let range = ColorRange::Fixed {
         min: [-3.0; 3],
         max: [3.0; 3],
     };
-    let (mut video, mut turn) = (Video::new(), 0);
-    questions.push(Box::new(move || {
+    let (mut video, mut turn) = (IncrementalUpsampler::new(), 0);
+    measurements.push(Box::new(move || {
         turn += 1;
-        let picture = [&input.picture, &other][turn % 2];
-        let view = perceptor.view(&input.features, picture, range)?;
+        let image = [&input.image, &other][turn % 2];
+        let view = perceptor.encode_features(&input.features, image, range)?;
         video.frame(&view, &mut |_| Ok(interrupt::check()?))?;
         Ok(())
     }));
-    if let Some(picture) = &picture {
-        questions.push(Box::new(|| {
-            perceptor.features_of(picture)?;
+    if let Some(image) = &backbone_input {
+        measurements.push(Box::new(|| {
+            perceptor.features(image)?;
             Ok(interrupt::check()?)
         }));
     }
-    for question in &mut questions {
-        question()?;
+    for measurement in &mut measurements {
+        measurement()?;
     }
     let mut stages = vec![Vec::new(); loftup_kernels::stages().count()];
-    let mut times = vec![(Vec::new(), Vec::new()); questions.len()];
+    let mut times = vec![(Vec::new(), Vec::new()); measurements.len()];
     for _ in 0..args.repeat {
-        for (i, (question, (cpu, wall))) in questions.iter_mut().zip(&mut times).enumerate() {
+        for (i, (measurement, (cpu, wall))) in measurements.iter_mut().zip(&mut times).enumerate() {
             let before: Vec<_> = loftup_kernels::stages().collect();
-            let (start_cpu, start) = (processor_time(), Instant::now());
-            question()?;
+            let (start_cpu, start) = (cpu_time(), Instant::now());
+            measurement()?;
             wall.push(start.elapsed().as_secs_f64());
-            cpu.push((processor_time() - start_cpu).as_secs_f64());
+            cpu.push((cpu_time() - start_cpu).as_secs_f64());
             if i == 0 {
                 let after = loftup_kernels::stages();
                 for ((seconds, (_, after)), (_, before)) in stages.iter_mut().zip(after).zip(before)
@@ -296,7 +294,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         cpu_seconds: Spread::of(cpu),
         wall_seconds: Spread::of(wall),
     });
-    let mut next = || costs.next().context("every question was measured");
+    let mut next = || costs.next().context("every request was measured");
     Ok(Costs {
         frame: next()?,
         region64: next()?,
@@ -304,7 +302,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         points100: next()?,
         points1000: next()?,
         changed64: Some(next()?),
-        backbone: picture.as_ref().map(|_| next()).transpose()?,
+        backbone: backbone_input.as_ref().map(|_| next()).transpose()?,
         stages: loftup_kernels::stages()
             .map(|(name, _)| name.to_owned())
             .zip(stages.into_iter().map(|seconds| Spread::of(seconds).p50))
@@ -313,18 +311,18 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
     })
 }
 
-/// The picture with the columns of `rect` in reverse: other pixels of the same colors.
-fn mirrored(picture: &Picture, rect: Rect) -> Picture {
-    let Size { width, height } = picture.size;
-    let mut mirrored = picture.clone();
+/// The image with the columns of `rect` reversed: other pixels, the same colors.
+fn mirrored(image: &ImageTensor, rect: Rect) -> ImageTensor {
+    let Size { width, height } = image.size;
+    let mut mirrored = image.clone();
     for row in (0..3).flat_map(|c| (rect.y..rect.y + rect.height).map(move |y| c * height + y)) {
         mirrored.data[row * width + rect.x..][..rect.width].reverse();
     }
     mirrored
 }
 
-/// Processor time of this process, all threads together.
-fn processor_time() -> Duration {
+/// CPU time of all threads of this process.
+fn cpu_time() -> Duration {
     let t = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(
         u64::try_from(t.tv_sec).unwrap_or(0),
@@ -332,7 +330,7 @@ fn processor_time() -> Duration {
     )
 }
 
-/// The most memory that this process ever had resident.
+/// Peak resident set size of this process.
 fn peak_rss() -> Result<u64> {
     let path = "/proc/self/status";
     let status = fs::read_to_string(path).context(path)?;
@@ -341,7 +339,7 @@ fn peak_rss() -> Result<u64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok())
         .map(|kilobytes| kilobytes * 1024)
-        .with_context(|| format!("{path}: no peak of resident memory"))
+        .with_context(|| format!("{path}: no VmHWM"))
 }
 
 fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
@@ -352,7 +350,7 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
     let old = baseline.map(all).unwrap_or_default();
     let tile = report
         .tile
-        .map_or(String::new(), |tile| format!(", tiles of {tile}"));
+        .map_or(String::new(), |tile| format!(", tile size {tile}"));
     output::line(format!(
         "{} on {} threads{tile}; seconds, median (90th percentile)",
         report.backend, report.threads
@@ -362,7 +360,7 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
         let frame = costs.frame.cpu_seconds.p50;
         output::line(format!(
             "\n{size:<12} {:>20} {:>20} {:>9}",
-            "processor", "wall", "of frame"
+            "CPU", "wall", "of frame"
         ))?;
         for (name, cost, old) in [
             ("frame", Some(costs.frame), old.map(|o| o.frame)),
@@ -381,7 +379,7 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
             let spread = |s: Spread| format!("{:.4} ({:.4})", s.p50, s.p90);
             let ratio = old.map_or(String::new(), |old| {
                 let ratio = cost.cpu_seconds.p50 / old.cpu_seconds.p50;
-                format!("  {ratio:.2} of the baseline's {:.4}", old.cpu_seconds.p50)
+                format!("  {ratio:.2} of the baseline ({:.4})", old.cpu_seconds.p50)
             });
             output::line(format!(
                 "{name:<12} {:>20} {:>20} {:>9.4}{ratio}",
@@ -399,7 +397,7 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let old = baseline.map_or(String::new(), |old| {
-        format!(", the baseline's {:.0} MB", megabytes(old.peak_rss_bytes))
+        format!(", baseline {:.0} MB", megabytes(old.peak_rss_bytes))
     });
     output::line(format!(
         "\npeak memory {:.0} MB{old}",
@@ -413,7 +411,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_read_back_as_they_were_written() {
+    fn results_round_trip_through_json() {
         let cost = |x: f64| Cost {
             cpu_seconds: Spread {
                 p50: x,

@@ -9,9 +9,9 @@ use loftup_import::vit::{Activation, Positions, VitOptions};
 
 use crate::{args::triple, interrupt, output, progress};
 
-/// Make a bundle from checkpoints: a backbone, an upsampler, or both.
+/// Create a bundle from checkpoints: a backbone, an upsampler, or both.
 ///
-/// The new bundle is run on a test picture before it appears at --out.
+/// The new bundle is verified on a test image before it is moved to --out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
@@ -23,9 +23,9 @@ use crate::{args::triple, interrupt, output, progress};
     .required(true)
     .multiple(true))]
 pub struct Args {
-    /// Backbone whose weights are given: dinov2-s14, -b14, -l14, -g14 (each also with -reg),
-    /// clip-b32, -b16, -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14, siglip2-b16, ...;
-    /// or dinov2, dinov2-reg, clip, siglip, siglip2 in any size
+    /// Backbone architecture: dinov2-s14, -b14, -l14, -g14 (each also with -reg), clip-b32, -b16,
+    /// -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14, siglip2-b16, ...; or a family of any
+    /// size: dinov2, dinov2-reg, clip, siglip, siglip2
     #[arg(
         long,
         value_name = "NAME",
@@ -33,63 +33,64 @@ pub struct Args {
         conflicts_with = "backbone_onnx"
     )]
     backbone: Option<String>,
-    /// Its checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors; of several shards any one,
-    /// their index or their directory
+    /// Backbone checkpoint: PyTorch (.pth .pt .bin .ckpt) or safetensors. For a sharded checkpoint,
+    /// any shard, the index or the directory
     #[arg(long, value_name = "FILE", requires = "backbone")]
     backbone_weights: Option<PathBuf>,
-    /// What the names of the backbone begin with, where its checkpoint holds several models:
-    /// teacher.backbone, visual, ... Without a backbone, those of the upsampler
+    /// Prefix of the backbone's tensor names in a checkpoint of several models, such as
+    /// teacher.backbone or visual. Without a backbone, the prefix of the upsampler's
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["backbone_onnx", "builtin"])]
     prefix: Option<String>,
-    /// Attention heads of the backbone [default: from the config.json next to the weights, or
-    /// those of the published model with these dimensions]
+    /// Number of attention heads of the backbone [default: from config.json next to the weights, or
+    /// that of the published model with these dimensions]
     #[arg(long, value_name = "N", requires = "backbone")]
     heads: Option<NonZeroUsize>,
-    /// Activation of the backbone's MLPs: gelu, quick-gelu or gelu-tanh [default: as for --heads]
+    /// Activation function of the backbone's MLPs: gelu, quick-gelu or gelu-tanh [default: as for
+    /// --heads]
     #[arg(long, value_name = "NAME", requires = "backbone")]
     activation: Option<Activation>,
-    /// Library whose resampling of position embeddings is reproduced at other sizes than the
-    /// trained one: facebook, timm or transformers [default: facebook, as LoftUp was trained]
+    /// Implementation of position embedding interpolation to reproduce: facebook, timm or
+    /// transformers [default: facebook, which LoftUp was trained with]
     #[arg(long, value_name = "LIBRARY", requires = "backbone")]
     positions: Option<Positions>,
-    /// Any ONNX graph as the backbone: an image [1,3,H,W] or [1,H,W,3] to a feature map [1,d,h,w]
-    /// or [1,h,w,d], or tokens [1,n,d] or [1,d,n]. Weights in a file next to it are read, too
+    /// Any ONNX model as the backbone. Input: an image [1,3,H,W] or [1,H,W,3]. Output: a feature map
+    /// [1,d,h,w] or [1,h,w,d], or tokens [1,n,d] or [1,d,n]. External data files are supported
     #[arg(long, value_name = "FILE", requires = "patch")]
     backbone_onnx: Option<PathBuf>,
-    /// Output of that graph that holds the features, where there are several
+    /// Output with the features, if the model has several outputs
     #[arg(long, value_name = "NAME", requires = "backbone_onnx")]
     backbone_output: Option<String>,
-    /// Side of a patch of that graph in pixels: how many pixels one feature stands for
+    /// Patch size of the model: input pixels per feature along each axis
     #[arg(long, value_name = "PIXELS", requires = "backbone_onnx")]
     patch: Option<NonZeroUsize>,
-    /// Order of the axes of that output, where its shape can be read in several ways: tokens
-    /// [1,n,d], tokens-transposed [1,d,n], map [1,d,h,w], map-nhwc [1,h,w,d]
+    /// Layout of the output, if its shape is ambiguous: tokens [1,n,d], tokens-transposed [1,d,n],
+    /// map [1,d,h,w], map-nhwc [1,h,w,d]
     #[arg(long, value_name = "LAYOUT", requires = "backbone_onnx")]
     layout: Option<Layout>,
-    /// Tokens in front of those of the patches, which are left out (class token, registers)
-    /// [default: 0, 1, 2, 4 or 5, whichever the output has]
+    /// Number of tokens before the patch tokens (class token, registers), which are dropped [default:
+    /// 0, 1, 2, 4 or 5, whichever matches the output]
     #[arg(long, value_name = "N", requires = "backbone_onnx")]
     extra_tokens: Option<usize>,
-    /// Mean that is subtracted from colors in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none
-    /// for a uint8 input, which is given 0 to 255]
+    /// Mean of the colors, in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none for a uint8 input,
+    /// which gets values from 0 to 255]
     #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "backbone_onnx")]
     mean: Option<[f32; 3]>,
-    /// Standard deviation that colors are divided by [default: ImageNet's 0.229,0.224,0.225]
+    /// Standard deviation of the colors [default: ImageNet's 0.229,0.224,0.225]
     #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "backbone_onnx")]
     std: Option<[f32; 3]>,
-    /// LoftUp checkpoint: PyTorch or safetensors, from the hub or from training
+    /// LoftUp checkpoint: PyTorch or safetensors, published or from `loftup train`
     #[arg(long, value_name = "FILE")]
     upsampler_weights: Option<PathBuf>,
-    /// The small backbone and upsampler that are built in, for trying things out
+    /// Use the small built-in backbone and upsampler, for a first try
     #[arg(long, conflicts_with_all = ["backbone_weights", "backbone_onnx", "upsampler_weights", "size"])]
     builtin: bool,
-    /// Size of the backbone's input [default: 224x224, or the graph's own]
+    /// Input size of the backbone [default: 224x224, or the size fixed in the ONNX model]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Where the bundle goes: a directory that does not exist yet
+    /// Output directory; must not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Replace the bundle that is already there
+    /// Replace an existing bundle
     #[arg(long)]
     force: bool,
     /// Print the result as JSON
@@ -180,6 +181,6 @@ fn positive_triple(s: &str) -> Result<[f32; 3], String> {
     if std.iter().all(|x| *x > 0.0) {
         Ok(std)
     } else {
-        Err("a standard deviation is greater than 0".into())
+        Err("standard deviations must be greater than 0".into())
     }
 }

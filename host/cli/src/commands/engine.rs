@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
-    Options, Perceptor,
+    ExecutionOptions, Perceptor,
     backend::{
         Backend, TensorRt,
         engine_cache::{EngineCache, Entry},
@@ -21,7 +21,7 @@ use crate::{
     output,
 };
 
-/// Build engines of TensorRT before they are needed, and look after those that are kept.
+/// Build TensorRT engines in advance, and manage the engine cache.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -35,9 +35,11 @@ enum Command {
     Clean(CleanArgs),
 }
 
-/// Build every engine that a bundle needs, so that its first frame need not wait, and compare what
-/// they compute with the bundle's reference outputs. Takes minutes on a Jetson; engines that are
-/// there already are left as they are.
+/// Build the engines of a bundle.
+///
+/// The first frame then does not have to wait for them. The outputs of the engines are compared with
+/// the bundle's reference outputs. Building takes minutes on a Jetson; engines in the cache are not
+/// built again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup engine build robot.loftup
@@ -46,17 +48,17 @@ enum Command {
 struct BuildArgs {
     /// The bundle
     bundle: PathBuf,
-    /// Size of the answers [default: that of the backbone's input, else 224x224]
+    /// Output size [default: the backbone's input size, or 224x224 without a backbone]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Grid of features, for a bundle without a backbone [default: 16x16]
+    /// Size of the feature grid, for a bundle without a backbone [default: 16x16]
     #[arg(long, value_name = "WxH")]
     grid: Option<Size>,
-    /// Longest side of a tile in pixels; `run` has to be told the same [default: 224]
+    /// Side of a tile in pixels; must be the same as in `run` [default: 224]
     #[arg(long, value_name = "PIXELS")]
     tile: Option<std::num::NonZeroUsize>,
-    /// Compute capability of a GPU that need not be here, as in 8.6; may be given several times.
-    /// Only with TensorRT-RTX
+    /// Compute capability of the target GPU, as in 8.6, which does not have to be present; can be
+    /// repeated. Requires TensorRT-RTX
     #[arg(long, value_name = "MAJOR.MINOR")]
     target: Vec<Target>,
     /// Print the engines as JSON
@@ -77,27 +79,25 @@ impl FromStr for Target {
         s.split_once('.')
             .and_then(|(major, minor)| Some(Self(major.parse().ok()?, minor.parse().ok()?)))
             .filter(|Self(major, minor)| *major < 100 && *minor < 10)
-            .ok_or_else(|| "write MAJOR.MINOR, as in 8.6".into())
+            .ok_or_else(|| "expected MAJOR.MINOR, as in 8.6".into())
     }
 }
 
-/// List the engines that are kept. Each is read and its checksum compared.
+/// List the engines in the cache and verify their checksums.
 #[derive(Debug, clap::Args)]
 struct ListArgs {
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Directory that engines are kept in [default: loftup-edge/engines in the user's cache
-    /// directory]
+    /// Engine cache [default: loftup-edge/engines in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     engine_cache: Option<PathBuf>,
 }
 
-/// Remove all engines that are kept. Those that another process is building are left.
+/// Delete the engines in the cache, except those that another process is using.
 #[derive(Debug, clap::Args)]
 struct CleanArgs {
-    /// Directory that engines are kept in [default: loftup-edge/engines in the user's cache
-    /// directory]
+    /// Engine cache [default: loftup-edge/engines in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     engine_cache: Option<PathBuf>,
 }
@@ -135,7 +135,7 @@ fn build(args: &BuildArgs) -> Result<()> {
             && version.contains("RTX")
         {
             bail!(
-                "{reason}; {version} can build without one: name the compute capability of the GPU it is for, as in --target 8.6"
+                "{reason}; {version} can build without a GPU: give the compute capability of the target, as in --target 8.6"
             );
         }
         backends.push(Arc::new(TensorRt::open(options())?));
@@ -145,9 +145,9 @@ fn build(args: &BuildArgs) -> Result<()> {
     for backend in backends {
         let name = backend.describe();
         let tile = args.tile.map(usize::from);
-        let options = Options {
+        let options = ExecutionOptions {
             tile,
-            ..Options::default()
+            ..ExecutionOptions::default()
         };
         let perceptor = Perceptor::with_backend(bundle.clone(), backend, options)?;
         let done = perceptor.compile(size, (grid.height, grid.width));
@@ -158,11 +158,11 @@ fn build(args: &BuildArgs) -> Result<()> {
                 output::line(format!("{name}: {}", describe(engine)))?;
             }
             let said = match (compared, args.target.is_empty()) {
-                (true, _) => "compared with the bundle's reference outputs: it computes the same",
+                (true, _) => "matches the bundle's reference outputs",
                 (false, false) => {
-                    "not compared with the bundle's reference outputs: it will be on the GPU that it is for, before its first output is used"
+                    "not compared with the bundle's reference outputs; that is done on the target GPU before the engine is used"
                 }
-                (false, true) => "not compared: the bundle has no reference outputs",
+                (false, true) => "not compared with reference outputs: the bundle has none",
             };
             output::line(format!("{name}: {said}"))?;
         }
@@ -190,7 +190,7 @@ fn describe(engine: &Ready) -> String {
     let mb = engine.bytes as f64 / 1e6;
     match engine.seconds {
         Some(seconds) => format!("{}, {mb:.1} MB, built in {seconds:.1} s", engine.graph),
-        None => format!("{}, {mb:.1} MB, was there", engine.graph),
+        None => format!("{}, {mb:.1} MB, from the cache", engine.graph),
     }
 }
 
@@ -216,14 +216,16 @@ fn list(args: &ListArgs) -> Result<()> {
                 "{} {} for {}, compute capability {}; {}",
                 key.graph, key.precision, key.library, key.capability, key.settings
             ),
-            Err(why) => format!("cannot be used and will be built again: {why}"),
+            Err(why) => format!("unusable, will be rebuilt: {why}"),
         };
         output::line(format!("{name}: {mb:.1} MB, {content}"))?;
     }
     let total: u64 = entries.iter().map(|entry| entry.bytes).sum();
     let place = cache
         .directory()
-        .map_or("no directory".into(), |path| path.display().to_string());
+        .map_or("no cache directory".into(), |path| {
+            path.display().to_string()
+        });
     output::line(format!(
         "{place}: {} engines, {:.1} MB",
         entries.len(),
@@ -259,7 +261,7 @@ fn clean(args: &CleanArgs) -> Result<()> {
     let cleaned = cache(args.engine_cache.as_ref()).clean()?;
     let left = match cleaned.in_use {
         0 => String::new(),
-        n => format!("; {n} left, which another process is at"),
+        n => format!("; {n} kept, in use by another process"),
     };
     output::line(format!(
         "{} engines removed, {:.1} MB{left}",

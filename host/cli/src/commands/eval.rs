@@ -14,7 +14,7 @@ use crate::{
     output, progress,
 };
 
-/// Measure how good the features of a bundle are.
+/// Evaluate the features of a bundle.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -28,46 +28,46 @@ enum Kind {
     Video(VideoArgs),
 }
 
-/// Train the same linear probe on features upsampled in different ways, and compare the class maps:
-/// nearest, bilinear and bicubic interpolation, joint bilateral upsampling (JBU), and LoftUp.
+/// Compare nearest, bilinear and bicubic interpolation, joint bilateral upsampling (JBU) and LoftUp by
+/// linear probing for semantic segmentation.
 ///
-/// Probes are trained on DIR/train and judged by DIR/val, each with images/ and labels/ (PNG masks
-/// of class indices, 255 unlabeled; classes.txt names the classes; CamVid is known as it is).
-/// Printed are the mean intersection over union and the mean boundary F-score, in percent.
+/// The probes are trained on DIR/train and evaluated on DIR/val, each with images/ and labels/ (PNG
+/// masks of class indices, where 255 is unlabeled; class names in classes.txt). CamVid's layout is
+/// supported, too. Reports mean IoU, mean boundary F-score and pixel accuracy in percent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loftup eval segmentation robot.loftup --data camvid/ --size 224x224")]
 struct SegmentationArgs {
     /// The bundle
     bundle: PathBuf,
-    /// The data set
+    /// The dataset
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Size of pictures and masks [default: the backbone's]
+    /// Size of images and masks [default: the backbone's input size]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Only these features [default: all that the bundle can make]
+    /// Upsampling methods to compare [default: all that the bundle supports]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     methods: Vec<MethodArg>,
-    /// Range of colors of the guidance, as in `run`
+    /// Color range of the guidance, as in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
-    /// Pixels of each training picture
+    /// Pixels sampled from each training image
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     samples: usize,
-    /// Times that every sample is seen
+    /// Training epochs of the probe
     #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
     epochs: usize,
-    /// Pictures of each part at most, evenly spread
+    /// Maximum number of images per split, evenly spaced
     #[arg(long, value_name = "N", value_parser = count)]
     limit: Option<usize>,
-    /// Pixels within which an outline is met [default: 0.75 % of the diagonal]
+    /// Boundary tolerance in pixels [default: 0.75 % of the diagonal]
     #[arg(long, value_name = "PIXELS")]
     tolerance: Option<usize>,
-    /// Seed of all random choices
+    /// Random seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Print everything, class by class, as JSON
+    /// Print all results, including those of each class, as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -97,11 +97,11 @@ impl From<MethodArg> for Method {
     }
 }
 
-/// Measure flicker: how much the features of the same spot change from frame to frame of a
-/// generated scene, in which the way of every pixel is known.
+/// Measure flicker: the change of the features of a point from frame to frame.
 ///
-/// Printed is the root mean square of the change, in percent of the spread of the features within
-/// a frame, with colors scaled by the range of each frame and by a fixed range.
+/// The frames show a generated scene with exact optical flow. Reports the root mean square change in
+/// percent of the standard deviation of the features within a frame, for guidance scaled by the color
+/// range of each frame and by a fixed range.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loftup eval video robot.loftup --scenes 1 --frames 12")]
@@ -111,19 +111,19 @@ struct VideoArgs {
     /// Seed of the generated scene
     #[arg(long, value_name = "SEED")]
     scenes: u64,
-    /// Frames
+    /// Number of frames
     #[arg(long, value_name = "N", default_value_t = 8)]
     frames: usize,
-    /// Frames in a second
+    /// Frame rate
     #[arg(long, value_name = "RATE", default_value_t = 10.0)]
     rate: f64,
-    /// Size of the frames [default: the backbone's]
+    /// Size of the frames [default: the backbone's input size]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Pixels that are followed from each frame to the next
+    /// Number of tracked pixels per frame
     #[arg(long, value_name = "N", default_value_t = 4096)]
     samples: usize,
-    /// Noise of the sensor, in levels of 255
+    /// Standard deviation of the sensor noise, in levels from 0 to 255
     #[arg(long, value_name = "LEVELS", default_value_t = 0.0)]
     noise: f32,
     /// Print as JSON
@@ -163,7 +163,7 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
         return output::line(serde_json::to_string_pretty(&report)?);
     }
     output::line(format!(
-        "{} classes at {}x{}: trained on {} pixels of {} pictures, judged by {} pictures; outlines within {} pixels",
+        "{} classes at {}x{}: trained on {} pixels of {} images, evaluated on {} images; boundary tolerance {} pixels",
         report.classes.len(),
         report.width,
         report.height,
@@ -173,10 +173,7 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
         report.boundary_tolerance
     ))?;
     if !report.left_out.is_empty() {
-        output::line(format!(
-            "{} pictures or masks left out",
-            report.left_out.len()
-        ))?;
+        output::line(format!("{} images or masks skipped", report.left_out.len()))?;
     }
     output::line("           mIoU  boundary F  accuracy   training   maps")?;
     for r in &report.results {
@@ -197,7 +194,7 @@ fn video(args: &VideoArgs) -> Result<()> {
     let perceptor = args.engine.perceptor(&args.bundle)?;
     anyhow::ensure!(
         (0.0..=255.0).contains(&args.noise),
-        "--noise {}: give 0 to 255 levels",
+        "--noise {}: expected 0 to 255",
         args.noise
     );
     let request = video::Request {
@@ -213,7 +210,7 @@ fn video(args: &VideoArgs) -> Result<()> {
         return output::line(serde_json::to_string_pretty(&report)?);
     }
     output::line(format!(
-        "scene {}, {} frames of {}x{} at {} a second: {} pixels followed, which move by {:.2} pixels on average",
+        "scene {}, {} frames of {}x{} at {} per second: {} tracked pixels, mean motion {:.2} pixels",
         report.seed,
         report.frames,
         report.width,

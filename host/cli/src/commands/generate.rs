@@ -1,4 +1,4 @@
-//! `loftup generate`: what a package ships beside the program.
+//! `loftup generate`: man pages and shell completions for the packages.
 
 use std::{fs, path::PathBuf};
 
@@ -6,17 +6,17 @@ use anyhow::{Context, Result};
 use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 
-/// Write manual pages and shell completions, for a package.
+/// Write man pages and shell completions.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory that they go into
+    /// Output directory
     out: PathBuf,
 }
 
 pub fn run(args: &Args, mut command: Command) -> Result<()> {
     let mut write = || {
         fs::create_dir_all(&args.out)?;
-        // First, because completions add a command `help` to every command.
+        // Before the completions, which add a `help` subcommand to every command.
         clap_mangen::generate_to(command.clone(), &args.out)?;
         let name = command.get_name().to_owned();
         for shell in Shell::value_variants() {

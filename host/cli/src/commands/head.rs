@@ -13,10 +13,10 @@ use crate::{
     interrupt, output, progress,
 };
 
-/// Make a head and put it into a bundle: classes or short descriptors from the upsampled features.
+/// Train a head on upsampled features and add it to a bundle.
 ///
-/// `loftup run --head NAME` then answers with it, tile by tile: the features of a whole picture are
-/// never in memory.
+/// `loftup run --head NAME` applies the head tile by tile, so that the features of a whole image are
+/// never held in memory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -29,11 +29,12 @@ enum Kind {
     Pca(PcaArgs),
 }
 
-/// Train a linear probe that gives each pixel a class.
+/// Train a linear classifier for semantic segmentation.
 ///
-/// The data set holds images/ and labels/, or train/images and train/labels. Labels are PNG masks
-/// with the index of the class, named as the picture; 255 is unlabeled. classes.txt names the
-/// classes, one a line, from 0 (a line that says void is no class). CamVid is known as it is.
+/// The dataset contains images/ and labels/, or train/images and train/labels. Labels are PNG masks
+/// of class indices with the same file names as the images; 255 is unlabeled. classes.txt lists the
+/// class names, one per line, starting with class 0; void marks an index that is not a class.
+/// CamVid's layout is supported, too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loftup head classes robot.loftup --data camvid/ --out robot2.loftup
@@ -41,20 +42,20 @@ enum Kind {
 struct ClassesArgs {
     /// The bundle, with a backbone and an upsampler
     bundle: PathBuf,
-    /// The data set
+    /// The dataset
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// What to call the head
+    /// Name of the head
     #[arg(long, value_name = "NAME", default_value = "classes")]
     name: String,
-    /// Times that every sample is seen
+    /// Training epochs
     #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
     epochs: usize,
     #[command(flatten)]
     common: Common,
 }
 
-/// Fit the principal components of the features: K numbers for each pixel.
+/// Fit a PCA projection of the features to K channels.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   loftup head pca robot.loftup --images photos/ -k 8 --out robot2.loftup
@@ -62,13 +63,13 @@ struct ClassesArgs {
 struct PcaArgs {
     /// The bundle, with a backbone and an upsampler
     bundle: PathBuf,
-    /// A directory of pictures
+    /// A directory of images
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
-    /// Numbers for each pixel
+    /// Number of principal components
     #[arg(short = 'k', long, value_name = "K", default_value_t = 8)]
     channels: usize,
-    /// What to call the head
+    /// Name of the head
     #[arg(long, value_name = "NAME", default_value = "pca")]
     name: String,
     #[command(flatten)]
@@ -77,25 +78,25 @@ struct PcaArgs {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Where the bundle with the head goes; the bundle itself with --force
+    /// Output bundle; with --force it can be the input bundle
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Replace the bundle that is already there
+    /// Replace an existing bundle
     #[arg(long)]
     force: bool,
-    /// Size at which pictures are looked at [default: the backbone's]
+    /// Image size [default: the backbone's input size]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Range of colors of the guidance, as in `run`: use the same there
+    /// Color range of the guidance; use the same in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
-    /// Pixels of each picture that are used
+    /// Pixels sampled from each image
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     samples: usize,
-    /// Pictures that are used at most, evenly spread
+    /// Maximum number of images, evenly spaced
     #[arg(long, value_name = "N", value_parser = count)]
     limit: Option<usize>,
-    /// Seed of all random choices
+    /// Random seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
     /// Print the result as JSON
@@ -144,7 +145,7 @@ fn make(
     args: &Common,
     head: impl FnOnce(&Perceptor, heads::Request) -> Result<heads::NewHead, loftup_eval::EvalError>,
 ) -> Result<()> {
-    // Known before the work and not after it.
+    // Checked before the work starts.
     if args.out.symlink_metadata().is_ok() && !args.force {
         anyhow::bail!(
             "{}: already exists; choose another --out, or replace the bundle with --force",
@@ -181,13 +182,13 @@ fn make(
         return output::line(format!("{json:#}"));
     }
     let (what, fit) = match &head.kind {
-        HeadKind::Classes { names } => (format!("{} classes", names.len()), "of them right"),
+        HeadKind::Classes { names } => (format!("{} classes", names.len()), "training accuracy"),
         HeadKind::Descriptors { channels } => {
-            (format!("{channels} descriptors"), "of their variance kept")
+            (format!("{channels} descriptors"), "explained variance")
         }
     };
     output::line(format!(
-        "{}: head {name} of {what}, from {} pixels of {} pictures, {:.1} % {fit}",
+        "{}: head {name}: {what}, {} pixels of {} images, {:.1} % {fit}",
         args.out.display(),
         head.pixels,
         head.pictures,

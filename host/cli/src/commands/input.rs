@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Features, Perceptor, Picture,
-    image::{self, Orientation, Rgb8},
+    Features, FrameInputs, ImageTensor, Perceptor,
+    image::{self, Orientation, RgbImage},
     npy,
 };
 
@@ -17,17 +17,17 @@ pub struct Input {
     /// Features of the backbone.
     pub features: Features,
     /// The picture at the resolution of the answer; `None` where only features are wanted.
-    pub guidance: Option<Picture>,
+    pub guidance: Option<ImageTensor>,
     /// The picture to show beside the features.
-    pub photo: Rgb8,
+    pub photo: RgbImage,
     /// Seconds spent in the backbone, where one ran.
     pub backbone_seconds: Option<f64>,
 }
 
 /// A picture file or an exact, already normalized one.
 enum Source {
-    Photo(Rgb8),
-    Exact(Picture),
+    Photo(RgbImage),
+    Exact(ImageTensor),
 }
 
 impl Source {
@@ -36,7 +36,7 @@ impl Source {
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
         {
-            let picture = Picture::from_array(npy::read(path)?);
+            let picture = ImageTensor::from_array(npy::read(path)?);
             return Ok(Self::Exact(
                 picture.with_context(|| path.display().to_string())?,
             ));
@@ -55,15 +55,15 @@ impl Source {
     }
 
     /// Normalized, at `size`. An exact picture is what it is.
-    fn at(&self, size: Size, perceptor: &Perceptor) -> Result<Picture> {
+    fn at(&self, size: Size, perceptor: &Perceptor) -> Result<ImageTensor> {
         match self {
-            Self::Photo(photo) => Ok(perceptor.prepare(photo, size)?),
+            Self::Photo(photo) => Ok(perceptor.to_tensor(photo, size)?),
             Self::Exact(picture) => Ok(picture.clone()),
         }
     }
 
     /// To look at.
-    fn photo(&self, perceptor: &Perceptor) -> Result<Rgb8> {
+    fn photo(&self, perceptor: &Perceptor) -> Result<RgbImage> {
         match self {
             Self::Photo(photo) => Ok(photo.clone()),
             Self::Exact(picture) => {
@@ -76,7 +76,11 @@ impl Source {
                 let data = (0..area)
                     .flat_map(|i| (0..3).map(move |c| level(i, c)))
                     .collect();
-                Ok(Rgb8::new(picture.size.width, picture.size.height, data)?)
+                Ok(RgbImage::new(
+                    picture.size.width,
+                    picture.size.height,
+                    data,
+                )?)
             }
         }
     }
@@ -105,7 +109,7 @@ impl Input {
         )?;
         let array = npy::read(features)?;
         let features_path = features;
-        let features = Features::from_array(&array.shape, array.data, upsampler.dim)
+        let features = Features::from_map(&array.shape, &array.data, upsampler.dim)
             .with_context(|| features_path.display().to_string())?;
         let source = Source::open(guidance, args.orientation())?;
         let size = answer_size(&source, args.size, source.size(), guidance)?;
@@ -143,17 +147,16 @@ impl Input {
                 },
             );
         }
-        let picture = source.at(looked_at, perceptor)?;
+        let inputs = match &source {
+            Source::Photo(photo) => perceptor.preprocess(photo, size)?,
+            Source::Exact(image) => FrameInputs::same_size(image.clone()),
+        };
         let start = std::time::Instant::now();
         let features = perceptor
-            .features_of(&picture)
+            .features(inputs.backbone())
             .with_context(|| path.display().to_string())?;
         let backbone_seconds = Some(start.elapsed().as_secs_f64());
-        let guidance = match manifest.upsampler {
-            Some(_) if size == looked_at => Some(picture),
-            Some(_) => Some(source.at(size, perceptor)?),
-            None => None,
-        };
+        let guidance = manifest.upsampler.is_some().then_some(inputs.guidance);
         Ok(Self {
             features,
             guidance,

@@ -15,7 +15,9 @@ use loftup_onnx::{Interface, Port};
 
 use crate::output;
 
-/// Say what a bundle, a checkpoint or an ONNX file holds. The files of a bundle are checked.
+/// Show the contents of a bundle, a checkpoint or an ONNX file.
+///
+/// The checksums of a bundle are verified.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A bundle, a checkpoint or an ONNX file
@@ -45,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     print_checkpoint(&Checkpoint::open(path)?, args.json)
 }
 
-/// The manifest as people read it.
+/// Prints a summary of a manifest.
 pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
     let bytes: u64 = m.files.values().map(|f| f.bytes).sum();
     output::line(format!(
@@ -62,7 +64,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
         };
         let layout = match b.layout {
             FeatureLayout::Map => String::new(),
-            FeatureLayout::Tokens { extra } => format!(", tokens ({extra} left out)"),
+            FeatureLayout::Tokens { extra } => format!(", tokens ({extra} dropped)"),
         };
         output::line(format!(
             "  backbone   {}: {} channels, patch {}, input {}{any}{layout}",
@@ -74,7 +76,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 a.family, a.width, a.depth, a.heads, a.activation
             ))?;
             output::line(format!(
-                "             {} registers, positions for {}x{} patches (weights), resampled as in {}",
+                "             {} registers, position embedding {}x{} (weights), interpolated as in {}",
                 a.registers, a.position_grid, a.position_grid, a.positions
             ))?;
         }
@@ -96,7 +98,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
     }
     for (precision, q) in &m.quantization {
         output::line(format!(
-            "  {precision:10} relative error {:.4}, cosine {:.5} (worst {:.4}), {:.3} % outliers, on {} pictures; {} parts left in fp32",
+            "  {precision:10} relative error {:.4}, cosine {:.5} (worst {:.4}), {:.3} % outliers, on {} images; {} layers in fp32",
             q.error.relative_error,
             q.error.cosine,
             q.error.worst_cosine,
@@ -106,7 +108,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
         ))?;
         if let Some(head) = &q.head {
             output::line(format!(
-                "             head {}: mIoU {:.2} % before, {:.2} % after, on {} pictures",
+                "             head {}: mIoU {:.2} % before, {:.2} % after, on {} images",
                 head.name,
                 100.0 * head.mean_iou_before,
                 100.0 * head.mean_iou_after,
@@ -118,7 +120,7 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
     let origin = m.backbone.as_ref().and_then(|b| b.architecture.as_ref());
     let origin = origin.map_or(String::new(), |a| format!(" ({})", a.normalization));
     output::line(format!(
-        "  pictures   mean {:?}, std {:?}{origin}",
+        "  images     mean {:?}, std {:?}{origin}",
         n.mean, n.std
     ))?;
     for (name, file) in &m.files {
@@ -129,14 +131,14 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
     }
     for s in &m.provenance.sources {
         output::line(format!(
-            "  made from  {} ({}), SHA-256 {}",
+            "  source     {} ({}), SHA-256 {}",
             s.file, s.role, s.sha256
         ))?;
     }
     if let Some(t) = &m.provenance.training {
         print_training(t)?;
     }
-    output::line(format!("  made by    {}", m.provenance.tool))
+    output::line(format!("  created by {}", m.provenance.tool))
 }
 
 fn print_training(t: &Training) -> Result<()> {
@@ -156,7 +158,7 @@ fn print_training(t: &Training) -> Result<()> {
         .map(|(name, value)| format!("{name} {value:.4}"))
         .collect();
     output::line(format!(
-        "  trained on {} pictures, {} with masks; last losses: {}",
+        "  trained on {} images, {} with masks; final losses: {}",
         t.pictures,
         t.pictures_with_masks,
         losses.join(", ")
@@ -206,7 +208,7 @@ fn print_interface(path: &Path, interface: &Interface, json: bool) -> Result<()>
         opsets.collect::<String>()
     ))?;
     if !interface.producer.is_empty() {
-        output::line(format!("  made by {}", interface.producer))?;
+        output::line(format!("  created by {}", interface.producer))?;
     }
     for (what, ports) in [("input", &interface.inputs), ("output", &interface.outputs)] {
         for port in ports {
@@ -260,7 +262,7 @@ fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
     let outline = files.and_then(|files| Vit::outline(checkpoint, &VitOptions::default(), &files));
     match outline {
         Ok(outline) => print_outline(&outline)?,
-        // Most checkpoints without a backbone are an upsampler's.
+        // Usually an upsampler checkpoint.
         Err(VitError::NotAVit { .. }) => {}
         Err(error) => output::line(format!("  backbone   {error}"))?,
     }
@@ -289,12 +291,9 @@ fn print_outline(o: &Outline) -> Result<()> {
     output::line(format!("  heads      {}", decided(heads)))?;
     output::line(format!("  activation {}", decided(activation)))?;
     output::line(format!("  registers  {} (weights)", o.registers))?;
+    output::line(format!("  positions  {}x{} (weights)", o.grid, o.grid))?;
     output::line(format!(
-        "  positions  {}x{} patches (weights)",
-        o.grid, o.grid
-    ))?;
-    output::line(format!(
-        "  pictures   mean {:?}, std {:?} ({})",
+        "  images     mean {:?}, std {:?} ({})",
         o.mean, o.std, o.normalization
     ))
 }

@@ -1,4 +1,4 @@
-//! One module for each command.
+//! One module per command.
 
 pub mod bench;
 pub mod convert;
@@ -17,10 +17,10 @@ mod input;
 mod panels;
 mod through;
 
-/// What a build without training says of a command that trains.
+/// The error of a command that needs training, in a build without it.
 #[cfg(not(feature = "train"))]
 fn without_training(command: &str) -> anyhow::Result<()> {
     anyhow::bail!(
-        "this build of loftup is without training, which `loftup {command}` needs; build it without --no-default-features, or with --features train"
+        "`loftup {command}` is not available in this build of loftup; build it with --features train"
     )
 }

@@ -1,37 +1,35 @@
-//! The picture of an answer.
+//! Visualization of backbone features and upsampled features.
 
 use anyhow::Result;
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Features, Point, Rect, View,
-    image::Rgb8,
+    EncodedFrame, Features, Point, Rect,
+    image::RgbImage,
+    panels::{ComponentMap, three_panels},
     pca::CommonBasis,
-    picture::{ComponentMap, three_panels},
 };
 
-/// Pixels of the answer that the colors are chosen by.
+/// Output pixels that the colors are fitted to.
 const SAMPLES: usize = 1024;
 
-/// Colors for the features before and after, and the backbone's features in them.
+/// A common color basis, and the backbone's features projected to it.
 pub struct Panels {
     basis: CommonBasis,
     rect: Rect,
-    /// Components of the backbone's features in each pixel of `rect`.
+    /// Components of the backbone's features at each pixel of `rect`.
     low: Vec<f32>,
 }
 
 impl Panels {
-    /// Set of the upsampled features in the common basis.
+    /// Index of the upsampled features in the common basis.
     pub const HIGH: usize = 1;
     const LOW: usize = 0;
 
-    /// Chooses the colors by the backbone's features and some pixels of the answer.
-    pub fn new(view: &View<'_>, features: &Features, rect: Rect) -> Result<Self> {
+    /// Fits the colors to the backbone's features and a sample of upsampled features.
+    pub fn new(view: &EncodedFrame<'_>, features: &Features, rect: Rect) -> Result<Self> {
         let dim = features.dim;
         let cells = features.width * features.height;
-        let tokens: Vec<f32> = (0..cells)
-            .flat_map(|i| features.data.iter().skip(i).step_by(cells).copied())
-            .collect();
+        let tokens = &features.tokens;
         let samples = view.points(&spread(rect))?;
         let basis = CommonBasis::fit(
             &[
@@ -42,7 +40,7 @@ impl Panels {
             3.min(dim),
         )?;
         let mut components = vec![0.0; 3 * cells];
-        basis.project(Self::LOW, &tokens, &mut components)?;
+        basis.project(Self::LOW, tokens, &mut components)?;
         let Size { width, height } = view.size();
         let mut low = Vec::with_capacity(3 * rect.area());
         for y in rect.y..rect.y + rect.height {
@@ -55,14 +53,14 @@ impl Panels {
         Ok(Self { basis, rect, low })
     }
 
-    /// The basis that the answer is to be projected by, as set [`Self::HIGH`].
+    /// The basis to project upsampled features with, as set [`Self::HIGH`].
     pub fn basis(&self) -> &CommonBasis {
         &self.basis
     }
 
-    /// Photograph, backbone features, upsampled features. `photo` has the size of the whole
-    /// answer, `high` are the components of its part `rect`.
-    pub fn draw(&self, photo: &Rgb8, high: &[f32]) -> Result<Rgb8> {
+    /// Image, backbone features and upsampled features side by side. `photo` has the size of the whole
+    /// output; `high` are the components of `rect`.
+    pub fn draw(&self, photo: &RgbImage, high: &[f32]) -> Result<RgbImage> {
         let Rect {
             x,
             y,
@@ -70,14 +68,14 @@ impl Panels {
             height,
         } = self.rect;
         let crop = (y..y + height).flat_map(|y| photo.row(y)[3 * x..][..3 * width].iter().copied());
-        let photo = Rgb8::new(width, height, crop.collect())?;
+        let photo = RgbImage::new(width, height, crop.collect())?;
         let low = ComponentMap::new(&self.low, width, height)?;
         let high = ComponentMap::new(high, width, height)?;
         Ok(three_panels(&photo, low, high, self.basis.range())?)
     }
 }
 
-/// At most [`SAMPLES`] pixels of `rect`, evenly spread.
+/// At most [`SAMPLES`] pixels on a regular grid in `rect`.
 fn spread(rect: Rect) -> Vec<Point> {
     let side = (SAMPLES as f64).sqrt();
     let aspect = (rect.width as f64 / rect.height as f64).sqrt();

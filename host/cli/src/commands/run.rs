@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
 use loftup_runtime::{
-    Options, Perceptor, Picture, Point, Rect, View,
+    EncodedFrame, ExecutionOptions, ImageTensor, Perceptor, Point, Rect,
     npy::{self, NpyWriter},
-    picture::panels_size,
-    sinks::{Components, ToNpy},
+    panels::panels_size,
+    sinks::{NpySink, PcaSink},
 };
 use serde_json::json;
 
@@ -21,10 +21,10 @@ use crate::{
     engines, interrupt, output, progress,
 };
 
-/// Ask a bundle for the features of a picture: the whole frame, a region or some points.
+/// Compute the features of an image: the whole image, a region, or a list of points.
 ///
-/// The answer is a `.npy` file, float32: [1,d,H,W] for a frame or region, [n,d] for n points, and
-/// [1,d,h,w] from a bundle without an upsampler.
+/// The output is a float32 `.npy` file of shape [1,d,H,W] for an image or region, [n,d] for n points,
+/// or [1,d,h,w] for a bundle without an upsampler.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup run robot.loftup --image street.jpg --size 448x448 --out features.npy --picture pca.png
@@ -43,22 +43,22 @@ pub struct Args {
     bundle: PathBuf,
     #[command(flatten)]
     input: InputArgs,
-    /// Only this part of the answer, in its pixels
+    /// Region of the output to compute, in output pixels
     #[arg(long, value_name = "X,Y,W,H", value_parser = region, conflicts_with = "points")]
     region: Option<Rect>,
-    /// Only these pixels of the answer: a CSV file, one `x,y` a line, with or without a heading
+    /// Output pixels to compute: a CSV file with one `x,y` per line, with or without a header
     #[arg(long, value_name = "FILE")]
     points: Option<PathBuf>,
-    /// Answer with this head of the bundle instead of features: a map of classes (--out FILE.png or
-    /// FILE.npy, uint8 [H,W], 255 where there is none) or descriptors (.npy, float32 [1,k,H,W]); at
-    /// points its k outputs, float32 [n,k]
+    /// Apply a head of the bundle. Output: a class map (--out FILE.png or FILE.npy, uint8 [H,W], 255
+    /// where there is no class) or descriptors (.npy, float32 [1,k,H,W]); at points, its k outputs as
+    /// float32 [n,k]
     #[arg(long, value_name = "NAME")]
     head: Option<String>,
-    /// Where the answer goes: a `.npy`; a map of classes may be a `.png` too
+    /// Output file: `.npy`, or `.png` for a class map
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// A picture to look at: photograph, backbone features and upsampled features side by side,
-    /// the features as three principal components with a common basis
+    /// Write a visualization: image, backbone features and upsampled features side by side, with the
+    /// first three principal components of the features as colors
     #[arg(long, value_name = "FILE.png", conflicts_with = "points")]
     picture: Option<PathBuf>,
     /// Print sizes and times as JSON
@@ -66,7 +66,7 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     tune: TuneArgs,
-    // Last: it ends with options under a heading of their own.
+    // Last, because it ends with a help heading.
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let answer = clock.elapsed().as_secs_f64();
     let total = start.elapsed().as_secs_f64();
-    let Options { threads, tile } = perceptor.options();
+    let ExecutionOptions { threads, tile } = perceptor.options();
     let health = perceptor.health();
     if args.json {
         let json = json!({
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     if let Some(out) = &args.out {
-        // A map of classes has no axis of channels.
+        // A class map has no channel axis.
         let element = if shape.len() == 2 && points.is_none() {
             "uint8"
         } else {
@@ -149,8 +149,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(picture) = &args.picture {
         let shown = match args.head {
-            Some(_) => "photograph, classes",
-            None => "photograph, backbone features, upsampled features",
+            Some(_) => "image, classes",
+            None => "image, backbone features, upsampled features",
         };
         output::line(format!("{}: {shown}", picture.display()))?;
     }
@@ -158,10 +158,10 @@ pub fn run(args: &Args) -> Result<()> {
         .backbone_seconds
         .map_or(String::new(), |s| format!("backbone {s:.2} s, "));
     output::line(format!(
-        "{total:.2} s: loading {load:.2} s, {backbone}answer {answer:.2} s; {} on {threads} threads",
+        "{total:.2} s: loading {load:.2} s, {backbone}output {answer:.2} s; {} on {threads} threads",
         health.answering
     ))?;
-    if engines::is_worth_a_line(&health) {
+    if engines::is_noteworthy(&health) {
         output::line(engines::summary(&health, &perceptor.engine()))?;
     }
     Ok(())
@@ -169,12 +169,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn lacks_upsampler(args: &Args, option: &str) -> String {
     format!(
-        "{}: the bundle has no upsampler, and {option} asks for upsampled features; convert it with --upsampler-weights",
+        "{}: {option} needs upsampled features, but the bundle has no upsampler; convert it with --upsampler-weights",
         args.bundle.display()
     )
 }
 
-/// The backbone's features as they are.
+/// Writes the backbone's features.
 fn backbone_only(args: &Args, input: &Input) -> Result<Vec<usize>> {
     for (given, option) in [
         (args.region.is_some(), "--region"),
@@ -186,11 +186,11 @@ fn backbone_only(args: &Args, input: &Input) -> Result<Vec<usize>> {
     }
     let f = &input.features;
     let shape = vec![1, f.dim, f.height, f.width];
-    write(args, &shape, &f.data)?;
+    write(args, &shape, &f.to_map())?;
     Ok(shape)
 }
 
-/// Writes an answer that is in memory, if it is wanted in a file.
+/// Writes an output to --out, if given.
 fn write(args: &Args, shape: &[usize], values: &[f32]) -> Result<()> {
     if let Some(out) = &args.out {
         let _writing = interrupt::Writing::begin()?;
@@ -208,21 +208,21 @@ fn view<'a>(
     args: &Args,
     perceptor: &'a Perceptor,
     input: &Input,
-    guidance: &Picture,
-) -> Result<View<'a>> {
+    guidance: &ImageTensor,
+) -> Result<EncodedFrame<'a>> {
     let range = args
         .input
         .range
         .color_range(&perceptor.manifest().normalization);
-    Ok(perceptor.view(&input.features, guidance, range)?)
+    Ok(perceptor.encode_features(&input.features, guidance, range)?)
 }
 
-/// A frame or a region, streamed to where it is wanted.
+/// Streams the features of an image or region to the output files.
 fn upsample(
     args: &Args,
     perceptor: &Perceptor,
     input: &Input,
-    guidance: &Picture,
+    guidance: &ImageTensor,
 ) -> Result<Vec<usize>> {
     let view = view(args, perceptor, input, guidance)?;
     let Size { width, height } = view.size();
@@ -233,25 +233,25 @@ fn upsample(
     if let Some(path) = &args.picture {
         panels_size(rect.width, rect.height).with_context(|| {
             format!(
-                "{}: three panels of {}x{} are too large for one picture; leave --picture out, or draw a --region",
+                "{}: three panels of {}x{} are too large for one image; omit --picture, or choose a --region",
                 path.display(),
                 rect.width,
                 rect.height
             )
         })?;
     }
-    // Places first: a full disk or a wrong path is then known before the work is done.
+    // Output files first, so that a full disk or a wrong path is reported before the work starts.
     let mut file = match &args.out {
-        Some(out) => Some(ToNpy::new(rect, NpyWriter::create(out, &shape)?)),
+        Some(out) => Some(NpySink::new(rect, NpyWriter::create(out, &shape)?)),
         None => None,
     };
     let panels = match &args.picture {
         Some(path) if path.is_dir() => bail!(
-            "{}: is a directory; name a file for the picture",
+            "{}: is a directory; --picture needs a file name",
             path.display()
         ),
         Some(path) if !directory(path).is_dir() => bail!(
-            "{}: there is no directory {}; make it, or choose another --picture",
+            "{}: no directory {}; create it, or choose another --picture",
             path.display(),
             directory(path).display()
         ),
@@ -260,16 +260,16 @@ fn upsample(
     };
     let mut components = panels
         .as_ref()
-        .map(|(_, p)| Components::new(rect, p.basis(), Panels::HIGH));
+        .map(|(_, p)| PcaSink::new(rect, p.basis(), Panels::HIGH));
 
     let bar = progress::pixels(rect.area());
     let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
         interrupt::check()?;
         if let Some(file) = &mut file {
-            file.take(tile)?;
+            file.push(tile)?;
         }
         if let Some(components) = &mut components {
-            components.take(tile)?;
+            components.push(tile)?;
         }
         bar.inc(tile.rect.area() as u64);
         Ok(())
@@ -280,8 +280,8 @@ fn upsample(
     };
     bar.finish_and_clear();
     result?;
-    // The picture first: its room is not reserved, so it is what may fail, and then the file,
-    // which is complete but for its name, does not appear either.
+    // The visualization first: its disk space is not reserved, so it may fail, and then --out must
+    // not appear either.
     if let (Some((path, panels)), Some(components)) = (&panels, components) {
         let photo = input.photo.resized(width, height)?;
         panels
@@ -300,19 +300,19 @@ fn directory(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// `x,y` a line; a first line without numbers is a heading.
+/// Reads one `x,y` per line. A first line without digits is a header.
 fn read_points(path: &Path) -> Result<Vec<Point>> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let Ok(text) = String::from_utf8(bytes) else {
         bail!(
-            "{}: not a text file; write x,y as whole pixels from 0, one point a line",
+            "{}: not a text file; expected one x,y per line, in pixels from 0",
             path.display()
         );
     };
-    // Spreadsheets put a byte order mark in front.
+    // Spreadsheets write a byte order mark.
     let text = text.trim_start_matches('\u{feff}');
     let mut points = Vec::new();
-    let mut heading_allowed = true;
+    let mut header_allowed = true;
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -323,18 +323,18 @@ fn read_points(path: &Path) -> Result<Vec<Point>> {
             .and_then(|(x, y)| Some((x.trim().parse().ok()?, y.trim().parse().ok()?)));
         match numbers {
             Some((x, y)) => points.push(Point { x, y }),
-            None if heading_allowed && !line.contains(|c: char| c.is_ascii_digit()) => {}
+            None if header_allowed && !line.contains(|c: char| c.is_ascii_digit()) => {}
             None => bail!(
-                "{}: line {}: {line:?} is not a point; write x,y as whole pixels from 0, one point a line",
+                "{}: line {}: {line:?} is not a point; expected x,y in pixels from 0",
                 path.display(),
                 i + 1
             ),
         }
-        heading_allowed = false;
+        header_allowed = false;
     }
     if points.is_empty() {
         bail!(
-            "{}: no points in it; write x,y as whole pixels from 0, one point a line",
+            "{}: contains no points; expected one x,y per line, in pixels from 0",
             path.display()
         );
     }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use loftup_bundle::HeadKind;
 use loftup_runtime::{
-    Perceptor, Point, Rect, View,
+    EncodedFrame, Perceptor, Point, Rect,
     class_map::{ClassMap, save_classes},
     heads::{Head, NO_CLASS},
-    image::Rgb8,
+    image::RgbImage,
     npy::{self, NpyWriter},
-    sinks::ToNpy,
+    sinks::NpySink,
 };
 
 use super::input::Input;
@@ -31,11 +31,11 @@ impl Answer<'_> {
     pub fn points(
         &self,
         perceptor: &Perceptor,
-        view: View<'_>,
+        view: EncodedFrame<'_>,
         points: &[Point],
     ) -> Result<Vec<usize>> {
         let head = perceptor.head(self.head)?;
-        let values = view.through(&head)?.points(points)?;
+        let values = view.with_head(&head)?.points(points)?;
         let shape = vec![points.len(), head.outputs()];
         if let Some(out) = self.out {
             let _writing = interrupt::Writing::begin()?;
@@ -48,21 +48,21 @@ impl Answer<'_> {
     pub fn frame(
         &self,
         perceptor: &Perceptor,
-        view: View<'_>,
+        view: EncodedFrame<'_>,
         input: &Input,
     ) -> Result<Vec<usize>> {
         let size = view.size();
         let rect = self.region.unwrap_or(Rect::whole(size));
         view.check_region(rect)?;
         let head = perceptor.head(self.head)?;
-        let view = view.through(&head)?;
+        let view = view.with_head(&head)?;
         match head.kind() {
             HeadKind::Classes { .. } => self.classes(&view, rect, input),
             HeadKind::Descriptors { .. } => self.descriptors(&view, rect, &head),
         }
     }
 
-    fn classes(&self, view: &View<'_>, rect: Rect, input: &Input) -> Result<Vec<usize>> {
+    fn classes(&self, view: &EncodedFrame<'_>, rect: Rect, input: &Input) -> Result<Vec<usize>> {
         let shape = vec![rect.height, rect.width];
         if let Some(out) = self.out
             && !["png", "npy"].iter().any(|e| has_extension(out, e))
@@ -70,7 +70,7 @@ impl Answer<'_> {
             bail!("{}: classes are written as .png or .npy", out.display());
         }
         let mut map = ClassMap::new(rect);
-        self.stream(view, rect, &mut |tile| map.take(tile))?;
+        self.stream(view, rect, &mut |tile| map.push(tile))?;
         let classes = map.into_classes();
         let _writing = interrupt::Writing::begin()?;
         if let Some(path) = self.picture {
@@ -88,7 +88,7 @@ impl Answer<'_> {
         Ok(shape)
     }
 
-    fn descriptors(&self, view: &View<'_>, rect: Rect, head: &Head) -> Result<Vec<usize>> {
+    fn descriptors(&self, view: &EncodedFrame<'_>, rect: Rect, head: &Head) -> Result<Vec<usize>> {
         if self.picture.is_some() {
             bail!(
                 "--picture shows the classes of a head, and {:?} has none; leave it out",
@@ -100,15 +100,15 @@ impl Answer<'_> {
             return Ok(shape);
         };
         let _writing = interrupt::Writing::begin()?;
-        let mut file = ToNpy::new(rect, NpyWriter::create(out, &shape)?);
-        self.stream(view, rect, &mut |tile| file.take(tile))?;
+        let mut file = NpySink::new(rect, NpyWriter::create(out, &shape)?);
+        self.stream(view, rect, &mut |tile| file.push(tile))?;
         file.finish()?;
         Ok(shape)
     }
 
     fn stream(
         &self,
-        view: &View<'_>,
+        view: &EncodedFrame<'_>,
         rect: Rect,
         take: &mut (
                  dyn FnMut(
@@ -139,7 +139,7 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 }
 
 /// The photograph and its classes in colors, side by side.
-fn beside(photo: &Rgb8, rect: Rect, classes: &[u8]) -> Result<Rgb8> {
+fn beside(photo: &RgbImage, rect: Rect, classes: &[u8]) -> Result<RgbImage> {
     let mut data = Vec::with_capacity(6 * rect.area());
     for (y, line) in classes.chunks_exact(rect.width).enumerate() {
         let row = &photo.row(rect.y + y)[3 * rect.x..][..3 * rect.width];
@@ -152,7 +152,7 @@ fn beside(photo: &Rgb8, rect: Rect, classes: &[u8]) -> Result<Rgb8> {
             );
         }
     }
-    Ok(Rgb8::new(2 * rect.width, rect.height, data)?)
+    Ok(RgbImage::new(2 * rect.width, rect.height, data)?)
 }
 
 /// Colors that follow each other far apart on the circle of hues.

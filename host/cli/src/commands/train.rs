@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// Train an upsampler for the backbone of a bundle, on images without labels.
+/// Train an upsampler for the backbone of a bundle on unlabeled images.
 ///
-/// The settings are described in docs/training.md. Ctrl-C writes a checkpoint after the current
-/// step, and a second Ctrl-C exits at once; --resume continues from the checkpoint, bit for bit.
+/// docs/training.md describes the settings. Ctrl-C writes a checkpoint after the current step, and a
+/// second Ctrl-C exits at once. --resume continues from the checkpoint with bit-identical results.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup train train.toml
@@ -16,13 +16,13 @@ use anyhow::Result;
   loftup convert --backbone-onnx vfm.onnx --patch 16 --upsampler-weights runs/stage1/upsampler.safetensors --out robot.loftup")]
 #[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub struct Args {
-    /// The settings
+    /// Settings file
     #[arg(value_name = "TRAIN.TOML")]
     settings: PathBuf,
     /// Continue from the checkpoint in the output directory
     #[arg(long)]
     resume: bool,
-    /// Print every setting with its value, and exit
+    /// Print all settings, including defaults, and exit
     #[arg(long, conflicts_with = "resume")]
     print_settings: bool,
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use loftup_bundle::{Bundle, Size};
 use loftup_convert::{Check, compare::Tolerance};
-use loftup_runtime::{Perceptor, Rect, backend::Backend, npy, sinks::InMemory};
+use loftup_runtime::{Perceptor, Rect, backend::Backend, npy, sinks::VecSink};
 use serde_json::json;
 
 use super::input::Input;
@@ -17,29 +17,32 @@ use crate::{
     engines, output, progress,
 };
 
-/// Check a bundle: its files, that every graph runs, that tiles, regions and points agree with the
-/// whole, and, with --against, that an answer is what another program got.
+/// Verify a bundle.
+///
+/// Checks that the files match their checksums, that every graph runs, and that tiles, regions and
+/// points match the output of the whole graph. With --against, the output for an input is also
+/// compared with a reference.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup verify robot.loftup
   loftup verify up.loftup --features lr.npy --guidance image.npy --against reference.npy
-  loftup verify robot.loftup --image picture.npy --against reference.npy --json")]
+  loftup verify robot.loftup --image image.npy --against reference.npy --json")]
 pub struct Args {
     /// The bundle
     bundle: PathBuf,
-    /// The answer that another program gave to the same input, [1,d,H,W] in a `.npy`
+    /// Reference output for the same input, a `.npy` of shape [1,d,H,W]
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     #[command(flatten)]
     input: Option<InputArgs>,
-    /// Largest absolute difference to --against [default: 1e-4 for a backbone, 5e-3 for an
+    /// Maximum absolute error against the reference [default: 1e-4 for a backbone, 5e-3 for an
     /// upsampler]
     #[arg(long, value_name = "X", requires = "against")]
     max: Option<f64>,
-    /// Mean absolute difference to --against [default: 1e-4 for a backbone, 2e-4 for an upsampler]
+    /// Maximum mean absolute error [default: 1e-4 for a backbone, 2e-4 for an upsampler]
     #[arg(long, value_name = "X", requires = "against")]
     mean: Option<f64>,
-    /// Least cosine similarity to --against at any pixel [default: 0.99999]
+    /// Minimum cosine similarity of any pixel [default: 0.99999]
     #[arg(long, value_name = "X", requires = "against")]
     cosine: Option<f64>,
     /// Print the checks as JSON
@@ -52,7 +55,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     if args.against.is_some() != args.input.is_some() {
         bail!(
-            "--against needs the input of that answer, and only it: --image, or --features with --guidance"
+            "--against and an input require each other: give --against with --image, or with --features and --guidance"
         );
     }
     let bundle = Bundle::open(&args.bundle)?;
@@ -106,15 +109,15 @@ fn against(
     )?;
     let range = input.range.color_range(&perceptor.manifest().normalization);
     let input = Input::read(input, &perceptor)?;
-    let (shape, answer, default) = match &input.guidance {
+    let (shape, output, default) = match &input.guidance {
         Some(guidance) => {
-            let view = perceptor.view(&input.features, guidance, range)?;
+            let view = perceptor.encode_features(&input.features, guidance, range)?;
             let Size { width, height } = view.size();
-            let mut sink = InMemory::new(Rect::whole(view.size()), view.dim());
-            view.frame(&mut |tile| sink.take(tile))?;
+            let mut sink = VecSink::new(Rect::whole(view.size()), view.dim())?;
+            view.frame(&mut |tile| sink.push(tile))?;
             (
                 vec![1, view.dim(), height, width],
-                sink.into_values(),
+                sink.to_map(),
                 Tolerance::UPSAMPLER,
             )
         }
@@ -122,14 +125,14 @@ fn against(
             let f = input.features;
             (
                 vec![1, f.dim, f.height, f.width],
-                f.data,
+                f.to_map(),
                 Tolerance::BACKBONE,
             )
         }
     };
     if array.shape != shape {
         bail!(
-            "{}: shape {:?}, the answer to this input has {shape:?}",
+            "{}: shape {:?}, but the output for this input has shape {shape:?}",
             reference.display(),
             array.shape
         );
@@ -139,9 +142,9 @@ fn against(
         mean: args.mean.unwrap_or(default.mean),
         cosine: args.cosine.unwrap_or(default.cosine),
     };
-    let dim = *shape.get(1).context("a shape of four extents")?;
+    let dim = *shape.get(1).context("a shape of four axes")?;
     Ok(loftup_convert::against(
-        &answer,
+        &output,
         &array.data,
         dim,
         tolerance,

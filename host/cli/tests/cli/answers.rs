@@ -213,7 +213,7 @@ fn a_size_that_the_patch_does_not_divide_is_answered_and_explained() {
         "--out",
         &bundle
     ));
-    names(&said, &["80x50", "patch 14", "84x56"]);
+    names(&said, &["80x50", "patch size 14", "84x56"]);
     done(&mut loftup!(
         "run", &bundle, "--image", &image, "--out", &out
     ));

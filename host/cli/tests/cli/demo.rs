@@ -33,7 +33,7 @@ fn places_that_are_taken_or_missing_are_refused_before_any_work() {
     let line = refused(dir.path(), &mut loftup!("demo", "--out", &out));
     names(&line, &["no such directory", "--out"]);
     let line = refused(dir.path(), &mut loftup!("demo", "--out", out.join("..")));
-    names(&line, &["no/demo/..", "name of a directory"]);
+    names(&line, &["no/demo/..", "name of a new directory"]);
     let file = dir.path().join("file");
     fs::write(&file, "mine").unwrap();
     let other = dir.path().join("other");

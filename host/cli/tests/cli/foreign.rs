@@ -120,7 +120,7 @@ fn tokens_become_the_map_that_they_were() {
     let worst = apart(&map, &tokens);
     println!("map and tokens: max {worst:.1e}");
     assert!(worst <= 1e-5);
-    names(&done(&mut loftup!("inspect", &b)), &["tokens (1 left out)"]);
+    names(&done(&mut loftup!("inspect", &b)), &["tokens (1 dropped)"]);
 }
 
 #[test]
@@ -217,7 +217,10 @@ fn a_wrong_patch_is_noticed() {
     );
     // Does not divide it.
     let line = refused(dir.path(), &mut with("14"));
-    names(&line, &["foreign.onnx", "64x40", "patch 14", "--patch"]);
+    names(
+        &line,
+        &["foreign.onnx", "64x40", "patch size 14", "--patch"],
+    );
     let line = refused(dir.path(), &mut with("18446744073709551615"));
     names(&line, &["patch"]);
     let dynamic = Kind {

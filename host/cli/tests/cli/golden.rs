@@ -14,7 +14,7 @@ const UPSAMPLER_MAX: f64 = 5e-3;
 const UPSAMPLER_MEAN: f64 = 2e-4;
 const COSINE: f64 = 0.99999;
 
-/// Largest and mean absolute difference, and the least cosine similarity at any pixel.
+/// Largest and mean absolute difference, and the minimum cosine similarity at any pixel.
 fn difference(a: &Array, b: &Array) -> (f64, f64, f64) {
     assert_eq!(a.shape, b.shape);
     let pixels = a.shape[2] * a.shape[3];

@@ -30,7 +30,7 @@ fn files_that_are_no_picture() {
     let cases: [(&str, &[u8], &str); 8] = [
         ("text.jpg", b"hello, this is not a picture", "text"),
         ("empty.png", b"", "empty"),
-        ("cut.jpg", &jpeg[..jpeg.len() / 2], "cut short"),
+        ("cut.jpg", &jpeg[..jpeg.len() / 2], "truncated"),
         ("cut.png", &png[..png.len() / 2], "PNG"),
         ("broken.png", &broken, "PNG"),
         ("archive.jpg", b"PK\x03\x04 and so on", "ZIP"),

@@ -102,7 +102,10 @@ fn descriptors_are_fitted_into_the_bundle_itself_with_force() {
         command
     };
     names(&refused(dir.path(), &mut pca(false)), &["--force"]);
-    names(&done(&mut pca(true)), &["4 descriptors", "variance kept"]);
+    names(
+        &done(&mut pca(true)),
+        &["4 descriptors", "explained variance"],
+    );
     let out = dir.path().join("d.npy");
     done(&mut loftup!(
         "run",

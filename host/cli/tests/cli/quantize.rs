@@ -7,7 +7,7 @@ use std::{
 
 use loftup_bundle::sha256_hex;
 use loftup_import::checkpoint::Checkpoint;
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 use serde_json::Value;
 
 use crate::support::{self, apart, dir, done, loftup, names, photo, read, refused, stderr};
@@ -18,7 +18,7 @@ fn pictures(dir: &Path) -> PathBuf {
     fs::create_dir(&pictures).unwrap();
     photo().save_png(&pictures.join("a.png")).unwrap();
     let turned: Vec<u8> = photo().data().iter().rev().copied().collect();
-    let turned = Rgb8::new(131, 97, turned).unwrap();
+    let turned = RgbImage::new(131, 97, turned).unwrap();
     turned.save_png(&pictures.join("b.png")).unwrap();
     pictures
 }
@@ -254,7 +254,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
     fs::create_dir(&empty).unwrap();
     fs::create_dir(&constant).unwrap();
     for (i, color) in [[0, 0, 0], [7, 80, 200]].into_iter().enumerate() {
-        let picture = Rgb8::filled(40, 30, color).unwrap();
+        let picture = RgbImage::filled(40, 30, color).unwrap();
         picture
             .save_png(&constant.join(format!("{i}.png")))
             .unwrap();

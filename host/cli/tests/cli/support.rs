@@ -9,7 +9,7 @@ use std::{
 };
 
 use loftup_runtime::{
-    image::Rgb8,
+    image::RgbImage,
     npy::{self, Array},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -198,7 +198,7 @@ pub fn copy(bundle: &Bundle, to: &Path) -> PathBuf {
 }
 
 /// A picture with edges, gradients and texture.
-pub fn photo() -> Rgb8 {
+pub fn photo() -> RgbImage {
     let (width, height) = (131, 97);
     let mut data = Vec::new();
     for y in 0..height {
@@ -217,7 +217,7 @@ pub fn photo() -> Rgb8 {
             ]);
         }
     }
-    Rgb8::new(width, height, data).unwrap()
+    RgbImage::new(width, height, data).unwrap()
 }
 
 /// [`photo`] as a PNG in `dir`.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 use loftup_train::{checkpoint, files};
 
 use crate::support::*;
@@ -61,9 +61,9 @@ backbone = "{}x{}"
     path
 }
 
-fn disc(seed: usize) -> Rgb8 {
+fn disc(seed: usize) -> RgbImage {
     let (width, height) = (90, 60);
-    let mut picture = Rgb8::filled(width, height, [40, 90 + 40 * seed as u8, 160]).unwrap();
+    let mut picture = RgbImage::filled(width, height, [40, 90 + 40 * seed as u8, 160]).unwrap();
     let (x, y, radius) = (25 + 20 * seed, 20 + 8 * seed, 14);
     for row in 0..height {
         for column in 0..width {
@@ -122,10 +122,7 @@ fn a_training_ends_with_weights_that_can_be_converted() {
     let inspected = done(&mut loftup!("inspect", &up));
     names(
         &inspected,
-        &[
-            "stage 1, 2 steps, seed 3, from random weights",
-            "3 pictures",
-        ],
+        &["stage 1, 2 steps, seed 3, from random weights", "3 images"],
     );
     // Weights that were changed afterwards: the record is not of them.
     let mut changed = tensors(&weights);

@@ -1,11 +1,11 @@
-//! How an output can be read as features.
+//! Possible layouts of an output.
 
 use std::{fmt, str::FromStr};
 
 use loftup_bundle::{FeatureLayout, Size};
 use loftup_import::onnx::Arrangement;
 
-/// Order of the axes in an output that holds features.
+/// Layout of a feature output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// `[1, n, d]`
@@ -27,7 +27,7 @@ impl Layout {
         Self::MapChannelsLast,
     ];
 
-    /// What the command line calls it.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
@@ -37,7 +37,7 @@ impl Layout {
         }
     }
 
-    /// What puts it in the order of a bundle.
+    /// The conversion to the layout of a bundle.
     pub fn arrangement(self) -> Arrangement {
         match self {
             Self::Tokens | Self::Map => Arrangement::Keep,
@@ -62,18 +62,18 @@ impl FromStr for Layout {
     }
 }
 
-/// Numbers of tokens in front of those of the patches in models that are around: none, a class
-/// token, class and distillation token (DeiT), registers alone (timm's `reg4_gap`), class token and
-/// registers (DINOv2, DINOv3).
+/// Numbers of tokens before the patch tokens in common models: none, a class token, class and
+/// distillation token (DeiT), four registers (timm's `reg4_gap`), class token and registers (DINOv2,
+/// DINOv3).
 const EXTRA_TOKENS: [usize; 5] = [0, 1, 2, 4, 5];
 
-/// One way to read an output.
+/// A possible layout of an output, with its dimensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub layout: Layout,
     /// Channels.
     pub dim: usize,
-    /// Tokens that belong to no patch.
+    /// Tokens before the patch tokens.
     pub extra: usize,
     /// Rows of the grid.
     pub rows: usize,
@@ -82,7 +82,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// How the manifest describes it, after its arrangement.
+    /// The layout in the bundle, after the conversion.
     pub fn in_bundle(&self) -> FeatureLayout {
         match self.layout {
             Layout::Map | Layout::MapChannelsLast => FeatureLayout::Map,
@@ -92,7 +92,7 @@ impl Reading {
         }
     }
 
-    /// Shape of the output after its arrangement.
+    /// Shape of the output after the conversion.
     pub fn shape(&self) -> Vec<usize> {
         match self.in_bundle() {
             FeatureLayout::Map => vec![1, self.dim, self.rows, self.columns],
@@ -102,8 +102,7 @@ impl Reading {
         }
     }
 
-    /// [`Self::shape`], with the extents that follow from the size of the image left open where
-    /// that is not `fixed`.
+    /// [`Self::shape`]; unless `fixed`, the axes that depend on the image size are dynamic.
     pub fn shape_where(&self, fixed: bool) -> Vec<Option<usize>> {
         let is_channels = |axis: usize| match self.in_bundle() {
             FeatureLayout::Map => axis == 1,
@@ -124,7 +123,7 @@ impl Reading {
         }
     }
 
-    /// Ways in which the values can be where this reading does not look for them.
+    /// Common mistakes in exports of this layout, with the strides they result in.
     pub fn misreadings(&self) -> Vec<(&'static str, Strides)> {
         let right = self.strides();
         let exchanged = Strides {
@@ -133,19 +132,19 @@ impl Reading {
             ..right
         };
         let mut all = vec![(
-            "its rows and columns are exchanged; transpose them in the export",
+            "rows and columns are swapped; transpose them in the export",
             exchanged,
         )];
         if self.extra > 0 {
             all.push((
-                "the tokens that belong to no patch are behind the others; put them in front or drop them in the export",
+                "the extra tokens come after the patch tokens; move them to the front or drop them in the export",
                 Strides { first: 0, ..right },
             ));
         }
         all
     }
 
-    /// Where the values of a cell are.
+    /// Strides of the output.
     pub fn strides(&self) -> Strides {
         let (dim, columns) = (self.dim, self.columns);
         let tokens = self.extra + self.rows * columns;
@@ -166,7 +165,7 @@ impl Reading {
     }
 }
 
-/// Distances between values of an output.
+/// Strides between the values of an output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strides {
     pub first: usize,
@@ -175,14 +174,14 @@ pub(crate) struct Strides {
     pub channel: usize,
 }
 
-/// What the user said about the output.
+/// Options of the user.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Wanted {
     pub layout: Option<Layout>,
     pub extra: Option<usize>,
 }
 
-/// All ways in which an output of this shape can hold features of an image of `size`.
+/// All layouts in which an output of this shape can contain the features of an image of `size`.
 pub(crate) fn readings(shape: &[usize], size: Size, patch: usize, wanted: Wanted) -> Vec<Reading> {
     let (rows, columns) = (size.height / patch, size.width / patch);
     let extra = |tokens: usize| {
@@ -212,20 +211,21 @@ pub(crate) fn readings(shape: &[usize], size: Size, patch: usize, wanted: Wanted
             columns,
         })
     };
-    let asked = |l: &Layout| wanted.layout.is_none_or(|w| w == *l);
+    let allowed = |l: &Layout| wanted.layout.is_none_or(|w| w == *l);
     Layout::ALL
         .into_iter()
-        .filter(asked)
+        .filter(allowed)
         .filter_map(fits)
         .collect()
 }
 
-/// Why no reading fits, and what would.
+/// Explains why no layout matches, and what would.
 pub(crate) fn no_reading(shape: &[usize], size: Size, patch: usize, wanted: Wanted) -> String {
     let (h, w) = (size.height / patch, size.width / patch);
     let grid = h * w;
-    let expected =
-        format!("expected a map [1, d, {h}, {w}] or tokens [1, {grid}, d] with a patch of {patch}");
+    let expected = format!(
+        "expected a map [1, d, {h}, {w}] or tokens [1, {grid}, d] for a patch size of {patch}"
+    );
     let mut hints = Vec::new();
     let other = |wanted: Wanted| readings(shape, size, patch, wanted);
     let layouts = other(Wanted {
@@ -256,26 +256,26 @@ pub(crate) fn no_reading(shape: &[usize], size: Size, patch: usize, wanted: Want
     }
     match *shape {
         [1, _, a, b] | [1, a, b, _] if (a, b) == (w, h) && h != w => {
-            hints.push("its rows and columns are exchanged; transpose them in the export".into());
+            hints.push("rows and columns are swapped; transpose them in the export".into());
         }
         [1, a, b] if hints.is_empty() => {
-            // The number of channels may be larger than the grid, too.
+            // The number of channels may also be larger than the grid.
             let over = [a, b].into_iter().filter(|n| *n > grid).map(|n| n - grid);
             if let Some(extra) = over.min().filter(|n| Some(*n) != wanted.extra && *n <= grid) {
                 hints.push(format!(
-                    "if {extra} tokens in front belong to no patch, say --extra-tokens {extra}"
+                    "if {extra} tokens come before the patch tokens, give --extra-tokens {extra}"
                 ));
             }
         }
         [1, _] => hints.push(
-            "this is one vector for the whole image, as a classifier gives; name an output with --backbone-output, or export the features before the pooling".into(),
+            "this is a single vector for the whole image, like a classifier output; choose an output with --backbone-output, or export the features before pooling".into(),
         ),
         [1, _, _, _] => {}
-        [b, ..] if b != 1 => hints.push("its first axis is not a batch of 1".into()),
+        [b, ..] if b != 1 => hints.push("the first axis is not a batch of 1".into()),
         _ => {}
     }
     if hints.is_empty() {
-        hints.push("check --patch, or export the features of the backbone alone".into());
+        hints.push("check --patch, or export only the features of the backbone".into());
     }
     format!("{expected}: {}", hints.join("; "))
 }

@@ -1,4 +1,4 @@
-//! Any ONNX graph as a backbone.
+//! Any ONNX model as a backbone.
 
 mod layout;
 mod probe;
@@ -23,25 +23,25 @@ use self::{
 };
 use crate::{ConvertError, guard::guarded};
 
-/// An ONNX graph that another tool wrote, and how to take it.
+/// An ONNX model exported by another tool, and how to interpret it.
 #[derive(Debug, Clone)]
 pub struct OnnxBackbone {
     /// The file.
     pub path: PathBuf,
-    /// Side of a patch in pixels.
+    /// Patch size in pixels.
     pub patch: usize,
-    /// How it wants its images; `None` for ImageNet's, or for colors from 0 to 255 where its input
-    /// is uint8.
+    /// Normalization of its input; `None` for ImageNet's, or for values from 0 to 255 if its input is
+    /// uint8.
     pub normalization: Option<Normalization>,
-    /// Which output holds the features, where there are several.
+    /// The output with the features, if there are several outputs.
     pub output: Option<String>,
-    /// Order of the axes of that output, where its shape can be read in several ways.
+    /// Layout of that output, if its shape is ambiguous.
     pub layout: Option<Layout>,
-    /// Tokens in front of those of the patches, where their number is unusual.
+    /// Number of tokens before the patch tokens, if it is unusual.
     pub extra_tokens: Option<usize>,
 }
 
-/// A foreign graph and what was found out about it.
+/// An imported model and its detected properties.
 pub(crate) struct Foreign {
     pub onnx: Vec<u8>,
     pub input: String,
@@ -51,12 +51,12 @@ pub(crate) struct Foreign {
     pub size: Size,
     pub any_size: bool,
     pub normalization: Normalization,
-    /// Name and SHA-256 of each file that was read.
+    /// Name and SHA-256 of each input file.
     pub files: Vec<(String, String)>,
 }
 
 impl Foreign {
-    /// The files that it was read from.
+    /// The input files.
     pub fn sources(&self) -> impl Iterator<Item = Source> {
         let roles = ["backbone graph"]
             .into_iter()
@@ -69,25 +69,25 @@ impl Foreign {
     }
 }
 
-/// The size that is tried where neither the graph nor the user says one.
+/// Side of the input if neither the model nor the user determines it.
 const DEFAULT_SIDE: usize = 224;
 
-/// What a uint8 input is fed: colors from 0 to 255.
+/// Normalization of a uint8 input: values from 0 to 255.
 const BYTES: Normalization = Normalization {
     mean: [0.0; 3],
     std: [1.0 / 255.0; 3],
 };
 
-/// Reads the graph and finds out how features come out of it. `size` is a multiple of the patch.
+/// Reads the model and detects the layout of its features. `size` is a multiple of the patch size.
 pub(crate) fn read(source: &OnnxBackbone, size: Option<Size>) -> Result<Foreign, ConvertError> {
     let import = Import::open(&source.path)?;
-    examined(source, size, &import).map_err(|what| ConvertError::ForeignOnnx {
+    examine(source, size, &import).map_err(|what| ConvertError::ForeignOnnx {
         path: source.path.clone(),
         what,
     })
 }
 
-fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Result<Foreign, String> {
+fn examine(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Result<Foreign, String> {
     let (path, patch) = (&source.path, source.patch);
     let interface = import.interface();
     let input = Image::of(interface)?;
@@ -98,7 +98,7 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
     };
     if units == Units::Bytes && source.normalization.is_some() {
         return Err(format!(
-            "input {} is uint8 and takes colors from 0 to 255 as they are; leave out --mean and --std",
+            "input {} is uint8 and takes values from 0 to 255; omit --mean and --std",
             input.port.name
         ));
     }
@@ -118,10 +118,10 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
         if fixed {
             e
         } else {
-            format!("{e} (tried at {size}; --size chooses another)")
+            format!("{e} (tried at {size}; choose another size with --size)")
         }
     })?;
-    let reading = guarded(|| settle(plan.as_ref(), source, &output.name, size, units))?;
+    let reading = guarded(|| detect_layout(plan.as_ref(), source, &output.name, size, units))?;
     drop(plan);
 
     let mut any_size = !fixed;
@@ -135,7 +135,7 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
             .is_ok_and(|plan| plan.output_shape(0) == reading.at(other, patch).shape());
         if !grows {
             log::warn!(
-                "{}: its sides are dynamic, but it does not run at {other}; the bundle is for {size} alone",
+                "{}: the input size is dynamic, but the model fails at {other}; the bundle supports only {size}",
                 path.display()
             );
             any_size = false;
@@ -144,7 +144,7 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
     }
     if reading.extra > 0 {
         log::info!(
-            "{}: the first {} tokens belong to no patch and are left out",
+            "{}: the first {} tokens are not patch tokens and are dropped",
             path.display(),
             reading.extra
         );
@@ -165,7 +165,7 @@ fn examined(source: &OnnxBackbone, size: Option<Size>, import: &Import) -> Resul
     })
 }
 
-/// The one input, an image.
+/// The image input.
 struct Image<'a> {
     port: &'a Port,
     /// `[1, H, W, 3]`
@@ -177,7 +177,7 @@ impl<'a> Image<'a> {
         let [port] = &interface.inputs[..] else {
             let names = names(&interface.inputs);
             return Err(format!(
-                "a backbone has one input, the image; this has {names}; export it with the image alone, or with defaults (initializers) for the others"
+                "a backbone must have one input, the image, but this model has {names}; export it with only the image as input, or with initializers for the others"
             ));
         };
         let (name, element) = (&port.name, port.element);
@@ -203,7 +203,7 @@ impl<'a> Image<'a> {
             ))
         };
         let [batch, a, b, c] = shape[..] else {
-            return wrong("a backbone takes one image");
+            return wrong("a backbone takes a single image");
         };
         if batch.is_some_and(|n| n != 1) {
             return wrong("export it with a batch of 1 or a dynamic batch");
@@ -212,7 +212,7 @@ impl<'a> Image<'a> {
             (Some(3), _, _) => false,
             (_, _, Some(3)) => true,
             (None, _, _) => false,
-            _ => return wrong("a backbone takes three colors"),
+            _ => return wrong("a backbone takes three color channels"),
         };
         Ok(Self {
             port,
@@ -225,8 +225,8 @@ impl<'a> Image<'a> {
         if self.channels_last { (1, 2) } else { (2, 3) }
     }
 
-    /// The size to work with, and whether the graph fixes it in either direction. What the graph
-    /// leaves open is `wanted` or the default.
+    /// The input size, and whether the model fixes it in either direction. Dynamic sides are those of
+    /// `wanted` or the default.
     fn size(&self, wanted: Option<Size>, patch: usize) -> Result<(Size, bool), String> {
         let (y, x) = self.axes();
         let fixed = |axis: usize| self.port.shape.as_ref().and_then(|s| s[axis]);
@@ -242,40 +242,38 @@ impl<'a> Image<'a> {
         };
         if size.width.max(size.height) > Size::LONGEST_SIDE {
             return Err(format!(
-                "its input would be {size}, and no side may be over {}; check --patch",
+                "the input would be {size}, but sides are limited to {}; check --patch",
                 Size::LONGEST_SIDE
             ));
         }
         if size != size.rounded_to(patch) {
             return Err(format!(
-                "its input is {size}, which is not a multiple of the patch {patch}; check --patch"
+                "the input is {size}, which is not a multiple of the patch size {patch}; check --patch"
             ));
         }
         Ok((size, fixed(x).is_some() || fixed(y).is_some()))
     }
 }
 
-/// The output that holds the features.
+/// The output with the features.
 fn features<'a>(interface: &'a Interface, name: Option<&str>) -> Result<&'a Port, String> {
     let outputs = &interface.outputs;
     match (name, &outputs[..]) {
         (Some(name), [_, ..]) => outputs
             .iter()
             .find(|o| o.name == name)
-            .ok_or_else(|| format!("no output is called {name}; there are {}", names(outputs))),
-        (_, []) => {
-            Err("it has no outputs; export it again, with the features as its output".into())
-        }
+            .ok_or_else(|| format!("there is no output {name}, only {}", names(outputs))),
+        (_, []) => Err("the model has no outputs; export it with the features as output".into()),
         (None, [only]) => Ok(only),
         (None, several) => Err(format!(
-            "several outputs: {}; name the features with --backbone-output",
+            "several outputs: {}; choose the features with --backbone-output",
             names(several)
         )),
     }
 }
 
-/// The reading of the output that its shape allows and that follows the image.
-fn settle(
+/// Detects the layout of the output from its shape, and verifies it on test images.
+fn detect_layout(
     plan: &dyn Plan,
     source: &OnnxBackbone,
     output: &str,
@@ -296,12 +294,12 @@ fn settle(
     let probe = Probe::new(plan, size, source.patch, units).map_err(|e| e.to_string())?;
     if !probe.is_finite() {
         return Err(format!(
-            "output {output} holds NaN or infinities for a test image; check the weights, and --mean and --std"
+            "output {output} contains NaN or infinities for a test image; check the weights, --mean and --std"
         ));
     }
     if probe.ignores_image() {
         return Err(format!(
-            "output {output} is the same for different images; name another with --backbone-output"
+            "output {output} is the same for different images; choose another with --backbone-output"
         ));
     }
     let scattered = probe.scattered().map_err(|e| e.to_string())?;
@@ -309,27 +307,27 @@ fn settle(
     let [reading] = readings[..] else {
         return Err(ambiguous(&what, &readings, fine));
     };
-    // One patch tells nothing about places.
+    // A single patch has no spatial layout.
     if reading.rows * reading.columns == 1 {
         return Ok(reading);
     }
     let score = fine(&reading);
     log::info!(
-        "{}: read as {}, the features follow single patches of a test image with a correlation of {score:.3} (at least {FINE})",
+        "{}: layout {}; correlation of the features with single patches of test images {score:.3} (threshold {FINE})",
         source.path.display(),
         reading.layout
     );
     if score >= FINE {
         return Ok(reading);
     }
-    // Features that see far beyond their patch, of which none can be one token off.
+    // Features with a large receptive field. Without extra tokens they cannot be shifted by a token.
     let halves = probe.halves().map_err(|e| e.to_string())?;
     let coarse = halves
         .iter()
         .map(|mixed| probe.follows(mixed, &reading, reading.strides()))
         .fold(1.0, f32::min);
     log::info!(
-        "{}: and its halves with {coarse:.3} (at least {COARSE})",
+        "{}: correlation with halves of test images {coarse:.3} (threshold {COARSE})",
         source.path.display()
     );
     if coarse >= COARSE && reading.extra == 0 {
@@ -340,16 +338,16 @@ fn settle(
         .into_iter()
         .find(|(_, strides)| probe.follows(&scattered, &reading, *strides) >= FINE)
         .map_or(
-            "it may hold no features of places, or have another layout or patch (--layout, --patch, --backbone-output)",
+            "it may not be a spatial feature map, or have another layout or patch size (--layout, --patch, --backbone-output)",
             |(what, _)| what,
         );
     Err(format!(
-        "{what}, and does not follow the image when patches of it are exchanged (correlation {score:.2} read as {}, at least {FINE} is expected): {why}",
+        "{what}, but its features do not follow the patches of the image (correlation {score:.2} as {}, expected at least {FINE}): {why}",
         reading.layout
     ))
 }
 
-/// Of a shape that can be read in several ways.
+/// The error for an ambiguous shape.
 fn ambiguous(what: &str, readings: &[Reading], fine: impl Fn(&Reading) -> f32) -> String {
     let scores: Vec<_> = readings.iter().map(|r| (r.layout, fine(r))).collect();
     let list: Vec<_> = scores
@@ -359,17 +357,17 @@ fn ambiguous(what: &str, readings: &[Reading], fine: impl Fn(&Reading) -> f32) -
     let best = scores.iter().max_by(|a, b| a.1.total_cmp(&b.1));
     let advice = match best {
         Some((layout, score)) if *score >= FINE => {
-            format!("by what it makes of a test image it is --layout {layout}")
+            format!("test images suggest --layout {layout}")
         }
         _ => "choose one".into(),
     };
     format!(
-        "{what}, which can be read in several ways: {}; {advice}",
+        "{what}, which is ambiguous: {}; {advice}",
         list.join(" or ")
     )
 }
 
-/// Compiles a graph for images of `size`.
+/// Compiles the model for images of `size`.
 fn compile(
     path: &Path,
     onnx: &[u8],
@@ -385,14 +383,14 @@ fn compile(
     .map_err(explained)
 }
 
-/// The message of the engine, in plain words where an operator is missing.
+/// Explains the error of an unsupported operator.
 fn explained(error: String) -> String {
     let missing = error
         .split_once("Unimplemented(")
         .and_then(|(_, rest)| rest.split_once(')'));
     match missing {
         Some((operator, _)) => format!(
-            "operator {operator} is not one that tract has, and tract tries every graph; export it without that operator"
+            "operator {operator} is not supported by tract, which verifies every model; export the model without it"
         ),
         None => error,
     }

@@ -1,33 +1,32 @@
-//! Whether an output holds features of the places that it seems to.
+//! Detects whether an output is a spatial feature map in an assumed layout.
 //!
-//! Two images are mixed patch by patch: a mask says which patches show the second one. The features
-//! of a place whose patch shows the second image must be nearer to those of the second image than
-//! the features of other places are. [`follows`] measures how well the features follow the mask, as
-//! a correlation: 1 where every place has the features of its own patch, about 0 where rows and
-//! columns are exchanged, tokens are shifted, or every place knows the whole image.
+//! Two images are mixed patch by patch according to a mask. Features at a patch of the second image
+//! must be closer to the features of the second image than those at other patches are.
+//! [`Probe::follows`] measures how well the features follow the mask, as a correlation: 1 if every
+//! position has the features of its own patch, about 0 if rows and columns are swapped, tokens are
+//! shifted, or every position depends on the whole image.
 
 use loftup_bundle::Size;
 use loftup_runtime::backend::{BackendError, Plan};
 
 use super::layout::{Reading, Strides};
 
-/// How the images are fed.
+/// Value range of the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Units {
-    /// Colors with mean 0 and about unit variance.
+    /// Mean 0 and about unit variance.
     Normalized,
-    /// Colors from 0 to 255.
+    /// 0 to 255.
     Bytes,
 }
 
-/// Correlation that features of single patches must reach. Random transformers reach 0.99, wrong
-/// readings stay below 0.3 (`docs/onnx.md`).
+/// Required correlation with single patches. Random transformers reach 0.99, wrong layouts stay below
+/// 0.3 (`docs/onnx.md`).
 pub(crate) const FINE: f32 = 0.45;
-/// Correlation that must be reached where halves of the image are exchanged: for features that look
-/// far beyond their patch.
+/// Required correlation with halves of the image, for features with a large receptive field.
 pub(crate) const COARSE: f32 = 0.45;
 
-/// Outputs for the two images and for mixes of them.
+/// A model, two images, and its outputs for them.
 pub(crate) struct Probe<'a> {
     plan: &'a dyn Plan,
     size: Size,
@@ -36,14 +35,14 @@ pub(crate) struct Probe<'a> {
     outputs: [Vec<f32>; 2],
 }
 
-/// Outputs for a mix and for its opposite.
+/// Outputs for a mix of both images and for the complementary mix.
 pub(crate) struct Mixed {
     mask: Vec<bool>,
     outputs: [Vec<f32>; 2],
 }
 
 impl<'a> Probe<'a> {
-    /// Runs the graph on the two images.
+    /// Runs the model on the two images.
     pub fn new(
         plan: &'a dyn Plan,
         size: Size,
@@ -61,7 +60,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// Whether all values so far are numbers.
+    /// Whether both outputs are finite.
     pub fn is_finite(&self) -> bool {
         self.outputs.iter().flatten().all(|x| x.is_finite())
     }
@@ -71,11 +70,11 @@ impl<'a> Probe<'a> {
         self.outputs[0] == self.outputs[1]
     }
 
-    /// Half of the patches, scattered.
+    /// Mixes half of the patches, chosen at random.
     pub fn scattered(&self) -> Result<Mixed, BackendError> {
         let (rows, columns) = self.grid();
         let mut order: Vec<usize> = (0..rows * columns).collect();
-        order.sort_by_key(|i| scramble(*i as u32 ^ 0x5bd1));
+        order.sort_by_key(|i| hash(*i as u32 ^ 0x5bd1));
         let mut mask = vec![false; order.len()];
         order
             .iter()
@@ -84,7 +83,7 @@ impl<'a> Probe<'a> {
         self.mix(mask)
     }
 
-    /// The left half, and the upper half. Without those that a grid of one row or column lacks.
+    /// Mixes the left half, and the upper half, unless the grid has a single column or row.
     pub fn halves(&self) -> Result<Vec<Mixed>, BackendError> {
         let (rows, columns) = self.grid();
         let cells = || (0..rows * columns).map(|i| (i / columns, i % columns));
@@ -97,10 +96,10 @@ impl<'a> Probe<'a> {
             .collect()
     }
 
-    /// How well the features in this reading follow the mask; see the module.
+    /// How well the features in this layout follow the mask; see the module.
     pub fn follows(&self, mixed: &Mixed, reading: &Reading, strides: Strides) -> f32 {
         let cells = (0..reading.rows).flat_map(|y| (0..reading.columns).map(move |x| (y, x)));
-        let nearness = |output: &[f32], (y, x): (usize, usize)| {
+        let affinity = |output: &[f32], (y, x): (usize, usize)| {
             let at = strides.first + y * strides.row + x * strides.column;
             let mut distances = [0f64; 2];
             for channel in 0..reading.dim {
@@ -110,16 +109,16 @@ impl<'a> Probe<'a> {
                 }
             }
             let [first, second] = distances.map(f64::sqrt);
-            // Where nothing changes it is as near to the one as to the other.
+            // No change: equally close to both.
             if first + second > 0.0 {
                 first / (first + second)
             } else {
                 0.5
             }
         };
-        // What a place has of its own is in both mixes, and goes.
+        // Cancels the bias of each position, which is the same in both mixes.
         let moved =
-            cells.map(|cell| nearness(&mixed.outputs[0], cell) - nearness(&mixed.outputs[1], cell));
+            cells.map(|cell| affinity(&mixed.outputs[0], cell) - affinity(&mixed.outputs[1], cell));
         let wanted = mixed.mask.iter().map(|m| if *m { 1.0 } else { -1.0 });
         correlation(&moved.zip(wanted).collect::<Vec<_>>())
     }
@@ -137,7 +136,7 @@ impl<'a> Probe<'a> {
         Ok(Mixed { mask, outputs })
     }
 
-    /// `below`, with the patches of `above` where the mask is set.
+    /// `below` with the masked patches of `above`.
     fn mixed(&self, mask: &[bool], below: &[f32], above: &[f32]) -> Vec<f32> {
         let Size { width, height } = self.size;
         let columns = width / self.patch;
@@ -151,7 +150,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// Pearson's; 0 where either side does not vary.
+/// Pearson correlation; 0 if either side is constant.
 fn correlation(pairs: &[(f64, f64)]) -> f32 {
     let n = pairs.len() as f64;
     let mean = |f: fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>() / n;
@@ -178,8 +177,7 @@ fn run(plan: &dyn Plan, image: &[f32]) -> Result<Vec<f32>, BackendError> {
     Ok(session.output(0).to_vec())
 }
 
-/// An image `[1, 3, H, W]` whose patches differ from each other and inside themselves: a color and
-/// a gradient for each patch, and texture on it.
+/// An image `[1, 3, H, W]` with a random color, gradient and texture in each patch.
 fn image(size: Size, patch: usize, units: Units, seed: u32) -> Vec<f32> {
     let Size { width, height } = size;
     let mut data = Vec::with_capacity(3 * size.area());
@@ -205,12 +203,12 @@ fn image(size: Size, patch: usize, units: Units, seed: u32) -> Vec<f32> {
     data
 }
 
-/// -1.7 to 1.7, of unit variance.
+/// Uniform in -1.73 to 1.73, with unit variance.
 fn random(i: u32) -> f32 {
-    ((scramble(i) >> 8) as f32 / (1u32 << 23) as f32 - 1.0) * 1.73
+    ((hash(i) >> 8) as f32 / (1u32 << 23) as f32 - 1.0) * 1.73
 }
 
-fn scramble(i: u32) -> u32 {
+fn hash(i: u32) -> u32 {
     let x = i.wrapping_add(1).wrapping_mul(0x9E37_79B9);
     let x = (x ^ (x >> 15)).wrapping_mul(0x85EB_CA6B);
     let x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);

@@ -1,16 +1,15 @@
-//! What `convert` would need to take an ONNX file.
+//! Options that `convert` needs for an ONNX model.
 
 use loftup_onnx::{ElementType, Interface};
 
 use super::{Image, features, names};
 
-/// What a conversion of this graph as a backbone would need, one sentence each: options, or the
-/// reason why it would be refused.
+/// The options that the conversion of this model needs, or the reason why it cannot be a backbone.
 pub fn remarks(interface: &Interface) -> Vec<String> {
     let mut remarks = Vec::new();
     let image = match Image::of(interface) {
         Ok(image) => image,
-        Err(why) => return vec![format!("not as a backbone: {why}")],
+        Err(why) => return vec![format!("not a backbone: {why}")],
     };
     let open = |axis: usize| {
         let shape = image.port.shape.as_ref();
@@ -18,7 +17,7 @@ pub fn remarks(interface: &Interface) -> Vec<String> {
     };
     let (y, x) = image.axes();
     let size = if open(y) || open(x) {
-        "; --size chooses the size, which is dynamic"
+        ", and --size for the dynamic size"
     } else {
         ""
     };
@@ -29,12 +28,12 @@ pub fn remarks(interface: &Interface) -> Vec<String> {
     }
     match image.port.element {
         ElementType::UINT8 => {
-            remarks.push("no --mean and --std: the input is given colors from 0 to 255".into());
+            remarks.push("no --mean or --std: the uint8 input takes values from 0 to 255".into());
         }
         other => {
-            remarks.push("--mean and --std, unless they are those of ImageNet".into());
+            remarks.push("--mean and --std, unless they are ImageNet's".into());
             if other != ElementType::FLOAT32 {
-                remarks.push(format!("nothing for {other}, which becomes float32"));
+                remarks.push(format!("{other} is converted to float32"));
             }
         }
     }

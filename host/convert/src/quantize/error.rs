@@ -24,7 +24,7 @@ pub enum QuantizeError {
     Already {
         /// The bundle.
         path: PathBuf,
-        /// What it is.
+        /// Its precisions.
         found: String,
     },
     /// The target precision is fp32.
@@ -109,7 +109,7 @@ pub enum QuantizeError {
     Io {
         /// Where.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }

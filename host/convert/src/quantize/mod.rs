@@ -94,7 +94,7 @@ pub struct Request {
 /// Quantizes a bundle, measures the errors, verifies the result and moves it to its destination.
 ///
 /// # Errors
-/// Names the file, the tensor and the remedy. Nothing is left behind.
+/// The message names the file, the tensor and a remedy. No files are left behind.
 pub fn quantize(
     request: &Request,
     evaluate: Option<HeadEvaluator<'_>>,
@@ -131,7 +131,7 @@ pub fn quantize(
     }
     step("measuring the test image", 0, 1)?;
     let fp32 = open(&bundle, Arc::new(CpuBackend), Precision::Fp32)?;
-    let (reference, dim) = quantization_check::answers(&fp32)?;
+    let (reference, dim) = quantization_check::sample_outputs(&fp32)?;
     let reference_file = npy_bytes(&reference, dim)?;
     let trial = session.trial(&candidate.models)?;
     let check = quantization_check::measure(&trial.bundle, precision, &reference)?;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use loftup_bundle::{Calibration, Manifest, Size, sha256_hex};
 use loftup_runtime::{
-    ColorRange, Features, Perceptor, Picture, Rect,
-    image::{self, Orientation, Rgb8},
-    sinks::InMemory,
+    ColorRange, Features, ImageTensor, Perceptor, Rect,
+    image::{self, Orientation, RgbImage},
+    sinks::VecSink,
 };
 
 use super::{
@@ -21,7 +21,7 @@ pub(super) const TILE: usize = 32;
 /// A calibration image with its fp32 features and reference tiles.
 pub(super) struct Sample {
     pub path: PathBuf,
-    pub image: Picture,
+    pub image: ImageTensor,
     pub features: Features,
     tiles: ReferenceTiles,
 }
@@ -38,7 +38,7 @@ impl ReferenceTiles {
     pub fn of(
         perceptor: &Perceptor,
         features: &Features,
-        image: &Picture,
+        image: &ImageTensor,
         rects: Vec<Rect>,
     ) -> Result<Self, QuantizeError> {
         Ok(Self {
@@ -81,8 +81,8 @@ pub(super) fn load(
         };
         hashes += &sha256_hex(photo.data());
         recorder.begin(samples.len());
-        let image = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&image)?;
+        let image = perceptor.to_tensor(&photo, size)?;
+        let features = perceptor.features(&image)?;
         let rects = match manifest.upsampler {
             Some(_) => tile_rects(size, TILE, tiles, i),
             None => Vec::new(),
@@ -115,7 +115,7 @@ pub(super) fn load(
 }
 
 /// Reads an image, and refuses one of a single color.
-fn usable(path: &Path, orientation: Orientation) -> Result<Rgb8, String> {
+fn usable(path: &Path, orientation: Orientation) -> Result<RgbImage, String> {
     let photo = image::open_with(path, orientation)
         .map_err(|e| e.to_string())?
         .image;
@@ -154,16 +154,16 @@ pub(super) fn tile_rects(size: Size, side: usize, count: usize, seed: usize) -> 
 fn upsampled(
     perceptor: &Perceptor,
     features: &Features,
-    image: &Picture,
+    image: &ImageTensor,
     rects: &[Rect],
 ) -> Result<Vec<Vec<f32>>, QuantizeError> {
     if rects.is_empty() {
         return Ok(Vec::new());
     }
-    let view = perceptor.view(features, image, ColorRange::PerImage)?;
+    let view = perceptor.encode_features(features, image, ColorRange::PerImage)?;
     let output = |rect: &Rect| {
-        let mut sink = InMemory::new(*rect, view.dim());
-        view.region(*rect, &mut |tile| sink.take(tile))?;
+        let mut sink = VecSink::new(*rect, view.dim())?;
+        view.region(*rect, &mut |tile| sink.push(tile))?;
         Ok(sink.into_values())
     };
     rects.iter().map(output).collect()
@@ -179,7 +179,7 @@ pub(super) fn end_to_end(
     let mut sum = ErrorAccumulator::default();
     for (i, sample) in samples.iter().enumerate() {
         step(i, samples.len())?;
-        let features = perceptor.features_of(&sample.image)?;
+        let features = perceptor.features(&sample.image)?;
         compare(perceptor, sample, &features, &sample.tiles, i, &mut sum)?;
     }
     Ok(sum)
@@ -195,13 +195,13 @@ pub(super) fn compare(
     index: usize,
     sum: &mut ErrorAccumulator,
 ) -> Result<(), QuantizeError> {
-    let planes = Vectors::Planes(features.dim);
+    let tokens = Vectors::Rows(features.dim);
     if tiles.rects.is_empty() {
-        sum.add(&features.data, &sample.features.data, planes, index);
+        sum.add(&features.tokens, &sample.features.tokens, tokens, index);
     }
     let references = upsampled(perceptor, features, &sample.image, &tiles.rects)?;
     for (found, reference) in references.iter().zip(&tiles.references) {
-        sum.add(found, reference, planes, index);
+        sum.add(found, reference, tokens, index);
     }
     Ok(())
 }
@@ -211,9 +211,9 @@ pub(super) fn frame_seconds(perceptor: &Perceptor, sample: &Sample) -> Result<f6
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let start = std::time::Instant::now();
-        let features = perceptor.features_of(&sample.image)?;
+        let features = perceptor.features(&sample.image)?;
         if perceptor.manifest().upsampler.is_some() {
-            let view = perceptor.view(&features, &sample.image, ColorRange::PerImage)?;
+            let view = perceptor.encode_features(&features, &sample.image, ColorRange::PerImage)?;
             view.frame(&mut |_| Ok(()))?;
         }
         best = best.min(start.elapsed().as_secs_f64());

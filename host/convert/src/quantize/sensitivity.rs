@@ -76,7 +76,7 @@ impl<'a> SensitivityAnalysis<'a> {
             if same_features {
                 compare(&perceptor, sample, &sample.features, tiles, i, &mut sum)?;
             } else {
-                let features = perceptor.features_of(&sample.image)?;
+                let features = perceptor.features(&sample.image)?;
                 compare(&perceptor, sample, &features, tiles, i, &mut sum)?;
             }
         }

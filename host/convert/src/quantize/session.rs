@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use loftup_bundle::{Bundle, ErrorStats, Precision};
 use loftup_onnx::rewrite::Model;
-use loftup_runtime::{Options, Perceptor, backend::Backend};
+use loftup_runtime::{ExecutionOptions, Perceptor, backend::Backend};
 
 use super::{
     AsWritten, Calibrator, LayerReport, QuantizeError, Request, Step, Worst,
@@ -18,9 +18,9 @@ pub(super) fn open(
     backend: Arc<dyn Backend>,
     precision: Precision,
 ) -> Result<Perceptor, QuantizeError> {
-    let options = Options {
+    let options = ExecutionOptions {
         tile: None,
-        ..Options::default()
+        ..ExecutionOptions::default()
     };
     Ok(Perceptor::with_precision(
         bundle.clone(),
@@ -92,7 +92,7 @@ impl<'a> QuantizationSession<'a> {
             Ok(bundle.read(file)?)
         })?;
         let recorder = Recorder::default();
-        let options = Options {
+        let options = ExecutionOptions {
             threads: 1,
             tile: Some(samples::TILE),
         };

@@ -3,7 +3,8 @@ use std::fs;
 use loftup_bundle::{BundleError, HeadKind, Size};
 use loftup_eval::{EvalError, heads, probe};
 use loftup_runtime::{
-    ColorRange, Point, Rect, RuntimeError, class_map::ClassMap, heads::best, image, sinks::InMemory,
+    ColorRange, Point, Rect, RuntimeError, class_map::ClassMap, heads::argmax, image,
+    sinks::VecSink,
 };
 
 use crate::{
@@ -50,20 +51,20 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
         width: SIDE,
         height: SIDE,
     };
-    let picture = perceptor.prepare(&photo, size).unwrap();
-    let features = perceptor.features_of(&picture).unwrap();
+    let picture = perceptor.to_tensor(&photo, size).unwrap();
+    let features = perceptor.features(&picture).unwrap();
     let view = || {
         perceptor
-            .view(&features, &picture, ColorRange::PerImage)
+            .encode_features(&features, &picture, ColorRange::PerImage)
             .unwrap()
     };
     let rect = Rect::whole(Size {
         width: SIDE,
         height: SIDE,
     });
-    let mut all = InMemory::new(rect, DIM);
-    view().frame(&mut |tile| all.take(tile)).unwrap();
-    let all = all.into_values();
+    let mut all = VecSink::new(rect, DIM).unwrap();
+    view().frame(&mut |tile| all.push(tile)).unwrap();
+    let all = all.to_map();
     let pixel = |i: usize| -> Vec<f32> { (0..DIM).map(|c| all[c * rect.area() + i]).collect() };
 
     let head = perceptor.head("colors").unwrap();
@@ -73,15 +74,15 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
             names: ["red", "green", "blue"].map(Into::into).to_vec()
         }
     );
-    let encoded = view().through(&head).unwrap();
+    let encoded = view().with_head(&head).unwrap();
     assert_eq!(encoded.dim(), 3);
     let mut map = ClassMap::new(rect);
-    encoded.frame(&mut |tile| map.take(tile)).unwrap();
+    encoded.frame(&mut |tile| map.push(tile)).unwrap();
     let map = map.into_classes();
     for (i, class) in map.iter().enumerate() {
         let mut scores = Vec::new();
         head.apply(&pixel(i), &mut scores);
-        assert_eq!(best(&scores), *class, "pixel {i}");
+        assert_eq!(argmax(&scores), *class, "pixel {i}");
     }
     assert!((0..3).all(|c| map.contains(&c)), "all classes are encoded");
 
@@ -93,7 +94,7 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
         height: 20,
     };
     let mut region = ClassMap::new(part);
-    encoded.region(part, &mut |tile| region.take(tile)).unwrap();
+    encoded.region(part, &mut |tile| region.push(tile)).unwrap();
     for (i, class) in region.into_classes().iter().enumerate() {
         let whole = map[(part.y + i / part.width) * SIDE + part.x + i % part.width];
         assert_eq!(*class, whole, "pixel {i} of the region");
@@ -102,16 +103,16 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
         .points(&[Point { x: 5, y: 9 }, Point { x: 40, y: 2 }])
         .unwrap();
     assert_eq!(scores.len(), 6);
-    assert_eq!(best(&scores[..3]), map[9 * SIDE + 5]);
+    assert_eq!(argmax(&scores[..3]), map[9 * SIDE + 5]);
 
     let head = perceptor.head("pca").unwrap();
-    let mut components = InMemory::new(rect, 3);
+    let mut components = VecSink::new(rect, 3).unwrap();
     view()
-        .through(&head)
+        .with_head(&head)
         .unwrap()
-        .frame(&mut |tile| components.take(tile))
+        .frame(&mut |tile| components.push(tile))
         .unwrap();
-    let components = components.into_values();
+    let components = components.to_map();
     let mut worst = 0f32;
     for i in 0..rect.area() {
         let mut expected = Vec::new();

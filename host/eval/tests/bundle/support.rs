@@ -8,7 +8,7 @@ use std::{
 use loftup_bundle::{Normalization, Size};
 use loftup_convert::{BackboneSource, OnnxBackbone, Request};
 use loftup_onnx::{Dim, Graph, Tensor};
-use loftup_runtime::{Options, Perceptor, image::Rgb8};
+use loftup_runtime::{ExecutionOptions, Perceptor, image::RgbImage};
 use safetensors::{Dtype, tensor::TensorView};
 
 /// Channels, side of a patch, side of the image.
@@ -67,7 +67,7 @@ impl Place {
     pub fn open(&self, name: &str) -> Perceptor {
         Perceptor::open_on_cpu(
             &self.path(name),
-            Options {
+            ExecutionOptions {
                 threads: 2,
                 tile: Some(13),
             },
@@ -113,7 +113,7 @@ pub fn write(dir: &Path, name: &str, (w, h): (usize, usize), rgb: Vec<u8>, class
     for kind in ["images", "labels"] {
         fs::create_dir_all(dir.join(kind)).unwrap();
     }
-    let picture = Rgb8::new(w, h, rgb).unwrap();
+    let picture = RgbImage::new(w, h, rgb).unwrap();
     picture
         .save_png(&dir.join("images").join(format!("{name}.png")))
         .unwrap();
@@ -170,7 +170,7 @@ fn upsampler() -> Vec<u8> {
 impl Place {
     /// Why the bundle cannot be opened.
     pub fn perceptor_error(&self) -> loftup_runtime::RuntimeError {
-        match Perceptor::open_on_cpu(&self.path("tiny.loftup"), Options::default()) {
+        match Perceptor::open_on_cpu(&self.path("tiny.loftup"), ExecutionOptions::default()) {
             Ok(_) => panic!("it can be opened"),
             Err(e) => e,
         }

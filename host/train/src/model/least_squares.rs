@@ -1,10 +1,10 @@
-//! Linear maps fitted to data.
+//! Linear least squares.
 
-/// Added to the diagonal of the normal equations, as a part of its mean: channels that hardly move
-/// keep small weights.
+/// Ridge regularization relative to the mean of the diagonal, which keeps the weights of almost constant
+/// channels small.
 const RIDGE: f64 = 1e-4;
 
-/// A linear map and what is added to it.
+/// A linear map with a bias.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LinearMap {
     /// `[outputs, inputs]`, row-major.
@@ -14,7 +14,7 @@ pub(super) struct LinearMap {
 }
 
 impl LinearMap {
-    /// Root mean square of what it misses `y` by.
+    /// Root mean square error of predicting `y` from `x`.
     pub fn error(&self, x: &[f32], y: &[f32]) -> f64 {
         let outputs = self.bias.len();
         let inputs = self.weight.len() / outputs;
@@ -22,16 +22,16 @@ impl LinearMap {
         for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact(outputs)) {
             for (o, y) in y.iter().enumerate() {
                 let row = &self.weight[o * inputs..][..inputs];
-                let found: f32 = row.iter().zip(x).map(|(w, x)| w * x).sum();
-                sum += f64::from(found + self.bias[o] - y).powi(2);
+                let predicted: f32 = row.iter().zip(x).map(|(w, x)| w * x).sum();
+                sum += f64::from(predicted + self.bias[o] - y).powi(2);
             }
         }
         (sum / y.len() as f64).sqrt()
     }
 }
 
-/// The map that takes rows `x` `[n, inputs]` closest to rows `y` `[n, outputs]`, in the mean of
-/// squares. `None` where there are no rows or they hold NaN.
+/// Fits a linear map from rows `x` `[n, inputs]` to rows `y` `[n, outputs]`. `None` if there are no rows
+/// or they contain NaN.
 pub(super) fn fit(x: &[f32], inputs: usize, y: &[f32], outputs: usize) -> Option<LinearMap> {
     let n = x.len() / inputs;
     if n == 0 || y.len() != n * outputs {
@@ -44,7 +44,7 @@ pub(super) fn fit(x: &[f32], inputs: usize, y: &[f32], outputs: usize) -> Option
             .map(|(v, m)| f64::from(*v) - m)
             .collect()
     };
-    // Normal equations: the lower triangle of x'x beside x'y.
+    // Normal equations: the lower triangle of x'x, and x'y.
     let mut gram = vec![0.0f64; inputs * inputs];
     let mut right = vec![0.0f64; inputs * outputs];
     for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact(outputs)) {
@@ -78,7 +78,7 @@ pub(super) fn fit(x: &[f32], inputs: usize, y: &[f32], outputs: usize) -> Option
     finite.then_some(map)
 }
 
-/// Factor and offset for each of `c` channels that take `x` closest to `y`, both `[n, c]`.
+/// Fits a scale and offset from `x` to `y`, both `[n, c]`, for each channel.
 pub(super) fn lines(x: &[f32], y: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     let (mx, my) = (means(x, c), means(y, c));
     let (mut square, mut product) = (vec![0.0f64; c], vec![0.0f64; c]);
@@ -99,7 +99,7 @@ pub(super) fn lines(x: &[f32], y: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     (factor.iter().map(|f| *f as f32).collect(), offset)
 }
 
-/// Mean of each of `c` channels of rows.
+/// Mean of each channel of `x` `[n, c]`.
 fn means(x: &[f32], c: usize) -> Vec<f64> {
     let mut sum = vec![0.0f64; c];
     for row in x.chunks_exact(c) {
@@ -111,7 +111,7 @@ fn means(x: &[f32], c: usize) -> Vec<f64> {
     sum.iter().map(|s| s / n).collect()
 }
 
-/// Mean and deviation of each of `c` channels of rows.
+/// Mean and standard deviation of each channel of `x` `[n, c]`.
 pub(crate) fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     let mean = means(x, c);
     let mut square = vec![0.0f64; c];
@@ -125,8 +125,8 @@ pub(crate) fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
     (mean.iter().map(|m| *m as f32).collect(), deviation)
 }
 
-/// Solves a symmetric positive definite system in place (Cholesky): `a` `[n, n]`, of which the
-/// lower triangle is read, `b` `[n, m]`. `None` where it is not positive definite.
+/// Solves a symmetric positive definite system in place by Cholesky decomposition: `a` `[n, n]`, of which
+/// only the lower triangle is read, and `b` `[n, m]`. `None` if `a` is not positive definite.
 pub(super) fn solve(a: &mut [f64], n: usize, b: &mut [f64], m: usize) -> Option<()> {
     for i in 0..n {
         for j in 0..=i {
@@ -167,7 +167,7 @@ mod tests {
     use crate::rng::{Purpose, Rng};
 
     #[test]
-    fn a_linear_map_is_found_again() {
+    fn a_linear_map_is_recovered() {
         let mut rng = Rng::new(3, Purpose::Weights, 0);
         let (n, inputs, outputs) = (400, 7, 3);
         let x: Vec<f32> = (0..n * inputs).map(|_| rng.normal() + 2.0).collect();
@@ -198,15 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_nan_have_no_map() {
+    fn empty_and_nan_inputs_have_no_fit() {
         assert!(fit(&[], 2, &[], 1).is_none());
         assert!(fit(&[f32::NAN, 1.0, 0.0, 2.0], 2, &[1.0, 2.0], 1).is_none());
-        // A channel that never moves is no obstacle.
+        // Constant channels are allowed.
         assert!(fit(&[1.0, 0.0, 1.0, 1.0], 2, &[1.0, 3.0], 1).is_some());
     }
 
     #[test]
-    fn each_channel_gets_its_line() {
+    fn each_channel_is_fitted_independently() {
         let x = [0.0, 5.0, 1.0, 5.0, 2.0, 5.0];
         let y = [1.0, 4.0, 3.0, 6.0, 5.0, 8.0];
         assert_eq!(lines(&x, &y, 2), (vec![2.0, 0.0], vec![1.0, 6.0]));

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::*;
+use loftup_runtime::Features;
+
 use crate::{
-    backbone::TokenValues,
     kernels::Grid,
     losses::{AuxModules, Base, Projection, View, pseudo_ground_truth},
     model::{Guidance, LoftUp, Params, RangeOver, Tokens, device_matrix, host_values, init},
@@ -268,10 +269,11 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
             let part = Part {
                 image: image.clone(),
                 side: 8,
-                lr: TokenValues {
-                    values: rows[b * half..][..half].to_vec(),
+                lr: Features {
+                    dim: half / 16,
                     height: 4,
                     width: 4,
+                    tokens: rows[b * half..][..half].to_vec(),
                 },
                 segmentations: vec![masks[b].clone()],
             };

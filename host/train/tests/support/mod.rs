@@ -7,7 +7,7 @@ use std::{
 
 use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
-use loftup_runtime::image::Rgb8;
+use loftup_runtime::image::RgbImage;
 use loftup_train::{
     Config,
     rng::{Purpose, Rng},
@@ -43,10 +43,10 @@ pub fn bundle(folder: &Path) -> PathBuf {
 }
 
 /// An image of a few discs.
-pub fn image(seed: u64, width: usize, height: usize) -> Rgb8 {
+pub fn image(seed: u64, width: usize, height: usize) -> RgbImage {
     let mut rng = Rng::new(seed, Purpose::Step, 1);
     let color = |rng: &mut Rng| [0; 3].map(|_: u8| rng.below(256) as u8);
-    let mut image = Rgb8::filled(width, height, color(&mut rng)).unwrap();
+    let mut image = RgbImage::filled(width, height, color(&mut rng)).unwrap();
     for _ in 0..4 {
         let color = color(&mut rng);
         let (x, y, r) = (rng.below(width), rng.below(height), 5 + rng.below(15));

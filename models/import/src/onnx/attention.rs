@@ -1,4 +1,4 @@
-//! `Attention` as engines take it: PyTorch's exporter writes it from opset 23 on.
+//! Makes `Attention` nodes portable. PyTorch's exporter writes them from opset 23 on.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use loftup_onnx::{
 
 use super::precision::element_mut;
 
-/// Takes off the last outputs of `Attention` that nothing reads: engines that lack them refuse the
-/// node even so, and PyTorch's exporter names all four.
+/// Removes unused trailing outputs of `Attention`: runtimes that do not support them reject the
+/// node even if they are unused, and PyTorch's exporter always names all four.
 pub fn drop_unread_outputs(graph: &mut GraphProto) {
     let mut read: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
     let mut nodes: Vec<&NodeProto> = graph.node.iter().collect();
@@ -30,12 +30,12 @@ pub fn drop_unread_outputs(graph: &mut GraphProto) {
     }
 }
 
-/// Added to the scores that a mask leaves out: their weight is 0, and a row without any other stays
-/// finite.
+/// Added to the scores that a mask excludes: their weight becomes 0, and a row where everything is
+/// excluded stays finite.
 const MASKED: f32 = -1e30;
 
-/// Makes Boolean masks of `Attention` into ones that are added to the scores, which every engine
-/// takes. A mask whose type the graph does not tell stays as it is.
+/// Replaces Boolean masks of `Attention` by additive ones, which every runtime supports. A mask of
+/// unknown type is unchanged.
 pub fn add_masks(graph: &mut GraphProto) {
     let masked = |n: &NodeProto| n.op_type == "Attention" && n.input.len() > MASK;
     if !graph.node.iter().any(masked) {
@@ -64,7 +64,7 @@ pub fn add_masks(graph: &mut GraphProto) {
     }
 }
 
-/// Which input of `Attention` is the mask.
+/// Index of the mask among the inputs of `Attention`.
 const MASK: usize = 3;
 
 /// The values of `graph` that are known to be Boolean.
@@ -82,7 +82,7 @@ fn booleans(graph: &mut GraphProto) -> HashSet<String> {
             .filter(|t| t.data_type == BOOLEAN)
             .map(|t| t.name.clone()),
     );
-    // Nodes are in order: what a node reads was made before it.
+    // Nodes are sorted: inputs are computed before they are used.
     for n in &graph.node {
         let reads = |index: usize| n.input.get(index).is_some_and(|i| found.contains(i));
         let names_boolean = |a: &AttributeProto| match a.name.as_str() {

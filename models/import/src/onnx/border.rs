@@ -15,29 +15,29 @@ use loftup_onnx::{
     value_info, walk,
 };
 
-/// What is put around a graph.
+/// How to adapt the inputs and outputs of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Border<'a> {
-    /// The input that takes the image.
+    /// The image input.
     pub input: &'a str,
     /// Whether that input is `[1, H, W, 3]`.
     pub channels_last: bool,
-    /// Height and width in pixels, where the graph is for one size.
+    /// Height and width in pixels, if the graph has a fixed size.
     pub size: Option<[usize; 2]>,
-    /// The output that holds the features. Others are dropped.
+    /// The feature output. Other outputs are removed.
     pub output: &'a str,
-    /// Type of the elements of that output.
+    /// Element type of this output.
     pub element: ElementType,
-    /// How the output is put in order.
+    /// How the output is rearranged.
     pub arrangement: Arrangement,
-    /// Extents of the output after that, as far as they are known; `None` where the rank is not.
+    /// Shape of the output after rearranging, as far as known; `None` if the rank is unknown.
     pub shape: Option<Vec<Option<usize>>>,
 }
 
-/// How an output is put in order.
+/// How an output is rearranged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrangement {
-    /// As it is.
+    /// Not at all.
     Keep,
     /// `[1, d, n]` becomes `[1, n, d]`.
     TokensFirst,
@@ -46,7 +46,7 @@ pub enum Arrangement {
 }
 
 impl Arrangement {
-    /// Order of the axes of `Transpose`.
+    /// The `perm` attribute of `Transpose`.
     fn axes(self) -> Option<&'static [i64]> {
         match self {
             Self::Keep => None,
@@ -57,14 +57,14 @@ impl Arrangement {
 }
 
 impl Border<'_> {
-    /// `graph` with this border. `interface` is that of the file, before its floats were made
-    /// 32-bit ones.
+    /// Adapts `graph`. `interface` is that of the file, before its floats were converted to 32
+    /// bits.
     pub(super) fn around(&self, mut graph: GraphProto, interface: &Interface) -> GraphProto {
         walk::graphs_mut(&mut graph, &mut |graph| {
             graph.value_info.clear();
             graph.output.iter_mut().for_each(|o| set_shape(o, None));
         });
-        // Old files list their weights among the inputs, too.
+        // Old files list their weights among the inputs as well.
         graph.input.clear();
         graph.output.clear();
         let mut names = Names::of(&graph);
@@ -77,7 +77,7 @@ impl Border<'_> {
         graph
     }
 
-    /// Declares the output, after what it needs to be put in order.
+    /// Declares the output, and adds the nodes that rearrange it.
     fn output_side(&self, graph: &mut GraphProto, names: &mut Names) {
         let axes = self.arrangement.axes();
         let to_float = !self.element.is_float();
@@ -101,7 +101,7 @@ impl Border<'_> {
         graph.output.push(info);
     }
 
-    /// Declares the input, and puts what the graph needs of it behind it.
+    /// Declares the input, and adds the nodes that convert it.
     fn input_side(&self, graph: &mut GraphProto, names: &mut Names, bytes: bool) {
         let [height, width] = match self.size {
             Some(size) => size.map(Dim::Fixed),
@@ -130,7 +130,7 @@ impl Border<'_> {
                 graph.initializer.push(tensors::from_f32(&name, &[], &[x]));
                 name
             };
-            // Whole numbers from 0 to 255, in operators that every opset has.
+            // Round and clamp to integers from 0 to 255, with operators of every opset.
             let steps = [
                 ("Max", value("lowest", 0.0)),
                 ("Min", value("highest", 255.0)),
@@ -142,7 +142,7 @@ impl Border<'_> {
                 last = to;
             }
             if is_cast_at_once(graph, &inner) {
-                // Few operators of TensorRT take bytes; none is needed here.
+                // TensorRT supports few operators on bytes; none is needed here.
                 front.push(node("Floor", &[&last], &inner));
             } else {
                 let whole = names.fresh(&format!("{}/Floor", self.input));
@@ -154,7 +154,7 @@ impl Border<'_> {
     }
 }
 
-/// Whether everything that reads `value` only moves its elements about until a `Cast`.
+/// Whether the uses of `value` only move elements until they reach a `Cast`.
 fn is_cast_at_once(graph: &GraphProto, value: &str) -> bool {
     const MOVES: [&str; 7] = [
         "Transpose",
@@ -166,7 +166,7 @@ fn is_cast_at_once(graph: &GraphProto, value: &str) -> bool {
         "Identity",
     ];
     let mut moved: HashSet<&str> = HashSet::from([value]);
-    // Nodes are in order: what a node reads was made before it.
+    // Nodes are sorted: inputs are computed before they are used.
     graph.node.iter().all(|n| {
         if captures(n, &moved) || n.input.iter().skip(1).any(|i| moved.contains(i.as_str())) {
             return false;
@@ -179,7 +179,7 @@ fn is_cast_at_once(graph: &GraphProto, value: &str) -> bool {
     }) && !graph.output.iter().any(|o| moved.contains(o.name.as_str()))
 }
 
-/// Whether a graph inside `node` reads one of `values`.
+/// Whether a subgraph of `node` uses one of `values`.
 fn captures(node: &NodeProto, values: &HashSet<&str>) -> bool {
     let mut waiting: Vec<&GraphProto> = walk::inner(node).collect();
     while let Some(graph) = waiting.pop() {
@@ -211,7 +211,7 @@ fn transpose(input: &str, output: &str, axes: &[i64]) -> NodeProto {
     node
 }
 
-/// Gives a value another name wherever it is read.
+/// Renames a value wherever it is used.
 fn rename_uses(graph: &mut GraphProto, from: &str, to: &str) {
     walk::graphs_mut(graph, &mut |graph| {
         let inner_outputs = graph.output.iter_mut().map(|o| &mut o.name);
@@ -222,7 +222,7 @@ fn rename_uses(graph: &mut GraphProto, from: &str, to: &str) {
     });
 }
 
-/// Gives a value another name everywhere.
+/// Renames a value everywhere.
 fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     rename_uses(graph, from, to);
     let made = graph.node.iter_mut().flat_map(|n| &mut n.output);
@@ -232,7 +232,7 @@ fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     }
 }
 
-/// Declares extents of a value, as far as they are known.
+/// Declares the shape of a value, as far as known.
 fn set_shape(info: &mut ValueInfoProto, shape: Option<&[Option<usize>]>) {
     use loftup_onnx::pb::type_proto::Value::TensorType;
     let dimension = |extent: &Option<usize>| Dimension {

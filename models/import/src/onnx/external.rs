@@ -1,4 +1,4 @@
-//! Weights in files next to the ONNX file (`external_data`).
+//! Weights in external files (`external_data`).
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -14,11 +14,11 @@ use loftup_onnx::{LARGEST, rewrite::tensors, walk};
 use super::ImportError;
 use crate::checkpoint::digest;
 
-/// Reads all external weights of `graph`, which is the main graph of the file `onnx`, into it.
-/// Returns name and SHA-256 of each file that was read.
+/// Reads all external weights of `graph`, the main graph of the file `onnx`, into it. Returns name
+/// and SHA-256 of each file read.
 ///
 /// # Errors
-/// Names the tensor, its file and the remedy.
+/// Names the tensor and its file, with a hint.
 pub fn embed(graph: &mut GraphProto, onnx: &Path) -> Result<Vec<(String, String)>, ImportError> {
     let fail = |tensor: &str, what: String| ImportError::External {
         path: onnx.into(),
@@ -37,7 +37,7 @@ pub fn embed(graph: &mut GraphProto, onnx: &Path) -> Result<Vec<(String, String)
     });
     if let Some(name) = large {
         let what = format!(
-            "with it the model has more than {LARGEST} bytes of weights, and a bundle's graph may not; export a smaller model or in float16"
+            "with it the weights exceed {LARGEST} bytes, the maximum for a bundle's graph; export a smaller model or in float16"
         );
         return Err(fail(name, what));
     }
@@ -56,7 +56,7 @@ pub fn embed(graph: &mut GraphProto, onnx: &Path) -> Result<Vec<(String, String)
     Ok(hashes.collect())
 }
 
-/// The values of `tensor`, from its file.
+/// Reads the values of `tensor` from its file.
 fn read(
     tensor: &TensorProto,
     onnx: &Path,
@@ -78,7 +78,7 @@ fn read(
         .map_err(|e| format!("{}: {e}", place.file))
 }
 
-/// Where the values of a tensor are.
+/// The location of a tensor's values.
 struct Place<'a> {
     file: &'a str,
     offset: u64,
@@ -94,7 +94,7 @@ impl<'a> Place<'a> {
             && !file.contains(['/', '\\', ':', '\0']);
         if !plain {
             return Err(format!(
-                "its file is {file:?}, and only a plain name next to the ONNX file is read; save it again with onnx.save_model(..., save_as_external_data=True, location=\"weights.data\")"
+                "its file is {file:?}, but only a plain file name in the directory of the ONNX file is allowed; save it again with onnx.save_model(..., save_as_external_data=True, location=\"weights.data\")"
             ));
         }
         let number = |key: &str| -> Result<Option<u64>, String> {
@@ -111,7 +111,7 @@ impl<'a> Place<'a> {
         let length = number("length")?.unwrap_or(bytes as u64);
         if length != bytes as u64 {
             return Err(format!(
-                "its shape {:?} takes {bytes} bytes, and its entry says {length}; export it again",
+                "its shape {:?} takes {bytes} bytes, but its entry says {length}; export it again",
                 tensor.dims
             ));
         }
@@ -123,7 +123,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Bytes of one value. `None` for types that cannot be in a file of their own.
+/// Size of a value in bytes. `None` for types that cannot be stored externally.
 fn width(kind: i32) -> Option<usize> {
     Some(match DataType::try_from(kind).ok()? {
         DataType::Uint8 | DataType::Int8 | DataType::Bool => 1,
@@ -135,7 +135,7 @@ fn width(kind: i32) -> Option<usize> {
     })
 }
 
-/// A file of weights.
+/// An external file.
 struct Open {
     file: File,
     length: u64,
@@ -148,7 +148,7 @@ impl Open {
         let fail = |e: std::io::Error| {
             format!("its values are in {name}, which is expected next to the ONNX file: {e}")
         };
-        // Asked before it is opened: opening a pipe would wait for a writer.
+        // Checked before it is opened: opening a pipe would block until there is a writer.
         if !std::fs::metadata(&path).map_err(fail)?.is_file() {
             return Err(format!("its values are in {name}, which is not a file"));
         }
@@ -164,7 +164,7 @@ impl Open {
 
     fn read(&mut self, place: &Place<'_>) -> std::io::Result<Vec<u8>> {
         self.file.seek(SeekFrom::Start(place.offset))?;
-        // Not longer than the file, which was checked.
+        // At most the file size, which has been checked.
         let mut values = vec![0; usize::try_from(place.length).map_err(std::io::Error::other)?];
         self.file.read_exact(&mut values)?;
         Ok(values)

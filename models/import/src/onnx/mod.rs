@@ -1,9 +1,9 @@
-//! Reading ONNX files that other tools wrote.
+//! Imports ONNX files written by other tools.
 //!
-//! An [`Import`] is a file with its external weights read in and floats of all widths made
-//! 32-bit ones. [`Import::graph`] writes it as the graph of a bundle: one float32 input
-//! `[1, 3, H, W]`, one float32 output, and no inferred shapes of inner values, which contradict the
-//! shapes that an engine is given as soon as they name the batch.
+//! An [`Import`] is a file with its external weights read in and all floats converted to 32 bits.
+//! [`Import::graph`] writes it as a graph of a bundle: one float32 input `[1, 3, H, W]`, one
+//! float32 output, and no inferred shapes of intermediate values, since these contradict the actual
+//! shapes if they include a batch size.
 
 mod attention;
 mod border;
@@ -24,7 +24,7 @@ pub use self::border::{Arrangement, Border};
 use crate::checkpoint;
 use loftup_onnx::{ElementType, Interface, LARGEST, walk};
 
-/// A file that cannot be imported. The message is one line.
+/// The file cannot be imported. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -33,7 +33,7 @@ pub enum ImportError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Not ONNX.
@@ -41,48 +41,48 @@ pub enum ImportError {
     NotOnnx {
         /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// What it is, with a hint.
         found: String,
     },
-    /// A part of ONNX that is not read.
-    #[error("{}: {what}, which is not read here; in Python: {remedy}", path.display())]
+    /// The file uses an ONNX feature that is not supported.
+    #[error("{}: {what}, which is not supported; in Python: {remedy}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// The part.
+        /// The feature.
         what: String,
-        /// How to do without it.
+        /// How to avoid it.
         remedy: &'static str,
     },
-    /// Weights in another file that cannot be used.
+    /// External weights that cannot be used.
     #[error("{}: tensor {tensor}: {what}", path.display())]
     External {
         /// The ONNX file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong with it, and what to do.
+        /// What is wrong, with a hint.
         what: String,
     },
-    /// A constant whose values do not fit its shape.
-    #[error("{}: tensor {tensor}: its values do not fit its shape or type; export it again", path.display())]
+    /// A constant whose values do not match its shape.
+    #[error("{}: tensor {tensor}: its values do not match its shape or type; export it again", path.display())]
     Tensor {
         /// The ONNX file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// Too large with its external weights.
-    #[error("{}: {bytes} bytes with its weights, and a bundle's graph has at most {LARGEST}; export a smaller model or in float16", path.display())]
+    /// Too large including its external weights.
+    #[error("{}: {bytes} bytes including weights, but a bundle's graph has at most {LARGEST}; export a smaller model or in float16", path.display())]
     Large {
         /// The ONNX file.
         path: PathBuf,
-        /// What it would be.
+        /// The size it would have.
         bytes: u64,
     },
 }
 
-/// An ONNX file that another tool wrote, with its weights.
+/// An ONNX file written by another tool, with its weights.
 #[derive(Debug, Clone)]
 pub struct Import {
     model: ModelProto,
@@ -92,11 +92,11 @@ pub struct Import {
 }
 
 impl Import {
-    /// Reads the file and the files of weights next to it.
+    /// Reads the file and its external weights.
     ///
     /// # Errors
-    /// Names the file, the tensor and the remedy. External weights may only be in plain files in
-    /// the directory of the ONNX file, and take at most [`LARGEST`] bytes together.
+    /// Names the file and the tensor, with a hint. External weights must be in regular files in the
+    /// directory of the ONNX file, and have at most [`LARGEST`] bytes in total.
     pub fn open(path: &Path) -> Result<Self, ImportError> {
         let bytes = loftup_onnx::read_file(path).map_err(|source| ImportError::Io {
             path: path.into(),
@@ -104,9 +104,8 @@ impl Import {
         })?;
         let not_onnx = || ImportError::NotOnnx {
             path: path.into(),
-            found: checkpoint::other_format(&bytes).unwrap_or_else(|| {
-                "it is damaged, or only a part of one; export or copy it again".into()
-            }),
+            found: checkpoint::other_format(&bytes)
+                .unwrap_or_else(|| "it is damaged or incomplete; export or copy it again".into()),
         };
         let mut model = ModelProto::decode(&*bytes).map_err(|_| not_onnx())?;
         let mut graph = model.graph.take().ok_or_else(not_onnx)?;
@@ -139,7 +138,7 @@ impl Import {
         }
         for kind in other {
             log::info!(
-                "{}: {} becomes float32",
+                "{}: converting {} to float32",
                 path.display(),
                 ElementType::from(kind)
             );
@@ -152,18 +151,18 @@ impl Import {
         })
     }
 
-    /// Inputs, outputs and origin, as the file states them.
+    /// Inputs, outputs and origin, as stated in the file.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
 
-    /// Name and SHA-256 of the file, and of each file of weights.
+    /// Name and SHA-256 of the file and of each external file.
     pub fn files(&self) -> &[(String, String)] {
         &self.files
     }
 
-    /// The graph with float32 values at its border, serialized. Its input is `[1, 3, H, W]`,
-    /// colors from 0 to 255 where the file's input is uint8.
+    /// The graph with float32 inputs and outputs, serialized. Its input is `[1, 3, H, W]`, with
+    /// colors from 0 to 255 if the input of the file is uint8.
     pub fn graph(&self, border: &Border<'_>) -> Vec<u8> {
         let mut model = self.model.clone();
         model.graph = Some(border.around(self.graph.clone(), &self.interface));
@@ -171,7 +170,7 @@ impl Import {
     }
 }
 
-/// A part of the graph that no engine here reads, and how to write the file without it.
+/// An unsupported feature used by the graph, and how to write the file without it.
 fn unsupported(model: &ModelProto, graph: &mut GraphProto) -> Option<(String, &'static str)> {
     let functions: HashSet<(&str, &str)> = model
         .functions
@@ -190,7 +189,7 @@ fn unsupported(model: &ModelProto, graph: &mut GraphProto) -> Option<(String, &'
             ));
         } else if let Some(n) = nodes.find(|n| functions.contains(&(&n.domain, &n.op_type))) {
             found = Some((
-                format!("{} is a function of the file's own", n.op_type),
+                format!("{} is a model-local function", n.op_type),
                 "onnx.save(onnx.inliner.inline_local_functions(onnx.load(FILE)), NEW_FILE)",
             ));
         }

@@ -1,4 +1,4 @@
-//! Floats of other widths become 32-bit ones.
+//! Converts floats of other widths to 32 bits.
 
 use loftup_onnx::pb::{
     AttributeProto, GraphProto, TensorProto, ValueInfoProto, tensor_proto::DataType, type_proto,
@@ -16,9 +16,9 @@ const TYPE_ATTRIBUTES: [&str; 6] = [
     "softmax_precision",
 ];
 
-/// Rewrites `graph` so that it holds and computes 32-bit floats wherever it names one of `narrow`:
-/// constants, casts, inputs and outputs. Values of constants stay what they are; 64-bit ones are
-/// rounded, and limited to what 32 bits hold.
+/// Converts every use of the types `narrow` in `graph` to 32-bit floats: constants, casts, inputs
+/// and outputs. The values of constants are unchanged, except that 64-bit values are rounded and
+/// clamped to the 32-bit range.
 ///
 /// # Errors
 /// The name of a constant that cannot be read.
@@ -50,7 +50,7 @@ pub fn to_float32(graph: &mut GraphProto, narrow: &[DataType]) -> Result<(), Str
     Ok(())
 }
 
-/// Whether anything in `graph` is of type `kind`.
+/// Whether anything in `graph` has the type `kind`.
 pub fn mentions(graph: &mut GraphProto, kind: DataType) -> bool {
     let mut found = false;
     walk::tensors(graph, &mut |t| found |= t.data_type == kind as i32);
@@ -65,7 +65,7 @@ pub fn mentions(graph: &mut GraphProto, kind: DataType) -> bool {
     found
 }
 
-/// The element type that `info` declares.
+/// The declared element type of `info`.
 pub fn element_mut(info: &mut ValueInfoProto) -> Option<&mut i32> {
     let type_proto::Value::TensorType(tensor) = info.r#type.as_mut()?.value.as_mut()? else {
         return None;
@@ -73,7 +73,7 @@ pub fn element_mut(info: &mut ValueInfoProto) -> Option<&mut i32> {
     Some(&mut tensor.elem_type)
 }
 
-/// Values of a constant of 16, 32 or 64 bits as 32-bit ones.
+/// The values of a constant of 16, 32 or 64 bits as 32-bit floats.
 fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     let raw = &tensor.raw_data;
     let values: Vec<f32> = if tensor.data_type == DataType::Bfloat16 as i32 {
@@ -97,7 +97,7 @@ fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     (values.len() == tensors::count(tensor)?).then_some(values)
 }
 
-/// The nearest 32-bit value. Large finite ones, as masks have, stay finite.
+/// The nearest 32-bit value. Large finite values, as used in masks, stay finite.
 fn narrowed(x: f64) -> f32 {
     if x.is_finite() {
         x.clamp(f32::MIN.into(), f32::MAX.into()) as f32

@@ -41,7 +41,7 @@ fn border(output: &str) -> Border<'_> {
     }
 }
 
-/// Moves the first constant to `m.data`, as `entries` say.
+/// Moves the first constant to `m.data`, with the given entries.
 fn moved(model: &mut ModelProto, entries: &[(&str, &str)]) -> Vec<u8> {
     let tensor = &mut graph(model).initializer[0];
     tensor.data_location = Some(DataLocation::External as i32);
@@ -84,12 +84,12 @@ fn external_weights_are_read_and_anything_but_a_plain_file_with_them_is_refused(
 
     let wrong = [
         (&[("location", "gone.data")][..], "gone.data"),
-        (&[("location", "../m.data")], "plain name"),
-        (&[("location", "folder/m.data")], "plain name"),
-        (&[("location", "/etc/hostname")], "plain name"),
-        (&[("location", "..")], "plain name"),
-        (&[("location", "")], "plain name"),
-        (&[("offset", "0")], "plain name"),
+        (&[("location", "../m.data")], "plain file name"),
+        (&[("location", "folder/m.data")], "plain file name"),
+        (&[("location", "/etc/hostname")], "plain file name"),
+        (&[("location", "..")], "plain file name"),
+        (&[("location", "")], "plain file name"),
+        (&[("offset", "0")], "plain file name"),
         (&[("location", "folder")], "not a file"),
         (&[("location", "m.data"), ("offset", "-1")], "offset"),
         (&[("location", "m.data"), ("length", "x")], "length"),
@@ -267,7 +267,7 @@ fn outputs_of_attention_that_nothing_reads_go() {
     }
 }
 
-/// Each file is refused with a line that says what it is or has, and what to do.
+/// Each file is rejected with one line that says what it is and what to do.
 #[test]
 fn what_is_not_read_is_named_with_a_remedy() {
     let mut with_function = model();
@@ -323,7 +323,7 @@ fn what_is_not_read_is_named_with_a_remedy() {
     Import::open(&path).unwrap();
 }
 
-/// PyTorch's exporter writes such masks; tract takes only ones that are added.
+/// PyTorch's exporter writes such masks; tract supports only additive ones.
 #[test]
 fn boolean_masks_of_attention_become_added_ones() {
     let constant = |kind: DataType| TensorProto {

@@ -1,4 +1,5 @@
-//! What a backbone is, read off its weights, the config files next to them, and what is published.
+//! The configuration of a backbone, from its weights, the config files next to them, and the table
+//! of published models.
 
 use loftup_bundle::Architecture;
 
@@ -7,11 +8,11 @@ use super::{
     config_file::ConfigFiles, names::Tower, outline::Outline,
 };
 
-/// Everything about a backbone but its weights.
+/// The complete configuration of a backbone.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct VitConfig {
-    /// The name it was asked for by.
+    /// The name under which it was requested.
     pub preset: Preset,
     /// Side of a patch, in pixels.
     pub patch: usize,
@@ -25,27 +26,27 @@ pub struct VitConfig {
     pub heads: Setting<usize>,
     /// Register tokens.
     pub registers: usize,
-    /// Side of the (square) grid of patches that the position embeddings were trained on.
+    /// Side of the (square) grid of patches on which the position embeddings were trained.
     pub grid: usize,
-    /// The epsilon of every layer norm.
+    /// Epsilon of all layer norms.
     pub eps: f32,
-    /// The nonlinearity of the MLPs.
+    /// Activation of the MLPs.
     pub activation: Setting<Activation>,
-    /// How position embeddings are resampled for another grid.
+    /// How position embeddings are resampled for other grids.
     pub positions: Setting<Positions>,
-    /// Mean of each color (red, green, blue; 0 to 1) that is subtracted from the picture.
+    /// Mean of each color (red, green, blue; 0 to 1), subtracted from the image.
     pub mean: [f32; 3],
-    /// Standard deviation that each color is then divided by.
+    /// Standard deviation of each color, by which it is then divided.
     pub std: [f32; 3],
-    /// Where mean and standard deviation come from.
+    /// Origin of mean and standard deviation.
     pub normalization: Origin,
 }
 
 impl VitConfig {
-    /// The most patches that a picture may have: attention grows with their square.
+    /// Maximum number of patches of an image: the cost of attention is quadratic in it.
     pub const MAX_PATCHES: usize = 1 << 16;
 
-    /// What a bundle's manifest says about it.
+    /// The architecture entry of a bundle's manifest.
     pub fn architecture(&self) -> Architecture {
         Architecture {
             family: self.family(),
@@ -74,17 +75,16 @@ impl VitConfig {
         }
     }
 
-    /// Width and height, in pixels, for those who have no wish: 224, or the multiple of the patch
-    /// nearest to it.
+    /// Default width and height in pixels: 224, or the nearest multiple of the patch size.
     pub fn default_size(&self) -> (usize, usize) {
         let side = ((224 + self.patch / 2) / self.patch).max(1) * self.patch;
         (side, side)
     }
 
-    /// Columns and rows of patches of a picture of `width` x `height` pixels.
+    /// Columns and rows of patches of an image of `width` x `height` pixels.
     ///
     /// # Errors
-    /// Where a side is not a positive multiple of the patch, or there are more than
+    /// A side is not a positive multiple of the patch size, or there are more than
     /// [`Self::MAX_PATCHES`] patches.
     pub fn grid_of(&self, width: usize, height: usize) -> Result<(usize, usize), VitError> {
         let patch = self.patch;
@@ -110,12 +110,12 @@ impl VitConfig {
         Ok((width / patch, height / patch))
     }
 
-    /// Channels of one head.
+    /// Channels per head.
     pub(super) fn head_dim(&self) -> usize {
         self.width / self.heads.value
     }
 
-    /// Takes the outline of the weights for the backbone of that name.
+    /// Reads the configuration from the outline of a checkpoint, for the backbone `preset`.
     pub(super) fn read(
         tower: &Tower<'_>,
         preset: Preset,
@@ -148,7 +148,7 @@ impl VitConfig {
         if registers > 0 && !preset.registers() {
             let (path, name) = (tower.path(), preset.name());
             log::info!(
-                "{}: has {registers} register tokens; using them with {name}",
+                "{}: the weights have {registers} register tokens, which {name} does not mention; using them",
                 path.display()
             );
         }

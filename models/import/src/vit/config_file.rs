@@ -1,4 +1,4 @@
-//! The config files that transformers, open_clip and timm save next to weights.
+//! The config files that transformers, open_clip and timm save next to the weights.
 
 use std::{
     fs::File,
@@ -10,21 +10,22 @@ use serde_json::Value;
 
 use super::{Activation, Dimensions, Family, Origin, VitError, published, schemes::Library};
 
-/// A larger file is not a model's config.
+/// Maximum size of a config file.
 const LARGEST: u64 = 4 << 20;
 const TRANSFORMERS: &str = "config.json";
 const OPEN_CLIP: &str = "open_clip_config.json";
-/// Files in which transformers keeps how images are prepared.
+/// Files in which transformers stores the image preprocessing.
 const PREPROCESSORS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 
-/// What the config files next to a checkpoint say about its vision transformer.
+/// The contents of the config files next to a checkpoint, as far as they concern its vision
+/// transformer.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigFiles {
     models: Vec<ModelConfig>,
     preprocessor: Option<Normalization>,
 }
 
-/// Mean and standard deviation, and the file that gives them.
+/// Mean and standard deviation, and the file that they come from.
 #[derive(Debug, Clone)]
 pub(super) struct Normalization {
     pub path: PathBuf,
@@ -32,7 +33,7 @@ pub(super) struct Normalization {
     pub std: [f32; 3],
 }
 
-/// What one config file says. Fields that it leaves open are `None`.
+/// The contents of one config file. Fields that it does not have are `None`.
 #[derive(Debug, Clone)]
 pub(super) struct ModelConfig {
     pub path: PathBuf,
@@ -52,12 +53,13 @@ pub(super) struct ModelConfig {
 }
 
 impl ConfigFiles {
-    /// Reads `config.json`, `open_clip_config.json` and `preprocessor_config.json` in the
-    /// directory of `weights` (or that directory itself), as far as they are there. Files about other models are ignored.
+    /// Reads `config.json`, `open_clip_config.json` and `preprocessor_config.json` in the directory
+    /// of `weights` (or in `weights`, if it is a directory), if they exist. Files of other models
+    /// are ignored.
     ///
     /// # Errors
-    /// Where one cannot be read, is not JSON, or says something about a vision transformer that
-    /// is not supported or impossible.
+    /// A file cannot be read, is not JSON, or has an unsupported or impossible value for a vision
+    /// transformer.
     pub fn next_to(weights: &Path) -> Result<Self, VitError> {
         let mut files = Self::default();
         let next_to = |name: &str| match weights.is_dir() {
@@ -96,8 +98,8 @@ impl ConfigFiles {
         Ok(files)
     }
 
-    /// The config for weights in the naming of `library`: the one that this library wrote, else
-    /// any.
+    /// The config for weights with the names of `library`: preferably that written by this library,
+    /// otherwise any.
     pub(super) fn model(&self, library: Library) -> Option<&ModelConfig> {
         self.models
             .iter()
@@ -105,7 +107,7 @@ impl ConfigFiles {
             .or(self.models.first())
     }
 
-    /// How images are prepared, for weights in the naming of `library`.
+    /// The image normalization for weights with the names of `library`.
     pub(super) fn normalization(&self, library: Library) -> Option<&Normalization> {
         self.model(library)
             .and_then(|m| m.normalization.as_ref())
@@ -137,7 +139,7 @@ fn read(path: &Path) -> Result<Option<Value>, VitError> {
         .map_err(|e| error(format!("not valid JSON: {e}")))
 }
 
-/// A positive integer, if the key is there.
+/// A positive integer, if the key exists.
 fn number(json: &Value, key: &str) -> Result<Option<usize>, String> {
     match json.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -153,7 +155,7 @@ fn text<'a>(json: &'a Value, key: &str) -> Option<&'a str> {
     json.get(key).and_then(Value::as_str)
 }
 
-/// A value for a message: short, and on one line.
+/// Formats a value for a message: short, and on one line.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {
@@ -199,7 +201,7 @@ impl Normalization {
 }
 
 impl ModelConfig {
-    /// What the file says about a vision transformer of a supported family, if anything.
+    /// The configuration of a supported vision transformer, if the file has one.
     fn parse(path: &Path, origin: Origin, json: &Value) -> Result<Option<Self>, String> {
         if let Some(model) = json.get("model_cfg") {
             return Self::open_clip(path, origin, json, model);
@@ -210,7 +212,7 @@ impl ModelConfig {
             let Some(mut config) = Self::timm(path, origin, architecture, args)? else {
                 return Ok(None);
             };
-            // Older files have the pretrained_cfg's entries at the root.
+            // Older files have the entries of pretrained_cfg at the root.
             let prepared = json.get("pretrained_cfg").unwrap_or(json);
             config.normalization = Normalization::of(path, prepared, "mean", "std")?;
             return Ok(Some(config));
@@ -243,7 +245,7 @@ impl ModelConfig {
         }
     }
 
-    /// transformers leaves out of nested configs what is a default of the class.
+    /// transformers omits class defaults from nested configs.
     fn transformers(
         path: &Path,
         origin: Origin,
@@ -255,7 +257,7 @@ impl ModelConfig {
             Some("siglip" | "siglip_vision_model") => {
                 (Family::SigLip, Some(16), Activation::GeluTanh)
             }
-            // The default of the patch changed between versions.
+            // The default patch size differs between versions.
             Some("dinov2" | "dinov2_with_registers") => (Family::DinoV2, None, Activation::Gelu),
             _ => return Ok(None),
         };
@@ -333,7 +335,7 @@ impl ModelConfig {
         Ok(Some(Self {
             width: Some(width),
             depth: match vision.get("layers") {
-                // A list is a ResNet's.
+                // ResNets have a list.
                 Some(Value::Array(_)) => return Ok(None),
                 _ => number(vision, "layers")?.or(Some(12)),
             },
@@ -350,7 +352,7 @@ impl ModelConfig {
         }))
     }
 
-    /// What a timm model is, by its name and what it was created with.
+    /// The configuration of a timm model, from its name and arguments.
     fn timm(
         path: &Path,
         origin: Origin,
@@ -417,7 +419,7 @@ impl ModelConfig {
     }
 }
 
-/// An activation as transformers and timm name it.
+/// Parses an activation as named by transformers and timm.
 fn named_activation(key: &str, value: &Value) -> Result<Activation, String> {
     match value.as_str() {
         Some("gelu" | "gelu_python" | "gelu_erf") => Ok(Activation::Gelu),

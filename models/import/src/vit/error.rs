@@ -1,88 +1,88 @@
-//! What can be wrong with a backbone.
+//! Errors of backbones.
 
 use std::path::PathBuf;
 
 use super::Family;
 use crate::checkpoint::CheckpointError;
 
-/// A backbone that cannot be made. The message is one line.
+/// The backbone cannot be created. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VitError {
-    /// No backbone goes by that name.
+    /// Unknown backbone name.
     #[error("unknown backbone {given:?}; expected one of {}", super::Preset::names().collect::<Vec<_>>().join(", "))]
     UnknownPreset {
-        /// The name that was given.
+        /// The given name.
         given: String,
     },
-    /// A tensor is missing, misshapen or not finite.
+    /// A tensor is missing, has the wrong shape, or is not finite.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The names in the checkpoint are those of no known vision transformer.
+    /// The names in the checkpoint do not match any supported vision transformer.
     #[error("{}: no vision transformer in a known naming scheme (DINOv2, OpenAI CLIP, timm, open_clip, Hugging Face); {}", path.display(), examples(.found))]
     NotAVit {
         /// The checkpoint file.
         path: PathBuf,
-        /// A few of its names.
+        /// A few names in it.
         found: Vec<String>,
     },
-    /// The checkpoint holds more than one.
-    #[error("{}: holds several vision transformers, at {prefixes}; choose one by its prefix, as in --prefix {example}", path.display())]
+    /// The checkpoint contains several backbones.
+    #[error("{}: contains several vision transformers, at {prefixes}; select one with --prefix, such as --prefix {example}", path.display())]
     Ambiguous {
         /// The checkpoint file.
         path: PathBuf,
-        /// What the names of each begin with.
+        /// The prefix of each.
         prefixes: String,
-        /// One of them, as a command line has it.
+        /// One of them, as a command-line argument.
         example: String,
     },
-    /// There is none under the prefix that was given.
+    /// There is no backbone under the given prefix.
     #[error("{}: no vision transformer under the prefix {prefix} ({}); the file has one at {elsewhere}", path.display(), examples(.names))]
     NotThere {
         /// The checkpoint file.
         path: PathBuf,
-        /// The prefix that was given.
+        /// The given prefix.
         prefix: String,
         /// A few names under it.
         names: Vec<String>,
-        /// What the names of those that there are begin with.
+        /// The prefixes of the existing backbones.
         elsewhere: String,
     },
-    /// The weights are of another family than was asked for.
-    #[error("{}: holds a {found} backbone, not {asked}; use the backbone name {suggestion}", path.display())]
+    /// The weights are of a different family than requested.
+    #[error("{}: contains a {found} backbone, not {asked}; use the backbone name {suggestion}", path.display())]
     WrongFamily {
         /// The checkpoint file.
         path: PathBuf,
         /// The family of the weights.
         found: Family,
-        /// The family that was asked for.
+        /// The requested family.
         asked: Family,
-        /// The name that fits the weights.
+        /// The name that matches the weights.
         suggestion: &'static str,
     },
-    /// The weights have other dimensions than the named backbone.
-    #[error("{}: holds {found}, not {asked}; {remedy}", path.display())]
+    /// The dimensions of the weights differ from those of the requested backbone.
+    #[error("{}: contains {found}, not {asked}; {remedy}", path.display())]
     WrongSize {
         /// The checkpoint file.
         path: PathBuf,
-        /// What the weights are.
+        /// Description of the weights.
         found: String,
-        /// The name that was asked for.
+        /// The requested name.
         asked: &'static str,
-        /// What to do.
+        /// A hint.
         remedy: String,
     },
-    /// The name says registers, and the weights have none.
+    /// The requested backbone has registers, but the weights have none.
     #[error("{}: has no register tokens, but {asked} has; use the backbone name {suggestion}", path.display())]
     NoRegisters {
         /// The checkpoint file.
         path: PathBuf,
-        /// The name that was asked for.
+        /// The requested name.
         asked: &'static str,
-        /// The name that fits the weights.
+        /// The name that matches the weights.
         suggestion: &'static str,
     },
-    /// Settings that are neither in the weights nor known otherwise.
+    /// Settings that are unknown: not in the weights, and not determined otherwise.
     #[error("{}: {} of this {model} {} not in the weights; give {}, or put the model's config.json (or open_clip_config.json) next to the weights",
         path.display(),
         joined(.settings, |s| format!("the {}", s.name)),
@@ -93,10 +93,10 @@ pub enum VitError {
         path: PathBuf,
         /// Family and dimensions.
         model: String,
-        /// Which settings; at least one.
+        /// The settings; at least one.
         settings: Vec<Undecided>,
     },
-    /// A config file that cannot be used.
+    /// An invalid config file.
     #[error("{}: {what}; correct this file or move it away from the weights", path.display())]
     ConfigFile {
         /// The config file.
@@ -104,19 +104,19 @@ pub enum VitError {
         /// What is wrong with it.
         what: String,
     },
-    /// A config file is about other weights.
+    /// A config file that belongs to other weights.
     #[error("{}: describes a model with {given}, but {} has {found}; put the weights next to their own config file, or move this one away", config.display(), weights.display())]
     Contradiction {
         /// The config file.
         config: PathBuf,
         /// The checkpoint file.
         weights: PathBuf,
-        /// What the config file says.
+        /// The value in the config file.
         given: String,
-        /// What the weights say.
+        /// The value in the weights.
         found: String,
     },
-    /// The number of heads does not divide the width.
+    /// The width is not a multiple of the number of heads.
     #[error("{}: {what} for a width of {width}; give the number of attention heads that the model was trained with (--heads)", path.display())]
     Heads {
         /// The checkpoint file.
@@ -126,16 +126,16 @@ pub enum VitError {
         /// What is wrong.
         what: String,
     },
-    /// The weights are of a variant that is not written here.
+    /// The weights are of an unsupported variant.
     #[error("{}: unsupported: {what}", path.display())]
     Unsupported {
         /// The checkpoint file.
         path: PathBuf,
-        /// Which variant, and how it was recognized.
+        /// The variant, and how it was recognized.
         what: String,
     },
-    /// The picture size does not fit the patch.
-    #[error("a picture of {width}x{height} does not divide into patches of {patch}x{patch}; the nearest size that does is {}x{}", nearest(*.width, *.patch), nearest(*.height, *.patch))]
+    /// The image size is not a multiple of the patch size.
+    #[error("an image of {width}x{height} cannot be divided into patches of {patch}x{patch}; the nearest valid size is {}x{}", nearest(*.width, *.patch), nearest(*.height, *.patch))]
     Size {
         /// Width, in pixels.
         width: usize,
@@ -144,8 +144,8 @@ pub enum VitError {
         /// Side of a patch, in pixels.
         patch: usize,
     },
-    /// The picture has too many patches.
-    #[error("a picture of {width}x{height} has {patches} patches of {patch}x{patch}, more than {max}; use a smaller size", max = super::VitConfig::MAX_PATCHES)]
+    /// The image has too many patches.
+    #[error("an image of {width}x{height} has {patches} patches of {patch}x{patch}, more than {max}; use a smaller size", max = super::VitConfig::MAX_PATCHES)]
     TooLarge {
         /// Width, in pixels.
         width: usize,
@@ -158,18 +158,18 @@ pub enum VitError {
     },
 }
 
-/// A setting of a backbone that nothing says.
+/// An unknown setting of a backbone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undecided {
-    /// What it is, as in "the activation".
+    /// Its name, as in "the activation".
     pub name: &'static str,
-    /// The command-line option that gives it, and its candidates.
+    /// The command-line option that sets it, with candidates.
     pub option: String,
 }
 
 impl VitError {
-    /// Of two errors, one that says both if they are about settings of the same backbone, else the
-    /// first.
+    /// Merges two errors about unknown settings of the same backbone; otherwise returns the first
+    /// error.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (
@@ -198,9 +198,9 @@ fn joined(settings: &[Undecided], part: impl Fn(&Undecided) -> String) -> String
 
 fn examples(found: &[String]) -> String {
     if found.is_empty() {
-        "it holds no tensors".into()
+        "it contains no tensors".into()
     } else {
-        format!("it holds tensors like {}", found.join(", "))
+        format!("it contains tensors such as {}", found.join(", "))
     }
 }
 

@@ -1,12 +1,12 @@
-//! Frozen backbones: vision transformers from a checkpoint to an ONNX graph.
+//! Vision transformer backbones, from a checkpoint to an ONNX graph.
 //!
 //! DINOv2 (with and without registers), CLIP (with the patch encodings of MaskCLIP) and SigLIP
-//! differ in names, tokens, position embeddings and activation, and in nothing else. A
-//! [`Checkpoint`] in any of the usual naming schemes becomes one [`Vit`]; [`Vit::graph`] writes it
-//! for one picture size, position embeddings resampled and constants folded.
+//! differ only in names, tokens, position embeddings and activation. A [`Checkpoint`] in any of the
+//! common naming schemes is read into a [`Vit`]; [`Vit::graph`] writes it for one image size, with
+//! position embeddings resampled and constants folded.
 //!
-//! The graph takes [`INPUT`], `[1, 3, H, W]`, already normalized with the [`VitConfig`]'s mean and
-//! standard deviation, and gives [`OUTPUT`], `[1, dim, H / patch, W / patch]`.
+//! The graph maps [`INPUT`], `[1, 3, H, W]`, normalized with the [`VitConfig`]'s mean and standard
+//! deviation, to [`OUTPUT`], `[1, dim, H / patch, W / patch]`.
 
 mod config;
 mod config_file;
@@ -34,12 +34,12 @@ pub use preset::{Dimensions, Preset};
 
 use crate::checkpoint::Checkpoint;
 
-/// Name of the graph's input: the normalized picture, `[1, 3, H, W]`.
+/// Name of the graph's input: the normalized image, `[1, 3, H, W]`.
 pub const INPUT: &str = "image";
 /// Name of the graph's output: the feature map, `[1, dim, H / patch, W / patch]`.
 pub const OUTPUT: &str = "features";
 
-/// A vision transformer: its configuration and its weights, ready to be written as a graph.
+/// A vision transformer: its configuration and its weights, prepared for the graph.
 #[derive(Debug, Clone)]
 pub struct Vit {
     config: VitConfig,
@@ -47,17 +47,17 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Takes the backbone called `preset` out of a checkpoint. Dimensions are those of the
-    /// weights. Heads and activation, which cannot be seen in them, are those of `options`, else
-    /// of `files`, else of the published model with these dimensions.
+    /// Reads the backbone `preset` from a checkpoint. Dimensions come from the weights. Heads and
+    /// activation, which are not in the weights, come from `options`, `files`, or the published
+    /// model with these dimensions, in this order.
     ///
-    /// Registers that the weights have and the preset's name does not mention are used.
+    /// Registers in the weights are used even if the preset's name does not mention them.
     ///
     /// # Errors
-    /// Where the checkpoint holds no vision transformer, one of another family, one that the
-    /// graph cannot express, or (unless the options give heads) one of another size than `preset`;
-    /// where heads or activation are not known; where a config file contradicts the weights; and
-    /// where a tensor is missing, misshapen or not finite.
+    /// The checkpoint contains no vision transformer, one of another family or an unsupported one,
+    /// or (unless the options specify heads) one of another size than `preset`; heads or activation
+    /// are unknown; a config file contradicts the weights; or a tensor is missing, has the wrong
+    /// shape, or is not finite.
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
         preset: Preset,
@@ -73,10 +73,10 @@ impl Vit {
         read().map_err(|error| unsupported::explained(error, checkpoint))
     }
 
-    /// What is known about the vision transformer in a checkpoint, before its weights are read.
+    /// The outline of the vision transformer in a checkpoint, without reading its weights.
     ///
     /// # Errors
-    /// Where there is none, one that is not supported, or a config file contradicts it.
+    /// There is none, it is not supported, or a config file contradicts it.
     pub fn outline(
         checkpoint: &Checkpoint,
         options: &VitOptions,
@@ -86,16 +86,16 @@ impl Vit {
         read().map_err(|error| unsupported::explained(error, checkpoint))
     }
 
-    /// What the backbone is, and how its input is prepared.
+    /// The configuration.
     pub fn config(&self) -> &VitConfig {
         &self.config
     }
 
-    /// The backbone for pictures of `width` x `height` pixels, as a serialized ONNX model with
-    /// static shapes and batch 1.
+    /// The backbone for images of `width` x `height` pixels, as a serialized ONNX model with static
+    /// shapes and batch size 1.
     ///
     /// # Errors
-    /// Where a side is not a positive multiple of the patch, or the picture has more than
+    /// A side is not a positive multiple of the patch size, or the image has more than
     /// [`VitConfig::MAX_PATCHES`] patches.
     pub fn graph(&self, width: usize, height: usize) -> Result<Vec<u8>, VitError> {
         let (columns, rows) = self.config.grid_of(width, height)?;

@@ -1,4 +1,4 @@
-//! A vision transformer in a checkpoint, whatever its tensors are called there.
+//! A vision transformer in a checkpoint, independent of its naming scheme.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::{
 use crate::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;
 
-/// Numbers of classes of ImageNet's variants, which CLIP models are fine-tuned for.
+/// Numbers of classes of ImageNet's variants, for which CLIP models are fine-tuned.
 const CLASSES: [usize; 5] = [1000, 11821, 21841, 21842, 21843];
 
 /// The form of a block's MLP.
@@ -18,25 +18,25 @@ const CLASSES: [usize; 5] = [1000, 11821, 21841, 21842, 21843];
 pub(super) enum Mlp {
     /// `fc2(activation(fc1(x)))`: names of the two layers.
     Plain([&'static str; 2]),
-    /// `fc2(silu(gate) values)`, the gate being the upper half of the first layer: names of the
+    /// `fc2(silu(gate) values)`, where the gate is the first half of the first layer: names of the
     /// two layers.
     Fused([&'static str; 2]),
-    /// The same with layers of their own for gate and values: names of the three layers.
+    /// The same with separate layers for gate and values: names of the three layers.
     Split([&'static str; 3]),
 }
 
-/// A vision transformer found in a checkpoint: a naming scheme, and what stands before each name.
+/// A vision transformer found in a checkpoint: its naming scheme, and the prefix of its names.
 #[derive(Debug)]
 pub(super) struct Tower<'a> {
     checkpoint: &'a Checkpoint,
     pub scheme: &'static Scheme,
     prefix: String,
-    /// What stands before the names of each block.
+    /// The prefix of each block's names.
     blocks: Vec<String>,
 }
 
 impl<'a> Tower<'a> {
-    /// The tower whose names begin with `prefix`.
+    /// The tower with this prefix.
     pub fn at(
         checkpoint: &'a Checkpoint,
         scheme: &'static Scheme,
@@ -58,7 +58,7 @@ impl<'a> Tower<'a> {
         self.blocks.len()
     }
 
-    /// Whether the tower has a tensor of that name.
+    /// Whether the tower has a tensor with this name.
     pub fn has(&self, name: &str) -> bool {
         !name.is_empty() && self.checkpoint.contains(&self.full(name))
     }
@@ -68,7 +68,7 @@ impl<'a> Tower<'a> {
         Ok(self.checkpoint.tensor(&self.full(name), shape)?)
     }
 
-    /// A tensor of the tower, which some schemes give leading axes of extent 1.
+    /// A tensor of the tower, without the leading axes of size 1 that it has in some schemes.
     pub fn squeezed(&self, name: &str, shape: &[usize]) -> Result<Tensor, VitError> {
         let full = self.full(name);
         let found = self.checkpoint.shape(&full)?.to_vec();
@@ -89,7 +89,7 @@ impl<'a> Tower<'a> {
             .tensor(&(self.blocks[block].clone() + name), shape)?)
     }
 
-    /// Whether a block has a tensor of that name.
+    /// Whether a block has a tensor with this name.
     pub fn block_has(&self, block: usize, name: &str) -> bool {
         !name.is_empty()
             && self
@@ -97,7 +97,7 @@ impl<'a> Tower<'a> {
                 .contains(&(self.blocks[block].clone() + name))
     }
 
-    /// Form and hidden channels of a block's MLP.
+    /// Form and number of hidden channels of a block's MLP.
     pub fn mlp(&self, block: usize) -> Result<(Mlp, usize), VitError> {
         let s = self.scheme;
         let shape = |name: &str| -> Result<&[usize], VitError> {
@@ -116,7 +116,7 @@ impl<'a> Tower<'a> {
         }
         let names = [s.fc1, s.fc2];
         let hidden = rows(s.fc1)?;
-        // timm keeps a SwiGLU MLP under the names of a plain one.
+        // timm stores SwiGLU MLPs under the names of plain ones.
         let inputs = shape(s.fc2)?.get(1).copied().unwrap_or(0);
         if s.swiglu != Swiglu::None && inputs > 0 && inputs.checked_mul(2) == Some(hidden) {
             return Ok((Mlp::Fused(names), inputs));
@@ -124,7 +124,7 @@ impl<'a> Tower<'a> {
         Ok((Mlp::Plain(names), hidden))
     }
 
-    /// Which family the tokens and scales that are there belong to.
+    /// The family, from the tokens and scales that exist.
     pub fn family(&self) -> Result<Family, VitError> {
         let scheme = self.scheme;
         self.check_blocks()?;
@@ -160,13 +160,13 @@ impl<'a> Tower<'a> {
                     .collect();
                 let parts = parts.join(", ");
                 Err(self.unsupported(format!(
-                    "a vision transformer that is neither DINOv2 nor CLIP nor SigLIP: {parts}"
+                    "a vision transformer that is not DINOv2, CLIP or SigLIP: {parts}"
                 )))
             }
         }
     }
 
-    /// Whether this is one of the archives that OpenAI published, which have three numbers next to
+    /// Whether this is one of the archives published by OpenAI, which have three numbers next to
     /// CLIP's weights that no other library saves.
     pub fn is_openai_archive(&self) -> bool {
         ["input_resolution", "context_length", "vocab_size"]
@@ -209,7 +209,7 @@ impl<'a> Tower<'a> {
         }
     }
 
-    /// Number of position embeddings: one a patch, and usually one for the class token.
+    /// Number of position embeddings: one per patch, and usually one for the class token.
     pub fn positions(&self, width: usize) -> Result<usize, VitError> {
         let name = self.full(self.scheme.position);
         match *self.checkpoint.shape(&name)? {
@@ -220,7 +220,7 @@ impl<'a> Tower<'a> {
         }
     }
 
-    /// Side of the grid of patches that the position embeddings are for.
+    /// Side of the grid of patches of the position embeddings.
     pub fn grid(&self, width: usize) -> Result<usize, VitError> {
         let count = self.positions(width)?;
         let patches = if self.has(self.scheme.class) {
@@ -228,14 +228,14 @@ impl<'a> Tower<'a> {
         } else {
             count
         };
-        // timm keeps the class token's position in the class token.
+        // timm adds the class token's position embedding to the class token.
         [patches, count]
             .into_iter()
             .find(|&n| n > 0 && n.isqrt() * n.isqrt() == n)
             .map(usize::isqrt)
             .ok_or_else(|| {
                 self.unsupported(format!(
-                    "{} is for {patches} patches, which are no square; only models trained on square pictures are read",
+                    "{} is for {patches} patches, which is not a square number; only models trained on square images are supported",
                     self.full(self.scheme.position)
                 ))
             })
@@ -251,12 +251,12 @@ impl<'a> Tower<'a> {
         match shape {
             [_, _] if shape[1 - axis] == width && shape[axis] > 0 => Ok(shape[axis]),
             _ => Err(self.unsupported(format!(
-                "the visual projection {name} has shape {shape:?}, which does not go with a width of {width}"
+                "the visual projection {name} has shape {shape:?}, which does not match a width of {width}"
             ))),
         }
     }
 
-    /// CLIP's visual projection, `[dim, width]`, and its bias, `[dim]`, which only timm's has.
+    /// CLIP's visual projection, `[dim, width]`, and its bias, `[dim]`, which only timm has.
     pub fn projection(&self, dim: usize, width: usize) -> Result<Linear, VitError> {
         let (name, axis) = self.projection_name()?;
         let bias = name
@@ -265,7 +265,7 @@ impl<'a> Tower<'a> {
             .filter(|bias| self.checkpoint.contains(bias));
         if bias.is_some() && CLASSES.contains(&dim) {
             return Err(self.unsupported(format!(
-                "{name} has {dim} outputs: a classifier for ImageNet, not CLIP's visual projection; use the CLIP model that was fine-tuned"
+                "{name} has {dim} outputs: a classifier for ImageNet, not CLIP's visual projection; use the CLIP model before fine-tuning"
             )));
         }
         Ok(Linear {
@@ -280,7 +280,7 @@ impl<'a> Tower<'a> {
         })
     }
 
-    /// Full name of the visual projection, and the axis of it that is the output.
+    /// Full name of the visual projection, and the index of its output axis.
     fn projection_name(&self) -> Result<(String, usize), VitError> {
         let name = self.scheme.projection;
         let axis = usize::from(!name.ends_with("weight"));
@@ -295,11 +295,11 @@ impl<'a> Tower<'a> {
             return Ok((full, axis));
         }
         Err(self.unsupported(format!(
-            "a CLIP image encoder without its visual projection {full}, in which CLIP's patch features end; save a model that has it (transformers: CLIPModel or CLIPVisionModelWithProjection, timm: without num_classes=0)"
+            "a CLIP image encoder without its visual projection {full}, which is needed for CLIP's patch features; save a model that has it (transformers: CLIPModel or CLIPVisionModelWithProjection, timm: without num_classes=0)"
         )))
     }
 
-    /// Refuses blocks that hold anything which the graph would leave out.
+    /// Rejects blocks with tensors that the graph would ignore.
     fn check_blocks(&self) -> Result<(), VitError> {
         let s = self.scheme;
         let mut known: Vec<String> = [s.norm1, s.proj, s.norm2, s.fc1, s.fc2]
@@ -340,7 +340,7 @@ impl<'a> Tower<'a> {
         Ok(())
     }
 
-    /// What stands before the numbers of all blocks.
+    /// The common prefix of all blocks.
     fn stem(&self) -> String {
         format!("{}{}.", self.prefix, self.scheme.blocks)
     }
@@ -349,7 +349,7 @@ impl<'a> Tower<'a> {
         format!("{}{name}", self.prefix)
     }
 
-    /// The error for a variant that is not supported: what it is, where that is known, and why.
+    /// The error for an unsupported variant, with its name if known, and the reason.
     fn unsupported(&self, what: String) -> VitError {
         VitError::Unsupported {
             path: self.path(),
@@ -358,8 +358,8 @@ impl<'a> Tower<'a> {
     }
 }
 
-/// What stands before the names of each block: `blocks.7.`, or `blocks.1.7.` where training cut
-/// the blocks into chunks (they are numbered through).
+/// The prefix of each block's names: `blocks.7.`, or `blocks.1.7.` if training split the blocks
+/// into chunks (with consecutive numbers).
 fn find_blocks(
     checkpoint: &Checkpoint,
     scheme: &Scheme,
@@ -387,7 +387,7 @@ fn find_blocks(
             let what = if *number > i {
                 format!("block {stem}{i} is missing: the next one is {number}")
             } else {
-                format!("block {number} of {stem}* is there twice")
+                format!("block {number} of {stem}* is duplicated")
             };
             return Err(VitError::Unsupported {
                 path: checkpoint.path().to_path_buf(),
@@ -396,7 +396,7 @@ fn find_blocks(
         }
     }
     if blocks.is_empty() {
-        let what = format!("no blocks: no tensor {stem}0.{tail}");
+        let what = format!("no blocks: tensor {stem}0.{tail} is missing");
         return Err(VitError::Unsupported {
             path: checkpoint.path().to_path_buf(),
             what,

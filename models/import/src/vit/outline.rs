@@ -1,4 +1,4 @@
-//! What is known about the vision transformer in a checkpoint before its weights are read.
+//! The outline of a vision transformer, known before its weights are read.
 
 use super::{
     Activation, Dimensions, Family, Origin, Positions, Preset, Setting, Undecided, VitError,
@@ -9,9 +9,9 @@ use super::{
     schemes::Library,
 };
 
-/// What is known about a vision transformer before its weights are read. Heads and activation are
-/// taken from the options, the config files, or a published model of these dimensions, in that
-/// order; where none of them decides, they are the error that says so.
+/// The outline of a vision transformer, known before its weights are read. Heads and activation
+/// come from the options, the config files, or the published model with these dimensions, in this
+/// order; if none determines them, they are errors.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outline {
@@ -21,26 +21,26 @@ pub struct Outline {
     pub dimensions: Dimensions,
     /// Register tokens.
     pub registers: usize,
-    /// Side of the square grid of patches that the position embeddings were trained on.
+    /// Side of the square grid of patches on which the position embeddings were trained.
     pub grid: usize,
     /// Attention heads.
     pub heads: Result<Setting<usize>, VitError>,
-    /// Nonlinearity of the MLPs.
+    /// Activation of the MLPs.
     pub activation: Result<Setting<Activation>, VitError>,
-    /// How position embeddings are resampled for another grid.
+    /// How position embeddings are resampled for other grids.
     pub positions: Setting<Positions>,
-    /// The epsilon of every layer norm.
+    /// Epsilon of all layer norms.
     pub eps: f32,
-    /// Mean that is subtracted from colors in 0 to 1.
+    /// Mean, subtracted from colors in 0 to 1.
     pub mean: [f32; 3],
-    /// Standard deviation that they are then divided by.
+    /// Standard deviation, by which they are then divided.
     pub std: [f32; 3],
-    /// Where mean and standard deviation come from.
+    /// Origin of mean and standard deviation.
     pub normalization: Origin,
 }
 
 impl Outline {
-    /// Names of backbones ([`Preset::parse`]) that fit these dimensions.
+    /// Backbone names ([`Preset::parse`]) that match these dimensions.
     pub fn names(&self) -> Vec<&'static str> {
         Preset::fitting(self.family, self.registers > 0, self.dimensions)
     }
@@ -59,7 +59,7 @@ impl Outline {
         };
         let registers = tower.registers(width)?;
         let grid = tower.grid(width)?;
-        // A missing tensor is reported when the weights are read.
+        // Missing tensors are reported when the weights are read.
         let swiglu = tower
             .mlp(0)
             .is_ok_and(|(mlp, _)| !matches!(mlp, Mlp::Plain(_)));
@@ -112,7 +112,7 @@ impl Outline {
     }
 }
 
-/// What heads and activation are looked up by.
+/// The key for looking up heads and activation.
 struct Known<'a> {
     tower: &'a Tower<'a>,
     family: Family,
@@ -199,7 +199,7 @@ impl Known<'_> {
     }
 }
 
-/// Refuses a config file that is about other weights.
+/// Rejects a config file that belongs to other weights.
 fn check(
     tower: &Tower<'_>,
     config: &ModelConfig,
@@ -252,7 +252,7 @@ fn check(
     }
 }
 
-/// Mean and standard deviation of the images that a family was trained on.
+/// Mean and standard deviation of a family's training images.
 fn normalization(family: Family) -> ([f32; 3], [f32; 3]) {
     match family {
         // ImageNet's.

@@ -1,9 +1,9 @@
-//! Position embeddings for grids other than the one they were trained on.
+//! Resamples position embeddings for grids other than the training grid.
 //!
-//! Each library and family resamples in its own way, and the features depend on which: these follow PyTorch's
-//! `interpolate(mode="bicubic", align_corners=False)` step by step, in 32 bit. Multiplications and
-//! additions are fused where PyTorch's builds for x86-64 fuse them: at coordinates of 30 the
-//! rounding of one product moves a sample by several 1e-6.
+//! Libraries and families resample in different ways, which affects the features. This module
+//! reproduces PyTorch's `interpolate(mode="bicubic", align_corners=False)` step by step in 32 bits.
+//! Multiplications and additions are fused where PyTorch's x86-64 builds fuse them: at coordinates
+//! of 30, the rounding of one product shifts a sample by several 1e-6.
 
 use loftup_onnx::Tensor;
 use loftup_spec::interpolate::{CUBIC_A, cubic};
@@ -13,17 +13,17 @@ use super::{Family, Positions};
 /// How position embeddings are resampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
-    /// Bicubic, for a size a tenth of a patch larger than asked for, which the coordinates then
-    /// follow: DINOv2 without registers, and MaskCLIP as FeatUp and LoftUp run it.
+    /// Bicubic, with a scale factor for a size a tenth of a patch larger than requested: DINOv2
+    /// without registers, and MaskCLIP as in FeatUp and LoftUp.
     Offset,
-    /// Bicubic with a kernel as wide as the reduction: DINOv2 with registers, and timm.
+    /// Bicubic with antialiasing: DINOv2 with registers, and timm.
     Antialiased,
     /// Bicubic to the target size: transformers.
     Bicubic,
 }
 
 impl Method {
-    /// How `positions` resamples for a family, with that number of registers.
+    /// The method of `positions` for a family with this number of registers.
     pub fn of(positions: Positions, family: Family, registers: usize) -> Self {
         match (positions, family) {
             (Positions::Facebook, Family::DinoV2) if registers == 0 => Self::Offset,
@@ -35,11 +35,11 @@ impl Method {
     }
 }
 
-/// Position embeddings `[n, n, width]` on a grid of `rows` x `columns`: `[rows, columns, width]`.
-/// On the training grid they stay as they are.
+/// Resamples position embeddings `[n, n, width]` to a grid of `rows` x `columns`: `[rows, columns,
+/// width]`. Returns them unchanged for the training grid.
 pub(super) fn resample(grid: &Tensor, rows: usize, columns: usize, method: Method) -> Tensor {
     let [n, m, width] = grid.shape()[..] else {
-        panic!("positions of shape {:?}", grid.shape())
+        panic!("position embeddings of shape {:?}", grid.shape())
     };
     if (n, m) == (rows, columns) {
         return grid.clone();
@@ -54,7 +54,7 @@ pub(super) fn resample(grid: &Tensor, rows: usize, columns: usize, method: Metho
     Tensor::from_fn([rows, columns, width], |i| down[i])
 }
 
-/// The samples that make one output, and their weights.
+/// Input samples of an output sample, with their weights.
 type Taps = Vec<(usize, f32)>;
 
 /// Resamples the middle axis of `[outer, len, inner]`.
@@ -73,13 +73,13 @@ fn combine(x: &[f32], outer: usize, len: usize, inner: usize, taps: &[Taps]) -> 
     y
 }
 
-/// Input samples per output sample, where a tenth of an output sample is added: the scale factor
-/// is passed in 64 bit and inverted there.
+/// Input samples per output sample with an offset of a tenth of an output sample: the scale factor
+/// is passed in 64 bits and inverted.
 fn offset_scale(input: usize, output: usize) -> f32 {
     (1.0 / ((output as f64 + 0.1) / input as f64)) as f32
 }
 
-/// Four taps around each output's place, the border repeated.
+/// Four taps around each output position, with the border repeated.
 fn bicubic_taps(scale: f32, input: usize, output: usize) -> Vec<Taps> {
     let last = input as isize - 1;
     (0..output)
@@ -98,8 +98,8 @@ fn bicubic_taps(scale: f32, input: usize, output: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// All taps under a kernel that is stretched by the reduction; beyond the border there are none,
-/// and the rest is brought to a sum of one.
+/// All taps under a kernel widened by the scale; taps outside are dropped and the weights
+/// normalized to a sum of one.
 fn antialiased_taps(input: usize, output: usize) -> Vec<Taps> {
     let scale = input as f32 / output as f32;
     let stretch = scale.max(1.0);
@@ -107,7 +107,7 @@ fn antialiased_taps(input: usize, output: usize) -> Vec<Taps> {
     (0..output)
         .map(|i| {
             let center = scale * (i as f32 + 0.5);
-            // The casts saturate at zero, as is wanted.
+            // The casts saturate at zero, as intended.
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(input);
             let weight = |k: usize| cubic_fused((k as f32 - center + 0.5) * stretch.recip());
@@ -121,7 +121,7 @@ fn antialiased_taps(input: usize, output: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// The cubic convolution kernel with the free parameter -0.5, at any distance, multiplying and adding in one rounding.
+/// The cubic convolution kernel with parameter -0.5 at any distance, with fused multiply-add.
 fn cubic_fused(x: f32) -> f32 {
     const A: f32 = -0.5;
     let x = x.abs();

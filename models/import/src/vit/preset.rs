@@ -1,10 +1,10 @@
-//! The backbones that have a name.
+//! The named backbones.
 
 use std::fmt;
 
 use super::{Family, VitError};
 
-/// The dimensions that tell the sizes of a family apart.
+/// The dimensions that distinguish the sizes of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Dimensions {
     /// Side of a patch, in pixels.
@@ -25,7 +25,7 @@ impl fmt::Display for Dimensions {
     }
 }
 
-/// A backbone as a user names it: a family and, usually, a size.
+/// A backbone as named by a user: a family and, usually, a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
     name: &'static str,
@@ -101,11 +101,11 @@ const fn preset(
 }
 
 impl Preset {
-    /// The backbone that `name` means: one of [`Preset::names`] or a common spelling of it
+    /// The backbone called `name`: one of [`Preset::names`] or a common variant
     /// (`dinov2_vits14_reg`, `dinov2-small`, `clip-vit-base-patch16`, `ViT-B-16-SigLIP2`, ...).
     ///
     /// # Errors
-    /// Where it means none; the error lists the names.
+    /// Unknown name; the error lists the names.
     pub fn parse(name: &str) -> Result<Self, VitError> {
         let key = canonical(name);
         PRESETS
@@ -114,12 +114,12 @@ impl Preset {
             .ok_or_else(|| VitError::UnknownPreset { given: name.into() })
     }
 
-    /// All names, the sizes first and then the bare families, which take any size.
+    /// All names: first with sizes, then the families, which accept any size.
     pub fn names() -> impl Iterator<Item = &'static str> {
         PRESETS.into_iter().map(|p| p.name)
     }
 
-    /// The name, in its one proper spelling.
+    /// The canonical name.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -129,17 +129,17 @@ impl Preset {
         self.family
     }
 
-    /// Whether the name promises register tokens.
+    /// Whether the name includes register tokens.
     pub fn registers(&self) -> bool {
         self.registers
     }
 
-    /// The size, unless the name is that of a whole family.
+    /// The size, unless the name is that of a family.
     pub fn dimensions(&self) -> Option<Dimensions> {
         self.dimensions
     }
 
-    /// Names that weights of this kind go by: the exact sizes, else the bare families.
+    /// Names that match weights of this kind: the exact sizes, or else the families.
     pub(super) fn fitting(
         family: Family,
         registers: bool,
@@ -155,8 +155,7 @@ impl Preset {
     }
 }
 
-/// What is left of a spelling when case, separators and all that is commonly added or left out
-/// are gone: `family size [reg]`.
+/// Normalizes a name to `family size [reg]`, without case, separators and optional parts.
 fn canonical(name: &str) -> String {
     let mut key: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     key.make_ascii_lowercase();
@@ -184,7 +183,7 @@ fn canonical(name: &str) -> String {
     }
     let registers = key.contains("reg");
     let mut key = key.replace("reg", "");
-    // Published names end in the image size that the model was trained at.
+    // Published names end with the image size of the training.
     const ENDS: [&str; 7] = ["14", "16", "32", "clip", "siglip", "siglip2", "dinov2"];
     let trained = ["224", "240", "256", "336", "378", "384", "512", "518"];
     if let Some(short) = trained.iter().find_map(|size| {
@@ -200,11 +199,11 @@ fn canonical(name: &str) -> String {
             break;
         }
     }
-    // Each size of DINOv2 has one patch, which may go without saying.
+    // Each size of DINOv2 has one patch size, which may be omitted.
     if let Some(size @ ("s" | "b" | "l" | "g")) = key.strip_prefix("dinov2") {
         key = format!("dinov2{size}14");
     }
-    // The model's usual name says the size of so400m alone, which has patches of 14 or 16.
+    // The usual name of so400m does not include the patch size, which is 14 or 16.
     if key.ends_with("so400m") {
         key += "14";
     }

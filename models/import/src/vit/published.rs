@@ -2,7 +2,7 @@
 
 use super::{Activation, Dimensions, Family, schemes::Library};
 
-/// Attention heads of the published model with these dimensions, if there is one.
+/// Number of attention heads of the published model with these dimensions, if there is one.
 pub(super) fn heads(family: Family, size: Dimensions) -> Option<usize> {
     Some(match (family, size.width, size.depth, size.patch) {
         (Family::DinoV2, 384, 12, 14) => 6,
@@ -23,11 +23,10 @@ pub(super) fn heads(family: Family, size: Dimensions) -> Option<usize> {
     })
 }
 
-/// The activation that all published models of these dimensions have, or the candidates, each
-/// with who uses it.
+/// The activation of all published models with these dimensions, or the candidates and their users.
 ///
-/// Every SigLIP was trained with the tanh form, and transformers runs it so. timm, and open_clip
-/// through it, run some sizes with the exact form.
+/// Every SigLIP was trained with the tanh form, which transformers uses as well. timm, and
+/// open_clip with timm models, use the exact form for some sizes.
 pub(super) fn activation(
     family: Family,
     size: Dimensions,

@@ -1,29 +1,29 @@
-//! Under which names the published checkpoints keep a vision transformer.
+//! The naming schemes of published vision transformers.
 
-/// The query, key and value projections of a block, as their modules are called.
+/// Names of the query, key and value projections of a block.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Qkv {
-    /// One matrix, queries above keys above values: the names of its weight and its bias.
+    /// One matrix with queries, keys and values: the names of its weight and its bias.
     Fused(&'static str, &'static str),
-    /// One module each.
+    /// Three separate modules.
     Split([&'static str; 3]),
 }
 
-/// The layers of a SwiGLU MLP, where they have other names than `fc1` and `fc2`.
+/// The layers of a SwiGLU MLP, if they are not called `fc1` and `fc2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Swiglu {
-    /// The scheme has no SwiGLU MLP.
+    /// There is no SwiGLU MLP in this scheme.
     None,
-    /// One first layer, the gate above the values, and the second layer.
+    /// One first layer with gate and values, and the second layer.
     Fused([&'static str; 2]),
     /// Gate, values and second layer.
     Split([&'static str; 3]),
 }
 
-/// The libraries whose names and config files are read.
+/// The libraries whose names and config files are supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Library {
-    /// facebookresearch's DINOv2 and timm, also as a part of open_clip.
+    /// facebookresearch's DINOv2 and timm, including timm models in open_clip.
     Timm,
     /// OpenAI's CLIP and open_clip.
     OpenAi,
@@ -31,12 +31,12 @@ pub(super) enum Library {
     Transformers,
 }
 
-/// One way of naming the parts of a vision transformer. Names are relative to the tower, those
-/// after `blocks` to a block. An empty name is a part that the scheme does not have.
+/// A naming scheme for the parts of a vision transformer. Names are relative to the tower, those
+/// after `blocks` to a block. An empty name means that the scheme does not have the part.
 #[derive(Debug)]
 pub(super) struct Scheme {
     pub library: Library,
-    /// The end of a name by which the scheme is known.
+    /// The suffix that identifies the scheme.
     pub marker: &'static str,
     pub patch: &'static str,
     pub class: &'static str,
@@ -54,12 +54,12 @@ pub(super) struct Scheme {
     pub swiglu: Swiglu,
     pub scale2: &'static str,
     pub norm: &'static str,
-    /// CLIP's visual projection; `..` is the tower's parent. A name that ends in `weight` is a
-    /// linear layer's `[dim, width]`, another a matrix `[width, dim]`.
+    /// CLIP's visual projection; `..` is the tower's parent. A name ending in `weight` is a linear
+    /// layer `[dim, width]`, any other a matrix `[width, dim]`.
     pub projection: &'static str,
 }
 
-/// facebookresearch DINOv2, and all of timm.
+/// facebookresearch's DINOv2, and timm.
 const DINOV2: Scheme = Scheme {
     library: Library::Timm,
     marker: "patch_embed.proj.weight",
@@ -82,7 +82,7 @@ const DINOV2: Scheme = Scheme {
     projection: "head.weight",
 };
 
-/// OpenAI's CLIP, and open_clip where it does not use timm.
+/// OpenAI's CLIP, and open_clip without timm.
 const OPENAI_CLIP: Scheme = Scheme {
     library: Library::OpenAi,
     marker: "ln_pre.weight",
@@ -171,7 +171,7 @@ const HF_DINOV2_5: Scheme = Scheme {
     ..HF_DINOV2
 };
 
-/// Where two markers fit, the earlier scheme is meant.
+/// If several schemes match, the first one is used.
 pub(super) static SCHEMES: [Scheme; 6] = [
     DINOV2,
     OPENAI_CLIP,

@@ -1,4 +1,4 @@
-//! Which of the vision transformers in a checkpoint is meant.
+//! Selects a vision transformer if a checkpoint contains several.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use super::{
 };
 use crate::checkpoint::{Checkpoint, listed, teacher_of};
 
-/// The one vision transformer in a checkpoint. Of several, the one that `preset` fits; of a student
-/// and its teacher, the teacher.
+/// Finds the vision transformer in a checkpoint. Of several, the one that matches `preset` is used;
+/// of a student and its teacher, the teacher.
 ///
 /// # Errors
-/// Where there is none, or still several.
+/// There is none, or several remain.
 pub(super) fn find(checkpoint: &Checkpoint, preset: Option<Preset>) -> Result<Tower<'_>, VitError> {
     let path = || checkpoint.path().to_path_buf();
     let mut found: BTreeMap<&str, &'static Scheme> = BTreeMap::new();
     for scheme in &SCHEMES {
         for prefix in checkpoint.prefixes(scheme.marker) {
-            // Where two schemes fit, the earlier one is meant.
+            // If two schemes match, the earlier one is used.
             found.entry(prefix).or_insert(scheme);
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn find(checkpoint: &Checkpoint, preset: Option<Preset>) -> Result<To
             },
         });
     }
-    // What was asked for decides: first the family, then the size.
+    // The preset decides: first by family, then by size.
     let towers: BTreeMap<&str, Tower> = prefixes
         .iter()
         .filter_map(|prefix| Some((*prefix, Tower::at(checkpoint, found[prefix], prefix).ok()?)))
@@ -76,14 +76,14 @@ pub(super) fn find(checkpoint: &Checkpoint, preset: Option<Preset>) -> Result<To
     let prefix = match (&prefixes[..], teacher_of(&prefixes)) {
         ([prefix], _) => {
             log::info!(
-                "{file}: of the vision transformers at {}, {prefix}* is taken",
+                "{file}: found vision transformers at {}; using {prefix}*",
                 all()
             );
             *prefix
         }
         (_, Some(teacher)) => {
             log::warn!(
-                "{file}: of the vision transformers at {}, the teacher {teacher}* is taken; --prefix chooses another",
+                "{file}: found vision transformers at {}; using the teacher {teacher}*; select another with --prefix",
                 all()
             );
             teacher

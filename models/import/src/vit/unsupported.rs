@@ -3,7 +3,7 @@
 use super::VitError;
 use crate::checkpoint::Checkpoint;
 
-/// A model, and ends of names that together only its checkpoints have.
+/// A model, and suffixes that together occur only in its checkpoints.
 struct Sign {
     model: &'static str,
     all: &'static [&'static str],
@@ -18,7 +18,7 @@ const fn sign(
     Sign { model, all, none }
 }
 
-/// The first that fits is meant.
+/// The first match is used.
 const SIGNS: [Sign; 14] = [
     sign(
         "DINOv3 (rotary position embeddings)",
@@ -102,8 +102,8 @@ const SIGNS: [Sign; 14] = [
     ),
 ];
 
-/// The error, with the name of the model and what to do where the checkpoint holds one that is
-/// known but not supported.
+/// Adds the name of the model and a hint to the error, if the checkpoint contains a known but
+/// unsupported model.
 pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
     let because = match &error {
         VitError::Unsupported { what, .. } => format!(" ({what})"),
@@ -113,11 +113,11 @@ pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
     let (model, remedy) = match recognize(checkpoint) {
         _ if is_naflex(checkpoint) => (
             "a NaFlex model (SigLIP 2 NaFlex or timm's NaFlexVit), which takes patches instead of an image",
-            "use a SigLIP 2 model of one resolution, such as siglip2-base-patch16-224",
+            "use a SigLIP 2 model with a fixed resolution, such as siglip2-base-patch16-224",
         ),
         Some(model) => (
             model,
-            "export the model to ONNX and give it with --backbone-onnx and --patch",
+            "export the model to ONNX and use --backbone-onnx and --patch",
         ),
         None => return error,
     };
@@ -127,8 +127,8 @@ pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
     }
 }
 
-/// Whether the patch embedding of transformers or timm is a matrix, for patches that the
-/// preprocessing cuts out. The other names of these models are those of SigLIP.
+/// Whether the patch embedding is a matrix, for patches extracted by the preprocessing of
+/// transformers or timm. All other names of these models are those of SigLIP.
 fn is_naflex(checkpoint: &Checkpoint) -> bool {
     ["embeddings.patch_embedding.weight", "embeds.proj.weight"]
         .iter()
@@ -141,7 +141,7 @@ fn is_naflex(checkpoint: &Checkpoint) -> bool {
         })
 }
 
-/// The model that the checkpoint holds, if it is one of those that are known but not supported.
+/// The name of the model in the checkpoint, if it is known but unsupported.
 fn recognize(checkpoint: &Checkpoint) -> Option<&'static str> {
     let has = |end: &&str| {
         checkpoint.names().any(|name| {

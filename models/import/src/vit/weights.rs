@@ -1,5 +1,4 @@
-//! The weights of a vision transformer, under one set of names and with all that is constant
-//! folded in.
+//! The weights of a vision transformer, independent of the naming scheme and with constants folded.
 
 use super::{
     Activation, Family, VitConfig, VitError,
@@ -9,9 +8,9 @@ use super::{
 };
 use loftup_onnx::Tensor;
 
-/// Heads are padded with zeros to a multiple of this: fused attention kernels want it.
+/// Head widths are padded with zeros to a multiple of this, as required by fused attention kernels.
 const HEAD_MULTIPLE: usize = 8;
-/// The most weights that fit an ONNX file, whose messages end at 2 GiB.
+/// Maximum number of weights in an ONNX file, which is limited to 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
 
 /// Scale and offset of a layer norm, `[width]` each.
@@ -21,8 +20,8 @@ pub(super) struct Norm {
     pub bias: Tensor,
 }
 
-/// One transformer block. The attention's scale is in `q`, LayerScale in `proj` and `fc2`; heads
-/// are padded, so that q, k and v give `heads * padded` channels.
+/// A transformer block. The attention scale is folded into `q`, LayerScale into `proj` and `fc2`;
+/// heads are padded, so that q, k and v have `heads * padded` channels.
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     pub norm1: Norm,
@@ -31,7 +30,7 @@ pub(super) struct Block {
     pub v: Linear,
     pub proj: Linear,
     pub norm2: Norm,
-    /// The layer whose SiLU the output of `fc1` is multiplied by: SwiGLU.
+    /// The gate layer of SwiGLU: the output of `fc1` is multiplied by its SiLU.
     pub gate: Option<Linear>,
     pub fc1: Linear,
     pub fc2: Linear,
@@ -42,10 +41,10 @@ pub(super) struct Block {
 pub(super) struct Weights {
     /// The patch embedding's convolution, `[width, 3, patch, patch]`, and its bias `[width]`.
     pub patch: Linear,
-    /// What stands before the patch tokens, positions added: `[1, prefix, width]`. Class token,
+    /// The tokens before the patch tokens, with positions added: `[1, prefix, width]`. Class token,
     /// then registers.
     pub prefix: Option<Tensor>,
-    /// Position embeddings of the training grid, `[grid, grid, width]`.
+    /// Position embeddings on the training grid, `[grid, grid, width]`.
     pub positions: Tensor,
     pub pre_norm: Option<Norm>,
     pub blocks: Vec<Block>,
@@ -54,7 +53,7 @@ pub(super) struct Weights {
     pub projection: Option<Linear>,
 }
 
-/// Channels of a head, padded.
+/// Width of a head, padded.
 pub(super) fn padded_head(config: &VitConfig) -> usize {
     config.head_dim().next_multiple_of(HEAD_MULTIPLE)
 }
@@ -68,7 +67,7 @@ impl Weights {
         let patch_bias = format!("{}.bias", s.patch);
         let patch = Linear {
             weight: tower.tensor(&format!("{}.weight", s.patch), &shape)?,
-            // CLIP's has none.
+            // CLIP has none.
             bias: match config.family() == Family::Clip && !tower.has(&patch_bias) {
                 true => Tensor::from_fn([width], |_| 0.0),
                 false => tower.tensor(&patch_bias, &[width])?,
@@ -95,7 +94,7 @@ impl Weights {
     }
 }
 
-/// The tokens before the patches, and the positions of the patches.
+/// The tokens before the patch tokens, and the position embeddings of the patches.
 fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Tensor), VitError> {
     let s = tower.scheme;
     let (width, patches) = (config.width, config.grid * config.grid);
@@ -211,7 +210,7 @@ fn norm(
     })
 }
 
-/// The layer followed by a multiplication of each output channel.
+/// The layer with each output channel multiplied by a factor.
 fn scaled(layer: Linear, by: &Tensor) -> Linear {
     let inputs = layer.weight.shape()[1];
     Linear {
@@ -220,7 +219,7 @@ fn scaled(layer: Linear, by: &Tensor) -> Linear {
     }
 }
 
-/// The layer with zero channels after those of each head.
+/// The layer with zero channels added after those of each head.
 fn padded_rows(layer: Linear, config: &VitConfig) -> Linear {
     let (real, padded, inputs) = (config.head_dim(), padded_head(config), config.width);
     if real == padded {
@@ -237,7 +236,7 @@ fn padded_rows(layer: Linear, config: &VitConfig) -> Linear {
     }
 }
 
-/// The layer, for inputs whose heads are padded.
+/// The layer for inputs with padded heads.
 fn padded_columns(layer: Linear, config: &VitConfig) -> Linear {
     let rows = Linear {
         weight: layer.weight.transposed(),
@@ -250,7 +249,7 @@ fn padded_columns(layer: Linear, config: &VitConfig) -> Linear {
     }
 }
 
-/// Refuses empty layers, and more weights than `limit`.
+/// Rejects empty layers, and more weights than `limit`.
 fn check_size(tower: &Tower<'_>, config: &VitConfig, limit: usize) -> Result<(), VitError> {
     let padded = config.heads.value.saturating_mul(padded_head(config));
     let mut total = 0usize;
@@ -309,7 +308,7 @@ mod tests {
         };
         let tower = search::find(&checkpoint, Some(preset)).unwrap();
         let config = VitConfig::read(&tower, preset, &options, &ConfigFiles::default()).unwrap();
-        // One block of width 4: four projections of 8 channels, a head padded, and an MLP of 4.
+        // One block of width 4: four projections of 8 channels, including padding, and an MLP of 4.
         let count = (4 * 8 + 2 * 4) * 4;
         assert!(check_size(&tower, &config, count).is_ok());
         let message = check_size(&tower, &config, count - 1)

@@ -1,4 +1,5 @@
-//! Writes zip archives and pickles in the layout of `torch.save`, byte for byte but for time.
+//! Writes zip archives and pickles with the layout of `torch.save`, byte for byte except
+//! timestamps.
 
 /// One entry of an archive.
 pub struct Entry<'a> {
@@ -15,8 +16,9 @@ fn crc32(data: &[u8]) -> u32 {
     })
 }
 
-/// An archive with the entries in the directory `stem`: stored, the data aligned to 64 bytes by
-/// an extra field "FB", sizes in a data descriptor, and a ZIP64 end record beside the old one.
+/// An archive with the entries in the directory `stem`: stored, data aligned to 64 bytes with an
+/// extra field "FB", sizes in a data descriptor, and a ZIP64 end record in addition to the regular
+/// one.
 pub fn zip(stem: &str, entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut directory = Vec::new();
@@ -83,7 +85,7 @@ pub fn zip(stem: &str, entries: &[Entry]) -> Vec<u8> {
     out
 }
 
-/// An archive as `torch.save` writes one.
+/// An archive as written by `torch.save`.
 pub fn checkpoint(stem: &str, pickle: &[u8], storages: &[&[u8]]) -> Vec<u8> {
     checkpoint_in(stem, pickle, storages, "little")
 }
@@ -117,7 +119,7 @@ pub fn checkpoint_in(stem: &str, pickle: &[u8], storages: &[&[u8]], order: &str)
     zip(stem, &entries)
 }
 
-/// A pickled tensor as it stands in a state_dict.
+/// A pickled tensor of a state_dict.
 pub struct Stored<'a> {
     pub name: &'a str,
     pub class: &'a str,
@@ -128,7 +130,7 @@ pub struct Stored<'a> {
     pub stride: &'a [i64],
 }
 
-/// A state_dict of these tensors, in protocol 2.
+/// A state_dict with these tensors, in protocol 2.
 pub fn state_dict(tensors: &[Stored]) -> Vec<u8> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
     for t in tensors {

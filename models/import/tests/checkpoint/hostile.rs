@@ -1,5 +1,5 @@
-//! Files that are damaged, by accident or on purpose. None may panic, take long, or take memory
-//! that it does not itself fill.
+//! Damaged files, by accident or intentionally. None may cause a panic, long run time, or memory
+//! use out of proportion to its size.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const REAL: [&str; 8] = [
     "wrapped.pth",
 ];
 
-/// Those without checksums: a flip among the elements goes unseen.
+/// Files without checksums, in which a changed element goes undetected.
 const UNCHECKED: [&str; 6] = [
     "plain.safetensors",
     "unusual.safetensors",
@@ -28,7 +28,7 @@ const UNCHECKED: [&str; 6] = [
     "unusual_legacy.pt",
 ];
 
-/// Asks for all tensors of a file that may be anything.
+/// Reads all tensors of an arbitrary file.
 fn ask_for_all(bytes: &[u8]) {
     let Ok(opened) = open_bytes(bytes) else {
         return;
@@ -44,7 +44,7 @@ fn ask_for_all(bytes: &[u8]) {
     assert!(elements <= bytes.len(), "{elements} of {}", bytes.len());
 }
 
-/// An error or the very tensors of the sound file; which of both is returned.
+/// Reading must fail or return the tensors of the intact file; returns which.
 fn assert_error_or_equal(bytes: &[u8], sound: &Checkpoint, how: &str) -> bool {
     let Ok(opened) = open_bytes(bytes) else {
         return false;
@@ -178,7 +178,7 @@ fn tensors_that_do_not_fit_their_storage_are_damage() {
         let opened = open_bytes(&archive::checkpoint("a", &pickle, &[&storage]));
         match opened.and_then(|opened| opened.tensor("w", opened.shape("w")?)) {
             Err(CheckpointError::Damaged { what, .. }) => println!("{what}"),
-            // More elements than the storage has: what `expand` makes.
+            // More elements than the storage has, as created by `expand`.
             Err(CheckpointError::Unsupported { what, remedy, .. }) => {
                 println!("{what}");
                 assert!(remedy.contains("contiguous"), "{remedy}");
@@ -254,14 +254,14 @@ fn a_pickle_that_names_a_function_is_refused_before_anything_is_read() {
 
 #[test]
 fn pickles_that_want_to_exhaust_the_reader_end_soon() {
-    // Modules that each contain the next twice: 2^60 paths.
+    // Modules that each contain the next one twice: 2^60 paths.
     let mut doubling = b"\x80\x02".to_vec();
     doubling.extend(b"c__torch__\nM\n)\x81q\x00");
     for _ in 0..60 {
         doubling.extend(b"0c__torch__\nM\n)\x81}(X\x01\0\0\0ah\x00X\x01\0\0\0bh\x00ubq\x00");
     }
     doubling.push(b'.');
-    // A module in itself.
+    // A module that contains itself.
     let endless = b"\x80\x02c__torch__\nM\n)\x81q\x00}X\x01\0\0\0ah\x00sb.".to_vec();
     let nested = [&b"\x80\x02"[..], &vec![b'('; 3 << 20]].concat();
     let lists = [&b"\x80\x02"[..], &vec![b']'; 3 << 20]].concat();
@@ -297,7 +297,7 @@ fn pickles_that_want_to_exhaust_the_reader_end_soon() {
 
 #[test]
 fn entries_that_lie_over_each_other_are_read_no_more_often_than_the_file_is_long() {
-    // A directory of 1000 entries that all are the same 100 kB.
+    // A directory of 1000 entries that are all the same 100 kB.
     let storage = vec![0u8; 100_000];
     let names: Vec<String> = (0..1000).map(|i| format!("t{i}")).collect();
     let tensors: Vec<Stored> = names
@@ -446,7 +446,7 @@ fn other_files_are_called_by_their_name() {
 }
 
 /// A file in the format before PyTorch 1.6: the saved object, the keys of its storages, and the
-/// storages, each with the count that stands before it.
+/// storages, each preceded by its element count.
 fn old(pickle: &[u8], keys: &[u8], storages: &[(u64, &[u8])]) -> Vec<u8> {
     let mut out =
         b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
@@ -549,7 +549,7 @@ fn part_of_a_storage_of_the_old_format_is_read_from_where_it_begins() {
 
 #[test]
 fn dictionaries_that_contain_each_other_end() {
-    // Each holds the next twice: 2^60 names. The last holds itself.
+    // Each contains the next one twice: 2^60 names. The last contains itself.
     let mut doubling = b"\x80\x02}q\x00".to_vec();
     for _ in 0..60 {
         doubling.extend(b"}(X\x01\0\0\0ah\x00X\x01\0\0\0bh\x00uq\x00");

@@ -1,6 +1,6 @@
-//! Checkpoints as PyTorch and safetensors write them, and as nobody should.
+//! Checkpoints written by PyTorch and safetensors, and malformed ones.
 //!
-//! The files in `tests/data` are real ones, written by `tools/make_checkpoint_fixtures.py`.
+//! The files in `tests/data` are real, written by `tools/make_checkpoint_fixtures.py`.
 
 mod archive;
 mod hostile;
@@ -19,7 +19,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Element i of the tensor with that seed, as the script that made the fixtures defines it.
+/// Element i of the tensor with this seed, as defined by the script that creates the fixtures.
 fn value(seed: usize, i: usize) -> f32 {
     ((7 * i + 13 * seed) % 31) as f32 / 8.0 - 15.0 / 8.0
 }

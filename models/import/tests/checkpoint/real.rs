@@ -1,4 +1,4 @@
-//! Files as they are meant to be.
+//! Valid files.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{archive, fixture, open_bytes, value, values};
 
-/// Names, shapes and values of the whole file must be these.
+/// The file must have exactly these names, shapes and values.
 pub(super) fn assert_holds(checkpoint: &Checkpoint, expected: &[(&str, &[usize], Vec<f32>)]) {
     let names: Vec<&str> = checkpoint.names().collect();
     let mut wanted: Vec<&str> = expected.iter().map(|(name, ..)| *name).collect();
@@ -54,7 +54,7 @@ fn a_state_dict_is_read_whatever_it_is_wrapped_in() {
 
 #[test]
 fn all_floating_types_are_widened_and_integers_left_out() {
-    // The values are exact in every type, so that nothing but equality will do.
+    // The values are exact in every type, so they must be equal.
     for name in ["types.pt", "types.safetensors"] {
         let expected = ["float32", "float16", "bfloat16", "float64"];
         let expected: Vec<(&str, &[usize], Vec<f32>)> = expected
@@ -88,7 +88,7 @@ fn views_into_shared_storages_are_copied_out_in_row_major_order() {
             &[4, 2, 3],
             pick(24, &|i| i / 3 % 2 * 12 + i % 3 * 4 + i / 6, 1),
         ),
-        // Another order in the file, the same values by index.
+        // Stored in another order, with the same values by index.
         ("channels_last", &[2, 3, 2, 2], values(2, 24)),
         ("half_view", &[4, 2], pick(8, &|i| i / 2 * 4 + i % 2 + 1, 3)),
     ];

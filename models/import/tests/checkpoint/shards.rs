@@ -1,4 +1,4 @@
-//! Checkpoints of several files.
+//! Sharded checkpoints.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ const NAMES: [&str; 3] = [
 ];
 const INDEX: &str = "model.safetensors.index.json";
 
-/// One tensor `t{seed}` of two elements.
+/// One tensor `t{seed}` with two elements.
 fn safetensors(seed: usize) -> Vec<u8> {
     let bytes: Vec<u8> = values(seed, 2)
         .iter()

@@ -1,4 +1,4 @@
-//! Files that are not as one would have them, and tensors that are not read.
+//! Unusual files, and tensors that are not supported.
 
 use loftup_import::checkpoint::{Checkpoint, CheckpointError};
 
@@ -80,7 +80,7 @@ fn safetensors_with_types_that_are_not_read_give_the_others() {
     assert_eq!(unreadable, ["complex", "float8"]);
     assert_eq!(opened.tensor("good", &[2, 3]).unwrap().data(), values(0, 6));
     assert_eq!(opened.tensor("last", &[3]).unwrap().data(), values(4, 3));
-    // A type that no one knows yet, next to one that is read.
+    // An unknown type next to a known one.
     let header = r#"{"a":{"dtype":"F99","shape":[9],"data_offsets":[0,5]},"b":{"dtype":"F32","shape":[1],"data_offsets":[5,9]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());

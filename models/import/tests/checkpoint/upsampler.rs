@@ -1,10 +1,10 @@
-//! Which of several upsamplers in one checkpoint is taken.
+//! Selection of one upsampler if a checkpoint contains several.
 
 use std::path::Path;
 
 use loftup_import::checkpoint::Checkpoint;
 
-/// The tests' upsampler, once under each prefix.
+/// The test upsampler under each prefix.
 fn under(prefixes: &[&str]) -> Checkpoint {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/data/golden/weights/loftup_wide.safetensors");
@@ -13,7 +13,7 @@ fn under(prefixes: &[&str]) -> Checkpoint {
     for (i, prefix) in prefixes.iter().enumerate() {
         for name in opened.names() {
             let tensor = opened.tensor(name, opened.shape(name).unwrap()).unwrap();
-            // Of another scale, so that it can be seen which one was taken.
+            // Scaled differently, to show which one was selected.
             let tensor = match name {
                 "upsampler.final_conv.0.weight" => tensor.map(|_, x| x * (i + 1) as f32),
                 _ => tensor,

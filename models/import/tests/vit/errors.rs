@@ -1,4 +1,4 @@
-//! Names that are understood, and what is said where a checkpoint does not fit.
+//! Backbone names, and errors for checkpoints that do not match.
 
 use loftup_import::vit::{Family, Preset, VitConfig, VitError};
 use loftup_onnx::Tensor;
@@ -19,7 +19,7 @@ fn says(message: &str, parts: &[&str]) {
     }
 }
 
-/// Tensors, preset, heads, and the parts of the error, separated by `|`.
+/// Tensors, preset, heads, and the expected parts of the error, separated by `|`.
 type Case<'a> = (Tensors, &'a str, Option<usize>, &'a str);
 
 #[track_caller]
@@ -41,7 +41,7 @@ fn with(file: &str, name: &str, tensor: Tensor) -> Tensors {
     tensors
 }
 
-/// The weights of a file without the tensors that have `part` in their name.
+/// The weights of a file without the tensors whose names contain `part`.
 fn without(file: &str, part: &str) -> Tensors {
     let mut tensors = weights(file);
     let before = tensors.len();
@@ -50,7 +50,7 @@ fn without(file: &str, part: &str) -> Tensors {
     tensors
 }
 
-/// No more of a DINOv2 than its dimensions are read from.
+/// A DINOv2 with only the tensors that determine its dimensions.
 fn outline(width: usize, depth: usize, registers: usize) -> Tensors {
     let mut tensors = Tensors::from([
         ("patch_embed.proj.weight".into(), zeros([width, 3, 14, 14])),

@@ -1,4 +1,4 @@
-//! Against features that the original PyTorch models gave.
+//! Comparison with features of the original PyTorch models.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{golden, npy, options, run, worst};
 
-/// PyTorch and tract add up in different orders; features are of size 1 to 4.
+/// PyTorch and tract add in different orders; features have a magnitude of 1 to 4.
 const TOLERANCE: f32 = 1e-4;
 
 fn check(case: &str) {

@@ -1,4 +1,4 @@
-//! What a graph declares and which operators it is made of.
+//! The interface and the operators of the graphs.
 
 use std::collections::BTreeSet;
 
@@ -89,7 +89,7 @@ fn graphs_use_only_operators_that_every_tensorrt_knows() {
 
 #[test]
 fn heads_of_odd_sizes_are_padded_to_a_multiple_of_eight() {
-    // Four heads of 12 channels: the queries, keys and values have four of 16.
+    // Four heads of 12 channels: queries, keys and values have four of 16.
     let bytes = vit(weights("dinov2.bin"), "dinov2", Some(4))
         .graph(98, 98)
         .unwrap();

@@ -1,5 +1,5 @@
-//! Backbones, from checkpoint to features: against the models they came from, against a slow
-//! implementation, and through every naming scheme.
+//! Backbones, from checkpoint to features: compared with the original models and with a slow
+//! reference implementation, in every naming scheme.
 
 mod errors;
 mod golden;

@@ -1,4 +1,4 @@
-//! The same weights under every naming scheme are the same backbone, to the byte.
+//! The same weights in every naming scheme give the same graph, byte for byte.
 
 use loftup_onnx::Tensor;
 
@@ -14,7 +14,7 @@ fn graphs(tensors: Tensors, preset: &str) -> [Vec<u8>; 2] {
     ]
 }
 
-/// Requires that `renamed` is what `original` is.
+/// Checks that `renamed` gives the same graphs as `original`.
 fn same(original: Tensors, renamed: Tensors, preset: &str) {
     assert_ne!(
         original.keys().collect::<Vec<_>>(),
@@ -41,7 +41,7 @@ fn replaced(tensors: &Tensors, pairs: &[(&str, &str)]) -> Tensors {
     })
 }
 
-/// Cuts fused projections called `*{fused}{weight|bias}` into three modules.
+/// Splits fused projections called `*{fused}{weight|bias}` into three modules.
 fn split(tensors: Tensors, fused: &str, parts: [&str; 3]) -> Tensors {
     let mut result = Tensors::new();
     for (key, tensor) in tensors {

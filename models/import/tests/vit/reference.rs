@@ -1,5 +1,5 @@
-//! Against the slow implementation, for what the golden cases leave out: other numbers of heads
-//! (padded and not), one block, the tanh GELU.
+//! Comparison with the slow reference implementation, for what the golden cases do not cover: other
+//! numbers of heads (with and without padding), one block, tanh GELU.
 
 use loftup_import::vit::{Activation, ConfigFiles, Preset, Vit, VitOptions};
 use loftup_onnx::Tensor;
@@ -9,15 +9,15 @@ use crate::{
     support::{Tensors, noise, run, try_with, vit, weights, worst},
 };
 
-/// 32 bit against 64; features are of size 1 to 4.
+/// 32 bits compared with 64; features have a magnitude of 1 to 4.
 const TOLERANCE: f32 = 5e-5;
 
-fn picture(height: usize, width: usize) -> Tensor {
+fn image(height: usize, width: usize) -> Tensor {
     let mut noise = noise(7);
     Tensor::from_fn([1, 3, height, width], |_| 2.0 * noise())
 }
 
-/// Compares at the training size; `name` turns the checkpoint's names into DINOv2's.
+/// Compares at the training size; `name` maps the checkpoint's names to DINOv2's.
 fn check(tensors: Tensors, preset: &str, heads: usize, name: fn(&str) -> String) {
     check_built(
         &vit(tensors.clone(), preset, Some(heads)),
@@ -28,7 +28,7 @@ fn check(tensors: Tensors, preset: &str, heads: usize, name: fn(&str) -> String)
     );
 }
 
-/// The same for a backbone that is already built from the tensors.
+/// As `check`, for a backbone that has already been read from the tensors.
 fn check_built(vit: &Vit, tensors: Tensors, preset: &str, heads: usize, name: fn(&str) -> String) {
     let config = vit.config();
     let clip = preset == "clip";
@@ -50,7 +50,7 @@ fn check_built(vit: &Vit, tensors: Tensors, preset: &str, heads: usize, name: fn
         clip,
     };
     let side = config.grid * config.patch;
-    let image = picture(side, side);
+    let image = image(side, side);
     let worst = worst(&run(vit, &image), &slow.features(&image));
     println!("{preset}, {heads} heads: worst error {worst:e}");
     assert!(worst <= TOLERANCE, "{preset}, {heads} heads: {worst:e}");
@@ -130,7 +130,7 @@ fn siglip_with_any_heads_is_the_slow_transformer() {
 #[test]
 fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
     let mut tensors = weights("siglip.safetensors");
-    // The two GELUs differ by up to 5e-4, near 2: large weights on both sides make that show.
+    // The two GELUs differ by up to 5e-4, near 2: large weights make that visible.
     for (name, tensor) in &mut tensors {
         if name.ends_with("mlp.fc1.weight") || name.ends_with("mlp.fc2.weight") {
             *tensor = tensor.clone().map(|_, x| 20.0 * x);
@@ -145,7 +145,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
     let built = try_with(tensors.clone(), preset, &options, &ConfigFiles::default()).unwrap();
     check_built(&built, tensors.clone(), "siglip", 3, trunk);
 
-    // The exact GELU is another function, and this test would see it.
+    // The exact GELU is a different function, which this test would detect.
     let renamed = tensors
         .into_iter()
         .map(|(key, tensor)| (trunk(&key), tensor))
@@ -159,7 +159,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
             activation,
             clip: false,
         };
-        slow.features(&picture(96, 96))
+        slow.features(&image(96, 96))
     });
     let difference = worst(&tanh, &exact);
     println!("the two GELUs differ by {difference:e}");

@@ -1,4 +1,4 @@
-//! Which of several models in one checkpoint is taken.
+//! Selection of one model if a checkpoint contains several.
 
 use loftup_import::{
     checkpoint::Checkpoint,
@@ -15,7 +15,7 @@ fn under(prefix: &str, tensors: &Tensors) -> Tensors {
         .collect()
 }
 
-/// The same weights, but for one that makes every output another.
+/// The same weights with one tensor changed, which changes every output.
 fn changed(tensors: &Tensors) -> Tensors {
     let mut changed = tensors.clone();
     let norm = changed.remove("norm.weight").unwrap();
@@ -69,7 +69,7 @@ fn of_student_and_teacher_the_teacher_is_taken() {
 
 #[test]
 fn of_two_families_the_one_that_was_asked_for_is_taken() {
-    // As OpenVLA has them: both with the names of timm.
+    // As in OpenVLA: both with the names of timm.
     let dinov2 = weights("dinov2.bin");
     let siglip: Tensors = weights("siglip.safetensors")
         .into_iter()
@@ -90,7 +90,7 @@ fn of_two_families_the_one_that_was_asked_for_is_taken() {
     );
     says(
         graph(both, "siglip", Some("featurizer")),
-        &["holds a DINOv2 backbone, not SigLIP"],
+        &["contains a DINOv2 backbone, not SigLIP"],
     );
 }
 

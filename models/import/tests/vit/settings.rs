@@ -1,4 +1,4 @@
-//! Where heads, activation and normalization come from, and the forms of MLPs and projections.
+//! Origin of heads, activation and normalization; variants of MLPs and projections.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,7 +22,7 @@ fn renamed(tensors: &Tensors, pairs: &[(&str, &str)]) -> Tensors {
         .collect()
 }
 
-/// The golden CLIP in timm's names.
+/// The golden CLIP with timm's names.
 fn timm_clip() -> Tensors {
     let pairs = [
         ("visual.transformer.resblocks", "blocks"),
@@ -269,7 +269,7 @@ fn config_files_that_contradict_the_weights_or_are_broken_are_named() {
             assert!(message.contains(part), "{part}: {shown}");
         }
     }
-    // A config of something else does not matter.
+    // A config of another kind of model is ignored.
     let other = [("config.json", r#"{"model_type": "bert", "hidden_size": 7}"#)];
     assert!(read(weights("dinov2.bin"), "dinov2", HEADS, &other).is_ok());
 }
@@ -289,7 +289,7 @@ fn timm_names_give_the_features_of_the_same_clip() {
     biased.insert("head.bias".into(), Tensor::from_fn([32], |i| i as f32));
     let c = run(&read(biased, "clip", options, &[]).unwrap(), &image);
     let shifted = Tensor::from_fn(a.shape(), |i| a.data()[i] + (i / 36) as f32);
-    // Numbers of size 30 in 32 bits.
+    // Numbers of magnitude 30 in 32 bits.
     assert!(worst(&c, &shifted) < 1e-5);
     let mut classifier = timm_clip();
     classifier.insert("head.weight".into(), Tensor::from_fn([1000, 48], |_| 0.1));
@@ -305,7 +305,7 @@ fn timm_names_give_the_features_of_the_same_clip() {
     );
 }
 
-/// The golden DINOv2 with SwiGLU MLPs of random weights, in the names of each library.
+/// The golden DINOv2 with SwiGLU MLPs of random weights, with the names of each library.
 fn giants() -> BTreeMap<&'static str, Tensors> {
     let mut noise = noise(5);
     let mut facebook = weights("dinov2.bin");
@@ -347,7 +347,7 @@ fn swiglu_is_read_in_all_names_and_computed() {
         clip: false,
     };
     let difference = worst(&facebook, &slow.features(&image));
-    // 32 bit against 64; features are of size 1 to 4.
+    // 32 bits compared with 64; features have a magnitude of 1 to 4.
     assert!(difference <= 5e-5, "{difference:e}");
 
     let options = VitOptions {
@@ -421,7 +421,7 @@ fn models_that_are_not_supported_are_named() {
     }
 }
 
-/// SigLIP 2 NaFlex has the names of SigLIP in transformers, and names of its own in timm.
+/// SigLIP 2 NaFlex has the names of SigLIP in transformers, and different names in timm.
 #[test]
 fn naflex_is_named() {
     let matrix = || Tensor::from_fn([48, 588], |_| 0.1);

@@ -1,5 +1,5 @@
-//! A vision transformer as the papers write it, one scalar at a time and in 64 bit: nothing is
-//! folded, padded or fused. It knows one naming (DINOv2's) and the training grid only.
+//! A vision transformer written as in the papers, one scalar at a time and in 64 bits, without
+//! folding, padding or fusing. It supports only DINOv2's names and the training grid.
 
 use loftup_import::vit::Activation;
 use loftup_onnx::Tensor;
@@ -209,7 +209,7 @@ fn activate(x: f64, activation: Activation) -> f64 {
     }
 }
 
-/// By its Taylor series, which is exact enough where a 64-bit sum does not cancel out.
+/// By its Taylor series, which is accurate enough in 64 bits for these arguments.
 fn erf(x: f64) -> f64 {
     if x.abs() > 4.0 {
         return x.signum();

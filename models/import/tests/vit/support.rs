@@ -1,4 +1,4 @@
-//! Files, models and numbers that the tests share.
+//! Files, models and numbers shared by the tests.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ pub fn weights(file: &str) -> Tensors {
         .collect()
 }
 
-/// Those heads, and the activation that the golden cases of the family were made with.
+/// Options with these heads, and the activation of the family's golden cases.
 pub fn options(preset: Preset, heads: Option<usize>) -> VitOptions {
     VitOptions {
         heads,
@@ -48,12 +48,12 @@ pub fn options(preset: Preset, heads: Option<usize>) -> VitOptions {
     }
 }
 
-/// The backbone in `tensors`, taken from them as the command line would.
+/// The backbone in `tensors`, read as by the command line.
 pub fn vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Vit {
     try_vit(tensors, preset, heads).unwrap()
 }
 
-/// The backbone in `tensors`, or the one-line message why not.
+/// The backbone in `tensors`, or the one-line error.
 pub fn try_vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Result<Vit, String> {
     let preset = Preset::parse(preset).map_err(|e| e.to_string())?;
     try_with(
@@ -64,7 +64,7 @@ pub fn try_vit(tensors: Tensors, preset: &str, heads: Option<usize>) -> Result<V
     )
 }
 
-/// The same with all options and config files.
+/// As `try_vit`, with all options and config files.
 pub fn try_with(
     tensors: Tensors,
     preset: Preset,
@@ -119,7 +119,7 @@ pub fn run(vit: &Vit, image: &Tensor) -> Tensor {
     Tensor::new(output.shape(), output.iter().copied().collect::<Vec<_>>()).unwrap()
 }
 
-/// The greatest absolute difference.
+/// The maximum absolute difference.
 pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.shape(), b.shape());
     assert!(a.data().iter().all(|x| x.is_finite()));
@@ -130,7 +130,7 @@ pub fn worst(a: &Tensor, b: &Tensor) -> f32 {
         .fold(0.0, f32::max)
 }
 
-/// Reproducible numbers, about uniform in -1..1.
+/// Reproducible numbers, approximately uniform in -1..1.
 pub fn noise(seed: u64) -> impl FnMut() -> f32 {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move || {

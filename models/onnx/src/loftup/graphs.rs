@@ -6,17 +6,18 @@ use super::{Affine, Layer, Linear, LoftUp};
 use crate::{Dim, Graph, Tensor, Value};
 
 impl LoftUp {
-    /// Keys and values of every layer from the backbone's features: inputs [`io::FEATURES`] and
-    /// [`io::GRID`], outputs [`io::key`] and [`io::value`] for each layer.
+    /// Keys and values of every layer from the backbone's features: inputs [`io::FEATURES`]
+    /// `[1, n, d]` and [`io::GRID`] `[2, n]`, outputs [`io::key`] and [`io::value`] for each layer.
     pub fn keys_graph(&self) -> Vec<u8> {
         let config = &self.config;
         let mut g = Graph::new("loftup-keys");
         let features = g.input(
             io::FEATURES,
-            &[1.into(), config.dim.into(), "h".into(), "w".into()],
+            &[1.into(), "tokens".into(), config.dim.into()],
         );
-        let grid = g.input(io::GRID, &[2.into(), "h".into(), "w".into()]);
-        let pairs = self.keys(&mut g, &features, &grid);
+        let grid = g.input(io::GRID, &[2.into(), "tokens".into()]);
+        let tokens = g.reshape(&features, &[-1, config.dim as i64]);
+        let pairs = self.keys(&mut g, &tokens, &grid);
         let (heads, width) = (
             Dim::from(config.heads),
             Dim::from(config.padded_head_width()),
@@ -89,22 +90,20 @@ impl LoftUp {
         g.finish()
     }
 
-    /// Keys `[heads, width, n]` and values `[heads, n, width]` of each layer.
-    pub(super) fn keys(
-        &self,
-        g: &mut Graph,
-        features: &Value,
-        grid: &Value,
-    ) -> Vec<(Value, Value)> {
+    /// Keys `[heads, width, n]` and values `[heads, n, width]` of each layer, from the features
+    /// `[n, d]` and the grid `[2, n]` of their coordinates.
+    pub(super) fn keys(&self, g: &mut Graph, tokens: &Value, grid: &Value) -> Vec<(Value, Value)> {
         let config = &self.config;
         let normalized = g.scope("tokens", |g| {
-            let x = g.reshape(features, &[config.dim as i64, -1]);
-            let x = g.transpose(&x, &[1, 0]);
-            let x = g.layer_norm(&x, &self.channel_norm.weight, &self.channel_norm.bias, EPS);
-            let grid = g.reshape(grid, &[2, -1]);
+            let x = g.layer_norm(
+                tokens,
+                &self.channel_norm.weight,
+                &self.channel_norm.bias,
+                EPS,
+            );
             let waves = waves(
                 g,
-                &grid,
+                grid,
                 2,
                 &frequencies(config.grid_frequencies),
                 &self.grid_phases,

@@ -1,10 +1,10 @@
-//! The weights of an upsampler, as its graphs hold them.
+//! The weights of an upsampler, in the form of its graphs.
 
 use loftup_spec::Config;
 
 use crate::Tensor;
 
-/// A scale and an offset per channel.
+/// Scale and offset per channel.
 #[derive(Debug, Clone)]
 pub struct Affine {
     /// Scales.
@@ -16,14 +16,14 @@ pub struct Affine {
 /// A linear layer or a convolution: `weight` `[out, in, ...]`, `bias` `[out]`.
 pub type Linear = Affine;
 
-/// One cross-attention layer with its MLP, normalizations folded into what follows them.
+/// A cross-attention layer with its MLP. Normalizations are folded into the following layers.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    /// Query projection, the attention scale folded in, heads padded.
+    /// Query projection, including the attention scale; heads are padded.
     pub query: Linear,
-    /// Key projection, heads padded.
+    /// Key projection; heads are padded.
     pub key: Linear,
-    /// Value projection, heads padded.
+    /// Value projection; heads are padded.
     pub value: Linear,
     /// Output projection.
     pub out: Linear,
@@ -33,11 +33,11 @@ pub struct Layer {
     pub mlp_out: Linear,
 }
 
-/// A LoftUp upsampler, ready to be written as graphs.
+/// A LoftUp upsampler, prepared for its graphs.
 ///
-/// Exact rewrites have been done, in 64 bit: batch normalization is folded into the convolutions,
-/// the affine part of layer normalizations into the linear layers after them, the attention scale
-/// into the query projection, and attention heads are padded with zeros.
+/// Constants are folded in 64 bits: batch normalization into the convolutions, the affine part of
+/// layer normalizations into the following linear layers, and the attention scale into the query
+/// projection. Attention heads are padded with zeros.
 #[derive(Debug, Clone)]
 pub struct LoftUp {
     /// Its hyperparameters.
@@ -56,7 +56,7 @@ pub struct LoftUp {
     pub conv2: Linear,
     /// Cross-attention layers.
     pub layers: Vec<Layer>,
-    /// To the channels of the output.
+    /// Output projection.
     pub last: Linear,
     /// Normalization of the output.
     pub last_norm: Affine,

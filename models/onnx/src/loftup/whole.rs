@@ -24,10 +24,11 @@ impl LoftUp {
         let coords = g.scope("coords", |g| coordinates(g, &picture));
         let grid = g.scope("grid", |g| {
             let grid = coordinates(g, &features);
-            let axes = g.ints("axes", &[0]);
-            g.op("Squeeze", &[&grid, &axes], &[])
+            g.reshape(&grid, &[2, -1])
         });
-        let pairs = self.keys(&mut g, &features, &grid);
+        let tokens = g.reshape(&features, &[d as i64, -1]);
+        let tokens = g.transpose(&tokens, &[1, 0]);
+        let pairs = self.keys(&mut g, &tokens, &grid);
         let x = g.scope("fourier", |g| self.fourier(g, &guidance, &coords));
         let x = g.scope("conv1", |g| padded_convolution(g, &x, &self.conv1));
         let x = g.scope("conv2", |g| padded_convolution(g, &x, &self.conv2));

@@ -1,4 +1,4 @@
-//! The written graph in 32-bit operators.
+//! Simulates the rounding of a quantized graph in 32 bits.
 
 use crate::pb::{NodeProto, tensor_proto::DataType};
 
@@ -9,16 +9,16 @@ use super::{
     node, tensors,
 };
 
-/// A 32-bit graph that rounds where `model` does: what a node computes in 16 bits is computed in 32
-/// and then rounded to 16, and a quantized activation is divided by its scale, rounded, clipped and
-/// multiplied again. That is what hardware does that multiplies narrow numbers and adds up wide
-/// ones. Values keep their names.
+/// Returns a 32-bit graph that rounds where `model` does: the result of a 16-bit node is computed
+/// in 32 bits and then rounded to 16, and a quantized activation is divided by its scale, rounded,
+/// clamped and multiplied again. This is how hardware computes that multiplies low-precision
+/// numbers and accumulates in high precision. Values keep their names.
 ///
-/// An engine that has its own way with `QuantizeLinear` or 16-bit products thus cannot change what
-/// is measured.
+/// The measurement therefore does not depend on how a runtime implements `QuantizeLinear` or 16-bit
+/// products.
 ///
 /// # Errors
-/// Where a constant cannot be read.
+/// A constant cannot be read.
 pub fn fake_quantize(model: &Model) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let types = element_types(graph);
@@ -78,7 +78,7 @@ pub fn fake_quantize(model: &Model) -> Result<Model, RewriteError> {
     Ok(model.with(wide))
 }
 
-/// To 16 bits and back.
+/// Rounds to 16 bits and back.
 fn round(nodes: &mut Vec<NodeProto>, names: &mut Names, from: &str, to: &str) {
     let narrow = names.fresh(&format!("{to}/narrow"));
     nodes.push(cast(from, &narrow, DataType::Float16));

@@ -1,4 +1,4 @@
-//! Back to 32 bits.
+//! Converts a quantized graph to 32 bits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,14 +6,13 @@ use crate::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
 use super::{Model, RewriteError, constants, element_types, node, producers, tensors};
 
-/// The 32-bit graph that computes with the rounded weights of `model`: 16-bit constants become
-/// 32-bit ones of the same values, `Cast`s between 16 and 32 bits and the quantization of
-/// activations go, 8-bit weights are multiplied by their scales. Nodes keep their order and names,
-/// so that a graph that was written by this crate is afterwards the one it was made from, with
-/// other numbers in it.
+/// Returns the 32-bit graph with the rounded weights of `model`: 16-bit constants are converted to
+/// 32 bits, `Cast`s between 16 and 32 bits and the quantization of activations are removed, and
+/// 8-bit weights are multiplied by their scales. Nodes keep their order and names, so a graph that
+/// was quantized by this crate becomes the original one again, except for the values.
 ///
 /// # Errors
-/// Where a constant cannot be read.
+/// A constant cannot be read.
 pub fn to_fp32(model: &Model) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let types = element_types(graph);
@@ -66,12 +65,12 @@ pub fn to_fp32(model: &Model) -> Result<Model, RewriteError> {
     Ok(model.with(wide))
 }
 
-/// Whether a type is a float of 16 or 32 bits.
+/// Whether a type is a 16- or 32-bit float.
 pub(super) fn is_float(kind: i32) -> bool {
     kind == DataType::Float as i32 || kind == DataType::Float16 as i32
 }
 
-/// The graph with 32-bit constants where it has 16-bit ones, before its nodes are written anew.
+/// The graph with 16-bit constants converted to 32 bits, and without nodes.
 pub(super) fn without_nodes(graph: &GraphProto) -> Result<GraphProto, RewriteError> {
     Ok(GraphProto {
         node: Vec::new(),
@@ -84,7 +83,7 @@ pub(super) fn without_nodes(graph: &GraphProto) -> Result<GraphProto, RewriteErr
     })
 }
 
-/// A constant with 32-bit values where it had 16-bit ones.
+/// Converts a 16-bit constant to 32 bits.
 fn wide_constant(tensor: &TensorProto) -> Result<TensorProto, RewriteError> {
     if tensor.data_type != DataType::Float16 as i32 {
         return Ok(tensor.clone());
@@ -93,7 +92,7 @@ fn wide_constant(tensor: &TensorProto) -> Result<TensorProto, RewriteError> {
     Ok(tensors::from_f32(&tensor.name, &tensor.dims, &values))
 }
 
-/// What a `DequantizeLinear` of a constant computes, under the name of its output.
+/// The result of a `DequantizeLinear` of a constant, with the name of its output.
 pub(super) fn dequantized(
     node: &NodeProto,
     weight: &TensorProto,
@@ -116,7 +115,7 @@ pub(super) fn dequantized(
     if zero.is_some_and(|t| tensors::bytes(t).is_none_or(|z| z.iter().any(|z| *z != 0))) {
         return Err(RewriteError::Tensor {
             name: weight.name.clone(),
-            what: "its zero point is not 0, and only symmetric weights are read".into(),
+            what: "its zero point is not 0, but only symmetric weights are supported".into(),
         });
     }
     let axis = node.attribute.iter().find(|a| a.name == "axis");
@@ -125,7 +124,7 @@ pub(super) fn dequantized(
     if per_channel && weight.dims.get(axis).map(|d| *d as usize) != Some(scales.len()) {
         return Err(wrong());
     }
-    // Values between two neighbors along the axis.
+    // Number of values between neighbors along the axis.
     let inner = match per_channel {
         true => weight.dims[axis + 1..]
             .iter()
@@ -141,7 +140,7 @@ pub(super) fn dequantized(
     Ok(tensors::from_f32(&node.output[0], &weight.dims, &wide))
 }
 
-/// `QuantizeLinear` nodes whose result nobody reads any more.
+/// Removes `QuantizeLinear` nodes whose output is not used.
 fn drop_quantizers(graph: &mut GraphProto) {
     let mut read: HashSet<String> = HashSet::new();
     read.extend(graph.node.iter().flat_map(|n| n.input.iter().cloned()));
@@ -154,6 +153,6 @@ fn drop_quantizers(graph: &mut GraphProto) {
 pub(super) fn unreadable(name: &str) -> RewriteError {
     RewriteError::Tensor {
         name: name.into(),
-        what: "its values do not fit its shape or type; convert the bundle again".into(),
+        what: "its values do not match its shape or type; convert the bundle again".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! 16-bit floats.
+//! Conversion to 16-bit floats.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,11 +10,11 @@ use super::{
     producers, tensors,
 };
 
-/// The largest value that is trusted to 16 bits, half of what they hold (65504): a picture that was
-/// not calibrated on may make values twice as large.
+/// The largest value stored in 16 bits, half of the maximum (65504): images outside the calibration
+/// set may produce values twice as large.
 pub const LARGEST: f32 = 32752.0;
 
-/// Operators that move values and change none.
+/// Operators that move values without changing them.
 pub(super) const MOVES: &[&str] = &[
     "Concat",
     "DepthToSpace",
@@ -34,7 +34,7 @@ pub(super) const MOVES: &[&str] = &[
     "Unsqueeze",
 ];
 
-/// Operators whose results 16 bits are enough for. What is not listed stays in 32.
+/// Operators for which 16 bits are sufficient. All others stay in 32 bits.
 const COMPUTES: &[&str] = &[
     "Abs",
     "Add",
@@ -61,26 +61,26 @@ const COMPUTES: &[&str] = &[
     "Tanh",
 ];
 
-/// Those of them that multiply and add up, where the time goes.
+/// Matrix products and convolutions, which take most of the time.
 const PRODUCTS: &[&str] = &["Conv", "ConvTranspose", "Gemm", "MatMul"];
 
-/// How the weights of a graph get along with 16 bits.
+/// Statistics of weights in 16 bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HalfWeights {
-    /// Values in all.
+    /// Number of values.
     pub values: usize,
-    /// Values other than 0 that lose bits because they are below 6.1e-5, the least normal number.
+    /// Nonzero values that lose bits because they are below 6.1e-5, the smallest normal number.
     pub subnormal: usize,
-    /// Values other than 0 that become 0.
+    /// Nonzero values that become 0.
     pub vanishing: usize,
-    /// Constants that hold a value that is too large.
+    /// Constants with a value that is too large.
     pub too_large: Vec<String>,
 }
 
-/// What 16 bits do to the float constants of `model`.
+/// Statistics of the float constants of `model` in 16 bits.
 ///
 /// # Errors
-/// Where a constant cannot be read.
+/// A constant cannot be read.
 pub fn weights_in_half(model: &Model) -> Result<HalfWeights, RewriteError> {
     let mut found = HalfWeights::default();
     for tensor in &model.graph().initializer {
@@ -101,8 +101,8 @@ pub fn weights_in_half(model: &Model) -> Result<HalfWeights, RewriteError> {
     Ok(found)
 }
 
-/// Values that [`to_half`] keeps in 16 bits, unless it is told that they are too large. Constants
-/// are not among them.
+/// The values that [`to_half`] computes in 16 bits unless they are listed as too large, without
+/// constants.
 pub fn half_values(model: &Model) -> Vec<String> {
     let graph = model.graph();
     let types = element_types(graph);
@@ -117,12 +117,13 @@ pub fn half_values(model: &Model) -> Vec<String> {
     values.into_iter().collect()
 }
 
-/// The graph in mixed precision, strongly typed: every `Cast` stands in it. In 32 bits stay what
-/// leads to a sine or cosine, the statistics of normalizations, softmax, inputs and outputs, every
-/// operator that is not known to be safe, and whatever touches one of the values `too_large`.
+/// Returns the graph in mixed precision, strongly typed: every `Cast` is explicit. The following
+/// stay in 32 bits: the inputs of sines and cosines, the statistics of normalizations, softmax,
+/// graph inputs and outputs, every operator that is not known to be safe, and everything connected
+/// to one of the values `too_large`.
 ///
 /// # Errors
-/// Where a constant cannot be read.
+/// A constant cannot be read.
 pub fn to_half(model: &Model, too_large: &BTreeSet<String>) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let types = element_types(graph);
@@ -144,7 +145,7 @@ pub fn to_half(model: &Model, too_large: &BTreeSet<String>) -> Result<Model, Rew
         node: Vec::new(),
         ..graph.clone()
     };
-    // The 16-bit twin of each value that has one.
+    // The 16-bit copy of each value that has one.
     let mut narrow: HashMap<String, String> = HashMap::new();
     for (old, half) in graph.node.iter().zip(half) {
         let mut kept = old.clone();
@@ -183,15 +184,15 @@ pub fn to_half(model: &Model, too_large: &BTreeSet<String>) -> Result<Model, Rew
     Ok(model.with(out))
 }
 
-/// The graph with constants of more than one value in 16 bits, each followed by a `Cast`: half the
-/// file, the same arithmetic. Constants whose values are too large stay as they are.
+/// Returns the graph with all non-scalar constants in 16 bits, each followed by a `Cast`: half the
+/// file size with the same arithmetic. Constants with values that are too large are unchanged.
 ///
 /// # Errors
-/// Where a constant cannot be read.
+/// A constant cannot be read.
 pub fn half_weights(model: &Model) -> Result<Model, RewriteError> {
     let graph = model.graph();
     let too_large = weights_in_half(model)?.too_large;
-    // What sines are made of needs every bit, and is small.
+    // The inputs of sines need full precision, and are small.
     let made_by = producers(graph);
     let phases = before_waves(graph, &made_by);
     let precise: HashSet<&str> = phases
@@ -223,8 +224,8 @@ pub fn half_weights(model: &Model) -> Result<Model, RewriteError> {
     Ok(model.with(out))
 }
 
-/// A constant in 16 bits. `None` for a single value that 16 bits cannot hold exactly: it stays, and
-/// is cast, so that the 32-bit graph can be had back.
+/// Converts a constant to 16 bits. `None` for a scalar that 16 bits cannot represent exactly: it is
+/// cast instead, so that the 32-bit graph can be restored.
 fn narrow_constant(tensor: &TensorProto, name: &str) -> Result<Option<TensorProto>, RewriteError> {
     let values = tensors::floats(tensor).ok_or_else(|| unreadable(&tensor.name))?;
     if let [x] = values[..]
@@ -265,8 +266,8 @@ fn in_half(
     for i in statistics(graph, &made_by, &read_by) {
         half[i] = false;
     }
-    // Moving something for readers that want 32 bits is done in 32 bits. So is scaling it, where
-    // they want them because something is avoided: it would be of no use otherwise.
+    // Moving a value whose users need 32 bits is done in 32 bits. So is scaling it, if they need 32
+    // bits because a value is too large: otherwise it would have no effect.
     let touches = |node: &NodeProto| {
         let mut names = node.input.iter().chain(&node.output);
         names.any(|name| avoided.contains(name))
@@ -290,7 +291,7 @@ fn in_half(
     half
 }
 
-/// Nodes that sines and cosines depend on, and these themselves.
+/// Sines and cosines, and the nodes that they depend on.
 fn before_waves(graph: &GraphProto, made_by: &HashMap<&str, usize>) -> HashSet<usize> {
     let wave = |node: &NodeProto| matches!(node.op_type.as_str(), "Sin" | "Cos");
     let mut open: Vec<usize> = (0..graph.node.len())
@@ -306,7 +307,7 @@ fn before_waves(graph: &GraphProto, made_by: &HashMap<&str, usize>) -> HashSet<u
     found
 }
 
-/// Nodes that compute the mean and deviation of a normalization, or divide by it.
+/// Nodes that compute mean and standard deviation of a normalization, or divide by the latter.
 fn statistics(
     graph: &GraphProto,
     made_by: &HashMap<&str, usize>,
@@ -333,7 +334,7 @@ fn statistics(
                 found.extend(readers(divided));
             }
         }
-        // Root of (variance + epsilon), variance the mean of a square, square of x - mean.
+        // sqrt(variance + epsilon), where the variance is the mean of the squares of x - mean.
         for sum in makers(root) {
             found.insert(sum);
             for variance in makers(sum).chain([sum]).filter(|i| op(*i) == "ReduceMean") {

@@ -1,4 +1,4 @@
-//! 8-bit integers: explicit `QuantizeLinear` and `DequantizeLinear`.
+//! Conversion to 8-bit integers, with explicit `QuantizeLinear` and `DequantizeLinear`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,23 +9,23 @@ use super::{
     node, tensors,
 };
 
-/// The largest quantized magnitude; -128 is never used by weights, as TensorRT demands.
+/// Maximum quantized magnitude; -128 is not used, as TensorRT requires for weights.
 const LEVELS: f32 = 127.0;
 
-/// A product with a constant: a convolution, matrix product or affine map that can run in 8 bits.
+/// A product with a constant (convolution, matrix product or Gemm) that can run in 8 bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Its name.
     pub name: String,
     /// Its operator: `Conv`, `MatMul` or `Gemm`.
     pub op: String,
-    /// The value that is multiplied.
+    /// Name of the activation.
     pub activation: String,
-    /// The constant it is multiplied with.
+    /// Name of the constant.
     pub weight: String,
-    /// Axis of the constant that counts outputs.
+    /// Output axis of the constant.
     pub axis: usize,
-    /// The result.
+    /// Name of the output.
     pub output: String,
 }
 
@@ -69,13 +69,13 @@ pub fn layers(model: &Model) -> Vec<Layer> {
         .collect()
 }
 
-/// The graph with the layers whose output is in `chosen` in 8 bits. `ranges` has the largest
-/// magnitude of each of their activations that is told apart; larger ones are clipped. Weights are
-/// symmetric, with a scale for each output; activations symmetric, with one scale; biases and all
-/// else stay as they are.
+/// Returns the graph with the layers whose output is in `chosen` in 8 bits. `ranges` has the
+/// largest magnitude of each of their activations; larger values are clipped. Weights are
+/// symmetric, with one scale per output channel; activations are symmetric, with one scale; biases
+/// and everything else are unchanged.
 ///
 /// # Errors
-/// Where a weight cannot be read or an activation has no range, and before opset 13.
+/// A weight cannot be read, an activation has no range, or the opset is below 13.
 pub fn to_int8(
     model: &Model,
     chosen: &HashSet<String>,
@@ -117,12 +117,12 @@ pub fn to_int8(
 struct Writer {
     names: Names,
     out: GraphProto,
-    /// What is read instead of a value.
+    /// The replacement of each value.
     done: HashMap<(String, usize), String>,
 }
 
 impl Writer {
-    /// A value through 8 bits and back.
+    /// Quantizes and dequantizes a value.
     fn activation(&mut self, name: &str, range: f32) -> Result<String, RewriteError> {
         let key = (name.to_owned(), usize::MAX);
         if let Some(done) = self.done.get(&key) {
@@ -132,7 +132,7 @@ impl Writer {
         if !scale.is_normal() || scale < 0.0 {
             return Err(RewriteError::Tensor {
                 name: name.into(),
-                what: format!("a range of {range} cannot be told apart in 8 bits"),
+                what: format!("a range of {range} cannot be quantized to 8 bits"),
             });
         }
         let fresh = |names: &mut Names, what: &str| names.fresh(&format!("{name}/{what}"));
@@ -154,7 +154,7 @@ impl Writer {
         Ok(wide)
     }
 
-    /// A constant in 8 bits, and the node that widens it again.
+    /// Quantizes a constant and adds the node that dequantizes it.
     fn weight(&mut self, tensor: &TensorProto, axis: usize) -> Result<String, RewriteError> {
         let key = (tensor.name.clone(), axis);
         if let Some(done) = self.done.get(&key) {
@@ -181,7 +181,7 @@ impl Writer {
     }
 }
 
-/// Levels of a weight and the scale of each output.
+/// Quantized values of a weight and the scale of each output channel.
 fn rounded(tensor: &TensorProto, axis: usize) -> Result<(Vec<i8>, Vec<f32>), RewriteError> {
     let wrong = || unreadable(&tensor.name);
     let values = tensors::floats(tensor)
@@ -196,13 +196,13 @@ fn rounded(tensor: &TensorProto, axis: usize) -> Result<(Vec<i8>, Vec<f32>), Rew
         if !x.is_finite() {
             return Err(RewriteError::Tensor {
                 name: tensor.name.clone(),
-                what: format!("it holds {x} at index {i}"),
+                what: format!("it contains {x} at index {i}"),
             });
         }
         let most = &mut largest[output(i)];
         *most = most.max(x.abs());
     }
-    // An output without weights: any scale gives its zeros.
+    // All weights of this output are zero: any scale works.
     let scale = |most: &f32| Some(most / LEVELS).filter(|s| s.is_normal()).unwrap_or(1.0);
     let scales: Vec<f32> = largest.iter().map(scale).collect();
     let level = |(i, x): (usize, &f32)| {

@@ -1,10 +1,10 @@
-//! Graphs in other precisions.
+//! Conversion of graphs to other precisions.
 //!
-//! Every pass takes a [`Model`] and returns a new one. Precision stands in the graph itself:
+//! Every pass takes a [`Model`] and returns a new one. Precision is explicit in the graph:
 //! [`to_half`] and [`half_weights`] write 16-bit floats with explicit `Cast`s, [`to_int8`] writes
-//! `QuantizeLinear` and `DequantizeLinear`. Two passes go the other way: [`to_fp32`] gives the 32-bit
-//! graph of the rounded weights, which the CPU runs, and [`fake_quantize`] a 32-bit graph that rounds
-//! where the written one does, to measure what the rounding costs.
+//! `QuantizeLinear` and `DequantizeLinear`. Two passes go the other way: [`to_fp32`] returns the
+//! 32-bit graph with the rounded weights, which the CPU runs, and [`fake_quantize`] a 32-bit graph
+//! that rounds where the quantized one does, to measure the error.
 
 mod fake_quantize;
 mod fp32;
@@ -34,43 +34,43 @@ pub use self::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewriteError {
-    /// The bytes are no ONNX model.
+    /// The bytes are not an ONNX model.
     #[error("not an ONNX model: {0}; convert the bundle again")]
     NotOnnx(String),
-    /// Weights lie elsewhere.
+    /// Weights are in an external file.
     #[error(
-        "tensor {0} lies in a file of its own: save the model as one file (onnx.save with save_as_external_data=False)"
+        "tensor {0} is in an external file: save the model as one file (onnx.save with save_as_external_data=False)"
     )]
     External(String),
-    /// Branches and loops.
-    #[error(
-        "node {node} ({op}) holds a graph of its own; export the model without branches and loops"
-    )]
+    /// The graph has branches or loops.
+    #[error("node {node} ({op}) contains a subgraph; export the model without branches and loops")]
     ControlFlow {
         /// The node.
         node: String,
         /// Its operator.
         op: String,
     },
-    /// A node without the inputs or outputs that its operator has.
-    #[error("node {node} ({op}) lacks inputs or outputs; export the model again")]
+    /// A node without the inputs or outputs required by its operator.
+    #[error("node {node} ({op}) has missing inputs or outputs; export the model again")]
     Incomplete {
         /// The node.
         node: String,
         /// Its operator.
         op: String,
     },
-    /// Too old for what is to be written.
-    #[error("the graph is of opset {found}, {what} needs {needed}: export it again with opset 17")]
+    /// The opset is too old for the conversion.
+    #[error(
+        "the graph has opset {found}, but {what} needs {needed}: export it again with opset 17"
+    )]
     Opset {
         /// Its opset.
         found: i64,
-        /// What is wanted.
+        /// The conversion.
         what: &'static str,
-        /// The opset that has it.
+        /// The minimum opset.
         needed: i64,
     },
-    /// A constant that cannot be used.
+    /// An unusable constant.
     #[error("tensor {name}: {what}")]
     Tensor {
         /// The tensor.
@@ -80,18 +80,18 @@ pub enum RewriteError {
     },
 }
 
-/// An ONNX model to be rewritten. Its constants are initializers, all inside the file.
+/// An ONNX model to convert. Its constants are initializers without external data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     proto: ModelProto,
 }
 
 impl Model {
-    /// Reads a serialized model.
+    /// Decodes a serialized model.
     ///
     /// # Errors
-    /// Where `bytes` are no model, weights lie outside of it, or it has branches, loops or local
-    /// functions.
+    /// `bytes` are not a valid model, weights are external, or the model has branches, loops or
+    /// local functions.
     pub fn decode(bytes: &[u8]) -> Result<Self, RewriteError> {
         let mut proto =
             ModelProto::decode(bytes).map_err(|e| RewriteError::NotOnnx(e.to_string()))?;
@@ -124,13 +124,17 @@ impl Model {
                 op: node.op_type.clone(),
             });
         }
-        // Old files list their weights among the inputs, too.
+        // Old files list their weights among the inputs as well.
         let constants: HashSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
         graph.input.retain(|v| !constants.contains(&v.name));
+        if let Some(name) = defined_twice(graph) {
+            let what = format!("value {name:?} is defined twice");
+            return Err(RewriteError::NotOnnx(what));
+        }
         Ok(Self { proto })
     }
 
-    /// The model as a file.
+    /// Serializes the model.
     pub fn encode(&self) -> Vec<u8> {
         self.proto.encode_to_vec()
     }
@@ -140,7 +144,7 @@ impl Model {
         self.graph().node.len()
     }
 
-    /// Whether anything in the graph is rounded to less than 32 bits.
+    /// Whether anything in the graph has less than 32 bits.
     pub fn is_quantized(&self) -> bool {
         let graph = self.graph();
         let narrow = |kind: i32| kind == DataType::Float16 as i32 || kind == DataType::Int8 as i32;
@@ -148,7 +152,7 @@ impl Model {
             || graph.node.iter().any(|n| n.op_type == "QuantizeLinear")
     }
 
-    /// Name and index of the first constant that holds NaN or an infinity.
+    /// Name and index of the first constant value that is NaN or infinite.
     pub fn not_finite(&self) -> Option<(String, usize)> {
         self.graph().initializer.iter().find_map(|tensor| {
             let values = tensors::floats(tensor)?;
@@ -158,7 +162,7 @@ impl Model {
     }
 
     fn graph(&self) -> &GraphProto {
-        // Checked when it was read; an empty graph otherwise.
+        // Checked by `decode`; otherwise an empty graph.
         static NONE: std::sync::OnceLock<GraphProto> = std::sync::OnceLock::new();
         self.proto
             .graph
@@ -166,9 +170,9 @@ impl Model {
             .unwrap_or_else(|| NONE.get_or_init(GraphProto::default))
     }
 
-    /// The same model around another graph.
+    /// The same model with another graph.
     fn with(&self, mut graph: GraphProto) -> Self {
-        // Types of inner values are found anew by whoever reads the file.
+        // Types of intermediate values are inferred again by readers.
         graph.value_info.clear();
         drop_unused(&mut graph);
         let mut proto = self.proto.clone();
@@ -176,7 +180,7 @@ impl Model {
         Self { proto }
     }
 
-    /// Version of the standard operators.
+    /// Version of the standard operator set.
     fn opset(&self) -> i64 {
         let standard = |domain: &str| matches!(domain, "" | "ai.onnx");
         let imports = self.proto.opset_import.iter();
@@ -200,7 +204,7 @@ impl Model {
     }
 }
 
-/// Whether a node has what the passes take for granted.
+/// Whether a node has the inputs and outputs that the passes rely on.
 fn is_complete(node: &NodeProto) -> bool {
     let inputs = match node.op_type.as_str() {
         "Cast" => 1,
@@ -210,7 +214,22 @@ fn is_complete(node: &NodeProto) -> bool {
     node.input.len() >= inputs && !node.output.is_empty()
 }
 
-/// What a node is called: its name, or that of what it computes.
+/// The name of a value with more than one definition, which ONNX does not allow. The passes
+/// identify nodes by their outputs.
+fn defined_twice(graph: &GraphProto) -> Option<&str> {
+    let inputs = graph.input.iter().map(|v| &v.name);
+    let constants = graph.initializer.iter().map(|t| &t.name);
+    let outputs = graph.node.iter().flat_map(|n| &n.output);
+    let mut defined = HashSet::new();
+    inputs
+        .chain(constants)
+        .chain(outputs)
+        .filter(|name| !name.is_empty())
+        .find(|name| !defined.insert(name.as_str()))
+        .map(String::as_str)
+}
+
+/// The name of a node, or else that of its output.
 fn label(node: &NodeProto) -> &str {
     if node.name.is_empty() {
         node.output.first().map_or("", String::as_str)
@@ -219,7 +238,7 @@ fn label(node: &NodeProto) -> &str {
     }
 }
 
-/// `Constant` nodes become initializers, which is what the passes look at.
+/// Converts `Constant` nodes to initializers, as the passes expect.
 fn hoist_constants(graph: &mut GraphProto) {
     let outputs: HashSet<String> = graph.output.iter().map(|v| v.name.clone()).collect();
     let nodes = std::mem::take(&mut graph.node);
@@ -238,7 +257,7 @@ fn hoist_constants(graph: &mut GraphProto) {
     }
 }
 
-/// Initializers that nothing reads.
+/// Removes unused initializers.
 fn drop_unused(graph: &mut GraphProto) {
     let mut used: HashSet<&str> = graph.output.iter().map(|v| v.name.as_str()).collect();
     used.extend(
@@ -251,8 +270,8 @@ fn drop_unused(graph: &mut GraphProto) {
     graph.initializer.retain(|t| used.contains(&t.name));
 }
 
-/// Element type of every value, from the inputs and constants onwards. A value whose operator is
-/// not known here has the type of the operator's first input, as most have.
+/// Infers the element type of every value from the inputs and constants. The output of an unknown
+/// operator is assumed to have the type of its first input.
 fn element_types(graph: &GraphProto) -> HashMap<String, i32> {
     let mut types: HashMap<String, i32> = HashMap::new();
     for input in &graph.input {
@@ -301,7 +320,7 @@ fn element_types(graph: &GraphProto) -> HashMap<String, i32> {
     types
 }
 
-/// Index of the node that makes each value.
+/// Index of the node that computes each value.
 fn producers(graph: &GraphProto) -> HashMap<&str, usize> {
     let nodes = graph.node.iter().enumerate();
     nodes
@@ -309,7 +328,7 @@ fn producers(graph: &GraphProto) -> HashMap<&str, usize> {
         .collect()
 }
 
-/// Indices of the nodes that read each value.
+/// Indices of the nodes that use each value.
 fn consumers(graph: &GraphProto) -> HashMap<&str, BTreeSet<usize>> {
     let mut found: HashMap<&str, BTreeSet<usize>> = HashMap::new();
     for (i, node) in graph.node.iter().enumerate() {
@@ -320,11 +339,11 @@ fn consumers(graph: &GraphProto) -> HashMap<&str, BTreeSet<usize>> {
     found
 }
 
-/// Names that are taken.
+/// The names in use.
 pub struct Names(HashSet<String>);
 
 impl Names {
-    /// Every name that is taken in the graph.
+    /// All names in use in the graph.
     pub fn of(graph: &GraphProto) -> Self {
         let mut taken: HashSet<String> = graph.initializer.iter().map(|t| t.name.clone()).collect();
         taken.extend(graph.input.iter().map(|v| v.name.clone()));
@@ -335,7 +354,7 @@ impl Names {
         Self(taken)
     }
 
-    /// `name`, with a number where that is taken.
+    /// `name`, with a number if it is already in use.
     pub fn fresh(&mut self, name: &str) -> String {
         let mut full = name.to_owned();
         let mut number = 1;
@@ -347,7 +366,7 @@ impl Names {
     }
 }
 
-/// A node with one output. The value may have the name of the node that made it before.
+/// A node with one output, named like its output.
 pub fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: op.into(),

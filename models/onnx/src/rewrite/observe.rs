@@ -1,4 +1,4 @@
-//! Looking into a graph.
+//! Observes intermediate values and single layers of a graph.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::pb::{
 use super::{Layer, Model};
 
 impl Model {
-    /// The model with `values` as further outputs.
+    /// The model with `values` as additional outputs.
     pub fn with_outputs(&self, values: &[String]) -> Self {
         let mut graph = self.graph().clone();
         let known: HashSet<String> = graph.output.iter().map(|v| v.name.clone()).collect();
@@ -22,10 +22,10 @@ impl Model {
         self.with(graph)
     }
 
-    /// A model of this one layer: its activation, of that shape, to its output.
+    /// A model of only this layer, from its activation with this shape to its output.
     pub fn alone(&self, layer: &Layer, shape: &[usize]) -> Self {
         let whole = self.graph();
-        // The constants that it reads may be written by other nodes, which to_fp32 them.
+        // Its constants may be computed by other nodes, for example dequantized.
         let mut wanted: HashSet<&str> = HashSet::from([layer.output.as_str()]);
         let mut nodes = Vec::new();
         for node in whole.node.iter().rev() {

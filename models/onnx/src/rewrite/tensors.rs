@@ -1,10 +1,10 @@
-//! Values of constants.
+//! Reads and writes the values of constants.
 
 use crate::pb::{TensorProto, tensor_proto::DataType};
 use half::f16;
 
-/// Values of a 16- or 32-bit float constant. `None` for other types, or where there are fewer
-/// values than the shape says.
+/// Values of a 16- or 32-bit float constant. `None` for other types, or if there are fewer values
+/// than the shape requires.
 pub fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     let count = count(tensor)?;
     let values: Vec<f32> = if tensor.data_type == DataType::Float as i32 {
@@ -16,7 +16,7 @@ pub fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
         }
     } else if tensor.data_type == DataType::Float16 as i32 {
         if tensor.raw_data.is_empty() {
-            // The bits of each value stand in the low half of an integer.
+            // The bits of each value are in the low half of an integer.
             let bits = tensor.int32_data.iter();
             bits.map(|x| f16::from_bits(*x as u16).to_f32()).collect()
         } else {
@@ -29,7 +29,7 @@ pub fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     (values.len() == count).then_some(values)
 }
 
-/// Values of a signed 8-bit constant.
+/// Values of an int8 constant.
 pub fn bytes(tensor: &TensorProto) -> Option<Vec<i8>> {
     if tensor.data_type != DataType::Int8 as i32 {
         return None;
@@ -42,7 +42,7 @@ pub fn bytes(tensor: &TensorProto) -> Option<Vec<i8>> {
     (values.len() == count(tensor)?).then_some(values)
 }
 
-/// Number of values that the shape says.
+/// Number of values according to the shape.
 pub fn count(tensor: &TensorProto) -> Option<usize> {
     tensor.dims.iter().try_fold(1usize, |n, d| {
         usize::try_from(*d).ok().and_then(|d| n.checked_mul(d))
@@ -55,7 +55,7 @@ pub fn from_f32(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     constant(name, DataType::Float, dims, raw)
 }
 
-/// A 16-bit constant, each value rounded to nearest.
+/// A 16-bit constant, rounded to nearest.
 pub fn from_f16(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     let halves = values.iter().map(|x| f16::from_f32(*x));
     let raw = halves.flat_map(f16::to_le_bytes).collect();

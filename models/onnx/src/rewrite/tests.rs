@@ -6,12 +6,13 @@ use tract_onnx::{pb::tensor_proto::DataType, prelude::*};
 use super::*;
 use crate::{Attr, Graph, Tensor};
 
-/// Repeatable numbers in -1 to 1.
+/// Reproducible numbers in -1 to 1.
 fn noise(i: usize) -> f32 {
     ((i as u32).wrapping_mul(0x9E37_79B9) >> 8) as f32 / (1u32 << 23) as f32 - 1.0
 }
 
-/// Everything our graphs have, small: waves, normalization, convolution, linear maps, attention.
+/// A small model with everything that the project's graphs have: sines, normalization, convolution,
+/// linear layers, attention.
 fn model() -> Model {
     let tensor = |shape: &[usize], seed: usize| Tensor::from_fn(shape, |i| noise(i * 7 + seed));
     let mut g = Graph::new("small");
@@ -47,7 +48,7 @@ fn input() -> Vec<f32> {
     (0..60).map(|i| noise(i + 99)).collect()
 }
 
-/// Runs a graph in tract; the named values.
+/// Runs a graph in tract; returns the named values.
 fn run(model: &Model, input: &[f32], shape: &[usize], outputs: &[&str]) -> Vec<Vec<f32>> {
     let bytes = model.encode();
     let mut graph = tract_onnx::onnx()
@@ -78,7 +79,7 @@ fn apart(a: &[f32], b: &[f32]) -> f64 {
     (above / b.iter().map(|b| square(*b)).sum::<f64>()).sqrt()
 }
 
-/// What the values of those names are for [`input`].
+/// The named values for [`input`].
 fn watched(model: &Model, values: &[String]) -> Vec<Vec<f32>> {
     let names: Vec<&str> = values.iter().map(String::as_str).collect();
     run(&model.with_outputs(values), &input(), &[1, 3, 5, 4], &names)
@@ -108,7 +109,7 @@ fn operators(model: &Model) -> Vec<(String, String)> {
     nodes.map(|n| (n.name.clone(), n.op_type.clone())).collect()
 }
 
-/// As TensorRT demands of a strongly typed network: operands are of one type.
+/// As TensorRT requires of a strongly typed network: all operands have the same type.
 fn check_types(model: &Model) {
     let graph = model.graph();
     let types = element_types(graph);
@@ -131,7 +132,7 @@ fn check_types(model: &Model) {
         for input in &node.input {
             assert!(
                 made.get(input.as_str()).is_none_or(|m| *m < i),
-                "{input} is read before it is made"
+                "{input} is used before it is computed"
             );
         }
     }
@@ -171,7 +172,7 @@ fn wide_again_is_the_same_graph_with_rounded_weights() {
         let d = apart(&answer(&back), &answer(&model));
         println!("rounded weights: relative error {d:.1e}");
         assert!(d > 1e-6 && d < allowed, "{d}");
-        // There is nothing left to to_fp32.
+        // There is nothing left to convert.
         assert_eq!(to_fp32(&back).unwrap(), back);
     }
     assert_eq!(to_fp32(&model).unwrap(), model);
@@ -209,7 +210,7 @@ fn emulated_8_bits_are_those_of_the_definition() {
     g.output(&y, "y", &[4.into(), outputs.into()]);
     let model = Model::decode(&g.finish()).unwrap();
     let values: Vec<f32> = (0..20).map(|i| noise(i) * 3.0).collect();
-    // Smaller than the largest: some are clipped.
+    // Less than the maximum, so that some values are clipped.
     let range = 2.0f32;
     let written = to_int8(
         &model,
@@ -258,7 +259,7 @@ fn layers_are_found_and_can_be_chosen() {
     assert_eq!((count("QuantizeLinear"), count("DequantizeLinear")), (1, 2));
     let none = to_int8(&model, &HashSet::new(), &BTreeMap::new()).unwrap();
     assert_eq!(none, model);
-    // Without a range, or with one that has no width.
+    // Without a range, or with a range of zero.
     for ranges in [
         BTreeMap::new(),
         BTreeMap::from([(found[2].activation.clone(), 0.0)]),
@@ -295,7 +296,7 @@ fn what_is_too_large_for_16_bits_stays() {
     let types = element_types(kept.graph());
     assert_eq!(types[&conv.output], DataType::Float as i32);
     assert_eq!(types[&conv.weight], DataType::Float as i32);
-    // Nor is what it reads rounded on the way, as it is where the layer is in 16 bits.
+    // Its input is not rounded either, which it would be if the layer were in 16 bits.
     let scaled = |model: &Model| {
         let types = element_types(model.graph());
         let nodes = model.graph().node.iter();
@@ -339,7 +340,7 @@ fn broken_models_are_errors() {
             .unwrap();
         f(weight);
     };
-    let cases: [&dyn Fn(&mut ModelProto); 6] = [
+    let cases: [&dyn Fn(&mut ModelProto); 7] = [
         &|m| m.graph = None,
         &|m| {
             quantized(m.graph.as_mut().unwrap(), &|t| {
@@ -354,6 +355,13 @@ fn broken_models_are_errors() {
             node.unwrap().input.clear();
         },
         &|m| m.graph.as_mut().unwrap().node[3].output.clear(),
+        // Two nodes with the same output, of which one has too few inputs for a layer.
+        &|m| {
+            let nodes = &mut m.graph.as_mut().unwrap().node;
+            let layer = nodes.iter().find(|n| n.op_type == "MatMul").unwrap();
+            let twin = node("Identity", &["x"], &layer.output[0]);
+            nodes.push(twin);
+        },
     ];
     for (i, change) in cases.iter().enumerate() {
         let error = broken(*change).map(|_| ()).unwrap_err().to_string();

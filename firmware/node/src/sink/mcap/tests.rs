@@ -1,30 +1,30 @@
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Instant};
 
 use mcap::read::Options;
 use rustix::io::Errno;
 
 use super::*;
 use crate::sink::{
-    disk::testing::Quota,
+    files::testing::Quota,
     testing::{SIDE, feed},
 };
 
-/// An output is an image and a map.
+/// Each output is an image and a map.
 const MESSAGES: u64 = 2;
 
 fn sink(disk: &Quota, folder: &Path, limit: u64) -> McapSink {
     let retry = Retry::every(Duration::ZERO);
-    let files = Series::new(
+    let files = FileSeries::new(
         Box::new(disk.clone()),
         folder.join("a.mcap"),
         limit,
-        END,
+        TRAILER,
         retry,
     );
-    McapSink::into_files("mcap a.mcap".into(), 1, files)
+    McapSink::with_files("mcap a.mcap".into(), 1, files)
 }
 
-/// Sequence numbers of the images in a file, each held against its pixels.
+/// Sequence numbers of the images in a file, which are also their pixel values.
 fn images(bytes: &[u8], options: Option<Options>) -> Vec<u64> {
     let stream =
         mcap::MessageStream::new_with_options(bytes, options.into_iter().collect()).unwrap();
@@ -39,7 +39,7 @@ fn images(bytes: &[u8], options: Option<Options>) -> Vec<u64> {
         .collect()
 }
 
-/// Every message of a file that says that it is whole.
+/// Number of messages in a complete file.
 fn count(path: &Path) -> u64 {
     let bytes = fs::read(path).unwrap();
     let stream = mcap::MessageStream::new(&bytes).unwrap();
@@ -50,30 +50,30 @@ fn count(path: &Path) -> u64 {
 fn a_full_disk_ends_a_file_after_its_last_chunk_and_a_new_one_follows() {
     let folder = tempfile::tempdir().unwrap();
     // Room for one chunk and a half.
-    let disk = Quota::new(CHUNK * 3 / 2);
+    let disk = Quota::new(CHUNK_BYTES * 3 / 2);
     let mut sink = sink(&disk, folder.path(), 0);
     let mut errors = feed(&mut sink, 0..200);
     assert_eq!(errors.len(), 1, "{errors:?}");
     let error = errors.remove(0);
     assert!(error.contains("No space left on device"), "{error}");
     assert!(error.contains("a.mcap"), "{error}");
-    assert!(!sink.is_well());
+    assert!(!sink.status().healthy);
     let first = folder.path().join("a.mcap");
     let before = count(&first);
     assert!(before > 0);
     assert_eq!(
-        before + sink.not_written(),
+        before + sink.status().not_written,
         MESSAGES * 200,
-        "all accounted for"
+        "every message is counted"
     );
 
     disk.set(1 << 30, Errno::NOSPC);
-    let missed = sink.not_written();
+    let missed = sink.status().not_written;
     assert_eq!(feed(&mut sink, 200..250), Vec::<String>::new());
-    assert!(sink.is_well());
+    assert!(sink.status().healthy);
     sink.finish().unwrap();
-    assert_eq!(sink.not_written(), missed);
-    assert_eq!(count(&first), before, "the first file stays as it was");
+    assert_eq!(sink.status().not_written, missed);
+    assert_eq!(count(&first), before, "the first file is unchanged");
     let second = folder.path().join("a-1.mcap");
     assert_eq!(count(&second), MESSAGES * 50);
     let bytes = fs::read(&second).unwrap();
@@ -90,33 +90,33 @@ fn a_summary_that_does_not_fit_leaves_a_file_that_can_be_read() {
     let mut sink = sink(&disk, folder.path(), 0);
     assert_eq!(feed(&mut sink, 0..10), Vec::<String>::new());
     sink.flush().unwrap();
-    disk.set(END.len() as u64, Errno::NOSPC);
+    disk.set(TRAILER.len() as u64, Errno::NOSPC);
     assert!(sink.finish().is_err());
     let path = folder.path().join("a.mcap");
     assert_eq!(count(&path), MESSAGES * 10);
     let bytes = fs::read(&path).unwrap();
-    assert!(bytes.ends_with(END));
+    assert!(bytes.ends_with(TRAILER));
     assert_eq!(mcap::Summary::read(&bytes).unwrap(), None);
 }
 
 #[test]
-fn what_a_kill_leaves_can_be_read_up_to_the_last_whole_chunk() {
+fn an_unfinished_file_can_be_read_up_to_its_last_complete_chunk() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = sink(&Quota::new(1 << 30), folder.path(), 0);
     assert_eq!(feed(&mut sink, 0..400), Vec::<String>::new());
-    // Never finished: what is in memory is gone.
+    // Not finished, as after a kill: the last chunk is lost.
     let path = folder.path().join("a.mcap");
     let bytes = fs::read(&path).unwrap();
     let whole = images(&bytes, Some(Options::IgnoreEndMagic));
-    let per_chunk = CHUNK / (4 * SIDE * SIDE) as u64 + 2;
+    let per_chunk = CHUNK_BYTES / (4 * SIDE * SIDE) as u64 + 2;
     assert!(
         whole.len() as u64 + per_chunk > 400,
         "{} images",
         whole.len()
     );
     assert_eq!(whole, (0..whole.len() as u64).collect::<Vec<_>>());
-    // A write that was interrupted costs a part of the chunk that it was of.
-    let half = bytes.len() - CHUNK as usize / 2;
+    // An interrupted write loses only its chunk.
+    let half = bytes.len() - CHUNK_BYTES as usize / 2;
     let cut = images(&bytes[..half], Some(Options::IgnoreEndMagic));
     let lost = (whole.len() - cut.len()) as u64;
     assert!((1..=per_chunk).contains(&lost), "{lost} images");
@@ -124,7 +124,7 @@ fn what_a_kill_leaves_can_be_read_up_to_the_last_whole_chunk() {
 }
 
 #[test]
-fn a_small_chunk_is_written_when_it_is_old() {
+fn a_small_chunk_is_written_after_a_second() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = sink(&Quota::new(1 << 30), folder.path(), 0);
     assert_eq!(feed(&mut sink, 0..1), Vec::<String>::new());
@@ -133,24 +133,24 @@ fn a_small_chunk_is_written_when_it_is_old() {
         crate::sink::testing::with_context(|context| sink.poll(context).unwrap());
     };
     if let Some(open) = &mut sink.open {
-        open.since = Instant::now().checked_sub(CHUNK_AGE).unwrap();
+        open.pending_since = Instant::now().checked_sub(CHUNK_AGE).unwrap();
     }
     poll(&mut sink);
     let bytes = fs::read(&path).unwrap();
     assert_eq!(images(&bytes, Some(Options::IgnoreEndMagic)), [0]);
     poll(&mut sink);
-    assert_eq!(fs::read(&path).unwrap(), bytes, "nothing waits");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "no chunk is pending");
 }
 
 #[test]
-fn files_of_limited_size_go_on_in_one_row() {
+fn files_of_limited_size_form_one_series() {
     let folder = tempfile::tempdir().unwrap();
     let path = |n: u64| match n {
         0 => folder.path().join("a.mcap"),
         n => folder.path().join(format!("a-{n}.mcap")),
     };
     for start in 0..2 {
-        let mut sink = sink(&Quota::new(1 << 30), folder.path(), CHUNK);
+        let mut sink = sink(&Quota::new(1 << 30), folder.path(), CHUNK_BYTES);
         assert_eq!(
             feed(&mut sink, 300 * start..300 * (start + 1)),
             Vec::<String>::new()

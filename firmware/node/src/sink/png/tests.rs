@@ -3,14 +3,14 @@ use std::{fs, time::Duration};
 use rustix::io::Errno;
 
 use super::*;
-use crate::sink::{disk::testing::Quota, testing::feed};
+use crate::sink::{files::testing::Quota, testing::feed};
 
 fn sink(disk: &Quota, folder: &Path, keep: u64) -> PngSink {
     let retry = Retry::every(Duration::ZERO);
-    PngSink::on(Box::new(disk.clone()), folder.to_owned(), 1, keep, retry)
+    PngSink::with_files(Box::new(disk.clone()), folder.to_owned(), 1, keep, retry)
 }
 
-/// Names of the images in a folder, all of which can be read.
+/// Names of the images in a directory. All of them must be readable.
 fn names(folder: &Path) -> Vec<String> {
     let names = entries(folder).map(|name| name.into_string().unwrap());
     let mut names: Vec<_> = names.collect();
@@ -22,9 +22,9 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_start_overwrites_no_picture_and_removes_none_of_another() {
+fn a_run_neither_overwrites_nor_removes_images_of_earlier_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pictures");
+    let path = folder.path().join("images");
     for _ in 0..3 {
         let mut sink = sink(&Quota::new(1 << 20), &path, 2);
         assert_eq!(feed(&mut sink, 0..4), Vec::<String>::new());
@@ -43,7 +43,7 @@ fn a_start_overwrites_no_picture_and_removes_none_of_another() {
 }
 
 #[test]
-fn two_at_once_overwrite_nothing() {
+fn concurrent_sinks_overwrite_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Quota::new(1 << 20);
     let (mut one, mut two) = (sink(&disk, folder.path(), 0), sink(&disk, folder.path(), 0));
@@ -57,7 +57,7 @@ fn two_at_once_overwrite_nothing() {
 }
 
 #[test]
-fn a_full_disk_leaves_whole_pictures_and_is_told_once() {
+fn a_full_disk_leaves_complete_images_and_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Quota::new(1000);
     let mut sink = sink(&disk, folder.path(), 0);
@@ -66,9 +66,15 @@ fn a_full_disk_leaves_whole_pictures_and_is_told_once() {
     assert!(errors[0].contains("No space left on device"), "{errors:?}");
     let written = names(folder.path()).len() as u64;
     assert!(written > 0 && written < 100, "{written}");
-    assert_eq!((sink.not_written(), sink.is_well()), (100 - written, false));
+    assert_eq!(
+        (sink.status().not_written, sink.status().healthy),
+        (100 - written, false)
+    );
     disk.set(1 << 20, Errno::NOSPC);
     assert_eq!(feed(&mut sink, 100..110), Vec::<String>::new());
     assert_eq!(names(folder.path()).len() as u64, written + 10);
-    assert_eq!((sink.not_written(), sink.is_well()), (100 - written, true));
+    assert_eq!(
+        (sink.status().not_written, sink.status().healthy),
+        (100 - written, true)
+    );
 }

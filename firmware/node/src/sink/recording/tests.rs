@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     frame::RawFrame,
     sink::{
-        disk::testing::Quota,
+        files::testing::Quota,
         testing::{SIDE, feed},
     },
     source::Recording,
@@ -24,23 +24,29 @@ fn numbers(path: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_full_disk_ends_a_recording_after_its_last_picture() {
+fn a_full_disk_ends_a_recording_after_its_last_image() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = (HEAD + 3 * SIDE * SIDE) as u64;
-    let disk = Quota::new(MAGIC.len() as u64 + 5 * picture / 2);
+    let image = (HEAD + 3 * SIDE * SIDE) as u64;
+    let disk = Quota::new(MAGIC.len() as u64 + 5 * image / 2);
     let path = folder.path().join("a.rec");
     let retry = Retry::every(Duration::ZERO);
-    let files = Series::new(Box::new(disk.clone()), path.clone(), 0, &[], retry);
-    let mut sink = RecordingSink::into_files("recording a.rec".into(), 1, files);
+    let files = FileSeries::new(Box::new(disk.clone()), path.clone(), 0, &[], retry);
+    let mut sink = RecordingSink::with_files("recording a.rec".into(), 1, files);
     let errors = feed(&mut sink, 0..10);
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("No space left on device"), "{errors:?}");
     assert_eq!(numbers(&path), [0, 1]);
-    assert_eq!((sink.not_written(), sink.is_well()), (8, false));
+    assert_eq!(
+        (sink.status().not_written, sink.status().healthy),
+        (8, false)
+    );
     disk.set(1 << 30, Errno::NOSPC);
     assert_eq!(feed(&mut sink, 10..13), Vec::<String>::new());
-    // Never finished, as after a kill.
+    // Not finished, as after a kill.
     assert_eq!(numbers(&folder.path().join("a-1.rec")), [10, 11, 12]);
     assert_eq!(numbers(&path), [0, 1]);
-    assert_eq!((sink.not_written(), sink.is_well()), (8, true));
+    assert_eq!(
+        (sink.status().not_written, sink.status().healthy),
+        (8, true)
+    );
 }

@@ -3,14 +3,14 @@ use std::{fs, time::Duration};
 use rustix::io::Errno;
 
 use super::*;
-use crate::sink::disk::{Local, testing::Quota};
+use crate::sink::files::{LocalFiles, testing::Quota};
 
-fn series(disk: impl Disk + 'static, path: PathBuf, end: &'static [u8]) -> Series {
+fn series(disk: impl FileSystem + 'static, path: PathBuf, end: &'static [u8]) -> FileSeries {
     let retry = Retry::every(Duration::ZERO);
-    Series::new(Box::new(disk), path, 0, end, retry)
+    FileSeries::new(Box::new(disk), path, 0, end, retry)
 }
 
-/// The files of a folder with their text, by name.
+/// Names and contents of the files in a directory.
 fn files(folder: &Path) -> Vec<(String, String)> {
     let mut files: Vec<_> = entries(folder)
         .map(|name| {
@@ -23,12 +23,12 @@ fn files(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_start_takes_the_number_after_the_highest() {
+fn a_run_continues_after_the_highest_number() {
     let cases: [(&[&str], &str); 8] = [
         (&[], "a.mcap"),
         (&["a.mcap"], "a-1.mcap"),
         (&["a.mcap", "a-1.mcap", "a-9.mcap"], "a-10.mcap"),
-        // Whoever removed the first ones: numbers tell the order.
+        // The first files were removed: numbers still give the order.
         (&["a-7.mcap"], "a-8.mcap"),
         (&["b.mcap", "ab-3.mcap", "a-x.mcap", "a-3.rec"], "a.mcap"),
         (&["a-18446744073709551615.mcap"], "a.mcap"),
@@ -40,7 +40,7 @@ fn a_start_takes_the_number_after_the_highest() {
         for name in there {
             fs::write(folder.path().join(name), name).unwrap();
         }
-        let mut series = series(Local, folder.path().join("a.mcap"), b"");
+        let mut series = series(LocalFiles, folder.path().join("a.mcap"), b"");
         assert_eq!(series.append(&[b"new"]).unwrap(), Written::Yes);
         for (name, text) in files(folder.path()) {
             let wanted = if name == expected { "new" } else { &name };
@@ -58,7 +58,7 @@ fn writers_of_one_path_never_share_a_file() {
         .map(|i| {
             let path = path.clone();
             std::thread::spawn(move || {
-                let mut series = series(Local, path, b"");
+                let mut series = series(LocalFiles, path, b"");
                 for _ in 0..20 {
                     let text = i.to_string();
                     assert_eq!(series.append(&[text.as_bytes()]).unwrap(), Written::Yes);
@@ -74,43 +74,46 @@ fn writers_of_one_path_never_share_a_file() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_not_followed() {
+fn a_dangling_link_is_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.rec");
     std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
-    let mut series = series(Local, path, b"");
+    let mut series = series(LocalFiles, path, b"");
     assert_eq!(series.append(&[b"x"]).unwrap(), Written::Yes);
     assert!(folder.path().join("a-1.rec").exists());
     assert!(!folder.path().join("elsewhere").exists());
 }
 
 #[test]
-fn a_full_disk_costs_whole_blocks_and_is_told_once() {
+fn a_full_disk_loses_complete_blocks_and_is_reported_once() {
     for error in [Errno::NOSPC, Errno::DQUOT, Errno::IO] {
         let folder = tempfile::tempdir().unwrap();
         let disk = Quota::default();
-        // Two blocks of four, and a half.
+        // Two and a half blocks of four bytes.
         disk.set(10, error);
         let mut series = series(disk.clone(), folder.path().join("a"), b".");
         let block: &[&[u8]] = &[b"12", b"34"];
         assert_eq!(series.append(block).unwrap(), Written::Yes);
         assert_eq!(series.append(block).unwrap(), Written::Yes);
-        let told = series.append(block).unwrap_err().to_string();
+        let error_text = series.append(block).unwrap_err().to_string();
         let expected = std::io::Error::from(error).to_string();
-        assert!(told.contains(&expected), "{told}");
+        assert!(error_text.contains(&expected), "{error_text}");
         if error == Errno::NOSPC {
-            assert!(told.contains("No space left on device"), "{told}");
+            assert!(
+                error_text.contains("No space left on device"),
+                "{error_text}"
+            );
         }
         for _ in 0..5 {
             assert!(series.is_failing() && series.is_due());
-            assert_eq!(series.append(block).unwrap(), Written::No, "told once");
+            assert_eq!(series.append(block).unwrap(), Written::No, "reported once");
         }
         assert_eq!(
             files(folder.path()),
             [("a".into(), "12341234.".into())],
-            "whole blocks, its end, and nothing of the attempts"
+            "complete blocks, the trailer, and nothing of the retries"
         );
-        // Room for one block is no room yet.
+        // Space for one block is not enough for a retry.
         disk.set(4, error);
         assert_eq!(series.append(block).unwrap(), Written::No);
         disk.set(1000, error);
@@ -128,7 +131,7 @@ fn a_full_disk_costs_whole_blocks_and_is_told_once() {
 }
 
 #[test]
-fn a_file_without_a_whole_block_is_dropped_and_its_name_used_again() {
+fn an_empty_file_is_removed_and_its_name_reused() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Quota::new(3);
     let mut series = series(disk.clone(), folder.path().join("a"), b".");
@@ -140,7 +143,7 @@ fn a_file_without_a_whole_block_is_dropped_and_its_name_used_again() {
 }
 
 #[test]
-fn an_end_that_does_not_fit_is_written_when_there_is_room() {
+fn a_trailer_that_does_not_fit_is_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Quota::new(4);
     let mut series = series(disk.clone(), folder.path().join("a"), b".");
@@ -156,7 +159,7 @@ fn an_end_that_does_not_fit_is_written_when_there_is_room() {
 }
 
 #[test]
-fn a_sync_that_fails_is_told() {
+fn a_failed_sync_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Quota::new(1000);
     let mut series = series(disk.clone(), folder.path().join("a"), b".");
@@ -172,10 +175,10 @@ fn a_sync_that_fails_is_told() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_waited_for() {
+fn a_missing_directory_is_retried() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("later/a");
-    let mut series = series(Local, path.clone(), b"");
+    let mut series = series(LocalFiles, path.clone(), b"");
     assert!(series.append(&[b"1"]).is_err());
     assert_eq!(series.append(&[b"2"]).unwrap(), Written::No);
     fs::create_dir(path.parent().unwrap()).unwrap();
@@ -184,12 +187,12 @@ fn a_folder_that_is_not_there_is_waited_for() {
 }
 
 #[test]
-fn a_file_that_is_removed_is_told_and_followed_by_a_new_one() {
+fn a_removed_file_is_reported_and_followed_by_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let logs = folder.path().join("logs");
     for folder_too in [false, true] {
         fs::create_dir_all(&logs).unwrap();
-        let mut series = series(Local, logs.join("a.mcap"), b"end");
+        let mut series = series(LocalFiles, logs.join("a.mcap"), b"end");
         assert_eq!(series.append(&[b"first"]).unwrap(), Written::Yes);
         if folder_too {
             fs::remove_dir_all(&logs).unwrap();
@@ -201,7 +204,7 @@ fn a_file_that_is_removed_is_told_and_followed_by_a_new_one() {
             error.contains("removed") && error.contains("a.mcap"),
             "{error}"
         );
-        assert!(!series.is_open(), "the next block has to begin a file");
+        assert!(!series.is_open(), "the next block starts a file");
         if folder_too {
             assert_eq!(series.append(&[b"no folder"]).unwrap(), Written::No);
             fs::create_dir(&logs).unwrap();
@@ -214,18 +217,18 @@ fn a_file_that_is_removed_is_told_and_followed_by_a_new_one() {
 }
 
 #[test]
-fn what_fails_again_soon_is_tried_less_often() {
+fn repeated_failures_increase_the_interval() {
     let mut retry = Retry::every(Duration::from_secs(1));
     assert!(retry.is_due() && !retry.is_failing());
     for seconds in [1, 2, 4, 8, 16, 32, 64, 64] {
-        assert_eq!(retry.failed(10, ()), Err(()), "news");
-        assert_eq!(retry.failed(10, ()), Ok(()), "no news");
-        assert_eq!(retry.wait, Duration::from_secs(seconds));
+        assert_eq!(retry.failed(10, ()), Err(()), "reported");
+        assert_eq!(retry.failed(10, ()), Ok(()), "not reported");
+        assert_eq!(retry.interval, Duration::from_secs(seconds));
         assert!(retry.is_failing() && !retry.is_due());
-        retry.worked();
+        retry.succeeded();
         assert!(retry.is_due() && !retry.is_failing());
     }
-    (0..STEADY).for_each(|_| retry.worked());
+    (0..STEADY).for_each(|_| retry.succeeded());
     assert_eq!(retry.failed(10, ()), Err(()));
-    assert_eq!(retry.wait, Duration::from_secs(1));
+    assert_eq!(retry.interval, Duration::from_secs(1));
 }

@@ -1,4 +1,4 @@
-//! The file that an engine is kept in.
+//! The file format of a cached engine.
 //!
 //! ```text
 //! 16 bytes   "loftup engine 1\n"
@@ -21,30 +21,30 @@ use super::EngineKey;
 
 const MAGIC: &[u8; 16] = b"loftup engine 1\n";
 const FIXED: usize = 16 + 4 + 8 + 64;
-/// A key longer than this is none of ours.
-const LONGEST_KEY: u32 = 64 << 10;
+/// Maximum length of a key; a longer one is invalid.
+const MAX_KEY: u32 = 64 << 10;
 
-/// Why a file does not serve.
+/// Why a file cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
-    /// There is none.
-    NotThere,
-    /// For this reason.
-    Because(String),
+pub(super) enum Unusable {
+    /// It does not exist.
+    Missing,
+    /// It is invalid, for this reason.
+    Invalid(String),
 }
 
-impl From<io::Error> for Unfit {
+impl From<io::Error> for Unusable {
     fn from(e: io::Error) -> Self {
         match e.kind() {
-            io::ErrorKind::NotFound => Self::NotThere,
-            io::ErrorKind::UnexpectedEof => Self::Because("it is cut short".into()),
-            _ => Self::Because(e.to_string()),
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::UnexpectedEof => Self::Invalid("it is truncated".into()),
+            _ => Self::Invalid(e.to_string()),
         }
     }
 }
 
-fn because(what: impl Into<String>) -> Unfit {
-    Unfit::Because(what.into())
+fn invalid(what: impl Into<String>) -> Unusable {
+    Unusable::Invalid(what.into())
 }
 
 struct Header {
@@ -53,22 +53,23 @@ struct Header {
     sha256: String,
 }
 
-/// The engine in the file at `path`, if it is for `key` and undamaged.
-pub(super) fn read(path: &Path, key: &EngineKey) -> Result<Vec<u8>, Unfit> {
+/// Reads the engine in the file at `path` if it matches `key` and is intact.
+pub(super) fn read(path: &Path, key: &EngineKey) -> Result<Vec<u8>, Unusable> {
     let mut file = File::open(path)?;
     let header = read_header(&mut file)?;
     if header.key != *key {
-        return Err(because(key.difference(&header.key)));
+        return Err(invalid(key.difference(&header.key)));
     }
     read_engine(&mut file, &header)
 }
 
-/// What the file at `path` is for; the rest is not looked at.
-pub(super) fn header(path: &Path) -> Result<EngineKey, Unfit> {
+/// Reads the key of the file at `path`; the engine is not checked.
+pub(super) fn header(path: &Path) -> Result<EngineKey, Unusable> {
     Ok(read_header(&mut File::open(path)?)?.key)
 }
 
-/// What the file at `path` is for, after all of it has been checked, or why it cannot be used.
+/// Reads the key of the file at `path` after checking the complete file. Returns why it cannot be
+/// used otherwise.
 pub(super) fn describe(path: &Path) -> Result<EngineKey, String> {
     let checked = || {
         let mut file = File::open(path)?;
@@ -76,54 +77,56 @@ pub(super) fn describe(path: &Path) -> Result<EngineKey, String> {
         read_engine(&mut file, &header)?;
         Ok(header.key)
     };
-    checked().map_err(|unfit| match unfit {
-        Unfit::NotThere => "it has just been removed".into(),
-        Unfit::Because(why) => why,
+    checked().map_err(|unusable| match unusable {
+        Unusable::Missing => "it has just been removed".into(),
+        Unusable::Invalid(why) => why,
     })
 }
 
-fn read_header(file: &mut File) -> Result<Header, Unfit> {
+fn read_header(file: &mut File) -> Result<Header, Unusable> {
     let mut fixed = [0; FIXED];
     file.read_exact(&mut fixed)?;
     let (magic, rest) = fixed.split_at(16);
     if magic != MAGIC {
-        return Err(because("it is no engine of ours, or of another format"));
+        return Err(invalid(
+            "it is not an engine cache file, or has another format version",
+        ));
     }
     let (key_length, rest) = rest.split_at(4);
     let (length, sha256) = rest.split_at(8);
     let key_length = u32::from_le_bytes(key_length.try_into().unwrap_or_default());
     let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
-    if key_length > LONGEST_KEY {
-        return Err(because("what it says of itself is damaged"));
+    if key_length > MAX_KEY {
+        return Err(invalid("its header is damaged"));
     }
     let mut text = vec![0; key_length as usize];
     file.read_exact(&mut text)?;
     let key = str::from_utf8(&text).ok().and_then(EngineKey::parse);
     Ok(Header {
-        key: key.ok_or_else(|| because("what it says of itself is damaged"))?,
+        key: key.ok_or_else(|| invalid("its header is damaged"))?,
         length,
         sha256: String::from_utf8_lossy(sha256).into_owned(),
     })
 }
 
-/// The rest of the file.
-fn read_engine(file: &mut File, header: &Header) -> Result<Vec<u8>, Unfit> {
+/// Reads the engine that follows the header.
+fn read_engine(file: &mut File, header: &Header) -> Result<Vec<u8>, Unusable> {
     let before = FIXED as u64 + header.key.text().len() as u64;
     let there = file.metadata()?.len().saturating_sub(before);
-    // Compared before anything is reserved.
+    // Checked before any memory is allocated.
     if there != header.length {
-        let what = format!("it holds {there} of {} bytes", header.length);
-        return Err(because(what));
+        let what = format!("it has {there} of {} bytes", header.length);
+        return Err(invalid(what));
     }
     let mut engine = Vec::with_capacity(usize::try_from(there).unwrap_or(0));
     file.take(there).read_to_end(&mut engine)?;
     if sha256_hex(&engine) != header.sha256 {
-        return Err(because("its checksum is wrong: it is damaged"));
+        return Err(invalid("its checksum is wrong: it is damaged"));
     }
     Ok(engine)
 }
 
-/// Puts an engine in its place in one step. Whoever calls holds the lock.
+/// Writes an engine atomically. The caller holds the lock.
 pub(super) fn write(path: &Path, key: &EngineKey, engine: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
@@ -133,7 +136,7 @@ pub(super) fn write(path: &Path, key: &EngineKey, engine: &[u8]) -> io::Result<(
         let _ = fs::remove_file(part);
         return written;
     }
-    // The name too must survive a loss of power.
+    // Sync the directory, so that the name survives a power failure as well.
     let directory = path.parent().unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }

@@ -1,13 +1,13 @@
-//! What an engine depends on.
+//! The key of a cached engine.
 
 use loftup_bundle::sha256_hex;
 
 /// Everything that an engine depends on. Two engines with equal keys are interchangeable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineKey {
-    /// Name of the graph, for people.
+    /// Name of the graph, for messages.
     pub graph: String,
-    /// SHA-256 of the ONNX file, lower-case hexadecimal.
+    /// SHA-256 of the ONNX file, lowercase hexadecimal.
     pub sha256: String,
     /// Product and version of the library.
     pub library: String,
@@ -15,14 +15,14 @@ pub struct EngineKey {
     pub capability: String,
     /// Precision of the graph.
     pub precision: String,
-    /// The shapes it is built for.
+    /// The shapes that the engine is built for.
     pub profiles: String,
-    /// Settings of the builder.
+    /// Builder settings.
     pub settings: String,
 }
 
 impl EngineKey {
-    /// The fields and what messages call them, in the order of the file.
+    /// Names and values of the fields, in file order.
     fn fields(&self) -> [(&'static str, &str); 7] {
         [
             ("graph", &self.graph),
@@ -35,13 +35,13 @@ impl EngineKey {
         ]
     }
 
-    /// One line for each field.
+    /// Serializes the key, one line per field.
     pub(super) fn text(&self) -> String {
         let line = |(name, value): (&str, &str)| format!("{name}: {}\n", value.replace('\n', " "));
         self.fields().into_iter().map(line).collect()
     }
 
-    /// From [`EngineKey::text`].
+    /// Parses the output of [`EngineKey::text`].
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut field = |name: &str| {
@@ -59,7 +59,7 @@ impl EngineKey {
         })
     }
 
-    /// Name of the file: readable, and unique by the hash of the whole key.
+    /// The file name: readable, and unique through the hash of the complete key.
     pub fn file_name(&self) -> String {
         let hash = &sha256_hex(self.text().as_bytes())[..16];
         format!(
@@ -76,21 +76,21 @@ impl EngineKey {
         plain(stem.strip_suffix(".onnx").unwrap_or(stem))
     }
 
-    /// How `other`, found in a file, differs from what is wanted.
+    /// Describes how `other`, found in a file, differs from this key.
     pub(super) fn difference(&self, other: &Self) -> String {
         let differs = |((_, a), (_, b)): &((_, &str), (_, &str))| a != b;
         let pairs = self.fields().into_iter().zip(other.fields());
-        // The name of a graph says nothing that its hash does not.
+        // The hash of a graph identifies it better than its name.
         match pairs.skip(1).find(differs) {
             Some(((name, wanted), (_, found))) => {
-                format!("it is for {name} {found}, and this is {wanted}")
+                format!("it is for {name} {found}, but {wanted} is needed")
             }
             None => "it is for the same graph under another name".into(),
         }
     }
 }
 
-/// Only what is safe in a file name.
+/// Replaces characters that are not safe in a file name.
 fn plain(text: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
     let text: String = text

@@ -1,13 +1,12 @@
-//! Built engines, kept between runs of the program.
+//! Caches built TensorRT engines on disk.
 //!
-//! One file for each key: graph, library, GPU, precision, shapes and settings ([`EngineKey`]). A
-//! file is written under another name, synchronized and renamed, so that it is whole or not there
-//! whenever the process or the machine stops; what it says of itself and its checksum are looked
-//! at before it is used. Of several processes that want the same engine one builds it, and the
-//! others wait for it.
+//! One file per key: graph, library, GPU, precision, shapes and settings ([`EngineKey`]). A file is
+//! written under a temporary name, synced and renamed, so that it is always complete, even after a
+//! crash or power failure. Header and checksum are verified before it is used. If several processes
+//! need the same engine, one builds it and the others wait.
 //!
-//! TensorRT trusts what it reads: whoever can write to the directory can run code in this process.
-//! It is made for its owner alone.
+//! TensorRT trusts the contents of an engine: anyone who can write to the directory can run code in
+//! this process. The directory is created with access for its owner only.
 
 mod file;
 mod key;
@@ -28,75 +27,75 @@ pub use self::{
 };
 use super::BackendError;
 use crate::user_cache;
-use file::Unfit;
+use file::Unusable;
 
-/// How often it is looked whether another process is done.
+/// Polling interval while another process is building.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A failure of the cache's directory. The message is one line.
+/// The cache directory cannot be used. The message is one line.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}; name another directory for engines, or make this one writable", path.display())]
+#[error("{}: {source}; use another engine directory, or make this one writable", path.display())]
 pub struct CacheError {
     path: PathBuf,
     source: io::Error,
 }
 
-/// A directory of engines, or none at all.
+/// A directory of engines, or no cache.
 #[derive(Debug, Clone)]
 pub struct EngineCache {
     directory: Option<PathBuf>,
 }
 
-/// Where an engine came from.
+/// How an engine was obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A file that was there, perhaps since another process built it just now.
+    /// Read from the cache, possibly after another process built it.
     Cache,
-    /// Built here, in this time.
+    /// Built by this process, in this time.
     Built(Duration),
 }
 
 /// A file in the cache.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The file.
+    /// The path.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub bytes: u64,
-    /// When it was written.
+    /// Time of the last modification.
     pub modified: Option<SystemTime>,
-    /// What it is for, or why it cannot be used.
+    /// The key, or why the file cannot be used.
     pub content: Result<EngineKey, String>,
 }
 
-/// What [`EngineCache::clean`] has done.
+/// The result of [`EngineCache::clean`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Engines removed.
+    /// Number of engines removed.
     pub engines: usize,
-    /// Their length in bytes, with what unfinished builds had left.
+    /// Bytes freed, including the remains of interrupted builds.
     pub bytes: u64,
-    /// Engines left because another process is building or waiting for them.
+    /// Number of engines kept because another process is building or waiting for them.
     pub in_use: usize,
 }
 
 impl EngineCache {
-    /// The cache in this directory, which is made when it is first written to.
+    /// A cache in `directory`, which is created on first use.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: Some(directory.into()),
         }
     }
 
-    /// `loftup-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`);
-    /// none where neither is known.
+    /// `loftup-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, or `~/.cache`); no
+    /// cache if neither is known.
     pub fn of_user() -> Self {
         Self {
             directory: user_cache::directory("engines"),
         }
     }
 
-    /// Keeps nothing.
+    /// No cache.
     pub fn none() -> Self {
         Self { directory: None }
     }
@@ -106,12 +105,12 @@ impl EngineCache {
         self.directory.as_deref()
     }
 
-    /// The engine for `key`: read, or built with `build` and kept. A file that cannot be used is
-    /// replaced, and `watch` told why. Where nothing can be kept, it is built all the same, with a
-    /// warning.
+    /// Returns the engine for `key`: reads it, or builds it with `build` and stores it. A file that
+    /// cannot be used is replaced, and `watch` is told the reason. If the engine cannot be stored,
+    /// it is built nevertheless, with a warning.
     ///
     /// # Errors
-    /// Those of `build`, and [`BackendError::Cancelled`] while waiting for another process.
+    /// Errors of `build`; [`BackendError::Cancelled`] while waiting for another process.
     pub fn get_or_build<E: AsRef<[u8]>>(
         &self,
         key: &EngineKey,
@@ -123,7 +122,7 @@ impl EngineCache {
             return Ok((build()?.as_ref().to_vec(), Origin::Built(start.elapsed())));
         };
         let path = directory.join(key.file_name());
-        // Without the lock first: reading needs none, and a directory that is read-only is fine.
+        // First without the lock: reading needs none, so that a read-only directory works.
         if let Ok(bytes) = file::read(&path, key) {
             return Ok((loaded(key, watch, bytes), Origin::Cache));
         }
@@ -135,19 +134,22 @@ impl EngineCache {
                 });
             }
             Err(e) => {
-                log::warn!("{}: {e}; the engine is built and not kept", path.display());
+                log::warn!(
+                    "{}: {e}; the engine is built but not cached",
+                    path.display()
+                );
                 None
             }
         };
         match file::read(&path, key) {
             Ok(bytes) => return Ok((loaded(key, watch, bytes), Origin::Cache)),
-            Err(Unfit::NotThere) => {
+            Err(Unusable::Missing) => {
                 if let Some(why) = self.outdated(directory, key) {
                     let file = &path;
                     watch.event(&BuildEvent::Rebuilding { file, why: &why });
                 }
             }
-            Err(Unfit::Because(why)) => {
+            Err(Unusable::Invalid(why)) => {
                 let file = &path;
                 watch.event(&BuildEvent::Rebuilding { file, why: &why });
             }
@@ -158,7 +160,7 @@ impl EngineCache {
         if lock.is_some()
             && let Err(e) = file::write(&path, key, &bytes)
         {
-            log::warn!("{}: {e}; the engine is not kept", path.display());
+            log::warn!("{}: {e}; the engine is not cached", path.display());
         }
         watch.event(&BuildEvent::Built {
             graph: &key.graph,
@@ -168,7 +170,7 @@ impl EngineCache {
         Ok((bytes, Origin::Built(elapsed)))
     }
 
-    /// Removes the engine for `key`, which is whole and still not taken by the library.
+    /// Removes the engine for `key`, which is intact but was rejected by the library.
     pub fn reject(&self, key: &EngineKey, watch: &dyn BuildWatch, why: &str) {
         if let Some(directory) = &self.directory {
             let file = &directory.join(key.file_name());
@@ -179,16 +181,16 @@ impl EngineCache {
         }
     }
 
-    /// Whether an engine for `key` is there and whole.
+    /// Whether there is an intact engine for `key`.
     pub fn contains(&self, key: &EngineKey) -> bool {
         let path = self.directory.as_ref().map(|d| d.join(key.file_name()));
         path.is_some_and(|path| file::read(&path, key).is_ok())
     }
 
-    /// Every engine, by name; each is read and checked.
+    /// All engines, sorted by name; each is read and verified.
     ///
     /// # Errors
-    /// Where the directory cannot be read. One that does not exist is empty.
+    /// The directory cannot be read. A missing directory counts as empty.
     pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
         let mut entries = Vec::new();
         for path in self.files(".engine")? {
@@ -203,11 +205,11 @@ impl EngineCache {
         Ok(entries)
     }
 
-    /// Removes every engine and what unfinished builds have left, but nothing that another process
-    /// is at.
+    /// Removes all engines and the remains of interrupted builds, except those that another process
+    /// is using.
     ///
     /// # Errors
-    /// Where the directory cannot be read or changed.
+    /// The directory cannot be read or modified.
     pub fn clean(&self) -> Result<Cleaned, CacheError> {
         let mut cleaned = Cleaned::default();
         let engines = self.files(".engine")?.into_iter().map(|path| (path, ""));
@@ -221,7 +223,8 @@ impl EngineCache {
             remove(&path)?;
             cleaned.engines += usize::from(end.is_empty());
         }
-        // Last: a process that waits on a lock file keeps it, and then builds for itself.
+        // Last: a process that is waiting for a lock file keeps it open and then builds the engine
+        // itself.
         for path in self.files(".engine.lock")? {
             if let Ok(Some(_lock)) = try_lock(&without(&path, ".lock")) {
                 remove(&path)?;
@@ -230,7 +233,7 @@ impl EngineCache {
         Ok(cleaned)
     }
 
-    /// Files of the directory whose names end so, sorted.
+    /// The files in the directory whose names end with `end`, sorted.
     fn files(&self, end: &str) -> Result<Vec<PathBuf>, CacheError> {
         let Some(directory) = &self.directory else {
             return Ok(Vec::new());
@@ -254,7 +257,7 @@ impl EngineCache {
         Ok(files)
     }
 
-    /// Why an engine for the same graph, shapes and settings that is there is of no use.
+    /// Describes why an existing engine for the same graph, shapes and settings cannot be used.
     fn outdated(&self, directory: &Path, key: &EngineKey) -> Option<String> {
         let start = format!("{}-", key.graph_in_file_name());
         self.files(".engine").ok()?.into_iter().find_map(|path| {
@@ -269,7 +272,7 @@ impl EngineCache {
     }
 }
 
-/// A path without the end of its name. Names in the cache are ASCII.
+/// The path without `end`. Names in the cache are ASCII.
 fn without(path: &Path, end: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(name.strip_suffix(end).unwrap_or(&name))
@@ -301,13 +304,13 @@ fn remove(path: &Path) -> Result<(), CacheError> {
 }
 
 enum Locked {
-    /// As long as it lives.
+    /// Held until it is dropped.
     Mine(#[allow(dead_code, reason = "held, not read")] File),
     Cancelled,
 }
 
-/// The lock that whoever builds the engine at `path` holds; `None` where another one has it. The
-/// system lets go of it when the process ends, however it ends.
+/// Tries to acquire the lock for building the engine at `path`; `None` if another process holds it.
+/// The system releases it when the process exits.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -329,7 +332,8 @@ fn wait_for_lock(path: &Path, key: &EngineKey, watch: &dyn BuildWatch) -> io::Re
         if let Some(lock) = try_lock(path)? {
             return Ok(Locked::Mine(lock));
         }
-        // Not for the blink of an eye: a process being started elsewhere holds copies of our files.
+        // Not immediately: a process that is being started elsewhere may hold a copy of our file
+        // descriptor for a moment.
         if start.elapsed() >= POLL {
             watch.event(&BuildEvent::Waiting {
                 graph: &key.graph,

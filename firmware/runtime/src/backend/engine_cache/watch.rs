@@ -1,80 +1,81 @@
-//! Following the building of engines, and stopping it.
+//! Progress and cancellation of engine builds.
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// What happens on the way to an engine.
+use parking_lot::Mutex;
+
+/// A progress event.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum BuildEvent<'a> {
-    /// Another process builds it; comes again and again.
+    /// Another process is building the engine; repeated.
     Waiting {
-        /// The graph.
+        /// Name of the graph.
         graph: &'a str,
-        /// The file that will appear.
+        /// The file that is waited for.
         file: &'a Path,
-        /// Since when.
+        /// Time spent waiting.
         elapsed: Duration,
     },
-    /// A file is there and cannot be used, or not any more.
+    /// A cached engine exists but cannot be used, or no longer.
     Rebuilding {
         /// The file.
         file: &'a Path,
-        /// Why.
+        /// The reason.
         why: &'a str,
     },
-    /// It is being built; comes at least every second.
+    /// The engine is being built; repeated at least once per second.
     Building {
-        /// The graph.
+        /// Name of the graph.
         graph: &'a str,
-        /// Since when.
+        /// Time spent building.
         elapsed: Duration,
-        /// Innermost phase under way, its steps done, and all of its steps; where TensorRT tells.
+        /// Innermost phase in progress, its completed steps, and its total steps, if known.
         phase: Option<(&'a str, u32, u32)>,
     },
-    /// It is built.
+    /// The engine has been built.
     Built {
-        /// The graph.
+        /// Name of the graph.
         graph: &'a str,
-        /// How long it took.
+        /// Build time.
         elapsed: Duration,
-        /// Its length.
+        /// Size of the engine.
         bytes: usize,
     },
-    /// It was there.
+    /// The engine was read from the cache.
     Loaded {
-        /// The graph.
+        /// Name of the graph.
         graph: &'a str,
-        /// Its length.
+        /// Size of the engine.
         bytes: usize,
     },
 }
 
-/// Whoever wants to know. Called from several threads.
+/// Receives progress events, from several threads.
 pub trait BuildWatch: Send + Sync {
-    /// Something has happened.
+    /// Called for each event.
     fn event(&self, event: &BuildEvent<'_>);
 
-    /// Whether to stop. TensorRT 8 cannot be stopped while it builds.
+    /// Whether to cancel the build. TensorRT 8 cannot be cancelled during a build.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// Writes to the log: at the beginning, every ten seconds, and at the end.
+/// Logs the start, the end, and every ten seconds in between.
 #[derive(Debug, Default)]
 pub struct LogWatch {
-    /// When something of a long wait was last written.
+    /// Time of the last progress message.
     last: Mutex<Option<Instant>>,
 }
 
 impl LogWatch {
     fn due(&self, elapsed: Duration) -> bool {
         const PAUSE: Duration = Duration::from_secs(10);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let first = last.is_none_or(|last| last.elapsed() > elapsed);
         let due = first || last.is_some_and(|last| last.elapsed() >= PAUSE);
         if due {
@@ -97,10 +98,10 @@ impl BuildWatch for LogWatch {
                 elapsed.as_secs()
             ),
             BuildEvent::Rebuilding { file, why } => {
-                log::warn!("{}: building the engine again: {why}", file.display());
+                log::warn!("{}: rebuilding the engine: {why}", file.display());
             }
             BuildEvent::Building { graph, elapsed, .. } if self.due(*elapsed) => log::warn!(
-                "{graph}: building an engine for this GPU, once; this can take minutes ({} s)",
+                "{graph}: building an engine for this GPU; it is cached and can take minutes ({} s)",
                 elapsed.as_secs()
             ),
             BuildEvent::Built {

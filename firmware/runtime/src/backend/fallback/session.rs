@@ -1,4 +1,4 @@
-//! A session that can move from one engine to the other in the middle of a frame.
+//! A session that can switch to the fallback in the middle of a frame.
 
 use std::{
     sync::Arc,
@@ -13,7 +13,7 @@ use crate::backend::{
     watchdog::{About, WatchedSession},
 };
 
-/// An input, kept so that a run can be repeated elsewhere.
+/// An input, kept so that a run can be repeated on the fallback.
 struct Input {
     values: Vec<f32>,
     set: bool,
@@ -21,7 +21,7 @@ struct Input {
     in_fallback: bool,
 }
 
-/// Whose outputs are those of the last run.
+/// Which backend has the outputs of the last run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     None,
@@ -33,9 +33,9 @@ pub(super) struct FallbackSession {
     compiled: Arc<Compiled>,
     inputs: Vec<Input>,
     preferred: Option<WatchedSession>,
-    /// Whether the preferred engine has run once in this session.
+    /// Whether the preferred backend has completed a run in this session.
     warmed_up: bool,
-    /// Since when it is being tried again, beside the runs.
+    /// When the current retry of the preferred backend started.
     retrying: Option<Instant>,
     fallback: Option<Box<dyn Session>>,
     last: Last,
@@ -68,22 +68,23 @@ impl Session for FallbackSession {
                 self.last = Last::Preferred;
                 return Ok(());
             }
-            // Not a failure of the engine, but what was asked for.
+            // Not a failure of the backend: it was requested.
             Attempt::Failed(e @ BackendError::Cancelled { .. }) => return Err(e),
             Attempt::Failed(e) => Some(e),
-            Attempt::NotMade => None,
+            Attempt::Skipped => None,
         };
         if let Some(e) = &failure {
             shared.supervisor.count(e);
         }
         let Some(fallback) = &models.fallback else {
             return Err(failure.unwrap_or_else(|| {
-                let what = "too many of its calls hang already; restart the process";
+                let what = "too many of its calls are already hung; restart the process";
                 signature.failed(shared.current().name(), what)
             }));
         };
         match failure {
-            // Nothing a question can cause: known before the fallback engine has answered.
+            // Cannot be caused by the inputs, so the switch need not wait for the fallback's
+            // result.
             Some(e @ (BackendError::Timeout { .. } | BackendError::NotFinite { .. })) => {
                 shared.supervisor.degrade(&e, false);
                 self.run_fallback(fallback)?;
@@ -108,12 +109,12 @@ impl Session for FallbackSession {
     }
 }
 
-/// How it went with the preferred engine.
+/// The result of a run on the preferred backend.
 enum Attempt {
     Answered,
     Failed(BackendError),
-    /// It was not to be used, or is not ready yet.
-    NotMade,
+    /// The backend is not to be used, or not ready yet.
+    Skipped,
 }
 
 impl FallbackSession {
@@ -140,7 +141,7 @@ impl FallbackSession {
         let models = self.compiled.models.clone();
         let supervisor = &models.shared.supervisor;
         let Some(model) = &models.preferred else {
-            return Attempt::NotMade;
+            return Attempt::Skipped;
         };
         let patience = supervisor.options.start_limit;
         let wait = match self.retrying {
@@ -148,12 +149,12 @@ impl FallbackSession {
             Some(_) => Duration::ZERO,
             None => match self.admitted(model.backend.name(), patience) {
                 Ok(Some(wait)) => wait,
-                Ok(None) => return Attempt::NotMade,
+                Ok(None) => return Attempt::Skipped,
                 Err(e) => return Attempt::Failed(e),
             },
         };
         let Some(watched) = &mut self.preferred else {
-            return Attempt::NotMade;
+            return Attempt::Skipped;
         };
         match watched.made(wait) {
             Some(Ok(())) => self.warmed_up |= self.retrying.take().is_some(),
@@ -161,7 +162,7 @@ impl FallbackSession {
                 .retrying
                 .is_some_and(|since| since.elapsed() < patience) =>
             {
-                return Attempt::NotMade;
+                return Attempt::Skipped;
             }
             None => {
                 let error = watched.timeout(patience);
@@ -182,8 +183,8 @@ impl FallbackSession {
         }
     }
 
-    /// How long to wait for the session of the preferred engine, which is begun where there is
-    /// none; `None` where it is not to be used.
+    /// How long to wait for the session of the preferred backend, which is created if there is
+    /// none; `None` if the backend is not to be used.
     fn admitted(
         &mut self,
         backend: &'static str,
@@ -203,7 +204,7 @@ impl FallbackSession {
                 self.start(backend, true)?;
                 Ok(Some(Duration::ZERO))
             }
-            // It was in use when another session failed.
+            // Another session failed while it was in use.
             Admission::Fallback => {
                 self.drop_preferred();
                 Ok(None)
@@ -211,8 +212,8 @@ impl FallbackSession {
         }
     }
 
-    /// Begins to make a session of the preferred engine, on its own thread. One that is tried
-    /// again has to answer there once before it is trusted.
+    /// Starts to create a session of the preferred backend on its own thread. For a retry, it must
+    /// complete a run there before it is used.
     fn start(&mut self, backend: &'static str, again: bool) -> Result<(), BackendError> {
         let compiled = self.compiled.clone();
         let about = About {
@@ -225,7 +226,7 @@ impl FallbackSession {
         };
         let make = Box::new(move || {
             let models = &compiled.models;
-            let lost = || models.signature.failed(backend, "it is not there");
+            let lost = || models.signature.failed(backend, "it is not available");
             let model = models.preferred.as_ref().ok_or_else(lost)?;
             let mut session = compiled.plan(&compiled.preferred, model)?.session()?;
             for (i, values) in trial.iter().enumerate() {
@@ -262,7 +263,7 @@ impl FallbackSession {
             true => options.run_limit,
             false => options.start_limit,
         };
-        let lost = || signature.failed(backend, "its session is gone");
+        let lost = || signature.failed(backend, "its session is lost");
         let watched = self.preferred.as_mut().ok_or_else(lost)?;
         let session = watched.session().ok_or_else(lost)?;
         for (i, input) in self.inputs.iter_mut().enumerate() {
@@ -277,7 +278,7 @@ impl FallbackSession {
             let Some((index, value)) = first_not_finite(watched.output(output)) else {
                 continue;
             };
-            // What is not finite may go in for a reason, and then comes out as it has to.
+            // If an input is not finite, the outputs need not be either.
             let blameless = |input: &Input| first_not_finite(&input.values).is_none();
             if self.inputs.iter().all(blameless) {
                 return Err(BackendError::NotFinite {

@@ -1,4 +1,4 @@
-//! Building engines without running them.
+//! Builds engines without running them.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::backend::{
     TilingHint,
 };
 
-/// Builds engines for a GPU that is not there, and keeps them in the cache for when it is. Only
-/// TensorRT-RTX can.
+/// Builds engines for a GPU that this machine does not have, and stores them in the cache. Requires
+/// TensorRT-RTX.
 pub struct AheadOfTime(Arc<Target>);
 
 struct Target {
@@ -26,17 +26,17 @@ struct Target {
 }
 
 impl AheadOfTime {
-    /// For GPUs of this compute capability, as (8, 6).
+    /// For GPUs of this compute capability, such as (8, 6).
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] where there is no TensorRT-RTX.
+    /// [`BackendError::Unavailable`] if TensorRT-RTX is not available.
     pub fn open(target: (u32, u32), options: Options) -> Result<Self, BackendError> {
         let library = library(&options).map_err(|e| unavailable(&e, &options))?;
         if !library.layout().is_rtx() {
             return Err(BackendError::Unavailable {
                 backend: NAME,
                 what: format!(
-                    "{} builds engines only on the GPU that will run them; build there, or name a TensorRT-RTX in LOFTUP_TENSORRT",
+                    "{} builds engines only on the GPU that will run them; build there, or set LOFTUP_TENSORRT to a TensorRT-RTX library",
                     library.version()
                 ),
                 absent: false,
@@ -70,7 +70,7 @@ impl Backend for AheadOfTime {
         PRECISIONS
     }
 
-    /// It cannot be compared here, but is on the machine that will run it.
+    /// Not compared here, but on the machine that runs it.
     fn arithmetic(&self) -> Option<Arithmetic> {
         None
     }
@@ -81,7 +81,7 @@ impl Backend for AheadOfTime {
     }
 }
 
-/// A graph that engines are built from, for another machine.
+/// A graph from which engines for another machine are built.
 struct AheadModel {
     target: Arc<Target>,
     hashed: Hashed,
@@ -132,7 +132,7 @@ impl Plan for Unrunnable {
 }
 
 impl TensorRt {
-    /// The version of the library that the options name, and whether it can build engines.
+    /// The version of the library selected by `options`, and whether it can build engines.
     ///
     /// # Errors
     /// [`BackendError::Unavailable`].
@@ -141,7 +141,7 @@ impl TensorRt {
         Ok((library.version().to_string(), library.can_build()))
     }
 
-    /// Why there is no GPU; `None` where there is one.
+    /// Why there is no GPU; `None` if there is one.
     pub fn no_gpu(options: &Options) -> Option<String> {
         let device = cuda(options).and_then(|cuda| Device::new(&cuda, options.device));
         device.err().map(|e| e.to_string())

@@ -1,8 +1,8 @@
-//! From an ONNX graph to a serialized engine.
+//! Builds a serialized engine from an ONNX graph.
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use loftup_onnx::rewrite;
 use loftup_tensorrt::{
     Builder, Error, Layout, Library, OnnxParser, Progress, ShapeRange, cuda::Device,
 };
+use parking_lot::Mutex;
 
 use super::{NAME, Options};
 use crate::backend::{
@@ -19,7 +20,7 @@ use crate::backend::{
     engine_cache::{BuildEvent, BuildWatch, EngineKey},
 };
 
-/// How often a build that tells nothing is reported.
+/// Interval of progress reports during a build.
 const TICK: Duration = Duration::from_millis(500);
 
 /// A graph and the SHA-256 of its file, which is part of the key of every engine built from it.
@@ -37,7 +38,7 @@ impl Hashed {
     }
 }
 
-/// A graph and shapes, with everything that their engine depends on.
+/// A graph, shapes, and everything else that their engine depends on.
 pub(super) struct Recipe<'a> {
     pub graph: &'a Graph,
     pub shapes: &'a [Vec<usize>],
@@ -49,7 +50,7 @@ pub(super) struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
-    /// For those of `profiles`, if the shapes lie in one of them, else for exactly the shapes.
+    /// For the profile in `profiles` that contains the shapes, or exactly for the shapes.
     pub fn new(
         hashed: &'a Hashed,
         (shapes, profiles): (&'a [Vec<usize>], &'a [ShapeProfile]),
@@ -82,7 +83,7 @@ impl<'a> Recipe<'a> {
         })
     }
 
-    /// To be built without a GPU, for this compute capability.
+    /// Builds without a GPU, for this compute capability.
     pub fn for_target(mut self, target: (u32, u32)) -> Self {
         self.target = Some(target);
         self
@@ -97,7 +98,7 @@ impl<'a> Recipe<'a> {
         }
     }
 
-    /// Builds the engine, and reports every half second that it still does.
+    /// Builds the engine, and reports progress every half second.
     pub fn build(
         &self,
         library: &Library,
@@ -118,7 +119,7 @@ impl<'a> Recipe<'a> {
                     tick();
                 }
             };
-            // Without a thread to spare it is built in silence.
+            // If no thread can be started, no progress is reported.
             let _ = thread::Builder::new().spawn_scoped(scope, ticker);
             let built = self.run(library, device, &report);
             drop(done);
@@ -168,17 +169,17 @@ impl<'a> Recipe<'a> {
             }
         }
         if let Err(e) = config.set_progress(report.clone()) {
-            log::debug!("a build that cannot be stopped: {e}");
+            log::debug!("this build cannot be cancelled: {e}");
         }
         Ok(builder.build(network, &config)?.as_slice().to_vec())
     }
 }
 
-/// The graph that a version of TensorRT is given, and whether it has to be allowed 8 bits.
+/// The graph that is passed to a version of TensorRT, and whether INT8 must be enabled.
 ///
-/// From 10.0 on a network keeps the types that are written in it. In TensorRT 8 permission to use
-/// 16 bits holds for every layer, sines of large angles included, so it gets the 32-bit graph of
-/// the rounded weights instead; 8 bits it uses only where they are written.
+/// From 10.0 on, a network keeps the types of the graph. In TensorRT 8, enabling FP16 applies to
+/// every layer, even to sines of large angles, so it gets the 32-bit graph with the rounded weights
+/// instead. It uses INT8 only where the graph quantizes.
 fn as_read(graph: &Graph, layout: Layout) -> Result<(Cow<'_, [u8]>, bool), Error> {
     let weak = layout == Layout::V8;
     let half = matches!(graph.precision, Precision::Fp16 | Precision::Fp16Weights);
@@ -227,16 +228,16 @@ fn settings(options: &Options) -> String {
     )
 }
 
-/// Hands TensorRT's progress on.
+/// Forwards TensorRT's progress.
 struct Report {
     watch: Arc<dyn BuildWatch>,
-    /// Phases under way, outermost first: name, steps done, steps.
+    /// Phases in progress, outermost first: name, completed steps, total steps.
     phases: Mutex<Vec<(String, u32, u32)>>,
 }
 
 impl Report {
     fn tick(&self, graph: &str, elapsed: Duration) {
-        let innermost = self.lock().last().cloned();
+        let innermost = self.phases.lock().last().cloned();
         self.watch.event(&BuildEvent::Building {
             graph,
             elapsed,
@@ -245,23 +246,19 @@ impl Report {
                 .map(|(name, done, steps)| (name.as_str(), *done, *steps)),
         });
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(String, u32, u32)>> {
-        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Progress for Report {
     fn phase_started(&self, phase: &str, _parent: Option<&str>, steps: u32) {
-        let mut phases = self.lock();
-        // A wrong library could begin phases for ever.
+        let mut phases = self.phases.lock();
+        // A faulty library could start phases without limit.
         if phases.len() < 64 {
             phases.push((phase.to_owned(), 0, steps));
         }
     }
 
     fn step_done(&self, phase: &str, step: u32) -> bool {
-        let mut phases = self.lock();
+        let mut phases = self.phases.lock();
         if let Some((_, done, _)) = phases.iter_mut().rfind(|(name, ..)| name == phase) {
             *done = step.saturating_add(1);
         }
@@ -269,7 +266,7 @@ impl Progress for Report {
     }
 
     fn phase_finished(&self, phase: &str) {
-        let mut phases = self.lock();
+        let mut phases = self.phases.lock();
         if let Some(i) = phases.iter().rposition(|(name, ..)| name == phase) {
             phases.remove(i);
         }

@@ -1,8 +1,8 @@
-//! TensorRT: the engine of a Jetson, or of a desktop with an NVIDIA GPU.
+//! The TensorRT backend, for a Jetson or a desktop with an NVIDIA GPU.
 //!
-//! Nothing of NVIDIA's is needed to build this; the libraries are opened at run time
-//! (`loftup-tensorrt`). An engine is built from the bundle's ONNX graph the first time, which can
-//! take minutes, and kept ([`super::engine_cache`]).
+//! No NVIDIA files are needed to build it; the libraries are opened at run time
+//! (`loftup-tensorrt`). An engine is built from the bundle's ONNX graph on first use, which can
+//! take minutes, and then cached ([`super::engine_cache`]).
 
 mod ahead;
 mod build;
@@ -11,7 +11,7 @@ mod session;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use loftup_tensorrt::{
     Engine, Error, Layout, Library, Runtime,
     cuda::{Cuda, Device, Stream},
 };
+use parking_lot::Mutex;
 
 pub use self::ahead::AheadOfTime;
 use self::{
@@ -30,9 +31,8 @@ use super::{
     Arithmetic, Backend, BackendError, Graph, Model, Plan, ShapeProfile, TilingHint,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
-use crate::threads::lock;
 
-/// 16 bits before 8: on transformers 8 bits are seldom faster, and always coarser.
+/// FP16 before INT8: for transformers INT8 is rarely faster, and always less accurate.
 const PRECISIONS: [Precision; 4] = [
     Precision::Fp16,
     Precision::Int8,
@@ -40,39 +40,38 @@ const PRECISIONS: [Precision; 4] = [
     Precision::Fp32,
 ];
 
-/// Name of this engine, as in `--backend`.
+/// The backend's name, as in `--backend`.
 pub(super) const NAME: &str = "tensorrt";
 
 /// How TensorRT is found, and how engines are built and run.
 #[derive(Clone)]
 pub struct Options {
-    /// The library, or the directory it lies in; `None` looks where `LOFTUP_TENSORRT` says, else
-    /// where the loader looks.
+    /// The library or its directory; `None` uses `LOFTUP_TENSORRT`, or else the loader's search
+    /// path.
     pub library: Option<PathBuf>,
-    /// CUDA's driver library; `None` looks where `LOFTUP_LIBCUDA` says, else where the loader
-    /// looks.
+    /// The CUDA driver library; `None` uses `LOFTUP_LIBCUDA`, or else the loader's search path.
     pub libcuda: Option<PathBuf>,
     /// Number of the GPU, from 0.
     pub device: u32,
-    /// The most GPU memory a layer may use for scratch, in bytes.
+    /// Maximum GPU scratch memory of a layer, in bytes.
     pub workspace: u64,
-    /// DLA core for the layers that it can run; the rest stays on the GPU.
+    /// DLA core for supported layers; the others run on the GPU.
     pub dla_core: Option<u32>,
-    /// Whether 32-bit multiplications may be rounded to a mantissa of 10 bits (TF32).
+    /// Whether 32-bit products may be rounded to a 10-bit mantissa (TF32).
     pub tf32: bool,
-    /// Whether runs are recorded and launched as one CUDA graph.
+    /// Whether runs are captured and launched as a CUDA graph.
     pub cuda_graph: bool,
-    /// The longest that is waited for the GPU before a run fails. [`super::Fallback`] has limits
-    /// of its own, which should be shorter.
+    /// Maximum time to wait for the GPU before a run fails. [`super::Fallback`] has its own limits,
+    /// which should be shorter.
     pub gpu_limit: Duration,
-    /// Where engines are kept.
+    /// Where engines are cached.
     pub cache: EngineCache,
-    /// Who is told about builds, and may stop them.
+    /// Receives progress of builds and can cancel them.
     pub watch: Arc<dyn BuildWatch>,
 }
 
 impl Options {
-    /// Scratch memory by default: enough for every graph of ours in one piece.
+    /// Default scratch memory: enough for every graph of this project without splitting.
     pub const WORKSPACE: u64 = 1 << 30;
 }
 
@@ -105,7 +104,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Opens the library that the options name. Calls nothing but its version.
+/// Opens the library selected by the options. Calls only its version function.
 fn library(options: &Options) -> Result<Library, Error> {
     match &options.library {
         Some(path) => Library::open(path),
@@ -136,14 +135,14 @@ fn cuda(options: &Options) -> Result<Cuda, Error> {
 /// TensorRT on one GPU.
 pub struct TensorRt(Arc<OnGpu>);
 
-/// What an engine and its loaded graphs share.
+/// The state shared by the backend and its loaded graphs.
 struct OnGpu {
     library: Library,
     device: Arc<Device>,
     runtime: Mutex<Runtime>,
     options: Options,
     capability: (u32, u32),
-    /// Engines in use: plans for other shapes of the same graph share them.
+    /// Engines in use, shared by plans for different shapes of the same graph.
     engines: Mutex<Vec<(EngineKey, Weak<Engine>)>>,
 }
 
@@ -151,8 +150,8 @@ impl TensorRt {
     /// Opens TensorRT and the GPU.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`], with the reason: no library, one of an unknown version, no
-    /// driver, no GPU.
+    /// [`BackendError::Unavailable`] with the reason: no library, an unsupported version, no
+    /// driver, or no GPU.
     pub fn open(options: Options) -> Result<Self, BackendError> {
         let opened = OnGpu::open(&options).map_err(|e| unavailable(&e, &options))?;
         Ok(Self(Arc::new(opened)))
@@ -177,10 +176,10 @@ impl OnGpu {
         })
     }
 
-    /// The engine for `key`, from memory, from the cache, or built.
+    /// The engine for `key`: one in use, from the cache, or newly built.
     fn engine(&self, recipe: &Recipe<'_>) -> Result<Arc<Engine>, BackendError> {
         // Held while building, so that no engine is built twice.
-        let mut engines = lock(&self.engines);
+        let mut engines = self.engines.lock();
         engines.retain(|(_, engine)| engine.strong_count() > 0);
         let known = engines.iter().find(|(known, _)| *known == recipe.key);
         if let Some(engine) = known.and_then(|(_, engine)| engine.upgrade()) {
@@ -191,16 +190,17 @@ impl OnGpu {
         Ok(engine)
     }
 
-    /// The engine from the cache, or built; a copy of its own.
+    /// The engine from the cache, or newly built; not shared.
     fn read(&self, recipe: &Recipe<'_>) -> Result<Arc<Engine>, BackendError> {
         let (cache, watch) = (&self.options.cache, &*self.options.watch);
         let mut again = true;
         loop {
             let build = || recipe.build(&self.library, Some(&self.device));
             let (bytes, _) = cache.get_or_build(&recipe.key, watch, build)?;
-            match lock(&self.runtime).deserialize(&bytes) {
+            match self.runtime.lock().deserialize(&bytes) {
                 Ok(engine) => return Ok(engine),
-                // The driver, say, has changed. Once: a fresh one that is refused stays refused.
+                // For example, the driver has changed. Only once: if a new engine is rejected as
+                // well, return the error.
                 Err(e) if std::mem::take(&mut again) => {
                     cache.reject(&recipe.key, watch, &e.to_string());
                 }
@@ -252,7 +252,7 @@ impl Backend for TensorRt {
     }
 }
 
-/// A graph that engines are built from.
+/// A graph from which engines are built.
 struct TensorRtModel {
     gpu: Arc<OnGpu>,
     hashed: Hashed,
@@ -268,18 +268,18 @@ impl Model for TensorRtModel {
         let capability = format!("{}.{}", gpu.capability.0, gpu.capability.1);
         let asked = (shapes, profiles);
         let recipe = Recipe::new(&self.hashed, asked, &gpu.library, &capability, &gpu.options)?;
-        // In TensorRT 8 two contexts cannot use the same profile of an engine.
+        // In TensorRT 8, two contexts cannot use the same profile of an engine.
         let engine = match gpu.library.layout() {
             Layout::V8 => gpu.read(&recipe),
             _ => gpu.engine(&recipe),
         }?;
         let failed = |e: Error| recipe.failed(&e);
         let parts = PlanParts::new(&recipe, &engine, &gpu.options).map_err(|e| match e {
-            session::Misfit::Error(e) => recipe.failed(&e),
-            session::Misfit::Graph(what) => recipe.graph.rejected(NAME, what),
+            session::Mismatch::Error(e) => recipe.failed(&e),
+            session::Mismatch::Graph(what) => recipe.graph.rejected(NAME, what),
         })?;
-        // The first session now: what it lacks is known before it is used, and the library says
-        // which shapes the outputs have.
+        // Create the first session now, so that errors are found before it is used, and because it
+        // determines the output shapes.
         let stream = Stream::new(&gpu.device).map_err(failed)?;
         let first = parts.open(&engine, &stream).map_err(failed)?;
         let outputs = first.output_shapes().map_err(failed)?;

@@ -1,9 +1,10 @@
-//! An engine that runs.
+//! Runs an engine.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use half::f16;
 use loftup_tensorrt::{DataType, Engine, Error, Executor, cuda::Stream};
+use parking_lot::Mutex;
 
 use super::{
     NAME, Options,
@@ -11,28 +12,28 @@ use super::{
 };
 use crate::backend::{BackendError, Plan, Session};
 
-/// Why an engine does not go with a graph.
-pub(super) enum Misfit {
-    /// TensorRT's words.
+/// Why an engine does not match a graph.
+pub(super) enum Mismatch {
+    /// An error of TensorRT.
     Error(Error),
-    /// Ours.
+    /// A mismatch found here.
     Graph(String),
 }
 
-impl From<Error> for Misfit {
+impl From<Error> for Mismatch {
     fn from(e: Error) -> Self {
         Self::Error(e)
     }
 }
 
-/// What a session is made of.
+/// The parts of a session.
 pub(super) struct PlanParts {
     graph: Arc<str>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    /// Outputs that nobody wants stay on the GPU.
+    /// Outputs that are not requested stay on the GPU.
     unwanted: Vec<String>,
-    /// The profile for these shapes; `None` where the engine has none to choose from.
+    /// The profile for these shapes; `None` if there is nothing to select.
     profile: Option<u32>,
     options: Options,
 }
@@ -43,7 +44,7 @@ struct Port {
     name: String,
     shape: Vec<usize>,
     half: bool,
-    /// Whether its shape has to be set.
+    /// Whether its shape must be set.
     dynamic: bool,
 }
 
@@ -54,11 +55,11 @@ impl Port {
 }
 
 impl PlanParts {
-    pub fn new(recipe: &Recipe<'_>, engine: &Engine, options: &Options) -> Result<Self, Misfit> {
+    pub fn new(recipe: &Recipe<'_>, engine: &Engine, options: &Options) -> Result<Self, Mismatch> {
         let half = |info: &loftup_tensorrt::TensorInfo| match info.data_type {
             DataType::F32 => Ok(false),
             DataType::F16 => Ok(true),
-            other => Err(Misfit::Graph(format!(
+            other => Err(Mismatch::Graph(format!(
                 "{} is {other:?}, expected F32 or F16",
                 info.name
             ))),
@@ -73,8 +74,8 @@ impl PlanParts {
                     .zip(extents(shape))
                     .all(|(there, wanted)| *there < 0 || *there == wanted);
             if !fits {
-                let what = format!("{name} has shape {:?}, asked for {shape:?}", info.shape);
-                return Err(Misfit::Graph(what));
+                let what = format!("{name} has shape {:?}, expected {shape:?}", info.shape);
+                return Err(Mismatch::Graph(what));
             }
             inputs.push(Port {
                 name: name.clone(),
@@ -98,8 +99,8 @@ impl PlanParts {
             let known = |ports: &[Port]| ports.iter().any(|port| port.name == info.name);
             match info.direction {
                 loftup_tensorrt::Direction::Input if !known(&inputs) => {
-                    let what = format!("its input {} is not given", info.name);
-                    return Err(Misfit::Graph(what));
+                    let what = format!("its input {} is unknown", info.name);
+                    return Err(Mismatch::Graph(what));
                 }
                 loftup_tensorrt::Direction::Output if !known(&outputs) => {
                     unwanted.push(info.name.clone());
@@ -117,13 +118,13 @@ impl PlanParts {
             inputs,
             outputs,
             unwanted,
-            // Profile 0 is chosen already.
+            // Profile 0 is selected by default.
             profile: position.filter(|i| dynamic && *i > 0),
             options: options.clone(),
         })
     }
 
-    /// A context with its shapes set and its memory reserved.
+    /// Creates a context, sets its shapes and allocates its memory.
     pub fn open(
         &self,
         engine: &Arc<Engine>,
@@ -146,7 +147,7 @@ impl PlanParts {
             limit: self.options.gpu_limit,
             is_set: vec![false; self.inputs.len()],
             inputs: self.inputs.clone(),
-            widened: vec![Vec::new(); self.outputs.len()],
+            converted: vec![Vec::new(); self.outputs.len()],
             outputs: self.outputs.clone(),
             executor,
         })
@@ -183,11 +184,7 @@ impl Plan for TensorRtPlan {
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let first = self
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let first = self.first.lock().take();
         let session = match first {
             Some(session) => session,
             None => Stream::new(self.engine.device())
@@ -213,7 +210,7 @@ fn failed(graph: &str, e: &Error) -> BackendError {
     }
 }
 
-/// A context on a stream of its own, with pinned memory that is written and read in place.
+/// A context on its own stream, with pinned memory that is written and read in place.
 pub(super) struct TensorRtSession {
     executor: Executor,
     graph: Arc<str>,
@@ -221,12 +218,12 @@ pub(super) struct TensorRtSession {
     inputs: Vec<Port>,
     is_set: Vec<bool>,
     outputs: Vec<Port>,
-    /// 16-bit outputs as 32-bit values.
-    widened: Vec<Vec<f32>>,
+    /// 16-bit outputs converted to 32 bits.
+    converted: Vec<Vec<f32>>,
 }
 
 impl TensorRtSession {
-    /// Shapes of the outputs, which follow from those of the inputs.
+    /// The output shapes, which follow from the input shapes.
     pub fn output_shapes(&self) -> Result<Vec<Vec<usize>>, Error> {
         let shape = |port: &Port| {
             let extents = self.executor.shape(&port.name)?;
@@ -235,7 +232,7 @@ impl TensorRtSession {
                 .collect::<Option<Vec<_>>>()
                 .ok_or_else(|| Error::Shape {
                     tensor: port.name.clone(),
-                    message: format!("its shape {extents:?} is not known before it runs"),
+                    message: format!("its shape {extents:?} is unknown before a run"),
                 })
         };
         self.outputs.iter().map(shape).collect()
@@ -279,7 +276,7 @@ impl Session for TensorRtSession {
         self.executor
             .run(self.limit)
             .map_err(|e| failed(&self.graph, &e))?;
-        for (port, wide) in self.outputs.iter().zip(&mut self.widened) {
+        for (port, wide) in self.outputs.iter().zip(&mut self.converted) {
             if port.half {
                 let bytes = self
                     .executor
@@ -299,12 +296,12 @@ impl Session for TensorRtSession {
         let Some(port) = self.outputs.get(index) else {
             return &[];
         };
-        // Before the first run, and after one that failed, there is none.
+        // There is no output before the first run and after a failed one.
         let Ok(bytes) = self.executor.output(&port.name) else {
             return &[];
         };
         if port.half {
-            return &self.widened[index];
+            return &self.converted[index];
         }
         bytemuck::try_cast_slice(bytes).unwrap_or_default()
     }

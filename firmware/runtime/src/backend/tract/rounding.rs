@@ -1,7 +1,7 @@
-//! Rounding to 16 bits and back, in one operator.
+//! Rounding to 16 bits and back as one operator.
 //!
-//! tract casts value by value, through a call for each: four fifths of the time of a graph that
-//! rounds what it computes.
+//! tract casts value by value, with a call for each, which takes four fifths of the run time of a
+//! graph that rounds its activations.
 
 use half::{f16, slice::HalfFloatSliceExt};
 use tract_onnx::{
@@ -15,10 +15,10 @@ use tract_onnx::{
     },
 };
 
-/// Values that are rounded at a time: their 16-bit twins stay in the first cache.
+/// Values per chunk: their 16-bit copies stay in the L1 cache.
 const CHUNK: usize = 1024;
 
-/// To 16 bits, to nearest, ties to even, and back.
+/// Rounds to 16 bits (to nearest, ties to even) and back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rounding;
 
@@ -29,14 +29,14 @@ impl ElementWiseMiniOp for Rounding {
 
     fn eval_in_place(&self, t: &mut Tensor, _: Option<DatumType>) -> TractResult<()> {
         if t.datum_type() != f32::datum_type() {
-            bail!("rounding to 16 bits takes F32, not {:?}", t.datum_type());
+            bail!("rounding to 16 bits expects F32, got {:?}", t.datum_type());
         }
         round(t.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         Ok(())
     }
 }
 
-/// Rounds every value to what 16 bits hold.
+/// Rounds every value to a 16-bit one.
 fn round(values: &mut [f32]) {
     let mut narrow = [f16::ZERO; CHUNK];
     for chunk in values.chunks_mut(CHUNK) {
@@ -46,7 +46,7 @@ fn round(values: &mut [f32]) {
     }
 }
 
-/// Puts [`Rounding`] in the place of casts to 16 bits and back.
+/// Replaces casts to 16 bits and back by [`Rounding`].
 pub fn fuse(model: &mut TypedModel) -> TractResult<()> {
     let casts = |model: &TypedModel, node: usize, to: DatumType| {
         let op = model.node(node).op_as::<Cast>();
@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn values_become_those_of_the_standard() {
-        // Not a multiple of any register, over more than one chunk; every exponent, ties, what is
-        // subnormal or too large in 16 bits, and what is no number.
+        // More than one chunk and not a multiple of any vector length; every exponent, ties, values
+        // that are subnormal or overflow in 16 bits, and NaN.
         let mut values: Vec<f32> = (0..3 * CHUNK as u32 + 13)
             .map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9)))
             .collect();
@@ -101,7 +101,7 @@ mod tests {
         round(&mut values);
         for (found, wanted) in values.iter().zip(&wanted) {
             let same = found.to_bits() == wanted.to_bits() || found.is_nan() && wanted.is_nan();
-            assert!(same, "{found} instead of {wanted}");
+            assert!(same, "{found}, expected {wanted}");
         }
     }
 

@@ -5,7 +5,7 @@ use super::*;
 const SHORT: Duration = Duration::from_millis(40);
 const LONG: Duration = Duration::from_secs(20);
 
-/// Adds one to its input with each run. Runs wait for a word where there is a channel.
+/// Adds one to its input in each run. If there is a channel, each run waits for a message.
 struct Counter {
     value: [f32; 1],
     gate: Option<Receiver<&'static str>>,
@@ -21,7 +21,7 @@ impl Session for Counter {
     fn run(&mut self) -> Result<(), BackendError> {
         match self.gate.as_ref().map(|gate| gate.recv()) {
             Some(Ok("panic")) => panic!("on\npurpose"),
-            Some(Ok("fail")) => return Err(about().failed("as told")),
+            Some(Ok("fail")) => return Err(about().failed("on request")),
             _ => {}
         }
         self.value[0] += 1.0;
@@ -98,14 +98,14 @@ fn errors_and_panics_come_back_in_one_line() {
     let mut bench = bench(true);
     bench.words.send("fail").unwrap();
     let e = bench.watched.run(LONG).unwrap_err().to_string();
-    assert_eq!(e, "counter failed in graph: as told");
+    assert_eq!(e, "counter failed in graph: on request");
     bench.words.send("go").unwrap();
     bench.watched.run(LONG).unwrap();
     bench.words.send("panic").unwrap();
     let e = bench.watched.run(LONG).unwrap_err().to_string();
     assert_eq!(e, "counter failed in graph: it panicked: on purpose");
     let e = bench.watched.run(LONG).unwrap_err().to_string();
-    assert!(e.contains("gone"), "{e}");
+    assert!(e.contains("lost"), "{e}");
     assert_eq!(bench.stuck.load(Ordering::SeqCst), 0);
 }
 
@@ -120,7 +120,10 @@ fn a_run_that_hangs_is_left_to_itself_and_cleaned_up_if_it_comes_back() {
     assert!(bench.watched.session().is_none() && bench.watched.output(0).is_empty());
     let before = Instant::now();
     drop(bench.watched);
-    assert!(before.elapsed() < Duration::from_secs(1), "dropping waited");
+    assert!(
+        before.elapsed() < Duration::from_secs(1),
+        "dropping blocked"
+    );
     assert!(bench.dropped.try_recv().is_err(), "it is still in use");
     bench.words.send("go").unwrap();
     let on = bench.dropped.recv_timeout(LONG).unwrap();
@@ -166,7 +169,7 @@ fn making_is_waited_for_looked_at_or_given_up() {
 
 #[test]
 fn many_runs_race_with_their_limit_and_lose_nothing() {
-    // Limits around the time that a run takes: some are met, some are not.
+    // Limits close to the duration of a run, so that some are met and some are not.
     let (mut met, mut missed) = (0, 0);
     for i in 0..300 {
         let mut bench = bench(false);
@@ -188,13 +191,13 @@ fn many_runs_race_with_their_limit_and_lose_nothing() {
     println!("{met} in time, {missed} not");
 }
 
-/// Given up before the worker woke, which leaves it closed; cleaned up by the worker, and only then
-/// dropped.
+/// If it is abandoned before the worker starts, the slot is closed, and the worker drops the
+/// session.
 #[test]
 fn a_run_that_never_began_is_not_counted_as_stuck() {
     let mut bench = bench(false);
     let session = bench.watched.session.take();
-    *bench.watched.mailbox.lock() = Slot::Closed(session);
+    *bench.watched.mailbox.slot.lock() = Slot::Closed(session);
     bench.watched.mailbox.changed.notify_all();
     bench.dropped.recv_timeout(LONG).unwrap();
     drop(bench.watched);

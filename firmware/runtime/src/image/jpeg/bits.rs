@@ -1,22 +1,22 @@
 //! Huffman tables and the bits of entropy-coded data.
 
-/// Bits that are looked up at once. Longer codes are rare and searched for.
+/// Bits decoded by table lookup. Longer codes are rare and are searched for.
 const LOOKUP_BITS: u32 = 10;
 
-/// A Huffman table, as a DHT segment defines it.
+/// A Huffman table, as defined by a DHT segment.
 pub(super) struct Table {
     /// By the next [`LOOKUP_BITS`] bits: length of the code << 8 | its symbol, or 0.
     lookup: Box<[u16; 1 << LOOKUP_BITS]>,
-    /// By length: the first 16-bit prefix that is beyond the codes of this length.
+    /// By length: the first 16-bit prefix past the codes of this length.
     limits: [u32; 17],
-    /// By length: what to add to a code for the index of its symbol.
+    /// By length: the offset from a code to the index of its symbol.
     offsets: [i32; 17],
     symbols: Vec<u8>,
 }
 
 impl Table {
-    /// From the number of codes of each length from 1 to 16, and their symbols in order. `None`
-    /// where the codes do not fit into their lengths.
+    /// From the number of codes of each length from 1 to 16, and their symbols in order. `None` if
+    /// the codes do not fit in their lengths.
     pub fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut table = Self {
             lookup: Box::new([0; 1 << LOOKUP_BITS]),
@@ -47,7 +47,7 @@ impl Table {
         Some(table)
     }
 
-    /// Length and symbol of the code that 16 bits begin with.
+    /// Length and symbol of the code at the start of 16 bits.
     #[inline]
     fn find(&self, prefix: u32) -> Option<(u32, u8)> {
         let entry = self.lookup[(prefix >> (16 - LOOKUP_BITS)) as usize];
@@ -65,23 +65,23 @@ impl Table {
     }
 }
 
-/// Why entropy-coded data cannot be followed any further.
+/// Why entropy-coded data cannot be decoded further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// They end too early: at a marker or at the end of the file.
+    /// The data end too early, at a marker or at the end of the file.
     Ended,
-    /// They cannot be what an encoder wrote.
+    /// The data are invalid.
     Invalid(&'static str),
 }
 
-/// Reads the bits of one segment of entropy-coded data: up to a marker.
+/// Reads the bits of one segment of entropy-coded data, up to a marker.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
-    /// Of the next byte to be taken.
+    /// Position of the next byte.
     at: usize,
-    /// The next bits, the first uppermost.
+    /// The next bits, starting at the most significant one.
     buffer: u64,
-    /// How many of them count.
+    /// Number of valid bits.
     count: u32,
 }
 
@@ -95,7 +95,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Takes bytes until at least 32 bits are there, or a marker comes.
+    /// Reads bytes until there are at least 32 bits, or up to a marker.
     #[inline]
     fn refill(&mut self) {
         if self.count >= 32 {
@@ -112,7 +112,7 @@ impl<'a> Bits<'a> {
             let zeros = inverse.wrapping_sub(0x0101_0101_0101_0101) & word & 0x8080_8080_8080_8080;
             if zeros == 0 {
                 let bytes = (64 - self.count) / 8;
-                // Bits beyond the whole bytes are those of the byte that is taken next.
+                // Bits past the whole bytes are those of the byte that is read next.
                 self.buffer |= word >> self.count;
                 self.count += bytes * 8;
                 self.at += bytes as usize;
@@ -146,7 +146,7 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// Passes over `bits` bits, of which there may be any number.
+    /// Skips any number of bits.
     pub fn skip(&mut self, mut bits: u32) -> Result<(), Broken> {
         while bits > 0 {
             self.refill();
@@ -157,7 +157,7 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// A number of up to 16 bits.
+    /// Reads a number of up to 16 bits.
     pub fn number(&mut self, bits: u32) -> Result<u32, Broken> {
         self.refill();
         let value = (self.buffer >> 32) as u32;
@@ -165,7 +165,7 @@ impl<'a> Bits<'a> {
         Ok(if bits == 0 { 0 } else { value >> (32 - bits) })
     }
 
-    /// The next symbol, passing over the extra bits that its lower half counts, at most `most`.
+    /// Reads the next symbol and skips the extra bits that its low nibble counts, at most `most`.
     #[inline]
     pub fn coefficient(&mut self, table: &Table, most: u8) -> Result<u8, Broken> {
         self.refill();
@@ -178,7 +178,7 @@ impl<'a> Bits<'a> {
         Ok(symbol)
     }
 
-    /// The next symbol alone.
+    /// Reads the next symbol without its extra bits.
     pub fn symbol(&mut self, table: &Table) -> Result<u8, Broken> {
         self.refill();
         let (length, symbol) = self.find(table)?;
@@ -190,17 +190,17 @@ impl<'a> Bits<'a> {
     fn find(&self, table: &Table) -> Result<(u32, u8), Broken> {
         match table.find((self.buffer >> 48) as u32) {
             Some(found) => Ok(found),
-            // The bits that are missing count as 0 or 1, so that no code may match.
+            // Missing bits are undefined, so that the code may match or not.
             None if self.count < 16 => Err(Broken::Ended),
-            None => Err(Broken::Invalid("a code is in no Huffman table")),
+            None => Err(Broken::Invalid("a code is not in the Huffman table")),
         }
     }
 
-    /// Ends the segment: where the marker begins that follows. The rest of the last byte does not
-    /// count, nor do bytes of 0x00 or 0xff that an encoder has padded with.
+    /// Ends the segment and returns the position of the marker that follows. The rest of the last
+    /// byte and padding bytes of 0x00 or 0xff are ignored.
     ///
     /// # Errors
-    /// Where any other data are left.
+    /// Any other data remain.
     pub fn finish(mut self) -> Result<usize, Broken> {
         let partial = self.count % 8;
         self.buffer <<= partial;
@@ -211,7 +211,7 @@ impl<'a> Bits<'a> {
                 return Ok(self.at);
             }
             if !matches!(self.buffer >> 56, 0 | 0xff) {
-                return Err(Broken::Invalid("there are more data than blocks"));
+                return Err(Broken::Invalid("there is data after the last block"));
             }
             self.buffer <<= 8;
             self.count -= 8;

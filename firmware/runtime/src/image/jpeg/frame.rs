@@ -1,30 +1,31 @@
-//! The frame header, and what of the frame has been coded.
+//! The frame header, and which parts of the frame have been coded.
 
 use super::super::MAX_SIDE;
 
-/// A component of the frame: a color.
+/// A component of the frame, such as luminance.
 pub(super) struct Component {
     id: u8,
-    /// Sampling factors, across and down.
+    /// Horizontal and vertical sampling factors.
     pub sampling: (usize, usize),
-    /// Blocks of its own, across and down: those of a scan of it alone.
+    /// Blocks in each direction of a scan with only this component.
     pub blocks: (usize, usize),
     /// By coefficient in zigzag order: the lowest bit that has been coded.
     coded: [Option<u8>; 64],
-    /// Of a progressive frame, by block in rows of [`Frame::stride`]: which coefficients are not 0.
+    /// For a progressive frame, by block in rows of [`Frame::stride`]: which coefficients are not
+    /// 0.
     pub nonzero: Vec<u64>,
 }
 
 /// A frame of 8-bit samples.
 pub(super) struct Frame {
     pub progressive: bool,
-    /// MCUs of a scan of several components, across and down.
+    /// MCUs in each direction of a scan with several components.
     pub mcus: (usize, usize),
     pub components: Vec<Component>,
 }
 
 impl Frame {
-    /// From a SOF segment; `None` where the decoder has something to say about it.
+    /// Parses a SOF segment; `None` if the decoder reports the error itself.
     pub fn parse(segment: &[u8], progressive: bool) -> Result<Option<Self>, String> {
         let damaged = || "the frame header is damaged".to_owned();
         let (header, rest) = segment.split_first_chunk::<6>().ok_or_else(damaged)?;
@@ -74,13 +75,13 @@ impl Frame {
         }))
     }
 
-    /// The index of the component that a scan header names.
+    /// The index of the component with this id in a scan header.
     pub fn find(&self, id: u8) -> Option<usize> {
         self.components.iter().position(|c| c.id == id)
     }
 
-    /// Notes that a scan codes bit `low` of some coefficients, and all above it where `high` is
-    /// `None`, else after a scan that ended with bit `high`.
+    /// Records that a scan codes bit `low` of some coefficients: all bits from there on if `high`
+    /// is `None`, otherwise after a scan that ended with bit `high`.
     pub fn note(
         &mut self,
         component: usize,
@@ -90,20 +91,20 @@ impl Frame {
     ) -> Result<(), String> {
         for coded in &mut self.components[component].coded[coefficients] {
             if *coded != high {
-                return Err("a scan is missing, or is there twice".to_owned());
+                return Err("a scan is missing or duplicated".to_owned());
             }
             *coded = Some(low);
         }
         Ok(())
     }
 
-    /// That every coefficient of every component has been coded, to its lowest bit.
+    /// Checks that every coefficient of every component has been coded down to its lowest bit.
     pub fn complete(&self) -> Result<(), String> {
         let whole = |c: &Component| c.coded.iter().all(|low| *low == Some(0));
         match self.components.iter().position(|c| !whole(c)) {
             None => Ok(()),
             Some(i) => Err(format!(
-                "the data of component {} of {} are not complete: a scan is missing",
+                "component {} of {} is incomplete: a scan is missing",
                 i + 1,
                 self.components.len()
             )),

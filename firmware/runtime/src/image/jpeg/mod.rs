@@ -1,12 +1,12 @@
-//! Whether a JPEG is complete.
+//! Checks that a JPEG is complete.
 //!
-//! Decoders fill in what is missing from a JPEG without saying so. Here the markers are followed,
-//! and the entropy-coded data block by block, without computing pixels: every scan must hold
-//! exactly the blocks of its frame, with restart markers in their order, and the scans together
-//! everything that the frame consists of. ITU-T T.81; baseline, extended and progressive with
-//! Huffman codes and 8 bits, which is what the decoder reads.
+//! Decoders silently fill in missing data. This module follows the markers, and the entropy-coded
+//! data block by block, without computing pixels: every scan must hold exactly the blocks of its
+//! frame, with restart markers in order, and the scans together must hold the complete frame. ITU-T
+//! T.81; baseline, extended and progressive with Huffman coding and 8 bits, as the decoder
+//! supports.
 //!
-//! Memory: one bit for each coefficient of a progressive JPEG, nothing otherwise.
+//! Memory: one bit for each coefficient of a progressive JPEG, otherwise none.
 
 mod bits;
 mod frame;
@@ -17,10 +17,10 @@ use bits::Table;
 use frame::Frame;
 use scan::Scan;
 
-/// The most scans of one image, as in the decoder: progressive ones have about ten.
+/// Maximum number of scans of an image, as in the decoder; progressive images have about ten.
 const MAX_SCANS: usize = 100;
 
-/// Tables and other state that segments set.
+/// Tables and other state set by segments.
 #[derive(Default)]
 struct Tables {
     dc: [Option<Table>; 4],
@@ -30,7 +30,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// A DHT segment: any number of tables.
+    /// Parses a DHT segment with any number of tables.
     fn define(&mut self, mut segment: &[u8]) -> Result<(), String> {
         while let Some((&class, rest)) = segment.split_first() {
             let damaged = || "a Huffman table is damaged".to_owned();
@@ -52,15 +52,15 @@ impl Tables {
     }
 }
 
-/// Checks that nothing is missing from the first image in a JPEG file. What follows its
-/// end-of-image marker does not count: cameras put previews and other data there.
+/// Checks that nothing is missing from the first image in a JPEG file. Anything after its
+/// end-of-image marker is ignored: cameras store previews and other data there.
 ///
-/// Of a kind that is not decoded anyway, 12 bits and sides beyond the limit pass: the decoder says
-/// that better. Arithmetic and lossless coding do not: the decoder passes over some of their frame
-/// headers, and would go on to another one.
+/// Images with 12 bits or excessive sizes pass, because the decoder rejects them with a better
+/// message. Arithmetic and lossless coding are rejected here, because the decoder skips some of
+/// their frame headers and would continue with another one.
 ///
 /// # Errors
-/// What is wrong, for people.
+/// A description of the error.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let mut tables = Tables::default();
     let mut frame: Option<Frame> = None;
@@ -68,9 +68,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     while let Some((marker, next)) = next_marker(bytes, at) {
         at = next;
         match marker {
-            // Temporary, and restart markers behind the last interval.
+            // Temporary markers, and restart markers after the last interval.
             0x01 | 0xd0..=0xd7 => continue,
-            0xd8 => return Err("another image begins before this one has ended".to_owned()),
+            0xd8 => return Err("another image starts before the end of this one".to_owned()),
             0xd9 => {
                 let frame = frame.ok_or("it has no image data")?;
                 return frame.complete();
@@ -89,12 +89,12 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             0xdd => {
                 let interval = segment
                     .first_chunk::<2>()
-                    .ok_or("its restart interval is cut short")?;
+                    .ok_or("its restart interval is truncated")?;
                 tables.restart_interval = u16::from_be_bytes(*interval).into();
             }
             0xc0..=0xc2 => {
                 if frame.is_some() {
-                    return Err("a second frame begins before the first has ended".to_owned());
+                    return Err("a second frame starts before the end of the first".to_owned());
                 }
                 match Frame::parse(segment, marker == 0xc2)? {
                     Some(parsed) => frame = Some(parsed),
@@ -103,7 +103,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             }
             0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
                 return Err(format!(
-                    "its frame ({}) has lossless, hierarchical or arithmetic coding, which is not read: save it as baseline or progressive JPEG",
+                    "its frame ({}) uses lossless, hierarchical or arithmetic coding, which is not supported: save it as baseline or progressive JPEG",
                     name(marker)
                 ));
             }
@@ -120,11 +120,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             _ => {}
         }
     }
-    Err("the end-of-image marker is missing, the file is cut short".to_owned())
+    Err("the end-of-image marker is missing, the file is truncated".to_owned())
 }
 
-/// The next marker from `at` on, and where what belongs to it begins. Bytes that are no marker are
-/// passed over, as decoders do.
+/// The next marker at or after `at`, and the start of its content. Bytes that are not markers are
+/// skipped, as decoders do.
 fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let rest = bytes.get(at..)?;
     let found = rest
@@ -133,7 +133,7 @@ fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     Some((rest[found + 1], at + found + 2))
 }
 
-/// A marker's name, for messages.
+/// The name of a marker, for messages.
 fn name(marker: u8) -> String {
     match marker {
         0xd0..=0xd7 => format!("restart marker {}", marker - 0xd0),

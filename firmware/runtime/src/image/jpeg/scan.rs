@@ -1,4 +1,4 @@
-//! One scan: its header, and its entropy-coded data block by block.
+//! One scan: its header and its entropy-coded data.
 
 use super::{
     Tables,
@@ -7,9 +7,9 @@ use super::{
     name, standard,
 };
 
-/// The most extra bits of a DC difference of 8-bit samples.
+/// Maximum number of extra bits of a DC difference for 8-bit samples.
 const DC_BITS: u8 = 11;
-/// The most extra bits of an AC coefficient of 8-bit samples.
+/// Maximum number of extra bits of an AC coefficient for 8-bit samples.
 const AC_BITS: u8 = 10;
 
 /// What a scan codes of each block.
@@ -34,7 +34,7 @@ struct Part<'a> {
     ac: Option<&'a Table>,
 }
 
-/// A scan that is about to be followed.
+/// A scan to be checked.
 pub(super) struct Scan<'a> {
     frame: &'a mut Frame,
     parts: Vec<Part<'a>>,
@@ -43,7 +43,7 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// From a SOS segment.
+    /// Parses a SOS segment.
     pub fn parse(segment: &[u8], frame: &'a mut Frame, tables: &'a Tables) -> Result<Self, String> {
         let damaged = || "a scan header is damaged".to_owned();
         let (&count, rest) = segment.split_first().ok_or_else(damaged)?;
@@ -57,7 +57,7 @@ impl<'a> Scan<'a> {
         }
         let (high, low) = (approximation >> 4, approximation & 15);
         let kind = if !frame.progressive {
-            // What the header says about coefficients is fixed here, and often wrong.
+            // The coefficient fields of the header have fixed values here, and are often wrong.
             Kind::Sequential
         } else {
             let band = (u32::from(first), u32::from(last));
@@ -107,7 +107,8 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Follows the entropy-coded data from `at` on: where the marker begins that ends them.
+    /// Checks the entropy-coded data from `at` on; returns the position of the marker that ends
+    /// them.
     pub fn follow(mut self, bytes: &[u8], mut at: usize) -> Result<usize, String> {
         let alone = match &self.parts[..] {
             [part] => Some(self.frame.components[part.component].blocks),
@@ -131,7 +132,7 @@ impl<'a> Scan<'a> {
                     done += 1;
                 }
                 if eob_run > 0 {
-                    return Err(Broken::Invalid("there are fewer blocks than it says"));
+                    return Err(Broken::Invalid("it has fewer blocks than stated"));
                 }
                 bits.finish()
             })();
@@ -141,11 +142,11 @@ impl<'a> Scan<'a> {
             };
             let found = |at| match super::next_marker(bytes, at) {
                 Some((marker, _)) => format!("with {}", name(marker)),
-                None => "the file is cut short".to_owned(),
+                None => "the file is truncated".to_owned(),
             };
             at = result.map_err(|broken| match broken {
-                Broken::Invalid(what) => format!("its data are damaged {}: {what}", so_far()),
-                Broken::Ended => format!("its data end {}, {}", so_far(), found(at)),
+                Broken::Invalid(what) => format!("its data is damaged {}: {what}", so_far()),
+                Broken::Ended => format!("its data ends {}, {}", so_far(), found(at)),
             })?;
             if done == total {
                 return Ok(at);
@@ -154,7 +155,7 @@ impl<'a> Scan<'a> {
                 Some((marker, next)) if marker == 0xd0 + restarts => next,
                 _ => {
                     return Err(format!(
-                        "its data end {} without restart marker {restarts}, {}",
+                        "its data ends {} without restart marker {restarts}, {}",
                         so_far(),
                         found(at)
                     ));
@@ -164,7 +165,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The blocks of one MCU.
+    /// Checks the blocks of one MCU.
     #[inline]
     fn mcu(
         &mut self,
@@ -184,7 +185,7 @@ impl<'a> Scan<'a> {
                 block(self.kind, part, bits, eob_run, nonzero)?;
                 continue;
             }
-            // Only scans of one component have AC coefficients to remember.
+            // Only scans with one component have AC coefficients to track.
             for _ in 0..h * v {
                 block(self.kind, part, bits, eob_run, None)?;
             }
@@ -195,7 +196,7 @@ impl<'a> Scan<'a> {
 
 const NO_TABLE: Broken = Broken::Invalid("a Huffman table is missing");
 
-/// Passes over what a scan holds of one block. `nonzero` says which of its coefficients are not 0.
+/// Skips the data of one block in a scan. `nonzero` tracks which of its coefficients are not 0.
 #[inline]
 fn block(
     kind: Kind,
@@ -204,7 +205,7 @@ fn block(
     eob_run: &mut u32,
     nonzero: Option<&mut u64>,
 ) -> Result<(), Broken> {
-    const NO_PLACE: Broken = Broken::Invalid("a block is outside of the image");
+    const NO_PLACE: Broken = Broken::Invalid("a block is outside the image");
     match kind {
         Kind::Sequential => {
             bits.coefficient(part.dc.ok_or(NO_TABLE)?, DC_BITS)?;
@@ -236,10 +237,10 @@ fn block(
     }
 }
 
-/// What is wrong with a run of zeros that leaves the block.
+/// The error for a run of zeros past the end of the block.
 const TOO_LONG: Broken = Broken::Invalid("a block has more than 64 coefficients");
 
-/// The AC coefficients of a sequential block.
+/// Skips the AC coefficients of a sequential block.
 #[inline]
 fn sequential(table: &Table, bits: &mut Bits<'_>) -> Result<(), Broken> {
     let mut k = 1;
@@ -249,14 +250,14 @@ fn sequential(table: &Table, bits: &mut Bits<'_>) -> Result<(), Broken> {
         match (run, symbol & 15) {
             (0, 0) => return Ok(()),
             (15, 0) => k += 16,
-            (_, 0) => return Err(Broken::Invalid("a code has no meaning")),
+            (_, 0) => return Err(Broken::Invalid("a code is undefined")),
             _ => k += run + 1,
         }
     }
     if k > 64 { Err(TOO_LONG) } else { Ok(()) }
 }
 
-/// The first bits of the coefficients `first..=last` of a progressive block.
+/// Skips the first bits of the coefficients `first..=last` of a progressive block.
 fn ac(
     table: &Table,
     (first, last): (u32, u32),
@@ -292,8 +293,8 @@ fn ac(
     if k > last + 1 { Err(TOO_LONG) } else { Ok(()) }
 }
 
-/// One more bit of the coefficients `first..=last` of a progressive block: of those that are not 0
-/// as they come, and the others where they become 1 or -1.
+/// Skips one more bit of the coefficients `first..=last` of a progressive block: a correction bit
+/// for those that are not 0; others may become 1 or -1.
 fn refinement(
     table: &Table,
     (first, last): (u32, u32),
@@ -313,9 +314,9 @@ fn refinement(
                 }
                 0 => {}
                 1 => bits.skip(1)?,
-                _ => return Err(Broken::Invalid("a coefficient grows by more than a bit")),
+                _ => return Err(Broken::Invalid("a coefficient grows by more than one bit")),
             }
-            // To the coefficient behind `run` zeros; corrections of others are on the way.
+            // Advance past `run` zeros, skipping the correction bits of other coefficients.
             while k <= last {
                 if *nonzero >> k & 1 == 1 {
                     bits.skip(1)?;

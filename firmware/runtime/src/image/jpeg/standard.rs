@@ -1,16 +1,16 @@
-//! The Huffman tables of T.81, annex K, which Motion JPEG leaves out.
+//! The Huffman tables of T.81, Annex K, which Motion JPEG omits.
 
 use std::sync::LazyLock;
 
 use super::bits::Table;
 
-/// The tables for luminance and chrominance, which are numbers 0 and 1.
+/// The tables for luminance (0) and chrominance (1).
 pub(super) struct Standard {
     pub dc: [Option<Table>; 2],
     pub ac: [Option<Table>; 2],
 }
 
-/// All four.
+/// All four tables.
 pub(super) fn tables() -> &'static Standard {
     static TABLES: LazyLock<Standard> = LazyLock::new(|| Standard {
         dc: [

@@ -1,24 +1,24 @@
-//! The fast passes against a reference in floating point. (Against Pillow itself:
-//! `tests/image.rs`.)
+//! Compares the fast passes with a floating-point reference. (`tests/image.rs` compares with
+//! Pillow.)
 
 use super::*;
 
-fn noise(width: usize, height: usize) -> Rgb8 {
+fn noise(width: usize, height: usize) -> RgbImage {
     let data = (0..(width * height * 3) as u32)
         .map(|i| {
             let mixed = (i ^ 0x9e37).wrapping_mul(0x85eb_ca6b);
             ((mixed ^ (mixed >> 15)).wrapping_mul(0x2545_f491) >> 24) as u8
         })
         .collect();
-    Rgb8::new(width, height, data).unwrap()
+    RgbImage::new(width, height, data).unwrap()
 }
 
-/// One axis in f64: `value(line, position)` of `lines` lines, resized from `from` to `to`.
+/// Resizes one axis in f64: `value(line, position)` of `lines` lines, from `from` to `to`.
 fn axis(from: usize, to: usize, lines: usize, value: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut out = Vec::new();
     for line in 0..lines {
         for index in 0..to {
-            // The triangle over every input pixel, with no window at all.
+            // The triangle over every input pixel, without a window.
             let stretch = (from as f64 / to as f64).max(1.0);
             let center = (index as f64 + 0.5) * from as f64 / to as f64;
             let weight = |x: usize| (1.0 - ((x as f64 + 0.5 - center) / stretch).abs()).max(0.0);
@@ -30,8 +30,8 @@ fn axis(from: usize, to: usize, lines: usize, value: impl Fn(usize, usize) -> f6
     out
 }
 
-/// The worst difference in levels from the exact resize (no rounding between the passes).
-fn worst(picture: &Rgb8, width: usize, height: usize) -> f64 {
+/// The maximum difference in levels from the exact resize (without rounding between the passes).
+fn worst(picture: &RgbImage, width: usize, height: usize) -> f64 {
     let fast = bilinear(picture, width, height);
     assert_eq!((fast.width(), fast.height()), (width, height));
     let mut worst = 0f64;
@@ -71,8 +71,8 @@ fn fast_resize_agrees_with_the_exact_one() {
         overall = overall.max(error);
     }
     println!("worst {overall:.4} levels");
-    // Half a level of rounding after each pass (the second averages the first's), and the
-    // weights' rounding: at most 200 taps * 255 * 2^-23 = 0.006 of a level.
+    // Each pass rounds by half a level (the second averages the rounding of the first), plus the
+    // rounding of the weights: at most 200 taps * 255 * 2^-23 = 0.006 levels.
     assert!(overall <= 1.01, "{overall}");
 }
 
@@ -91,7 +91,7 @@ fn weights_of_a_window_sum_to_one() {
 #[test]
 fn a_flat_picture_stays_flat() {
     for value in [0, 1, 127, 254, 255] {
-        let flat = Rgb8::filled(61, 47, [value; 3]).unwrap();
+        let flat = RgbImage::filled(61, 47, [value; 3]).unwrap();
         for (width, height) in [(224, 224), (7, 5), (61, 1), (1, 47)] {
             let out = bilinear(&flat, width, height);
             assert!(out.data().iter().all(|&v| v == value));

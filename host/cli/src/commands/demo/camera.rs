@@ -7,30 +7,29 @@ use std::{
 
 use anyhow::Result;
 use loftup_eval::{confusion::Confusion, video};
-use loftup_runtime::{ColorRange, Rect, class_map::ClassMap, image::Rgb8};
+use loftup_runtime::{ColorRange, Rect, class_map::ClassMap, image::RgbImage};
 use loftup_scenes::{CLASSES, PALETTE, Scene};
 use serde::Serialize;
 
 use super::{model, scenes, stages::Watch};
 use crate::{interrupt, spread::Spread};
 
-/// Frames of the film, and of its first part in which flicker is measured.
+/// Frames of the video, and of the first part, in which flicker is measured.
 const FRAMES: usize = 24;
 const FLICKER_FRAMES: usize = 5;
-/// Frames in a second.
+/// Frame rate.
 const RATE: f64 = 10.0;
-/// Frames that are shown.
+/// Frames in the report.
 const SHOWN: [usize; 4] = [0, 8, 16, 23];
-/// Pixels that are followed from each frame to the next.
-const FOLLOWED: usize = 2048;
+/// Tracked pixels per frame.
+const TRACKED: usize = 2048;
 
 /// Latency and accuracy on the video.
 #[derive(Debug, Serialize)]
 pub struct Film {
     pub frames: usize,
     pub rate: f64,
-    /// Milliseconds of each frame: backbone, upsampler with the head, both with everything around
-    /// them.
+    /// Milliseconds per frame: backbone, upsampler with the head, and everything.
     pub backbone: Spread,
     pub classes: Spread,
     pub whole: Spread,
@@ -43,13 +42,13 @@ pub struct Film {
     pub shown: Vec<Shown>,
 }
 
-/// A frame that is shown.
+/// A frame in the report.
 #[derive(Debug)]
 pub struct Shown {
     pub seconds: f64,
-    pub photo: Rgb8,
-    pub seen: Rgb8,
-    pub truth: Rgb8,
+    pub photo: RgbImage,
+    pub seen: RgbImage,
+    pub truth: RgbImage,
     /// Pixel accuracy.
     pub right: f64,
 }
@@ -67,22 +66,22 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
     let (mut backbone, mut classes, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     let mut shown = Vec::new();
     let mut engine = String::new();
-    // The first look allocates what the others use again: it is not counted.
+    // A warm-up run, which is not counted.
     for i in std::iter::once(0).chain(0..FRAMES) {
         watch("segmenting", whole.len(), FRAMES);
         let seconds = i as f64 / RATE;
         let frame = scene.frame(seconds, size.width, size.height);
-        let photo = Rgb8::new(frame.width, frame.height, frame.rgb)?;
+        let photo = RgbImage::new(frame.width, frame.height, frame.rgb)?;
 
         let start = Instant::now();
-        let picture = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&picture)?;
+        let inputs = perceptor.preprocess(&photo, size)?;
+        let features = perceptor.features(inputs.backbone())?;
         let middle = Instant::now();
         let view = perceptor
-            .view(&features, &picture, ColorRange::PerImage)?
-            .through(&head)?;
+            .encode_features(&features, &inputs.guidance, ColorRange::PerImage)?
+            .with_head(&head)?;
         let mut map = ClassMap::new(frame_of);
-        view.frame(&mut |tile| map.take(tile))?;
+        view.frame(&mut |tile| map.push(tile))?;
         let seen = map.into_classes();
         let end = Instant::now();
 
@@ -118,7 +117,7 @@ pub fn film(at: &Path, watch: Watch<'_>) -> Result<Film> {
         whole: Spread::of(whole),
         mean_iou: confusion.mean_iou(),
         accuracy: confusion.accuracy(),
-        threads: loftup_runtime::Options::default().threads,
+        threads: loftup_runtime::ExecutionOptions::default().threads,
         engine,
         shown,
     })
@@ -128,14 +127,14 @@ fn milliseconds(time: Duration) -> f64 {
     1e3 * time.as_secs_f64()
 }
 
-/// How much the features of the same spot change from frame to frame.
+/// Measures the change of the features of a point from frame to frame.
 pub fn flicker(at: &Path, watch: Watch<'_>) -> Result<video::Report> {
     let request = video::Request {
         seed: scenes::FILM,
         frames: FLICKER_FRAMES,
         rate: RATE,
         size: Some(scenes::SIZE),
-        samples: FOLLOWED,
+        samples: TRACKED,
         noise: 0.0,
     };
     Ok(video::evaluate(
@@ -145,8 +144,8 @@ pub fn flicker(at: &Path, watch: Watch<'_>) -> Result<video::Report> {
     )?)
 }
 
-/// Classes in colors; black where there is none.
-pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
+/// Classes as colors; black where there is none.
+pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<RgbImage> {
     let color = |class: &u8| {
         PALETTE
             .get(usize::from(*class))
@@ -154,5 +153,5 @@ pub fn colored(width: usize, height: usize, classes: &[u8]) -> Result<Rgb8> {
             .unwrap_or_default()
     };
     let data = classes.iter().flat_map(color).collect();
-    Ok(Rgb8::new(width, height, data)?)
+    Ok(RgbImage::new(width, height, data)?)
 }

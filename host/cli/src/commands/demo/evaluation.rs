@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{model, scenes, stages::Watch};
 
-/// Results on scenes that nothing was trained on.
+/// Results on held-out scenes.
 #[derive(Debug, Serialize)]
 pub struct Evaluation {
     /// Interpolated features, and the built-in upsampler.

@@ -5,11 +5,11 @@ mod camera;
 #[cfg(feature = "train")]
 mod evaluation;
 #[cfg(feature = "train")]
+mod images;
+#[cfg(feature = "train")]
 mod model;
 #[cfg(feature = "train")]
 mod next;
-#[cfg(feature = "train")]
-mod pictures;
 #[cfg(feature = "train")]
 mod place;
 #[cfg(feature = "train")]
@@ -28,13 +28,13 @@ use anyhow::Result;
 /// Default number of training steps.
 const STEPS: u64 = 32;
 
-/// Show everything once, in a minute or two and without input files: train, convert, evaluate, and
-/// segment a video.
+/// Run an end-to-end demo: train, convert, evaluate, and segment a video.
 ///
-/// The demo generates scenes with exact labels and makes a bundle of the built-in model. It trains an
-/// upsampler for a short time from a bilateral initialization, compares its features and those of
-/// the built-in one with interpolated features, and segments a video. --out gets report.html with
-/// all results and demo.loftup, which can be used like any other bundle.
+/// Takes a minute or two and needs no input files. The demo generates scenes with exact labels and
+/// creates a bundle of the built-in model. It trains an upsampler for a short time from a bilateral
+/// initialization, compares its features and those of the built-in one with interpolated features, and
+/// segments a video. --out gets report.html with all results and demo.loftup, which can be used like
+/// any other bundle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup demo
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     let evaluation = stages.run("evaluation", |watch| evaluation::measure(at, watch))?;
     let head = stages.run("head", |watch| model::head(at, watch))?;
     let verification = stages.run("verification", |_| model::verify(at))?;
-    let shown = stages.run("images", |watch| pictures::features(at, watch))?;
+    let shown = stages.run("images", |watch| images::features(at, watch))?;
     let film = stages.run("video", |watch| camera::film(at, watch))?;
     let flicker = stages.run("flicker", |watch| camera::flicker(at, watch))?;
 
@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
     report.write(at)?;
     let seconds = stages.seconds();
     place.commit()?;
-    next::say(&args.out, seconds)?;
+    next::print(&args.out, seconds)?;
     if args.open {
         next::open(&args.out.join(report::FILE));
     }

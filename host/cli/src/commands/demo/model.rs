@@ -7,7 +7,7 @@ use loftup_bundle::Bundle;
 use loftup_convert::{BackboneSource, Check, Request, convert};
 use loftup_eval::{heads, probe};
 use loftup_import::builtin;
-use loftup_runtime::{ColorRange, Options, Perceptor};
+use loftup_runtime::{ColorRange, ExecutionOptions, Perceptor};
 use serde::Serialize;
 
 use super::{
@@ -72,7 +72,10 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
 
 /// Opens a bundle of the demo on the CPU, so that results are comparable across machines.
 pub fn open(at: &Path, name: &str) -> Result<Perceptor> {
-    Ok(Perceptor::open_on_cpu(&at.join(name), Options::default())?)
+    Ok(Perceptor::open_on_cpu(
+        &at.join(name),
+        ExecutionOptions::default(),
+    )?)
 }
 
 /// Training data and accuracy of the head.

@@ -1,4 +1,4 @@
-//! What to do after the demo.
+//! Suggested commands after the demo.
 
 use std::{path::Path, process::Command};
 
@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::{model, report, scenes};
 use crate::output;
 
-/// Says where the report is, and three commands that work.
-pub fn say(out: &Path, seconds: f64) -> Result<()> {
-    // Started through cargo: the program itself need not be on the search path.
+/// Prints the path of the report and three commands to try.
+pub fn print(out: &Path, seconds: f64) -> Result<()> {
+    // Under `cargo run`, the program may not be in PATH.
     let loftup = match std::env::var_os("CARGO") {
         Some(_) => "cargo run --quiet --",
         None => "loftup",
@@ -18,7 +18,7 @@ pub fn say(out: &Path, seconds: f64) -> Result<()> {
     let bundle = path(model::BUNDLE);
     let photo = path(&format!("{}/val/images/000.png", scenes::FOLDER));
     output::line(format!(
-        "\n{} is the report ({seconds:.0} s). Next:\n",
+        "\nReport: {} ({seconds:.0} s). Next steps:\n",
         path(report::FILE)
     ))?;
     for command in [
@@ -38,7 +38,7 @@ pub fn say(out: &Path, seconds: f64) -> Result<()> {
     Ok(())
 }
 
-/// As a shell takes it.
+/// Quotes a path for the shell.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
     if !path.is_empty() && path.chars().all(plain) {
@@ -48,7 +48,7 @@ fn quoted(path: &str) -> String {
     }
 }
 
-/// Opens a file in the browser. The demo is done, whether that works or not.
+/// Opens a file in the browser. Failure is only a warning.
 pub fn open(path: &Path) {
     let mut command = if cfg!(target_os = "macos") {
         Command::new("open")
@@ -62,7 +62,7 @@ pub fn open(path: &Path) {
     let opened = command.arg(path).status();
     if !opened.is_ok_and(|status| status.success()) {
         log::warn!(
-            "{}: no browser could be opened; open the file yourself",
+            "{}: could not open a browser; open the file manually",
             path.display()
         );
     }

@@ -11,22 +11,23 @@ use tempfile::TempDir;
 use super::report;
 use crate::interrupt;
 
-/// A directory beside the destination, which it becomes at the end. Dropped before, it is removed.
+/// A temporary directory next to the destination, to which it is renamed at the end. It is removed if
+/// dropped before that.
 pub struct Place {
     work: TempDir,
     out: PathBuf,
-    // Outlives the directory: fields are dropped in order.
+    // Dropped after the directory: fields are dropped in order.
     _writing: interrupt::Writing,
 }
 
 impl Place {
-    /// Begins a demo that goes to `out`. A demo that is there is replaced only with `force`, and
-    /// anything else never.
+    /// Starts a demo with the output directory `out`. An existing demo is replaced only with `force`,
+    /// and anything else never.
     pub fn begin(out: &Path, force: bool) -> Result<Self> {
         if out.symlink_metadata().is_ok() {
             if !is_demo(out) {
                 bail!(
-                    "{}: exists and is not a demo: it will not be replaced; choose another --out",
+                    "{}: already exists and is not a demo, so it is not replaced; choose another --out",
                     out.display()
                 );
             }
@@ -38,7 +39,7 @@ impl Place {
             }
         }
         if out.file_name().is_none() {
-            bail!("--out {:?}: give the name of a directory to make", out);
+            bail!("--out {:?}: expected the name of a new directory", out);
         }
         let parent = match out.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -46,7 +47,7 @@ impl Place {
         };
         if !parent.is_dir() {
             bail!(
-                "{}: there is no such directory; make it first, or choose another --out",
+                "{}: no such directory; create it, or choose another --out",
                 parent.display()
             );
         }
@@ -54,9 +55,9 @@ impl Place {
         let work = tempfile::Builder::new()
             .prefix(".loftup-demo-")
             .tempdir_in(parent)
-            // The error names the temporary directory, which nobody knows.
+            // Without the name of the temporary directory.
             .map_err(|e| std::io::Error::from(e.kind()))
-            .with_context(|| format!("{}: nothing can be written", parent.display()))?;
+            .with_context(|| format!("{}: cannot create a directory", parent.display()))?;
         Ok(Self {
             work,
             out: out.to_owned(),
@@ -64,12 +65,12 @@ impl Place {
         })
     }
 
-    /// The directory until it is in its place.
+    /// The temporary directory.
     pub fn work(&self) -> &Path {
         self.work.path()
     }
 
-    /// Moves it to its place.
+    /// Moves it to the destination.
     pub fn commit(self) -> Result<()> {
         interrupt::check()?;
         let name = || self.out.display().to_string();
@@ -81,7 +82,7 @@ impl Place {
                 .with_context(name)?;
         }
         if self.out.exists() {
-            // Two renames: in between the demo is missing for a moment, never mixed.
+            // Two renames: the demo may be missing for a moment, but old and new are never mixed.
             let old = self.work().with_extension("old");
             fs::rename(&self.out, &old).with_context(name)?;
             if let Err(e) = fs::rename(self.work(), &self.out) {
@@ -92,14 +93,14 @@ impl Place {
         } else {
             fs::rename(self.work(), &self.out).with_context(name)?;
         }
-        // Moved away: there is nothing left to remove under the temporary name.
+        // It has been renamed, so there is nothing to remove.
         let _ = self.work.keep();
         Ok(())
     }
 }
 
-/// Whether a demo lies there, which may be deleted to make place: a real directory with the file
-/// that only a demo writes.
+/// Whether `path` is the output of a demo, which may be replaced: a real directory with a file that
+/// only a demo writes.
 fn is_demo(path: &Path) -> bool {
     let real = path.symlink_metadata().is_ok_and(|m| m.is_dir());
     real && fs::read(path.join(report::FIGURES))

@@ -1,4 +1,4 @@
-//! Generated scenes as a data set, the same on every machine.
+//! A dataset of generated scenes, identical on every machine.
 
 use std::{
     fs,
@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use loftup_bundle::Size;
-use loftup_runtime::{class_map::save_classes, image::Rgb8};
+use loftup_runtime::{class_map::save_classes, image::RgbImage};
 use loftup_scenes::{CLASSES, Frame, Scene};
 
 use super::stages::Watch;
 
-/// The data set, in the form that `loftup eval` and `loftup head` take.
+/// The dataset, in the format of `loftup eval` and `loftup head`.
 pub const FOLDER: &str = "scenes";
 /// Scenes with instance masks, without class labels, for the training of the upsampler.
 pub const UNLABELED: &str = "scenes/upsampler";
@@ -29,7 +29,7 @@ const PARTS: [(&str, u64, u64); 2] = [("train", 24, 1 << 40), ("val", 12, 1 << 4
 /// Seed of the scene of the video. All seeds differ from those of the built-in model.
 pub const FILM: u64 = 1 << 42;
 
-/// Writes the data set into `at`.
+/// Writes the dataset to `at`.
 pub fn write(at: &Path, watch: Watch<'_>) -> Result<()> {
     let folder = at.join(FOLDER);
     let labeled: u64 = PARTS.iter().map(|(_, count, _)| *count).sum();
@@ -84,6 +84,6 @@ pub fn held_out(at: &Path, i: u64) -> (PathBuf, PathBuf) {
 }
 
 /// The image of a frame.
-pub fn photo(frame: Frame) -> Result<Rgb8> {
-    Ok(Rgb8::new(frame.width, frame.height, frame.rgb)?)
+pub fn photo(frame: Frame) -> Result<RgbImage> {
+    Ok(RgbImage::new(frame.width, frame.height, frame.rgb)?)
 }

@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::{interrupt, output, progress};
 
-/// What a stage tells while it runs: what it is at, steps done, steps in all.
+/// Progress within a stage: what is being done, steps done, total steps.
 pub type Watch<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
-/// What has been done.
+/// The stages so far.
 #[derive(Default)]
 pub struct Stages {
     /// Name and seconds.
@@ -17,8 +17,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Does `work`, and says how long it took. Whoever asks to stop is heard each time that the
-    /// stage tells where it is.
+    /// Runs `work` and prints its duration. Interrupts are checked whenever it reports progress.
     pub fn run<T>(
         &mut self,
         name: &'static str,
@@ -28,7 +27,7 @@ impl Stages {
         let start = Instant::now();
         let mut bar = progress::stages();
         bar(name, 0, 1);
-        let made = work(&mut |what, done, of| {
+        let result = work(&mut |what, done, of| {
             interrupt::unwind_if_pending();
             bar(&format!("{name}: {what}"), done, of);
         })?;
@@ -37,7 +36,7 @@ impl Stages {
         let seconds = start.elapsed().as_secs_f64();
         output::line(format!("{name:15} {seconds:6.1} s"))?;
         self.done.push((name, seconds));
-        Ok(made)
+        Ok(result)
     }
 
     /// Seconds of all stages.
@@ -46,7 +45,7 @@ impl Stages {
     }
 }
 
-/// Tells `watch` of the stages of a conversion.
+/// Reports the stages of a conversion to `watch`.
 pub fn converting(watch: Watch<'_>) -> impl FnMut(&str) -> ControlFlow<()> {
     move |stage| {
         if interrupt::pending() {

@@ -1,11 +1,10 @@
-//! `--report`: what a quantization cost, as one page.
+//! The quantization report as an HTML page.
 
-use std::fmt::Write;
-
-use loftup_bundle::{ErrorStats, Precision};
+use loftup_bundle::{ErrorStats, HeadAccuracy, Precision, Quantization};
 use loftup_convert::quantize::{FileSize, LayerReport, Report, Timing};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::html::{escaped, table};
+use crate::html::table;
 
 const STYLE: &str = "
 :root { --back: #fbfbf9; --text: #1d2327; --soft: #5c676f; --line: #e2e3df; --accent: #b4471d; }
@@ -23,24 +22,69 @@ th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { te
 td.fp32 { color: var(--accent); }
 ";
 
-/// The report as one HTML page that needs nothing else.
+/// The report as one self-contained HTML page.
 pub fn page(report: &Report) -> String {
     let q = &report.quantization;
-    let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\">\
-         <title>{precision} of {bundle}</title><style>{STYLE}</style></head>\n<body>\n\
-         <h1>{bundle} in {precision}</h1>\n\
-         <p>Measured on {} calibration images, {} tiles of their outputs, against the fp32 \
-         bundle. The quantized graphs were run with their rounding. Times are for the backends \
-         on this machine; a CPU computes in fp32 with the rounded weights.</p>\n",
-        q.calibration.images,
-        q.calibration.tiles,
-        precision = report.precision,
-        bundle = escaped(&report.bundle.display().to_string()),
-    );
-    section(&mut page, "Quantization error", "");
+    let precision = report.precision.name();
+    let title = report.bundle.display().to_string();
+    let worst_image = report.worst_image.display().to_string();
+    let check = |error: f64| format!("{error:.4}");
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (precision) " of " (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (title) " in " (precision) }
+                p {
+                    "Measured on " (q.calibration.images) " calibration images, "
+                    (q.calibration.tiles) " tiles of their outputs, against the fp32 bundle. The \
+                     quantized graphs were run with their rounding. Times are for the backends on \
+                     this machine; a CPU computes in fp32 with the rounded weights."
+                }
+                h2 { "Quantization error" }
+                (errors(q))
+                p class="soft" {
+                    "Outliers differ by more than a tenth of the sum of their magnitude and the root \
+                     mean square. The worst vector has index " (report.worst.place)
+                    " in its tile, on " (worst_image) ". On the built-in test image the relative \
+                     error is " (check(q.check.as_written)) " for the quantized graphs and "
+                    (check(q.check.fp32)) " with only the rounded weights; "
+                    code { "loftup verify" } " measures that again."
+                }
+                @if let Some(head) = &q.head {
+                    h2 { "Accuracy of the head" }
+                    p { "Mean IoU of head " (head.name) " on " (head.images) " labeled images." }
+                    (accuracy(head, precision))
+                }
+                h2 { "Size" }
+                (sizes(&report.files, precision))
+                h2 { "Time per frame" }
+                (timings(&report.timings, precision))
+                @if !report.notes.is_empty() {
+                    h2 { "Notes" }
+                    ul { @for note in &report.notes { li { (note) } } }
+                }
+                h2 { "Layers" }
+                p {
+                    "Sensitivity is the relative error of a few small tiles of the output with only \
+                     this layer quantized, if it was measured; the other columns compare the layer's \
+                     own output in the quantized graph, errors of earlier layers included. Layers \
+                     that stay in fp32 are highlighted."
+                }
+                (layers(&report.layers))
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn errors(q: &Quantization) -> Markup {
     let mut rows = vec![error_row("end to end", &q.error)];
     rows.extend(
         q.graphs
@@ -48,45 +92,22 @@ pub fn page(report: &Report) -> String {
             .map(|(name, error)| error_row(&format!("{name} alone"), error)),
     );
     let head = ["", "relative error", "cosine", "worst vector", "outliers"];
-    page.push_str(&table(&head, &rows, "", &[]));
-    let _ = writeln!(
-        page,
-        "<p class=\"soft\">Outliers differ by more than a tenth of the sum of their magnitude and \
-         the root mean square. The worst vector has index {} in its tile, on \
-         {}. On the built-in test image the relative error is {:.4} for the quantized graphs and {:.4} with \
-         only the rounded weights; <code>loftup verify</code> measures that again.</p>",
-        report.worst.place,
-        escaped(&report.worst_image.display().to_string()),
-        q.check.as_written,
-        q.check.fp32
-    );
-    if let Some(head) = &q.head {
-        section(
-            &mut page,
-            "Accuracy of the head",
-            &format!(
-                "Mean IoU of head {} on {} labeled images.",
-                head.name, head.images
-            ),
-        );
-        let row = vec![
-            head.name.clone(),
-            percent(head.mean_iou_before),
-            percent(head.mean_iou_after),
-            format!(
-                "{:+.2} points",
-                100.0 * (head.mean_iou_after - head.mean_iou_before)
-            ),
-        ];
-        page.push_str(&table(
-            &["head", "fp32", report.precision.name(), "change"],
-            &[row],
-            "",
-            &[],
-        ));
-    }
-    section(&mut page, "Size", "");
-    let size = |f: &FileSize| {
+    table(&head, &rows, "", &[])
+}
+
+fn accuracy(head: &HeadAccuracy, precision: &str) -> Markup {
+    let change = 100.0 * (head.mean_iou_after - head.mean_iou_before);
+    let row = vec![
+        head.name.clone(),
+        percent(head.mean_iou_before),
+        percent(head.mean_iou_after),
+        format!("{change:+.2} points"),
+    ];
+    table(&["head", "fp32", precision, "change"], &[row], "", &[])
+}
+
+fn sizes(files: &[FileSize], precision: &str) -> Markup {
+    let row = |f: &FileSize| {
         let mb = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
         let share = 100.0 * f.after as f64 / f.before.max(1) as f64;
         vec![
@@ -96,41 +117,21 @@ pub fn page(report: &Report) -> String {
             format!("{share:.0} %"),
         ]
     };
-    let rows: Vec<_> = report.files.iter().map(size).collect();
-    page.push_str(&table(
-        &["graph", "fp32", report.precision.name(), ""],
-        &rows,
-        "",
-        &[],
-    ));
-    section(&mut page, "Time per frame", "");
-    let time = |t: &Timing| {
+    let rows: Vec<_> = files.iter().map(row).collect();
+    table(&["graph", "fp32", precision, ""], &rows, "", &[])
+}
+
+fn timings(timings: &[Timing], precision: &str) -> Markup {
+    let row = |t: &Timing| {
         let ms = |s: f64| format!("{:.1} ms", 1e3 * s);
         vec![t.engine.clone(), ms(t.before), ms(t.after)]
     };
-    let rows: Vec<_> = report.timings.iter().map(time).collect();
-    page.push_str(&table(
-        &["engine", "fp32", report.precision.name()],
-        &rows,
-        "",
-        &[],
-    ));
-    if !report.notes.is_empty() {
-        section(&mut page, "Notes", "");
-        page.push_str("<ul>");
-        for note in &report.notes {
-            let _ = write!(page, "<li>{}</li>", escaped(note));
-        }
-        page.push_str("</ul>\n");
-    }
-    section(
-        &mut page,
-        "Layers",
-        "Sensitivity is the relative error of a few small tiles of the output with only this layer \
-         quantized, if it was measured; the other columns compare the layer's own output in the quantized graph, errors of \
-         earlier layers included. Layers that stay in fp32 are highlighted.",
-    );
-    let layer = |l: &LayerReport| {
+    let rows: Vec<_> = timings.iter().map(row).collect();
+    table(&["engine", "fp32", precision], &rows, "", &[])
+}
+
+fn layers(layers: &[LayerReport]) -> Markup {
+    let row = |l: &LayerReport| {
         let number = |x: f64| format!("{x:.2e}");
         vec![
             format!("{}: {}", l.graph, l.name),
@@ -144,7 +145,7 @@ pub fn page(report: &Report) -> String {
             format!("{:.5}", l.worst_cosine),
         ]
     };
-    let rows: Vec<_> = report.layers.iter().map(layer).collect();
+    let rows: Vec<_> = layers.iter().map(row).collect();
     let head = [
         "layer",
         "operator",
@@ -156,21 +157,11 @@ pub fn page(report: &Report) -> String {
         "cosine",
         "worst",
     ];
-    let fp32 = (0..rows.len()).filter(|i| report.layers[*i].precision == Precision::Fp32.name());
+    let fp32 = (0..rows.len()).filter(|i| layers[*i].precision == Precision::Fp32.name());
     let fp32: Vec<_> = fp32
         .flat_map(|i| (0..head.len()).map(move |j| (i, j)))
         .collect();
-    page.push_str(&table(&head, &rows, "fp32", &fp32));
-    page.push_str("</body></html>\n");
-    page
-}
-
-fn section(page: &mut String, title: &str, text: &str) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(page, "<h2>{}</h2>", escaped(title));
-    if !text.is_empty() {
-        let _ = writeln!(page, "<p>{}</p>", escaped(text));
-    }
+    table(&head, &rows, "fp32", &fp32)
 }
 
 fn error_row(name: &str, error: &ErrorStats) -> Vec<String> {

@@ -181,7 +181,7 @@ fn sides_that_are_dynamic_in_name_only_give_a_bundle_of_one_size() {
     fs::write(&onnx, model.encode_to_vec()).unwrap();
     let bundle = dir.path().join("x.loftup");
     let (_, said) = told(convert(&onnx, &bundle).args(["--size", "64x40"]));
-    names(&said, &["x.onnx", "dynamic", "64x40 alone"]);
+    names(&said, &["x.onnx", "dynamic", "only 64x40"]);
     assert_eq!(
         answer(&bundle, &png(dir.path()), &["--size", "80x64"]).shape,
         [1, 48, 5, 8]
@@ -302,7 +302,7 @@ fn floats_of_16_and_64_bits_give_the_features_of_32() {
         let said = done(&mut loftup!("inspect", &onnx));
         names(
             &said,
-            &[&format!("input  pixels {name} "), "becomes float32"],
+            &[&format!("input  pixels {name} "), "converted to float32"],
         );
     }
 }

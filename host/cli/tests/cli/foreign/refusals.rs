@@ -77,7 +77,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 followed(g, &all, 1, 48)
             }),
             &[],
-            &["[1, 41, 48]", "behind", "in front"],
+            &["[1, 41, 48]", "after the patch tokens", "drop"],
         ),
         (
             "half-patch",
@@ -114,7 +114,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 g.transpose(&map, &[0, 1, 3, 2])
             }),
             &[],
-            &["[1, 48, 8, 8]", "rows and columns are exchanged"],
+            &["[1, 48, 8, 8]", "rows and columns are swapped"],
         ),
         (
             "exchanged-oblong",
@@ -123,7 +123,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 g.transpose(&map, &[0, 1, 3, 2])
             }),
             &[],
-            &["[1, 48, 8, 5]", "rows and columns are exchanged"],
+            &["[1, 48, 8, 5]", "rows and columns are swapped"],
         ),
         (
             "channels-as-places",
@@ -132,7 +132,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 tokens(g, &map, 64)
             }),
             &["--layout", "tokens-transposed"],
-            &["[1, 64, 64]", "does not follow the image"],
+            &["[1, 64, 64]", "do not follow the patches of the image"],
         ),
         (
             "wrong-layout",
@@ -161,7 +161,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 g.mul(&pooled, &places)
             }),
             &[],
-            &["[1, 48, 5, 8]", "does not follow the image"],
+            &["[1, 48, 5, 8]", "do not follow the patches of the image"],
         ),
         (
             "constant",
@@ -209,7 +209,7 @@ fn what_holds_no_features_of_patches_is_refused_with_what_would_fit() {
                 patches(g, &colors, 48)
             }),
             &[],
-            &["pixels", "[1, 1, 40, 64]", "three colors"],
+            &["pixels", "[1, 1, 40, 64]", "three color channels"],
         ),
     ];
     let dir = dir();
@@ -237,7 +237,7 @@ fn a_second_input_is_refused_unless_it_has_a_default() {
     let bundle = dir.path().join("two.loftup");
     fs::write(&onnx, with_mask.encode_to_vec()).unwrap();
     let line = refused(dir.path(), &mut convert(&onnx, &bundle));
-    names(&line, &["two.onnx", "pixels, mask", "defaults"]);
+    names(&line, &["two.onnx", "pixels, mask", "initializers"]);
 
     let default = tract_onnx::pb::TensorProto {
         name: "mask".into(),
@@ -276,8 +276,8 @@ fn of_two_readings_the_one_that_follows_the_image_is_proposed_and_either_can_be_
             &line,
             &[
                 "[1, 40, 40]",
-                "several ways",
-                &format!("it is --layout {layout}"),
+                "ambiguous",
+                &format!("suggest --layout {layout}"),
             ],
         );
         done(convert(&onnx, &bundle).args(["--layout", layout]));

@@ -4,7 +4,7 @@ use safetensors::SafeTensors;
 
 use super::*;
 
-/// Weighted means of 16 or more numbers of size 1 to 4, in another order.
+/// Weighted means of 16 or more numbers of magnitude 1 to 4, added in another order.
 const TOLERANCE: f32 = 1e-6;
 
 fn fixture<T>(f: impl FnOnce(&SafeTensors<'_>) -> T) -> T {
@@ -70,7 +70,7 @@ fn antialiased_bicubic_is_pytorchs() {
 fn plain_bicubic_is_pytorchs() {
     let worst = worst_against_pytorch(Method::Bicubic, "bicubic");
     println!("bicubic: worst error {worst:e}");
-    // PyTorch's own values differ by 4e-6 between processors with and without fused operations.
+    // PyTorch's own results differ by 4e-6 between CPUs with and without FMA.
     assert!(worst <= 1e-5, "{worst:e}");
 }
 

@@ -1,57 +1,59 @@
 //! The page around the sections, and the pieces that these are made of.
 
-use std::fmt::Write;
-
 use anyhow::{Context, Result};
-use loftup_runtime::image::Rgb8;
+use data_encoding::BASE64;
+use loftup_runtime::image::RgbImage;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{About, Section};
-use crate::html::escaped;
 
 /// Colors, and a layout for wide and narrow screens.
 const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
 pub fn page(about: &About, sections: &[&dyn Section]) -> Result<String> {
-    let mut page = format!(
-        r#"<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>LoftUp demo</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>Dense features, end to end</h1>
-<p>Generated scenes, a bundle, linear probes, a video and a short training: everything on this page was computed by one run of <code>loftup demo</code> in {:.0} seconds.</p>
-<ul class="facts">
-<li>{}, {} threads</li><li>loftup {}</li><li>{} channels, patch {}, bundle of {:.1} MB</li>
-</ul>
-</header>
-<main>
-"#,
-        about.seconds,
-        escaped(&about.machine),
-        about.threads,
-        escaped(about.version),
-        about.dim,
-        about.patch,
-        about.bundle_bytes as f64 / 1e6
-    );
-    for section in sections {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            page,
-            "<section>\n<h2>{}</h2>\n{}\n</section>",
-            escaped(section.title()),
-            section.body()?
-        );
-    }
-    page.push_str("</main>\n</body>\n</html>\n");
-    Ok(page)
+    let bodies = sections
+        .iter()
+        .map(|section| Ok((section.title(), section.body()?)))
+        .collect::<Result<Vec<_>>>()?;
+    let seconds = format!("{:.0}", about.seconds);
+    let megabytes = format!("{:.1}", about.bundle_bytes as f64 / 1e6);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "LoftUp demo" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "Dense features, end to end" }
+                    p {
+                        "Generated scenes, a bundle, linear probes, a video and a short training: \
+                         everything on this page was computed by one run of "
+                        code { "loftup demo" } " in " (seconds) " seconds."
+                    }
+                    ul class="facts" {
+                        li { (about.machine) ", " (about.threads) " threads" }
+                        li { "loftup " (about.version) }
+                        li {
+                            (about.dim) " channels, patch " (about.patch) ", bundle of "
+                            (megabytes) " MB"
+                        }
+                    }
+                }
+                main {
+                    @for (title, body) in &bodies {
+                        section { h2 { (title) } (body) }
+                    }
+                }
+            }
+        }
+    };
+    Ok(page.into_string())
 }
 
 /// Images per row on a narrow screen.
@@ -62,72 +64,35 @@ pub enum Narrow {
 }
 
 /// Images with captions, up to six per row.
-pub fn gallery(narrow: Narrow, pictures: &[(String, &Rgb8)]) -> Result<String> {
+pub fn gallery(narrow: Narrow, images: &[(String, &RgbImage)]) -> Result<Markup> {
     let class = match narrow {
         Narrow::Pairs => "gallery pairs",
         Narrow::Triples => "gallery",
     };
-    let mut out = format!(r#"<div class="{class}">"#);
-    for (caption, picture) in pictures {
-        let caption = escaped(caption);
-        let _ = write!(
-            out,
-            r#"<figure><img src="{}" width="{}" height="{}" alt="{caption}"><figcaption>{caption}</figcaption></figure>"#,
-            data_uri(picture)?,
-            picture.width(),
-            picture.height()
-        );
-    }
-    Ok(out + "</div>")
+    let figures = images
+        .iter()
+        .map(|(caption, image)| Ok((caption, image, data_uri(image)?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(html! {
+        div class=(class) {
+            @for (caption, image, uri) in &figures {
+                figure {
+                    img src=(uri) width=(image.width()) height=(image.height()) alt=(caption);
+                    figcaption { (caption) }
+                }
+            }
+        }
+    })
 }
 
 /// An image as a data URI.
-fn data_uri(picture: &Rgb8) -> Result<String> {
+fn data_uri(image: &RgbImage) -> Result<String> {
     let mut bytes = Vec::new();
     let side = |n: usize| u32::try_from(n).context("an image is too large");
-    let mut encoder =
-        png::Encoder::new(&mut bytes, side(picture.width())?, side(picture.height())?);
+    let mut encoder = png::Encoder::new(&mut bytes, side(image.width())?, side(image.height())?);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::High);
-    encoder.write_header()?.write_image_data(picture.data())?;
-    Ok(format!("data:image/png;base64,{}", base64(&bytes)))
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group
-            .iter()
-            .enumerate()
-            .fold(0u32, |bits, (i, b)| bits | u32::from(*b) << (16 - 8 * i));
-        for i in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * i)) as usize & 63];
-            out.push(if i <= group.len() { digit as char } else { '=' });
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
+    encoder.write_header()?.write_image_data(image.data())?;
+    Ok(format!("data:image/png;base64,{}", BASE64.encode(&bytes)))
 }

@@ -13,18 +13,19 @@ use anyhow::{Context, Result};
 use loftup_bundle::Manifest;
 use loftup_convert::Check;
 use loftup_eval::video;
+use maud::Markup;
 use serde::{Deserialize, Serialize};
 
 use sections::Trained;
 
 use super::{
-    camera::Film, evaluation::Evaluation, model::Head, pictures::Panel, stages::Stages,
+    camera::Film, evaluation::Evaluation, images::Panel, model::Head, stages::Stages,
     training::Training,
 };
 
 /// The page.
 pub const FILE: &str = "report.html";
-/// The figures.
+/// The results as JSON.
 pub const FIGURES: &str = "demo.json";
 
 /// The results of a demo.
@@ -42,13 +43,13 @@ pub struct Report {
     pub stages: Timings,
 }
 
-/// What tells a demo from other directories.
+/// Identifies the output directory of a demo.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Marker {
     loftup_demo: u32,
 }
 
-/// Which program, machine and model.
+/// The program, the machine and the model.
 #[derive(Debug, Serialize)]
 pub struct About {
     #[serde(flatten)]
@@ -62,7 +63,7 @@ pub struct About {
     pub seconds: f64,
 }
 
-/// What was checked.
+/// Results of the checks.
 #[derive(Debug, Serialize)]
 pub struct Checks {
     pub head: Head,
@@ -70,7 +71,7 @@ pub struct Checks {
     pub bundle: Vec<Check>,
 }
 
-/// How long the stages took.
+/// Duration of each stage.
 #[derive(Debug, Serialize)]
 pub struct Timings(pub Vec<(&'static str, f64)>);
 
@@ -100,8 +101,8 @@ impl About {
 pub trait Section {
     /// Its heading.
     fn title(&self) -> &'static str;
-    /// What stands below, as HTML.
-    fn body(&self) -> Result<String>;
+    /// Its contents.
+    fn body(&self) -> Result<Markup>;
 }
 
 impl Report {
@@ -118,7 +119,7 @@ impl Report {
         ]
     }
 
-    /// Writes page and figures into `at`.
+    /// Writes the page and the JSON file to `at`.
     pub fn write(&self, at: &Path) -> Result<()> {
         let trained = Trained(&self.training, &self.evaluation);
         let page = html::page(&self.about, &self.sections(&trained))?;
@@ -136,7 +137,7 @@ impl Report {
     }
 }
 
-/// The processor as it calls itself, and the system.
+/// CPU model and operating system.
 fn machine() -> String {
     let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
     let model = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {

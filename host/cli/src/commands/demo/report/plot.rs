@@ -1,21 +1,21 @@
 //! Curves as SVG.
 
-use std::fmt::Write;
+use maud::{Markup, html};
 
-/// Size of the drawing in its own units; the page scales it.
+/// Size of the drawing in SVG units; the page scales it.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 260.0;
-/// Room for the labels.
+/// Margins for the labels.
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 50.0;
-/// How much of the running mean is kept from step to step.
-const KEPT: f64 = 0.85;
+/// Momentum of the running mean.
+const MOMENTUM: f64 = 0.85;
 
-/// The values of steps 1, 2, ... as a thin curve, and their running mean as a thick one. Values
-/// that are not numbers are left out.
-pub fn curve(values: &[f64], x_label: &str, y_label: &str) -> String {
+/// The values of steps 1, 2, ... as a thin curve, and their running mean as a thick one. Values that
+/// are not finite are skipped.
+pub fn curve(values: &[f64], x_label: &str, y_label: &str) -> Markup {
     let points: Vec<(f64, f64)> = values
         .iter()
         .enumerate()
@@ -28,63 +28,51 @@ pub fn curve(values: &[f64], x_label: &str, y_label: &str) -> String {
             (low.min(*y), high.max(*y))
         });
     if points.is_empty() {
-        return String::new();
+        return html! {};
     }
     let ticks = ticks(low, high);
     let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
     let last = values.len().max(2) as f64;
     let x = |step: f64| LEFT + (step - 1.0) / (last - 1.0) * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM);
-    let mut svg = format!(
-        r#"<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{y_label} by {x_label}">"#
-    );
     let decimals = (-(high - low).log10().floor() + 1.0).clamp(0.0, 6.0) as usize;
-    // Writing to a string cannot fail.
-    for tick in &ticks {
-        let at = y(*tick);
-        let _ = write!(
-            svg,
-            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text x="{:.1}" y="{:.1}" text-anchor="end">{tick:.decimals$}</text>"#,
-            WIDTH - RIGHT,
-            LEFT - 8.0,
-            at + 4.5
-        );
-    }
-    for step in [1.0, ((1.0 + last) / 2.0).round(), last] {
-        let _ = write!(
-            svg,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">{step:.0}</text>"#,
-            x(step),
-            HEIGHT - BOTTOM + 18.0
-        );
-    }
-    let _ = write!(
-        svg,
-        r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">{x_label}</text>"#,
-        (LEFT + WIDTH - RIGHT) / 2.0,
-        HEIGHT - 6.0
-    );
     let mut mean = None;
     let smooth: Vec<(f64, f64)> = points
         .iter()
         .map(|(step, value)| {
-            let next = mean.map_or(*value, |m: f64| KEPT * m + (1.0 - KEPT) * value);
+            let next = mean.map_or(*value, |m: f64| MOMENTUM * m + (1.0 - MOMENTUM) * value);
             mean = Some(next);
             (*step, next)
         })
         .collect();
-    for (class, points) in [("raw", &points), ("mean", &smooth)] {
-        let path: Vec<String> = points
+    let polyline = |points: &[(f64, f64)]| {
+        let points = points
             .iter()
-            .map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value)))
-            .collect();
-        let _ = write!(
-            svg,
-            r#"<polyline class="{class}" points="{}"/>"#,
-            path.join(" ")
-        );
+            .map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value)));
+        points.collect::<Vec<_>>().join(" ")
+    };
+    let unit = |v: f64| format!("{v:.1}");
+    html! {
+        svg class="plot" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img"
+            aria-label=(format!("{y_label} by {x_label}")) {
+            @for tick in &ticks {
+                line class="grid" x1=(LEFT) x2=(unit(WIDTH - RIGHT)) y1=(unit(y(*tick)))
+                    y2=(unit(y(*tick))) {}
+                text x=(unit(LEFT - 8.0)) y=(unit(y(*tick) + 4.5)) text-anchor="end" {
+                    (format!("{tick:.decimals$}"))
+                }
+            }
+            @for step in [1.0, ((1.0 + last) / 2.0).round(), last] {
+                text x=(unit(x(step))) y=(unit(HEIGHT - BOTTOM + 18.0)) text-anchor="middle" {
+                    (step)
+                }
+            }
+            text x=(unit((LEFT + WIDTH - RIGHT) / 2.0)) y=(unit(HEIGHT - 6.0))
+                text-anchor="middle" { (x_label) }
+            polyline class="raw" points=(polyline(&points)) {}
+            polyline class="mean" points=(polyline(&smooth)) {}
+        }
     }
-    svg + "</svg>"
 }
 
 /// Round numbers around everything from `low` to `high`, at least two.
@@ -126,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_curve_has_a_point_for_each_number_and_none_outside_the_drawing() {
-        let svg = curve(&[1.0, 0.5, f64::NAN, 0.25], "step", "loss");
+        let svg = curve(&[1.0, 0.5, f64::NAN, 0.25], "step", "loss").into_string();
         let raw = svg.split("class=\"raw\" points=\"").nth(1).unwrap();
         let points: Vec<(f64, f64)> = raw[..raw.find('"').unwrap()]
             .split(' ')
@@ -138,6 +126,6 @@ mod tests {
         for (x, y) in points {
             assert!((LEFT..=WIDTH - RIGHT).contains(&x) && (TOP..=HEIGHT - BOTTOM).contains(&y));
         }
-        assert_eq!(curve(&[], "step", "loss"), "");
+        assert_eq!(curve(&[], "step", "loss").into_string(), "");
     }
 }

@@ -1,10 +1,9 @@
 //! The parts of the page.
 
-use std::fmt::Write;
-
 use anyhow::Result;
 use loftup_eval::{Method, segmentation::Outcome, video};
 use loftup_scenes::{CLASSES, PALETTE};
+use maud::{Markup, html};
 
 use super::{
     Checks, Section, Timings,
@@ -12,8 +11,8 @@ use super::{
     plot,
 };
 use crate::{
-    commands::demo::{camera::Film, evaluation::Evaluation, pictures::Panel, training::Training},
-    html::{escaped, table},
+    commands::demo::{camera::Film, evaluation::Evaluation, images::Panel, training::Training},
+    html::table,
     spread::Spread,
 };
 
@@ -26,40 +25,41 @@ impl Section for Vec<Panel> {
         "The same features, before and after"
     }
 
-    fn body(&self) -> Result<String> {
-        let mut body = String::from(
-            "<p>Scenes that were not used for training. Three principal components of the features are shown as red, green and blue, with one basis per row.</p>",
-        );
-        for panel in self {
-            let pictures = [
-                ("photo", &panel.photo),
-                ("backbone", &panel.backbone),
-                ("bilinear", &panel.bilinear),
-                ("LoftUp", &panel.loftup),
-                ("predicted classes", &panel.seen),
-                ("true classes", &panel.truth),
-            ];
-            body += &gallery(
-                Narrow::Pairs,
-                &pictures.map(|(name, p)| (name.to_owned(), p)),
-            )?;
-        }
-        Ok(body + &legend())
+    fn body(&self) -> Result<Markup> {
+        let galleries = self
+            .iter()
+            .map(|panel| {
+                let images = [
+                    ("photo", &panel.photo),
+                    ("backbone", &panel.backbone),
+                    ("bilinear", &panel.bilinear),
+                    ("LoftUp", &panel.loftup),
+                    ("predicted classes", &panel.seen),
+                    ("true classes", &panel.truth),
+                ];
+                gallery(Narrow::Pairs, &images.map(|(name, p)| (name.to_owned(), p)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(html! {
+            p {
+                "Scenes that were not used for training. Three principal components of the features \
+                 are shown as red, green and blue, with one basis per row."
+            }
+            @for gallery in &galleries { (gallery) }
+            (legend())
+        })
     }
 }
 
-/// What the colors of classes mean.
-fn legend() -> String {
-    let mut out = String::from(r#"<ul class="legend">"#);
-    for (name, [r, g, b]) in CLASSES.iter().zip(PALETTE) {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            out,
-            r#"<li><i style="background:rgb({r},{g},{b})"></i>{}</li>"#,
-            escaped(name)
-        );
+/// The colors of the classes.
+fn legend() -> Markup {
+    html! {
+        ul class="legend" {
+            @for (name, [r, g, b]) in CLASSES.iter().zip(PALETTE) {
+                li { i style={ "background:rgb(" (r) "," (g) "," (b) ")" } {} (name) }
+            }
+        }
     }
-    out + "</ul>"
 }
 
 impl Section for Evaluation {
@@ -67,7 +67,7 @@ impl Section for Evaluation {
         "Linear-probe results"
     }
 
-    fn body(&self) -> Result<String> {
+    fn body(&self) -> Result<Markup> {
         let report = &self.builtin;
         let row = |name: &str, r: &Outcome| {
             vec![
@@ -100,22 +100,20 @@ impl Section for Evaluation {
                 (0..outcomes.len()).max_by(by).map(|row| (row, column + 1))
             })
             .collect();
-        Ok(format!(
-            "<p>The same linear probe, trained on {} pixels of {} scenes and evaluated on every pixel of {} others at {}x{}. Only the upsampling of the features differs.</p>{}<p class=\"note\">mIoU: mean intersection over union of {} classes. Boundary F: F-score of class boundaries, within {} pixels.</p>",
-            report.train_pixels,
-            report.train_pictures,
-            report.val_pictures,
-            report.width,
-            report.height,
-            table(
-                &["features", "mIoU", "boundary F", "pixel accuracy"],
-                &rows,
-                "best",
-                &best
-            ),
-            report.classes.len(),
-            report.boundary_tolerance
-        ))
+        Ok(html! {
+            p {
+                "The same linear probe, trained on " (report.train_pixels) " pixels of "
+                (report.train_pictures) " scenes and evaluated on every pixel of "
+                (report.val_pictures) " others at " (report.width) "x" (report.height)
+                ". Only the upsampling of the features differs."
+            }
+            (table(&["features", "mIoU", "boundary F", "pixel accuracy"], &rows, "best", &best))
+            p class="note" {
+                "mIoU: mean intersection over union of " (report.classes.len())
+                " classes. Boundary F: F-score of class boundaries, within "
+                (report.boundary_tolerance) " pixels."
+            }
+        })
     }
 }
 
@@ -124,7 +122,7 @@ impl Section for Film {
         "Segmenting a video"
     }
 
-    fn body(&self) -> Result<String> {
+    fn body(&self) -> Result<Markup> {
         let row = |name: &str, s: &Spread| {
             vec![
                 name.to_owned(),
@@ -137,25 +135,24 @@ impl Section for Film {
             row("LoftUp and head, every pixel", &self.classes),
             row("whole frame", &self.whole),
         ];
-        let mut body = format!(
-            "<p>{} frames of a scene that was not used for training, at {:.0} per second. The head runs inside the tile loop: {} mIoU, {} pixel accuracy.</p>{}<p class=\"note\">Wall time with {} threads, {}.</p>",
-            self.frames,
-            self.rate,
-            percent(self.mean_iou),
-            percent(self.accuracy),
-            table(&["per frame", "median", "90 % below"], &rows, "", &[]),
-            self.threads,
-            escaped(&self.engine)
-        );
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for shown in &self.shown {
             let seen = format!("predicted, {} correct", percent(shown.right));
-            pictures.push((format!("after {:.1} s", shown.seconds), &shown.photo));
-            pictures.push((seen, &shown.seen));
-            pictures.push(("truth".to_owned(), &shown.truth));
+            images.push((format!("after {:.1} s", shown.seconds), &shown.photo));
+            images.push((seen, &shown.seen));
+            images.push(("truth".to_owned(), &shown.truth));
         }
-        body += &gallery(Narrow::Triples, &pictures)?;
-        Ok(body)
+        let gallery = gallery(Narrow::Triples, &images)?;
+        Ok(html! {
+            p {
+                (self.frames) " frames of a scene that was not used for training, at "
+                (self.rate) " per second. The head runs inside the tile loop: "
+                (percent(self.mean_iou)) " mIoU, " (percent(self.accuracy)) " pixel accuracy."
+            }
+            (table(&["per frame", "median", "90 % below"], &rows, "", &[]))
+            p class="note" { "Wall time with " (self.threads) " threads, " (self.engine) "." }
+            (gallery)
+        })
     }
 }
 
@@ -164,7 +161,7 @@ impl Section for video::Report {
         "Flicker"
     }
 
-    fn body(&self) -> Result<String> {
+    fn body(&self) -> Result<Markup> {
         let rows: Vec<_> = self
             .results
             .iter()
@@ -176,17 +173,23 @@ impl Section for video::Report {
                 ]
             })
             .collect();
-        Ok(format!(
-            "<p>Change of the features of a point while the camera moves: {} points tracked through {} frames by exact optical flow, {:.1} pixels per frame on average.</p>{}<p class=\"note\">In percent of the standard deviation of the features within a frame; lower is more stable. Features that blur objects together flicker less and distinguish less.</p>",
-            self.followed,
-            self.frames,
-            self.motion,
-            table(&["features", "change", "95 % below"], &rows, "", &[])
-        ))
+        let motion = format!("{:.1}", self.motion);
+        Ok(html! {
+            p {
+                "Change of the features of a point while the camera moves: " (self.followed)
+                " points tracked through " (self.frames) " frames by exact optical flow, " (motion)
+                " pixels per frame on average."
+            }
+            (table(&["features", "change", "95 % below"], &rows, "", &[]))
+            p class="note" {
+                "In percent of the standard deviation of the features within a frame; lower is more \
+                 stable. Features that blur objects together flicker less and distinguish less."
+            }
+        })
     }
 }
 
-/// The training, and how far it brings the features.
+/// The training and its effect on the features.
 pub struct Trained<'a>(pub &'a Training, pub &'a Evaluation);
 
 impl Section for Trained<'_> {
@@ -194,7 +197,7 @@ impl Section for Trained<'_> {
         "A short training"
     }
 
-    fn body(&self) -> Result<String> {
+    fn body(&self) -> Result<Markup> {
         let Self(training, evaluation) = self;
         let losses: Vec<f64> = training
             .losses
@@ -229,18 +232,24 @@ impl Section for Trained<'_> {
         .into_iter()
         .filter_map(|(name, mean_iou)| Some(vec![name, percent(mean_iou?)]))
         .collect();
-        Ok(format!(
-            "<p>{} steps of stage 1 at {}x{} pixels with a batch size of {}, in {:.0} s: {:.2} million parameters, {} scenes with instance masks, no class labels. The upsampler starts from a bilateral initialization: as joint bilateral upsampling (JBU), which needs no training. The built-in weights were trained in the same way for about an hour.</p>{}{}<p class=\"note\">The loss of each step, and its running mean. <code>train.toml</code> next to this page has the settings, and <code>trained.loftup</code> is the result. The other sections use the built-in weights.</p>",
-            losses.len(),
-            training.guidance,
-            training.guidance,
-            training.batch_size,
-            training.seconds,
-            training.parameters as f64 / 1e6,
-            training.images,
-            table(&["features", "probe mIoU"], &rows, "", &[]),
-            plot::curve(&losses, "step", "loss")
-        ))
+        let seconds = format!("{:.0}", training.seconds);
+        let parameters = format!("{:.2}", training.parameters as f64 / 1e6);
+        Ok(html! {
+            p {
+                (losses.len()) " steps of stage 1 at " (training.guidance) "x" (training.guidance)
+                " pixels with a batch size of " (training.batch_size) ", in " (seconds) " s: "
+                (parameters) " million parameters, " (training.images)
+                " scenes with instance masks, no class labels. The upsampler starts from a bilateral \
+                 initialization: as joint bilateral upsampling (JBU), which needs no training. The built-in weights were trained in the same way for about an hour."
+            }
+            (table(&["features", "probe mIoU"], &rows, "", &[]))
+            (plot::curve(&losses, "step", "loss"))
+            p class="note" {
+                "The loss of each step, and its running mean. " code { "train.toml" }
+                " next to this page has the settings, and " code { "trained.loftup" }
+                " is the result. The other sections use the built-in weights."
+            }
+        })
     }
 }
 
@@ -249,7 +258,7 @@ impl Section for Checks {
         "Checks of the bundle"
     }
 
-    fn body(&self) -> Result<String> {
+    fn body(&self) -> Result<Markup> {
         let rows: Vec<_> = self
             .bundle
             .iter()
@@ -264,13 +273,14 @@ impl Section for Checks {
                 ]
             })
             .collect();
-        Ok(format!(
-            "<p>The bundle contains a backbone, the upsampler and a head of {} classes with an accuracy of {} on its {} training pixels.</p>{}",
-            CLASSES.len(),
-            percent(self.head.fit),
-            self.head.pixels,
-            table(&["check", "maximum error", ""], &rows, "", &[])
-        ))
+        Ok(html! {
+            p {
+                "The bundle contains a backbone, the upsampler and a head of " (CLASSES.len())
+                " classes with an accuracy of " (percent(self.head.fit)) " on its "
+                (self.head.pixels) " training pixels."
+            }
+            (table(&["check", "maximum error", ""], &rows, "", &[]))
+        })
     }
 }
 
@@ -279,7 +289,7 @@ impl Section for Timings {
         "Timing"
     }
 
-    fn body(&self) -> Result<String> {
+    fn body(&self) -> Result<Markup> {
         let rows: Vec<_> = self
             .0
             .iter()

@@ -1,23 +1,24 @@
-//! A frame that can be asked: for all of it, for a region or for some points.
+//! An encoded frame: computes the whole frame, a region, or points.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use loftup_bundle::Size;
+use parking_lot::Mutex;
 
 use crate::{
     Guidance, RuntimeError, SinkError,
     guidance::TileInputs,
     heads::Head,
-    plans::{PooledSession, SessionPool},
-    threads::{lock, on_threads},
+    plan_cache::{PooledSession, SessionPool},
+    threads::on_threads,
     tiles::{Rect, Tiling},
     upsampler::{Keys, POINTS, Upsampler},
 };
 
-/// A pixel of an answer.
+/// A pixel of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Point {
     /// Column.
@@ -26,22 +27,22 @@ pub struct Point {
     pub y: usize,
 }
 
-/// A frame that can be asked: the backbone's part is done, every answer costs in proportion to
-/// its area.
-pub struct View<'a> {
+/// A frame after the backbone (an image embedding, in SAM's terms). Each output costs in proportion
+/// to its area.
+pub struct EncodedFrame<'a> {
     pub(crate) upsampler: &'a Upsampler,
     pub(crate) keys: Arc<Keys>,
     pub(crate) guidance: Arc<Guidance>,
-    /// What the features are turned into before they are answered.
+    /// Applied to the features.
     pub(crate) head: Option<&'a Head>,
 }
 
-impl<'a> View<'a> {
-    /// The same frame seen through a head: answers then have the head's outputs as channels.
+impl<'a> EncodedFrame<'a> {
+    /// Applies a head: the output's channels are then the head's outputs.
     ///
     /// # Errors
-    /// Where the head takes features of another width.
-    pub fn through(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
+    /// Where the head takes another number of channels.
+    pub fn with_head(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
         let dim = self.upsampler.manifest.dim;
         if head.dim() != dim {
             return Err(RuntimeError::HeadDim {
@@ -54,8 +55,8 @@ impl<'a> View<'a> {
     }
 }
 
-impl View<'_> {
-    /// Size of the whole answer.
+impl EncodedFrame<'_> {
+    /// Size of the output for the whole frame.
     pub fn size(&self) -> Size {
         Size {
             width: self.guidance.width(),
@@ -63,12 +64,12 @@ impl View<'_> {
         }
     }
 
-    /// Channels of the answer: those of the features, or the outputs of the head.
+    /// Channels of the output: those of the features, or the outputs of the head.
     pub fn dim(&self) -> usize {
         self.head.map_or(self.upsampler.manifest.dim, Head::outputs)
     }
 
-    /// The whole frame, tile by tile in any order.
+    /// Computes the whole frame, tile by tile in any order.
     ///
     /// # Errors
     /// The first failure of the engine or of `sink`; no tile follows it.
@@ -77,20 +78,20 @@ impl View<'_> {
         self.tiles(&tiling, &all(&tiling), sink)
     }
 
-    /// A part of the frame, tile by tile in any order, in coordinates of the whole frame.
+    /// Computes a region, tile by tile in any order, in coordinates of the whole frame.
     ///
     /// # Errors
-    /// As [`View::frame`], and where the region is empty or reaches outside.
+    /// As [`EncodedFrame::frame`], and where the region is empty or not within the frame.
     pub fn region(&self, rect: Rect, sink: Sink<'_>) -> Result<(), RuntimeError> {
         self.check_region(rect)?;
         let tiling = Tiling::new(rect, self.upsampler.region_tile());
         self.tiles(&tiling, &all(&tiling), sink)
     }
 
-    /// Whether a region can be asked for.
+    /// Checks a region.
     ///
     /// # Errors
-    /// Where it is empty or reaches outside the answer.
+    /// Where it is empty or not within the frame.
     pub fn check_region(&self, rect: Rect) -> Result<(), RuntimeError> {
         let size = self.size();
         if rect.width == 0 || rect.height == 0 {
@@ -105,10 +106,10 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The answer at some points, `[points, channels]`, in their order.
+    /// Computes points: `[points, channels]`, in their order.
     ///
     /// # Errors
-    /// Where a point is outside the answer, or the engine fails.
+    /// Where a point is outside the frame, or the engine fails.
     pub fn points(&self, points: &[Point]) -> Result<Vec<f32>, RuntimeError> {
         let size = self.size();
         if let Some(index) = points
@@ -123,32 +124,32 @@ impl View<'_> {
         }
         let batch = points.len().next_power_of_two().min(POINTS);
         let pool = self.upsampler.plan(batch, 1, 1, self.keys.tokens)?;
-        let answer = Mutex::new(vec![0.0; points.len() * self.dim()]);
+        let output = Mutex::new(vec![0.0; points.len() * self.dim()]);
         let step = batch * self.dim();
         self.in_parallel(&pool, points.len().div_ceil(batch), &|i, worker| {
             let chunk = &points[i * batch..points.len().min((i + 1) * batch)];
-            // The last run is filled up with a point that is computed anyway.
+            // Pads the last batch.
             let filled = chunk.iter().chain(std::iter::repeat(&chunk[0])).take(batch);
-            let output = worker.run(filled.map(|p| Rect {
+            let values = worker.run(filled.map(|p| Rect {
                 x: p.x,
                 y: p.y,
                 width: 1,
                 height: 1,
             }))?;
-            let mut answer = lock(&answer);
+            let mut output = output.lock();
             let wanted = chunk.len() * self.dim();
-            answer[i * step..][..wanted].copy_from_slice(&output[..wanted]);
+            output[i * step..][..wanted].copy_from_slice(&values[..wanted]);
             Ok(())
         })?;
-        Ok(answer.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(output.into_inner())
     }
 
-    /// The rectangle that is the whole answer.
+    /// The whole frame.
     pub(crate) fn whole(&self) -> Rect {
         Rect::whole(self.size())
     }
 
-    /// The tiles of `tiling` with the numbers `wanted`.
+    /// Computes the tiles of `tiling` with the indices `wanted`.
     pub(crate) fn tiles(
         &self,
         tiling: &Tiling,
@@ -168,13 +169,12 @@ impl View<'_> {
                 dim: self.dim(),
                 values,
             };
-            let mut sink = lock(&sink);
+            let mut sink = sink.lock();
             (*sink)(&tile).map_err(RuntimeError::Sink)
         })
     }
 
-    /// Calls `work` with 0 to `jobs - 1`, divided among threads as they get free. The first
-    /// failure ends it.
+    /// Calls `work` with 0 to `jobs - 1` on several threads. The first failure stops it.
     fn in_parallel(
         &self,
         pool: &SessionPool,
@@ -198,17 +198,17 @@ impl View<'_> {
             }
         };
         let sessions = self.upsampler.backend.tiling_hint().sessions;
-        let threads = self.upsampler.division.threads.min(jobs).min(sessions);
+        let threads = self.upsampler.options.threads.min(jobs).min(sessions);
         on_threads(threads, run)
     }
 }
 
-/// The numbers of all tiles.
+/// Indices of all tiles.
 fn all(tiling: &Tiling) -> Vec<usize> {
     (0..tiling.len()).collect()
 }
 
-/// A session of the queries graph with the keys of a frame in it.
+/// A session of the queries graph with the keys of a frame set.
 pub(crate) struct Worker<'a> {
     session: PooledSession<'a>,
     guidance: &'a Guidance,
@@ -216,14 +216,14 @@ pub(crate) struct Worker<'a> {
     applied: Applied<'a>,
 }
 
-/// A head at work, or none.
+/// An optional head and its buffer.
 struct Applied<'a> {
     head: Option<&'a Head>,
     scratch: Vec<f32>,
 }
 
 impl Applied<'_> {
-    /// What is answered for features `[n, d]`.
+    /// The output for features `[n, d]`.
     fn to<'b>(&'b mut self, features: &'b [f32]) -> &'b [f32] {
         let Some(head) = self.head else {
             return features;
@@ -235,23 +235,23 @@ impl Applied<'_> {
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(pool: &'a SessionPool, view: &'a View<'_>) -> Result<Self, RuntimeError> {
+    pub fn new(pool: &'a SessionPool, frame: &'a EncodedFrame<'_>) -> Result<Self, RuntimeError> {
         let mut session = pool.session()?;
-        for (i, tensor) in view.keys.tensors.iter().enumerate() {
+        for (i, tensor) in frame.keys.tensors.iter().enumerate() {
             session.set(3 + i, tensor)?;
         }
         Ok(Self {
             session,
-            guidance: &view.guidance,
+            guidance: &frame.guidance,
             inputs: TileInputs::default(),
             applied: Applied {
-                head: view.head,
+                head: frame.head,
                 scratch: Vec::new(),
             },
         })
     }
 
-    /// What is answered for the given tiles, `[pixels, channels]`.
+    /// The output for the given tiles, `[pixels, channels]`.
     pub fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         self.inputs.clear();
         for rect in tiles {
@@ -265,16 +265,16 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Takes the tiles of an answer as they get ready, one at a time.
+/// Receives the tiles of an output as they are computed, one at a time.
 pub type Sink<'a> = &'a mut (dyn FnMut(&TileFeatures<'_>) -> Result<(), SinkError> + Send);
 
-/// Features of a part of the answer.
+/// One tile of an output.
 #[derive(Debug, Clone, Copy)]
 pub struct TileFeatures<'a> {
-    /// Where it lies in the whole answer. No pixel is delivered twice.
+    /// Its pixels in the whole frame. No pixel is delivered twice.
     pub rect: Rect,
-    /// The run of neighboring tiles that it belongs to: they are delivered close together, so
-    /// that a sink can collect a few of them into longer rows.
+    /// The run of neighboring tiles it belongs to: these are delivered close together, so that a
+    /// sink can collect them into longer rows.
     pub group: Rect,
     computed: Rect,
     dim: usize,

@@ -6,8 +6,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, Frame, Options, Perceptor, Query, Rect,
-    image::{self as images, Rgb8},
+    ColorRange, ExecutionOptions, Frame, Perceptor, Query, Rect,
+    image::{self as images, RgbImage},
     npy,
 };
 use loftup_scenes::Scene;
@@ -22,31 +22,31 @@ fn bundle(c: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("builtin.loftup");
     loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(())).expect("a bundle");
-    let options = Options {
+    let options = ExecutionOptions {
         threads: 1,
-        ..Options::default()
+        ..ExecutionOptions::default()
     };
     let perceptor = Perceptor::open(&path, options).expect("a bundle");
     perceptor.compile(SIZE, (1, 1)).expect("engines");
     let seen = Scene::new(3).frame(0.0, 320, 240);
     let frame = Frame::packed(&seen.rgb, seen.width, seen.height);
-    let photo = frame.to_rgb8().expect("an image");
-    let picture = perceptor.prepare(&photo, SIZE).expect("an image");
-    let features = perceptor.features_of(&picture).expect("features");
+    let photo = frame.to_image().expect("an image");
+    let image_tensor = perceptor.to_tensor(&photo, SIZE).expect("an image");
+    let features = perceptor.features(&image_tensor).expect("features");
 
     let mut group = c.benchmark_group("built-in bundle, 224x224, one thread");
     group.sample_size(10);
     group.bench_function("resize and normalize", |b| {
         b.iter(|| {
             perceptor
-                .prepare(black_box(&photo), SIZE)
+                .to_tensor(black_box(&photo), SIZE)
                 .expect("an image")
         });
     });
     group.bench_function("backbone", |b| {
         b.iter(|| {
             perceptor
-                .features_of(black_box(&picture))
+                .features(black_box(&image_tensor))
                 .expect("features")
         });
     });
@@ -54,11 +54,13 @@ fn bundle(c: &mut Criterion) {
     group.bench_function("keys", |b| {
         b.iter(|| {
             perceptor
-                .view(black_box(&features), &picture, range)
+                .encode_features(black_box(&features), &image_tensor, range)
                 .expect("keys")
         });
     });
-    let view = perceptor.view(&features, &picture, range).expect("keys");
+    let view = perceptor
+        .encode_features(&features, &image_tensor, range)
+        .expect("keys");
     let tile = Rect {
         x: 84,
         y: 84,
@@ -92,7 +94,7 @@ fn files(c: &mut Criterion) {
         let cut = &jpeg[..jpeg.len() - 100];
         b.iter(|| images::decode(black_box(cut), "camera").expect_err("a part of an image"));
     });
-    let photo = Rgb8::new(1280, 720, seen.rgb).expect("an image");
+    let photo = RgbImage::new(1280, 720, seen.rgb).expect("an image");
     c.bench_function("resize 1280x720 to 224x224", |b| {
         b.iter(|| black_box(&photo).resized(224, 224).expect("an image"));
     });

@@ -1,4 +1,4 @@
-//! The same features before and after, in the same colors.
+//! Visualization of features before and after upsampling, with a common color basis.
 
 use std::path::Path;
 
@@ -11,39 +11,39 @@ use loftup_eval::{
 use loftup_runtime::{
     ColorRange, Rect,
     class_map::ClassMap,
-    image::{self, Rgb8},
+    image::{self, RgbImage},
     pca::{CommonBasis, Range},
-    sinks::InMemory,
+    sinks::VecSink,
 };
 
 use super::{camera::colored, model, scenes, stages::Watch};
 
-/// Held-out scenes that are shown.
+/// Held-out scenes in the report.
 const SHOWN: [u64; 3] = [0, 3, 7];
-/// One of them: photo, backbone's features, bilinear, LoftUp, classes seen, true classes.
+/// The first of them: photo, backbone features, bilinear, LoftUp, predicted and true classes.
 const FILE: &str = "features.png";
-/// Pixels between two pictures there.
+/// Pixels between two images.
 const GAP: usize = 4;
-/// Colors.
+/// Principal components, shown as colors.
 const COMPONENTS: usize = 3;
-/// Sets of the common basis: the backbone's features and the upsampled ones.
+/// Indices of the backbone's and of the upsampled features in the common basis.
 const LOW: usize = 0;
 const HIGH: usize = 1;
 
-/// A held-out scene in its features and classes.
+/// Features and classes of a held-out scene.
 #[derive(Debug)]
 pub struct Panel {
-    pub photo: Rgb8,
-    /// The backbone's features: a square for each.
-    pub backbone: Rgb8,
-    pub bilinear: Rgb8,
-    pub loftup: Rgb8,
-    /// Classes by the head of the bundle.
-    pub seen: Rgb8,
-    pub truth: Rgb8,
+    pub photo: RgbImage,
+    /// The backbone's features, upsampled by nearest neighbor.
+    pub backbone: RgbImage,
+    pub bilinear: RgbImage,
+    pub loftup: RgbImage,
+    /// Predicted classes.
+    pub seen: RgbImage,
+    pub truth: RgbImage,
 }
 
-/// Draws some held-out scenes with the bundle of the demo, and writes the first into `at`.
+/// Visualizes some held-out scenes with the demo's bundle, and writes the first to `at`.
 pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
     let perceptor = model::open(at, model::BUNDLE)?;
     let head = perceptor.head(model::HEAD)?;
@@ -55,36 +55,36 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
         watch("drawing", panels.len(), SHOWN.len());
         let (photo, labels) = scenes::held_out(at, i);
         let photo = image::open(&photo)?;
-        let picture = perceptor.prepare(&photo, size)?;
-        let features = perceptor.features_of(&picture)?;
+        let inputs = perceptor.preprocess(&photo, size)?;
+        let features = perceptor.features(inputs.backbone())?;
         let (dim, grid) = (features.dim, (features.width, features.height));
-        let tokens = rows(&features.data, grid.0 * grid.1);
-        let view = perceptor.view(&features, &picture, ColorRange::PerImage)?;
-        let mut answer = InMemory::new(rect, dim);
-        view.frame(&mut |tile| answer.take(tile))?;
-        let upsampled = rows(&answer.into_values(), rect.area());
+        let tokens = &features.tokens;
+        let view = perceptor.encode_features(&features, &inputs.guidance, ColorRange::PerImage)?;
+        let mut output = VecSink::new(rect, dim)?;
+        view.frame(&mut |tile| output.push(tile))?;
+        let upsampled = output.into_values();
 
         let basis = CommonBasis::fit(
-            &[(&tokens, grid.0 * grid.1), (&upsampled, rect.area())],
+            &[(tokens, grid.0 * grid.1), (&upsampled, rect.area())],
             dim,
             COMPONENTS,
         )?;
         let mut low = vec![0.0; COMPONENTS * grid.0 * grid.1];
-        basis.project(LOW, &tokens, &mut low)?;
+        basis.project(LOW, tokens, &mut low)?;
         let mut high = vec![0.0; COMPONENTS * rect.area()];
         basis.project(HIGH, &upsampled, &mut high)?;
-        // Components are an affine map of features, and so enlarge as these do.
-        let enlarged = |kernel| enlarge(kernel, &low, grid, size);
+        // The projection is affine, so it commutes with interpolation.
+        let interpolated = |kernel| interpolate(kernel, &low, grid, size);
 
         let mut map = ClassMap::new(rect);
         let view = perceptor
-            .view(&features, &picture, ColorRange::PerImage)?
-            .through(&head)?;
-        view.frame(&mut |tile| map.take(tile))?;
+            .encode_features(&features, &inputs.guidance, ColorRange::PerImage)?
+            .with_head(&head)?;
+        view.frame(&mut |tile| map.push(tile))?;
         let colors = |values: &[f32]| colors(values, size, basis.range());
         panels.push(Panel {
-            backbone: colors(&enlarged(Kernel::Nearest))?,
-            bilinear: colors(&enlarged(Kernel::Bilinear))?,
+            backbone: colors(&interpolated(Kernel::Nearest))?,
+            bilinear: colors(&interpolated(Kernel::Bilinear))?,
             loftup: colors(&high)?,
             seen: colored(width, height, &map.into_classes())?,
             truth: colored(width, height, &Labels::open(&labels)?.values)?,
@@ -92,7 +92,7 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
         });
     }
     if let Some(p) = panels.first() {
-        beside(&[
+        side_by_side(&[
             &p.photo,
             &p.backbone,
             &p.bilinear,
@@ -105,30 +105,23 @@ pub fn features(at: &Path, watch: Watch<'_>) -> Result<Vec<Panel>> {
     Ok(panels)
 }
 
-/// Pictures of one size side by side, with white between them.
-fn beside(pictures: &[&Rgb8]) -> Result<Rgb8> {
-    let Some(first) = pictures.first() else {
-        anyhow::bail!("no pictures to put side by side");
+/// Images of one size side by side, separated by white.
+fn side_by_side(images: &[&RgbImage]) -> Result<RgbImage> {
+    let Some(first) = images.first() else {
+        anyhow::bail!("no images to put side by side");
     };
     let (width, height) = (first.width(), first.height());
-    let whole = pictures.len() * (width + GAP) - GAP;
-    let mut out = Rgb8::filled(whole, height, [255; 3])?;
-    for (i, picture) in pictures.iter().enumerate() {
+    let whole = images.len() * (width + GAP) - GAP;
+    let mut out = RgbImage::filled(whole, height, [255; 3])?;
+    for (i, image) in images.iter().enumerate() {
         for y in 0..height {
-            out.row_mut(y)[3 * i * (width + GAP)..][..3 * width].copy_from_slice(picture.row(y));
+            out.row_mut(y)[3 * i * (width + GAP)..][..3 * width].copy_from_slice(image.row(y));
         }
     }
     Ok(out)
 }
 
-/// Planes `[d, n]` as rows `[n, d]`.
-fn rows(planes: &[f32], n: usize) -> Vec<f32> {
-    (0..n)
-        .flat_map(|i| planes.iter().skip(i).step_by(n).copied())
-        .collect()
-}
-
-fn enlarge(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec<f32> {
+fn interpolate(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec<f32> {
     let resizer = Resizer::new(kernel, grid, (to.width, to.height));
     let (mut scratch, mut row, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for y in 0..to.height {
@@ -138,13 +131,13 @@ fn enlarge(kernel: Kernel, cells: &[f32], grid: (usize, usize), to: Size) -> Vec
     all
 }
 
-fn colors(values: &[f32], size: Size, range: &Range) -> Result<Rgb8> {
+fn colors(values: &[f32], size: Size, range: &Range) -> Result<RgbImage> {
     let data = values
         .iter()
         .enumerate()
         .map(|(i, value)| range.level(i % COMPONENTS, *value))
         .collect();
-    Ok(Rgb8::new(size.width, size.height, data)?)
+    Ok(RgbImage::new(size.width, size.height, data)?)
 }
 
 #[cfg(test)]
@@ -152,26 +145,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_stand_beside_each_other_with_a_gap() {
-        let red = Rgb8::filled(2, 1, [9, 0, 0]).unwrap();
-        let blue = Rgb8::filled(2, 1, [0, 0, 9]).unwrap();
-        let both = beside(&[&red, &blue]).unwrap();
+    fn images_are_placed_side_by_side_with_a_gap() {
+        let red = RgbImage::filled(2, 1, [9, 0, 0]).unwrap();
+        let blue = RgbImage::filled(2, 1, [0, 0, 9]).unwrap();
+        let both = side_by_side(&[&red, &blue]).unwrap();
         assert_eq!((both.width(), both.height()), (4 + GAP, 1));
         assert_eq!(both.data()[..6], [9, 0, 0, 9, 0, 0]);
         assert!(both.data()[6..6 + 3 * GAP].iter().all(|v| *v == 255));
         assert_eq!(both.data()[6 + 3 * GAP..], [0, 0, 9, 0, 0, 9]);
-        assert!(beside(&[]).is_err());
+        assert!(side_by_side(&[]).is_err());
     }
 
     #[test]
-    fn planes_become_rows_and_cells_are_enlarged_as_squares() {
-        assert_eq!(rows(&[1., 2., 3., 4., 5., 6.], 3), [1., 4., 2., 5., 3., 6.]);
+    fn nearest_repeats_cells() {
         let cells = [0., 1., 2., 10., 11., 12.];
         let to = Size {
             width: 4,
             height: 1,
         };
-        let wide = enlarge(Kernel::Nearest, &cells, (2, 1), to);
+        let wide = interpolate(Kernel::Nearest, &cells, (2, 1), to);
         assert_eq!(wide[..6], [0., 1., 2., 0., 1., 2.]);
         assert_eq!(wide[6..], [10., 11., 12., 10., 11., 12.]);
     }

@@ -4,14 +4,14 @@ use std::{ops::ControlFlow, sync::OnceLock};
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColorRange, Frame, Options, Perceptor, Point, Query, Rect, RuntimeError,
+    ColorRange, ExecutionOptions, Frame, Perceptor, Point, Query, Rect, RuntimeError,
     class_map::ClassMap,
     heads::Head,
-    image::{ImageError, Rgb8},
-    sinks::InMemory,
+    image::{ImageError, RgbImage},
+    sinks::VecSink,
 };
 
-/// The built-in model: pictures of 224x224, 64 channels.
+/// The built-in model: images of 224x224, 64 channels.
 fn perceptor() -> &'static Perceptor {
     static OPENED: OnceLock<(tempfile::TempDir, Perceptor)> = OnceLock::new();
     let (_, perceptor) = OPENED.get_or_init(|| {
@@ -19,18 +19,18 @@ fn perceptor() -> &'static Perceptor {
         let path = folder.path().join("default.loftup");
         loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(())).unwrap();
         // Graphs are read when they are first needed: the folder stays.
-        let perceptor = Perceptor::open_on_cpu(&path, Options::default()).unwrap();
+        let perceptor = Perceptor::open_on_cpu(&path, ExecutionOptions::default()).unwrap();
         (folder, perceptor)
     });
     perceptor
 }
 
-fn photo() -> Rgb8 {
+fn photo() -> RgbImage {
     let frame = loftup_scenes::Scene::new(5).frame(0.0, 97, 61);
-    Rgb8::new(frame.width, frame.height, frame.rgb).unwrap()
+    RgbImage::new(frame.width, frame.height, frame.rgb).unwrap()
 }
 
-fn frame(photo: &Rgb8) -> Frame<'_> {
+fn frame(photo: &RgbImage) -> Frame<'_> {
     Frame::packed(photo.data(), photo.width(), photo.height())
 }
 
@@ -55,15 +55,18 @@ fn head() -> Head {
 }
 
 /// The features `[d, H, W]` of the whole frame, step by step.
-fn by_steps(photo: &Rgb8, size: Size, range: ColorRange) -> Vec<f32> {
+fn by_steps(photo: &RgbImage, size: Size, range: ColorRange) -> Vec<f32> {
     let perceptor = perceptor();
     let small = perceptor.backbone_size(size).unwrap();
-    let features = perceptor.features(photo, small).unwrap();
-    let guidance = perceptor.prepare(photo, size).unwrap();
-    let view = perceptor.view(&features, &guidance, range).unwrap();
-    let mut answer = InMemory::new(Rect::whole(size), view.dim());
-    view.frame(&mut |tile| answer.take(tile)).unwrap();
-    answer.into_values()
+    let image = perceptor.to_tensor(photo, small).unwrap();
+    let features = perceptor.features(&image).unwrap();
+    let guidance = perceptor.to_tensor(photo, size).unwrap();
+    let view = perceptor
+        .encode_features(&features, &guidance, range)
+        .unwrap();
+    let mut output = VecSink::new(Rect::whole(size), view.dim()).unwrap();
+    view.frame(&mut |tile| output.push(tile)).unwrap();
+    output.to_map()
 }
 
 fn size(width: usize, height: usize) -> Size {
@@ -82,13 +85,13 @@ fn a_frame_is_what_the_steps_give_in_sizes_that_no_tile_divides() {
         (size(224, 224), ColorRange::PerImage),
     ] {
         let photo = photo();
-        let answer = perceptor()
-            .perceive(&frame(&photo), &Query::frame(size).colors(range))
+        let output = perceptor()
+            .perceive(&frame(&photo), &Query::frame(size).with_color_range(range))
             .unwrap();
-        assert_eq!((answer.width, answer.height), (size.width, size.height));
+        assert_eq!((output.width, output.height), (size.width, size.height));
         let steps = by_steps(&photo, size, range);
         let area = size.width * size.height;
-        for (i, pixel) in answer.values.chunks_exact(answer.dim).enumerate() {
+        for (i, pixel) in output.values.chunks_exact(output.dim).enumerate() {
             for (c, value) in pixel.iter().enumerate() {
                 assert_eq!(
                     *value,
@@ -141,19 +144,16 @@ fn regions_and_points_are_parts_of_the_frame() {
 #[test]
 fn a_head_gives_its_outputs_and_their_classes() {
     let (photo, size, head) = (photo(), size(40, 31), head());
-    let query = Query::frame(size).through(&head);
-    let answer = perceptor().perceive(&frame(&photo), &query).unwrap();
-    assert_eq!(answer.dim, 3);
-    let small = perceptor().backbone_size(size).unwrap();
-    let features = perceptor().features(&photo, small).unwrap();
-    let guidance = perceptor().prepare(&photo, size).unwrap();
+    let query = Query::frame(size).with_head(&head);
+    let output = perceptor().perceive(&frame(&photo), &query).unwrap();
+    assert_eq!(output.dim, 3);
     let view = perceptor()
-        .view(&features, &guidance, ColorRange::PerImage)
-        .and_then(|view| view.through(&head))
+        .encode(&photo, size, ColorRange::PerImage)
+        .and_then(|view| view.with_head(&head))
         .unwrap();
     let mut map = ClassMap::new(Rect::whole(size));
-    view.frame(&mut |tile| map.take(tile)).unwrap();
-    let classes = answer.classes();
+    view.frame(&mut |tile| map.push(tile)).unwrap();
+    let classes = output.classes();
     assert_eq!(classes, map.into_classes());
     assert!(classes.iter().any(|c| *c != classes[0]), "only one class");
 }
@@ -175,7 +175,7 @@ fn gaps_between_rows_change_nothing() {
             stride: row + gap,
             ..frame(&photo)
         };
-        assert_eq!(padded.to_rgb8().unwrap(), photo, "gap {gap}");
+        assert_eq!(padded.to_image().unwrap(), photo, "gap {gap}");
         let query = Query::frame(size);
         assert_eq!(
             perceptor().perceive(&padded, &query).unwrap(),
@@ -194,7 +194,7 @@ fn data_that_do_not_fit_the_sides_are_an_error() {
             height,
             stride,
         };
-        frame.to_rgb8()
+        frame.to_image()
     };
     assert!(of(600, 20, 10, 60).is_ok());
     assert!(of(596, 10, 10, 63).is_err(), "ends within the last row");

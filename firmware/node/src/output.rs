@@ -1,33 +1,33 @@
-//! What is asked of a frame, and what is processed.
+//! Queries, and the outputs computed for them.
 
 use loftup_bundle::Size;
-use loftup_runtime::{Point, Rect, image::Rgb8};
+use loftup_runtime::{Point, Rect, image::RgbImage};
 use loftup_wire::{
     command::{Area, Refusal, Want},
     message,
 };
 
-/// Slots for queries.
+/// Number of query slots.
 pub const SLOTS: usize = 8;
 
-/// A question asked of every frame. Coordinates are pixels of the camera's image.
+/// A query, evaluated on every frame. Coordinates are pixels of the camera image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
-    /// Which pixels.
+    /// The pixels it covers.
     pub area: Area,
-    /// What to tell of them.
+    /// The kind of output.
     pub want: Want,
 }
 
-/// The questions asked of every frame, by slot.
+/// The queries, by slot.
 pub type Queries = [Option<Query>; SLOTS];
 
 impl Query {
-    /// Whether this node can answer it, for pictures of the size `camera` where that is known.
+    /// Checks that this node supports the query, for images of size `camera` if that is known.
     ///
     /// # Errors
-    /// [`Refusal::Unsupported`] for features other than at points and for regions at points;
-    /// [`Refusal::OutOfPicture`].
+    /// [`Refusal::Unsupported`] for features anywhere but at points, and for regions at points;
+    /// [`Refusal::OutOfPicture`] outside the image.
     pub fn check(&self, camera: Option<Size>) -> Result<(), Refusal> {
         let points = matches!(self.area, Area::Points(_));
         let features = matches!(self.want, Want::FeaturesF16 | Want::FeaturesU8);
@@ -56,9 +56,8 @@ impl Query {
     }
 }
 
-/// The part of an output of size `answer` that shows `area` of an image of size `camera`: every
-/// pixel that touches it.
-pub fn scaled(area: message::Rect, camera: Size, answer: Size) -> Rect {
+/// Maps `area` of a camera image to an output of size `output`: all pixels that overlap it.
+pub fn output_rect(area: message::Rect, camera: Size, output: Size) -> Rect {
     let span = |at: u16, len: u16, from: usize, to: usize| {
         let (at, end) = (usize::from(at), usize::from(at) + usize::from(len));
         let first = (at * to / from.max(1)).min(to.saturating_sub(1));
@@ -67,8 +66,8 @@ pub fn scaled(area: message::Rect, camera: Size, answer: Size) -> Rect {
             .clamp(first + 1, to.max(first + 1));
         (first, last - first)
     };
-    let (x, width) = span(area.x, area.width, camera.width, answer.width);
-    let (y, height) = span(area.y, area.height, camera.height, answer.height);
+    let (x, width) = span(area.x, area.width, camera.width, output.width);
+    let (y, height) = span(area.y, area.height, camera.height, output.height);
     Rect {
         x,
         y,
@@ -77,129 +76,129 @@ pub fn scaled(area: message::Rect, camera: Size, answer: Size) -> Rect {
     }
 }
 
-/// The pixel of an output that shows the middle of a pixel of the camera's image.
-pub fn scaled_point(point: message::Point, camera: Size, answer: Size) -> Point {
+/// Maps the center of a camera pixel to a pixel of an output of size `output`.
+pub fn output_point(point: message::Point, camera: Size, output: Size) -> Point {
     let at = |p: u16, from: usize, to: usize| {
         ((2 * usize::from(p) + 1) * to / (2 * from.max(1))).min(to.saturating_sub(1))
     };
     Point {
-        x: at(point.x, camera.width, answer.width),
-        y: at(point.y, camera.height, answer.height),
+        x: at(point.x, camera.width, output.width),
+        y: at(point.y, camera.height, output.height),
     }
 }
 
-/// What a [`Part`] consists of.
+/// Kind of a [`QueryOutput`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kind {
-    /// `classes`, `[height, width]`; [`loftup_runtime::heads::NO_CLASS`] for none.
+pub enum OutputKind {
+    /// `classes`, `[height, width]`; [`loftup_runtime::heads::NO_CLASS`] for no class.
     #[default]
     Classes,
-    /// `values`, `[width, channels]`: a vector for each point.
+    /// `values`, `[width, channels]`: one vector per point.
     Features(Precision),
     /// `regions`, largest first.
     Regions,
 }
 
-/// How features go over a link.
+/// Encoding of features on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Two bytes a value.
+    /// Two bytes per value.
     F16,
-    /// One byte a value.
+    /// One byte per value.
     U8,
 }
 
-/// A connected area of one class, in pixels of the camera's image but for its size.
+/// A connected region of one class. Coordinates are camera pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
-    /// Its class.
+    /// Class.
     pub class: u8,
-    /// Smallest rectangle around it.
+    /// Bounding box.
     pub bounds: message::Rect,
-    /// Its center of mass.
+    /// Centroid.
     pub center: message::Point,
-    /// Its size, in pixels of the output.
+    /// Area in output pixels.
     pub pixels: u32,
 }
 
-/// The output to one query.
+/// The output of one query.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Part {
+pub struct QueryOutput {
     /// Slot of the query.
     pub slot: u8,
-    /// What it consists of.
-    pub kind: Kind,
-    /// The part of the camera's image that it covers.
+    /// Its kind.
+    pub kind: OutputKind,
+    /// The part of the camera image that it covers.
     pub source: message::Rect,
-    /// Columns; the number of points where points were asked.
+    /// Columns; the number of points for a query at points.
     pub width: usize,
-    /// Rows; 1 where points were asked.
+    /// Rows; 1 for a query at points.
     pub height: usize,
-    /// Classes. For [`Kind::Regions`], what the regions were found in.
+    /// Class map. For [`OutputKind::Regions`], the map that contains the regions.
     pub classes: Vec<u8>,
     /// Features.
     pub values: Vec<f32>,
     /// Values per feature vector.
     pub channels: usize,
-    /// Connected areas.
+    /// Regions.
     pub regions: Vec<Region>,
 }
 
-/// Everything that is published of a frame.
+/// The outputs of a frame.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Answer {
-    /// The node's number of the frame, always rising.
+pub struct FrameOutput {
+    /// Sequence number of the node; increases with every frame.
     pub sequence: u64,
-    /// The source's number of the frame.
+    /// Frame number of the source.
     pub number: u64,
-    /// When the image was taken, microseconds of the node's clock.
+    /// Capture time, microseconds of the node's clock.
     pub captured_us: u64,
-    /// When this was published.
+    /// Publication time.
     pub published_us: u64,
-    /// Step of degradation.
+    /// Degradation step.
     pub level: usize,
-    /// Size of the camera's image: columns, rows.
+    /// Size of the camera image: columns, rows.
     pub camera: (usize, usize),
-    /// Size of the whole output: columns, rows.
+    /// Size of a full-frame output: columns, rows.
     pub size: (usize, usize),
-    /// The camera's image.
-    pub picture: Option<Rgb8>,
-    /// Tiles of class maps that were computed, and that were kept from the frame before.
+    /// The camera image.
+    pub image: Option<RgbImage>,
+    /// Class map tiles that were computed, and that were reused from the previous frame.
     pub tiles: (usize, usize),
-    parts: Vec<Part>,
+    outputs: Vec<QueryOutput>,
     live: usize,
 }
 
-impl Answer {
-    /// The outputs to the queries, by slot.
-    pub fn parts(&self) -> &[Part] {
-        &self.parts[..self.live]
+impl FrameOutput {
+    /// The outputs of the queries.
+    pub fn outputs(&self) -> &[QueryOutput] {
+        &self.outputs[..self.live]
     }
 
-    /// Forgets the parts and the count of tiles, and keeps their memory.
+    /// Removes the outputs, but keeps their buffers.
     pub fn clear(&mut self) {
         self.live = 0;
         self.tiles = (0, 0);
     }
 
-    /// A new, empty part, in memory that was used before where there is some.
-    pub fn add(&mut self) -> &mut Part {
-        if self.live == self.parts.len() {
-            self.parts.push(Part::default());
+    /// Adds an empty output, reusing a buffer if there is one.
+    pub fn add(&mut self) -> &mut QueryOutput {
+        if self.live == self.outputs.len() {
+            self.outputs.push(QueryOutput::default());
         }
-        let part = &mut self.parts[self.live];
+        let output = &mut self.outputs[self.live];
         self.live += 1;
-        part.classes.clear();
-        part.values.clear();
-        part.regions.clear();
-        part.channels = 0;
-        part
+        output.classes.clear();
+        output.values.clear();
+        output.regions.clear();
+        output.channels = 0;
+        output
     }
 
-    /// The last part, and those before it.
-    pub fn last_and_rest(&mut self) -> Option<(&mut Part, &[Part])> {
+    /// The last output, and those before it.
+    pub fn split_last_mut(&mut self) -> Option<(&mut QueryOutput, &[QueryOutput])> {
         let (rest, last) = self
-            .parts
+            .outputs
             .get_mut(..self.live)?
             .split_at_mut_checked(self.live.checked_sub(1)?)?;
         Some((last.first_mut()?, rest))
@@ -216,8 +215,8 @@ mod tests {
     };
 
     #[test]
-    fn a_scaled_area_covers_what_was_asked_and_stays_inside() {
-        let answer = Size {
+    fn a_mapped_area_is_covered_and_inside_the_output() {
+        let output = Size {
             width: 84,
             height: 56,
         };
@@ -227,7 +226,7 @@ mod tests {
             (0, 0, 1, 1),
             (100, 333, 7, 90),
         ] {
-            let r = scaled(
+            let r = output_rect(
                 message::Rect {
                     x,
                     y,
@@ -235,7 +234,7 @@ mod tests {
                     height,
                 },
                 CAMERA,
-                answer,
+                output,
             );
             let reaches = |first: usize, len: usize, at: u16, alen: u16, from: usize, to: usize| {
                 first * from <= usize::from(at) * to
@@ -245,12 +244,12 @@ mod tests {
             assert!(reaches(r.x, r.width, x, width, 640, 84), "{r:?}");
             assert!(reaches(r.y, r.height, y, height, 480, 56), "{r:?}");
         }
-        let p = scaled_point(message::Point { x: 639, y: 0 }, CAMERA, answer);
+        let p = output_point(message::Point { x: 639, y: 0 }, CAMERA, output);
         assert_eq!((p.x, p.y), (83, 0));
     }
 
     #[test]
-    fn queries_that_cannot_be_answered_are_refused() {
+    fn unsupported_queries_are_refused() {
         let region = |x, width| Query {
             area: Area::Region(message::Rect {
                 x,
@@ -304,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_used_again() {
-        let mut answer = Answer::default();
-        answer.add().classes.resize(1000, 1);
-        answer.clear();
-        assert!(answer.parts().is_empty());
-        let part = answer.add();
-        assert!(part.classes.is_empty() && part.classes.capacity() >= 1000);
+    fn buffers_are_reused() {
+        let mut frame = FrameOutput::default();
+        frame.add().classes.resize(1000, 1);
+        frame.clear();
+        assert!(frame.outputs().is_empty());
+        let output = frame.add();
+        assert!(output.classes.is_empty() && output.classes.capacity() >= 1000);
     }
 }

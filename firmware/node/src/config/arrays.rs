@@ -1,5 +1,4 @@
-//! Lists of a fixed length. TOML's deserializer takes the first elements of a longer one and leaves
-//! the rest; here that is a mistake.
+//! Arrays of a fixed length. The TOML deserializer ignores surplus elements; here they are an error.
 
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -9,15 +8,15 @@ struct Exact<T, const N: usize>([T; N]);
 impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Exact<T, N> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let list = Vec::<T>::deserialize(d)?;
-        let wrong = |list: Vec<T>| {
+        let error = |list: Vec<T>| {
             let found = list.len();
-            D::Error::custom(format!("invalid length {found}: it takes {N} elements"))
+            D::Error::custom(format!("invalid length {found}: expected {N} elements"))
         };
-        list.try_into().map(Self).map_err(wrong)
+        list.try_into().map(Self).map_err(error)
     }
 }
 
-/// A list.
+/// An array.
 pub fn list<'de, D, T, const N: usize>(d: D) -> Result<[T; N], D::Error>
 where
     D: Deserializer<'de>,
@@ -26,7 +25,7 @@ where
     Exact::deserialize(d).map(|list| list.0)
 }
 
-/// A list that may be missing.
+/// An optional array.
 pub fn optional<'de, D, T, const N: usize>(d: D) -> Result<Option<[T; N]>, D::Error>
 where
     D: Deserializer<'de>,
@@ -35,7 +34,7 @@ where
     list(d).map(Some)
 }
 
-/// A list of lists that may be missing.
+/// An optional array of arrays.
 pub fn nested<'de, D, T, const N: usize, const M: usize>(
     d: D,
 ) -> Result<Option<[[T; N]; M]>, D::Error>
@@ -47,7 +46,7 @@ where
     Ok(Some(lists.map(|list| list.0)))
 }
 
-/// Any number of lists.
+/// An optional list of arrays.
 pub fn many<'de, D, T, const N: usize>(d: D) -> Result<Option<Vec<[T; N]>>, D::Error>
 where
     D: Deserializer<'de>,

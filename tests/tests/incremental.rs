@@ -1,17 +1,17 @@
-//! Of a video only what changed is computed, and the answer is to the bit that of a whole
+//! For a video only the changed tiles are computed, and the output is bit-identical to a complete
 //! computation.
 
 use std::sync::Arc;
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColorRange, Features, Picture, Rect, Update, Video, View,
+    ColorRange, EncodedFrame, Features, ImageTensor, IncrementalUpsampler, Rect, UpdateStats,
     backend::{
         Backend, CpuBackend, Fallback, FallbackOptions,
         fault::{Fault, Faults, Faulty},
     },
     heads::Head,
-    sinks::InMemory,
+    sinks::VecSink,
 };
 use loftup_tests::{
     frames::{DIM, SIZE, perceptor},
@@ -25,43 +25,43 @@ const FIXED: ColorRange = ColorRange::Fixed {
 
 fn features(seed: u64) -> Features {
     let values = Noise::new(seed).vec(DIM * 4 * 5);
-    Features::from_array(&[1, DIM, 4, 5], values, DIM).unwrap()
+    Features::from_map(&[1, DIM, 4, 5], &values, DIM).unwrap()
 }
 
-/// A picture of 256 levels.
-fn picture(size: Size, seed: u64) -> Picture {
+/// An image with 256 levels.
+fn picture(size: Size, seed: u64) -> ImageTensor {
     let mut data = Noise::new(seed).vec(3 * size.area());
     for x in &mut data {
         *x = ((*x + 1.0) * 127.5).round() / 127.5 - 1.0;
     }
-    Picture { size, data }
+    ImageTensor { size, data }
 }
 
-/// A video and what its sink was given so far.
+/// A video and the output that its sink has received so far.
 struct Watched {
-    video: Video,
-    answer: InMemory,
+    video: IncrementalUpsampler,
+    answer: VecSink,
 }
 
 impl Watched {
     fn new(rect: Rect, dim: usize) -> Self {
         Self {
-            video: Video::new(),
-            answer: InMemory::new(rect, dim),
+            video: IncrementalUpsampler::new(),
+            answer: VecSink::new(rect, dim).unwrap(),
         }
     }
 
-    /// The next frame, whose whole answer must then be the one that is computed from nothing.
-    fn next(&mut self, view: &View<'_>) -> Update {
+    /// Processes the next frame, whose output must equal that of a complete computation.
+    fn next(&mut self, view: &EncodedFrame<'_>) -> UpdateStats {
         let mut delivered = 0;
         let update = self.video.frame(view, &mut |tile| {
             delivered += 1;
-            self.answer.take(tile)
+            self.answer.push(tile)
         });
         let update = update.unwrap();
         assert_eq!(delivered, update.computed);
-        let mut expected = InMemory::new(Rect::whole(view.size()), view.dim());
-        view.frame(&mut |tile| expected.take(tile)).unwrap();
+        let mut expected = VecSink::new(Rect::whole(view.size()), view.dim()).unwrap();
+        view.frame(&mut |tile| expected.push(tile)).unwrap();
         same(self.answer.values(), expected.values());
         update
     }
@@ -69,7 +69,7 @@ impl Watched {
 
 fn same(a: &[f32], b: &[f32]) {
     let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert!(bits(a) == bits(b), "not the same to the bit");
+    assert!(bits(a) == bits(b), "not bit-identical");
 }
 
 #[test]
@@ -82,21 +82,21 @@ fn only_tiles_that_can_have_changed_are_computed() {
         let lr = features(1);
         let mut frame = picture(SIZE, 2);
         let mut watched = Watched::new(Rect::whole(SIZE), DIM);
-        let mut next = |lr: &Features, frame: &Picture, range| {
-            let update = watched.next(&perceptor.view(lr, frame, range).unwrap());
+        let mut next = |lr: &Features, frame: &ImageTensor, range| {
+            let update = watched.next(&perceptor.encode_features(lr, frame, range).unwrap());
             assert_eq!(update.tiles, 6);
             update.computed
         };
         assert_eq!(next(&lr, &frame, FIXED), 6, "the first frame");
-        assert_eq!(next(&lr, &frame, FIXED), 0, "the same again");
+        assert_eq!(next(&lr, &frame, FIXED), 0, "the same frame again");
         for (x, y, tiles) in [
             (7, 7, 1),
-            // One pixel beyond the first tile: in its halo, and inside the second one.
+            // One pixel past the first tile: in its halo, and inside the second tile.
             (16, 7, 2),
             (17, 7, 1),
-            // Both rows compute row 14, and both columns see column 15.
+            // Both rows of tiles compute row 14, and both columns use column 15.
             (15, 14, 4),
-            // The halo above the last row of tiles reaches up to row 12.
+            // The halo above the last row of tiles extends up to row 12.
             (7, 12, 2),
             (7, 11, 1),
             (42, 28, 1),
@@ -108,12 +108,12 @@ fn only_tiles_that_can_have_changed_are_computed() {
                 assert_eq!(next(&lr, &frame, FIXED), tiles, "pixel {x},{y}");
             }
         }
-        assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another picture");
+        assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another image");
         assert_eq!(next(&features(2), &picture(SIZE, 9), FIXED), 6, "features");
         let range = ColorRange::PerImage;
         assert_eq!(next(&lr, &frame, range), 6, "another range");
         frame.data[0] = 3.0;
-        // The red of every pixel is scaled by it.
+        // It scales the red channel of every pixel.
         assert_eq!(next(&lr, &frame, range), 6, "a brighter pixel");
         assert_eq!(next(&lr, &frame, range), 0);
     }
@@ -133,9 +133,9 @@ fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
         let mut frame = picture(size, 7);
         let mut watched = Watched::new(Rect::whole(size), DIM);
         for _ in 0..8 {
-            let update = watched.next(&perceptor.view(&lr, &frame, FIXED).unwrap());
+            let update = watched.next(&perceptor.encode_features(&lr, &frame, FIXED).unwrap());
             (computed, tiles) = (computed + update.computed, tiles + update.tiles);
-            // A rectangle of another level, in one channel.
+            // A rectangle with another level in one channel.
             let (x, y, level) = (below(width), below(height), below(256));
             let channel = below(3);
             for y in y..(y + 1 + below(3)).min(height) {
@@ -155,7 +155,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
     let bundle = upsampler_bundle(DIM, 3, directory.path());
     let one = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let (lr, frame) = (features(1), picture(SIZE, 2));
-    let view = || one.view(&lr, &frame, FIXED).unwrap();
+    let view = || one.encode_features(&lr, &frame, FIXED).unwrap();
     let head = |seed| {
         let manifest = loftup_bundle::Head {
             kind: HeadKind::Descriptors { channels: 2 },
@@ -171,16 +171,16 @@ fn another_head_region_or_bundle_is_computed_whole() {
     };
     let (a, b) = (head(1), head(2));
     let mut watched = Watched::new(Rect::whole(SIZE), 2);
-    assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 6);
-    assert_eq!(watched.next(&view().through(&a).unwrap()).computed, 0);
-    assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 6);
-    assert_eq!(watched.next(&view().through(&b).unwrap()).computed, 0);
-    // The same head once more, made again.
+    assert_eq!(watched.next(&view().with_head(&a).unwrap()).computed, 6);
+    assert_eq!(watched.next(&view().with_head(&a).unwrap()).computed, 0);
+    assert_eq!(watched.next(&view().with_head(&b).unwrap()).computed, 6);
+    assert_eq!(watched.next(&view().with_head(&b).unwrap()).computed, 0);
+    // An equal head, created again.
     let c = head(2);
-    assert_eq!(watched.next(&view().through(&c).unwrap()).computed, 0);
+    assert_eq!(watched.next(&view().with_head(&c).unwrap()).computed, 0);
 
-    let mut video = Video::new();
-    let mut region = |view: &View<'_>, rect| {
+    let mut video = IncrementalUpsampler::new();
+    let mut region = |view: &EncodedFrame<'_>, rect| {
         let update = video.region(view, rect, &mut |_| Ok(()));
         update.map(|update| update.computed)
     };
@@ -197,9 +197,9 @@ fn another_head_region_or_bundle_is_computed_whole() {
     let outside = Rect { x: 40, ..rect };
     assert!(region(&view(), outside).is_err());
     assert_eq!(region(&view(), moved).unwrap(), 0);
-    // The same weights in another engine are not known to be the same.
+    // The same weights in another backend are not assumed to give the same output.
     let other = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
-    let of_other = other.view(&lr, &frame, FIXED).unwrap();
+    let of_other = other.encode_features(&lr, &frame, FIXED).unwrap();
     assert_eq!(region(&of_other, moved).unwrap(), 2);
     assert_eq!(region(&view(), moved).unwrap(), 2);
 }
@@ -210,8 +210,8 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
     let bundle = upsampler_bundle(DIM, 3, directory.path());
     let (lr, frame) = (features(1), picture(SIZE, 2));
     let tract = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
-    let view = tract.view(&lr, &frame, FIXED).unwrap();
-    let mut video = Video::new();
+    let view = tract.encode_features(&lr, &frame, FIXED).unwrap();
+    let mut video = IncrementalUpsampler::new();
     let mut left = 3;
     let refused = video.frame(&view, &mut |_| {
         left -= 1;
@@ -221,12 +221,12 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
         }
     });
     assert!(refused.is_err());
-    let mut count = |view: &View<'_>| video.frame(view, &mut |_| Ok(())).unwrap().computed;
+    let mut count = |view: &EncodedFrame<'_>| video.frame(view, &mut |_| Ok(())).unwrap().computed;
     assert_eq!(count(&view), 6, "the sink has an unknown part of it");
     assert_eq!(count(&view), 0);
 
-    // Run 0 of the engine makes keys. Its run 3, in the middle of the first frame, fails, and the
-    // engine standing in computes the rest.
+    // Run 0 computes the keys. Run 3, in the middle of the first frame, fails, and the fallback
+    // computes the rest.
     let faults = Faults::none();
     faults.at_run(3, Fault::Error);
     let faulty: Arc<dyn Backend> = Arc::new(Faulty::new(CpuBackend, faults));
@@ -236,7 +236,7 @@ fn after_a_failure_or_another_engine_everything_is_computed() {
     let mut watched = Watched::new(Rect::whole(SIZE), DIM);
     let computed: Vec<usize> = (0..3)
         .map(|_| {
-            let view = both.view(&lr, &frame, FIXED).unwrap();
+            let view = both.encode_features(&lr, &frame, FIXED).unwrap();
             watched.next(&view).computed
         })
         .collect();

@@ -1,23 +1,23 @@
-//! Compiled graphs and their idle sessions, kept for the shapes in use.
+//! A cache of compiled plans, with their idle sessions.
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use loftup_bundle::{Bundle, Precision};
+use parking_lot::Mutex;
 
 use crate::{
     RuntimeError,
     backend::{Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile},
-    threads::lock,
 };
 
-/// Shapes of one graph that are kept compiled.
-const KEPT: usize = 8;
+/// PlanCache kept per graph.
+const CAPACITY: usize = 8;
 
-/// One graph of a bundle, loaded on first use and compiled for the shapes it is asked for.
-pub(crate) struct Plans {
+/// One graph of a bundle, loaded on first use and compiled for each shape in use.
+pub(crate) struct PlanCache {
     bundle: Arc<Bundle>,
     backend: Arc<dyn Backend>,
     source: Source,
@@ -43,7 +43,7 @@ struct Compiled {
 /// Shapes of the inputs of a graph, in order.
 pub(crate) type Shapes = Vec<Vec<usize>>;
 
-impl Plans {
+impl PlanCache {
     pub fn new(bundle: &Arc<Bundle>, backend: &Arc<dyn Backend>, source: Source) -> Self {
         Self {
             bundle: bundle.clone(),
@@ -53,20 +53,20 @@ impl Plans {
         }
     }
 
-    /// Lets go of what is compiled; the graph stays loaded.
+    /// Drops the plans; the graph stays loaded.
     pub fn clear(&self) {
-        lock(&self.state).plans.clear();
+        self.state.lock().plans.clear();
     }
 
-    /// The plan for these input shapes; compiles it the first time. `profiles` are all shapes that
-    /// this graph will be asked for, where they are known.
+    /// The plan for these input shapes, compiled the first time. `profiles` are the optimization
+    /// profiles of the graph, if known.
     pub fn get(
         &self,
         shapes: &Shapes,
         profiles: &[ShapeProfile],
     ) -> Result<Arc<SessionPool>, RuntimeError> {
         // Held while loading and compiling, so that neither is done twice.
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(i) = state.plans.iter().position(|(s, _)| s == shapes) {
             let entry = state.plans.remove(i);
             let pool = entry.1.clone();
@@ -84,7 +84,7 @@ impl Plans {
             plan,
             idle: Mutex::new(Vec::new()),
         });
-        if state.plans.len() == KEPT {
+        if state.plans.len() == CAPACITY {
             state.plans.remove(0);
         }
         state.plans.push((shapes.clone(), pool.clone()));
@@ -97,7 +97,7 @@ impl Plans {
         let name = path.display().to_string();
         let onnx = self.bundle.read(&source.file)?;
         let graph = Graph::new(&name, onnx, &source.inputs, &source.outputs);
-        // The bytes were compared with it as they were read.
+        // `Bundle::read` has checked the hash.
         let files = &self.bundle.manifest().files;
         Ok(self.backend.load(&Graph {
             sha256: files.get(&source.file).map(|f| f.sha256.as_str().into()),
@@ -107,7 +107,7 @@ impl Plans {
     }
 }
 
-/// A compiled graph and the sessions that wait for their next use.
+/// A plan and its idle sessions.
 pub(crate) struct SessionPool {
     plan: Box<dyn Plan>,
     idle: Mutex<Vec<Box<dyn Session>>>,
@@ -118,9 +118,9 @@ impl SessionPool {
         self.plan.output_shape(index)
     }
 
-    /// A session, back in the pool when dropped. Its inputs are as its last user left them.
+    /// A session, returned to the pool when dropped. Its inputs are those of its last user.
     pub fn session(&self) -> Result<PooledSession<'_>, BackendError> {
-        let idle = lock(&self.idle).pop();
+        let idle = self.idle.lock().pop();
         let session = match idle {
             Some(session) => session,
             None => self.plan.session()?,
@@ -139,7 +139,7 @@ pub(crate) struct PooledSession<'a> {
 }
 
 impl PooledSession<'_> {
-    /// Drops the session instead of returning it: after a failure its state is unknown.
+    /// Drops the session instead of returning it: its state after a failure is unknown.
     pub fn discard(mut self) {
         self.session = None;
     }
@@ -162,7 +162,7 @@ impl DerefMut for PooledSession<'_> {
 impl Drop for PooledSession<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            lock(&self.pool.idle).push(session);
+            self.pool.idle.lock().push(session);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The program itself: killed and started again it overwrites nothing, a serial line that is not
-//! there is waited for, and nobody need read what it logs.
+//! The program: restarts keep earlier files, a missing serial line is retried, a closed log is
+//! harmless, and systemd is notified.
 
 mod common;
 
@@ -7,26 +7,29 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::ffi::OsStrExt,
+    net::TcpListener,
+    os::unix::{ffi::OsStrExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    time::Duration,
 };
 
 use loftup_node::{frame::RawFrame, source::Recording};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-/// Starts the program on a configuration with `more`.
-fn start(folder: &Path, more: &str, stderr: Stdio) -> common::Ended {
+/// Starts the program with the test configuration and `more`.
+fn start(folder: &Path, more: &str, stderr: Stdio) -> common::KillOnDrop {
     fs::write(folder.join("node.toml"), common::config_text(more)).unwrap();
     let child: Child = Command::new(env!("CARGO_BIN_EXE_loftup-node"))
         .arg(folder.join("node.toml"))
         .stderr(stderr)
         .spawn()
         .unwrap();
-    common::Ended(child)
+    common::KillOnDrop(child)
 }
 
-/// Every file below a folder with its bytes.
+/// All files below a directory, with their contents.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -39,14 +42,14 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Messages of an MCAP file, finished or not.
+/// Number of messages in an MCAP file, finished or not.
 fn messages(bytes: &[u8]) -> usize {
     let options = mcap::read::Options::IgnoreEndMagic;
     let stream = mcap::MessageStream::new_with_options(bytes, options.into()).unwrap();
     stream.take_while(Result::is_ok).count()
 }
 
-fn pictures(path: &Path) -> usize {
+fn image_count(path: &Path) -> usize {
     let (mut recording, mut frame) = (Recording::open(path).unwrap(), RawFrame::default());
     let mut count = 0;
     while recording.read(&mut frame).unwrap() {
@@ -56,15 +59,15 @@ fn pictures(path: &Path) -> usize {
 }
 
 #[test]
-fn a_kill_and_a_start_lose_no_file() {
+fn files_survive_a_kill_and_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let log = folder.path().join("log");
     fs::create_dir(&log).unwrap();
     let sinks = "[[sink]]\nkind = \"mcap\"\npath = \"log/a.mcap\"\n\
         [[sink]]\nkind = \"recording\"\npath = \"log/a.rec\"\n\
-        [[sink]]\nkind = \"pictures\"\npath = \"log/maps\"\n";
-    // More of them for a longer drill.
+        [[sink]]\nkind = \"images\"\npath = \"log/maps\"\n";
+    // More of them for a longer test.
     let starts = std::env::var("LOFTUP_STARTS").map_or(3, |n| n.parse().unwrap());
     let name = |ending: &str, n: usize| match n {
         0 => log.join(format!("a.{ending}")),
@@ -76,7 +79,7 @@ fn a_kill_and_a_start_lose_no_file() {
         let (mcap, recording) = (name("mcap", n), name("rec", n));
         common::until("messages in both files", 120, || {
             let mcap = fs::read(&mcap).map_or(0, |bytes| messages(&bytes));
-            mcap > 10 && recording.exists() && pictures(&recording) > 5
+            mcap > 10 && recording.exists() && image_count(&recording) > 5
         });
         // SIGKILL.
         node.0.kill().unwrap();
@@ -86,9 +89,9 @@ fn a_kill_and_a_start_lose_no_file() {
             assert!(now.get(path) == Some(bytes), "{} changed", path.display());
         }
         println!(
-            "start {n}: {} messages, {} pictures, {} files",
+            "start {n}: {} messages, {} images, {} files",
             messages(&now[&mcap]),
-            pictures(&recording),
+            image_count(&recording),
             now.len()
         );
         before = now;
@@ -101,12 +104,26 @@ fn a_kill_and_a_start_lose_no_file() {
     assert!(ending("png") > starts);
 }
 
-/// Reads what the program logs up to a line that has all of `words`.
-fn wait_for(log: &mut impl BufRead, words: &[&str], seen: &mut String) {
+/// The lines of a log, read in a thread.
+fn lines(log: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Reads the log up to a line that contains all of `words`.
+fn wait_for(log: &Receiver<String>, words: &[&str], seen: &mut String) {
     loop {
-        let mut line = String::new();
-        assert!(log.read_line(&mut line).unwrap() > 0, "{words:?}: {seen}");
+        let line = log.recv_timeout(Duration::from_secs(60));
+        let line = line.unwrap_or_else(|e| panic!("{e}: no line with {words:?} in: {seen}"));
         seen.push_str(&line);
+        seen.push('\n');
         if words.iter().all(|word| line.contains(word)) {
             return;
         }
@@ -114,15 +131,15 @@ fn wait_for(log: &mut impl BufRead, words: &[&str], seen: &mut String) {
 }
 
 #[test]
-fn a_serial_line_that_is_not_there_or_taken_is_waited_for() {
+fn a_missing_or_locked_serial_line_is_retried() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let sink = "[[sink]]\nkind = \"serial\"\npath = \"ttyLater\"\nbaud = 115200\n";
     let mut node = start(folder.path(), sink, Stdio::piped());
-    let mut log = BufReader::new(node.0.stderr.take().unwrap());
+    let log = lines(node.0.stderr.take().unwrap());
     let mut seen = String::new();
-    wait_for(&mut log, &["ttyLater", "No such file"], &mut seen);
-    wait_for(&mut log, &["-> degraded: link"], &mut seen);
+    wait_for(&log, &["ttyLater", "No such file"], &mut seen);
+    wait_for(&log, &["-> degraded: link"], &mut seen);
 
     let side = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&side).unwrap();
@@ -131,32 +148,32 @@ fn a_serial_line_that_is_not_there_or_taken_is_waited_for() {
     let terminal = Path::new(std::ffi::OsStr::from_bytes(terminal.to_bytes()));
     let owner = loftup_board::linux::serial(terminal, 115_200).unwrap();
     std::os::unix::fs::symlink(terminal, folder.path().join("ttyLater")).unwrap();
-    wait_for(&mut log, &["is in use by another process"], &mut seen);
+    wait_for(&log, &["in use by another process"], &mut seen);
     drop(owner);
-    wait_for(&mut log, &["degraded: link -> ", "works again"], &mut seen);
-    for told in ["No such file", "is in use", "-> degraded: link"] {
-        assert_eq!(seen.matches(told).count(), 1, "{told} in: {seen}");
+    wait_for(&log, &["degraded: link -> ", "works again"], &mut seen);
+    for text in ["No such file", "in use by", "-> degraded: link"] {
+        assert_eq!(seen.matches(text).count(), 1, "{text} in: {seen}");
     }
-    // It greets.
+    // It sends a `Hello`.
     let mut byte = [0];
     fs::File::from(side).read_exact(&mut byte).unwrap();
-    assert!(node.0.try_wait().unwrap().is_none(), "it still runs");
+    assert!(node.0.try_wait().unwrap().is_none(), "it is still running");
 }
 
 #[test]
-fn a_log_that_nobody_reads_ends_nothing() {
+fn a_closed_log_is_harmless() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let sink = "[[sink]]\nkind = \"recording\"\npath = \"a.rec\"\n";
     let mut node = start(folder.path(), sink, Stdio::piped());
     drop(node.0.stderr.take());
     let recording = folder.path().join("a.rec");
-    common::until("pictures", 120, || {
-        recording.exists() && pictures(&recording) > 5
+    common::until("images", 120, || {
+        recording.exists() && image_count(&recording) > 5
     });
     assert!(node.0.try_wait().unwrap().is_none());
     node.0.kill().unwrap();
-    // A mistake, told to nobody: its exit code is all there is.
+    // Without an open log, only the exit code reports an error.
     let program = |stdout: Stdio, args: &[&str]| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_loftup-node"))
             .args(args)
@@ -176,4 +193,71 @@ fn a_log_that_nobody_reads_ends_nothing() {
         .current_dir(folder.path())
         .status();
     assert_eq!(closed.unwrap().code(), Some(2));
+}
+
+#[test]
+fn systemd_is_notified() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    fs::write(folder.path().join("node.toml"), common::config_text("")).unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(120)))
+        .unwrap();
+    let receive = || {
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+    };
+    let child = Command::new(env!("CARGO_BIN_EXE_loftup-node"))
+        .arg(folder.path().join("node.toml"))
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "100000")
+        .env_remove("WATCHDOG_PID")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut node = common::KillOnDrop(child);
+    // The watchdog is fed while the model is still loading.
+    assert_eq!(receive(), "WATCHDOG=1");
+    while receive() != "READY=1" {}
+    assert_eq!(receive(), "WATCHDOG=1");
+    let pid = node.0.id().to_string();
+    let kill = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(kill.unwrap().success());
+    while receive() != "STOPPING=1" {}
+    assert!(node.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_metrics_port_in_use_is_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let metrics = format!("[metrics]\nlisten = \"{address}\"\n");
+    fs::write(
+        folder.path().join("node.toml"),
+        common::config_text(&metrics),
+    )
+    .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_loftup-node"))
+        .arg(folder.path().join("node.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let errors: Vec<_> = text.lines().filter(|l| l.contains("error: ")).collect();
+    let [error] = errors[..] else {
+        panic!("{text}");
+    };
+    for part in [
+        "metrics.listen",
+        &address.to_string(),
+        "Address already in use",
+        "choose another port",
+    ] {
+        assert!(error.contains(part), "no {part:?} in: {error}");
+    }
 }

@@ -1,20 +1,19 @@
-//! The picture that shows what upsampling does: photograph, backbone features, upsampled
-//! features, side by side.
+//! A side-by-side image of the input, the backbone's features and the upsampled features.
 
-use crate::image::{self, ImageError, Rgb8};
+use crate::image::{self, ImageError, RgbImage};
 use crate::pca::Range;
 
-/// The least height of a panel; smaller answers are enlarged by a whole factor.
+/// Minimum height of a panel; smaller outputs are scaled up by an integer factor.
 pub const MIN_PANEL: usize = 224;
 
 /// Color of the gap between panels.
 const GAP_COLOR: [u8; 3] = [255; 3];
 
-/// What can be wrong with the parts of a picture. The message is one line.
+/// Why panels cannot be drawn. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PictureError {
-    /// A map whose values do not fit its size.
+pub enum PanelsError {
+    /// A map whose number of values does not match its size.
     #[error(
         "a map of {height} x {width} pixels with {values} values: expected {height} * {width} * 3, three components per pixel"
     )]
@@ -26,11 +25,11 @@ pub enum PictureError {
         /// The values given.
         values: usize,
     },
-    /// A range of another number of components than the three colors.
-    #[error("a range of {0} components: a picture takes 3, for red, green and blue")]
+    /// A range that does not have three components.
+    #[error("a range of {0} components: panels take 3, for red, green and blue")]
     BadRange(usize),
     /// The panels or the whole would be too large, or empty.
-    #[error("the picture cannot be made: {0}")]
+    #[error("the panels cannot be drawn: {0}")]
     Image(#[from] ImageError),
 }
 
@@ -47,10 +46,10 @@ impl<'a> ComponentMap<'a> {
     ///
     /// # Errors
     /// An empty map, or another number of values.
-    pub fn new(values: &'a [f32], width: usize, height: usize) -> Result<Self, PictureError> {
+    pub fn new(values: &'a [f32], width: usize, height: usize) -> Result<Self, PanelsError> {
         let expected = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if values.is_empty() || expected != Some(values.len()) {
-            return Err(PictureError::BadMap {
+            return Err(PanelsError::BadMap {
                 height,
                 width,
                 values: values.len(),
@@ -63,10 +62,9 @@ impl<'a> ComponentMap<'a> {
         })
     }
 
-    /// The map as colors, enlarged (or thinned) to `width` x `height` by taking the nearest
-    /// value.
-    fn colored(&self, range: &Range, width: usize, height: usize) -> Result<Rgb8, PictureError> {
-        let mut out = Rgb8::filled(width, height, [0; 3])?;
+    /// The map as colors, resized to `width` x `height` with nearest-neighbor sampling.
+    fn colored(&self, range: &Range, width: usize, height: usize) -> Result<RgbImage, PanelsError> {
+        let mut out = RgbImage::filled(width, height, [0; 3])?;
         let columns: Vec<usize> = (0..width).map(|x| nearest(x, width, self.width)).collect();
         let (pixels, _) = self.values.as_chunks::<3>();
         let mut colors = vec![[0u8; 3]; self.width];
@@ -89,17 +87,17 @@ impl<'a> ComponentMap<'a> {
     }
 }
 
-/// The one of `from` cells under the center of cell `index` of `to`.
+/// The cell of `from` under the center of cell `index` of `to`.
 fn nearest(index: usize, to: usize, from: usize) -> usize {
     (2 * index + 1) * from / (2 * to)
 }
 
-/// Width and height of the picture that [`three_panels`] makes of an answer of `width` x `height`:
-/// to be asked before hours are spent on the answer.
+/// Width and height of the image that [`three_panels`] makes of an output of `width` x `height`:
+/// check it before a long computation.
 ///
 /// # Errors
-/// The picture would be wider or higher than pictures can be, or has no pixels.
-pub fn panels_size(width: usize, height: usize) -> Result<(usize, usize), PictureError> {
+/// The image would be larger than images can be, or empty.
+pub fn panels_size(width: usize, height: usize) -> Result<(usize, usize), PanelsError> {
     let factor = MIN_PANEL.div_ceil(height.max(1));
     let (width, height) = (width.saturating_mul(factor), height.saturating_mul(factor));
     let whole = width.saturating_mul(3).saturating_add(2 * gap(height));
@@ -120,20 +118,20 @@ fn gap(height: usize) -> usize {
 /// Values outside the range are clamped; NaN is black.
 ///
 /// # Errors
-/// A range not of three components, or a picture wider or higher than pictures can be.
+/// The range does not have three components, or the image would be larger than images can be.
 pub fn three_panels(
-    photograph: &Rgb8,
+    photograph: &RgbImage,
     low: ComponentMap<'_>,
     high: ComponentMap<'_>,
     range: &Range,
-) -> Result<Rgb8, PictureError> {
+) -> Result<RgbImage, PanelsError> {
     if range.components() != 3 {
-        return Err(PictureError::BadRange(range.components()));
+        return Err(PanelsError::BadRange(range.components()));
     }
     let (whole_width, height) = panels_size(high.width, high.height)?;
     let width = high.width * (height / high.height);
     let gap = gap(height);
-    let mut whole = Rgb8::filled(whole_width, height, GAP_COLOR)?;
+    let mut whole = RgbImage::filled(whole_width, height, GAP_COLOR)?;
     let panels = [
         photograph.resized(width, height)?,
         low.colored(range, width, height)?,
