@@ -5,7 +5,7 @@ use std::path::Path;
 use loftup_bundle::Size;
 use loftup_runtime::{
     Perceptor,
-    heads::{Head, best},
+    heads::{Head, argmax},
     image::RgbImage,
 };
 use rayon::prelude::*;
@@ -269,7 +269,7 @@ fn class_map(head: &Head, features: &[f32], dim: usize) -> Vec<u8> {
             scores.clear();
             head.apply(features, scores);
             for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(head.outputs())) {
-                *class = best(scores);
+                *class = argmax(scores);
             }
         });
     map
