@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use loftup_bundle::Size;
+use loftup_eval::probe;
 #[cfg(feature = "train")]
-use loftup_eval::{EvalError, maps};
-use loftup_eval::{probe, segmentation};
+use loftup_eval::{EvalError, maps, segmentation};
 #[cfg(feature = "train")]
 use loftup_train::{
     data::read_masks,
