@@ -194,6 +194,10 @@ fn run(folder: &Path, outputs: u64) {
     let handle = node.handle();
     let thread = std::thread::spawn(|| node.run());
     common::until("outputs", 60, || handle.metrics().published() >= outputs);
+    // On a busy machine a sink can be behind the others.
+    common::until("images", 60, || {
+        loftup_node::source::list(&folder.join("images")).is_ok_and(|images| images.len() >= 3)
+    });
     handle.stop();
     thread.join().unwrap().unwrap();
 }
