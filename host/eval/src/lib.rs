@@ -23,7 +23,7 @@ pub mod segmentation;
 pub mod video;
 
 pub use error::EvalError;
-pub use sampling::Method;
+pub use sampling::{Method, Photo};
 
 /// Progress: stage, steps done, total steps.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);

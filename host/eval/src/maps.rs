@@ -1,12 +1,9 @@
 //! Linear probes on feature maps that the caller makes, compared image by image.
 
-use std::path::Path;
-
 use loftup_bundle::Size;
 use loftup_runtime::{
     Perceptor,
     heads::{Head, argmax},
-    image::RgbImage,
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -18,26 +15,9 @@ use crate::{
     labels::UNLABELED,
     probe,
     random::Random,
-    sampling::{Encoder, open, places},
+    sampling::{Encoder, Photo, open, places},
     segmentation::{Request, Set, class_head},
 };
-
-/// An image and the backbone's features of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Photo<'a> {
-    /// The image file.
-    pub path: &'a Path,
-    /// The image at the size of the maps.
-    pub image: &'a RgbImage,
-    /// Rows and columns of the image in the file.
-    pub size: (usize, usize),
-    /// `[height * width, dim]`.
-    pub tokens: &'a [f32],
-    /// Width and height of the grid.
-    pub grid: (usize, usize),
-    /// Channels.
-    pub dim: usize,
-}
 
 /// A way to make a feature map of an image.
 pub trait Map: Sync {

@@ -14,7 +14,6 @@ use crate::{
     EvalError, Progress,
     data::{Classes, Pair},
     labels::{Labels, UNLABELED},
-    maps::Photo,
     probe::Samples,
     random::Random,
     resize::{Kernel, Resizer},
@@ -62,6 +61,23 @@ pub(crate) struct Encoded {
     pub guidance: ImageTensor,
     /// The image at the size of the output.
     image: RgbImage,
+}
+
+/// An image and the backbone's features of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Photo<'a> {
+    /// The image file.
+    pub path: &'a Path,
+    /// The image at the size of the maps.
+    pub image: &'a RgbImage,
+    /// Rows and columns of the image in the file.
+    pub size: (usize, usize),
+    /// `[height * width, dim]`.
+    pub tokens: &'a [f32],
+    /// Width and height of the grid.
+    pub grid: (usize, usize),
+    /// Channels.
+    pub dim: usize,
 }
 
 impl Encoded {

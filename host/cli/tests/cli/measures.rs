@@ -183,10 +183,10 @@ fn features_are_compared_by_what_probes_see() {
 #[test]
 #[cfg(feature = "train")]
 fn training_targets_are_compared_by_what_probes_see() {
-    let dir = dir();
+    let (dir, bundle) = (dir(), backbone());
     let data = data(dir.path());
     let evaluation = |more: &[&str]| {
-        let mut command = loftup!("eval", "targets", backbone().path(), "--data", &data);
+        let mut command = loftup!("eval", "targets", bundle.path(), "--data", &data);
         command.args(["--samples", "64"]).args(more);
         command
     };

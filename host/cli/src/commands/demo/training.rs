@@ -19,8 +19,8 @@ const START: &str = "training/start";
 const TRAINED: &str = "training/trained";
 /// Side of the guidance, a multiple of the backbone's grid. The cost of a step is proportional to
 /// its area.
-const GUIDANCE: usize = 112;
-const BATCH_SIZE: usize = 1;
+const GUIDANCE: usize = 64;
+const BATCH_SIZE: usize = 4;
 
 /// Results of the training.
 #[derive(Debug, Serialize)]
@@ -122,7 +122,7 @@ preview_every = 0
 device = "cpu"
 
 [optimizer]
-learning_rate = 5e-4
+learning_rate = 3e-4
 warmup = 5
 cosine = true
 

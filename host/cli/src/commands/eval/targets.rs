@@ -6,7 +6,7 @@ use anyhow::Result;
 use loftup_bundle::Size;
 use loftup_eval::probe;
 #[cfg(feature = "train")]
-use loftup_eval::{EvalError, maps, segmentation};
+use loftup_eval::{EvalError, Photo, maps, segmentation};
 #[cfg(feature = "train")]
 use loftup_train::{
     data::read_masks,
@@ -140,7 +140,7 @@ impl maps::Map for Candidate {
         self.0.name.into()
     }
 
-    fn map(&self, photo: &maps::Photo<'_>) -> Result<Vec<f32>, EvalError> {
+    fn map(&self, photo: &Photo<'_>) -> Result<Vec<f32>, EvalError> {
         let masks = match self.0.regions {
             Regions::Masks => masks(photo)?,
             Regions::Color(_) => Vec::new(),
@@ -154,7 +154,7 @@ impl maps::Map for Candidate {
 
 /// The masks next to an image, at the size of the map.
 #[cfg(feature = "train")]
-fn masks(photo: &maps::Photo<'_>) -> Result<Vec<Mask>, EvalError> {
+fn masks(photo: &Photo<'_>) -> Result<Vec<Mask>, EvalError> {
     let path = photo.path.with_extension("json");
     let bytes = std::fs::read(&path).map_err(|source| EvalError::Io {
         path: path.clone(),
