@@ -1,28 +1,39 @@
 //! One call gives what the steps it stands for give.
 
-use std::{ops::ControlFlow, sync::OnceLock};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Frame, Perceptor, Point, Query, Rect, RuntimeError,
+    ColorRange, ExecutionOptions, Frame, IncrementalUpsampler, Perceptor, Point, Query, Rect,
+    RuntimeError,
     class_map::ClassMap,
     heads::Head,
     image::{ImageError, RgbImage},
+    jbu::{Jbu, JbuOptions},
     sinks::VecSink,
 };
 
-/// The built-in model: images of 224x224, 64 channels.
-fn perceptor() -> &'static Perceptor {
-    static OPENED: OnceLock<(tempfile::TempDir, Perceptor)> = OnceLock::new();
-    let (_, perceptor) = OPENED.get_or_init(|| {
+/// A bundle of the built-in model: images of 224x224, 64 channels.
+fn bundle() -> &'static Path {
+    static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("default.loftup");
         loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(())).unwrap();
-        // Graphs are read when they are first needed: the folder stays.
-        let perceptor = Perceptor::open_on_cpu(&path, ExecutionOptions::default()).unwrap();
-        (folder, perceptor)
+        // Graphs are read when they are first used, so the folder must remain.
+        (folder, path)
     });
-    perceptor
+    path
+}
+
+fn perceptor() -> &'static Perceptor {
+    static OPENED: OnceLock<Perceptor> = OnceLock::new();
+    let open = || Perceptor::open_on_cpu(bundle(), ExecutionOptions::default()).unwrap();
+    OPENED.get_or_init(open)
 }
 
 fn photo() -> RgbImage {
@@ -253,5 +264,64 @@ fn what_lies_outside_is_an_error() {
         },
     ] {
         assert!(matches!(ask(Query::frame(size)), RuntimeError::Image(_)));
+    }
+}
+
+/// Joint bilateral upsampling through an encoded frame is that of the library function: whole frame,
+/// region, points, tiles of any size, and with a head, which is applied to tokens.
+#[test]
+fn joint_bilateral_upsampling_is_the_same_in_tiles_regions_points_and_heads() {
+    let (photo, size, head) = (photo(), size(41, 31), head());
+    let inputs = perceptor().preprocess(&photo, size).unwrap();
+    let features = perceptor().features(inputs.backbone()).unwrap();
+    let resized = photo.resized(41, 31).unwrap();
+    let grid = (features.width, features.height);
+    let jbu = Jbu::new(JbuOptions::default(), grid, resized.data(), (41, 31));
+    let expected = jbu.image(&features.tokens, features.dim);
+
+    let dim = features.dim;
+    let mut divided = Perceptor::open_on_cpu(bundle(), ExecutionOptions::default()).unwrap();
+    for (tile, threads) in [(None, 1), (Some(7), 2), (Some(1), 3)] {
+        divided.set_execution_options(ExecutionOptions { threads, tile });
+        let encoded =
+            || divided.encode_jbu(features.clone(), &inputs.guidance, JbuOptions::default());
+        let mut frame = VecSink::new(Rect::whole(size), dim).unwrap();
+        encoded().frame(&mut |tile| frame.push(tile)).unwrap();
+        assert_eq!(frame.values(), expected, "tile {tile:?}");
+
+        let rect = Rect {
+            x: 5,
+            y: 3,
+            width: 19,
+            height: 28,
+        };
+        let mut region = VecSink::new(rect, dim).unwrap();
+        let mut video = IncrementalUpsampler::new();
+        let update = video
+            .region(&encoded(), rect, &mut |tile| region.push(tile))
+            .unwrap();
+        assert_eq!(update.computed, update.tiles);
+        for (i, pixel) in region.values().chunks_exact(dim).enumerate() {
+            let at = (rect.y + i / rect.width) * 41 + rect.x + i % rect.width;
+            assert_eq!(pixel, &expected[at * dim..][..dim]);
+        }
+
+        let points = [Point { x: 40, y: 30 }, Point { x: 0, y: 17 }];
+        let found = encoded().points(&points).unwrap();
+        assert_eq!(found[..dim], expected[(30 * 41 + 40) * dim..][..dim]);
+        assert_eq!(found[dim..], expected[17 * 41 * dim..][..dim]);
+
+        let mut after = Vec::new();
+        head.apply(&expected, &mut after);
+        let with_head = encoded().with_head(&head).unwrap();
+        let mut scores = VecSink::new(Rect::whole(size), 3).unwrap();
+        with_head.frame(&mut |tile| scores.push(tile)).unwrap();
+        let largest = after.iter().fold(0f32, |a, x| a.max(x.abs()));
+        let worst = (scores.values().iter().zip(&after))
+            .map(|(a, b)| (a - b).abs() / largest)
+            .fold(0f32, f32::max);
+        println!("tile {tile:?}: head before or after, worst {worst:.1e} of the largest score");
+        // Sums of 64 products and of 25 weights, in another order: some roundings of 6e-8.
+        assert!(worst < 2e-6, "{worst}");
     }
 }

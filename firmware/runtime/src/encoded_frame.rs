@@ -9,9 +9,10 @@ use loftup_bundle::Size;
 use parking_lot::Mutex;
 
 use crate::{
-    Guidance, RuntimeError, SinkError,
+    ExecutionOptions, Features, Guidance, RuntimeError, SinkError,
     guidance::TileInputs,
     heads::Head,
+    jbu::Jbu,
     plan_cache::{PooledSession, SessionPool},
     threads::on_threads,
     tiles::{Rect, Tiling},
@@ -30,11 +31,42 @@ pub struct Point {
 /// A frame after the backbone (an image embedding, in SAM's terms). Each output costs in proportion
 /// to its area.
 pub struct EncodedFrame<'a> {
-    pub(crate) upsampler: &'a Upsampler,
-    pub(crate) keys: Arc<Keys>,
-    pub(crate) guidance: Arc<Guidance>,
+    pub(crate) upsampling: Upsampling<'a>,
     /// Applied to the features.
     pub(crate) head: Option<&'a Head>,
+}
+
+/// How features get the resolution of the output.
+pub(crate) enum Upsampling<'a> {
+    LoftUp(LoftUpFrame<'a>),
+    Jbu(JbuFrame),
+}
+
+/// The keys and the guidance of a frame for LoftUp.
+pub(crate) struct LoftUpFrame<'a> {
+    pub upsampler: &'a Upsampler,
+    pub keys: Arc<Keys>,
+    pub guidance: Arc<Guidance>,
+}
+
+/// A frame for joint bilateral upsampling, whose weights are those of the image alone.
+pub(crate) struct JbuFrame {
+    pub jbu: Jbu<'static>,
+    pub size: Size,
+    pub features: Features,
+    /// `features` after the head. A weighted mean commutes with a linear head, which is so applied
+    /// to tokens and not to pixels.
+    pub projected: Option<Vec<f32>>,
+    pub options: ExecutionOptions,
+}
+
+impl JbuFrame {
+    /// Longest side of a tile.
+    const TILE: usize = 64;
+
+    fn tile(&self) -> usize {
+        self.options.tile.unwrap_or(Self::TILE)
+    }
 }
 
 impl<'a> EncodedFrame<'a> {
@@ -43,30 +75,78 @@ impl<'a> EncodedFrame<'a> {
     /// # Errors
     /// Where the head takes another number of channels.
     pub fn with_head(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
-        let dim = self.upsampler.manifest.dim;
+        let dim = self.features_dim();
         if head.dim() != dim {
             return Err(RuntimeError::HeadDim {
                 found: head.dim(),
                 expected: dim,
             });
         }
+        if let Upsampling::Jbu(frame) = &mut self.upsampling {
+            let mut projected = Vec::new();
+            head.apply(&frame.features.tokens, &mut projected);
+            frame.projected = Some(projected);
+        }
         self.head = Some(head);
         Ok(self)
+    }
+
+    /// Channels of the features.
+    fn features_dim(&self) -> usize {
+        match &self.upsampling {
+            Upsampling::LoftUp(frame) => frame.upsampler.manifest.dim,
+            Upsampling::Jbu(frame) => frame.features.dim,
+        }
+    }
+
+    /// Longest side of a tile of the whole frame.
+    pub(crate) fn frame_tile(&self) -> usize {
+        match &self.upsampling {
+            Upsampling::LoftUp(frame) => frame.upsampler.frame_tile(),
+            Upsampling::Jbu(frame) => frame.tile(),
+        }
+    }
+
+    /// Longest side of a tile of a region.
+    pub(crate) fn region_tile(&self) -> usize {
+        match &self.upsampling {
+            Upsampling::LoftUp(frame) => frame.upsampler.region_tile(),
+            Upsampling::Jbu(frame) => frame.tile(),
+        }
+    }
+
+    /// The pool for `batch` tiles of `width x height`; `None` if no graph runs.
+    fn pool(
+        &self,
+        batch: usize,
+        width: usize,
+        height: usize,
+    ) -> Result<Option<Arc<SessionPool>>, RuntimeError> {
+        match &self.upsampling {
+            Upsampling::LoftUp(f) => {
+                let pool = f.upsampler.plan(batch, width, height, f.keys.tokens)?;
+                Ok(Some(pool))
+            }
+            Upsampling::Jbu(_) => Ok(None),
+        }
     }
 }
 
 impl EncodedFrame<'_> {
     /// Size of the output for the whole frame.
     pub fn size(&self) -> Size {
-        Size {
-            width: self.guidance.width(),
-            height: self.guidance.height(),
+        match &self.upsampling {
+            Upsampling::LoftUp(frame) => Size {
+                width: frame.guidance.width(),
+                height: frame.guidance.height(),
+            },
+            Upsampling::Jbu(frame) => frame.size,
         }
     }
 
     /// Channels of the output: those of the features, or the outputs of the head.
     pub fn dim(&self) -> usize {
-        self.head.map_or(self.upsampler.manifest.dim, Head::outputs)
+        self.head.map_or(self.features_dim(), Head::outputs)
     }
 
     /// Computes the whole frame, tile by tile in any order.
@@ -74,7 +154,7 @@ impl EncodedFrame<'_> {
     /// # Errors
     /// The first failure of the engine or of `sink`; no tile follows it.
     pub fn frame(&self, sink: Sink<'_>) -> Result<(), RuntimeError> {
-        let tiling = Tiling::new(self.whole(), self.upsampler.frame_tile());
+        let tiling = Tiling::new(self.whole(), self.frame_tile());
         self.tiles(&tiling, &all(&tiling), sink)
     }
 
@@ -84,7 +164,7 @@ impl EncodedFrame<'_> {
     /// As [`EncodedFrame::frame`], and where the region is empty or not within the frame.
     pub fn region(&self, rect: Rect, sink: Sink<'_>) -> Result<(), RuntimeError> {
         self.check_region(rect)?;
-        let tiling = Tiling::new(rect, self.upsampler.region_tile());
+        let tiling = Tiling::new(rect, self.region_tile());
         self.tiles(&tiling, &all(&tiling), sink)
     }
 
@@ -123,24 +203,28 @@ impl EncodedFrame<'_> {
             return Ok(Vec::new());
         }
         let batch = points.len().next_power_of_two().min(POINTS);
-        let pool = self.upsampler.plan(batch, 1, 1, self.keys.tokens)?;
+        let pool = self.pool(batch, 1, 1)?;
         let output = Mutex::new(vec![0.0; points.len() * self.dim()]);
         let step = batch * self.dim();
-        self.in_parallel(&pool, points.len().div_ceil(batch), &|i, worker| {
-            let chunk = &points[i * batch..points.len().min((i + 1) * batch)];
-            // Pads the last batch.
-            let filled = chunk.iter().chain(std::iter::repeat(&chunk[0])).take(batch);
-            let values = worker.run(filled.map(|p| Rect {
-                x: p.x,
-                y: p.y,
-                width: 1,
-                height: 1,
-            }))?;
-            let mut output = output.lock();
-            let wanted = chunk.len() * self.dim();
-            output[i * step..][..wanted].copy_from_slice(&values[..wanted]);
-            Ok(())
-        })?;
+        self.in_parallel(
+            pool.as_deref(),
+            points.len().div_ceil(batch),
+            &|i, worker| {
+                let chunk = &points[i * batch..points.len().min((i + 1) * batch)];
+                // Pads the last batch.
+                let filled = chunk.iter().chain(std::iter::repeat(&chunk[0])).take(batch);
+                let values = worker.run(filled.map(|p| Rect {
+                    x: p.x,
+                    y: p.y,
+                    width: 1,
+                    height: 1,
+                }))?;
+                let mut output = output.lock();
+                let wanted = chunk.len() * self.dim();
+                output[i * step..][..wanted].copy_from_slice(&values[..wanted]);
+                Ok(())
+            },
+        )?;
         Ok(output.into_inner())
     }
 
@@ -157,9 +241,9 @@ impl EncodedFrame<'_> {
         sink: Sink<'_>,
     ) -> Result<(), RuntimeError> {
         let (width, height) = tiling.shape();
-        let pool = self.upsampler.plan(1, width, height, self.keys.tokens)?;
+        let pool = self.pool(1, width, height)?;
         let sink = Mutex::new(sink);
-        self.in_parallel(&pool, wanted.len(), &|i, worker| {
+        self.in_parallel(pool.as_deref(), wanted.len(), &|i, worker| {
             let tile = tiling.tile(wanted[i]);
             let values = worker.run([tile.compute].into_iter())?;
             let tile = TileFeatures {
@@ -177,7 +261,7 @@ impl EncodedFrame<'_> {
     /// Calls `work` with 0 to `jobs - 1` on several threads. The first failure stops it.
     fn in_parallel(
         &self,
-        pool: &SessionPool,
+        pool: Option<&SessionPool>,
         jobs: usize,
         work: &(dyn Fn(usize, &mut Worker<'_>) -> Result<(), RuntimeError> + Sync),
     ) -> Result<(), RuntimeError> {
@@ -192,14 +276,19 @@ impl EncodedFrame<'_> {
                 }
                 if let Err(e) = work(i, &mut worker) {
                     failed.store(true, Ordering::Relaxed);
-                    worker.session.discard();
+                    worker.discard();
                     return Err(e);
                 }
             }
         };
-        let sessions = self.upsampler.backend.tiling_hint().sessions;
-        let threads = self.upsampler.options.threads.min(jobs).min(sessions);
-        on_threads(threads, run)
+        let threads = match &self.upsampling {
+            Upsampling::LoftUp(frame) => {
+                let sessions = frame.upsampler.backend.tiling_hint().sessions;
+                frame.upsampler.options.threads.min(sessions)
+            }
+            Upsampling::Jbu(frame) => frame.options.threads,
+        };
+        on_threads(threads.min(jobs), run)
     }
 }
 
@@ -208,12 +297,27 @@ fn all(tiling: &Tiling) -> Vec<usize> {
     (0..tiling.len()).collect()
 }
 
+/// Computes tiles in one thread.
+pub(crate) enum Worker<'a> {
+    LoftUp(QueriesWorker<'a>),
+    Jbu(JbuWorker<'a>),
+}
+
 /// A session of the queries graph with the keys of a frame set.
-pub(crate) struct Worker<'a> {
+pub(crate) struct QueriesWorker<'a> {
     session: PooledSession<'a>,
     guidance: &'a Guidance,
     inputs: TileInputs,
     applied: Applied<'a>,
+}
+
+/// Joint bilateral upsampling and its buffer.
+pub(crate) struct JbuWorker<'a> {
+    jbu: &'a Jbu<'static>,
+    /// `[tokens, dim]`.
+    values: &'a [f32],
+    dim: usize,
+    output: Vec<f32>,
 }
 
 /// An optional head and its buffer.
@@ -235,24 +339,62 @@ impl Applied<'_> {
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(pool: &'a SessionPool, frame: &'a EncodedFrame<'_>) -> Result<Self, RuntimeError> {
-        let mut session = pool.session()?;
-        for (i, tensor) in frame.keys.tensors.iter().enumerate() {
-            session.set(3 + i, tensor)?;
+    /// A worker for `frame`; `pool` is that of the tiles it will compute.
+    pub fn new(
+        pool: Option<&'a SessionPool>,
+        frame: &'a EncodedFrame<'_>,
+    ) -> Result<Self, RuntimeError> {
+        match (&frame.upsampling, pool) {
+            (Upsampling::LoftUp(f), Some(pool)) => {
+                let mut session = pool.session()?;
+                for (i, tensor) in f.keys.tensors.iter().enumerate() {
+                    session.set(3 + i, tensor)?;
+                }
+                Ok(Self::LoftUp(QueriesWorker {
+                    session,
+                    guidance: &f.guidance,
+                    inputs: TileInputs::default(),
+                    applied: Applied {
+                        head: frame.head,
+                        scratch: Vec::new(),
+                    },
+                }))
+            }
+            (Upsampling::LoftUp(_), None) => unreachable!("LoftUp runs a graph"),
+            (Upsampling::Jbu(f), _) => Ok(Self::Jbu(JbuWorker {
+                jbu: &f.jbu,
+                values: f.projected.as_ref().unwrap_or(&f.features.tokens),
+                dim: frame.dim(),
+                output: Vec::new(),
+            })),
         }
-        Ok(Self {
-            session,
-            guidance: &frame.guidance,
-            inputs: TileInputs::default(),
-            applied: Applied {
-                head: frame.head,
-                scratch: Vec::new(),
-            },
-        })
     }
 
     /// The output for the given tiles, `[pixels, channels]`.
     pub fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
+        match self {
+            Self::LoftUp(worker) => worker.run(tiles),
+            Self::Jbu(worker) => {
+                worker.output.clear();
+                for rect in tiles {
+                    let (values, dim) = (worker.values, worker.dim);
+                    worker.jbu.region(values, dim, rect, &mut worker.output);
+                }
+                Ok(&worker.output)
+            }
+        }
+    }
+
+    /// After a failure: the session is not used again.
+    fn discard(self) {
+        if let Self::LoftUp(worker) = self {
+            worker.session.discard();
+        }
+    }
+}
+
+impl QueriesWorker<'_> {
+    fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         self.inputs.clear();
         for rect in tiles {
             self.guidance.cut(rect, &mut self.inputs);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     EncodedFrame, Guidance, RuntimeError, Sink,
     backend::State,
+    encoded_frame::{LoftUpFrame, Upsampling},
     guidance::bit_eq,
     heads::Head,
     tiles::{Rect, Tiling},
@@ -49,7 +50,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn of(frame: &EncodedFrame<'_>) -> Self {
+    fn of(frame: &LoftUpFrame<'_>) -> Self {
         let health = frame.upsampler.backend.health();
         let uses_fallback = health.state != State::Healthy;
         let counters = health.counters;
@@ -89,7 +90,7 @@ impl IncrementalUpsampler {
         frame: &EncodedFrame<'_>,
         sink: Sink<'_>,
     ) -> Result<UpdateStats, RuntimeError> {
-        let tiling = Tiling::new(frame.whole(), frame.upsampler.frame_tile());
+        let tiling = Tiling::new(frame.whole(), frame.frame_tile());
         self.update(frame, tiling, sink)
     }
 
@@ -105,7 +106,7 @@ impl IncrementalUpsampler {
         sink: Sink<'_>,
     ) -> Result<UpdateStats, RuntimeError> {
         frame.check_region(rect)?;
-        let tiling = Tiling::new(rect, frame.upsampler.region_tile());
+        let tiling = Tiling::new(rect, frame.region_tile());
         self.update(frame, tiling, sink)
     }
 
@@ -120,18 +121,28 @@ impl IncrementalUpsampler {
         tiling: Tiling,
         sink: Sink<'_>,
     ) -> Result<UpdateStats, RuntimeError> {
-        let engine = Engine::of(frame);
+        let Upsampling::LoftUp(loftup) = &frame.upsampling else {
+            // Cheaper than finding out what changed.
+            self.last = None;
+            let all: Vec<usize> = (0..tiling.len()).collect();
+            frame.tiles(&tiling, &all, sink)?;
+            return Ok(UpdateStats {
+                computed: all.len(),
+                tiles: all.len(),
+            });
+        };
+        let engine = Engine::of(loftup);
         // Taken, because after a failure it is unknown what the sink has received.
         let last = self
             .last
             .take()
-            .filter(|last| last.serves(frame, &tiling, engine));
+            .filter(|last| last.serves(loftup, frame.head, &tiling, engine));
         let changed: Vec<usize> = match &last {
-            Some(last) if Arc::ptr_eq(&last.guidance, &frame.guidance) => Vec::new(),
+            Some(last) if Arc::ptr_eq(&last.guidance, &loftup.guidance) => Vec::new(),
             Some(last) => (0..tiling.len())
                 .filter(|i| {
                     let rect = tiling.tile(*i).compute;
-                    !last.guidance.same_tile(&frame.guidance, rect)
+                    !last.guidance.same_tile(&loftup.guidance, rect)
                 })
                 .collect(),
             None => (0..tiling.len()).collect(),
@@ -140,17 +151,17 @@ impl IncrementalUpsampler {
             frame.tiles(&tiling, &changed, sink)?;
         }
         // If another engine took over during the frame, the sink has tiles of both.
-        if Engine::of(frame) == engine {
+        if Engine::of(loftup) == engine {
             self.last = Some(LastFrame {
-                keys: frame.keys.clone(),
-                guidance: frame.guidance.clone(),
+                keys: loftup.keys.clone(),
+                guidance: loftup.guidance.clone(),
                 head: match last.and_then(|last| last.head) {
                     // `serves` found it to be the same.
                     Some(head) => Some(head),
                     None => frame.head.cloned(),
                 },
                 tiling,
-                upsampler: frame.upsampler.id,
+                upsampler: loftup.upsampler.id,
                 engine,
             });
         }
@@ -163,8 +174,14 @@ impl IncrementalUpsampler {
 
 impl LastFrame {
     /// Whether everything but the guidance is the same.
-    fn serves(&self, frame: &EncodedFrame<'_>, tiling: &Tiling, engine: Engine) -> bool {
-        let same_head = match (&self.head, frame.head) {
+    fn serves(
+        &self,
+        frame: &LoftUpFrame<'_>,
+        head: Option<&Head>,
+        tiling: &Tiling,
+        engine: Engine,
+    ) -> bool {
+        let same_head = match (&self.head, head) {
             (None, None) => true,
             (Some(a), Some(b)) => a.bit_eq(b),
             _ => false,

@@ -3,6 +3,10 @@
 //!
 //! It needs no training. FeatUp (ICLR 2024) uses the same form with a learned range kernel.
 
+use std::borrow::Cow;
+
+use crate::tiles::Rect;
+
 /// How joint bilateral upsampling weights the cells around a pixel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JbuOptions {
@@ -32,7 +36,7 @@ impl Default for JbuOptions {
 pub struct Jbu<'a> {
     options: JbuOptions,
     /// RGB, `[height * width * 3]`.
-    image: &'a [u8],
+    image: Cow<'a, [u8]>,
     width: usize,
     height: usize,
     grid_width: usize,
@@ -53,9 +57,10 @@ impl<'a> Jbu<'a> {
     pub fn new(
         options: JbuOptions,
         (grid_width, grid_height): (usize, usize),
-        image: &'a [u8],
+        image: impl Into<Cow<'a, [u8]>>,
         (width, height): (usize, usize),
     ) -> Self {
+        let image = image.into();
         assert!(
             grid_width * grid_height * width * height > 0 && image.len() == 3 * width * height,
             "an RGB image of {width}x{height} and a grid of {grid_width}x{grid_height}"
@@ -108,6 +113,19 @@ impl<'a> Jbu<'a> {
         let mut taps = Vec::new();
         for x in 0..self.width {
             self.append(cells, dim, (x, y), &mut taps, out);
+        }
+    }
+
+    /// Appends the features of a rectangle, `[rect.height * rect.width, dim]`.
+    ///
+    /// # Panics
+    /// Like [`Self::pixel`].
+    pub fn region(&self, cells: &[f32], dim: usize, rect: Rect, out: &mut Vec<f32>) {
+        let mut taps = Vec::new();
+        for y in rect.y..rect.y + rect.height {
+            for x in rect.x..rect.x + rect.width {
+                self.append(cells, dim, (x, y), &mut taps, out);
+            }
         }
     }
 

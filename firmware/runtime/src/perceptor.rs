@@ -9,8 +9,10 @@ use crate::{
     RuntimeError,
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
+    encoded_frame::{JbuFrame, LoftUpFrame, Upsampling},
     heads::Head,
     image::RgbImage,
+    jbu::{Jbu, JbuOptions},
     self_test::{Part, SelfTest},
     upsampler::Upsampler,
 };
@@ -239,6 +241,33 @@ impl Perceptor {
         self.encode_untested(features, guidance, range)
     }
 
+    /// Encodes a frame for joint bilateral upsampling of the backbone's features, which needs no
+    /// trained upsampler. The output is in the backbone's own feature space: heads for it are
+    /// others than those for LoftUp.
+    ///
+    /// # Panics
+    /// If `guidance` is not `[3, H, W]` of its size.
+    pub fn encode_jbu(
+        &self,
+        features: Features,
+        guidance: &ImageTensor,
+        options: JbuOptions,
+    ) -> EncodedFrame<'_> {
+        let Size { width, height } = guidance.size;
+        let image = guidance.to_rgb(&self.manifest().normalization);
+        let grid = (features.width, features.height);
+        EncodedFrame {
+            upsampling: Upsampling::Jbu(JbuFrame {
+                jbu: Jbu::new(options, grid, image, (width, height)),
+                size: guidance.size,
+                features,
+                projected: None,
+                options: self.options.clamped(),
+            }),
+            head: None,
+        }
+    }
+
     /// [`Perceptor::encode_features`] on an engine that has not been compared yet.
     pub(crate) fn encode_untested(
         &self,
@@ -254,9 +283,11 @@ impl Perceptor {
         let Size { width, height } = guidance.size;
         let guidance = Arc::new(Guidance::new(&guidance.data, width, height, range));
         Ok(EncodedFrame {
-            upsampler,
-            keys,
-            guidance,
+            upsampling: Upsampling::LoftUp(LoftUpFrame {
+                upsampler,
+                keys,
+                guidance,
+            }),
             head: None,
         })
     }

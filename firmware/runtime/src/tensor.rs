@@ -1,6 +1,6 @@
 //! Images as the model takes them.
 
-use loftup_bundle::Size;
+use loftup_bundle::{Normalization, Size};
 
 use crate::{RuntimeError, error::check_finite, npy};
 
@@ -29,6 +29,20 @@ impl ImageTensor {
             }
             _ => Err(RuntimeError::ImageShape { found: array.shape }),
         }
+    }
+}
+
+impl ImageTensor {
+    /// The image with 8 bits per channel, `[H, W, 3]`.
+    pub fn to_rgb(&self, Normalization { mean, std }: &Normalization) -> Vec<u8> {
+        let area = self.size.area();
+        let level = |i: usize, c: usize| {
+            let x = self.data[c * area + i] * std[c] + mean[c];
+            (x * 255.0).round().clamp(0.0, 255.0) as u8
+        };
+        (0..area)
+            .flat_map(|i| (0..3).map(move |c| level(i, c)))
+            .collect()
     }
 }
 

@@ -24,7 +24,7 @@ pub use self::cache::{TuningCache, TuningKey};
 use crate::{
     ColorRange, EncodedFrame, Guidance, Perceptor, RuntimeError,
     backend::{TilingHint, kernel_isa},
-    encoded_frame::Worker,
+    encoded_frame::{LoftUpFrame, Upsampling, Worker},
     plan_cache::SessionPool,
     threads::on_threads,
     tiles::Rect,
@@ -178,7 +178,7 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
-    let picture: Vec<f32> = (0..3 * SIDE * SIDE)
+    let image: Vec<f32> = (0..3 * SIDE * SIDE)
         .map(|i| {
             let slope = (i % SIDE + i / SIDE % SIDE) as f32 / (2 * SIDE) as f32;
             ((0.8 * slope + 0.2 * noise()) * 255.0).round() / 255.0
@@ -190,13 +190,16 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
     for _ in 0..2 * m.layers {
         tensors.push((0..each).map(|_| noise() - 0.5).collect());
     }
+    let guidance = Guidance::new(&image, SIDE, SIDE, ColorRange::PerImage);
     EncodedFrame {
-        upsampler,
-        keys: Arc::new(Keys {
-            tokens: TOKENS,
-            tensors,
+        upsampling: Upsampling::LoftUp(LoftUpFrame {
+            upsampler,
+            keys: Arc::new(Keys {
+                tokens: TOKENS,
+                tensors,
+            }),
+            guidance: Arc::new(guidance),
         }),
-        guidance: Arc::new(Guidance::new(&picture, SIDE, SIDE, ColorRange::PerImage)),
         head: None,
     }
 }
@@ -216,7 +219,7 @@ fn processor_seconds(
     };
     let times = Mutex::new(Vec::new());
     let work = || -> Result<(), RuntimeError> {
-        let mut worker = Worker::new(pool, view)?;
+        let mut worker = Worker::new(Some(pool), view)?;
         let start = thread_time();
         worker.run([rect].into_iter())?;
         let seconds = (thread_time() - start).as_secs_f64();

@@ -1,4 +1,4 @@
-//! From files on the command line to features and guidance.
+//! Reads the inputs given on the command line.
 
 use std::path::Path;
 
@@ -12,19 +12,19 @@ use loftup_runtime::{
 
 use crate::args::InputArgs;
 
-/// What a bundle is asked about.
+/// The inputs of the upsampler.
 pub struct Input {
     /// Features of the backbone.
     pub features: Features,
-    /// The picture at the resolution of the answer; `None` where only features are wanted.
+    /// The image at the resolution of the output; `None` if nothing upsamples.
     pub guidance: Option<ImageTensor>,
-    /// The picture to show beside the features.
+    /// The image for visualizations.
     pub photo: RgbImage,
-    /// Seconds spent in the backbone, where one ran.
+    /// Seconds spent in the backbone, if it ran.
     pub backbone_seconds: Option<f64>,
 }
 
-/// A picture file or an exact, already normalized one.
+/// An image file, or an array that is already normalized.
 enum Source {
     Photo(RgbImage),
     Exact(ImageTensor),
@@ -36,9 +36,9 @@ impl Source {
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
         {
-            let picture = ImageTensor::from_array(npy::read(path)?);
+            let image = ImageTensor::from_array(npy::read(path)?);
             return Ok(Self::Exact(
-                picture.with_context(|| path.display().to_string())?,
+                image.with_context(|| path.display().to_string())?,
             ));
         }
         Ok(Self::Photo(image::open_with(path, orientation)?.image))
@@ -54,65 +54,58 @@ impl Source {
         }
     }
 
-    /// Normalized, at `size`. An exact picture is what it is.
+    /// Normalized, at `size`. An array is used as it is.
     fn at(&self, size: Size, perceptor: &Perceptor) -> Result<ImageTensor> {
         match self {
             Self::Photo(photo) => Ok(perceptor.to_tensor(photo, size)?),
-            Self::Exact(picture) => Ok(picture.clone()),
+            Self::Exact(image) => Ok(image.clone()),
         }
     }
 
-    /// To look at.
+    /// As an RGB image.
     fn photo(&self, perceptor: &Perceptor) -> Result<RgbImage> {
         match self {
             Self::Photo(photo) => Ok(photo.clone()),
-            Self::Exact(picture) => {
-                let n = perceptor.manifest().normalization;
-                let area = picture.size.area();
-                let level = |i: usize, c: usize| {
-                    let x = picture.data[c * area + i] * n.std[c] + n.mean[c];
-                    (x * 255.0).round().clamp(0.0, 255.0) as u8
-                };
-                let data = (0..area)
-                    .flat_map(|i| (0..3).map(move |c| level(i, c)))
-                    .collect();
-                Ok(RgbImage::new(
-                    picture.size.width,
-                    picture.size.height,
-                    data,
-                )?)
+            Self::Exact(image) => {
+                let rgb = image.to_rgb(&perceptor.manifest().normalization);
+                Ok(RgbImage::new(image.size.width, image.size.height, rgb)?)
             }
         }
     }
 }
 
 impl Input {
-    /// Reads the files and runs the backbone.
-    pub fn read(args: &InputArgs, perceptor: &Perceptor) -> Result<Self> {
+    /// Reads the files and runs the backbone. With `jbu`, the bundle needs no upsampler.
+    pub fn read(args: &InputArgs, perceptor: &Perceptor, jbu: bool) -> Result<Self> {
         match (&args.features, &args.guidance, &args.image) {
             (Some(features), Some(guidance), _) => {
-                Self::halves(features, guidance, args, perceptor)
+                Self::features(features, guidance, args, perceptor, jbu)
             }
-            (_, _, Some(image)) => Self::image(image, args, perceptor),
+            (_, _, Some(image)) => Self::image(image, args, perceptor, jbu),
             _ => anyhow::bail!("give --image, or --features with --guidance"),
         }
     }
 
-    fn halves(
-        features: &Path,
+    fn features(
+        path: &Path,
         guidance: &Path,
         args: &InputArgs,
         perceptor: &Perceptor,
+        jbu: bool,
     ) -> Result<Self> {
-        let upsampler = perceptor.manifest().upsampler.as_ref().context(
-            "--features are for a bundle with an upsampler, and this has none; convert it with --upsampler-weights",
-        )?;
-        let array = npy::read(features)?;
-        let features_path = features;
-        let features = Features::from_map(&array.shape, &array.data, upsampler.dim)
-            .with_context(|| features_path.display().to_string())?;
+        let manifest = perceptor.manifest();
+        let dim = match (&manifest.upsampler, &manifest.backbone) {
+            (Some(upsampler), _) => upsampler.dim,
+            (None, Some(backbone)) if jbu => backbone.dim,
+            _ => anyhow::bail!(
+                "--features needs a bundle with an upsampler, and this one has none; convert it with --upsampler-weights"
+            ),
+        };
+        let array = npy::read(path)?;
+        let features = Features::from_map(&array.shape, &array.data, dim)
+            .with_context(|| path.display().to_string())?;
         let source = Source::open(guidance, args.orientation())?;
-        let size = answer_size(&source, args.size, source.size(), guidance)?;
+        let size = output_size(&source, args.size, source.size(), guidance)?;
         Ok(Self {
             features,
             guidance: Some(source.at(size, perceptor)?),
@@ -121,29 +114,30 @@ impl Input {
         })
     }
 
-    fn image(path: &Path, args: &InputArgs, perceptor: &Perceptor) -> Result<Self> {
+    fn image(path: &Path, args: &InputArgs, perceptor: &Perceptor, jbu: bool) -> Result<Self> {
         let source = Source::open(path, args.orientation())?;
         let manifest = perceptor.manifest();
+        let upsampled = jbu || manifest.upsampler.is_some();
         let own = manifest.backbone.as_ref().map_or(source.size(), |b| b.size);
-        let size = answer_size(&source, args.size, own, path)?;
-        let looked_at = match &source {
+        let size = output_size(&source, args.size, own, path)?;
+        let input_size = match &source {
             Source::Photo(_) => perceptor.backbone_size(size)?,
-            // Fed as it is, or refused: an exact picture is never resampled.
-            Source::Exact(picture) => picture.size,
+            // Never resampled: used as it is, or refused.
+            Source::Exact(image) => image.size,
         };
-        if looked_at != size && args.size.is_some() && manifest.upsampler.is_some() {
-            log::info!("the backbone looks at {looked_at}, the answer is {size}");
+        if input_size != size && args.size.is_some() && upsampled {
+            log::info!("the backbone runs at {input_size}, the output is {size}");
         }
         if let (Some(backbone), Some(_)) = (&manifest.backbone, args.size)
             && size.rounded_to(backbone.patch) != size
         {
             log::warn!(
-                "{size} is not a multiple of the patch {}: the backbone looks at {looked_at}, {}",
+                "{size} is not a multiple of the patch {}: the backbone runs at {input_size}, {}",
                 backbone.patch,
-                if manifest.upsampler.is_some() {
-                    format!("the answer is {size}")
+                if upsampled {
+                    format!("the output is {size}")
                 } else {
-                    "and so is the answer".into()
+                    "and so is the output".into()
                 },
             );
         }
@@ -156,7 +150,7 @@ impl Input {
             .features(inputs.backbone())
             .with_context(|| path.display().to_string())?;
         let backbone_seconds = Some(start.elapsed().as_secs_f64());
-        let guidance = manifest.upsampler.is_some().then_some(inputs.guidance);
+        let guidance = upsampled.then_some(inputs.guidance);
         Ok(Self {
             features,
             guidance,
@@ -166,15 +160,15 @@ impl Input {
     }
 }
 
-/// Size of the answer: what was asked for, or `own`.
-fn answer_size(source: &Source, asked: Option<Size>, own: Size, path: &Path) -> Result<Size> {
-    match (source, asked) {
-        (Source::Exact(picture), Some(asked)) if asked != picture.size => anyhow::bail!(
-            "{}: an exact picture of {} is not resampled; leave --size out or give a picture file",
+/// Size of the output: as requested, or `own`.
+fn output_size(source: &Source, requested: Option<Size>, own: Size, path: &Path) -> Result<Size> {
+    match (source, requested) {
+        (Source::Exact(image), Some(requested)) if requested != image.size => anyhow::bail!(
+            "{}: a normalized array of {} is not resampled; omit --size, or give an image file",
             path.display(),
-            picture.size
+            image.size
         ),
-        (Source::Exact(picture), _) => Ok(picture.size),
-        (Source::Photo(_), asked) => Ok(asked.unwrap_or(own)),
+        (Source::Exact(image), _) => Ok(image.size),
+        (Source::Photo(_), requested) => Ok(requested.unwrap_or(own)),
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
 use loftup_runtime::{
     EncodedFrame, ExecutionOptions, ImageTensor, Perceptor, Point, Rect,
+    jbu::JbuOptions,
     npy::{self, NpyWriter},
     panels::panels_size,
     sinks::{NpySink, PcaSink},
@@ -30,6 +31,7 @@ use crate::{
   loftup run robot.loftup --image street.jpg --size 448x448 --out features.npy --picture pca.png
   loftup run robot.loftup --image street.jpg --region 80,60,64,64 --out region.npy
   loftup run robot.loftup --image street.jpg --points points.csv --out points.npy
+  loftup run backbone.loftup --image street.jpg --upsampler jbu --picture pca.png
   loftup run up.loftup --features lr.npy --guidance image.npy --out out.npy")]
 #[command(group = clap::ArgGroup::new("input")
     .args(["image", "features"])
@@ -61,6 +63,11 @@ pub struct Args {
     /// first three principal components of the features as colors
     #[arg(long, value_name = "FILE.png", conflicts_with = "points")]
     picture: Option<PathBuf>,
+    /// How features are upsampled: with the bundle's LoftUp, or by joint bilateral upsampling (jbu),
+    /// which needs no training. JBU keeps the backbone's feature space; heads made for LoftUp's
+    /// features do not fit
+    #[arg(long, value_name = "METHOD", value_enum, default_value_t = Upsampler::Loftup)]
+    upsampler: Upsampler,
     /// Print sizes and times as JSON
     #[arg(long)]
     json: bool,
@@ -71,6 +78,13 @@ pub struct Args {
     engine: EngineArgs,
 }
 
+/// `--upsampler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Upsampler {
+    Loftup,
+    Jbu,
+}
+
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let points = args.points.as_deref().map(read_points).transpose()?;
@@ -78,7 +92,8 @@ pub fn run(args: &Args) -> Result<()> {
     let load = start.elapsed().as_secs_f64();
     let bar = progress::spinner();
     bar.set_message("running the backbone");
-    let input = Input::read(&args.input, &perceptor)?;
+    let jbu = args.upsampler == Upsampler::Jbu;
+    let input = Input::read(&args.input, &perceptor, jbu)?;
     bar.finish_and_clear();
 
     let clock = Instant::now();
@@ -169,7 +184,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn lacks_upsampler(args: &Args, option: &str) -> String {
     format!(
-        "{}: {option} needs upsampled features, but the bundle has no upsampler; convert it with --upsampler-weights",
+        "{}: {option} needs upsampled features, but the bundle has no upsampler; convert it with --upsampler-weights, or use --upsampler jbu",
         args.bundle.display()
     )
 }
@@ -214,6 +229,10 @@ fn view<'a>(
         .input
         .range
         .color_range(&perceptor.manifest().normalization);
+    if args.upsampler == Upsampler::Jbu {
+        let features = input.features.clone();
+        return Ok(perceptor.encode_jbu(features, guidance, JbuOptions::default()));
+    }
     Ok(perceptor.encode_features(&input.features, guidance, range)?)
 }
 

@@ -108,7 +108,7 @@ fn against(
         args.engine.options(),
     )?;
     let range = input.range.color_range(&perceptor.manifest().normalization);
-    let input = Input::read(input, &perceptor)?;
+    let input = Input::read(input, &perceptor, false)?;
     let (shape, output, default) = match &input.guidance {
         Some(guidance) => {
             let view = perceptor.encode_features(&input.features, guidance, range)?;

@@ -92,6 +92,32 @@ fn points_are_pixels_of_the_frame() {
 }
 
 #[test]
+fn joint_bilateral_upsampling_needs_no_upsampler() {
+    let (dir, backbone, full) = (dir(), backbone(), full());
+    let image = png(dir.path());
+    let out = dir.path().join("out.npy");
+    let jbu = ["--upsampler", "jbu"];
+    let frame = run(&backbone, &image, &out, &jbu);
+    assert_eq!(frame.data, run(&full, &image, &out, &jbu).data);
+    assert_ne!(frame.data, run(&full, &image, &out, &[]).data);
+    let region = run(
+        &backbone,
+        &image,
+        &out,
+        &[&jbu[..], &["--region", "3,5,20,17"]].concat(),
+    );
+    assert_eq!(region.data, crop(&frame, 3, 5, 20, 17).data);
+    let panels = dir.path().join("panels.png");
+    done(
+        loftup!("run", backbone.path(), "--image", &image)
+            .args(jbu)
+            .arg("--picture")
+            .arg(&panels),
+    );
+    assert!(panels.exists());
+}
+
+#[test]
 fn tiles_and_threads_change_nothing_but_rounding() {
     let (dir, bundle) = (dir(), full());
     let image = png(dir.path());
