@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files: arrays in, arrays out.
+//! Reads and writes NumPy `.npy` files.
 //!
 //! Format: NumPy's `numpy/lib/format.py`, versions 1.0 to 3.0.
 
@@ -14,7 +14,7 @@ use header::{Element, Header};
 pub(crate) use write::write_u8;
 pub use write::{NpyWriter, write};
 
-/// What can be wrong with a `.npy` file. The message is one line.
+/// Errors of reading and writing `.npy` files. Messages are one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NpyError {
@@ -23,7 +23,7 @@ pub enum NpyError {
     Io {
         /// The array file.
         path: PathBuf,
-        /// What the system said.
+        /// The system error.
         source: std::io::Error,
     },
     /// The file is not a `.npy` file, or its header is damaged.
@@ -31,11 +31,11 @@ pub enum NpyError {
     NotAnArray {
         /// The array file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         what: String,
     },
-    /// The elements are of a type that is not read here.
-    #[error("{}: elements of type {dtype} in an array of shape {shape:?} are not read; save it as float32: array.astype('<f4')", path.display())]
+    /// The element type is not supported.
+    #[error("{}: element type {dtype} of the array of shape {shape:?} is not supported; save it as float32: array.astype('<f4')", path.display())]
     UnsupportedType {
         /// The array file.
         path: PathBuf,
@@ -44,8 +44,8 @@ pub enum NpyError {
         /// The shape in the header.
         shape: Vec<usize>,
     },
-    /// The file is shorter or longer than its header says.
-    #[error("{}: {dtype} {shape:?} takes {expected} bytes, but {found} follow the header; the file is damaged: save or copy it again", path.display())]
+    /// The length of the file does not match its header.
+    #[error("{}: {dtype} {shape:?} needs {expected} bytes, but {found} follow the header; the file is damaged: save or copy it again", path.display())]
     WrongLength {
         /// The array file.
         path: PathBuf,
@@ -53,12 +53,12 @@ pub enum NpyError {
         dtype: &'static str,
         /// The shape in the header.
         shape: Vec<usize>,
-        /// Bytes of the elements, by the header.
+        /// Expected size of the elements in bytes.
         expected: u64,
-        /// Bytes behind the header.
+        /// Bytes after the header.
         found: u64,
     },
-    /// An array of more elements than this machine can hold or address.
+    /// The array is larger than the address space.
     #[error("{}: an array of shape {shape:?} is too large for this machine", path.display())]
     TooLarge {
         /// The array file.
@@ -66,60 +66,60 @@ pub enum NpyError {
         /// The shape.
         shape: Vec<usize>,
     },
-    /// There is no room for the array on the disk.
-    #[error("{}: no room for an array of shape {shape:?}: it takes {needed} bytes and {free} are free; free some or choose another disk", path.display())]
+    /// There is not enough disk space for the array.
+    #[error("{}: not enough disk space for an array of shape {shape:?}: {needed} bytes needed, {free} available; free some space or use another disk", path.display())]
     NoSpace {
         /// The array file.
         path: PathBuf,
         /// The shape.
         shape: Vec<usize>,
-        /// Bytes of the file.
+        /// Size of the file in bytes.
         needed: u64,
-        /// Bytes that the file system has left.
+        /// Available bytes on the file system.
         free: u64,
     },
-    /// A write beyond the end of the array.
-    #[error("{}: {count} elements at {offset} do not lie within an array of shape {shape:?}", path.display())]
+    /// A write past the end of the array.
+    #[error("{}: {count} elements at offset {offset} are out of bounds for an array of shape {shape:?}", path.display())]
     OutOfRange {
         /// The array file.
         path: PathBuf,
         /// The shape.
         shape: Vec<usize>,
-        /// Where the write begins, in elements.
+        /// Offset of the write, in elements.
         offset: usize,
-        /// How many elements it has.
+        /// Number of elements.
         count: usize,
     },
-    /// The array was finished before all of it was written.
-    #[error("{}: only {written} elements were written of an array of shape {shape:?}", path.display())]
+    /// The array was finished before all elements were written.
+    #[error("{}: only {written} elements of an array of shape {shape:?} were written", path.display())]
     Unfinished {
         /// The array file.
         path: PathBuf,
         /// The shape.
         shape: Vec<usize>,
-        /// The elements written.
+        /// Number of elements written.
         written: usize,
     },
 }
 
-/// An array in C order: the last index moves fastest.
+/// An array in C order (the last axis varies fastest).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
-    /// The length of each axis; empty for a single number.
+    /// The length of each axis; empty for a scalar.
     pub shape: Vec<usize>,
     /// The elements, as many as the product of the shape.
     pub data: Vec<f32>,
 }
 
-/// Elements converted at a time.
+/// Number of elements converted at a time.
 const CHUNK: usize = 1 << 16;
 
 /// Reads a `.npy` file of float32, float16, float64 (rounded to float32) or uint8 (0 to 255),
 /// little-endian, in C or Fortran order.
 ///
 /// # Errors
-/// The file cannot be read, is no `.npy`, holds another type, or its length is not what the
-/// header says. The length is compared before anything is allocated for the elements.
+/// The file cannot be read, is not `.npy`, has another element type, or its length does not match
+/// the header. The length is checked before memory for the elements is allocated.
 pub fn read(path: &Path) -> Result<Array, NpyError> {
     let io = |source| NpyError::Io {
         path: path.to_owned(),
@@ -173,16 +173,16 @@ pub fn read(path: &Path) -> Result<Array, NpyError> {
     Ok(Array { shape, data })
 }
 
-/// The number of elements of a shape, unless it is beyond counting.
+/// The number of elements, or `None` if it overflows.
 fn elements(shape: &[usize]) -> Option<usize> {
-    // An axis of length 0 makes the array empty however long the others are.
+    // An axis of length 0 makes the array empty, even if the product of the other axes overflows.
     if shape.contains(&0) {
         return Some(0);
     }
     shape.iter().try_fold(1usize, |n, &len| n.checked_mul(len))
 }
 
-/// Reads `elements` elements and hands them on as f32, a chunk at a time.
+/// Reads `elements` elements and passes them on as f32 in chunks.
 fn each_chunk(
     file: &mut File,
     element: Element,
@@ -204,9 +204,9 @@ fn each_chunk(
     Ok(())
 }
 
-/// The C-order positions of the elements of an array stored in Fortran order.
+/// Iterates over the C-order indices of the elements of an array in Fortran order.
 struct FortranOrder {
-    /// Length, step in C order, and current index of each axis.
+    /// Length, C-order stride, and current index of each axis.
     axes: Vec<(usize, usize, usize)>,
     position: usize,
 }

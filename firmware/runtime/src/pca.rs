@@ -1,6 +1,6 @@
-//! Principal components of features, to look at them.
+//! Principal components of features, for visualization.
 //!
-//! Features are row-major `[n, d]`: `n` samples (tokens, pixels) of `d` channels. Everything is
+//! Features are row-major `[n, d]`: `n` samples (tokens, pixels) of `d` channels. All results are
 //! deterministic: the same samples give the same bits.
 
 mod common;
@@ -10,85 +10,85 @@ pub use common::{CommonBasis, Range};
 
 use eigen::Rows;
 
-/// The most channels that are accepted: memory for the directions stays small.
+/// The maximum number of channels, which limits the memory for the directions.
 pub const MAX_WIDTH: usize = 1 << 16;
 
-/// The most components that are sought.
+/// The maximum number of components.
 pub const MAX_COMPONENTS: usize = 64;
 
-/// What can be wrong with the samples. The message is one line.
+/// Errors of principal component analysis. Messages are one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PcaError {
     /// The samples are not `n` rows of `d` values, or there are none.
     #[error(
-        "set {set}: {values} values are not {samples} samples of {width} channels, at least one of each and at most {MAX_WIDTH} channels"
+        "set {set}: {values} values do not form {samples} samples of {width} channels (at least one sample, 1 to {MAX_WIDTH} channels)"
     )]
     BadShape {
-        /// Which set of samples, from 0.
+        /// Index of the set.
         set: usize,
-        /// The values given.
+        /// Number of values.
         values: usize,
-        /// The samples expected.
+        /// Number of samples.
         samples: usize,
-        /// The channels expected.
+        /// Number of channels.
         width: usize,
     },
-    /// A sample holds NaN or an infinity.
+    /// A sample contains NaN or infinity.
     #[error(
         "set {set}: sample {sample}, channel {channel} is {value}: principal components need finite features"
     )]
     NotFinite {
-        /// Which set of samples, from 0.
+        /// Index of the set.
         set: usize,
-        /// The row.
+        /// Index of the sample.
         sample: usize,
-        /// The column.
+        /// Index of the channel.
         channel: usize,
-        /// What stands there.
+        /// The value.
         value: f32,
     },
-    /// A number of components that cannot be had.
+    /// The number of components is out of range.
     #[error("{components} principal components of {width} channels: expected 1 to {}", (*width).min(MAX_COMPONENTS))]
     BadComponents {
-        /// The components asked for.
+        /// Requested number of components.
         components: usize,
-        /// The channels of the samples.
+        /// Number of channels.
         width: usize,
     },
-    /// There are no sets to find a basis for.
-    #[error("no sets of features to find principal components of")]
+    /// No sets of features were given.
+    #[error("principal components need at least one set of features")]
     NoSets,
-    /// Buffers of a projection that do not fit the basis or each other.
+    /// The buffers of a projection do not match the basis or each other.
     #[error(
-        "{tokens} values of features and {out} of output do not fit {width} channels and {components} components"
+        "{tokens} feature values and {out} output values do not match {width} channels and {components} components"
     )]
     BadProjection {
-        /// The values given.
+        /// Number of feature values.
         tokens: usize,
-        /// The values of the output buffer.
+        /// Length of the output buffer.
         out: usize,
-        /// The channels of the basis.
+        /// Number of channels of the basis.
         width: usize,
-        /// The components of the basis.
+        /// Number of components of the basis.
         components: usize,
     },
-    /// A set that the basis was not fitted to.
-    #[error("set {set} of a basis of {sets} sets")]
+    /// The set was not part of the fit.
+    #[error("set {set} does not exist: the basis has {sets} sets")]
     NoSuchSet {
-        /// The set asked for.
+        /// The requested set.
         set: usize,
-        /// The sets there are.
+        /// The number of sets.
         sets: usize,
     },
 }
 
 /// The principal components of one set of samples.
 ///
-/// Components are in the order of falling variance. The sign is fixed: the entry of largest
-/// magnitude of each direction is positive (the first such, should there be several). Where the
-/// samples vary in fewer dimensions than components were asked for (constant samples, `n <= k`),
-/// the directions left over are zero, and so is what is projected on them.
+/// Components are ordered by descending variance. The sign is fixed: the entry of largest magnitude
+/// of each direction is positive (the first one if there are several). If the samples have fewer
+/// dimensions than requested components (constant samples, `n <= k`), the remaining directions are
+/// zero, and projections on them are zero as well.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pca {
     mean: Vec<f32>,
@@ -100,8 +100,8 @@ impl Pca {
     /// Finds the first `k` principal components of `samples`, row-major `[n, d]`.
     ///
     /// # Errors
-    /// No samples, a length that is no multiple of `d`, NaN or infinities, or `k` not in 1 to
-    /// the smaller of `d` and [`MAX_COMPONENTS`].
+    /// No samples, a length that is not a multiple of `d`, NaN or infinity, or `k` outside 1 to the
+    /// smaller of `d` and [`MAX_COMPONENTS`].
     pub fn fit(samples: &[f32], d: usize, k: usize) -> Result<Self, PcaError> {
         let n = samples.len().checked_div(d).unwrap_or(0);
         check_components(k, d)?;
@@ -118,7 +118,7 @@ impl Pca {
         })
     }
 
-    /// Channels of a sample.
+    /// Number of channels.
     pub fn width(&self) -> usize {
         self.mean.len()
     }
@@ -128,7 +128,7 @@ impl Pca {
         &self.mean
     }
 
-    /// The directions, row-major `[k, d]`, of length 1 (or 0, see above), orthogonal.
+    /// The directions, row-major `[k, d]`, orthogonal, of unit length (or zero, see above).
     pub fn directions(&self) -> &[f32] {
         &self.directions
     }
@@ -138,11 +138,11 @@ impl Pca {
         &self.variances
     }
 
-    /// Projects `tokens`, row-major `[n, d]`, into `out`, row-major `[n, k]`. NaN in a token
-    /// gives NaN for it.
+    /// Projects `tokens`, row-major `[n, d]`, to `out`, row-major `[n, k]`. A token with NaN
+    /// projects to NaN.
     ///
     /// # Errors
-    /// The lengths do not fit each other and the basis.
+    /// The lengths do not match each other or the basis.
     pub fn project(&self, tokens: &[f32], out: &mut [f32]) -> Result<(), PcaError> {
         project(&self.mean, 1.0, &self.directions, tokens, out)
     }
@@ -176,14 +176,14 @@ fn check_samples(set: usize, values: &[f32], n: usize, d: usize) -> Result<(), P
     }
 }
 
-/// Where a set of samples lies and how far it spreads.
+/// Mean and spread of a set of samples.
 struct Statistics {
     mean: Vec<f64>,
-    /// Root mean square over all entries of the centered samples; 1 if they do not vary.
+    /// RMS of all entries of the centered samples; 1 if they are constant.
     rms: f64,
     /// Mean square over all entries of the centered samples.
     spread: f64,
-    /// Mean square over all entries as given.
+    /// Mean square of all entries of the samples before centering.
     power: f64,
 }
 
@@ -203,7 +203,7 @@ impl Statistics {
         }
         mean.iter_mut().for_each(|sum| *sum /= n);
         power /= n * d as f64;
-        // A second pass: the power less the squared mean would cancel.
+        // Two passes, because subtracting the squared mean from the power would cancel.
         let mut spread = 0.0;
         for row in samples.chunks_exact(d) {
             let squares = row.iter().zip(&mean).map(|(&value, mean)| {
@@ -230,20 +230,19 @@ impl Statistics {
         self.mean.iter().map(|&mean| mean as f32).collect()
     }
 
-    /// Whether the samples differ by more than the rounding of f32.
+    /// Whether the samples differ by more than f32 rounding.
     fn varies(&self) -> bool {
         self.spread > CONSTANT * self.power
     }
 
-    /// The variance, in units of `rms` squared, below which a component is rounding and not
-    /// signal.
+    /// The variance, in units of `rms` squared, below which a component is only rounding error.
     fn floor(&self) -> f64 {
         CONSTANT * self.power * self.mean.len() as f64 / (self.rms * self.rms)
     }
 }
 
-/// Samples that deviate from their mean by less than 1e-7 of their size (squared here) are
-/// constant but for the rounding of f32.
+/// Relative deviation from the mean (squared here, 1e-7) below which samples are constant up to f32
+/// rounding.
 const CONSTANT: f64 = 1e-14;
 
 /// `out[i, j] = dot(tokens[i] - mean, directions[j]) * scale`, for every token `i`.
@@ -270,7 +269,7 @@ fn project(
         .chunks_exact(width)
         .zip(out.chunks_exact_mut(components))
     {
-        // Centered first: dot(token) - dot(mean) would cancel where the mean is large.
+        // Centered first, because dot(token) - dot(mean) would cancel if the mean is large.
         for ((centered, &value), &mean) in centered.iter_mut().zip(token).zip(mean) {
             *centered = value - mean;
         }
@@ -281,7 +280,7 @@ fn project(
     Ok(())
 }
 
-/// A dot product in 16 interleaved sums, which the compiler turns into vector instructions.
+/// A dot product with 16 interleaved accumulators, which the compiler vectorizes.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_blocks, a_rest) = a.as_chunks::<16>();
     let (b_blocks, b_rest) = b.as_chunks::<16>();

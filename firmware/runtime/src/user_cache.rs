@@ -1,9 +1,9 @@
-//! Where a user's caches are.
+//! The user's cache directory.
 
 use std::path::PathBuf;
 
 /// The directory `loftup-edge/name` in the user's cache directory (`XDG_CACHE_HOME`, else
-/// `~/.cache`); none where neither is known.
+/// `~/.cache`); `None` if neither is set.
 pub(crate) fn directory(name: &str) -> Option<PathBuf> {
     let named = |name: &str| {
         let value = std::env::var_os(name).map(PathBuf::from);

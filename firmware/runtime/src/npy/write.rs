@@ -1,4 +1,4 @@
-//! Writing arrays, whole or piece by piece.
+//! Writes arrays, whole or in parts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{CHUNK, NpyError, elements, header};
 use crate::image::atomic::AtomicFile;
 
-/// A float32 `.npy` file that is written piece by piece, from any thread, and appears at its
-/// destination whole or not at all.
+/// A float32 `.npy` file that is written in parts, from any thread, and replaces its destination
+/// atomically.
 ///
-/// The file grows beside its destination and its space is reserved first, so that a full disk is
-/// known before the work and not after it. [`finish`](Self::finish) puts it in place; dropped
-/// without that, it is removed and the destination stays as it was.
+/// The temporary file is in the directory of the destination. Its space is reserved first, so that
+/// a full disk is detected before any work is done. [`finish`](Self::finish) moves it to the
+/// destination; if it is dropped before that, it is removed and the destination is unchanged.
 #[derive(Debug)]
 pub struct NpyWriter {
     file: AtomicFile,
     path: PathBuf,
     shape: Vec<usize>,
     elements: usize,
-    /// Where the elements begin.
+    /// Offset of the first element in bytes.
     start: u64,
     written: AtomicUsize,
 }
 
 impl NpyWriter {
-    /// Starts an array of `shape` that shall stand at `path`.
+    /// Creates an array of `shape` for the destination `path`.
     ///
     /// # Errors
-    /// The file cannot be made, or there is no room for it: [`NpyError::NoSpace`].
+    /// The file cannot be created, or the disk is too full: [`NpyError::NoSpace`].
     pub fn create(path: &Path, shape: &[usize]) -> Result<Self, NpyError> {
         let io = |source| NpyError::Io {
             path: path.to_owned(),
@@ -41,7 +41,7 @@ impl NpyWriter {
         if shape.len() > header::MAX_AXES {
             return Err(NpyError::NotAnArray {
                 path: path.to_owned(),
-                what: format!("{} axes are over NumPy's {}", shape.len(), header::MAX_AXES),
+                what: format!("{} axes exceed NumPy's limit of {}", shape.len(), header::MAX_AXES),
             });
         }
         let header = header::of("<f4", shape);
@@ -72,11 +72,11 @@ impl NpyWriter {
         })
     }
 
-    /// Writes `values` from element `offset` on, counted in C order. Threads may write different
-    /// parts at the same time. Only a small piece is copied at a time.
+    /// Writes `values` starting at element `offset`, in C order. Threads can write different parts
+    /// concurrently. Values are converted in small chunks.
     ///
     /// # Errors
-    /// The elements do not lie within the array, or the system cannot write them.
+    /// The elements are outside the array, or the write fails.
     pub fn write_at(&self, offset: usize, values: &[f32]) -> Result<(), NpyError> {
         let end = offset.checked_add(values.len());
         if end.is_none_or(|end| end > self.elements) {
@@ -102,12 +102,12 @@ impl NpyWriter {
         Ok(())
     }
 
-    /// Syncs the file, moves it to its destination and syncs the directory.
+    /// Syncs the file, renames it to its destination and syncs the directory.
     ///
     /// # Errors
-    /// Fewer elements were written than the array has (elements written twice count twice, so
-    /// this finds a forgotten part but proves nothing), or the system fails. The destination is
-    /// then as it was.
+    /// Fewer elements were written than the array has, or a system call fails. The destination is
+    /// then unchanged. Elements that were written twice are counted twice, so this check does not
+    /// detect every missing part.
     pub fn finish(self) -> Result<(), NpyError> {
         let written = self.written.into_inner();
         if written < self.elements {
@@ -124,11 +124,11 @@ impl NpyWriter {
     }
 }
 
-/// Writes an array in one go; the file appears whole or not at all.
+/// Writes a whole array atomically.
 ///
 /// # Errors
-/// `data` has another number of elements than `shape`, there is no room, or the system fails.
-/// The destination is then as it was.
+/// The length of `data` does not match `shape`, the disk is too full, or a system call fails. The
+/// destination is then unchanged.
 pub fn write(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), NpyError> {
     let writer = NpyWriter::create(path, shape)?;
     writer.write_at(0, data)?;
@@ -140,14 +140,14 @@ enum Reserve {
     Io(io::Error),
 }
 
-/// Gives the file its length and, where the file system can, its blocks.
+/// Sets the length of the file and reserves its blocks if the file system supports that.
 fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
     use rustix::io::Errno;
 
-    // Asked first: a reservation that fails may have filled the disk on its way.
+    // Checked first: a failed reservation may already have filled the disk.
     let free = || match rustix::fs::fstatvfs(file.file()) {
         Ok(fs) if fs.f_blocks > 0 => fs.f_bavail.saturating_mul(fs.f_frsize),
-        // Some file systems do not count.
+        // Some file systems report no free space at all.
         _ => u64::MAX,
     };
     let available = free();
@@ -160,7 +160,7 @@ fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(Errno::NOSPC | Errno::DQUOT) => return Err(Reserve::NoSpace { free: free() }),
-            // No such operation on this file system: the length alone must do.
+            // The file system does not support reservation; only the length is set.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 log::debug!("this file system cannot reserve space");
                 return file.file().set_len(bytes).map_err(Reserve::Io);

@@ -1,23 +1,23 @@
-//! One basis for several sets of features, to show them in the same colors.
+//! A common basis for several sets of features, so that they can be shown in the same colors.
 
 use super::eigen::{Rows, leading, spread};
 use super::{PcaError, Statistics, check_components, check_samples, project};
 
-/// Samples of each set that the directions are found from; more do not change a picture.
+/// Number of samples per set used for the directions; more do not change the image visibly.
 const SAMPLES: usize = 2048;
 
-/// Samples of each set that the range is found from.
+/// Number of samples per set used for the value range.
 const RANGE_SAMPLES: usize = 16384;
 
 /// Principal components common to several sets of features of the same width.
 ///
-/// Backbone features and upsampled features have different offsets and scales. Each set is
-/// centered by its own mean and scaled to a root mean square of 1 over all its entries; then the
-/// sets, each with the same weight, are taken together and their principal directions found.
-/// From large sets evenly spread samples are used: 2048 of each set for the directions, 16384
-/// for the range; all samples for mean and scale.
+/// Backbone features and upsampled features have different offsets and scales. Each set is centered
+/// by its own mean and scaled to an RMS of 1 over all its entries. The principal directions are
+/// those of all sets together, with equal weight per set. Large sets are subsampled evenly: 2048
+/// samples of each set for the directions and 16384 for the range. Mean and scale use all samples.
 ///
-/// Order, sign and degenerate sets: as [`Pca`](super::Pca). A constant set projects to zero.
+/// Order, sign and degenerate sets are handled as in [`Pca`](super::Pca). A constant set projects
+/// to zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommonBasis {
     sets: Vec<Normalization>,
@@ -28,11 +28,11 @@ pub struct CommonBasis {
 #[derive(Debug, Clone, PartialEq)]
 struct Normalization {
     mean: Vec<f32>,
-    /// What centered features are multiplied by.
+    /// Scale factor of the centered features.
     scale: f32,
 }
 
-/// The values of each component that shall be black and white: robust ends of what occurs.
+/// The values of each component that map to black and white: robust minimum and maximum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Range {
     low: Vec<f32>,
@@ -40,7 +40,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// A range from the low and the high end of each component.
+    /// Creates a range from the low and the high value of each component.
     pub fn new(ends: &[(f32, f32)]) -> Self {
         Self {
             low: ends.iter().map(|ends| ends.0).collect(),
@@ -48,40 +48,40 @@ impl Range {
         }
     }
 
-    /// How many components it has.
+    /// Number of components.
     pub fn components(&self) -> usize {
         self.low.len()
     }
 
-    /// The ends of component `j`.
+    /// Low and high value of component `j`.
     ///
     /// # Panics
-    /// If there is no component `j`.
+    /// If component `j` does not exist.
     pub fn ends(&self, j: usize) -> (f32, f32) {
         (self.low[j], self.high[j])
     }
 
-    /// The level, 0 to 255, of `value` in component `j`; values beyond the ends are clamped and
-    /// NaN is 0. A component that does not vary is gray, 128.
+    /// The gray level, 0 to 255, of `value` in component `j`. Values outside the range are clamped,
+    /// and NaN is 0. A constant component is mid-gray, 128.
     ///
     /// # Panics
-    /// If there is no component `j`.
+    /// If component `j` does not exist.
     pub fn level(&self, j: usize, value: f32) -> u8 {
         let (low, high) = self.ends(j);
         let extent = high - low;
         if !(extent > 0.0 && extent.is_finite()) {
             return 128;
         }
-        // A float that becomes u8 saturates, and NaN becomes 0.
+        // Float-to-u8 casts saturate, and NaN becomes 0.
         ((value - low) / extent * 255.0).round() as u8
     }
 }
 
 impl CommonBasis {
-    /// Finds the `k` directions common to `sets`, each row-major `[n, d]` with its `n`.
+    /// Finds the `k` principal directions common to `sets`, each row-major `[n, d]` with its `n`.
     ///
     /// # Errors
-    /// No sets, one that is empty or not `n * d` long, NaN or infinities, or `k` not in 1 to the
+    /// No sets, a set that is empty or not `n * d` long, NaN or infinity, or `k` outside 1 to the
     /// smaller of `d` and [`MAX_COMPONENTS`](super::MAX_COMPONENTS).
     pub fn fit(sets: &[(&[f32], usize)], d: usize, k: usize) -> Result<Self, PcaError> {
         if sets.is_empty() {
@@ -93,7 +93,7 @@ impl CommonBasis {
         for (set, &(samples, n)) in sets.iter().enumerate() {
             check_samples(set, samples, n, d)?;
             let statistics = Statistics::of(samples, d);
-            // A constant set carries nothing but rounding.
+            // A constant set contains only rounding errors.
             if statistics.varies() {
                 rows.push(samples, &statistics, sets.len(), n.min(SAMPLES));
             }
@@ -116,32 +116,31 @@ impl CommonBasis {
         Ok(basis)
     }
 
-    /// How many sets it was fitted to.
+    /// Number of sets in the fit.
     pub fn sets(&self) -> usize {
         self.sets.len()
     }
 
-    /// Channels of a sample.
+    /// Number of channels.
     pub fn width(&self) -> usize {
         self.sets.first().map_or(0, |set| set.mean.len())
     }
 
-    /// The directions, row-major `[k, d]`, of length 1 (or 0), orthogonal.
+    /// The directions, row-major `[k, d]`, orthogonal, of unit length (or zero).
     pub fn directions(&self) -> &[f32] {
         &self.directions
     }
 
-    /// The 1st to the 99th percentile of each component over all sets, each set with the same
-    /// weight.
+    /// The 1st to the 99th percentile of each component over all sets, with equal weight per set.
     pub fn range(&self) -> &Range {
         &self.range
     }
 
-    /// Projects features of set `set`, row-major `[n, d]`, into `out`, row-major `[n, k]`, with
-    /// that set's mean and scale.
+    /// Projects features of set `set`, row-major `[n, d]`, to `out`, row-major `[n, k]`, with the
+    /// mean and scale of that set.
     ///
     /// # Errors
-    /// No such set, or the lengths do not fit each other and the basis.
+    /// The set does not exist, or the lengths do not match.
     pub fn project(&self, set: usize, tokens: &[f32], out: &mut [f32]) -> Result<(), PcaError> {
         let sets = self.sets.len();
         let own = self
@@ -181,7 +180,7 @@ impl CommonBasis {
     }
 }
 
-/// The first of the sorted values up to which the weights sum to `weight`.
+/// The first sorted value at which the cumulative weight reaches `weight`.
 fn quantile(sorted: &[(f32, f64)], weight: f64) -> f32 {
     let mut sum = 0.0;
     for &(value, own) in sorted {

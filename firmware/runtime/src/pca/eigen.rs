@@ -1,38 +1,38 @@
-//! The leading eigenvectors of a covariance matrix that is never formed.
+//! The leading eigenvectors of a covariance matrix that is never materialized.
 //!
-//! Block Krylov iteration: from a block of vectors V the space of V, CV, C²V, ... is spanned, C
-//! is restricted to it (Rayleigh-Ritz), and the best vectors start the next round until they are
-//! eigenvectors. A block rather than one vector, so that equal eigenvalues are found too.
-//! Source: Golub and Van Loan, Matrix Computations, 4th ed., 10.3.6 (block Lanczos); here with
-//! full orthogonalisation, as the spaces are small.
+//! Block Krylov iteration: each round builds a basis of V, CV, C²V, ... for a block of vectors V,
+//! projects C onto it (Rayleigh-Ritz), and restarts from the best vectors until they have
+//! converged. A block is used instead of a single vector to find repeated eigenvalues. Source:
+//! Golub and Van Loan, Matrix Computations, 4th ed., 10.3.6 (block Lanczos), here with full
+//! orthogonalization because the subspaces are small.
 
 use super::Statistics;
 
-/// Vectors multiplied at a time; a pass over the samples serves all of them.
+/// Block size: number of vectors multiplied in one pass over the samples.
 const BLOCK: usize = 8;
 
-/// Powers of C in the space of one round.
+/// Powers of C in the Krylov subspace of one round.
 const DEPTH: usize = 5;
 
-/// Rounds at most. A handful suffices unless the eigenvalues lie very close, and then the
-/// choice among their vectors hardly matters.
+/// Maximum number of rounds. A few are enough unless eigenvalues are nearly equal, and then any
+/// choice of their eigenvectors is about as good.
 const ROUNDS: usize = 24;
 
-/// `|Cv - λv|` that counts as nothing, in units of the largest eigenvalue.
+/// Convergence threshold for `|Cv - λv|`, relative to the largest eigenvalue.
 const TOLERANCE: f64 = 1e-9;
 
-/// Eigenvalues below this part of the largest are rounding.
+/// Eigenvalues below this fraction of the largest are rounding errors.
 const RANK: f64 = 1e-12;
 
-/// Samples with their mean removed and their scale set to 1, and a weight for each.
+/// Samples with their mean subtracted and scaled, and a weight for each.
 pub(super) struct Rows {
     width: usize,
     values: Vec<f32>,
-    /// One per row; they sum to the number of sets.
+    /// One per row; their sum is the number of sets.
     weights: Vec<f64>,
 }
 
-/// What [`leading`] found: eigenvalues `[k]`, falling, and eigenvectors `[k, d]`.
+/// The result of [`leading`]: eigenvalues `[k]` in descending order, and eigenvectors `[k, d]`.
 pub(super) struct Leading {
     pub values: Vec<f64>,
     pub directions: Vec<f32>,
@@ -47,7 +47,7 @@ impl Rows {
         }
     }
 
-    /// Appends `count` of the samples, evenly spread, of total weight `1 / sets`.
+    /// Appends `count` evenly spaced samples with a total weight of `1 / sets`.
     pub fn push(&mut self, samples: &[f32], statistics: &Statistics, sets: usize, count: usize) {
         let n = samples.len() / self.width;
         let inverse = 1.0 / statistics.rms;
@@ -67,11 +67,11 @@ impl Rows {
         self.width
     }
 
-    /// C times each of the vectors: the weighted sum over all rows r of r (r · v).
+    /// Multiplies C with each vector: the weighted sum over all rows r of r (r · v).
     fn covariance_times(&self, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mut products = Vec::with_capacity(vectors.len());
         for block in vectors.chunks(BLOCK) {
-            // Interleaved, so that a channel of all vectors of the block lies together.
+            // Interleaved, so that the same channel of all vectors in the block is contiguous.
             let mut input = vec![[0f64; BLOCK]; self.width];
             for (lane, vector) in block.iter().enumerate() {
                 for (entry, &value) in input.iter_mut().zip(vector) {
@@ -103,14 +103,14 @@ impl Rows {
     }
 }
 
-/// The `index`-th of `count` samples evenly spread over `n`.
+/// Index of the `index`-th of `count` evenly spaced samples out of `n`.
 pub(super) fn spread(index: usize, count: usize, n: usize) -> usize {
-    // In 128 bits: the product of two lengths may not fit 64.
+    // In 128 bits, because the product of two lengths can exceed 64.
     ((2 * index as u128 + 1) * n as u128 / (2 * count as u128)) as usize
 }
 
-/// The `k` leading eigenvectors of the weighted covariance of `rows`. Those with eigenvalues of
-/// at most `floor`, or far below the largest, are zero.
+/// The `k` leading eigenvectors of the weighted covariance of `rows`. Eigenvectors with eigenvalues
+/// up to `floor`, or far below the largest, are set to zero.
 pub(super) fn leading(rows: &Rows, k: usize, floor: f64) -> Leading {
     let width = rows.width();
     let block = (k + 4).next_multiple_of(BLOCK).min(width);
@@ -144,16 +144,16 @@ pub(super) fn leading(rows: &Rows, k: usize, floor: f64) -> Leading {
     Leading { values, directions }
 }
 
-/// The `j`-th vector to start from: fixed, and without a pattern that features could share.
+/// The `j`-th start vector: deterministic, without a pattern that occurs in features.
 fn start_vector(j: usize, width: usize) -> Vec<f64> {
-    // Multiples of an irrational number, modulo 1, are spread evenly (Weyl's sequence).
+    // Multiples of an irrational number modulo 1 are equidistributed (Weyl sequence).
     let step = ((2 * j + 1) as f64 * 2f64.sqrt() + (j * j) as f64 * 3f64.sqrt()).fract();
     let entry = |i: usize| ((i * i + i + 1) as f64 * step).fract() - 0.5;
     (0..width).map(entry).collect()
 }
 
-/// +1, or -1 if the entry of largest magnitude is negative. Magnitudes that differ by rounding
-/// only count as equal, and the first of them decides.
+/// +1, or -1 if the entry of largest magnitude is negative. Magnitudes that differ only by rounding
+/// are considered equal, and the first of them decides.
 fn sign(vector: &[f64]) -> f64 {
     let largest = vector.iter().fold(0f64, |most, v| most.max(v.abs()));
     let decisive = vector.iter().find(|v| v.abs() >= largest * (1.0 - 1e-6));
@@ -164,7 +164,7 @@ fn sign(vector: &[f64]) -> f64 {
     }
 }
 
-/// An orthonormal basis and C times each of its vectors.
+/// An orthonormal basis, and C times each of its vectors.
 struct Space {
     basis: Vec<Vec<f64>>,
     images: Vec<Vec<f64>>,
@@ -192,11 +192,11 @@ fn krylov(rows: &Rows, start: Vec<Vec<f64>>, width: usize) -> Space {
     space
 }
 
-/// Appends what of `vector` is orthogonal to the basis, at length 1; or nothing, if it is in the
-/// span of the basis already.
+/// Appends the normalized component of `vector` that is orthogonal to the basis, unless `vector` is
+/// in the span of the basis.
 fn append_orthonormal(basis: &mut Vec<Vec<f64>>, mut vector: Vec<f64>) {
     let before = norm(&vector);
-    // Twice is enough to make up for rounding (Giraud et al., 2005).
+    // Two passes are enough to compensate for rounding (Giraud et al., 2005).
     for _ in 0..2 {
         for other in basis.iter() {
             let along = dot(&vector, other);
@@ -216,17 +216,17 @@ fn append_orthonormal(basis: &mut Vec<Vec<f64>>, mut vector: Vec<f64>) {
 struct Ritz {
     value: f64,
     vector: Vec<f64>,
-    /// The length of `Cv - λv`.
+    /// The residual norm `|Cv - λv|`.
     residual: f64,
 }
 
-/// The best `count` approximations that the space holds, by falling eigenvalue.
+/// The best `count` approximations in the subspace, by descending eigenvalue.
 fn rayleigh_ritz(space: &Space, count: usize) -> Vec<Ritz> {
     let m = space.basis.len();
     let mut restricted = vec![0f64; m * m];
     for i in 0..m {
         for j in 0..=i {
-            // Symmetric but for rounding.
+            // Symmetric up to rounding.
             let one = dot(&space.basis[i], &space.images[j]);
             let other = dot(&space.basis[j], &space.images[i]);
             restricted[i * m + j] = (one + other) / 2.0;
@@ -278,7 +278,7 @@ fn jacobi(a: &mut [f64], v: &mut [f64], m: usize) {
             for q in p + 1..m {
                 let apq = a[p * m + q];
                 off += apq * apq;
-                // Smaller than anything that the squares of the diagonal would feel.
+                // Too small to change the sum of the squared diagonal.
                 if apq * apq <= 1e-34 * total {
                     continue;
                 }
@@ -309,7 +309,7 @@ fn rotate(a: &mut [f64], i: usize, j: usize, c: f64, s: f64) {
     a[j] = s * x + c * y;
 }
 
-/// A dot product in four interleaved sums.
+/// A dot product with four interleaved accumulators.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a_blocks, a_rest) = a.as_chunks::<4>();
     let (b_blocks, b_rest) = b.as_chunks::<4>();

@@ -1,7 +1,7 @@
-//! Where measurements are kept.
+//! Persistent cache of tuning results.
 //!
-//! A text file for each key: a first line with the format, a line for each part of the key, and the
-//! result. A file that is not exactly that is measured anew.
+//! One text file per key: a format line, one line per field of the key, and the result. A file with
+//! any other content is ignored, and the measurement is repeated.
 
 use std::{
     fs::{self, File},
@@ -15,19 +15,19 @@ use super::Tuning;
 use crate::{RuntimeError, image::atomic::AtomicFile, user_cache};
 
 const FORMAT: &str = "loftup tuning 1";
-/// A file of ours is far shorter.
+/// Maximum file size; real files are much smaller.
 const LONGEST: u64 = 4096;
 
-/// What a measurement depends on.
+/// Everything a measurement depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuningKey {
     /// The processor.
     pub processor: String,
-    /// Threads that run at the same time.
+    /// Number of concurrent threads.
     pub cores: usize,
-    /// Instruction set of the kernels.
+    /// Instruction set used by the kernels.
     pub instructions: String,
-    /// Shape of the upsampler.
+    /// Dimensions of the upsampler.
     pub upsampler: String,
     /// Version of this program.
     pub version: String,
@@ -51,37 +51,37 @@ impl TuningKey {
     }
 }
 
-/// A directory of measurements, or none at all.
+/// A directory of measurements, or a disabled cache.
 #[derive(Debug, Clone)]
 pub struct TuningCache {
     directory: Option<PathBuf>,
 }
 
 impl TuningCache {
-    /// The cache in this directory, which is made when it is first written to.
+    /// A cache in this directory, which is created on the first write.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: Some(directory.into()),
         }
     }
 
-    /// `loftup-edge/tuning` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`); none
-    /// where neither is known.
+    /// `loftup-edge/tuning` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`);
+    /// disabled if neither is set.
     pub fn of_user() -> Self {
         Self {
             directory: user_cache::directory("tuning"),
         }
     }
 
-    /// Keeps nothing.
+    /// A disabled cache.
     pub fn none() -> Self {
         Self { directory: None }
     }
 
-    /// What is kept for `key`, or else what `measure` finds, which is then kept.
+    /// Returns the cached result for `key`, or calls `measure` and caches its result.
     ///
     /// # Errors
-    /// Those of `measure`.
+    /// The errors of `measure`.
     pub fn get_or_measure(
         &self,
         key: &TuningKey,
@@ -92,20 +92,20 @@ impl TuningCache {
             match read(path, key) {
                 Ok(Some(tuning)) => return Ok(Some(tuning)),
                 Ok(None) => {}
-                Err(why) => log::debug!("{}: {why}; measured anew", path.display()),
+                Err(why) => log::debug!("{}: {why}; measuring again", path.display()),
             }
         }
         let found = measure()?;
         if let (Some(path), Some(tuning)) = (&path, &found)
             && let Err(e) = write(path, key, tuning)
         {
-            log::debug!("{}: {e}; the measurement is not kept", path.display());
+            log::debug!("{}: {e}; the measurement is not cached", path.display());
         }
         Ok(found)
     }
 }
 
-/// `None` where there is no file; why it does not serve, where it does not.
+/// `None` if there is no file; an error with the reason if the file cannot be used.
 fn read(path: &Path, key: &TuningKey) -> Result<Option<Tuning>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -121,7 +121,7 @@ fn read(path: &Path, key: &TuningKey) -> Result<Option<Tuning>, String> {
 fn parse(text: &str, key: &TuningKey) -> Result<Tuning, String> {
     let rest = text
         .strip_prefix(&key.text())
-        .ok_or("it is for something else, or damaged")?;
+        .ok_or("the key does not match, or the file is damaged")?;
     let mut lines = rest.split_terminator('\n');
     let mut number = |name: &str| {
         let value = lines.next()?.strip_prefix(name)?.strip_prefix(": ")?;
@@ -134,7 +134,7 @@ fn parse(text: &str, key: &TuningKey) -> Result<Tuning, String> {
         {
             Ok(Tuning { tile, threads })
         }
-        _ => Err("its result is damaged".into()),
+        _ => Err("the result is damaged".into()),
     }
 }
 
@@ -152,13 +152,13 @@ fn write(path: &Path, key: &TuningKey, tuning: &Tuning) -> io::Result<()> {
     file.commit()
 }
 
-/// What this machine's processor calls itself; its architecture where it says nothing.
+/// The processor's name, or the architecture if the system does not report one.
 pub(super) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     name_in(&text).unwrap_or_else(|| std::env::consts::ARCH.into())
 }
 
-/// x86 has a model name; ARM has numbers of implementer and part, of each kind of core.
+/// x86 has a model name; ARM has implementer and part numbers for each type of core.
 fn name_in(cpuinfo: &str) -> Option<String> {
     let fields = || {
         let fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
@@ -166,7 +166,7 @@ fn name_in(cpuinfo: &str) -> Option<String> {
     };
     let model = fields().find(|(name, _)| *name == "model name");
     if let Some((_, model)) = model {
-        // Two machines of a name may differ in what a virtual machine shows of them.
+        // Virtual machines can expose different CPU features under the same name.
         let of = |wanted: &str| fields().find(|(name, _)| *name == wanted);
         let detail = ["model", "stepping", "cache size"]
             .into_iter()
@@ -202,7 +202,7 @@ mod tests {
         threads: 2,
     };
 
-    /// What is kept, and whether it had to be measured.
+    /// The cached result, and whether it had to be measured.
     fn get(cache: &TuningCache, key: &TuningKey) -> (Option<Tuning>, bool) {
         let mut measured = false;
         let tuning = cache.get_or_measure(key, || {
@@ -244,7 +244,7 @@ mod tests {
             .step_by(5)
             .map(|n| whole[..n].to_vec())
             .collect();
-        // The last newline is no part of what counts.
+        // The final newline is optional.
         damages.extend((0..whole.len() - 1).step_by(5).map(|i| {
             let mut bytes = whole.clone();
             bytes[i] = 0xFF;
@@ -266,7 +266,7 @@ mod tests {
         for damage in damages {
             fs::write(&path, &damage).expect("written");
             assert_eq!(get(&cache, &key()), (Some(FOUND), true));
-            assert_eq!(fs::read(&path).expect("the file"), whole, "mended");
+            assert_eq!(fs::read(&path).expect("the file"), whole, "repaired");
         }
         assert_eq!(get(&cache, &key()), (Some(FOUND), false));
     }
@@ -275,12 +275,12 @@ mod tests {
     fn where_nothing_can_be_kept_it_is_measured_each_time() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
-        fs::write(&file, "no directory").expect("written");
+        fs::write(&file, "not a directory").expect("written");
         for cache in [TuningCache::none(), TuningCache::at(&file)] {
             assert_eq!(get(&cache, &key()), (Some(FOUND), true));
             assert_eq!(get(&cache, &key()), (Some(FOUND), true));
         }
-        // What could not be measured is not kept.
+        // A failed measurement is not cached.
         let cache = TuningCache::at(directory.path());
         let nothing = cache.get_or_measure(&key(), || Ok(None));
         assert_eq!(nothing.expect("nothing fails"), None);

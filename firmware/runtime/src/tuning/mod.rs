@@ -1,13 +1,13 @@
-//! Tile size and threads by a short measurement, kept between runs of the program.
+//! Measures the best tile size and number of threads, and caches the result.
 //!
-//! How fast which tile is depends on the caches and the memory of a machine, and whether a thread
-//! for each core pays on what the cores share. The measurement takes tiles of a made-up picture
-//! through the bundle's own upsampler, on as many threads as are in question, and compares the
-//! processor time of a pixel: other programs on the machine hardly change it.
+//! The best tile size depends on the caches and the memory bandwidth of the machine, and the best
+//! number of threads on what the cores share. The measurement runs tiles of a synthetic image
+//! through the bundle's upsampler on each candidate number of threads and compares CPU time per
+//! pixel, which is largely independent of other load on the machine.
 //!
-//! It is made only when it is asked for. Answers at different tile sizes differ by rounding, some
-//! 1e-5 for features near 1, and what is measured twice may come out differently where two sizes
-//! are about as fast; once it is kept, a machine answers with the same bits from run to run.
+//! Tuning is opt-in. Outputs at different tile sizes differ by rounding, about 1e-5 for features of
+//! magnitude 1, and repeated measurements may choose differently if two sizes are about equally
+//! fast. With a cached result the outputs of a machine are bit-identical across runs.
 
 mod cache;
 
@@ -31,42 +31,42 @@ use crate::{
     upsampler::{Keys, Upsampler},
 };
 
-/// Sides of tiles that are tried: none larger than what regions have without a measurement, so
-/// that memory stays what it is.
+/// Candidate tile sizes. None is larger than the default for regions, so tuning never increases
+/// memory use.
 const TILES: [usize; 3] = [32, 48, 64];
-/// Tokens of the made-up features: those of a picture of 224x224 with a patch of 14.
+/// Size of the synthetic feature map: that of a 224x224 image with patch size 14.
 const TOKENS: usize = 256;
-/// Side of the made-up picture: the largest tile and its halo are inside it.
+/// Side of the synthetic image: large enough for the largest tile and its halo.
 const SIDE: usize = 128;
-/// Row and column at which tiles start.
+/// Row and column of the first tile.
 const START: usize = 32;
-/// No measurement starts that would probably end after this.
+/// Measurements that would probably exceed this time are not started.
 const BUDGET: Duration = Duration::from_millis(1100);
-/// How much faster a larger tile has to be, which takes more memory.
+/// Required speedup of a larger tile, which needs more memory.
 const LARGER_TILE_PAYS: f64 = 1.02;
-/// How much faster fewer threads have to be.
+/// Required speedup of fewer threads.
 const FEWER_THREADS_PAY: f64 = 1.05;
 
-/// How work is best divided on a machine.
+/// The best tile size and number of threads for a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// Longest side of a tile, in pixels.
+    /// Maximum side of a tile, in pixels.
     pub tile: usize,
-    /// Threads that compute tiles.
+    /// Number of threads that compute tiles.
     pub threads: usize,
 }
 
 impl Perceptor {
-    /// The tile size and number of threads that are fastest for this bundle on this machine: from
-    /// `cache`, or measured in about a second at most and kept there. `None` where there is nothing
-    /// to choose: without an upsampler, on an engine that is no CPU, or where the machine is so slow
-    /// or so busy that the second is not enough.
+    /// The fastest tile size and number of threads for this bundle on this machine: from `cache`,
+    /// or measured within about a second and cached. `None` if there is nothing to tune: no
+    /// upsampler, a backend that does not run on the CPU, or a machine too slow or too busy to
+    /// finish the measurement in time.
     ///
-    /// A file of the cache that is damaged or another machine's is measured anew, as is everything
-    /// where nothing can be kept.
+    /// If the cache file is damaged or belongs to another machine, or the cache is disabled, the
+    /// measurement is repeated.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Errors of the backend.
     pub fn tuning(&self, cache: &TuningCache) -> Result<Option<Tuning>, RuntimeError> {
         let Some(upsampler) = &self.upsampler else {
             return Ok(None);
@@ -87,7 +87,7 @@ impl Perceptor {
     }
 }
 
-/// The best division, where there is time to find it.
+/// The best configuration, if there is enough time to measure.
 fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, RuntimeError> {
     let start = Instant::now();
     let view = made_up(upsampler);
@@ -104,7 +104,7 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
         log::debug!("tuning: tiles of {tile} on {threads} threads: {speed:.0} pixels a second");
         Ok(Some(speed))
     };
-    // What is done for the first time takes longer.
+    // Warm-up: the first run takes longer.
     try_out(TILES[0], 1)?;
     let mut speeds = Vec::new();
     for tile in TILES {
@@ -125,7 +125,7 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
         }
     }
     drop(view);
-    // Sessions for tiles that may never be asked for again hold memory.
+    // Sessions for tile sizes that may never be used again hold memory.
     upsampler.clear_plans();
     let elapsed = start.elapsed().as_secs_f64();
     match best {
@@ -133,14 +133,14 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
             log::info!("measured in {elapsed:.1} s: tiles of {tile} on {threads} threads");
         }
         None => log::info!(
-            "no time to measure tiles of several sizes within a second, on this machine or with what else it does now: nothing is tuned"
+            "this machine is too slow or too busy to measure several tile sizes within a second; using the defaults"
         ),
     }
     Ok(best.map(|(tuning, _)| tuning))
 }
 
-/// The fastest; a larger tile only where it is clearly faster than the smaller ones. `None` unless
-/// all were measured: half a comparison is not worth keeping.
+/// The fastest candidate; a larger tile only if it is clearly faster than all smaller ones. `None`
+/// unless all candidates were measured, because an incomplete comparison should not be cached.
 fn best_tile(speeds: &[(usize, f64)]) -> Option<(usize, f64)> {
     let (first, rest) = speeds.split_first()?;
     (speeds.len() == TILES.len()).then(|| {
@@ -153,7 +153,7 @@ fn best_tile(speeds: &[(usize, f64)]) -> Option<(usize, f64)> {
     })
 }
 
-/// How long pixels take.
+/// Measured time per pixel.
 #[derive(Default)]
 struct Pace {
     pixels: usize,
@@ -165,13 +165,13 @@ impl Pace {
         (self.pixels, self.elapsed) = (pixels, elapsed);
     }
 
-    /// Seconds that so many will probably take.
+    /// Estimated time for this many pixels, in seconds.
     fn seconds(&self, pixels: usize) -> f64 {
         self.elapsed.as_secs_f64() * pixels as f64 / self.pixels.max(1) as f64
     }
 }
 
-/// A frame of noise over a gradient, in 256 levels: speed does not depend on what it shows.
+/// A gradient with noise, in 256 levels. The speed does not depend on the content.
 fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = || {
@@ -180,7 +180,7 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
-    let picture: Vec<f32> = (0..3 * SIDE * SIDE)
+    let image: Vec<f32> = (0..3 * SIDE * SIDE)
         .map(|i| {
             let slope = (i % SIDE + i / SIDE % SIDE) as f32 / (2 * SIDE) as f32;
             ((0.8 * slope + 0.2 * noise()) * 255.0).round() / 255.0
@@ -198,12 +198,12 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
             tokens: TOKENS,
             tensors,
         }),
-        guidance: Arc::new(Guidance::new(&picture, SIDE, SIDE, ColorRange::PerImage)),
+        guidance: Arc::new(Guidance::new(&image, SIDE, SIDE, ColorRange::PerImage)),
         head: None,
     }
 }
 
-/// Mean processor time of a thread for a tile, while so many threads compute the same.
+/// Mean CPU time per thread for a tile while this many threads compute the same tile.
 fn processor_seconds(
     view: &EncodedFrame<'_>,
     pool: &SessionPool,
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(best(&[100.0, 103.0, 104.0]), Some(48));
         assert_eq!(best(&[100.0, 101.0, 105.0]), Some(64));
         assert_eq!(best(&[100.0, 90.0, 80.0]), Some(32));
-        assert_eq!(best(&[100.0, 110.0]), None, "no time for the third");
+        assert_eq!(best(&[100.0, 110.0]), None, "the third was not measured");
         assert_eq!(best(&[]), None);
     }
 }
