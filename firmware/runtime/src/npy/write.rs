@@ -147,7 +147,7 @@ fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
     // Checked first: a failed reservation may already have filled the disk.
     let free = || match rustix::fs::fstatvfs(file.file()) {
         Ok(fs) if fs.f_blocks > 0 => fs.f_bavail.saturating_mul(fs.f_frsize),
-        // Some file systems report no free space at all.
+        // Some file systems do not report their size.
         _ => u64::MAX,
     };
     let available = free();

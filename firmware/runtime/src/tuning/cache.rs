@@ -166,7 +166,7 @@ fn name_in(cpuinfo: &str) -> Option<String> {
     };
     let model = fields().find(|(name, _)| *name == "model name");
     if let Some((_, model)) = model {
-        // Virtual machines can expose different CPU features under the same name.
+        // Machines with the same model name can differ, in particular virtual ones.
         let of = |wanted: &str| fields().find(|(name, _)| *name == wanted);
         let detail = ["model", "stepping", "cache size"]
             .into_iter()

@@ -38,7 +38,7 @@ const TILES: [usize; 3] = [32, 48, 64];
 const TOKENS: usize = 256;
 /// Side of the synthetic image: large enough for the largest tile and its halo.
 const SIDE: usize = 128;
-/// Row and column of the first tile.
+/// Row and column of the upper left corner of all tiles.
 const START: usize = 32;
 /// Measurements that would probably exceed this time are not started.
 const BUDGET: Duration = Duration::from_millis(1100);
