@@ -214,7 +214,7 @@ fn a_data_set_with_nothing_in_it_is_refused_with_a_reason() {
     assert_eq!(pairs(dir.path(), "train").unwrap().len(), 1);
     assert!(message(classes(dir.path())).contains("two or more"));
     gray(&dir.path().join("labels/a.png"), (1, 1), &[255]);
-    assert!(message(classes(dir.path())).contains("no mask has a label"));
+    assert!(message(classes(dir.path())).contains("no mask contains a label"));
     fs::write(dir.path().join("classes.txt"), "a\n\nb\n").unwrap();
     assert!(message(classes(dir.path())).contains("line 2 is empty"));
     fs::write(dir.path().join("classes.txt"), "a\n".repeat(300)).unwrap();

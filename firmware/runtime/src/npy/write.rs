@@ -41,7 +41,11 @@ impl NpyWriter {
         if shape.len() > header::MAX_AXES {
             return Err(NpyError::NotAnArray {
                 path: path.to_owned(),
-                what: format!("{} axes exceed NumPy's limit of {}", shape.len(), header::MAX_AXES),
+                what: format!(
+                    "{} axes exceed NumPy's limit of {}",
+                    shape.len(),
+                    header::MAX_AXES
+                ),
             });
         }
         let header = header::of("<f4", shape);

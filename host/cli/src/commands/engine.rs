@@ -263,8 +263,13 @@ fn clean(args: &CleanArgs) -> Result<()> {
         0 => String::new(),
         n => format!("; {n} kept, in use by another process"),
     };
+    let noun = if cleaned.engines == 1 {
+        "engine"
+    } else {
+        "engines"
+    };
     output::line(format!(
-        "{} engines removed, {:.1} MB{left}",
+        "{} {noun} removed, {:.1} MB{left}",
         cleaned.engines,
         cleaned.bytes as f64 / 1e6
     ))

@@ -181,7 +181,7 @@ fn what_cannot_be_a_head_is_refused() {
     assert!(
         bad.unwrap_err()
             .to_string()
-            .contains("cannot be the name of a head")
+            .contains("is not a valid head name")
     );
     let taken = heads::add(&bundle, "x", &pca, &data, &bundle, false);
     assert!(taken.unwrap_err().to_string().contains("already exists"));

@@ -157,9 +157,9 @@ fn collect<'p, 'a>(
     let is_module = matches!(pickle.node(root), Some(Node::Object { .. }));
     let mut waiting = vec![(root, prefix, 0)];
     let spend = |budget: &mut usize, cost| -> Result<(), Problem> {
-        *budget = budget.checked_sub(cost).ok_or_else(|| {
-            Problem::damaged("its modules are shared too often")
-        })?;
+        *budget = budget
+            .checked_sub(cost)
+            .ok_or_else(|| Problem::damaged("its modules are shared too often"))?;
         Ok(())
     };
     while let Some((value, prefix, depth)) = waiting.pop() {
@@ -213,7 +213,9 @@ fn describe(pickle: &Pickle) -> String {
             };
             format!("its keys are {}{more}", shown.join(", "))
         }
-        Some(Node::Tensor(_) | Node::Unreadable { .. }) => "it is a single tensor without a name".into(),
+        Some(Node::Tensor(_) | Node::Unreadable { .. }) => {
+            "it is a single tensor without a name".into()
+        }
         Some(Node::Sequence(_)) => "it is a list".into(),
         Some(Node::Object { .. }) => "it is a module without parameters".into(),
         Some(Node::Storage(_)) | None => "it is a plain value".into(),

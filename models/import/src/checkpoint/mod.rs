@@ -86,7 +86,10 @@ impl Checkpoint {
                 if let Some(index) = &parts.index
                     && index.get(&tensor).is_none_or(|shard| *shard != name)
                 {
-                    log::debug!("{}: the index does not list {tensor} in this file", file.display());
+                    log::debug!(
+                        "{}: the index does not list {tensor} in this file",
+                        file.display()
+                    );
                     continue;
                 }
                 if all.insert(tensor.clone(), entry).is_some() {

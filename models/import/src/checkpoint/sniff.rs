@@ -101,9 +101,7 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
         return Err(tar(prefix));
     }
     if prefix.iter().all(|&b| b == 0) {
-        return Err(unknown(format!(
-            "{len} bytes that start with zeros"
-        )));
+        return Err(unknown(format!("{len} bytes that start with zeros")));
     }
     if prefix.starts_with(b"\x08\x01\x12") {
         return Err(unknown(format!("a TensorFlow SavedModel {OTHER_FILE}")));

@@ -64,9 +64,7 @@ impl Layout {
         }
         let end = self.end().ok_or("its strides overflow")?;
         if end > held {
-            return Err(format!(
-                "it ends at element {end} of a storage with {held}"
-            ));
+            return Err(format!("it ends at element {end} of a storage with {held}"));
         }
         Ok(self.offset..end)
     }

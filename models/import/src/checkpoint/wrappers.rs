@@ -116,7 +116,10 @@ mod tests {
         let entries = Entries::from(["a.w", "module.a.w", "b.w"].map(entry));
         match unwrapped(entries).unwrap_err() {
             Problem::Unsupported { what, .. } => {
-                assert!(what.contains("a.w and module.a.w are both named a.w"), "{what}");
+                assert!(
+                    what.contains("a.w and module.a.w are both named a.w"),
+                    "{what}"
+                );
             }
             other => panic!("{other:?}"),
         }

@@ -60,7 +60,10 @@ fn asking_for_it_says_why_it_is_not_read() {
     for (tensor, words) in [
         (
             "float8",
-            &["tensor float8 has an unsupported type (float8_e4m3fn)", "bfloat16"][..],
+            &[
+                "tensor float8 has an unsupported type (float8_e4m3fn)",
+                "bfloat16",
+            ][..],
         ),
         ("sparse", &["tensor sparse is sparse", "dense copy"]),
         ("meta", &["meta device"]),
@@ -163,10 +166,7 @@ fn files_that_cannot_be_read_say_what_they_are_and_what_to_do() {
         ),
         (
             "whole_module.pt",
-            &[
-                "a whole object",
-                "of class torch.nn.modules.linear.Linear",
-            ],
+            &["a whole object", "of class torch.nn.modules.linear.Linear"],
         ),
     ] {
         let message = Checkpoint::open(&fixture(name)).unwrap_err().to_string();
@@ -191,10 +191,7 @@ fn archives_of_other_things_are_named() {
             &["weights.npy"][..],
             &["NumPy .npz", "torch.from_numpy"][..],
         ),
-        (
-            &["readme.txt", "vit.pth"],
-            &["with a/vit.pth", "unpack it"],
-        ),
+        (&["readme.txt", "vit.pth"], &["with a/vit.pth", "unpack it"]),
         (&["config.json", "model.weights.h5"], &["Keras"]),
         (
             &["archive_format", "models/model.json"],

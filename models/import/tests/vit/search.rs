@@ -116,6 +116,9 @@ fn of_models_alike_one_must_be_chosen() {
     );
     says(
         graph(both, "dinov2", Some("mod")),
-        &["no tensor name starts with the prefix mod.", "head.*, model.*"],
+        &[
+            "no tensor name starts with the prefix mod.",
+            "head.*, model.*",
+        ],
     );
 }

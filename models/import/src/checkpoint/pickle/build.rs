@@ -180,8 +180,8 @@ impl<'a> Machine<'a> {
 
     fn sizes(&self, value: Value<'a>) -> Result<Vec<usize>, Problem> {
         let items = self.sequence(value).filter(|items| items.len() <= MAX_AXES);
-        let items =
-            items.ok_or_else(|| self.damaged("the shape of a tensor is not a tuple or is too long"))?;
+        let items = items
+            .ok_or_else(|| self.damaged("the shape of a tensor is not a tuple or is too long"))?;
         items.iter().map(|item| self.size(*item)).collect()
     }
 

@@ -270,10 +270,7 @@ mod tests {
         );
         assert_eq!(
             resolve("torch", "float3_new"),
-            Some(Global::Dtype(Dtype::Other(
-                "unknown",
-                1
-            )))
+            Some(Global::Dtype(Dtype::Other("unknown", 1)))
         );
         assert_eq!(resolve("numpy", "float64"), Some(Global::Ignored));
         assert_eq!(resolve("numpy", "bool_"), Some(Global::Ignored));

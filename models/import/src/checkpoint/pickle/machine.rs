@@ -171,8 +171,8 @@ impl<'a> Machine<'a> {
                     self.length4()?
                 };
                 let value = self.memo.get(&index).copied();
-                let value =
-                    value.ok_or_else(|| self.damaged(format!("memo entry {index} does not exist")))?;
+                let value = value
+                    .ok_or_else(|| self.damaged(format!("memo entry {index} does not exist")))?;
                 self.push(value);
             }
 
