@@ -227,10 +227,16 @@ fn list(args: &ListArgs) -> Result<()> {
             path.display().to_string()
         });
     output::line(format!(
-        "{place}: {} engines, {:.1} MB",
-        entries.len(),
+        "{place}: {}, {:.1} MB",
+        count(entries.len()),
         total as f64 / 1e6
     ))
+}
+
+/// A number of engines, for a message.
+fn count(engines: usize) -> String {
+    let plural = if engines == 1 { "" } else { "s" };
+    format!("{engines} engine{plural}")
 }
 
 fn entry_json(entry: &Entry) -> Value {
@@ -263,14 +269,9 @@ fn clean(args: &CleanArgs) -> Result<()> {
         0 => String::new(),
         n => format!("; {n} kept, in use by another process"),
     };
-    let noun = if cleaned.engines == 1 {
-        "engine"
-    } else {
-        "engines"
-    };
     output::line(format!(
-        "{} {noun} removed, {:.1} MB{left}",
-        cleaned.engines,
+        "{} removed, {:.1} MB{left}",
+        count(cleaned.engines),
         cleaned.bytes as f64 / 1e6
     ))
 }
