@@ -121,8 +121,8 @@ fn masks_that_are_none_are_refused_with_a_reason() {
         &[1, 2],
     );
     assert!(message(Labels::open(&path)).contains("16 bits"));
-    fs::write(&path, b"no picture").unwrap();
-    assert!(message(Labels::open(&path)).contains("not a PNG"));
+    fs::write(&path, b"not an image").unwrap();
+    assert!(message(Labels::open(&path)).contains("cannot be decoded as PNG"));
     // A damaged one: cut in the middle.
     gray(&path, (64, 64), &[7; 64 * 64]);
     let whole = fs::read(&path).unwrap();
@@ -212,7 +212,7 @@ fn a_data_set_with_nothing_in_it_is_refused_with_a_reason() {
     )
     .unwrap();
     assert_eq!(pairs(dir.path(), "train").unwrap().len(), 1);
-    assert!(message(classes(dir.path())).contains("two or more"));
+    assert!(message(classes(dir.path())).contains("at least two"));
     gray(&dir.path().join("labels/a.png"), (1, 1), &[255]);
     assert!(message(classes(dir.path())).contains("no mask contains a label"));
     fs::write(dir.path().join("classes.txt"), "a\n\nb\n").unwrap();

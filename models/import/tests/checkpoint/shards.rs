@@ -182,7 +182,7 @@ fn an_index_names_only_files_next_to_it() {
         put(&dir, INDEX, index(&[("t0", shard)]));
         says(
             &error(&dir.join(INDEX)),
-            &["not a file in its own directory"],
+            &["not a file in the same directory"],
         );
     }
 }
