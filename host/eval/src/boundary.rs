@@ -41,13 +41,13 @@ impl BoundaryScore {
     }
 
     /// Adds an image. Unlabeled pixels have no boundary, and there is no boundary next to them.
-    pub fn count(&mut self, size: Size, truth: &[u8], encoded: &[u8]) {
+    pub fn count(&mut self, size: Size, truth: &[u8], predicted: &[u8]) {
         let visible = |(t, s): (&u8, &u8)| if *t == UNLABELED { UNLABELED } else { *s };
-        let encoded: Vec<u8> = truth.iter().zip(encoded).map(visible).collect();
-        let truth = outlines(size, truth);
-        let encoded = outlines(size, &encoded);
-        let precision = self.met(size, &encoded, &truth);
-        let recall = self.met(size, &truth, &encoded);
+        let predicted: Vec<u8> = truth.iter().zip(predicted).map(visible).collect();
+        let truth = boundaries(size, truth);
+        let predicted = boundaries(size, &predicted);
+        let precision = self.matches(size, &predicted, &truth);
+        let recall = self.matches(size, &truth, &predicted);
         for ((sum, p), r) in self.sums.iter_mut().zip(precision).zip(recall) {
             if p.1 + r.1 == 0 {
                 continue;
@@ -79,7 +79,7 @@ impl BoundaryScore {
 
     /// Per class: the number of boundary pixels of `a` with one of `b` nearby, and the number of
     /// all boundary pixels of `a`.
-    fn met(&self, size: Size, a: &[u8], b: &[u8]) -> Vec<(u32, u32)> {
+    fn matches(&self, size: Size, a: &[u8], b: &[u8]) -> Vec<(u32, u32)> {
         let mut found = vec![(0, 0); self.sums.len()];
         for (i, class) in a.iter().enumerate() {
             let Some(found) = found.get_mut(usize::from(*class)) else {
@@ -101,7 +101,7 @@ impl BoundaryScore {
 
 /// The class of each boundary pixel, i.e. one with a neighbor of another class; [`UNLABELED`]
 /// elsewhere.
-fn outlines(size: Size, map: &[u8]) -> Vec<u8> {
+fn boundaries(size: Size, map: &[u8]) -> Vec<u8> {
     let Size { width, height } = size;
     (0..map.len())
         .map(|i| {
@@ -132,9 +132,9 @@ mod tests {
             .collect()
     }
 
-    fn score(truth: &[u8], encoded: &[u8], tolerance: usize) -> f64 {
+    fn score(truth: &[u8], predicted: &[u8], tolerance: usize) -> f64 {
         let mut score = BoundaryScore::new(2, tolerance);
-        score.count(SIZE, truth, encoded);
+        score.count(SIZE, truth, predicted);
         score.mean()
     }
 
@@ -148,12 +148,12 @@ mod tests {
     #[test]
     fn precision_and_recall_are_weighed() {
         // Two boundaries are predicted instead of one: precision 1/2, recall 1, F 2/3.
-        let mut encoded = halves(3);
-        for row in encoded.chunks_mut(SIZE.width) {
+        let mut predicted = halves(3);
+        for row in predicted.chunks_mut(SIZE.width) {
             row[8] = 0;
             row[9] = 0;
         }
-        let f = score(&halves(3), &encoded, 1);
+        let f = score(&halves(3), &predicted, 1);
         assert!((f - 2.0 / 3.0).abs() < 1e-12, "{f}");
     }
 
@@ -162,9 +162,9 @@ mod tests {
         let mut truth = halves(5);
         truth.iter_mut().step_by(10).for_each(|v| *v = UNLABELED);
         // Wrong predictions in the first column, which is unlabeled.
-        let mut encoded = halves(5);
-        encoded.iter_mut().step_by(20).for_each(|v| *v = 1);
-        assert_eq!(score(&truth, &encoded, 1), 1.0);
+        let mut predicted = halves(5);
+        predicted.iter_mut().step_by(20).for_each(|v| *v = 1);
+        assert_eq!(score(&truth, &predicted, 1), 1.0);
     }
 
     #[test]

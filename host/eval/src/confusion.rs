@@ -23,11 +23,11 @@ impl Confusion {
     ///
     /// # Panics
     /// If a label is neither a class nor [`UNLABELED`].
-    pub fn count(&mut self, truth: &[u8], encoded: &[u8]) {
-        for (truth, encoded) in truth.iter().zip(encoded) {
+    pub fn count(&mut self, truth: &[u8], predicted: &[u8]) {
+        for (truth, predicted) in truth.iter().zip(predicted) {
             if *truth != UNLABELED {
-                let encoded = usize::from(*encoded).min(self.classes);
-                self.counts[usize::from(*truth) * (self.classes + 1) + encoded] += 1;
+                let predicted = usize::from(*predicted).min(self.classes);
+                self.counts[usize::from(*truth) * (self.classes + 1) + predicted] += 1;
             }
         }
     }
@@ -40,9 +40,9 @@ impl Confusion {
         (0..self.classes)
             .map(|c| {
                 let truth = sum(&mut self.counts[c * row..][..row].iter());
-                let encoded = sum(&mut self.counts.iter().skip(c).step_by(row));
+                let predicted = sum(&mut self.counts.iter().skip(c).step_by(row));
                 let both = self.counts[c * row + c];
-                (truth > 0).then(|| both as f64 / (truth + encoded - both) as f64)
+                (truth > 0).then(|| both as f64 / (truth + predicted - both) as f64)
             })
             .collect()
     }
