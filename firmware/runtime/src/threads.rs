@@ -1,9 +1,9 @@
-//! Helpers for sharing work between threads.
+//! Runs work on several threads.
 
 use std::thread;
 
-/// Calls `work` on this thread and others, `threads` in total, and returns the first error. If the
-/// system cannot start more threads, fewer do the work.
+/// Calls `work` on `threads` threads, including the current one, and returns the first error. If
+/// the system cannot start that many threads, fewer are used.
 pub(crate) fn on_threads<E: Send>(
     threads: usize,
     work: impl Fn() -> Result<(), E> + Sync,

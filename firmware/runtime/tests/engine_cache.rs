@@ -1,6 +1,6 @@
-//! The engine cache: damage, other processes, and sudden death.
+//! Tests of the engine cache: damaged files, concurrent processes, and killed processes.
 //!
-//! Some tests start this program again as another process ([`child`]).
+//! Some tests start this program again as a child process ([`child`]).
 
 use std::{
     fs::{self, OpenOptions},
@@ -32,7 +32,7 @@ fn key(graph: &str) -> EngineKey {
     }
 }
 
-/// Remembers what it is told.
+/// Records its events.
 #[derive(Default)]
 struct Notes {
     lines: Mutex<Vec<String>>,
@@ -61,7 +61,7 @@ impl Notes {
     }
 }
 
-/// Repeatable bytes that do not compress to a pattern.
+/// Deterministic pseudorandom bytes.
 fn payload(bytes: usize) -> Vec<u8> {
     let mut x = 1u64;
     let mut next = || {
@@ -164,7 +164,7 @@ fn an_outdated_engine_is_named_with_what_has_changed() {
         lines[0].contains("it is for library TensorRT 10.3.0, but TensorRT 10.7.0 is needed"),
         "{lines:?}"
     );
-    // Both stay: machines have two versions for a reason.
+    // Both stay, because a machine may have both versions installed.
     assert!(!get(&cache, &key("a.onnx"), &notes).1);
 }
 
@@ -301,7 +301,7 @@ fn listing_says_what_each_engine_is_for_and_cleaning_spares_what_is_in_use() {
     let bytes: u64 = entries.iter().map(|e| e.bytes).sum();
     assert!(bytes > 10_000);
 
-    // While another one builds it, it is left alone.
+    // While another process builds it, it is left alone.
     let third = key("c.onnx");
     let lock = directory.path().join(format!("{}.lock", third.file_name()));
     let lock = OpenOptions::new()
@@ -318,7 +318,8 @@ fn listing_says_what_each_engine_is_for_and_cleaning_spares_what_is_in_use() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-/// What this program does as another process: `LOFTUP_TEST_CHILD` names a directory and a way.
+/// The behavior of this program as a child process: `LOFTUP_TEST_CHILD` contains a directory and a
+/// mode.
 #[test]
 #[ignore = "started by other tests"]
 fn child() {
@@ -329,7 +330,7 @@ fn child() {
     let (way, directory) = role.split_once(':').unwrap();
     let cache = EngineCache::at(directory);
     match way {
-        // Builds slowly, and says so in a file.
+        // Builds slowly, and writes a file when it starts.
         "once" => {
             let notes = Notes::default();
             cache
@@ -347,7 +348,7 @@ fn child() {
                 .unwrap();
             println!("{:?}", notes.take());
         }
-        // Builds, throws away, and builds again until it is killed.
+        // Builds, rejects, and builds again until it is killed.
         _ => loop {
             let big = payload(6_000_000);
             let notes = Notes::default();
@@ -355,7 +356,7 @@ fn child() {
                 .get_or_build(&key("a.onnx"), &notes, || Ok(&big))
                 .unwrap();
             for _ in 0..3 {
-                cache.reject(&key("a.onnx"), &notes, "on purpose");
+                cache.reject(&key("a.onnx"), &notes, "intentionally");
                 cache
                     .get_or_build(&key("a.onnx"), &notes, || Ok(&big))
                     .unwrap();
@@ -391,7 +392,7 @@ fn of_several_processes_one_builds_and_the_others_wait() {
     let log = fs::read_to_string(directory.path().join("built.log")).unwrap();
     println!("{} builds, {waited} waited", log.lines().count());
     assert_eq!(log.lines().count(), 1, "{log}");
-    // Some may have come when it was done already.
+    // Some may have started after the build was finished.
     assert!(waited >= 1);
 }
 
@@ -423,7 +424,7 @@ fn a_kill_at_any_moment_of_a_build_leaves_a_usable_cache() {
     let (mut whole, mut none, mut parts) = (0, 0, 0);
     for i in 0..20u64 {
         let mut child = start("for ever", directory.path());
-        // Only once it is at work, so that kills spread over building, writing and renaming.
+        // Waits until it is building, so that kills are spread over building, writing and renaming.
         let begun = Instant::now();
         while fs::read_dir(directory.path()).unwrap().count() == 0 {
             assert!(begun.elapsed() < Duration::from_secs(60));
@@ -445,7 +446,7 @@ fn a_kill_at_any_moment_of_a_build_leaves_a_usable_cache() {
             true => whole += 1,
             false => none += 1,
         }
-        // Nothing is left locked, and what is there or is built now is right.
+        // Nothing stays locked, and existing and new entries are correct.
         let notes = Notes::default();
         let (bytes, _) = cache
             .get_or_build(&key("a.onnx"), &notes, || Ok(&expected))

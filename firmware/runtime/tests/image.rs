@@ -1,4 +1,5 @@
-//! Pictures against PIL and torchvision. Fixtures: `tools/make_resize_fixtures.py`.
+//! Image resizing and decoding compared with PIL and torchvision. Fixtures:
+//! `tools/make_resize_fixtures.py`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ fn data(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The same pixels as `noise` in the generator.
+/// The same pixels as `noise` in the fixture script.
 fn noise(width: usize, height: usize) -> RgbImage {
     let mut pixels = Vec::with_capacity(width * height * 3);
     for y in 0..height as u32 {
@@ -66,7 +67,7 @@ fn all_levels_are_normalized_to_the_bits_of_torchvision() {
     let table = loftup_runtime::npy::read(&data("normalize.npy")).unwrap();
     assert_eq!(table.shape, [3, 3, 256]);
     let levels: Vec<u8> = (0..=255).flat_map(|v| [v; 3]).collect();
-    let picture = RgbImage::new(256, 1, levels).unwrap();
+    let image = RgbImage::new(256, 1, levels).unwrap();
     let kinds = [
         ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         (
@@ -76,7 +77,7 @@ fn all_levels_are_normalized_to_the_bits_of_torchvision() {
         ([0.5; 3], [0.5; 3]),
     ];
     for ((mean, std), expected) in kinds.into_iter().zip(table.data.chunks_exact(3 * 256)) {
-        let got = picture.normalized(mean, std);
+        let got = image.normalized(mean, std);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&got), bits(expected), "{mean:?}");
     }
@@ -84,11 +85,11 @@ fn all_levels_are_normalized_to_the_bits_of_torchvision() {
 
 #[test]
 fn normalized_planes_are_in_order_of_channel_row_and_column() {
-    let picture = noise(5, 4);
-    let planes = picture.normalized([0.0; 3], [1.0 / 255.0; 3]);
+    let image = noise(5, 4);
+    let planes = image.normalized([0.0; 3], [1.0 / 255.0; 3]);
     for (i, value) in planes.iter().enumerate() {
         let (channel, y, x) = (i / 20, i / 5 % 4, i % 5);
-        assert_eq!(value.round() as u8, picture.row(y)[x * 3 + channel]);
+        assert_eq!(value.round() as u8, image.row(y)[x * 3 + channel]);
     }
 }
 
@@ -111,7 +112,7 @@ fn holding_keeps_pixels_that_are_near_and_only_those() {
     let mut kept = 0;
     for y in 0..5 {
         for x in 0..7 {
-            let of = |picture: &RgbImage| picture.row(y)[3 * x..3 * x + 3].to_vec();
+            let of = |image: &RgbImage| image.row(y)[3 * x..3 * x + 3].to_vec();
             let near = (of(&before).iter())
                 .zip(of(&after))
                 .all(|(a, b)| a.abs_diff(b) <= 3);
@@ -126,14 +127,14 @@ fn holding_keeps_pixels_that_are_near_and_only_those() {
     assert_eq!(other, noise(5, 7), "another size");
 }
 
-fn worst_level(picture: &RgbImage, expected: &[u8]) -> u8 {
-    assert_eq!(picture.data().len(), expected.len());
-    let pairs = picture.data().iter().zip(expected);
+fn worst_level(image: &RgbImage, expected: &[u8]) -> u8 {
+    assert_eq!(image.data().len(), expected.len());
+    let pairs = image.data().iter().zip(expected);
     pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
 #[test]
-fn lossless_pictures_of_every_kind_decode_as_in_pil() {
+fn lossless_images_of_every_type_decode_as_in_pil() {
     for name in [
         "rgb.png",
         "rgb.bmp",
@@ -151,16 +152,16 @@ fn lossless_pictures_of_every_kind_decode_as_in_pil() {
         "gray16.tif",
     ] {
         let path = data("decode").join(name);
-        let picture = image::open(&path).unwrap();
-        assert_eq!((picture.width(), picture.height()), (19, 13), "{name}");
+        let image = image::open(&path).unwrap();
+        assert_eq!((image.width(), image.height()), (19, 13), "{name}");
         let expected = std::fs::read(path.with_file_name(format!("{name}.rgb"))).unwrap();
-        assert_eq!(picture.data(), expected, "{name}");
+        assert_eq!(image.data(), expected, "{name}");
     }
 }
 
 #[test]
 fn jpegs_decode_within_the_freedom_of_decoders() {
-    // ITU-T T.83 leaves a level per coefficient; enlarging halved color leaves more.
+    // ITU-T T.83 allows one level per coefficient; upsampling subsampled color allows more.
     for (name, tolerance) in [
         ("rgb_444.jpg", 2),
         ("progressive.jpg", 4),
@@ -168,13 +169,13 @@ fn jpegs_decode_within_the_freedom_of_decoders() {
         ("rotated.jpg", 4),
     ] {
         let path = data("decode").join(name);
-        // `rotated.jpg` has an EXIF orientation, and PIL gives the pixels as stored.
-        let picture = image::open_with(&path, image::Orientation::AsStored)
+        // `rotated.jpg` has an EXIF orientation; PIL returns the pixels as stored.
+        let image = image::open_with(&path, image::Orientation::AsStored)
             .unwrap()
             .image;
-        assert_eq!((picture.width(), picture.height()), (32, 24), "{name}");
+        assert_eq!((image.width(), image.height()), (32, 24), "{name}");
         let expected = std::fs::read(path.with_file_name(format!("{name}.rgb"))).unwrap();
-        let worst = worst_level(&picture, &expected);
+        let worst = worst_level(&image, &expected);
         println!("{name}: worst {worst} levels");
         assert!(worst <= tolerance, "{name}: {worst}");
     }
@@ -201,7 +202,7 @@ fn refused(bytes: &[u8]) -> (ImageError, String) {
 }
 
 #[test]
-fn what_is_no_picture_is_named_for_what_it_looks_like() {
+fn files_that_are_not_images_are_described_in_the_error() {
     for (bytes, looks) in [
         (&b""[..], "the file is empty"),
         (b"\x93NUMPY\x01\x00", "NumPy array"),
@@ -223,7 +224,7 @@ fn what_is_no_picture_is_named_for_what_it_looks_like() {
 }
 
 #[test]
-fn pictures_cut_short_are_refused_at_every_length() {
+fn truncated_images_are_rejected_at_every_length() {
     for name in [
         "rgb_444.jpg",
         "rgb_420.jpg",
@@ -240,13 +241,13 @@ fn pictures_cut_short_are_refused_at_every_length() {
         for len in 0..whole.len() {
             match image::decode(&whole[..len], name) {
                 Err(error) => assert!(error.to_string().starts_with(name), "{error}"),
-                Ok(picture) => accepted.push((len, picture)),
+                Ok(image) => accepted.push((len, image)),
             }
         }
-        // A trailer that carries no pixels may be missing; no pixel may differ.
+        // A trailer without pixel data may be missing, but no pixel may differ.
         let full = image::decode(&whole, name).unwrap();
-        for (len, picture) in accepted {
-            assert_eq!(picture, full, "{name} cut to {len} of {}", whole.len());
+        for (len, image) in accepted {
+            assert_eq!(image, full, "{name} cut to {len} of {}", whole.len());
         }
     }
 }
@@ -261,7 +262,7 @@ fn floating_point_pixels_are_refused() {
 
 #[test]
 fn sizes_beyond_the_limits_are_refused_before_memory_is_taken() {
-    // A header of 1e5 x 1e5 and of 2e4 x 1, with next to nothing behind it.
+    // Headers of 1e5 x 1e5 and of 2e4 x 1, with almost no data.
     for (header, size) in [
         ("100000 100000", "100000 x 100000"),
         ("20000 1", "20000 x 1"),
@@ -288,12 +289,12 @@ fn sizes_beyond_the_limits_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_saved_picture_reads_back_and_replaces_the_old_one() {
+fn a_saved_image_reads_back_and_replaces_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.png");
-    for picture in [noise(33, 21), noise(7, 50)] {
-        picture.save_png(&path).unwrap();
-        assert_eq!(image::open(&path).unwrap(), picture);
+    for image in [noise(33, 21), noise(7, 50)] {
+        image.save_png(&path).unwrap();
+        assert_eq!(image::open(&path).unwrap(), image);
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -301,13 +302,13 @@ fn a_saved_picture_reads_back_and_replaces_the_old_one() {
 #[test]
 fn saving_where_it_cannot_stand_names_the_file_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = noise(3, 3);
+    let image = noise(3, 3);
     let absent = folder.path().join("absent/out.png");
-    let message = picture.save_png(&absent).unwrap_err().to_string();
+    let message = image.save_png(&absent).unwrap_err().to_string();
     assert!(message.contains("absent/out.png: "), "{message}");
     let taken = folder.path().join("taken.png");
     std::fs::create_dir(&taken).unwrap();
-    let message = picture.save_png(&taken).unwrap_err().to_string();
+    let message = image.save_png(&taken).unwrap_err().to_string();
     assert!(message.contains("not a regular file"), "{message}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

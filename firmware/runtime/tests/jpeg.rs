@@ -1,4 +1,4 @@
-//! Damaged JPEGs, and images that are not stored upright.
+//! Tests of damaged JPEGs and of EXIF orientation.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// A gradient with a pattern: no two places are alike.
+/// A gradient with a pattern that never repeats.
 fn pattern(width: u32, height: u32) -> Vec<u8> {
     let level = |i: u32| (i.wrapping_mul(2_654_435_761) >> 25) as u8;
     (0..width * height)
@@ -23,7 +23,7 @@ fn pattern(width: u32, height: u32) -> Vec<u8> {
         .collect()
 }
 
-/// A baseline JPEG of `image`'s encoder, with EXIF data if there are any.
+/// A baseline JPEG by the encoder of the `image` crate, with optional EXIF data.
 fn jpeg(width: u32, height: u32, exif: Option<Vec<u8>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
@@ -37,7 +37,7 @@ fn jpeg(width: u32, height: u32, exif: Option<Vec<u8>>) -> Vec<u8> {
     bytes
 }
 
-/// EXIF data that hold the orientation alone.
+/// EXIF data with only the orientation.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
@@ -140,7 +140,7 @@ fn what_encoders_and_cameras_add_is_accepted() {
         let (data, rest) = whole.split_at(end);
         for (what, bytes) in [
             (
-                "a preview behind the end",
+                "a preview after the end",
                 [&whole[..], &jpeg(16, 16, None)].concat(),
             ),
             ("a trailer", [&whole[..], b"SEFT\xff\xd8\0\0"].concat()),
@@ -160,11 +160,12 @@ fn what_encoders_and_cameras_add_is_accepted() {
     }
 }
 
-/// Restart markers by hand: one MCU of 8x8 gray pixels is one block, and each of the blocks here
-/// is coded alike, so that an interval of one can be put together from whole bytes.
+/// Restart markers by hand: one MCU of 8x8 gray pixels is one block, and all blocks here have the
+/// same code, so that a scan with a restart interval of one can be assembled from whole bytes.
 #[test]
 fn restart_markers_come_in_their_order() {
-    // A DC table with one code of one bit for no difference, and AC with one for end of block.
+    // A DC table with a single one-bit code for a difference of 0, and an AC table with one for end
+    // of block.
     let table = |class: u8| {
         let mut counts = [0u8; 16];
         counts[0] = 1;
@@ -202,7 +203,7 @@ fn restart_markers_come_in_their_order() {
     message(&build(&[&right[..], &[0xd1]].concat()).repeat(1)[..60]);
 }
 
-/// Nothing panics, and what is accepted has the size that the header says.
+/// Decoding never panics, and accepted images have the size in their header.
 #[test]
 fn hostile_bytes_are_errors() {
     let whole = fixture("progressive.jpg");
@@ -240,8 +241,8 @@ fn every_exif_orientation_is_applied_unless_switched_off() {
         assert_eq!(stored.exif_orientation, 1);
         let upright = images::decode_with(&bytes, "x.jpg", Orientation::Upright).unwrap();
         assert_eq!(upright.exif_orientation, orientation);
-        // Where the pixel at column x and row y of the upright image is stored, by what the EXIF
-        // standard says of row 0 and column 0.
+        // Where the pixel at column x and row y of the upright image is stored, according to the
+        // EXIF standard's definition of row 0 and column 0.
         let (w, h) = (width as usize, height as usize);
         let place = |x: usize, y: usize| match orientation {
             1 => (x, y),

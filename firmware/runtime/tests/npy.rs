@@ -1,4 +1,4 @@
-//! Arrays against NumPy's own files. Fixtures: `tools/make_npy_fixtures.py`.
+//! Arrays compared with files written by NumPy. Fixtures: `tools/make_npy_fixtures.py`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Panels side by side.
+//! Tests of images that are shown side by side.
 
 use loftup_runtime::image::RgbImage;
 use loftup_runtime::panels::{ComponentMap, MIN_PANEL, PanelsError, three_panels};
@@ -8,7 +8,7 @@ fn range() -> Range {
     Range::new(&[(0.0, 255.0); 3])
 }
 
-/// Colors that tell where they stand.
+/// An image whose colors encode their position.
 fn placed(width: usize, height: usize) -> Vec<f32> {
     (0..width * height)
         .flat_map(|i| [(i % width) as f32, (i / width) as f32, 200.0])
@@ -121,7 +121,7 @@ fn parts_that_do_not_fit_are_refused() {
     let four = Range::new(&[(0.0, 1.0); 4]);
     let error = three_panels(&photograph, map, map, &four).unwrap_err();
     assert!(matches!(error, PanelsError::BadRange(4)));
-    // 40 rows need a factor of 6, and 2000 columns are then too many.
+    // 40 rows need a factor of 6, which makes 2000 columns too wide.
     let wide = vec![0f32; 2000 * 40 * 3];
     let wide = ComponentMap::new(&wide, 2000, 40).unwrap();
     let error = three_panels(&photograph, map, wide, &range()).unwrap_err();

@@ -1,11 +1,11 @@
-//! Principal components against the whole spectrum of a covariance matrix that is formed and
-//! diagonalised in the plainest way.
+//! Principal components compared with the full eigendecomposition of an explicit covariance matrix
+//! by a simple method.
 
 use std::time::Instant;
 
 use loftup_runtime::pca::{CommonBasis, Pca, PcaError};
 
-/// A fixed sequence of numbers between -1 and 1.
+/// A deterministic sequence of numbers between -1 and 1.
 struct Noise(u64);
 
 impl Noise {
@@ -18,7 +18,7 @@ impl Noise {
     }
 }
 
-/// Samples of `rank` hidden factors of falling strength, plus noise and an offset.
+/// Samples of `rank` latent factors of decreasing strength, plus noise and an offset.
 fn samples(n: usize, d: usize, rank: usize, offset: f32, seed: u64) -> Vec<f32> {
     let mut noise = Noise(seed);
     let factors: Vec<f32> = (0..rank * d).map(|_| noise.next()).collect();
@@ -56,7 +56,7 @@ fn covariance(samples: &[f32], d: usize) -> Vec<f64> {
     matrix
 }
 
-/// All eigenpairs, by falling eigenvalue: classical Jacobi, which removes the largest
+/// All eigenpairs, by descending eigenvalue: classical Jacobi, which eliminates the largest
 /// off-diagonal entry until none is left.
 fn eigenpairs(mut a: Vec<f64>, d: usize) -> Vec<(f64, Vec<f64>)> {
     let mut v = vec![0.0; d * d];
@@ -94,7 +94,7 @@ fn eigenpairs(mut a: Vec<f64>, d: usize) -> Vec<(f64, Vec<f64>)> {
     pairs
 }
 
-/// Largest magnitude positive, as documented.
+/// The entry of largest magnitude is positive, as documented.
 fn oriented(vector: &[f64]) -> Vec<f64> {
     let largest = vector
         .iter()
@@ -123,7 +123,7 @@ fn components_agree_with_the_whole_spectrum() {
             let scale = reference[0].0;
             let value = (pca.variances()[j] - reference[j].0).abs() / scale;
             worst_value = worst_value.max(value);
-            // Directions of nearly equal eigenvalues are a matter of rounding.
+            // Directions of nearly equal eigenvalues are determined by rounding.
             let gap = |other: usize| match reference.get(other) {
                 Some(pair) if other != j => (reference[j].0 - pair.0).abs() / scale,
                 _ => f64::INFINITY,
@@ -138,16 +138,16 @@ fn components_agree_with_the_whole_spectrum() {
         }
     }
     println!("worst eigenvalue {worst_value:e} of the largest, worst entry {worst_entry:e}");
-    // The samples are centered and stored in f32 (6e-8 each, averaged over the samples); a
-    // direction errs by that over the gap, here over 1e-3 at the least.
+    // The samples are centered and stored in f32 (6e-8 each, averaged over the samples); the error
+    // of a direction is that divided by the gap, which is at least 1e-3 here.
     assert!(worst_value < 1e-6, "{worst_value:e}");
     assert!(worst_entry < 2e-5, "{worst_entry:e}");
 }
 
 #[test]
 fn equal_eigenvalues_are_all_found() {
-    // The vectors ±e0, ±e1, ±e2 at the same length, and ±e3 at half of it: three equal
-    // eigenvalues, then a smaller one.
+    // The vectors ±e0, ±e1, ±e2 with the same length, and ±e3 with half of it: three equal
+    // eigenvalues and a smaller one.
     let d = 50;
     let mut samples = vec![0f32; 8 * d];
     for axis in 0..4 {
@@ -157,7 +157,7 @@ fn equal_eigenvalues_are_all_found() {
     }
     let pca = Pca::fit(&samples, d, 5).unwrap();
     for (value, expected) in pca.variances().iter().zip([0.25, 0.25, 0.25, 0.0625, 0.0]) {
-        // Samples are kept in f32.
+        // Samples are stored in f32.
         assert!((value - expected).abs() < 1e-7, "{:?}", pca.variances());
     }
     for j in 0..4 {
@@ -196,7 +196,7 @@ fn projection_is_the_centered_dot_product() {
         }
         let scale = pca.variances()[0].sqrt();
         println!("d {d}: worst {worst:e} at standard deviation {scale:.2}");
-        // Offsets of 600 leave 600 * 2^-24 = 4e-5 in the centered values at worst.
+        // Offsets of 600 cause errors of at most 600 * 2^-24 = 4e-5 in the centered values.
         assert!(worst < 1e-4 + 1e-5 * scale, "{worst:e}");
     }
 }
@@ -207,7 +207,7 @@ fn the_same_samples_give_the_same_bits() {
     let one = Pca::fit(&samples, 96, 3).unwrap();
     let again = Pca::fit(&samples, 96, 3).unwrap();
     assert_eq!(one, again);
-    // Mirrored samples have the same directions, by the convention on signs.
+    // Mirrored samples have the same directions because of the sign convention.
     let mirrored: Vec<f32> = samples.iter().map(|x| -x).collect();
     let mirrored = Pca::fit(&mirrored, 96, 3).unwrap();
     assert_eq!(one.directions(), mirrored.directions());
@@ -282,7 +282,7 @@ fn bad_input_is_refused_in_one_line() {
 
 #[test]
 fn the_common_basis_looks_through_offset_and_scale() {
-    // The same features twice, the second set at another offset and scale.
+    // The same features twice, the second set with another offset and scale.
     let d = 24;
     let one = samples(200, d, 4, 1.0, 8);
     let two: Vec<f32> = one
@@ -303,7 +303,7 @@ fn the_common_basis_looks_through_offset_and_scale() {
         worst = worst.max((a - b).abs());
     }
     println!("worst {worst:e}");
-    // Rounding of f32 at values of about 100, whose spread is 1 after scaling.
+    // f32 rounding of values of about 100, with a spread of 1 after scaling.
     assert!(worst < 1e-4, "{worst:e}");
     let mut rest = vec![0f32; 3];
     assert!(matches!(
@@ -314,8 +314,8 @@ fn the_common_basis_looks_through_offset_and_scale() {
 
 #[test]
 fn sets_weigh_the_same_whatever_their_size() {
-    // A large set varies along channel 0 mostly, a small one along channel 1 alone: at equal
-    // weight channel 1 wins, by number of samples it would lose.
+    // A large set varies mostly along channel 0, a small one only along channel 1: channel 1 wins
+    // with equal weight per set, and would lose with equal weight per sample.
     let mut noise = Noise(1);
     let large: Vec<f32> = (0..3000)
         .flat_map(|_| [noise.next(), 0.0, 0.5 * noise.next()])
@@ -330,7 +330,7 @@ fn sets_weigh_the_same_whatever_their_size() {
 #[test]
 fn the_range_spans_the_middle_98_percent() {
     let d = 2;
-    // A ramp along channel 0 with one wild outlier.
+    // A ramp along channel 0 with one extreme outlier.
     let mut ramp: Vec<f32> = (0..1001).flat_map(|i| [i as f32, 0.0]).collect();
     ramp[2000] = 1e6;
     let basis = CommonBasis::fit(&[(&ramp, 1001)], d, 2).unwrap();
@@ -345,7 +345,7 @@ fn the_range_spans_the_middle_98_percent() {
     assert_eq!(range.level(0, f32::NEG_INFINITY), 0);
     assert_eq!(range.level(0, f32::INFINITY), 255);
     assert_eq!(range.level(0, f32::NAN), 0);
-    // The second component does not vary.
+    // The second component is constant.
     assert_eq!(range.level(1, 0.0), 128);
 }
 
@@ -373,7 +373,7 @@ fn a_wide_set_takes_well_under_a_minute() {
         let start = Instant::now();
         let pca = Pca::fit(&samples, d, 3).unwrap();
         println!("Pca::fit at n {n}, d {d}: {:?}", start.elapsed());
-        // A guard against the cubic algorithm, not a benchmark: usually a fraction of a second.
+        // Detects the cubic algorithm; not a benchmark. It usually takes a fraction of a second.
         assert!(start.elapsed().as_secs() < 60);
         assert!(pca.variances()[2] > 0.0);
     }

@@ -1,38 +1,38 @@
-//! How well the outlines of classes are met.
+//! Accuracy of class boundaries.
 //!
 //! The boundary F-score of Csurka et al., "What is a good evaluation measure for semantic
-//! segmentation?" (BMVC 2013), by class: precision is the share of encoded outline that has true
-//! outline of the same class nearby, recall the share of true outline that has encoded outline
-//! nearby, and F their harmonic mean. It is averaged over the images in which the class has an
-//! outline, true or encoded, and then over classes.
+//! segmentation?" (BMVC 2013), per class: precision is the fraction of predicted boundary pixels
+//! with a true boundary pixel of the same class nearby, recall the fraction of true boundary pixels
+//! with a predicted one nearby, and F their harmonic mean. F is averaged over the images in which
+//! the class has a boundary, true or predicted, and then over classes.
 
 use loftup_bundle::Size;
 
 use crate::{confusion::mean, labels::UNLABELED};
 
-/// The boundary F-score, image by image.
+/// Accumulates the boundary F-score over images.
 #[derive(Debug, Clone)]
 pub struct BoundaryScore {
     offsets: Vec<(isize, isize)>,
-    /// Sum of F and number of images, by class.
+    /// Sum of F and number of images, per class.
     sums: Vec<(f64, u32)>,
 }
 
-/// What is near in an image of this size: 0.75 % of its diagonal, as in the paper, in whole
-/// pixels, at least one.
+/// The tolerance for an image of this size: 0.75 % of its diagonal, as in the paper, rounded to
+/// whole pixels, at least one.
 pub fn usual_tolerance(size: Size) -> usize {
     let diagonal = ((size.width * size.width + size.height * size.height) as f64).sqrt();
     ((0.0075 * diagonal).round() as usize).max(1)
 }
 
 impl BoundaryScore {
-    /// Outlines count as met within `tolerance` pixels.
+    /// Creates a score with a tolerance in pixels.
     pub fn new(classes: usize, tolerance: usize) -> Self {
         let r = tolerance as isize;
         let disc = |(y, x): &(isize, isize)| x * x + y * y <= r * r;
         let square = (-r..=r).flat_map(|y| (-r..=r).map(move |x| (y, x)));
         let mut offsets: Vec<_> = square.filter(disc).collect();
-        // The nearest first: most searches end there.
+        // Sorted by distance, because most searches end early.
         offsets.sort_by_key(|(y, x)| x * x + y * y);
         Self {
             offsets,
@@ -40,19 +40,19 @@ impl BoundaryScore {
         }
     }
 
-    /// Counts an image. Pixels without a label have no outline, and no outline runs along them.
-    pub fn count(&mut self, size: Size, truth: &[u8], encoded: &[u8]) {
+    /// Adds an image. Unlabeled pixels have no boundary, and there is no boundary next to them.
+    pub fn count(&mut self, size: Size, truth: &[u8], predicted: &[u8]) {
         let visible = |(t, s): (&u8, &u8)| if *t == UNLABELED { UNLABELED } else { *s };
-        let encoded: Vec<u8> = truth.iter().zip(encoded).map(visible).collect();
-        let truth = outlines(size, truth);
-        let encoded = outlines(size, &encoded);
-        let precision = self.met(size, &encoded, &truth);
-        let recall = self.met(size, &truth, &encoded);
+        let predicted: Vec<u8> = truth.iter().zip(predicted).map(visible).collect();
+        let truth = boundaries(size, truth);
+        let predicted = boundaries(size, &predicted);
+        let precision = self.matches(size, &predicted, &truth);
+        let recall = self.matches(size, &truth, &predicted);
         for ((sum, p), r) in self.sums.iter_mut().zip(precision).zip(recall) {
             if p.1 + r.1 == 0 {
                 continue;
             }
-            // 2pr / (p + r), where a share of nothing is 0.
+            // 2pr / (p + r), where 0 of 0 counts as 0.
             let share = |(met, all): (u32, u32)| f64::from(met) / f64::from(all.max(1));
             let (p, r) = (share(p), share(r));
             sum.0 += if p + r > 0.0 {
@@ -64,7 +64,7 @@ impl BoundaryScore {
         }
     }
 
-    /// F of each class; `None` where it never had an outline.
+    /// F of each class; `None` if it never had a boundary.
     pub fn by_class(&self) -> Vec<Option<f64>> {
         self.sums
             .iter()
@@ -77,9 +77,9 @@ impl BoundaryScore {
         mean(self.by_class().into_iter().flatten())
     }
 
-    /// By class: how many of the outline pixels of `a` have some of `b` nearby, and how many there
-    /// are.
-    fn met(&self, size: Size, a: &[u8], b: &[u8]) -> Vec<(u32, u32)> {
+    /// Per class: the number of boundary pixels of `a` with one of `b` nearby, and the number of
+    /// all boundary pixels of `a`.
+    fn matches(&self, size: Size, a: &[u8], b: &[u8]) -> Vec<(u32, u32)> {
         let mut found = vec![(0, 0); self.sums.len()];
         for (i, class) in a.iter().enumerate() {
             let Some(found) = found.get_mut(usize::from(*class)) else {
@@ -99,8 +99,9 @@ impl BoundaryScore {
     }
 }
 
-/// The class where a pixel has a neighbor of another class, [`UNLABELED`] elsewhere.
-fn outlines(size: Size, map: &[u8]) -> Vec<u8> {
+/// The class of each boundary pixel, i.e. one with a neighbor of another class; [`UNLABELED`]
+/// elsewhere.
+fn boundaries(size: Size, map: &[u8]) -> Vec<u8> {
     let Size { width, height } = size;
     (0..map.len())
         .map(|i| {
@@ -131,9 +132,9 @@ mod tests {
             .collect()
     }
 
-    fn score(truth: &[u8], encoded: &[u8], tolerance: usize) -> f64 {
+    fn score(truth: &[u8], predicted: &[u8], tolerance: usize) -> f64 {
         let mut score = BoundaryScore::new(2, tolerance);
-        score.count(SIZE, truth, encoded);
+        score.count(SIZE, truth, predicted);
         score.mean()
     }
 
@@ -146,13 +147,13 @@ mod tests {
 
     #[test]
     fn precision_and_recall_are_weighed() {
-        // Two outlines are encoded where there is one: precision 1/2, recall 1, F 2/3.
-        let mut encoded = halves(3);
-        for row in encoded.chunks_mut(SIZE.width) {
+        // Two boundaries are predicted instead of one: precision 1/2, recall 1, F 2/3.
+        let mut predicted = halves(3);
+        for row in predicted.chunks_mut(SIZE.width) {
             row[8] = 0;
             row[9] = 0;
         }
-        let f = score(&halves(3), &encoded, 1);
+        let f = score(&halves(3), &predicted, 1);
         assert!((f - 2.0 / 3.0).abs() < 1e-12, "{f}");
     }
 
@@ -160,10 +161,10 @@ mod tests {
     fn unlabeled_pixels_have_no_outline() {
         let mut truth = halves(5);
         truth.iter_mut().step_by(10).for_each(|v| *v = UNLABELED);
-        // Nonsense in the first column, which has no label.
-        let mut encoded = halves(5);
-        encoded.iter_mut().step_by(20).for_each(|v| *v = 1);
-        assert_eq!(score(&truth, &encoded, 1), 1.0);
+        // Wrong predictions in the first column, which is unlabeled.
+        let mut predicted = halves(5);
+        predicted.iter_mut().step_by(20).for_each(|v| *v = 1);
+        assert_eq!(score(&truth, &predicted, 1), 1.0);
     }
 
     #[test]

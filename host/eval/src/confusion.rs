@@ -1,17 +1,17 @@
-//! Which classes are taken for which.
+//! The confusion matrix.
 
 use crate::labels::UNLABELED;
 
-/// Pixels by true class and by encoded class.
+/// Pixel counts by true class and predicted class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
-    /// `[true, encoded]`; what is encoded as no class stands in one more column.
+    /// `[true, predicted]`, with an additional column for invalid predictions.
     counts: Vec<u64>,
 }
 
 impl Confusion {
-    /// Nothing counted yet.
+    /// An empty matrix.
     pub fn new(classes: usize) -> Self {
         Self {
             classes,
@@ -29,39 +29,40 @@ impl Confusion {
         sum
     }
 
-    /// Counts the pixels of an image; those without a label are left out.
+    /// Adds the pixels of an image, except unlabeled ones.
     ///
     /// # Panics
-    /// Where a label is neither a class nor [`UNLABELED`].
-    pub fn count(&mut self, truth: &[u8], encoded: &[u8]) {
-        for (truth, encoded) in truth.iter().zip(encoded) {
+    /// If a label is neither a class nor [`UNLABELED`].
+    pub fn count(&mut self, truth: &[u8], predicted: &[u8]) {
+        for (truth, predicted) in truth.iter().zip(predicted) {
             if *truth != UNLABELED {
-                let encoded = usize::from(*encoded).min(self.classes);
-                self.counts[usize::from(*truth) * (self.classes + 1) + encoded] += 1;
+                let predicted = usize::from(*predicted).min(self.classes);
+                self.counts[usize::from(*truth) * (self.classes + 1) + predicted] += 1;
             }
         }
     }
 
-    /// Intersection over union of each class; `None` where the class does not occur in the truth.
+    /// Intersection over union of each class; `None` if the class does not occur in the ground
+    /// truth.
     pub fn iou(&self) -> Vec<Option<f64>> {
         let row = self.classes + 1;
         let sum = |values: &mut dyn Iterator<Item = &u64>| values.sum::<u64>();
         (0..self.classes)
             .map(|c| {
                 let truth = sum(&mut self.counts[c * row..][..row].iter());
-                let encoded = sum(&mut self.counts.iter().skip(c).step_by(row));
+                let predicted = sum(&mut self.counts.iter().skip(c).step_by(row));
                 let both = self.counts[c * row + c];
-                (truth > 0).then(|| both as f64 / (truth + encoded - both) as f64)
+                (truth > 0).then(|| both as f64 / (truth + predicted - both) as f64)
             })
             .collect()
     }
 
-    /// Mean of [`Confusion::iou`] over the classes that occur; NaN if none does.
+    /// Mean of [`Confusion::iou`] over the classes that occur; NaN if there are none.
     pub fn mean_iou(&self) -> f64 {
         mean(self.iou().into_iter().flatten())
     }
 
-    /// Share of labeled pixels that are encoded as what they are.
+    /// Pixel accuracy: the fraction of labeled pixels with the correct prediction.
     pub fn accuracy(&self) -> f64 {
         let right: u64 = (0..self.classes)
             .map(|c| self.counts[c * (self.classes + 2)])
@@ -70,7 +71,7 @@ impl Confusion {
     }
 }
 
-/// NaN of nothing.
+/// NaN if nothing was counted.
 pub(crate) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, n), x| (sum + x, n + 1));
     sum / f64::from(count)
@@ -83,7 +84,8 @@ mod tests {
     #[test]
     fn a_worked_example() {
         let mut confusion = Confusion::new(3);
-        // Class 0: 2 of truth 3, encoded 3 (one of them is truly 1): 2 / 4. Class 1: 1 / 2.
+        // Class 0: 2 of 3 in the ground truth, 3 predicted (one of them is actually 1): 2 / 4.
+        // Class 1: 1 / 2.
         confusion.count(&[0, 0, 0, 1, 1, 255], &[0, 0, 255, 1, 0, 1]);
         assert_eq!(confusion.iou(), [Some(0.5), Some(0.5), None]);
         assert_eq!(confusion.mean_iou(), 0.5);

@@ -1,9 +1,9 @@
-//! Data sets: images with masks.
+//! Datasets: images with masks.
 //!
 //! `DIR/images` and `DIR/labels`, or the same in `DIR/train` and `DIR/val`. An image and its mask
-//! have the same name but for the extension. `DIR/classes.txt` names the classes, one a line, from
-//! 0; lines that say `void`, `unlabeled` or `ignore` are no classes. 255 is always unlabeled.
-//! CamVid's eleven classes, with 11 for void, are known by the names of its images.
+//! have the same name except for the extension. `DIR/classes.txt` lists the class names from 0, one
+//! per line; lines with `void`, `unlabeled` or `ignore` are not classes. 255 is always unlabeled.
+//! CamVid's eleven classes, with 11 for void, are detected by its image names.
 
 use std::{
     collections::BTreeMap,
@@ -27,16 +27,16 @@ pub struct Pair {
     pub labels: PathBuf,
 }
 
-/// Which values of a mask are which class.
+/// Maps mask values to classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// Names, by class.
+    /// Class names.
     pub names: Vec<String>,
-    /// Class of each value: `None` is not allowed, `Some(UNLABELED)` is left out.
+    /// Class of each value: `None` is not allowed, `Some(UNLABELED)` is ignored.
     values: Vec<Option<u8>>,
 }
 
-/// Prefixes of CamVid's images, one for each of its drives.
+/// Name prefixes of CamVid's images, one for each sequence.
 const CAMVID_DRIVES: [&str; 4] = ["0001TP_", "0006R0_", "0016E5_", "Seq05VD_"];
 const CAMVID: [&str; 12] = [
     "sky",
@@ -52,13 +52,13 @@ const CAMVID: [&str; 12] = [
     "bicyclist",
     "void",
 ];
-const NO_CLASS: [&str; 4] = ["void", "unlabeled", "unlabeled", "ignore"];
+const NO_CLASS: [&str; 4] = ["void", "unlabeled", "unlabelled", "ignore"];
 
 impl Classes {
-    /// The classes of the data set in `dir`, of which `pairs` are a part.
+    /// The classes of the dataset in `dir`; `pairs` are some of its images.
     ///
     /// # Errors
-    /// A `classes.txt` that cannot be used, or too many classes.
+    /// `classes.txt` is invalid, or there are too many classes.
     pub fn of(dir: &Path, pairs: &[Pair]) -> Result<Self, EvalError> {
         let file = dir.join("classes.txt");
         match fs::read_to_string(&file) {
@@ -76,7 +76,7 @@ impl Classes {
         };
         if !pairs.is_empty() && pairs.iter().all(from_camvid) {
             log::info!(
-                "{}: CamVid by its names: 11 classes, 11 is void",
+                "{}: detected CamVid by its file names: 11 classes, 11 is void",
                 dir.display()
             );
             return Self::from_lines(&file, CAMVID.into_iter());
@@ -89,14 +89,14 @@ impl Classes {
             }
         }
         let Some(greatest) = greatest else {
-            let what = "no mask has a label: values 0 to 254 are classes".into();
+            let what = "no mask contains a label: values 0 to 254 are classes".into();
             return Err(EvalError::Data {
                 path: dir.into(),
                 what,
             });
         };
         log::info!(
-            "{}: no classes.txt; classes are the values 0 to {greatest}",
+            "{}: no classes.txt; using the values 0 to {greatest} as classes",
             dir.display()
         );
         let names: Vec<String> = (0..=greatest).map(|i| format!("class {i}")).collect();
@@ -119,14 +119,14 @@ impl Classes {
         if lines.len() > HeadKind::MOST_CLASSES {
             let most = HeadKind::MOST_CLASSES;
             return Err(wrong(format!(
-                "{} classes; at most {most} fit in a mask",
+                "{} classes; a mask supports at most {most}",
                 lines.len()
             )));
         }
         for (i, line) in lines.iter().enumerate() {
             if line.is_empty() {
                 return Err(wrong(format!(
-                    "line {} is empty; write void for a value that is no class",
+                    "line {} is empty; write void for a value that is not a class",
                     i + 1
                 )));
             }
@@ -139,7 +139,7 @@ impl Classes {
         }
         if names.len() < 2 {
             return Err(wrong(format!(
-                "{} classes; there must be two or more",
+                "{} classes; at least two are required",
                 names.len()
             )));
         }
@@ -148,17 +148,17 @@ impl Classes {
         Ok(Self { names, values })
     }
 
-    /// Reads a mask and turns its values into classes.
+    /// Reads a mask and maps its values to classes.
     ///
     /// # Errors
-    /// A mask that cannot be read, or with a value that is no class.
+    /// The mask cannot be read, or contains a value that is not a class.
     pub fn read(&self, path: &Path) -> Result<Labels, EvalError> {
         let mut labels = Labels::open(path)?;
         for (i, value) in labels.values.iter_mut().enumerate() {
             *value = self.values[usize::from(*value)].ok_or_else(|| {
                 let (x, y) = (i % labels.size.width, i / labels.size.width);
                 let what = format!(
-                    "value {value} at ({x}, {y}) is none of the {} classes, nor 255 for unlabeled",
+                    "value {value} at ({x}, {y}) is not one of the {} classes or 255 (unlabeled)",
                     self.names.len()
                 );
                 EvalError::Labels {
@@ -171,17 +171,17 @@ impl Classes {
     }
 }
 
-/// Pairs of the part `part` of the data set in `dir`, in order of their names: of `dir/part` if it
-/// exists, of `dir` itself otherwise.
+/// Pairs of the split `part` of the dataset in `dir`, sorted by name: from `dir/part` if it exists,
+/// otherwise from `dir`.
 ///
 /// # Errors
-/// Where there is no `images` or no `labels`, or not one pair.
+/// `images` or `labels` is missing, or there are no pairs.
 pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     let own = dir.join(part);
     let base = if own.is_dir() { own } else { dir.to_owned() };
     let missing = |kind: &str| EvalError::Data {
         path: base.clone(),
-        what: format!("has no {kind} directory: put images in images/, masks in labels/"),
+        what: format!("has no {kind} directory; put images in images/ and masks in labels/"),
     };
     let (images, labels) = (base.join("images"), base.join("labels"));
     for (path, kind) in [(&images, "images"), (&labels, "labels")] {
@@ -206,7 +206,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     }
     if without > 0 {
         log::warn!(
-            "{}: {without} images without a mask are skipped",
+            "{}: skipping {without} images without a mask",
             images.display()
         );
     }
@@ -217,7 +217,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     Ok(pairs)
 }
 
-/// Images in a directory, in order of their names.
+/// Images in a directory, sorted by name.
 ///
 /// # Errors
 /// The directory cannot be read.

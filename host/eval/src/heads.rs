@@ -1,4 +1,4 @@
-//! Making heads and putting them into bundles.
+//! Creates heads and adds them to bundles.
 
 use std::path::Path;
 
@@ -17,45 +17,45 @@ use crate::{
     sampling::{Encoder, sample, subsample},
 };
 
-/// A head that is in no bundle yet.
+/// A head that is not in a bundle yet.
 #[derive(Debug, Clone)]
 pub struct NewHead {
-    /// What its outputs mean.
+    /// The meaning of its outputs.
     pub kind: HeadKind,
     /// Its weights.
     pub linear: Linear,
-    /// Images that it was made from.
+    /// Number of images used.
     pub pictures: usize,
-    /// Pixels that it was made from.
+    /// Number of pixels used.
     pub pixels: usize,
-    /// How well it fits them, 0 to 1: the share of pixels whose class is right, or of the variance
-    /// that is kept.
+    /// Quality of the fit, 0 to 1: pixel accuracy on the training data, or the fraction of variance
+    /// that is explained.
     pub fit: f64,
-    /// Why some images were left out.
+    /// Reasons for skipped images.
     pub left_out: Vec<String>,
 }
 
-/// How images are looked at to make a head.
+/// Settings for creating a head.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Size of the output; the backbone's own if not given.
+    /// Size of the output; the backbone's default if not given.
     pub size: Option<Size>,
-    /// Range of colors of the guidance. It should be the one that the head will be used with.
+    /// Color range of the guidance. It should match the one used with the head.
     pub range: ColorRange,
-    /// Which way up images are read. Masks are taken as stored.
+    /// Orientation of images. Masks are used as stored.
     pub orientation: Orientation,
-    /// Pixels of each image.
+    /// Number of pixels sampled per image.
     pub samples: usize,
-    /// Images at most, evenly spread.
+    /// Maximum number of images, evenly spaced.
     pub most: Option<usize>,
-    /// How a probe is trained; of a PCA only the seed matters.
+    /// Training settings of a probe; a PCA only uses the seed.
     pub probe: Options,
 }
 
-/// Trains a linear probe on upsampled features, on `dir/train` if there is one, else on `dir`.
+/// Trains a linear probe on upsampled features, on `dir/train` if it exists, otherwise on `dir`.
 ///
 /// # Errors
-/// Where the data cannot be used, or the bundle lacks a part.
+/// The data is not usable, or the bundle lacks a part.
 pub fn classes(
     perceptor: &Perceptor,
     dir: &Path,
@@ -88,7 +88,7 @@ pub fn classes(
 /// `dir`.
 ///
 /// # Errors
-/// Where there is no image that can be used, or the bundle lacks a part.
+/// There are no usable images, or the bundle lacks a part.
 pub fn pca(
     perceptor: &Perceptor,
     dir: &Path,
@@ -98,14 +98,14 @@ pub fn pca(
 ) -> Result<NewHead, EvalError> {
     let encoder = encoder(perceptor, request)?;
     let dim = perceptor.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
-    let pictures = subsample(data::pictures(dir)?, request.most);
+    let images = subsample(data::pictures(dir)?, request.most);
     let mut features = Vec::new();
     let (mut used, mut left_out) = (0, Vec::new());
-    // As for probes, a gigabyte at most.
-    let fit = (1 << 30) / (4 * dim.max(1) * pictures.len().max(1));
+    // As for probes, at most one gigabyte.
+    let fit = (1 << 30) / (4 * dim.max(1) * images.len().max(1));
     let each = request.samples.min(fit.max(1));
-    for (i, path) in pictures.iter().enumerate() {
-        progress("sampling images", i, pictures.len());
+    for (i, path) in images.iter().enumerate() {
+        progress("sampling images", i, images.len());
         let photo = match image::open_with(path, request.orientation) {
             Ok(decoded) => decoded.image,
             Err(e) => {
@@ -130,8 +130,8 @@ pub fn pca(
     }
     if used == 0 {
         let what = match left_out.first() {
-            Some(first) => format!("no usable image; the first: {first}"),
-            None => "no images in it; give a directory of JPEG or PNG files".into(),
+            Some(first) => format!("no usable images; first error: {first}"),
+            None => "contains no images; use a directory of JPEG or PNG files".into(),
         };
         return Err(EvalError::Data {
             path: dir.into(),
@@ -168,11 +168,11 @@ pub fn pca(
     })
 }
 
-/// Writes the bundle at `from` to `out`, with `head` in it under `name` in place of any such head.
-/// `out` may be `from` itself, with `replace`.
+/// Writes a copy of the bundle at `from` to `out`, with `head` added as `name`, replacing an
+/// existing head of that name. `out` may be `from` itself, with `replace`.
 ///
 /// # Errors
-/// A name that cannot be used, or a bundle that cannot be read or written; nothing is left behind.
+/// The name is invalid, or a bundle cannot be read or written; no partial output remains.
 pub fn add(
     from: &Path,
     name: &str,
@@ -183,7 +183,7 @@ pub fn add(
 ) -> Result<(), EvalError> {
     if !Head::is_name(name) {
         return Err(EvalError::Request(format!(
-            "{name:?} cannot be the name of a head: use 1 to 64 ASCII letters, digits, - and _"
+            "{name:?} is not a valid head name; use 1 to 64 ASCII letters, digits, - and _"
         )));
     }
     let bundle = Bundle::open(from)?;
@@ -206,7 +206,7 @@ pub fn add(
     manifest.heads.insert(name.into(), entry);
     let role = format!("data of head {name}");
     manifest.provenance.sources.retain(|s| s.role != role);
-    // A directory has no hash of its own: that of the head tells two runs apart.
+    // A directory has no hash, so the hash of the head identifies the run.
     let called = source
         .file_name()
         .unwrap_or(source.as_os_str())
@@ -225,7 +225,7 @@ pub fn add(
 fn encoder<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Encoder<'a>, EvalError> {
     if perceptor.manifest().upsampler.is_none() {
         return Err(EvalError::Request(
-            "the bundle has no upsampler, and a head is for upsampled features; convert it with --upsampler-weights".into(),
+            "the bundle has no upsampler, but heads use upsampled features; convert it with --upsampler-weights".into(),
         ));
     }
     Encoder::new(perceptor, request.size, request.range, request.orientation)

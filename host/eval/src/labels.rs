@@ -7,27 +7,27 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use crate::EvalError;
 
-/// The value of a pixel that has no label.
+/// The value of unlabeled pixels.
 pub const UNLABELED: u8 = 255;
 
-/// A mask larger than this is none of ours: 16384 x 16384 bytes.
+/// Maximum mask size: 16384 x 16384 bytes.
 const MOST_BYTES: usize = 1 << 28;
 
-/// One value for each pixel, row by row.
+/// One value per pixel, row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
-    /// Its size.
+    /// Width and height.
     pub size: Size,
     /// Classes, or [`UNLABELED`].
     pub values: Vec<u8>,
 }
 
 impl Labels {
-    /// Reads a PNG whose values are class indices: gray, or with a palette, whose colors do not
-    /// matter; 1 to 8 bits.
+    /// Reads a PNG with class indices: grayscale or palette (whose colors are ignored), 1 to 8
+    /// bits.
     ///
     /// # Errors
-    /// Another kind of file, or a damaged one.
+    /// Another file type, or a damaged file.
     pub fn open(path: &Path) -> Result<Self, EvalError> {
         let wrong = |what: String| EvalError::Labels {
             path: path.into(),
@@ -40,7 +40,7 @@ impl Labels {
         let limits = Limits { bytes: MOST_BYTES };
         let mut decoder = Decoder::new_with_limits(BufReader::new(file), limits);
         decoder.set_transformations(Transformations::IDENTITY);
-        let not_png = |e: png::DecodingError| wrong(format!("not a PNG that can be read: {e}"));
+        let not_png = |e: png::DecodingError| wrong(format!("cannot be decoded as PNG: {e}"));
         let mut reader = decoder.read_info().map_err(not_png)?;
         let info = reader.info();
         let (color, depth) = (info.color_type, info.bit_depth);
@@ -51,7 +51,7 @@ impl Labels {
         if !matches!(color, ColorType::Grayscale | ColorType::Indexed) || depth == BitDepth::Sixteen
         {
             return Err(wrong(format!(
-                "a mask holds class indices: gray or palette PNG of at most 8 bits, not {color:?} of {} bits",
+                "a mask must be a grayscale or palette PNG with class indices of at most 8 bits, not {color:?} with {} bits",
                 depth as u8
             )));
         }
@@ -59,7 +59,7 @@ impl Labels {
         let bytes = reader.output_buffer_size().filter(|n| *n <= MOST_BYTES);
         let (Some(bytes), true) = (bytes, size.width.max(size.height) <= longest) else {
             return Err(wrong(format!(
-                "a mask of {size}: sides are at most {longest}"
+                "mask size {size} exceeds the limit of {longest} per side"
             )));
         };
         let mut data = vec![0; bytes];
@@ -73,7 +73,7 @@ impl Labels {
         Ok(Self { size, values })
     }
 
-    /// At another size: each pixel takes the label under its center.
+    /// Resizes the mask: each pixel takes the label under its center (nearest neighbor).
     pub fn resized(&self, size: Size) -> Self {
         let place = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
         let columns: Vec<usize> = (0..size.width)
@@ -89,7 +89,7 @@ impl Labels {
     }
 }
 
-/// Value `x` of a line of packed values, highest bits first.
+/// Value `x` of a line of packed values, most significant bits first.
 fn unpack(line: &[u8], x: usize, bits: usize) -> u8 {
     if bits == 8 {
         return line[x];

@@ -1,4 +1,4 @@
-//! The linear probe: multinomial logistic regression on standardised features.
+//! The linear probe: multinomial logistic regression on standardized features.
 
 use loftup_bundle::Linear;
 use loftup_runtime::heads::dot;
@@ -17,18 +17,19 @@ pub struct Samples {
     pub labels: Vec<u8>,
 }
 
-/// How a probe is trained: Adam with a rate that falls to 0 along a half cosine.
+/// Training settings of a probe: Adam with a cosine schedule.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Times that every sample is encoded; more where that would be less than 500 steps.
+    /// Number of epochs; more if that would be less than 500 steps.
     pub epochs: usize,
-    /// Samples in one step.
+    /// Batch size.
     pub batch: usize,
-    /// First step size.
+    /// Initial learning rate.
     pub rate: f64,
-    /// Weight of half the squared length of the weights (not of the bias) in the loss.
+    /// L2 regularization: weight of half the squared norm of the weights (not of the bias) in the
+    /// loss.
     pub decay: f64,
-    /// Seed of the order of samples.
+    /// Seed of the sample order.
     pub seed: u64,
 }
 
@@ -47,25 +48,26 @@ impl Default for Options {
 /// A trained probe.
 #[derive(Debug, Clone)]
 pub struct Trained {
-    /// Of features as they are: the standardisation is folded in.
+    /// Weights for raw features: the standardization is folded in.
     pub linear: Linear,
     /// Mean cross-entropy of the samples in the last epoch.
     pub loss: f64,
-    /// Share of samples whose own class had the greatest score in the last epoch.
+    /// Accuracy on the training samples in the last epoch.
     pub accuracy: f64,
 }
 
-/// Steps that a small set gets too.
+/// Minimum number of steps.
 const LEAST_STEPS: usize = 500;
 
-/// Samples whose gradients are summed in one go: the same sums whatever the number of threads.
+/// Samples whose gradients are summed together: fixed, so that sums do not depend on the number of
+/// threads.
 const CHUNK: usize = 128;
 
-/// Trains a probe for `classes` classes. The same samples and options give the same bits on any
+/// Trains a probe for `classes` classes. The same samples and options give the same bits for any
 /// number of threads.
 ///
 /// # Panics
-/// Where there are no samples, `features` is not `[n, d]`, or a label is not a class.
+/// There are no samples, `features` is not `[n, d]`, or a label is not a class.
 pub fn train(
     mut samples: Samples,
     classes: usize,
@@ -80,11 +82,11 @@ pub fn train(
     );
     assert!(
         samples.labels.iter().all(|l| usize::from(*l) < classes),
-        "labels are classes"
+        "a label is not a class"
     );
     let (mean, scale) = standardise(&mut samples);
 
-    // Weights, then biases.
+    // Weights, followed by biases.
     let mut parameters = vec![0f32; classes * (dim + 1)];
     let mut adam = Adam::new(parameters.len());
     let mut order: Vec<u32> = (0..count as u32).collect();
@@ -148,8 +150,8 @@ pub fn train(
     }
 }
 
-/// Centers every channel and scales it to a standard deviation of 1; returns what was subtracted
-/// and then multiplied by. A channel that does not vary becomes 0.
+/// Centers each channel and scales it to a standard deviation of 1. Returns the offset and the
+/// factor that were applied. Constant channels become 0.
 fn standardise(samples: &mut Samples) -> (Vec<f64>, Vec<f64>) {
     let dim = samples.dim;
     let count = samples.labels.len() as f64;
@@ -171,7 +173,7 @@ fn standardise(samples: &mut Samples) -> (Vec<f64>, Vec<f64>) {
         .zip(&mean)
         .map(|(sum, mean)| {
             let deviation = (sum / count).sqrt();
-            // Less than the rounding of 32 bits is no variation.
+            // Variation below the 32-bit rounding error counts as constant.
             if deviation > 1e-6 * mean.abs() && deviation > 0.0 {
                 1.0 / deviation
             } else {
@@ -187,7 +189,7 @@ fn standardise(samples: &mut Samples) -> (Vec<f64>, Vec<f64>) {
     (mean, scale)
 }
 
-/// Sums over some samples.
+/// Sums over a subset of the samples.
 struct Part {
     gradient: Vec<f32>,
     loss: f64,
@@ -233,7 +235,7 @@ impl Part {
     }
 }
 
-/// Adam as Kingma and Ba give it, with their constants.
+/// Adam as in the paper by Kingma and Ba, with its default constants.
 struct Adam {
     first: Vec<f32>,
     second: Vec<f32>,

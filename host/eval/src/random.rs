@@ -1,4 +1,4 @@
-//! Repeatable draws.
+//! Reproducible random numbers.
 
 use loftup_spec::SplitMix64;
 
@@ -10,12 +10,12 @@ impl Random {
         Self(SplitMix64::new(seed))
     }
 
-    /// From 0 to `n - 1`.
+    /// Uniform from 0 to `n - 1`.
     pub fn below(&mut self, n: usize) -> usize {
         self.0.below(n)
     }
 
-    /// Brings a random choice of `count` items to the front, in random order, and returns it.
+    /// Moves a random selection of `count` items to the front, in random order, and returns it.
     pub fn choose<'a, T>(&mut self, items: &'a mut [T], count: usize) -> &'a mut [T] {
         let count = count.min(items.len());
         for i in 0..count {

@@ -1,19 +1,19 @@
-//! Enlarging a grid of features as PyTorch does, `F.interpolate(mode, align_corners=False)`.
+//! Interpolates feature maps like PyTorch's `F.interpolate(mode, align_corners=False)`.
 
 use loftup_spec::interpolate::{bilinear, cubic_weights};
 
-/// How features between the cells of a grid are found.
+/// Interpolation mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
-    /// The cell in which the pixel's corner lies.
+    /// Nearest neighbor; the source index is rounded down, as in PyTorch.
     Nearest,
-    /// Two cells each way.
+    /// Two taps per axis.
     Bilinear,
-    /// Four cells each way, with a = -0.75.
+    /// Four taps per axis, with a = -0.75.
     Bicubic,
 }
 
-/// Source cells of one output row or column, and their weights.
+/// Source cells and weights for each output row or column.
 #[derive(Debug, Clone)]
 struct Taps {
     cells: [usize; 4],
@@ -21,7 +21,7 @@ struct Taps {
     count: usize,
 }
 
-/// Enlarges grids of one size to one size.
+/// Resizes feature maps from one size to another.
 #[derive(Debug, Clone)]
 pub struct Resizer {
     rows: Vec<Taps>,
@@ -30,7 +30,7 @@ pub struct Resizer {
 }
 
 impl Resizer {
-    /// From `(width, height)` cells to pixels.
+    /// From `(width, height)` in cells to `(width, height)` in pixels.
     pub fn new(kernel: Kernel, from: (usize, usize), to: (usize, usize)) -> Self {
         Self {
             columns: (0..to.0).map(|i| taps(kernel, i, from.0, to.0)).collect(),
@@ -68,7 +68,7 @@ impl Resizer {
         }
     }
 
-    /// Appends the features of one pixel, the same bits as in [`Resizer::row`].
+    /// Appends the features of one pixel, bit-identical to [`Resizer::row`].
     pub fn pixel(&self, tokens: &[f32], dim: usize, (x, y): (usize, usize), out: &mut Vec<f32>) {
         let (rows, columns) = (&self.rows[y], &self.columns[x]);
         let start = out.len();

@@ -1,8 +1,8 @@
-//! Flicker: how much the features of the same spot change from frame to frame.
+//! Flicker: how much the features of the same surface point change from frame to frame.
 //!
-//! A generated scene tells exactly where every pixel of a frame lies in the next one. Features of
-//! the next frame are read there, bilinearly, and compared with those of the frame. Only pixels
-//! are used whose surroundings show the same thing in both frames, so that no outline is crossed.
+//! In a generated scene the exact position of every pixel in the next frame is known. Features of
+//! the next frame are sampled there bilinearly and compared with those of the current frame. Only
+//! pixels whose neighborhood is visible in both frames are used, so that no boundary is crossed.
 
 use std::collections::HashMap;
 
@@ -21,62 +21,62 @@ use crate::{
     sampling::{Encoded, Encoder},
 };
 
-/// What to measure.
+/// Settings of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Which scene.
+    /// Seed of the scene.
     pub seed: u64,
-    /// How many frames, at least 2.
+    /// Number of frames, at least 2.
     pub frames: usize,
-    /// Frames in a second.
+    /// Frames per second.
     pub rate: f64,
-    /// Size of the frames; the backbone's own if not given.
+    /// Size of the frames; the backbone's default if not given.
     pub size: Option<Size>,
-    /// Pixels of each frame that are followed into the next.
+    /// Number of pixels per frame to track.
     pub samples: usize,
-    /// Noise of the sensor, in levels of 255.
+    /// Standard deviation of the sensor noise, in levels of 255.
     pub noise: f32,
 }
 
-/// What came out.
+/// The result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The scene.
+    /// Seed of the scene.
     pub seed: u64,
-    /// Columns of a frame.
+    /// Width of a frame.
     pub width: usize,
-    /// Rows.
+    /// Height of a frame.
     pub height: usize,
-    /// Frames that were looked at.
+    /// Number of frames.
     pub frames: usize,
-    /// Frames in a second.
+    /// Frames per second.
     pub rate: f64,
-    /// Mean way of a followed pixel from frame to frame, in pixels.
+    /// Mean displacement of a tracked pixel between frames, in pixels.
     pub motion: f64,
-    /// Pixels that were followed, over all pairs of frames.
+    /// Number of tracked pixels, over all pairs of frames.
     pub followed: usize,
-    /// By kind of features.
+    /// Results per type of features.
     pub results: Vec<Outcome>,
 }
 
-/// How much one kind of features flickers.
+/// Flicker of one type of features.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// Which features.
+    /// Name of the features.
     pub method: &'static str,
-    /// Root mean square of the change, in units of the spread of the features within a frame
-    /// (root mean square distance from their mean).
+    /// RMS change, relative to the spread of the features in a frame (RMS distance from their
+    /// mean).
     pub change: f64,
-    /// The change that 95 % of pixels stay below, in the same units.
+    /// 95th percentile of the change over pixels, in the same units.
     pub change_p95: f64,
-    /// The greatest `change` of a single pair of frames.
+    /// Maximum of `change` over single pairs of frames.
     pub worst_pair: f64,
 }
 
-/// Follows pixels through the frames of a scene.
+/// Tracks pixels through the frames of a scene.
 ///
 /// # Errors
-/// Where the request makes no sense, or the bundle cannot be run.
+/// The request is invalid, or the bundle cannot be run.
 pub fn evaluate(
     perceptor: &Perceptor,
     request: &Request,
@@ -91,7 +91,7 @@ pub fn evaluate(
     } = request;
     if frames < 2 || samples == 0 || !(rate > 0.0 && rate.is_finite()) {
         return Err(EvalError::Request(format!(
-            "{frames} frames at {rate} a second with {samples} pixels: give at least 2 frames, a rate above 0 and a pixel"
+            "{frames} frames at {rate} per second with {samples} pixels: use at least 2 frames, a rate above 0 and at least one pixel"
         )));
     }
     let encoder = Encoder::new(
@@ -106,7 +106,7 @@ pub fn evaluate(
     if perceptor.manifest().upsampler.is_some() {
         let fixed = full_range(&perceptor.manifest().normalization);
         kinds.push(Kind::new(
-            "LoftUp, range of each frame",
+            "LoftUp, per-frame range",
             Way::LoftUp(ColorRange::PerImage),
         ));
         kinds.push(Kind::new("LoftUp, fixed range", Way::LoftUp(fixed)));
@@ -116,7 +116,7 @@ pub fn evaluate(
     let (mut motion, mut followed) = (0.0, 0);
     let mut frame = scene.frame(0.0, width, height);
     for i in 0..frames {
-        progress("following pixels", i, frames);
+        progress("tracking pixels", i, frames);
         let photo = RgbImage::new(width, height, frame.rgb.clone())?;
         let encoded = encoder.encode(&photo)?;
         let mut after = Vec::new();
@@ -147,7 +147,7 @@ pub fn evaluate(
     }
     if followed == 0 {
         return Err(EvalError::Request(format!(
-            "no pixel of scene {seed} can be followed at {rate} frames a second and {width}x{height}: give more frames a second or a larger size"
+            "no pixel of scene {seed} can be tracked at {rate} frames per second and {width}x{height}; use a higher frame rate or a larger size"
         )));
     }
     Ok(Report {
@@ -162,7 +162,7 @@ pub fn evaluate(
     })
 }
 
-/// Levels 0 to 255, in the units of a normalized image.
+/// Converts levels 0 to 255 to the units of a normalized image.
 fn full_range(n: &Normalization) -> ColorRange {
     ColorRange::Fixed {
         min: std::array::from_fn(|c| -n.mean[c] / n.std[c]),
@@ -170,16 +170,16 @@ fn full_range(n: &Normalization) -> ColorRange {
     }
 }
 
-/// A pixel and where it comes to lie in the next frame.
+/// A pixel and its position in the next frame.
 struct Followed {
     from: u32,
     /// Four pixels of the next frame, and their weights.
     to: [(u32, f32); 4],
-    /// Length of the way in pixels.
+    /// Displacement in pixels.
     way: f64,
 }
 
-/// Pixels whose surroundings show the same thing in both frames, a random choice.
+/// A random selection of pixels whose neighborhood is visible in both frames.
 fn follow(frame: &Frame, next: &Frame, flow: &Flow, most: usize, seed: u64) -> Vec<Followed> {
     let (width, height) = (frame.width, frame.height);
     let mut usable = Vec::new();
@@ -222,7 +222,7 @@ fn follow(frame: &Frame, next: &Frame, flow: &Flow, most: usize, seed: u64) -> V
     usable
 }
 
-/// The pixels of a frame whose features are wanted.
+/// The pixels of a frame whose features are needed.
 struct Places {
     slots: HashMap<u32, usize>,
 }
@@ -239,7 +239,7 @@ impl Places {
     }
 }
 
-/// Features of some pixels of a frame.
+/// Features of selected pixels of a frame.
 struct SomeFeatures {
     dim: usize,
     /// `[slots, d]`.
@@ -252,14 +252,14 @@ impl SomeFeatures {
     }
 }
 
-/// How features of a frame are made.
+/// How the features of a frame are computed.
 enum Way {
     Kernel(Kernel),
     LoftUp(ColorRange),
 }
 
 impl Way {
-    /// Only the wanted pixels are kept: the features of a whole frame are never in memory.
+    /// Keeps only the needed pixels: the features of a whole frame are never in memory.
     fn features(
         &self,
         encoder: &Encoder<'_>,
@@ -300,13 +300,13 @@ impl Way {
     }
 }
 
-/// One kind of features on its way through the frames.
+/// The state of one type of features.
 struct Kind {
     name: &'static str,
     way: Way,
-    /// Features of the followed pixels in the last frame, `[n, d]`.
+    /// Features of the tracked pixels in the previous frame, `[n, d]`.
     last: Vec<f32>,
-    /// Sum of squared changes in units of the spread, and their number.
+    /// Sum of squared changes relative to the spread, and their count.
     squares: f64,
     count: usize,
     worst: f64,
@@ -364,7 +364,7 @@ impl Kind {
     }
 }
 
-/// Mean squared distance of the rows from their mean; the least positive number if there is none.
+/// Mean squared distance of the rows from their mean; the smallest positive number if that is zero.
 fn spread(rows: &[f32], dim: usize) -> f64 {
     let count = (rows.len() / dim) as f64;
     let mut mean = vec![0f64; dim];

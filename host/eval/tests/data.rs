@@ -121,8 +121,8 @@ fn masks_that_are_none_are_refused_with_a_reason() {
         &[1, 2],
     );
     assert!(message(Labels::open(&path)).contains("16 bits"));
-    fs::write(&path, b"no picture").unwrap();
-    assert!(message(Labels::open(&path)).contains("not a PNG"));
+    fs::write(&path, b"not an image").unwrap();
+    assert!(message(Labels::open(&path)).contains("cannot be decoded as PNG"));
     // A damaged one: cut in the middle.
     gray(&path, (64, 64), &[7; 64 * 64]);
     let whole = fs::read(&path).unwrap();
@@ -159,7 +159,7 @@ fn labels_are_resized_to_what_lies_under_each_center() {
 #[test]
 fn classes_are_named_in_a_file_and_void_is_none() {
     let dir = data_set(&[("a", [0, 2]), ("b", [3, 255])]);
-    fs::write(dir.path().join("classes.txt"), "grass\nvoid\nsky\nroad\n").unwrap();
+    fs::write(dir.path().join("classes.txt"), "grass\nvoid\nunlabelled\nsky\nroad\n").unwrap();
     let classes = classes(dir.path()).unwrap();
     assert_eq!(classes.names, ["grass", "sky", "road"]);
     let read = |name: &str| {
@@ -212,9 +212,9 @@ fn a_data_set_with_nothing_in_it_is_refused_with_a_reason() {
     )
     .unwrap();
     assert_eq!(pairs(dir.path(), "train").unwrap().len(), 1);
-    assert!(message(classes(dir.path())).contains("two or more"));
+    assert!(message(classes(dir.path())).contains("at least two"));
     gray(&dir.path().join("labels/a.png"), (1, 1), &[255]);
-    assert!(message(classes(dir.path())).contains("no mask has a label"));
+    assert!(message(classes(dir.path())).contains("no mask contains a label"));
     fs::write(dir.path().join("classes.txt"), "a\n\nb\n").unwrap();
     assert!(message(classes(dir.path())).contains("line 2 is empty"));
     fs::write(dir.path().join("classes.txt"), "a\n".repeat(300)).unwrap();

@@ -1,4 +1,4 @@
-//! The frozen backbone, and its features kept on disk.
+//! The frozen backbone, and a cache of its features on disk.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,10 +15,10 @@ use crate::{
     resample::{Jitter, resample_values},
 };
 
-/// A backbone that is not trained.
+/// A frozen backbone.
 pub struct Backbone {
     perceptor: Perceptor,
-    /// What names its features: the graph, its normalization.
+    /// Identifies its features: the graph and its normalization.
     name: String,
     dim: usize,
     patch: usize,
@@ -26,10 +26,10 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// The backbone of the bundle at `path`.
+    /// Opens the backbone of the bundle at `path`.
     ///
     /// # Errors
-    /// Where the bundle is damaged or has no backbone.
+    /// The bundle is damaged or has no backbone.
     pub fn open(path: &Path, cache: Option<FeatureCache>) -> Result<Self, TrainError> {
         let bundle = Bundle::open(path)?;
         let manifest = bundle.manifest();
@@ -59,50 +59,50 @@ impl Backbone {
         })
     }
 
-    /// Channels of the features.
+    /// Number of feature channels.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// Side of a patch in pixels.
+    /// Patch size in pixels.
     pub fn patch(&self) -> usize {
         self.patch
     }
 
-    /// SHA-256 of what the backbone computes.
+    /// SHA-256 of the graph and its normalization.
     pub fn sha256(&self) -> String {
         sha256_hex(self.name.as_bytes())
     }
 
-    /// The size at which it looks at an image of `size`.
+    /// The input size for an image of `size`.
     ///
     /// # Errors
-    /// None: the bundle was checked for a backbone.
+    /// Never fails, because the bundle is known to have a backbone.
     pub fn size(&self, size: Size) -> Result<Size, TrainError> {
         Ok(self.perceptor.backbone_size(size)?)
     }
 
-    /// An image as it takes it, `[3, H, W]`.
+    /// Converts an image to the input of the backbone, `[3, H, W]`.
     pub fn normalized(&self, image: &RgbImage) -> Vec<f32> {
         let Normalization { mean, std } = self.perceptor.manifest().normalization;
         image.normalized(mean, std)
     }
 
-    /// Features of an image that is of the backbone's size.
+    /// Features of an image that already has the input size.
     ///
     /// # Errors
-    /// Where the engine fails.
+    /// If the backend fails.
     pub fn features(&self, image: Vec<f32>, size: Size) -> Result<Features, TrainError> {
         Ok(self
             .perceptor
             .features(&ImageTensor { size, data: image })?)
     }
 
-    /// Features of an image file at `size`, from the cache where they are there. `sha256` is that
-    /// of the file and of how it was cut.
+    /// Features of an image file at `size`, from the cache if possible. `sha256` identifies the
+    /// file and how it was cropped.
     ///
     /// # Errors
-    /// Where the engine fails. A cache that cannot be written is said in the log.
+    /// If the backend fails. If the cache cannot be written, a warning is logged.
     pub fn kept_features(&self, sha256: &str, image: &RgbImage) -> Result<Features, TrainError> {
         let size = Size {
             width: image.width(),
@@ -119,10 +119,10 @@ impl Backbone {
         Ok(features)
     }
 
-    /// Features of a view of a normalized image. `of` is the guidance's `(height, width)`.
+    /// Features of a crop of a normalized image. `of` is the guidance's `(height, width)`.
     ///
     /// # Errors
-    /// Where the engine fails.
+    /// If the backend fails.
     pub fn view(
         &self,
         image: &[f32],
@@ -138,8 +138,8 @@ impl Backbone {
     }
 }
 
-/// Features on disk, by name. It grows up to a limit and then takes no more: training goes
-/// through all images in turn, so that whatever made room would be missed just as much.
+/// A cache of features on disk, by name. It grows up to a limit and never evicts: training iterates
+/// over all images in turn, so that evicted entries would be missed just as often as new ones.
 #[derive(Debug)]
 pub struct FeatureCache {
     folder: PathBuf,
@@ -149,10 +149,10 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// The cache in `folder`, which is made, of at most `most` bytes.
+    /// Opens the cache in `folder`, which is created if necessary, with a limit of `most` bytes.
     ///
     /// # Errors
-    /// Where the folder cannot be made or read.
+    /// The folder cannot be created or read.
     pub fn open(folder: &Path, most: u64) -> Result<Self, TrainError> {
         std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         let mut used = 0;
@@ -188,14 +188,14 @@ impl FeatureCache {
             }),
             Ok(array) => {
                 log::warn!(
-                    "{}: of shape {:?}: computed again",
+                    "{}: has shape {:?}; computing it again",
                     file.display(),
                     array.shape
                 );
                 None
             }
             Err(e) => {
-                log::warn!("{e}: computed again");
+                log::warn!("{e}; computing it again");
                 None
             }
         }
@@ -211,7 +211,7 @@ impl FeatureCache {
         if let Err(e) = npy::write(&self.file(key), &shape, &features.tokens)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            log::warn!("{e}: training goes on without keeping features");
+            log::warn!("{e}; training continues without caching features");
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(cache.get("c", 4), None);
         let again = FeatureCache::open(folder.path(), 500).unwrap();
         again.put("c", &features(3.0));
-        assert_eq!(again.get("c", 4), None, "the limit holds over runs");
+        assert_eq!(again.get("c", 4), None, "the limit applies across runs");
     }
 
     #[test]
@@ -254,6 +254,6 @@ mod tests {
         assert_eq!(cache.get("a", 4), None);
         cache.put("a", &features(1.0));
         assert_eq!(cache.get("a", 4), Some(features(1.0)));
-        assert_eq!(cache.get("a", 5), None, "of another backbone");
+        assert_eq!(cache.get("a", 5), None, "from another backbone");
     }
 }

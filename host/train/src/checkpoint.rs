@@ -169,7 +169,7 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Progress), TrainEr
     for (name, view) in tensors.iter() {
         if view.dtype() != Dtype::F32 {
             return Err(damaged(&format!(
-                "tensor {name} is of type {:?}",
+                "tensor {name} has type {:?}",
                 view.dtype()
             )));
         }

@@ -1,13 +1,13 @@
-//! Which device trains.
+//! Selects the training device.
 
 use burn::tensor::Device;
 
 use crate::error::TrainError;
 
-/// The device of that name: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The device with this name: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
-/// Where there is no such device, or this program was built without it.
+/// The device does not exist, or this program was built without support for it.
 pub fn open(name: &str) -> Result<Device, TrainError> {
     let error = |what: &str| TrainError::Device {
         device: name.into(),
@@ -30,7 +30,7 @@ pub fn open(name: &str) -> Result<Device, TrainError> {
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, &'static str> {
-    // The framework panics where the driver is missing: ask the system first.
+    // The framework panics if the driver is missing, so check for it first.
     let driver = ["/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu"];
     if !driver
         .iter()

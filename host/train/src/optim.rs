@@ -1,14 +1,14 @@
-//! The optimizers of PyTorch, over a whole set of weights.
+//! PyTorch's optimizers, for a whole set of weights.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Params, host_values};
 
-/// Which optimizer.
+/// The type of optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Adam with Nesterov momentum (Dozat, 2016), weight decay added to the gradient.
+    /// Adam with Nesterov momentum (Dozat, 2016); weight decay is added to the gradient.
     NAdam,
     /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
     AdamW,
@@ -17,7 +17,7 @@ pub enum Method {
 /// Settings of an optimizer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Which optimizer.
+    /// The type of optimizer.
     pub method: Method,
     /// Learning rate.
     pub learning_rate: f64,
@@ -29,9 +29,9 @@ pub struct Settings {
 const BETA1: f64 = 0.9;
 /// Decay of the second moment.
 const BETA2: f64 = 0.999;
-/// Added to the root of the second moment.
+/// Added to the square root of the second moment.
 const EPS: f64 = 1e-8;
-/// How fast NAdam's momentum grows to its full strength.
+/// Decay of NAdam's momentum schedule.
 const MOMENTUM_DECAY: f64 = 4e-3;
 
 /// An optimizer with its state.
@@ -39,25 +39,25 @@ const MOMENTUM_DECAY: f64 = 4e-3;
 pub struct Optimizer {
     /// Settings.
     pub settings: Settings,
-    /// Running mean of the gradients.
+    /// Moving average of the gradients.
     pub exp_avg: Params,
-    /// Running mean of their squares.
+    /// Moving average of the squared gradients.
     pub exp_avg_sq: Params,
-    /// The scalars of its state.
+    /// The scalar state.
     pub counters: Counters,
 }
 
-/// The scalars of an optimizer's state.
+/// The scalar state of an optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Steps done.
+    /// Completed steps.
     pub steps: u64,
-    /// Product of NAdam's momenta.
+    /// Product of NAdam's momentum schedule.
     pub mu_product: f64,
 }
 
 impl Optimizer {
-    /// A new optimizer for weights of these shapes.
+    /// Creates an optimizer for weights of these shapes.
     pub fn new(settings: Settings, weights: &Params) -> Self {
         let zeros = weights.map(|_, w| w.clone().inner().zeros_like());
         let counters = Counters {
@@ -72,7 +72,7 @@ impl Optimizer {
         }
     }
 
-    /// The weights after a step along `gradients`.
+    /// Returns the weights after a step.
     pub fn step(&mut self, weights: &Params, gradients: &Params) -> Params {
         let Settings {
             method,
@@ -82,7 +82,7 @@ impl Optimizer {
         self.counters.steps += 1;
         let t = self.counters.steps as f64;
         let momentum = |t: f64| BETA1 * (1.0 - 0.5 * 0.96f64.powf(t * MOMENTUM_DECAY));
-        // Weights of the gradient and of its running mean in the step.
+        // Coefficients of the gradient and of its moving average in the step.
         let (of_gradient, of_mean) = match method {
             Method::AdamW => (0.0, rate / (1.0 - BETA1.powf(t))),
             Method::NAdam => {
@@ -124,14 +124,14 @@ impl Optimizer {
     }
 }
 
-/// Scales gradients so that the norm of all together is at most `most`. Returns the norm before.
+/// Scales gradients so that their global norm is at most `most`. Returns the previous norm.
 pub fn clip(gradients: &Params, most: f64) -> (Params, f64) {
     let norm = norm(gradients);
     let scale = (most / (norm + 1e-6)).min(1.0);
     (gradients.map(|_, g| g.clone() * scale), norm)
 }
 
-/// The Euclidean norm of all values together.
+/// The Euclidean norm of all values.
 pub fn norm(values: &Params) -> f64 {
     let square = |name: &str| -> f64 {
         host_values(&values.get(name))
@@ -142,7 +142,7 @@ pub fn norm(values: &Params) -> f64 {
     values.names().map(square).sum::<f64>().sqrt()
 }
 
-/// A step of an exponential moving average: `decay * average + (1 - decay) * new`.
+/// Updates an exponential moving average: `decay * average + (1 - decay) * new`.
 pub fn ema(average: &Params, new: &Params, decay: f64) -> Params {
     average.zip(new, |a, n| a * decay + n * (1.0 - decay))
 }

@@ -1,31 +1,31 @@
-//! Random draws that depend on a seed and a place in the training alone.
+//! Random numbers that depend only on a seed and a position in the training.
 //!
-//! Every step draws from its own stream, named by the seed, a purpose and the step's number. So
-//! there is no state to save: a resumed training draws what the uninterrupted one would have.
+//! Every step uses its own stream, identified by the seed, a purpose and the step number, so there
+//! is no state to save: a resumed training draws the same numbers as an uninterrupted one.
 
 use loftup_spec::SplitMix64;
 
-/// A stream of random numbers.
+/// A random number generator.
 #[derive(Debug, Clone)]
 pub struct Rng {
     stream: SplitMix64,
     spare: Option<f32>,
 }
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Weights to start from.
+    /// Initial weights.
     Weights = 1,
-    /// The order of the images in an epoch.
+    /// Order of the images in an epoch.
     Order = 2,
-    /// What a training step draws.
+    /// Random choices of a training step.
     Step = 3,
 }
 
 impl Rng {
-    /// The stream of that name.
+    /// Creates the stream for a purpose.
     pub fn new(seed: u64, purpose: Purpose, index: u64) -> Self {
         let (mix, gamma) = (SplitMix64::mix, SplitMix64::GAMMA);
         let state = mix(mix(seed.wrapping_add(gamma)) ^ (purpose as u64).wrapping_mul(gamma));
@@ -45,12 +45,12 @@ impl Rng {
         self.stream.uniform()
     }
 
-    /// Uniform in `0..n`; 0 where `n` is 0.
+    /// Uniform in `0..n`; 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         self.stream.below(n)
     }
 
-    /// Normal with mean 0 and deviation 1 (Box and Muller).
+    /// Normal with mean 0 and standard deviation 1 (Box-Muller).
     pub fn normal(&mut self) -> f32 {
         if let Some(x) = self.spare.take() {
             return x;
@@ -61,7 +61,7 @@ impl Rng {
         (radius * cos) as f32
     }
 
-    /// `0..n` in random order (Fisher and Yates).
+    /// A random permutation of `0..n` (Fisher-Yates).
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {

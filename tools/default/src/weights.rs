@@ -34,11 +34,11 @@ pub fn write_half(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()>
     }
     let file = safetensors::serialize(views, None).with_context(|| path.display().to_string())?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let mut beside = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+    let mut temporary = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
         .with_context(|| path.display().to_string())?;
-    std::io::Write::write_all(&mut beside, &file).with_context(|| path.display().to_string())?;
-    readable_by_all(beside.as_file()).with_context(|| path.display().to_string())?;
-    beside
+    std::io::Write::write_all(&mut temporary, &file).with_context(|| path.display().to_string())?;
+    readable_by_all(temporary.as_file()).with_context(|| path.display().to_string())?;
+    temporary
         .persist(path)
         .with_context(|| path.display().to_string())?;
     Ok(())

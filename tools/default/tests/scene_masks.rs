@@ -37,7 +37,7 @@ fn masks_are_read_back_pixel_for_pixel() {
         found.sort();
         let mut wanted: Vec<Vec<u32>> = wanted.into_values().collect();
         wanted.sort();
-        assert!(wanted.len() > 10, "a scene with many things");
+        assert!(wanted.len() > 10, "a scene with many objects");
         assert_eq!(found, wanted);
     }
 }

@@ -71,7 +71,7 @@ fn seed_time_and_noise_matter_and_nothing_else_does() {
 }
 
 #[test]
-fn sizes_are_as_asked_and_labels_known() {
+fn frames_have_the_requested_size_and_valid_labels() {
     assert_eq!(CLASSES.len(), PALETTE.len());
     for (width, height) in [(1, 1), (3, 200), (200, 3), (65, 33)] {
         let frame = Scene::new(9).frame(0.0, width, height);
@@ -239,7 +239,7 @@ fn visible_pixels_show_the_same_thing_in_both_frames() {
         let share = |n: u32| f64::from(n) / f64::from(all);
         let (same, near) = (share(same), share(near));
         println!(
-            "seed {seed}: {:.2} % on their own thing, {:.3} % next to it",
+            "seed {seed}: {:.2} % on the same instance, {:.3} % next to it",
             100.0 * same,
             100.0 * near
         );

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use super::NpyError;
 
-/// The longest header read. NumPy itself refuses those over 10 000 characters.
+/// The maximum header length accepted. NumPy itself rejects more than 10 000 characters.
 const MAX_HEADER: usize = 1 << 16;
 
-/// The most axes that NumPy's arrays can have.
+/// The maximum number of axes of a NumPy array.
 pub(super) const MAX_AXES: usize = 64;
 
-/// The element types that are read.
+/// Supported element types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     F16,
@@ -26,7 +26,7 @@ impl Element {
             "<f2" => Self::F16,
             "<f4" => Self::F32,
             "<f8" => Self::F64,
-            // One byte has no order, but some writers give one.
+            // A single byte has no byte order, but some writers specify one.
             "|u1" | "<u1" => Self::U8,
             _ => return None,
         })
@@ -41,7 +41,7 @@ impl Element {
         }
     }
 
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::F16 => 2,
@@ -74,13 +74,13 @@ impl Element {
     }
 }
 
-/// What a file says about its array.
+/// The array description in the header.
 #[derive(Debug)]
 pub(super) struct Header {
     pub element: Element,
     pub fortran: bool,
     pub shape: Vec<usize>,
-    /// Bytes before the first element.
+    /// Offset of the first element in bytes.
     pub length: u64,
 }
 
@@ -93,7 +93,7 @@ impl Header {
         let fill = |file: &mut dyn Read, bytes: &mut [u8]| {
             file.read_exact(bytes).map_err(|source| {
                 if source.kind() == std::io::ErrorKind::UnexpectedEof {
-                    not_an_array("the file ends within the header".to_owned())
+                    not_an_array("the file ends inside the header".to_owned())
                 } else {
                     let path = path.to_owned();
                     NpyError::Io { path, source }
@@ -106,7 +106,7 @@ impl Header {
             let what = if magic.starts_with(b"PK\x03\x04") {
                 "it looks like a ZIP archive, perhaps .npz; save a single array with numpy.save"
             } else {
-                "it does not begin with \\x93NUMPY; save it with numpy.save"
+                "it does not start with \\x93NUMPY; save it with numpy.save"
             };
             return Err(not_an_array(what.to_owned()));
         }
@@ -121,7 +121,7 @@ impl Header {
                 fill(file, &mut bytes)?;
                 (version, u32::from_le_bytes(bytes))
             }
-            version => return Err(not_an_array(format!("version {version} is not known"))),
+            version => return Err(not_an_array(format!("version {version} is not supported"))),
         };
         if text_len as usize > MAX_HEADER {
             return Err(not_an_array(format!(
@@ -130,7 +130,7 @@ impl Header {
         }
         let mut text = vec![0u8; text_len as usize];
         fill(file, &mut text)?;
-        // Versions 1 and 2 are Latin-1; what is looked for is ASCII in all three.
+        // Versions 1 and 2 are Latin-1, version 3 is UTF-8; the keys are ASCII in all of them.
         let text = String::from_utf8_lossy(&text);
         let fields = Fields::parse(&text)
             .map_err(|what| not_an_array(format!("bad header: {what} in {:?}", shorten(&text))))?;
@@ -150,7 +150,7 @@ impl Header {
     }
 }
 
-/// At most the first 120 characters, for a message.
+/// At most the first 120 characters, for error messages.
 fn shorten(text: &str) -> String {
     text.trim_end().chars().take(120).collect()
 }
@@ -164,7 +164,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`, keys in any order.
+    /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`, with the keys in any
+    /// order.
     fn parse(text: &str) -> Result<Self, String> {
         let mut rest = Cursor(text.trim());
         let (mut dtype, mut fortran, mut shape) = (None, None, None);
@@ -179,7 +180,7 @@ impl Fields {
                 other => return Err(format!("unknown key {:?}", shorten(other))),
             };
             if again {
-                return Err(format!("two entries {key:?}"));
+                return Err(format!("duplicate key {key:?}"));
             }
             if !rest.accept(',') {
                 rest.expect('}')?;
@@ -190,14 +191,14 @@ impl Fields {
             return Err("text after the dictionary".to_owned());
         }
         Ok(Self {
-            dtype: dtype.ok_or("no entry 'descr'")?,
-            fortran: fortran.ok_or("no entry 'fortran_order'")?,
-            shape: shape.ok_or("no entry 'shape'")?,
+            dtype: dtype.ok_or("key 'descr' is missing")?,
+            fortran: fortran.ok_or("key 'fortran_order' is missing")?,
+            shape: shape.ok_or("key 'shape' is missing")?,
         })
     }
 }
 
-/// The part of the text that is still to be read; blanks before it are skipped.
+/// The unparsed rest of the text, without leading whitespace.
 struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
@@ -219,7 +220,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Everything before the first character that `keep` refuses.
+    /// Takes the longest prefix whose characters all satisfy `keep`.
     fn span(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
         let end = self.0.find(|c| !keep(c)).unwrap_or(self.0.len());
         let (span, rest) = self.0.split_at(end);
@@ -239,7 +240,7 @@ impl<'a> Cursor<'a> {
         Ok(string)
     }
 
-    /// The type of the elements; a record's list of fields is returned as it stands.
+    /// Parses the element type. The field list of a structured type is returned as text.
     fn dtype(&mut self) -> Result<&'a str, String> {
         if self.0.starts_with('[') {
             let list = self.span(|c| c != ']');
@@ -265,7 +266,7 @@ impl<'a> Cursor<'a> {
             let len = digits
                 .parse()
                 .map_err(|_| format!("expected a length before {:?}", shorten(self.0)))?;
-            // Python 2 wrote long integers with an L.
+            // Python 2 wrote long integers with a trailing L.
             self.accept('L');
             shape.push(len);
             if shape.len() > MAX_AXES {
@@ -280,11 +281,11 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The header of an array in C order, of at most [`MAX_AXES`] axes, whose elements are of type
-/// `descr`, such as `<f4`; padded so that the elements begin at a multiple of 64 bytes.
+/// The header of a C-order array with elements of type `descr`, such as `<f4`, and at most
+/// [`MAX_AXES`] axes. It is padded so that the elements start at a multiple of 64 bytes.
 pub(super) fn of(descr: &str, shape: &[usize]) -> Vec<u8> {
     let lengths: Vec<String> = shape.iter().map(usize::to_string).collect();
-    // A tuple of one keeps its comma.
+    // A tuple with one element needs a trailing comma.
     let comma = if shape.len() == 1 { "," } else { "" };
     let lengths = lengths.join(", ");
     let text =
@@ -294,7 +295,7 @@ pub(super) fn of(descr: &str, shape: &[usize]) -> Vec<u8> {
     let whole = (header.len() + 1).next_multiple_of(64);
     header.resize(whole - 1, b' ');
     header.push(b'\n');
-    // Version 1.0 counts to 65535; 64 axes take less than 2000.
+    // Version 1.0 allows 65535 bytes; 64 axes need less than 2000.
     let counted = (whole - 10) as u16;
     header[8..10].copy_from_slice(&counted.to_le_bytes());
     header

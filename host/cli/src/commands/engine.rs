@@ -227,10 +227,16 @@ fn list(args: &ListArgs) -> Result<()> {
             path.display().to_string()
         });
     output::line(format!(
-        "{place}: {} engines, {:.1} MB",
-        entries.len(),
+        "{place}: {}, {:.1} MB",
+        count(entries.len()),
         total as f64 / 1e6
     ))
+}
+
+/// A number of engines, for a message.
+fn count(engines: usize) -> String {
+    let plural = if engines == 1 { "" } else { "s" };
+    format!("{engines} engine{plural}")
 }
 
 fn entry_json(entry: &Entry) -> Value {
@@ -264,8 +270,8 @@ fn clean(args: &CleanArgs) -> Result<()> {
         n => format!("; {n} kept, in use by another process"),
     };
     output::line(format!(
-        "{} engines removed, {:.1} MB{left}",
-        cleaned.engines,
+        "{} removed, {:.1} MB{left}",
+        count(cleaned.engines),
         cleaned.bytes as f64 / 1e6
     ))
 }

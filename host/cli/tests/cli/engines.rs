@@ -111,7 +111,7 @@ fn an_empty_engine_cache_is_listed_and_cleaned() {
     let said = done(&mut loftup!("engine", "list", "--engine-cache", &cache));
     assert!(said.starts_with("a-1.engine: 0.0 MB, unusable"), "{said}");
     let said = done(&mut loftup!("engine", "clean", "--engine-cache", &cache));
-    assert!(said.starts_with("1 engines removed"), "{said}");
+    assert!(said.starts_with("1 engine removed"), "{said}");
     assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
 }
 

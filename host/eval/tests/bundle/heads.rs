@@ -84,7 +84,10 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
         head.apply(&pixel(i), &mut scores);
         assert_eq!(argmax(&scores), *class, "pixel {i}");
     }
-    assert!((0..3).all(|c| map.contains(&c)), "all classes are encoded");
+    assert!(
+        (0..3).all(|c| map.contains(&c)),
+        "all classes are predicted"
+    );
 
     // A region gives the same classes, and points the same scores.
     let part = Rect {
@@ -181,7 +184,7 @@ fn what_cannot_be_a_head_is_refused() {
     assert!(
         bad.unwrap_err()
             .to_string()
-            .contains("cannot be the name of a head")
+            .contains("is not a valid head name")
     );
     let taken = heads::add(&bundle, "x", &pca, &data, &bundle, false);
     assert!(taken.unwrap_err().to_string().contains("already exists"));

@@ -1,7 +1,7 @@
 //! Multi-head attention of many queries to few keys.
 //!
-//! Blocks of queries are done one after another and their scores forgotten: the backward pass
-//! computes them again, which costs a fifth of it and saves `pixels x tokens` values per head.
+//! Queries are processed in blocks and their scores discarded. The backward pass recomputes them,
+//! which takes a fifth of its time and saves `pixels x tokens` values per head.
 
 use burn::backend::flex::FlexTensor;
 use loftup_kernels::matrix::{Beta, Matrix, matmul};
@@ -13,11 +13,11 @@ use super::{
     matrix::{by_rows, elements, extent, matrix},
 };
 
-/// Queries that are done at once.
+/// Queries per block.
 const BLOCK: usize = 2048;
 
-/// Lesser weights are 0. They change no sum, and where attention is sharp they and what they are
-/// multiplied by would be denormal numbers, on which products are several times slower.
+/// Smaller weights become 0. They do not change any sum, but with sharp attention their products
+/// would be denormal numbers, which are several times slower.
 const LEAST: f32 = 1e-20;
 
 /// Softmax of each row in place, after scaling.
@@ -73,7 +73,7 @@ fn add_heads(out: &mut [f32], (start, len): (usize, usize), x: &[f32], count: us
     }
 }
 
-/// Where the queries and the keys of each image lie: `(image's keys, first query, queries)`.
+/// The positions of the queries and keys of each image: `(image's keys, first query, queries)`.
 fn blocks(
     queries: usize,
     keys: usize,
@@ -91,7 +91,7 @@ fn scale(cols: usize, count: usize) -> f32 {
     (1.0 / (cols / count) as f64).sqrt() as f32
 }
 
-/// Rows `start..start + len` of a `[n, heads * width]` matrix, a matrix for each head.
+/// Rows `start..start + len` of a `[n, heads * width]` matrix, as one matrix per head.
 struct Heads<'a> {
     x: &'a [f32],
     len: usize,
@@ -120,12 +120,13 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// Room for what heads make of a block, `[heads, rows, cols]`, again for every block.
+/// A buffer for the results of all heads for a block, `[heads, rows, cols]`, reused for every
+/// block.
 #[derive(Default)]
 struct Room(Vec<f32>);
 
 impl Room {
-    /// The product of a pair of matrices for each head, the heads at once.
+    /// One matrix product per head, in parallel.
     fn products<'m>(
         &mut self,
         count: usize,
@@ -137,7 +138,7 @@ impl Room {
             self.0.resize(count * size, 0.0);
         }
         let out = &mut self.0[..count * size];
-        // Fewer heads than threads share the threads.
+        // If there are fewer heads than threads, each head uses several threads.
         let shared = count < rayon::current_num_threads();
         out.par_chunks_mut(size).enumerate().for_each(|(h, out)| {
             let (a, b) = pair(h);

@@ -1,5 +1,5 @@
-//! The same operations put together from the framework's own: the reference that the CPU kernels
-//! are tested against, and what runs on a GPU.
+//! The same operations composed of the framework's: the reference for testing the CPU kernels, and
+//! the implementation for GPUs.
 
 use burn::tensor::{
     Tensor,
@@ -10,7 +10,7 @@ use burn::tensor::{
 
 use super::Kernel;
 
-/// Runs `kernel`; shapes as [`super::run`] says.
+/// Runs `kernel`; shapes are as in [`super::run`].
 pub fn run(kernel: Kernel, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     match kernel {
         Kernel::LayerNorm { eps } => {

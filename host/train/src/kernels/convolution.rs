@@ -1,7 +1,7 @@
-//! 3x3 convolution, padding 1, of images stored pixel by pixel.
+//! 3x3 convolution with padding 1, in channels-last layout.
 //!
-//! A block of pixels is unfolded to rows of 9 neighbors, and one matrix product does the rest.
-//! In this layout the three neighbors of a row lie side by side, so unfolding is copying.
+//! A block of pixels is unfolded to rows of 9 neighbors (im2col), followed by one matrix product.
+//! In this layout the three neighbors in a row are contiguous, so unfolding is copying.
 
 use burn::backend::flex::FlexTensor;
 use loftup_kernels::matrix::{Beta, matmul};
@@ -12,30 +12,30 @@ use super::{
     matrix::{by_rows, column_sums, elements, extent, for_rows, matrix},
 };
 
-/// Pixels that are unfolded at once: enough for the matrix product to be efficient, few enough to
-/// stay in the cache of the last level.
+/// Pixels unfolded at once: enough for an efficient matrix product, few enough for the last-level
+/// cache.
 const BLOCK: usize = 1024;
 
-/// Images, all of one size.
+/// A batch of images of the same size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
-    /// How many.
+    /// Number of images.
     pub batch: usize,
-    /// Rows of each.
+    /// Rows per image.
     pub height: usize,
-    /// Columns of each.
+    /// Columns per image.
     pub width: usize,
 }
 
 impl Grid {
-    /// Pixels of all images.
+    /// Number of pixels in all images.
     pub fn pixels(&self) -> usize {
         self.batch * self.height * self.width
     }
 }
 
-/// Rows of the 9 neighbors of a block of pixels, `[len, 9 * c]`, row by row from the upper left;
-/// zero outside the image. One place in memory serves block after block.
+/// Rows with the 9 neighbors of a block of pixels, `[len, 9 * c]`, row by row from the upper left;
+/// zero outside the image. The buffer is reused for every block.
 struct Unfolded(Vec<f32>);
 
 impl Unfolded {
@@ -74,7 +74,7 @@ impl Unfolded {
     }
 }
 
-/// Weights `[out, in * 9]` as `[9 * in, out]`.
+/// Transposes weights from `[out, in * 9]` to `[9 * in, out]`.
 fn forward_weights(w: &[f32], out: usize, c: usize) -> Vec<f32> {
     let mut m = vec![0.0; w.len()];
     m.par_chunks_mut(out).enumerate().for_each(|(i, row)| {
@@ -86,8 +86,8 @@ fn forward_weights(w: &[f32], out: usize, c: usize) -> Vec<f32> {
     m
 }
 
-/// Weights `[out, in * 9]` as `[9 * out, in]` with opposite taps exchanged: what takes the
-/// gradient back.
+/// Rearranges weights from `[out, in * 9]` to `[9 * out, in]` with flipped taps, for the gradient
+/// of the input.
 fn backward_weights(w: &[f32], out: usize, c: usize) -> Vec<f32> {
     let mut m = vec![0.0; w.len()];
     m.par_chunks_mut(c).enumerate().for_each(|(i, row)| {
@@ -159,7 +159,7 @@ pub(super) fn backward(
         convolve(elements(grad), out, &weights, c, None, grid)
     });
     let dw = needs[1].then(|| {
-        // [9 * in, out], summed over blocks, then in the order of the weights.
+        // Accumulated over blocks as [9 * in, out], then reordered like the weights.
         let mut sum = vec![0.0f32; 9 * c * out];
         let mut unfolded = Unfolded::new(c, BLOCK.min(grid.pixels()));
         for (start, len) in blocks(grid) {

@@ -1,4 +1,4 @@
-//! Linear maps of rows, alone or with the exact GELU behind them.
+//! Linear layers, optionally followed by the exact GELU.
 
 use burn::backend::flex::FlexTensor;
 
@@ -7,9 +7,8 @@ use super::{
     matrix::{by_rows, column_sums, elements, extent, for_rows, matrix, product},
 };
 
-/// The error function, and `e^(-x^2)` that it is made of. Abramowitz and Stegun, Handbook of
-/// Mathematical Functions, 7.1.26: off by at most 1.5e-7, and made of operations that the compiler
-/// does for several values at once.
+/// The error function, and the `e^(-x^2)` in it. Abramowitz and Stegun, Handbook of Mathematical
+/// Functions, 7.1.26: maximum error 1.5e-7, using only operations that the compiler can vectorize.
 pub(crate) fn erf(x: f32) -> (f32, f32) {
     let z = x.abs();
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
@@ -20,10 +19,10 @@ pub(crate) fn erf(x: f32) -> (f32, f32) {
     ((1.0 - p * bell).copysign(x), bell)
 }
 
-/// e^x for x up to 88 without branches: 2^n by its exponent bits, the rest by its series.
+/// e^x for x up to 88 without branches: 2^n in the exponent bits, and a series for the rest.
 pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -75,7 +74,7 @@ pub(super) fn gelu_of(x: &FlexTensor) -> FlexTensor {
     matrix(out, n, c)
 }
 
-/// The gradient before a GELU, from that behind it.
+/// The gradient of a GELU's input, from that of its output.
 pub(super) fn gelu_backward(grad: &FlexTensor, x: &FlexTensor) -> FlexTensor {
     let (n, c) = extent(x);
     let (g, xs) = (elements(grad), elements(x));
@@ -112,7 +111,7 @@ pub(super) fn linear_backward(
 mod tests {
     use super::*;
 
-    /// The error function by its series, in 64 bit.
+    /// The error function by its series, in 64 bits.
     fn slow_erf(x: f64) -> f64 {
         let (mut term, mut sum) = (x, x);
         for n in 1..200 {
@@ -129,7 +128,7 @@ mod tests {
             .map(|x| (f64::from(erf(x as f32).0) - slow_erf(x)).abs())
             .fold(0.0, f64::max);
         println!("worst error of erf: {worst:.1e}");
-        // 1.5e-7 of the formula, and the rounding of a few operations near 1.
+        // 1.5e-7 from the formula, plus rounding of a few operations near 1.
         assert!(worst < 5e-7);
         assert_eq!(erf(30.0).0, 1.0);
         assert_eq!(erf(-30.0).0, -1.0);

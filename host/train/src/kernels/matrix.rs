@@ -1,11 +1,11 @@
-//! Matrices on the CPU: plain slices, and products of them.
+//! Matrices on the CPU: slices and their products.
 
 use burn::backend::{TensorData, flex::FlexTensor};
 use loftup_kernels::matrix::{Beta, Matrix, matmul};
 use rayon::prelude::*;
 
-/// Rows that one thread reduces before the partial results are added. It is fixed, so that sums
-/// do not depend on the number of threads.
+/// Rows that one thread reduces before the partial results are added. It is fixed so that sums do
+/// not depend on the number of threads.
 const REDUCE: usize = 512;
 
 /// Rows and columns of a 2-D tensor.
@@ -20,18 +20,18 @@ pub(super) fn elements(x: &FlexTensor) -> &[f32] {
     &x.storage::<f32>()[layout.start_offset()..][..layout.num_elements()]
 }
 
-/// A matrix made of its elements.
+/// Creates a 2-D tensor from its elements.
 pub(super) fn matrix(data: Vec<f32>, rows: usize, cols: usize) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(data, [rows, cols]))
 }
 
-/// Rows of `cols` elements, one after another, as a matrix.
+/// A matrix from rows of `cols` elements.
 pub(super) fn by_rows(x: &[f32], cols: usize) -> Matrix<'_> {
     Matrix::new(x, [x.len() / cols, cols], [cols, 1])
 }
 
-/// The matrix product, on all cores. Not the framework's: that clears its output, and then copies it
-/// to a place that suits it better, before it computes.
+/// The matrix product on all cores. The framework's own product zeroes its output and copies it to
+/// another buffer before computing.
 pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     let ([rows, _], [_, cols]) = (a.shape(), b.shape());
     let mut out = vec![0.0; rows * cols];
@@ -39,7 +39,7 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     out
 }
 
-/// Adds up what `row` adds to `sums` accumulators for each of `n` rows, always in the same order.
+/// Accumulates over `n` rows what `row` adds to the `sums` accumulators, always in the same order.
 pub(super) fn reduce(n: usize, sums: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let partial: Vec<Vec<f32>> = (0..n.div_ceil(REDUCE))
         .into_par_iter()
@@ -69,7 +69,7 @@ pub(super) fn column_sums(x: &[f32], cols: usize) -> Vec<f32> {
     })
 }
 
-/// Calls `f` with the index and the elements of each row, several rows at once.
+/// Calls `f` with the index and the elements of each row, in parallel.
 pub(super) fn for_rows(x: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     const CHUNK: usize = 64;
     x.par_chunks_mut(CHUNK * cols)

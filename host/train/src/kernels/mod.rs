@@ -1,10 +1,9 @@
-//! The heavy operations of the upsampler, with their gradients.
+//! The expensive operations of the upsampler, with their gradients.
 //!
-//! All work on rows: one pixel or token per row, channels side by side. So the only operations
-//! that move data are the convolutions, and everything else is a matrix product or goes row by
-//! row. On the CPU they are fused and written here ([`run`]); on another device the same
-//! operations are put together from the framework's own ([`composed`]), which is also the
-//! reference they are tested against.
+//! All operate on rows: one pixel or token per row, with contiguous channels. Only the convolutions
+//! move data; everything else is a matrix product or row-wise. On the CPU the operations are fused
+//! and implemented here ([`run`]); on other devices they are composed of the framework's operations
+//! ([`composed`]), which are also the reference for the tests.
 
 mod attention;
 pub mod composed;
@@ -34,10 +33,10 @@ use burn::{
 
 pub use convolution::Grid;
 
-/// Which gradients are wanted, of the three inputs.
+/// Which of the three inputs need gradients.
 pub(crate) type Needs = [bool; 3];
 
-/// An operation of three inputs.
+/// An operation with three inputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kernel {
     /// Layer normalization of rows: x `[n, c]`, weight `[1, c]`, bias `[1, c]`.
@@ -45,7 +44,7 @@ pub enum Kernel {
         /// Added to the variance.
         eps: f32,
     },
-    /// Batch normalization of columns by their own statistics, then ReLU: x `[n, c]`, weight
+    /// Batch normalization of columns with batch statistics, followed by ReLU: x `[n, c]`, weight
     /// `[1, c]`, bias `[1, c]`.
     BatchNormRelu {
         /// Added to the variance.
@@ -53,28 +52,28 @@ pub enum Kernel {
     },
     /// `[sin(x + a0), cos(x + a1), b]`: x `[n, k]`, a `[2, k]`, b `[n, c]`.
     Waves,
-    /// Mean and biased variance of the columns of x `[n, c]`, `[2, c]`, without gradients. The
-    /// other two inputs are not looked at.
+    /// Mean and biased variance of the columns of x `[n, c]`, as `[2, c]`, without gradients. The
+    /// other two inputs are ignored.
     BatchStats,
     /// x `[n, in]`, weight `[out, in]`, bias `[1, out]`.
     Linear,
-    /// [`Kernel::Linear`] and the exact GELU behind it.
+    /// [`Kernel::Linear`] followed by the exact GELU.
     LinearGelu,
     /// 3x3 convolution with zero padding 1: x `[pixels, in]`, weight `[out, in * 9]` in PyTorch's
     /// order, bias `[1, out]`.
     Convolution(Grid),
-    /// Attention, scaled by one over the root of the head's width: queries `[batch * n, e]`, keys
-    /// and values `[batch * m, e]`.
+    /// Attention, scaled by one over the square root of the head width: queries `[batch * n, e]`,
+    /// keys and values `[batch * m, e]`.
     Attention {
-        /// Images; queries of one see its own keys alone.
+        /// Batch size; queries only attend to keys of the same image.
         batch: usize,
-        /// Heads, side by side in the channels.
+        /// Number of heads, concatenated in the channels.
         heads: usize,
     },
 }
 
 impl Kernel {
-    /// The output, and what the backward pass needs besides the inputs.
+    /// The output, and intermediate results for the backward pass.
     fn forward(
         self,
         x: &FlexTensor,
@@ -132,7 +131,7 @@ impl Kernel {
     }
 }
 
-/// A backend that has these operations.
+/// A backend that supports these operations.
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
     fn kernel(
@@ -188,10 +187,10 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     }
 }
 
-/// Runs `kernel` on its three inputs, wherever they are.
+/// Runs `kernel` on its three inputs, on their device.
 ///
 /// # Panics
-/// Where shapes do not fit, or the inputs are on different devices.
+/// Shapes do not match, or the inputs are on different devices.
 pub fn run(kernel: Kernel, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     match x.device().without_autodiff().as_dispatch() {
         DispatchDevice::Flex(_) => Tensor::from_dispatch(<Dispatch as Kernels>::kernel(

@@ -1,4 +1,4 @@
-//! Layer normalization of rows, and batch normalization of columns with the ReLU behind it.
+//! Layer normalization of rows, and batch normalization of columns followed by ReLU.
 
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     acc.iter().sum::<f32>() + rest.iter().map(|&v| f(v)).sum::<f32>()
 }
 
-/// Dot products of `g` with itself scaled: `(sum g*w, sum g*w*xhat)`.
+/// Sums for the gradient of layer normalization: `(sum g*w, sum g*w*xhat)`.
 fn dots(g: &[f32], w: &[f32], x: &[f32], mean: f32, inv: f32) -> (f32, f32) {
     let (mut a, mut b) = ([0.0f32; 8], [0.0f32; 8]);
     let (gs, grest) = g.as_chunks::<8>();
@@ -42,7 +42,7 @@ fn dots(g: &[f32], w: &[f32], x: &[f32], mean: f32, inv: f32) -> (f32, f32) {
 }
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, mean and variance over each row.
-/// Also returns mean and reciprocal deviation of each row, `[n, 2]`.
+/// Also returns mean and reciprocal standard deviation of each row, `[n, 2]`.
 pub(super) fn layer(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -132,7 +132,7 @@ pub(super) fn batch_stats(x: &FlexTensor) -> FlexTensor {
 }
 
 /// `relu((x - mean) / sqrt(variance + eps) * weight + bias)`, mean and variance over each column.
-/// Also returns mean and reciprocal deviation of each column, `[2, c]`.
+/// Also returns mean and reciprocal standard deviation of each column, `[2, c]`.
 pub(super) fn batch_relu(
     x: &FlexTensor,
     w: &FlexTensor,
@@ -146,7 +146,7 @@ pub(super) fn batch_relu(
         .into_iter()
         .map(|v| 1.0 / (v + eps).sqrt())
         .collect();
-    // One product and one sum for each value.
+    // One multiplication and one addition per value.
     let scale: Vec<f32> = w.iter().zip(&inv).map(|(w, i)| w * i).collect();
     let mut out = vec![0.0; n * c];
     for_rows(&mut out, c, |i, out| {
@@ -172,7 +172,7 @@ pub(super) fn batch_relu_backward(
     let (n, c) = extent(x);
     let (g, xs, w, out) = (elements(grad), elements(x), elements(w), elements(out));
     let (mean, inv) = elements(stats).split_at(c);
-    // Sums of the gradient, and of the gradient times x less its mean, where ReLU lets it pass.
+    // Sums of the gradient, and of the gradient times centered x, where the ReLU is active.
     let mut sums = reduce(n, 2 * c, |i, acc| {
         let (a, b) = acc.split_at_mut(c);
         let rows = g[i * c..]

@@ -53,7 +53,7 @@ fn random(rng: &mut Rng, [rows, cols]: [usize; 2], device: &Device) -> Tensor<2>
 }
 
 /// The output and the gradients of `sum(output * probe)`.
-fn answer_and_gradients(
+fn output_and_gradients(
     f: impl Fn(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
     inputs: &[Tensor<2>; 3],
     probe: &Tensor<2>,
@@ -70,7 +70,7 @@ fn answer_and_gradients(
     all
 }
 
-/// Greatest difference, relative to the greatest magnitude.
+/// Maximum difference, relative to the maximum magnitude.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     let most = b.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
     assert_eq!(a.len(), b.len());
@@ -93,12 +93,12 @@ fn fused_kernels_agree_with_the_composed_reference() {
             inputs[2].clone(),
         );
         let probe = random(&mut rng, out.dims(), &device);
-        let fused = answer_and_gradients(|x, a, b| run(kernel, x, a, b), &inputs, &probe);
-        let slow = answer_and_gradients(|x, a, b| composed::run(kernel, x, a, b), &inputs, &probe);
+        let fused = output_and_gradients(|x, a, b| run(kernel, x, a, b), &inputs, &probe);
+        let slow = output_and_gradients(|x, a, b| composed::run(kernel, x, a, b), &inputs, &probe);
         for (i, (fused, slow)) in fused.iter().zip(&slow).enumerate() {
             let found = difference(fused, slow);
             worst = worst.max(found);
-            // Sums of some thousand products in another order, in 32 bit.
+            // Sums of several thousand products in a different order, in 32 bits.
             assert!(
                 found < 2e-5,
                 "{kernel:?}, {}: {found}",
@@ -129,7 +129,7 @@ fn gradients_agree_with_finite_differences() {
     let device = Device::flex();
     let mut worst = 0.0f32;
     for (index, (kernel, shapes)) in cases().into_iter().enumerate() {
-        // The reference runs the kernel twice per element: small shapes only.
+        // The reference runs the kernel twice per element, so shapes are small.
         if shapes[0][0] > 100 {
             continue;
         }
@@ -142,7 +142,7 @@ fn gradients_agree_with_finite_differences() {
             inputs[2].clone(),
         );
         let probe = random(&mut rng, out.dims(), &device);
-        let found = answer_and_gradients(|x, a, b| run(kernel, x, a, b), &inputs, &probe);
+        let found = output_and_gradients(|x, a, b| run(kernel, x, a, b), &inputs, &probe);
         let weights = host_values(&probe);
         let loss = |which: usize, element: usize, step: f32| -> f64 {
             let mut changed = inputs.clone();
@@ -166,8 +166,8 @@ fn gradients_agree_with_finite_differences() {
                 .collect();
             let error = difference(&found[which + 1], &expected);
             worst = worst.max(error);
-            // Central differences are off by the third derivative times the step squared, and by
-            // rounding over the step: both about 1e-4 here.
+            // The error of central differences is the third derivative times the squared step, plus
+            // rounding divided by the step: both are about 1e-4 here.
             assert!(error < 3e-3, "{kernel:?}, input {which}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Sines and cosines of the Fourier features, beside what they go with.
+//! Sines and cosines of the Fourier features, concatenated with other features.
 
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
@@ -8,7 +8,7 @@ use super::{
     matrix::{elements, extent, for_rows, matrix, reduce},
 };
 
-/// `[sin(x + a0), cos(x + a1), b]`, and the slopes of the first two parts, `[n, 2k]`.
+/// `[sin(x + a0), cos(x + a1), b]`, and the derivatives of the first two parts, `[n, 2k]`.
 pub(super) fn forward(x: &FlexTensor, a: &FlexTensor, b: &FlexTensor) -> (FlexTensor, FlexTensor) {
     let ((n, k), (_, c)) = (extent(x), extent(b));
     let (xs, bs) = (elements(x), elements(b));

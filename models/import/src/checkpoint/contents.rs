@@ -1,4 +1,4 @@
-//! Which of the objects in a pickle are the model's tensors, and what they are called.
+//! Finds the model's tensors among the objects of a pickle, and their names.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,9 +9,9 @@ use super::{
     pickle::{Node, Pickle, Value},
 };
 
-/// Under which a training checkpoint keeps the `state_dict` of a model. `module` is DeepSpeed's,
-/// `teacher` and `student` are those of a DINO training; the rest are averages of the weights, as
-/// timm and others call them.
+/// Keys under which training checkpoints store the `state_dict` of a model. `module` is
+/// DeepSpeed's, `teacher` and `student` are from DINO training; the rest are weight averages, as
+/// named by timm and others.
 const WRAPPERS: [&str; 12] = [
     "state_dict",
     "model_state_dict",
@@ -26,17 +26,17 @@ const WRAPPERS: [&str; 12] = [
     "state_dict_ema",
     "model_ema_state_dict",
 ];
-/// A wrapper in a wrapper in a wrapper is still believable.
+/// Maximum nesting of wrappers.
 const MAX_WRAPPERS: usize = 4;
-/// Nesting of modules, and of dictionaries.
+/// Maximum nesting of modules and dictionaries.
 const MAX_DEPTH: usize = 64;
 const MAX_NAME: usize = 1024;
-/// What a name that is kept counts beyond its bytes, and its tensor for each axis: about what they
-/// take in memory.
+/// Memory accounted for a name beyond its bytes, and for each axis of its tensor: approximately the
+/// real memory use.
 const NAME: usize = 64;
 const AXIS: usize = 16;
 
-/// All tensors with their dotted names. `extent` finds a storage by its key.
+/// All tensors with their dotted names. `extent` finds a storage by key.
 pub(super) fn entries<'a>(
     pickle: &Pickle<'a>,
     source: &Arc<Source>,
@@ -51,8 +51,8 @@ pub(super) fn entries<'a>(
             }
             Node::Unreadable { what, shape } => Entry::Unreadable(Unreadable {
                 shape: shape.clone(),
-                what: format!("{what}, which is not read here"),
-                remedy: "save a dense copy of it in float32, float16 or bfloat16",
+                what: format!("{what}, which is not supported"),
+                remedy: "save a dense copy in float32, float16 or bfloat16",
                 integer: false,
             }),
             _ => continue,
@@ -62,7 +62,7 @@ pub(super) fn entries<'a>(
     Ok(entries)
 }
 
-/// The nodes that are tensors, by name. Work and memory are bounded by the length of the pickle.
+/// The tensor nodes by name. Work and memory are bounded by the length of the pickle.
 fn tensors<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(String, &'p Node<'a>)>, Problem> {
     let mut found = Vec::new();
     let mut budget = pickle.len().saturating_mul(16).saturating_add(1 << 16);
@@ -71,30 +71,30 @@ fn tensors<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<Vec<(String, &'p Node<'a>)>
     }
     if found.is_empty() {
         return Err(Problem::unsupported(
-            format!("it holds no tensors under names; {}", describe(pickle)),
+            format!("it contains no named tensors; {}", describe(pickle)),
             format!(
-                "save a state_dict, or one under a key {}",
+                "save a state_dict, at the top level or under a key {}",
                 WRAPPERS[..4].join(", ")
             ),
         ));
     }
     match found.iter().find(|(name, _)| !is_name(name)) {
         Some((name, _)) => Err(Problem::damaged(format!(
-            "{} is not the name of a tensor",
+            "{} is not a valid tensor name",
             printable(name)
         ))),
         None => Ok(found),
     }
 }
 
-/// Whether a name can stand in a message and in a graph.
+/// Whether a name can be used in messages and graphs.
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME && !name.chars().any(char::is_control)
 }
 
-/// Where the models are, and what their names are to begin with: the root, or what is under the
-/// wrapper keys. A wrapped one goes first: next to it there may be a stray tensor, such as a loss.
-/// Where several are wrapped in one dictionary, their keys tell them apart.
+/// The models and the prefixes of their names: the root, or the values of wrapper keys. Wrapped
+/// models take precedence, because a stray tensor such as a loss may be next to one. If a
+/// dictionary wraps several models, the keys become prefixes.
 fn roots<'a>(pickle: &Pickle<'a>) -> Vec<(String, Value<'a>)> {
     let mut at = pickle.root();
     for _ in 0..MAX_WRAPPERS {
@@ -123,7 +123,7 @@ fn roots<'a>(pickle: &Pickle<'a>) -> Vec<(String, Value<'a>)> {
     vec![(String::new(), at)]
 }
 
-/// Whether there is a tensor in a dictionary, or in one within it.
+/// Whether a dictionary contains a tensor, directly or in a nested dictionary.
 fn holds_tensors(pickle: &Pickle, root: Value) -> bool {
     let mut seen = HashSet::new();
     let mut waiting = vec![root];
@@ -143,7 +143,7 @@ fn holds_tensors(pickle: &Pickle, root: Value) -> bool {
     false
 }
 
-/// Adds the tensors in a dictionary and the dictionaries within it, or among the attributes of a
+/// Adds the tensors of a dictionary and its nested dictionaries, or of the attributes of a
 /// TorchScript module and its submodules.
 fn collect<'p, 'a>(
     pickle: &'p Pickle<'a>,
@@ -152,14 +152,14 @@ fn collect<'p, 'a>(
     budget: &mut usize,
     found: &mut Vec<(String, &'p Node<'a>)>,
 ) -> Result<(), Problem> {
-    // A module may be reached twice, and then has two names. A file made to exhaust us reaches
-    // it two to the power of the depth times.
+    // A shared module is visited once per path and gets several names. In a malicious file the
+    // number of paths is exponential in the depth.
     let is_module = matches!(pickle.node(root), Some(Node::Object { .. }));
     let mut waiting = vec![(root, prefix, 0)];
     let spend = |budget: &mut usize, cost| -> Result<(), Problem> {
-        *budget = budget.checked_sub(cost).ok_or_else(|| {
-            Problem::damaged("its modules contain each other more often than a model's do")
-        })?;
+        *budget = budget
+            .checked_sub(cost)
+            .ok_or_else(|| Problem::damaged("its modules are shared too often"))?;
         Ok(())
     };
     while let Some((value, prefix, depth)) = waiting.pop() {
@@ -189,14 +189,14 @@ fn collect<'p, 'a>(
             };
             spend(budget, NAME + AXIS * axes)?;
             if depth >= MAX_DEPTH || prefix.len() > MAX_NAME {
-                return Err(Problem::damaged("its modules are nested without end"));
+                return Err(Problem::damaged("its modules are nested too deeply"));
             }
         }
     }
     Ok(())
 }
 
-/// For a message: what there is instead of tensors.
+/// Describes the root object, for an error message.
 fn describe(pickle: &Pickle) -> String {
     match pickle.node(pickle.root()) {
         Some(Node::Dict(entries)) if entries.is_empty() => "it is an empty dictionary".into(),
@@ -213,7 +213,9 @@ fn describe(pickle: &Pickle) -> String {
             };
             format!("its keys are {}{more}", shown.join(", "))
         }
-        Some(Node::Tensor(_) | Node::Unreadable { .. }) => "it is one tensor without a name".into(),
+        Some(Node::Tensor(_) | Node::Unreadable { .. }) => {
+            "it is a single tensor without a name".into()
+        }
         Some(Node::Sequence(_)) => "it is a list".into(),
         Some(Node::Object { .. }) => "it is a module without parameters".into(),
         Some(Node::Storage(_)) | None => "it is a plain value".into(),

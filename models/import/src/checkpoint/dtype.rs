@@ -2,20 +2,21 @@
 
 use half::{bf16, f16};
 
-/// What the elements of a stored tensor are, and whether they are read.
+/// An element type, and whether it is supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Dtype {
     F32,
     F16,
     Bf16,
     F64,
-    /// Integers and booleans: counters and index tables. They are left out. Bytes per element.
+    /// Integers and booleans, such as counters and index tables, which are skipped. Bytes per
+    /// element.
     Integer(usize),
-    /// Not read, and reported when asked for: the name of the type, and bytes per element.
+    /// Unsupported; an error on access. Name of the type, and bytes per element.
     Other(&'static str, usize),
 }
 
-/// Order of the bytes of a stored element.
+/// Byte order of stored elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Little,
@@ -23,7 +24,7 @@ pub(super) enum ByteOrder {
 }
 
 impl Dtype {
-    /// Bytes per element, of the types that are read.
+    /// Bytes per element, for supported types.
     pub fn size(self) -> Option<usize> {
         match self {
             Self::F16 | Self::Bf16 => Some(2),
@@ -33,7 +34,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes per element in a file, of every type.
+    /// Bytes per element in a file, for all types.
     pub fn stored_size(self) -> usize {
         match self {
             Self::Integer(size) | Self::Other(_, size) => size,
@@ -43,7 +44,7 @@ impl Dtype {
         }
     }
 
-    /// Widens (or, from 64 bit, rounds) all whole elements in `bytes`.
+    /// Converts all whole elements in `bytes` to f32 (64-bit values are rounded).
     pub fn decode(self, bytes: &[u8], order: ByteOrder) -> Vec<f32> {
         match (self, order) {
             (Self::F32, ByteOrder::Little) => each(bytes, f32::from_le_bytes),

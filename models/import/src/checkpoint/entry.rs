@@ -1,4 +1,4 @@
-//! What a checkpoint knows of each tensor: where its elements are, or why they cannot be read.
+//! Checkpoint entries: where the elements of each tensor are stored, or why they cannot be read.
 
 use std::{
     collections::BTreeMap,
@@ -16,8 +16,8 @@ use super::{
 };
 use loftup_onnx::Tensor;
 
-/// What the tensors may take in memory, as a multiple of the file: half precision doubles, and
-/// names that share a storage each get their own copy.
+/// Maximum total size of the tensors in memory, as a multiple of the file size: half precision
+/// doubles in size, and tensors that share a storage are each copied.
 const EXPANSION: u64 = 4;
 
 /// Tensors by name.
@@ -28,40 +28,41 @@ pub(super) type Entries = BTreeMap<String, Entry>;
 pub(super) enum Entry {
     /// In memory.
     Held(Tensor),
-    /// In a file, and decoded when it is asked for.
+    /// In a file, decoded on demand.
     Stored(Stored),
-    /// In a file, and of no use here.
+    /// In a file, but not readable.
     Unreadable(Unreadable),
 }
 
-/// Why a tensor cannot be read.
+/// A tensor that cannot be read.
 #[derive(Debug, Clone)]
 pub(super) struct Unreadable {
-    /// Its shape, where that is known.
+    /// Its shape, if known.
     pub shape: Option<Vec<usize>>,
-    /// What is said of it, as in "tensor x is sparse".
+    /// The reason, as in "tensor x is sparse".
     pub what: String,
-    /// What to do.
+    /// A hint for the user.
     pub remedy: &'static str,
-    /// Whether it holds integers or booleans: counters and index tables, which no model needs.
+    /// Whether it contains integers or booleans, such as counters and index tables, which models do
+    /// not need.
     pub integer: bool,
 }
 
-/// A checkpoint file that is kept open.
+/// An open checkpoint file.
 #[derive(Debug)]
 pub(super) struct Source {
     pub path: PathBuf,
     file: Mutex<File>,
 }
 
-/// A run of bytes in a file.
+/// A byte range of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extent {
     pub start: u64,
     pub len: u64,
 }
 
-/// A tensor whose elements are in a file. They are known to be all there.
+/// A tensor whose elements are in a file. The whole byte range exists.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     source: Arc<Source>,
@@ -72,10 +73,10 @@ pub(super) struct Stored {
 }
 
 impl Entry {
-    /// A tensor that is an array in a storage; `extent` finds the storage.
+    /// A strided tensor in a storage; `extent` finds the storage.
     ///
     /// # Errors
-    /// Where the storage does not have all of its elements, or cannot be found.
+    /// The storage is too short or does not exist.
     pub fn stored(
         name: &str,
         tensor: &StoredTensor,
@@ -97,7 +98,7 @@ impl Entry {
         let bytes = tensor.storage.len.checked_mul(unit);
         if bytes.is_none_or(|bytes| bytes as u64 > storage.len) {
             return Err(damaged(format!(
-                "its storage {} should have {} elements and has {}",
+                "its storage {} has {2} elements, expected {1}",
                 super::error::printable(tensor.storage.key),
                 tensor.storage.len,
                 storage.len / unit as u64
@@ -108,8 +109,8 @@ impl Entry {
         if let Some(numel) = layout.numel().filter(|numel| *numel > held) {
             return Ok(Self::Unreadable(Unreadable {
                 shape: Some(layout.shape.clone()),
-                what: format!("has {numel} elements and its storage only {held}"),
-                remedy: "it was saved expanded: save its .contiguous() copy",
+                what: format!("has {numel} elements, but its storage has only {held}"),
+                remedy: "it was saved as an expanded view; save its .contiguous() copy",
                 integer: false,
             }));
         }
@@ -123,7 +124,7 @@ impl Entry {
         }))
     }
 
-    /// An array of elements end to end, which fill their storage.
+    /// A contiguous array that fills its storage.
     pub fn contiguous(
         source: &Arc<Source>,
         storage: Extent,
@@ -147,16 +148,16 @@ impl Entry {
         })
     }
 
-    /// A tensor of a type that is not read.
+    /// A tensor with an unsupported element type.
     pub fn unread(dtype: Dtype, shape: Vec<usize>) -> Self {
         let (what, remedy, integer) = match dtype {
             Dtype::Other(name, _) => (
-                format!("is of type {name}, which is not read here"),
+                format!("has an unsupported type ({name})"),
                 "convert it to float32, float16 or bfloat16 and save the checkpoint again",
                 false,
             ),
             _ => (
-                "holds integers".into(),
+                "contains integers".into(),
                 "if it is a quantized weight, use a checkpoint in float32, float16 or bfloat16",
                 true,
             ),
@@ -169,7 +170,7 @@ impl Entry {
         })
     }
 
-    /// The shape, where it is known.
+    /// The shape, if known.
     pub fn shape(&self) -> Option<&[usize]> {
         match self {
             Self::Held(tensor) => Some(tensor.shape()),
@@ -216,12 +217,12 @@ impl Stored {
             .map_err(|error| Problem::reading(&format!("tensor {name}"), error))?;
         let data = self.layout.gather(&bytes, self.dtype, self.order);
         Tensor::new(self.layout.shape.clone(), data)
-            .ok_or_else(|| damaged("its bytes do not fill its shape"))
+            .ok_or_else(|| damaged("its data does not match its shape"))
     }
 }
 
-/// Holds the tensors of a file to a multiple of its length: those beyond it become unreadable, for
-/// they can only be many views of the same elements.
+/// Limits the total size of the tensors in a file to a multiple of its length. Tensors beyond the
+/// limit become unreadable, because they can only be views of the same elements.
 pub(super) fn limit(entries: &mut Entries, file_len: u64) {
     let mut budget = file_len.saturating_mul(EXPANSION);
     for entry in entries.values_mut() {
@@ -235,9 +236,9 @@ pub(super) fn limit(entries: &mut Entries, file_len: u64) {
                 *entry = Entry::Unreadable(Unreadable {
                     shape: Some(stored.layout.shape.clone()),
                     what: format!(
-                        "is one too many: the tensors would take more than {EXPANSION} times the file's size"
+                        "exceeds the limit: all tensors together would need more than {EXPANSION} times the file size"
                     ),
-                    remedy: "they share their storages too often: clone() each before saving",
+                    remedy: "too many tensors share a storage; clone() each one before saving",
                     integer: false,
                 });
             }

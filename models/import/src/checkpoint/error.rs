@@ -1,11 +1,11 @@
-//! What can be wrong with a checkpoint.
+//! Checkpoint errors.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// A checkpoint that cannot be read or does not hold what it should. The message is one line.
+/// A checkpoint that cannot be read or lacks required tensors. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -14,37 +14,37 @@ pub enum CheckpointError {
     Io {
         /// The checkpoint file.
         path: PathBuf,
-        /// What the system said.
+        /// The system error.
         source: io::Error,
     },
-    /// The file is none of the formats read here.
+    /// The file has none of the supported formats.
     #[error("{}: not a checkpoint: {found}; expected PyTorch (.bin .pth .pt .ckpt) or safetensors", path.display())]
     UnknownFormat {
         /// The checkpoint file.
         path: PathBuf,
-        /// What the file looks like.
+        /// A description of the file.
         found: String,
     },
-    /// The file is of a known format, and damaged.
+    /// The file has a known format, but is damaged.
     #[error("{}: damaged checkpoint: {what}; download or copy it again", path.display())]
     Damaged {
         /// The checkpoint file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The reason and location.
         what: String,
     },
-    /// The file is sound, and holds something that is not read here.
+    /// The file is valid, but contains something unsupported.
     #[error("{}: {what}; {remedy}", path.display())]
     Unsupported {
         /// The checkpoint file.
         path: PathBuf,
-        /// What it holds, and where.
+        /// What is unsupported, and where.
         what: String,
-        /// What to do about it.
+        /// A hint for the user.
         remedy: String,
     },
     /// The pickle names a class or function that is not part of a tensor. It was not called.
-    #[error("{}: refused: {} {global}, which is not part of a tensor, and nothing in a checkpoint is executed here; in PyTorch, save only the tensors: torch.save(model.state_dict(), ...)", path.display(), if *.whole { "it is a whole object, as torch.save(model) writes it, of the class" } else { "the pickle names" })]
+    #[error("{}: refused: {} {global}, which is not part of a tensor (code in checkpoints is never executed); in PyTorch, save only the tensors: torch.save(model.state_dict(), ...)", path.display(), if *.whole { "it is a whole object, as written by torch.save(model), of class" } else { "the pickle names" })]
     Refused {
         /// The checkpoint file.
         path: PathBuf,
@@ -58,12 +58,12 @@ pub enum CheckpointError {
     Missing {
         /// The checkpoint file.
         path: PathBuf,
-        /// The name that was looked for.
+        /// The requested name.
         name: String,
-        /// The most similar name that is there, if any is similar.
+        /// The most similar existing name, if any is similar.
         closest: Option<String>,
     },
-    /// A tensor has another shape than the model needs.
+    /// A tensor has a different shape than the model requires.
     #[error("{}: tensor {name} has shape {found:?}, expected {expected:?}", path.display())]
     Misshapen {
         /// The checkpoint file.
@@ -72,19 +72,19 @@ pub enum CheckpointError {
         name: String,
         /// Its shape in the file.
         found: Vec<usize>,
-        /// The shape the model needs.
+        /// The required shape.
         expected: Vec<usize>,
     },
-    /// A tensor holds NaN or an infinity.
-    #[error("{}: tensor {name} holds {value} at flat index {index}; the checkpoint is unusable", path.display())]
+    /// A tensor contains NaN or infinity.
+    #[error("{}: tensor {name} contains {value} at flat index {index}; the checkpoint is unusable", path.display())]
     NotFinite {
         /// The checkpoint file.
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Flat index of the first such element.
+        /// Flat index of the first non-finite element.
         index: usize,
-        /// The element.
+        /// The value.
         value: f32,
     },
 }
@@ -92,11 +92,11 @@ pub enum CheckpointError {
 fn hint(closest: &Option<String>) -> String {
     closest
         .as_ref()
-        .map(|c| format!(" (the nearest name there is {c})"))
+        .map(|c| format!(" (the most similar name is {c})"))
         .unwrap_or_default()
 }
 
-/// What a reader found wrong, before the path is put to it.
+/// An error of a reader, before the path is added.
 #[derive(Debug)]
 pub(super) enum Problem {
     Io(io::Error),
@@ -118,7 +118,7 @@ impl Problem {
         }
     }
 
-    /// A failed read. What only a file that is too short or inconsistent causes is damage.
+    /// A failed read. Errors that can only come from a short or inconsistent file count as damage.
     pub fn reading(what: &str, error: io::Error) -> Self {
         use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
         match error.kind() {
@@ -147,7 +147,7 @@ impl Problem {
     }
 }
 
-/// Text from a file, made fit for one line of a message: escaped and at most 80 characters.
+/// Text from a file, escaped and limited to 80 characters, for a one-line message.
 pub(super) fn printable(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut out: String = text

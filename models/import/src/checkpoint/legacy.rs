@@ -1,8 +1,8 @@
-//! What `torch.save` wrote before PyTorch 1.6, and still writes on request.
+//! The `torch.save` format before PyTorch 1.6, which is still available on request.
 //!
-//! Five pickles follow each other: a magic number, the version of the format, the sizes of C types,
-//! the saved object, and the keys of its storages. Then come the storages in the order of the keys,
-//! each the number of its elements in 64 bit and the elements, all little-endian.
+//! The file contains five pickles: a magic number, the format version, the sizes of C types, the
+//! saved object, and the keys of its storages. The storages follow in the order of the keys, each
+//! as a 64-bit element count and the elements, all little-endian.
 
 use std::{
     collections::BTreeMap,
@@ -19,12 +19,12 @@ use super::{
     pickle::{Pickle, Value},
 };
 
-/// The pickles together. Those of the largest checkpoints are a tenth of this.
+/// Maximum total size of the pickles. The largest checkpoints need a tenth of this.
 const MAX_PICKLES: u64 = 64 << 20;
-/// The one version of the format that there is.
+/// The only existing version of the format.
 const VERSION: i64 = 1001;
 
-/// All tensors of the file.
+/// All tensors in the file.
 pub(super) fn read(
     file: &mut File,
     file_len: u64,
@@ -47,7 +47,7 @@ pub(super) fn read(
     let version = next()?.root();
     if version != Value::Int(VERSION) {
         return Err(Problem::damaged(format!(
-            "the version of its format is not {VERSION}"
+            "its format version is not {VERSION}"
         )));
     }
     let _sizes = next()?;
@@ -61,7 +61,7 @@ pub(super) fn read(
     })
 }
 
-/// Where each storage is, by its key.
+/// The location of each storage, by key.
 fn storages<'a>(
     file: &mut File,
     file_len: u64,
@@ -69,7 +69,7 @@ fn storages<'a>(
     object: &Pickle<'a>,
     keys: &Pickle<'a>,
 ) -> Result<BTreeMap<&'a str, Extent>, Problem> {
-    // The number of elements, and how many bytes each has.
+    // Number of elements, and bytes per element.
     let known: BTreeMap<&str, (usize, usize)> = object
         .storages()
         .map(|s| {
@@ -81,16 +81,16 @@ fn storages<'a>(
         .collect();
     let keys = keys
         .sequence(keys.root())
-        .ok_or_else(|| Problem::damaged("the keys of its storages are not a list"))?;
+        .ok_or_else(|| Problem::damaged("its storage keys are not a list"))?;
     let mut storages = BTreeMap::new();
     for key in keys {
         let Value::Str(key) = key else {
-            return Err(Problem::damaged("the key of a storage is not a string"));
+            return Err(Problem::damaged("a storage key is not a string"));
         };
         let shown = format!("storage {}", printable(key));
         let (len, size) = known
             .get(key)
-            .ok_or_else(|| Problem::damaged(format!("{shown} belongs to no tensor")))?;
+            .ok_or_else(|| Problem::damaged(format!("{shown} does not belong to any tensor")))?;
         let reading = |error| Problem::reading(&shown, error);
         let mut count = [0; 8];
         file.seek(SeekFrom::Start(at)).map_err(reading)?;
@@ -98,7 +98,7 @@ fn storages<'a>(
         let count = u64::from_le_bytes(count);
         if count != *len as u64 {
             return Err(Problem::damaged(format!(
-                "{shown} should have {len} elements and has {count}"
+                "{shown} has {count} elements, expected {len}"
             )));
         }
         let start = at + 8;
@@ -108,7 +108,7 @@ fn storages<'a>(
             .filter(|end| *end <= file_len)
             .ok_or_else(|| {
                 Problem::damaged(format!(
-                    "{shown} has {count} elements, of which the file ends before the last"
+                    "{shown} has {count} elements, but the file ends before the last one"
                 ))
             })?;
         let extent = Extent {
@@ -116,7 +116,7 @@ fn storages<'a>(
             len: end - start,
         };
         if storages.insert(*key, extent).is_some() {
-            return Err(Problem::damaged(format!("{shown} is there twice")));
+            return Err(Problem::damaged(format!("{shown} occurs twice")));
         }
         at = end;
     }

@@ -1,13 +1,13 @@
-//! Reading weights out of checkpoint files, without executing anything in them.
+//! Reads weights from checkpoint files without executing anything in them.
 //!
-//! Three formats are read, told apart by their content: PyTorch's zip archives (`torch.save` since
-//! 1.6 and TorchScript), what `torch.save` wrote before, and safetensors; each as one file or as
-//! shards. A file from an untrusted source may be refused or give wrong numbers; it cannot run
-//! code, and what it makes us allocate is bounded by its own size: the tensors take at most four
-//! times as much, and the description of them, which is limited to 64 MiB (100 MB in
-//! safetensors), a small multiple of itself.
+//! Three formats are detected by content: PyTorch's zip archives (`torch.save` since 1.6 and
+//! TorchScript), the `torch.save` format before 1.6, and safetensors; each as one file or as
+//! shards. An untrusted file may be rejected or contain wrong numbers, but it cannot run code, and
+//! the memory it uses is bounded by its size: the tensors take at most four times as much, and
+//! their description, which is limited to 64 MiB (100 MB in safetensors), a small multiple of
+//! itself.
 //!
-//! Files are checked when they are opened; tensors are read when they are asked for.
+//! Files are checked when they are opened; tensors are read on demand.
 
 mod closest;
 mod contents;
@@ -40,7 +40,7 @@ use entry::{Entries, Entry};
 use error::Problem;
 use loftup_onnx::Tensor;
 
-/// The tensors of a checkpoint, by name. Floating-point numbers are widened to 32 bit.
+/// The tensors of a checkpoint, by name. Floating-point numbers are converted to 32 bits.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -54,28 +54,27 @@ pub struct Checkpoint {
 pub struct CheckpointFile {
     /// The file.
     pub path: PathBuf,
-    /// SHA-256 of its bytes in lower-case hexadecimal.
+    /// SHA-256 of its bytes in lowercase hexadecimal.
     pub sha256: String,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint, whatever of the known formats it is in: a file, any shard of several,
-    /// their index (`model.safetensors.index.json`), or the directory that holds it.
+    /// Opens a checkpoint in any supported format: a file, any of several shards, their index
+    /// (`model.safetensors.index.json`), or the directory that contains it.
     ///
-    /// Tensors of 16, 32 and 64 bit floats can be read, under their dotted names. Of a training
-    /// checkpoint they are those of the model (under `state_dict`, `model_state_dict`, `model`,
-    /// `module`, `teacher` and the like; where there are several, the names begin with the key),
-    /// of a TorchScript archive its parameters and buffers. Everything that is not a tensor is
-    /// left out. The parts that wrappers put into names (`module`, `_orig_mod`,
-    /// `_fsdp_wrapped_module`, `_checkpoint_wrapped_module`) are taken off.
+    /// Tensors of 16-, 32- and 64-bit floats can be read under their dotted names. From a training
+    /// checkpoint these are the tensors of the model (under `state_dict`, `model_state_dict`,
+    /// `model`, `module`, `teacher` and the like; if there are several, the names start with the
+    /// key), and from a TorchScript archive its parameters and buffers. Everything else is skipped.
+    /// Name components added by wrappers (`module`, `_orig_mod`, `_fsdp_wrapped_module`,
+    /// `_checkpoint_wrapped_module`) are removed.
     ///
-    /// Tensors of other types, sparse ones, and expanded ones, which have more elements than their
-    /// storage, are an error only where they are asked for.
+    /// Tensors of other types, sparse tensors, and expanded tensors, which have more elements than
+    /// their storage, are an error only on access.
     ///
     /// # Errors
-    /// Where a file cannot be read, is damaged, is no checkpoint, or names a class or function
-    /// that is not part of a tensor; where a shard is missing; and where two tensors have the same
-    /// name.
+    /// A file cannot be read, is damaged, is not a checkpoint, or names a class or function that is
+    /// not part of a tensor; a shard is missing; or two tensors have the same name.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let parts = shards::locate(path)?;
         let mut all = Entries::new();
@@ -87,7 +86,10 @@ impl Checkpoint {
                 if let Some(index) = &parts.index
                     && index.get(&tensor).is_none_or(|shard| *shard != name)
                 {
-                    log::debug!("{}: the index does not have {tensor} here", file.display());
+                    log::debug!(
+                        "{}: the index does not list {tensor} in this file",
+                        file.display()
+                    );
                     continue;
                 }
                 if all.insert(tensor.clone(), entry).is_some() {
@@ -104,7 +106,7 @@ impl Checkpoint {
             .find(|(t, _)| !all.contains_key(*t))
         {
             let what = format!(
-                "its index has tensor {} in {shard}, which does not hold it",
+                "its index lists tensor {} in {shard}, which does not contain it",
                 error::printable(tensor)
             );
             return Err(Problem::damaged(what).at(path));
@@ -118,13 +120,13 @@ impl Checkpoint {
             prefix: String::new(),
         };
         if opened.names().next().is_none() {
-            let what = "it holds no floating-point tensors";
+            let what = "it contains no floating-point tensors";
             return Err(Problem::unsupported(what, "save the model's state_dict").at(path));
         }
         Ok(opened)
     }
 
-    /// Tensors that come from elsewhere; `path` is what errors will name.
+    /// Tensors from another source; `path` is used in error messages.
     pub fn from_tensors(path: impl Into<PathBuf>, tensors: BTreeMap<String, Tensor>) -> Self {
         Self {
             path: path.into(),
@@ -142,16 +144,15 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The files that the tensors are in: one, or all shards. None where the tensors did not come
+    /// The files that contain the tensors: one, or all shards. Empty if the tensors did not come
     /// from a file.
     pub fn files(&self) -> &[CheckpointFile] {
         &self.files
     }
 
-    /// SHA-256 in lower-case hexadecimal, for the record of where weights came from. Of one file it
-    /// is that of its bytes, of several that of the lines which `sha256sum` prints for them (hash,
-    /// two spaces, name) in the order of their names. `None` where the tensors did not come from a
-    /// file.
+    /// SHA-256 in lowercase hexadecimal, for provenance. For one file it is the hash of its bytes;
+    /// for several, the hash of the `sha256sum` output for them (hash, two spaces, name), sorted by
+    /// name. `None` if the tensors did not come from a file.
     pub fn sha256(&self) -> Option<String> {
         match &self.files[..] {
             [] => None,
@@ -167,7 +168,7 @@ impl Checkpoint {
         }
     }
 
-    /// All names, sorted, but those of tensors that hold integers or booleans.
+    /// All names, sorted, except those of integer and boolean tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let named = self.entries.iter().filter(|(_, entry)| match entry {
             Entry::Unreadable(unreadable) => !unreadable.integer,
@@ -176,7 +177,7 @@ impl Checkpoint {
         named.map(|(name, _)| name.as_str())
     }
 
-    /// Those of the [`names`](Self::names) whose tensors cannot be read, and why.
+    /// The [`names`](Self::names) whose tensors cannot be read, and the reasons.
     pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().filter_map(|(name, entry)| match entry {
             Entry::Unreadable(it) if !it.integer => Some((name.as_str(), it.what.as_str())),
@@ -184,16 +185,16 @@ impl Checkpoint {
         })
     }
 
-    /// Whether there is a tensor of that name, readable or not.
+    /// Whether a tensor of that name exists, readable or not.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// Where there are several models in it, limits the search for one to those whose names begin
-    /// with `prefix` (whole dotted parts; the last dot may be left out). Names stay as they are.
+    /// If the checkpoint contains several models, limits the search for one to names that start
+    /// with `prefix` (whole dotted components; the last dot is optional). Names are unchanged.
     ///
     /// # Errors
-    /// Where no name begins so.
+    /// If no name starts with the prefix.
     pub fn within(mut self, prefix: &str) -> Result<Self, CheckpointError> {
         let bare = wrappers::unwrap(&format!("{}.", prefix.trim_end_matches(['.', '*'])));
         let prefix = if bare == "." { "" } else { &bare };
@@ -206,33 +207,33 @@ impl Checkpoint {
             .filter_map(|name| Some(&name[..=name.find('.')?]))
             .collect();
         Err(Problem::unsupported(
-            format!("no tensor begins with the prefix {prefix}"),
-            format!("its names begin with {}", listed(heads)),
+            format!("no tensor name starts with the prefix {prefix}"),
+            format!("its names start with {}", listed(heads)),
         )
         .at(&self.path))
     }
 
-    /// What stands before `marker` in the names that end with it, within the prefix that was set:
-    /// one for each model that has such a tensor.
+    /// The prefixes before `marker` in names that end with it, within the selected prefix: one for
+    /// each model that has such a tensor.
     pub(crate) fn prefixes(&self, marker: &str) -> BTreeSet<&str> {
         self.all_prefixes(marker)
             .filter(|prefix| prefix.starts_with(&self.prefix))
             .collect()
     }
 
-    /// The same, wherever they are.
+    /// The same, without the selected prefix.
     pub(crate) fn all_prefixes(&self, marker: &str) -> impl Iterator<Item = &str> {
         self.names()
             .filter_map(move |name| name.strip_suffix(marker))
             .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
     }
 
-    /// The prefix that the search is limited to, with its last dot; empty where it is not.
+    /// The selected prefix with its last dot; empty if none is selected.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The same tensors under other names; those renamed to `None` are left out.
+    /// The same tensors under other names; those renamed to `None` are removed.
     pub fn renamed(mut self, mut rename: impl FnMut(&str) -> Option<String>) -> Self {
         self.entries = self
             .entries
@@ -245,7 +246,7 @@ impl Checkpoint {
     /// Shape of the tensor of that name.
     ///
     /// # Errors
-    /// Where there is none, or none whose shape is known.
+    /// If it does not exist, or its shape is unknown.
     pub fn shape(&self, name: &str) -> Result<&[usize], CheckpointError> {
         let entry = self.find(name)?;
         match (entry.shape(), entry) {
@@ -255,10 +256,10 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor of that name, which must have that shape and hold finite numbers.
+    /// The tensor of that name, which must have that shape and only finite values.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be read.
+    /// If it does not exist, or cannot be read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
         let entry = self.find(name)?;
         if let Entry::Unreadable(unreadable) = entry {
@@ -333,7 +334,7 @@ fn read(path: &Path) -> Result<(Entries, String), Problem> {
     Ok((entries, sha256))
 }
 
-/// SHA-256 of the whole file, in blocks.
+/// SHA-256 of a file, read in blocks.
 pub(crate) fn digest(file: &mut File) -> std::io::Result<String> {
     file.rewind()?;
     let mut hash = Sha256::new();

@@ -1,7 +1,7 @@
-//! The safetensors format: a JSON header, then all tensors end to end.
+//! The safetensors format: a JSON header, followed by the tensors without gaps.
 //!
-//! The header is read here and not by the safetensors crate, which refuses the whole file for one
-//! tensor of a type that it does not know.
+//! The header is parsed here and not by the safetensors crate, which rejects the whole file if one
+//! tensor has a type that it does not know.
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,19 @@ use super::{
     error::{Problem, printable},
 };
 
-/// The format's own limit.
+/// The limit in the format specification.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// What the header says of a tensor.
+/// A tensor's header entry.
 #[derive(Debug, Deserialize)]
 struct Info {
     dtype: String,
     shape: Vec<usize>,
-    /// First byte and the one after the last, from the end of the header.
+    /// Start and end of its bytes, relative to the end of the header.
     data_offsets: (u64, u64),
 }
 
-/// All tensors of the file.
+/// All tensors in the file.
 pub(super) fn read(
     file: &mut File,
     file_len: u64,
@@ -46,7 +46,7 @@ pub(super) fn read(
         if !is_name(&name) {
             let name = printable(&name);
             return Err(Problem::damaged(format!(
-                "{name} is not the name of a tensor"
+                "{name} is not a valid tensor name"
             )));
         }
         let (start, end) = info.data_offsets;
@@ -83,12 +83,12 @@ fn dtype(name: &str) -> Dtype {
         "F6_E3M2" => Dtype::Other("F6_E3M2", 0),
         "F4" => Dtype::Other("F4", 0),
         "C64" => Dtype::Other("C64", 8),
-        _ => Dtype::Other("a type that is not known here", 0),
+        _ => Dtype::Other("unknown", 0),
     }
 }
 
-/// The header, checked: the tensors lie end to end, have the size of their shape where the size of
-/// an element is known, and fill the file to its end. And where the tensors begin.
+/// The validated header, and the offset of the tensor data. The tensors have no gaps, match the
+/// size of their shape if the element size is known, and end at the end of the file.
 fn header(file: &mut File, file_len: u64) -> Result<(BTreeMap<String, Info>, u64), Problem> {
     let reading = |error| Problem::reading("the header", error);
     let mut len = [0; 8];
@@ -97,7 +97,7 @@ fn header(file: &mut File, file_len: u64) -> Result<(BTreeMap<String, Info>, u64
     let len = u64::from_le_bytes(len);
     if len > MAX_HEADER || len > file_len.saturating_sub(8) {
         return Err(Problem::damaged(format!(
-            "its header should have {len} bytes, in a file of {file_len}"
+            "its header length is {len} bytes, but the file has only {file_len}"
         )));
     }
     let mut json = vec![0; len as usize];
@@ -112,7 +112,7 @@ fn header(file: &mut File, file_len: u64) -> Result<(BTreeMap<String, Info>, u64
         let (start, end) = info.data_offsets;
         if start != at || end < start {
             return Err(Problem::damaged(format!(
-                "its header puts tensor {} at bytes {start} to {end}, and {at} is next",
+                "its header places tensor {} at bytes {start} to {end}, expected a start at {at}",
                 printable(name)
             )));
         }
@@ -124,7 +124,7 @@ fn header(file: &mut File, file_len: u64) -> Result<(BTreeMap<String, Info>, u64
         let bytes = numel.and_then(|numel| numel.checked_mul(size));
         if bytes.is_none_or(|bytes| size > 0 && bytes != end - start) {
             return Err(Problem::damaged(format!(
-                "its header gives tensor {} shape {:?} of {} and {} bytes",
+                "its header lists tensor {} with shape {:?} of {}, but {} bytes",
                 printable(name),
                 info.shape,
                 printable(&info.dtype),
@@ -135,14 +135,14 @@ fn header(file: &mut File, file_len: u64) -> Result<(BTreeMap<String, Info>, u64
     }
     if at.checked_add(8 + len) != Some(file_len) {
         return Err(Problem::damaged(format!(
-            "its header describes {at} bytes of tensors, and {} follow",
+            "its header describes {at} bytes of tensors, but {} follow",
             file_len - 8 - len
         )));
     }
     Ok((infos, 8 + len))
 }
 
-/// The tensors of a header. A name must not occur twice.
+/// The tensors of a header. Names must be unique.
 struct Header(BTreeMap<String, Info>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -164,7 +164,7 @@ impl<'de> Deserialize<'de> for Header {
                     }
                     let info = map.next_value()?;
                     if tensors.insert(name, info).is_some() {
-                        return Err(serde::de::Error::custom("a tensor is there twice"));
+                        return Err(serde::de::Error::custom("duplicate tensor name"));
                     }
                 }
                 Ok(Header(tensors))

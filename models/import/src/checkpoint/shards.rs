@@ -1,7 +1,7 @@
-//! Which files a checkpoint consists of: one, or shards with or without an index.
+//! Finds the files of a checkpoint: one, or shards with or without an index.
 //!
-//! transformers writes large models as `model-00001-of-00003.safetensors` and so on, and next to
-//! them `model.safetensors.index.json`, which says which tensor is in which shard.
+//! transformers writes large models as `model-00001-of-00003.safetensors` and so on, together with
+//! `model.safetensors.index.json`, which maps each tensor to its shard.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,12 @@ use serde::Deserialize;
 
 use super::error::{CheckpointError, Problem, printable};
 
-/// The index of the largest models has a few MiB.
+/// Maximum size of an index; the largest models need a few MiB.
 const MAX_INDEX: u64 = 64 << 20;
-/// The largest models have a few hundred.
+/// Maximum number of shards; the largest models have a few hundred.
 const MAX_SHARDS: usize = 10_000;
-/// By which a directory is searched, best first: what transformers, open_clip, timm and diffusers
-/// write.
+/// File names to look for in a directory, in order of preference: those used by transformers,
+/// open_clip, timm and diffusers.
 const IN_DIRECTORY: [&str; 8] = [
     "model.safetensors.index.json",
     "model.safetensors",
@@ -30,19 +30,18 @@ const IN_DIRECTORY: [&str; 8] = [
     "open_clip_pytorch_model.bin",
     "consolidated.00.pth",
 ];
-/// Endings of checkpoint files.
+/// Extensions of checkpoint files.
 const ENDINGS: [&str; 5] = [".safetensors", ".bin", ".pth", ".pt", ".ckpt"];
 
 /// The files of a checkpoint.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub files: Vec<PathBuf>,
-    /// Name of the shard that each tensor is in, where there is an index.
+    /// Shard name of each tensor, if there is an index.
     pub index: Option<BTreeMap<String, String>>,
 }
 
-/// Finds all files that belong to the checkpoint at `path`: a file, a shard, an index, or a
-/// directory.
+/// Finds all files of the checkpoint at `path`, which is a file, a shard, an index, or a directory.
 pub(super) fn locate(path: &Path) -> Result<Parts, CheckpointError> {
     if path.is_dir() {
         let inside = in_directory(path).map_err(|problem| problem.at(path))?;
@@ -75,7 +74,7 @@ fn by_name(path: &Path) -> Result<Parts, CheckpointError> {
     by_number(path, &shard).map_err(|problem| problem.at(path))
 }
 
-/// The names of the shards by tensor, or `None` where the file is no index.
+/// The shard name of each tensor, or `None` if the file is not an index.
 fn read_index(path: &Path) -> Result<Option<BTreeMap<String, String>>, Problem> {
     #[derive(Deserialize)]
     struct Index {
@@ -87,34 +86,34 @@ fn read_index(path: &Path) -> Result<Option<BTreeMap<String, String>>, Problem> 
         .map_err(Problem::Io)?;
     if bytes.len() as u64 > MAX_INDEX {
         return Err(Problem::unsupported(
-            format!("it has more than {} MiB", MAX_INDEX >> 20),
-            "give the checkpoint itself, or the index of its shards",
+            format!("it is larger than {} MiB", MAX_INDEX >> 20),
+            "use the checkpoint itself, or the index of its shards",
         ));
     }
     let index = serde_json::from_slice(&bytes);
     Ok(index.ok().map(|Index { weight_map }| weight_map))
 }
 
-/// The shards that an index names.
+/// The shards listed in an index.
 fn by_index(path: &Path, map: BTreeMap<String, String>) -> Result<Parts, Problem> {
     let names: BTreeSet<&String> = map.values().collect();
     if let Some(name) = names.iter().find(|name| !is_plain(name)) {
         return Err(Problem::unsupported(
             format!(
-                "it names the shard {:?}, which is not a file in its own directory",
+                "it lists the shard {:?}, which is not a file in the same directory",
                 printable(name)
             ),
-            "put all shards next to the index, and name them so in it",
+            "put all shards in the directory of the index, and list them by plain file name",
         ));
     }
     if names.is_empty() || names.len() > MAX_SHARDS {
-        return Err(Problem::damaged(format!("it names {} shards", names.len())));
+        return Err(Problem::damaged(format!("it lists {} shards", names.len())));
     }
     let files: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
     if let Some(missing) = files.iter().find(|file| !file.is_file()) {
         return Err(Problem::unsupported(
             format!(
-                "its shard {} is not next to it",
+                "its shard {} is missing from its directory",
                 missing.file_name().unwrap_or_default().to_string_lossy()
             ),
             format!("download all {} shards into one directory", files.len()),
@@ -126,7 +125,7 @@ fn by_index(path: &Path, map: BTreeMap<String, String>) -> Result<Parts, Problem
     })
 }
 
-/// All shards by their numbers, where there is no index.
+/// Finds all shards by number if there is no index.
 fn by_number(path: &Path, shard: &Shard) -> Result<Parts, Problem> {
     let files: Vec<PathBuf> = (1..=shard.count)
         .map(|number| path.with_file_name(shard.name(number)))
@@ -137,20 +136,20 @@ fn by_number(path: &Path, shard: &Shard) -> Result<Parts, Problem> {
     };
     Err(Problem::unsupported(
         format!(
-            "it is shard {} of {} of a checkpoint, and {} of the others are missing, such as {}",
+            "it is shard {} of {}, and {} of the others are missing, such as {}",
             shard.number,
             shard.count,
             missing.len(),
             first.file_name().unwrap_or_default().to_string_lossy()
         ),
         format!(
-            "download all shards and {} into one directory, and give any of them",
+            "download all shards and {} into one directory, and use any of them",
             shard.index()
         ),
     ))
 }
 
-/// The checkpoint in a directory.
+/// Finds the checkpoint in a directory.
 fn in_directory(path: &Path) -> Result<PathBuf, Problem> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(Problem::Io)? {
@@ -164,7 +163,7 @@ fn in_directory(path: &Path) -> Result<PathBuf, Problem> {
     }
     if let Some(name) = names.iter().find(|name| name.ends_with(".distcp")) {
         return Err(Problem::UnknownFormat(format!(
-            "a directory with a distributed checkpoint ({name} and others; python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE makes one file of it)"
+            "a directory with a distributed checkpoint ({name} and others; convert it to one file with python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY FILE)"
         )));
     }
     if has("saved_model.pb") || names.iter().any(|n| n.ends_with(".data-00000-of-00001")) {
@@ -172,7 +171,7 @@ fn in_directory(path: &Path) -> Result<PathBuf, Problem> {
             "a directory with a TensorFlow model (use the PyTorch or safetensors file of the same model)".into(),
         ));
     }
-    // The shards of one checkpoint count as one, for which the first stands.
+    // The shards of one checkpoint count as one, represented by the first.
     let found: Vec<&String> = names
         .iter()
         .filter(|name| ENDINGS.iter().any(|ending| name.ends_with(ending)))
@@ -180,13 +179,13 @@ fn in_directory(path: &Path) -> Result<PathBuf, Problem> {
         .collect();
     match found[..] {
         [] => Err(Problem::UnknownFormat(
-            "a directory without a checkpoint in it".into(),
+            "a directory without a checkpoint".into(),
         )),
         [name] => Ok(path.join(name)),
         _ => {
             let shown: Vec<String> = found.iter().take(6).map(|name| printable(name)).collect();
             Err(Problem::UnknownFormat(format!(
-                "a directory with {} checkpoints in it (give one of them: {}{})",
+                "a directory with {} checkpoints (use one of them: {}{})",
                 found.len(),
                 shown.join(", "),
                 if found.len() > shown.len() {
@@ -199,7 +198,7 @@ fn in_directory(path: &Path) -> Result<PathBuf, Problem> {
     }
 }
 
-/// Whether a name is that of a file in the same directory.
+/// Whether a name refers to a file in the same directory.
 fn is_plain(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
         && name.len() <= 255
@@ -214,7 +213,7 @@ struct Shard<'a> {
     stem: &'a str,
     number: usize,
     count: usize,
-    /// Digits of the number, and the count as it is written.
+    /// Number of digits, and the shard count as text.
     digits: usize,
     of: &'a str,
     /// `.safetensors`
@@ -252,7 +251,7 @@ impl<'a> Shard<'a> {
         format!("{stem}-{number:0digits$}-of-{of}{ending}")
     }
 
-    /// Name of the index next to it.
+    /// Name of the index in the same directory.
     fn index(&self) -> String {
         format!("{}{}.index.json", self.stem, self.ending)
     }

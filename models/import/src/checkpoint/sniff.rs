@@ -1,12 +1,12 @@
-//! What kind of file it is, judged by its first bytes. Names say too little: `.bin` and `.pt` are
+//! Detects the file format from its first bytes. File names are not reliable: `.bin` and `.pt` are
 //! used for everything.
 
 use super::error::Problem;
 
-/// As many bytes as the judgment needs.
+/// Number of bytes that detection needs.
 pub(super) const PREFIX: usize = 512;
 
-/// The formats that are read.
+/// Supported formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     TorchZip,
@@ -14,12 +14,12 @@ pub(super) enum Format {
     Safetensors,
 }
 
-/// Long integer 0x1950a86a20f9469cfc6c, with which PyTorch before 1.6 began its files.
+/// Long integer 0x1950a86a20f9469cfc6c, the first object in files by PyTorch before 1.6.
 const LEGACY_MAGIC: [u8; 12] = [
     0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
 ];
 
-/// Beginnings by which other files are known.
+/// Magic bytes of other file types.
 const OTHERS: [(&[u8], &str); 22] = [
     (
         b"version https://git-lfs",
@@ -34,7 +34,7 @@ const OTHERS: [(&[u8], &str); 22] = [
     (b"Rar!", "a rar archive (unpack it first)"),
     (
         b"\x93NUMPY",
-        "a NumPy .npy file, one array without a name (torch.save a state_dict)",
+        "a NumPy .npy file, a single array without a name (save a state_dict with torch.save instead)",
     ),
     (
         b"\x89HDF\r\n\x1a\n",
@@ -50,20 +50,21 @@ const OTHERS: [(&[u8], &str); 22] = [
     (b"%PDF", "a PDF document"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
-    (b"RIFF", "a sound, film or picture file (RIFF)"),
+    (b"RIFF", "an audio, video or image file (RIFF)"),
     (b"SQLite format 3", "an SQLite database"),
     (b"ARROW1", "an Arrow file"),
     (b"PAR1", "a Parquet file"),
     (b"DDUF", "a DDUF archive"),
 ];
 
-/// What to do with files of other frameworks.
+/// Hint for files of other frameworks.
 const OTHER_FILE: &str = "(use the PyTorch or safetensors file of the same model)";
 
-/// Judges a file by its first bytes (at most [`PREFIX`]) and its length.
+/// Detects the format of a file from its first bytes (at most [`PREFIX`]) and its length.
 ///
 /// # Errors
-/// `UnknownFormat`, saying what it looks like, and `Unsupported` for what PyTorch alone reads.
+/// `UnknownFormat` with a description of the file, and `Unsupported` for files that only PyTorch
+/// reads.
 pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
     if prefix.is_empty() {
         return Err(unknown("an empty file"));
@@ -83,8 +84,8 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
             return Ok(Format::TorchLegacy);
         }
         return Err(Problem::unsupported(
-            "it is a bare pickle, which torch.load does not read either",
-            "in Python, if you trust the file: torch.save(pickle.load(open(FILE, \"rb\")), NEW_FILE), with the arrays made tensors",
+            "it is a plain pickle, which torch.load cannot read either",
+            "in Python, if you trust the file: torch.save(pickle.load(open(FILE, \"rb\")), NEW_FILE), with the arrays converted to tensors",
         ));
     }
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| prefix.starts_with(magic)) {
@@ -100,9 +101,7 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
         return Err(tar(prefix));
     }
     if prefix.iter().all(|&b| b == 0) {
-        return Err(unknown(format!(
-            "{len} bytes that begin with nothing but zeros"
-        )));
+        return Err(unknown(format!("{len} bytes that start with zeros")));
     }
     if prefix.starts_with(b"\x08\x01\x12") {
         return Err(unknown(format!("a TensorFlow SavedModel {OTHER_FILE}")));
@@ -120,18 +119,18 @@ pub(super) fn sniff(prefix: &[u8], len: u64) -> Result<Format, Problem> {
     Err(unknown(as_text(prefix).unwrap_or_else(|| {
         let first: Vec<String> = prefix.iter().take(8).map(|b| format!("{b:02x}")).collect();
         format!(
-            "an unknown binary file (it begins with {})",
+            "an unknown binary file (it starts with {})",
             first.join(" ")
         )
     })))
 }
 
-/// What `bytes` are, where they are known to be something else than ONNX: as a phrase that begins
-/// with "it is", with a remedy.
+/// A description of `bytes` if they are known not to be ONNX: a phrase that starts with "it is",
+/// with a hint.
 pub(crate) fn other_format(bytes: &[u8]) -> Option<String> {
     let checkpoint = |kind: &str| {
         Some(format!(
-            "it is {kind} (weights alone: --backbone-weights FILE)"
+            "it is {kind} (for weights, use --backbone-weights FILE)"
         ))
     };
     match sniff(&bytes[..bytes.len().min(PREFIX)], bytes.len() as u64) {
@@ -148,13 +147,13 @@ pub(crate) fn other_format(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// A tar archive: that of the first versions of PyTorch, or any other.
+/// A tar archive: that of the first PyTorch versions, or any other.
 fn tar(prefix: &[u8]) -> Problem {
     let name = prefix[..100].split(|&b| b == 0).next().unwrap_or_default();
     let name = name.strip_prefix(b"./").unwrap_or(name);
     match name {
         b"sys_info" | b"pickle" | b"tensors" | b"storages" => Problem::unsupported(
-            "it is a tar archive, the first format of PyTorch, which is not read here",
+            "it is a tar archive, PyTorch's first format, which is not supported",
             "in PyTorch, if you trust the file: torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=False), NEW_FILE)",
         ),
         _ => unknown("a tar archive (unpack it first)"),
@@ -165,17 +164,17 @@ fn unknown(found: impl Into<String>) -> Problem {
     Problem::UnknownFormat(found.into())
 }
 
-/// The length of a JSON header in 64 bit, of which only the lower half is ever used, and then it.
+/// A 64-bit JSON header length, of which only the lower half is ever used, followed by the header.
 fn is_safetensors(prefix: &[u8]) -> bool {
     matches!(prefix, [_, _, _, _, 0, 0, 0, 0, b'{', ..])
 }
 
-/// A protobuf `ModelProto`: field 1, the version, and then field 2, the producer, or 7, the graph.
+/// A protobuf `ModelProto`: field 1 (version), followed by field 2 (producer) or 7 (graph).
 fn is_onnx(prefix: &[u8]) -> bool {
     matches!(prefix, [0x08, 1..=32, 0x12 | 0x3a | 0x42, ..])
 }
 
-/// A map of 1 to 15 or of more entries, whose first key is a text of lower-case letters.
+/// A MessagePack map with at least one entry, whose first key is lowercase text.
 fn is_msgpack(prefix: &[u8]) -> bool {
     let key = match prefix {
         [0x81..=0x8f, key @ ..] | [0xde, _, _, key @ ..] => key,
@@ -191,7 +190,7 @@ fn is_msgpack(prefix: &[u8]) -> bool {
 }
 
 fn as_text(prefix: &[u8]) -> Option<String> {
-    // The prefix may end within a character.
+    // The prefix may end inside a multi-byte character.
     let text = match std::str::from_utf8(prefix) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {
@@ -210,16 +209,16 @@ fn as_text(prefix: &[u8]) -> Option<String> {
         .to_ascii_lowercase();
     Some(
         if start.starts_with("<!doctype html") || start.starts_with("<html") {
-            "an HTML page: the download failed, or needs a login (open the address in a browser, or use huggingface-cli download)".into()
+            "an HTML page: the download failed or requires a login (open the URL in a browser, or use huggingface-cli download)".into()
         } else if start.starts_with('<') {
-            "an XML document, perhaps the error message of a server".into()
+            "an XML document, possibly a server's error message".into()
         } else if start.starts_with('{') || start.starts_with('[') {
-            "a JSON document: a configuration, or the error message of a server (give the weights, or the *.index.json of their shards)".into()
+            "a JSON document: a config file or a server's error message (use the weights, or the *.index.json of their shards)".into()
         } else if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
             return None;
         } else {
             format!(
-                "a text file (it begins with {:?})",
+                "a text file (it starts with {:?})",
                 text.chars().take(40).collect::<String>()
             )
         },
@@ -262,13 +261,13 @@ mod tests {
             (&[0; 4096], "zeros"),
             (
                 b"Entry not found",
-                "text file (it begins with \"Entry not found\")",
+                "text file (it starts with \"Entry not found\")",
             ),
             (b"\x1f\x8b\x08\x00", "gzip"),
             (b"\x93NUMPY\x01\x00", "NumPy"),
             (
                 b"\x00\x01\x02\x03\xfe",
-                "unknown binary file (it begins with 00 01 02 03 fe)",
+                "unknown binary file (it starts with 00 01 02 03 fe)",
             ),
             (b"\xff", "unknown binary file"),
         ];
@@ -295,8 +294,8 @@ mod tests {
         tar.resize(257, 0);
         tar.extend(b"ustar  \0");
         for (bytes, word) in [
-            (&tar[..], "the first format of PyTorch"),
-            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.", "a bare pickle"),
+            (&tar[..], "PyTorch's first format"),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.", "a plain pickle"),
         ] {
             match sniff(bytes, bytes.len() as u64) {
                 Err(Problem::Unsupported { what, remedy }) => {

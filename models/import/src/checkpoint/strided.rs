@@ -1,20 +1,20 @@
-//! Tensors as windows into a storage, and how they are copied out of it.
+//! Strided tensors in a storage, and how they are copied out of it.
 
 use std::ops::Range;
 
 use super::dtype::{ByteOrder, Dtype};
 
-/// Where the elements of a tensor lie in its storage, counted in elements.
+/// The layout of a tensor in its storage, in elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub offset: usize,
     pub shape: Vec<usize>,
-    /// Distance between neighbors along each axis; as many as `shape` has.
+    /// Stride of each axis; as many as `shape` has.
     pub stride: Vec<usize>,
 }
 
 impl Layout {
-    /// Number of elements; `None` where it exceeds the address space.
+    /// Number of elements; `None` on overflow.
     pub fn numel(&self) -> Option<usize> {
         if self.shape.contains(&0) {
             return Some(0);
@@ -22,7 +22,7 @@ impl Layout {
         self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
     }
 
-    /// One more than the largest storage index that is touched.
+    /// One more than the largest storage index used.
     fn end(&self) -> Option<usize> {
         let last = self
             .shape
@@ -34,24 +34,24 @@ impl Layout {
         last.checked_add(1)
     }
 
-    /// Whether the elements lie one after the other in row-major order.
+    /// Whether the elements are contiguous in row-major order.
     fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         self.shape.iter().zip(&self.stride).rev().all(|(&d, &s)| {
-            // The stride of an axis with a single element is never used.
+            // The stride of an axis of length 1 is never used.
             let fits = d == 1 || s == expected;
             expected *= d;
             fits
         })
     }
 
-    /// Which elements of a storage with `held` of them the tensor spans.
+    /// The range of elements that the tensor spans in a storage of `held` elements.
     ///
-    /// A tensor may not have more elements than its storage (as `expand` makes them): what a file
-    /// makes us allocate is bounded by what it holds.
+    /// A tensor must not have more elements than its storage (as created by `expand`), so that
+    /// memory use is bounded by the file size.
     ///
     /// # Errors
-    /// What is wrong with the tensor, where the storage does not have all of its elements.
+    /// The tensor exceeds its storage.
     pub fn window(&self, held: usize) -> Result<Range<usize>, String> {
         let numel = self.numel().ok_or("its size overflows")?;
         if numel == 0 {
@@ -59,29 +59,27 @@ impl Layout {
         }
         if numel > held {
             return Err(format!(
-                "it has {numel} elements and its storage only {held}"
+                "it has {numel} elements, but its storage has only {held}"
             ));
         }
         let end = self.end().ok_or("its strides overflow")?;
         if end > held {
-            return Err(format!(
-                "it reaches to element {end} of a storage with {held}"
-            ));
+            return Err(format!("it ends at element {end} of a storage with {held}"));
         }
         Ok(self.offset..end)
     }
 
-    /// The elements in row-major order, out of the bytes of its [`window`](Self::window).
+    /// The elements in row-major order, from the bytes of its [`window`](Self::window).
     pub fn gather(&self, window: &[u8], dtype: Dtype, order: ByteOrder) -> Vec<f32> {
         let window = dtype.decode(window, order);
         match self.numel() {
-            // Widened first, then permuted: an element of the window costs one look-up this way.
+            // Converted first, then permuted, so that each element needs only one lookup.
             Some(numel) if numel > 0 && !self.is_contiguous() => self.permute(&window, numel),
             _ => window,
         }
     }
 
-    /// Walks all index tuples in row-major order; `window` begins at the tensor's first element.
+    /// Iterates over all index tuples in row-major order; `window` starts at the first element.
     fn permute(&self, window: &[f32], numel: usize) -> Vec<f32> {
         let mut out = Vec::with_capacity(numel);
         let mut index = vec![0; self.shape.len()];
@@ -124,7 +122,7 @@ mod tests {
         Ok(l.gather(bytes, Dtype::F32, ByteOrder::Little))
     }
 
-    /// The plain definition: element (i, j, ...) is at offset + i s0 + j s1 + ...
+    /// The definition: element (i, j, ...) is at offset + i s0 + j s1 + ...
     fn reference(l: &Layout) -> Vec<f32> {
         let numel: usize = l.shape.iter().product();
         let position = |flat: usize| {

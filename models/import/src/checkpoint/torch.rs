@@ -1,9 +1,9 @@
 //! PyTorch's zip archives: `torch.save` since 1.6, and TorchScript.
 //!
-//! An archive has one directory. In it `data.pkl` describes the saved object, `data/N` are the
-//! storages that it refers to, byte for byte, and `byteorder` says how their elements are laid
-//! down. Nothing is compressed that is read here. The checksums of all storages that hold numbers
-//! are compared when the archive is opened; their elements are read when they are asked for.
+//! An archive has one directory. In it, `data.pkl` describes the saved object, `data/N` are the raw
+//! bytes of the storages it refers to, and `byteorder` gives their byte order. All entries are
+//! stored uncompressed. The checksums of all storages with floating-point numbers are verified when
+//! the archive is opened; elements are read on demand.
 
 use std::{
     collections::BTreeMap,
@@ -22,10 +22,10 @@ use super::{
     pickle::Pickle,
 };
 
-/// The descriptions in the largest checkpoints are a tenth of this.
+/// Maximum size of `data.pkl`; the largest checkpoints need a tenth of this.
 const MAX_PICKLE: u64 = 64 << 20;
 
-/// All tensors of the archive.
+/// All tensors in the archive.
 pub(super) fn read(
     file: &mut File,
     file_len: u64,
@@ -35,7 +35,7 @@ pub(super) fn read(
     let order = archive.byte_order()?;
     let data = archive.read("data.pkl", MAX_PICKLE)?;
     let pickle = Pickle::parse(&data)?;
-    // A storage is checked once for all its tensors.
+    // Each storage is verified once for all of its tensors.
     let mut storages: BTreeMap<&str, Extent> = BTreeMap::new();
     contents::entries(&pickle, source, order, |key| {
         if let Some(extent) = storages.get(key) {
@@ -49,15 +49,15 @@ pub(super) fn read(
 
 struct Archive<'f> {
     zip: ZipArchive<BufReader<&'f mut File>>,
-    /// The one directory, with its slash; empty where the entries are in none.
+    /// The directory with a trailing slash; empty if the entries are at the top level.
     root: String,
-    /// How much may still be read: entries that overlap do not make the file larger.
+    /// Remaining bytes to read: overlapping entries do not make the file larger.
     budget: u64,
 }
 
 impl<'f> Archive<'f> {
     fn open(file: &'f mut File, file_len: u64) -> Result<Self, Problem> {
-        // Nothing ever precedes the first entry; guessing whether something does goes wrong.
+        // No data precedes the first entry; detecting such data automatically is unreliable.
         let config = zip::read::Config {
             archive_offset: zip::read::ArchiveOffset::Known(0),
         };
@@ -77,7 +77,7 @@ impl<'f> Archive<'f> {
             .index_for_name(&format!("{}byteorder", self.root))
             .is_none()
         {
-            // Before PyTorch 2.1: little in all but exotic cases.
+            // Before PyTorch 2.1: almost always little-endian.
             return Ok(ByteOrder::Little);
         }
         match self.read("byteorder", 16)?.as_slice() {
@@ -92,19 +92,19 @@ impl<'f> Archive<'f> {
         }
     }
 
-    /// Where a storage is in the file, its checksum verified.
+    /// The location of a storage in the file, with its checksum verified.
     fn storage(&mut self, key: &str) -> Result<Extent, Problem> {
         self.copy(&format!("data/{key}"), u64::MAX, &mut std::io::sink())
     }
 
-    /// A whole entry, its checksum verified.
+    /// The contents of an entry, with its checksum verified.
     fn read(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, Problem> {
         let mut bytes = Vec::new();
         self.copy(name, limit, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Copies a whole entry, and says where in the file it is.
+    /// Copies an entry, and returns its location in the file.
     fn copy(&mut self, name: &str, limit: u64, out: &mut impl Write) -> Result<Extent, Problem> {
         let full = format!("{}{name}", self.root);
         let shown = format!("entry {}", printable(&full));
@@ -112,7 +112,7 @@ impl<'f> Archive<'f> {
             .zip
             .index_for_name(&full)
             .ok_or_else(|| failed(&shown, ZipError::FileNotFound))?;
-        // A compressed or encrypted entry can be opened only as it is.
+        // A compressed or encrypted entry can only be opened raw.
         let raw = self
             .zip
             .by_index_raw(index)
@@ -120,7 +120,7 @@ impl<'f> Archive<'f> {
         if raw.encrypted() {
             return Err(Problem::unsupported(
                 format!("{shown} of the archive is encrypted"),
-                "unpack it, and pack it again without a password or compression (zip -0 -r)",
+                "unpack it, and zip it again without a password or compression (zip -0 -r)",
             ));
         }
         if raw.compression() != CompressionMethod::Stored {
@@ -137,7 +137,7 @@ impl<'f> Archive<'f> {
         let size = entry.size();
         if size > limit {
             return Err(Problem::damaged(format!(
-                "{shown} has {size} bytes, at most {limit} make sense"
+                "{shown} has {size} bytes, over the limit of {limit}"
             )));
         }
         self.budget = self.budget.checked_sub(size).ok_or_else(|| {
@@ -145,7 +145,7 @@ impl<'f> Archive<'f> {
                 "{shown}: the entries together are larger than the file"
             ))
         })?;
-        // The checksum is compared at the end of the entry, so it must be read to there.
+        // The checksum is verified only at the end of the entry.
         let copied =
             std::io::copy(&mut entry, out).map_err(|error| Problem::reading(&shown, error))?;
         let start = entry
@@ -156,8 +156,8 @@ impl<'f> Archive<'f> {
     }
 }
 
-/// The directory that holds `data.pkl`, with its slash. `torch.save` puts all entries into one
-/// directory; archives that were packed again have none, or one more around it.
+/// The directory with `data.pkl`, with a trailing slash. `torch.save` puts all entries in one
+/// directory; repacked archives have none, or an additional one.
 fn root(zip: &ZipArchive<BufReader<&mut File>>) -> Result<String, Problem> {
     let mut names = Vec::new();
     for name in zip.file_names() {
@@ -168,7 +168,7 @@ fn root(zip: &ZipArchive<BufReader<&mut File>>) -> Result<String, Problem> {
         .filter_map(|name| name.strip_suffix("data.pkl"))
         .filter(|root| root.is_empty() || root.ends_with('/'))
         .collect();
-    // Where there are several, the one that PyTorch would take.
+    // If there are several, the one that PyTorch would use.
     if let Some(root) = roots.iter().find(|root| root.matches('/').count() == 1) {
         return Ok((*root).into());
     }
@@ -178,16 +178,16 @@ fn root(zip: &ZipArchive<BufReader<&mut File>>) -> Result<String, Problem> {
         [root] => Ok(root.into()),
         [one, other, ..] => Err(Problem::unsupported(
             format!(
-                "it holds several checkpoints, {}data.pkl and {}data.pkl",
+                "it contains several checkpoints, {}data.pkl and {}data.pkl",
                 printable(one),
                 printable(other)
             ),
-            "unpack it, and pack the directory of one alone (zip -0 -r)",
+            "unpack it, and zip only one of the directories (zip -0 -r)",
         )),
     }
 }
 
-/// For a message: what kind of zip archive has these names.
+/// Describes a zip archive with these names, for an error message.
 fn archive_of(names: &[impl AsRef<str>]) -> String {
     let ending = |endings: &[&str]| {
         names
@@ -203,11 +203,11 @@ fn archive_of(names: &[impl AsRef<str>]) -> String {
     } else if ending(&["model.weights.h5"]).is_some() {
         "a Keras model (use the PyTorch or safetensors file of the same model)".into()
     } else if let Some(inner) = ending(&[".pth", ".pt", ".bin", ".ckpt", ".safetensors"]) {
-        format!("a zip archive that holds {inner} (unpack it, and give that file)")
+        format!("a zip archive with {inner} (unpack it, and use that file)")
     } else {
         let first = names.first().map_or("nothing", |name| name.as_ref());
         format!(
-            "a zip archive without a data.pkl (it begins with {})",
+            "a zip archive without a data.pkl (its first entry is {})",
             printable(first)
         )
     }

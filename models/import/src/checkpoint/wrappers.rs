@@ -1,11 +1,11 @@
-//! What training puts into names: wrappers around modules, and copies of a model side by side.
+//! Names from training: module wrappers, and several copies of a model.
 
 use std::collections::BTreeMap;
 
 use super::{entry::Entries, error::Problem};
 
-/// Parts of a name that stand for a wrapper and not for a module of the model: of data
-/// parallelism, compilation, FSDP (two names) and activation checkpointing.
+/// Name components of wrappers, which are not modules of the model: data parallelism, compilation,
+/// FSDP (two names) and activation checkpointing.
 const WRAPPERS: [&str; 5] = [
     "module",
     "_orig_mod",
@@ -14,10 +14,10 @@ const WRAPPERS: [&str; 5] = [
     "_checkpoint_wrapped_module",
 ];
 
-/// The same tensors under the names that they have in the bare model.
+/// The same tensors under the names of the unwrapped model.
 ///
 /// # Errors
-/// Where two then have the same name.
+/// If two tensors then have the same name.
 pub(super) fn unwrapped(entries: Entries) -> Result<Entries, Problem> {
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     for name in entries.keys() {
@@ -25,9 +25,9 @@ pub(super) fn unwrapped(entries: Entries) -> Result<Entries, Problem> {
         if let Some(other) = renamed.get(&bare) {
             return Err(Problem::unsupported(
                 format!(
-                    "tensors {other} and {name} are both {bare} without the wrappers that training adds"
+                    "tensors {other} and {name} are both named {bare} without the wrappers added by training"
                 ),
-                "save the state_dict of one of the two models",
+                "save the state_dict of only one of the two models",
             ));
         }
         renamed.insert(bare, name.clone());
@@ -37,7 +37,7 @@ pub(super) fn unwrapped(entries: Entries) -> Result<Entries, Problem> {
     Ok(renamed.into_iter().filter_map(take).collect())
 }
 
-/// A name without the parts that stand for wrappers. The last part is the tensor's own.
+/// A name without wrapper components. The last component always belongs to the tensor.
 pub(super) fn unwrap(name: &str) -> String {
     let Some((modules, own)) = name.rsplit_once('.') else {
         return name.into();
@@ -46,8 +46,8 @@ pub(super) fn unwrap(name: &str) -> String {
     kept.chain([own]).collect::<Vec<_>>().join(".")
 }
 
-/// Of two prefixes that differ in `student` and `teacher` alone, the teacher's. DINO and DINOv2
-/// train both, and evaluate and publish the teacher, which is the average of the students.
+/// If two prefixes differ only in `student` and `teacher`, the teacher's. DINO and DINOv2 train
+/// both; the teacher, a moving average of the student, is the one that is evaluated and published.
 pub(crate) fn teacher_of<'a>(prefixes: &[&'a str]) -> Option<&'a str> {
     let [one, other] = prefixes else { return None };
     let is_teacher = |teacher: &str, student: &str| {
@@ -69,7 +69,7 @@ pub(crate) fn teacher_of<'a>(prefixes: &[&'a str]) -> Option<&'a str> {
     }
 }
 
-/// The prefixes as a message lists them: a few, and how many more.
+/// Formats prefixes for a message: a few of them, and the number of the others.
 pub(crate) fn listed<'a>(prefixes: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 8;
     let all: Vec<&str> = prefixes.into_iter().collect();
@@ -116,7 +116,10 @@ mod tests {
         let entries = Entries::from(["a.w", "module.a.w", "b.w"].map(entry));
         match unwrapped(entries).unwrap_err() {
             Problem::Unsupported { what, .. } => {
-                assert!(what.contains("a.w and module.a.w are both a.w"), "{what}");
+                assert!(
+                    what.contains("a.w and module.a.w are both named a.w"),
+                    "{what}"
+                );
             }
             other => panic!("{other:?}"),
         }

@@ -98,7 +98,7 @@ fn a_flipped_byte_in_an_archive_is_an_error_or_does_not_matter() {
             let how = format!("{name}, byte {at} xor {flip:#04x}");
             survived += usize::from(assert_error_or_equal(&broken, &sound, &how));
         }
-        println!("{name}: {survived} of 500 corruptions did not touch what is read");
+        println!("{name}: {survived} of 500 corruptions did not change the result");
     }
 }
 

@@ -293,7 +293,7 @@ fn a_missing_tensor_names_its_likeness() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_are_read_and_refused_when_asked_for() {
+fn non_finite_numbers_are_an_error_on_access() {
     let storage: Vec<u8> = [1.0, f32::NAN]
         .iter()
         .flat_map(|x| x.to_le_bytes())

@@ -182,7 +182,7 @@ fn an_index_names_only_files_next_to_it() {
         put(&dir, INDEX, index(&[("t0", shard)]));
         says(
             &error(&dir.join(INDEX)),
-            &["not a file in its own directory"],
+            &["not a file in the same directory"],
         );
     }
 }
@@ -202,7 +202,7 @@ fn an_index_that_does_not_fit_its_shards_is_damage() {
     }
     let dir = sharded();
     put(dir.path(), INDEX, r#"{"weight_map": {}}"#);
-    says(&error(&dir.path().join(INDEX)), &["names 0 shards"]);
+    says(&error(&dir.path().join(INDEX)), &["lists 0 shards"]);
     for json in [
         "{}",
         r#"{"weight_map": 1}"#,

@@ -68,7 +68,7 @@ fn of_student_and_teacher_the_teacher_is_taken() {
 }
 
 #[test]
-fn of_two_families_the_one_that_was_asked_for_is_taken() {
+fn of_two_families_the_requested_one_is_used() {
     // As in OpenVLA: both with the names of timm.
     let dinov2 = weights("dinov2.bin");
     let siglip: Tensors = weights("siglip.safetensors")
@@ -116,6 +116,9 @@ fn of_models_alike_one_must_be_chosen() {
     );
     says(
         graph(both, "dinov2", Some("mod")),
-        &["no tensor begins with the prefix mod.", "head.*, model.*"],
+        &[
+            "no tensor name starts with the prefix mod.",
+            "head.*, model.*",
+        ],
     );
 }

@@ -43,11 +43,11 @@ fn damaged_dictionaries_are_refused_with_a_reason() {
         ("{'descr': '<f4'", "expected '}'"),
         (
             "{'descr': '<f4', 'shape': (1,), }",
-            "no entry 'fortran_order'",
+            "key 'fortran_order' is missing",
         ),
         (
             "{'fortran_order': False, 'shape': (1,), }",
-            "no entry 'descr'",
+            "key 'descr' is missing",
         ),
         (
             "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
@@ -65,7 +65,7 @@ fn damaged_dictionaries_are_refused_with_a_reason() {
             "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}",
             "expected a length",
         ),
-        ("{'descr': '<f4', 'descr': '<f4', }", "two entries"),
+        ("{'descr': '<f4', 'descr': '<f4', }", "duplicate key"),
         ("{'size': 3}", "unknown key"),
         (
             "{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} x",

@@ -1,9 +1,9 @@
-//! What "calling" an allowed name builds.
+//! Builds the result of "calling" an allowed name.
 
 use super::{Global, Node, Other, Problem, Storage, StoredTensor, Value, machine::Machine};
 use crate::checkpoint::{dtype::Dtype, strided::Layout};
 
-/// More axes than PyTorch's own kernels take.
+/// More axes than PyTorch's own kernels support.
 const MAX_AXES: usize = 32;
 
 impl<'a> Machine<'a> {
@@ -14,11 +14,11 @@ impl<'a> Machine<'a> {
         arguments: Value<'a>,
     ) -> Result<Value<'a>, Problem> {
         let Value::Global(global) = function else {
-            return Err(self.damaged("something is called that is not a function"));
+            return Err(self.damaged("an object that is not a function is called"));
         };
         match global {
             Global::RebuildFromType => {
-                // A tensor with attributes: the call proper is among the arguments.
+                // A tensor with attributes: the actual call is in the arguments.
                 let function = self.argument(arguments, 0)?;
                 match function {
                     Value::Global(
@@ -27,7 +27,7 @@ impl<'a> Machine<'a> {
                         | Global::RebuildOther(_)
                         | Global::FirstArgument),
                     ) => self.build(inner, self.argument(arguments, 2)?),
-                    _ => Err(self.damaged("a tensor is rebuilt by what is not a function for it")),
+                    _ => Err(self.damaged("a tensor is rebuilt by an unsuitable function")),
                 }
             }
             _ => self.build(global, arguments),
@@ -48,7 +48,7 @@ impl<'a> Machine<'a> {
                         Other::Meta => "was saved on the meta device, without elements",
                         Other::Quantized => "is quantized",
                         Other::Nested => "is nested",
-                        Other::Subclass => "is of a subclass of torch.Tensor",
+                        Other::Subclass => "is a subclass of torch.Tensor",
                     },
                     shape: self.shape_of(other, arguments),
                 };
@@ -65,7 +65,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The shape of a tensor that is not read, where it can be found.
+    /// The shape of an unsupported tensor, if it can be determined.
     fn shape_of(&self, other: Other, arguments: Value<'a>) -> Option<Vec<usize>> {
         let shape = match other {
             Other::Sparse => {
@@ -80,8 +80,8 @@ impl<'a> Machine<'a> {
         self.sizes(shape).ok()
     }
 
-    /// (storage, offset, shape, stride, ...), all counted in elements. The argument at `metadata`
-    /// is absent or a dictionary, which says whether the elements are to be conjugated or negated.
+    /// (storage, offset, shape, stride, ...), all in elements. The argument at `metadata` is absent
+    /// or a dictionary that says whether the elements must be conjugated or negated.
     fn tensor(
         &mut self,
         arguments: Value<'a>,
@@ -101,11 +101,11 @@ impl<'a> Machine<'a> {
         let offset = self
             .size(self.argument(arguments, 1)?)?
             .checked_add(storage.skip)
-            .ok_or_else(|| self.damaged("a tensor begins beyond all storages"))?;
+            .ok_or_else(|| self.damaged("the offset of a tensor is too large"))?;
         let shape = self.sizes(self.argument(arguments, 2)?)?;
         let stride = self.sizes(self.argument(arguments, 3)?)?;
         if shape.len() != stride.len() {
-            return Err(self.damaged("a tensor has not as many strides as axes"));
+            return Err(self.damaged("a tensor has a different number of strides and axes"));
         }
         if let Ok(Value::Node(index)) = self.argument(arguments, metadata)
             && let Some(Node::Dict(entries)) = self.nodes.get(index)
@@ -128,10 +128,10 @@ impl<'a> Machine<'a> {
         }))
     }
 
-    /// A persistent id: ("storage", class, key, device, length). Before PyTorch 1.6 also a part of
-    /// that storage, (key, offset, length), or `None`.
+    /// A persistent ID: ("storage", class, key, device, length). Before PyTorch 1.6 it may be
+    /// followed by a view of the storage, (key, offset, length), or `None`.
     pub(super) fn storage(&self, id: Value<'a>) -> Result<Storage<'a>, Problem> {
-        let wrong = || self.damaged("a reference to a storage is not understood");
+        let wrong = || self.damaged("a storage reference is invalid");
         let items = self.sequence(id).ok_or_else(wrong)?;
         match *items {
             [
@@ -165,7 +165,7 @@ impl<'a> Machine<'a> {
     fn argument(&self, arguments: Value<'a>, index: usize) -> Result<Value<'a>, Problem> {
         let items = self.sequence(arguments);
         let value = items.and_then(|items| items.get(index)).copied();
-        value.ok_or_else(|| self.damaged("a function has not got all its arguments"))
+        value.ok_or_else(|| self.damaged("a function call lacks arguments"))
     }
 
     fn sequence(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
@@ -180,8 +180,8 @@ impl<'a> Machine<'a> {
 
     fn sizes(&self, value: Value<'a>) -> Result<Vec<usize>, Problem> {
         let items = self.sequence(value).filter(|items| items.len() <= MAX_AXES);
-        let items =
-            items.ok_or_else(|| self.damaged("the shape of a tensor is not a short tuple"))?;
+        let items = items
+            .ok_or_else(|| self.damaged("the shape of a tensor is not a tuple or is too long"))?;
         items.iter().map(|item| self.size(*item)).collect()
     }
 
@@ -190,6 +190,6 @@ impl<'a> Machine<'a> {
             Value::Int(n) => usize::try_from(n).ok(),
             _ => None,
         }
-        .ok_or_else(|| self.damaged("a size is not a number of elements"))
+        .ok_or_else(|| self.damaged("a size is not a valid number of elements"))
     }
 }

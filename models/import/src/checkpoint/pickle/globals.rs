@@ -1,50 +1,50 @@
-//! The classes and functions that a pickle may name, and what stands for each.
+//! The classes and functions that a pickle may name, and their meaning.
 
 use super::super::dtype::Dtype;
 
-/// What an allowed name stands for. None of them is ever called: each says what data to build.
+/// The meaning of an allowed name. None of them is ever called: each describes the data to build.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in super::super) enum Global {
     /// `torch._utils._rebuild_tensor_v2`: (storage, offset, shape, stride, ...).
     RebuildTensor,
-    /// `torch._utils._rebuild_tensor_v3`: the same, and the element type as the seventh.
+    /// `torch._utils._rebuild_tensor_v3`: the same, with the element type as the seventh argument.
     RebuildTensorV3,
-    /// Builds a tensor that is not read.
+    /// Builds an unsupported tensor.
     RebuildOther(Other),
-    /// Returns its first argument, as far as data goes: parameters, sizes, typed lists.
+    /// Returns its first argument: parameters, sizes, typed lists.
     FirstArgument,
     /// `torch._tensor._rebuild_from_type_v2`: (function, class, arguments, attributes).
     RebuildFromType,
     /// A dictionary.
     Dict,
-    /// The class of a storage.
+    /// A storage class.
     Storage(Dtype),
-    /// A storage whose element type stands elsewhere.
+    /// A storage class without an element type.
     UntypedStorage,
     /// An element type.
     Dtype(Dtype),
-    /// A class of a TorchScript archive: a bag of attributes.
+    /// A class of a TorchScript archive: a set of attributes.
     ScriptClass,
-    /// Data that training checkpoints carry beside the tensors. Its contents are dropped.
+    /// Other data in training checkpoints, which is dropped.
     Ignored,
 }
 
-/// Tensors that are not an array of elements in a storage, or not one that is read.
+/// Tensors that are not strided, or not supported.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in super::super) enum Other {
     /// (layout, (indices, ..., shape, ...)).
     Sparse,
-    /// (element type, shape, ...): saved without elements.
+    /// (element type, shape, ...), saved without elements.
     Meta,
-    /// (storage, offset, shape, ...), and how it is quantized.
+    /// (storage, offset, shape, ...), and quantization parameters.
     Quantized,
-    /// Tensors of several shapes in one.
+    /// A nested tensor, which has several shapes.
     Nested,
-    /// A subclass of `torch.Tensor` with a layout of its own.
+    /// A subclass of `torch.Tensor` with its own layout.
     Subclass,
 }
 
-/// What the name stands for; `None` where it is not allowed.
+/// The meaning of a name; `None` if it is not allowed.
 pub(super) fn resolve(module: &str, name: &str) -> Option<Global> {
     if module == "__torch__" || module.starts_with("__torch__.") {
         return Some(Global::ScriptClass);
@@ -128,13 +128,13 @@ fn dtype(name: &str) -> Option<Dtype> {
         "qint8" => Dtype::Other("qint8", 1),
         "quint8" => Dtype::Other("quint8", 1),
         "qint32" => Dtype::Other("qint32", 4),
-        name if is_dtype(name) => Dtype::Other("a type that is not known here", 1),
+        name if is_dtype(name) => Dtype::Other("unknown", 1),
         _ => return None,
     })
 }
 
-/// Whether PyTorch may have an element type of that name: a kind of number, then its bits. Only
-/// the name is looked at; what it stands for is never used.
+/// Whether PyTorch may have an element type of that name: a kind of number, followed by its bits.
+/// Only the name is checked; the type itself is never used.
 fn is_dtype(name: &str) -> bool {
     [
         "float", "bfloat", "int", "uint", "complex", "bits", "qint", "quint",
@@ -149,9 +149,9 @@ fn is_dtype(name: &str) -> bool {
     })
 }
 
-/// Plain values, settings and statistics, as PyTorch, Lightning, Hydra and NumPy put them beside
-/// the tensors of a training checkpoint. Naming them is harmless, for nothing is made of them;
-/// the list is short so that whatever else turns up is seen.
+/// Plain values, settings and statistics that PyTorch, Lightning, Hydra and NumPy store in training
+/// checkpoints. Naming them is harmless, because nothing is built from them; the list is short so
+/// that anything unexpected is noticed.
 fn is_ignored(module: &str, name: &str) -> bool {
     match module {
         "builtins" | "__builtin__" => matches!(
@@ -270,10 +270,7 @@ mod tests {
         );
         assert_eq!(
             resolve("torch", "float3_new"),
-            Some(Global::Dtype(Dtype::Other(
-                "a type that is not known here",
-                1
-            )))
+            Some(Global::Dtype(Dtype::Other("unknown", 1)))
         );
         assert_eq!(resolve("numpy", "float64"), Some(Global::Ignored));
         assert_eq!(resolve("numpy", "bool_"), Some(Global::Ignored));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Node, Problem, Value, globals};
 use crate::checkpoint::error::printable;
 
-/// No checkpoint's own values come near these.
+/// Limits far above what real checkpoints need.
 const MAX_STACK: usize = 1 << 20;
 const MAX_MARKS: usize = 4096;
 const MAX_NODES: usize = 1 << 22;
@@ -15,12 +15,12 @@ pub(super) struct Machine<'a> {
     input: &'a [u8],
     at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack at which a MARK stands.
+    /// Stack heights of the MARKs.
     marks: Vec<usize>,
     memo: HashMap<usize, Value<'a>>,
     pub(super) nodes: Vec<Node<'a>>,
-    /// Extents and strides in all nodes. Each tensor takes more bytes of the pickle than it has of
-    /// them, unless the same tuples are used again and again to exhaust the memory.
+    /// Maximum number of sizes and strides in all nodes. A tensor takes more bytes of the pickle
+    /// than it has of these, unless a malicious file reuses the same tuples to exhaust memory.
     extents: usize,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// How far it has read.
+    /// Bytes read.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -46,7 +46,7 @@ impl<'a> Machine<'a> {
         self.nodes
     }
 
-    /// Runs to the STOP opcode.
+    /// Runs until the STOP opcode.
     pub fn run(&mut self) -> Result<Value<'a>, Problem> {
         loop {
             let at = self.at;
@@ -56,14 +56,14 @@ impl<'a> Machine<'a> {
             }
             self.step(opcode, at)?;
             if self.stack.len() > MAX_STACK || self.marks.len() > MAX_MARKS {
-                return Err(self.damaged("its stack grows beyond all measure"));
+                return Err(self.damaged("its stack is too large"));
             }
         }
     }
 
     fn step(&mut self, opcode: u8, at: usize) -> Result<(), Problem> {
         match opcode {
-            // Framing. Frames only say how much to read ahead.
+            // Framing. Frames only control read-ahead.
             0x80 => match self.byte()? {
                 2..=5 => {}
                 other => return Err(self.damaged(format!("unknown pickle protocol {other}"))),
@@ -108,7 +108,7 @@ impl<'a> Machine<'a> {
                 self.push(Value::Ignored);
             }
 
-            // Text and bytes. Python 2 text may be anything.
+            // Text and bytes. Python 2 text can have any encoding.
             0x8c | b'X' | 0x8d => {
                 let n = match opcode {
                     0x8c => self.byte()?.into(),
@@ -159,7 +159,7 @@ impl<'a> Machine<'a> {
                     _ => self.memo.len(),
                 };
                 if index >= MAX_MEMO || index > self.input.len() {
-                    return Err(self.damaged(format!("memo index {index} is out of all measure")));
+                    return Err(self.damaged(format!("memo index {index} is too large")));
                 }
                 let top = self.top()?;
                 self.memo.insert(index, top);
@@ -171,8 +171,8 @@ impl<'a> Machine<'a> {
                     self.length4()?
                 };
                 let value = self.memo.get(&index).copied();
-                let value =
-                    value.ok_or_else(|| self.damaged(format!("nothing is memoised as {index}")))?;
+                let value = value
+                    .ok_or_else(|| self.damaged(format!("memo entry {index} does not exist")))?;
                 self.push(value);
             }
 
@@ -217,7 +217,7 @@ impl<'a> Machine<'a> {
                 self.set_items(items)?;
             }
 
-            // Names, and what is "called" on them.
+            // Names, and calls to them.
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
                 self.name(module, name)?;
@@ -267,25 +267,25 @@ impl<'a> Machine<'a> {
             }
             _ => {
                 return Err(Problem::damaged(format!(
-                    "unknown pickle opcode 0x{opcode:02x} at byte {at} of its pickle"
+                    "unknown pickle opcode 0x{opcode:02x} at byte {at} of the pickle"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Looks a name up. This is the only way for a class or function to get onto the stack.
+    /// Looks up a name. This is the only way for a class or function to get onto the stack.
     fn name(&mut self, module: &str, name: &str) -> Result<(), Problem> {
         let global = globals::resolve(module, name).ok_or_else(|| Problem::Refused {
             global: printable(&format!("{module}.{name}")),
-            // The first thing of all: what was saved is an instance of it.
+            // If it is the first name in the pickle, the saved object is an instance of it.
             whole: self.stack.is_empty() && self.nodes.is_empty(),
         })?;
         self.push(Value::Global(global));
         Ok(())
     }
 
-    /// A little-endian two's complement integer of `n` bytes. Seeds may exceed 64 bit.
+    /// A little-endian two's complement integer of `n` bytes. Seeds can exceed 64 bits.
     fn long(&mut self, n: usize) -> Result<(), Problem> {
         let bytes = self.take(n)?;
         let value = if n > 8 {
@@ -308,9 +308,9 @@ impl<'a> Machine<'a> {
                     list.append(&mut items);
                     Ok(())
                 }
-                _ => Err(self.damaged("something is appended to what is not a list")),
+                _ => Err(self.damaged("an item is appended to an object that is not a list")),
             },
-            _ => Err(self.damaged("something is appended to what is not a list")),
+            _ => Err(self.damaged("an item is appended to an object that is not a list")),
         }
     }
 
@@ -326,14 +326,14 @@ impl<'a> Machine<'a> {
                     entries.extend(pairs.iter().map(|[key, value]| (*key, *value)));
                     Ok(())
                 }
-                _ => Err(self.damaged("an item is set in what is not a dictionary")),
+                _ => Err(self.damaged("an item is set in an object that is not a dictionary")),
             },
-            _ => Err(self.damaged("an item is set in what is not a dictionary")),
+            _ => Err(self.damaged("an item is set in an object that is not a dictionary")),
         }
     }
 
-    /// Sets the state of the object on top. Only a TorchScript object's is kept: tensors and
-    /// dictionaries are complete without it.
+    /// Sets the state of the object at the top of the stack. It is kept only for TorchScript
+    /// objects: tensors and dictionaries are complete without it.
     fn set_state(&mut self, new: Value<'a>) -> Result<(), Problem> {
         match self.top()? {
             Value::Ignored => Ok(()),
@@ -343,7 +343,7 @@ impl<'a> Machine<'a> {
                 }
                 Ok(())
             }
-            _ => Err(self.damaged("a state is set on what has none")),
+            _ => Err(self.damaged("a state is set on an object without state")),
         }
     }
 
@@ -359,7 +359,7 @@ impl<'a> Machine<'a> {
 
     pub(super) fn add(&mut self, node: Node<'a>) -> Result<Value<'a>, Problem> {
         if self.nodes.len() >= MAX_NODES {
-            return Err(self.damaged("it describes more objects than any checkpoint"));
+            return Err(self.damaged("it describes more objects than any real checkpoint"));
         }
         self.extents += match &node {
             Node::Tensor(tensor) => tensor.layout.shape.len() + tensor.layout.stride.len(),
@@ -367,13 +367,13 @@ impl<'a> Machine<'a> {
             _ => 0,
         };
         if self.extents > self.input.len() {
-            return Err(self.damaged("its tensors share their shapes more often than a model's do"));
+            return Err(self.damaged("its tensors share their shapes too often"));
         }
         self.nodes.push(node);
         Ok(Value::Node(self.nodes.len() - 1))
     }
 
-    /// Height of the stack below which the innermost MARK forbids to take.
+    /// Stack height that pops must not go below: that of the innermost MARK.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -409,7 +409,7 @@ impl<'a> Machine<'a> {
             .input
             .get(self.at..)
             .and_then(|rest| rest.first_chunk::<N>());
-        let bytes = *bytes.ok_or_else(|| self.damaged("it ends before its time"))?;
+        let bytes = *bytes.ok_or_else(|| self.damaged("it ends unexpectedly"))?;
         self.at += N;
         Ok(bytes)
     }
@@ -420,13 +420,13 @@ impl<'a> Machine<'a> {
 
     fn length8(&mut self) -> Result<usize, Problem> {
         let n = u64::from_le_bytes(self.array()?);
-        usize::try_from(n).map_err(|_| self.damaged("it ends before its time"))
+        usize::try_from(n).map_err(|_| self.damaged("it ends unexpectedly"))
     }
 
     fn take(&mut self, n: usize) -> Result<&'a [u8], Problem> {
         let end = self.at.checked_add(n);
         let bytes = end.and_then(|end| self.input.get(self.at..end));
-        let bytes = bytes.ok_or_else(|| self.damaged("it ends before its time"))?;
+        let bytes = bytes.ok_or_else(|| self.damaged("it ends unexpectedly"))?;
         self.at += n;
         Ok(bytes)
     }
@@ -434,13 +434,13 @@ impl<'a> Machine<'a> {
     fn line(&mut self) -> Result<&'a str, Problem> {
         let rest = &self.input[self.at.min(self.input.len())..];
         let n = rest.iter().position(|&b| b == b'\n');
-        let n = n.ok_or_else(|| self.damaged("it ends before its time"))?;
+        let n = n.ok_or_else(|| self.damaged("it ends unexpectedly"))?;
         self.at += n + 1;
         std::str::from_utf8(&rest[..n]).map_err(|_| self.damaged("a name is not UTF-8"))
     }
 
     fn underflow(&self) -> Problem {
-        self.damaged("it takes more from its stack than is there")
+        self.damaged("it pops from an empty stack")
     }
 
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Problem {

@@ -1,12 +1,11 @@
-//! A pickle interpreter that builds data and runs nothing.
+//! A pickle interpreter that only builds data and executes nothing.
 //!
-//! A pickle is a program for a stack machine (Python's `pickletools` module documents it). In
-//! Python it may call any function that can be imported. Here a name is looked up in a fixed list
-//! ([`globals`]) the moment it appears, anything else ends the reading, and "calling" one of the
-//! listed names builds a node of the kinds below.
-//!
-//! Nodes live in one vector and refer to each other by index, so that neither nesting nor cycles
-//! cost recursion. All limits are on counts that the pickle's own length bounds as well.
+//! A pickle is a program for a stack machine (documented in Python's `pickletools` module). In
+//! Python it can call any function that can be imported. Here every name is looked up in a fixed
+//! list ([`globals`]) when it appears. Any other name is an error, and "calling" a listed name
+//! builds one of the nodes below.
+//! Nodes are in one vector and refer to each other by index, so that nesting and cycles need no
+//! recursion. All limits are on counts that are also bounded by the length of the pickle.
 
 mod build;
 mod globals;
@@ -15,7 +14,7 @@ mod machine;
 use super::{dtype::Dtype, error::Problem, strided::Layout};
 use globals::{Global, Other};
 
-/// A value on the stack. Strings point into the pickle.
+/// A value on the stack. Strings are borrowed from the pickle.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -25,44 +24,44 @@ pub(super) enum Value<'a> {
     Global(Global),
     /// Index of a node.
     Node(usize),
-    /// Something that no tensor is made of: a float, bytes, a date.
+    /// A value that is not part of a tensor: a float, bytes, a date.
     Ignored,
 }
 
-/// A value that others refer to.
+/// A value that others can refer to.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
     /// A tuple or a list.
     Sequence(Vec<Value<'a>>),
-    /// Entries in the order in which they were set; a later one replaces an earlier one.
+    /// Entries in insertion order; a later entry replaces an earlier one.
     Dict(Vec<(Value<'a>, Value<'a>)>),
-    /// An instance of a TorchScript class, and its attributes once they are known.
+    /// An instance of a TorchScript class, and its attributes once they are set.
     Object {
         state: Value<'a>,
     },
     Storage(Storage<'a>),
     Tensor(StoredTensor<'a>),
-    /// A tensor that is not read: what it is, and its shape where that is known.
+    /// An unsupported tensor: its kind, and its shape if known.
     Unreadable {
         what: &'static str,
         shape: Option<Vec<usize>>,
     },
 }
 
-/// A reference to a storage, which holds elements.
+/// A reference to a storage, which contains elements.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage<'a> {
-    /// By which the file names it: in an archive the entry's name below `data/`.
+    /// Its key in the file: in an archive, the entry's name below `data/`.
     pub key: &'a str,
-    /// Element type; `None` where each tensor brings its own.
+    /// Element type; `None` if each tensor has its own.
     pub dtype: Option<Dtype>,
-    /// Number of elements (bytes, where there is no element type).
+    /// Number of elements (bytes if there is no element type).
     pub len: usize,
-    /// Number of elements before the part that is meant.
+    /// Offset of the referenced part, in elements.
     pub skip: usize,
 }
 
-/// A tensor whose elements are still in the archive.
+/// A tensor whose elements are still in the file.
 #[derive(Debug)]
 pub(super) struct StoredTensor<'a> {
     pub storage: Storage<'a>,
@@ -70,7 +69,7 @@ pub(super) struct StoredTensor<'a> {
     pub layout: Layout,
 }
 
-/// What a pickle describes.
+/// The result of parsing a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     nodes: Vec<Node<'a>>,
@@ -79,10 +78,10 @@ pub(super) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Interprets the pickle that `bytes` begin with.
+    /// Interprets the pickle at the start of `bytes`.
     ///
     /// # Errors
-    /// `Refused` for a name that is not on the list, `Damaged` for anything else.
+    /// `Refused` for a name that is not on the list, `Damaged` for all other errors.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Problem> {
         let mut machine = machine::Machine::new(bytes);
         let root = machine.run()?;
@@ -93,12 +92,12 @@ impl<'a> Pickle<'a> {
         })
     }
 
-    /// Its length in bytes.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// All storages that are referred to.
+    /// All referenced storages.
     pub fn storages(&self) -> impl Iterator<Item = &Storage<'a>> {
         self.nodes.iter().filter_map(|node| match node {
             Node::Storage(storage) => Some(storage),

@@ -1,9 +1,9 @@
 use super::*;
 
-/// What the interpreter says of a pickle that must not be read.
+/// The interpreter's error for an invalid pickle.
 fn problem(pickle: &[u8]) -> Problem {
     let started = std::time::Instant::now();
-    let problem = Pickle::parse(pickle).expect_err("this pickle must not be read");
+    let problem = Pickle::parse(pickle).expect_err("this pickle must be rejected");
     assert!(
         started.elapsed().as_secs() < 20,
         "took {:?}",
@@ -46,7 +46,7 @@ fn no_way_to_name_a_function_gets_past_the_list() {
             "__builtin__.__import__",
         ),
         (b"\x80\x02ctorch.hub\nload\n)\x81.", "torch.hub.load"),
-        // Named by a string that was memoised long before.
+        // Named by a string that was memoized much earlier.
         (
             b"\x80\x04\x8c\x04exec\x94\x8c\x08builtins\x94h\x01h\x00\x93.",
             "builtins.exec",
@@ -142,7 +142,7 @@ fn endless_stacks_and_marks_end() {
 
 #[test]
 fn nesting_costs_no_recursion() {
-    // A million lists, each in the one before; then as many tuples; then a list in itself.
+    // A million nested lists, a million nested tuples, and a list that contains itself.
     let lists = [vec![b']'; 1_000_000], vec![b'a'; 999_999], b".".to_vec()].concat();
     let pickle = Pickle::parse(&lists).unwrap();
     assert!(matches!(pickle.node(pickle.root()), Some(Node::Sequence(items)) if items.len() == 1));
@@ -189,15 +189,15 @@ fn plain_values_come_out_as_python_has_them() {
 
 #[test]
 fn marks_popping_and_memo_behave_as_in_python() {
-    // POP takes a MARK away; POP_MARK all above it; DUP and the memo share the object.
+    // POP removes a MARK, POP_MARK everything above it; DUP and the memo share the object.
     let pickle = Pickle::parse(b"(N(0(K\x01K\x021]\x94K\x05a2h\0t.").unwrap();
     let Some(Node::Sequence(items)) = pickle.node(pickle.root()) else {
         panic!()
     };
-    let [Value::None, list, again, memoised] = items[..] else {
+    let [Value::None, list, again, memoized] = items[..] else {
         panic!("{items:?}")
     };
-    assert_eq!((list, list), (again, memoised));
+    assert_eq!((list, list), (again, memoized));
     let Some(Node::Sequence(items)) = pickle.node(list) else {
         panic!()
     };
