@@ -159,7 +159,7 @@ fn labels_are_resized_to_what_lies_under_each_center() {
 #[test]
 fn classes_are_named_in_a_file_and_void_is_none() {
     let dir = data_set(&[("a", [0, 2]), ("b", [3, 255])]);
-    fs::write(dir.path().join("classes.txt"), "grass\nvoid\nunlabelled\nsky\nroad\n").unwrap();
+    fs::write(dir.path().join("classes.txt"), "grass\nvoid\nsky\nroad\nunlabelled\n").unwrap();
     let classes = classes(dir.path()).unwrap();
     assert_eq!(classes.names, ["grass", "sky", "road"]);
     let read = |name: &str| {
@@ -170,10 +170,10 @@ fn classes_are_named_in_a_file_and_void_is_none() {
     };
     assert_eq!(read("a.png"), [0, 1]);
     assert_eq!(read("b.png"), [2, UNLABELED]);
-    gray(&dir.path().join("labels/c.png"), (2, 1), &[1, 4]);
+    gray(&dir.path().join("labels/c.png"), (2, 1), &[1, 5]);
     let message = message(classes.read(&dir.path().join("labels/c.png")));
     assert!(
-        message.contains("value 4 at (1, 0)") && message.contains("3 classes"),
+        message.contains("value 5 at (1, 0)") && message.contains("3 classes"),
         "{message}"
     );
 }
