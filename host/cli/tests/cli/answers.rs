@@ -217,7 +217,7 @@ fn a_size_that_the_patch_does_not_divide_is_answered_and_explained() {
     let said = command(&full, "75x53");
     names(
         &said,
-        &["75x53", "patch 14", "84x56", "the answer is 75x53"],
+        &["75x53", "patch 14", "84x56", "the output is 75x53"],
     );
     let said = command(&backbone, "75x53");
     names(&said, &["75x53", "patch 14", "84x56"]);

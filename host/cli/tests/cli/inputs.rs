@@ -82,7 +82,7 @@ fn arrays_that_are_no_picture() {
     check(&[1, 3, 56, 84], &values, &["NaN", "77"]);
     values[77] = f32::NEG_INFINITY;
     check(&[1, 3, 56, 84], &values, &["-inf", "77"]);
-    // An exact picture is not resampled, so it must have the backbone's size.
+    // A normalized array is not resampled, so it must have the backbone's size.
     check(&[1, 3, 28, 42], &[0.5; 3 * 28 * 42], &["42x28", "84x56"]);
 
     npy::write(&path, &[1, 3, 56, 84], &[0.5; 3 * 56 * 84]).unwrap();
