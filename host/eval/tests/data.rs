@@ -159,7 +159,11 @@ fn labels_are_resized_to_what_lies_under_each_center() {
 #[test]
 fn classes_are_named_in_a_file_and_void_is_none() {
     let dir = data_set(&[("a", [0, 2]), ("b", [3, 255])]);
-    fs::write(dir.path().join("classes.txt"), "grass\nvoid\nsky\nroad\nunlabelled\n").unwrap();
+    fs::write(
+        dir.path().join("classes.txt"),
+        "grass\nvoid\nsky\nroad\nunlabelled\n",
+    )
+    .unwrap();
     let classes = classes(dir.path()).unwrap();
     assert_eq!(classes.names, ["grass", "sky", "road"]);
     let read = |name: &str| {
