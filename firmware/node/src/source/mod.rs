@@ -125,7 +125,7 @@ impl Pace {
         }
     }
 
-    /// Waits until the next frame is due, but at most [`MAX_SLEEP`]. Returns its number and time if it
+    /// Waits until the next frame is due, but at most `MAX_SLEEP`. Returns its number and time if it
     /// is due.
     pub fn wait(&mut self, clock: &Clock) -> Option<(u64, u64)> {
         let now = clock.now_us();
