@@ -80,7 +80,8 @@ def check_upsampler(loftup, bundle, upsampler, size, directory):
     files = upsampler["graphs"]["fp32"]
     whole = session(bundle / files["whole"]).run(None, dict(features=features, guidance=image))[0]
     keys = session(bundle / files["keys"])
-    pairs = keys.run(None, dict(features=features, grid=grid(h, w)))
+    tokens = features.reshape(1, -1, h * w).transpose(0, 2, 1)
+    pairs = keys.run(None, dict(features=tokens, grid=grid(h, w).reshape(2, -1)))
     inputs = {o.name: v for o, v in zip(keys.get_outputs(), pairs)}
     halo = ((0, 0), (0, 0), (2, 2), (2, 2))
     inputs["guidance"] = np.pad(scaled(image), halo)

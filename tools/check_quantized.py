@@ -72,10 +72,11 @@ def inputs_of(bundle, manifest):
     if "upsampler" not in manifest:
         return feeds
     h, w = size["height"] // b["patch"], size["width"] // b["patch"]
-    if b["layout"] != "map":
-        tokens = features[0, b["layout"]["tokens"]["extra"]:]
-        features = tokens.T.reshape(1, -1, h, w)
-    feeds["keys"] = dict(features=np.ascontiguousarray(features), grid=grid(h, w))
+    if b["layout"] == "map":
+        tokens = features.reshape(1, -1, h * w).transpose(0, 2, 1)
+    else:
+        tokens = features[:, b["layout"]["tokens"]["extra"]:]
+    feeds["keys"] = dict(features=np.ascontiguousarray(tokens), grid=grid(h, w).reshape(2, -1))
     halo = ((0, 0), (0, 0), (2, 2), (2, 2))
     cut = np.s_[:, :, : TILE + 4, : TILE + 4]
     coords = grid(size["height"], size["width"])[None]
