@@ -10,6 +10,7 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use loftup_bundle::{Bundle, Normalization};
+use loftup_eval::{Method, probe, segmentation};
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Perceptor, Rect,
     backend::{self, Backend, Settings, engine_cache::EngineCache},
@@ -179,6 +180,62 @@ impl InputArgs {
     /// How image files are oriented.
     pub fn orientation(&self) -> Orientation {
         Orientation::exif(!self.no_exif_orientation)
+    }
+}
+
+/// The samples that a probe or a head is fitted to.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct SampleArgs {
+    /// Pixels sampled from each training image
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
+    pub samples: usize,
+    /// Maximum number of images (per split), evenly spaced
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub limit: Option<usize>,
+    /// Random seed
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Linear probes on a labeled dataset.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// The dataset
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Size of images and masks [default: the backbone's input size]
+    #[arg(long, value_name = "WxH")]
+    pub size: Option<loftup_bundle::Size>,
+    /// Training epochs of the probe
+    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
+    pub epochs: usize,
+    #[command(flatten)]
+    pub samples: SampleArgs,
+    /// Boundary tolerance in pixels [default: 0.75 % of the diagonal]
+    #[arg(long, value_name = "PIXELS")]
+    pub tolerance: Option<usize>,
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+impl ProbeArgs {
+    /// The comparison of these methods; of all if there are none.
+    pub fn request(&self, range: ColorRange, methods: Vec<Method>) -> segmentation::Request<'_> {
+        segmentation::Request {
+            data: &self.data,
+            size: self.size,
+            range,
+            orientation: self.read.orientation(),
+            methods,
+            samples: self.samples.samples,
+            most: self.samples.limit,
+            tolerance: self.tolerance,
+            probe: probe::Options {
+                epochs: self.epochs,
+                seed: self.samples.seed,
+                ..probe::Options::default()
+            },
+        }
     }
 }
 

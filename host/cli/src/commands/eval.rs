@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use loftup_bundle::Size;
-use loftup_eval::{Method, probe, segmentation, video};
+use loftup_eval::{Method, segmentation, video};
 
 use crate::{
-    args::{EngineArgs, RangeArg, ReadArgs, count},
+    args::{EngineArgs, ProbeArgs, RangeArg},
     output, progress,
 };
 
@@ -40,38 +40,17 @@ enum Kind {
 struct SegmentationArgs {
     /// The bundle
     bundle: PathBuf,
-    /// The dataset
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Size of images and masks [default: the backbone's input size]
-    #[arg(long, value_name = "WxH")]
-    size: Option<Size>,
     /// Upsampling methods to compare [default: all that the bundle supports]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     methods: Vec<MethodArg>,
     /// Color range of the guidance, as in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
-    /// Pixels sampled from each training image
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
-    samples: usize,
-    /// Training epochs of the probe
-    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
-    epochs: usize,
-    /// Maximum number of images per split, evenly spaced
-    #[arg(long, value_name = "N", value_parser = count)]
-    limit: Option<usize>,
-    /// Boundary tolerance in pixels [default: 0.75 % of the diagonal]
-    #[arg(long, value_name = "PIXELS")]
-    tolerance: Option<usize>,
-    /// Random seed
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    probe: ProbeArgs,
     /// Print all results, including those of each class, as JSON
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    read: ReadArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -143,21 +122,9 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn segmentation(args: &SegmentationArgs) -> Result<()> {
     let perceptor = args.engine.perceptor(&args.bundle)?;
-    let request = segmentation::Request {
-        data: &args.data,
-        size: args.size,
-        range: args.range.color_range(&perceptor.manifest().normalization),
-        orientation: args.read.orientation(),
-        methods: args.methods.iter().map(|m| (*m).into()).collect(),
-        samples: args.samples,
-        most: args.limit,
-        tolerance: args.tolerance,
-        probe: probe::Options {
-            epochs: args.epochs,
-            seed: args.seed,
-            ..probe::Options::default()
-        },
-    };
+    let range = args.range.color_range(&perceptor.manifest().normalization);
+    let methods = args.methods.iter().map(|m| (*m).into()).collect();
+    let request = args.probe.request(range, methods);
     let report = segmentation::evaluate(&perceptor, &request, &mut progress::stages())?;
     if args.json {
         return output::line(serde_json::to_string_pretty(&report)?);

@@ -9,7 +9,7 @@ use loftup_runtime::Perceptor;
 use serde_json::json;
 
 use crate::{
-    args::{EngineArgs, RangeArg, ReadArgs, count},
+    args::{EngineArgs, RangeArg, ReadArgs, SampleArgs, count},
     interrupt, output, progress,
 };
 
@@ -90,15 +90,8 @@ struct Common {
     /// Color range of the guidance; use the same in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
-    /// Pixels sampled from each image
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
-    samples: usize,
-    /// Maximum number of images, evenly spaced
-    #[arg(long, value_name = "N", value_parser = count)]
-    limit: Option<usize>,
-    /// Random seed
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    samples: SampleArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -157,10 +150,10 @@ fn make(
         size: args.size,
         range: args.range.color_range(&perceptor.manifest().normalization),
         orientation: args.read.orientation(),
-        samples: args.samples,
-        most: args.limit,
+        samples: args.samples.samples,
+        most: args.samples.limit,
         probe: probe::Options {
-            seed: args.seed,
+            seed: args.samples.seed,
             ..probe::Options::default()
         },
     };

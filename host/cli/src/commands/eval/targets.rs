@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use loftup_bundle::Size;
-use loftup_eval::probe;
 #[cfg(feature = "train")]
-use loftup_eval::{EvalError, Photo, maps, segmentation};
+use loftup_eval::{EvalError, Photo, maps};
+#[cfg(feature = "train")]
+use loftup_runtime::ColorRange;
 #[cfg(feature = "train")]
 use loftup_train::{
     data::read_masks,
@@ -14,7 +14,7 @@ use loftup_train::{
     targets::{Regions, Target, candidates},
 };
 
-use crate::args::{EngineArgs, ReadArgs, count};
+use crate::args::{EngineArgs, ProbeArgs};
 #[cfg(feature = "train")]
 use crate::{output, progress};
 
@@ -36,32 +36,11 @@ const MAX_MASKS: usize = 150;
 pub struct TargetsArgs {
     /// The bundle with the backbone
     bundle: PathBuf,
-    /// The data set
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Size of images and labels [default: the backbone's]
-    #[arg(long, value_name = "WxH")]
-    size: Option<Size>,
-    /// Pixels sampled per training image
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
-    samples: usize,
-    /// Passes over the samples
-    #[arg(long, value_name = "N", default_value_t = probe::Options::default().epochs, value_parser = count)]
-    epochs: usize,
-    /// Maximum number of images of each part, evenly spread
-    #[arg(long, value_name = "N", value_parser = count)]
-    limit: Option<usize>,
-    /// Boundary tolerance in pixels [default: 0.75 % of the diagonal]
-    #[arg(long, value_name = "PIXELS")]
-    tolerance: Option<usize>,
-    /// Seed of all random choices
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    probe: ProbeArgs,
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    read: ReadArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -74,22 +53,8 @@ pub fn run(_: &TargetsArgs) -> Result<()> {
 #[cfg(feature = "train")]
 pub fn run(args: &TargetsArgs) -> Result<()> {
     let perceptor = args.engine.perceptor(&args.bundle)?;
-    let request = segmentation::Request {
-        data: &args.data,
-        size: args.size,
-        range: loftup_runtime::ColorRange::PerImage,
-        orientation: args.read.orientation(),
-        methods: Vec::new(),
-        samples: args.samples,
-        most: args.limit,
-        tolerance: args.tolerance,
-        probe: probe::Options {
-            epochs: args.epochs,
-            seed: args.seed,
-            ..probe::Options::default()
-        },
-    };
-    let pairs = loftup_eval::data::pairs(&args.data, "train")?;
+    let request = args.probe.request(ColorRange::PerImage, Vec::new());
+    let pairs = loftup_eval::data::pairs(&args.probe.data, "train")?;
     let masks = pairs
         .first()
         .is_some_and(|pair| pair.image.with_extension("json").is_file());

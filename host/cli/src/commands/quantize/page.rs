@@ -2,9 +2,9 @@
 
 use loftup_bundle::{ErrorStats, HeadAccuracy, Precision, Quantization};
 use loftup_convert::quantize::{FileSize, LayerReport, Report, Timing};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-use crate::html::table;
+use crate::html::{self, table};
 
 const STYLE: &str = "
 :root { --back: #fbfbf9; --text: #1d2327; --soft: #5c676f; --line: #e2e3df; --accent: #b4471d; }
@@ -29,59 +29,47 @@ pub fn page(report: &Report) -> String {
     let title = report.bundle.display().to_string();
     let worst_image = report.worst_image.display().to_string();
     let check = |error: f64| format!("{error:.4}");
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (precision) " of " (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (title) " in " (precision) }
-                p {
-                    "Measured on " (q.calibration.images) " calibration images, "
-                    (q.calibration.tiles) " tiles of their outputs, against the fp32 bundle. The \
-                     quantized graphs were run with their rounding. Times are for the backends on \
-                     this machine; a CPU computes in fp32 with the rounded weights."
-                }
-                h2 { "Quantization error" }
-                (errors(q))
-                p class="soft" {
-                    "Outliers differ by more than a tenth of the sum of their magnitude and the root \
-                     mean square. The worst vector has index " (report.worst.place)
-                    " in its tile, on " (worst_image) ". On the built-in test image the relative \
-                     error is " (check(q.check.as_written)) " for the quantized graphs and "
-                    (check(q.check.fp32)) " with only the rounded weights; "
-                    code { "loftup verify" } " measures that again."
-                }
-                @if let Some(head) = &q.head {
-                    h2 { "Accuracy of the head" }
-                    p { "Mean IoU of head " (head.name) " on " (head.images) " labeled images." }
-                    (accuracy(head, precision))
-                }
-                h2 { "Size" }
-                (sizes(&report.files, precision))
-                h2 { "Time per frame" }
-                (timings(&report.timings, precision))
-                @if !report.notes.is_empty() {
-                    h2 { "Notes" }
-                    ul { @for note in &report.notes { li { (note) } } }
-                }
-                h2 { "Layers" }
-                p {
-                    "Sensitivity is the relative error of a few small tiles of the output with only \
-                     this layer quantized, if it was measured; the other columns compare the layer's \
-                     own output in the quantized graph, errors of earlier layers included. Layers \
-                     that stay in fp32 are highlighted."
-                }
-                (layers(&report.layers))
-            }
+    let body = html! {
+        h1 { (title) " in " (precision) }
+        p {
+            "Measured on " (q.calibration.images) " calibration images, "
+            (q.calibration.tiles) " tiles of their outputs, against the fp32 bundle. The \
+             quantized graphs were run with their rounding. Times are for the backends on \
+             this machine; a CPU computes in fp32 with the rounded weights."
         }
+        h2 { "Quantization error" }
+        (errors(q))
+        p class="soft" {
+            "Outliers differ by more than a tenth of the sum of their magnitude and the root \
+             mean square. The worst vector has index " (report.worst.place)
+            " in its tile, on " (worst_image) ". On the built-in test image the relative \
+             error is " (check(q.check.as_written)) " for the quantized graphs and "
+            (check(q.check.fp32)) " with only the rounded weights; "
+            code { "loftup verify" } " measures that again."
+        }
+        @if let Some(head) = &q.head {
+            h2 { "Accuracy of the head" }
+            p { "Mean IoU of head " (head.name) " on " (head.images) " labeled images." }
+            (accuracy(head, precision))
+        }
+        h2 { "Size" }
+        (sizes(&report.files, precision))
+        h2 { "Time per frame" }
+        (timings(&report.timings, precision))
+        @if !report.notes.is_empty() {
+            h2 { "Notes" }
+            ul { @for note in &report.notes { li { (note) } } }
+        }
+        h2 { "Layers" }
+        p {
+            "Sensitivity is the relative error of a few small tiles of the output with only \
+             this layer quantized, if it was measured; the other columns compare the layer's \
+             own output in the quantized graph, errors of earlier layers included. Layers \
+             that stay in fp32 are highlighted."
+        }
+        (layers(&report.layers))
     };
-    page.into_string()
+    html::page(&format!("{precision} of {title}"), STYLE, &body)
 }
 
 fn errors(q: &Quantization) -> Markup {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use data_encoding::BASE64;
 use loftup_runtime::image::RgbImage;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::{About, Section};
 
@@ -18,42 +18,30 @@ pub fn page(about: &About, sections: &[&dyn Section]) -> Result<String> {
         .collect::<Result<Vec<_>>>()?;
     let seconds = format!("{:.0}", about.seconds);
     let megabytes = format!("{:.1}", about.bundle_bytes as f64 / 1e6);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "LoftUp demo" }
-                style { (PreEscaped(STYLE)) }
+    let body = html! {
+        header {
+            h1 { "Dense features, end to end" }
+            p {
+                "Generated scenes, a bundle, linear probes, a video and a short training: \
+                 everything on this page was computed by one run of "
+                code { "loftup demo" } " in " (seconds) " seconds."
             }
-            body {
-                header {
-                    h1 { "Dense features, end to end" }
-                    p {
-                        "Generated scenes, a bundle, linear probes, a video and a short training: \
-                         everything on this page was computed by one run of "
-                        code { "loftup demo" } " in " (seconds) " seconds."
-                    }
-                    ul class="facts" {
-                        li { (about.machine) ", " (about.threads) " threads" }
-                        li { "loftup " (about.version) }
-                        li {
-                            (about.dim) " channels, patch " (about.patch) ", bundle of "
-                            (megabytes) " MB"
-                        }
-                    }
-                }
-                main {
-                    @for (title, body) in &bodies {
-                        section { h2 { (title) } (body) }
-                    }
+            ul class="facts" {
+                li { (about.machine) ", " (about.threads) " threads" }
+                li { "loftup " (about.version) }
+                li {
+                    (about.dim) " channels, patch " (about.patch) ", bundle of "
+                    (megabytes) " MB"
                 }
             }
         }
+        main {
+            @for (title, body) in &bodies {
+                section { h2 { (title) } (body) }
+            }
+        }
     };
-    Ok(page.into_string())
+    Ok(crate::html::page("LoftUp demo", STYLE, &body))
 }
 
 /// Images per row on a narrow screen.
