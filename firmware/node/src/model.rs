@@ -312,9 +312,7 @@ fn write_classes(tile: &TileFeatures<'_>, rect: Rect, map: &mut [u8]) -> usize {
         let line = &mut map[y * rect.width + x..][..tile.rect.width];
         let scores = tile.row(row);
         not_finite += scores.iter().filter(|x| !x.is_finite()).count();
-        for (class, scores) in line.iter_mut().zip(scores.chunks_exact(tile.dim())) {
-            *class = heads::argmax(scores);
-        }
+        heads::argmax_pixels(scores, tile.dim(), line);
     }
     not_finite
 }

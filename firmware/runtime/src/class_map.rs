@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Rect, SinkError, TileFeatures,
-    heads::{NO_CLASS, argmax},
+    heads::{NO_CLASS, argmax_pixels},
     image::{self, ImageError, atomic::AtomicFile},
     npy,
 };
@@ -34,9 +34,7 @@ impl ClassMap {
         for row in 0..tile.rect.height {
             let y = tile.rect.y - self.rect.y + row;
             let line = &mut self.classes[y * self.rect.width + x..][..tile.rect.width];
-            for (class, scores) in line.iter_mut().zip(tile.row(row).chunks_exact(tile.dim())) {
-                *class = argmax(scores);
-            }
+            argmax_pixels(tile.row(row), tile.dim(), line);
         }
         Ok(())
     }

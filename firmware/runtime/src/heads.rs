@@ -83,6 +83,13 @@ pub fn argmax(scores: &[f32]) -> u8 {
     best.0
 }
 
+/// [`argmax`] of each pixel of `scores` `[n, outputs]`, into `classes`.
+pub fn argmax_pixels(scores: &[f32], outputs: usize, classes: &mut [u8]) {
+    for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(outputs)) {
+        *class = argmax(scores);
+    }
+}
+
 /// The dot product, up to the shorter of the two: eight interleaved sums, which the compiler
 /// vectorizes.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -3,7 +3,7 @@
 use loftup_bundle::Size;
 use loftup_runtime::{
     Perceptor,
-    heads::{Head, argmax},
+    heads::{Head, argmax_pixels},
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::{
     labels::UNLABELED,
     probe,
     random::Random,
-    sampling::{Encoder, Photo, open, places},
+    sampling::{Encoder, Photo, places, samples_in_memory},
     segmentation::{Request, Set, class_head},
 };
 
@@ -113,19 +113,16 @@ pub fn compare(
         .tolerance
         .unwrap_or_else(|| usual_tolerance(encoder.size));
     let mut skipped = Vec::new();
+    let dim = perceptor.manifest().backbone.as_ref().map_or(0, |b| b.dim);
+    let each = samples_in_memory(request.samples, dim, maps.len(), train.len());
     let mut samples: Vec<probe::Samples> = maps.iter().map(|_| Default::default()).collect();
     let mut train_images = 0;
     for (i, pair) in train.iter().enumerate() {
         progress("sampling training images", i, train.len());
-        let (photo, labels) = match open(pair, &classes, encoder.size, encoder.orientation) {
-            Ok(opened) => opened,
-            Err(e) => {
-                log::warn!("skipped: {e}");
-                skipped.push(e.to_string());
-                continue;
-            }
+        let Some((photo, labels)) = encoder.open_or_skip(pair, &classes, &mut skipped) else {
+            continue;
         };
-        let chosen = places(&labels, request.samples, request.probe.seed, i);
+        let chosen = places(&labels, each, request.probe.seed, i);
         if chosen.is_empty() {
             continue;
         }
@@ -171,13 +168,8 @@ pub fn compare(
     let mut val_images = 0;
     for (i, pair) in val.iter().enumerate() {
         progress("evaluating on validation images", i, val.len());
-        let (photo, labels) = match open(pair, &classes, encoder.size, encoder.orientation) {
-            Ok(opened) => opened,
-            Err(e) => {
-                log::warn!("skipped: {e}");
-                skipped.push(e.to_string());
-                continue;
-            }
+        let Some((photo, labels)) = encoder.open_or_skip(pair, &classes, &mut skipped) else {
+            continue;
         };
         let encoded = encoder.encode(&photo)?;
         let photo = encoded.photo(&pair.image, &photo);
@@ -248,9 +240,7 @@ fn class_map(head: &Head, features: &[f32], dim: usize) -> Vec<u8> {
         .for_each_init(Vec::new, |scores, (classes, features)| {
             scores.clear();
             head.apply(features, scores);
-            for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(head.outputs())) {
-                *class = argmax(scores);
-            }
+            argmax_pixels(scores, head.outputs(), classes);
         });
     map
 }

@@ -168,13 +168,33 @@ impl<'a> Encoder<'a> {
         })
     }
 
+    /// An image and its mask at the size of the output. Where they cannot be used, the reason goes to
+    /// the log and to `skipped`.
+    pub fn open_or_skip(
+        &self,
+        pair: &Pair,
+        classes: &Classes,
+        skipped: &mut Vec<String>,
+    ) -> Option<(RgbImage, Labels)> {
+        open(pair, classes, self.size, self.orientation)
+            .map_err(|e| {
+                log::warn!("skipped: {e}");
+                skipped.push(e.to_string());
+            })
+            .ok()
+    }
+
     /// Runs the backbone.
     pub fn encode(&self, photo: &RgbImage) -> Result<Encoded, EvalError> {
         let inputs = self.perceptor.preprocess(photo, self.size)?;
+        // Exact: the guidance was made from 8-bit values.
+        let rgb = inputs
+            .guidance
+            .to_rgb(&self.perceptor.manifest().normalization);
         Ok(Encoded {
             features: self.perceptor.features(inputs.backbone())?,
             guidance: inputs.guidance,
-            image: photo.resized(self.size.width, self.size.height)?,
+            image: RgbImage::new(self.size.width, self.size.height, rgb)?,
         })
     }
 
@@ -286,8 +306,19 @@ pub(crate) fn places(labels: &Labels, each: usize, seed: u64, i: usize) -> Vec<u
     chosen.to_vec()
 }
 
-/// Memory for features of all methods together.
-const MOST_BYTES: usize = 1 << 30;
+/// Memory for the sampled features of all methods together.
+const MAX_BYTES: usize = 1 << 30;
+
+/// How many of `each` pixels per image fit into [`MAX_BYTES`], with `dim` channels, for this many
+/// methods and images.
+pub(crate) fn samples_in_memory(each: usize, dim: usize, methods: usize, images: usize) -> usize {
+    let bytes = 4 * dim.max(1) * methods.max(1) * images.max(1);
+    let fit = (MAX_BYTES / bytes).max(1);
+    if fit < each {
+        log::info!("{fit} instead of {each} pixels per image are used, to stay within 1 GiB");
+    }
+    each.min(fit)
+}
 
 /// Labeled features, method by method, of at most `each` pixels of each image, the same pixels
 /// for each method. Images and masks that cannot be read are left out and named.
@@ -304,12 +335,7 @@ pub(crate) fn sample(
         .backbone
         .as_ref()
         .map_or(0, |b| b.dim);
-    let bytes = 4 * dim.max(1) * methods.len().max(1) * pairs.len().max(1);
-    let fit = (MOST_BYTES / bytes).max(1);
-    if fit < each {
-        log::info!("{fit} instead of {each} pixels per image are used, to stay within 1 GiB");
-    }
-    let each = each.min(fit);
+    let each = samples_in_memory(each, dim, methods.len(), pairs.len());
     let empty = || Samples {
         dim,
         ..Samples::default()
@@ -321,13 +347,9 @@ pub(crate) fn sample(
     };
     for (i, pair) in pairs.iter().enumerate() {
         progress("sampling training images", i, pairs.len());
-        let (photo, labels) = match open(pair, classes, encoder.size, encoder.orientation) {
-            Ok(opened) => opened,
-            Err(e) => {
-                log::warn!("skipped: {e}");
-                sampled.left_out.push(e.to_string());
-                continue;
-            }
+        let Some((photo, labels)) = encoder.open_or_skip(pair, classes, &mut sampled.left_out)
+        else {
+            continue;
         };
         let places = &places(&labels, each, seed, i);
         if places.is_empty() {

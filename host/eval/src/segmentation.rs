@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{
     ColorRange, Perceptor,
-    heads::{Head, argmax},
+    heads::{Head, argmax_pixels},
     image::Orientation,
 };
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use crate::{
     data::{self, Classes, Pair},
     labels::UNLABELED,
     probe::{self, Options},
-    sampling::{Encoded, Encoder, open, sample, subsample},
+    sampling::{Encoded, Encoder, sample, subsample},
 };
 
 /// Settings of the comparison.
@@ -148,13 +148,8 @@ pub fn evaluate(
     let mut val_pictures = 0;
     for (i, pair) in val.iter().enumerate() {
         progress("evaluating on validation images", i, val.len());
-        let (photo, labels) = match open(pair, &classes, encoder.size, encoder.orientation) {
-            Ok(opened) => opened,
-            Err(e) => {
-                log::warn!("skipped: {e}");
-                left_out.push(e.to_string());
-                continue;
-            }
+        let Some((photo, labels)) = encoder.open_or_skip(pair, &classes, &mut left_out) else {
+            continue;
         };
         let encoded = encoder.encode(&photo)?;
         for run in &mut probe_runs {
@@ -286,9 +281,7 @@ fn class_map(
             );
             scores.clear();
             head.apply(row, scores);
-            for (class, scores) in line.iter_mut().zip(scores.chunks_exact(head.outputs())) {
-                *class = argmax(scores);
-            }
+            argmax_pixels(scores, head.outputs(), line);
         },
     );
     Ok(map)

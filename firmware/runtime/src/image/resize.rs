@@ -79,16 +79,16 @@ fn level(sum: i32) -> u8 {
 }
 
 /// Resizes an image to `width` x `height`, both at least 1.
-pub(super) fn bilinear(picture: &RgbImage, width: usize, height: usize) -> RgbImage {
-    if picture.width == width {
-        return if picture.height == height {
-            picture.clone()
+pub(super) fn bilinear(image: &RgbImage, width: usize, height: usize) -> RgbImage {
+    if image.width == width {
+        return if image.height == height {
+            image.clone()
         } else {
-            down(picture, height)
+            down(image, height)
         };
     }
-    let narrowed = across(picture, width);
-    if picture.height == height {
+    let narrowed = across(image, width);
+    if image.height == height {
         narrowed
     } else {
         down(&narrowed, height)
@@ -98,16 +98,16 @@ pub(super) fn bilinear(picture: &RgbImage, width: usize, height: usize) -> RgbIm
 /// Rows per step of the horizontal pass: each weight is loaded once for all of them.
 const ROWS: usize = 4;
 
-fn across(picture: &RgbImage, width: usize) -> RgbImage {
-    let windows = Windows::new(picture.width, width);
-    let mut data = vec![0u8; width * picture.height * 3];
-    let input = picture.data.chunks(picture.width * 3 * ROWS);
+fn across(image: &RgbImage, width: usize) -> RgbImage {
+    let windows = Windows::new(image.width, width);
+    let mut data = vec![0u8; width * image.height * 3];
+    let input = image.data.chunks(image.width * 3 * ROWS);
     for (rows_in, rows_out) in input.zip(data.chunks_mut(width * 3 * ROWS)) {
-        if rows_in.len() == picture.width * 3 * ROWS {
+        if rows_in.len() == image.width * 3 * ROWS {
             across_rows::<ROWS>(&windows, rows_in, rows_out);
         } else {
             for (row_in, row_out) in rows_in
-                .chunks_exact(picture.width * 3)
+                .chunks_exact(image.width * 3)
                 .zip(rows_out.chunks_exact_mut(width * 3))
             {
                 across_rows::<1>(&windows, row_in, row_out);
@@ -116,7 +116,7 @@ fn across(picture: &RgbImage, width: usize) -> RgbImage {
     }
     RgbImage {
         width,
-        height: picture.height,
+        height: image.height,
         data,
     }
 }
@@ -145,14 +145,14 @@ fn across_rows<const N: usize>(windows: &Windows, rows_in: &[u8], rows_out: &mut
     }
 }
 
-fn down(picture: &RgbImage, height: usize) -> RgbImage {
-    let windows = Windows::new(picture.height, height);
-    let stride = picture.width * 3;
+fn down(image: &RgbImage, height: usize) -> RgbImage {
+    let windows = Windows::new(image.height, height);
+    let stride = image.width * 3;
     let mut data = Vec::with_capacity(stride * height);
     let mut sums = vec![0i32; stride];
     for (first, weights) in windows.iter() {
         sums.fill(HALF);
-        let rows = picture.data[first * stride..].chunks_exact(stride);
+        let rows = image.data[first * stride..].chunks_exact(stride);
         for (row, &weight) in rows.zip(weights) {
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(value) * weight;
@@ -161,7 +161,7 @@ fn down(picture: &RgbImage, height: usize) -> RgbImage {
         data.extend(sums.iter().map(|&sum| level(sum)));
     }
     RgbImage {
-        width: picture.width,
+        width: image.width,
         height,
         data,
     }

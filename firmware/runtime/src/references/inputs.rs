@@ -85,8 +85,8 @@ pub(super) fn pixels() -> Vec<Point> {
 mod tests {
     use super::*;
 
-    const PICTURE: [u32; 3] = [0xbf68f913, 0xbf7c8b3c, 0xbf73e1fb];
-    const PICTURE_SUM: f64 = 23.421800676733255;
+    const IMAGE: [u32; 3] = [0xbf68f913, 0xbf7c8b3c, 0xbf73e1fb];
+    const IMAGE_SUM: f64 = 23.421800676733255;
     const FEATURES: [u32; 3] = [0x3fc97c98, 0xbe38bd34, 0xbba3fb00];
     const FEATURES_SUM: f64 = 42.381392270326614;
 
@@ -98,12 +98,12 @@ mod tests {
             height: 28,
         };
         let sum = |values: &[f32]| values.iter().map(|x| f64::from(*x)).sum::<f64>();
-        let picture = test_image(size).data;
+        let image = test_image(size).data;
         assert_eq!(
-            picture[..3].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-            PICTURE
+            image[..3].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            IMAGE
         );
-        assert_eq!(sum(&picture), PICTURE_SUM);
+        assert_eq!(sum(&image), IMAGE_SUM);
         let features = test_features(3, size).to_map();
         assert_eq!(
             features[..3]

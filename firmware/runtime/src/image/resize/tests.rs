@@ -31,16 +31,14 @@ fn axis(from: usize, to: usize, lines: usize, value: impl Fn(usize, usize) -> f6
 }
 
 /// The maximum difference in levels from the exact resize (without rounding between the passes).
-fn worst(picture: &RgbImage, width: usize, height: usize) -> f64 {
-    let fast = bilinear(picture, width, height);
+fn worst(image: &RgbImage, width: usize, height: usize) -> f64 {
+    let fast = bilinear(image, width, height);
     assert_eq!((fast.width(), fast.height()), (width, height));
     let mut worst = 0f64;
     for channel in 0..3 {
-        let pixel = |y: usize, x: usize| f64::from(picture.row(y)[x * 3 + channel]);
-        let across = axis(picture.width(), width, picture.height(), pixel);
-        let exact = axis(picture.height(), height, width, |x, y| {
-            across[y * width + x]
-        });
+        let pixel = |y: usize, x: usize| f64::from(image.row(y)[x * 3 + channel]);
+        let across = axis(image.width(), width, image.height(), pixel);
+        let exact = axis(image.height(), height, width, |x, y| across[y * width + x]);
         for y in 0..height {
             for x in 0..width {
                 let got = f64::from(fast.row(y)[x * 3 + channel]);
