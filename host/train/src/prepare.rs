@@ -10,7 +10,7 @@ use loftup_bundle::Size;
 pub use crate::host_batch::HostBatch;
 use crate::{
     backbone::Backbone,
-    config::{Config, Init, Stage, Upsampling},
+    config::{Config, Init, Stage},
     data::{Dataset, Sample, part},
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, tokens},
@@ -283,11 +283,7 @@ impl<'a> Preparer<'a> {
                         &lr.tokens,
                         (lr.height, lr.width),
                         of,
-                        match config.stage1.upsampling {
-                            Upsampling::Bicubic => Base::Bicubic,
-                            Upsampling::Bilinear => Base::Bilinear,
-                            Upsampling::Jbu => Base::Jbu(&image),
-                        },
+                        Base::new(config.stage1.upsampling, &image),
                         &segmentations,
                         alpha,
                         &projection,

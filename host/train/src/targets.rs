@@ -102,11 +102,7 @@ impl Target {
             tokens,
             grid,
             (image.height(), image.width()),
-            match self.upsampling {
-                Upsampling::Bicubic => Base::Bicubic,
-                Upsampling::Bilinear => Base::Bilinear,
-                Upsampling::Jbu => Base::Jbu(image),
-            },
+            Base::new(self.upsampling, image),
             &segmentations,
             self.alpha,
             &identity,

@@ -25,6 +25,7 @@ pub use reconstruction::{AuxModules, View, reconstruction};
 pub use variation::total_variation;
 
 use crate::{
+    config::Upsampling,
     model::device_matrix,
     regions::Mask,
     resample::{Axis, resample_values},
@@ -140,6 +141,17 @@ pub enum Base<'a> {
     Bilinear,
     /// Joint bilateral upsampling with the image at the output size.
     Jbu(&'a RgbImage),
+}
+
+impl<'a> Base<'a> {
+    /// The setting `upsampling`, for an image at the output size.
+    pub fn new(upsampling: Upsampling, image: &'a RgbImage) -> Self {
+        match upsampling {
+            Upsampling::Bicubic => Self::Bicubic,
+            Upsampling::Bilinear => Self::Bilinear,
+            Upsampling::Jbu => Self::Jbu(image),
+        }
+    }
 }
 
 /// The pseudo ground truth of stage 1 for one image, `[H * W, to]`: backbone features
