@@ -171,14 +171,14 @@ def manifests():
         "graphs": {"fp32": {"keys": "graph.onnx", "queries": "graph.onnx", "whole": "graph.onnx"}}}
     full["heads"]["short"] = {"file": "head-ground.safetensors", "dim": 3, "kind": {"descriptors": {"channels": 2}}}
     full["quantization"] = {"int8": {
-        "tool": "seed", "calibration": {"pictures": 8, "tiles": 9, "fingerprint": digits}, "max_loss": 0.1,
+        "tool": "seed", "calibration": {"images": 8, "tiles": 9, "fingerprint": digits}, "max_loss": 0.1,
         "loss": loss, "graphs": {"queries": loss}, "kept": ["conv1"],
-        "head": {"name": "ground", "pictures": 3, "mean_iou_before": 0.5, "mean_iou_after": 0.4},
+        "head": {"name": "ground", "images": 3, "mean_iou_before": 0.5, "mean_iou_after": 0.4},
         "check": {"file": "graph.onnx", "as_written": 0.01, "widened": 0.02}}}
     full["references"] = {"file": "head-ground.safetensors", "tool": "seed",
                           "errors": {"fp16": {"upsampler": {"relative_error": 0.1, "cosine": 0.99}}}}
     full["provenance"]["training"] = {
-        "tool": "seed", "stage": 2, "steps": 10, "seed": 1, "pictures": 3, "pictures_with_masks": 2,
+        "tool": "seed", "stage": 2, "steps": 10, "seed": 1, "images": 3, "images_with_masks": 2,
         "data_fingerprint": digits, "weights_sha256": digits, "backbone_sha256": digits,
         "losses": {"total": 0.5}, "record_sha256": digits}
     write("manifest", "full", json.dumps(full))

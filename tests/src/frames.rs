@@ -44,11 +44,11 @@ pub fn view(perceptor: &Perceptor, size: Size) -> Result<EncodedFrame<'_>, Runti
     let (rows, cols) = GRID;
     let features = noise.vec(DIM * rows * cols);
     let features = Features::from_map(&[1, DIM, rows, cols], &features, DIM)?;
-    let picture = ImageTensor {
+    let image = ImageTensor {
         size,
         data: noise.vec(3 * size.area()),
     };
-    perceptor.encode_features(&features, &picture, ColorRange::PerImage)
+    perceptor.encode_features(&features, &image, ColorRange::PerImage)
 }
 
 /// The complete frame `[d, H, W]`.

@@ -23,8 +23,8 @@ fn backbones_give_the_original_features() {
         let case = Case::load(name);
         let directory = tempfile::tempdir().expect("a directory");
         let perceptor = open(&case, directory.path(), ExecutionOptions::default());
-        let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
-        let features = perceptor.features(&picture).expect("features");
+        let image = ImageTensor::from_array(case.array("image")).expect("an image");
+        let features = perceptor.features(&image).expect("features");
         let expected = case.array("out");
         assert_eq!(
             expected.shape,
@@ -59,12 +59,12 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
             let perceptor = open(&case, directory.path(), options);
             let lr = case.array("lr");
             let features = Features::from_map(&lr.shape, &lr.data, dim).expect("features");
-            let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
-            let view = perceptor
-                .encode_features(&features, &picture, ColorRange::PerImage)
-                .expect("a view");
+            let image = ImageTensor::from_array(case.array("image")).expect("an image");
+            let encoded = perceptor
+                .encode_features(&features, &image, ColorRange::PerImage)
+                .expect("an encoded frame");
             let mut sink = VecSink::new(all, dim).expect("memory");
-            view.frame(&mut |tile| sink.push(tile)).expect("a frame");
+            encoded.frame(&mut |tile| sink.push(tile)).expect("a frame");
             let frame = sink.to_map();
             let label = format!("{name}, tiles of {tile}, {threads} threads");
             compare(&label, &frame, &expected.data, dim, Tolerance::UPSAMPLER);
@@ -85,7 +85,8 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
                 height: 29,
             };
             let mut sink = VecSink::new(rect, dim).expect("memory");
-            view.region(rect, &mut |tile| sink.push(tile))
+            encoded
+                .region(rect, &mut |tile| sink.push(tile))
                 .expect("a region");
             let pixel = |c: usize, x: usize, y: usize| frame[(c * height + y) * width + x];
             let crop: Vec<f32> = (0..dim * rect.area())
@@ -108,7 +109,7 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
                     y: i * 17 % height,
                 })
                 .collect();
-            let answer = view.points(&points).expect("points");
+            let answer = encoded.points(&points).expect("points");
             for (p, token) in points.iter().zip(answer.chunks_exact(dim)) {
                 for (c, value) in token.iter().enumerate() {
                     let difference = (value - pixel(c, p.x, p.y)).abs();

@@ -29,7 +29,7 @@ fn features(seed: u64) -> Features {
 }
 
 /// An image with 256 levels.
-fn picture(size: Size, seed: u64) -> ImageTensor {
+fn image(size: Size, seed: u64) -> ImageTensor {
     let mut data = Noise::new(seed).vec(3 * size.area());
     for x in &mut data {
         *x = ((*x + 1.0) * 127.5).round() / 127.5 - 1.0;
@@ -80,7 +80,7 @@ fn only_tiles_that_can_have_changed_are_computed() {
         // 43 x 29 pixels in tiles of 15 x 15: the last column starts at 28, the last row at 14.
         let perceptor = perceptor(&bundle, Arc::new(CpuBackend), threads, 16);
         let lr = features(1);
-        let mut frame = picture(SIZE, 2);
+        let mut frame = image(SIZE, 2);
         let mut watched = Watched::new(Rect::whole(SIZE), DIM);
         let mut next = |lr: &Features, frame: &ImageTensor, range| {
             let update = watched.next(&perceptor.encode_features(lr, frame, range).unwrap());
@@ -108,8 +108,8 @@ fn only_tiles_that_can_have_changed_are_computed() {
                 assert_eq!(next(&lr, &frame, FIXED), tiles, "pixel {x},{y}");
             }
         }
-        assert_eq!(next(&lr, &picture(SIZE, 9), FIXED), 6, "another image");
-        assert_eq!(next(&features(2), &picture(SIZE, 9), FIXED), 6, "features");
+        assert_eq!(next(&lr, &image(SIZE, 9), FIXED), 6, "another image");
+        assert_eq!(next(&features(2), &image(SIZE, 9), FIXED), 6, "features");
         let range = ColorRange::PerImage;
         assert_eq!(next(&lr, &frame, range), 6, "another range");
         frame.data[0] = 3.0;
@@ -130,7 +130,7 @@ fn any_change_of_awkward_frames_leaves_the_answer_of_a_whole_computation() {
         let size = Size { width, height };
         let perceptor = perceptor(&bundle, Arc::new(CpuBackend), 2, tile);
         let lr = features(1);
-        let mut frame = picture(size, 7);
+        let mut frame = image(size, 7);
         let mut watched = Watched::new(Rect::whole(size), DIM);
         for _ in 0..8 {
             let update = watched.next(&perceptor.encode_features(&lr, &frame, FIXED).unwrap());
@@ -154,7 +154,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(DIM, 3, directory.path());
     let one = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
-    let (lr, frame) = (features(1), picture(SIZE, 2));
+    let (lr, frame) = (features(1), image(SIZE, 2));
     let view = || one.encode_features(&lr, &frame, FIXED).unwrap();
     let head = |seed| {
         let manifest = loftup_bundle::Head {
@@ -208,7 +208,7 @@ fn another_head_region_or_bundle_is_computed_whole() {
 fn after_a_failure_or_another_engine_everything_is_computed() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = upsampler_bundle(DIM, 3, directory.path());
-    let (lr, frame) = (features(1), picture(SIZE, 2));
+    let (lr, frame) = (features(1), image(SIZE, 2));
     let tract = perceptor(&bundle, Arc::new(CpuBackend), 1, 16);
     let view = tract.encode_features(&lr, &frame, FIXED).unwrap();
     let mut video = IncrementalUpsampler::new();

@@ -13,7 +13,7 @@ struct Question {
 
 /// The content of the guidance.
 #[derive(Debug, Clone, Copy)]
-enum Picture {
+enum Content {
     /// All values distinct; some pixels outside the image.
     Noise,
     /// Rows, columns and 256 levels per color, as in a photograph; the first row is outside.
@@ -23,7 +23,7 @@ enum Picture {
 impl Question {
     fn new(
         model: &LoftUp,
-        picture: Picture,
+        image: Content,
         [tiles, height, width]: [usize; 3],
         tokens: usize,
     ) -> Self {
@@ -31,15 +31,15 @@ impl Question {
         let (rows, cols) = (height + 2 * HALO, width + 2 * HALO);
         let area = rows * cols;
         let mut noise = Noise::new(area as u64 + 3);
-        let mut values: Vec<Vec<f32>> = match picture {
-            Picture::Noise => vec![
+        let mut values: Vec<Vec<f32>> = match image {
+            Content::Noise => vec![
                 noise.vec(3 * tiles * area),
                 noise.vec(2 * tiles * area),
                 (noise.vec(tiles * area).iter())
                     .map(|x| f32::from(u8::from(*x > -0.5)))
                     .collect(),
             ],
-            Picture::Photograph => {
+            Content::Photograph => {
                 let level = |x: &f32| ((x + 1.0) * 127.5).round() / 255.0 - 0.5;
                 let guidance = noise.vec(3 * tiles * area).iter().map(level).collect();
                 let coords = (0..2 * tiles * area).map(|i| {
@@ -111,12 +111,12 @@ fn kernels_give_what_tract_gives() {
     ] {
         let model = loftup_import::loftup::read(&loftup(d, 4)).expect("an upsampler");
         let onnx = model.queries_graph();
-        for picture in [Picture::Noise, Picture::Photograph] {
-            let question = Question::new(&model, picture, [tiles, height, width], tokens);
+        for image in [Content::Noise, Content::Photograph] {
+            let question = Question::new(&model, image, [tiles, height, width], tokens);
             let ours = question.ask(&CpuBackend, &onnx);
             let difference = worst(&ours, &question.ask(&TractBackend, &onnx));
             println!(
-                "d {d}, {tiles} of {height}x{width}, {tokens} tokens, {picture:?}: {difference:.1e}"
+                "d {d}, {tiles} of {height}x{width}, {tokens} tokens, {image:?}: {difference:.1e}"
             );
             // Outputs are layer-normalized: standard deviation 1, maximum about 4. Winograd's
             // transforms cost two of seven digits.

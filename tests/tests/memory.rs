@@ -39,22 +39,23 @@ fn a_large_answer_needs_little_more_memory_than_a_small_one() {
     let features = Features::from_map(&[1, d, 8, 8], &noise.vec(d * 64), d).expect("features");
     let mut peaks = Vec::new();
     for side in [128, 512] {
-        let picture = ImageTensor {
+        let image = ImageTensor {
             size: Size {
                 width: side,
                 height: side,
             },
             data: noise.vec(3 * side * side),
         };
-        let view = perceptor
-            .encode_features(&features, &picture, ColorRange::PerImage)
-            .expect("a view");
+        let frame = perceptor
+            .encode_features(&features, &image, ColorRange::PerImage)
+            .expect("a frame");
         let mut pixels = 0;
-        view.frame(&mut |tile| {
-            pixels += tile.rect.area();
-            Ok(())
-        })
-        .expect("a frame");
+        frame
+            .frame(&mut |tile| {
+                pixels += tile.rect.area();
+                Ok(())
+            })
+            .expect("a frame");
         assert_eq!(pixels, side * side);
         peaks.push(peak());
     }

@@ -98,7 +98,7 @@ fn with_transformer(directory: &Path) -> PathBuf {
     out
 }
 
-fn pictures(directory: &Path) -> Vec<PathBuf> {
+fn images(directory: &Path) -> Vec<PathBuf> {
     (0..2u64)
         .map(|i| {
             let mut noise = Noise::new(i + 9);
@@ -130,7 +130,7 @@ fn within(bundle: &Path, precision: Precision, directory: &Path, max_error: Opti
     let request = quantize::Request {
         bundle: bundle.to_path_buf(),
         precision,
-        images: pictures(directory),
+        images: images(directory),
         size: None,
         orientation: loftup_runtime::image::Orientation::Upright,
         tiles: 1,

@@ -203,11 +203,11 @@ fn perceptor(bundle: &Path, engine: Arc<dyn Backend>) -> Perceptor {
 
 /// Features of an image at two points.
 fn answer(perceptor: &Perceptor) -> Result<Vec<f32>, RuntimeError> {
-    let picture = test_image(SIZE);
-    let features = perceptor.features(&picture)?;
-    let view = perceptor.encode_features(&features, &picture, ColorRange::PerImage)?;
+    let image = test_image(SIZE);
+    let features = perceptor.features(&image)?;
+    let frame = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
     let points = [(1, 2), (30, 40)].map(|(x, y)| loftup_runtime::Point { x, y });
-    view.points(&points)
+    frame.points(&points)
 }
 
 #[test]
@@ -301,17 +301,17 @@ fn honest_16_and_8_bits_pass_and_wrong_ones_do_not() {
     let directory = tempfile::tempdir().unwrap();
     let bundle = bundle(directory.path());
     let mut noise = Noise::new(5);
-    let picture = directory.path().join("picture.png");
+    let file = directory.path().join("image.png");
     let pixels = noise.vec(3 * SIZE.area());
     let pixels = pixels.iter().map(|x| (127.0 + 120.0 * x) as u8).collect();
     let image = RgbImage::new(SIZE.width, SIZE.height, pixels).unwrap();
-    image.save_png(&picture).unwrap();
+    image.save_png(&file).unwrap();
     for precision in [Precision::Fp16, Precision::Int8, Precision::Fp16Weights] {
         let out = bundle.with_extension(precision.name());
         let request = quantize::Request {
             bundle: bundle.clone(),
             precision,
-            images: vec![picture.clone()],
+            images: vec![file.clone()],
             size: None,
             orientation: Orientation::Upright,
             tiles: 1,

@@ -72,8 +72,8 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
     for name in BACKBONES {
         let case = Case::load(name);
         let perceptor = perceptor(&case, name);
-        let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
-        let features = perceptor.features(&picture).expect("features");
+        let image = ImageTensor::from_array(case.array("image")).expect("an image");
+        let features = perceptor.features(&image).expect("features");
         let expected = case.array("out");
         compare(
             name,
@@ -90,12 +90,12 @@ fn tensorrt_on_a_gpu_gives_the_original_features() {
         let lr = case.array("lr");
         let dim = lr.shape[1];
         let features = Features::from_map(&lr.shape, &lr.data, dim).expect("features");
-        let picture = ImageTensor::from_array(case.array("image")).expect("a picture");
-        let view = perceptor
-            .encode_features(&features, &picture, ColorRange::PerImage)
-            .expect("a view");
-        let mut sink = VecSink::new(Rect::whole(view.size()), dim).expect("memory");
-        view.frame(&mut |tile| sink.push(tile)).expect("a frame");
+        let image = ImageTensor::from_array(case.array("image")).expect("an image");
+        let frame = perceptor
+            .encode_features(&features, &image, ColorRange::PerImage)
+            .expect("a frame");
+        let mut sink = VecSink::new(Rect::whole(frame.size()), dim).expect("memory");
+        frame.frame(&mut |tile| sink.push(tile)).expect("a frame");
         compare(name, &sink.to_map(), &expected.data, dim, ON_GPU);
         assert_eq!(perceptor.health().state, State::Healthy);
     }

@@ -141,7 +141,7 @@ fn on_a_bad_cable_every_count_is_still_right_and_all_commands_arrive() {
 }
 
 #[test]
-fn the_whole_picture_and_a_single_pixel_can_be_watched_too() {
+fn the_whole_image_and_a_single_pixel_can_be_watched_too() {
     for area in [
         Rect {
             x: 0,

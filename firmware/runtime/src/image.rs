@@ -35,7 +35,7 @@ pub enum ImageError {
     },
     /// The bytes are not in a supported format.
     #[error("{name}: not a supported image: {found}; expected JPEG, PNG, BMP, PNM, TIFF or WebP")]
-    NotAPicture {
+    NotAnImage {
         /// Path or name of the image.
         name: String,
         /// What the bytes look like.

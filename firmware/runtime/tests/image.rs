@@ -214,7 +214,7 @@ fn files_that_are_not_images_are_described_in_the_error() {
         (b"\x01\x02\x03\xff", "bytes 01 02 03 ff"),
     ] {
         let (error, message) = refused(bytes);
-        assert!(matches!(error, ImageError::NotAPicture { .. }), "{message}");
+        assert!(matches!(error, ImageError::NotAnImage { .. }), "{message}");
         assert!(message.contains(looks), "{message}");
     }
     let message = image::open(&data("decode")).unwrap_err().to_string();

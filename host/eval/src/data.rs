@@ -195,7 +195,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
         .collect();
     let mut without = 0;
     let mut pairs = Vec::new();
-    for image in pictures(&images)? {
+    for image in image_files(&images)? {
         match image.file_stem().and_then(|stem| masks.get(stem)) {
             Some(labels) => pairs.push(Pair {
                 image,
@@ -221,7 +221,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>, EvalError> {
+pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>, EvalError> {
     files(
         dir,
         &[

@@ -25,7 +25,7 @@ pub struct NewHead {
     /// Its weights.
     pub linear: Linear,
     /// Number of images used.
-    pub pictures: usize,
+    pub images: usize,
     /// Number of pixels used.
     pub pixels: usize,
     /// Quality of the fit, 0 to 1: pixel accuracy on the training data, or the fraction of variance
@@ -68,7 +68,7 @@ pub fn classes(
     let (each, seed) = (request.samples, request.probe.seed);
     let set = (dir, &pairs[..], &classes);
     let sampled = sample(&encoder, set, &[Method::LoftUp], (each, seed), progress)?;
-    let (pictures, left_out) = (sampled.pictures, sampled.left_out);
+    let (images, left_out) = (sampled.images, sampled.left_out);
     let samples = sampled.samples.into_iter().next().unwrap_or_default();
     let pixels = samples.labels.len();
     let trained = probe::train(samples, classes.names.len(), &request.probe, progress);
@@ -77,7 +77,7 @@ pub fn classes(
             names: classes.names,
         },
         linear: trained.linear,
-        pictures,
+        images,
         pixels,
         fit: trained.accuracy,
         left_out,
@@ -98,7 +98,7 @@ pub fn pca(
 ) -> Result<NewHead, EvalError> {
     let encoder = encoder(perceptor, request)?;
     let dim = perceptor.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
-    let images = subsample(data::pictures(dir)?, request.most);
+    let images = subsample(data::image_files(dir)?, request.most);
     let mut features = Vec::new();
     let (mut used, mut left_out) = (0, Vec::new());
     // As for probes, at most one gigabyte.
@@ -161,7 +161,7 @@ pub fn pca(
     Ok(NewHead {
         kind: HeadKind::Descriptors { channels },
         linear,
-        pictures: used,
+        images: used,
         pixels,
         fit: if total > 0.0 { kept / total } else { 0.0 },
         left_out,

@@ -342,7 +342,7 @@ pub(crate) fn sample(
     };
     let mut sampled = Sampled {
         samples: methods.iter().map(|_| empty()).collect(),
-        pictures: 0,
+        images: 0,
         left_out: Vec::new(),
     };
     for (i, pair) in pairs.iter().enumerate() {
@@ -362,9 +362,9 @@ pub(crate) fn sample(
                 .labels
                 .extend(places.iter().map(|i| labels.values[*i as usize]));
         }
-        sampled.pictures += 1;
+        sampled.images += 1;
     }
-    if sampled.pictures == 0 {
+    if sampled.images == 0 {
         let what = match sampled.left_out.first() {
             Some(first) => format!("no usable image; the first: {first}"),
             None => "no mask has a labeled pixel".into(),
@@ -381,7 +381,7 @@ pub(crate) fn sample(
 pub(crate) struct Sampled {
     /// By method.
     pub samples: Vec<Samples>,
-    pub pictures: usize,
+    pub images: usize,
     pub left_out: Vec<String>,
 }
 

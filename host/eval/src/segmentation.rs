@@ -54,11 +54,11 @@ pub struct Report {
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Training images.
-    pub train_pictures: usize,
+    pub train_images: usize,
     /// Training pixels.
     pub train_pixels: usize,
     /// Validation images.
-    pub val_pictures: usize,
+    pub val_images: usize,
     /// Boundary tolerance in pixels.
     pub boundary_tolerance: usize,
     /// Why images were skipped.
@@ -145,7 +145,7 @@ pub fn evaluate(
         });
     }
     let mut left_out = sampled.left_out;
-    let mut val_pictures = 0;
+    let mut val_images = 0;
     for (i, pair) in val.iter().enumerate() {
         progress("evaluating on validation images", i, val.len());
         let Some((photo, labels)) = encoder.open_or_skip(pair, &classes, &mut left_out) else {
@@ -159,9 +159,9 @@ pub fn evaluate(
             run.confusion.count(&labels.values, &map);
             run.boundary.count(encoder.size, &labels.values, &map);
         }
-        val_pictures += 1;
+        val_images += 1;
     }
-    if val_pictures == 0 {
+    if val_images == 0 {
         let what = match left_out.last() {
             Some(last) => format!("no usable validation image; the last: {last}"),
             None => "there are no validation images".into(),
@@ -175,9 +175,9 @@ pub fn evaluate(
         width: encoder.size.width,
         height: encoder.size.height,
         classes: classes.names,
-        train_pictures: sampled.pictures,
+        train_images: sampled.images,
         train_pixels,
-        val_pictures,
+        val_images,
         boundary_tolerance: tolerance,
         left_out,
         results: probe_runs.into_iter().map(ProbeRun::outcome).collect(),

@@ -213,11 +213,11 @@ mod tests {
     #[test]
     fn former_field_names_are_read() {
         let text = r#"{"tool": "loftup 0.1.0",
-            "calibration": {"pictures": 2, "tiles": 8, "fingerprint": "ab"},
+            "calibration": {"images": 2, "tiles": 8, "fingerprint": "ab"},
             "max_loss": 0.5,
             "loss": {"relative_error": 0.25, "cosine": 1, "worst_cosine": 1, "outliers": 0},
             "graphs": {}, "kept": ["keys: conv1"],
-            "head": {"name": "h", "pictures": 3, "mean_iou_before": 1, "mean_iou_after": 1},
+            "head": {"name": "h", "images": 3, "mean_iou_before": 1, "mean_iou_after": 1},
             "check": {"file": "c.npy", "as_written": 0.125, "widened": 0.0625}}"#;
         let q: Quantization = serde_json::from_str(text).unwrap();
         assert_eq!((q.calibration.images, q.head.unwrap().images), (2, 3));

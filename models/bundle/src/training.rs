@@ -18,9 +18,9 @@ pub struct Training {
     /// Seed of all random numbers.
     pub seed: u64,
     /// Number of training images.
-    pub pictures: u64,
+    pub images: u64,
     /// Number of training images with masks.
-    pub pictures_with_masks: u64,
+    pub images_with_masks: u64,
     /// Fingerprint of the training images.
     pub data_fingerprint: String,
     /// SHA-256 of the trained weights.
@@ -81,10 +81,10 @@ impl Training {
         if !(1..=2).contains(&self.stage) {
             return Err(format!("stage {}: expected 1 or 2", self.stage));
         }
-        if self.pictures_with_masks > self.pictures {
+        if self.images_with_masks > self.images {
             return Err(format!(
-                "pictures_with_masks: {} of {} images",
-                self.pictures_with_masks, self.pictures
+                "images_with_masks: {} of {} images",
+                self.images_with_masks, self.images
             ));
         }
         if self.losses.len() > Self::MOST_LOSSES {
@@ -111,8 +111,8 @@ mod tests {
             stage: 1,
             steps: 40,
             seed: 7,
-            pictures: 24,
-            pictures_with_masks: 24,
+            images: 24,
+            images_with_masks: 24,
             data_fingerprint: "0123".into(),
             weights_sha256: "ab".repeat(32),
             backbone_sha256: "cd".repeat(32),
@@ -143,7 +143,7 @@ mod tests {
             ("weights_sha256", |t| t.weights_sha256 = "AB".repeat(32)),
             ("start_sha256", |t| t.start_sha256 = Some("ab".into())),
             ("stage 3", |t| t.stage = 3),
-            ("pictures_with_masks", |t| t.pictures_with_masks = 25),
+            ("images_with_masks", |t| t.images_with_masks = 25),
             ("losses: 17", |t| {
                 t.losses = (0..17).map(|i| (i.to_string(), 0.0)).collect();
             }),

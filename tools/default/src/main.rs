@@ -136,7 +136,7 @@ fn run(args: &Args) -> Result<()> {
     drop(progress);
     println!(
         "Linear probes trained on {} scenes and evaluated on {} others, {}x{}:\n",
-        report.train_pictures, report.val_pictures, report.width, report.height
+        report.train_images, report.val_images, report.width, report.height
     );
     println!(
         "{}\n{}",

@@ -89,7 +89,7 @@ pub fn open_with(path: &Path, orientation: Orientation) -> Result<Decoded, Image
     let metadata = file.metadata().map_err(io)?;
     if metadata.is_dir() {
         let found = "it is a directory".to_owned();
-        return Err(ImageError::NotAPicture { name, found });
+        return Err(ImageError::NotAnImage { name, found });
     }
     // Limits the bytes actually read, whatever the file size claims: the file may be growing.
     let mut bytes = Vec::new();
@@ -113,7 +113,7 @@ pub fn decode_with(
     orientation: Orientation,
 ) -> Result<Decoded, ImageError> {
     let Some((format, format_name)) = supported(bytes) else {
-        return Err(ImageError::NotAPicture {
+        return Err(ImageError::NotAnImage {
             name: name.to_owned(),
             found: looks_like(bytes),
         });

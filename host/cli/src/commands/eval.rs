@@ -135,8 +135,8 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
         report.width,
         report.height,
         report.train_pixels,
-        report.train_pictures,
-        report.val_pictures,
+        report.train_images,
+        report.val_images,
         report.boundary_tolerance
     ))?;
     if !report.left_out.is_empty() {

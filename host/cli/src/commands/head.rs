@@ -167,7 +167,7 @@ fn make(
             "out": args.out,
             "head": name,
             "kind": head.kind,
-            "pictures": head.pictures,
+            "images": head.images,
             "pixels": head.pixels,
             "fit": head.fit,
             "left_out": head.left_out,
@@ -184,7 +184,7 @@ fn make(
         "{}: head {name}: {what}, {} pixels of {} images, {:.1} % {fit}",
         args.out.display(),
         head.pixels,
-        head.pictures,
+        head.images,
         100.0 * head.fit
     ))
 }

@@ -159,8 +159,8 @@ fn print_training(t: &Training) -> Result<()> {
         .collect();
     output::line(format!(
         "  trained on {} images, {} with masks; final losses: {}",
-        t.pictures,
-        t.pictures_with_masks,
+        t.images,
+        t.images_with_masks,
         losses.join(", ")
     ))
 }

@@ -113,14 +113,14 @@ pub fn run(args: &Args) -> Result<()> {
     {
         bail!("--max-error {limit}: give a fraction above 0, as in 0.05");
     }
-    let pictures = data::pictures(&args.calibrate)?;
-    if pictures.is_empty() {
+    let images = data::image_files(&args.calibrate)?;
+    if images.is_empty() {
         bail!(
             "{}: no images in it; give a directory of JPEG or PNG files like those the robot will see",
             args.calibrate.display()
         );
     }
-    let pictures = spread(pictures, args.limit.into());
+    let images = spread(images, args.limit.into());
     let head = match args.labels {
         Some(_) => Some(class_head(args)?),
         None => None,
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
     let request = Request {
         bundle: args.bundle.clone(),
         precision: args.precision.into(),
-        images: pictures,
+        images,
         size: args.size,
         orientation: args.read.orientation(),
         tiles: args.tiles.into(),

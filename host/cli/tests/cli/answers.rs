@@ -139,23 +139,23 @@ fn tiles_and_threads_change_nothing_but_rounding() {
 }
 
 #[test]
-fn a_picture_shows_photograph_and_features_side_by_side() {
+fn panels_show_photograph_and_features_side_by_side() {
     let (dir, bundle) = (dir(), full());
     let image = png(dir.path());
-    let picture = dir.path().join("pca.png");
+    let pca = dir.path().join("pca.png");
     done(&mut loftup!(
         "run",
         bundle.path(),
         "--image",
         &image,
         "--picture",
-        &picture,
+        &pca,
         "--size",
         "75x53"
     ));
-    let bytes = fs::read(&picture).unwrap();
+    let bytes = fs::read(&pca).unwrap();
     assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
-    let drawn = image::open(&picture).unwrap();
+    let drawn = image::open(&pca).unwrap();
     // A small answer is enlarged by a whole factor.
     let factor = drawn.height() / SIZE.1;
     assert_eq!(drawn.height(), factor * SIZE.1);
@@ -171,15 +171,10 @@ fn a_picture_shows_photograph_and_features_side_by_side() {
         &bundle,
         &image,
         &out,
-        &[
-            "--region",
-            "5,6,30,20",
-            "--picture",
-            picture.to_str().unwrap(),
-        ],
+        &["--region", "5,6,30,20", "--picture", pca.to_str().unwrap()],
     );
     assert_eq!(region.shape, [1, 48, 20, 30]);
-    let drawn = image::open(&picture).unwrap();
+    let drawn = image::open(&pca).unwrap();
     assert!(drawn.height().is_multiple_of(20));
     assert!(drawn.width() > 3 * 30 * drawn.height() / 20);
 }
@@ -291,7 +286,7 @@ fn half_a_bundle_does_its_half() {
     println!("two halves: max {worst:.1e}");
     assert!(worst <= TILES);
 
-    // An exact picture is the photograph that was prepared elsewhere.
+    // An exact image is the photograph that was prepared elsewhere.
     let n = loftup_bundle::Normalization::IMAGENET;
     let prepared = photo().resized(84, 56).unwrap().normalized(n.mean, n.std);
     loftup_runtime::npy::write(&exact, &[1, 3, 56, 84], &prepared).unwrap();

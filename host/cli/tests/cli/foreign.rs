@@ -30,10 +30,10 @@ fn graph(dir: &Path, kind: &Kind) -> PathBuf {
         [height.into(), width.into()]
     };
     let [rows, columns] = sides;
-    let picture = g.input("pixels", &[1.into(), 3.into(), rows, columns]);
+    let image = g.input("pixels", &[1.into(), 3.into(), rows, columns]);
     let weight = Tensor::from_fn([48, 3, 8, 8], |i| ((i * 37 % 101) as f32 - 50.0) / 400.0);
     let bias = Tensor::from_fn([48], |i| i as f32 / 48.0 - 0.5);
-    let map = g.conv(&picture, &weight, &bias, 8);
+    let map = g.conv(&image, &weight, &bias, 8);
     if kind.tokens {
         let flat = g.reshape(&map, &[1, 48, -1]);
         let tokens = g.transpose(&flat, &[0, 2, 1]);
@@ -203,7 +203,7 @@ fn a_wrong_patch_is_noticed() {
             &bundle
         )
     };
-    // Divides the picture, but is not the graph's.
+    // Divides the image, but is not the graph's.
     let line = refused(dir.path(), &mut with("4"));
     names(
         &line,

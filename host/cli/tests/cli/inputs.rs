@@ -1,4 +1,4 @@
-//! Pictures, features, regions and points that cannot be answered.
+//! Images, features, regions and points that cannot be answered.
 
 use std::{fs, path::Path, process::Command};
 
@@ -18,7 +18,7 @@ fn run(bundle: &Bundle, dir: &Path, option: &str, value: impl AsRef<std::ffi::Os
 }
 
 #[test]
-fn files_that_are_no_picture() {
+fn files_that_are_no_image() {
     let (dir, bundle) = (dir(), full());
     let jpeg = fs::read(jpeg(dir.path())).unwrap();
     let png = fs::read(png(dir.path())).unwrap();
@@ -28,7 +28,7 @@ fn files_that_are_no_picture() {
     let mut huge = b"P6\n60000 60000\n255\n".to_vec();
     huge.extend([0; 64]);
     let cases: [(&str, &[u8], &str); 8] = [
-        ("text.jpg", b"hello, this is not a picture", "text"),
+        ("text.jpg", b"hello, this is not an image", "text"),
         ("empty.png", b"", "empty"),
         ("cut.jpg", &jpeg[..jpeg.len() / 2], "truncated"),
         ("cut.png", &png[..png.len() / 2], "PNG"),
@@ -59,7 +59,7 @@ fn files_that_are_no_picture() {
 }
 
 #[test]
-fn arrays_that_are_no_picture() {
+fn arrays_that_are_no_image() {
     let (dir, full, backbone) = (dir(), full(), backbone());
     let path = dir.path().join("image.npy");
     let check = |shape: &[usize], data: &[f32], parts: &[&str]| {
@@ -146,7 +146,7 @@ fn features_that_do_not_fit() {
     check(&bundle, &[1, 48, 3, 4], &nan, &["lr.npy", "NaN", "100"]);
     let parts = ["upsampler", "--upsampler-weights"];
     check(&backbone, &[1, 48, 3, 4], &good, &parts);
-    // A picture for a bundle that has no eyes.
+    // An image for a bundle that has no eyes.
     let line = refused(dir.path(), &mut run(&bundle, dir.path(), "--image", &image));
     names(&line, &["no backbone", "--features"]);
     done(&mut ask(&bundle));

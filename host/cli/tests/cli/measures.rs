@@ -9,7 +9,7 @@ use loftup_runtime::{class_map::save_classes, image::RgbImage};
 
 use crate::support::*;
 
-/// Pictures in two halves of two colors, whose classes follow from the color, in `dir/data` with
+/// Images in two halves of two colors, whose classes follow from the color, in `dir/data` with
 /// train/ and val/.
 fn data(dir: &Path) -> PathBuf {
     let (width, height) = SIDE;
@@ -57,7 +57,7 @@ fn a_head_of_classes_is_trained_into_a_bundle_and_answers() {
         &out
     ));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["pictures"], 3);
+    assert_eq!(json["images"], 3);
     assert_eq!(json["pixels"], 3 * 64);
     // Even random weights keep two colors apart.
     assert!(json["fit"].as_f64().unwrap() > 0.9, "{json}");
@@ -161,7 +161,7 @@ fn features_are_compared_by_what_probes_see() {
     let results = json["results"].as_array().unwrap();
     assert_eq!(results.len(), 5);
     assert!(results.iter().any(|r| r["method"] == "jbu"));
-    assert_eq!(json["val_pictures"], 2);
+    assert_eq!(json["val_images"], 2);
     for result in results {
         let share = result["mean_iou"].as_f64().unwrap();
         assert!(share > 0.5 && share <= 1.0, "{result}");

@@ -251,14 +251,14 @@ fn files_that_find_no_room() {
         &refused(dir.path(), &mut limited(&points, 4)),
         &["out.npy", "File too large"],
     );
-    let picture = dir.path().join("p.png");
+    let panels = dir.path().join("p.png");
     let drawn = loftup!(
         "run",
         bundle.path(),
         "--image",
         &image,
         "--picture",
-        &picture
+        &panels
     );
     names(
         &refused(dir.path(), &mut limited(&drawn, 4)),
@@ -300,7 +300,7 @@ fn an_answer_that_no_disk_holds_is_known_before_the_work() {
 }
 
 #[test]
-fn a_picture_that_is_too_large_is_known_before_the_work() {
+fn panels_that_are_too_large_are_known_before_the_work() {
     let (dir, bundle) = (dir(), full());
     let image = png(dir.path());
     let mut command = loftup!(

@@ -12,15 +12,15 @@ use serde_json::Value;
 
 use crate::support::{self, apart, dir, done, loftup, names, photo, read, refused, stderr};
 
-/// Two pictures that are not alike.
-fn pictures(dir: &Path) -> PathBuf {
-    let pictures = dir.join("pictures");
-    fs::create_dir(&pictures).unwrap();
-    photo().save_png(&pictures.join("a.png")).unwrap();
+/// Two images that are not alike.
+fn images(dir: &Path) -> PathBuf {
+    let images = dir.join("images");
+    fs::create_dir(&images).unwrap();
+    photo().save_png(&images.join("a.png")).unwrap();
     let turned: Vec<u8> = photo().data().iter().rev().copied().collect();
     let turned = RgbImage::new(131, 97, turned).unwrap();
-    turned.save_png(&pictures.join("b.png")).unwrap();
-    pictures
+    turned.save_png(&images.join("b.png")).unwrap();
+    images
 }
 
 fn json(path: &Path) -> Value {
@@ -68,7 +68,7 @@ fn poison(bundle: &Path, with: f32, count: usize) {
 #[test]
 fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
     let dir = dir();
-    let (bundle, pictures) = (support::full(), pictures(dir.path()));
+    let (bundle, images) = (support::full(), images(dir.path()));
     let image = support::png(dir.path());
     let fp32 = dir.path().join("fp32.npy");
     done(&mut loftup!(
@@ -95,7 +95,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
             "--precision",
             precision,
             "--calibrate",
-            &pictures,
+            &images,
             "--out",
             &out,
             "--json",
@@ -167,7 +167,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
                 "--precision",
                 "int8",
                 "--calibrate",
-                &pictures,
+                &images,
                 "--out",
                 &again,
             ),
@@ -179,7 +179,7 @@ fn every_precision_is_smaller_verified_and_answers_nearly_the_same() {
 #[test]
 fn both_precisions_stay_where_that_is_asked_for_and_layers_are_left_in_float() {
     let dir = dir();
-    let (bundle, pictures) = (support::full(), pictures(dir.path()));
+    let (bundle, images) = (support::full(), images(dir.path()));
     let (out, report) = (dir.path().join("both"), dir.path().join("r.json"));
     let quantize = |max_error: &str| {
         done(&mut loftup!(
@@ -188,7 +188,7 @@ fn both_precisions_stay_where_that_is_asked_for_and_layers_are_left_in_float() {
             "--precision",
             "int8",
             "--calibrate",
-            &pictures,
+            &images,
             "--out",
             &out,
             "--keep",
@@ -249,25 +249,23 @@ fn both_precisions_stay_where_that_is_asked_for_and_layers_are_left_in_float() {
 fn what_cannot_be_calibrated_is_refused_in_one_line() {
     let dir = dir();
     let (bundle, upsampler) = (support::full(), support::upsampler());
-    let pictures = pictures(dir.path());
+    let images = images(dir.path());
     let (empty, constant) = (dir.path().join("empty"), dir.path().join("constant"));
     fs::create_dir(&empty).unwrap();
     fs::create_dir(&constant).unwrap();
     for (i, color) in [[0, 0, 0], [7, 80, 200]].into_iter().enumerate() {
-        let picture = RgbImage::filled(40, 30, color).unwrap();
-        picture
-            .save_png(&constant.join(format!("{i}.png")))
-            .unwrap();
+        let image = RgbImage::filled(40, 30, color).unwrap();
+        image.save_png(&constant.join(format!("{i}.png"))).unwrap();
     }
     let out = dir.path().join("out");
-    let refuse = |bundle: &Path, pictures: &Path, more: &[&str]| {
+    let refuse = |bundle: &Path, images: &Path, more: &[&str]| {
         let mut command = loftup!(
             "quantize",
             bundle,
             "--precision",
             "int8",
             "--calibrate",
-            pictures,
+            images,
             "--out",
             &out,
         );
@@ -287,25 +285,25 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
         &["0.png", "same color"],
     );
     names(
-        &refuse(&upsampler.path(), &pictures, &[]),
+        &refuse(&upsampler.path(), &images, &[]),
         &["no backbone", "convert"],
     );
     names(
-        &refuse(&bundle.path(), &pictures, &["--max-error", "0"]),
+        &refuse(&bundle.path(), &images, &["--max-error", "0"]),
         &["--max-error", "0.05"],
     );
     names(
-        &refuse(&bundle.path(), &pictures, &["--max-error", "1e-9"]),
+        &refuse(&bundle.path(), &images, &["--max-error", "1e-9"]),
         &["--max-error", "fp16"],
     );
     names(
-        &refuse(&bundle.path(), &pictures, &["--labels", "x"]),
+        &refuse(&bundle.path(), &images, &["--labels", "x"]),
         &["no head", "loftup head"],
     );
 
     let poisoned = support::copy(&support::backbone(), dir.path());
     poison(&poisoned, f32::NAN, 1);
-    let said = refuse(&poisoned, &pictures, &[]);
+    let said = refuse(&poisoned, &images, &[]);
     names(&said, &["backbone.onnx", "constant", "NaN", "index 0"]);
     // Finite weights whose products are not.
     poison_again(&poisoned);
@@ -318,7 +316,7 @@ fn what_cannot_be_calibrated_is_refused_in_one_line() {
                 "--precision",
                 precision,
                 "--calibrate",
-                &pictures,
+                &images,
                 "--out",
                 &out,
             ),

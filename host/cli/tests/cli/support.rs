@@ -197,7 +197,7 @@ pub fn copy(bundle: &Bundle, to: &Path) -> PathBuf {
     to
 }
 
-/// A picture with edges, gradients and texture.
+/// An image with edges, gradients and texture.
 pub fn photo() -> RgbImage {
     let (width, height) = (131, 97);
     let mut data = Vec::new();

@@ -14,15 +14,13 @@ use loftup_train::{checkpoint, files};
 use crate::support::*;
 
 /// Settings for a training of seconds of the backbone that tests share, in `dir/NAME.toml`, with
-/// the output in `dir/NAME`; pictures are made if there are none.
+/// the output in `dir/NAME`; images are made if there are none.
 fn settings(dir: &Path, bundle: &Bundle, name: &str, steps: u64) -> PathBuf {
-    let pictures = dir.join("pictures");
-    if !pictures.exists() {
-        fs::create_dir(&pictures).unwrap();
+    let images = dir.join("images");
+    if !images.exists() {
+        fs::create_dir(&images).unwrap();
         for i in 0..3 {
-            disc(i)
-                .save_png(&pictures.join(format!("{i}.png")))
-                .unwrap();
+            disc(i).save_png(&images.join(format!("{i}.png"))).unwrap();
         }
     }
     let text = format!(
@@ -33,7 +31,7 @@ stage = 1
 seed = 3
 
 [data]
-paths = ["pictures"]
+paths = ["images"]
 
 [run]
 batch_size = 2
@@ -63,16 +61,16 @@ backbone = "{}x{}"
 
 fn disc(seed: usize) -> RgbImage {
     let (width, height) = (90, 60);
-    let mut picture = RgbImage::filled(width, height, [40, 90 + 40 * seed as u8, 160]).unwrap();
+    let mut image = RgbImage::filled(width, height, [40, 90 + 40 * seed as u8, 160]).unwrap();
     let (x, y, radius) = (25 + 20 * seed, 20 + 8 * seed, 14);
     for row in 0..height {
         for column in 0..width {
             if row.abs_diff(y).pow(2) + column.abs_diff(x).pow(2) < radius * radius {
-                picture.row_mut(row)[3 * column..][..3].copy_from_slice(&[230, 120, 60]);
+                image.row_mut(row)[3 * column..][..3].copy_from_slice(&[230, 120, 60]);
             }
         }
     }
-    picture
+    image
 }
 
 fn start(settings: &Path, resume: bool) -> Child {

@@ -39,11 +39,7 @@ fn methods_are_told_apart_by_what_they_lose() {
         assert_eq!((r.iou.len(), r.boundary.len()), (3, 3));
     }
     assert_eq!(
-        (
-            report.train_pictures,
-            report.val_pictures,
-            report.train_pixels
-        ),
+        (report.train_images, report.val_images, report.train_pixels),
         (6, 3, 1800)
     );
     assert_eq!(of(Method::Nearest).mean_iou, 1.0);
@@ -72,7 +68,7 @@ fn data_that_cannot_be_used_is_left_out_or_refused() {
     let report = segmentation::evaluate(&perceptor, &request, &mut quiet()).unwrap();
     assert_eq!(
         (
-            report.val_pictures,
+            report.val_images,
             report.left_out.len(),
             report.results.len()
         ),

@@ -29,9 +29,9 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
     let data = place.patches("patches");
     let perceptor = place.perceptor();
     let classes = heads::classes(&perceptor, &data, &request(), &mut quiet()).unwrap();
-    assert_eq!((classes.pictures, classes.pixels), (6, 1200));
-    let pictures = data.join("train/images");
-    let pca = heads::pca(&perceptor, &pictures, 3, &request(), &mut quiet()).unwrap();
+    assert_eq!((classes.images, classes.pixels), (6, 1200));
+    let images = data.join("train/images");
+    let pca = heads::pca(&perceptor, &images, 3, &request(), &mut quiet()).unwrap();
     println!(
         "probe right on {:.3}, PCA keeps {:.3}",
         classes.fit, pca.fit
@@ -51,11 +51,11 @@ fn heads_go_into_bundles_and_give_what_they_give_on_the_features() {
         width: SIDE,
         height: SIDE,
     };
-    let picture = perceptor.to_tensor(&photo, size).unwrap();
-    let features = perceptor.features(&picture).unwrap();
+    let image = perceptor.to_tensor(&photo, size).unwrap();
+    let features = perceptor.features(&image).unwrap();
     let view = || {
         perceptor
-            .encode_features(&features, &picture, ColorRange::PerImage)
+            .encode_features(&features, &image, ColorRange::PerImage)
             .unwrap()
     };
     let rect = Rect::whole(Size {
@@ -134,9 +134,9 @@ fn a_head_can_be_replaced_and_its_file_is_checked() {
     let data = place.patches("patches");
     let bundle = place.path("tiny.loftup");
     let perceptor = place.perceptor();
-    let pictures = data.join("train/images");
+    let images = data.join("train/images");
     for channels in [2, 4] {
-        let pca = heads::pca(&perceptor, &pictures, channels, &request(), &mut quiet()).unwrap();
+        let pca = heads::pca(&perceptor, &images, channels, &request(), &mut quiet()).unwrap();
         heads::add(&bundle, "d", &pca, &data, &bundle, true).unwrap();
         assert_eq!(place.perceptor().head("d").unwrap().outputs(), channels);
     }
@@ -173,12 +173,12 @@ fn what_cannot_be_a_head_is_refused() {
     let place = Place::new();
     let data = place.patches("patches");
     let perceptor = place.perceptor();
-    let pictures = data.join("train/images");
-    let too_many = heads::pca(&perceptor, &pictures, DIM + 1, &request(), &mut quiet());
+    let images = data.join("train/images");
+    let too_many = heads::pca(&perceptor, &images, DIM + 1, &request(), &mut quiet());
     assert!(matches!(too_many, Err(EvalError::Pca(_))));
     let nothing = heads::pca(&perceptor, &place.path("."), 2, &request(), &mut quiet());
     assert!(nothing.unwrap_err().to_string().contains("no images"));
-    let pca = heads::pca(&perceptor, &pictures, 2, &request(), &mut quiet()).unwrap();
+    let pca = heads::pca(&perceptor, &images, 2, &request(), &mut quiet()).unwrap();
     let bundle = place.path("tiny.loftup");
     let bad = heads::add(&bundle, "../x", &pca, &data, &place.path("new"), false);
     assert!(
@@ -192,11 +192,11 @@ fn what_cannot_be_a_head_is_refused() {
 }
 
 #[test]
-fn a_broken_picture_is_left_out_and_named() {
+fn a_broken_image_is_left_out_and_named() {
     let place = Place::new();
     let data = place.patches("patches");
     fs::write(data.join("train/images/2.png"), b"broken").unwrap();
     let head = heads::classes(&place.perceptor(), &data, &request(), &mut quiet()).unwrap();
-    assert_eq!((head.pictures, head.left_out.len()), (5, 1));
+    assert_eq!((head.images, head.left_out.len()), (5, 1));
     assert!(head.left_out[0].contains("2.png"));
 }

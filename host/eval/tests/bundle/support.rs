@@ -113,8 +113,8 @@ pub fn write(dir: &Path, name: &str, (w, h): (usize, usize), rgb: Vec<u8>, class
     for kind in ["images", "labels"] {
         fs::create_dir_all(dir.join(kind)).unwrap();
     }
-    let picture = RgbImage::new(w, h, rgb).unwrap();
-    picture
+    let image = RgbImage::new(w, h, rgb).unwrap();
+    image
         .save_png(&dir.join("images").join(format!("{name}.png")))
         .unwrap();
     let file = fs::File::create(dir.join("labels").join(format!("{name}.png"))).unwrap();
@@ -137,7 +137,7 @@ fn backbone() -> Vec<u8> {
     let weight = Tensor::from_fn([DIM, 3, PATCH, PATCH], |i| mix(i) / area);
     let bias = Tensor::from_fn([DIM], |i| i as f32 * 0.1);
     let mut graph = Graph::new("patches");
-    let x = graph.input("picture", &[1, 3, SIDE, SIDE].map(Dim::from));
+    let x = graph.input("image", &[1, 3, SIDE, SIDE].map(Dim::from));
     let y = graph.conv(&x, &weight, &bias, PATCH);
     graph.output(
         &y,

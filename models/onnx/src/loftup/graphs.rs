@@ -73,7 +73,7 @@ impl LoftUp {
 
         let x = g.scope("fourier", |g| self.fourier(g, &guidance, &coords));
         let x = g.scope("conv1", |g| {
-            // After the normalization, as trained: zero is what lies outside the picture.
+            // After the normalization, as trained: zero is what lies outside the image.
             let x = g.mul(&x, &mask);
             let x = g.conv(&x, &self.conv1.weight, &self.conv1.bias, 1);
             g.op("Relu", &[&x], &[])

@@ -18,10 +18,10 @@ impl LoftUp {
             [1.into(), c.into(), Dim::from(h), w.into()]
         };
         let features = g.input(io::FEATURES, &map(d, "h", "w"));
-        let picture = g.input(io::GUIDANCE, &map(3, "H", "W"));
+        let image = g.input(io::GUIDANCE, &map(3, "H", "W"));
 
-        let guidance = g.scope("min_max", |g| min_max(g, &picture));
-        let coords = g.scope("coords", |g| coordinates(g, &picture));
+        let guidance = g.scope("min_max", |g| min_max(g, &image));
+        let coords = g.scope("coords", |g| coordinates(g, &image));
         let grid = g.scope("grid", |g| {
             let grid = coordinates(g, &features);
             g.reshape(&grid, &[2, -1])
@@ -34,7 +34,7 @@ impl LoftUp {
         let x = g.scope("conv2", |g| padded_convolution(g, &x, &self.conv2));
         let x = self.per_pixel(&mut g, &x, &pairs);
         let x = g.transpose(&x, &[1, 0]);
-        let size = g.op("Shape", &[&picture], &[Attr::Int("start", 2)]);
+        let size = g.op("Shape", &[&image], &[Attr::Int("start", 2)]);
         let channels = g.ints("channels", &[1, d as i64]);
         let shape = g.concat(&[&channels, &size], 0);
         let x = g.op("Reshape", &[&x, &shape], &[]);

@@ -87,7 +87,7 @@ fn weights_of_a_window_sum_to_one() {
 }
 
 #[test]
-fn a_flat_picture_stays_flat() {
+fn a_flat_image_stays_flat() {
     for value in [0, 1, 127, 254, 255] {
         let flat = RgbImage::filled(61, 47, [value; 3]).unwrap();
         for (width, height) in [(224, 224), (7, 5), (61, 1), (1, 47)] {

@@ -81,7 +81,7 @@ pub fn open(at: &Path, name: &str) -> Result<Perceptor> {
 /// Training data and accuracy of the head.
 #[derive(Debug, Serialize)]
 pub struct Head {
-    pub pictures: usize,
+    pub images: usize,
     pub pixels: usize,
     /// Accuracy on these pixels.
     pub fit: f64,
@@ -102,7 +102,7 @@ pub fn head(at: &Path, watch: Watch<'_>) -> Result<Head> {
     let bundle = at.join(BUNDLE);
     heads::add(&bundle, HEAD, &made, &data, &bundle, true)?;
     Ok(Head {
-        pictures: made.pictures,
+        images: made.images,
         pixels: made.pixels,
         fit: made.fit,
     })

@@ -103,8 +103,8 @@ impl Section for Evaluation {
         Ok(html! {
             p {
                 "The same linear probe, trained on " (report.train_pixels) " pixels of "
-                (report.train_pictures) " scenes and evaluated on every pixel of "
-                (report.val_pictures) " others at " (report.width) "x" (report.height)
+                (report.train_images) " scenes and evaluated on every pixel of "
+                (report.val_images) " others at " (report.width) "x" (report.height)
                 ". Only the upsampling of the features differs."
             }
             (table(&["features", "mIoU", "boundary F", "pixel accuracy"], &rows, "best", &best))
