@@ -6,12 +6,13 @@
 
 mod compare;
 mod link;
+mod pace;
 mod rows;
 
 use std::{
     net::UdpSocket,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
@@ -24,6 +25,7 @@ pub use rows::Row;
 
 use compare::{Comparison, Totals};
 use link::{PeerCounters, receive};
+use pace::held_back;
 
 use crate::{
     assemble::{self, model_factory},
@@ -86,6 +88,10 @@ pub struct Outcome {
     pub misordered: u64,
     /// Outputs that were not compared.
     pub not_compared: u64,
+    /// Outputs that a full queue of a sink dropped.
+    pub sink_dropped: u64,
+    /// The last errors of sinks in the journal.
+    pub sink_errors: Vec<String>,
     /// Maximum latency of an output, in microseconds.
     pub oldest_us: u64,
     /// Latency limit, in microseconds.
@@ -137,7 +143,10 @@ impl Outcome {
         );
         expect(
             self.not_compared == 0,
-            format!("{} outputs were not compared", self.not_compared),
+            format!(
+                "{} outputs were not compared: {} dropped by full queues, errors of sinks: {:?}",
+                self.not_compared, self.sink_dropped, self.sink_errors
+            ),
         );
         expect(
             self.captured == self.published + self.dropped,
@@ -199,6 +208,8 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
     config.source.timeout_ms = 500;
     config.watchdog.hang_ms = config.watchdog.hang_ms.min(1000);
     config.watchdog.max_restarts = 1000;
+    // Long enough for the comparison to finish.
+    config.watchdog.drain_ms = config.watchdog.drain_ms.max(30_000);
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     config.sink = vec![toml::from_str::<config::Sink>("kind = \"udp\"")?];
     config.sink[0].bind = Some("127.0.0.1:0".parse()?);
@@ -218,8 +229,12 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
         // Long enough that no output is dropped.
         queue: 256,
     });
+    let running = Arc::new(OnceLock::new());
+    parts.source = held_back(parts.source, &running, &totals);
     let node = Node::start(parts)?;
     let handle = node.handle();
+    // It is empty until here.
+    let _ = running.set(handle.clone());
     let (stop, peer) = (AtomicBool::new(false), PeerCounters::default());
     let (end, samples) = thread::scope(|scope| {
         scope.spawn(|| receive(&socket, &stop, &peer));
@@ -266,6 +281,14 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
         differing: totals.differing,
         misordered: totals.misordered,
         not_compared: published.saturating_sub(totals.compared),
+        sink_dropped: metrics.events(Event::SinkDropped),
+        sink_errors: handle
+            .monitor()
+            .journal()
+            .into_iter()
+            .filter(|entry| entry.kind == "sink")
+            .map(|entry| entry.text)
+            .collect(),
         oldest_us: totals.oldest_us,
         max_age_us: 1000 * config.pipeline.max_age_ms,
         memory: (first, last),
