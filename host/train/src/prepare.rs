@@ -13,11 +13,12 @@ use crate::{
     config::{Config, Init, Stage},
     data::{Dataset, Sample, part},
     error::TrainError,
-    host_batch::{HostCrop, HostTarget, HostView, tokens},
+    host_batch::{HostCrop, HostTarget, HostView, Windows, tokens},
     losses::{Base, mean_area_weights, pseudo_ground_truth, random_projection},
     model::{
         Guidance, LoftUp,
         bilinear_init::{Examples, interpolate},
+        cut,
         least_squares::statistics,
     },
     resample::Jitter,
@@ -26,9 +27,9 @@ use crate::{
 };
 
 /// Images that a new upsampler is fitted to, at most.
-const FITTED: usize = 32;
+const FITTED: usize = 128;
 /// Pixels of the guidance that it is fitted to, at most.
-const FITTED_PIXELS: usize = 1 << 16;
+const FITTED_PIXELS: usize = 1 << 18;
 
 /// Makes batches.
 pub struct Preparer<'a> {
@@ -228,9 +229,17 @@ impl<'a> Preparer<'a> {
         let mut rng = Rng::new(config.seed, Purpose::Step, step);
         let (size, seen) = self.sizes[rng.below(self.sizes.len())];
         let batch = config.run.batch_size as u64;
-        let samples: Vec<Sample> = (step * batch..(step + 1) * batch)
+        let mut samples: Vec<Sample> = (step * batch..(step + 1) * batch)
             .map(|place| self.photo(self.image(place)))
             .collect::<Result<_, _>>()?;
+        if config.data.horizontal_flip {
+            for sample in &mut samples {
+                if rng.uniform() < 0.5 {
+                    sample.flip();
+                }
+            }
+        }
+        let windows = self.windows(samples.len(), size, &mut rng);
         let (mut images, mut lr, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
         for sample in &samples {
             let guidance = sample.resized(size)?;
@@ -240,7 +249,7 @@ impl<'a> Preparer<'a> {
             images.push(self.backbone.normalized(&guidance));
         }
         let of = (size.height, size.width);
-        let windows: usize = lr.iter().map(|t| t.height * t.width).sum();
+        let cells: usize = lr.iter().map(|t| t.height * t.width).sum();
         let mut views = Vec::new();
         for _ in 0..config.augmentations() {
             let jitter = Jitter::random(&mut rng, config.jitter_range(), size.height, size.width);
@@ -250,7 +259,7 @@ impl<'a> Preparer<'a> {
             views.push(HostView {
                 jitter,
                 lr: lr.collect::<Result<_, _>>()?,
-                kept: (0..windows)
+                kept: (0..cells)
                     .map(|_| {
                         if rng.uniform() < config.loss.dropout {
                             0.0
@@ -292,6 +301,17 @@ impl<'a> Preparer<'a> {
                         weights.extend(mean_area_weights(size.area(), &segmentations, exponent));
                     }
                 }
+                if let Some(windows) = &windows {
+                    let (corners, part) =
+                        (&windows.corners, (windows.size.height, windows.size.width));
+                    values = cut(&values, projection.to, of, corners, part);
+                    let mut inside = windows.weights(size);
+                    if exponent > 0.0 {
+                        weights = cut(&weights, 1, of, corners, part);
+                        inside.iter_mut().zip(&weights).for_each(|(i, w)| *i *= w);
+                    }
+                    weights = inside;
+                }
                 HostTarget::MaskBicubic {
                     values,
                     projection,
@@ -302,10 +322,28 @@ impl<'a> Preparer<'a> {
         };
         Ok(HostBatch {
             size,
+            windows,
             images,
             lr,
             views,
             target,
+        })
+    }
+
+    /// Random windows of outputs of `size`, if the settings have any.
+    fn windows(&self, images: usize, size: Size, rng: &mut Rng) -> Option<Windows> {
+        let window = self
+            .config
+            .stage1
+            .window
+            .filter(|_| self.config.stage == Stage::One)?;
+        let mut corner = || {
+            let row = rng.below(size.height - window.height + 1);
+            (row, rng.below(size.width - window.width + 1))
+        };
+        Some(Windows {
+            size: window,
+            corners: (0..images).map(|_| corner()).collect(),
         })
     }
 

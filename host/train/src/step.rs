@@ -49,6 +49,8 @@ pub struct Batch {
     pub views: Vec<View>,
     /// Target of the upsampled features.
     pub target: Target,
+    /// Where batch normalization takes its statistics from.
+    pub batch_norm: Mode,
 }
 
 /// Target of the upsampled features.
@@ -119,7 +121,7 @@ pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOu
     let grid = batch.guidance.grid();
     let output = net
         .upsampler
-        .forward(&batch.lr, &batch.guidance, Mode::Train);
+        .forward(&batch.lr, &batch.guidance, batch.batch_norm);
     let features = output.features;
     let zero = || Tensor::<1>::zeros([1], &device_of(&batch.lr));
     let (mut rec, mut variation) = (zero(), zero());

@@ -3,11 +3,14 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use loftup_bundle::Size;
 use loftup_import::checkpoint::Checkpoint;
+use loftup_train::data::{Dataset, Sample};
 use loftup_train::{Config, Event, Outcome, TrainError, checkpoint, files, train};
 use support::{bundle, config, image, images, settings};
 
@@ -85,12 +88,21 @@ fn the_loss_falls_on_a_few_images() {
     let at = folder.path();
     bundle(at);
     images(at, 2);
-    let (config, path) = config(
-        at,
-        "t.toml",
-        &settings(1, 60, "out").replace("augmentations = 2", "augmentations = 0"),
-    );
-    run(&config, &path, false, None);
+    let text = settings(1, 60, "out").replace("augmentations = 2", "augmentations = 0");
+    let windows = text
+        .replace("\"out\"", "\"windows\"")
+        .replace("[data]", "[data]\nhorizontal_flip = true")
+        .replace("[optimizer]", "[optimizer]\nfreeze_batch_norm = true")
+        .replace("\"28x28\"", "\"28x28\"\nwindow = \"20x16\"");
+    assert_ne!(windows, text);
+    for (name, text) in [("t.toml", text), ("w.toml", windows)] {
+        let (config, path) = config(at, name, &text);
+        loss_falls(&config, &path);
+    }
+}
+
+fn loss_falls(config: &Config, path: &Path) {
+    run(config, path, false, None);
     let table = String::from_utf8(read(&config.out, "losses.csv")).unwrap();
     let losses: Vec<f32> = table
         .lines()
@@ -298,6 +310,18 @@ fn settings_that_make_no_sense_are_errors_with_the_key_and_the_remedy() {
             "stage2.high",
         ),
         (
+            "guidance = \"28x28\"",
+            "guidance = \"28x28\"\nwindow = \"32x16\"",
+            "stage1.window",
+            "28x28",
+        ),
+        (
+            "guidance = \"28x28\"",
+            "guidance = \"28x28\"\nwindow = \"16x16\"",
+            "stage1.window",
+            "loss.augmentations = 0",
+        ),
+        (
             "paths = [\"images\"]",
             "paths = []",
             "data.paths",
@@ -315,6 +339,14 @@ fn settings_that_make_no_sense_are_errors_with_the_key_and_the_remedy() {
         );
         assert!(!message.contains('\n'));
     }
+    let window = text
+        .replace("augmentations = 2", "augmentations = 0")
+        .replace("\"28x28\"", "\"28x28\"\nwindow = \"16x16\"");
+    let message = Config::parse(&window, Path::new("train.toml")).unwrap_err();
+    assert!(
+        message.to_string().contains("freeze_batch_norm = true"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -473,4 +505,48 @@ fn links_do_not_multiply_images() {
     assert_eq!(after.fingerprint(), before.fingerprint());
     let stopped = open(true).unwrap_err();
     assert!(matches!(stopped, TrainError::Interrupted), "{stopped}");
+}
+
+#[test]
+fn a_flip_takes_the_masks_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = images(folder.path(), 1);
+    // A mask of the first three columns of 90x70 pixels.
+    let json = format!(
+        r#"{{"annotations":[{{"segmentation":{{"size":[70,90],"counts":[0,{},{}]}}}}]}}"#,
+        3 * 70,
+        87 * 70
+    );
+    std::fs::write(images.join("0.json"), json).unwrap();
+    let config = Config::parse(&settings(1, 1, "out"), folder.path()).unwrap();
+    let stop = AtomicBool::new(false);
+    let data = Dataset::open(&[images], None, config.preparation(), &stop).unwrap();
+    let size = Size {
+        width: 90,
+        height: 70,
+    };
+    let sample = data.sample(0, size).unwrap();
+    let mut flipped = sample.clone();
+    flipped.flip();
+    assert_ne!(flipped.identity(), sample.identity());
+    let column = |sample: &Sample, x: usize| {
+        let rows = (0..sample.photo.height()).map(|y| sample.photo.row(y)[3 * x..][..3].to_vec());
+        rows.collect::<Vec<_>>()
+    };
+    let masked = |sample: &Sample| {
+        let masks = &sample.segmentations(size).unwrap()[0];
+        let width = sample.photo.width();
+        let columns = masks[0].pixels().iter().map(|&p| p as usize % width);
+        columns.collect::<BTreeSet<_>>()
+    };
+    let width = sample.photo.width();
+    for x in 0..width {
+        assert_eq!(column(&flipped, x), column(&sample, width - 1 - x));
+    }
+    let expected: BTreeSet<usize> = masked(&sample).iter().map(|x| width - 1 - x).collect();
+    assert!(!expected.is_empty() && expected != masked(&sample));
+    assert_eq!(masked(&flipped), expected);
+    flipped.flip();
+    assert_eq!(flipped.photo, sample.photo);
+    assert_eq!(masked(&flipped), masked(&sample));
 }

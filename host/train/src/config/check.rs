@@ -154,6 +154,26 @@ impl Config {
                 format!("write sides of 4 to {MAX_SIDE}"),
             ),
             (
+                "stage1.window",
+                self.stage1.window.is_none_or(|w| {
+                    (8..=guidance.width).contains(&w.width)
+                        && (8..=guidance.height).contains(&w.height)
+                }),
+                format!("write sides of at least 8 that fit into stage1.guidance, {guidance}"),
+            ),
+            (
+                "stage1.window",
+                self.stage != Stage::One || self.stage1.window.is_none() || self.augmentations() == 0,
+                "views need the whole output: leave the window out, or write loss.augmentations = 0"
+                    .into(),
+            ),
+            (
+                "stage1.window",
+                self.stage1.window.is_none() || self.optimizer.freeze_batch_norm,
+                "windows have other statistics than whole images: write optimizer.freeze_batch_norm = true"
+                    .into(),
+            ),
+            (
                 "stage1.alpha",
                 part(self.stage1.alpha.into()),
                 "write 0 to 1".into(),

@@ -144,6 +144,9 @@ pub struct Data {
     /// Use only the first N images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Whether half of the images are flipped horizontally, at random. Published: no.
+    #[serde(default)]
+    pub horizontal_flip: bool,
     /// Center-crop to the aspect ratio that is needed, or stretch the whole image to it.
     #[serde(default = "yes")]
     pub crop: bool,
@@ -223,6 +226,10 @@ pub struct OptimizerSettings {
     pub warmup: u64,
     /// Whether the learning rate decays to 0 along a cosine. Published: no.
     pub cosine: bool,
+    /// Whether batch normalization uses the running statistics that training starts with, instead of
+    /// those of each batch. Published: no. Small batches are noisy, and windows have other statistics
+    /// than whole images.
+    pub freeze_batch_norm: bool,
 }
 
 /// The loss of both stages.
@@ -291,6 +298,11 @@ pub struct Stage1 {
     /// Size of the guidance and of the output.
     #[serde(with = "size")]
     pub guidance: Size,
+    /// Size of a random window of the output that a step computes, at a different place in each
+    /// image; by default all of it. A step costs in proportion to it, so a batch can have more
+    /// images. Not published.
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub window: Option<Size>,
     /// Input size of the backbone, if it accepts any; by default that of the guidance.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Size>,
@@ -311,6 +323,7 @@ impl Default for Stage1 {
                 width: 224,
                 height: 224,
             },
+            window: None,
             backbone: None,
             upsampling: Upsampling::Bicubic,
             alpha: 0.8,

@@ -113,6 +113,7 @@ pub struct Sample {
     pub sha256: String,
     masks: Option<Vec<crate::regions::Rle>>,
     window: (usize, usize),
+    flipped: bool,
     preparation: Preparation,
 }
 
@@ -270,6 +271,7 @@ impl Dataset {
             sha256: sha256_hex(&bytes),
             masks,
             window: (x, y),
+            flipped: false,
             preparation: self.preparation.clone(),
         })
     }
@@ -280,11 +282,34 @@ impl Sample {
     pub fn identity(&self) -> String {
         let (x, y) = self.window;
         format!(
-            "{} {x},{y} {}x{}",
+            "{} {x},{y} {}x{}{}",
             self.sha256,
             self.photo.width(),
-            self.photo.height()
+            self.photo.height(),
+            if self.flipped { " flipped" } else { "" }
         )
+    }
+
+    /// Flips the image horizontally, and with it its regions.
+    pub fn flip(&mut self) {
+        for y in 0..self.photo.height() {
+            self.photo.row_mut(y).as_chunks_mut::<3>().0.reverse();
+        }
+        self.flipped = !self.flipped;
+    }
+
+    /// A mask of the original image, flipped if the image is.
+    fn flipped(&self, mask: Mask, width: usize) -> Mask {
+        if !self.flipped {
+            return mask;
+        }
+        let flip = |p: u32| {
+            let (row, column) = (p as usize / width, p as usize % width);
+            (row * width + width - 1 - column) as u32
+        };
+        let mut pixels: Vec<u32> = mask.pixels().iter().map(|&p| flip(p)).collect();
+        pixels.sort_unstable();
+        Mask::new(pixels)
     }
 
     /// Regions by segmentation of a square part `(x, y, side)` of the photo when that is `high` pixels a side.
@@ -299,6 +324,8 @@ impl Sample {
             return self.by_color(image);
         };
         let (width, height) = (self.photo.width(), self.photo.height());
+        // The part of the original image.
+        let x = if self.flipped { high - side - x } else { x };
         let window = Window {
             x: self.window.0 + x * width / high,
             y: self.window.1 + y * height / high,
@@ -307,7 +334,8 @@ impl Sample {
             out_width: side,
             out_height: side,
         };
-        vec![masks.iter().map(|m| m.seen(&window)).collect()]
+        let seen = masks.iter().map(|m| self.flipped(m.seen(&window), side));
+        vec![seen.collect()]
     }
 
     fn by_color(&self, image: &RgbImage) -> Vec<Vec<Mask>> {
@@ -333,7 +361,10 @@ impl Sample {
             out_width: size.width,
             out_height: size.height,
         };
-        Ok(vec![masks.iter().map(|m| m.seen(&window)).collect()])
+        let seen = masks
+            .iter()
+            .map(|m| self.flipped(m.seen(&window), size.width));
+        Ok(vec![seen.collect()])
     }
 
     /// The image at `size`.

@@ -50,6 +50,9 @@ pub enum Kernel {
         /// Added to the variance.
         eps: f32,
     },
+    /// `relu(x * a + b)`: x `[n, c]`, a `[1, c]`, b `[1, c]`. Batch normalization with running
+    /// statistics, followed by ReLU.
+    ScaleShiftRelu,
     /// `[sin(x + a0), cos(x + a1), b]`: x `[n, k]`, a `[2, k]`, b `[n, c]`.
     Waves,
     /// Mean and biased variance of the columns of x `[n, c]`, as `[2, c]`, without gradients. The
@@ -89,6 +92,10 @@ impl Kernel {
                 let (y, stats) = norm::batch_relu(x, a, b, eps);
                 (y.clone(), vec![stats, y])
             }
+            Self::ScaleShiftRelu => {
+                let y = norm::scale_shift_relu(x, a, b);
+                (y.clone(), vec![y])
+            }
             Self::Waves => {
                 let (y, slopes) = waves::forward(x, a, b);
                 (y, vec![slopes])
@@ -117,6 +124,7 @@ impl Kernel {
             (Self::BatchNormRelu { .. }, [stats, y]) => {
                 norm::batch_relu_backward(grad, x, a, stats, y, needs)
             }
+            (Self::ScaleShiftRelu, [y]) => norm::scale_shift_relu_backward(grad, x, a, y, needs),
             (Self::Waves, [slopes]) => waves::backward(grad, slopes, needs),
             (Self::BatchStats, _) => [None, None, None],
             (Self::LinearGelu, [before]) => {

@@ -160,6 +160,61 @@ pub(super) fn batch_relu(
     (matrix(out, n, c), matrix(stats, 2, c))
 }
 
+/// `relu(x * scale + shift)`, each column with its own scale and shift.
+pub(super) fn scale_shift_relu(
+    x: &FlexTensor,
+    scale: &FlexTensor,
+    shift: &FlexTensor,
+) -> FlexTensor {
+    let (n, c) = extent(x);
+    let (xs, scale, shift) = (elements(x), elements(scale), elements(shift));
+    let mut out = vec![0.0; n * c];
+    for_rows(&mut out, c, |i, out| {
+        let x = &xs[i * c..][..c];
+        for (((o, x), s), b) in out.iter_mut().zip(x).zip(scale).zip(shift) {
+            *o = (x * s + b).max(0.0);
+        }
+    });
+    matrix(out, n, c)
+}
+
+/// Gradients of [`scale_shift_relu`] for x, scale and shift. `out` is its output.
+pub(super) fn scale_shift_relu_backward(
+    grad: &FlexTensor,
+    x: &FlexTensor,
+    scale: &FlexTensor,
+    out: &FlexTensor,
+    needs: Needs,
+) -> [Option<FlexTensor>; 3] {
+    let (n, c) = extent(x);
+    let (g, xs, out) = (elements(grad), elements(x), elements(out));
+    let dx = needs[0].then(|| {
+        let scale = elements(scale);
+        let mut dx = vec![0.0; n * c];
+        for_rows(&mut dx, c, |i, dx| {
+            let rows = g[i * c..].iter().zip(&out[i * c..]);
+            for ((d, (g, o)), s) in dx.iter_mut().zip(rows).zip(scale) {
+                *d = if *o > 0.0 { g * s } else { 0.0 };
+            }
+        });
+        matrix(dx, n, c)
+    });
+    if !needs[1] && !needs[2] {
+        return [dx, None, None];
+    }
+    let sums = reduce(n, 2 * c, |i, acc| {
+        let (a, b) = acc.split_at_mut(c);
+        let rows = g[i * c..].iter().zip(&xs[i * c..]).zip(&out[i * c..]);
+        for ((a, b), ((g, x), o)) in a.iter_mut().zip(b).zip(rows) {
+            let g = if *o > 0.0 { *g } else { 0.0 };
+            *a += g * x;
+            *b += g;
+        }
+    });
+    let column = |i: usize| matrix(sums[i * c..][..c].to_vec(), 1, c);
+    [dx, needs[1].then(|| column(0)), needs[2].then(|| column(1))]
+}
+
 /// Gradients of [`batch_relu`] for x, weight and bias. `out` is its output.
 pub(super) fn batch_relu_backward(
     grad: &FlexTensor,

@@ -25,6 +25,8 @@ fn cases() -> Vec<(Kernel, [[usize; 2]; 3])> {
             Kernel::BatchNormRelu { eps: 1e-5 },
             [[1100, 7], [1, 7], [1, 7]],
         ),
+        (Kernel::ScaleShiftRelu, [[1100, 7], [1, 7], [1, 7]]),
+        (Kernel::ScaleShiftRelu, [[3, 17], [1, 17], [1, 17]]),
         (Kernel::Waves, [[700, 5], [2, 5], [700, 3]]),
         (Kernel::Waves, [[3, 1], [2, 1], [3, 2]]),
         (Kernel::Linear, [[65, 12], [9, 12], [1, 9]]),

@@ -51,6 +51,8 @@ pub use frozen::Frozen;
 const ANGLES: usize = 4;
 /// Red, green and blue.
 const COLORS: usize = 3;
+/// Channels of each head that compare colors: the positive and negative part of each, and a constant.
+const SLOTS: usize = 2 * COLORS + 1;
 /// Channels that hold a constant.
 const CONSTANT_CHANNELS: usize = 4;
 /// Sum of squares of the constant channels, relative to the number of feature channels.
@@ -136,7 +138,7 @@ impl Fit<'_> {
         let grid_frequencies = frequencies(self.config.grid_frequencies);
         let slow =
             (1..grid_frequencies.len()).find(|&i| (1.0..=3.0).contains(&grid_frequencies[i]))?;
-        let channels = ANGLES + self.examples.map_or(0, |_| COLORS + 1);
+        let channels = ANGLES + self.examples.map_or(0, |_| SLOTS);
         if e < self.first_feature() + d || e / self.config.heads < channels {
             return None;
         }
@@ -178,7 +180,7 @@ impl Fit<'_> {
         if let Some(examples) = self.examples {
             // The maps after the attention are fitted; they hold for any kernel.
             self.set_queries(&mut weights, frequency, &queries, bilateral::SIGMA_SPATIAL);
-            self.compare_colors(upsampler, &mut weights, examples, &queries)?;
+            self.compare_colors(upsampler, &mut weights, examples, &queries);
         }
         upsampler.weights = Params::new(weights, self.device);
         Some(())

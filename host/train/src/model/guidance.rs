@@ -23,6 +23,10 @@ pub struct Guidance {
     grid: Grid,
     /// `[batch * H * W, 3]`.
     scaled: Vec<f32>,
+    /// Coordinates of the rows of each image, `[batch * H]`.
+    rows: Vec<f32>,
+    /// Coordinates of the columns of each image, `[batch * W]`.
+    columns: Vec<f32>,
 }
 
 impl Guidance {
@@ -65,6 +69,42 @@ impl Guidance {
                 width,
             },
             scaled,
+            rows: linspace(-1.0, 1.0, height).repeat(images.len()),
+            columns: linspace(-1.0, 1.0, width).repeat(images.len()),
+        }
+    }
+
+    /// A window of each image, of `height` rows and `width` columns, that begins at its
+    /// `(row, column)` of `corners`. Colors and coordinates stay those of the whole image.
+    ///
+    /// # Panics
+    /// If a window reaches outside its image, or there is not one corner for each image.
+    pub fn windows(&self, corners: &[(usize, usize)], height: usize, width: usize) -> Self {
+        assert_eq!(corners.len(), self.grid.batch, "corners and images");
+        let whole = self.grid;
+        let part = |all: &[f32], extent: usize, image: usize, first: usize, len: usize| {
+            all[image * extent..][first..first + len].to_vec()
+        };
+        let images = || corners.iter().enumerate();
+        Self {
+            grid: Grid {
+                batch: whole.batch,
+                height,
+                width,
+            },
+            scaled: cut(
+                &self.scaled,
+                3,
+                (whole.height, whole.width),
+                corners,
+                (height, width),
+            ),
+            rows: images()
+                .flat_map(|(i, &(row, _))| part(&self.rows, whole.height, i, row, height))
+                .collect(),
+            columns: images()
+                .flat_map(|(i, &(_, column))| part(&self.columns, whole.width, i, column, width))
+                .collect(),
         }
     }
 
@@ -83,12 +123,11 @@ impl Guidance {
     pub(super) fn phases(&self, n: usize, device: &Device) -> Tensor<2> {
         let frequencies = frequencies(n);
         let Grid { height, width, .. } = self.grid;
-        let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
         let mut data = Vec::with_capacity(self.grid.pixels() * 5 * n);
         for (i, rgb) in self.scaled.as_chunks::<3>().0.iter().enumerate() {
             let channels = [
-                rows[i / width % height],
-                cols[i % width],
+                self.rows[i / width],
+                self.columns[i / (width * height) * width + i % width],
                 rgb[0],
                 rgb[1],
                 rgb[2],
@@ -97,4 +136,22 @@ impl Guidance {
         }
         device_matrix(data, self.grid.pixels(), 5 * n, device)
     }
+}
+
+/// Windows of maps `[batch * H * W, channels]`, `[batch * height * width, channels]`: one for each
+/// image, which begins at its `(row, column)` of `corners`.
+pub(crate) fn cut(
+    maps: &[f32],
+    channels: usize,
+    (rows, columns): (usize, usize),
+    corners: &[(usize, usize)],
+    (height, width): (usize, usize),
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(corners.len() * height * width * channels);
+    for (map, &(top, left)) in maps.chunks_exact(rows * columns * channels).zip(corners) {
+        for row in map.chunks_exact(columns * channels).skip(top).take(height) {
+            out.extend_from_slice(&row[left * channels..][..width * channels]);
+        }
+    }
+    out
 }

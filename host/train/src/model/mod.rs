@@ -11,6 +11,7 @@ mod params;
 use burn::tensor::{Device, Tensor};
 use loftup_spec::{Config, EPS, FINAL_EPS, frequencies, linspace};
 
+pub(crate) use guidance::cut;
 pub use guidance::{Guidance, RangeOver};
 pub use params::{Params, device_matrix, host_values};
 
@@ -217,7 +218,7 @@ impl LoftUp {
             Mode::Eval => {
                 let scale = weight / (self.statistics.get(&variance) + EPS).sqrt();
                 let shift = bias - self.statistics.get(&mean) * scale.clone();
-                burn::tensor::activation::relu(x * scale + shift)
+                run(Kernel::ScaleShiftRelu, x, scale, shift)
             }
         }
     }

@@ -8,7 +8,7 @@ use loftup_runtime::Features;
 use crate::{
     kernels::Grid,
     losses::{AuxModules, Base, Projection, View, pseudo_ground_truth},
-    model::{Guidance, LoftUp, Params, RangeOver, Tokens, device_matrix, host_values, init},
+    model::{Guidance, LoftUp, Mode, Params, RangeOver, Tokens, device_matrix, host_values, init},
     optim::{Method, Optimizer, Settings, clip},
     regions::Mask,
     resample::Jitter,
@@ -142,6 +142,7 @@ impl Fixture {
             lr: self.tokens("lr"),
             views: views.collect(),
             target,
+            batch_norm: Mode::Train,
         }
     }
 
