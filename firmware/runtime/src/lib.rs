@@ -33,6 +33,7 @@ pub mod sinks;
 mod tensor;
 mod threads;
 mod tiles;
+pub mod track;
 pub mod tuning;
 mod upsampler;
 mod user_cache;
