@@ -1,6 +1,7 @@
 //! `loftup eval`
 
 mod targets;
+mod vos;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ enum Kind {
     Segmentation(SegmentationArgs),
     Targets(targets::TargetsArgs),
     Video(VideoArgs),
+    Vos(vos::VosArgs),
 }
 
 /// Compare nearest, bilinear and bicubic interpolation, joint bilateral upsampling (JBU) and LoftUp by
@@ -55,8 +57,9 @@ struct SegmentationArgs {
     engine: EngineArgs,
 }
 
+/// An upsampling method.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum MethodArg {
+pub enum MethodArg {
     Nearest,
     Bilinear,
     Bicubic,
@@ -117,6 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
         Kind::Segmentation(args) => segmentation(args),
         Kind::Targets(args) => targets::run(args),
         Kind::Video(args) => video(args),
+        Kind::Vos(args) => vos::run(args),
     }
 }
 
