@@ -73,7 +73,8 @@ pub struct MethodScores {
     /// Its scores, 0 to 1.
     #[serde(flatten)]
     pub scores: Scores,
-    /// J&F minus that of bilinear interpolation: the mean over clips, and its 95 % bootstrap interval.
+    /// J&F minus that of bilinear interpolation: the mean over clips, and its 95 % bootstrap interval. None
+    /// for a single clip.
     pub to_bilinear: Option<Interval>,
     /// J&F minus that of joint bilateral upsampling.
     pub to_jbu: Option<Interval>,
@@ -135,8 +136,8 @@ pub fn evaluate(
     let results = dense.methods().iter().zip(&times).zip(&scores);
     let results = results.map(|((method, times), scores)| MethodScores {
         method: *method,
-        to_bilinear: bilinear.map(|other| difference(scores, other, request.seed)),
-        to_jbu: jbu.map(|other| difference(scores, other, request.seed)),
+        to_bilinear: bilinear.and_then(|other| difference(scores, other, request.seed)),
+        to_jbu: jbu.and_then(|other| difference(scores, other, request.seed)),
         features_ms: milliseconds(times.features),
         propagation_ms: milliseconds(times.propagation),
         scores: scores.clone(),
@@ -254,8 +255,9 @@ fn objects(clip: &Clip, first: &[u8]) -> Result<usize, EvalError> {
 }
 
 /// The mean over clips of `a` minus `b`.
-fn difference(a: &Scores, b: &Scores, seed: u64) -> Interval {
+fn difference(a: &Scores, b: &Scores, seed: u64) -> Option<Interval> {
     let pairs = a.clips.iter().zip(&b.clips);
     let differences: Vec<f64> = pairs.map(|(a, b)| a.j_and_f - b.j_and_f).collect();
-    Interval::of_mean(&differences, seed)
+    // One clip says nothing about others.
+    (differences.len() > 1).then(|| Interval::of_mean(&differences, seed))
 }

@@ -161,18 +161,17 @@ pub fn run(args: &Args) -> Result<()> {
     let mut tracker = Tracker::new(grid, dense.dim(), options)?;
 
     let _writing = interrupt::Writing::begin()?;
-    for dir in [Some(&args.out), args.overlay.as_ref()]
-        .into_iter()
-        .flatten()
-    {
-        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    }
     let mut progress = progress::stages();
     let (mut features, mut seen) = (Vec::new(), TrackedMask::default());
     let mut records = Vec::new();
     for (i, (path, name)) in frames.iter().enumerate() {
         progress("tracking", i, frames.len());
-        interrupt::check()?;
+        if interrupt::pending() {
+            bail!(
+                "interrupted after {i} of {} frames; their masks are complete",
+                frames.len()
+            );
+        }
         let image = image::open_with(path, args.read.orientation())?.image;
         let size = Size {
             width: image.width(),
@@ -194,6 +193,13 @@ pub fn run(args: &Args) -> Result<()> {
             tracker
                 .start(&seeds, size)
                 .with_context(|| path.display().to_string())?;
+            // Not before the inputs are known to be right.
+            for dir in [Some(&args.out), args.overlay.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+            }
         }
         tracker.mask(size, &mut seen)?;
         let out = args.out.join(name);
