@@ -50,7 +50,7 @@ fn iou(path: &Path, frame: usize) -> f64 {
 
 #[test]
 fn an_object_is_followed_from_a_mask_or_a_box() {
-    let (dir, bundle) = (dir(), full());
+    let (dir, bundle, tokens) = (dir(), full(), backbone());
     let (images, masks) = video(dir.path(), 4);
     let (out, overlay) = (dir.path().join("new/masks"), dir.path().join("seen"));
     let track = |more: &[&str]| {
@@ -85,7 +85,7 @@ fn an_object_is_followed_from_a_mask_or_a_box() {
     let json = done(
         loftup!(
             "track",
-            backbone().path(),
+            tokens.path(),
             "--video",
             few,
             "--out",
@@ -127,7 +127,7 @@ fn an_object_is_followed_from_a_mask_or_a_box() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["j"]["mean"].as_f64().unwrap(), loftup);
     names(&done(&mut score()), &["square", "all", "J mean"]);
-    let text = done(loftup!("eval", "vos", backbone().path(), "--grid", "9x7").args(data));
+    let text = done(loftup!("eval", "vos", tokens.path(), "--grid", "9x7").args(data));
     names(
         &text,
         &["1 objects, 4 frames", "nearest", "JBU", "J&F - bilinear"],
@@ -136,7 +136,7 @@ fn an_object_is_followed_from_a_mask_or_a_box() {
 
 #[test]
 fn what_cannot_be_tracked_is_refused() {
-    let (dir, bundle) = (dir(), full());
+    let (dir, bundle, tokens) = (dir(), full(), backbone());
     let (images, masks) = video(dir.path(), 3);
     let out = dir.path().join("out");
     let track = |bundle: PathBuf, video: &Path, more: &[&str]| {
@@ -153,7 +153,7 @@ fn what_cannot_be_tracked_is_refused() {
         &["*.jpg: no images"],
     );
     names(
-        &track(backbone().path(), &images, &rect),
+        &track(tokens.path(), &images, &rect),
         &["no upsampler", "--upsampler-weights"],
     );
     names(
