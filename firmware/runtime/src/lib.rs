@@ -5,7 +5,8 @@
 //! tile by tile, so memory stays bounded at any size; tile size and thread count change nothing
 //! beyond rounding.
 //!
-//! A loop that has an image and wants one output needs a single call, [`Perceptor::perceive`].
+//! A loop that has an image and wants one output needs a single call, [`Perceptor::perceive`]. [`track`]
+//! follows objects from frame to frame.
 
 #![forbid(unsafe_code)]
 

@@ -6,12 +6,11 @@ mod vos;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use loftup_bundle::Size;
-use loftup_eval::{Method, segmentation, video};
+use loftup_eval::{segmentation, video};
 
 use crate::{
-    args::{EngineArgs, ProbeArgs, RangeArg},
+    args::{EngineArgs, MethodArg, ProbeArgs, RangeArg},
     output, progress,
 };
 
@@ -55,28 +54,6 @@ struct SegmentationArgs {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
-}
-
-/// An upsampling method.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum MethodArg {
-    Nearest,
-    Bilinear,
-    Bicubic,
-    Jbu,
-    Loftup,
-}
-
-impl From<MethodArg> for Method {
-    fn from(method: MethodArg) -> Self {
-        match method {
-            MethodArg::Nearest => Self::Nearest,
-            MethodArg::Bilinear => Self::Bilinear,
-            MethodArg::Bicubic => Self::Bicubic,
-            MethodArg::Jbu => Self::Jbu,
-            MethodArg::Loftup => Self::LoftUp,
-        }
-    }
 }
 
 /// Measure flicker: the change of the features of a point from frame to frame.

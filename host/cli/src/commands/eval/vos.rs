@@ -9,10 +9,8 @@ use loftup_eval::{
 };
 use loftup_runtime::ColorRange;
 
-use super::MethodArg;
 use crate::{
-    args::{EngineArgs, RangeArg, count},
-    commands::track::TrackArgs,
+    args::{EngineArgs, MethodArg, RangeArg, TrackArgs, count},
     output, progress,
 };
 
