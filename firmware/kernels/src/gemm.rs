@@ -3,6 +3,8 @@
 //! B and C are stored in panels of `NR` columns ([`nr`]), row-major within a panel. The register
 //! tile is `MR x NR` ([`mr`], [`nr`]); both depend on the instruction set.
 
+pub use row_major::SmallProducts;
+
 use crate::simd::{Simd, SimdOp, SupportedIsa, dispatch};
 
 /// Values per cache line.
@@ -369,5 +371,6 @@ impl Tile {
     }
 }
 
+mod row_major;
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ mod tokens;
 mod weights;
 mod winograd;
 
+pub use gemm::SmallProducts;
 pub use loftup_spec::weights::{
     AffineWeights, ConvWeights, LayerWeights, LinearWeights, QueriesWeights,
 };

@@ -5,7 +5,8 @@
 //! tile by tile, so memory stays bounded at any size; tile size and thread count change nothing
 //! beyond rounding.
 //!
-//! A loop that has an image and wants one output needs a single call, [`Perceptor::perceive`].
+//! A loop that has an image and wants one output needs a single call, [`Perceptor::perceive`]. [`track`]
+//! follows objects from frame to frame.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod sinks;
 mod tensor;
 mod threads;
 mod tiles;
+pub mod track;
 pub mod tuning;
 mod upsampler;
 mod user_cache;

@@ -87,8 +87,8 @@ impl<'a> ComponentMap<'a> {
     }
 }
 
-/// The cell of `from` under the center of cell `index` of `to`.
-fn nearest(index: usize, to: usize, from: usize) -> usize {
+/// The cell of `from` under the center of cell `index` of `to`, as in Pillow's nearest-neighbor resize.
+pub(crate) fn nearest(index: usize, to: usize, from: usize) -> usize {
     (2 * index + 1) * from / (2 * to)
 }
 

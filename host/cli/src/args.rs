@@ -1,5 +1,7 @@
 //! Arguments shared by several commands.
 
+mod track;
+
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
@@ -17,6 +19,8 @@ use loftup_runtime::{
     image::Orientation,
     tuning::{Tuning, TuningCache},
 };
+
+pub use track::TrackArgs;
 
 use crate::engines;
 
@@ -251,6 +255,28 @@ impl ReadArgs {
     /// How image files are oriented.
     pub fn orientation(self) -> Orientation {
         Orientation::exif(!self.no_exif_orientation)
+    }
+}
+
+/// An upsampling method.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum MethodArg {
+    Nearest,
+    Bilinear,
+    Bicubic,
+    Jbu,
+    Loftup,
+}
+
+impl From<MethodArg> for Method {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Nearest => Self::Nearest,
+            MethodArg::Bilinear => Self::Bilinear,
+            MethodArg::Bicubic => Self::Bicubic,
+            MethodArg::Jbu => Self::Jbu,
+            MethodArg::Loftup => Self::LoftUp,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use loftup_bundle::BundleError;
-use loftup_runtime::{RuntimeError, image::ImageError, pca::PcaError};
+use loftup_runtime::{RuntimeError, image::ImageError, pca::PcaError, track::TrackError};
 
 /// An evaluation or a head that cannot be made. The message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,9 @@ pub enum EvalError {
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// Objects that cannot be tracked.
+    #[error(transparent)]
+    Track(#[from] TrackError),
     /// Principal components.
     #[error(transparent)]
     Pca(#[from] PcaError),

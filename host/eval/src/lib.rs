@@ -4,12 +4,15 @@
 //! on features upsampled in different ways and compares the scores on held-out images. [`maps`] does so for feature
 //! maps that the caller makes. [`video`]
 //! measures how much the features of a surface point change from frame to frame under camera motion.
+//! [`vos`] follows objects through videos and scores their masks.
 
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod boundary;
 pub mod confusion;
 pub mod data;
+pub mod dense;
 mod error;
 pub mod evaluation;
 pub mod heads;
@@ -21,6 +24,7 @@ pub mod resize;
 mod sampling;
 pub mod segmentation;
 pub mod video;
+pub mod vos;
 
 pub use error::EvalError;
 pub use sampling::{Method, Photo};

@@ -53,6 +53,21 @@ impl Method {
         all.extend(manifest.upsampler.is_some().then_some(Self::LoftUp));
         all
     }
+
+    /// These methods, or all that the bundle can do if there are none.
+    pub(crate) fn checked(manifest: &Manifest, methods: Vec<Self>) -> Result<Vec<Self>, EvalError> {
+        let able = Self::of(manifest);
+        if methods.is_empty() {
+            return Ok(able);
+        }
+        match methods.iter().find(|m| !able.contains(m)) {
+            Some(method) => Err(EvalError::Request(format!(
+                "the bundle has no upsampler for {}; convert it with --upsampler-weights",
+                method.name()
+            ))),
+            None => Ok(methods),
+        }
+    }
 }
 
 /// An image after the backbone.
@@ -184,16 +199,28 @@ impl<'a> Encoder<'a> {
             .ok()
     }
 
-    /// Runs the backbone.
+    /// Runs the backbone, at the size of the output where it takes any size.
     pub fn encode(&self, photo: &RgbImage) -> Result<Encoded, EvalError> {
         let inputs = self.perceptor.preprocess(photo, self.size)?;
+        let features = self.perceptor.features(inputs.backbone())?;
+        self.encoded(features, inputs.guidance)
+    }
+
+    /// Runs the backbone at the bundle's own size.
+    pub fn encode_at_own_size(&self, image: &RgbImage) -> Result<Encoded, EvalError> {
+        let backbone = self.perceptor.manifest().backbone.as_ref();
+        let own = backbone.map_or(self.size, |b| b.size);
+        let input = self.perceptor.to_tensor(image, own)?;
+        let features = self.perceptor.features(&input)?;
+        self.encoded(features, self.perceptor.to_tensor(image, self.size)?)
+    }
+
+    fn encoded(&self, features: Features, guidance: ImageTensor) -> Result<Encoded, EvalError> {
         // Exact: the guidance was made from 8-bit values.
-        let rgb = inputs
-            .guidance
-            .to_rgb(&self.perceptor.manifest().normalization);
+        let rgb = guidance.to_rgb(&self.perceptor.manifest().normalization);
         Ok(Encoded {
-            features: self.perceptor.features(inputs.backbone())?,
-            guidance: inputs.guidance,
+            features,
+            guidance,
             image: RgbImage::new(self.size.width, self.size.height, rgb)?,
         })
     }

@@ -103,18 +103,7 @@ pub fn evaluate(
     progress: Progress<'_>,
 ) -> Result<Report, EvalError> {
     let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
-    let able = Method::of(perceptor.manifest());
-    let methods = if request.methods.is_empty() {
-        able.clone()
-    } else {
-        request.methods.clone()
-    };
-    if let Some(method) = methods.iter().find(|m| !able.contains(m)) {
-        return Err(EvalError::Request(format!(
-            "the bundle has no upsampler for {}; convert it with --upsampler-weights",
-            method.name()
-        )));
-    }
+    let methods = Method::checked(perceptor.manifest(), request.methods.clone())?;
     let dir = request.data;
     let Set {
         train,

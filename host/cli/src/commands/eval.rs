@@ -1,16 +1,16 @@
 //! `loftup eval`
 
 mod targets;
+mod vos;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use loftup_bundle::Size;
-use loftup_eval::{Method, segmentation, video};
+use loftup_eval::{segmentation, video};
 
 use crate::{
-    args::{EngineArgs, ProbeArgs, RangeArg},
+    args::{EngineArgs, MethodArg, ProbeArgs, RangeArg},
     output, progress,
 };
 
@@ -26,6 +26,7 @@ enum Kind {
     Segmentation(SegmentationArgs),
     Targets(targets::TargetsArgs),
     Video(VideoArgs),
+    Vos(vos::VosArgs),
 }
 
 /// Compare nearest, bilinear and bicubic interpolation, joint bilateral upsampling (JBU) and LoftUp by
@@ -53,27 +54,6 @@ struct SegmentationArgs {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum MethodArg {
-    Nearest,
-    Bilinear,
-    Bicubic,
-    Jbu,
-    Loftup,
-}
-
-impl From<MethodArg> for Method {
-    fn from(method: MethodArg) -> Self {
-        match method {
-            MethodArg::Nearest => Self::Nearest,
-            MethodArg::Bilinear => Self::Bilinear,
-            MethodArg::Bicubic => Self::Bicubic,
-            MethodArg::Jbu => Self::Jbu,
-            MethodArg::Loftup => Self::LoftUp,
-        }
-    }
 }
 
 /// Measure flicker: the change of the features of a point from frame to frame.
@@ -117,6 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
         Kind::Segmentation(args) => segmentation(args),
         Kind::Targets(args) => targets::run(args),
         Kind::Video(args) => video(args),
+        Kind::Vos(args) => vos::run(args),
     }
 }
 

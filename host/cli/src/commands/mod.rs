@@ -10,6 +10,7 @@ pub mod head;
 pub mod inspect;
 pub mod quantize;
 pub mod run;
+pub mod track;
 pub mod train;
 pub mod verify;
 

@@ -16,5 +16,6 @@ mod measures;
 mod places;
 mod quantize;
 mod support;
+mod tracking;
 #[cfg(feature = "train")]
 mod training;

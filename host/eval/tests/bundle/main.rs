@@ -6,6 +6,7 @@ mod support;
 #[path = "../../../../tests/src/synthetic.rs"]
 #[allow(dead_code)]
 mod synthetic;
+mod vos;
 
 /// No progress.
 fn quiet() -> impl FnMut(&str, usize, usize) {

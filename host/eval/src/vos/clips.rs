@@ -1,0 +1,120 @@
+//! The layout of DAVIS.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use loftup_bundle::Size;
+
+use crate::{EvalError, labels::Labels};
+
+/// A clip: images, and a mask for each of them.
+#[derive(Debug, Clone)]
+pub(super) struct Clip {
+    pub name: String,
+    pub frames: Vec<Frame>,
+}
+
+/// A frame and its mask.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    /// File name of the mask.
+    pub name: String,
+    /// The image; not checked where only masks are scored.
+    pub image: PathBuf,
+    pub mask: PathBuf,
+}
+
+/// Fewer frames leave nothing to score: the first and the last do not count.
+const LEAST_FRAMES: usize = 3;
+
+/// The clips of a data set: `names`, or all if there are none; at most `most` frames of each.
+pub(super) fn clips(
+    data: &Path,
+    names: &[String],
+    most: Option<usize>,
+) -> Result<Vec<Clip>, EvalError> {
+    let (images, masks) = (
+        data.join("JPEGImages").join("480p"),
+        data.join("Annotations").join("480p"),
+    );
+    let names = match names {
+        [] => entries(&masks, Path::is_dir)?,
+        names => names.to_vec(),
+    };
+    if names.is_empty() {
+        return Err(EvalError::Data {
+            path: masks,
+            what: "has no clips; expected DAVIS: Annotations/480p/CLIP/00000.png and \
+                   JPEGImages/480p/CLIP/00000.jpg"
+                .into(),
+        });
+    }
+    let most = most.unwrap_or(usize::MAX);
+    let clip = |name: String| {
+        let (images, masks) = (images.join(&name), masks.join(&name));
+        let files = entries(&masks, |path| path.extension().is_some_and(|e| e == "png"))?;
+        let frames: Vec<Frame> = files
+            .into_iter()
+            .take(most)
+            .map(|name| Frame {
+                image: images.join(&name).with_extension("jpg"),
+                mask: masks.join(&name),
+                name,
+            })
+            .collect();
+        if frames.len() < LEAST_FRAMES {
+            let count = frames.len();
+            return Err(EvalError::Data {
+                path: masks,
+                what: format!(
+                    "{count} frames; the first and the last are not scored, so at least {LEAST_FRAMES} are needed"
+                ),
+            });
+        }
+        Ok(Clip { name, frames })
+    };
+    names.into_iter().map(clip).collect()
+}
+
+/// Names of the entries of a directory that are `wanted`, sorted.
+fn entries(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>, EvalError> {
+    let io = |source| EvalError::Io {
+        path: dir.into(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if wanted(&path)
+            && let Some(name) = path.file_name().and_then(|n| n.to_str())
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Reads a mask; void (255) becomes background, as in the benchmark.
+pub(super) fn read(path: &Path, size: Option<Size>) -> Result<Labels, EvalError> {
+    let mut labels = Labels::open(path)?;
+    if let Some(size) = size
+        && size != labels.size
+    {
+        return Err(EvalError::Labels {
+            path: path.into(),
+            what: format!(
+                "a mask of {}; the first mask of the clip is {size}",
+                labels.size
+            ),
+        });
+    }
+    for value in &mut labels.values {
+        if *value == 255 {
+            *value = 0;
+        }
+    }
+    Ok(labels)
+}

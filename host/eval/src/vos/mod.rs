@@ -1,0 +1,263 @@
+//! Semi-supervised video object segmentation on DAVIS: objects are marked in the first frame and followed
+//! by [`loftup_runtime::track`].
+//!
+//! The scores are those of the benchmark's own evaluation: J and F of each object and frame at the size of
+//! its masks, without the first and the last frame of a clip. Decay is correct for clips of any length; the
+//! original's indices are 8 bits wide.
+
+mod clips;
+pub mod measures;
+mod scores;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use loftup_bundle::Size;
+use loftup_runtime::{
+    ColorRange, Perceptor,
+    image::{self, Orientation},
+    track::{TrackOptions, TrackedMask, Tracker},
+};
+use serde::Serialize;
+
+use crate::{EvalError, Method, Progress, bootstrap::Interval, dense::Dense};
+use clips::{Clip, clips, read};
+use scores::Scoring;
+pub use scores::{ClipScores, ObjectScores, Scores};
+
+/// Settings of the comparison.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// A data set in DAVIS' layout.
+    pub data: &'a Path,
+    /// Names of the clips; all if empty.
+    pub clips: Vec<String>,
+    /// Most frames of each clip, from its first.
+    pub max_frames: Option<usize>,
+    /// Methods; all that the bundle supports if empty.
+    pub methods: Vec<Method>,
+    /// The grid on which labels are propagated.
+    pub grid: Size,
+    /// Color range of the guidance.
+    pub range: ColorRange,
+    /// How labels are propagated. There is room for all objects of a clip in any case.
+    pub track: TrackOptions,
+    /// Seed of the bootstrap.
+    pub seed: u64,
+}
+
+/// Results.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Columns of the grid.
+    pub grid_width: usize,
+    /// Rows of the grid.
+    pub grid_height: usize,
+    /// Clips.
+    pub clips: usize,
+    /// Objects in all clips.
+    pub objects: usize,
+    /// Frames in all clips.
+    pub frames: usize,
+    /// By method.
+    pub results: Vec<MethodScores>,
+}
+
+/// Results of one method.
+#[derive(Debug, Clone, Serialize)]
+pub struct MethodScores {
+    /// The method.
+    pub method: Method,
+    /// Its scores, 0 to 1.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// J&F minus that of bilinear interpolation: the mean over clips, and its 95 % bootstrap interval. None
+    /// for a single clip.
+    pub to_bilinear: Option<Interval>,
+    /// J&F minus that of joint bilateral upsampling.
+    pub to_jbu: Option<Interval>,
+    /// Milliseconds per frame for the features, without the backbone.
+    pub features_ms: f64,
+    /// Milliseconds per frame for the propagation of labels, without the mask.
+    pub propagation_ms: f64,
+}
+
+/// One method's tracker of a clip.
+struct Run {
+    method: Method,
+    tracker: Tracker,
+    scoring: Scoring,
+}
+
+/// What a method has taken so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    features: Duration,
+    propagation: Duration,
+}
+
+/// Tracks the objects of each clip with each method, and scores the masks.
+///
+/// # Errors
+/// If the data cannot be used, or the bundle cannot be run.
+pub fn evaluate(
+    perceptor: &Perceptor,
+    request: &Request<'_>,
+    progress: Progress<'_>,
+) -> Result<Report, EvalError> {
+    let methods = request.methods.clone();
+    let dense = Dense::new(perceptor, request.grid, request.range, methods)?;
+    let clips = clips(request.data, &request.clips, request.max_frames)?;
+    let frames: usize = clips.iter().map(|c| c.frames.len()).sum();
+    let count = dense.methods().len();
+    let mut times = vec![Times::default(); count];
+    let mut scores: Vec<Vec<ClipScores>> = vec![Vec::new(); count];
+    let mut done = 0;
+    for clip in &clips {
+        let mut each = |frame: usize| progress(&clip.name, done + frame, frames);
+        let runs = track(&dense, request, clip, &mut times, &mut each)?;
+        for (run, scores) in runs.into_iter().zip(&mut scores) {
+            scores.push(run.scoring.finish(&clip.name));
+        }
+        done += clip.frames.len();
+    }
+    let scores: Vec<Scores> = scores.into_iter().map(Scores::of).collect();
+    let of = |method: Method| {
+        dense
+            .methods()
+            .iter()
+            .position(|m| *m == method)
+            .map(|i| &scores[i])
+    };
+    let (bilinear, jbu) = (of(Method::Bilinear), of(Method::Jbu));
+    let milliseconds = |time: Duration| 1e3 * time.as_secs_f64() / frames as f64;
+    let results = dense.methods().iter().zip(&times).zip(&scores);
+    let results = results.map(|((method, times), scores)| MethodScores {
+        method: *method,
+        to_bilinear: bilinear.and_then(|other| difference(scores, other, request.seed)),
+        to_jbu: jbu.and_then(|other| difference(scores, other, request.seed)),
+        features_ms: milliseconds(times.features),
+        propagation_ms: milliseconds(times.propagation),
+        scores: scores.clone(),
+    });
+    Ok(Report {
+        grid_width: request.grid.width,
+        grid_height: request.grid.height,
+        clips: clips.len(),
+        objects: scores
+            .first()
+            .map_or(0, |s| s.clips.iter().map(|c| c.objects.len()).sum()),
+        frames,
+        results: results.collect(),
+    })
+}
+
+/// Tracks the objects of a clip with each method.
+fn track(
+    dense: &Dense<'_>,
+    request: &Request<'_>,
+    clip: &Clip,
+    times: &mut [Times],
+    each: &mut dyn FnMut(usize),
+) -> Result<Vec<Run>, EvalError> {
+    let first = read(&clip.frames[0].mask, None)?;
+    let (size, objects) = (first.size, objects(clip, &first.values)?);
+    let grid = (dense.grid().width, dense.grid().height);
+    let options = TrackOptions {
+        max_objects: objects.max(request.track.max_objects),
+        ..request.track
+    };
+    let mut runs = Vec::new();
+    for method in dense.methods() {
+        runs.push(Run {
+            method: *method,
+            tracker: Tracker::new(grid, dense.dim(), options)?,
+            scoring: Scoring::new(size, objects),
+        });
+    }
+    let mut features = Vec::new();
+    let mut mask = TrackedMask::default();
+    for (i, frame) in clip.frames.iter().enumerate() {
+        each(i);
+        let image = image::open_with(&frame.image, Orientation::Upright)?.image;
+        let encoded = dense.encode(&image)?;
+        let scored = i > 0 && i + 1 < clip.frames.len();
+        let truth = scored.then(|| read(&frame.mask, Some(size))).transpose()?;
+        for (run, times) in runs.iter_mut().zip(&mut *times) {
+            let start = Instant::now();
+            dense.features(run.method, &encoded, &mut features)?;
+            let middle = Instant::now();
+            run.tracker.update(&features)?;
+            times.propagation += middle.elapsed();
+            times.features += middle - start;
+            if i == 0 {
+                run.tracker.start_mask(&first.values, size)?;
+            } else if let Some(truth) = &truth {
+                run.tracker.mask(size, &mut mask)?;
+                run.scoring.add(&truth.values, &mask.labels);
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// Scores masks that are files, `DIR/CLIP/00000.png`, by this or another program.
+///
+/// # Errors
+/// If the data cannot be used, or a mask is missing, of another size, or has more objects.
+pub fn score(
+    request: &Request<'_>,
+    masks: &Path,
+    progress: Progress<'_>,
+) -> Result<Scores, EvalError> {
+    let clips = clips(request.data, &request.clips, request.max_frames)?;
+    let frames: usize = clips.iter().map(|c| c.frames.len()).sum();
+    let mut scores = Vec::new();
+    let mut done = 0;
+    for clip in &clips {
+        let first = read(&clip.frames[0].mask, None)?;
+        let (size, objects) = (first.size, objects(clip, &first.values)?);
+        let mut scoring = Scoring::new(size, objects);
+        for (i, frame) in clip.frames[..clip.frames.len() - 1]
+            .iter()
+            .enumerate()
+            .skip(1)
+        {
+            progress(&clip.name, done + i, frames);
+            let path = masks.join(&clip.name).join(&frame.name);
+            let predicted = read(&path, Some(size))?;
+            let most = predicted.values.iter().copied().max().unwrap_or(0);
+            if usize::from(most) > objects {
+                return Err(EvalError::Labels {
+                    path,
+                    what: format!("object {most}, but the first mask of the clip has {objects}"),
+                });
+            }
+            scoring.add(&read(&frame.mask, Some(size))?.values, &predicted.values);
+        }
+        scores.push(scoring.finish(&clip.name));
+        done += clip.frames.len();
+    }
+    Ok(Scores::of(scores))
+}
+
+/// The number of objects, by the first mask of the clip.
+fn objects(clip: &Clip, first: &[u8]) -> Result<usize, EvalError> {
+    match first.iter().copied().max().unwrap_or(0) {
+        0 => Err(EvalError::Labels {
+            path: clip.frames[0].mask.clone(),
+            what: "no object in the first mask of the clip".into(),
+        }),
+        most => Ok(usize::from(most)),
+    }
+}
+
+/// The mean over clips of `a` minus `b`.
+fn difference(a: &Scores, b: &Scores, seed: u64) -> Option<Interval> {
+    let pairs = a.clips.iter().zip(&b.clips);
+    let differences: Vec<f64> = pairs.map(|(a, b)| a.j_and_f - b.j_and_f).collect();
+    // One clip says nothing about others.
+    (differences.len() > 1).then(|| Interval::of_mean(&differences, seed))
+}
