@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod boundary;
 pub mod confusion;
 pub mod data;

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::{
     EvalError, Progress,
+    bootstrap::Interval,
     boundary::{BoundaryScore, usual_tolerance},
     confusion::Confusion,
     labels::UNLABELED,
     probe,
-    random::Random,
     sampling::{Encoder, Photo, places, samples_in_memory},
     segmentation::{Request, Set, class_head},
 };
@@ -68,20 +68,6 @@ pub struct Scores {
     /// Mean IoU minus that of the first map.
     pub difference: Interval,
 }
-
-/// A difference, and the 95 % interval of its bootstrap over the validation images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Interval {
-    /// On all images.
-    pub value: f64,
-    /// 2.5th percentile.
-    pub low: f64,
-    /// 97.5th percentile.
-    pub high: f64,
-}
-
-/// Resamplings of the validation images.
-const RESAMPLINGS: usize = 1000;
 
 /// Scores so far of one map.
 struct Run {
@@ -250,20 +236,7 @@ fn difference(classes: usize, a: &[Confusion], b: &[Confusion], seed: u64) -> In
     let iou = |x: &[Confusion], chosen: &[usize]| {
         Confusion::sum(classes, chosen.iter().map(|i| &x[*i])).mean_iou()
     };
-    let all: Vec<usize> = (0..a.len()).collect();
-    let mut random = Random::new(seed);
-    let mut differences: Vec<f64> = (0..RESAMPLINGS)
-        .map(|_| {
-            let chosen: Vec<usize> = all.iter().map(|_| random.below(a.len())).collect();
-            iou(b, &chosen) - iou(a, &chosen)
-        })
-        .collect();
-    differences.sort_by(f64::total_cmp);
-    Interval {
-        value: iou(b, &all) - iou(a, &all),
-        low: differences[RESAMPLINGS / 40],
-        high: differences[RESAMPLINGS - 1 - RESAMPLINGS / 40],
-    }
+    Interval::bootstrap(a.len(), seed, |chosen| iou(b, chosen) - iou(a, chosen))
 }
 
 #[cfg(test)]
