@@ -45,6 +45,7 @@ enum Command {
     Inspect(commands::inspect::Args),
     Quantize(commands::quantize::Args),
     Run(commands::run::Args),
+    Segment(commands::segment::Args),
     Train(commands::train::Args),
     Verify(commands::verify::Args),
 }
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Quantize(args) => commands::quantize::run(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Segment(args) => commands::segment::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };

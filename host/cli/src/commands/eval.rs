@@ -1,5 +1,7 @@
 //! `loftup eval`
 
+mod clicks;
+mod depth;
 mod targets;
 
 use std::path::PathBuf;
@@ -23,6 +25,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Kind {
+    Clicks(clicks::ClicksEvalArgs),
+    Depth(depth::DepthEvalArgs),
     Segmentation(SegmentationArgs),
     Targets(targets::TargetsArgs),
     Video(VideoArgs),
@@ -55,8 +59,9 @@ struct SegmentationArgs {
     engine: EngineArgs,
 }
 
+/// An upsampling method.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum MethodArg {
+pub enum MethodArg {
     Nearest,
     Bilinear,
     Bicubic,
@@ -114,6 +119,8 @@ struct VideoArgs {
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.kind {
+        Kind::Clicks(args) => clicks::run(args),
+        Kind::Depth(args) => depth::run(args),
         Kind::Segmentation(args) => segmentation(args),
         Kind::Targets(args) => targets::run(args),
         Kind::Video(args) => video(args),

@@ -10,9 +10,12 @@ pub mod head;
 pub mod inspect;
 pub mod quantize;
 pub mod run;
+pub mod segment;
 pub mod train;
 pub mod verify;
 
+mod colors;
+mod data_args;
 mod input;
 mod panels;
 mod through;
