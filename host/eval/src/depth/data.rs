@@ -1,7 +1,7 @@
 //! Images with measured depth.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::BufReader,
     path::{Path, PathBuf},
 };
@@ -63,15 +63,15 @@ fn indexed(index: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair
         path: index.into(),
         what,
     };
-    let file = File::open(index).map_err(|source| EvalError::Io {
+    let text = fs::read_to_string(index).map_err(|source| EvalError::Io {
         path: index.into(),
         source,
     })?;
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .from_reader(file);
-    let not_csv = |e: csv::Error| wrong(format!("not an index of depth: {e}"));
-    let header = reader.headers().map_err(not_csv)?.clone();
+    // A byte order mark, as spreadsheets write it.
+    let text = text.trim_start_matches('\u{feff}');
+    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
+    let mut lines = lines.filter(|(_, line)| !line.trim().is_empty());
+    let header = lines.next().map_or(Vec::new(), |(_, line)| cells(line));
     let column = |name: &str| header.iter().position(|h| h.eq_ignore_ascii_case(name));
     let need = |name: &str| {
         column(name).ok_or_else(|| {
@@ -88,9 +88,16 @@ fn indexed(index: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair
     }
     let base = index.parent().unwrap_or(Path::new(""));
     let (mut pairs, mut other_kinds) = (Vec::new(), 0);
-    for row in reader.records() {
-        let row = row.map_err(not_csv)?;
-        let cell = |column: Option<usize>| column.and_then(|c| row.get(c)).unwrap_or("");
+    for (line, row) in lines {
+        let row = cells(row);
+        if row.len() != header.len() {
+            return Err(wrong(format!(
+                "line {line} has {} cells, the first line {}",
+                row.len(),
+                header.len()
+            )));
+        }
+        let cell = |column: Option<usize>| column.map_or("", |c| &row[c]);
         let wanted: &[&str] = if train { &["train"] } else { &["val", "test"] };
         if split.is_some() && !wanted.contains(&cell(split))
             || set.is_some_and(|set| cell(sets) != set)
@@ -101,7 +108,6 @@ fn indexed(index: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair
             other_kinds += 1;
             continue;
         }
-        let line = row.position().map_or(0, csv::Position::line);
         let units = match cell(units) {
             "" => MILLIMETERS,
             text => text
@@ -136,6 +142,25 @@ fn indexed(index: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair
         return Err(wrong(format!("no row{of} with split {split} has depth")));
     }
     Ok(pairs)
+}
+
+/// The cells of a line of CSV. A cell in double quotes may contain commas, and double quotes twice.
+fn cells(line: &str) -> Vec<String> {
+    let (mut cells, mut quoted) = (vec![String::new()], false);
+    let mut chars = line.trim_end().chars().peekable();
+    while let Some(c) = chars.next() {
+        let cell = cells.len() - 1;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                cells[cell].push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(String::new()),
+            c => cells[cell].push(c),
+        }
+    }
+    cells.iter().map(|cell| cell.trim().to_owned()).collect()
 }
 
 /// Depth in meters; 0 where there is none.
@@ -238,8 +263,6 @@ pub(crate) fn open(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn write(path: &Path, (width, height): (u32, u32), bits: BitDepth, data: &[u8]) {
@@ -275,6 +298,14 @@ mod tests {
     }
 
     #[test]
+    fn cells_may_be_quoted() {
+        assert_eq!(
+            cells("a, b ,,\"c, \"\"d\"\"\"\r"),
+            ["a", "b", "", "c, \"d\""]
+        );
+    }
+
+    #[test]
     fn an_index_lists_splits_sets_and_units() {
         let dir = tempfile::tempdir().unwrap();
         let index = dir.path().join("index.csv");
@@ -305,6 +336,8 @@ mod tests {
         let text = error(true, None);
         assert!(text.contains("line 2") && text.contains("\"-3\""), "{text}");
         assert!(error(true, Some("b")).contains("no column \"set\""));
+        fs::write(&index, "image,depth\n1.jpg\n").unwrap();
+        assert!(error(true, None).contains("line 2 has 1 cells"));
         fs::write(&index, "image,units\n").unwrap();
         assert!(error(true, None).contains("no column \"depth\""));
     }
