@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Added to the positive part of each bin's score before normalization, as in AdaBins and DINOv2.
-const BIN_FLOOR: f32 = 0.1;
+pub const BIN_FLOOR: f32 = 0.1;
 
 /// Converts the outputs of a depth head to meters.
 ///

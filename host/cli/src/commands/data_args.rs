@@ -23,8 +23,11 @@ pub struct DepthArgs {
     /// Ignore depths beyond this many meters [default: none are ignored]
     #[arg(long, value_name = "METERS", value_parser = positive::<f32>)]
     pub max_depth: Option<f32>,
-    /// Regularization: weight of the squared norm of the weights of standardized features
-    #[arg(long, value_name = "WEIGHT", default_value_t = depth::RIDGE, value_parser = positive::<f64>)]
+    /// Train a head of this many bins of depth with the loss of Probe3D, instead of the ridge regression
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub bins: Option<usize>,
+    /// Regularization of the ridge regression: weight of the squared norm of the weights of standardized features
+    #[arg(long, value_name = "WEIGHT", default_value_t = depth::RIDGE, conflicts_with = "bins", value_parser = positive::<f64>)]
     pub ridge: f64,
 }
 

@@ -90,14 +90,6 @@ pub fn run(args: &Args) -> Result<()> {
     let method = Method::from(args.upsampler);
     let fitted = clicks::threshold(perceptor.manifest().clicks.as_ref(), method);
     let threshold = args.threshold.or(fitted).unwrap_or(DEFAULT_THRESHOLD);
-    if args.threshold.or(fitted).is_none() {
-        log::warn!(
-            "{}: no threshold was fitted for {}; using {DEFAULT_THRESHOLD}. Fit one with `loftup head clicks`, or give --threshold",
-            args.bundle.display(),
-            method.name()
-        );
-    }
-
     let bar = progress::spinner();
     bar.set_message("encoding the image");
     let start = Instant::now();
@@ -107,6 +99,13 @@ pub fn run(args: &Args) -> Result<()> {
     let mut segmenter = ClickSegmenter::from_features(size, dim, features, threshold)?;
     let encoding = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
+    if args.threshold.or(fitted).is_none() {
+        log::warn!(
+            "{}: no threshold was fitted for {}; using {DEFAULT_THRESHOLD}. Fit one with `loftup head clicks`, or give --threshold",
+            args.bundle.display(),
+            method.name()
+        );
+    }
 
     let click = |[x, y]: &[usize; 2], positive| Click {
         point: Point {

@@ -1,13 +1,14 @@
 //! Depth: a linear head on the features, and its evaluation by upsampling method.
 
+mod bins;
 mod data;
+mod fit;
 mod metrics;
 
 use std::{path::Path, time::Instant};
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_runtime::{ColorRange, Perceptor, depth::Depth, heads::Head, image::Orientation};
-use rayon::prelude::*;
 use serde::Serialize;
 
 pub use data::{DepthImage, DepthPair, MILLIMETERS, pairs};
@@ -17,8 +18,6 @@ use crate::{
     EvalError, Method, Progress,
     bootstrap::Interval,
     heads::NewHead,
-    random::Random,
-    ridge::Ridge,
     sampling::{Encoded, Encoder, subsample},
     upsampled::methods_or_all,
 };
@@ -44,6 +43,8 @@ pub struct Request<'a> {
     pub most: Option<usize>,
     /// Depths beyond this many meters are ignored.
     pub max_depth: Option<f32>,
+    /// Bins of a head that is trained with Probe3D's loss; ridge regression if not given.
+    pub bins: Option<usize>,
     /// Weight of the squared norm of the weights of standardized features in the ridge regression.
     pub ridge: f64,
     /// Seed of the samples and of the bootstrap.
@@ -53,19 +54,8 @@ pub struct Request<'a> {
 /// Default of [`Request::ridge`].
 pub const RIDGE: f64 = 1e-3;
 
-/// Regressions of the logarithm of the depth, by method.
-struct Fitted {
-    linears: Vec<Linear>,
-    r_squared: Vec<f64>,
-    /// The smallest and the greatest depth of the samples.
-    range: (f32, f32),
-    images: usize,
-    pixels: usize,
-    skipped: Vec<String>,
-}
-
-/// Fits a linear head to the training images: ridge regression of the logarithm of the depth on
-/// LoftUp's features.
+/// Fits a linear head on LoftUp's features to the training images: ridge regression of the logarithm of
+/// the depth, or bins.
 ///
 /// # Errors
 /// Where the data cannot be used, or the bundle lacks a part.
@@ -77,101 +67,15 @@ pub fn head(
     let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
     let methods = methods_or_all(perceptor, &[Method::LoftUp])?;
     let train = subsample(pairs(request.data, true, request.set)?, request.most);
-    let mut fitted = fit(&encoder, &train, &methods, request, progress)?;
+    let mut fitted = fit::fit(&encoder, &train, &methods, request, progress)?;
     Ok(NewHead {
-        kind: kind(fitted.range),
+        kind: fitted.kind,
         linear: fitted.linears.swap_remove(0),
         pictures: fitted.images,
         pixels: fitted.pixels,
         fit: fitted.r_squared[0],
         left_out: fitted.skipped,
     })
-}
-
-fn kind((min_meters, max_meters): (f32, f32)) -> HeadKind {
-    HeadKind::Depth {
-        min_meters,
-        max_meters,
-        bins: None,
-    }
-}
-
-fn fit(
-    encoder: &Encoder<'_>,
-    train: &[DepthPair],
-    methods: &[Method],
-    request: &Request<'_>,
-    progress: Progress<'_>,
-) -> Result<Fitted, EvalError> {
-    let manifest = encoder.perceptor.manifest();
-    let dim = manifest.backbone.as_ref().map_or(0, |b| b.dim);
-    let mut sums = vec![Ridge::new(dim); methods.len()];
-    let mut range = (f32::INFINITY, 0f32);
-    let (mut images, mut pixels, mut skipped) = (0, 0, Vec::new());
-    let mut features = Vec::new();
-    for (i, pair) in train.iter().enumerate() {
-        progress("sampling training images", i, train.len());
-        let Some((photo, depth)) = open_or_skip(encoder, pair, request, &mut skipped) else {
-            continue;
-        };
-        let known = (0..depth.len() as u32).filter(|i| depth[*i as usize] > 0.0);
-        let mut known: Vec<u32> = known.collect();
-        let mut random = Random::new(request.seed ^ ((i as u64) << 20));
-        let places = random.choose(&mut known, request.samples);
-        if places.is_empty() {
-            continue;
-        }
-        let meters = || places.iter().map(|i| depth[*i as usize]);
-        range = meters().fold(range, |(min, max), m| (min.min(m), max.max(m)));
-        let logs: Vec<f32> = meters().map(f32::ln).collect();
-        let encoded = encoder.encode(&photo)?;
-        for (method, sums) in methods.iter().zip(&mut sums) {
-            features.clear();
-            encoder.pixels(*method, &encoded, places, &mut features)?;
-            sums.add(&features, &logs);
-        }
-        images += 1;
-        pixels += places.len();
-    }
-    let unusable = |what: String| EvalError::Data {
-        path: request.data.into(),
-        what,
-    };
-    if images == 0 {
-        return Err(unusable(match skipped.first() {
-            Some(first) => format!("no usable image; the first: {first}"),
-            None => "no depth in any image".into(),
-        }));
-    }
-    if range.0 >= range.1 {
-        return Err(unusable(format!("all depths are {} m", range.0)));
-    }
-    let solved: Vec<_> = sums
-        .par_iter()
-        .map(|sums| sums.solve(request.ridge))
-        .collect();
-    Ok(Fitted {
-        r_squared: solved.iter().map(|s| s.r_squared).collect(),
-        linears: solved.into_iter().map(|s| s.linear).collect(),
-        range,
-        images,
-        pixels,
-        skipped,
-    })
-}
-
-fn open_or_skip(
-    encoder: &Encoder<'_>,
-    pair: &DepthPair,
-    request: &Request<'_>,
-    skipped: &mut Vec<String>,
-) -> Option<(loftup_runtime::image::RgbImage, Vec<f32>)> {
-    data::open(pair, encoder.size, request.max_depth, encoder.orientation)
-        .map_err(|e| {
-            log::warn!("skipped: {e}");
-            skipped.push(e.to_string());
-        })
-        .ok()
 }
 
 /// Results.
@@ -282,9 +186,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(method: Method, linear: Linear, range: (f32, f32)) -> Result<Self, EvalError> {
+    fn new(method: Method, linear: Linear, kind: &HeadKind) -> Result<Self, EvalError> {
         let entry = loftup_bundle::Head {
-            kind: kind(range),
+            kind: kind.clone(),
             dim: linear.inputs,
             file: String::new(),
         };
@@ -358,10 +262,10 @@ pub fn evaluate(
         });
     }
     let (train, val) = (subsample(train, request.most), subsample(val, request.most));
-    let mut fitted = fit(&encoder, &train, &methods, request, progress)?;
+    let mut fitted = fit::fit(&encoder, &train, &methods, request, progress)?;
     let linears = methods.iter().zip(fitted.linears);
     let mut runs = linears
-        .map(|(method, linear)| Run::new(*method, linear, fitted.range))
+        .map(|(method, linear)| Run::new(*method, linear, &fitted.kind))
         .collect::<Result<Vec<_>, _>>()?;
     let Size { width, height } = encoder.size;
     let scaled = |pixels: usize| (pixels * width.min(height) + 112) / 224;
@@ -369,7 +273,7 @@ pub fn evaluate(
     let (mut val_images, mut with_depth, mut in_band) = (0, 0, 0);
     for (i, pair) in val.iter().enumerate() {
         progress("evaluating on validation images", i, val.len());
-        let opened = open_or_skip(&encoder, pair, request, &mut fitted.skipped);
+        let opened = fit::open_or_skip(&encoder, pair, request, &mut fitted.skipped);
         let Some((photo, truth)) = opened else {
             continue;
         };

@@ -61,6 +61,7 @@ pub fn run(args: &DepthEvalArgs) -> Result<()> {
         samples: args.samples.samples,
         most: args.samples.limit,
         max_depth: args.data.max_depth,
+        bins: args.data.bins,
         ridge: args.data.ridge,
         seed: args.samples.seed,
     };

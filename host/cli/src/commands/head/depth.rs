@@ -11,8 +11,9 @@ use crate::{commands::data_args::DepthArgs, progress};
 /// Fit a linear head for depth in meters.
 ///
 /// Ridge regression of the logarithm of the depth on LoftUp's features, in closed form: the same
-/// result every time, in seconds after the features. The output is clamped to the range of the
-/// training depths.
+/// result every time, in seconds after the features. Or, with --bins 256, a head of bins trained by
+/// gradient descent, as in AdaBins and Probe3D. The output is clamped to the range of the training
+/// depths.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup head depth robot.loftup --data kitchen/ --out robot2.loftup
@@ -47,6 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
                 samples: request.samples,
                 most: request.most,
                 max_depth: args.data.max_depth,
+                bins: args.data.bins,
                 ridge: args.data.ridge,
                 seed: request.probe.seed,
             };
