@@ -97,7 +97,9 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
     let (head, _) = open().map_err(RuntimeError::from)?;
     match head.kind {
         HeadKind::Classes { .. } => Ok(()),
-        HeadKind::Descriptors { .. } => Err(ModelError::no_classes(&model.head)),
+        HeadKind::Descriptors { .. } | HeadKind::Depth { .. } => {
+            Err(ModelError::no_classes(&model.head))
+        }
     }
 }
 

@@ -35,10 +35,10 @@ impl ModelError {
         )
     }
 
-    /// A descriptor head where a class head is needed.
+    /// Another head where a class head is needed.
     pub(crate) fn no_classes(head: &str) -> Self {
         Self::Other(format!(
-            "head {head:?} outputs descriptors: set [model] head to a head of kind classes"
+            "head {head:?} does not output classes: set [model] head to a head of kind classes"
         ))
     }
 }

@@ -132,6 +132,22 @@ pub enum RuntimeError {
         /// Size of the output.
         size: Size,
     },
+    /// Features for clicks that are not a map of the given size.
+    #[error("{values} values are not the features of {size} pixels with {dim} channels")]
+    ClickFeatures {
+        /// Number of values.
+        values: usize,
+        /// Size of the map.
+        size: Size,
+        /// Channels of the features.
+        dim: usize,
+    },
+    /// A threshold for clicks that is not a cosine similarity.
+    #[error("threshold {0} is not a cosine similarity: give a number from -1 to 1")]
+    ClickThreshold(f32),
+    /// Too many clicks on one image.
+    #[error("more than {0} clicks on one image: clear them first")]
+    TooManyClicks(usize),
 }
 
 /// Why a sink refused a tile.

@@ -268,6 +268,22 @@ pub(crate) fn encode_gray_png(
     )
 }
 
+/// Writes 16-bit gray levels, `[height, width]`, as PNG to `out`.
+pub(crate) fn encode_gray16_png(
+    out: impl std::io::Write,
+    width: usize,
+    height: usize,
+    levels: &[u16],
+) -> std::io::Result<()> {
+    let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    encode_png(
+        out,
+        bytemuck::cast_slice(levels),
+        [side(width), side(height)],
+        image::ExtendedColorType::L16,
+    )
+}
+
 fn encode_png(
     out: impl std::io::Write,
     data: &[u8],

@@ -13,6 +13,8 @@
 mod backbone;
 pub mod backend;
 pub mod class_map;
+pub mod click;
+pub mod depth;
 mod encoded_frame;
 mod error;
 mod execution;

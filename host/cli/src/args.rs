@@ -333,6 +333,11 @@ pub fn region(s: &str) -> Result<Rect, String> {
         .ok_or_else(|| "expected X,Y,WIDTH,HEIGHT in pixels, as in 80,60,64,64".into())
 }
 
+/// `X,Y`.
+pub fn pair(s: &str) -> Result<[usize; 2], String> {
+    numbers::<usize, 2>(s).ok_or_else(|| "expected X,Y in pixels, as in 320,200".into())
+}
+
 /// A positive integer.
 pub fn count(s: &str) -> Result<usize, String> {
     s.parse()

@@ -177,14 +177,25 @@ impl Classes {
 /// # Errors
 /// `images` or `labels` is missing, or there are no pairs.
 pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
+    paired(dir, part, ("labels", "mask"))
+}
+
+/// As [`pairs`], with `folder` instead of `labels`; `what` is its contents.
+pub(crate) fn paired(
+    dir: &Path,
+    part: &str,
+    (folder, what): (&str, &str),
+) -> Result<Vec<Pair>, EvalError> {
     let own = dir.join(part);
     let base = if own.is_dir() { own } else { dir.to_owned() };
     let missing = |kind: &str| EvalError::Data {
         path: base.clone(),
-        what: format!("has no {kind} directory; put images in images/ and masks in labels/"),
+        what: format!(
+            "has no {kind} directory; put images in images/ and their {what}s in {folder}/"
+        ),
     };
-    let (images, labels) = (base.join("images"), base.join("labels"));
-    for (path, kind) in [(&images, "images"), (&labels, "labels")] {
+    let (images, labels) = (base.join("images"), base.join(folder));
+    for (path, kind) in [(&images, "images"), (&labels, folder)] {
         if !path.is_dir() {
             return Err(missing(kind));
         }
@@ -206,12 +217,13 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     }
     if without > 0 {
         log::warn!(
-            "{}: skipping {without} images without a mask",
+            "{}: skipping {without} images without a {what}",
             images.display()
         );
     }
     if pairs.is_empty() {
-        let what = "no image in images/ has a mask of the same name in labels/ (NAME.png)".into();
+        let what =
+            format!("no image in images/ has a {what} of the same name in {folder}/ (NAME.png)");
         return Err(EvalError::Data { path: base, what });
     }
     Ok(pairs)

@@ -56,7 +56,7 @@ pub fn evaluate(
         }
         _ => {
             return Err(EvalError::Request(format!(
-                "head {name} gives descriptors, and labels are for classes; name another with --head"
+                "head {name} does not give classes, and labels are for classes; name another with --head"
             )));
         }
     }

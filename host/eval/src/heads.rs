@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use loftup_bundle::{Bundle, BundleWriter, Head, HeadKind, Linear, Size, Source, sha256_hex};
+use loftup_bundle::{
+    Bundle, BundleWriter, Head, HeadKind, Linear, Manifest, Size, Source, sha256_hex,
+};
 use loftup_runtime::{
     ColorRange, Perceptor, Point,
     image::{self, Orientation},
@@ -186,16 +188,12 @@ pub fn add(
             "{name:?} is not a valid head name; use 1 to 64 ASCII letters, digits, - and _"
         )));
     }
-    let bundle = Bundle::open(from)?;
-    let mut manifest = bundle.manifest().clone();
-    let mut writer = BundleWriter::create(out, replace)?;
-    let old = manifest.heads.remove(name).map(|head| head.file);
     let file = Head::file_name(name);
-    for listed in manifest.files.keys() {
-        if Some(listed) != old.as_ref() && *listed != file {
-            writer.add(listed, &bundle.read(listed)?)?;
-        }
-    }
+    let old = |manifest: &Manifest| manifest.heads.get(name).map(|head| head.file.clone());
+    let (mut writer, mut manifest) = copy(from, out, replace, |manifest, listed| {
+        listed != file && Some(listed) != old(manifest).as_deref()
+    })?;
+    manifest.heads.remove(name);
     let bytes = head.linear.to_bytes().map_err(EvalError::Request)?;
     writer.add(&file, &bytes)?;
     let entry = Head {
@@ -220,6 +218,25 @@ pub fn add(
     sealed.head(name)?;
     writer.commit()?;
     Ok(())
+}
+
+/// Starts a copy of the bundle at `from` with those of its files that `keep` accepts. Returns its
+/// manifest, too.
+pub(crate) fn copy(
+    from: &Path,
+    out: &Path,
+    replace: bool,
+    keep: impl Fn(&Manifest, &str) -> bool,
+) -> Result<(BundleWriter, Manifest), EvalError> {
+    let bundle = Bundle::open(from)?;
+    let manifest = bundle.manifest().clone();
+    let mut writer = BundleWriter::create(out, replace)?;
+    for listed in manifest.files.keys() {
+        if keep(&manifest, listed) {
+            writer.add(listed, &bundle.read(listed)?)?;
+        }
+    }
+    Ok((writer, manifest))
 }
 
 fn encoder<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Encoder<'a>, EvalError> {

@@ -5,7 +5,7 @@ use std::{fs::File, io::BufReader, path::Path};
 use loftup_bundle::Size;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
-use crate::EvalError;
+use crate::{EvalError, resize::under_centers};
 
 /// The value of unlabeled pixels.
 pub const UNLABELED: u8 = 255;
@@ -75,16 +75,7 @@ impl Labels {
 
     /// Resizes the mask: each pixel takes the label under its center (nearest neighbor).
     pub fn resized(&self, size: Size) -> Self {
-        let place = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
-        let columns: Vec<usize> = (0..size.width)
-            .map(|x| place(x, size.width, self.size.width))
-            .collect();
-        let values = (0..size.height)
-            .flat_map(|y| {
-                let row = place(y, size.height, self.size.height) * self.size.width;
-                columns.iter().map(move |x| self.values[row + x])
-            })
-            .collect();
+        let values = under_centers(&self.values, self.size, size);
         Self { size, values }
     }
 }

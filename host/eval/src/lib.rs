@@ -2,7 +2,7 @@
 //!
 //! [`heads`] trains heads on the features of a bundle. [`segmentation`] trains the same linear probe
 //! on features upsampled in different ways and compares the scores on held-out images. [`maps`] does so for feature
-//! maps that the caller makes. [`video`]
+//! maps that the caller makes. [`depth`] does so for depth, and [`clicks`] for segmentation from clicks. [`video`]
 //! measures how much the features of a surface point change from frame to frame under camera motion.
 //! [`vos`] follows objects through videos and scores their masks.
 
@@ -10,9 +10,12 @@
 
 pub mod bootstrap;
 pub mod boundary;
+pub mod clicks;
 pub mod confusion;
 pub mod data;
 pub mod dense;
+pub mod depth;
+mod distance;
 mod error;
 pub mod evaluation;
 pub mod heads;
@@ -21,8 +24,10 @@ pub mod maps;
 pub mod probe;
 mod random;
 pub mod resize;
+mod ridge;
 mod sampling;
 pub mod segmentation;
+pub mod upsampled;
 pub mod video;
 pub mod vos;
 

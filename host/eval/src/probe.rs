@@ -84,7 +84,7 @@ pub fn train(
         samples.labels.iter().all(|l| usize::from(*l) < classes),
         "a label is not a class"
     );
-    let (mean, scale) = standardise(&mut samples);
+    let (mean, scale) = standardise(&mut samples.features, dim);
 
     // Weights, followed by biases.
     let mut parameters = vec![0f32; classes * (dim + 1)];
@@ -128,23 +128,8 @@ pub fn train(
             step += 1;
         }
     }
-    // w * (x - mean) * scale + b  =  (w * scale) * x + (b - (w * scale) * mean)
-    let (weight, bias) = parameters.split_at_mut(classes * dim);
-    for (row, bias) in weight.chunks_exact_mut(dim).zip(bias.iter_mut()) {
-        let mut shift = 0f64;
-        for ((w, mean), scale) in row.iter_mut().zip(&mean).zip(&scale) {
-            let folded = f64::from(*w) * scale;
-            shift += folded * mean;
-            *w = folded as f32;
-        }
-        *bias = (f64::from(*bias) - shift) as f32;
-    }
     Trained {
-        linear: Linear {
-            inputs: dim,
-            weight: weight.to_vec(),
-            bias: bias.to_vec(),
-        },
+        linear: folded(parameters, &mean, &scale),
         loss: loss / count as f64,
         accuracy: f64::from(right) / count as f64,
     }
@@ -152,18 +137,17 @@ pub fn train(
 
 /// Centers each channel and scales it to a standard deviation of 1. Returns the offset and the
 /// factor that were applied. Constant channels become 0.
-fn standardise(samples: &mut Samples) -> (Vec<f64>, Vec<f64>) {
-    let dim = samples.dim;
-    let count = samples.labels.len() as f64;
+pub(crate) fn standardise(features: &mut [f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
+    let count = (features.len() / dim) as f64;
     let mut mean = vec![0f64; dim];
-    for row in samples.features.chunks_exact(dim) {
+    for row in features.chunks_exact(dim) {
         mean.iter_mut()
             .zip(row)
             .for_each(|(sum, x)| *sum += f64::from(*x));
     }
     mean.iter_mut().for_each(|sum| *sum /= count);
     let mut square = vec![0f64; dim];
-    for row in samples.features.chunks_exact(dim) {
+    for row in features.chunks_exact(dim) {
         for ((sum, x), mean) in square.iter_mut().zip(row).zip(&mean) {
             *sum += (f64::from(*x) - mean).powi(2);
         }
@@ -181,12 +165,35 @@ fn standardise(samples: &mut Samples) -> (Vec<f64>, Vec<f64>) {
             }
         })
         .collect();
-    for row in samples.features.chunks_exact_mut(dim) {
+    for row in features.chunks_exact_mut(dim) {
         for ((x, mean), scale) in row.iter_mut().zip(&mean).zip(&scale) {
             *x = ((f64::from(*x) - mean) * scale) as f32;
         }
     }
     (mean, scale)
+}
+
+/// Weights `[k, d]` and biases `[k]` for features that [`standardise`] returned `mean` and `scale` of,
+/// as a map of raw features.
+pub(crate) fn folded(mut parameters: Vec<f32>, mean: &[f64], scale: &[f64]) -> Linear {
+    let dim = mean.len();
+    let outputs = parameters.len() / (dim + 1);
+    let mut bias = parameters.split_off(outputs * dim);
+    // w * (x - mean) * scale + b  =  (w * scale) * x + (b - (w * scale) * mean)
+    for (row, bias) in parameters.chunks_exact_mut(dim).zip(&mut bias) {
+        let mut shift = 0f64;
+        for ((w, mean), scale) in row.iter_mut().zip(mean).zip(scale) {
+            let folded = f64::from(*w) * scale;
+            shift += folded * mean;
+            *w = folded as f32;
+        }
+        *bias = (f64::from(*bias) - shift) as f32;
+    }
+    Linear {
+        inputs: dim,
+        weight: parameters,
+        bias,
+    }
 }
 
 /// Sums over a subset of the samples.
@@ -236,14 +243,14 @@ impl Part {
 }
 
 /// Adam as in the paper by Kingma and Ba, with its default constants.
-struct Adam {
+pub(crate) struct Adam {
     first: Vec<f32>,
     second: Vec<f32>,
     steps: i32,
 }
 
 impl Adam {
-    fn new(parameters: usize) -> Self {
+    pub fn new(parameters: usize) -> Self {
         Self {
             first: vec![0.0; parameters],
             second: vec![0.0; parameters],
@@ -251,7 +258,7 @@ impl Adam {
         }
     }
 
-    fn step(&mut self, parameters: &mut [f32], gradient: &[f32], rate: f64) {
+    pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], rate: f64) {
         const B1: f32 = 0.9;
         const B2: f32 = 0.999;
         self.steps += 1;

@@ -1,5 +1,6 @@
-//! Interpolates feature maps like PyTorch's `F.interpolate(mode, align_corners=False)`.
+//! Resizing of maps. Feature maps are interpolated like PyTorch's `F.interpolate(mode, align_corners=False)`.
 
+use loftup_bundle::Size;
 use loftup_spec::interpolate::{bilinear, cubic_weights};
 
 /// Interpolation mode.
@@ -132,4 +133,18 @@ fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
             }
         }
     }
+}
+
+/// The values of a map at another size: each pixel takes the one under its center.
+pub(crate) fn under_centers<T: Copy>(values: &[T], from: Size, to: Size) -> Vec<T> {
+    let place = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
+    let columns: Vec<usize> = (0..to.width)
+        .map(|x| place(x, to.width, from.width))
+        .collect();
+    (0..to.height)
+        .flat_map(|y| {
+            let row = place(y, to.height, from.height) * from.width;
+            columns.iter().map(move |x| values[row + x])
+        })
+        .collect()
 }

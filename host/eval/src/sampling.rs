@@ -47,6 +47,17 @@ impl Method {
         }
     }
 
+    /// As it is written in files.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Nearest => "nearest",
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+            Self::Jbu => "jbu",
+            Self::LoftUp => "loftup",
+        }
+    }
+
     /// All that a bundle can do: all, or all but LoftUp.
     pub fn of(manifest: &Manifest) -> Vec<Self> {
         let mut all = vec![Self::Nearest, Self::Bilinear, Self::Bicubic, Self::Jbu];
@@ -264,7 +275,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Appends the features of some pixels.
-    fn pixels(
+    pub fn pixels(
         &self,
         method: Method,
         encoded: &Encoded,

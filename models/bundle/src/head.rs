@@ -31,18 +31,52 @@ pub enum HeadKind {
         /// Its length, `k`.
         channels: usize,
     },
+    /// The distance to the image plane in meters.
+    Depth {
+        /// Smallest depth that the head gives.
+        min_meters: f32,
+        /// Greatest depth that the head gives.
+        max_meters: f32,
+        /// Number of bins, evenly spaced from the smallest to the greatest depth; `k` scores whose
+        /// normalized positive parts weight the bins. Without bins, the one output is the logarithm
+        /// of the depth.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bins: Option<usize>,
+    },
 }
 
 impl HeadKind {
     /// A class number fits in a byte, and 255 means no class.
     pub const MOST_CLASSES: usize = 255;
 
+    /// Maximum number of depth bins.
+    pub const MOST_BINS: usize = 4096;
+
     /// Number of outputs, `k`.
     pub fn outputs(&self) -> usize {
         match self {
             Self::Classes { names } => names.len(),
             Self::Descriptors { channels } => *channels,
+            Self::Depth { bins, .. } => bins.unwrap_or(1),
         }
+    }
+
+    /// Whether the number of outputs, and the range of a depth, are possible for `dim` input channels.
+    pub(crate) fn is_valid(&self, dim: usize) -> bool {
+        let outputs = 1..=match self {
+            Self::Classes { .. } => Self::MOST_CLASSES,
+            Self::Descriptors { .. } => dim,
+            Self::Depth { .. } => Self::MOST_BINS,
+        };
+        let range = match self {
+            Self::Depth {
+                min_meters,
+                max_meters,
+                ..
+            } => *min_meters > 0.0 && min_meters < max_meters && max_meters.is_finite(),
+            _ => true,
+        };
+        outputs.contains(&self.outputs()) && range
     }
 }
 
@@ -133,6 +167,32 @@ mod tests {
         };
         let bad = Linear::from_bytes(&bad.to_bytes().unwrap(), 3, 2).unwrap_err();
         assert!(bad.contains("NaN"), "{bad}");
+    }
+
+    #[test]
+    fn a_depth_head_has_a_range_and_perhaps_bins() {
+        let kind = |text: &str| serde_json::from_str::<HeadKind>(text);
+        let plain = kind(r#"{"depth": {"min_meters": 0.5, "max_meters": 8}}"#).unwrap();
+        let bins = kind(r#"{"depth": {"min_meters": 0.5, "max_meters": 8, "bins": 256}}"#).unwrap();
+        assert_eq!((plain.outputs(), bins.outputs()), (1, 256));
+        assert!(plain.is_valid(4) && bins.is_valid(4));
+        assert!(kind(r#"{"depth": {"min_meters": 0.5}}"#).is_err());
+        assert!(kind(r#"{"depth": {"min_meters": 0.5, "max_meters": 8, "unit": "m"}}"#).is_err());
+        let with = |min_meters, max_meters, bins| HeadKind::Depth {
+            min_meters,
+            max_meters,
+            bins,
+        };
+        for bad in [
+            with(0.0, 1.0, None),
+            with(2.0, 2.0, None),
+            with(f32::NAN, 1.0, None),
+            with(1.0, f32::INFINITY, None),
+            with(1.0, 2.0, Some(0)),
+            with(1.0, 2.0, Some(HeadKind::MOST_BINS + 1)),
+        ] {
+            assert!(!bad.is_valid(4), "{bad:?}");
+        }
     }
 
     #[test]

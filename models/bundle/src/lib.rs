@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod architecture;
+mod clicks;
 mod error;
 mod head;
 mod manifest;
@@ -21,6 +22,7 @@ mod writer;
 use sha2::{Digest, Sha256};
 
 pub use architecture::{Activation, Architecture, Family, Origin, Positions, Setting};
+pub use clicks::Clicks;
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    architecture::Architecture, head::Head, precision::Precision, quantization::Quantization,
-    reference::References, training::Training,
+    architecture::Architecture, clicks::Clicks, head::Head, precision::Precision,
+    quantization::Quantization, reference::References, training::Training,
 };
 
 /// Version of the bundle format that is read and written.
@@ -29,6 +29,9 @@ pub struct Manifest {
     /// Heads, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub heads: BTreeMap<String, Head>,
+    /// Thresholds for segmentation from clicks, if they were fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clicks: Option<Clicks>,
     /// How the graphs in precisions other than fp32 were quantized, and their errors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quantization: BTreeMap<Precision, Quantization>,

@@ -9,7 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BundleError, FORMAT, FeatureLayout, FileEntry, Head, HeadKind, Linear, MANIFEST, Manifest,
+    BundleError, FORMAT, FeatureLayout, FileEntry, Head, Linear, MANIFEST, Manifest,
     ReferenceOutputs, References, hex, sha256_hex,
 };
 
@@ -287,16 +287,17 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .validate()
             .map_err(|what| format!("provenance.training: {what}"))?;
     }
+    if let Some(clicks) = &manifest.clicks {
+        clicks
+            .validate()
+            .map_err(|what| format!("clicks: {what}"))?;
+    }
     for (name, head) in &manifest.heads {
         listed(&head.file)?;
         let (dim, outputs) = (head.dim, head.kind.outputs());
-        let most = match &head.kind {
-            HeadKind::Classes { .. } => HeadKind::MOST_CLASSES,
-            HeadKind::Descriptors { .. } => dim,
-        };
-        if !Head::is_name(name) || !(1..=most).contains(&outputs) {
+        if !Head::is_name(name) || !head.kind.is_valid(dim) {
             return Err(format!(
-                "head {name:?}: invalid name, or invalid shape ({outputs} outputs, {dim} channels)"
+                "head {name:?}: invalid name, shape ({outputs} outputs, {dim} channels) or range of depth"
             ));
         }
         if let Some(u) = &manifest.upsampler
@@ -376,6 +377,7 @@ mod tests {
             backbone: None,
             upsampler: None,
             heads: Default::default(),
+            clicks: None,
             quantization: Default::default(),
             references: None,
             provenance: Provenance {

@@ -98,6 +98,7 @@ pub fn manifest(
         backbone,
         upsampler,
         heads: BTreeMap::new(),
+        clicks: None,
         quantization: BTreeMap::new(),
         references: None,
         files: BTreeMap::new(),

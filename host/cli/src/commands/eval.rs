@@ -1,5 +1,7 @@
 //! `loftup eval`
 
+mod clicks;
+mod depth;
 mod targets;
 mod vos;
 
@@ -23,6 +25,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Kind {
+    Clicks(clicks::ClicksEvalArgs),
+    Depth(depth::DepthEvalArgs),
     Segmentation(SegmentationArgs),
     Targets(targets::TargetsArgs),
     Video(VideoArgs),
@@ -94,6 +98,8 @@ struct VideoArgs {
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.kind {
+        Kind::Clicks(args) => clicks::run(args),
+        Kind::Depth(args) => depth::run(args),
         Kind::Segmentation(args) => segmentation(args),
         Kind::Targets(args) => targets::run(args),
         Kind::Video(args) => video(args),

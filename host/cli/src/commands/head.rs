@@ -1,5 +1,8 @@
 //! `loftup head`
 
+mod clicks;
+mod depth;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -26,6 +29,8 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Kind {
     Classes(ClassesArgs),
+    Clicks(clicks::Args),
+    Depth(depth::Args),
     Pca(PcaArgs),
 }
 
@@ -113,6 +118,8 @@ pub fn run(args: &Args) -> Result<()> {
                 heads::classes(p, &args.data, &request, &mut progress::stages())
             },
         ),
+        Kind::Clicks(args) => clicks::run(args),
+        Kind::Depth(args) => depth::run(args),
         Kind::Pca(args) => make(
             &args.bundle,
             &args.name,
@@ -131,6 +138,17 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Checked before the work starts.
+fn check_out(out: &Path, force: bool) -> Result<()> {
+    if out.symlink_metadata().is_ok() && !force {
+        anyhow::bail!(
+            "{}: already exists; choose another --out, or replace the bundle with --force",
+            out.display()
+        );
+    }
+    Ok(())
+}
+
 fn make(
     bundle: &Path,
     name: &str,
@@ -138,13 +156,7 @@ fn make(
     args: &Common,
     head: impl FnOnce(&Perceptor, heads::Request) -> Result<heads::NewHead, loftup_eval::EvalError>,
 ) -> Result<()> {
-    // Checked before the work starts.
-    if args.out.symlink_metadata().is_ok() && !args.force {
-        anyhow::bail!(
-            "{}: already exists; choose another --out, or replace the bundle with --force",
-            args.out.display()
-        );
-    }
+    check_out(&args.out, args.force)?;
     let perceptor = args.engine.perceptor(bundle)?;
     let request = heads::Request {
         size: args.size,
@@ -179,6 +191,14 @@ fn make(
         HeadKind::Descriptors { channels } => {
             (format!("{channels} descriptors"), "explained variance")
         }
+        HeadKind::Depth {
+            min_meters,
+            max_meters,
+            ..
+        } => (
+            format!("depth, {min_meters:.2} to {max_meters:.2} m"),
+            "explained variance of its logarithm",
+        ),
     };
     output::line(format!(
         "{}: head {name}: {what}, {} pixels of {} images, {:.1} % {fit}",

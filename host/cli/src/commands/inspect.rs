@@ -93,8 +93,26 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 format!("{} classes: {}", names.len(), names.join(", "))
             }
             HeadKind::Descriptors { channels } => format!("{channels} descriptors"),
+            HeadKind::Depth {
+                min_meters,
+                max_meters,
+                bins,
+            } => {
+                let bins = bins.map_or(String::new(), |n| format!(", {n} bins"));
+                format!("depth, {min_meters:.2} to {max_meters:.2} m{bins}")
+            }
         };
         output::line(format!("  head       {name}: {what}"))?;
+    }
+    if let Some(clicks) = &m.clicks {
+        let each = clicks.thresholds.iter();
+        let each: Vec<_> = each.map(|(method, t)| format!("{method} {t:.3}")).collect();
+        output::line(format!(
+            "  clicks     thresholds {}, from {} objects in {} images",
+            each.join(", "),
+            clicks.objects,
+            clicks.images
+        ))?;
     }
     for (precision, q) in &m.quantization {
         output::line(format!(

@@ -10,10 +10,13 @@ pub mod head;
 pub mod inspect;
 pub mod quantize;
 pub mod run;
+pub mod segment;
 pub mod track;
 pub mod train;
 pub mod verify;
 
+mod colors;
+mod data_args;
 mod input;
 mod panels;
 mod through;

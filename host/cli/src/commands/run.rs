@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use loftup_bundle::Size;
+use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
     EncodedFrame, ExecutionOptions, ImageTensor, Perceptor, Point, Rect,
     jbu::JbuOptions,
@@ -16,7 +16,11 @@ use loftup_runtime::{
 };
 use serde_json::json;
 
-use super::{input::Input, panels::Panels, through::Answer};
+use super::{
+    input::Input,
+    panels::Panels,
+    through::{self, Answer},
+};
 use crate::{
     args::{EngineArgs, InputArgs, TuneArgs, region},
     engines, interrupt, output, progress,
@@ -52,11 +56,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     points: Option<PathBuf>,
     /// Apply a head of the bundle. Output: a class map (--out FILE.png or FILE.npy, uint8 [H,W], 255
-    /// where there is no class) or descriptors (.npy, float32 [1,k,H,W]); at points, its k outputs as
-    /// float32 [n,k]
+    /// where there is no class), a depth map (.png, 16 bits in millimeters, or .npy, float32 [H,W] in
+    /// meters) or descriptors (.npy, float32 [1,k,H,W]); at points, its k outputs as float32 [n,k], or a
+    /// depth in meters [n,1]
     #[arg(long, value_name = "NAME")]
     head: Option<String>,
-    /// Output file: `.npy`, or `.png` for a class map
+    /// Output file: `.npy`, or `.png` for a class map or depth
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Write a visualization: image, backbone features and upsampled features side by side, with the
@@ -153,17 +158,22 @@ pub fn run(args: &Args) -> Result<()> {
         output::line(format!("{json:#}"))?;
         return Ok(());
     }
+    let head = args.head.as_ref();
+    let head = head.and_then(|name| perceptor.manifest().heads.get(name));
+    let is_depth = head.is_some_and(|head| matches!(head.kind, HeadKind::Depth { .. }));
     if let Some(out) = &args.out {
         // A class map has no channel axis.
-        let element = if shape.len() == 2 && points.is_none() {
-            "uint8"
-        } else {
-            "float32"
+        let element = match (shape.len(), &points, is_depth) {
+            (2, None, false) => "uint8",
+            (2, None, true) if !through::has_extension(out, "npy") => "uint16, millimeters",
+            (_, _, true) => "float32, meters",
+            _ => "float32",
         };
         output::line(format!("{}: {element} {shape:?}", out.display()))?;
     }
     if let Some(picture) = &args.picture {
         let shown = match args.head {
+            Some(_) if is_depth => "image, depth from near (yellow) to far (blue)",
             Some(_) => "image, classes",
             None => "image, backbone features, upsampled features",
         };

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use loftup_bundle::HeadKind;
 use loftup_runtime::{
     EncodedFrame, Perceptor, Point, Rect,
     class_map::{ClassMap, save_classes},
-    heads::{Head, NO_CLASS},
+    depth::{Depth, DepthMap, save_depth},
+    heads::Head,
     image::RgbImage,
     npy::{self, NpyWriter},
     sinks::NpySink,
@@ -27,7 +28,7 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// Outputs of the head at some points, `[n, k]`.
+    /// Outputs of the head at some points, `[n, k]`, or depths in meters, `[n, 1]`.
     pub fn points(
         &self,
         perceptor: &Perceptor,
@@ -35,8 +36,12 @@ impl Answer<'_> {
         points: &[Point],
     ) -> Result<Vec<usize>> {
         let head = perceptor.head(self.head)?;
-        let values = view.with_head(&head)?.points(points)?;
-        let shape = vec![points.len(), head.outputs()];
+        let mut values = view.with_head(&head)?.points(points)?;
+        let mut shape = vec![points.len(), head.outputs()];
+        if let Some(depth) = Depth::of(&head) {
+            values = depth.map(&values);
+            shape[1] = 1;
+        }
         if let Some(out) = self.out {
             let _writing = interrupt::Writing::begin()?;
             npy::write(out, &shape, &values)?;
@@ -44,7 +49,7 @@ impl Answer<'_> {
         Ok(shape)
     }
 
-    /// A map of classes `[H, W]`, or descriptors `[1, k, H, W]`.
+    /// A map of classes or depths `[H, W]`, or descriptors `[1, k, H, W]`.
     pub fn frame(
         &self,
         perceptor: &Perceptor,
@@ -59,7 +64,43 @@ impl Answer<'_> {
         match head.kind() {
             HeadKind::Classes { .. } => self.classes(&view, rect, input),
             HeadKind::Descriptors { .. } => self.descriptors(&view, rect, &head),
+            HeadKind::Depth { .. } => {
+                let depth = Depth::of(&head).context("a head of another kind")?;
+                self.depth(&view, rect, input, depth)
+            }
         }
+    }
+
+    fn depth(
+        &self,
+        view: &EncodedFrame<'_>,
+        rect: Rect,
+        input: &Input,
+        depth: Depth,
+    ) -> Result<Vec<usize>> {
+        let shape = vec![rect.height, rect.width];
+        if let Some(out) = self.out
+            && !["png", "npy"].iter().any(|e| has_extension(out, e))
+        {
+            bail!(
+                "{}: depth is written as .png (16 bits, millimeters) or .npy (float32, meters)",
+                out.display()
+            );
+        }
+        let mut map = DepthMap::new(rect, depth);
+        self.stream(view, rect, &mut |tile| map.push(tile))?;
+        let meters = map.into_meters();
+        let _writing = interrupt::Writing::begin()?;
+        if let Some(path) = self.picture {
+            let size = view.size();
+            let photo = input.photo.resized(size.width, size.height)?;
+            let colors = super::colors::of_depth(&meters);
+            beside(&photo, rect, |i, _| colors[i])?.save_png(path)?;
+        }
+        if let Some(out) = self.out {
+            save_depth(out, rect.width, rect.height, &meters)?;
+        }
+        Ok(shape)
     }
 
     fn classes(&self, view: &EncodedFrame<'_>, rect: Rect, input: &Input) -> Result<Vec<usize>> {
@@ -78,7 +119,7 @@ impl Answer<'_> {
             beside(
                 &input.photo.resized(size.width, size.height)?,
                 rect,
-                &classes,
+                |i, pixel| shaded(super::colors::of_class(classes[i]), pixel),
             )?
             .save_png(path)?;
         }
@@ -133,38 +174,29 @@ impl Answer<'_> {
     }
 }
 
-fn has_extension(path: &Path, extension: &str) -> bool {
+pub fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
-/// The photograph and its classes in colors, side by side.
-fn beside(photo: &RgbImage, rect: Rect, classes: &[u8]) -> Result<RgbImage> {
+/// The photograph and a map in colors, side by side. `color` gives the color of pixel `i` of the map
+/// over a pixel of the photograph.
+fn beside(
+    photo: &RgbImage,
+    rect: Rect,
+    color: impl Fn(usize, [u8; 3]) -> [u8; 3],
+) -> Result<RgbImage> {
     let mut data = Vec::with_capacity(6 * rect.area());
-    for (y, line) in classes.chunks_exact(rect.width).enumerate() {
+    for y in 0..rect.height {
         let row = &photo.row(rect.y + y)[3 * rect.x..][..3 * rect.width];
         data.extend_from_slice(row);
-        for (class, pixel) in line.iter().zip(row.as_chunks::<3>().0) {
-            // A little of the photograph shows through.
-            let color = color(*class);
-            data.extend(
-                (0..3).map(|c| ((3 * u16::from(color[c]) + u16::from(pixel[c])) / 4) as u8),
-            );
-        }
+        let pixels = row.as_chunks::<3>().0.iter().enumerate();
+        data.extend(pixels.flat_map(|(x, pixel)| color(y * rect.width + x, *pixel)));
     }
     Ok(RgbImage::new(2 * rect.width, rect.height, data)?)
 }
 
-/// Colors that follow each other far apart on the circle of hues.
-fn color(class: u8) -> [u8; 3] {
-    if class == NO_CLASS {
-        return [0; 3];
-    }
-    let hue = f32::from(class) * 0.618_034 % 1.0 * 6.0;
-    let value = 255.0 - 40.0 * f32::from(class % 3);
-    let channel = |offset: f32| {
-        let k = (hue + offset) % 6.0;
-        (value * (1.0 - 0.75 * k.min(4.0 - k).clamp(0.0, 1.0))) as u8
-    };
-    [channel(5.0), channel(3.0), channel(1.0)]
+/// A color through which a little of the photograph shows.
+pub fn shaded(color: [u8; 3], pixel: [u8; 3]) -> [u8; 3] {
+    std::array::from_fn(|c| ((3 * u16::from(color[c]) + u16::from(pixel[c])) / 4) as u8)
 }

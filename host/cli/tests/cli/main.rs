@@ -5,6 +5,7 @@ mod bundles;
 mod checkpoints;
 #[cfg(feature = "train")]
 mod demo;
+mod depth_and_clicks;
 mod engines;
 mod foreign;
 mod golden;

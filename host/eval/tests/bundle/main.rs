@@ -1,5 +1,7 @@
 //! Heads and evaluation on a tiny bundle.
 
+mod clicks;
+mod depth;
 mod evaluation;
 mod heads;
 mod support;

@@ -4,7 +4,6 @@
 //! beside an image with its masks, as in SA-1B; and tar archives holding such files, as the
 //! shards of SA-1B and of webdataset. Archives are not unpacked.
 
-mod masks;
 mod scan;
 
 use std::{
@@ -17,7 +16,7 @@ use std::{
 use loftup_bundle::{Size, sha256_hex};
 use loftup_runtime::image::{self, Orientation, RgbImage};
 
-pub use masks::{BrokenMask, read_masks};
+pub use loftup_masks::{BrokenMask, read_masks};
 
 use crate::{
     error::TrainError,

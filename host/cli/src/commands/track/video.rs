@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub fn frames(video: &Path) -> Result<Vec<(PathBuf, String)>> {
     let shown = video.display();
     let paths = if video.is_dir() {
-        loftup_eval::data::pictures(video)?
+        loftup_eval::data::image_files(video)?
     } else {
         let pattern = video.to_string_lossy();
         ensure!(

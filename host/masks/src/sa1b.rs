@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::regions::Rle;
+use crate::Rle;
 
 /// The most characters or runs of one mask: four for every pixel of the largest image.
 const MOST_RUNS: usize = 1 << 26;

@@ -5,7 +5,7 @@
 //! bit 5 says that more follow, bit 4 of the last is the sign; from the third length on it is the
 //! difference to the length before last.
 
-use super::{Mask, Window};
+use crate::{Mask, Window};
 
 /// A run-length encoded mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Rle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{Purpose, Rng};
+    use loftup_spec::SplitMix64;
 
     /// The mask unpacked, row-major.
     fn unpacked(rle: &Rle) -> Vec<bool> {
@@ -181,7 +181,7 @@ mod tests {
         text
     }
 
-    fn random_runs(rng: &mut Rng, mut pixels: usize) -> Vec<u32> {
+    fn random_runs(rng: &mut SplitMix64, mut pixels: usize) -> Vec<u32> {
         let mut runs = Vec::new();
         while pixels > 0 {
             let run = (rng.below(200) * rng.below(2) + rng.below(5)).min(pixels);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn compressed_runs_are_read_back() {
-        let mut rng = Rng::new(5, Purpose::Step, 0);
+        let mut rng = SplitMix64::new(5);
         for _ in 0..50 {
             let runs = random_runs(&mut rng, 37 * 53);
             let rle = Rle::parse(37, 53, &compressed(&runs)).unwrap();
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_window_shows_what_the_unpacked_mask_has() {
-        let mut rng = Rng::new(6, Purpose::Step, 0);
+        let mut rng = SplitMix64::new(6);
         for case in 0..60 {
             let (h, w) = (20 + rng.below(30), 20 + rng.below(30));
             let rle = Rle::new(h, w, random_runs(&mut rng, h * w)).unwrap();

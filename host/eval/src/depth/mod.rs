@@ -1,0 +1,338 @@
+//! Depth: a linear head on the features, and its evaluation by upsampling method.
+
+mod bins;
+mod data;
+mod fit;
+mod metrics;
+
+use std::{path::Path, time::Instant};
+
+use loftup_bundle::{HeadKind, Linear, Size};
+use loftup_runtime::{ColorRange, Perceptor, depth::Depth, heads::Head, image::Orientation};
+use serde::Serialize;
+
+pub use data::{DepthImage, DepthPair, MILLIMETERS, pairs};
+pub use metrics::{Metrics, aligned, jump_band};
+
+use crate::{
+    EvalError, Method, Progress,
+    bootstrap::Interval,
+    heads::NewHead,
+    sampling::{Encoded, Encoder, subsample},
+    upsampled::methods_or_all,
+};
+
+/// Settings of a head for depth, or of the comparison.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// A directory or an index; see [`pairs`].
+    pub data: &'a Path,
+    /// Rows of the index with this `set`; all if not given.
+    pub set: Option<&'a str>,
+    /// Size of the output; the backbone's own if not given.
+    pub size: Option<Size>,
+    /// Color range of the guidance.
+    pub range: ColorRange,
+    /// Whether EXIF orientation is applied to images. Depth is read as stored.
+    pub orientation: Orientation,
+    /// Upsampling methods to compare; all that the bundle supports if empty.
+    pub methods: Vec<Method>,
+    /// Pixels sampled per training image.
+    pub samples: usize,
+    /// Most images per split, evenly spread.
+    pub most: Option<usize>,
+    /// Depths beyond this many meters are ignored.
+    pub max_depth: Option<f32>,
+    /// Bins of a head that is trained with Probe3D's loss; ridge regression if not given.
+    pub bins: Option<usize>,
+    /// Weight of the squared norm of the weights of standardized features in the ridge regression.
+    pub ridge: f64,
+    /// Seed of the samples and of the bootstrap.
+    pub seed: u64,
+}
+
+/// Default of [`Request::ridge`].
+pub const RIDGE: f64 = 1e-3;
+
+/// Fits a linear head on LoftUp's features to the training images: ridge regression of the logarithm of
+/// the depth, or bins.
+///
+/// # Errors
+/// Where the data cannot be used, or the bundle lacks a part.
+pub fn head(
+    perceptor: &Perceptor,
+    request: &Request<'_>,
+    progress: Progress<'_>,
+) -> Result<NewHead, EvalError> {
+    let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
+    let methods = methods_or_all(perceptor, &[Method::LoftUp])?;
+    let train = subsample(pairs(request.data, true, request.set)?, request.most);
+    let mut fitted = fit::fit(&encoder, &train, &methods, request, progress)?;
+    Ok(NewHead {
+        kind: fitted.kind,
+        linear: fitted.linears.swap_remove(0),
+        images: fitted.images,
+        pixels: fitted.pixels,
+        fit: fitted.r_squared[0],
+        left_out: fitted.skipped,
+    })
+}
+
+/// Results.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Width of images and depth.
+    pub width: usize,
+    /// Height.
+    pub height: usize,
+    /// Training images.
+    pub train_images: usize,
+    /// Training pixels.
+    pub train_pixels: usize,
+    /// The smallest and the greatest depth of the training pixels, to which predictions are clamped.
+    pub range_meters: (f32, f32),
+    /// Validation images.
+    pub val_images: usize,
+    /// Validation images with a depth jump.
+    pub band_images: usize,
+    /// Fraction of the pixels with depth that are in the band around jumps.
+    pub band_fraction: f64,
+    /// Radius of the band in pixels.
+    pub band_radius: usize,
+    /// Why images were skipped.
+    pub skipped: Vec<String>,
+    /// By method.
+    pub results: Vec<Outcome>,
+}
+
+/// Scores of one upsampling method.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The method.
+    pub method: Method,
+    /// On all pixels with depth.
+    pub whole: Scores,
+    /// In the band around depth jumps; none where no image has one.
+    pub band: Option<Scores>,
+    /// Differences from bilinear interpolation, this method minus the other.
+    pub minus_bilinear: Option<Differences>,
+    /// Differences from joint bilateral upsampling.
+    pub minus_jbu: Option<Differences>,
+    /// Fraction of the variance of the logarithm of depth explained on the training pixels.
+    pub train_r_squared: f64,
+    /// Seconds for all depth maps, without the backbone.
+    pub map_seconds: f64,
+}
+
+/// Metrics, each computed for every image and averaged over images.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Scores {
+    /// Of the predicted depth ("scale-aware").
+    pub absolute: Metrics,
+    /// After the least-squares scale and shift of each image ("scale-invariant").
+    pub aligned: Metrics,
+}
+
+/// Differences of the mean over images, with the bootstrap interval over images.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Differences {
+    /// d1 on all pixels.
+    pub d1: Interval,
+    /// Absolute relative error on all pixels.
+    pub abs_rel: Interval,
+    /// d1 in the band.
+    pub band_d1: Option<Interval>,
+    /// Absolute relative error in the band.
+    pub band_abs_rel: Option<Interval>,
+}
+
+/// Metrics of each image.
+#[derive(Default)]
+struct PerImage {
+    absolute: Vec<Metrics>,
+    aligned: Vec<Metrics>,
+}
+
+impl PerImage {
+    /// `keep` are pixels of the image; nothing is added if there are none.
+    fn push(&mut self, predicted: &[f32], aligned: &[f32], truth: &[f32], keep: &[bool]) {
+        self.absolute.extend(Metrics::of(predicted, truth, keep));
+        self.aligned.extend(Metrics::of(aligned, truth, keep));
+    }
+
+    fn scores(&self) -> Option<Scores> {
+        Some(Scores {
+            absolute: Metrics::mean(&self.absolute)?,
+            aligned: Metrics::mean(&self.aligned)?,
+        })
+    }
+
+    /// Mean difference of a metric of the predicted depth; `None` without images.
+    fn minus(&self, other: &Self, seed: u64, metric: fn(&Metrics) -> f64) -> Option<Interval> {
+        let pairs = self.absolute.iter().zip(&other.absolute);
+        let differences: Vec<f64> = pairs.map(|(a, b)| metric(a) - metric(b)).collect();
+        (!differences.is_empty()).then(|| Interval::of_mean(&differences, seed))
+    }
+}
+
+/// A head and its scores so far.
+struct Run {
+    method: Method,
+    head: Head,
+    depth: Depth,
+    whole: PerImage,
+    band: PerImage,
+    seconds: f64,
+}
+
+impl Run {
+    fn new(method: Method, linear: Linear, kind: &HeadKind) -> Result<Self, EvalError> {
+        let entry = loftup_bundle::Head {
+            kind: kind.clone(),
+            dim: linear.inputs,
+            file: String::new(),
+        };
+        let head = Head::new(entry, linear)?;
+        let depth = Depth::of(&head)
+            .ok_or_else(|| EvalError::Request("a head of another kind than depth".into()))?;
+        Ok(Self {
+            method,
+            head,
+            depth,
+            whole: PerImage::default(),
+            band: PerImage::default(),
+            seconds: 0.0,
+        })
+    }
+
+    /// Evaluates an image; `keep` are its pixels with depth, `band` those near jumps.
+    fn evaluate(
+        &mut self,
+        encoder: &Encoder<'_>,
+        encoded: &Encoded,
+        truth: &[f32],
+        (keep, band): (&[bool], &[bool]),
+    ) -> Result<(), EvalError> {
+        let start = Instant::now();
+        let outputs = encoder.map(self.method, encoded, Some(&self.head))?;
+        let predicted = self.depth.map(&outputs);
+        self.seconds += start.elapsed().as_secs_f64();
+        let aligned = aligned(&predicted, truth, keep);
+        self.whole.push(&predicted, &aligned, truth, keep);
+        self.band.push(&predicted, &aligned, truth, band);
+        Ok(())
+    }
+
+    fn minus(&self, other: &Self, seed: u64) -> Option<Differences> {
+        let whole = |metric| self.whole.minus(&other.whole, seed, metric);
+        let band = |metric| self.band.minus(&other.band, seed, metric);
+        Some(Differences {
+            d1: whole(|m| m.d1)?,
+            abs_rel: whole(|m| m.abs_rel)?,
+            band_d1: band(|m| m.d1),
+            band_abs_rel: band(|m| m.abs_rel),
+        })
+    }
+}
+
+/// Reach of a jump and radius of the band for an image of 224 pixels.
+const JUMP: (usize, usize) = (2, 4);
+
+/// Fits a head for each method on the training images and evaluates it on the validation images.
+/// All methods see the same pixels.
+///
+/// # Errors
+/// Where the data cannot be used, or the bundle cannot be run.
+pub fn evaluate(
+    perceptor: &Perceptor,
+    request: &Request<'_>,
+    progress: Progress<'_>,
+) -> Result<Report, EvalError> {
+    let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
+    let methods = methods_or_all(perceptor, &request.methods)?;
+    let split = |train| pairs(request.data, train, request.set);
+    let (train, val) = (split(true)?, split(false)?);
+    if let Some(pair) = val.iter().find(|pair| train.contains(pair)) {
+        return Err(EvalError::Data {
+            path: request.data.into(),
+            what: format!(
+                "{} is in both splits; use train/ and val/, or a column split with train and test",
+                pair.image.display()
+            ),
+        });
+    }
+    let (train, val) = (subsample(train, request.most), subsample(val, request.most));
+    let mut fitted = fit::fit(&encoder, &train, &methods, request, progress)?;
+    let linears = methods.iter().zip(fitted.linears);
+    let mut runs = linears
+        .map(|(method, linear)| Run::new(*method, linear, &fitted.kind))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Size { width, height } = encoder.size;
+    let scaled = |pixels: usize| (pixels * width.min(height) + 112) / 224;
+    let (reach, radius) = (scaled(JUMP.0).max(1), scaled(JUMP.1).max(1));
+    let (mut val_images, mut with_depth, mut in_band) = (0, 0, 0);
+    for (i, pair) in val.iter().enumerate() {
+        progress("evaluating on validation images", i, val.len());
+        let opened = fit::open_or_skip(&encoder, pair, request, &mut fitted.skipped);
+        let Some((photo, truth)) = opened else {
+            continue;
+        };
+        let keep: Vec<bool> = truth.iter().map(|m| *m > 0.0).collect();
+        let band = jump_band(&truth, encoder.size, reach, radius);
+        let band: Vec<bool> = keep.iter().zip(band).map(|(a, b)| *a && b).collect();
+        if !keep.contains(&true) {
+            continue;
+        }
+        let count = |pixels: &[bool]| pixels.iter().filter(|p| **p).count();
+        with_depth += count(&keep);
+        in_band += count(&band);
+        let encoded = encoder.encode(&photo)?;
+        for run in &mut runs {
+            run.evaluate(&encoder, &encoded, &truth, (&keep, &band))?;
+        }
+        val_images += 1;
+    }
+    if val_images == 0 {
+        return Err(EvalError::Data {
+            path: request.data.into(),
+            what: match fitted.skipped.last() {
+                Some(last) => format!("no usable validation image; the last: {last}"),
+                None => "no depth in any validation image".into(),
+            },
+        });
+    }
+    let rival = |method| runs.iter().find(|run| run.method == method);
+    let (bilinear, jbu) = (rival(Method::Bilinear), rival(Method::Jbu));
+    let outcome = |(run, r_squared): (&Run, &f64)| {
+        let minus = |other: Option<&Run>| {
+            let other = other.filter(|other| other.method != run.method)?;
+            run.minus(other, request.seed)
+        };
+        Some(Outcome {
+            method: run.method,
+            whole: run.whole.scores()?,
+            band: run.band.scores(),
+            minus_bilinear: minus(bilinear),
+            minus_jbu: minus(jbu),
+            train_r_squared: *r_squared,
+            map_seconds: run.seconds,
+        })
+    };
+    Ok(Report {
+        width,
+        height,
+        train_images: fitted.images,
+        train_pixels: fitted.pixels,
+        range_meters: fitted.range,
+        val_images,
+        band_images: runs.first().map_or(0, |run| run.band.absolute.len()),
+        band_fraction: in_band as f64 / with_depth as f64,
+        band_radius: radius,
+        skipped: fitted.skipped,
+        results: runs
+            .iter()
+            .zip(&fitted.r_squared)
+            .filter_map(outcome)
+            .collect(),
+    })
+}
