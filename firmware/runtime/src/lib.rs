@@ -36,6 +36,7 @@ mod tiles;
 pub mod tuning;
 mod upsampler;
 mod user_cache;
+mod words;
 
 pub use encoded_frame::{EncodedFrame, Point, Sink, TileFeatures};
 pub use error::{RuntimeError, SinkError};

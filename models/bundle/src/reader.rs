@@ -9,7 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BundleError, FORMAT, FeatureLayout, FileEntry, Head, HeadKind, Linear, MANIFEST, Manifest,
+    BundleError, FORMAT, FeatureLayout, FileEntry, Head, Linear, MANIFEST, Manifest,
     ReferenceOutputs, References, hex, sha256_hex,
 };
 
@@ -94,7 +94,7 @@ impl Bundle {
             });
         };
         let bytes = self.read(&head.file)?;
-        let linear = Linear::from_bytes(&bytes, head.dim, head.kind.outputs());
+        let linear = Linear::from_bytes(&bytes, head.dim, head.kind.rows());
         let linear = linear.map_err(|what| BundleError::Damaged {
             path: self.path.join(&head.file),
             what,
@@ -289,16 +289,12 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
     }
     for (name, head) in &manifest.heads {
         listed(&head.file)?;
-        let (dim, outputs) = (head.dim, head.kind.outputs());
-        let most = match &head.kind {
-            HeadKind::Classes { .. } => HeadKind::MOST_CLASSES,
-            HeadKind::Descriptors { .. } => dim,
-        };
-        if !Head::is_name(name) || !(1..=most).contains(&outputs) {
-            return Err(format!(
-                "head {name:?}: invalid name, or invalid shape ({outputs} outputs, {dim} channels)"
-            ));
+        let dim = head.dim;
+        if !Head::is_name(name) {
+            return Err(format!("head {name:?}: invalid name"));
         }
+        let valid = head.kind.validate(dim);
+        valid.map_err(|what| format!("head {name:?}: {what}"))?;
         if let Some(u) = &manifest.upsampler
             && u.dim != dim
         {

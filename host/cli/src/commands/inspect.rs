@@ -93,6 +93,20 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 format!("{} classes: {}", names.len(), names.join(", "))
             }
             HeadKind::Descriptors { channels } => format!("{channels} descriptors"),
+            HeadKind::Words {
+                names,
+                negative,
+                threshold,
+            } => {
+                let mut text = format!("{} words: {}", names.len(), names.join(", "));
+                if !negative.is_empty() {
+                    text += &format!("; not {}", negative.join(", "));
+                }
+                if let Some(threshold) = threshold {
+                    text += &format!("; at least {threshold}");
+                }
+                text
+            }
         };
         output::line(format!("  head       {name}: {what}"))?;
     }

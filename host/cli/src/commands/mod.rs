@@ -13,6 +13,7 @@ pub mod run;
 pub mod train;
 pub mod verify;
 
+mod head_text;
 mod input;
 mod panels;
 mod through;
