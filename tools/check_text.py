@@ -67,6 +67,7 @@ def openai_archive(path):
         dict(context_length=77, vocab_size=49408, width=512, heads=8, layers=12), quick_gelu=True,
     ))
     for name, value in (("input_resolution", 224), ("context_length", 77), ("vocab_size", 49408)):
+        model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(value))
     model.half().float()
     traced = open_clip.trace_model(model, batch_size=2)

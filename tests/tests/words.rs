@@ -53,6 +53,16 @@ struct Imitation {
 }
 
 impl Imitation {
+    fn of(directory: &Path, features: &Features, size: Size) -> Self {
+        let (_, weight, bias) = bundle(directory);
+        Self {
+            features: features.clone(),
+            size,
+            weight,
+            bias,
+        }
+    }
+
     fn output(&self, x: usize, y: usize) -> impl Iterator<Item = f32> {
         let f = interpolated(&self.features, self.size, x, y);
         let n = f.len() as f64;
@@ -145,9 +155,9 @@ impl Session for ExactSession {
         let index = |c: f32, n: usize| ((c + 1.0) / 2.0 * (n - 1) as f32).round() as usize;
         self.output.clear();
         for tile in self.coords.chunks_exact(2 * rows * columns).take(tiles) {
-            for i in (HALO..rows - HALO).flat_map(|y| {
-                (HALO..columns - HALO).map(move |x| y * columns + x)
-            }) {
+            for i in (HALO..rows - HALO)
+                .flat_map(|y| (HALO..columns - HALO).map(move |x| y * columns + x))
+            {
                 let (row, column) = (tile[i], tile[rows * columns + i]);
                 let (x, y) = (index(column, width), index(row, height));
                 self.output.extend(self.imitation.output(x, y));
@@ -163,7 +173,10 @@ impl Session for ExactSession {
 
 /// A bundle with a random upsampler, and its channel norm.
 fn bundle(directory: &Path) -> (Bundle, Vec<f32>, Vec<f32>) {
-    let path = upsampler_bundle(DIM, SEED, directory);
+    let path = directory.join("up.loftup");
+    if !path.exists() {
+        upsampler_bundle(DIM, SEED, directory);
+    }
     let checkpoint: Checkpoint = loftup(DIM, SEED);
     let norm = |name: &str| {
         let name = format!("channelnorm.norm.{name}");
@@ -173,13 +186,8 @@ fn bundle(directory: &Path) -> (Bundle, Vec<f32>, Vec<f32>) {
 }
 
 fn exact(directory: &Path, features: &Features, size: Size, tile: usize) -> Perceptor {
-    let (bundle, weight, bias) = bundle(directory);
-    let backend = Exact(Arc::new(Imitation {
-        features: features.clone(),
-        size,
-        weight,
-        bias,
-    }));
+    let (bundle, ..) = bundle(directory);
+    let backend = Exact(Arc::new(Imitation::of(directory, features, size)));
     let options = ExecutionOptions {
         threads: 2,
         tile: Some(tile),
@@ -203,7 +211,11 @@ fn words(negative: usize, threshold: Option<f32>) -> (loftup_bundle::Head, Linea
     let linear = Linear {
         inputs: DIM,
         // Lengths other than 1 must not matter.
-        weight: Noise::new(8).vec(rows * DIM).iter().map(|x| 3.0 * x).collect(),
+        weight: Noise::new(8)
+            .vec(rows * DIM)
+            .iter()
+            .map(|x| 3.0 * x)
+            .collect(),
         bias: vec![0.0; rows],
     };
     (head, linear)
@@ -220,7 +232,10 @@ fn cosines(linear: &Linear, feature: &[f64]) -> Vec<f64> {
     .collect()
 }
 
-fn features((height, width): (usize, usize), mut value: impl FnMut(usize, usize) -> f32) -> Features {
+fn features(
+    (height, width): (usize, usize),
+    mut value: impl FnMut(usize, usize) -> f32,
+) -> Features {
     let tokens = (0..height * width * DIM).map(|i| value(i / DIM, i % DIM));
     Features {
         dim: DIM,
@@ -270,7 +285,10 @@ fn an_exact_imitation_of_the_channel_norm_gives_the_similarities_of_interpolated
         let mean = |t: usize| random[t * DIM..][..DIM].iter().sum::<f32>() / DIM as f32;
         let (scales, offsets) = (noise.vec(tokens), noise.vec(tokens));
         let kinds = [
-            ("mean 0", features(grid, |t, c| random[t * DIM + c] - mean(t))),
+            (
+                "mean 0",
+                features(grid, |t, c| random[t * DIM + c] - mean(t)),
+            ),
             (
                 // All on one line and offset: the deviation is that of the line, times the scale.
                 "linear deviation",
@@ -280,7 +298,9 @@ fn an_exact_imitation_of_the_channel_norm_gives_the_similarities_of_interpolated
         let (manifest, linear) = words(0, None);
         for (name, features) in kinds {
             let perceptor = exact(directory.path(), &features, size, tile);
-            let head = perceptor.custom_head(manifest.clone(), linear.clone()).unwrap();
+            let head = perceptor
+                .custom_head(manifest.clone(), linear.clone())
+                .unwrap();
             let whole = Rect {
                 x: 0,
                 y: 0,
@@ -296,6 +316,16 @@ fn an_exact_imitation_of_the_channel_norm_gives_the_similarities_of_interpolated
                 }
             }
             println!("{name}, {grid:?} to {size}: off by {worst:.1e}");
+            // What LoftUp outputs has other cosines.
+            let upsampled: Vec<f64> = Imitation::of(directory.path(), &features, size)
+                .output(0, 0)
+                .map(f64::from)
+                .collect();
+            let first = found[..3].iter().zip(cosines(&linear, &upsampled));
+            let apart = first
+                .map(|(a, b)| (f64::from(*a) - b).abs())
+                .fold(0.0, f64::max);
+            assert!(apart > 1e-2, "{name}, {grid:?} to {size}: {apart:e}");
             // Cosines of 12 products in 32 bits; the mean of the random offsets is up to 10 times
             // the length of the feature around it.
             assert!(worst < 2e-5, "{name}, {grid:?} to {size}: {worst:e}");
@@ -313,7 +343,9 @@ fn an_exact_imitation_of_the_channel_norm_gives_the_similarities_of_interpolated
                     y: part.y + i / part.width,
                 })
                 .collect();
-            let view = encoded(&perceptor, &features, size).with_head(&head).unwrap();
+            let view = encoded(&perceptor, &features, size)
+                .with_head(&head)
+                .unwrap();
             let at_points = view.points(&points).unwrap();
             for (i, point) in points.iter().enumerate() {
                 let same = &found[(point.y * width + point.x) * 3..][..3];
@@ -343,12 +375,17 @@ fn at_the_centers_of_tokens_any_features_come_back() {
             y: t / 5 * 3 + 1,
         })
         .collect();
-    let view = encoded(&perceptor, &features, size).with_head(&head).unwrap();
+    let view = encoded(&perceptor, &features, size)
+        .with_head(&head)
+        .unwrap();
     let found = view.points(&centers).unwrap();
     for (found, token) in found.chunks_exact(3).zip(features.tokens.chunks_exact(DIM)) {
         let token: Vec<f64> = token.iter().map(|x| f64::from(*x)).collect();
         for (found, expected) in found.iter().zip(cosines(&linear, &token)) {
-            assert!((f64::from(*found) - expected).abs() < 2e-5, "{found} {expected}");
+            assert!(
+                (f64::from(*found) - expected).abs() < 2e-5,
+                "{found} {expected}"
+            );
         }
     }
 }
@@ -392,11 +429,19 @@ fn negative_words_and_the_threshold_take_pixels_away() {
         assert_eq!(of(&plain), all[..3]);
         let best = all[..3].iter().copied().fold(f32::MIN, f32::max);
         let taken = all[3].max(all[4]) >= best;
-        let expected = if taken { vec![f32::NEG_INFINITY; 3] } else { of(&plain) };
+        let expected = if taken {
+            vec![f32::NEG_INFINITY; 3]
+        } else {
+            of(&plain)
+        };
         assert_eq!(of(&with_negative), expected);
         assert_eq!(argmax(&of(&with_negative)) == NO_CLASS, taken);
         let low = best < 0.3;
-        let expected = if low { vec![f32::NEG_INFINITY; 3] } else { of(&plain) };
+        let expected = if low {
+            vec![f32::NEG_INFINITY; 3]
+        } else {
+            of(&plain)
+        };
         assert_eq!(of(&with_threshold), expected);
         negative_wins += usize::from(taken);
         below += usize::from(low);
@@ -438,7 +483,9 @@ fn joint_bilateral_upsampling_enlarges_similarities() {
     let enlarged = Jbu::new(options, (5, 4), rgb, (23, 13)).image(&tokens, 5);
     // Also without what only LoftUp needs.
     for head in [
-        perceptor.custom_head(manifest.clone(), linear.clone()).unwrap(),
+        perceptor
+            .custom_head(manifest.clone(), linear.clone())
+            .unwrap(),
         Head::new(manifest, linear).unwrap(),
     ] {
         let view = perceptor.encode_jbu(features.clone(), &guidance, options);
@@ -475,7 +522,9 @@ fn words_are_replaced_at_run_time_by_a_file() {
     let point = [Point { x: 7, y: 4 }];
     let perceptor = exact(directory.path(), &features, size, 8);
     let scores = |head: &Head| {
-        let view = encoded(&perceptor, &features, size).with_head(head).unwrap();
+        let view = encoded(&perceptor, &features, size)
+            .with_head(head)
+            .unwrap();
         view.points(&point).unwrap()
     };
     let path = directory.path().join("words.safetensors");
@@ -484,7 +533,9 @@ fn words_are_replaced_at_run_time_by_a_file() {
     for _ in 0..2 {
         std::fs::write(&path, manifest.to_file(&linear).unwrap()).unwrap();
         let from_file = perceptor.head_from_file(&path).unwrap();
-        let made = perceptor.custom_head(manifest.clone(), linear.clone()).unwrap();
+        let made = perceptor
+            .custom_head(manifest.clone(), linear.clone())
+            .unwrap();
         assert_eq!(scores(&from_file), scores(&made));
         assert_ne!(scores(&made), last);
         last = scores(&made);
@@ -502,7 +553,10 @@ fn words_are_replaced_at_run_time_by_a_file() {
     };
     std::fs::write(&path, small.to_file(&one).unwrap()).unwrap();
     let message = perceptor.head_from_file(&path).unwrap_err().to_string();
-    assert!(message.contains("1 channels") && message.contains("has 12"), "{message}");
+    assert!(
+        message.contains("1 channels") && message.contains("has 12"),
+        "{message}"
+    );
     std::fs::write(&path, b"{}").unwrap();
     let message = perceptor.head_from_file(&path).unwrap_err().to_string();
     assert!(message.contains("words.safetensors"), "{message}");
