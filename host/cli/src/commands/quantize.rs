@@ -172,10 +172,10 @@ pub fn run(args: &Args) -> Result<()> {
     let report = quantize::quantize(&request, evaluate, &mut watch)?;
     drop(bar);
     if let Some(path) = &args.report {
-        output::write(path, &page::page(&report))?;
+        output::write(path, page::page(&report))?;
     }
     if let Some(path) = &args.json {
-        output::write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+        output::write(path, serde_json::to_string_pretty(&report)? + "\n")?;
     }
     print(&report)
 }

@@ -18,3 +18,4 @@ mod quantize;
 mod support;
 #[cfg(feature = "train")]
 mod training;
+mod words;
