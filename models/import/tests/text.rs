@@ -222,7 +222,8 @@ fn what_is_no_supported_text_encoder_is_refused() {
         change(&mut tensors);
         read(tensors, &options).unwrap_err()
     };
-    let table: [(&dyn Fn(&mut Tensors), &[&str]); 8] = [
+    type Change<'a> = &'a dyn Fn(&mut Tensors);
+    let table: [(Change, &[&str]); 8] = [
         (
             &|t| t.retain(|n, _| n.contains("resblocks")),
             &["no text encoder", "resblocks.0"],
