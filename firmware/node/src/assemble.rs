@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use loftup_bundle::{Bundle, HeadKind};
+use loftup_bundle::Bundle;
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Perceptor, RuntimeError,
     backend::{
@@ -95,11 +95,9 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
         bundle.head(&model.head)
     };
     let (head, _) = open().map_err(RuntimeError::from)?;
-    match head.kind {
-        HeadKind::Classes { .. } => Ok(()),
-        HeadKind::Descriptors { .. } | HeadKind::Depth { .. } => {
-            Err(ModelError::no_classes(&model.head))
-        }
+    match head.kind.class_names() {
+        Some(_) => Ok(()),
+        None => Err(ModelError::no_classes(&model.head)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_bundle::{HeadKind, Size};
+use loftup_bundle::Size;
 use loftup_runtime::{
     ColorRange, EncodedFrame, Features, FrameInputs, Perceptor, Rect, TileFeatures,
     heads::{self, Head},
@@ -105,10 +105,10 @@ impl BundleModel {
         sizes: &[Size],
     ) -> Result<Self, ModelError> {
         let head = perceptor.head(classes)?;
-        let HeadKind::Classes { names } = head.kind() else {
+        let Some(names) = head.kind().class_names() else {
             return Err(ModelError::no_classes(classes));
         };
-        let names = names.clone();
+        let names = names.to_vec();
         let descriptors = descriptors.map(|name| perceptor.head(name)).transpose()?;
         for size in sizes {
             perceptor.compile(*size, (0, 0))?;

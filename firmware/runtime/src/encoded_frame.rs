@@ -17,6 +17,7 @@ use crate::{
     threads::on_threads,
     tiles::{Rect, Tiling},
     upsampler::{Keys, POINTS, Upsampler},
+    words::{self, MomentMap},
 };
 
 /// A pixel of the output.
@@ -55,7 +56,7 @@ pub(crate) struct JbuFrame {
     pub size: Size,
     pub features: Features,
     /// `features` after the head. A weighted mean commutes with a linear head, which is so applied
-    /// to tokens and not to pixels.
+    /// to tokens and not to pixels. Of words, similarities are enlarged.
     pub projected: Option<Vec<f32>>,
     pub options: ExecutionOptions,
 }
@@ -73,7 +74,8 @@ impl<'a> EncodedFrame<'a> {
     /// Applies a head: the output's channels are then the head's outputs.
     ///
     /// # Errors
-    /// Where the head takes another number of channels.
+    /// Where the head takes another number of channels, or is one of words that was not made by a
+    /// [`Perceptor`](crate::Perceptor).
     pub fn with_head(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
         let dim = self.features_dim();
         if head.dim() != dim {
@@ -82,10 +84,16 @@ impl<'a> EncodedFrame<'a> {
                 expected: dim,
             });
         }
-        if let Upsampling::Jbu(frame) = &mut self.upsampling {
-            let mut projected = Vec::new();
-            head.apply(&frame.features.tokens, &mut projected);
-            frame.projected = Some(projected);
+        match &mut self.upsampling {
+            Upsampling::Jbu(frame) => {
+                let mut projected = Vec::new();
+                head.scores(&frame.features.tokens, &mut projected);
+                frame.projected = Some(projected);
+            }
+            Upsampling::LoftUp(_) if head.is_words() && head.norm.is_none() => {
+                return Err(RuntimeError::WordsWithoutNorm);
+            }
+            Upsampling::LoftUp(_) => {}
         }
         self.head = Some(head);
         Ok(self)
@@ -307,7 +315,9 @@ pub(crate) enum Worker<'a> {
 pub(crate) struct QueriesWorker<'a> {
     session: PooledSession<'a>,
     guidance: &'a Guidance,
+    moments: &'a MomentMap,
     inputs: TileInputs,
+    rects: Vec<Rect>,
     applied: Applied<'a>,
 }
 
@@ -317,23 +327,34 @@ pub(crate) struct JbuWorker<'a> {
     /// `[tokens, dim]`.
     values: &'a [f32],
     dim: usize,
+    head: Option<&'a Head>,
     output: Vec<f32>,
 }
 
-/// An optional head and its buffer.
+/// An optional head and its buffers.
 struct Applied<'a> {
     head: Option<&'a Head>,
     scratch: Vec<f32>,
+    /// One pixel in the backbone's space.
+    feature: Vec<f32>,
 }
 
 impl Applied<'_> {
-    /// The output for features `[n, d]`.
-    fn to<'b>(&'b mut self, features: &'b [f32]) -> &'b [f32] {
+    /// The output for features `[n, d]` at the pixels of `place`.
+    fn to<'b>(&'b mut self, features: &'b [f32], place: (&[Rect], Size, &MomentMap)) -> &'b [f32] {
         let Some(head) = self.head else {
             return features;
         };
         self.scratch.clear();
-        head.apply(features, &mut self.scratch);
+        match &head.norm {
+            Some(norm) if head.is_words() => {
+                let head_and_norm = (head.linear(), norm);
+                let (feature, out) = (&mut self.feature, &mut self.scratch);
+                words::upsampled_similarities(head_and_norm, features, place, feature, out);
+                words::decide(head.kind(), out, 0);
+            }
+            _ => head.apply(features, &mut self.scratch),
+        }
         &self.scratch
     }
 }
@@ -353,10 +374,13 @@ impl<'a> Worker<'a> {
                 Ok(Self::LoftUp(QueriesWorker {
                     session,
                     guidance: &f.guidance,
+                    moments: &f.keys.moments,
                     inputs: TileInputs::default(),
+                    rects: Vec::new(),
                     applied: Applied {
                         head: frame.head,
                         scratch: Vec::new(),
+                        feature: Vec::new(),
                     },
                 }))
             }
@@ -364,7 +388,11 @@ impl<'a> Worker<'a> {
             (Upsampling::Jbu(f), _) => Ok(Self::Jbu(JbuWorker {
                 jbu: &f.jbu,
                 values: f.projected.as_ref().unwrap_or(&f.features.tokens),
-                dim: frame.dim(),
+                dim: match frame.head {
+                    Some(head) => head.kind().rows(),
+                    None => frame.dim(),
+                },
+                head: frame.head,
                 output: Vec::new(),
             })),
         }
@@ -379,6 +407,9 @@ impl<'a> Worker<'a> {
                 for rect in tiles {
                     let (values, dim) = (worker.values, worker.dim);
                     worker.jbu.region(values, dim, rect, &mut worker.output);
+                }
+                if let Some(head) = worker.head {
+                    words::decide(head.kind(), &mut worker.output, 0);
                 }
                 Ok(&worker.output)
             }
@@ -396,14 +427,21 @@ impl<'a> Worker<'a> {
 impl QueriesWorker<'_> {
     fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         self.inputs.clear();
+        self.rects.clear();
         for rect in tiles {
             self.guidance.cut(rect, &mut self.inputs);
+            self.rects.push(rect);
         }
         self.session.set(0, &self.inputs.colors)?;
         self.session.set(1, &self.inputs.coords)?;
         self.session.set(2, &self.inputs.mask)?;
         self.session.run()?;
-        Ok(self.applied.to(self.session.output(0)))
+        let size = Size {
+            width: self.guidance.width(),
+            height: self.guidance.height(),
+        };
+        let place = (&self.rects[..], size, self.moments);
+        Ok(self.applied.to(self.session.output(0), place))
     }
 }
 

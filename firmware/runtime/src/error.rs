@@ -1,5 +1,7 @@
 //! Errors of the runtime.
 
+use std::path::PathBuf;
+
 use loftup_bundle::{BundleError, Size};
 
 use crate::{backend::BackendError, image::ImageError, npy::NpyError, tiles::Rect};
@@ -87,6 +89,19 @@ pub enum RuntimeError {
         /// Channels of the upsampler.
         expected: usize,
     },
+    /// A head file that cannot be used.
+    #[error("{}: {what}", path.display())]
+    HeadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Words for LoftUp's output, without what leads back to the backbone's space.
+    #[error(
+        "a head of words for LoftUp's features needs the channel norm of the upsampler's keys graph in fp32, and this head has none; make it with Perceptor::head, head_from_file or custom_head, from a bundle that `loftup convert` has written, or use joint bilateral upsampling (--upsampler jbu)"
+    )]
+    WordsWithoutNorm,
     /// An input holds NaN or an infinity.
     #[error("{what} contain {value} at flat index {index}; remove NaN and infinity from the input")]
     NotFinite {

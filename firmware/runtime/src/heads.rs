@@ -1,35 +1,49 @@
-//! Heads: linear layers for classes or short descriptors. They run tile by tile, so the features
-//! of a whole frame are never in memory.
+//! Heads: linear layers for classes or short descriptors, and similarities with words. They run tile
+//! by tile, so the features of a whole frame are never in memory.
 
 use loftup_bundle::{HeadKind, Linear};
 
-use crate::{RuntimeError, guidance::bit_eq};
+use crate::{
+    RuntimeError,
+    guidance::bit_eq,
+    words::{self, ChannelNorm},
+};
 
 /// The class of a pixel whose scores are NaN.
 pub const NO_CLASS: u8 = 255;
 
-/// A linear head with its weights.
+/// A head with its weights.
 #[derive(Debug, Clone)]
 pub struct Head {
     kind: HeadKind,
     linear: Linear,
+    /// What leads back from the upsampler's output to the backbone's space, for words.
+    pub(crate) norm: Option<ChannelNorm>,
 }
 
 impl Head {
-    /// A head from its weights.
+    /// A head from its weights. [`Perceptor::custom_head`](crate::Perceptor::custom_head) makes one
+    /// of words, which needs more of a bundle.
     ///
     /// # Errors
     /// Where the shape of the weights does not match the manifest.
-    pub fn new(manifest: loftup_bundle::Head, linear: Linear) -> Result<Self, RuntimeError> {
-        let outputs = manifest.kind.outputs();
-        let expected = (outputs, manifest.dim);
+    pub fn new(manifest: loftup_bundle::Head, mut linear: Linear) -> Result<Self, RuntimeError> {
+        let rows = manifest.kind.rows();
+        let expected = (rows, manifest.dim);
         let found = (linear.outputs(), linear.inputs);
-        if found != expected || linear.weight.len() != outputs * manifest.dim || outputs == 0 {
+        if found != expected
+            || linear.weight.len() != rows * manifest.dim
+            || manifest.kind.outputs() == 0
+        {
             return Err(RuntimeError::HeadShape { found, expected });
+        }
+        if let HeadKind::Words { .. } = manifest.kind {
+            words::normalize(&mut linear);
         }
         Ok(Self {
             kind: manifest.kind,
             linear,
+            norm: None,
         })
     }
 
@@ -45,17 +59,45 @@ impl Head {
 
     /// Whether its weights have the same bits as those of `other`.
     pub(crate) fn bit_eq(&self, other: &Self) -> bool {
+        let words = self.is_words() || other.is_words();
         bit_eq(&self.linear.weight, &other.linear.weight)
             && bit_eq(&self.linear.bias, &other.linear.bias)
+            && (!words || self.kind == other.kind)
+            && match (&self.norm, &other.norm) {
+                (Some(a), Some(b)) => a.bit_eq(b),
+                (a, b) => a.is_none() && b.is_none(),
+            }
     }
 
     /// Outputs per pixel.
     pub fn outputs(&self) -> usize {
-        self.linear.outputs()
+        self.kind.outputs()
     }
 
-    /// Appends the outputs for `features` `[n, d]` to `out`, `[n, k]`.
+    /// Whether it compares features with words, which are in the backbone's space.
+    pub(crate) fn is_words(&self) -> bool {
+        matches!(self.kind, HeadKind::Words { .. })
+    }
+
+    /// The rows of its weights.
+    pub(crate) fn linear(&self) -> &Linear {
+        &self.linear
+    }
+
+    /// Appends the outputs for `features` `[n, d]` to `out`, `[n, k]`. A head of words takes
+    /// features in the backbone's space.
     pub fn apply(&self, features: &[f32], out: &mut Vec<f32>) {
+        let start = out.len();
+        self.scores(features, out);
+        words::decide(&self.kind, out, start);
+    }
+
+    /// Appends what [`words::decide`] makes the outputs of: for words, the similarities with the
+    /// negative ones, too; otherwise the outputs.
+    pub(crate) fn scores(&self, features: &[f32], out: &mut Vec<f32>) {
+        if self.is_words() {
+            return words::similarities(&self.linear, features, out);
+        }
         let Linear {
             inputs,
             weight,

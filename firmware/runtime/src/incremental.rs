@@ -199,6 +199,7 @@ impl LastFrame {
 impl Keys {
     fn bit_eq(&self, other: &Self) -> bool {
         self.tokens == other.tokens
+            && self.moments == other.moments
             && self.tensors.len() == other.tensors.len()
             && (self.tensors.iter())
                 .zip(&other.tensors)

@@ -40,6 +40,7 @@ pub mod track;
 pub mod tuning;
 mod upsampler;
 mod user_cache;
+mod words;
 
 pub use encoded_frame::{EncodedFrame, Point, Sink, TileFeatures};
 pub use error::{RuntimeError, SinkError};

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_bundle::{Bundle, Manifest, Normalization, Precision, Size};
+use loftup_bundle::{Bundle, Linear, Manifest, Normalization, Precision, Size};
 
 use crate::{
     ColorRange, EncodedFrame, ExecutionOptions, Features, FrameInputs, Guidance, ImageTensor,
@@ -15,6 +15,7 @@ use crate::{
     jbu::{Jbu, JbuOptions},
     self_test::{Part, SelfTest},
     upsampler::Upsampler,
+    words::ChannelNorm,
 };
 
 /// A bundle loaded into an engine. It can be shared between threads.
@@ -298,7 +299,59 @@ impl Perceptor {
     /// Where the bundle has no such head, or it is damaged.
     pub fn head(&self, name: &str) -> Result<Head, RuntimeError> {
         let (manifest, linear) = self.bundle.head(name)?;
-        Head::new(manifest, linear)
+        self.custom_head(manifest, linear)
+    }
+
+    /// The head in a file of its own, for [`EncodedFrame::with_head`]: how a program that runs gets
+    /// other words. `loftup head text --out FILE.safetensors` writes such files.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is no head file, or is for another number of channels.
+    pub fn head_from_file(&self, path: &Path) -> Result<Head, RuntimeError> {
+        let wrong = |what: String| RuntimeError::HeadFile {
+            path: path.into(),
+            what,
+        };
+        let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+        let (manifest, linear) = loftup_bundle::Head::from_file(&bytes).map_err(wrong)?;
+        let expected = self.features_dim().unwrap_or(manifest.dim);
+        if manifest.dim != expected {
+            return Err(wrong(format!(
+                "it is for features of {} channels, but this bundle has {expected}",
+                manifest.dim
+            )));
+        }
+        self.custom_head(manifest, linear)
+    }
+
+    /// A head from its weights, for [`EncodedFrame::with_head`]. One of words gets what leads from the
+    /// upsampler's output back to the backbone's space.
+    ///
+    /// # Errors
+    /// Where the shape of the weights does not match, or the bundle cannot be read.
+    pub fn custom_head(
+        &self,
+        manifest: loftup_bundle::Head,
+        linear: Linear,
+    ) -> Result<Head, RuntimeError> {
+        let mut head = Head::new(manifest, linear)?;
+        if let (true, Some(upsampler)) = (head.is_words(), &self.manifest().upsampler)
+            && let Some(files) = upsampler.graphs.get(&Precision::Fp32)
+        {
+            let keys = self.bundle.read(&files.keys)?;
+            let norm = loftup_onnx::loftup::read_channel_norm(&keys, upsampler.dim);
+            // The epsilon is that of the moments.
+            let norm = norm.filter(|(_, eps)| *eps == loftup_spec::EPS);
+            head.norm = norm.map(|(norm, _)| ChannelNorm::new(&norm));
+        }
+        Ok(head)
+    }
+
+    /// Channels of the features, before and after upsampling.
+    fn features_dim(&self) -> Option<usize> {
+        let m = self.manifest();
+        let upsampler = m.upsampler.as_ref().map(|u| u.dim);
+        upsampler.or(m.backbone.as_ref().map(|b| b.dim))
     }
 
     pub(crate) fn with_backbone(&self) -> Result<&Backbone, RuntimeError> {

@@ -13,6 +13,7 @@ use crate::{
     backend::{Backend, ShapeBounds, ShapeProfile},
     plan_cache::{PlanCache, SessionPool, Shapes, Source},
     tiles::{Rect, Tiling},
+    words::MomentMap,
 };
 
 /// Longest side of the tiles of the small optimization profile; larger tiles have another one.
@@ -103,6 +104,7 @@ impl Upsampler {
         Ok(Keys {
             tokens: height * width,
             tensors,
+            moments: MomentMap::of(features),
         })
     }
 
@@ -189,4 +191,6 @@ pub(crate) struct Keys {
     pub tokens: usize,
     /// Key and value of each layer, in turn.
     pub tensors: Vec<Vec<f32>>,
+    /// What the keys do not have: the channel norm removes it.
+    pub moments: MomentMap,
 }

@@ -1,6 +1,9 @@
-//! Results on standard output.
+//! Results on standard output and in small files.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 
@@ -10,4 +13,16 @@ pub fn line(text: impl std::fmt::Display) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("standard output"),
     }
+}
+
+/// Writes a file atomically.
+pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let written = std::fs::write(&part, contents).and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written.with_context(|| format!("{}: cannot be written", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use loftup_bundle::{HeadKind, Size};
+use loftup_bundle::Size;
 use loftup_runtime::{
     ColorRange, Perceptor, Rect, class_map::ClassMap, heads::Head, image::Orientation,
 };
@@ -45,9 +45,9 @@ pub fn evaluate(
     let pairs = subsample(data::pairs(dir, "val")?, most);
     let classes = Classes::of(dir, &pairs)?;
     let count = classes.names.len();
-    match perceptor.manifest().heads.get(name).map(|h| &h.kind) {
-        Some(HeadKind::Classes { names }) if names.len() == count => {}
-        Some(HeadKind::Classes { names }) => {
+    match head.kind().class_names() {
+        Some(names) if names.len() == count => {}
+        Some(names) => {
             let what = format!("{count} classes, and head {name} knows {}", names.len());
             return Err(EvalError::Data {
                 path: dir.into(),

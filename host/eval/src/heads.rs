@@ -183,6 +183,37 @@ pub fn add(
     out: &Path,
     replace: bool,
 ) -> Result<(), EvalError> {
+    let bytes = head.linear.to_bytes().map_err(EvalError::Request)?;
+    let entry = Head {
+        kind: head.kind.clone(),
+        dim: head.linear.inputs,
+        file: Head::file_name(name),
+    };
+    // A directory has no hash, so the hash of the head identifies the run.
+    let called = source
+        .file_name()
+        .unwrap_or(source.as_os_str())
+        .to_string_lossy();
+    let source = Source {
+        role: format!("data of head {name}"),
+        file: called.into_owned(),
+        sha256: sha256_hex(&bytes),
+    };
+    add_file(from, name, (entry, &bytes), source, (out, replace))
+}
+
+/// Like [`add`], for a head that is already serialized. `source` is what it was made from; it
+/// replaces one of the same role.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_file(
+    from: &Path,
+    name: &str,
+    (head, bytes): (Head, &[u8]),
+    source: Source,
+    (out, replace): (&Path, bool),
+) -> Result<(), EvalError> {
     if !Head::is_name(name) {
         return Err(EvalError::Request(format!(
             "{name:?} is not a valid head name; use 1 to 64 ASCII letters, digits, - and _"
@@ -194,26 +225,11 @@ pub fn add(
         listed != file && Some(listed) != old(manifest).as_deref()
     })?;
     manifest.heads.remove(name);
-    let bytes = head.linear.to_bytes().map_err(EvalError::Request)?;
-    writer.add(&file, &bytes)?;
-    let entry = Head {
-        kind: head.kind.clone(),
-        dim: head.linear.inputs,
-        file,
-    };
-    manifest.heads.insert(name.into(), entry);
-    let role = format!("data of head {name}");
-    manifest.provenance.sources.retain(|s| s.role != role);
-    // A directory has no hash, so the hash of the head identifies the run.
-    let called = source
-        .file_name()
-        .unwrap_or(source.as_os_str())
-        .to_string_lossy();
-    manifest.provenance.sources.push(Source {
-        role,
-        file: called.into_owned(),
-        sha256: sha256_hex(&bytes),
-    });
+    writer.add(&file, bytes)?;
+    manifest.heads.insert(name.into(), Head { file, ..head });
+    let sources = &mut manifest.provenance.sources;
+    sources.retain(|s| s.role != source.role);
+    sources.push(source);
     let sealed = Bundle::open(writer.seal(manifest)?)?;
     sealed.head(name)?;
     writer.commit()?;

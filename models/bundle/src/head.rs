@@ -1,5 +1,7 @@
 //! Heads: affine maps of the features, stored in the bundle.
 
+use std::collections::HashMap;
+
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,18 @@ pub enum HeadKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bins: Option<usize>,
     },
+    /// The cosine similarity with each word; the highest wins. The weights are directions in the
+    /// backbone's feature space, first of the words, then of the negative ones.
+    Words {
+        /// The words, at most [`HeadKind::MOST_CLASSES`].
+        names: Vec<String>,
+        /// Words that take pixels away: where one of them is the most similar, no word is found.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        negative: Vec<String>,
+        /// Where no word is at least this similar, none is found.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        threshold: Option<f32>,
+    },
 }
 
 impl HeadKind {
@@ -52,31 +66,69 @@ impl HeadKind {
     /// Maximum number of depth bins.
     pub const MOST_BINS: usize = 4096;
 
+    /// Maximum number of negative words.
+    pub const MOST_NEGATIVE: usize = 1024;
+
     /// Number of outputs, `k`.
     pub fn outputs(&self) -> usize {
         match self {
-            Self::Classes { names } => names.len(),
+            Self::Classes { names } | Self::Words { names, .. } => names.len(),
             Self::Descriptors { channels } => *channels,
             Self::Depth { bins, .. } => bins.unwrap_or(1),
         }
     }
 
-    /// Whether the number of outputs, and the range of a depth, are possible for `dim` input channels.
-    pub(crate) fn is_valid(&self, dim: usize) -> bool {
-        let outputs = 1..=match self {
-            Self::Classes { .. } => Self::MOST_CLASSES,
-            Self::Descriptors { .. } => dim,
-            Self::Depth { .. } => Self::MOST_BINS,
+    /// Rows of the weights: the outputs, and the negative words.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Words { negative, .. } => self.outputs() + negative.len(),
+            _ => self.outputs(),
+        }
+    }
+
+    /// Names of the classes, if the largest output is the class of a pixel.
+    pub fn class_names(&self) -> Option<&[String]> {
+        match self {
+            Self::Classes { names } | Self::Words { names, .. } => Some(names),
+            Self::Descriptors { .. } | Self::Depth { .. } => None,
+        }
+    }
+
+    /// Validates the numbers for `dim` input channels.
+    pub(super) fn validate(&self, dim: usize) -> Result<(), String> {
+        let (outputs, most) = match self {
+            Self::Descriptors { channels } => (*channels, dim),
+            Self::Depth { .. } => (self.outputs(), Self::MOST_BINS),
+            _ => (self.outputs(), Self::MOST_CLASSES),
         };
-        let range = match self {
-            Self::Depth {
-                min_meters,
-                max_meters,
-                ..
-            } => *min_meters > 0.0 && min_meters < max_meters && max_meters.is_finite(),
-            _ => true,
-        };
-        outputs.contains(&self.outputs()) && range
+        if !(1..=most).contains(&outputs) {
+            return Err(format!("invalid shape ({outputs} outputs, {dim} channels)"));
+        }
+        if let Self::Depth {
+            min_meters,
+            max_meters,
+            ..
+        } = self
+            && !(*min_meters > 0.0 && min_meters < max_meters && max_meters.is_finite())
+        {
+            return Err(format!(
+                "a depth of {min_meters} to {max_meters} m is not a range of positive depths"
+            ));
+        }
+        if let Self::Words {
+            negative,
+            threshold,
+            ..
+        } = self
+        {
+            if negative.len() > Self::MOST_NEGATIVE {
+                return Err(format!("{} negative words are too many", negative.len()));
+            }
+            if threshold.is_some_and(|t| !(-1.0..=1.0).contains(&t)) {
+                return Err("the threshold is not a cosine: expected -1 to 1".into());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,6 +142,62 @@ impl Head {
     pub fn is_name(name: &str) -> bool {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
         (1..=64).contains(&name.len()) && name.chars().all(plain)
+    }
+}
+
+/// Key of the metadata that describes the head in a file of its own.
+const METADATA: &str = "loftup_head";
+
+/// What the metadata of a head file hold.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    kind: HeadKind,
+    dim: usize,
+}
+
+impl Head {
+    /// Serializes the head to a file of its own: that of [`Linear::to_bytes`], with kind and channels
+    /// in its metadata. [`Head::from_file`] reads it without a bundle, so that a program can replace
+    /// a head while it runs.
+    ///
+    /// # Errors
+    /// The shape of `linear` is not that of the head.
+    pub fn to_file(&self, linear: &Linear) -> Result<Vec<u8>, String> {
+        let described = Described {
+            kind: self.kind.clone(),
+            dim: self.dim,
+        };
+        let text = serde_json::to_string(&described).map_err(|e| e.to_string())?;
+        let metadata = HashMap::from([(METADATA.to_owned(), text)]);
+        tensors::write_with(
+            &[
+                (WEIGHT, &[self.kind.rows(), self.dim], &linear.weight),
+                (BIAS, &[self.kind.rows()], &linear.bias),
+            ],
+            Some(metadata),
+        )
+    }
+
+    /// Reads the output of [`Head::to_file`], with an empty `file`.
+    ///
+    /// # Errors
+    /// It is no head file, or is damaged.
+    pub fn from_file(bytes: &[u8]) -> Result<(Self, Linear), String> {
+        let (_, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|e| format!("not a head file: {e}"))?;
+        let text = metadata.metadata().as_ref().and_then(|m| m.get(METADATA));
+        let text = text.ok_or("not a head file: its metadata do not describe a head; `loftup head text --out FILE.safetensors` writes one")?;
+        let Described { kind, dim } =
+            serde_json::from_str(text).map_err(|e| format!("the description of the head: {e}"))?;
+        kind.validate(dim)?;
+        let linear = Linear::from_bytes(bytes, dim, kind.rows())?;
+        let head = Self {
+            kind,
+            dim,
+            file: String::new(),
+        };
+        Ok((head, linear))
     }
 }
 
@@ -170,29 +278,33 @@ mod tests {
     }
 
     #[test]
-    fn a_depth_head_has_a_range_and_perhaps_bins() {
-        let kind = |text: &str| serde_json::from_str::<HeadKind>(text);
-        let plain = kind(r#"{"depth": {"min_meters": 0.5, "max_meters": 8}}"#).unwrap();
-        let bins = kind(r#"{"depth": {"min_meters": 0.5, "max_meters": 8, "bins": 256}}"#).unwrap();
-        assert_eq!((plain.outputs(), bins.outputs()), (1, 256));
-        assert!(plain.is_valid(4) && bins.is_valid(4));
-        assert!(kind(r#"{"depth": {"min_meters": 0.5}}"#).is_err());
-        assert!(kind(r#"{"depth": {"min_meters": 0.5, "max_meters": 8, "unit": "m"}}"#).is_err());
-        let with = |min_meters, max_meters, bins| HeadKind::Depth {
-            min_meters,
-            max_meters,
-            bins,
+    fn a_head_comes_back_from_a_file_of_its_own() {
+        let linear = Linear {
+            inputs: 2,
+            weight: vec![1., 0., 0., 1., -1., 0.],
+            bias: vec![0.; 3],
         };
-        for bad in [
-            with(0.0, 1.0, None),
-            with(2.0, 2.0, None),
-            with(f32::NAN, 1.0, None),
-            with(1.0, f32::INFINITY, None),
-            with(1.0, 2.0, Some(0)),
-            with(1.0, 2.0, Some(HeadKind::MOST_BINS + 1)),
-        ] {
-            assert!(!bad.is_valid(4), "{bad:?}");
+        let words = |threshold| Head {
+            kind: HeadKind::Words {
+                names: vec!["mug".into(), "cable".into()],
+                negative: vec!["wall".into()],
+                threshold,
+            },
+            dim: 2,
+            file: String::new(),
+        };
+        for threshold in [None, Some(0.25)] {
+            let head = words(threshold);
+            let bytes = head.to_file(&linear).unwrap();
+            assert_eq!(Head::from_file(&bytes), Ok((head, linear.clone())));
+            // It is also the file of a head in a bundle.
+            assert_eq!(Linear::from_bytes(&bytes, 2, 3).unwrap(), linear);
         }
+        let wrong = |bytes: &[u8]| Head::from_file(bytes).unwrap_err();
+        let no_cosine = words(Some(2.0)).to_file(&linear).unwrap();
+        assert!(wrong(&no_cosine).contains("cosine"));
+        assert!(wrong(&linear.to_bytes().unwrap()).contains("metadata"));
+        assert!(wrong(b"nothing").contains("not a head file"));
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Bundle {
             });
         };
         let bytes = self.read(&head.file)?;
-        let linear = Linear::from_bytes(&bytes, head.dim, head.kind.outputs());
+        let linear = Linear::from_bytes(&bytes, head.dim, head.kind.rows());
         let linear = linear.map_err(|what| BundleError::Damaged {
             path: self.path.join(&head.file),
             what,
@@ -294,12 +294,12 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
     }
     for (name, head) in &manifest.heads {
         listed(&head.file)?;
-        let (dim, outputs) = (head.dim, head.kind.outputs());
-        if !Head::is_name(name) || !head.kind.is_valid(dim) {
-            return Err(format!(
-                "head {name:?}: invalid name, shape ({outputs} outputs, {dim} channels) or range of depth"
-            ));
+        let dim = head.dim;
+        if !Head::is_name(name) {
+            return Err(format!("head {name:?}: invalid name"));
         }
+        let valid = head.kind.validate(dim);
+        valid.map_err(|what| format!("head {name:?}: {what}"))?;
         if let Some(u) = &manifest.upsampler
             && u.dim != dim
         {

@@ -1,6 +1,6 @@
 //! Small safetensors files with 32-bit floats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -9,6 +9,14 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 /// # Errors
 /// A shape does not match its values.
 pub(super) fn write(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, String> {
+    write_with(tensors, None)
+}
+
+/// The same, with metadata.
+pub(super) fn write_with(
+    tensors: &[(&str, &[usize], &[f32])],
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>, String> {
     let bytes =
         |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let data: Vec<_> = tensors.iter().map(|(_, _, v)| bytes(v)).collect();
@@ -17,7 +25,7 @@ pub(super) fn write(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, Str
         let view = TensorView::new(Dtype::F32, shape.to_vec(), data);
         views.insert(*name, view.map_err(|e| e.to_string())?);
     }
-    safetensors::serialize(views, None).map_err(|e| e.to_string())
+    safetensors::serialize(views, metadata).map_err(|e| e.to_string())
 }
 
 /// Reads a tensor with this shape.

@@ -1,5 +1,6 @@
 //! Reads trained models: checkpoint files ([`checkpoint`]), the LoftUp upsampler ([`loftup`]) and
-//! vision transformers ([`vit`]) in them, ONNX files of other tools ([`onnx`]), and the built-in
+//! vision transformers ([`vit`]) and
+//! text encoders ([`text`]) in them, ONNX files of other tools ([`onnx`]), and the built-in
 //! weights ([`builtin`]). It is not needed on the robot, since bundles contain the graphs.
 
 #![forbid(unsafe_code)]
@@ -7,6 +8,9 @@
 pub mod builtin;
 pub mod bundle;
 pub mod checkpoint;
+mod config_json;
 pub mod loftup;
 pub mod onnx;
+pub mod text;
+mod transformer;
 pub mod vit;

@@ -173,7 +173,7 @@ fn check_model(config: &Config) -> Result<(), Invalid> {
                 "train one with `loftup head`, or use another",
             );
         };
-        let is_classes = matches!(head.kind, loftup_bundle::HeadKind::Classes { .. });
+        let is_classes = head.kind.class_names().is_some();
         if is_classes != classes {
             let wanted = if classes { "classes" } else { "descriptors" };
             return invalid(

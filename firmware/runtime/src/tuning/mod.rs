@@ -29,6 +29,7 @@ use crate::{
     threads::on_threads,
     tiles::Rect,
     upsampler::{Keys, Upsampler},
+    words::MomentMap,
 };
 
 /// Tile sizes to try. None is larger than the default for regions, so memory use does not grow.
@@ -197,6 +198,7 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
             keys: Arc::new(Keys {
                 tokens: TOKENS,
                 tensors,
+                moments: MomentMap::default(),
             }),
             guidance: Arc::new(guidance),
         }),

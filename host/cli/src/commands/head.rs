@@ -11,12 +11,13 @@ use loftup_eval::{heads, probe};
 use loftup_runtime::Perceptor;
 use serde_json::json;
 
+use super::head_text;
 use crate::{
     args::{EngineArgs, RangeArg, ReadArgs, SampleArgs, count},
     interrupt, output, progress,
 };
 
-/// Train a head on upsampled features and add it to a bundle.
+/// Make a head, trained on upsampled features or from words, and add it to a bundle.
 ///
 /// `loftup run --head NAME` applies the head tile by tile, so that the features of a whole image are
 /// never held in memory.
@@ -32,6 +33,7 @@ enum Kind {
     Clicks(clicks::Args),
     Depth(depth::Args),
     Pca(PcaArgs),
+    Text(head_text::Args),
 }
 
 /// Train a linear classifier for semantic segmentation.
@@ -135,6 +137,7 @@ pub fn run(args: &Args) -> Result<()> {
                 )
             },
         ),
+        Kind::Text(args) => head_text::run(args),
     }
 }
 
@@ -187,7 +190,6 @@ fn make(
         return output::line(format!("{json:#}"));
     }
     let (what, fit) = match &head.kind {
-        HeadKind::Classes { names } => (format!("{} classes", names.len()), "training accuracy"),
         HeadKind::Descriptors { channels } => {
             (format!("{channels} descriptors"), "explained variance")
         }
@@ -199,6 +201,7 @@ fn make(
             format!("depth, {min_meters:.2} to {max_meters:.2} m"),
             "explained variance of its logarithm",
         ),
+        kind => (format!("{} classes", kind.outputs()), "training accuracy"),
     };
     output::line(format!(
         "{}: head {name}: {what}, {} pixels of {} images, {:.1} % {fit}",

@@ -101,6 +101,20 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 let bins = bins.map_or(String::new(), |n| format!(", {n} bins"));
                 format!("depth, {min_meters:.2} to {max_meters:.2} m{bins}")
             }
+            HeadKind::Words {
+                names,
+                negative,
+                threshold,
+            } => {
+                let mut text = format!("{} words: {}", names.len(), names.join(", "));
+                if !negative.is_empty() {
+                    text += &format!("; not {}", negative.join(", "));
+                }
+                if let Some(threshold) = threshold {
+                    text += &format!("; at least {threshold}");
+                }
+                text
+            }
         };
         output::line(format!("  head       {name}: {what}"))?;
     }

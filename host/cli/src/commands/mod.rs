@@ -17,6 +17,7 @@ pub mod verify;
 
 mod colors;
 mod data_args;
+mod head_text;
 mod input;
 mod panels;
 mod through;

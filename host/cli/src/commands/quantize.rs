@@ -2,16 +2,11 @@
 
 mod page;
 
-use std::{
-    cell::RefCell,
-    num::NonZeroUsize,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{cell::RefCell, num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
-use loftup_bundle::{Bundle, HeadKind, Precision, Size};
+use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::quantize::{self, Report, Request, Score};
 use loftup_eval::{data, evaluation};
 
@@ -177,10 +172,10 @@ pub fn run(args: &Args) -> Result<()> {
     let report = quantize::quantize(&request, evaluate, &mut watch)?;
     drop(bar);
     if let Some(path) = &args.report {
-        write(path, &page::page(&report))?;
+        output::write(path, page::page(&report))?;
     }
     if let Some(path) = &args.json {
-        write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+        output::write(path, serde_json::to_string_pretty(&report)? + "\n")?;
     }
     print(&report)
 }
@@ -194,7 +189,7 @@ fn class_head(args: &Args) -> Result<String> {
     }
     let heads = bundle.manifest().heads.iter();
     let classes: Vec<&String> = heads
-        .filter(|(_, h)| matches!(h.kind, HeadKind::Classes { .. }))
+        .filter(|(_, h)| h.kind.class_names().is_some())
         .map(|(name, _)| name)
         .collect();
     match classes[..] {
@@ -216,18 +211,6 @@ fn spread(all: Vec<PathBuf>, most: usize) -> Vec<PathBuf> {
     (0..count)
         .map(|i| all[i * all.len() / count].clone())
         .collect()
-}
-
-/// Writes a file atomically.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    written.with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 fn print(report: &Report) -> Result<()> {

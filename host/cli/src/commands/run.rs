@@ -55,11 +55,11 @@ pub struct Args {
     /// Output pixels to compute: a CSV file with one `x,y` per line, with or without a header
     #[arg(long, value_name = "FILE")]
     points: Option<PathBuf>,
-    /// Apply a head of the bundle. Output: a class map (--out FILE.png or FILE.npy, uint8 [H,W], 255
-    /// where there is no class), a depth map (.png, 16 bits in millimeters, or .npy, float32 [H,W] in
-    /// meters) or descriptors (.npy, float32 [1,k,H,W]); at points, its k outputs as float32 [n,k], or a
-    /// depth in meters [n,1]
-    #[arg(long, value_name = "NAME")]
+    /// Apply a head of the bundle, or one in a file of its own (`loftup head text`). Output: a class
+    /// map (--out FILE.png or FILE.npy, uint8 [H,W], 255 where there is no class), a depth map (.png,
+    /// 16 bits in millimeters, or .npy, float32 [H,W] in meters) or descriptors (.npy, float32
+    /// [1,k,H,W]); at points, its k outputs as float32 [n,k], or a depth in meters [n,1]
+    #[arg(long, value_name = "NAME|FILE")]
     head: Option<String>,
     /// Output file: `.npy`, or `.png` for a class map or depth
     #[arg(long, value_name = "FILE")]

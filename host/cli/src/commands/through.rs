@@ -19,7 +19,7 @@ use crate::{interrupt, progress};
 
 /// Where an answer goes, and what of it.
 pub struct Answer<'a> {
-    /// Name of the head.
+    /// Name of the head, or its file.
     pub head: &'a str,
     /// A part of the frame, all of it if not given.
     pub region: Option<Rect>,
@@ -28,6 +28,14 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// The head: a name is one of the bundle, anything else a file.
+    fn open(&self, perceptor: &Perceptor) -> Result<Head> {
+        Ok(match loftup_bundle::Head::is_name(self.head) {
+            true => perceptor.head(self.head)?,
+            false => perceptor.head_from_file(self.head.as_ref())?,
+        })
+    }
+
     /// Outputs of the head at some points, `[n, k]`, or depths in meters, `[n, 1]`.
     pub fn points(
         &self,
@@ -35,7 +43,7 @@ impl Answer<'_> {
         view: EncodedFrame<'_>,
         points: &[Point],
     ) -> Result<Vec<usize>> {
-        let head = perceptor.head(self.head)?;
+        let head = self.open(perceptor)?;
         let mut values = view.with_head(&head)?.points(points)?;
         let mut shape = vec![points.len(), head.outputs()];
         if let Some(depth) = Depth::of(&head) {
@@ -59,10 +67,10 @@ impl Answer<'_> {
         let size = view.size();
         let rect = self.region.unwrap_or(Rect::whole(size));
         view.check_region(rect)?;
-        let head = perceptor.head(self.head)?;
+        let head = self.open(perceptor)?;
         let view = view.with_head(&head)?;
         match head.kind() {
-            HeadKind::Classes { .. } => self.classes(&view, rect, input),
+            HeadKind::Classes { .. } | HeadKind::Words { .. } => self.classes(&view, rect, input),
             HeadKind::Descriptors { .. } => self.descriptors(&view, rect, &head),
             HeadKind::Depth { .. } => {
                 let depth = Depth::of(&head).context("a head of another kind")?;

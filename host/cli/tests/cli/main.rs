@@ -20,3 +20,4 @@ mod support;
 mod tracking;
 #[cfg(feature = "train")]
 mod training;
+mod words;

@@ -7,6 +7,7 @@ use super::{
     Activation, Dimensions, Family, Origin, Positions, Preset, Setting, VitError, VitOptions,
     config_file::ConfigFiles, names::Tower, outline::Outline,
 };
+use crate::transformer::Shape;
 
 /// The complete configuration of a backbone.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,9 +111,15 @@ impl VitConfig {
         Ok((width / patch, height / patch))
     }
 
-    /// Channels per head.
-    pub(super) fn head_dim(&self) -> usize {
-        self.width / self.heads.value
+    /// The shape of its blocks.
+    pub(super) fn shape(&self) -> Shape {
+        Shape {
+            batch: 1,
+            width: self.width,
+            heads: self.heads.value,
+            activation: self.activation.value,
+            eps: self.eps,
+        }
     }
 
     /// Reads the configuration from the outline of a checkpoint, for the backbone `preset`.

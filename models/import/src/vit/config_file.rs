@@ -1,17 +1,12 @@
 //! The config files that transformers, open_clip and timm save next to the weights.
 
-use std::{
-    fs::File,
-    io::{ErrorKind, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::{Activation, Dimensions, Family, Origin, VitError, published, schemes::Library};
+use crate::config_json::{self, named_activation, number, shown, text};
 
-/// Maximum size of a config file.
-const LARGEST: u64 = 4 << 20;
 const TRANSFORMERS: &str = "config.json";
 const OPEN_CLIP: &str = "open_clip_config.json";
 /// Files in which transformers stores the image preprocessing.
@@ -116,52 +111,10 @@ impl ConfigFiles {
 }
 
 fn read(path: &Path) -> Result<Option<Value>, VitError> {
-    let error = |what: String| VitError::ConfigFile {
+    config_json::read(path).map_err(|what| VitError::ConfigFile {
         path: path.into(),
         what,
-    };
-    let file = match File::open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(|e| error(e.to_string()))?,
-    };
-    if !file.metadata().is_ok_and(|m| m.is_file()) {
-        return Err(error("not a file".into()));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| error(e.to_string()))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(error(format!("more than {} MiB", LARGEST >> 20)));
-    }
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| error(format!("not valid JSON: {e}")))
-}
-
-/// A positive integer, if the key exists.
-fn number(json: &Value, key: &str) -> Result<Option<usize>, String> {
-    match json.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => value
-            .as_u64()
-            .filter(|n| (1..=1 << 20).contains(n))
-            .map(|n| Some(n as usize))
-            .ok_or_else(|| format!("{key} is {}, not a positive integer", shown(value))),
-    }
-}
-
-fn text<'a>(json: &'a Value, key: &str) -> Option<&'a str> {
-    json.get(key).and_then(Value::as_str)
-}
-
-/// Formats a value for a message: short, and on one line.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
+    })
 }
 
 impl Normalization {
@@ -416,20 +369,5 @@ impl ModelConfig {
             activation,
             ..Self::empty(path, origin, Library::Timm, family)
         }))
-    }
-}
-
-/// Parses an activation as named by transformers and timm.
-fn named_activation(key: &str, value: &Value) -> Result<Activation, String> {
-    match value.as_str() {
-        Some("gelu" | "gelu_python" | "gelu_erf") => Ok(Activation::Gelu),
-        Some("quick_gelu" | "quickgelu") => Ok(Activation::QuickGelu),
-        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_tanh") => {
-            Ok(Activation::GeluTanh)
-        }
-        _ => Err(format!(
-            "{key} is {}, which is not supported; supported are gelu, quick_gelu and gelu_pytorch_tanh",
-            shown(value)
-        )),
     }
 }

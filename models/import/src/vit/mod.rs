@@ -12,7 +12,6 @@ mod config;
 mod config_file;
 mod error;
 mod graph;
-mod linear;
 mod names;
 mod options;
 mod outline;

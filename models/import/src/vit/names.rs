@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use super::{
     Family, VitError,
-    linear::Linear,
     schemes::{Qkv, Scheme, Swiglu},
 };
-use crate::checkpoint::Checkpoint;
+use crate::{checkpoint::Checkpoint, transformer::Linear};
 use loftup_onnx::Tensor;
 
 /// Numbers of classes of ImageNet's variants, for which CLIP models are fine-tuned.

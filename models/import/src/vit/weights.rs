@@ -2,39 +2,14 @@
 
 use super::{
     Activation, Family, VitConfig, VitError,
-    linear::Linear,
     names::{Mlp, Tower},
     schemes::Qkv,
 };
+use crate::transformer::{Block, Linear, Norm, norm, scaled};
 use loftup_onnx::Tensor;
 
-/// Head widths are padded with zeros to a multiple of this, as required by fused attention kernels.
-const HEAD_MULTIPLE: usize = 8;
 /// Maximum number of weights in an ONNX file, which is limited to 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
-
-/// Scale and offset of a layer norm, `[width]` each.
-#[derive(Debug, Clone)]
-pub(super) struct Norm {
-    pub weight: Tensor,
-    pub bias: Tensor,
-}
-
-/// A transformer block. The attention scale is folded into `q`, LayerScale into `proj` and `fc2`;
-/// heads are padded, so that q, k and v have `heads * padded` channels.
-#[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub norm1: Norm,
-    pub q: Linear,
-    pub k: Linear,
-    pub v: Linear,
-    pub proj: Linear,
-    pub norm2: Norm,
-    /// The gate layer of SwiGLU: the output of `fc1` is multiplied by its SiLU.
-    pub gate: Option<Linear>,
-    pub fc1: Linear,
-    pub fc2: Linear,
-}
 
 /// All weights.
 #[derive(Debug, Clone)]
@@ -51,11 +26,6 @@ pub(super) struct Weights {
     pub norm: Norm,
     /// CLIP's visual projection.
     pub projection: Option<Linear>,
-}
-
-/// Width of a head, padded.
-pub(super) fn padded_head(config: &VitConfig) -> usize {
-    config.head_dim().next_multiple_of(HEAD_MULTIPLE)
 }
 
 impl Weights {
@@ -83,7 +53,7 @@ impl Weights {
                 _ => None,
             },
             blocks: (0..config.depth)
-                .map(|i| Block::read(tower, config, i))
+                .map(|i| block(tower, config, i))
                 .collect::<Result<_, _>>()?,
             norm: norm(s.norm, width, |n, d| tower.tensor(n, d))?,
             projection: match config.family() {
@@ -124,134 +94,84 @@ fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Tens
     Ok((Some(Tensor::from_fn([1, rows, width], |i| prefix[i])), grid))
 }
 
-impl Block {
-    fn read(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Self, VitError> {
-        let s = tower.scheme;
-        let width = config.width;
-        let get = |name: &str, shape: &[usize]| tower.block_tensor(block, name, shape);
-        let linear = |name: &str, out: usize, inn: usize| -> Result<Linear, VitError> {
-            Ok(Linear {
-                weight: get(&format!("{name}.weight"), &[out, inn])?,
-                bias: get(&format!("{name}.bias"), &[out])?,
-            })
-        };
-        let [q, k, v] = match s.qkv {
-            Qkv::Fused(weight, bias) => {
-                let weight = get(weight, &[3 * width, width])?;
-                let bias = get(bias, &[3 * width])?;
-                [0, 1, 2].map(|i| Linear {
-                    weight: weight.rows(i * width, width),
-                    bias: bias.rows(i * width, width),
-                })
-            }
-            Qkv::Split([q, k, v]) => [
-                linear(q, width, width)?,
-                linear(k, width, width)?,
-                linear(v, width, width)?,
-            ],
-        };
-        let mut proj = linear(s.proj, width, width)?;
-        let (mlp, hidden) = tower.mlp(block)?;
-        if matches!(mlp, Mlp::Plain(_)) == (config.activation.value == Activation::SwiGlu) {
-            let what = format!("block {block} has another form of MLP than block 0");
-            return Err(VitError::Unsupported {
-                path: tower.path(),
-                what,
-            });
-        }
-        let (gate, fc1, mut fc2) = match mlp {
-            Mlp::Plain([fc1, fc2]) => (
-                None,
-                linear(fc1, hidden, width)?,
-                linear(fc2, width, hidden)?,
-            ),
-            Mlp::Fused([first, second]) => {
-                let both = linear(first, 2 * hidden, width)?;
-                let half = |i: usize| Linear {
-                    weight: both.weight.rows(i * hidden, hidden),
-                    bias: both.bias.rows(i * hidden, hidden),
-                };
-                (Some(half(0)), half(1), linear(second, width, hidden)?)
-            }
-            Mlp::Split([gate, values, second]) => (
-                Some(linear(gate, hidden, width)?),
-                linear(values, hidden, width)?,
-                linear(second, width, hidden)?,
-            ),
-        };
-        if config.family() == Family::DinoV2 {
-            proj = scaled(proj, &get(s.scale1, &[width])?);
-            fc2 = scaled(fc2, &get(s.scale2, &[width])?);
-        }
-        let scale = 1.0 / (config.head_dim() as f32).sqrt();
-        let q = scaled(q, &Tensor::from_fn([width], |_| scale));
-        Ok(Self {
-            norm1: norm(s.norm1, width, get)?,
-            q: padded_rows(q, config),
-            k: padded_rows(k, config),
-            v: padded_rows(v, config),
-            proj: padded_columns(proj, config),
-            norm2: norm(s.norm2, width, get)?,
-            gate,
-            fc1,
-            fc2,
+fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, VitError> {
+    let s = tower.scheme;
+    let shape = config.shape();
+    let width = config.width;
+    let get = |name: &str, shape: &[usize]| tower.block_tensor(block, name, shape);
+    let linear = |name: &str, out: usize, inn: usize| -> Result<Linear, VitError> {
+        Ok(Linear {
+            weight: get(&format!("{name}.weight"), &[out, inn])?,
+            bias: get(&format!("{name}.bias"), &[out])?,
         })
-    }
-}
-
-fn norm(
-    name: &str,
-    width: usize,
-    get: impl Fn(&str, &[usize]) -> Result<Tensor, VitError>,
-) -> Result<Norm, VitError> {
-    Ok(Norm {
-        weight: get(&format!("{name}.weight"), &[width])?,
-        bias: get(&format!("{name}.bias"), &[width])?,
-    })
-}
-
-/// The layer with each output channel multiplied by a factor.
-fn scaled(layer: Linear, by: &Tensor) -> Linear {
-    let inputs = layer.weight.shape()[1];
-    Linear {
-        weight: layer.weight.map(|i, x| x * by.data()[i / inputs]),
-        bias: layer.bias.map(|i, x| x * by.data()[i]),
-    }
-}
-
-/// The layer with zero channels added after those of each head.
-fn padded_rows(layer: Linear, config: &VitConfig) -> Linear {
-    let (real, padded, inputs) = (config.head_dim(), padded_head(config), config.width);
-    if real == padded {
-        return layer;
-    }
-    let out = config.heads.value * padded;
-    let source = |row: usize| (row % padded < real).then(|| row / padded * real + row % padded);
-    let at = |row, column| source(row).map_or(0.0, |r| layer.weight.data()[r * inputs + column]);
-    Linear {
-        weight: Tensor::from_fn([out, inputs], |i| at(i / inputs, i % inputs)),
-        bias: Tensor::from_fn([out], |row| {
-            source(row).map_or(0.0, |r| layer.bias.data()[r])
-        }),
-    }
-}
-
-/// The layer for inputs with padded heads.
-fn padded_columns(layer: Linear, config: &VitConfig) -> Linear {
-    let rows = Linear {
-        weight: layer.weight.transposed(),
-        bias: layer.bias.clone(),
     };
-    let weight = padded_rows(rows, config).weight.transposed();
-    Linear {
-        weight,
-        bias: layer.bias,
+    let [q, k, v] = match s.qkv {
+        Qkv::Fused(weight, bias) => {
+            let weight = get(weight, &[3 * width, width])?;
+            let bias = get(bias, &[3 * width])?;
+            [0, 1, 2].map(|i| Linear {
+                weight: weight.rows(i * width, width),
+                bias: bias.rows(i * width, width),
+            })
+        }
+        Qkv::Split([q, k, v]) => [
+            linear(q, width, width)?,
+            linear(k, width, width)?,
+            linear(v, width, width)?,
+        ],
+    };
+    let mut proj = linear(s.proj, width, width)?;
+    let (mlp, hidden) = tower.mlp(block)?;
+    if matches!(mlp, Mlp::Plain(_)) == (config.activation.value == Activation::SwiGlu) {
+        let what = format!("block {block} has another form of MLP than block 0");
+        return Err(VitError::Unsupported {
+            path: tower.path(),
+            what,
+        });
     }
+    let (gate, fc1, mut fc2) = match mlp {
+        Mlp::Plain([fc1, fc2]) => (
+            None,
+            linear(fc1, hidden, width)?,
+            linear(fc2, width, hidden)?,
+        ),
+        Mlp::Fused([first, second]) => {
+            let both = linear(first, 2 * hidden, width)?;
+            let half = |i: usize| Linear {
+                weight: both.weight.rows(i * hidden, hidden),
+                bias: both.bias.rows(i * hidden, hidden),
+            };
+            (Some(half(0)), half(1), linear(second, width, hidden)?)
+        }
+        Mlp::Split([gate, values, second]) => (
+            Some(linear(gate, hidden, width)?),
+            linear(values, hidden, width)?,
+            linear(second, width, hidden)?,
+        ),
+    };
+    if config.family() == Family::DinoV2 {
+        proj = scaled(proj, &get(s.scale1, &[width])?);
+        fc2 = scaled(fc2, &get(s.scale2, &[width])?);
+    }
+    Ok(Block {
+        norm1: norm(s.norm1, width, get)?,
+        q: shape.query(q),
+        k: shape.padded_rows(k),
+        v: shape.padded_rows(v),
+        proj: shape.padded_columns(proj),
+        norm2: norm(s.norm2, width, get)?,
+        gate,
+        fc1,
+        fc2,
+    })
 }
 
 /// Rejects empty layers, and more weights than `limit`.
 fn check_size(tower: &Tower<'_>, config: &VitConfig, limit: usize) -> Result<(), VitError> {
-    let padded = config.heads.value.saturating_mul(padded_head(config));
+    let padded = config
+        .heads
+        .value
+        .saturating_mul(config.shape().padded_head());
     let mut total = 0usize;
     for block in 0..config.depth {
         let (mlp, hidden) = tower.mlp(block)?;

@@ -14,5 +14,5 @@ mod read;
 mod weights;
 mod whole;
 
-pub use read::read_queries;
+pub use read::{read_channel_norm, read_queries};
 pub use weights::{Affine, Layer, Linear, LoftUp};

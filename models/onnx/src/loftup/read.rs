@@ -1,5 +1,5 @@
-//! Reading the weights out of a queries graph, where it is exactly the one that this
-//! crate writes.
+//! Reading the weights out of a queries graph, and the channel norm out of a keys graph, where they
+//! are exactly those that this crate writes.
 //!
 //! The graph is walked node by node in the order in which it was written. Every operator, every
 //! input, every attribute and every constant has to be the expected one, and none may be left
@@ -33,6 +33,23 @@ pub fn read_queries(onnx: &[u8], layers: usize) -> Option<QueriesWeights> {
     };
     let weights = walk.queries(layers)?;
     walk.nodes.next().is_none().then_some(weights)
+}
+
+/// The normalization of the backbone's features at the start of a serialized keys graph for `dim`
+/// channels, and its epsilon; `None` where the graph starts with anything else.
+pub fn read_channel_norm(onnx: &[u8], dim: usize) -> Option<(AffineWeights, f32)> {
+    let model = ModelProto::decode(onnx).ok()?;
+    let graph = model.graph.as_ref()?;
+    let mut walk = Walk {
+        nodes: graph.node.iter(),
+        constants: (graph.initializer.iter())
+            .map(|t| (t.name.as_str(), t))
+            .collect(),
+    };
+    let tokens = walk.reshape(io::FEATURES, &[-1, i64::try_from(dim).ok()?])?;
+    let (normalized, eps) = walk.normalize(tokens, -1)?;
+    let (_, affine) = walk.affine(normalized, &[dim])?;
+    Some((affine, eps))
 }
 
 struct Walk<'a> {

@@ -1,0 +1,42 @@
+//! Errors of words.
+
+use std::path::PathBuf;
+
+use loftup_import::{checkpoint::CheckpointError, text::TextError};
+use loftup_runtime::backend::BackendError;
+
+/// Words cannot be encoded. The message is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WordsError {
+    /// The text encoder.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The file of the text encoder.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The engine that runs the text encoder.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A file that cannot be used.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A text that has too many tokens.
+    #[error("{text:?} has {tokens} tokens; the text encoder reads at most {most}: use fewer words")]
+    TooLong {
+        /// The text.
+        text: String,
+        /// Its tokens.
+        tokens: usize,
+        /// What the text encoder reads.
+        most: usize,
+    },
+    /// Words that cannot be used.
+    #[error("{0}")]
+    Words(String),
+}

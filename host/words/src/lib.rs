@@ -1,0 +1,18 @@
+//! Open vocabulary: turns words into directions in the feature space of CLIP.
+//!
+//! Each word is put into prompt templates ([`Templates`]), tokenized ([`Tokenizer`]), and encoded by
+//! the text encoder of the model whose image encoder is the backbone ([`Encoder`]). The mean of the
+//! normalized embeddings, normalized again, is compared with the feature of every pixel: no training
+//! and no images are needed. `docs/words.md`.
+
+#![forbid(unsafe_code)]
+
+mod encoder;
+mod error;
+mod templates;
+mod tokenizer;
+
+pub use encoder::{Encoder, Progress};
+pub use error::WordsError;
+pub use templates::Templates;
+pub use tokenizer::Tokenizer;
