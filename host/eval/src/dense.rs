@@ -2,9 +2,12 @@
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, Perceptor,
+    ColorRange, Perceptor, Rect,
+    heads::Head,
     image::{Orientation, RgbImage},
+    sinks::VecSink,
 };
+use rayon::prelude::*;
 
 use crate::{
     EvalError, Method,
@@ -70,28 +73,64 @@ impl<'a> Dense<'a> {
         &self,
         method: Method,
         EncodedImage(encoded): &EncodedImage,
-        out: &mut Vec<f32>,
-    ) -> Result<(), EvalError> {
-        let (Size { width, height }, dim) = (self.grid(), self.dim());
-        out.clear();
-        if let Some(weights) = self.encoder.weights(method, encoded) {
-            let (mut scratch, mut row) = (Vec::new(), Vec::new());
-            for y in 0..height {
-                weights.row(&encoded.features.tokens, dim, y, &mut scratch, &mut row);
-                out.extend_from_slice(&row);
+    ) -> Result<Vec<f32>, EvalError> {
+        self.encoder.map(method, encoded, None)
+    }
+}
+
+/// Features of every pixel of an image by one method, `[height * width, dim]`, at `size` or the
+/// backbone's own size. Returns the size, too.
+///
+/// # Errors
+/// Where the bundle has no backbone, or none of the upsampler that the method needs, or the engine
+/// fails.
+pub fn features(
+    perceptor: &Perceptor,
+    image: &RgbImage,
+    size: Option<Size>,
+    range: ColorRange,
+    method: Method,
+) -> Result<(Size, Vec<f32>), EvalError> {
+    let encoder = Encoder::new(perceptor, size, range, Orientation::Upright)?;
+    Method::checked(perceptor.manifest(), vec![method])?;
+    let encoded = encoder.encode(image)?;
+    Ok((encoder.size, encoder.map(method, &encoded, None)?))
+}
+
+impl Encoder<'_> {
+    /// Features of every pixel, `[height * width, dim]`, or the outputs of `head` on them.
+    pub fn map(
+        &self,
+        method: Method,
+        encoded: &Encoded,
+        head: Option<&Head>,
+    ) -> Result<Vec<f32>, EvalError> {
+        let tokens = &encoded.features;
+        let dim = head.map_or(tokens.dim, Head::outputs);
+        let Some(weights) = self.weights(method, encoded) else {
+            let mut view = self.view(encoded, self.range)?;
+            if let Some(head) = head {
+                view = view.with_head(head)?;
             }
-            return Ok(());
-        }
-        out.resize(width * height * dim, 0.0);
-        let view = self.encoder.view(encoded, self.encoder.range)?;
-        view.frame(&mut |tile| {
-            for y in 0..tile.rect.height {
-                let row = tile.row(y);
-                let first = ((tile.rect.y + y) * width + tile.rect.x) * dim;
-                out[first..][..row.len()].copy_from_slice(row);
+            let mut sink = VecSink::new(Rect::whole(self.size), dim)?;
+            view.frame(&mut |tile| sink.push(tile))?;
+            return Ok(sink.into_values());
+        };
+        // Checks that it fits into memory.
+        let mut map = VecSink::new(Rect::whole(self.size), dim)?.into_values();
+        let rows = map.par_chunks_mut(self.size.width * dim).enumerate();
+        let buffers = || (Vec::new(), Vec::new(), Vec::new());
+        rows.for_each_init(buffers, |(scratch, row, outputs), (y, line)| {
+            weights.row(&tokens.tokens, tokens.dim, y, scratch, row);
+            match head {
+                Some(head) => {
+                    outputs.clear();
+                    head.apply(row, outputs);
+                    line.copy_from_slice(outputs);
+                }
+                None => line.copy_from_slice(row),
             }
-            Ok(())
-        })?;
-        Ok(())
+        });
+        Ok(map)
     }
 }

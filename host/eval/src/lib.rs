@@ -27,7 +27,6 @@ pub mod resize;
 mod ridge;
 mod sampling;
 pub mod segmentation;
-pub mod upsampled;
 pub mod video;
 pub mod vos;
 

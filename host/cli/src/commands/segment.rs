@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail};
 use loftup_bundle::Size;
-use loftup_eval::{Method, clicks, upsampled};
+use loftup_eval::{Method, clicks, dense};
 use loftup_runtime::{
     Point,
     class_map::save_classes,
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     bar.set_message("encoding the image");
     let start = Instant::now();
     let range = args.range.color_range(&perceptor.manifest().normalization);
-    let (size, features) = upsampled::features(&perceptor, &photo, args.size, range, method)?;
+    let (size, features) = dense::features(&perceptor, &photo, args.size, range, method)?;
     let dim = features.len() / size.area();
     let mut segmenter = ClickSegmenter::from_features(size, dim, features, threshold)?;
     let encoding = start.elapsed().as_secs_f64();

@@ -26,7 +26,6 @@ use crate::{
     bootstrap::Interval,
     heads,
     sampling::{Encoded, Encoder, subsample},
-    upsampled::methods_or_all,
 };
 use objects::{Item, Objects, items};
 
@@ -95,7 +94,7 @@ pub fn fit(
     request: &Request<'_>,
     progress: Progress<'_>,
 ) -> Result<Fitted, EvalError> {
-    let methods = methods_or_all(perceptor, &request.methods)?;
+    let methods = Method::checked(perceptor.manifest(), request.methods.clone())?;
     let dir = request.train.unwrap_or(request.data);
     let mut fits = vec![ThresholdFit::default(); methods.len()];
     let images = Images::open(perceptor, request, dir, "train")?;

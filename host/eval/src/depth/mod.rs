@@ -19,7 +19,6 @@ use crate::{
     bootstrap::Interval,
     heads::NewHead,
     sampling::{Encoded, Encoder, subsample},
-    upsampled::methods_or_all,
 };
 
 /// Settings of a head for depth, or of the comparison.
@@ -65,7 +64,7 @@ pub fn head(
     progress: Progress<'_>,
 ) -> Result<NewHead, EvalError> {
     let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
-    let methods = methods_or_all(perceptor, &[Method::LoftUp])?;
+    let methods = Method::checked(perceptor.manifest(), vec![Method::LoftUp])?;
     let train = subsample(pairs(request.data, true, request.set)?, request.most);
     let mut fitted = fit::fit(&encoder, &train, &methods, request, progress)?;
     Ok(NewHead {
@@ -249,7 +248,7 @@ pub fn evaluate(
     progress: Progress<'_>,
 ) -> Result<Report, EvalError> {
     let encoder = Encoder::new(perceptor, request.size, request.range, request.orientation)?;
-    let methods = methods_or_all(perceptor, &request.methods)?;
+    let methods = Method::checked(perceptor.manifest(), request.methods.clone())?;
     let split = |train| pairs(request.data, train, request.set);
     let (train, val) = (split(true)?, split(false)?);
     if let Some(pair) = val.iter().find(|pair| train.contains(pair)) {

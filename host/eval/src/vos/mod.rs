@@ -177,7 +177,6 @@ fn track(
             scoring: Scoring::new(size, objects),
         });
     }
-    let mut features = Vec::new();
     let mut mask = TrackedMask::default();
     for (i, frame) in clip.frames.iter().enumerate() {
         each(i);
@@ -187,7 +186,7 @@ fn track(
         let truth = scored.then(|| read(&frame.mask, Some(size))).transpose()?;
         for (run, times) in runs.iter_mut().zip(&mut *times) {
             let start = Instant::now();
-            dense.features(run.method, &encoded, &mut features)?;
+            let features = dense.features(run.method, &encoded)?;
             let middle = Instant::now();
             run.tracker.update(&features)?;
             times.propagation += middle.elapsed();

@@ -126,7 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let _writing = interrupt::Writing::begin()?;
     let mut progress = progress::stages();
-    let (mut features, mut seen) = (Vec::new(), TrackedMask::default());
+    let mut seen = TrackedMask::default();
     let mut records = Vec::new();
     for (i, (path, name)) in frames.iter().enumerate() {
         progress("tracking", i, frames.len());
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<()> {
             width: image.width(),
             height: image.height(),
         };
-        dense.features(method, &dense.encode(&image)?, &mut features)?;
+        let features = dense.features(method, &dense.encode(&image)?)?;
         tracker.update(&features)?;
         if i == 0 {
             if let (Some(mask), Some(file)) = (&mask, &args.mask)
