@@ -64,14 +64,15 @@ impl Objects {
 pub(crate) fn items(dir: &Path, part: &str) -> Result<Vec<Item>, EvalError> {
     let own = dir.join(part);
     let base = if own.is_dir() { own } else { dir.to_owned() };
-    let kinds: [(&str, fn(PathBuf) -> Masks); 2] =
-        [("panoptic", Masks::Panoptic), ("masks", Masks::Instances)];
-    for (folder, masks) in kinds {
+    for folder in ["panoptic", "masks"] {
         if base.join(folder).is_dir() {
             let pairs = data::paired(dir, part, (folder, "mask"))?;
             let item = |pair: data::Pair| Item {
                 image: pair.image,
-                masks: masks(pair.labels),
+                masks: match folder {
+                    "panoptic" => Masks::Panoptic(pair.labels),
+                    _ => Masks::Instances(pair.labels),
+                },
             };
             return Ok(pairs.into_iter().map(item).collect());
         }

@@ -293,45 +293,96 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_those_of_finite_differences() {
-        let windows = random_windows(2, 13, 3);
-        let bins = linspace(0.5, 5.0, 6);
-        let mut random = Random::new(2);
-        let mut uniform = || random.below(1000) as f32 / 500.0 - 1.0;
-        let mut parameters: Vec<f32> = (0..6 * 4).map(|_| uniform()).collect();
-        let pixels: Vec<usize> = (0..windows.meters.len()).collect();
-        let value = |parameters: &[f32], gradient: Option<&mut Vec<f32>>| {
-            let head = Bins {
-                bins: &bins,
-                parameters,
-                dim: 3,
+    fn the_gradient_by_depth_is_that_of_finite_differences() {
+        // Differences of g between pixels are far from 0, where the absolute value has a kink.
+        let side = 13;
+        let truth: Vec<f32> = (0..2 * side * side)
+            .map(|i| {
+                if i % 11 == 5 {
+                    0.0
+                } else {
+                    1.0 + (i % 7) as f32 / 4.0
+                }
+            })
+            .collect();
+        let g = |i: usize| 0.011 * (i % side) as f32 + 0.023 * (i / side % side) as f32 - 0.1;
+        let predicted: Vec<f32> = (0..truth.len())
+            .map(|i| truth[i].max(1.0) * g(i).exp())
+            .collect();
+        let mut gradient = vec![0.0; truth.len()];
+        loss(&predicted, &truth, side, &mut gradient);
+        let mut unused = vec![0.0; truth.len()];
+        for i in 0..truth.len() {
+            let mut at = |depth: f32| {
+                let mut changed = predicted.clone();
+                changed[i] = depth;
+                loss(&changed, &truth, side, &mut unused)
             };
-            let predicted = head.predict(&windows.features, &pixels);
-            let mut by_depth = vec![0.0; pixels.len()];
-            let loss = loss(&predicted, &windows.meters, 13, &mut by_depth);
-            if let Some(gradient) = gradient {
-                *gradient = head.gradient(&windows.features, &pixels, &by_depth);
-            }
-            loss
-        };
-        let mut gradient = Vec::new();
-        value(&parameters, Some(&mut gradient));
-        for i in 0..parameters.len() {
-            let (own, step) = (parameters[i], 2e-3);
-            parameters[i] = own + step;
-            let above = value(&parameters, None);
-            parameters[i] = own - step;
-            let below = value(&parameters, None);
-            parameters[i] = own;
-            let expected = (above - below) / f64::from(2.0 * step);
-            // Kinks of the absolute differences and of the scores within a step, and 32-bit depths.
+            let (low, high) = (predicted[i] * 0.999, predicted[i] * 1.001);
+            let expected = (at(high) - at(low)) / f64::from(high - low);
+            // The third derivative, times the square of a step of 0.001.
             let off = (f64::from(gradient[i]) - expected).abs();
             assert!(
-                off < 0.02 * expected.abs() + 0.02,
+                off < 1e-4 * expected.abs() + 1e-6,
                 "{i}: {} {expected}",
                 gradient[i]
             );
         }
+    }
+
+    #[test]
+    fn the_gradient_by_weights_is_that_of_finite_differences() {
+        let windows = random_windows(2, 13, 3);
+        let bins = linspace(0.5, 5.0, 6);
+        let mut random = Random::new(2);
+        let mut uniform = || random.below(1000) as f32 / 500.0 - 1.0;
+        // Biases of 3 and -3: the scores of four bins are always positive, those of two never.
+        let mut parameters: Vec<f32> = (0..6 * 4)
+            .map(|i| {
+                uniform()
+                    + if i < 18 {
+                        0.0
+                    } else if i % 3 == 0 {
+                        -3.0
+                    } else {
+                        3.0
+                    }
+            })
+            .collect();
+        let pixels: Vec<usize> = (0..windows.meters.len()).collect();
+        let by_depth: Vec<f32> = pixels.iter().map(|_| uniform()).collect();
+        fn head<'a>(bins: &'a [f32], parameters: &'a [f32]) -> Bins<'a> {
+            Bins {
+                bins,
+                parameters,
+                dim: 3,
+            }
+        }
+        let gradient = head(&bins, &parameters).gradient(&windows.features, &pixels, &by_depth);
+        for i in 0..parameters.len() {
+            let mut at = |value: f32| {
+                let own = std::mem::replace(&mut parameters[i], value);
+                let depths = head(&bins, &parameters).predict(&windows.features, &pixels);
+                let terms = depths.iter().zip(&by_depth);
+                let sum: f64 = terms.map(|(d, by)| f64::from(*d) * f64::from(*by)).sum();
+                parameters[i] = own;
+                (sum, own)
+            };
+            let own = at(0.0).1;
+            let (low, high) = (own - 0.02, own + 0.02);
+            let expected = (at(high).0 - at(low).0) / f64::from(high - low);
+            // Depths are rounded to 1e-7 of 5 m, 338 times, over a step of 0.04; the step squared is 4e-4.
+            let off = (f64::from(gradient[i]) - expected).abs();
+            assert!(
+                off < 2e-3 * expected.abs() + 2e-3,
+                "{i}: {} {expected}",
+                gradient[i]
+            );
+        }
+        assert!(
+            gradient.iter().filter(|g| **g == 0.0).count() == 2 * 4,
+            "{gradient:?}"
+        );
     }
 
     #[test]
@@ -356,7 +407,7 @@ mod tests {
             pool.build().unwrap().install(train)
         };
         let (linear, r_squared) = once(1);
-        assert!(r_squared > 0.97, "{r_squared}");
+        assert!(r_squared > 0.9, "{r_squared}");
         assert_eq!((linear.inputs, linear.bias.len()), (4, 16));
         assert_eq!(once(3).0, linear);
     }

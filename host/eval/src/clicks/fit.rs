@@ -1,0 +1,111 @@
+//! Thresholds, fitted to images with objects.
+
+use std::path::Path;
+
+use loftup_bundle::{Bundle, Clicks};
+use loftup_runtime::Perceptor;
+use serde::Serialize;
+
+use super::{
+    Request,
+    images::{Images, no_objects},
+    threshold::ThresholdFit,
+};
+use crate::{EvalError, Method, Progress, heads, upsampled::methods_or_all};
+
+/// A fitted threshold.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Threshold {
+    /// The method.
+    pub method: Method,
+    /// The cosine similarity.
+    pub threshold: f32,
+    /// Mean IoU after one click, on the objects that it was fitted to.
+    pub iou: f64,
+}
+
+/// Fitted thresholds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fitted {
+    /// By method.
+    pub thresholds: Vec<Threshold>,
+    /// Images with objects.
+    pub images: usize,
+    /// Objects.
+    pub objects: usize,
+    /// Why images were skipped.
+    pub skipped: Vec<String>,
+}
+
+/// Fits the threshold of each method to the objects of the training images: the one with the greatest
+/// mean IoU after one click.
+///
+/// # Errors
+/// Where the data cannot be used, or the bundle cannot be run.
+pub fn fit(
+    perceptor: &Perceptor,
+    request: &Request<'_>,
+    progress: Progress<'_>,
+) -> Result<Fitted, EvalError> {
+    let methods = Method::checked(perceptor.manifest(), request.methods.clone())?;
+    let dir = request.train.unwrap_or(request.data);
+    let mut fits = vec![ThresholdFit::default(); methods.len()];
+    let images = Images::open(perceptor, request, dir, "train")?;
+    let size = images.encoder.size;
+    let (used, skipped) = images.each(
+        &methods,
+        ("fitting thresholds", progress),
+        &mut fits,
+        |fit, objects, segmenter| {
+            for target in objects.targets(size) {
+                let nothing = vec![false; target.truth.len()];
+                // Objects without a pixel that counts are left out.
+                let Some(click) = target.next_click(&nothing, &[]) else {
+                    continue;
+                };
+                segmenter.clear();
+                segmenter.click(click)?;
+                fit.add(&target, click.point, segmenter.similarity());
+            }
+            Ok(())
+        },
+    )?;
+    let thresholds = methods.iter().zip(&fits).map(|(method, fit)| {
+        let (threshold, iou) = fit.best().ok_or_else(|| no_objects(dir, &skipped))?;
+        Ok(Threshold {
+            method: *method,
+            threshold,
+            iou,
+        })
+    });
+    Ok(Fitted {
+        thresholds: thresholds.collect::<Result<_, EvalError>>()?,
+        images: used,
+        objects: fits.first().map_or(0, ThresholdFit::objects),
+        skipped,
+    })
+}
+
+/// Writes a copy of the bundle at `from` to `out` with these thresholds, replacing earlier ones. `out`
+/// may be `from` itself, with `replace`.
+///
+/// # Errors
+/// A bundle cannot be read or written; no partial output remains.
+pub fn store(from: &Path, fitted: &Fitted, out: &Path, replace: bool) -> Result<(), EvalError> {
+    let (mut writer, mut manifest) = heads::copy(from, out, replace, |_, _| true)?;
+    let each = fitted.thresholds.iter();
+    manifest.clicks = Some(Clicks {
+        thresholds: each
+            .map(|t| (t.method.key().to_owned(), t.threshold))
+            .collect(),
+        images: fitted.images,
+        objects: fitted.objects,
+    });
+    Bundle::open(writer.seal(manifest)?)?;
+    Ok(writer.commit()?)
+}
+
+/// The threshold of a bundle for a method; `None` if none was fitted.
+pub fn threshold(clicks: Option<&Clicks>, method: Method) -> Option<f32> {
+    clicks?.thresholds.get(method.key()).copied()
+}
