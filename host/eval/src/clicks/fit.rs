@@ -11,7 +11,7 @@ use super::{
     images::{Images, no_objects},
     threshold::ThresholdFit,
 };
-use crate::{EvalError, Method, Progress, heads, upsampled::methods_or_all};
+use crate::{EvalError, Method, Progress, heads};
 
 /// A fitted threshold.
 #[derive(Debug, Clone, Copy, Serialize)]
