@@ -138,7 +138,7 @@ mod tests {
         };
         assert_eq!(execute(region(0)), Outcome::Done);
         assert!(control.queries()[3].is_some());
-        assert_eq!(execute(region(60)), Outcome::Refused(Refusal::OutOfImage));
+        assert_eq!(execute(region(60)), Outcome::Refused(Refusal::OutOfPicture));
         assert_eq!(
             execute(Action::ClearQuery { slot: 8 }),
             Outcome::Refused(Refusal::NoSuchSlot)

@@ -27,7 +27,7 @@ impl Query {
     ///
     /// # Errors
     /// [`Refusal::Unsupported`] for features anywhere but at points, and for regions at points;
-    /// [`Refusal::OutOfImage`] outside the image.
+    /// [`Refusal::OutOfPicture`] outside the image.
     pub fn check(&self, camera: Option<Size>) -> Result<(), Refusal> {
         let points = matches!(self.area, Area::Points(_));
         let features = matches!(self.want, Want::FeaturesF16 | Want::FeaturesU8);
@@ -51,7 +51,7 @@ impl Query {
         if inside {
             Ok(())
         } else {
-            Err(Refusal::OutOfImage)
+            Err(Refusal::OutOfPicture)
         }
     }
 }
@@ -262,9 +262,9 @@ mod tests {
         assert_eq!(region(600, 40).check(Some(CAMERA)), Ok(()));
         assert_eq!(
             region(601, 40).check(Some(CAMERA)),
-            Err(Refusal::OutOfImage)
+            Err(Refusal::OutOfPicture)
         );
-        assert_eq!(region(601, 0).check(Some(CAMERA)), Err(Refusal::OutOfImage));
+        assert_eq!(region(601, 0).check(Some(CAMERA)), Err(Refusal::OutOfPicture));
         assert_eq!(region(601, 40).check(None), Ok(()));
         let frame = |want| Query {
             area: Area::Frame,
@@ -288,7 +288,7 @@ mod tests {
         points = heapless_points(&[(0, 480)]);
         assert_eq!(
             at(points, Want::Classes).check(Some(CAMERA)),
-            Err(Refusal::OutOfImage)
+            Err(Refusal::OutOfPicture)
         );
     }
 

@@ -33,7 +33,7 @@ fn each_error_is_one_line_with_file_key_and_hint() {
         (
             change("descriptors = \"pca\"", "descriptors = \"scene\""),
             "model.descriptors",
-            "does not output classes",
+            "does not output descriptors",
         ),
         (
             change("robot.loftup", "rabbit.loftup"),

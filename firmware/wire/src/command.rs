@@ -108,7 +108,7 @@ wire_enum! {
         /// There is no head with this name.
         NoSuchHead,
         /// A region or point is outside the image, or empty.
-        OutOfImage,
+        OutOfPicture,
         /// The rate cannot be achieved.
         Rate,
         /// The message could not be decoded: the versions differ.

@@ -71,7 +71,7 @@ const BODIES: &[(&str, &str)] = &[
     ("unsupported", "82020101"),
     ("no such slot", "82020102"),
     ("no such head", "82020103"),
-    ("out of image", "82020104"),
+    ("out of picture", "82020104"),
     ("rate", "82020105"),
     ("incompatible", "82020106"),
 ];

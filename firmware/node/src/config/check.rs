@@ -341,7 +341,7 @@ fn check_queries(config: &Config) -> Result<(), Invalid> {
         };
         match entry.query().check(camera) {
             Ok(()) => {}
-            Err(Refusal::OutOfImage) => {
+            Err(Refusal::OutOfPicture) => {
                 return invalid(
                     key(area),
                     "it is empty or extends outside the image",

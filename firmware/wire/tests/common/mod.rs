@@ -226,7 +226,7 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("unsupported", refused(Refusal::Unsupported)),
         ("no such slot", refused(Refusal::NoSuchSlot)),
         ("no such head", refused(Refusal::NoSuchHead)),
-        ("out of image", refused(Refusal::OutOfImage)),
+        ("out of picture", refused(Refusal::OutOfPicture)),
         ("rate", refused(Refusal::Rate)),
         ("incompatible", refused(Refusal::Incompatible)),
     ] {

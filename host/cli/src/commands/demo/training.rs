@@ -125,6 +125,7 @@ device = "cpu"
 learning_rate = 3e-4
 warmup = 5
 cosine = true
+freeze_batch_norm = true
 
 [loss]
 augmentations = 0
