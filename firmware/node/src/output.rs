@@ -264,7 +264,10 @@ mod tests {
             region(601, 40).check(Some(CAMERA)),
             Err(Refusal::OutOfPicture)
         );
-        assert_eq!(region(601, 0).check(Some(CAMERA)), Err(Refusal::OutOfPicture));
+        assert_eq!(
+            region(601, 0).check(Some(CAMERA)),
+            Err(Refusal::OutOfPicture)
+        );
         assert_eq!(region(601, 40).check(None), Ok(()));
         let frame = |want| Query {
             area: Area::Frame,
