@@ -9,7 +9,7 @@ use loftup_bundle::Size;
 use loftup_spec::interpolate::bilinear;
 
 use crate::{
-    EncodedFrame, Point, Rect, RuntimeError, error::check_finite, heads::dot, sinks::VecSink,
+    EncodedFrame, Point, Rect, RuntimeError, dot::dot, error::check_finite, sinks::VecSink,
 };
 
 /// The threshold of a bundle for which none was fitted. It depends on the backbone: fit it with

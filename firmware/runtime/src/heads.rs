@@ -5,6 +5,7 @@ use loftup_bundle::{HeadKind, Linear};
 
 use crate::{
     RuntimeError,
+    dot::dot,
     guidance::bit_eq,
     words::{self, ChannelNorm},
 };
@@ -130,21 +131,6 @@ pub fn argmax_pixels(scores: &[f32], outputs: usize, classes: &mut [u8]) {
     for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(outputs)) {
         *class = argmax(scores);
     }
-}
-
-/// The dot product, up to the shorter of the two: eight interleaved sums, which the compiler
-/// vectorizes.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a8, a_rest) = a.as_chunks::<8>();
-    let (b8, b_rest) = b.as_chunks::<8>();
-    let mut sums = [0f32; 8];
-    for (a, b) in a8.iter().zip(b8) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]

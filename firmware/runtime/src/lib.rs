@@ -15,6 +15,7 @@ pub mod backend;
 pub mod class_map;
 pub mod click;
 pub mod depth;
+mod dot;
 mod encoded_frame;
 mod error;
 mod execution;
@@ -42,6 +43,7 @@ mod upsampler;
 mod user_cache;
 mod words;
 
+pub use dot::dot;
 pub use encoded_frame::{EncodedFrame, Point, Sink, TileFeatures};
 pub use error::{RuntimeError, SinkError};
 pub use execution::ExecutionOptions;

@@ -8,7 +8,7 @@
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_spec::{interpolate::bilinear, weights::AffineWeights};
 
-use crate::{Features, Rect, guidance::bit_eq, heads::dot};
+use crate::{Features, Rect, dot::dot, guidance::bit_eq};
 
 /// Channels whose `gamma` is below this part of the largest are lost in the channel norm.
 const LOST: f32 = 1e-4;

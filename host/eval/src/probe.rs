@@ -1,7 +1,7 @@
 //! The linear probe: multinomial logistic regression on standardized features.
 
 use loftup_bundle::Linear;
-use loftup_runtime::heads::dot;
+use loftup_runtime::dot;
 use rayon::prelude::*;
 
 use crate::{Progress, random::Random};

@@ -1,6 +1,6 @@
 //! Frames that labels are taken from.
 
-use crate::heads::dot;
+use crate::dot::dot;
 
 /// Shape of the features and of the labels.
 #[derive(Debug, Clone, Copy)]

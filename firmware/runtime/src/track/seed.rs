@@ -3,7 +3,7 @@
 use loftup_bundle::Size;
 
 use super::{TrackError, context::Grid};
-use crate::{Point, Rect, heads::dot, panels::nearest};
+use crate::{Point, Rect, dot::dot, panels::nearest};
 
 /// Where an object is in an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A depth head of bins, trained with the loss of Probe3D (El Banani et al., CVPR 2024).
 
 use loftup_bundle::Linear;
-use loftup_runtime::{depth::BIN_FLOOR, heads::dot};
+use loftup_runtime::{depth::BIN_FLOOR, dot};
 use loftup_spec::linspace;
 use rayon::prelude::*;
 

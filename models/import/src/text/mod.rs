@@ -11,6 +11,7 @@ mod error;
 mod graph;
 mod schemes;
 mod tower;
+mod weights;
 
 pub use config::{TextConfig, TextConfigFiles, TextOptions};
 pub use error::TextError;
