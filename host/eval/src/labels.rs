@@ -1,11 +1,11 @@
 //! Masks of class indices.
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::path::Path;
 
 use loftup_bundle::Size;
-use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
+use png::{BitDepth, ColorType};
 
-use crate::{EvalError, resize::under_centers};
+use crate::{EvalError, gray_png, resize::under_centers};
 
 /// The value of unlabeled pixels.
 pub const UNLABELED: u8 = 255;
@@ -29,44 +29,31 @@ impl Labels {
     /// # Errors
     /// Another file type, or a damaged file.
     pub fn open(path: &Path) -> Result<Self, EvalError> {
-        let wrong = |what: String| EvalError::Labels {
-            path: path.into(),
-            what,
-        };
-        let file = File::open(path).map_err(|source| EvalError::Io {
-            path: path.into(),
-            source,
-        })?;
-        let limits = Limits { bytes: MOST_BYTES };
-        let mut decoder = Decoder::new_with_limits(BufReader::new(file), limits);
-        decoder.set_transformations(Transformations::IDENTITY);
-        let not_png = |e: png::DecodingError| wrong(format!("cannot be decoded as PNG: {e}"));
-        let mut reader = decoder.read_info().map_err(not_png)?;
-        let info = reader.info();
-        let (color, depth) = (info.color_type, info.bit_depth);
-        let size = Size {
-            width: info.width as usize,
-            height: info.height as usize,
-        };
-        if !matches!(color, ColorType::Grayscale | ColorType::Indexed) || depth == BitDepth::Sixteen
-        {
-            return Err(wrong(format!(
-                "a mask must be a grayscale or palette PNG with class indices of at most 8 bits, not {color:?} with {} bits",
-                depth as u8
-            )));
-        }
-        let longest = Size::LONGEST_SIDE;
-        let bytes = reader.output_buffer_size().filter(|n| *n <= MOST_BYTES);
-        let (Some(bytes), true) = (bytes, size.width.max(size.height) <= longest) else {
-            return Err(wrong(format!(
-                "mask size {size} exceeds the limit of {longest} per side"
-            )));
-        };
-        let mut data = vec![0; bytes];
-        let frame = reader.next_frame(&mut data).map_err(not_png)?;
-        let bits = depth as usize;
-        let values = data
-            .chunks_exact(frame.line_size)
+        let png = gray_png::read(
+            path,
+            gray_png::Rules {
+                max_bytes: MOST_BYTES,
+                wrong: |what| EvalError::Labels {
+                    path: path.into(),
+                    what,
+                },
+                check: |color, depth| {
+                    let gray = matches!(color, ColorType::Grayscale | ColorType::Indexed);
+                    (!gray || depth == BitDepth::Sixteen).then(|| format!(
+                        "a mask must be a grayscale or palette PNG with class indices of at most 8 bits, not {color:?} with {} bits",
+                        depth as u8
+                    ))
+                },
+                too_large: |size| {
+                    let longest = Size::LONGEST_SIDE;
+                    format!("mask size {size} exceeds the limit of {longest} per side")
+                },
+            },
+        )?;
+        let (size, bits) = (png.size, png.bits);
+        let values = png
+            .data
+            .chunks_exact(png.line_size)
             .take(size.height)
             .flat_map(|line| (0..size.width).map(move |x| unpack(line, x, bits)))
             .collect();

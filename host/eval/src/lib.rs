@@ -18,6 +18,7 @@ pub mod depth;
 mod distance;
 mod error;
 pub mod evaluation;
+mod gray_png;
 pub mod heads;
 pub mod labels;
 pub mod maps;

@@ -1,16 +1,15 @@
 //! Images with measured depth.
 
 use std::{
-    fs::{self, File},
-    io::BufReader,
+    fs,
     path::{Path, PathBuf},
 };
 
 use loftup_bundle::Size;
 use loftup_runtime::image::{self, Orientation, RgbImage};
-use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
+use png::{BitDepth, ColorType};
 
-use crate::{EvalError, data, resize::under_centers};
+use crate::{EvalError, data, gray_png, resize::under_centers};
 
 /// Units per meter where none are given: millimeters.
 pub const MILLIMETERS: f32 = 1000.0;
@@ -181,39 +180,27 @@ impl DepthImage {
     /// # Errors
     /// Another file type, or a damaged file.
     pub fn open(path: &Path, units: f32) -> Result<Self, EvalError> {
-        let wrong = |what: String| EvalError::Data {
-            path: path.into(),
-            what,
-        };
-        let file = File::open(path).map_err(|source| EvalError::Io {
-            path: path.into(),
-            source,
-        })?;
-        let limits = Limits { bytes: MOST_BYTES };
-        let mut decoder = Decoder::new_with_limits(BufReader::new(file), limits);
-        decoder.set_transformations(Transformations::IDENTITY);
-        let not_png = |e: png::DecodingError| wrong(format!("cannot be decoded as PNG: {e}"));
-        let mut reader = decoder.read_info().map_err(not_png)?;
-        let info = reader.info();
-        let (color, bits) = (info.color_type, info.bit_depth);
-        let size = Size {
-            width: info.width as usize,
-            height: info.height as usize,
-        };
-        if (color, bits) != (ColorType::Grayscale, BitDepth::Sixteen) {
-            return Err(wrong(format!(
-                "depth must be a grayscale PNG with 16 bits, not {color:?} with {}",
-                bits as u8
-            )));
-        }
-        let bytes = reader.output_buffer_size().filter(|n| *n <= MOST_BYTES);
-        let Some(bytes) = bytes.filter(|_| size.width.max(size.height) <= Size::LONGEST_SIDE)
-        else {
-            return Err(wrong(format!("depth of {size} is too large")));
-        };
-        let mut data = vec![0; bytes];
-        reader.next_frame(&mut data).map_err(not_png)?;
-        let (values, _) = data[..2 * size.area()].as_chunks::<2>();
+        let png = gray_png::read(
+            path,
+            gray_png::Rules {
+                max_bytes: MOST_BYTES,
+                wrong: |what| EvalError::Data {
+                    path: path.into(),
+                    what,
+                },
+                check: |color, bits| {
+                    ((color, bits) != (ColorType::Grayscale, BitDepth::Sixteen)).then(|| {
+                        format!(
+                            "depth must be a grayscale PNG with 16 bits, not {color:?} with {}",
+                            bits as u8
+                        )
+                    })
+                },
+                too_large: |size| format!("depth of {size} is too large"),
+            },
+        )?;
+        let size = png.size;
+        let (values, _) = png.data[..2 * size.area()].as_chunks::<2>();
         let meters = values
             .iter()
             .map(|v| f32::from(u16::from_be_bytes(*v)) / units);
@@ -266,7 +253,7 @@ mod tests {
     use super::*;
 
     fn write(path: &Path, (width, height): (u32, u32), bits: BitDepth, data: &[u8]) {
-        let mut encoder = png::Encoder::new(File::create(path).unwrap(), width, height);
+        let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
         encoder.set_color(ColorType::Grayscale);
         encoder.set_depth(bits);
         let mut writer = encoder.write_header().unwrap();
