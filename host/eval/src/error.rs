@@ -52,3 +52,16 @@ pub enum EvalError {
     #[error(transparent)]
     Pca(#[from] PcaError),
 }
+
+/// What could be used. Where it could not, the reason goes to the log and to `skipped`.
+pub(crate) fn or_skip<T, E: std::fmt::Display>(
+    result: Result<T, E>,
+    skipped: &mut Vec<String>,
+) -> Option<T> {
+    result
+        .map_err(|e| {
+            log::warn!("skipped: {e}");
+            skipped.push(e.to_string());
+        })
+        .ok()
+}

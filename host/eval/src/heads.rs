@@ -14,6 +14,7 @@ use loftup_runtime::{
 use crate::{
     EvalError, Method, Progress,
     data::{self, Classes},
+    error::or_skip,
     probe::{self, Options},
     random::Random,
     sampling::{Encoder, sample, subsample},
@@ -108,15 +109,11 @@ pub fn pca(
     let each = request.samples.min(fit.max(1));
     for (i, path) in images.iter().enumerate() {
         progress("sampling images", i, images.len());
-        let photo = match image::open_with(path, request.orientation) {
-            Ok(decoded) => decoded.image,
-            Err(e) => {
-                log::warn!("skipped: {e}");
-                left_out.push(e.to_string());
-                continue;
-            }
+        let opened = image::open_with(path, request.orientation);
+        let Some(decoded) = or_skip(opened, &mut left_out) else {
+            continue;
         };
-        let encoded = encoder.encode(&photo)?;
+        let encoded = encoder.encode(&decoded.image)?;
         let width = encoder.size.width;
         let mut places: Vec<usize> = (0..encoder.size.area()).collect();
         let places = Random::new(request.probe.seed ^ ((i as u64) << 20)).choose(&mut places, each);

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::{
     EvalError, Progress,
     data::{Classes, Pair},
+    error::or_skip,
     labels::{Labels, UNLABELED},
     probe::Samples,
     random::Random,
@@ -202,12 +203,7 @@ impl<'a> Encoder<'a> {
         classes: &Classes,
         skipped: &mut Vec<String>,
     ) -> Option<(RgbImage, Labels)> {
-        open(pair, classes, self.size, self.orientation)
-            .map_err(|e| {
-                log::warn!("skipped: {e}");
-                skipped.push(e.to_string());
-            })
-            .ok()
+        or_skip(open(pair, classes, self.size, self.orientation), skipped)
     }
 
     /// Runs the backbone, at the size of the output where it takes any size.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     EvalError, Method, Progress,
+    error::or_skip,
     sampling::{Encoded, Encoder, subsample},
 };
 
@@ -53,13 +54,8 @@ impl<'a> Images<'a> {
         for (i, item) in self.items.iter().enumerate() {
             progress(stage, i, self.items.len());
             let opened = item.open(self.encoder.size, self.orientation, self.least);
-            let (photo, objects) = match opened {
-                Ok(opened) => opened,
-                Err(e) => {
-                    log::warn!("skipped: {e}");
-                    skipped.push(e.to_string());
-                    continue;
-                }
+            let Some((photo, objects)) = or_skip(opened, &mut skipped) else {
+                continue;
             };
             if objects.masks.is_empty() {
                 continue;

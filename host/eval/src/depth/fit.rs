@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     EvalError, Method, Progress,
+    error::or_skip,
     random::Random,
     ridge::Ridge,
     sampling::{Encoder, samples_in_memory},
@@ -196,10 +197,6 @@ pub(super) fn open_or_skip(
     request: &Request<'_>,
     skipped: &mut Vec<String>,
 ) -> Option<(RgbImage, Vec<f32>)> {
-    data::open(pair, encoder.size, request.max_depth, encoder.orientation)
-        .map_err(|e| {
-            log::warn!("skipped: {e}");
-            skipped.push(e.to_string());
-        })
-        .ok()
+    let opened = data::open(pair, encoder.size, request.max_depth, encoder.orientation);
+    or_skip(opened, skipped)
 }
