@@ -240,13 +240,15 @@ impl<'a> Preparer<'a> {
             }
         }
         let windows = self.windows(samples.len(), size, &mut rng);
-        let (mut images, mut lr, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut photos, mut images) = (Vec::new(), Vec::new());
+        let (mut lr, mut looked_at) = (Vec::new(), Vec::new());
         for sample in &samples {
             let guidance = sample.resized(size)?;
             let small = sample.resized(seen)?;
             lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
             looked_at.push(self.backbone.normalized(&small));
             images.push(self.backbone.normalized(&guidance));
+            photos.push(guidance);
         }
         let of = (size.height, size.width);
         let cells: usize = lr.iter().map(|t| t.height * t.width).sum();
@@ -281,18 +283,17 @@ impl<'a> Preparer<'a> {
                     random_projection(self.backbone.dim(), config.loss.projection, &mut rng);
                 let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
-                for (sample, lr) in samples.iter().zip(&lr) {
+                for ((sample, image), lr) in samples.iter().zip(&photos).zip(&lr) {
                     let segmentations = if alpha > 0.0 || exponent > 0.0 {
-                        sample.segmentations(size)?
+                        sample.segmentations(image)
                     } else {
                         Vec::new()
                     };
-                    let image = sample.resized(size)?;
                     values.extend(pseudo_ground_truth(
                         &lr.tokens,
                         (lr.height, lr.width),
                         of,
-                        Base::new(config.stage1.upsampling, &image),
+                        Base::new(config.stage1.upsampling, image),
                         &segmentations,
                         alpha,
                         &projection,

@@ -534,7 +534,7 @@ fn a_flip_takes_the_masks_with_it() {
         rows.collect::<Vec<_>>()
     };
     let masked = |sample: &Sample| {
-        let masks = &sample.segmentations(size).unwrap()[0];
+        let masks = &sample.segmentations(&sample.resized(size).unwrap())[0];
         let width = sample.photo.width();
         let columns = masks[0].pixels().iter().map(|&p| p as usize % width);
         columns.collect::<BTreeSet<_>>()

@@ -342,28 +342,24 @@ impl Sample {
         all.map(|how| segment(image, *how)).collect()
     }
 
-    /// Regions of the image at `size`: one list of its masks, or else one list for each segmentation
-    /// by color.
-    ///
-    /// # Errors
-    /// Where the image cannot be resized.
-    pub fn segmentations(&self, size: Size) -> Result<Vec<Vec<Mask>>, TrainError> {
+    /// Regions of the image, resized to `image`: one list of its masks, or else one list for each
+    /// segmentation by color.
+    pub fn segmentations(&self, image: &RgbImage) -> Vec<Vec<Mask>> {
         let Some(masks) = &self.masks else {
-            let image = self.resized(size)?;
-            return Ok(self.by_color(&image));
+            return self.by_color(image);
         };
         let window = Window {
             x: self.window.0,
             y: self.window.1,
             width: self.photo.width(),
             height: self.photo.height(),
-            out_width: size.width,
-            out_height: size.height,
+            out_width: image.width(),
+            out_height: image.height(),
         };
         let seen = masks
             .iter()
-            .map(|m| self.flipped(m.seen(&window), size.width));
-        Ok(vec![seen.collect()])
+            .map(|m| self.flipped(m.seen(&window), image.width()));
+        vec![seen.collect()]
     }
 
     /// The image at `size`.
