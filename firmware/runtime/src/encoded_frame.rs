@@ -56,7 +56,7 @@ pub(crate) struct JbuFrame {
     pub size: Size,
     pub features: Features,
     /// `features` after the head. A weighted mean commutes with a linear head, which is so applied
-    /// to tokens and not to pixels. Of words, similarities are enlarged.
+    /// to tokens and not to pixels. Of words, similarities are upsampled.
     pub projected: Option<Vec<f32>>,
     pub options: ExecutionOptions,
 }

@@ -3,7 +3,7 @@
 //! LoftUp sees features `f` after a layer norm over channels, `gamma (f - mean) / deviation + beta`,
 //! and imitates it: its output is not in the backbone's space, where words are directions. So it is
 //! undone for each pixel: `f = deviation (y - beta) / gamma + mean`, with the mean and the deviation
-//! of the backbone's tokens, bilinearly enlarged.
+//! of the backbone's tokens, bilinearly upsampled.
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_spec::{interpolate::bilinear, weights::AffineWeights};

@@ -242,7 +242,7 @@ impl Tracker {
             .map(|i| i as u8)
     }
 
-    /// Writes the mask of the current frame, at any size. Soft labels are enlarged bilinearly to
+    /// Writes the mask of the current frame, at any size. Soft labels are upsampled bilinearly to
     /// [`TrackOptions::output_scale`] times the grid, each is scaled to 0 to 1, and the largest wins;
     /// from there it is nearest neighbor.
     ///

@@ -2,7 +2,7 @@
 
 /// Running selection of the `k` largest scores and all scores equal to the smallest of these, with the
 /// sum of the labels at each distinct score. It needs no more memory for many ties than for none: the
-/// cells of a flat surface, or of features enlarged by nearest neighbor, are all equally similar.
+/// cells of a flat surface, or of features upsampled by nearest neighbor, are all equally similar.
 #[derive(Debug, Clone)]
 pub(super) struct Top {
     k: usize,

@@ -99,7 +99,7 @@ fn unit(features: &[f32], dim: usize) -> Vec<f64> {
     features.chunks_exact(dim).flat_map(normalized).collect()
 }
 
-/// The mask of soft labels `[height][width][channels]`: enlarged bilinearly by `scale`, each channel
+/// The mask of soft labels `[height][width][channels]`: upsampled bilinearly by `scale`, each channel
 /// scaled to 0 to 1, the largest, nearest neighbor to `(width, height)`.
 pub fn mask(
     soft: &[f32],
