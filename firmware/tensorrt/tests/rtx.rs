@@ -200,7 +200,7 @@ with_both!(profiles_that_do_not_fit_are_refused, |library: &Library| {
         ),
         (
             range("other", [1, 3, 4, 4], [1, 3, 4, 4], [1, 3, 4, 4]),
-            "no optimization profile covers it",
+            "no optimization profile covers",
         ),
     ] {
         let text = build(library, "small_dynamic.onnx", 1 << 28, Some(shapes), 1)
