@@ -173,7 +173,10 @@ impl<'a> Preparer<'a> {
             let few = lr.len().min(fitted);
             let examples = (init == Init::Bilateral).then(|| Examples {
                 lr: tokens(&lr, device),
-                guidance: guidance(lr.len()),
+                guidance: slices
+                    .iter()
+                    .map(|image| Guidance::new(&[image], size.height, size.width, range))
+                    .collect(),
             });
             let lr = tokens(&lr[..few], device);
             return match interpolate(upsampler, &lr, &guidance(few), examples.as_ref(), device) {

@@ -34,7 +34,7 @@ mod waves;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor as Matrix};
 use loftup_onnx::Tensor;
 use loftup_spec::{Config, EPS, frequencies};
 
@@ -180,7 +180,7 @@ impl Fit<'_> {
         if let Some(examples) = self.examples {
             // The maps after the attention are fitted; they hold for any kernel.
             self.set_queries(&mut weights, frequency, &queries, bilateral::SIGMA_SPATIAL);
-            self.compare_colors(upsampler, &mut weights, examples, &queries);
+            self.compare_colors(upsampler, &mut weights, examples);
         }
         upsampler.weights = Params::new(weights, self.device);
         Some(())
@@ -222,9 +222,20 @@ impl Fit<'_> {
     /// The first queries, `[batch * H * W, e]`, and the statistics of the batch normalizations.
     fn stem(&self, upsampler: &LoftUp) -> (Vec<f32>, BatchStats) {
         let mut batch_stats = Vec::new();
-        let x = upsampler.stem(self.guidance, Mode::Train, self.device, &mut batch_stats);
-        let queries = upsampler.layer_norm(x, &format!("{}.0.norm_q", layer(0)), EPS);
+        let queries = self.queries(upsampler, self.guidance, Mode::Train, &mut batch_stats);
         (host_values(&queries), batch_stats)
+    }
+
+    /// The first queries, `[batch * H * W, e]`.
+    fn queries(
+        &self,
+        upsampler: &LoftUp,
+        guidance: &Guidance,
+        mode: Mode,
+        batch_stats: &mut BatchStats,
+    ) -> Matrix<2> {
+        let x = upsampler.stem(guidance, mode, self.device, batch_stats);
+        upsampler.layer_norm(x, &format!("{}.0.norm_q", layer(0)), EPS)
     }
 
     /// The convolutions compute the angles in the positional channels.

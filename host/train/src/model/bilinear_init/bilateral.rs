@@ -8,11 +8,14 @@
 //! The maps minimize the cross-entropy between the weights of joint bilateral upsampling and those
 //! of the attention, on pixels of a few images. A regression from features to colors would be
 //! simpler, but its error, which is the same for all pixels around a token, spoils the weights.
+//!
+//! Queries and the comparison of positions are those that the network computes, not the ones that it
+//! approximates: layer normalization shifts and scales the colors, and the maps correct for it.
 
 use super::{ANGLES, COLORS, Fit, SLOTS, Weights, change, layer};
 use crate::{
     kernels::Grid,
-    model::{Guidance, LoftUp, Tokens, host_values},
+    model::{Guidance, LoftUp, Mode, Tokens, host_values},
     rng::{Purpose, Rng},
 };
 
@@ -21,230 +24,220 @@ pub(super) const SIGMA_SPATIAL: f64 = 0.8;
 /// Standard deviation of the range Gaussian, for colors that are scaled to a range of 1.
 const SIGMA_RANGE: f32 = 0.15;
 /// Steps of the optimizer.
-const STEPS: usize = 1000;
-/// Pixels per step.
+const STEPS: usize = 1500;
+/// Pixels of each image, all of one step.
 const PIXELS: usize = 512;
+/// Side of the window that the pixels of an image are taken from.
+const WINDOW: usize = 64;
 /// Learning rate at the beginning; it decays to 0 along a cosine.
-const LEARNING_RATE: f32 = 0.05;
-/// Tokens on each side of a pixel's own that are compared.
-const RADIUS: usize = 5;
+const LEARNING_RATE: f32 = 0.1;
 
 /// Features and images from which the comparison is learned.
 #[derive(Debug, Clone)]
 pub struct Examples {
     /// The features.
     pub lr: Tokens,
-    /// The images.
-    pub guidance: Guidance,
+    /// The images, one by one.
+    pub guidance: Vec<Guidance>,
 }
 
-/// Positive and negative parts of a color, and a constant.
-fn query(color: &[f32]) -> [f32; SLOTS] {
-    std::array::from_fn(|slot| match slot {
-        _ if slot == 2 * COLORS => 1.0,
-        _ if slot.is_multiple_of(2) => color[slot / 2].max(0.0),
-        _ => (-color[slot / 2]).max(0.0),
-    })
+/// A pixel, as the attention sees it.
+#[derive(Clone, Copy)]
+struct Pixel {
+    /// The part of the query that compares positions, over the root of the head's width.
+    position: [f32; ANGLES],
+    /// The part that compares colors; the last is 1.
+    slots: [f32; SLOTS],
+    color: [f32; COLORS],
+    /// Row and column, in tokens.
+    at: [f32; 2],
 }
 
-/// What the maps from keys to logits are fitted to.
-struct Comparison<'a> {
+/// An image of the fit.
+struct Example {
     /// Inputs of the key projection, `[tokens, e]`.
-    keys: &'a [f32],
-    e: usize,
-    grid: Grid,
-    /// Colors of the pixels, `[pixels, 3]`.
-    colors: &'a [f32],
-    pixels: Grid,
-    /// Mean color of each token's patch, `[tokens, 3]`.
-    means: Vec<f32>,
+    keys: Vec<f32>,
+    /// The part of the keys that compares positions, `[tokens, ANGLES]`.
+    positions: Vec<[f32; ANGLES]>,
+    /// Mean color of each token's patch.
+    means: Vec<[f32; COLORS]>,
+    /// Columns of the grid.
+    columns: usize,
+    pixels: Vec<Pixel>,
 }
 
-impl<'a> Comparison<'a> {
-    fn new(keys: &'a [f32], grid: Grid, colors: &'a [f32], pixels: Grid) -> Self {
-        Self {
-            keys,
-            e: keys.len() / grid.pixels(),
-            grid,
-            colors,
-            pixels,
-            means: means(colors, grid, pixels),
-        }
-    }
-
-    /// The maps, `[SLOTS, e + 1]`, with the constant last.
-    fn fit(&self) -> Vec<f32> {
-        let (columns, tokens) = (self.e + 1, self.grid.height * self.grid.width);
-        let mut maps = vec![0.0; SLOTS * columns];
-        let (mut first, mut second) = (maps.clone(), maps.clone());
-        let mut rng = Rng::new(0, Purpose::Weights, 1);
-        let mut slopes = vec![0.0; tokens * SLOTS];
-        for step in 0..STEPS {
-            let image = rng.below(self.grid.batch);
-            let keys = &self.keys[image * tokens * self.e..][..tokens * self.e];
-            let projected: Vec<f32> = keys
-                .chunks_exact(self.e)
-                .flat_map(|key| maps.chunks_exact(columns).map(|map| dot(map, key)))
-                .collect();
-            slopes.fill(0.0);
-            for _ in 0..PIXELS {
-                let pixel = rng.below(self.pixels.height * self.pixels.width);
-                self.add_slopes(image, pixel, &projected, &mut slopes);
-            }
-            let mut gradient = vec![0.0; maps.len()];
-            for (key, slopes) in keys.chunks_exact(self.e).zip(slopes.chunks_exact(SLOTS)) {
-                for (row, slope) in gradient.chunks_exact_mut(columns).zip(slopes) {
-                    for (g, k) in row.iter_mut().zip(key) {
-                        *g += slope * k;
-                    }
-                    row[self.e] += slope;
+/// The maps from keys to logits, `[SLOTS, e + 1]`, with the constant last.
+fn fit(examples: &[Example], e: usize) -> Vec<f32> {
+    let columns = e + 1;
+    let mut maps = vec![0.0; SLOTS * columns];
+    let (mut first, mut second) = (maps.clone(), maps.clone());
+    let mut rng = Rng::new(0, Purpose::Weights, 1);
+    let (mut slopes, mut recent) = (Vec::new(), 0.0);
+    for step in 0..STEPS {
+        let example = &examples[rng.below(examples.len())];
+        let divergence = example.add_slopes(&maps, &mut slopes);
+        recent += (divergence - recent) / (step + 1).min(100) as f32;
+        let mut gradient = vec![0.0; maps.len()];
+        for (key, slopes) in example.keys.chunks_exact(e).zip(&slopes) {
+            for (row, slope) in gradient.chunks_exact_mut(columns).zip(slopes) {
+                for (g, k) in row.iter_mut().zip(key) {
+                    *g += slope * k;
                 }
-            }
-            // Adam.
-            let progress = step as f32 / STEPS as f32;
-            let rate = LEARNING_RATE * 0.5 * (1.0 + (std::f32::consts::PI * progress).cos());
-            let correct = |decay: f32| 1.0 - decay.powi(step as i32 + 1);
-            for (((map, g), m), v) in maps
-                .iter_mut()
-                .zip(&gradient)
-                .zip(&mut first)
-                .zip(&mut second)
-            {
-                *m = 0.9 * *m + 0.1 * g;
-                *v = 0.999 * *v + 0.001 * g * g;
-                *map -= rate * (*m / correct(0.9)) / ((*v / correct(0.999)).sqrt() + 1e-8);
+                row[e] += slope;
             }
         }
-        maps
+        // Adam.
+        let progress = step as f32 / STEPS as f32;
+        let rate = LEARNING_RATE * 0.5 * (1.0 + (std::f32::consts::PI * progress).cos());
+        let correct = |decay: f32| 1.0 - decay.powi(step as i32 + 1);
+        for (((map, g), m), v) in maps
+            .iter_mut()
+            .zip(&gradient)
+            .zip(&mut first)
+            .zip(&mut second)
+        {
+            *m = 0.9 * *m + 0.1 * g;
+            *v = 0.999 * *v + 0.001 * g * g;
+            *map -= rate * (*m / correct(0.9)) / ((*v / correct(0.999)).sqrt() + 1e-8);
+        }
+    }
+    log::debug!(
+        "bilateral initialization: Kullback-Leibler divergence of {recent:.3} from the weights of joint bilateral upsampling"
+    );
+    maps
+}
+
+impl Example {
+    /// The gradient of the cross-entropy for the projected keys, `[tokens, SLOTS]`. Returns the
+    /// Kullback-Leibler divergence.
+    fn add_slopes(&self, maps: &[f32], slopes: &mut Vec<[f32; SLOTS]>) -> f32 {
+        let columns = maps.len() / SLOTS;
+        let projected: Vec<[f32; SLOTS]> = self
+            .keys
+            .chunks_exact(columns - 1)
+            .map(|key| std::array::from_fn(|slot| affine(&maps[slot * columns..][..columns], key)))
+            .collect();
+        slopes.clear();
+        slopes.resize(projected.len(), [0.0; SLOTS]);
+        let mut divergence = 0.0;
+        for pixel in &self.pixels {
+            let seen: Vec<f32> = projected
+                .iter()
+                .zip(&self.positions)
+                .map(|(keys, position)| dot(keys, &pixel.slots) + dot(position, &pixel.position))
+                .collect();
+            let (seen, wanted) = (softmax(seen), softmax(self.wanted(pixel)));
+            for ((seen, wanted), slopes) in seen.iter().zip(&wanted).zip(slopes.iter_mut()) {
+                let slope = (seen - wanted) / self.pixels.len() as f32;
+                for (s, q) in slopes.iter_mut().zip(&pixel.slots) {
+                    *s += slope * q;
+                }
+                divergence += wanted * (wanted.max(1e-9) / seen.max(1e-9)).ln();
+            }
+        }
+        divergence / self.pixels.len() as f32
     }
 
-    /// Adds the gradient of a pixel's cross-entropy for the projected keys, `[tokens, SLOTS]`.
-    fn add_slopes(&self, image: usize, pixel: usize, projected: &[f32], slopes: &mut [f32]) {
-        let (rows, columns) = (self.grid.height, self.grid.width);
-        let (y, x) = (pixel / self.pixels.width, pixel % self.pixels.width);
-        let at = |i: usize, pixels: usize, tokens: usize| {
-            (i as f32 + 0.5) / pixels as f32 * tokens as f32 - 0.5
+    /// The logits of joint bilateral upsampling.
+    fn wanted(&self, pixel: &Pixel) -> Vec<f32> {
+        let logit = |(token, mean): (usize, &[f32; COLORS])| {
+            let place = [token / self.columns, token % self.columns];
+            let distance: f32 = place
+                .iter()
+                .zip(&pixel.at)
+                .map(|(&token, pixel)| (token as f32 - pixel).powi(2))
+                .sum();
+            let range: f32 = pixel
+                .color
+                .iter()
+                .zip(mean)
+                .map(|(a, b)| (a - b).powi(2))
+                .sum();
+            -0.5 * (distance / (SIGMA_SPATIAL * SIGMA_SPATIAL) as f32 + range / SIGMA_RANGE.powi(2))
         };
-        let (y, x) = (
-            at(y, self.pixels.height, rows),
-            at(x, self.pixels.width, columns),
-        );
-        let color = &self.colors
-            [(image * self.pixels.height * self.pixels.width + pixel) * COLORS..][..COLORS];
-        let query = query(color);
-        let near = |center: f32, most: usize| {
-            let center = center.round().max(0.0) as usize;
-            center.saturating_sub(RADIUS)..(center + RADIUS + 1).min(most)
-        };
-        let mut found = [(0, 0.0, 0.0); (2 * RADIUS + 1) * (2 * RADIUS + 1)];
-        let mut n = 0;
-        for row in near(y, rows) {
-            for column in near(x, columns) {
-                let token = row * columns + column;
-                let distance = (row as f32 - y).powi(2) + (column as f32 - x).powi(2);
-                let spatial = -0.5 * distance / (SIGMA_SPATIAL * SIGMA_SPATIAL) as f32;
-                let mean = &self.means[(image * rows * columns + token) * COLORS..][..COLORS];
-                let range: f32 = color.iter().zip(mean).map(|(a, b)| (a - b).powi(2)).sum();
-                let logit: f32 = projected[token * SLOTS..]
-                    .iter()
-                    .zip(&query)
-                    .map(|(k, q)| k * q)
-                    .sum();
-                let wanted = spatial - 0.5 * range / SIGMA_RANGE.powi(2);
-                found[n] = (token, spatial + logit, wanted);
-                n += 1;
-            }
-        }
-        let found = &found[..n];
-        let softmax = |of: fn(&(usize, f32, f32)) -> f32| {
-            let most = found.iter().map(of).fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = found.iter().map(|f| (of(f) - most).exp()).sum();
-            move |f: &(usize, f32, f32)| (of(f) - most).exp() / sum
-        };
-        let (seen, wanted) = (softmax(|f| f.1), softmax(|f| f.2));
-        for f in found {
-            let slope = (seen(f) - wanted(f)) / PIXELS as f32;
-            for (s, q) in slopes[f.0 * SLOTS..].iter_mut().zip(&query) {
-                *s += slope * q;
-            }
-        }
+        self.means.iter().enumerate().map(logit).collect()
     }
 }
 
-/// A row of the maps applied to a key; its last element is the constant.
-fn dot(map: &[f32], key: &[f32]) -> f32 {
-    map.iter().zip(key).map(|(m, k)| m * k).sum::<f32>() + map[key.len()]
+fn softmax(mut logits: Vec<f32>) -> Vec<f32> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|x| *x = (*x - most).exp());
+    let sum: f32 = logits.iter().sum();
+    logits.iter_mut().for_each(|x| *x /= sum);
+    logits
 }
 
-/// The mean color of each token's patch, `[batch * h * w, 3]`.
-fn means(colors: &[f32], grid: Grid, pixels: Grid) -> Vec<f32> {
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// A row of weights applied to `x`; its last element is the constant.
+fn affine(row: &[f32], x: &[f32]) -> f32 {
+    dot(row, x) + row[x.len()]
+}
+
+/// The mean color of each token's patch in the first image, `[h * w]`.
+fn means(colors: &[f32], grid: Grid, pixels: Grid) -> Vec<[f32; COLORS]> {
     // First and last pixel (exclusive) of a cell.
     let cell = |i: usize, cells: usize, pixels: usize| {
         i * pixels / cells..((i + 1) * pixels).div_ceil(cells)
     };
-    let mut out = Vec::with_capacity(grid.pixels() * COLORS);
-    for image in 0..grid.batch {
-        for row in 0..grid.height {
-            for column in 0..grid.width {
-                let (mut sum, mut count) = ([0.0; COLORS], 0.0);
-                for y in cell(row, grid.height, pixels.height) {
-                    for x in cell(column, grid.width, pixels.width) {
-                        let pixel = (image * pixels.height + y) * pixels.width + x;
-                        for (s, v) in sum.iter_mut().zip(&colors[pixel * COLORS..]) {
-                            *s += v;
-                        }
-                        count += 1.0;
+    let mut out = Vec::with_capacity(grid.height * grid.width);
+    for row in 0..grid.height {
+        for column in 0..grid.width {
+            let (mut sum, mut count) = ([0.0; COLORS], 0.0);
+            for y in cell(row, grid.height, pixels.height) {
+                for x in cell(column, grid.width, pixels.width) {
+                    for (s, v) in sum
+                        .iter_mut()
+                        .zip(&colors[(y * pixels.width + x) * COLORS..])
+                    {
+                        *s += v;
                     }
+                    count += 1.0;
                 }
-                out.extend(sum.map(|s: f32| s / count));
             }
+            out.push(sum.map(|s: f32| s / count));
         }
     }
     out
 }
 
 impl Fit<'_> {
-    /// Adds the comparison of colors to the first attention. `queries` are its inputs for the
-    /// images of the fit.
+    /// Adds the comparison of colors to the first attention, whose projections of positions are in
+    /// `weights` already.
     pub(super) fn compare_colors(
         &self,
         upsampler: &LoftUp,
         weights: &mut Weights,
         examples: &Examples,
-        queries: &[f32],
     ) {
         let e = self.config.width();
         let head = e / self.config.heads;
-        let colors = host_values(&examples.guidance.colors(self.device));
-        let keys = host_values(&upsampler.first_keys(&examples.lr));
-        let (grid, pixels) = (examples.lr.grid, examples.guidance.grid());
-        let maps = Comparison::new(&keys, grid, &colors, pixels).fit();
-        // The queries' colors are proportional to those of the guidance.
-        let colors = host_values(&self.guidance.colors(self.device));
-        let (mut product, mut square) = (0.0f64, 0.0f64);
-        for (q, color) in queries.chunks_exact(e).zip(colors.chunks_exact(COLORS)) {
-            for (c, color) in color.iter().enumerate() {
-                let signal = q[2 * (ANGLES + c)] - q[2 * (ANGLES + c) + 1];
-                product += f64::from(signal * color);
-                square += f64::from(color * color);
-            }
-        }
+        let name = format!("{}.0.attention.in_proj", layer(0));
+        // All heads are alike. Rows of the projections, with the constant last.
+        let part = |what: &str| weights[&format!("{name}_{what}")].data();
+        let (matrix, bias) = (part("weight"), part("bias"));
+        let row = |i: usize| [&matrix[i * e..][..e], &bias[i..=i]].concat();
+        let queries: [Vec<f32>; ANGLES] = std::array::from_fn(row);
+        let keys: [Vec<f32>; ANGLES] = std::array::from_fn(|i| row(e + i));
+        let found = self.examples(upsampler, examples, &queries, &keys);
+        let maps = fit(&found, e);
+
         // Attention divides by the root of the head's width. Queries and keys share the strength.
         let strength = (head as f32).sqrt() / SIGMA_RANGE;
-        let weight = strength / (product / square.max(1e-12)) as f32;
         let slot = |row: usize| {
             (row % e % head)
                 .checked_sub(ANGLES)
                 .filter(|slot| row / e < 2 && *slot < SLOTS)
         };
         let map = |slot: usize, column: usize| SIGMA_RANGE * maps[slot * (e + 1) + column];
-        let name = format!("{}.0.attention.in_proj", layer(0));
         change(weights, &format!("{name}_weight"), |i, x| {
             let (row, column) = (i / e, i % e);
             match slot(row) {
                 None => x,
                 Some(slot) if row >= e => map(slot, column),
-                Some(slot) if slot < 2 * COLORS && column == 2 * ANGLES + slot => weight,
+                Some(slot) if slot < 2 * COLORS && column == 2 * ANGLES + slot => strength,
                 Some(_) => 0.0,
             }
         });
@@ -254,5 +247,68 @@ impl Fit<'_> {
             Some(slot) if slot == 2 * COLORS => strength,
             Some(_) => 0.0,
         });
+    }
+
+    /// Pixels and tokens as the attention sees them. `queries` and `keys` are the rows of the
+    /// projections that compare positions.
+    fn examples(
+        &self,
+        upsampler: &LoftUp,
+        examples: &Examples,
+        queries: &[Vec<f32>; ANGLES],
+        keys: &[Vec<f32>; ANGLES],
+    ) -> Vec<Example> {
+        let e = self.config.width();
+        let root = ((e / self.config.heads) as f32).sqrt();
+        let grid = examples.lr.grid;
+        let tokens = grid.height * grid.width;
+        let inputs = host_values(&upsampler.first_keys(&examples.lr));
+        let mut rng = Rng::new(0, Purpose::Weights, 2);
+        let mut one = |(guidance, inputs): (&Guidance, &[f32])| {
+            let pixels = guidance.grid();
+            let [height, width] = [pixels.height, pixels.width].map(|side| side.min(WINDOW));
+            let corner = (
+                rng.below(pixels.height - height + 1),
+                rng.below(pixels.width - width + 1),
+            );
+            let window = guidance.windows(&[corner], height, width);
+            let seen = host_values(&self.queries(upsampler, &window, Mode::Eval, &mut Vec::new()));
+            let colors = host_values(&guidance.colors(self.device));
+            let pixel = |_| {
+                let place = rng.below(height * width);
+                let query = &seen[place * e..][..e];
+                let (y, x) = (corner.0 + place / width, corner.1 + place % width);
+                let at = |i: usize, pixels: usize, tokens: usize| {
+                    (i as f32 + 0.5) / pixels as f32 * tokens as f32 - 0.5
+                };
+                let color = &colors[(y * pixels.width + x) * COLORS..];
+                Pixel {
+                    position: std::array::from_fn(|i| affine(&queries[i], query) / root),
+                    slots: std::array::from_fn(|slot| match slot {
+                        _ if slot == 2 * COLORS => 1.0,
+                        _ => query[2 * ANGLES + slot],
+                    }),
+                    color: std::array::from_fn(|c| color[c]),
+                    at: [
+                        at(y, pixels.height, grid.height),
+                        at(x, pixels.width, grid.width),
+                    ],
+                }
+            };
+            let pixels: Vec<Pixel> = (0..PIXELS).map(pixel).collect();
+            let position = |key: &[f32]| std::array::from_fn(|i| affine(&keys[i], key));
+            Example {
+                keys: inputs.to_vec(),
+                positions: inputs.chunks_exact(e).map(position).collect(),
+                means: means(&colors, grid, guidance.grid()),
+                columns: grid.width,
+                pixels,
+            }
+        };
+        let images = examples.guidance.iter();
+        images
+            .zip(inputs.chunks_exact(tokens * e))
+            .map(&mut one)
+            .collect()
     }
 }

@@ -165,16 +165,14 @@ fn positional_channels_are_frozen_and_the_rest_is_not() {
 
 /// Images of vertical stripes of random colors, wider than a token but not aligned with them, and
 /// features that are linear in color: those of the tokens, and those of the pixels.
-fn stripes(seed: u64, device: &Device) -> (Tokens, Guidance, Vec<f32>) {
+fn stripes(seed: u64, device: &Device) -> (Tokens, Vec<Vec<f32>>, Vec<f32>) {
     const STRIPE: usize = 13;
-    let (grid, side) = (
-        Grid {
-            batch: 4,
-            height: 8,
-            width: 8,
-        },
-        64usize,
-    );
+    let side = SIDE;
+    let grid = Grid {
+        batch: 4,
+        height: 8,
+        width: 8,
+    };
     let mut rng = Rng::new(9, Purpose::Weights, 0);
     let basis: Vec<f32> = (0..4 * CHANNELS).map(|_| rng.normal()).collect();
     let features = |color: [f32; 3]| -> Vec<f32> {
@@ -213,21 +211,25 @@ fn stripes(seed: u64, device: &Device) -> (Tokens, Guidance, Vec<f32>) {
         values: device_matrix(lr, grid.pixels(), CHANNELS, device),
         grid,
     };
+    (lr, images, exact)
+}
+
+/// Side of the images of stripes.
+const SIDE: usize = 64;
+
+fn scaled(images: &[Vec<f32>]) -> Guidance {
     let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
-    (
-        lr,
-        Guidance::new(&slices, side, side, RangeOver::Image),
-        exact,
-    )
+    Guidance::new(&slices, SIDE, SIDE, RangeOver::Image)
 }
 
 #[test]
 fn a_bilateral_initialization_follows_edges_of_color() {
     let device = Device::flex();
-    let (lr, guidance, _) = stripes(1, &device);
+    let (lr, images, _) = stripes(1, &device);
+    let guidance = scaled(&images);
     let examples = Examples {
         lr: lr.clone(),
-        guidance: guidance.clone(),
+        guidance: images.chunks(1).map(scaled).collect(),
     };
     let off = |examples: Option<&Examples>| {
         let mut upsampler = new(CHANNELS, &device);
@@ -240,8 +242,9 @@ fn a_bilateral_initialization_follows_edges_of_color() {
         ));
         assert!(Frozen::find(&upsampler, &device).is_some());
         // Other images than those of the fit.
-        let (lr, guidance, exact) = stripes(2, &device);
-        let output = host_values(&upsampler.forward(&lr, &guidance, Mode::Eval).features);
+        let (lr, images, exact) = stripes(2, &device);
+        let output = upsampler.forward(&lr, &scaled(&images), Mode::Eval);
+        let output = host_values(&output.features);
         let squares = output.iter().zip(&exact);
         let sum: f64 = squares.map(|(a, b)| f64::from(a - b).powi(2)).sum();
         sum / exact.len() as f64
