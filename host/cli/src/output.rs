@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use loftup_eval::bootstrap::Interval;
 
 /// Prints a line. A closed pipe (`| head`) is not an error.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
@@ -13,6 +14,12 @@ pub fn line(text: impl std::fmt::Display) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("standard output"),
     }
+}
+
+/// A difference with its interval, multiplied by `scale`.
+pub fn interval(i: Interval, scale: f64, digits: usize) -> String {
+    let [value, low, high] = [i.value, i.low, i.high].map(|x| scale * x);
+    format!("{value:+.digits$} ({low:+.digits$} to {high:+.digits$})")
 }
 
 /// Writes a file atomically.

@@ -1,6 +1,6 @@
 //! The confusion matrix.
 
-use crate::labels::UNLABELED;
+use crate::{bootstrap::Interval, labels::UNLABELED};
 
 /// Pixel counts by true class and predicted class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,14 @@ impl Confusion {
             counts.for_each(|(sum, n)| *sum += n);
         }
         sum
+    }
+
+    /// Mean IoU of `a` minus that of `b`: one matrix for each image, in the same order.
+    pub(crate) fn difference(classes: usize, a: &[Self], b: &[Self], seed: u64) -> Interval {
+        let iou = |all: &[Self], chosen: &[usize]| {
+            Self::sum(classes, chosen.iter().map(|i| &all[*i])).mean_iou()
+        };
+        Interval::bootstrap(a.len(), seed, |chosen| iou(a, chosen) - iou(b, chosen))
     }
 
     /// Adds the pixels of an image, except unlabeled ones.
@@ -80,6 +88,26 @@ pub(crate) fn mean(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn differences_are_paired() {
+        // Image i is right in all but i % 4 of its 10 pixels; b is right in one more.
+        let image = |wrong: usize| {
+            let mut confusion = Confusion::new(2);
+            let seen: Vec<u8> = (0..10).map(|p| u8::from(p < wrong)).collect();
+            confusion.count(&[0; 10], &seen);
+            confusion
+        };
+        let a: Vec<_> = (0..40).map(|i| image(1 + i % 4)).collect();
+        let b: Vec<_> = (0..40).map(|i| image(i % 4)).collect();
+        let same = Confusion::difference(2, &a, &a, 0);
+        assert_eq!((same.value, same.low, same.high), (0.0, 0.0, 0.0));
+        // A tenth of the pixels, whichever images are chosen.
+        let found = Confusion::difference(2, &b, &a, 0);
+        for v in [found.value, found.low, found.high] {
+            assert!((v - 0.1).abs() < 1e-12, "{found:?}");
+        }
+    }
 
     #[test]
     fn a_worked_example() {

@@ -182,10 +182,10 @@ pub fn compare(
             mean_iou: all.mean_iou(),
             boundary_f: run.boundary.mean(),
             accuracy: all.accuracy(),
-            difference: difference(
+            difference: Confusion::difference(
                 count,
-                &runs[0].confusions,
                 &run.confusions,
+                &runs[0].confusions,
                 request.probe.seed,
             ),
         }
@@ -229,37 +229,4 @@ fn class_map(head: &Head, features: &[f32], dim: usize) -> Vec<u8> {
             argmax_pixels(scores, head.outputs(), classes);
         });
     map
-}
-
-/// Difference of mean IoU between `b` and `a`, image by image the same.
-fn difference(classes: usize, a: &[Confusion], b: &[Confusion], seed: u64) -> Interval {
-    let iou = |x: &[Confusion], chosen: &[usize]| {
-        Confusion::sum(classes, chosen.iter().map(|i| &x[*i])).mean_iou()
-    };
-    Interval::bootstrap(a.len(), seed, |chosen| iou(b, chosen) - iou(a, chosen))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn differences_are_paired() {
-        // Image i is right in all but i % 4 of its 10 pixels; b is right in one more.
-        let image = |wrong: usize| {
-            let mut confusion = Confusion::new(2);
-            let seen: Vec<u8> = (0..10).map(|p| u8::from(p < wrong)).collect();
-            confusion.count(&[0; 10], &seen);
-            confusion
-        };
-        let a: Vec<_> = (0..40).map(|i| image(1 + i % 4)).collect();
-        let b: Vec<_> = (0..40).map(|i| image(i % 4)).collect();
-        let same = difference(2, &a, &a, 0);
-        assert_eq!((same.value, same.low, same.high), (0.0, 0.0, 0.0));
-        // A tenth of the pixels, whichever images are chosen.
-        let found = difference(2, &a, &b, 0);
-        for v in [found.value, found.low, found.high] {
-            assert!((v - 0.1).abs() < 1e-12, "{found:?}");
-        }
-    }
 }

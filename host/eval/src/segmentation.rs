@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     EvalError, Method, Progress,
+    bootstrap::Interval,
     boundary::{BoundaryScore, usual_tolerance},
     confusion::Confusion,
     data::{self, Classes, Pair},
@@ -88,6 +89,10 @@ pub struct Outcome {
     pub train_seconds: f64,
     /// Seconds for all class maps, without the backbone.
     pub map_seconds: f64,
+    /// Mean IoU minus that of bilinear interpolation; none for itself, or if it was not evaluated.
+    pub minus_bilinear: Option<Interval>,
+    /// Mean IoU minus that of joint bilateral upsampling; likewise.
+    pub minus_jbu: Option<Interval>,
 }
 
 /// Trains a probe for each method on `train` and evaluates it on `val`.
@@ -128,7 +133,7 @@ pub fn evaluate(
             train_seconds: start.elapsed().as_secs_f64(),
             train_loss: trained.loss,
             head: class_head(&classes.names, trained.linear)?,
-            confusion: Confusion::new(count),
+            confusions: Vec::new(),
             boundary: BoundaryScore::new(count, tolerance),
             map_seconds: 0.0,
         });
@@ -145,7 +150,9 @@ pub fn evaluate(
             let start = Instant::now();
             let map = class_map(&encoder, run.method, &encoded, &run.head)?;
             run.map_seconds += start.elapsed().as_secs_f64();
-            run.confusion.count(&labels.values, &map);
+            let mut confusion = Confusion::new(count);
+            confusion.count(&labels.values, &map);
+            run.confusions.push(confusion);
             run.boundary.count(encoder.size, &labels.values, &map);
         }
         val_images += 1;
@@ -169,7 +176,10 @@ pub fn evaluate(
         val_images,
         boundary_tolerance: tolerance,
         left_out,
-        results: probe_runs.into_iter().map(ProbeRun::outcome).collect(),
+        results: probe_runs
+            .iter()
+            .map(|run| run.outcome(&probe_runs, count, request.probe.seed))
+            .collect(),
     })
 }
 
@@ -207,7 +217,8 @@ impl Set {
 struct ProbeRun {
     method: Method,
     head: Head,
-    confusion: Confusion,
+    /// Of each validation image.
+    confusions: Vec<Confusion>,
     boundary: BoundaryScore,
     train_loss: f64,
     train_seconds: f64,
@@ -215,17 +226,25 @@ struct ProbeRun {
 }
 
 impl ProbeRun {
-    fn outcome(self) -> Outcome {
+    fn outcome(&self, all: &[Self], classes: usize, seed: u64) -> Outcome {
+        let confusion = Confusion::sum(classes, &self.confusions);
+        let minus = |method: Method| {
+            let rival = all.iter().find(|run| run.method == method)?;
+            (self.method != method)
+                .then(|| Confusion::difference(classes, &self.confusions, &rival.confusions, seed))
+        };
         Outcome {
             method: self.method,
-            mean_iou: self.confusion.mean_iou(),
+            mean_iou: confusion.mean_iou(),
             boundary_f: self.boundary.mean(),
-            accuracy: self.confusion.accuracy(),
-            iou: self.confusion.iou(),
+            accuracy: confusion.accuracy(),
+            iou: confusion.iou(),
             boundary: self.boundary.by_class(),
             train_loss: self.train_loss,
             train_seconds: self.train_seconds,
             map_seconds: self.map_seconds,
+            minus_bilinear: minus(Method::Bilinear),
+            minus_jbu: minus(Method::Jbu),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use loftup_bundle::Size;
-use loftup_eval::{segmentation, video};
+use loftup_eval::{bootstrap::Interval, segmentation, video};
 
 use crate::{
     args::{EngineArgs, MethodArg, ProbeArgs, RangeArg},
@@ -129,19 +129,28 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
     if !report.left_out.is_empty() {
         output::line(format!("{} images or masks skipped", report.left_out.len()))?;
     }
-    output::line("           mIoU  boundary F  accuracy   training   maps")?;
+    output::line(
+        "           mIoU  boundary F  accuracy   training   maps      mIoU - bilinear (95 %)  mIoU - JBU (95 %)",
+    )?;
     for r in &report.results {
         output::line(format!(
-            "{:9} {:5.1} %     {:5.1} %   {:5.1} %   {:6.1} s {:6.1} s",
+            "{:9} {:5.1} %     {:5.1} %   {:5.1} %   {:6.1} s {:6.1} s   {:22}  {}",
             r.method.name(),
             100.0 * r.mean_iou,
             100.0 * r.boundary_f,
             100.0 * r.accuracy,
             r.train_seconds,
-            r.map_seconds
+            r.map_seconds,
+            minus(r.minus_bilinear),
+            minus(r.minus_jbu)
         ))?;
     }
     Ok(())
+}
+
+/// A difference in percentage points.
+fn minus(difference: Option<Interval>) -> String {
+    difference.map_or_else(String::new, |i| output::interval(i, 100.0, 1))
 }
 
 fn video(args: &VideoArgs) -> Result<()> {

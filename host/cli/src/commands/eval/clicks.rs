@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use loftup_eval::{bootstrap::Interval, clicks};
+use loftup_eval::clicks;
 
 use crate::{
     args::{EngineArgs, count},
@@ -107,9 +107,9 @@ fn print(report: &clicks::Report) -> Result<()> {
         for (name, d) in minus {
             output::line(format!(
                 "{name:9}       {:21}  {:21}  {}",
-                interval(d.iou_1, 100.0, 1),
-                interval(d.iou_5, 100.0, 1),
-                interval(d.clicks_80, 1.0, 2)
+                output::interval(d.iou_1, 100.0, 1),
+                output::interval(d.iou_5, 100.0, 1),
+                output::interval(d.clicks_80, 1.0, 2)
             ))?;
         }
     }
@@ -124,9 +124,4 @@ fn rivals(
     results
         .filter_map(|r| Some((r.method.name(), differences(r)?)))
         .collect()
-}
-
-fn interval(i: Interval, scale: f64, digits: usize) -> String {
-    let [value, low, high] = [i.value, i.low, i.high].map(|x| scale * x);
-    format!("{value:+.digits$} ({low:+.digits$} to {high:+.digits$})")
 }

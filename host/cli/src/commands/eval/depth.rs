@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use loftup_bundle::Size;
-use loftup_eval::{bootstrap::Interval, depth};
+use loftup_eval::depth;
 
 use crate::{
     args::{EngineArgs, MethodArg, RangeArg, ReadArgs, SampleArgs},
@@ -122,8 +122,13 @@ fn print(report: &depth::Report) -> Result<()> {
             "minus {rival:8}  AbsRel (95 %)                    AbsRel in the band (95 %)"
         ))?;
         for (name, d) in differences {
-            let band = d.band_abs_rel.map_or("none".into(), interval);
-            output::line(format!("{name:9}       {:31}  {band}", interval(d.abs_rel)))?;
+            let band = d
+                .band_abs_rel
+                .map_or("none".into(), |i| output::interval(i, 1.0, 4));
+            output::line(format!(
+                "{name:9}       {:31}  {band}",
+                output::interval(d.abs_rel, 1.0, 4)
+            ))?;
         }
     }
     Ok(())
@@ -137,8 +142,4 @@ fn rivals(
     results
         .filter_map(|r| Some((r.method.name(), differences(r)?)))
         .collect()
-}
-
-fn interval(i: Interval) -> String {
-    format!("{:+.4} ({:+.4} to {:+.4})", i.value, i.low, i.high)
 }

@@ -82,14 +82,12 @@ pub fn run(args: &TargetsArgs) -> Result<()> {
     )?;
     for r in &report.results {
         output::line(format!(
-            "{:31} {:4.1} %      {:4.1} %    {:4.1} %  {:+5.1} ({:+.1} to {:+.1})",
+            "{:31} {:4.1} %      {:4.1} %    {:4.1} %  {}",
             r.name,
             100.0 * r.mean_iou,
             100.0 * r.boundary_f,
             100.0 * r.accuracy,
-            100.0 * r.difference.value,
-            100.0 * r.difference.low,
-            100.0 * r.difference.high
+            output::interval(r.difference, 100.0, 1)
         ))?;
     }
     Ok(())

@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use loftup_eval::{
-    bootstrap::Interval,
-    vos::{self, Scores},
-};
+use loftup_eval::vos::{self, Scores};
 use loftup_runtime::ColorRange;
 
 use crate::{
@@ -98,8 +95,8 @@ pub fn run(args: &VosArgs) -> Result<()> {
             columns(&r.scores),
             r.features_ms,
             r.propagation_ms,
-            interval(r.to_bilinear),
-            interval(r.to_jbu),
+            super::minus(r.to_bilinear),
+            super::minus(r.to_jbu),
         ))?;
     }
     Ok(())
@@ -123,11 +120,4 @@ fn columns(s: &Scores) -> String {
         format!("{mean:7.1} {recall:7.1} {decay:6.1}")
     });
     format!("{:5.1} {j} {f}", 100.0 * s.j_and_f)
-}
-
-fn interval(interval: Option<Interval>) -> String {
-    interval.map_or_else(String::new, |d| {
-        let [value, low, high] = [d.value, d.low, d.high].map(|x| 100.0 * x);
-        format!("{value:+5.1} ({low:+.1} to {high:+.1})")
-    })
 }
