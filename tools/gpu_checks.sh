@@ -54,8 +54,10 @@ else
 fi
 
 if [ ${#bundles[@]} -eq 0 ]; then
-    "$loftup" convert --builtin --out "$work/small.loftup" >&2
-    bundles=("$work/small.loftup")
+    for model in scenes photos; do
+        "$loftup" convert --builtin=$model --out "$work/$model.loftup" >&2
+        bundles+=("$work/$model.loftup")
+    done
 fi
 
 {

@@ -5,6 +5,7 @@ use std::{hint::black_box, ops::ControlFlow};
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 use loftup_bundle::Size;
+use loftup_convert::Builtin;
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Frame, Perceptor, Query, Rect,
     image::{self as images, RgbImage},
@@ -21,7 +22,9 @@ const SIZE: Size = Size {
 fn bundle(c: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("builtin.loftup");
-    loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(())).expect("a bundle");
+    Builtin::Scenes
+        .write(&path, false, |_| ControlFlow::Continue(()))
+        .expect("a bundle");
     let options = ExecutionOptions {
         threads: 1,
         ..ExecutionOptions::default()

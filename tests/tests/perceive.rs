@@ -7,6 +7,7 @@ use std::{
 };
 
 use loftup_bundle::{HeadKind, Linear, Size};
+use loftup_convert::Builtin;
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Frame, IncrementalUpsampler, Perceptor, Point, Query, Rect,
     RuntimeError,
@@ -23,7 +24,9 @@ fn bundle() -> &'static Path {
     let (_, path) = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("default.loftup");
-        loftup_convert::builtin(&path, false, |_| ControlFlow::Continue(())).unwrap();
+        Builtin::Scenes
+            .write(&path, false, |_| ControlFlow::Continue(()))
+            .unwrap();
         // Graphs are read when they are first used, so the folder must remain.
         (folder, path)
     });

@@ -35,7 +35,7 @@ default_bundle() { # cargo's selection
     rm -rf /target/share
     mkdir -p /target/share
     "$built/loftup-scenes" --out /target/share/scenes --train 60 --val 10
-    "$built/loftup" convert --builtin --out /target/share/plain.loftup
+    "$built/loftup" convert --builtin=scenes --out /target/share/plain.loftup
     "$built/loftup" head classes /target/share/plain.loftup --data /target/share/scenes \
         --out /target/share/default.loftup
     rm -r /target/share/plain.loftup /target/share/scenes

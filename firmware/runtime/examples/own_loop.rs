@@ -1,6 +1,6 @@
 //! A perception loop around `Perceptor::perceive`: a moving camera, and the ground ahead of it.
 //!
-//!     loftup convert --builtin --out default.loftup
+//!     loftup convert --builtin=scenes --out default.loftup
 //!     cargo run -p loftup-runtime --example own_loop default.loftup
 
 use std::{path::PathBuf, time::Instant};

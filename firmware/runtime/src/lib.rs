@@ -40,7 +40,7 @@ mod tiles;
 pub mod track;
 pub mod tuning;
 mod upsampler;
-mod user_cache;
+pub mod user_cache;
 mod words;
 
 pub use dot::dot;

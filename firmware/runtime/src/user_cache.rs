@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The directory `loftup-edge/name` in the user's cache directory (`XDG_CACHE_HOME`, else
 /// `~/.cache`); `None` if neither is set.
-pub(crate) fn directory(name: &str) -> Option<PathBuf> {
+pub fn directory(name: &str) -> Option<PathBuf> {
     let named = |name: &str| {
         let value = std::env::var_os(name).map(PathBuf::from);
         value.filter(|path| path.is_absolute())

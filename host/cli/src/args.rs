@@ -1,5 +1,6 @@
 //! Arguments shared by several commands.
 
+mod builtin;
 mod track;
 
 use std::{
@@ -20,6 +21,7 @@ use loftup_runtime::{
     tuning::{Tuning, TuningCache},
 };
 
+pub use builtin::{BuiltinArg, BundleArgs};
 pub use track::TrackArgs;
 
 use crate::engines;

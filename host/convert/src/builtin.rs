@@ -1,48 +1,99 @@
-//! A bundle of the built-in weights.
+//! Bundles of the built-in weights.
 
 use std::{fs, ops::ControlFlow, path::Path};
 
-use loftup_import::{builtin, vit::VitOptions};
+use loftup_bundle::{Normalization, sha256_hex};
+use loftup_import::{
+    builtin::{photos, scenes},
+    vit::VitOptions,
+};
 
 use crate::{
-    BackboneSource, ConvertError, Request,
+    BackboneSource, ConvertError, OnnxBackbone, Request,
     convert::{Converted, convert},
 };
 
-/// Writes a bundle of the built-in backbone and upsampler ([`loftup_import::builtin`]) to `out` and
-/// verifies it. `replace` allows an existing bundle to be replaced; `stage` is as in [`convert`].
-///
-/// # Errors
-/// As [`convert`].
-pub fn builtin(
-    out: &Path,
-    replace: bool,
-    stage: impl FnMut(&str) -> ControlFlow<()>,
-) -> Result<Converted, ConvertError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        |source| ConvertError::Io { path, source }
-    };
-    let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
-        fs::write(&path, bytes).map_err(io(&path))?;
-        Ok::<_, ConvertError>(path)
-    };
-    let request = Request {
-        backbone: Some(BackboneSource::Checkpoint {
-            preset: builtin::PRESET.into(),
-            weights: write("backbone.safetensors", builtin::BACKBONE)?,
-            options: VitOptions {
-                heads: Some(builtin::HEADS),
-                ..Default::default()
+/// A built-in backbone with its upsampler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Builtin {
+    /// EfficientNet-Lite0 and a LoftUp trained on photographs ([`loftup_import::builtin::photos`]).
+    #[default]
+    Photos,
+    /// A small vision transformer and its LoftUp, trained on generated scenes
+    /// ([`loftup_import::builtin::scenes`]).
+    Scenes,
+}
+
+impl Builtin {
+    fn weights(self) -> [(&'static str, &'static [u8]); 2] {
+        match self {
+            Self::Photos => [
+                ("backbone.onnx", photos::BACKBONE),
+                ("upsampler.safetensors", photos::UPSAMPLER),
+            ],
+            Self::Scenes => [
+                ("backbone.safetensors", scenes::BACKBONE),
+                ("upsampler.safetensors", scenes::UPSAMPLER),
+            ],
+        }
+    }
+
+    /// A hash of the weights, in hexadecimal digits.
+    pub fn hash(self) -> String {
+        let hashes = self.weights().map(|(_, bytes)| sha256_hex(bytes));
+        sha256_hex(hashes.concat().as_bytes())
+    }
+
+    /// Writes a bundle to `out` and verifies it. `replace` allows an existing bundle to be replaced;
+    /// `stage` is as in [`convert`].
+    ///
+    /// # Errors
+    /// As [`convert`].
+    pub fn write(
+        self,
+        out: &Path,
+        replace: bool,
+        stage: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Converted, ConvertError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            |source| ConvertError::Io { path, source }
+        };
+        let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
+        let [backbone, upsampler] = self.weights().map(|(name, bytes)| {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).map_err(io(&path))?;
+            Ok::<_, ConvertError>(path)
+        });
+        let backbone = match self {
+            Self::Photos => BackboneSource::Onnx(OnnxBackbone {
+                path: backbone?,
+                patch: photos::PATCH,
+                normalization: Some(Normalization {
+                    mean: photos::MEAN,
+                    std: photos::STD,
+                }),
+                output: None,
+                layout: None,
+                extra_tokens: None,
+            }),
+            Self::Scenes => BackboneSource::Checkpoint {
+                preset: scenes::PRESET.into(),
+                weights: backbone?,
+                options: VitOptions {
+                    heads: Some(scenes::HEADS),
+                    ..Default::default()
+                },
             },
-        }),
-        upsampler: Some(write("upsampler.safetensors", builtin::UPSAMPLER)?),
-        size: None,
-        out: out.to_owned(),
-        prefix: None,
-        replace,
-    };
-    convert(&request, stage)
+        };
+        let request = Request {
+            backbone: Some(backbone),
+            upsampler: Some(upsampler?),
+            size: None,
+            out: out.to_owned(),
+            prefix: None,
+            replace,
+        };
+        convert(&request, stage)
+    }
 }

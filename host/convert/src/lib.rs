@@ -16,7 +16,7 @@ pub mod quantize;
 mod references;
 mod verify;
 
-pub use builtin::builtin;
+pub use builtin::Builtin;
 pub use check::{Check, Measured, MinCosine};
 pub use convert::{BackboneSource, Converted, Request, convert};
 pub use error::ConvertError;

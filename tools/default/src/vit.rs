@@ -35,7 +35,7 @@ impl Shape {
         grid: 16,
         width: 64,
         depth: 5,
-        heads: loftup_import::builtin::HEADS,
+        heads: loftup_import::builtin::scenes::HEADS,
     };
 
     /// Patches of an image.

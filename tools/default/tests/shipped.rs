@@ -6,7 +6,7 @@ use loftup_default::{
     vit::Shape,
 };
 use loftup_eval::Method;
-use loftup_import::builtin;
+use loftup_import::builtin::scenes;
 
 /// Required lead of LoftUp over bilinear interpolation in boundary F, in points. A few scenes vary
 /// more than the many of the table, so the margin is below its value of 24.3.
@@ -18,8 +18,8 @@ const CLASSES: f64 = 5.5;
 fn shipped_weights_convert_and_loftup_keeps_outlines_that_bilinear_loses() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    std::fs::write(place("backbone.safetensors"), builtin::BACKBONE).unwrap();
-    std::fs::write(place("upsampler.safetensors"), builtin::UPSAMPLER).unwrap();
+    std::fs::write(place("backbone.safetensors"), scenes::BACKBONE).unwrap();
+    std::fs::write(place("upsampler.safetensors"), scenes::UPSAMPLER).unwrap();
     // Conversion verifies what it writes.
     bundle(
         &Shape::SHIPPED,

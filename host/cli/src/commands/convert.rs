@@ -7,7 +7,10 @@ use loftup_bundle::{Normalization, Size};
 use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
 use loftup_import::vit::{Activation, Positions, VitOptions};
 
-use crate::{args::triple, interrupt, output, progress};
+use crate::{
+    args::{BuiltinArg, triple},
+    interrupt, output, progress,
+};
 
 /// Create a bundle from checkpoints: a backbone, an upsampler, or both.
 ///
@@ -81,9 +84,17 @@ pub struct Args {
     /// LoftUp checkpoint: PyTorch or safetensors, published or from `loftup train`
     #[arg(long, value_name = "FILE")]
     upsampler_weights: Option<PathBuf>,
-    /// Use the small built-in backbone and upsampler, for a first try
-    #[arg(long, conflicts_with_all = ["backbone_weights", "backbone_onnx", "upsampler_weights", "size"])]
-    builtin: bool,
+    /// Use a built-in backbone and upsampler
+    #[arg(
+        long,
+        value_name = "MODEL",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "photos",
+        conflicts_with_all = ["backbone_weights", "backbone_onnx", "upsampler_weights", "size"]
+    )]
+    builtin: Option<BuiltinArg>,
     /// Input size of the backbone [default: 224x224, or the size fixed in the ONNX model]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
@@ -111,8 +122,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let converted = match args.builtin {
-        true => loftup_convert::builtin(&args.out, args.force, stage),
-        false => loftup_convert::convert(&request(args), stage),
+        Some(model) => model.model().write(&args.out, args.force, stage),
+        None => loftup_convert::convert(&request(args), stage),
     };
     bar.finish_and_clear();
     let converted = converted?;

@@ -22,7 +22,7 @@ use super::{
     through::{self, Answer},
 };
 use crate::{
-    args::{EngineArgs, InputArgs, TuneArgs, region},
+    args::{BundleArgs, EngineArgs, InputArgs, TuneArgs, region},
     engines, interrupt, output, progress,
 };
 
@@ -32,6 +32,7 @@ use crate::{
 /// or [1,d,h,w] for a bundle without an upsampler.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  loftup run --builtin --image photo.jpg --picture pca.png
   loftup run robot.loftup --image street.jpg --size 448x448 --out features.npy --picture pca.png
   loftup run robot.loftup --image street.jpg --region 80,60,64,64 --out region.npy
   loftup run robot.loftup --image street.jpg --points points.csv --out points.npy
@@ -45,8 +46,8 @@ use crate::{
     .required(true)
     .multiple(true))]
 pub struct Args {
-    /// The bundle
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     #[command(flatten)]
     input: InputArgs,
     /// Region of the output to compute, in output pixels
@@ -93,7 +94,8 @@ enum Upsampler {
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let points = args.points.as_deref().map(read_points).transpose()?;
-    let perceptor = args.engine.tuned(&args.bundle, args.tune)?;
+    let bundle = args.bundle.path()?;
+    let perceptor = args.engine.tuned(&bundle, args.tune)?;
     let load = start.elapsed().as_secs_f64();
     let bar = progress::spinner();
     bar.set_message("running the backbone");
@@ -195,7 +197,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn lacks_upsampler(args: &Args, option: &str) -> String {
     format!(
         "{}: {option} needs upsampled features, but the bundle has no upsampler; convert it with --upsampler-weights, or use --upsampler jbu",
-        args.bundle.display()
+        args.bundle
     )
 }
 

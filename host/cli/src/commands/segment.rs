@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::through::{has_extension, shaded};
 use crate::{
-    args::{EngineArgs, MethodArg, RangeArg, ReadArgs, pair},
+    args::{BundleArgs, EngineArgs, MethodArg, RangeArg, ReadArgs, pair},
     interrupt, output, progress,
 };
 
@@ -30,8 +30,8 @@ use crate::{
   loftup segment robot.loftup --image desk.jpg --click 320,200 --click 350,260 --not 100,40 \\
     --out mask.png --overlay overlay.png")]
 pub struct Args {
-    /// The bundle, with a backbone
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// Input image: JPEG, PNG, WebP, BMP, TIFF or PNM
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
@@ -73,7 +73,8 @@ pub fn run(args: &Args) -> Result<()> {
     if !["png", "npy"].iter().any(|e| has_extension(&args.out, e)) {
         bail!("{}: a mask is written as .png or .npy", args.out.display());
     }
-    let perceptor = args.engine.perceptor(&args.bundle)?;
+    let bundle = args.bundle.path()?;
+    let perceptor = args.engine.perceptor(&bundle)?;
     let photo = image::open_with(&args.image, args.read.orientation())?.image;
     let (width, height) = (photo.width(), photo.height());
     for [x, y] in args.click.iter().chain(&args.not) {
@@ -99,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.threshold.or(fitted).is_none() {
         log::warn!(
             "{}: no threshold was fitted for {}; using {DEFAULT_THRESHOLD}. Fit one with `loftup head clicks`, or give --threshold",
-            args.bundle.display(),
+            bundle.display(),
             method.name()
         );
     }

@@ -1,6 +1,7 @@
 //! The command line from outside: files in, files out, exit codes and messages.
 
 mod answers;
+mod builtin;
 mod bundles;
 mod checkpoints;
 #[cfg(feature = "train")]

@@ -35,8 +35,8 @@ pub fn builtin(at: &Path, watch: Watch<'_>) -> Result<Vec<Check>> {
     let folder = at.join(WEIGHTS);
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
     for (name, bytes) in [
-        (BACKBONE, builtin::BACKBONE),
-        (UPSAMPLER, builtin::UPSAMPLER),
+        (BACKBONE, builtin::scenes::BACKBONE),
+        (UPSAMPLER, builtin::scenes::UPSAMPLER),
     ] {
         let path = folder.join(name);
         fs::write(&path, bytes).with_context(|| path.display().to_string())?;
@@ -54,10 +54,10 @@ pub fn export(at: &Path, start: &Path, trained: &Path, watch: Watch<'_>) -> Resu
 fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<Vec<Check>> {
     let request = Request {
         backbone: Some(BackboneSource::Checkpoint {
-            preset: builtin::PRESET.into(),
+            preset: builtin::scenes::PRESET.into(),
             weights: at.join(WEIGHTS).join(BACKBONE),
             options: loftup_import::vit::VitOptions {
-                heads: Some(builtin::HEADS),
+                heads: Some(builtin::scenes::HEADS),
                 ..Default::default()
             },
         }),

@@ -17,7 +17,7 @@ use loftup_runtime::{
 use serde::Serialize;
 
 use crate::{
-    args::{EngineArgs, MethodArg, RangeArg, ReadArgs, TrackArgs, region},
+    args::{BundleArgs, EngineArgs, MethodArg, RangeArg, ReadArgs, TrackArgs, region},
     interrupt, output, progress,
 };
 
@@ -36,8 +36,8 @@ use crate::{
     .required(true)
     .multiple(true))]
 pub struct Args {
-    /// The bundle
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArgs,
     /// The frames: a directory of images, or a glob, in the order of their names
     #[arg(long, value_name = "DIR|GLOB")]
     video: PathBuf,
@@ -109,11 +109,11 @@ impl From<&TrackedObject> for ObjectRecord {
 pub fn run(args: &Args) -> Result<()> {
     let frames = video::frames(&args.video)?;
     let mask = args.mask.as_deref().map(Labels::open).transpose()?;
-    let perceptor = args.engine.perceptor(&args.bundle)?;
+    let perceptor = args.engine.perceptor(&args.bundle.path()?)?;
     let range = args.range.color_range(&perceptor.manifest().normalization);
     let method = args.upsampler.into();
     let dense = Dense::new(&perceptor, args.track.grid, range, vec![method])
-        .with_context(|| args.bundle.display().to_string())?;
+        .with_context(|| args.bundle.to_string())?;
     let seeds = seeds(args, mask.as_ref())?;
     let options = args.track.options(&args.engine);
     let most = seeds.iter().map(|(label, _)| usize::from(*label)).max();
