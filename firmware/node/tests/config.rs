@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use loftup_node::config::{Config, Level};
+use loftup_node::config::{Config, Level, Upsampler};
 use loftup_runtime::backend::Settings;
 
 #[test]
@@ -279,6 +279,82 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "query[1].slot",
             "its own",
         ),
+        (
+            change("threads = 1", "depth = \"scene\""),
+            "model.depth",
+            "outputs depth",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"depth\""),
+            "query[0].want",
+            "model.depth",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"words\""),
+            "query[0].want",
+            "add [words]",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"objects\""),
+            "query[0].want",
+            "add [track]",
+        ),
+        (
+            add("[track]\n[[query]]\nslot = 1\nwant = \"objects\"\npoints = [[0, 0]]"),
+            "query[0].want",
+            "the whole frame",
+        ),
+        (
+            add("[words]\nhead = \"scene\""),
+            "words.head",
+            "outputs words",
+        ),
+        (
+            add("[words]\nhead = \"kitchen\""),
+            "words.head",
+            "available: depth, pca, scene, words",
+        ),
+        (
+            add("[words]\ndirectory = \"nowhere\""),
+            "words.directory",
+            "create it",
+        ),
+        (add("[track]\ngrid = [0, 5]"), "track.grid", "1 to 1024"),
+        (
+            add("[track]\nmax_objects = 255"),
+            "track.max_objects",
+            "1 to 64",
+        ),
+        (
+            add("[track]\ntemperature = 0.0"),
+            "track.temperature",
+            "0.01",
+        ),
+        (
+            add("[track]\nupsampler = \"bicubic\""),
+            "track.upsampler",
+            "correct the value",
+        ),
+        (
+            add("[[track.object]]\nobject = 11\npoint = [1, 1]"),
+            "track.object[0].object",
+            "1 to 10",
+        ),
+        (
+            add("[[track.object]]\nobject = 1"),
+            "track.object[0].region",
+            "one of them",
+        ),
+        (
+            add("[[track.object]]\nobject = 1\npoint = [96, 1]"),
+            "track.object[0].point",
+            "source.size",
+        ),
+        (
+            add("[[track.object]]\nobject = 1\nregion = [90, 1, 7, 1]"),
+            "track.object[0].region",
+            "source.size",
+        ),
         (add("[[sink]]\nkind = \"serial\""), "sink[0].path", "device"),
         (
             add("[[sink]]\nkind = \"udp\"\nbind = \"127.0.0.1:0\""),
@@ -352,6 +428,7 @@ fn steps_accumulate() {
     let level = |side, regions_only, rate_hz| Level {
         size: loftup_node::config::size([side, side]),
         regions_only,
+        upsampler: Upsampler::Loftup,
         rate_hz,
     };
     assert_eq!(
@@ -363,6 +440,21 @@ fn steps_accumulate() {
             level(28, true, 2.0)
         ]
     );
+}
+
+#[test]
+fn depth_objects_and_words_are_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let text = common::config_text(common::DENSE_QUERIES).replace("threads = 1", common::DEPTH);
+    let config = Config::parse(&text, &file).unwrap();
+    let words = config.words.unwrap();
+    assert_eq!(words.directory, Some(folder.path().join("words")));
+    assert_eq!(config.track.unwrap().object.len(), 1);
+    // Words may be in a file, too.
+    let text = text.replace("head = \"words\"", "head = \"kitchen\"");
+    Config::parse(&text, &file).unwrap();
 }
 
 #[test]
