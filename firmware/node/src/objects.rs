@@ -2,7 +2,7 @@
 
 use loftup_bundle::Size;
 use loftup_wire::{
-    command::{MAX_MASK, Refusal, Seed},
+    command::{Refusal, Seed},
     mask,
     message::{Point, Rect},
 };
@@ -52,7 +52,7 @@ pub enum ObjectSeed {
         /// Its size.
         size: Size,
         /// Its code; see [`mask`].
-        runs: heapless::Vec<u8, MAX_MASK>,
+        runs: Vec<u8>,
     },
 }
 
@@ -80,7 +80,7 @@ impl ObjectSeed {
                 if size.area() > MAX_MASK_PIXELS || !pixels.is_ok_and(|n| n > 0) {
                     return Err(Refusal::Mask);
                 }
-                let runs = heapless::Vec::from_slice(&runs).map_err(|_| Refusal::Mask)?;
+                let runs = runs.to_vec();
                 Ok(Self::Mask { size, runs })
             }
         }

@@ -219,6 +219,33 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "lower",
         ),
         (
+            add("[[degrade.step]]\nupsampler = \"jbu\""),
+            "degrade.step[0].upsampler",
+            "add [model.jbu]",
+        ),
+        (
+            add("[model.jbu]\n[[degrade.step]]\nupsampler = \"loftup\""),
+            "degrade.step[0]",
+            "upsampler = \"jbu\"",
+        ),
+        (
+            add(
+                "[model.jbu]\n[[degrade.step]]\nupsampler = \"jbu\"\n[[degrade.step]]\nupsampler = \"loftup\"",
+            ),
+            "degrade.step[1].upsampler",
+            "use jbu from one step on",
+        ),
+        (
+            add("[model.jbu]\nhead = \"words\""),
+            "model.jbu.head",
+            "the same classes",
+        ),
+        (
+            add("[model.jbu]\ndepth = \"scene\""),
+            "model.jbu.depth",
+            "outputs depth",
+        ),
+        (
             add("[thermal]\nzones = [\"nowhere\"]"),
             "thermal.zones",
             "/sys/class/thermal",
@@ -422,22 +449,24 @@ fn steps_accumulate() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let text = common::config_text(
-        "[[degrade.step]]\nsize = [28, 28]\n[[degrade.step]]\nregions_only = true\n[[degrade.step]]\nrate_hz = 2.0",
+        "[model.jbu]\n[[degrade.step]]\nsize = [28, 28]\n[[degrade.step]]\nupsampler = \"jbu\"\n\
+         [[degrade.step]]\nregions_only = true\n[[degrade.step]]\nrate_hz = 2.0",
     );
     let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
-    let level = |side, regions_only, rate_hz| Level {
+    let level = |side, upsampler, regions_only, rate_hz| Level {
         size: loftup_node::config::size([side, side]),
         regions_only,
-        upsampler: Upsampler::Loftup,
+        upsampler,
         rate_hz,
     };
     assert_eq!(
         config.levels(),
         [
-            level(42, false, 0.0),
-            level(28, false, 0.0),
-            level(28, true, 0.0),
-            level(28, true, 2.0)
+            level(42, Upsampler::Loftup, false, 0.0),
+            level(28, Upsampler::Loftup, false, 0.0),
+            level(28, Upsampler::Jbu, false, 0.0),
+            level(28, Upsampler::Jbu, true, 0.0),
+            level(28, Upsampler::Jbu, true, 2.0)
         ]
     );
 }

@@ -139,24 +139,23 @@ impl Peer {
                     let name = object.name.get().to_owned();
                     self.arriving.1.push((object.object, name, object.pixels));
                 }
-                Message::MapChunk(chunk) if chunk.slot == SLOT_OBJECTS => {
-                    if self.masks.push(&chunk) == Ok(Progress::Complete) {
-                        let mask = self.masks.map().unwrap();
-                        assert_eq!(mask.frame, self.arriving.0);
-                        for (object, _, pixels) in &self.arriving.1 {
-                            let found = mask.classes.iter().filter(|c| *c == object).count();
-                            assert_eq!(found, *pixels as usize, "object {object}");
-                        }
-                        self.frames += 1;
-                        self.objects.clone_from(&self.arriving.1);
+                Message::MapChunk(chunk)
+                    if chunk.slot == SLOT_OBJECTS
+                        && self.masks.push(&chunk) == Ok(Progress::Complete) =>
+                {
+                    let mask = self.masks.map().unwrap();
+                    assert_eq!(mask.frame, self.arriving.0);
+                    for (object, _, pixels) in &self.arriving.1 {
+                        let found = mask.classes.iter().filter(|c| *c == object).count();
+                        assert_eq!(found, *pixels as usize, "object {object}");
                     }
+                    self.frames += 1;
+                    self.objects.clone_from(&self.arriving.1);
                 }
-                Message::DepthChunk(chunk) => {
-                    if self.depth.push(&chunk) == Ok(Progress::Complete) {
-                        let map = self.depth.map().unwrap();
-                        assert!(map.millimeters.iter().all(|d| (250..=20_000).contains(d)));
-                        self.depth_maps += 1;
-                    }
+                Message::DepthChunk(chunk) if self.depth.push(&chunk) == Ok(Progress::Complete) => {
+                    let map = self.depth.map().unwrap();
+                    assert!(map.millimeters.iter().all(|d| (250..=20_000).contains(d)));
+                    self.depth_maps += 1;
                 }
                 _ => {}
             }
@@ -308,9 +307,12 @@ fn a_controller_starts_renames_and_stops_objects_and_replaces_words() {
     assert!(m.events(Event::CommandRefused) >= 8);
 }
 
-/// The objects, and the label set of the words, of the last output.
+/// Number and pixels of each object, and the label set of the words.
+type Found = (Vec<(u8, u32)>, u16);
+
+/// What was found in the last output.
 #[derive(Clone, Default)]
-struct Last(Arc<Mutex<(Vec<(u8, u32)>, u16)>>);
+struct Last(Arc<Mutex<Found>>);
 
 impl Sink for Last {
     fn name(&self) -> &str {

@@ -15,8 +15,12 @@ use loftup_node::{
     source::{Pace, Scenes},
 };
 use loftup_runtime::{
-    ExecutionOptions, Frame, Perceptor, Point, Query, Rect, depth::Depth, heads::NO_CLASS,
+    ExecutionOptions, Frame, Perceptor, Point, Query, Rect,
+    depth::Depth,
+    heads::{NO_CLASS, argmax},
     image::RgbImage,
+    jbu::JbuOptions,
+    sinks::VecSink,
 };
 use loftup_wire::depth::millimeters;
 
@@ -83,6 +87,16 @@ struct Found {
 
 impl Found {
     fn outputs(&self, image: &RgbImage, words: Option<&Words>, regions_only: bool) -> FrameOutput {
+        self.upsampled(image, words, regions_only, Upsampler::Loftup)
+    }
+
+    fn upsampled(
+        &self,
+        image: &RgbImage,
+        words: Option<&Words>,
+        regions_only: bool,
+        upsampler: Upsampler,
+    ) -> FrameOutput {
         let (inputs, mut finder, mut out) = (
             self.model.preprocess(image, SIZE).unwrap(),
             RegionFinder::default(),
@@ -92,7 +106,7 @@ impl Found {
         let request = FrameRequest {
             queries: &self.config.queries(),
             regions_only,
-            upsampler: Upsampler::Loftup,
+            upsampler,
             words,
             min_area_px: 1,
             max_regions: 64,
@@ -180,6 +194,63 @@ fn depth_and_words_are_those_of_the_runtime() {
         assert_eq!(slots, [1, 2, 6], "no maps of the whole frame, and no words");
     }
     assert!(several >= 8 && none > 0, "{several} {none}");
+}
+
+#[test]
+fn with_jbu_each_query_has_a_head_for_its_features_or_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ExecutionOptions {
+        threads: 1,
+        ..ExecutionOptions::default()
+    };
+    let image = image(3);
+    let open = |more: &str| {
+        common::bundle(folder.path());
+        let text = common::config_text(&format!("{QUERIES}\n{more}"));
+        let text = text.replace("threads = 1", common::DEPTH);
+        let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
+        let model = model_factory(&config, None)().unwrap();
+        Found { config, model }
+    };
+    let slots = |out: &FrameOutput| -> Vec<u8> {
+        let mut slots: Vec<u8> = out.outputs().iter().map(|o| o.slot).collect();
+        slots.sort_unstable();
+        slots
+    };
+    let step = "[[degrade.step]]\nupsampler = \"jbu\"\n";
+    let bare = open(&format!("[model.jbu]\n{step}"));
+    let words = bare.model.words("words").unwrap();
+    let out = bare.upsampled(&image, Some(&words), false, Upsampler::Jbu);
+    assert_eq!(slots(&out), [3, 4], "words need no other head");
+    let out = bare.upsampled(&image, Some(&words), false, Upsampler::Loftup);
+    assert_eq!(slots(&out).len(), 7);
+
+    let full = open(&format!(
+        "[model.jbu]\nhead = \"scene\"\ndepth = \"depth\"\n{step}"
+    ));
+    let out = full.upsampled(&image, Some(&words), false, Upsampler::Jbu);
+    assert_eq!(slots(&out).len(), 7);
+    let perceptor = Perceptor::open_on_cpu(&folder.path().join("robot.loftup"), options).unwrap();
+    let inputs = perceptor.preprocess(&image, SIZE).unwrap();
+    let features = perceptor.features(inputs.backbone()).unwrap();
+    let encoded = perceptor.encode_jbu(features, &inputs.guidance, JbuOptions::default());
+    let values = |head: &str| {
+        let head = perceptor.head(head).unwrap();
+        let view = encoded.clone().with_head(&head).unwrap();
+        let mut values = VecSink::new(Rect::whole(SIZE), view.dim()).unwrap();
+        view.frame(&mut |tile| values.push(tile)).unwrap();
+        (values.into_values(), view.dim())
+    };
+    let (scores, dim) = values("scene");
+    let expected: Vec<u8> = scores.chunks_exact(dim).map(argmax).collect();
+    assert_eq!(in_slot(&out, 5).classes, expected);
+    let (scores, dim) = values("words");
+    let expected: Vec<u8> = scores.chunks_exact(dim).map(argmax).collect();
+    assert_eq!(in_slot(&out, 3).classes, expected);
+    let depth = Depth::of(&perceptor.head("depth").unwrap()).unwrap();
+    let meters = depth.map(&values("depth").0);
+    let expected: Vec<u16> = meters.iter().map(|m| millimeters(*m)).collect();
+    assert_eq!(in_slot(&out, 0).depth, expected);
 }
 
 #[test]
