@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Acts as the router, waits for MESSAGES messages, and prints a line for each: `token`, `image`
-//! (number, stamp, size, bytes in hexadecimal) or `labels`.
+//! (number, stamp, size, bytes in hexadecimal), `labels` or `tracks`.
 
 use std::{env, process::ExitCode, sync::mpsc, time::Duration};
 
@@ -42,6 +42,20 @@ impl<'a> Reader<'a> {
             .iter()
             .rev()
             .fold(0, |n, byte| n << 8 | u32::from(*byte)))
+    }
+
+    fn float(&mut self) -> Result<f64, Error> {
+        self.at = self.at.next_multiple_of(8);
+        let bytes = self.take(8)?.first_chunk().ok_or("no eight bytes")?;
+        Ok(f64::from_le_bytes(*bytes))
+    }
+
+    fn floats<const N: usize>(&mut self) -> Result<[f64; N], Error> {
+        let mut values = [0.0; N];
+        for value in &mut values {
+            *value = self.float()?;
+        }
+        Ok(values)
     }
 
     fn text(&mut self) -> Result<&'a str, Error> {
@@ -91,6 +105,25 @@ fn labels(body: &[u8]) -> Result<String, Error> {
     Ok(format!("{line} {threshold}"))
 }
 
+/// For each detection: its ID, its class, its score, and the center and size of its box.
+fn tracks(body: &[u8]) -> Result<String, Error> {
+    let mut r = Reader::new(body)?;
+    let mut line = r.header()?;
+    for _ in 0..r.number(4)? {
+        let header = r.header()?;
+        if !line.starts_with(&header) || r.number(4)? != 1 {
+            return Err("another header, or not one result".into());
+        }
+        let (class, score) = (r.text()?, r.float()?);
+        // Position, orientation and covariance.
+        let _pose: [f64; 3 + 4 + 36] = r.floats()?;
+        let [x, y, _, width, height] = r.floats()?;
+        line += &format!(" {}={class}:{score}:{x},{y},{width},{height}", r.text()?);
+    }
+    r.end()?;
+    Ok(line)
+}
+
 fn run() -> Result<(), Error> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [endpoint, domain, messages] = &arguments[..] else {
@@ -126,6 +159,9 @@ fn run() -> Result<(), Error> {
                 None => Err("the attachment of rmw_zenoh is missing".into()),
                 Some(n) if key.contains("Image_") => {
                     image(&body).map(|text| format!("image {key} {n} {text}"))
+                }
+                Some(n) if key.contains("Detection2DArray_") => {
+                    tracks(&body).map(|text| format!("tracks {key} {n} {text}"))
                 }
                 Some(n) => labels(&body).map(|text| format!("labels {key} {n} {text}")),
             };

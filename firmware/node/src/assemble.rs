@@ -36,9 +36,10 @@ pub struct Injection {
 
 /// A factory that opens the bundle in the configured engine, with `faults` injected.
 pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFactory {
-    let (model, levels) = (config.model.clone(), config.levels());
+    let (config, levels) = (config.clone(), config.levels());
     let settings = config.tensorrt.settings();
     Arc::new(move || {
+        let model = &config.model;
         let choice = Choice::from(model.backend);
         let engine = backend::open(choice, &settings)
             .map_err(|e| ModelError::Other(format!("model.backend {choice}: {e}")))?;
@@ -74,9 +75,8 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
             backbone_interval: model.backbone_interval,
             noise_threshold: model.noise_threshold,
         };
-        let (head, descriptors) = (&model.head, model.descriptors.as_deref());
-        let model = BundleModel::new(perceptor, head, descriptors, range, &sizes)?
-            .with_static_scene(static_scene);
+        let model =
+            BundleModel::new(perceptor, &config, range, &sizes)?.with_static_scene(static_scene);
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
 }
@@ -89,7 +89,7 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
     let model = &config.model;
     let open = || {
         let bundle = Bundle::open(&model.bundle)?;
-        if let Some(name) = &model.descriptors {
+        for name in [&model.descriptors, &model.depth].into_iter().flatten() {
             bundle.head(name)?;
         }
         bundle.head(&model.head)

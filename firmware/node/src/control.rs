@@ -2,14 +2,19 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
 use loftup_bundle::Size;
-use loftup_wire::command::{Action, Outcome, Refusal};
-use parking_lot::Mutex;
+use loftup_wire::command::{Action, Outcome, Refusal, Want};
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::output::{Queries, Query};
+use crate::{
+    config::Config,
+    model::{Model, Words},
+    objects::{ObjectQueue, seed_of},
+    output::{CLASS_LABELS, Queries, Query},
+};
 
 /// Queries, frame rate, and whether the node is paused.
 #[derive(Debug)]
@@ -21,6 +26,15 @@ pub struct Control {
     /// Width in the upper half, height in the lower; 0 until the first frame.
     camera: AtomicU64,
     head: String,
+    /// Whether there is a depth head.
+    depth: bool,
+    /// Whether words can be looked for.
+    finds_words: bool,
+    tracks: bool,
+    objects: Mutex<ObjectQueue>,
+    words: Mutex<Option<Arc<Words>>>,
+    /// The label set of the words before.
+    word_labels: AtomicU16,
 }
 
 /// Highest frame rate that a command can set, in mHz.
@@ -35,7 +49,50 @@ impl Control {
             rate_mhz: AtomicU32::new(0),
             camera: AtomicU64::new(0),
             head: head.into(),
+            depth: false,
+            finds_words: false,
+            tracks: false,
+            objects: Mutex::new(ObjectQueue::new(0)),
+            words: Mutex::new(None),
+            word_labels: AtomicU16::new(CLASS_LABELS),
         }
+    }
+
+    /// Starts with the queries and objects of the configuration.
+    pub fn of(config: &Config) -> Self {
+        let mut control = Self::new(config.queries(), &config.model.head);
+        control.depth = config.model.depth.is_some();
+        control.finds_words = config.words.is_some();
+        if let Some(track) = &config.track {
+            let mut objects = ObjectQueue::new(track.max_objects);
+            for entry in &track.object {
+                if let Some(seed) = seed_of(entry.region, entry.point) {
+                    // The configuration has been checked; what is outside the image is reported later.
+                    let _ = objects.start(entry.object, &entry.name, &seed, None);
+                }
+            }
+            (control.tracks, control.objects) = (true, Mutex::new(objects));
+        }
+        control
+    }
+
+    /// The objects that are tracked.
+    pub fn objects(&self) -> MutexGuard<'_, ObjectQueue> {
+        self.objects.lock()
+    }
+
+    /// The words that are looked for.
+    pub fn words(&self) -> Option<Arc<Words>> {
+        self.words.lock().clone()
+    }
+
+    /// Replaces the words that are looked for. They get a new label set.
+    pub fn set_words(&self, mut words: Words) {
+        let mut current = self.words.lock();
+        let last = self.word_labels.load(SeqCst);
+        words.labels = last.checked_add(1).unwrap_or(CLASS_LABELS + 1);
+        self.word_labels.store(words.labels, SeqCst);
+        *current = Some(Arc::new(words));
     }
 
     /// The current queries.
@@ -67,15 +124,15 @@ impl Control {
         })
     }
 
-    /// Executes a command. Commands are idempotent.
-    pub fn execute(&self, action: &Action<'_>) -> Outcome {
-        match self.try_execute(action) {
+    /// Executes a command. Commands are idempotent. Words are read by `model`.
+    pub fn execute(&self, action: &Action<'_>, model: Option<&dyn Model>) -> Outcome {
+        match self.try_execute(action, model) {
             Ok(()) => Outcome::Done,
             Err(why) => Outcome::Refused(why),
         }
     }
 
-    fn try_execute(&self, action: &Action<'_>) -> Result<(), Refusal> {
+    fn try_execute(&self, action: &Action<'_>, model: Option<&dyn Model>) -> Result<(), Refusal> {
         match action {
             Action::Ping => {}
             Action::Start => self.running.store(true, SeqCst),
@@ -91,9 +148,40 @@ impl Control {
                     want: *want,
                 };
                 query.check(self.camera())?;
+                let available = match want {
+                    Want::Depth => self.depth,
+                    Want::Words => self.finds_words,
+                    Want::Objects => self.tracks,
+                    _ => true,
+                };
+                if !available {
+                    return Err(Refusal::Unsupported);
+                }
                 self.set(*slot, Some(query))?;
             }
             Action::ClearQuery { slot } => self.set(*slot, None)?,
+            Action::StartObject { .. }
+            | Action::StopObject { .. }
+            | Action::RenameObject { .. }
+                if !self.tracks =>
+            {
+                return Err(Refusal::Unsupported);
+            }
+            Action::StartObject { object, name, seed } => {
+                self.objects()
+                    .start(*object, name.get(), seed, self.camera())?;
+            }
+            Action::StopObject { object } => self.objects().stop(*object)?,
+            Action::RenameObject { object, name } => self.objects().rename(*object, name.get())?,
+            Action::SetWords(_) if !self.finds_words => return Err(Refusal::Unsupported),
+            Action::SetWords(name) => {
+                let model = model.ok_or(Refusal::Busy)?;
+                let words = model.words(name.get()).map_err(|e| {
+                    log::warn!("the words were not replaced: {e}");
+                    Refusal::NoSuchHead
+                })?;
+                self.set_words(words);
+            }
         }
         Ok(())
     }
@@ -125,7 +213,7 @@ mod tests {
             width: 64,
             height: 48,
         });
-        let execute = |action| control.execute(&action);
+        let execute = |action| control.execute(&action, None);
         let region = |x| Action::SetQuery {
             slot: 3,
             area: Area::Region(message::Rect {
@@ -159,6 +247,24 @@ mod tests {
             execute(Action::SetHead(Text::new("camvid").unwrap())),
             Outcome::Done
         );
+        // This node has no depth head, no words and no tracker.
+        for want in [Want::Depth, Want::Words, Want::Objects] {
+            let area = Area::Frame;
+            assert_eq!(
+                execute(Action::SetQuery {
+                    slot: 1,
+                    area,
+                    want
+                }),
+                Outcome::Refused(Refusal::Unsupported)
+            );
+        }
+        for action in [
+            Action::StopObject { object: 1 },
+            Action::SetWords(Text::new("x").unwrap()),
+        ] {
+            assert_eq!(execute(action), Outcome::Refused(Refusal::Unsupported));
+        }
         assert_eq!(execute(Action::Stop), Outcome::Done);
         assert!(!control.is_running());
     }

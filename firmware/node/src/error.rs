@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use loftup_runtime::{RuntimeError, backend::BackendError};
+use loftup_runtime::{RuntimeError, backend::BackendError, track::TrackError};
 
 /// Why a frame could not be processed. The message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,9 @@ pub enum ModelError {
     /// The runtime or its engine failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The tracker failed.
+    #[error(transparent)]
+    Track(#[from] TrackError),
     /// The scores or features contain NaN or infinity.
     #[error("the engine returned {count} values that are not finite: the frame is dropped")]
     NotFinite {

@@ -6,6 +6,7 @@
 //! | sources: image files, generated scenes, recordings, cameras | [`source`], [`frame`] |
 //! | pipeline stages, queues, deadlines | [`pipeline`], [`mailbox`], [`degradation`] |
 //! | the bundle and its heads | [`model`], [`regions`], [`static_scene`] |
+//! | tracked objects | [`objects`], [`tracking`] |
 //! | queries, outputs, commands | [`output`], [`control`] |
 //! | health and metrics | [`health`], [`metrics`], [`latency`], [`http`] |
 //! | sinks: serial, UDP, images, MCAP, recordings, ROS 2 | [`sink`], [`ros`] |
@@ -28,6 +29,7 @@ pub mod latency;
 pub mod mailbox;
 pub mod metrics;
 pub mod model;
+pub mod objects;
 pub mod output;
 pub mod pipeline;
 pub mod regions;
@@ -36,3 +38,4 @@ pub mod sink;
 pub mod soak;
 pub mod source;
 pub mod static_scene;
+pub mod tracking;

@@ -52,6 +52,8 @@ named_enum! {
         Upsample = "upsample",
         /// Argmax over the class scores, and connected components.
         Head = "head",
+        /// Following tracked objects, with their features. Inside the thread of `Upsample`.
+        Track = "track",
         /// Handing the output to the sinks.
         Publish = "publish",
     }

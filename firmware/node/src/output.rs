@@ -26,27 +26,23 @@ impl Query {
     /// Checks that this node supports the query, for images of size `camera` if that is known.
     ///
     /// # Errors
-    /// [`Refusal::Unsupported`] for features anywhere but at points, and for regions at points;
-    /// [`Refusal::OutOfPicture`] outside the image.
+    /// [`Refusal::Unsupported`] for features anywhere but at points, regions at points, and objects
+    /// anywhere but in the whole frame; [`Refusal::OutOfPicture`] outside the image.
     pub fn check(&self, camera: Option<Size>) -> Result<(), Refusal> {
         let points = matches!(self.area, Area::Points(_));
-        let features = matches!(self.want, Want::FeaturesF16 | Want::FeaturesU8);
-        if features != points && !(points && self.want == Want::Classes) {
+        let supported = match self.want {
+            Want::FeaturesF16 | Want::FeaturesU8 => points,
+            Want::Regions => !points,
+            Want::Objects => self.area == Area::Frame,
+            Want::Classes | Want::Words | Want::Depth => true,
+        };
+        if !supported {
             return Err(Refusal::Unsupported);
         }
-        let Some(camera) = camera else { return Ok(()) };
         let inside = match &self.area {
             Area::Frame => true,
-            Area::Region(r) => {
-                let end = |at: u16, len: u16| usize::from(at) + usize::from(len);
-                r.width > 0
-                    && r.height > 0
-                    && end(r.x, r.width) <= camera.width
-                    && end(r.y, r.height) <= camera.height
-            }
-            Area::Points(points) => points
-                .iter()
-                .all(|p| usize::from(p.x) < camera.width && usize::from(p.y) < camera.height),
+            Area::Region(rect) => camera.is_none() || is_inside(*rect, camera),
+            Area::Points(points) => points.iter().all(|p| contains(*p, camera)),
         };
         if inside {
             Ok(())
@@ -76,6 +72,51 @@ pub fn output_rect(area: message::Rect, camera: Size, output: Size) -> Rect {
     }
 }
 
+/// Whether a rectangle is not empty, and within images of size `camera` if that is known.
+pub fn is_inside(rect: message::Rect, camera: Option<Size>) -> bool {
+    let end = |at: u16, len: u16| usize::from(at) + usize::from(len);
+    let fits = |camera: Size| {
+        end(rect.x, rect.width) <= camera.width && end(rect.y, rect.height) <= camera.height
+    };
+    rect.width > 0 && rect.height > 0 && camera.is_none_or(fits)
+}
+
+/// Whether a point is within images of size `camera`, if that is known.
+pub fn contains(point: message::Point, camera: Option<Size>) -> bool {
+    camera.is_none_or(|c| usize::from(point.x) < c.width && usize::from(point.y) < c.height)
+}
+
+/// The whole camera image.
+pub fn full_frame(camera: Size) -> message::Rect {
+    let side = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    message::Rect {
+        x: 0,
+        y: 0,
+        width: side(camera.width),
+        height: side(camera.height),
+    }
+}
+
+/// Maps `rect` of an output of size `output` to the camera image: all pixels that overlap it.
+pub fn camera_rect(rect: Rect, output: Size, camera: Size) -> message::Rect {
+    let side = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    let span = |at: usize, len: usize, from: usize, to: usize| {
+        let first = at * to / from.max(1);
+        (
+            side(first),
+            side(((at + len) * to).div_ceil(from.max(1)) - first),
+        )
+    };
+    let (x, width) = span(rect.x, rect.width, output.width, camera.width);
+    let (y, height) = span(rect.y, rect.height, output.height, camera.height);
+    message::Rect {
+        x,
+        y,
+        width,
+        height,
+    }
+}
+
 /// Maps the center of a camera pixel to a pixel of an output of size `output`.
 pub fn output_point(point: message::Point, camera: Size, output: Size) -> Point {
     let at = |p: u16, from: usize, to: usize| {
@@ -97,7 +138,14 @@ pub enum OutputKind {
     Features(Precision),
     /// `regions`, largest first.
     Regions,
+    /// `depth`, `[height, width]`, in millimeters; 0 for no depth.
+    Depth,
+    /// `objects`, and in `classes` their masks, `[height, width]`; 0 for the background.
+    Objects,
 }
+
+/// The label set of the classes of the head.
+pub const CLASS_LABELS: u16 = 1;
 
 /// Encoding of features on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +169,24 @@ pub struct Region {
     pub pixels: u32,
 }
 
+/// A name of at most 32 bytes.
+pub type Name = heapless::String<32>;
+
+/// A tracked object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackedObject {
+    /// Its number.
+    pub object: u8,
+    /// Its name.
+    pub name: Name,
+    /// Bounding box in camera pixels; empty while it is not visible.
+    pub bounds: message::Rect,
+    /// Area in output pixels; 0 while it is not visible.
+    pub pixels: u32,
+    /// Confidence; 255 is 1.
+    pub confidence: u8,
+}
+
 /// The output of one query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueryOutput {
@@ -134,8 +200,14 @@ pub struct QueryOutput {
     pub width: usize,
     /// Rows; 1 for a query at points.
     pub height: usize,
+    /// The label set of `classes` and `regions`: [`CLASS_LABELS`], or that of words.
+    pub labels: u16,
     /// Class map. For [`OutputKind::Regions`], the map that contains the regions.
     pub classes: Vec<u8>,
+    /// Depth map.
+    pub depth: Vec<u16>,
+    /// Tracked objects.
+    pub objects: Vec<TrackedObject>,
     /// Features.
     pub values: Vec<f32>,
     /// Values per feature vector.
@@ -191,7 +263,9 @@ impl FrameOutput {
         output.classes.clear();
         output.values.clear();
         output.regions.clear();
-        output.channels = 0;
+        output.depth.clear();
+        output.objects.clear();
+        (output.channels, output.labels) = (0, 0);
         output
     }
 
@@ -244,6 +318,19 @@ mod tests {
             assert!(reaches(r.x, r.width, x, width, 640, 84), "{r:?}");
             assert!(reaches(r.y, r.height, y, height, 480, 56), "{r:?}");
         }
+        for (x, y, width, height) in [(0, 0, 84, 56), (83, 55, 1, 1), (13, 5, 7, 30)] {
+            let rect = Rect {
+                x,
+                y,
+                width,
+                height,
+            };
+            let camera = camera_rect(rect, output, CAMERA);
+            let back = output_rect(camera, CAMERA, output);
+            assert!(is_inside(camera, Some(CAMERA)), "{camera:?}");
+            assert!(back.x <= x && back.x + back.width >= x + width);
+            assert!(back.y <= y && back.y + back.height >= y + height);
+        }
         let p = output_point(message::Point { x: 639, y: 0 }, CAMERA, output);
         assert_eq!((p.x, p.y), (83, 0));
     }
@@ -273,7 +360,9 @@ mod tests {
             area: Area::Frame,
             want,
         };
-        assert_eq!(frame(Want::Regions).check(None), Ok(()));
+        for want in [Want::Regions, Want::Depth, Want::Words, Want::Objects] {
+            assert_eq!(frame(want).check(None), Ok(()));
+        }
         assert_eq!(
             frame(Want::FeaturesU8).check(None),
             Err(Refusal::Unsupported)
@@ -283,11 +372,15 @@ mod tests {
             area: Area::Points(points),
             want,
         };
-        assert_eq!(at(points.clone(), Want::FeaturesF16).check(None), Ok(()));
-        assert_eq!(
-            at(points.clone(), Want::Regions).check(None),
-            Err(Refusal::Unsupported)
-        );
+        for want in [Want::FeaturesF16, Want::Depth, Want::Words] {
+            assert_eq!(at(points.clone(), want).check(None), Ok(()));
+        }
+        for want in [Want::Regions, Want::Objects] {
+            assert_eq!(
+                at(points.clone(), want).check(None),
+                Err(Refusal::Unsupported)
+            );
+        }
         points = heapless_points(&[(0, 480)]);
         assert_eq!(
             at(points, Want::Classes).check(Some(CAMERA)),

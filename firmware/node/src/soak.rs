@@ -1,8 +1,9 @@
 //! Soak test with fault injection.
 //!
 //! Plays a generated scene while random faults are injected into the source, the engine and a UDP
-//! link. Every output is recomputed by a model without faults and compared bit by bit. Memory must
-//! not grow, and every kind of fault must show up in the counters and the journal.
+//! link, over which a controller starts, renames and stops objects and replaces the words. Every output
+//! is recomputed by a model without faults and compared bit by bit. Memory must not grow, and every kind
+//! of fault must show up in the counters and the journal.
 
 mod compare;
 mod link;
@@ -23,8 +24,8 @@ use parking_lot::Mutex;
 
 pub use rows::Row;
 
-use compare::{Comparison, Totals};
-use link::{PeerCounters, receive};
+use compare::{Comparison, FedFrames, Totals};
+use link::{PeerCounters, Script, receive};
 use pace::held_back;
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     inject::Plan,
     metrics::Event,
     pipeline::{Node, SinkHandle},
+    tracking::Tracking,
 };
 
 /// Options of a soak test.
@@ -102,6 +104,12 @@ pub struct Outcome {
     pub max_growth: u64,
     /// Valid frames that the peer of the link received.
     pub received: u64,
+    /// Commands of the peer: executed, refused, without a reply.
+    pub commands: (u64, u64, u64),
+    /// Frames that the tracker was fed with, and outputs with a visible object.
+    pub tracked: (u64, u64),
+    /// Sets of words that outputs were computed with.
+    pub word_sets: u64,
     /// Stages that hung and were abandoned.
     pub hangs: u64,
     /// State changes.
@@ -153,6 +161,13 @@ impl Outcome {
             format!(
                 "of {} frames, {} were published and {} dropped: the sum does not match",
                 self.captured, self.published, self.dropped
+            ),
+        );
+        let (done, refused, given_up) = self.commands;
+        expect(
+            5 * (refused + given_up) <= done + 10,
+            format!(
+                "of the peer's commands, {done} were executed, {refused} refused, {given_up} lost"
             ),
         );
         expect(
@@ -217,15 +232,16 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
     debug_assert_eq!(config.sink[0].kind, SinkKind::Udp);
 
     let totals: Arc<Mutex<Totals>> = Arc::default();
+    let fed = FedFrames::default();
     let (mut parts, injection) = assemble::parts(config.clone(), &options.plan)?;
     parts.sinks.push(SinkHandle {
         sink: Box::new(Comparison::new(
             model_factory(&config, None)()?,
             &config,
             sides,
-            totals.clone(),
+            (&totals, &fed),
             options.leak,
-        )),
+        )?),
         // Long enough that no output is dropped.
         queue: 256,
     });
@@ -235,9 +251,11 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
     let handle = node.handle();
     // It is empty until here.
     let _ = running.set(handle.clone());
+    *fed.lock() = handle.tracking().and_then(Tracking::record);
     let (stop, peer) = (AtomicBool::new(false), PeerCounters::default());
     let (end, samples) = thread::scope(|scope| {
-        scope.spawn(|| receive(&socket, &stop, &peer));
+        let script = Script::new(&config, sides);
+        scope.spawn(|| receive(&socket, script, &stop, &peer));
         let node = scope.spawn(|| node.run());
         let start = Instant::now();
         let mut samples = Vec::new();
@@ -294,6 +312,13 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
         memory: (first, last),
         max_growth: options.max_growth,
         received: peer.frames.load(SeqCst),
+        commands: (
+            peer.done.load(SeqCst),
+            peer.refused.load(SeqCst),
+            peer.given_up.load(SeqCst),
+        ),
+        tracked: (totals.tracked, totals.with_objects),
+        word_sets: totals.word_sets,
         hangs: metrics.events(Event::Hang),
         state_changes: handle.monitor().changes(),
         rows,

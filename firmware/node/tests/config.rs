@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use loftup_node::config::{Config, Level};
+use loftup_node::config::{Config, Level, Upsampler};
 use loftup_runtime::backend::Settings;
 
 #[test]
@@ -219,6 +219,33 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "lower",
         ),
         (
+            add("[[degrade.step]]\nupsampler = \"jbu\""),
+            "degrade.step[0].upsampler",
+            "add [model.jbu]",
+        ),
+        (
+            add("[model.jbu]\n[[degrade.step]]\nupsampler = \"loftup\""),
+            "degrade.step[0]",
+            "upsampler = \"jbu\"",
+        ),
+        (
+            add(
+                "[model.jbu]\n[[degrade.step]]\nupsampler = \"jbu\"\n[[degrade.step]]\nupsampler = \"loftup\"",
+            ),
+            "degrade.step[1].upsampler",
+            "use jbu from one step on",
+        ),
+        (
+            add("[model.jbu]\nhead = \"words\""),
+            "model.jbu.head",
+            "the same classes",
+        ),
+        (
+            add("[model.jbu]\ndepth = \"scene\""),
+            "model.jbu.depth",
+            "outputs depth",
+        ),
+        (
             add("[thermal]\nzones = [\"nowhere\"]"),
             "thermal.zones",
             "/sys/class/thermal",
@@ -278,6 +305,82 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             add("[[query]]\nslot = 1\nwant = \"classes\"\n[[query]]\nslot = 1\nwant = \"regions\""),
             "query[1].slot",
             "its own",
+        ),
+        (
+            change("threads = 1", "depth = \"scene\""),
+            "model.depth",
+            "outputs depth",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"depth\""),
+            "query[0].want",
+            "model.depth",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"words\""),
+            "query[0].want",
+            "add [words]",
+        ),
+        (
+            add("[[query]]\nslot = 1\nwant = \"objects\""),
+            "query[0].want",
+            "add [track]",
+        ),
+        (
+            add("[track]\n[[query]]\nslot = 1\nwant = \"objects\"\npoints = [[0, 0]]"),
+            "query[0].want",
+            "the whole frame",
+        ),
+        (
+            add("[words]\nhead = \"scene\""),
+            "words.head",
+            "outputs words",
+        ),
+        (
+            add("[words]\nhead = \"kitchen\""),
+            "words.head",
+            "available: depth, pca, scene, words",
+        ),
+        (
+            add("[words]\ndirectory = \"nowhere\""),
+            "words.directory",
+            "create it",
+        ),
+        (add("[track]\ngrid = [0, 5]"), "track.grid", "1 to 1024"),
+        (
+            add("[track]\nmax_objects = 255"),
+            "track.max_objects",
+            "1 to 64",
+        ),
+        (
+            add("[track]\ntemperature = 0.0"),
+            "track.temperature",
+            "0.01",
+        ),
+        (
+            add("[track]\nupsampler = \"bicubic\""),
+            "track.upsampler",
+            "correct the value",
+        ),
+        (
+            add("[[track.object]]\nobject = 11\npoint = [1, 1]"),
+            "track.object[0].object",
+            "1 to 10",
+        ),
+        (
+            add("[[track.object]]\nobject = 1"),
+            "track.object[0].region",
+            "one of them",
+        ),
+        (
+            add("[[track.object]]\nobject = 1\npoint = [96, 1]"),
+            "track.object[0].point",
+            "source.size",
+        ),
+        (
+            add("[[track.object]]\nobject = 1\nregion = [90, 1, 7, 1]"),
+            "track.object[0].region",
+            "source.size",
         ),
         (add("[[sink]]\nkind = \"serial\""), "sink[0].path", "device"),
         (
@@ -346,23 +449,41 @@ fn steps_accumulate() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let text = common::config_text(
-        "[[degrade.step]]\nsize = [28, 28]\n[[degrade.step]]\nregions_only = true\n[[degrade.step]]\nrate_hz = 2.0",
+        "[model.jbu]\n[[degrade.step]]\nsize = [28, 28]\n[[degrade.step]]\nupsampler = \"jbu\"\n\
+         [[degrade.step]]\nregions_only = true\n[[degrade.step]]\nrate_hz = 2.0",
     );
     let config = Config::parse(&text, &folder.path().join("node.toml")).unwrap();
-    let level = |side, regions_only, rate_hz| Level {
+    let level = |side, upsampler, regions_only, rate_hz| Level {
         size: loftup_node::config::size([side, side]),
         regions_only,
+        upsampler,
         rate_hz,
     };
     assert_eq!(
         config.levels(),
         [
-            level(42, false, 0.0),
-            level(28, false, 0.0),
-            level(28, true, 0.0),
-            level(28, true, 2.0)
+            level(42, Upsampler::Loftup, false, 0.0),
+            level(28, Upsampler::Loftup, false, 0.0),
+            level(28, Upsampler::Jbu, false, 0.0),
+            level(28, Upsampler::Jbu, true, 0.0),
+            level(28, Upsampler::Jbu, true, 2.0)
         ]
     );
+}
+
+#[test]
+fn depth_objects_and_words_are_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let text = common::config_text(common::DENSE_QUERIES).replace("threads = 1", common::DEPTH);
+    let config = Config::parse(&text, &file).unwrap();
+    let words = config.words.unwrap();
+    assert_eq!(words.directory, Some(folder.path().join("words")));
+    assert_eq!(config.track.unwrap().object.len(), 1);
+    // Words may be in a file, too.
+    let text = text.replace("head = \"words\"", "head = \"kitchen\"");
+    Config::parse(&text, &file).unwrap();
 }
 
 #[test]

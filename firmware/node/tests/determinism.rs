@@ -5,7 +5,7 @@ mod common;
 use loftup_bundle::Size;
 use loftup_node::{
     assemble::model_factory,
-    config::Config,
+    config::{Config, Upsampler},
     frame::RawFrame,
     model::{FrameRequest, Model},
     output::{FrameOutput, QueryOutput},
@@ -27,6 +27,8 @@ fn outputs(model: &dyn Model, config: &Config, scenes: &Scenes, number: u64) -> 
     let request = FrameRequest {
         queries: &config.queries(),
         regions_only: false,
+        upsampler: Upsampler::Loftup,
+        words: None,
         min_area_px: 1,
         max_regions: 64,
         camera: Size {

@@ -11,6 +11,7 @@ use loftup_node::{
     frame::RawFrame,
     inject::Plan,
     pipeline::Node,
+    ros,
     sink::foxglove::{self, Log, RawImage, description, kinds},
     source::{Pace, Recording, Scenes},
 };
@@ -171,6 +172,30 @@ slot = 2
 want = "features-u8"
 points = [[3, 3], [90, 60]]
 
+[track]
+grid = [14, 12]
+radius = 3
+
+[[track.object]]
+object = 2
+name = "first"
+region = [20, 10, 30, 30]
+
+[words]
+head = "words"
+
+[[query]]
+slot = 3
+want = "depth"
+
+[[query]]
+slot = 4
+want = "objects"
+
+[[query]]
+slot = 5
+want = "words"
+
 [[sink]]
 kind = "mcap"
 path = "a.mcap"
@@ -188,7 +213,8 @@ keep = 3
 /// Runs a node with file sinks for `outputs` outputs.
 fn run(folder: &Path, outputs: u64) {
     common::bundle(folder);
-    let config = Config::parse(&common::config_text(SINKS), &folder.join("node.toml")).unwrap();
+    let text = common::config_text(SINKS).replace("threads = 1", common::DEPTH);
+    let config = Config::parse(&text, &folder.join("node.toml")).unwrap();
     let (parts, _) = assemble::parts(config, &Plan::default()).unwrap();
     let node = Node::start(parts).unwrap();
     let handle = node.handle();
@@ -216,6 +242,8 @@ fn files_are_written_and_a_recording_can_be_played() {
     let bytes = std::fs::read(folder.path().join("a.mcap")).unwrap();
     let mut topics = BTreeMap::new();
     let mut last = BTreeMap::new();
+    // Whether the object is visible, by time, until the mask of the same time is found.
+    let mut tracked = BTreeMap::new();
     for message in mcap::MessageStream::new(&bytes).unwrap() {
         let message = message.unwrap();
         let schema = message.channel.schema.as_ref().unwrap();
@@ -242,15 +270,35 @@ fn files_are_written_and_a_recording_can_be_played() {
                         let drawn = drawn(message.sequence.into());
                         assert_eq!(image.data, drawn.bytes, "{topic}");
                     }
-                    ("mono8", 1) => assert!(
-                        image
-                            .data
-                            .iter()
-                            .all(|c| usize::from(*c) < common::LABELS.len()),
-                        "{topic}"
-                    ),
+                    ("mono8", 1) => {
+                        let allowed: &[u8] = match topic.as_str() {
+                            "/loftup/slot_0/classes" => &[0, 1, 2, 3, 4],
+                            "/loftup/slot_4/mask" => &[0, 2],
+                            "/loftup/slot_5/classes" => &[0, 1, 2, 255],
+                            _ => panic!("{topic}"),
+                        };
+                        assert!(image.data.iter().all(|c| allowed.contains(c)), "{topic}");
+                        if topic == "/loftup/slot_4/mask" {
+                            let visible = image.data.contains(&2);
+                            assert_eq!(tracked.remove(&message.log_time), Some(visible));
+                        }
+                    }
+                    ("16UC1", 2) => {
+                        let depths = image.data.as_chunks::<2>().0.iter();
+                        let mut depths = depths.map(|bytes| u16::from_le_bytes(*bytes));
+                        assert!(depths.all(|d| (250..=20_000).contains(&d)), "{topic}");
+                    }
                     other => panic!("{topic}: {other:?}"),
                 }
+            }
+            "vision_msgs/msg/Detection2DArray" => {
+                assert_eq!(encodings, ("ros2msg", "cdr"));
+                assert_eq!(schema.data, ros::DETECTIONS_DEFINITION.as_bytes());
+                // The encoding has a test of its own. Here: the number of detections, after the stamp and
+                // the name of the frame.
+                let count = message.data[24];
+                assert!(count <= 1, "{topic}");
+                tracked.insert(message.log_time, count == 1);
             }
             "foxglove.Log" => {
                 assert_eq!(encodings, ("protobuf", "protobuf"));
@@ -275,6 +323,14 @@ fn files_are_written_and_a_recording_can_be_played() {
         ("/loftup/slot_0/classes", "foxglove.RawImage", 9),
         ("/loftup/slot_1/regions", "loftup.Regions", 9),
         ("/loftup/slot_2/features", "loftup.Features", 9),
+        ("/loftup/slot_3/depth", "foxglove.RawImage", 9),
+        (
+            "/loftup/slot_4/tracks",
+            "vision_msgs/msg/Detection2DArray",
+            9,
+        ),
+        ("/loftup/slot_4/mask", "foxglove.RawImage", 9),
+        ("/loftup/slot_5/classes", "foxglove.RawImage", 9),
         ("/loftup/health", "foxglove.Log", 1),
     ] {
         let count = topics.remove(&(topic.into(), schema.into())).unwrap_or(0);
@@ -292,6 +348,15 @@ fn files_are_written_and_a_recording_can_be_played() {
     let labels = mcap::read::metadata(&bytes, index).unwrap();
     for (i, name) in common::LABELS.iter().enumerate() {
         assert_eq!(labels.metadata[&i.to_string()], *name);
+    }
+    let index = summary
+        .metadata_indexes
+        .iter()
+        .find(|m| m.name == "words_2")
+        .expect("the words");
+    let words = mcap::read::metadata(&bytes, index).unwrap();
+    for (i, name) in common::WORDS.iter().enumerate() {
+        assert_eq!(words.metadata[&i.to_string()], *name);
     }
 
     let images = loftup_node::source::list(&folder.path().join("images")).unwrap();

@@ -3,7 +3,10 @@
 mod common;
 
 use loftup_bundle::{Bundle, Size};
-use loftup_node::model::{BundleModel, Model, ModelError};
+use loftup_node::{
+    config::Config,
+    model::{BundleModel, Model, ModelError},
+};
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Perceptor,
     backend::{Choice, Settings, engine_cache::EngineCache, open, tensorrt},
@@ -20,6 +23,8 @@ fn the_model_falls_back_to_tract_or_does_not_start() {
     fake.set("dim.pixels", "guidance.0*guidance.2-4*guidance.3-4");
     let folder = tempfile::tempdir().unwrap();
     let bundle = common::bundle(folder.path());
+    let file = folder.path().join("node.toml");
+    let config = Config::parse(&common::config_text(""), &file).unwrap();
     let settings = Settings {
         tensorrt: tensorrt::Options {
             library: Some(fake.library()),
@@ -37,7 +42,7 @@ fn the_model_falls_back_to_tract_or_does_not_start() {
             width: 42,
             height: 42,
         };
-        BundleModel::new(perceptor, "scene", None, ColorRange::PerImage, &[size])
+        BundleModel::new(perceptor, &config, ColorRange::PerImage, &[size])
     };
     let reason = start(Choice::Auto).unwrap().fallback().unwrap();
     println!("{reason}");

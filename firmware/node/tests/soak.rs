@@ -37,7 +37,9 @@ rate_hz = 5.0
 [watchdog]
 hang_ms = 700
 "#;
-    let text = common::config_text(&(settings.to_owned() + &common::queries([8, 8, 64, 40])));
+    let queries = common::queries([8, 8, 64, 40]) + common::DENSE_QUERIES;
+    let text = common::config_text(&(settings.to_owned() + &queries));
+    let text = text.replace("threads = 1", common::DEPTH);
     Config::parse(&text, &folder.join("node.toml")).unwrap()
 }
 
@@ -59,6 +61,10 @@ fn the_soak_test_passes() {
         injected >= 6,
         "only {injected} kinds of faults were injected"
     );
+    let (fed, visible) = outcome.tracked;
+    assert!(fed > 30 && visible > 10, "{:?}", outcome.tracked);
+    assert!(outcome.commands.0 > 20, "{:?}", outcome.commands);
+    assert!(outcome.word_sets > 1, "words were not replaced");
     assert!(
         outcome.received > 100,
         "the peer received {} frames",

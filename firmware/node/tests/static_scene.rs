@@ -8,7 +8,7 @@ use std::sync::Arc;
 use loftup_bundle::Size;
 use loftup_node::{
     assemble::model_factory,
-    config::Config,
+    config::{Config, Upsampler},
     model::{FrameRequest, Model},
     output::FrameOutput,
     regions::RegionFinder,
@@ -46,6 +46,8 @@ fn output(
     let request = FrameRequest {
         queries: &config.queries(),
         regions_only: false,
+        upsampler: Upsampler::Loftup,
+        words: None,
         min_area_px: 1,
         max_regions: 64,
         camera: CAMERA,

@@ -116,7 +116,23 @@ impl Model for Nothing {
             camera: request.camera,
         };
         finder.find(&output.classes, &place, 1, 64, &mut output.regions);
+        let output = out.add();
+        (output.slot, output.kind) = (2, OutputKind::Depth);
+        (output.width, output.height) = (SIZE.width, SIZE.height);
+        output.depth.extend((0..SIZE.area()).map(|i| i as u16));
         Ok(1)
+    }
+
+    fn track_features(
+        &self,
+        image: &RgbImage,
+        _: &Features,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let shade = f32::from(image.data()[0]);
+        out.clear();
+        out.extend((0..8 * 6 * 4).map(|i| shade + (i % 13) as f32));
+        Ok(())
     }
 
     fn labels(&self) -> &[String] {
@@ -133,12 +149,13 @@ impl Sink for Count {
 
     fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
         assert!(!frame.outputs()[1].regions.is_empty());
+        assert_eq!(frame.outputs()[3].objects.len(), 1);
         self.0.fetch_add(1, SeqCst);
         Ok(())
     }
 }
 
-/// The peer of the link: completes the handshake and counts map chunks.
+/// The peer of the link: completes the handshake and counts chunks and objects.
 fn receive(socket: &UdpSocket, received: &AtomicU64) {
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::<MAX_PACKET>::new());
     let mut handshake = Handshake::new(Role::Monitor, Text::default());
@@ -147,7 +164,9 @@ fn receive(socket: &UdpSocket, received: &AtomicU64) {
         let mut reply = None;
         decoder.push_slice(&buffer[..length], |found| match found.unwrap().message() {
             Ok(Message::Hello(hello)) => reply = handshake.receive(&hello),
-            Ok(Message::MapChunk(_)) => _ = received.fetch_add(1, SeqCst),
+            Ok(Message::MapChunk(_) | Message::DepthChunk(_) | Message::Object(_)) => {
+                received.fetch_add(1, SeqCst);
+            }
             _ => {}
         });
         if let Some(reply) = reply {
@@ -159,7 +178,9 @@ fn receive(socket: &UdpSocket, received: &AtomicU64) {
 
 #[test]
 fn the_steady_state_does_not_allocate() {
-    let text = "[model]\nbundle = \"x\"\nhead = \"x\"\nsize = [64, 48]\n[source]\nkind = \"scenes\"\nsize = [64, 48]\n";
+    let text = "[model]\nbundle = \"x\"\nhead = \"x\"\nsize = [64, 48]\n[source]\nkind = \"scenes\"\nsize = [64, 48]\n\
+                [track]\ngrid = [8, 6]\n[[track.object]]\nobject = 1\nname = \"mug\"\nregion = [8, 8, 24, 24]\n\
+                [[query]]\nslot = 3\nwant = \"objects\"\n";
     let config: Config = toml::from_str(text).unwrap();
     let outputs = Arc::new(AtomicU64::new(0));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -203,8 +224,8 @@ fn the_steady_state_does_not_allocate() {
     let maps = received.load(SeqCst) - maps;
     handle.stop();
     thread.join().unwrap().unwrap();
-    println!("{allocations} allocations for {frames} frames, {maps} map chunks received");
-    assert!(maps > 100, "{maps} map chunks");
+    println!("{allocations} allocations for {frames} frames, {maps} chunks and objects received");
+    assert!(maps > 100, "{maps} chunks");
     assert!(frames > 100, "{frames} frames");
     assert_eq!(allocations, 0, "for {frames} frames");
 }

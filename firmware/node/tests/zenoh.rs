@@ -1,9 +1,10 @@
-//! Class maps received by an independent program that uses only zenoh and the ROS 2 message layouts.
+//! Maps and tracked objects received by an independent program that uses only zenoh and the ROS 2 message
+//! layouts.
 
 mod common;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt::Write as _,
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -23,10 +24,10 @@ use loftup_node::{
     sink::{Context, Sink, SinkError},
 };
 
-const MESSAGES: usize = 40;
+const MESSAGES: usize = 150;
 const DOMAIN: u32 = 7;
 
-/// All published class maps, in hexadecimal.
+/// All published maps, in hexadecimal, after their slot.
 #[derive(Clone, Default)]
 struct Maps(Arc<Mutex<HashSet<String>>>);
 
@@ -36,11 +37,14 @@ impl Sink for Maps {
     }
 
     fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
-        let mut text = String::new();
-        for class in &frame.outputs()[0].classes {
-            write!(text, "{class:02x}").unwrap();
+        for output in frame.outputs() {
+            let mut text = format!("{} ", output.slot);
+            let depth = output.depth.iter().flat_map(|depth| depth.to_le_bytes());
+            for byte in output.classes.iter().copied().chain(depth) {
+                write!(text, "{byte:02x}").unwrap();
+            }
+            self.0.lock().unwrap().insert(text);
         }
-        self.0.lock().unwrap().insert(text);
         Ok(())
     }
 }
@@ -66,12 +70,12 @@ fn another_program_receives_maps_labels_and_tokens() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let sink = format!(
-        "[[sink]]\nkind = \"zenoh\"\nendpoint = {endpoint:?}\ndomain = {DOMAIN}\nqueue = 2\n"
+        "{}[[query]]\nslot = 0\nwant = \"classes\"\n\
+         [[sink]]\nkind = \"zenoh\"\nendpoint = {endpoint:?}\ndomain = {DOMAIN}\nqueue = 2\n",
+        common::DENSE_QUERIES
     );
-    let config = Config::parse(
-        &common::config_text(&sink),
-        &folder.path().join("node.toml"),
-    );
+    let text = common::config_text(&sink).replace("threads = 1", common::DEPTH);
+    let config = Config::parse(&text, &folder.path().join("node.toml"));
     let (mut parts, _) = assemble::parts(config.unwrap(), &Plan::default()).unwrap();
     let maps = Maps::default();
     parts.sinks.push(SinkHandle {
@@ -105,46 +109,91 @@ fn another_program_receives_maps_labels_and_tokens() {
         words.filter(|words| words[0] == kind).collect()
     };
     let (tokens, images, labels) = (of("token"), of("image"), of("labels"));
+    let tracks = of("tracks");
     println!(
-        "{} tokens, {} images, {} labels",
+        "{} tokens, {} images, {} labels, {} tracks",
         tokens.len(),
         images.len(),
-        labels.len()
+        labels.len(),
+        tracks.len()
     );
     assert!(
         tokens.iter().any(|t| t[2].contains("/NN/%/%/loftup_node")),
         "{tokens:?}"
     );
-    for topic in ["%loftup%slot_0%classes", "%loftup%slot_0%label_info"] {
+    for topic in [
+        "%loftup%slot_0%classes",
+        "%loftup%slot_0%label_info",
+        "%loftup%slot_3%depth",
+        "%loftup%slot_4%tracks",
+        "%loftup%slot_4%mask",
+        "%loftup%slot_5%classes",
+        "%loftup%slot_5%label_info",
+    ] {
         let declared = tokens
             .iter()
             .any(|t| t[1] == "PUT" && t[2].contains("/MP/") && t[2].contains(topic));
         assert!(declared, "{topic}: {tokens:?}");
     }
-    assert!(images.len() > 20);
-    let mut last = 0;
+    let mut last = HashMap::new();
     for words in &images {
         let [_, key, number, _, frame, size, encoding, big, step, data] = words[..] else {
             panic!("{words:?}");
         };
-        assert!(key.starts_with("7/loftup/slot_0/classes/sensor_msgs::msg::dds_::Image_/RIHS01_"));
+        let (topic, slot) = [
+            ("slot_0/classes", 0),
+            ("slot_3/depth", 3),
+            ("slot_4/mask", 4),
+            ("slot_5/classes", 5),
+        ]
+        .into_iter()
+        .find(|(topic, _)| {
+            key.starts_with(&format!(
+                "7/loftup/{topic}/sensor_msgs::msg::dds_::Image_/RIHS01_"
+            ))
+        })
+        .unwrap_or_else(|| panic!("{key}"));
+        let (expected, bytes) = if slot == 3 {
+            ("16UC1", "84")
+        } else {
+            ("mono8", "42")
+        };
         assert_eq!(
             [frame, size, encoding, big, step],
-            ["camera", "42x42", "mono8", "0", "42"]
+            ["camera", "42x42", expected, "0", bytes]
         );
         let number: i64 = number.parse().unwrap();
-        assert!(number > last, "{number} after {last}");
-        last = number;
+        let before = last.insert(topic, number).unwrap_or(0);
+        assert!(number > before, "{topic}: {number} after {before}");
         assert!(
-            maps.0.lock().unwrap().contains(data),
-            "the node did not publish this map"
+            maps.0.lock().unwrap().contains(&format!("{slot} {data}")),
+            "{topic}: the node did not publish this map"
+        );
+    }
+    assert!(last.len() == 4 && last.values().all(|n| *n > 5), "{last:?}");
+    assert!(tracks.len() > 5);
+    for words in &tracks {
+        assert!(words[1].starts_with(
+            "7/loftup/slot_4/tracks/vision_msgs::msg::dds_::Detection2DArray_/RIHS01_"
+        ));
+        assert_eq!(words[4], "camera");
+        // The object may be out of sight.
+        assert!(
+            words
+                .get(5)
+                .is_none_or(|found| found.starts_with("2=first:")),
+            "{words:?}"
         );
     }
     assert!(!labels.is_empty());
     for words in &labels {
-        assert!(
-            words[1].starts_with("7/loftup/slot_0/label_info/vision_msgs::msg::dds_::LabelInfo_/")
-        );
+        let (topic, of) = words[1].split_once("/label_info/").unwrap();
+        assert!(of.starts_with("vision_msgs::msg::dds_::LabelInfo_/"));
+        if topic == "7/loftup/slot_5" {
+            assert_eq!(words[4..], ["camera", "0=mug", "1=cable", "2=floor", "0"]);
+            continue;
+        }
+        assert_eq!(topic, "7/loftup/slot_0");
         let expected = [
             "camera",
             "0=road",

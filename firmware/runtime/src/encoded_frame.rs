@@ -31,6 +31,7 @@ pub struct Point {
 
 /// A frame after the backbone (an image embedding, in SAM's terms). Each output costs in proportion
 /// to its area.
+#[derive(Clone)]
 pub struct EncodedFrame<'a> {
     pub(crate) upsampling: Upsampling<'a>,
     /// Applied to the features.
@@ -38,12 +39,14 @@ pub struct EncodedFrame<'a> {
 }
 
 /// How features get the resolution of the output.
+#[derive(Clone)]
 pub(crate) enum Upsampling<'a> {
     LoftUp(LoftUpFrame<'a>),
     Jbu(JbuFrame),
 }
 
 /// The keys and the guidance of a frame for LoftUp.
+#[derive(Clone)]
 pub(crate) struct LoftUpFrame<'a> {
     pub upsampler: &'a Upsampler,
     pub keys: Arc<Keys>,
@@ -51,6 +54,7 @@ pub(crate) struct LoftUpFrame<'a> {
 }
 
 /// A frame for joint bilateral upsampling, whose weights are those of the image alone.
+#[derive(Clone)]
 pub(crate) struct JbuFrame {
     pub jbu: Jbu<'static>,
     pub size: Size,

@@ -143,7 +143,7 @@ pub(crate) fn upsampled_similarities(
 
 /// Turns similarities with all words, `[n, rows]` from index `start` on, into those with the words
 /// that are looked for, `[n, k]`, in place: all of a pixel are negative infinity where none of them
-/// is found.
+/// is found. Scores that are NaN stay so.
 pub(crate) fn decide(kind: &HeadKind, scores: &mut Vec<f32>, start: usize) {
     let HeadKind::Words {
         names, threshold, ..
@@ -158,7 +158,9 @@ pub(crate) fn decide(kind: &HeadKind, scores: &mut Vec<f32>, start: usize) {
         let (from, to) = (start + pixel * rows, start + pixel * outputs);
         let (found, negative) = scores[from..from + rows].split_at(outputs);
         let best = found.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let none = best < threshold || negative.iter().any(|n| *n >= best);
+        // NaN stays visible: it is not a word that was not found.
+        let valid = !found.iter().chain(negative).any(|score| score.is_nan());
+        let none = valid && (best < threshold || negative.iter().any(|n| *n >= best));
         scores.copy_within(from..from + outputs, to);
         if none {
             scores[to..to + outputs].fill(f32::NEG_INFINITY);

@@ -2,10 +2,12 @@
 //! generated inputs, `tests/fuzz_seeds.rs` with the seeds and mutations of
 //! them.
 
-use loftup_wire::assemble::{FeatureAssembler, MISSING, MapAssembler, Progress};
+use loftup_wire::assemble::{DepthAssembler, FeatureAssembler, MISSING, MapAssembler, Progress};
+use loftup_wire::command::{Action, Seed};
+use loftup_wire::depth::DepthChunk;
 use loftup_wire::features::{Features, Values};
 use loftup_wire::message::{MAX_DATA, MapChunk};
-use loftup_wire::{Bytes, ContentError, Decoder, MAX_BODY, MAX_FRAME, Message};
+use loftup_wire::{Bytes, ContentError, Decoder, MAX_BODY, MAX_FRAME, Message, mask};
 
 /// Decodes arbitrary bytes: no panic, the same frames however the input is
 /// split, and a valid frame after a delimiter is always found.
@@ -78,6 +80,33 @@ fn content(kind: u8, body: &[u8]) {
                     assert!(segment.length > 0 && segment.row < chunk.height);
                     assert!(segment.column + segment.length <= chunk.width);
                 }
+            }
+        }
+        Ok(Message::DepthChunk(chunk)) => {
+            if let Ok(depths) = chunk.depths() {
+                assert_eq!(depths.count(), chunk.count as usize);
+            }
+        }
+        Ok(Message::Command(command)) => {
+            if let Action::StartObject {
+                seed:
+                    Seed::Mask {
+                        width,
+                        height,
+                        runs,
+                    },
+                ..
+            } = command.action
+            {
+                let (mut pixels, mut last) = (0, 0);
+                let read = mask::runs(&runs, width, height, |first, length| {
+                    assert!(first >= last && length > 0);
+                    last = first + length;
+                    pixels += length;
+                });
+                assert!(u64::from(last) <= u64::from(width) * u64::from(height));
+                let checked = mask::check(&runs, width, height);
+                assert_eq!(read.map(|()| pixels), checked);
             }
         }
         Ok(Message::Features(block)) => {
@@ -189,7 +218,9 @@ pub fn reassembler(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut maps = Box::new(MapAssembler::<PIXELS>::new());
     let mut features = Box::new(FeatureAssembler::<VALUES>::new());
+    let mut depths = Box::new(DepthAssembler::<PIXELS>::new());
     let mut map_model: Model<u8> = Model::EMPTY;
+    let mut depth_model: Model<u16> = Model::EMPTY;
     let mut feature_model: Model<f32> = Model::EMPTY;
     while let Some(control) = input.byte() {
         let mut small = || u32::from(input.byte().unwrap_or_default());
@@ -201,6 +232,26 @@ pub fn reassembler(bytes: &[u8]) {
         let data = input.slice(usize::from(control >> 5 & 3) * 8 + 4);
         let data = Bytes::<MAX_DATA>::new(data).expect("few bytes");
         if control & 1 == 0 {
+            // The same bytes are a chunk of depths, too.
+            let mut chunk = DepthChunk {
+                frame,
+                slot: 0,
+                width,
+                height,
+                first,
+                count: stated,
+                code: data,
+            };
+            if let Err(ContentError::PixelCount { coded, .. }) = chunk.check()
+                && control & 2 == 0
+            {
+                chunk.count = coded;
+            }
+            if let Ok(progress) = depths.push(&chunk) {
+                let pixels: Vec<u16> = chunk.depths().expect("an accepted chunk").collect();
+                let identity = (frame, u32::from(width), height);
+                assert_eq!(depth_model.add(identity, first, &pixels), progress);
+            }
             let mut chunk = MapChunk {
                 frame,
                 slot: 0,
@@ -212,7 +263,7 @@ pub fn reassembler(bytes: &[u8]) {
             };
             // Use the correct count most of the time, so that chunks get past
             // the check.
-            if let Err(ContentError::RunCount { coded, .. }) = chunk.check()
+            if let Err(ContentError::PixelCount { coded, .. }) = chunk.check()
                 && control & 2 == 0
             {
                 chunk.count = coded;
@@ -256,6 +307,13 @@ pub fn reassembler(bytes: &[u8]) {
             assert_eq!(covered, map.classes.len() - map_model.missing());
             for (class, item) in map.classes.iter().zip(&map_model.items) {
                 assert_eq!(*class, item.unwrap_or(MISSING));
+            }
+        }
+        if let Some(map) = depths.map() {
+            let covered = map.coverage.covered() as usize;
+            assert_eq!(covered, map.millimeters.len() - depth_model.missing());
+            for (depth, item) in map.millimeters.iter().zip(&depth_model.items) {
+                assert_eq!(*depth, item.unwrap_or_default());
             }
         }
         if let Some(found) = features.features() {

@@ -4,6 +4,7 @@
 //! arrive in any order, repeatedly, or not at all. A chunk of a newer frame
 //! replaces what has been received; a chunk of an older frame is rejected.
 
+use crate::depth::{DepthChunk, NO_DEPTH};
 use crate::error::ContentError;
 use crate::features::Features;
 use crate::message::MapChunk;
@@ -249,6 +250,83 @@ impl<const N: usize> MapAssembler<N> {
             width: u16::try_from(identity.shape.0).ok()?,
             height: identity.shape.1,
             classes: self.buffer.items.get(..self.buffer.total())?,
+            coverage: &self.buffer.coverage,
+        })
+    }
+
+    /// Number of incomplete maps that were replaced by a newer one.
+    #[must_use]
+    pub const fn abandoned(&self) -> u32 {
+        self.buffer.abandoned
+    }
+}
+
+/// Reassembles a depth map of at most `N` pixels. Use one per slot. Its size is about
+/// `2 * N` bytes.
+#[derive(Debug, Clone)]
+pub struct DepthAssembler<const N: usize> {
+    buffer: Buffer<u16, N>,
+}
+
+/// A depth map, complete or not.
+#[derive(Debug, Clone, Copy)]
+pub struct DepthMap<'a> {
+    /// Number of the camera frame.
+    pub frame: u32,
+    /// Width, or the number of points.
+    pub width: u16,
+    /// Height; 1 for points.
+    pub height: u16,
+    /// Depth of each pixel in millimeters, `[height][width]`; [`NO_DEPTH`] for pixels
+    /// without depth or not received.
+    pub millimeters: &'a [u16],
+    /// The pixels received.
+    pub coverage: &'a Coverage,
+}
+
+impl<const N: usize> Default for DepthAssembler<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> DepthAssembler<N> {
+    /// An empty assembler.
+    #[must_use]
+    pub const fn new() -> Self {
+        DepthAssembler {
+            buffer: Buffer::new(NO_DEPTH),
+        }
+    }
+
+    /// Adds a chunk.
+    ///
+    /// # Errors
+    /// As for [`MapAssembler::push`].
+    pub fn push(&mut self, chunk: &DepthChunk<'_>) -> Result<Progress, ContentError> {
+        let depths = chunk.depths()?;
+        let identity = Identity {
+            frame: chunk.frame,
+            shape: (u32::from(chunk.width), chunk.height),
+        };
+        let (place, progress) = self
+            .buffer
+            .open(identity, chunk.first, chunk.count, NO_DEPTH)?;
+        for (place, depth) in place.iter_mut().zip(depths) {
+            *place = depth;
+        }
+        Ok(progress)
+    }
+
+    /// The part received of the newest frame.
+    #[must_use]
+    pub fn map(&self) -> Option<DepthMap<'_>> {
+        let identity = self.buffer.identity?;
+        Some(DepthMap {
+            frame: identity.frame,
+            width: u16::try_from(identity.shape.0).ok()?,
+            height: identity.shape.1,
+            millimeters: self.buffer.items.get(..self.buffer.total())?,
             coverage: &self.buffer.coverage,
         })
     }

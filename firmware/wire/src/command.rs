@@ -1,11 +1,15 @@
 //! Commands from a controller to the node, and the replies.
 //!
 //! Every command is idempotent, so that it is safe to repeat a command whose reply
-//! was lost.
+//! was lost. Starting an object again starts it where it is said to be now: repeat
+//! such a command soon or not at all.
 
-use crate::bounded::Text;
+use crate::bounded::{Bytes, Text};
 use crate::geometry::{Point, Rect};
 use crate::schema::{wire_enum, wire_struct};
+
+/// Maximum length of the code of a mask in a command, in bytes.
+pub const MAX_MASK: usize = 448;
 
 /// Maximum number of points in one query.
 pub const MAX_POINTS: usize = 64;
@@ -61,6 +65,52 @@ wire_enum! {
             /// The slot.
             slot: u8,
         },
+        /// Start tracking an object in the next frame, or start it again there.
+        StartObject {
+            /// Its number, from 1, chosen by the sender.
+            object: u8,
+            /// Its name.
+            #[serde(borrow)]
+            name: Text<'a, 32>,
+            /// Where it is.
+            #[serde(borrow)]
+            seed: Seed<'a>,
+        },
+        /// Stop tracking an object.
+        StopObject {
+            /// Its number.
+            object: u8,
+        },
+        /// Change the name of an object.
+        RenameObject {
+            /// Its number.
+            object: u8,
+            /// Its name.
+            #[serde(borrow)]
+            name: Text<'a, 32>,
+        },
+        /// Replace the words that are looked for by those of the file or head with
+        /// this name.
+        SetWords(#[serde(borrow)] Text<'a, 32>),
+    }
+
+    /// Where an object is, in the camera image.
+    #[derive(Copy, Eq)]
+    pub enum Seed<'a> {
+        /// Everything inside a rectangle.
+        Box(Rect),
+        /// What is connected with a pixel and similar to it.
+        Point(Point),
+        /// The pixels of a mask, which covers the camera image at any resolution.
+        Mask {
+            /// Width of the mask.
+            width: u16,
+            /// Height of the mask.
+            height: u16,
+            /// Its code; see [`mask`](crate::mask).
+            #[serde(borrow)]
+            runs: Bytes<'a, MAX_MASK>,
+        },
     }
 
     /// The pixels of a query.
@@ -85,6 +135,12 @@ wire_enum! {
         FeaturesU8,
         /// The connected regions of each class.
         Regions,
+        /// The depth of each pixel, in millimeters.
+        Depth,
+        /// The tracked objects and their masks.
+        Objects,
+        /// The word of each pixel.
+        Words,
     }
 
     /// The outcome of a command.
@@ -113,5 +169,9 @@ wire_enum! {
         Rate,
         /// The message could not be decoded: the versions differ.
         Incompatible,
+        /// There is no object with this number, or no object can have it.
+        NoSuchObject,
+        /// The mask is invalid, empty or too large.
+        Mask,
     }
 }

@@ -122,18 +122,18 @@ pub enum ContentError {
         /// Number in the complete result.
         total: u64,
     },
-    /// The run-length code ends within a run, or a length is too large.
-    #[error("invalid run-length code at byte {at}")]
-    Runs {
+    /// The code ends within a run or a pixel, or a number in it is too large.
+    #[error("invalid code at byte {at}")]
+    Code {
         /// Byte offset.
         at: usize,
     },
-    /// The number of pixels in the run-length code is not that of the chunk.
-    #[error("the run-length code has {coded} pixels, the chunk {stated}")]
-    RunCount {
+    /// The number of pixels in the code is not that of the chunk or mask.
+    #[error("the code has {coded} pixels, expected {stated}")]
+    PixelCount {
         /// Pixels in the code.
         coded: u32,
-        /// Pixels stated by the chunk.
+        /// Pixels of the chunk or mask.
         stated: u32,
     },
     /// An incomplete binary16 value.

@@ -7,7 +7,8 @@
 //! | messages, borrowed from the frame | [`Message`], [`message`], [`command`], [`health`] |
 //! | encoding | postcard 1.x |
 //! | framing: sequence number, kind, CRC-32, COBS, `0x00` | [`Encoder`], [`Decoder`] |
-//! | class maps and feature vectors larger than a frame | [`runs`], [`features`], [`assemble`] |
+//! | class maps, depth maps and feature vectors larger than a frame | [`runs`], [`depth`], [`features`], [`assemble`] |
+//! | masks of objects in commands | [`mask`] |
 //! | handshake, clock synchronization, commands with retransmission | [`Handshake`], [`sync`], [`request`] |
 //! | fault injection for tests | [`faults`] |
 //!
@@ -34,6 +35,7 @@ pub mod assemble;
 mod bounded;
 pub mod command;
 mod decode;
+pub mod depth;
 mod encode;
 mod error;
 pub mod faults;
@@ -41,11 +43,13 @@ pub mod features;
 mod geometry;
 mod handshake;
 pub mod health;
+pub mod mask;
 pub mod message;
 pub mod request;
 pub mod runs;
 pub mod schema;
 pub mod sync;
+mod varint;
 
 pub use bounded::{Bytes, Text, TooLong};
 pub use decode::{Counters, Decoder, Frame};
@@ -55,16 +59,16 @@ pub use handshake::Handshake;
 pub use message::{Message, SCHEMA_HASH};
 
 /// Version of everything that [`SCHEMA_HASH`] does not cover: frame layout,
-/// checksum, run-length code, and the rules of the exchange.
-pub const PROTOCOL: u16 = 1;
+/// checksum, codes of maps and masks, and the rules of the exchange.
+pub const PROTOCOL: u16 = 2;
 
 /// Maximum size of a message body, in bytes.
 pub const MAX_BODY: usize = 512;
 
 /// Every side accepts bodies of at least this many bytes. All messages from the
 /// node are shorter, except [`MapChunk`](message::MapChunk),
-/// [`Features`](features::Features) and [`Regions`](message::Regions), which can
-/// be split.
+/// [`DepthChunk`](message::DepthChunk), [`Features`](features::Features) and
+/// [`Regions`](message::Regions), which can be split.
 pub const MIN_BODY: usize = 128;
 
 /// Bytes before the body: sequence number (2) and kind (1).

@@ -10,7 +10,7 @@ use crate::health::Health;
 use crate::schema::{Fnv, Schema, schema_name, wire_enum, wire_struct};
 use crate::{MAX_BODY, PROTOCOL};
 
-/// Maximum payload of one [`MapChunk`] or [`Features`] message, in bytes.
+/// Maximum payload of one [`MapChunk`], [`DepthChunk`] or [`Features`] message, in bytes.
 pub const MAX_DATA: usize = 480;
 
 /// Payload bytes that fit in a body of `max_body` bytes, for a message whose body takes at most
@@ -83,8 +83,8 @@ wire_struct! {
         pub name: Text<'a, 32>,
     }
 
-    /// Announces the result of a query: sent before the [`MapChunk`], [`Features`]
-    /// or [`Regions`] messages of a frame, which can also be read without it.
+    /// Announces the result of a query: sent before the messages of a frame that
+    /// carry it, which can also be read without it.
     #[derive(Copy, Eq)]
     pub struct Answer {
         /// Camera frame number.
@@ -138,6 +138,52 @@ wire_struct! {
         /// The values.
         #[serde(borrow)]
         pub values: Values<'a>,
+    }
+
+    /// Part of a depth map: `count` consecutive pixels in row-major order, starting
+    /// at pixel `first`. Each chunk can be decoded on its own.
+    #[derive(Copy, Eq)]
+    pub struct DepthChunk<'a> {
+        /// Camera frame number.
+        pub frame: u32,
+        /// Slot of the query.
+        pub slot: u8,
+        /// Width of the complete map, or the number of points of a point query.
+        pub width: u16,
+        /// Height of the complete map; 1 for a point query.
+        pub height: u16,
+        /// First pixel, `row * width + column`.
+        pub first: u32,
+        /// Number of pixels.
+        pub count: u32,
+        /// The depths; see [`depth`](crate::depth).
+        #[serde(borrow)]
+        pub code: Bytes<'a, MAX_DATA>,
+    }
+
+    /// A tracked object. The masks of all objects of a frame follow in [`MapChunk`]
+    /// messages, whose classes are the objects' numbers; 0 is the background.
+    #[derive(Copy, Eq)]
+    pub struct Object<'a> {
+        /// Camera frame number.
+        pub frame: u32,
+        /// Slot of the query.
+        pub slot: u8,
+        /// Number of objects in the complete result.
+        pub total: u8,
+        /// Index of this one among them.
+        pub index: u8,
+        /// Its number, the same from its start until it is stopped.
+        pub object: u8,
+        /// Its name.
+        #[serde(borrow)]
+        pub name: Text<'a, 32>,
+        /// Bounding box; empty while the object is not visible.
+        pub bounds: Rect,
+        /// Area, in pixels of the mask; 0 while it is not visible.
+        pub pixels: u32,
+        /// Confidence; 255 is 1.
+        pub confidence: u8,
     }
 
     /// Connected regions of one class, largest first, as needed for obstacle
@@ -210,6 +256,23 @@ wire_enum! {
             total: u16,
             /// The [`Label`] set of the classes.
             labels: u16,
+        },
+        /// A depth map, in [`DepthChunk`] messages.
+        Depth {
+            /// Width of the map, or the number of points of a point query.
+            width: u16,
+            /// Height of the map; 1 for a point query.
+            height: u16,
+        },
+        /// Tracked objects in [`Object`] messages, and their masks in [`MapChunk`]
+        /// messages.
+        Objects {
+            /// Number of objects.
+            total: u8,
+            /// Width of the masks.
+            width: u16,
+            /// Height of the masks.
+            height: u16,
         },
     }
 
@@ -325,6 +388,10 @@ messages! { <'a>
     0x13 Features(Features<'a>),
     /// Connected regions.
     0x14 Regions(Regions),
+    /// Part of a depth map.
+    0x15 DepthChunk(DepthChunk<'a>),
+    /// Tracked object.
+    0x16 Object(Object<'a>),
     /// Health of the node.
     0x20 Health(Health),
     /// Command to the node.

@@ -16,6 +16,7 @@ use crate::bounded::Bytes;
 use crate::error::ContentError;
 use crate::message::{MAX_DATA, MapChunk, payload_within};
 use crate::schema::Schema;
+use crate::varint;
 
 /// Consecutive pixels of one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,8 @@ impl MapChunk<'_> {
     /// as stated.
     ///
     /// # Errors
-    /// [`ContentError::Range`], [`ContentError::Runs`],
-    /// [`ContentError::RunCount`].
+    /// [`ContentError::Range`], [`ContentError::Code`],
+    /// [`ContentError::PixelCount`].
     pub fn check(&self) -> Result<(), ContentError> {
         let total = u64::from(self.width) * u64::from(self.height);
         if u64::from(self.first) + u64::from(self.count) > total {
@@ -62,7 +63,7 @@ impl MapChunk<'_> {
             coded = coded.saturating_add(run?.length);
         }
         if coded != self.count {
-            return Err(ContentError::RunCount {
+            return Err(ContentError::PixelCount {
                 coded,
                 stated: self.count,
             });
@@ -116,22 +117,9 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn byte(&mut self) -> Result<u8, ContentError> {
         let byte = self.code.get(self.at).copied();
-        let byte = byte.ok_or(ContentError::Runs { at: self.at })?;
+        let byte = byte.ok_or(ContentError::Code { at: self.at })?;
         self.at += 1;
         Ok(byte)
-    }
-
-    fn varint(&mut self) -> Result<u32, ContentError> {
-        let at = self.at;
-        let mut value: u64 = 0;
-        for shift in [0, 7, 14, 21, 28] {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return u32::try_from(value).map_err(|_| ContentError::Runs { at });
-            }
-        }
-        Err(ContentError::Runs { at })
     }
 
     fn run(&mut self) -> Result<Run, ContentError> {
@@ -140,7 +128,7 @@ impl Runs<'_> {
         if self.literals > 0 {
             self.literals -= 1;
         } else {
-            let control = self.varint()?;
+            let control = varint::read(self.code, &mut self.at)?;
             if control % 2 == 1 {
                 self.literals = control / 2;
             } else {
@@ -149,7 +137,7 @@ impl Runs<'_> {
         }
         let class = self.byte()?;
         let first = self.pixel;
-        self.pixel = first.checked_add(length).ok_or(ContentError::Runs { at })?;
+        self.pixel = first.checked_add(length).ok_or(ContentError::Code { at })?;
         Ok(Run {
             first,
             length,
@@ -343,7 +331,7 @@ fn encode(pixels: &[u8], out: &mut [u8]) -> (usize, usize) {
 fn write_run(pixels: &[u8], length: usize, space: &mut [u8]) -> (usize, usize) {
     let class = pixels.first().copied().unwrap_or_default();
     let mut packet = [0; 6];
-    let control = varint((length - 1) * 2, &mut packet);
+    let control = varint::write((length - 1) * 2, &mut packet);
     packet[control] = class;
     match space.get_mut(..=control) {
         Some(target) => {
@@ -357,13 +345,13 @@ fn write_run(pixels: &[u8], length: usize, space: &mut [u8]) -> (usize, usize) {
 fn write_literal(pixels: &[u8], length: usize, space: &mut [u8]) -> (usize, usize) {
     let mut packet = [0; 6];
     let mut length = length.min(space.len());
-    let mut control = varint(length.saturating_sub(1) * 2 + 1, &mut packet);
+    let mut control = varint::write(length.saturating_sub(1) * 2 + 1, &mut packet);
     if control + length > space.len() {
         length = space.len().saturating_sub(control);
         if length == 0 {
             return (0, 0);
         }
-        control = varint((length - 1) * 2 + 1, &mut packet);
+        control = varint::write((length - 1) * 2 + 1, &mut packet);
     }
     let (Some(target), Some(classes)) = (space.get_mut(..control + length), pixels.get(..length))
     else {
@@ -373,18 +361,6 @@ fn write_literal(pixels: &[u8], length: usize, space: &mut [u8]) -> (usize, usiz
     head.copy_from_slice(&packet[..control]);
     body.copy_from_slice(classes);
     (length, control + length)
-}
-
-/// Writes a varint below 2^32, which takes at most five bytes; returns its length.
-fn varint(mut value: usize, out: &mut [u8; 6]) -> usize {
-    let mut length = 0;
-    while value >= 0x80 && length < 4 {
-        out[length] = (value & 0x7F) as u8 | 0x80;
-        value >>= 7;
-        length += 1;
-    }
-    out[length] = value as u8;
-    length + 1
 }
 
 #[cfg(test)]

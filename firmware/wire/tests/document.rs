@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use common::samples;
+use loftup_wire::command::{MAX_MASK, MAX_POINTS};
+use loftup_wire::depth::DepthWriter;
 use loftup_wire::message::{MAX_DATA, MAX_REGIONS};
 use loftup_wire::runs::MapWriter;
 use loftup_wire::{
@@ -76,7 +78,9 @@ fn numbers_and_kinds_stand_in_the_document_as_they_are() {
     ));
     has(format!("| runs | bytes({MAX_DATA}) |"));
     has(format!("list(Region, {MAX_REGIONS})"));
-    has(format!("list(Point, {})", loftup_wire::command::MAX_POINTS));
+    has(format!("| code | bytes({MAX_DATA}) |"));
+    has(format!("runs bytes({MAX_MASK})"));
+    has(format!("list(Point, {MAX_POINTS})"));
     for kind in Message::KINDS {
         let row = document
             .lines()
@@ -114,6 +118,31 @@ fn the_sizes_of_the_largest_maps_are_as_stated() {
         assert!(
             document.contains(stated),
             "missing in the document: {stated}"
+        );
+    }
+}
+
+#[test]
+fn the_sizes_of_the_largest_depth_maps_are_as_stated() {
+    let document = document().replace('\n', " ");
+    let (width, height) = (224u16, 168u16);
+    let pixels = 0..u32::from(width) * u32::from(height);
+    let noise: Vec<u16> = pixels.clone().map(|i| (i % 2 * 32_768) as u16).collect();
+    // Up and down by 63 mm, between 1.0 and 1.1 m.
+    let surface: Vec<u16> = pixels.map(|i| 1_000 + (i % 2 * 63) as u16).collect();
+    for map in [&noise, &surface] {
+        let mut writer = DepthWriter::new(u32::MAX, 0, width, height, map).unwrap();
+        let (mut scratch, mut buffer) = ([0; MAX_DATA], [0; MAX_FRAME]);
+        let (mut bytes, mut frames) = (0, 0);
+        let mut encoder = Encoder::new();
+        while let Some(chunk) = writer.next_chunk(&mut scratch) {
+            bytes += encoder.encode(&chunk.into(), &mut buffer).unwrap().len();
+            frames += 1;
+        }
+        let found = format!("{bytes} bytes in {frames} frames");
+        assert!(
+            document.contains(&found),
+            "missing in the document: {found}"
         );
     }
 }

@@ -6,14 +6,14 @@ mod common;
 use common::{body, largest, packet, samples, stuff};
 use loftup_wire::{Decoder, Encoder, MAX_BODY, MAX_FRAME, Message, SCHEMA_HASH};
 
-/// Schema hash of protocol 1.
-const SCHEMA: u64 = 0x68fc_eb5e_6d98_33da;
+/// Schema hash of protocol 2.
+const SCHEMA: u64 = 0xe1a1_2add_7e68_8afc;
 
 /// Name, and body in hexadecimal.
 const BODIES: &[(&str, &str)] = &[
     (
         "hello",
-        "01ef9bafcdf8acd19101000180040f6c6f667475702d6e6f646520302e31",
+        "02ef9bafcdf8acd19101000180040f6c6f667475702d6e6f646520302e31",
     ),
     ("hello of a monitor", "ffff03ffffffffffffffffff0102000000"),
     ("time request", "c0843d"),
@@ -26,6 +26,8 @@ const BODIES: &[(&str, &str)] = &[
         "09008003c8019cd704010000003f000080bf030001ff",
     ),
     ("regions", "02041110010a05ac02800507c002af028420c8"),
+    ("depth", "f0a204030804030507a0130504af1300"),
+    ("object", "f0a20404030207036d756705ac028005078420e6"),
     (
         "answer of classes",
         "01008080f9c0c1c4820305ac0280050700e001e00101",
@@ -37,6 +39,14 @@ const BODIES: &[(&str, &str)] = &[
     (
         "answer of regions",
         "01008080f9c0c1c4820305ac02800507021101",
+    ),
+    (
+        "answer of depth",
+        "01008080f9c0c1c4820305ac0280050703e001a801",
+    ),
+    (
+        "answer of objects",
+        "01008080f9c0c1c4820305ac028005070403e001a801",
     ),
     ("health starting", "00e0d403e674c8dc03fbf1040084070200"),
     ("health running", "01e0d403e674c8dc03fbf10401bf4684070200"),
@@ -65,7 +75,16 @@ const BODIES: &[(&str, &str)] = &[
     ("query region", "820205020105ac0280050701"),
     ("query points", "8202050202020000ff04df0302"),
     ("query regions", "820205020003"),
+    ("query depth", "820205020004"),
+    ("query objects", "820205020005"),
+    ("query words", "820205020006"),
     ("clear query", "82020602"),
+    ("start at a box", "82020707036d75670005ac02800507"),
+    ("start at a point", "82020707036d756701c00207"),
+    ("start at a mask", "82020707036d75670214ac02058201041004"),
+    ("stop object", "82020807"),
+    ("rename object", "820209070753747261c39f65"),
+    ("set words", "82020a076b69746368656e"),
     ("done", "820200"),
     ("busy", "82020100"),
     ("unsupported", "82020101"),
@@ -74,6 +93,8 @@ const BODIES: &[(&str, &str)] = &[
     ("out of picture", "82020104"),
     ("rate", "82020105"),
     ("incompatible", "82020106"),
+    ("no such object", "82020107"),
+    ("bad mask", "82020108"),
 ];
 
 fn hex(bytes: &[u8]) -> String {
@@ -81,7 +102,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_schema_is_that_of_protocol_1() {
+fn the_schema_is_that_of_protocol_2() {
     assert_eq!(
         SCHEMA_HASH, SCHEMA,
         "{SCHEMA_HASH:#018x}: a message, a field or a bound has changed"

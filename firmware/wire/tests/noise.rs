@@ -323,16 +323,20 @@ fn a_greeting_with_number_0_begins_anew_wherever_the_numbers_were() {
 #[test]
 fn a_hello_of_another_version_says_which_even_where_the_rest_cannot_be_read() {
     use loftup_wire::{Incompatible, PROTOCOL, SCHEMA_HASH};
-    // Protocol 2, some schema, and unknown fields.
-    let mut body = vec![2, 7];
+    // The protocol before this one and the next, some schema, and unknown fields.
+    let mut body = vec![0, 7];
     body.extend([0xFF; 9]);
-    assert_eq!(
-        Message::decode(1, &body),
-        Err(DecodeError::Incompatible(Incompatible::Protocol {
-            ours: PROTOCOL,
-            theirs: 2
-        }))
-    );
+    for theirs in [PROTOCOL - 1, PROTOCOL + 1] {
+        body[0] = theirs as u8;
+        let ours = PROTOCOL;
+        assert_eq!(
+            Message::decode(1, &body),
+            Err(DecodeError::Incompatible(Incompatible::Protocol {
+                ours,
+                theirs
+            }))
+        );
+    }
     body[0] = PROTOCOL as u8;
     assert_eq!(
         Message::decode(1, &body),
@@ -357,6 +361,7 @@ fn a_hello_of_another_version_says_which_even_where_the_rest_cannot_be_read() {
 
 #[test]
 fn pieces_can_be_cut_to_what_a_small_receiver_takes() {
+    use loftup_wire::depth::DepthWriter;
     use loftup_wire::features::{Coding, FeatureWriter};
     use loftup_wire::message::MAX_DATA;
     use loftup_wire::runs::MapWriter;
@@ -384,13 +389,22 @@ fn pieces_can_be_cut_to_what_a_small_receiver_takes() {
             }
             assert_eq!(count, values.len());
         }
+        let depths: Vec<u16> = (0..200 * 200).map(|i| (i % 7) as u16 * 9_000).collect();
+        let writer = DepthWriter::new(u32::MAX, 255, 200, 200, &depths).unwrap();
+        let (mut writer, mut pixels) = (writer.with_max_body(max_body), 0);
+        while let Some(chunk) = writer.next_chunk(&mut scratch) {
+            pixels += chunk.count as usize;
+            longest = longest.max(common::body(&chunk.into()).len());
+        }
+        assert_eq!(pixels, depths.len());
         assert!(
             longest <= bound && longest + 20 > bound,
             "{longest} of {bound}"
         );
     }
     for kind in Message::KINDS {
-        let cut = ["MapChunk", "Features", "Regions", "Command"].contains(&kind.name);
+        let cut = ["MapChunk", "DepthChunk", "Features", "Regions", "Command"];
+        let cut = cut.contains(&kind.name);
         assert!(cut || kind.max_size <= MIN_BODY, "{}", kind.name);
     }
 }

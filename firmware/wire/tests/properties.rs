@@ -3,14 +3,14 @@
 mod common;
 
 use common::{data, text};
-use loftup_wire::command::{Action, Area, Command, Outcome, Refusal, Reply, Want};
+use loftup_wire::command::{self, Action, Area, Command, MAX_MASK, Outcome, Refusal, Reply, Want};
 use loftup_wire::features::{Features, Values};
 use loftup_wire::health::{Health, Reason, State};
 use loftup_wire::message::{
-    Answer, Content, Hello, Label, MAX_DATA, MapChunk, Point, Rect, Region, Regions, Role,
-    TimeReply, TimeRequest,
+    Answer, Content, DepthChunk, Hello, Label, MAX_DATA, MapChunk, Object, Point, Rect, Region,
+    Regions, Role, TimeReply, TimeRequest,
 };
-use loftup_wire::{Decoder, Encoder, MAX_FRAME, Message};
+use loftup_wire::{Bytes, Decoder, Encoder, MAX_FRAME, Message};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn seed() -> impl Strategy<Value = Seed> {
     (
         0..Message::KINDS.len(),
         [wide.clone(), wide.clone(), wide],
-        vec(number, 140),
+        vec(number, 150),
         vec(any::<u8>(), 0..=MAX_DATA),
         "\\PC{0,8}",
     )
@@ -145,6 +145,12 @@ fn build(seed: &Seed) -> Message<'_> {
                         total: width,
                         labels: other,
                     },
+                    Content::Depth { width, height },
+                    Content::Objects {
+                        total: other as u8,
+                        width,
+                        height,
+                    },
                 ]),
             }
             .into()
@@ -157,6 +163,28 @@ fn build(seed: &Seed) -> Message<'_> {
             first: draw.u32(),
             count: draw.u32(),
             runs: data(bytes),
+        }
+        .into(),
+        "DepthChunk" => DepthChunk {
+            frame: draw.u32(),
+            slot: draw.u8(),
+            width: draw.u16(),
+            height: draw.u16(),
+            first: draw.u32(),
+            count: draw.u32(),
+            code: data(bytes),
+        }
+        .into(),
+        "Object" => Object {
+            frame: draw.u32(),
+            slot: draw.u8(),
+            total: draw.u8(),
+            index: draw.u8(),
+            object: draw.u8(),
+            name: text(&seed.name),
+            bounds: draw.rect(),
+            pixels: draw.u32(),
+            confidence: draw.u8(),
         }
         .into(),
         "Features" => {
@@ -231,14 +259,36 @@ fn build(seed: &Seed) -> Message<'_> {
                 Want::FeaturesF16,
                 Want::FeaturesU8,
                 Want::Regions,
-            ][bytes.len() % 4];
-            let action = match seed.wide[2] % 7 {
+                Want::Depth,
+                Want::Objects,
+                Want::Words,
+            ][bytes.len() % 7];
+            let object = draw.u8();
+            let name = text(&seed.name);
+            let place = match draw.u32() % 3 {
+                0 => command::Seed::Box(draw.rect()),
+                1 => command::Seed::Point(draw.point()),
+                _ => command::Seed::Mask {
+                    width: draw.u16(),
+                    height: draw.u16(),
+                    runs: Bytes::new(&bytes[..bytes.len().min(MAX_MASK)]).expect("a short code"),
+                },
+            };
+            let action = match seed.wide[2] % 11 {
                 0 => Action::Ping,
                 1 => Action::Start,
                 2 => Action::Stop,
                 3 => Action::SetRate { mhz },
                 4 => Action::SetHead(text(&seed.name)),
                 5 => Action::SetQuery { slot, area, want },
+                6 => Action::StartObject {
+                    object,
+                    name,
+                    seed: place,
+                },
+                7 => Action::StopObject { object },
+                8 => Action::RenameObject { object, name },
+                9 => Action::SetWords(name),
                 _ => Action::ClearQuery { slot },
             };
             let id = seed.wide[0] as u16;

@@ -16,8 +16,10 @@ const SIZES: &[(&str, usize)] = &[
     ("MapChunk", 504),
     ("Features", 510),
     ("Regions", 413),
+    ("DepthChunk", 504),
+    ("Object", 60),
     ("Health", 49),
-    ("Command", 392),
+    ("Command", 495),
     ("Reply", 5),
 ];
 

@@ -5,7 +5,9 @@ mod check;
 mod endpoints;
 mod engine;
 mod error;
+mod heads;
 mod tables;
+mod track;
 
 use std::{
     io::Read,
@@ -20,7 +22,9 @@ use loftup_wire::{
 
 pub use engine::TensorRt;
 pub use error::ConfigError;
+pub use heads::{HeadNames, JbuHeads};
 pub use tables::*;
+pub use track::{ObjectEntry, Track, Upsampler, Words};
 
 use crate::output::{Queries, Query};
 
@@ -32,8 +36,10 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct Level {
     /// Size of a full-frame output.
     pub size: Size,
-    /// Skips class maps of the whole frame.
+    /// Skips maps of the whole frame.
     pub regions_only: bool,
+    /// How features get the resolution of the output.
+    pub upsampler: Upsampler,
     /// Maximum frame rate, 0 for no limit.
     pub rate_hz: f64,
 }
@@ -99,6 +105,8 @@ impl Config {
         rebase(&mut self.model.bundle);
         self.tensorrt.paths().for_each(rebase);
         self.source.path.iter_mut().for_each(rebase);
+        let words = self.words.iter_mut();
+        words.filter_map(|w| w.directory.as_mut()).for_each(rebase);
         self.sink
             .iter_mut()
             .filter_map(|s| s.path.as_mut())
@@ -110,12 +118,14 @@ impl Config {
         let mut level = Level {
             size: size(self.model.size),
             regions_only: false,
+            upsampler: self.model.upsampler,
             rate_hz: self.pipeline.rate_hz,
         };
         let mut levels = vec![level];
         for step in &self.degrade.step {
             level.size = step.size.map_or(level.size, size);
             level.regions_only |= step.regions_only;
+            level.upsampler = step.upsampler.unwrap_or(level.upsampler);
             level.rate_hz = step.rate_hz.unwrap_or(level.rate_hz);
             levels.push(level);
         }
@@ -163,6 +173,9 @@ impl QueryEntry {
             WantName::Regions => Want::Regions,
             WantName::FeaturesF16 => Want::FeaturesF16,
             WantName::FeaturesU8 => Want::FeaturesU8,
+            WantName::Depth => Want::Depth,
+            WantName::Objects => Want::Objects,
+            WantName::Words => Want::Words,
         };
         Query { area, want }
     }

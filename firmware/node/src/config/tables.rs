@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use loftup_runtime::backend;
 use serde::Deserialize;
 
-use super::arrays;
+use super::{HeadNames, JbuHeads, Track, Upsampler, Words, arrays};
 
 /// The configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -36,6 +36,12 @@ pub struct Config {
     /// Limits of regions.
     #[serde(default)]
     pub regions: Regions,
+    /// Words that are looked for; off if missing.
+    #[serde(default)]
+    pub words: Option<Words>,
+    /// Tracked objects; off if missing.
+    #[serde(default)]
+    pub track: Option<Track>,
     /// Initial queries; if empty, the class map of the whole frame in slot 0.
     #[serde(default)]
     pub query: Vec<QueryEntry>,
@@ -54,6 +60,13 @@ pub struct Model {
     pub head: String,
     /// The head for features at points; without it, they are those of the upsampler.
     pub descriptors: Option<String>,
+    /// The head for depth maps.
+    pub depth: Option<String>,
+    /// How features get the resolution of the output.
+    #[serde(default)]
+    pub upsampler: Upsampler,
+    /// The heads for a degradation step with `upsampler = "jbu"`.
+    pub jbu: Option<JbuHeads>,
     /// `auto`, `tensorrt` or `tract`.
     #[serde(default)]
     pub backend: BackendName,
@@ -77,6 +90,29 @@ pub struct Model {
     /// A pixel keeps its previous color until it changes by more than this many levels.
     #[serde(default)]
     pub noise_threshold: u8,
+}
+
+impl Model {
+    /// The heads for features of its upsampler.
+    pub fn heads(&self) -> HeadNames<'_> {
+        HeadNames {
+            classes: Some(&self.head),
+            descriptors: self.descriptors.as_deref(),
+            depth: self.depth.as_deref(),
+            plain_features: true,
+        }
+    }
+
+    /// The heads for features of JBU, if LoftUp is its upsampler.
+    pub fn jbu_heads(&self) -> Option<HeadNames<'_>> {
+        let jbu = self.jbu.as_ref()?;
+        Some(HeadNames {
+            classes: jbu.head.as_deref(),
+            descriptors: jbu.descriptors.as_deref(),
+            depth: jbu.depth.as_deref(),
+            plain_features: false,
+        })
+    }
 }
 
 fn one() -> u32 {
@@ -209,9 +245,11 @@ pub struct Step {
     /// Columns and rows of a full-frame output.
     #[serde(default, deserialize_with = "arrays::optional")]
     pub size: Option<[usize; 2]>,
-    /// Skips class maps of the whole frame.
+    /// Skips maps of the whole frame.
     #[serde(default)]
     pub regions_only: bool,
+    /// How features get the resolution of the output.
+    pub upsampler: Option<Upsampler>,
     /// Maximum frame rate.
     pub rate_hz: Option<f64>,
 }
@@ -326,6 +364,12 @@ pub enum WantName {
     FeaturesF16,
     /// Features, one byte per value.
     FeaturesU8,
+    /// The depth of each pixel.
+    Depth,
+    /// The tracked objects and their masks.
+    Objects,
+    /// The word of each pixel.
+    Words,
 }
 
 /// `[[sink]]`

@@ -57,7 +57,7 @@ pub(super) fn run(shared: &Shared, factory: &SourceFactory, generation: u64) {
         };
         let start = shared.begin(CAPTURE);
         let polled = catch_unwind(AssertUnwindSafe(|| open.next(&shared.clock, &mut raw)));
-        if !shared.end(CAPTURE) || !current() {
+        if !shared.end(CAPTURE, start) || !current() {
             return;
         }
         let now = shared.now();

@@ -38,6 +38,7 @@ use crate::{
     metrics::Metrics,
     model::ModelFactory,
     source::Clock,
+    tracking::Tracking,
 };
 
 pub use crate::{error::NodeError, sink::SinkHandle, source::SourceFactory};
@@ -89,6 +90,11 @@ impl Handle {
         &self.0.control
     }
 
+    /// The tracker, if there is one.
+    pub fn tracking(&self) -> Option<&Tracking> {
+        self.0.tracking.as_ref()
+    }
+
     /// The clock of all time stamps.
     pub fn clock(&self) -> Clock {
         self.0.clock
@@ -131,7 +137,8 @@ impl Node {
             clock: Clock::start(),
             metrics: Metrics::default(),
             monitor: Monitor::default(),
-            control: Control::new(config.queries(), &config.model.head),
+            control: Control::of(&config),
+            tracking: config.track.as_ref().map(Tracking::new),
             degradation: Mutex::new(DegradationController::new(policy)),
             jobs: JobPool::new(2 * WATCHED + 4 * p.queue),
             outputs: Mutex::new(outputs),

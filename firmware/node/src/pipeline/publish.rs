@@ -21,7 +21,7 @@ pub(super) fn run(shared: &Shared) {
             RecvResult::Item(job) => {
                 let start = shared.begin(PUBLISH);
                 publish_one(shared, job);
-                shared.end(PUBLISH);
+                shared.end(PUBLISH, start);
                 let elapsed = shared.now() - start;
                 shared.metrics.observe(Stage::Publish, elapsed);
             }

@@ -23,6 +23,7 @@ use crate::{
     output::FrameOutput,
     sink::HealthReport,
     source::Clock,
+    tracking::Tracking,
 };
 
 /// Number of stages under the watchdog: capture, preprocess, backbone, upsample, publish.
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) monitor: Monitor,
     pub(super) control: Control,
+    pub(super) tracking: Option<Tracking>,
     pub(super) degradation: Mutex<DegradationController>,
     pub(super) jobs: JobPool,
     /// Published outputs. Each is reused once no sink holds it.

@@ -37,6 +37,7 @@ pub(super) fn run(shared: &Shared, index: usize, mut sink: Box<dyn Sink>) {
         let model = shared.model.lock().clone();
         let context = Context {
             labels: model.as_ref().map_or(&[], |m| m.labels()),
+            model: model.as_deref(),
             control: &shared.control,
             clock: shared.clock,
             metrics: &shared.metrics,

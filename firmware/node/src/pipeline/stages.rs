@@ -14,6 +14,7 @@ use crate::{
     mailbox::RecvResult,
     metrics::{DropReason, Event, Stage},
     model::{FrameRequest, Model, ModelError},
+    tracking::TrackFrame,
 };
 
 /// How often a waiting thread checks whether it should exit.
@@ -36,9 +37,11 @@ impl Shared {
         now
     }
 
-    /// Marks a stage as idle. `false` if the watchdog abandoned it in the meantime.
-    pub(super) fn end(&self, stage: usize) -> bool {
-        self.busy_since[stage].swap(0, SeqCst) != 0
+    /// Marks a stage as idle that has been busy since `begin`. `false` if the watchdog abandoned it in the
+    /// meantime; another thread may be busy in its place.
+    pub(super) fn end(&self, stage: usize, begin: u64) -> bool {
+        let busy = &self.busy_since[stage];
+        busy.compare_exchange(begin + 1, 0, SeqCst, SeqCst).is_ok()
     }
 
     /// Reports to the degradation controller whether a frame met its deadline.
@@ -69,14 +72,15 @@ impl Shared {
         let Level {
             size,
             regions_only,
+            upsampler,
             rate_hz,
         } = self.levels[level.min(self.levels.len() - 1)];
         self.monitor.record(
             self.now(),
             "step",
             format!(
-                "{direction} to {level} ({cause}): {}x{}, regions only {regions_only}, rate {rate_hz}",
-                size.width, size.height
+                "{direction} to {level} ({cause}): {}x{}, {}, regions only {regions_only}, rate {rate_hz}",
+                size.width, size.height, upsampler.name()
             ),
         );
     }
@@ -117,7 +121,11 @@ fn stage_input<'a, T>(input: &'a Option<T>, name: &str) -> Result<&'a T, ModelEr
 fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
     let camera = job.camera();
     let level = shared.levels[job.level];
+    let words = shared.control.words();
     let Job {
+        sequence,
+        number,
+        image,
         inputs,
         features,
         queries,
@@ -130,11 +138,35 @@ fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), Mod
     let request = FrameRequest {
         queries,
         regions_only: level.regions_only,
+        upsampler: level.upsampler,
+        words: words.as_deref(),
         min_area_px: shared.config.regions.min_area_px,
         max_regions: shared.config.regions.max_regions,
         camera,
     };
     let head_us = model.upsample(inputs, features, &request, finder, output)?;
+    if let Some(tracking) = &shared.tracking {
+        let frame = TrackFrame {
+            sequence: *sequence,
+            number: *number,
+            level: job.level,
+            camera,
+            size: level.size,
+            queries,
+        };
+        let start = shared.now();
+        let report = |text: String| {
+            shared.log_throttled("object", || format!("frame {number}: {text}"));
+        };
+        tracking.run(
+            model,
+            (&shared.control, &report),
+            (stage_input(image, "image")?, features),
+            &frame,
+            output,
+        )?;
+        shared.metrics.observe(Stage::Track, shared.now() - start);
+    }
     output.size = (level.size.width, level.size.height);
     output.camera = (camera.width, camera.height);
     shared.metrics.observe(Stage::Head, head_us);
@@ -164,13 +196,13 @@ pub(super) fn run(shared: &Shared, index: usize, generation: u64) {
         };
         let start = shared.begin(watched);
         if start.saturating_sub(job.captured_us) > 1000 * shared.config.pipeline.max_age_ms {
-            shared.end(watched);
+            shared.end(watched, start);
             shared.discard(job, DropReason::Stale);
             shared.record_deadline(DeadlineOutcome::Missed);
             continue;
         }
         let result = catch_unwind(AssertUnwindSafe(|| function(shared, &*model, &mut job)));
-        if !shared.end(watched) {
+        if !shared.end(watched, start) {
             // Abandoned while it ran; the watchdog has counted the frame.
             shared.jobs.release(job);
             return;

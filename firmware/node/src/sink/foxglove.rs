@@ -37,7 +37,7 @@ pub struct RawImage {
     /// Rows.
     #[prost(fixed32, tag = "3")]
     pub height: u32,
-    /// `rgb8` or `mono8`.
+    /// `rgb8`, `mono8` or `16UC1`.
     #[prost(string, tag = "4")]
     pub encoding: String,
     /// Bytes per row.

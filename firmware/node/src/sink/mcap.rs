@@ -4,12 +4,16 @@
 //! |---|---|---|
 //! | `/camera/image` | `foxglove.RawImage` | the camera image, `rgb8` |
 //! | `/loftup/slot_N/classes` | `foxglove.RawImage` | a class map, `mono8`, 255 for no class |
+//! | `/loftup/slot_N/depth` | `foxglove.RawImage` | a depth map, `16UC1`: millimeters, 0 for no depth |
+//! | `/loftup/slot_N/tracks` | `vision_msgs/msg/Detection2DArray` | tracked objects |
+//! | `/loftup/slot_N/mask` | `foxglove.RawImage` | their masks, `mono8`: the numbers of the objects |
 //! | `/loftup/slot_N/regions` | `loftup.Regions` | connected regions |
 //! | `/loftup/slot_N/features` | `loftup.Features` | features at points |
 //! | `/loftup/health` | `foxglove.Log` | state, rates and latencies |
 //!
-//! The class names are in the metadata record `labels`. Foxglove's messages are encoded as Protocol
-//! Buffers, which Rerun reads too; the `loftup` messages are JSON.
+//! The class names are in the metadata record `labels`, and those of words in `words_N`, where N is the number
+//! of their label set. Foxglove's messages are encoded as Protocol Buffers, which Rerun reads too; the
+//! `loftup` messages are JSON, and those of ROS 2 CDR.
 //!
 //! A chunk is built in memory and written at once, when it is full or a second old. A file that was
 //! never finished therefore ends after a complete chunk, unless the last write was interrupted.
@@ -34,6 +38,7 @@ use super::{
 use crate::{
     health::State,
     output::{FrameOutput, OutputKind, QueryOutput},
+    ros,
 };
 use file::{McapFile, Record};
 
@@ -145,6 +150,27 @@ impl McapSink {
                 let image = raw_image(time_ns, width, height, "mono8", &output.classes);
                 ("classes", "foxglove.RawImage", image)
             }
+            OutputKind::Depth if output.height == 0 => return Ok(()),
+            OutputKind::Depth => {
+                let bytes: Vec<u8> = output.depth.iter().flat_map(|d| d.to_le_bytes()).collect();
+                let (width, height) = (output.width, output.height);
+                let image = raw_image(time_ns, width, height, "16UC1", &bytes);
+                ("depth", "foxglove.RawImage", image)
+            }
+            OutputKind::Objects => {
+                let mut body = Vec::new();
+                ros::detections(time_ns, "camera", &output.objects, &mut body);
+                self.write(&Record {
+                    topic: &format!("/loftup/slot_{}/tracks", output.slot),
+                    schema: ros::DETECTIONS_NAME,
+                    time_ns,
+                    sequence: frame.sequence as u32,
+                    body: &body,
+                })?;
+                let (width, height) = (output.width, output.height);
+                let image = raw_image(time_ns, width, height, "mono8", &output.classes);
+                ("mask", "foxglove.RawImage", image)
+            }
             OutputKind::Regions => {
                 let regions: Vec<_> = output.regions.iter().map(|r| json!({
                     "class": r.class, "pixels": r.pixels,
@@ -202,11 +228,18 @@ impl Sink for McapSink {
         if self.files.is_full() {
             self.finish()?;
         }
-        if let Some(open) = self.open()?
-            && !open.has_labels
-            && !context.labels.is_empty()
-        {
-            let result = open.write_labels(context.labels);
+        let words = context.control.words();
+        if let Some(open) = self.open()? {
+            let mut result = Ok(());
+            if !open.has_labels && !context.labels.is_empty() {
+                open.has_labels = true;
+                result = open.write_labels("labels", context.labels);
+            }
+            if let Some(words) = words.filter(|words| words.labels != open.words) {
+                open.words = words.labels;
+                let name = format!("words_{}", words.labels);
+                result = result.and_then(|()| open.write_labels(&name, &words.names));
+            }
             result.map_err(|e| self.error(e))?;
         }
         let time_ns = wall_ns(frame.captured_us, context.clock.now_us());

@@ -37,6 +37,7 @@ use crate::{
     health::{Reason, State},
     inject::FaultyLine,
     metrics::Metrics,
+    model::Model,
     output::FrameOutput,
     source::Clock,
 };
@@ -99,6 +100,8 @@ impl Default for HealthReport {
 pub struct Context<'a> {
     /// Class names; empty until the model is loaded.
     pub labels: &'a [String],
+    /// The model, to read words; `None` until it is loaded.
+    pub model: Option<&'a dyn Model>,
     /// Settings that commands change.
     pub control: &'a Control,
     /// The node's clock.

@@ -30,6 +30,7 @@ pub fn with_context<T>(test: impl FnOnce(&Context<'_>) -> T) -> T {
     let (control, metrics) = (Control::new(Queries::default(), "head"), Metrics::default());
     test(&Context {
         labels: &["road".to_owned(), "sky".to_owned()],
+        model: None,
         control: &control,
         clock: Clock::start(),
         metrics: &metrics,

@@ -11,6 +11,7 @@ use loftup_board::{Link, LinkError, stdio::NonBlocking};
 use loftup_wire::{
     Handshake, Message, Text,
     command::{Outcome, Reply},
+    depth::DepthWriter,
     features::{Coding, FeatureWriter},
     health,
     message::{self, Content, Label, MAX_DATA, MAX_REGIONS, Role},
@@ -21,7 +22,8 @@ use super::{Context, HealthReport, Sink, SinkError, SinkStatus};
 use crate::{
     inject::FaultyLine,
     metrics::Event,
-    output::{FrameOutput, OutputKind, Precision, QueryOutput, Region},
+    objects::named,
+    output::{CLASS_LABELS, FrameOutput, OutputKind, Precision, QueryOutput, Region},
 };
 
 /// A non-blocking, bidirectional byte stream.
@@ -67,6 +69,8 @@ pub struct WireSink<IO> {
     retry_at: Instant,
     hello_at: Instant,
     labels_at: Instant,
+    /// The label set of the words that the peer knows.
+    words_sent: u16,
     /// Link errors of earlier connections.
     past_errors: u64,
 }
@@ -88,6 +92,7 @@ where
             retry_at: now,
             hello_at: now,
             labels_at: now,
+            words_sent: 0,
             past_errors: 0,
         }
     }
@@ -183,7 +188,7 @@ where
                     request.reply(received_us, context.clock.now_us()).into()
                 }
                 Ok(Some(Message::Command(command))) => {
-                    let outcome = context.control.execute(&command.action);
+                    let outcome = context.control.execute(&command.action, context.model);
                     let event = match outcome {
                         Outcome::Done => Event::Command,
                         Outcome::Refused(_) => Event::CommandRefused,
@@ -203,13 +208,32 @@ where
         Ok(())
     }
 
-    fn send_labels(&mut self, labels: &[String]) -> Result<(), SinkError> {
+    /// Sends the names of the classes, and those of the words.
+    fn send_all_labels(&mut self, context: &Context<'_>) -> Result<(), SinkError> {
+        self.send_labels(CLASS_LABELS, context.labels)?;
+        self.words_sent = 0;
+        self.send_words(context)
+    }
+
+    /// Sends the names of the words if the peer does not know them.
+    fn send_words(&mut self, context: &Context<'_>) -> Result<(), SinkError> {
+        match context.control.words() {
+            Some(words) if words.labels != self.words_sent => {
+                self.words_sent = words.labels;
+                self.send_labels(words.labels, &words.names)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send_labels(&mut self, set: u16, labels: &[String]) -> Result<(), SinkError> {
         for (class, name) in (0u8..).zip(labels) {
+            let name = named(name);
             let label = Label {
-                set: LABEL_SET,
+                set,
                 classes: u16::try_from(labels.len()).unwrap_or(u16::MAX),
                 class,
-                name: truncated(name),
+                name: Text::new(&name).unwrap_or_default(),
             };
             self.send(&label.into())?;
         }
@@ -225,7 +249,13 @@ where
             OutputKind::Classes => Content::Classes {
                 width,
                 height,
-                labels: LABEL_SET,
+                labels: output.labels,
+            },
+            OutputKind::Depth => Content::Depth { width, height },
+            OutputKind::Objects => Content::Objects {
+                total: byte(output.objects.len()),
+                width,
+                height,
             },
             OutputKind::Features(_) => Content::Features {
                 width,
@@ -234,7 +264,7 @@ where
             },
             OutputKind::Regions => Content::Regions {
                 total: side(output.regions.len()),
-                labels: LABEL_SET,
+                labels: output.labels,
             },
         };
         let head = message::Answer {
@@ -249,7 +279,28 @@ where
         let error = |e| SinkError::Other(format!("{e}"));
         let mut scratch = [0; MAX_DATA];
         match output.kind {
-            OutputKind::Classes => {
+            OutputKind::Depth => {
+                let writer = DepthWriter::new(number, output.slot, width, height, &output.depth);
+                let mut writer = writer.map_err(error)?.with_max_body(max_body);
+                while let Some(chunk) = writer.next_chunk(&mut scratch) {
+                    self.send(&chunk.into())?;
+                }
+            }
+            OutputKind::Classes | OutputKind::Objects => {
+                for (index, o) in output.objects.iter().enumerate() {
+                    let object = message::Object {
+                        frame: number,
+                        slot: output.slot,
+                        total: byte(output.objects.len()),
+                        index: byte(index),
+                        object: o.object,
+                        name: Text::new(&o.name).unwrap_or_default(),
+                        bounds: o.bounds,
+                        pixels: o.pixels,
+                        confidence: o.confidence,
+                    };
+                    self.send(&object.into())?;
+                }
                 let writer = MapWriter::new(number, output.slot, width, height, &output.classes);
                 let mut writer = writer.map_err(error)?.with_max_body(max_body);
                 while let Some(chunk) = writer.next_chunk(&mut scratch) {
@@ -292,8 +343,9 @@ where
     }
 }
 
-/// The only label set, because the head is fixed at start.
-const LABEL_SET: u16 = 1;
+fn byte(n: usize) -> u8 {
+    u8::try_from(n).unwrap_or(u8::MAX)
+}
 
 fn region(r: &Region) -> message::Region {
     message::Region {
@@ -306,14 +358,6 @@ fn region(r: &Region) -> message::Region {
     }
 }
 
-/// Truncates a name to the field size, at a character boundary.
-fn truncated(name: &str) -> Text<'_, 32> {
-    let end = (0..=name.len().min(32))
-        .rev()
-        .find(|i| name.is_char_boundary(*i));
-    Text::new(&name[..end.unwrap_or(0)]).unwrap_or_default()
-}
-
 impl<IO: Line> Sink for WireSink<IO>
 where
     IO::Error: Debug,
@@ -322,10 +366,11 @@ where
         &self.name
     }
 
-    fn push(&mut self, frame: &FrameOutput, _: &Context<'_>) -> Result<(), SinkError> {
+    fn push(&mut self, frame: &FrameOutput, context: &Context<'_>) -> Result<(), SinkError> {
         if !self.handshake.is_open() {
             return Ok(());
         }
+        self.send_words(context)?;
         for output in frame.outputs() {
             self.send_output(frame, output)?;
         }
@@ -364,7 +409,7 @@ where
         }
         if self.handshake.is_open() && now >= self.labels_at && !context.labels.is_empty() {
             self.labels_at = now + LABEL_INTERVAL;
-            self.send_labels(context.labels)?;
+            self.send_all_labels(context)?;
         }
         self.flush()
     }

@@ -1,9 +1,12 @@
-//! Class maps for ROS 2 subscribers, through the router of `rmw_zenoh` (`rmw_zenohd`).
+//! Maps and tracked objects for ROS 2 subscribers, through the router of `rmw_zenoh` (`rmw_zenohd`).
 //!
 //! | topic | type |
 //! |---|---|
 //! | `/loftup/slot_N/classes` | `sensor_msgs/msg/Image`, `mono8`, 255 for no class |
 //! | `/loftup/slot_N/label_info` | `vision_msgs/msg/LabelInfo`, with the first map and once a second |
+//! | `/loftup/slot_N/depth` | `sensor_msgs/msg/Image`, `16UC1`: millimeters, 0 for no depth |
+//! | `/loftup/slot_N/tracks` | `vision_msgs/msg/Detection2DArray` |
+//! | `/loftup/slot_N/mask` | `sensor_msgs/msg/Image`, `mono8`: the numbers of the objects, 0 for none |
 //!
 //! The sink is a client of the router. Without a router it fails and retries.
 
@@ -15,7 +18,7 @@ use zenoh::{
 
 use super::{Context, Sink, SinkError, SinkStatus, wall_ns};
 use crate::{
-    output::{FrameOutput, OutputKind, QueryOutput, SLOTS},
+    output::{CLASS_LABELS, FrameOutput, OutputKind, QueryOutput, SLOTS},
     ros::{self, Type},
 };
 
@@ -29,7 +32,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which labels are repeated for late subscribers.
 const LABEL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Publishes class maps.
+/// Publishes maps and tracked objects.
 pub struct ZenohSink {
     name: String,
     endpoint: String,
@@ -41,17 +44,24 @@ pub struct ZenohSink {
 
 struct Open {
     // Declared before the session, so that they are dropped first.
-    slots: [Option<Slot>; SLOTS],
+    slots: [Slot; SLOTS],
     _node: LivelinessToken,
     session: Session,
     next_id: u32,
     check_at: Instant,
 }
 
+/// The topics of a slot. They are declared with their first message.
+#[derive(Default)]
 struct Slot {
-    maps: Topic,
-    labels: Topic,
+    classes: Option<Topic>,
+    labels: Option<Topic>,
+    depth: Option<Topic>,
+    tracks: Option<Topic>,
+    mask: Option<Topic>,
     labels_at: Option<Instant>,
+    /// The label set that was sent last.
+    labels_sent: u16,
 }
 
 struct Topic {
@@ -125,49 +135,97 @@ impl ZenohSink {
     fn publish(
         &mut self,
         output: &QueryOutput,
-        labels: &[String],
+        context: &Context<'_>,
         stamp_ns: u64,
     ) -> Result<(), SinkError> {
+        let (domain, body) = (self.domain, &mut self.body);
         let Some(open) = &mut self.open else {
             return Ok(());
         };
-        let slot = open.slot(output.slot, self.domain)?;
-        let now = Instant::now();
-        let due = slot
-            .labels_at
-            .is_none_or(|before| now >= before + LABEL_INTERVAL);
-        if due && !labels.is_empty() {
-            ros::label_info(stamp_ns, FRAME_ID, labels, &mut self.body);
-            slot.labels.put(&self.body)?;
-            slot.labels_at = Some(now);
-        }
-        let mask = ros::Mask {
+        let image = |pixels| ros::Image {
             stamp_ns,
             frame_id: FRAME_ID,
             width: output.width,
             height: output.height,
-            data: &output.classes,
+            pixels,
         };
-        mask.encode(&mut self.body);
-        slot.maps.put(&self.body)
+        let slot = output.slot;
+        match output.kind {
+            OutputKind::Classes => {
+                open.publish_labels(output, context, stamp_ns, (domain, &mut *body))?;
+                image(ros::Pixels::Mono8(&output.classes)).encode(body);
+                let place = |slot: &mut Slot| &mut slot.classes;
+                open.put((domain, slot), "classes", ros::IMAGE, place, body)
+            }
+            OutputKind::Depth => {
+                image(ros::Pixels::Depth(&output.depth)).encode(body);
+                let place = |slot: &mut Slot| &mut slot.depth;
+                open.put((domain, slot), "depth", ros::IMAGE, place, body)
+            }
+            OutputKind::Objects => {
+                ros::detections(stamp_ns, FRAME_ID, &output.objects, body);
+                let place = |slot: &mut Slot| &mut slot.tracks;
+                open.put((domain, slot), "tracks", ros::DETECTIONS, place, body)?;
+                image(ros::Pixels::Mono8(&output.classes)).encode(body);
+                let place = |slot: &mut Slot| &mut slot.mask;
+                open.put((domain, slot), "mask", ros::IMAGE, place, body)
+            }
+            OutputKind::Features(_) | OutputKind::Regions => Ok(()),
+        }
     }
 }
 
 impl Open {
-    fn slot(&mut self, number: u8, domain: u32) -> Result<&mut Slot, SinkError> {
-        let place = usize::from(number).min(SLOTS - 1);
-        if self.slots[place].is_none() {
-            let maps = format!("/loftup/slot_{number}/classes");
-            let labels = format!("/loftup/slot_{number}/label_info");
-            self.slots[place] = Some(Slot {
-                maps: self.topic(domain, &maps, ros::IMAGE, false)?,
-                labels: self.topic(domain, &labels, ros::LABEL_INFO, true)?,
-                labels_at: None,
-            });
+    /// Publishes the names of the classes or words of a map, if they are new or due.
+    fn publish_labels(
+        &mut self,
+        output: &QueryOutput,
+        context: &Context<'_>,
+        stamp_ns: u64,
+        (domain, body): (u32, &mut Vec<u8>),
+    ) -> Result<(), SinkError> {
+        let words = context.control.words();
+        let names = match &words {
+            _ if output.labels == CLASS_LABELS => context.labels,
+            Some(words) if words.labels == output.labels => &words.names,
+            // They have just been replaced.
+            _ => return Ok(()),
+        };
+        let slot = &mut self.slots[usize::from(output.slot).min(SLOTS - 1)];
+        let now = Instant::now();
+        let due = slot
+            .labels_at
+            .is_none_or(|before| now >= before + LABEL_INTERVAL);
+        if names.is_empty() || !due && slot.labels_sent == output.labels {
+            return Ok(());
         }
-        self.slots[place]
-            .as_mut()
-            .ok_or_else(|| error("no such slot"))
+        (slot.labels_at, slot.labels_sent) = (Some(now), output.labels);
+        ros::label_info(stamp_ns, FRAME_ID, names, body);
+        let place = |slot: &mut Slot| &mut slot.labels;
+        let at = (domain, output.slot);
+        self.put(at, "label_info", ros::LABEL_INFO, place, body)
+    }
+
+    /// Publishes a message on a topic of a slot, which is declared first if necessary.
+    fn put(
+        &mut self,
+        (domain, slot): (u32, u8),
+        name: &str,
+        of: Type,
+        place: fn(&mut Slot) -> &mut Option<Topic>,
+        body: &[u8],
+    ) -> Result<(), SinkError> {
+        let index = usize::from(slot).min(SLOTS - 1);
+        if place(&mut self.slots[index]).is_none() {
+            let topic = format!("/loftup/slot_{slot}/{name}");
+            // Late subscribers get the names at once.
+            let latched = of == ros::LABEL_INFO;
+            *place(&mut self.slots[index]) = Some(self.topic(domain, &topic, of, latched)?);
+        }
+        match place(&mut self.slots[index]) {
+            Some(topic) => topic.put(body),
+            None => Ok(()),
+        }
     }
 
     fn topic(
@@ -224,8 +282,8 @@ impl Sink for ZenohSink {
         let stamp_ns = wall_ns(frame.captured_us, context.clock.now_us());
         let outputs = frame.outputs().iter();
         outputs
-            .filter(|output| output.kind == OutputKind::Classes && output.height > 0)
-            .try_for_each(|output| self.publish(output, context.labels, stamp_ns))
+            .filter(|output| output.height > 0)
+            .try_for_each(|output| self.publish(output, context, stamp_ns))
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

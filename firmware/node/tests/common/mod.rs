@@ -25,7 +25,21 @@ fn weights(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Writes a bundle of 48 channels with a class head `scene` and a descriptor head `pca` of 3 channels.
+pub const WORDS: [&str; 3] = ["mug", "cable", "floor"];
+
+/// Words of the file `kitchen.safetensors` that [`bundle`] writes to the directory `words`.
+pub const OTHER_WORDS: [&str; 2] = ["kettle", "sink"];
+
+fn words(names: &[&str]) -> HeadKind {
+    HeadKind::Words {
+        names: names.iter().map(|name| String::from(*name)).collect(),
+        negative: vec!["wall".into()],
+        threshold: Some(0.02),
+    }
+}
+
+/// Writes a bundle of 48 channels with a class head `scene`, a descriptor head `pca` of 3 channels, a depth
+/// head `depth`, a head of words `words`, and other words in a file.
 pub fn bundle(folder: &Path) -> PathBuf {
     let plain = folder.join("plain.loftup");
     let backbone = Checkpoint::open(&weights("dinov2.bin")).unwrap();
@@ -57,18 +71,17 @@ pub fn bundle(folder: &Path) -> PathBuf {
     for (name, kind) in [
         ("scene", classes),
         ("pca", HeadKind::Descriptors { channels: 3 }),
+        (
+            "depth",
+            HeadKind::Depth {
+                min_meters: 0.25,
+                max_meters: 20.0,
+                bins: None,
+            },
+        ),
+        ("words", words(&WORDS)),
     ] {
-        let outputs = kind.outputs();
-        let mut seed = 7u32;
-        let mut noise = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        let linear = Linear {
-            inputs: dim,
-            weight: (0..outputs * dim).map(|_| noise()).collect(),
-            bias: (0..outputs).map(|_| noise()).collect(),
-        };
+        let linear = linear(&kind, dim, 7);
         let file = Head::file_name(name);
         writer.add(&file, &linear.to_bytes().unwrap()).unwrap();
         manifest.heads.insert(name.into(), Head { kind, dim, file });
@@ -91,7 +104,36 @@ pub fn bundle(folder: &Path) -> PathBuf {
     });
     writer.seal(manifest).unwrap();
     writer.commit().unwrap();
+    let kind = words(&OTHER_WORDS);
+    let linear = linear(&kind, dim, 8);
+    let file = String::new();
+    let bytes = Head { kind, dim, file }.to_file(&linear).unwrap();
+    std::fs::create_dir_all(folder.join("words")).unwrap();
+    std::fs::write(folder.join("words/kitchen.safetensors"), bytes).unwrap();
     out
+}
+
+/// Random weights. Those of a depth are small, because its output is a logarithm.
+fn linear(kind: &HeadKind, dim: usize, mut seed: u32) -> Linear {
+    let scale = match kind {
+        HeadKind::Depth { .. } => 0.2,
+        _ => 1.0,
+    };
+    let mut noise = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        scale * ((seed >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    let rows = kind.rows();
+    let weight = (0..rows * dim).map(|_| noise()).collect();
+    let bias = match kind {
+        HeadKind::Words { .. } => vec![0.0; rows],
+        _ => (0..rows).map(|_| noise()).collect(),
+    };
+    Linear {
+        inputs: dim,
+        weight,
+        bias,
+    }
 }
 
 /// A configuration with a generated scene, followed by `more`.
@@ -135,6 +177,38 @@ points = [[3, 3], [90, 60]]
 "#
     )
 }
+
+/// Queries for depth, objects and words, from slot 3 on, and what they need, with one object. The key
+/// `depth` of `[model]` is [`DEPTH`].
+pub const DENSE_QUERIES: &str = r#"
+[words]
+head = "words"
+directory = "words"
+
+[track]
+grid = [14, 12]
+radius = 3
+
+[[track.object]]
+object = 2
+name = "first"
+region = [20, 10, 30, 30]
+
+[[query]]
+slot = 3
+want = "depth"
+
+[[query]]
+slot = 4
+want = "objects"
+
+[[query]]
+slot = 5
+want = "words"
+"#;
+
+/// To replace `threads = 1` by.
+pub const DEPTH: &str = "threads = 1\ndepth = \"depth\"";
 
 /// Kills the process when dropped.
 pub struct KillOnDrop(pub Child);

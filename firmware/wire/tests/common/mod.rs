@@ -2,12 +2,12 @@
 //! written from `docs/wire-format.md`.
 #![allow(dead_code)]
 
-use loftup_wire::command::{Action, Area, Command, MAX_POINTS, Outcome, Refusal, Reply, Want};
+use loftup_wire::command::{Action, Area, Command, MAX_MASK, Outcome, Refusal, Reply, Seed, Want};
 use loftup_wire::features::{Features, Values};
 use loftup_wire::health::{Health, Reason, State};
 use loftup_wire::message::{
-    Answer, Content, Hello, Label, MAX_DATA, MAX_REGIONS, MapChunk, Point, Rect, Region, Regions,
-    Role, TimeReply, TimeRequest,
+    Answer, Content, DepthChunk, Hello, Label, MAX_DATA, MAX_REGIONS, MapChunk, Object, Point,
+    Rect, Region, Regions, Role, TimeReply, TimeRequest,
 };
 use loftup_wire::{Bytes, Message, PROTOCOL, Text};
 
@@ -133,6 +133,34 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
             }
             .into(),
         ),
+        (
+            "depth",
+            DepthChunk {
+                frame: 70_000,
+                slot: 3,
+                width: 8,
+                height: 4,
+                first: 3,
+                count: 5,
+                code: data(&[0xA0, 0x13, 0x05, 0x04, 0xAF, 0x13, 0x00]),
+            }
+            .into(),
+        ),
+        (
+            "object",
+            Object {
+                frame: 70_000,
+                slot: 4,
+                total: 3,
+                index: 2,
+                object: 7,
+                name: text("mug"),
+                bounds: RECT,
+                pixels: 4_100,
+                confidence: 230,
+            }
+            .into(),
+        ),
     ];
     for (name, content) in [
         (
@@ -156,6 +184,21 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
             Content::Regions {
                 total: 17,
                 labels: 1,
+            },
+        ),
+        (
+            "answer of depth",
+            Content::Depth {
+                width: 224,
+                height: 168,
+            },
+        ),
+        (
+            "answer of objects",
+            Content::Objects {
+                total: 3,
+                width: 224,
+                height: 168,
             },
         ),
     ] {
@@ -200,6 +243,11 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
         area,
         want,
     };
+    let start = |seed| Action::StartObject {
+        object: 7,
+        name: text("mug"),
+        seed,
+    };
     let points = [Point { x: 0, y: 0 }, Point { x: 639, y: 479 }];
     let points = heapless::Vec::from_slice(&points).expect("two points");
     for (name, action) in [
@@ -215,7 +263,32 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
             query(Area::Points(points), Want::FeaturesU8),
         ),
         ("query regions", query(Area::Frame, Want::Regions)),
+        ("query depth", query(Area::Frame, Want::Depth)),
+        ("query objects", query(Area::Frame, Want::Objects)),
+        ("query words", query(Area::Frame, Want::Words)),
         ("clear query", Action::ClearQuery { slot: 2 }),
+        ("start at a box", start(Seed::Box(RECT))),
+        (
+            "start at a point",
+            start(Seed::Point(Point { x: 320, y: 7 })),
+        ),
+        (
+            "start at a mask",
+            start(Seed::Mask {
+                width: 20,
+                height: 300,
+                runs: Bytes::new(&[0x82, 0x01, 0x04, 0x10, 0x04]).expect("a short code"),
+            }),
+        ),
+        ("stop object", Action::StopObject { object: 7 }),
+        (
+            "rename object",
+            Action::RenameObject {
+                object: 7,
+                name: text("Straße"),
+            },
+        ),
+        ("set words", Action::SetWords(text("kitchen"))),
     ] {
         samples.push((name, Command { id: 258, action }.into()));
     }
@@ -229,6 +302,8 @@ pub fn samples() -> Vec<(&'static str, Message<'static>)> {
         ("out of picture", refused(Refusal::OutOfPicture)),
         ("rate", refused(Refusal::Rate)),
         ("incompatible", refused(Refusal::Incompatible)),
+        ("no such object", refused(Refusal::NoSuchObject)),
+        ("bad mask", refused(Refusal::Mask)),
     ] {
         samples.push((name, Reply { id: 258, outcome }.into()));
     }
@@ -258,9 +333,7 @@ pub fn largest() -> Vec<Message<'static>> {
         score: 255,
     };
     let mut items = heapless::Vec::<_, MAX_REGIONS>::new();
-    let mut points = heapless::Vec::<_, MAX_POINTS>::new();
     while items.push(region).is_ok() {}
-    while points.push(far).is_ok() {}
     vec![
         Hello {
             protocol: u16::MAX,
@@ -328,6 +401,28 @@ pub fn largest() -> Vec<Message<'static>> {
             items,
         }
         .into(),
+        DepthChunk {
+            frame: u32::MAX,
+            slot: 255,
+            width: u16::MAX,
+            height: u16::MAX,
+            first: u32::MAX,
+            count: u32::MAX,
+            code: data(&FULL),
+        }
+        .into(),
+        Object {
+            frame: u32::MAX,
+            slot: 255,
+            total: 255,
+            index: 255,
+            object: 255,
+            name: text(LONG),
+            bounds: rect,
+            pixels: u32::MAX,
+            confidence: 255,
+        }
+        .into(),
         Health {
             state: State::Failed(Reason::Other(u16::MAX)),
             uptime_ms: u64::MAX,
@@ -342,10 +437,14 @@ pub fn largest() -> Vec<Message<'static>> {
         .into(),
         Command {
             id: u16::MAX,
-            action: Action::SetQuery {
-                slot: 255,
-                area: Area::Points(points),
-                want: Want::Regions,
+            action: Action::StartObject {
+                object: 255,
+                name: text(LONG),
+                seed: Seed::Mask {
+                    width: u16::MAX,
+                    height: u16::MAX,
+                    runs: Bytes::new(&FULL[..MAX_MASK]).expect("MAX_MASK bytes"),
+                },
             },
         }
         .into(),

@@ -67,7 +67,18 @@ impl Supervisor {
         self.loading = None;
         match result {
             Ok(Ok(model)) => {
-                *self.shared.model.lock() = Some(model);
+                let shared = self.shared.clone();
+                let (control, words) = (&shared.control, shared.config.words.as_ref());
+                if let (None, Some(name)) = (control.words(), words.and_then(|w| w.head.as_ref())) {
+                    match model.words(name) {
+                        Ok(words) => control.set_words(words),
+                        Err(e) => {
+                            self.fail(Reason::Bundle, e.to_string());
+                            return Ok(());
+                        }
+                    }
+                }
+                *shared.model.lock() = Some(model);
                 if !self.loaded_once {
                     self.loaded_once = true;
                     log::info!("model loaded in {:.1} s", now as f64 / 1e6);

@@ -14,7 +14,7 @@ use mcap::{
 use parking_lot::Mutex;
 
 use super::{CHUNK_BYTES, schema};
-use crate::sink::foxglove;
+use crate::{ros, sink::foxglove};
 
 /// Bytes that the MCAP library has written and that are not on disk yet: complete records.
 #[derive(Clone, Default)]
@@ -86,6 +86,8 @@ pub(super) struct McapFile {
     pub(super) buffer: Buffer,
     channels: HashMap<String, u16>,
     pub(super) has_labels: bool,
+    /// The label set of the words whose names were written last.
+    pub(super) words: u16,
     /// Messages in the current chunk, and when its first one was added.
     pub(super) pending: u64,
     pub(super) pending_since: Instant,
@@ -108,6 +110,7 @@ impl McapFile {
             buffer,
             channels: HashMap::new(),
             has_labels: false,
+            words: 0,
             pending: 0,
             pending_since: Instant::now(),
             finished: 0,
@@ -141,6 +144,10 @@ impl McapFile {
         }
         let (text, language, encoding) = match foxglove::describe(name) {
             Some(set) => (set, "protobuf", "protobuf"),
+            None if name == ros::DETECTIONS_NAME => {
+                let text = ros::DETECTIONS_DEFINITION.as_bytes();
+                (text.to_vec(), "ros2msg", "cdr")
+            }
             None => {
                 let text = schema(name).unwrap_or_default().to_string();
                 (text.into_bytes(), "jsonschema", "json")
@@ -154,12 +161,11 @@ impl McapFile {
         Ok(id)
     }
 
-    /// Writes the class names as the metadata record `labels`.
-    pub(super) fn write_labels(&mut self, labels: &[String]) -> McapResult<()> {
-        self.has_labels = true;
+    /// Writes the names of classes or words as a metadata record.
+    pub(super) fn write_labels(&mut self, name: &str, labels: &[String]) -> McapResult<()> {
         let labels = labels.iter().enumerate();
         let metadata = Metadata {
-            name: "labels".into(),
+            name: name.into(),
             metadata: labels
                 .map(|(i, name)| (i.to_string(), name.clone()))
                 .collect(),

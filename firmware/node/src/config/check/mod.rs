@@ -1,11 +1,14 @@
 //! Checks that the types of the configuration do not express.
 
+mod heads;
+mod track;
+
 use std::path::Path;
 
 use loftup_wire::command::{MAX_POINTS, Refusal};
 
 use super::{
-    Config, ConfigError, endpoints,
+    Config, ConfigError, Upsampler, WantName, endpoints,
     error::{Invalid, check_range, check_size, invalid, printable},
     size,
 };
@@ -101,6 +104,7 @@ pub fn check(config: &Config) -> Result<(), Invalid> {
         );
     }
     check_range("regions.max_regions", config.regions.max_regions, 1, 1024)?;
+    track::check(config)?;
     check_queries(config)?;
     for (i, sink) in config.sink.iter().enumerate() {
         endpoints::check_sink(sink, &format!("sink[{i}]"))?;
@@ -134,11 +138,17 @@ fn check_model(config: &Config) -> Result<(), Invalid> {
         Err(e) => return invalid("model.bundle", e.to_string(), ""),
     };
     let manifest = bundle.manifest();
+    let needs_upsampler = config
+        .levels()
+        .iter()
+        .map(|level| level.upsampler)
+        .chain(config.track.iter().map(|track| track.upsampler))
+        .any(|upsampler| upsampler == Upsampler::Loftup);
     for (part, missing, option) in [
         ("backbone", manifest.backbone.is_none(), "--backbone"),
         (
             "upsampler",
-            manifest.upsampler.is_none(),
+            needs_upsampler && manifest.upsampler.is_none(),
             "--upsampler-weights",
         ),
     ] {
@@ -150,39 +160,7 @@ fn check_model(config: &Config) -> Result<(), Invalid> {
             );
         }
     }
-    let names = manifest
-        .heads
-        .keys()
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    let known = if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names
-    };
-    for (key, name, classes) in [
-        ("model.head", Some(&model.head), true),
-        ("model.descriptors", model.descriptors.as_ref(), false),
-    ] {
-        let Some(name) = name else { continue };
-        let Some(head) = manifest.heads.get(name) else {
-            return invalid(
-                key,
-                format!("the bundle has no head {name:?}; available: {known}"),
-                "train one with `loftup head`, or use another",
-            );
-        };
-        let is_classes = head.kind.class_names().is_some();
-        if is_classes != classes {
-            let wanted = if classes { "classes" } else { "descriptors" };
-            return invalid(
-                key,
-                format!("head {name:?} does not output {wanted}"),
-                format!("use a head that outputs {wanted}"),
-            );
-        }
-    }
+    heads::check(config, manifest)?;
     check_size("model.size", model.size)?;
     check_range("model.threads", model.threads, 0, 256)?;
     check_range(
@@ -253,7 +231,7 @@ fn check_degrade(config: &Config) -> Result<(), Invalid> {
             return invalid(
                 key,
                 "it does not change anything",
-                "set a smaller size, regions_only or a lower rate_hz",
+                "set a smaller size, upsampler = \"jbu\", regions_only or a lower rate_hz",
             );
         }
         if b.size.width > a.size.width || b.size.height > a.size.height {
@@ -261,6 +239,20 @@ fn check_degrade(config: &Config) -> Result<(), Invalid> {
                 format!("{key}.size"),
                 "it is larger than in the step before",
                 "each size must be smaller than the one before",
+            );
+        }
+        if (a.upsampler, b.upsampler) == (Upsampler::Jbu, Upsampler::Loftup) {
+            return invalid(
+                format!("{key}.upsampler"),
+                "loftup takes longer than jbu in the step before",
+                "use jbu from one step on",
+            );
+        }
+        if b.upsampler != config.model.upsampler && config.model.jbu.is_none() {
+            return invalid(
+                format!("{key}.upsampler"),
+                "the heads are for features of another upsampler",
+                "add [model.jbu] with heads for features of jbu; without a head, its queries are skipped",
             );
         }
         if a.rate_hz > 0.0 && b.rate_hz > a.rate_hz {
@@ -352,9 +344,21 @@ fn check_queries(config: &Config) -> Result<(), Invalid> {
                 return invalid(
                     key("want"),
                     "not available for this area",
-                    "features need points; regions need a region or the whole frame",
+                    "features need points; regions need a region or the whole frame; objects need the whole frame",
                 );
             }
+        }
+        let (missing, hint) = match entry.want {
+            WantName::Depth => (
+                config.model.depth.is_none(),
+                "set model.depth to a head that outputs depth",
+            ),
+            WantName::Words => (config.words.is_none(), "add [words]"),
+            WantName::Objects => (config.track.is_none(), "add [track]"),
+            _ => (false, ""),
+        };
+        if missing {
+            return invalid(key("want"), "this node cannot compute it", hint);
         }
     }
     Ok(())

@@ -1,9 +1,12 @@
 //! ROS 2 messages in the encoding of `rmw_zenoh`: little-endian CDR bodies, key expressions, liveliness
 //! tokens and attachments. ROS itself is not needed.
 //!
-//! The messages are `sensor_msgs/msg/Image` and `vision_msgs/msg/LabelInfo`. The key of a topic is
+//! The messages are `sensor_msgs/msg/Image`, `vision_msgs/msg/LabelInfo` and
+//! `vision_msgs/msg/Detection2DArray`. The key of a topic is
 //! `domain/topic/type/hash`, with the hash of the type description (REP 2016) as in every
 //! distribution since Iron.
+
+use crate::output::TrackedObject;
 
 /// Encodes a CDR body. Alignment is relative to the end of the encapsulation header.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ impl<'a> Cdr<'a> {
     fn count(&mut self, n: usize) {
         // Larger images are rejected earlier.
         self.put(u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
+    }
+
+    fn floats<const N: usize>(&mut self, values: [f64; N]) {
+        values.iter().for_each(|x| self.put(x.to_le_bytes()));
     }
 
     /// A string with its terminating zero.
@@ -78,9 +85,30 @@ pub const LABEL_INFO: Type = Type {
     hash: "RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",
 };
 
-/// An image with one byte per pixel.
+/// `vision_msgs/msg/Detection2DArray`.
+pub const DETECTIONS: Type = Type {
+    name: "vision_msgs::msg::dds_::Detection2DArray_",
+    hash: "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968",
+};
+
+/// Name of [`DETECTIONS`] in MCAP files.
+pub const DETECTIONS_NAME: &str = "vision_msgs/msg/Detection2DArray";
+
+/// Its definition, with those of the messages in it.
+pub const DETECTIONS_DEFINITION: &str = include_str!("Detection2DArray.msg");
+
+/// The pixels of an image, `[height, width]`.
 #[derive(Debug, Clone, Copy)]
-pub struct Mask<'a> {
+pub enum Pixels<'a> {
+    /// One byte for each: `mono8`.
+    Mono8(&'a [u8]),
+    /// Millimeters, 0 for no depth: `16UC1`, as depth cameras publish.
+    Depth(&'a [u16]),
+}
+
+/// An image.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
     /// Capture time, nanoseconds since 1970-01-01 UTC.
     pub stamp_ns: u64,
     /// Frame of reference.
@@ -89,23 +117,63 @@ pub struct Mask<'a> {
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// `[height, width]`.
-    pub data: &'a [u8],
+    /// Its pixels.
+    pub pixels: Pixels<'a>,
 }
 
-impl Mask<'_> {
-    /// Encodes it as a `sensor_msgs/msg/Image` with encoding `mono8` into `out`.
+impl Image<'_> {
+    /// Encodes it as a `sensor_msgs/msg/Image` into `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut cdr = Cdr::new(out);
         cdr.header(self.stamp_ns, self.frame_id);
         cdr.count(self.height);
         cdr.count(self.width);
-        cdr.text("mono8");
+        let (encoding, bytes) = match self.pixels {
+            Pixels::Mono8(_) => ("mono8", 1),
+            Pixels::Depth(_) => ("16UC1", 2),
+        };
+        cdr.text(encoding);
         // is_bigendian.
         cdr.put([0]);
         // step: bytes per row.
-        cdr.count(self.width);
-        cdr.bytes(self.data);
+        cdr.count(bytes * self.width);
+        match self.pixels {
+            Pixels::Mono8(data) => cdr.bytes(data),
+            Pixels::Depth(data) => {
+                cdr.count(2 * data.len());
+                cdr.0
+                    .extend(data.iter().flat_map(|depth| depth.to_le_bytes()));
+            }
+        }
+    }
+}
+
+/// Encodes a `vision_msgs/msg/Detection2DArray` with the visible ones among `objects` into `out`. The `id` of a
+/// detection is the number of the object, and the `class_id` its name, or its number if it has none.
+pub fn detections(stamp_ns: u64, frame_id: &str, objects: &[TrackedObject], out: &mut Vec<u8>) {
+    let mut cdr = Cdr::new(out);
+    cdr.header(stamp_ns, frame_id);
+    let visible = || objects.iter().filter(|o| o.pixels > 0);
+    cdr.count(visible().count());
+    for object in visible() {
+        let number = object.object.to_string();
+        cdr.header(stamp_ns, frame_id);
+        // One ObjectHypothesisWithPose.
+        cdr.count(1);
+        cdr.text(match object.name.as_str() {
+            "" => &number,
+            name => name,
+        });
+        cdr.floats([f64::from(object.confidence) / 255.0]);
+        // No position, no rotation, and a covariance of 0: the pose is unknown.
+        cdr.floats([0.0, 0.0, 0.0]);
+        cdr.floats([0.0, 0.0, 0.0, 1.0]);
+        cdr.floats([0.0; 36]);
+        let b = object.bounds;
+        let [x, y, width, height] = [b.x, b.y, b.width, b.height].map(f64::from);
+        let theta = 0.0;
+        cdr.floats([x + width / 2.0, y + height / 2.0, theta, width, height]);
+        cdr.text(&number);
     }
 }
 
@@ -178,16 +246,16 @@ mod tests {
 
     #[test]
     fn images_are_encoded_byte_by_byte() {
-        let mask = Mask {
+        let image = Image {
             stamp_ns: 1_700_000_000_000_000_007,
             frame_id: "camera",
             width: 3,
             height: 2,
-            data: &[1, 2, 3, 4, 5, 255],
+            pixels: Pixels::Mono8(&[1, 2, 3, 4, 5, 255]),
         };
         // Previous contents are replaced.
         let mut out = vec![9; 200];
-        mask.encode(&mut out);
+        image.encode(&mut out);
         #[rustfmt::skip]
         let expected = [
             0, 1, 0, 0, // little-endian CDR
@@ -204,6 +272,50 @@ mod tests {
             6, 0, 0, 0, 1, 2, 3, 4, 5, 255,
         ];
         assert_eq!(out, expected);
+    }
+
+    /// Messages that another encoder has written (`tools/make_ros_fixtures.py`).
+    #[test]
+    fn messages_are_those_of_another_encoder() {
+        use crate::objects::named;
+        use loftup_wire::message::Rect;
+
+        let stamp_ns = 1_700_000_000_000_000_007;
+        let object = |object, name, confidence, [x, y, width, height]: [u16; 4]| TrackedObject {
+            object,
+            name: named(name),
+            bounds: Rect {
+                x,
+                y,
+                width,
+                height,
+            },
+            pixels: u32::from(width),
+            confidence,
+        };
+        let objects = [
+            object(7, "mug", 204, [5, 300, 640, 7]),
+            object(9, "hidden", 0, [0; 4]),
+            object(12, "Straße", 255, [0, 0, 1, 1]),
+            object(3, "", 0, [1, 2, 3, 4]),
+        ];
+        let mut out = Vec::new();
+        detections(stamp_ns, "camera", &objects, &mut out);
+        assert_eq!(out, include_bytes!("../../tests/data/ros/detections.cdr"));
+        detections(stamp_ns, "camera", &objects[1..2], &mut out);
+        assert_eq!(
+            out,
+            include_bytes!("../../tests/data/ros/no_detections.cdr")
+        );
+        let image = Image {
+            stamp_ns,
+            frame_id: "camera",
+            width: 3,
+            height: 2,
+            pixels: Pixels::Depth(&[0, 1, 1234, 65535, 256, 7]),
+        };
+        image.encode(&mut out);
+        assert_eq!(out, include_bytes!("../../tests/data/ros/depth.cdr"));
     }
 
     #[test]
