@@ -154,21 +154,41 @@ impl ZenohSink {
             OutputKind::Classes => {
                 open.publish_labels(output, context, stamp_ns, (domain, &mut *body))?;
                 image(ros::Pixels::Mono8(&output.classes)).encode(body);
-                let place = |slot: &mut Slot| &mut slot.classes;
-                open.put((domain, slot), "classes", ros::IMAGE, place, body)
+                open.put(
+                    (domain, slot),
+                    "classes",
+                    ros::IMAGE,
+                    |slot| &mut slot.classes,
+                    body,
+                )
             }
             OutputKind::Depth => {
                 image(ros::Pixels::Depth(&output.depth)).encode(body);
-                let place = |slot: &mut Slot| &mut slot.depth;
-                open.put((domain, slot), "depth", ros::IMAGE, place, body)
+                open.put(
+                    (domain, slot),
+                    "depth",
+                    ros::IMAGE,
+                    |slot| &mut slot.depth,
+                    body,
+                )
             }
             OutputKind::Objects => {
                 ros::detections(stamp_ns, FRAME_ID, &output.objects, body);
-                let place = |slot: &mut Slot| &mut slot.tracks;
-                open.put((domain, slot), "tracks", ros::DETECTIONS, place, body)?;
+                open.put(
+                    (domain, slot),
+                    "tracks",
+                    ros::DETECTIONS,
+                    |slot| &mut slot.tracks,
+                    body,
+                )?;
                 image(ros::Pixels::Mono8(&output.classes)).encode(body);
-                let place = |slot: &mut Slot| &mut slot.mask;
-                open.put((domain, slot), "mask", ros::IMAGE, place, body)
+                open.put(
+                    (domain, slot),
+                    "mask",
+                    ros::IMAGE,
+                    |slot| &mut slot.mask,
+                    body,
+                )
             }
             OutputKind::Features(_) | OutputKind::Regions => Ok(()),
         }
@@ -201,9 +221,14 @@ impl Open {
         }
         (slot.labels_at, slot.labels_sent) = (Some(now), output.labels);
         ros::label_info(stamp_ns, FRAME_ID, names, body);
-        let place = |slot: &mut Slot| &mut slot.labels;
         let at = (domain, output.slot);
-        self.put(at, "label_info", ros::LABEL_INFO, place, body)
+        self.put(
+            at,
+            "label_info",
+            ros::LABEL_INFO,
+            |slot| &mut slot.labels,
+            body,
+        )
     }
 
     /// Publishes a message on a topic of a slot, which is declared first if necessary.

@@ -36,7 +36,7 @@ fn the_built_in_model_is_converted_once() {
         let before = inodes();
         done(&mut run(model, "second.npy"));
         assert_eq!(inodes(), before, "{model} was converted again");
-        let read = |name: &str| loftup_runtime::npy::read(dir.path().join(name)).unwrap();
+        let read = |name: &str| loftup_runtime::npy::read(&dir.path().join(name)).unwrap();
         let (first, second) = (read("first.npy"), read("second.npy"));
         assert_eq!(first.shape[1], dim);
         assert!(first.data == second.data, "{model}");
