@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Checks the exported graphs with ONNX's checker and ONNX Runtime.
 
-Usage: check_onnx.py LOFTUP BUNDLE...        needs: numpy onnx onnxruntime
+Usage: check_onnx.py [--with-head PROGRAM] LOFTUP BUNDLE...        needs: numpy onnx onnxruntime
 
 For each bundle: every graph passes onnx.checker and loads in ONNX Runtime; an upsampler is run on
 odd sizes in ONNX Runtime, as the whole graph and cut into keys and queries, and by LOFTUP (the
-command line program), and the answers are compared. A backbone is run on noise by both. Exit code 0
-only if everything is within the tolerances of the documentation.
+command line program), and the answers are compared. A backbone is run on noise by both. With PROGRAM
+(target/debug/examples/with_head, of loftup-onnx), a head is added to the queries graph of every
+precision, and its outputs are compared with those computed from the features. Exit code 0 only if
+everything is within the tolerances of the documentation.
 """
 
 import json
@@ -21,6 +23,9 @@ import onnxruntime as ort
 
 UPSAMPLER = dict(max=5e-3, mean=2e-4, cosine=0.99999)
 BACKBONE = dict(max=1e-4, mean=1e-4, cosine=0.99999)
+# The same features, and products with up to d of them, in 32 bits.
+SAME = dict(max=1e-5, mean=1e-6, cosine=0.999999)
+HEAD = dict(max=1e-4, mean=1e-5, cosine=0.999999)
 # Grid (h, w) and guidance (H, W).
 SIZES = [((18, 31), (180, 310)), ((5, 9), (71, 43))]
 
@@ -70,7 +75,32 @@ def run(loftup, bundle, directory, *arguments):
     return np.load(out)
 
 
-def check_upsampler(loftup, bundle, upsampler, size, directory):
+def check_head(with_head, bundle, files, precision, inputs, dim, directory):
+    """The queries graph with a head against the queries graph and then the head."""
+    queries, fused = bundle / files["queries"], directory / "with-head.onnx"
+    subprocess.run([str(c) for c in (with_head, queries, fused)], check=True)
+    onnx.checker.check_model(str(fused), full_check=True)
+    features = session(queries).run(None, inputs)[0]
+    program, good = session(fused), []
+    for outputs in (1, 21, dim + 3):
+        rng = np.random.default_rng(outputs)
+        weight = rng.uniform(-1, 1, (outputs, dim)).astype(np.float32)
+        bias, offset = (rng.uniform(-1, 1, n).astype(np.float32) for n in (outputs, dim))
+        scale = rng.uniform(0.5, 1.5, dim).astype(np.float32)
+        head = dict(head_weight=weight, head_bias=bias, head_scale=scale, head_offset=offset)
+        same, scores, moments = program.run(["upsampled", "head", "moments"], inputs | head)
+        x = same.astype(np.float64) * scale + offset
+        expected = np.concatenate([x @ weight.T.astype(np.float64) + bias, x.mean(1, keepdims=True), (x * x).mean(1, keepdims=True)], 1)
+        found = np.concatenate([scores, moments], 1)
+        name = f"{precision}, head of {outputs} outputs"
+        good += [
+            report(f"{name}: features with and without it", difference(same.T[None], features.T[None]), SAME),
+            report(f"{name}: against the two steps", difference(found.T[None], expected.T[None]), HEAD),
+        ]
+    return good
+
+
+def check_upsampler(loftup, bundle, upsampler, size, directory, with_head):
     (h, w), (height, width) = size
     rng = np.random.default_rng(7)
     features = rng.standard_normal((1, upsampler["dim"], h, w), dtype=np.float32)
@@ -87,6 +117,9 @@ def check_upsampler(loftup, bundle, upsampler, size, directory):
     inputs["guidance"] = np.pad(scaled(image), halo)
     inputs["coords"] = np.pad(grid(height, width)[None], halo)
     inputs["mask"] = np.pad(np.ones((1, 1, height, width), np.float32), halo)
+    heads = []
+    for precision, named in upsampler["graphs"].items() if with_head else ():
+        heads += check_head(with_head, bundle, named, precision, inputs, upsampler["dim"], directory)
     cut = session(bundle / files["queries"]).run(None, inputs)[0]
     cut = cut.T.reshape(whole.shape)
     ours = run(
@@ -94,7 +127,7 @@ def check_upsampler(loftup, bundle, upsampler, size, directory):
         "--features", directory / "features.npy", "--guidance", directory / "image.npy",
     )
     name = f"grid {h}x{w}, guidance {height}x{width}"
-    return [
+    return heads + [
         report(f"{name}: whole graph, ONNX Runtime against loftup", difference(whole, ours), UPSAMPLER),
         report(f"{name}: keys and queries, ONNX Runtime against loftup", difference(cut, ours), UPSAMPLER),
     ]
@@ -113,7 +146,10 @@ def check_backbone(loftup, bundle, backbone, directory):
 
 
 def main():
-    loftup, bundles = sys.argv[1], [pathlib.Path(b) for b in sys.argv[2:]]
+    arguments, with_head = sys.argv[1:], None
+    if arguments[0] == "--with-head":
+        with_head, arguments = arguments[1], arguments[2:]
+    loftup, bundles = arguments[0], [pathlib.Path(b) for b in arguments[1:]]
     good = []
     for bundle in bundles:
         print(bundle)
@@ -126,7 +162,7 @@ def main():
             directory = pathlib.Path(directory)
             if upsampler := manifest.get("upsampler"):
                 for size in SIZES:
-                    good += check_upsampler(loftup, bundle, upsampler, size, directory)
+                    good += check_upsampler(loftup, bundle, upsampler, size, directory, with_head)
             elif backbone := manifest.get("backbone"):
                 good += check_backbone(loftup, bundle, backbone, directory)
     print(f"{sum(good)} passed, {len(good) - sum(good)} failed")

@@ -7,9 +7,14 @@ use std::{
     time::Duration,
 };
 
-use loftup_runtime::backend::{
-    Backend, BackendError, Choice, CpuBackend, FallbackOptions, Settings, State, TensorRt,
-    engine_cache::EngineCache, open, tensorrt,
+use loftup_bundle::{HeadKind, Linear};
+use loftup_runtime::{
+    Perceptor,
+    backend::{
+        Backend, BackendError, Choice, CpuBackend, FallbackOptions, Settings, State, TensorRt,
+        engine_cache::EngineCache, open, tensorrt,
+    },
+    heads::Head,
 };
 use loftup_tensorrt::{
     Layout,
@@ -17,7 +22,7 @@ use loftup_tensorrt::{
 };
 use loftup_tests::{
     conformance,
-    frames::{GRID, SIZE, frame, perceptor, view, worst},
+    frames::{DIM, GRID, SIZE, frame, perceptor, view, worst},
     synthetic::{upsampler_bundle, without_references},
 };
 
@@ -63,6 +68,22 @@ fn fake(layout: Layout) -> Option<Fake> {
 /// A bundle without reference outputs, since the outputs of the mocks are meaningless.
 fn nonsense_bundle(directory: &Path) -> PathBuf {
     without_references(upsampler_bundle(12, 3, directory))
+}
+
+/// A head of classes.
+fn head(perceptor: &Perceptor, outputs: usize) -> Head {
+    let names = (0..outputs).map(|i| i.to_string()).collect();
+    let manifest = loftup_bundle::Head {
+        kind: HeadKind::Classes { names },
+        dim: DIM,
+        file: String::new(),
+    };
+    let linear = Linear {
+        inputs: DIM,
+        weight: vec![0.5; outputs * DIM],
+        bias: vec![0.0; outputs],
+    };
+    perceptor.custom_head(manifest, linear).unwrap()
 }
 
 fn times(fake: &Fake, call: &str) -> usize {
@@ -119,6 +140,22 @@ fn a_frame_goes_through_profiles_sessions_and_the_cache() {
             // Keys and queries are built the first time and read the second time.
             let built = times(&fake, "buildSerializedNetwork");
             assert_eq!(built, 2, "{layout:?}, start {start}");
+            // Heads of any number of outputs run in the same engine, and only their outputs are copied.
+            for outputs in [1, 5] {
+                let head = head(&perceptor, outputs);
+                let view = self::view(&perceptor, SIZE).unwrap();
+                let view = view.with_head(&head).unwrap();
+                let mut pixels = 0;
+                view.frame(&mut |tile| {
+                    assert_eq!(tile.row(0).len(), outputs * tile.rect.width);
+                    pixels += tile.rect.area();
+                    Ok(())
+                })
+                .unwrap();
+                assert_eq!(pixels, SIZE.area());
+            }
+            assert_eq!(perceptor.health().state, State::Healthy, "{layout:?}");
+            assert_eq!(times(&fake, "buildSerializedNetwork"), 2, "{layout:?}");
             // Sessions are dropped on their own threads; the GPU is released last.
             drop(view);
             drop(perceptor);
@@ -230,7 +267,7 @@ fn a_failure_in_the_middle_of_a_frame_is_carried_on_by_tract() {
     }
 }
 
-fn perceptor_of_tract(bundle: &Path) -> loftup_runtime::Perceptor {
+fn perceptor_of_tract(bundle: &Path) -> Perceptor {
     perceptor(bundle, Arc::new(CpuBackend), 1, TILE)
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_convert::{BackboneSource, Request, convert};
+use loftup_onnx::loftup::with_head;
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
     backend::{
@@ -124,6 +125,15 @@ fn upsampler_of_384_channels(name: &str, test: &str) {
             );
         }
         assert_eq!(EngineCache::at(cache.path()).entries().unwrap().len(), 2);
+
+        // The engine's graph has a head, whose number of outputs is open.
+        println!("{name}, queries with a head:");
+        let queries = bundle.read(&files.queries).unwrap();
+        let (inputs, outputs) = interface(&library, &with_head(&queries).unwrap());
+        assert_eq!(inputs.len(), 11);
+        assert_eq!(names(&outputs), [io::UPSAMPLED, io::HEAD, io::MOMENTS]);
+        let shapes = outputs.iter().map(|o| o.shape.clone());
+        assert_eq!(shapes.collect::<Vec<_>>(), [[-1, 384], [-1, -1], [-1, 2]]);
 
         // The same for exactly one shape.
         let onnx = bundle.read(&files.queries).unwrap();

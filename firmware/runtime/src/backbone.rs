@@ -30,6 +30,7 @@ impl Backbone {
             .ok_or_else(|| bundle.lacks("backbone graph in this precision", "convert it again"))?;
         let source = Source {
             file: file.clone(),
+            head: false,
             precision,
             inputs: vec![manifest.input.clone()],
             outputs: vec![manifest.output.clone()],

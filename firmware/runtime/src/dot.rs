@@ -14,3 +14,9 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     sums.iter().sum::<f32>() + rest
 }
+
+/// Appends the outputs of a linear layer `[k, d]` for one pixel `[d]`.
+pub(crate) fn linear(weight: &[f32], bias: &[f32], pixel: &[f32], out: &mut Vec<f32>) {
+    let rows = weight.chunks_exact(pixel.len()).zip(bias);
+    out.extend(rows.map(|(row, bias)| dot(row, pixel) + bias));
+}

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::{
     ExecutionOptions, Features, Guidance, RuntimeError, SinkError,
+    fused::{Asked, FusedHeads},
     guidance::TileInputs,
     heads::Head,
     jbu::Jbu,
@@ -51,6 +52,19 @@ pub(crate) struct LoftUpFrame<'a> {
     pub upsampler: &'a Upsampler,
     pub keys: Arc<Keys>,
     pub guidance: Arc<Guidance>,
+    /// Whether the output is that of the test of [`FusedHeads`].
+    pub test: bool,
+}
+
+impl LoftUpFrame<'_> {
+    /// What is asked of the queries graph.
+    fn asked<'b>(&self, head: Option<&'b Head>) -> Asked<'b> {
+        match head {
+            _ if self.test => Asked::Test,
+            Some(head) if self.upsampler.fused_heads().is_some() => Asked::Head(head),
+            _ => Asked::Features,
+        }
+    }
 }
 
 /// A frame for joint bilateral upsampling, whose weights are those of the image alone.
@@ -136,7 +150,8 @@ impl<'a> EncodedFrame<'a> {
     ) -> Result<Option<Arc<SessionPool>>, RuntimeError> {
         match &self.upsampling {
             Upsampling::LoftUp(f) => {
-                let pool = f.upsampler.plan(batch, width, height, f.keys.tokens)?;
+                let asked = f.asked(self.head);
+                let pool = (f.upsampler).plan(asked, batch, (width, height), f.keys.tokens)?;
                 Ok(Some(pool))
             }
             Upsampling::Jbu(_) => Ok(None),
@@ -158,6 +173,11 @@ impl EncodedFrame<'_> {
 
     /// Channels of the output: those of the features, or the outputs of the head.
     pub fn dim(&self) -> usize {
+        if let Upsampling::LoftUp(frame) = &self.upsampling
+            && let (true, Some(fused)) = (frame.test, frame.upsampler.fused_heads())
+        {
+            return fused.test_dim();
+        }
         self.head.map_or(self.features_dim(), Head::outputs)
     }
 
@@ -322,6 +342,8 @@ pub(crate) struct QueriesWorker<'a> {
     moments: &'a MomentMap,
     inputs: TileInputs,
     rects: Vec<Rect>,
+    fused: Option<&'a FusedHeads>,
+    asked: Asked<'a>,
     applied: Applied<'a>,
 }
 
@@ -375,8 +397,15 @@ impl<'a> Worker<'a> {
                 for (i, tensor) in f.keys.tensors.iter().enumerate() {
                     session.set(3 + i, tensor)?;
                 }
+                let fused = f.upsampler.fused_heads();
+                let asked = f.asked(frame.head);
+                if let Some(fused) = fused {
+                    fused.set(&mut *session, asked)?;
+                }
                 Ok(Self::LoftUp(QueriesWorker {
                     session,
+                    fused,
+                    asked,
                     guidance: &f.guidance,
                     moments: &f.keys.moments,
                     inputs: TileInputs::default(),
@@ -445,7 +474,13 @@ impl QueriesWorker<'_> {
             height: self.guidance.height(),
         };
         let place = (&self.rects[..], size, self.moments);
-        Ok(self.applied.to(self.session.output(0), place))
+        Ok(match self.fused {
+            Some(fused) => {
+                let scratch = &mut self.applied.scratch;
+                fused.outputs(&*self.session, self.asked, place, scratch)
+            }
+            None => self.applied.to(self.session.output(0), place),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use loftup_bundle::{HeadKind, Linear};
 
 use crate::{
     RuntimeError,
-    dot::dot,
+    dot::linear,
     guidance::bit_eq,
     words::{self, ChannelNorm},
 };
@@ -20,6 +20,8 @@ pub struct Head {
     linear: Linear,
     /// What leads back from the upsampler's output to the backbone's space, for words.
     pub(crate) norm: Option<ChannelNorm>,
+    /// The sum of each row of the weights, for words.
+    pub(crate) sums: Vec<f32>,
 }
 
 impl Head {
@@ -38,13 +40,19 @@ impl Head {
         {
             return Err(RuntimeError::HeadShape { found, expected });
         }
+        let mut sums = Vec::new();
         if let HeadKind::Words { .. } = manifest.kind {
             words::normalize(&mut linear);
+            // A direction has none.
+            linear.bias.fill(0.0);
+            let words = linear.weight.chunks_exact(linear.inputs);
+            sums.extend(words.map(words::sum));
         }
         Ok(Self {
             kind: manifest.kind,
             linear,
             norm: None,
+            sums,
         })
     }
 
@@ -106,8 +114,7 @@ impl Head {
         } = &self.linear;
         out.reserve(features.len() / inputs * bias.len());
         for pixel in features.chunks_exact(*inputs) {
-            let rows = weight.chunks_exact(*inputs).zip(bias);
-            out.extend(rows.map(|(row, bias)| dot(row, pixel) + bias));
+            linear(weight, bias, pixel, out);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
     encoded_frame::{JbuFrame, LoftUpFrame, Upsampling},
+    fused,
     heads::Head,
     image::RgbImage,
     jbu::{Jbu, JbuOptions},
@@ -288,6 +289,7 @@ impl Perceptor {
                 upsampler,
                 keys,
                 guidance,
+                test: false,
             }),
             head: None,
         })
@@ -345,6 +347,18 @@ impl Perceptor {
             head.norm = norm.map(|(norm, _)| ChannelNorm::new(&norm));
         }
         Ok(head)
+    }
+
+    /// Values that the engine returns for each pixel of the features, or of the outputs of `head`: on
+    /// a GPU, those that are copied from it. 0 without an upsampler.
+    pub fn values_per_pixel(&self, head: Option<&Head>) -> usize {
+        let Some(upsampler) = &self.upsampler else {
+            return 0;
+        };
+        match (head, upsampler.fused_heads()) {
+            (Some(head), Some(_)) => fused::values_per_pixel(head),
+            _ => upsampler.manifest.dim,
+        }
     }
 
     /// Channels of the features, before and after upsampling.

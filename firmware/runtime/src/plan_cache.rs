@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use loftup_bundle::{Bundle, Precision};
+use loftup_bundle::{Bundle, Precision, sha256_hex};
+use loftup_onnx::loftup::with_head;
 use parking_lot::Mutex;
 
 use crate::{
@@ -25,9 +26,12 @@ pub(crate) struct PlanCache {
 }
 
 /// A graph of a bundle.
+#[derive(Clone)]
 pub(crate) struct Source {
     /// File in the bundle.
     pub file: String,
+    /// Whether a head is appended ([`with_head`]).
+    pub head: bool,
     pub precision: Precision,
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
@@ -56,6 +60,13 @@ impl PlanCache {
     /// Drops the plans; the graph stays loaded.
     pub fn clear(&self) {
         self.state.lock().plans.clear();
+    }
+
+    /// Drops sessions that are not in use.
+    pub fn drop_idle_sessions(&self) {
+        for (_, pool) in &self.state.lock().plans {
+            pool.idle.lock().clear();
+        }
     }
 
     /// The plan for these input shapes, compiled the first time. `profiles` are the optimization
@@ -95,12 +106,22 @@ impl PlanCache {
         let source = &self.source;
         let path = self.bundle.path().join(&source.file);
         let name = path.display().to_string();
-        let onnx = self.bundle.read(&source.file)?;
-        let graph = Graph::new(&name, onnx, &source.inputs, &source.outputs);
+        let mut onnx = self.bundle.read(&source.file)?;
         // `Bundle::read` has checked the hash.
         let files = &self.bundle.manifest().files;
+        let mut sha256 = files.get(&source.file).map(|f| f.sha256.as_str().into());
+        if source.head {
+            let fused = with_head(&onnx).map_err(|e| BackendError::Load {
+                backend: self.backend.name(),
+                graph: name.clone(),
+                what: e.to_string(),
+            });
+            onnx = fused?;
+            sha256 = Some(sha256_hex(&onnx).into());
+        }
+        let graph = Graph::new(&name, onnx, &source.inputs, &source.outputs);
         Ok(self.backend.load(&Graph {
-            sha256: files.get(&source.file).map(|f| f.sha256.as_str().into()),
+            sha256,
             precision: source.precision,
             ..graph
         })?)

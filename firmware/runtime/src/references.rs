@@ -12,18 +12,19 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use loftup_bundle::{ReferenceOutputs, References, Size};
 
-use self::{
-    error::allowed,
-    inputs::{GRID, IN_REGION, REGION, pixels},
-};
 pub use self::{
     error::{Comparison, error_of},
     inputs::{GUIDANCE, test_features, test_image},
+};
+use self::{
+    error::{allowed, arithmetic_error},
+    inputs::{GRID, IN_REGION, REGION, pixels},
 };
 pub use crate::self_test::Part;
 use crate::{
     ColorRange, EncodedFrame, Perceptor, Point, Rect, RuntimeError,
     backend::{Arithmetic, BackendError},
+    encoded_frame::Upsampling,
     sinks::VecSink,
     upsampler::SMALL_TILE,
 };
@@ -40,7 +41,7 @@ impl Perceptor {
                 .map(|()| self.reference_backbone())
                 .transpose()?,
             upsampler: has(self.manifest().upsampler.is_some())
-                .map(|()| self.reference_view(|view| view.points(&pixels())))
+                .map(|()| self.reference_view(false, |view| view.points(&pixels())))
                 .transpose()?,
         })
     }
@@ -155,8 +156,20 @@ impl Perceptor {
                     let files = u.graphs.get(&self.precision());
                     let graphs = files.map(|f| format!("{} and {}", f.keys, f.queries));
                     let graphs = graphs.unwrap_or_default();
-                    self.reference_view(|view| {
-                        for (asked, pixels, values) in outputs(view, self.frame_tile())? {
+                    let fused = self.upsampler.as_ref().and_then(|u| u.fused_heads());
+                    self.reference_view(fused.is_some(), |view| {
+                        for (asked, pixels, mut values) in outputs(view, self.frame_tile())? {
+                            if let Some(fused) = fused {
+                                let [features, found, expected] = fused.split_test(&values);
+                                values = features;
+                                compared.push(Comparison {
+                                    part,
+                                    asked: of_head(asked),
+                                    graphs: graphs.clone(),
+                                    found: error_of(&found, &expected, fused.test_dim() - u.dim),
+                                    allowed: arithmetic_error(arithmetic),
+                                });
+                            }
                             let reference: Vec<f32> = pixels
                                 .flat_map(|i| &reference[i * u.dim..][..u.dim])
                                 .copied()
@@ -171,6 +184,9 @@ impl Perceptor {
                         }
                         Ok(())
                     })?;
+                    if let Some(fused) = fused {
+                        fused.end_test();
+                    }
                 }
             }
         }
@@ -202,9 +218,11 @@ impl Perceptor {
         Ok(values)
     }
 
-    /// Runs `query` on the view of the test inputs.
+    /// Runs `query` on the view of the test inputs; with `test`, its output is that of
+    /// [`crate::fused::Asked::Test`].
     fn reference_view<T>(
         &self,
+        test: bool,
         query: impl FnOnce(&EncodedFrame<'_>) -> Result<T, RuntimeError>,
     ) -> Result<T, RuntimeError> {
         let grid = self.manifest().backbone.as_ref().map_or(GRID, |b| Size {
@@ -214,7 +232,20 @@ impl Perceptor {
         let dim = self.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
         let features = test_features(dim, grid);
         let guidance = test_image(GUIDANCE);
-        query(&self.encode_untested(&features, &guidance, ColorRange::PerImage)?)
+        let mut view = self.encode_untested(&features, &guidance, ColorRange::PerImage)?;
+        if let Upsampling::LoftUp(frame) = &mut view.upsampling {
+            frame.test = test;
+        }
+        query(&view)
+    }
+}
+
+/// The name of the comparison of a head's outputs with those of the CPU for the same features.
+fn of_head(asked: &'static str) -> &'static str {
+    match asked {
+        "points" => "head, points",
+        "region" => "head, region",
+        _ => "head, frame",
     }
 }
 

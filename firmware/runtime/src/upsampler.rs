@@ -11,6 +11,7 @@ use loftup_spec::{HALO, io, linspace};
 use crate::{
     ExecutionOptions, Features, RuntimeError,
     backend::{Backend, ShapeBounds, ShapeProfile},
+    fused::{Asked, FusedHeads},
     plan_cache::{PlanCache, SessionPool, Shapes, Source},
     tiles::{Rect, Tiling},
     words::MomentMap,
@@ -27,11 +28,18 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Upsampler {
     pub manifest: loftup_bundle::Upsampler,
     keys: PlanCache,
-    queries: PlanCache,
+    queries: Queries,
     pub backend: Arc<dyn Backend>,
     pub options: ExecutionOptions,
     /// Unique in the process.
     pub id: u64,
+}
+
+/// The queries graph.
+enum Queries {
+    /// Of the bundle.
+    Plain(PlanCache),
+    WithHeads(Box<FusedHeads>),
 }
 
 impl Upsampler {
@@ -51,19 +59,26 @@ impl Upsampler {
         let pixels = [io::GUIDANCE, io::COORDS, io::MASK].map(str::to_owned);
         let keys = Source {
             file: files.keys.clone(),
+            head: false,
             precision,
             inputs: [io::FEATURES, io::GRID].map(str::to_owned).into(),
             outputs: pairs.clone(),
         };
         let queries = Source {
             file: files.queries.clone(),
+            head: false,
             precision,
             inputs: pixels.into_iter().chain(pairs).collect(),
             outputs: vec![io::UPSAMPLED.into()],
         };
         Ok(Self {
             keys: PlanCache::new(bundle, backend, keys),
-            queries: PlanCache::new(bundle, backend, queries),
+            queries: match backend.fuses_heads() {
+                true => Queries::WithHeads(
+                    FusedHeads::new(bundle, backend, &queries, manifest.dim).into(),
+                ),
+                false => Queries::Plain(PlanCache::new(bundle, backend, queries)),
+            },
             backend: backend.clone(),
             manifest,
             options,
@@ -118,13 +133,24 @@ impl Upsampler {
     pub fn compile(&self, output: Size, (rows, cols): (usize, usize)) -> Result<(), RuntimeError> {
         self.keys_plan(rows * cols)?;
         let (width, height) = Tiling::new(Rect::whole(output), self.frame_tile()).shape();
-        self.plan(1, width, height, rows * cols)?;
+        self.plan(Asked::Features, 1, (width, height), rows * cols)?;
         Ok(())
+    }
+
+    /// The queries graph with a head, if the engine runs heads.
+    pub fn fused_heads(&self) -> Option<&FusedHeads> {
+        match &self.queries {
+            Queries::Plain(_) => None,
+            Queries::WithHeads(fused) => Some(fused),
+        }
     }
 
     /// Drops the compiled queries and their sessions.
     pub fn clear_plans(&self) {
-        self.queries.clear();
+        match &self.queries {
+            Queries::Plain(plans) => plans.clear(),
+            Queries::WithHeads(fused) => fused.clear(),
+        }
     }
 
     /// Longest side of a tile of a frame.
@@ -167,12 +193,13 @@ impl Upsampler {
         profiles
     }
 
-    /// The plan for `count` tiles of `height x width` pixels.
+    /// The plan for `count` tiles of `(width, height)` pixels. Without [`Upsampler::fused_heads`], it
+    /// is that for features, whatever is asked.
     pub fn plan(
         &self,
+        asked: Asked<'_>,
         count: usize,
-        width: usize,
-        height: usize,
+        (width, height): (usize, usize),
         tokens: usize,
     ) -> Result<Arc<SessionPool>, RuntimeError> {
         let m = &self.manifest;
@@ -182,7 +209,11 @@ impl Upsampler {
             shapes.push(vec![m.heads, m.head_width, tokens]);
             shapes.push(vec![m.heads, tokens, m.head_width]);
         }
-        self.queries.get(&shapes, &self.profiles(&shapes))
+        let profiles = self.profiles(&shapes);
+        match &self.queries {
+            Queries::Plain(plans) => plans.get(&shapes, &profiles),
+            Queries::WithHeads(fused) => fused.plan(asked, shapes, profiles),
+        }
     }
 }
 

@@ -17,9 +17,9 @@ const LOST: f32 = 1e-4;
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelNorm {
     /// `1 / gamma`, 0 for a lost channel, which is then the mean.
-    scale: Vec<f32>,
+    pub scale: Vec<f32>,
     /// `-beta / gamma`.
-    offset: Vec<f32>,
+    pub offset: Vec<f32>,
 }
 
 impl ChannelNorm {
@@ -112,6 +112,11 @@ pub(crate) fn normalize(words: &mut Linear) {
     }
 }
 
+/// The sum of a direction.
+pub(crate) fn sum(word: &[f32]) -> f32 {
+    word.iter().map(|x| f64::from(*x)).sum::<f64>() as f32
+}
+
 /// Appends the cosine similarities of features `[n, d]`, which are in the backbone's space, with all
 /// words, the negative ones last: `[n, rows]`.
 pub(crate) fn similarities(words: &Linear, features: &[f32], out: &mut Vec<f32>) {
@@ -132,13 +137,42 @@ pub(crate) fn upsampled_similarities(
     out: &mut Vec<f32>,
 ) {
     feature.resize(words.inputs, 0.0);
-    let pixels = rects.iter().flat_map(|r| {
-        (r.y..r.y + r.height).flat_map(move |y| (r.x..r.x + r.width).map(move |x| (x, y)))
-    });
+    let pixels = places(rects);
     for (pixel, (x, y)) in upsampled.chunks_exact(words.inputs).zip(pixels) {
         norm.undo(pixel, moments.at(x, y, size), feature);
         similarities(words, feature, out);
     }
+}
+
+/// The same from what a queries graph with a head returns: products of the words with LoftUp's
+/// output after [`ChannelNorm`]'s scale and offset, `[n, rows]`, and mean and mean square of the
+/// latter, `[n, 2]`. `sums` are those of the words, of `dim` channels.
+pub(crate) fn similarities_of_products(
+    (sums, dim): (&[f32], usize),
+    (products, moments): (&[f32], &[f32]),
+    (rects, size, map): (&[Rect], Size, &MomentMap),
+    out: &mut Vec<f32>,
+) {
+    let pixels = places(rects);
+    let found = products
+        .chunks_exact(sums.len())
+        .zip(moments.as_chunks::<2>().0);
+    for ((products, [mean, square]), (x, y)) in found.zip(pixels) {
+        // The feature is `deviation * x + token.mean` with `x` of that mean and mean square.
+        let token = map.at(x, y, size);
+        let (a, b) = (token.deviation, token.mean);
+        let mean_square = a * a * square + 2.0 * a * b * mean + b * b;
+        let norm = (dim as f32 * mean_square.max(0.0)).sqrt();
+        let words = products.iter().zip(sums);
+        out.extend(words.map(|(product, sum)| (a * product + b * sum) / norm));
+    }
+}
+
+/// Column and row of each pixel of `rects`.
+fn places(rects: &[Rect]) -> impl Iterator<Item = (usize, usize)> {
+    rects.iter().flat_map(|r| {
+        (r.y..r.y + r.height).flat_map(move |y| (r.x..r.x + r.width).map(move |x| (x, y)))
+    })
 }
 
 /// Turns similarities with all words, `[n, rows]` from index `start` on, into those with the words

@@ -15,6 +15,20 @@ pub const MASK: &str = "mask";
 /// Whole: `[1, d, H, W]`.
 pub const UPSAMPLED: &str = "upsampled";
 
+/// Queries with a head, inputs: weights of the head, `[k, d]`.
+pub const HEAD_WEIGHT: &str = "head_weight";
+/// Queries with a head, inputs: bias of the head, `[k]`.
+pub const HEAD_BIAS: &str = "head_bias";
+/// Queries with a head, inputs: what the features are multiplied by before the head, `[d]`.
+pub const HEAD_SCALE: &str = "head_scale";
+/// Queries with a head, inputs: what is then added, `[d]`.
+pub const HEAD_OFFSET: &str = "head_offset";
+/// Queries with a head: outputs of the head, `[t * H * W, k]`.
+pub const HEAD: &str = "head";
+/// Queries with a head: mean and mean square over the channels of the scaled features,
+/// `[t * H * W, 2]`.
+pub const MOMENTS: &str = "moments";
+
 /// Keys of layer `i`, transposed: `[heads, head width, h * w]`.
 pub fn key(layer: usize) -> String {
     format!("key{layer}")

@@ -118,6 +118,16 @@ impl Backend for Fallback {
         self.shared.current().tiling_hint()
     }
 
+    /// Does not change when the fallback takes over, which goes on with the same graphs.
+    fn fuses_heads(&self) -> bool {
+        let first = self
+            .shared
+            .preferred
+            .as_ref()
+            .or(self.shared.fallback.as_ref());
+        first.is_some_and(|backend| backend.fuses_heads())
+    }
+
     fn precisions(&self) -> [Precision; 4] {
         self.shared.current().precisions()
     }

@@ -208,6 +208,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.tiling_hint()
     }
 
+    fn fuses_heads(&self) -> bool {
+        self.inner.fuses_heads()
+    }
+
     fn precisions(&self) -> [Precision; 4] {
         self.inner.precisions()
     }

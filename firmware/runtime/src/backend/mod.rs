@@ -95,6 +95,12 @@ pub trait Backend: Send + Sync {
         TilingHint::CPU
     }
 
+    /// Whether heads are part of the queries graph, which then returns the outputs of the head
+    /// instead of features. This pays where outputs are copied from a device.
+    fn fuses_heads(&self) -> bool {
+        false
+    }
+
     /// The precisions that it can run, preferred first, for bundles with several.
     ///
     /// A CPU always computes in 32 bits and prefers the most precise graph.
@@ -145,6 +151,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn tiling_hint(&self) -> TilingHint {
         (**self).tiling_hint()
+    }
+
+    fn fuses_heads(&self) -> bool {
+        (**self).fuses_heads()
     }
 
     fn precisions(&self) -> [Precision; 4] {

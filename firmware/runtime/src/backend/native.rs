@@ -1,14 +1,19 @@
 //! Runs the upsampler's queries graph with `loftup-kernels`, as part of the CPU backend.
 //!
-//! A graph that is exactly the queries graph of `loftup-onnx` is not interpreted: its weights are
-//! extracted, and `loftup-kernels` computes it. tract runs all other graphs.
+//! A graph that is exactly the queries graph of `loftup-onnx`, with or without a head, is not
+//! interpreted: its weights are extracted, and `loftup-kernels` computes it. tract runs all other
+//! graphs.
+
+mod head;
 
 use std::{env, sync::Arc};
 
 use loftup_bundle::Precision;
 use loftup_kernels::{Context, Isa, KernelError, Queries};
+use loftup_onnx::loftup::{read_queries, read_queries_with_head};
 use loftup_spec::{HALO, io};
 
+use self::head::{Head, Output};
 use super::{BackendError, Graph, Model, Plan, Session, ShapeProfile, graph::Signature};
 
 const BACKEND: &str = "tract";
@@ -67,7 +72,7 @@ fn available() -> String {
 pub(super) struct NativeModel {
     signature: Signature,
     queries: Arc<Queries>,
-    layers: usize,
+    ports: Ports,
 }
 
 impl NativeModel {
@@ -76,11 +81,15 @@ impl NativeModel {
         let Kernels::On(isa) = kernels else {
             return Ok(None);
         };
-        let Some(layers) = layers(graph) else {
+        let Some(ports) = Ports::of(graph) else {
             return Ok(None);
         };
+        let read = match ports.head {
+            true => read_queries_with_head,
+            false => read_queries,
+        };
         // tract reports errors in invalid graphs.
-        let Some(weights) = loftup_onnx::loftup::read_queries(&graph.onnx, layers) else {
+        let Some(weights) = read(&graph.onnx, ports.layers) else {
             log::info!(
                 "{}: not the queries graph of this version; running it with tract, which is slower",
                 graph.name
@@ -93,21 +102,45 @@ impl NativeModel {
         Ok(Some(Self {
             signature: graph.signature(),
             queries: Arc::new(queries),
-            layers,
+            ports,
         }))
     }
 }
 
-/// Number of layers, if the inputs and outputs are those of a queries graph.
-fn layers(graph: &Graph) -> Option<usize> {
-    let (pixels, pairs) = graph.inputs.split_at_checked(PIXELS)?;
-    let expected = (0..pairs.len() / 2).flat_map(|i| [io::key(i), io::value(i)]);
-    let is_queries = graph.precision == Precision::Fp32
-        && pixels == [io::GUIDANCE, io::COORDS, io::MASK]
-        && !pairs.is_empty()
-        && expected.eq(pairs.iter().cloned())
-        && graph.outputs[..] == [io::UPSAMPLED];
-    is_queries.then_some(pairs.len() / 2)
+/// Inputs and outputs of a queries graph.
+#[derive(Debug, Clone)]
+struct Ports {
+    layers: usize,
+    /// Whether the last inputs are those of a head.
+    head: bool,
+    outputs: Arc<[Output]>,
+}
+
+impl Ports {
+    /// `None` if the graph has others.
+    fn of(graph: &Graph) -> Option<Self> {
+        let (pixels, rest) = graph.inputs.split_at_checked(PIXELS)?;
+        let pairs = rest.strip_suffix(&head::INPUTS.map(str::to_owned));
+        let (pairs, head) = (pairs.unwrap_or(rest), pairs.is_some());
+        let expected = (0..pairs.len() / 2).flat_map(|i| [io::key(i), io::value(i)]);
+        let outputs: Option<Arc<[Output]>> =
+            graph.outputs.iter().map(|name| Output::of(name)).collect();
+        let outputs = outputs.filter(|o| head || o[..] == [Output::Upsampled])?;
+        let is_queries = graph.precision == Precision::Fp32
+            && pixels == [io::GUIDANCE, io::COORDS, io::MASK]
+            && !pairs.is_empty()
+            && expected.eq(pairs.iter().cloned());
+        is_queries.then_some(Self {
+            layers: pairs.len() / 2,
+            head,
+            outputs,
+        })
+    }
+
+    /// Index of the first input of the head.
+    fn head_start(&self) -> usize {
+        PIXELS + 2 * self.layers
+    }
 }
 
 impl Model for NativeModel {
@@ -118,11 +151,17 @@ impl Model for NativeModel {
     ) -> Result<Box<dyn Plan>, BackendError> {
         let dims = self.queries.dims();
         let ports = self.signature.ports(BACKEND, shapes)?;
-        let Some(extents) = Extents::of(shapes, [dims.heads, dims.head_width]) else {
+        let (queries, head) = shapes.split_at(self.ports.head_start());
+        let outputs = match self.ports.head {
+            true => head::outputs(head, dims.dim),
+            false => Some(0),
+        };
+        let extents = Extents::of(queries, [dims.heads, dims.head_width]);
+        let (Some(extents), Some(outputs)) = (extents, outputs) else {
             let list: Vec<_> = ports.iter().map(|(n, s)| format!("{n} {s:?}")).collect();
             let what = format!(
                 "inputs of these shapes do not match its {} layers with {} heads of {} channels: {}",
-                self.layers,
+                self.ports.layers,
                 dims.heads,
                 dims.head_width,
                 list.join(", ")
@@ -132,8 +171,16 @@ impl Model for NativeModel {
         let pixels = extents.tiles * extents.height * extents.width;
         Ok(Box::new(NativePlan {
             signature: self.signature.clone(),
+            ports: self.ports.clone(),
             shapes: shapes.to_vec(),
-            output: [pixels, dims.dim],
+            outputs: (self.ports.outputs.iter())
+                .map(|output| match output {
+                    Output::Upsampled => [pixels, dims.dim],
+                    Output::Head => [pixels, outputs],
+                    Output::Moments => [pixels, 2],
+                })
+                .collect(),
+            values: pixels * dims.dim,
             extents,
             queries: self.queries.clone(),
         }))
@@ -182,16 +229,19 @@ impl Extents {
 /// The queries graph for one tile shape.
 struct NativePlan {
     signature: Signature,
+    ports: Ports,
     shapes: Vec<Vec<usize>>,
-    output: [usize; 2],
+    outputs: Vec<[usize; 2]>,
+    /// Values of the features.
+    values: usize,
     extents: Extents,
     queries: Arc<Queries>,
 }
 
 impl Plan for NativePlan {
     fn output_shape(&self, index: usize) -> &[usize] {
-        // There is one output, and indices come from the graph that was compiled.
-        [&self.output][index]
+        // Indices come from the graph that was compiled.
+        &self.outputs[index]
     }
 
     fn session(&self) -> Result<Box<dyn Session>, BackendError> {
@@ -203,27 +253,34 @@ impl Plan for NativePlan {
         } = self.extents;
         Ok(Box::new(NativeSession {
             signature: self.signature.clone(),
+            ports: self.ports.clone(),
             context: self.queries.context(tiles, height, width, tokens),
             set: vec![false; self.shapes.len()],
             shapes: self.shapes.clone(),
             pixels: Default::default(),
-            values: self.output.iter().product(),
-            output: Vec::new(),
+            values: self.values,
+            dim: self.queries.dims().dim,
+            features: Vec::new(),
+            head: Head::default(),
         }))
     }
 }
 
 struct NativeSession {
     signature: Signature,
+    ports: Ports,
     shapes: Vec<Vec<usize>>,
     context: Context,
     /// Which inputs have been set.
     set: Vec<bool>,
     /// Guidance, coordinates and mask.
     pixels: [Vec<f32>; PIXELS],
-    /// Values of the output.
+    /// Values of the features.
     values: usize,
-    output: Vec<f32>,
+    /// Channels.
+    dim: usize,
+    features: Vec<f32>,
+    head: Head,
 }
 
 impl Session for NativeSession {
@@ -231,7 +288,11 @@ impl Session for NativeSession {
         self.signature
             .check_size(input, &self.shapes[input], values.len())?;
         let pixels = self.pixels.len();
-        let taken: Result<(), KernelError> = if input < pixels {
+        let head = self.ports.head_start();
+        let taken: Result<(), KernelError> = if input >= head {
+            self.head.set(input - head, values);
+            Ok(())
+        } else if input < pixels {
             self.pixels[input].clear();
             self.pixels[input].extend_from_slice(values);
             Ok(())
@@ -249,15 +310,24 @@ impl Session for NativeSession {
         if let Some(missing) = self.set.iter().position(|set| !set) {
             return Err(self.signature.not_set(BACKEND, missing));
         }
-        self.output.resize(self.values, 0.0);
+        self.features.resize(self.values, 0.0);
         let [guidance, coords, mask] = &self.pixels;
         self.context
-            .run(guidance, coords, mask, &mut self.output)
-            .map_err(|e| self.signature.failed(BACKEND, e.to_string()))
+            .run(guidance, coords, mask, &mut self.features)
+            .map_err(|e| self.signature.failed(BACKEND, e.to_string()))?;
+        if self.ports.head {
+            self.head.run(&self.features, self.dim, &self.ports.outputs);
+        }
+        Ok(())
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        if index == 0 { &self.output } else { &[] }
+        match self.ports.outputs.get(index) {
+            Some(Output::Upsampled) => &self.features,
+            Some(Output::Head) => &self.head.scores,
+            Some(Output::Moments) => &self.head.moments,
+            None => &[],
+        }
     }
 }
 

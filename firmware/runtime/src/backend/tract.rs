@@ -49,7 +49,8 @@ impl Backend for CpuBackend {
     }
 }
 
-/// tract without the kernels, for comparison.
+/// tract without the kernels, for comparison. Heads are part of the queries graph, as with
+/// TensorRT.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TractBackend;
 
@@ -60,6 +61,10 @@ impl Backend for TractBackend {
 
     fn arithmetic(&self) -> Option<Arithmetic> {
         None
+    }
+
+    fn fuses_heads(&self) -> bool {
+        true
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {

@@ -81,10 +81,7 @@ pub(super) fn allowed(
     precision: Precision,
     arithmetic: Arithmetic,
 ) -> ReferenceError {
-    let (backend, angle) = match arithmetic {
-        Arithmetic::Fp32 => (2e-3, 1e-4),
-        Arithmetic::Tf32 => (5e-2, 1e-2),
-    };
+    let own = arithmetic_error(arithmetic);
     let errors = manifest.references.as_ref();
     let errors = errors.and_then(|r| r.errors.get(&precision));
     let measured = errors.and_then(|e| match part {
@@ -109,8 +106,20 @@ pub(super) fn allowed(
     // A backend may round in other places than the graph does. If the error is 1.5 times as large,
     // the distance of the cosine from 1, which is quadratic in it, is 2.25 times as large.
     ReferenceError {
-        relative_error: 1.5 * cost.relative_error + backend,
-        cosine: 1.0 - 2.25 * (1.0 - cost.cosine).max(0.0) - angle,
+        relative_error: 1.5 * cost.relative_error + own.relative_error,
+        cosine: own.cosine - 2.25 * (1.0 - cost.cosine).max(0.0),
+    }
+}
+
+/// The allowed error of 32-bit graphs.
+pub(super) fn arithmetic_error(arithmetic: Arithmetic) -> ReferenceError {
+    let (relative_error, angle) = match arithmetic {
+        Arithmetic::Fp32 => (2e-3, 1e-4),
+        Arithmetic::Tf32 => (5e-2, 1e-2),
+    };
+    ReferenceError {
+        relative_error,
+        cosine: 1.0 - angle,
     }
 }
 

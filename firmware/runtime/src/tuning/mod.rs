@@ -25,6 +25,7 @@ use crate::{
     ColorRange, EncodedFrame, Guidance, Perceptor, RuntimeError,
     backend::{TilingHint, kernel_isa},
     encoded_frame::{LoftUpFrame, Upsampling, Worker},
+    fused::Asked,
     plan_cache::SessionPool,
     threads::on_threads,
     tiles::Rect,
@@ -92,7 +93,7 @@ fn measure(upsampler: &Upsampler, cores: usize) -> Result<Option<Tuning>, Runtim
     let view = made_up(upsampler);
     let mut pace = Pace::default();
     let mut try_out = |tile: usize, threads: usize| -> Result<Option<f64>, RuntimeError> {
-        let pool = upsampler.plan(1, tile, tile, TOKENS)?;
+        let pool = upsampler.plan(Asked::Features, 1, (tile, tile), TOKENS)?;
         if pace.seconds(tile * tile) + start.elapsed().as_secs_f64() > BUDGET.as_secs_f64() {
             return Ok(None);
         }
@@ -201,6 +202,7 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
                 moments: MomentMap::default(),
             }),
             guidance: Arc::new(guidance),
+            test: false,
         }),
         head: None,
     }

@@ -165,6 +165,17 @@ fn build(args: &BuildArgs) -> Result<()> {
                 (false, true) => "not compared with reference outputs: the bundle has none",
             };
             output::line(format!("{name}: {said}"))?;
+            let dim = perceptor.values_per_pixel(None);
+            let heads = bundle.manifest().heads.keys();
+            for head in heads.filter(|_| dim > 0) {
+                let values = perceptor.values_per_pixel(Some(&perceptor.head(head)?));
+                let mb = |values: usize| 4e-6 * (values * size.area()) as f64;
+                output::line(format!(
+                    "{name}: with --head {head}, {values} instead of {dim} values of each pixel leave the GPU: {:.1} instead of {:.1} MB per frame of {size}",
+                    mb(values),
+                    mb(dim)
+                ))?;
+            }
         }
         built.extend(ready.into_iter().map(|engine| {
             json!({

@@ -10,9 +10,11 @@
 //! standard file.
 
 mod graphs;
+mod head;
 mod read;
 mod weights;
 mod whole;
 
-pub use read::{read_channel_norm, read_queries};
+pub use head::with_head;
+pub use read::{read_channel_norm, read_queries, read_queries_with_head};
 pub use weights::{Affine, Layer, Linear, LoftUp};

@@ -21,6 +21,15 @@ use crate::pb::{
 /// The weights of a serialized queries graph with `layers` layers, or `None` where it is anything
 /// else.
 pub fn read_queries(onnx: &[u8], layers: usize) -> Option<QueriesWeights> {
+    read(onnx, layers, false)
+}
+
+/// As [`read_queries`], for the graph that [`super::with_head`] made of it.
+pub fn read_queries_with_head(onnx: &[u8], layers: usize) -> Option<QueriesWeights> {
+    read(onnx, layers, true)
+}
+
+fn read(onnx: &[u8], layers: usize, head: bool) -> Option<QueriesWeights> {
     let model = ModelProto::decode(onnx).ok()?;
     let graph = model.graph.as_ref()?;
     let mut walk = Walk {
@@ -31,7 +40,10 @@ pub fn read_queries(onnx: &[u8], layers: usize) -> Option<QueriesWeights> {
             .map(|t| (t.name.as_str(), t))
             .collect(),
     };
-    let weights = walk.queries(layers)?;
+    let (weights, features) = walk.queries(layers)?;
+    if head {
+        walk.head(features)?;
+    }
     walk.nodes.next().is_none().then_some(weights)
 }
 
@@ -73,7 +85,8 @@ impl Is<'_> {
 }
 
 impl<'a> Walk<'a> {
-    fn queries(&mut self, layers: usize) -> Option<QueriesWeights> {
+    /// The weights, and the features before they become the output.
+    fn queries(&mut self, layers: usize) -> Option<(QueriesWeights, &'a str)> {
         let mut w = QueriesWeights::default();
         let x = self.fourier(&mut w)?;
         let x = self.op("Mul", &[x, io::MASK], &[])?;
@@ -100,7 +113,24 @@ impl<'a> Walk<'a> {
         (x, w.last_eps) = self.normalize(x, -1)?;
         (x, w.last_norm) = self.affine(x, &[w.last.bias.len()])?;
         let output = self.op("Identity", &[x], &[])?;
-        (output == io::UPSAMPLED).then_some(w)
+        (output == io::UPSAMPLED).then_some((w, x))
+    }
+
+    /// A head on the output, or on `features`, which the output is a copy of.
+    fn head(&mut self, features: &str) -> Option<()> {
+        let (y, [from, scale]) = self.node("Mul", &[])?;
+        let x = self.op("Add", &[y, io::HEAD_OFFSET], &[])?;
+        let gemm = [Is::Int("transB", 1)];
+        let head = self.op("Gemm", &[x, io::HEAD_WEIGHT, io::HEAD_BIAS], &gemm)?;
+        let over = [Is::Ints("axes", &[-1]), Is::Int("keepdims", 1)];
+        let mean = self.op("ReduceMean", &[x], &over)?;
+        let square = self.op("Mul", &[x, x], &[])?;
+        let mean_square = self.op("ReduceMean", &[square], &over)?;
+        let moments = self.op("Concat", &[mean, mean_square], &[Is::Int("axis", 1)])?;
+        let whole = (from == io::UPSAMPLED || from == features)
+            && scale == io::HEAD_SCALE
+            && (head, moments) == (io::HEAD, io::MOMENTS);
+        whole.then_some(())
     }
 
     /// The mask without its outermost pixels.

@@ -384,7 +384,7 @@ pub fn cast(input: &str, output: &str, to: DataType) -> NodeProto {
     node
 }
 
-fn int_attribute(name: &str, i: i64) -> AttributeProto {
+pub(crate) fn int_attribute(name: &str, i: i64) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         r#type: AttributeType::Int as i32,

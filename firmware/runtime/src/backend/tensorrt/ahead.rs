@@ -66,6 +66,10 @@ impl Backend for AheadOfTime {
         TilingHint::GPU
     }
 
+    fn fuses_heads(&self) -> bool {
+        true
+    }
+
     fn precisions(&self) -> [Precision; 4] {
         PRECISIONS
     }

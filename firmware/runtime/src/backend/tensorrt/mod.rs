@@ -234,6 +234,10 @@ impl Backend for TensorRt {
         }
     }
 
+    fn fuses_heads(&self) -> bool {
+        true
+    }
+
     fn precisions(&self) -> [Precision; 4] {
         PRECISIONS
     }
