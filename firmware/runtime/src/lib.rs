@@ -20,6 +20,7 @@ mod encoded_frame;
 mod error;
 mod execution;
 mod features;
+mod filter;
 mod guidance;
 pub mod heads;
 pub mod image;

@@ -265,6 +265,7 @@ pub enum MethodArg {
     Bilinear,
     Bicubic,
     Jbu,
+    /// The bundle's upsampler, LoftUp or NAF
     Loftup,
 }
 
