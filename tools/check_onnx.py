@@ -133,6 +133,27 @@ def check_upsampler(loftup, bundle, upsampler, size, directory, with_head):
     ]
 
 
+def check_naf(loftup, bundle, manifest, directory):
+    """The graph for the size of the backbone's input, against loftup."""
+    upsampler, backbone = manifest["upsampler"], manifest["backbone"]
+    height, width = backbone["size"]["height"], backbone["size"]["width"]
+    h, w = height // backbone["patch"], width // backbone["patch"]
+    rng = np.random.default_rng(7)
+    features = rng.standard_normal((1, upsampler["dim"], h, w), dtype=np.float32)
+    image = rng.standard_normal((1, 3, height, width), dtype=np.float32)
+    mean, std = (np.float32(manifest["normalization"][k]).reshape(1, 3, 1, 1) for k in ("mean", "std"))
+    imagenet = [np.float32(x).reshape(1, 3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    np.save(directory / "features.npy", features)
+    np.save(directory / "image.npy", ((image * imagenet[1] + imagenet[0] - mean) / std).astype(np.float32))
+    theirs = session(bundle / upsampler["whole"]).run(None, dict(features=features, guidance=image))[0]
+    ours = run(
+        loftup, bundle, directory,
+        "--features", directory / "features.npy", "--guidance", directory / "image.npy",
+    )
+    name = f"NAF, grid {h}x{w}, guidance {height}x{width}"
+    return [report(f"{name}: whole graph, ONNX Runtime against loftup", difference(theirs, ours), BACKBONE)]
+
+
 def check_backbone(loftup, bundle, backbone, directory):
     size = backbone["size"]
     image = np.random.default_rng(3).standard_normal((1, 3, size["height"], size["width"]), dtype=np.float32)
@@ -161,6 +182,9 @@ def main():
         with tempfile.TemporaryDirectory() as directory:
             directory = pathlib.Path(directory)
             if upsampler := manifest.get("upsampler"):
+                if upsampler.get("kind") == "naf":
+                    good += check_naf(loftup, bundle, manifest, directory)
+                    continue
                 for size in SIZES:
                     good += check_upsampler(loftup, bundle, upsampler, size, directory, with_head)
             elif backbone := manifest.get("backbone"):

@@ -1,9 +1,11 @@
-//! CPU kernels for the LoftUp upsampler.
+//! CPU kernels for the upsamplers LoftUp and NAF.
 //!
 //! [`Queries`] computes the queries graph of a bundle (see `loftup-onnx`, module `loftup`) from the
 //! weights of that graph. Fourier features of repeated values are cached, 3x3 convolutions use
 //! Winograd's F(4x4, 3x3), and everything after them runs on small blocks of tokens, so that their
 //! activations stay in the cache.
+//!
+//! [`naf`] computes NAF from its weights.
 //!
 //! Kernels are written once and compiled for AVX-512, AVX2 and the architecture's baseline ([`Isa`]);
 //! the instruction set is chosen at run time. `unsafe` is confined to vector instructions and to the
@@ -17,6 +19,7 @@ mod lut;
 mod math;
 #[cfg(feature = "matrix")]
 pub mod matrix;
+pub mod naf;
 mod queries;
 #[cfg(test)]
 mod reference;

@@ -41,6 +41,13 @@ pub(crate) fn exp<S: Simd>(x: S::V) -> S::V {
     S::ldexp(y, n)
 }
 
+/// SiLU, `x / (1 + exp(-x))`.
+#[inline(always)]
+pub(crate) fn silu<S: Simd>(x: S::V) -> S::V {
+    let one = S::splat(1.0);
+    S::div(x, S::add(one, exp::<S>(S::sub(S::splat(0.0), x))))
+}
+
 /// `erf(x)` with an absolute error below 3e-7.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(x: S::V) -> S::V {
@@ -125,6 +132,7 @@ mod tests {
 
     elementwise!(exponential, Exponential, exp);
     elementwise!(error_function, ErrorFunction, erf);
+    elementwise!(sigmoid_linear, SigmoidLinear, silu);
 
     fn max_error(
         name: &str,
@@ -177,5 +185,12 @@ mod tests {
         // One rounding of erf near 1, times x/2, and one of the sum.
         assert!(max_error("gelu", gelu, exact, (-8.0, 8.0), false) < 1e-6);
         assert!(max_error("gelu", gelu, exact, (8.0, 1e6), true) < 3e-7);
+    }
+    #[test]
+    fn silu_is_accurate_to_a_few_ulps() {
+        let exact = |x: f64| x / (1.0 + (-x).exp());
+        assert!(max_error("silu", sigmoid_linear, exact, (-40.0, 40.0), true) < 6e-7);
+        assert!(max_error("silu", sigmoid_linear, exact, (-1e4, -40.0), false) < 1e-15);
+        assert!(max_error("silu", sigmoid_linear, exact, (40.0, 1e4), true) < 3e-7);
     }
 }

@@ -39,6 +39,21 @@ pub enum KernelError {
         /// Actual number of values.
         found: usize,
     },
+    /// Channels that four attention heads cannot share.
+    #[error(
+        "features of {0} channels: the attention has four heads, so channels must be a multiple of 4"
+    )]
+    Channels(usize),
+    /// A grid of features that is too small, or finer than the image.
+    #[error(
+        "a grid of {}x{} cells for an output of {}x{}: neighborhood attention takes at least 9 cells per side, and no more cells than pixels", grid.1, grid.0, image.1, image.0
+    )]
+    Grid {
+        /// Rows and columns of the grid.
+        grid: (usize, usize),
+        /// Rows and columns of the image.
+        image: (usize, usize),
+    },
     /// A layer index out of range.
     #[error("layer index {layer} is out of range: the graph has {count} layers")]
     Layer {

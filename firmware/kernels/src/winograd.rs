@@ -28,7 +28,7 @@ const G: [[f64; 3]; INPUT_TILE] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// A 3x3 convolution without padding, followed by bias and ReLU.
+/// A 3x3 convolution without padding, followed by bias and, unless it is linear, ReLU.
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution {
     isa: SupportedIsa,
@@ -38,6 +38,7 @@ pub(crate) struct Convolution {
     /// `[product][panel][channels][panel width]`, in panels of output channels.
     weights: Vec<f32>,
     bias: Vec<f32>,
+    relu: bool,
 }
 
 /// Intermediate buffers of a convolution.
@@ -77,6 +78,15 @@ impl Convolution {
             outputs,
             weights,
             bias: padded,
+            relu: true,
+        }
+    }
+
+    /// The same without ReLU.
+    pub fn linear(self) -> Self {
+        Self {
+            relu: false,
+            ..self
         }
     }
 
@@ -155,6 +165,7 @@ impl Convolution {
                     products,
                     plane: to,
                     bias: &self.bias,
+                    relu: self.relu,
                     out,
                 },
             );
@@ -291,7 +302,7 @@ impl SimdOp for InputTransform<'_> {
     }
 }
 
-/// `A^T m A` of products `[product][tile][outputs]`, plus bias and ReLU, to output pixels.
+/// `A^T m A` of products `[product][tile][outputs]`, plus bias, with or without ReLU, to output pixels.
 struct OutputTransform<'a> {
     tiles: Tiles,
     first: usize,
@@ -299,6 +310,7 @@ struct OutputTransform<'a> {
     products: &'a [f32],
     plane: usize,
     bias: &'a [f32],
+    relu: bool,
     out: &'a mut [f32],
 }
 
@@ -329,7 +341,12 @@ impl SimdOp for OutputTransform<'_> {
                     let column = output_transform::<S>(column);
                     for (y, v) in column.into_iter().enumerate().take(rows - top) {
                         let at = ((image * rows + top + y) * cols + left + x) * outputs + c;
-                        let v = S::max(S::add(v, bias), S::splat(0.0));
+                        let v = S::add(v, bias);
+                        let v = if self.relu {
+                            S::max(v, S::splat(0.0))
+                        } else {
+                            v
+                        };
                         S::store(&mut self.out[at..], v);
                     }
                 }

@@ -9,11 +9,11 @@ use loftup_bundle::Size;
 use parking_lot::Mutex;
 
 use crate::{
-    ExecutionOptions, Features, Guidance, RuntimeError, SinkError,
+    Guidance, RuntimeError, SinkError,
+    filter::{FilterFrame, FilterWorker},
     fused::{Asked, FusedHeads},
     guidance::TileInputs,
     heads::Head,
-    jbu::Jbu,
     plan_cache::{PooledSession, SessionPool},
     threads::on_threads,
     tiles::{Rect, Tiling},
@@ -43,7 +43,7 @@ pub struct EncodedFrame<'a> {
 #[derive(Clone)]
 pub(crate) enum Upsampling<'a> {
     LoftUp(LoftUpFrame<'a>),
-    Jbu(JbuFrame),
+    Filter(Box<dyn FilterFrame>),
 }
 
 /// The keys and the guidance of a frame for LoftUp.
@@ -67,27 +67,6 @@ impl LoftUpFrame<'_> {
     }
 }
 
-/// A frame for joint bilateral upsampling, whose weights are those of the image alone.
-#[derive(Clone)]
-pub(crate) struct JbuFrame {
-    pub jbu: Jbu<'static>,
-    pub size: Size,
-    pub features: Features,
-    /// `features` after the head. A weighted mean commutes with a linear head, which is so applied
-    /// to tokens and not to pixels. Of words, similarities are upsampled.
-    pub projected: Option<Vec<f32>>,
-    pub options: ExecutionOptions,
-}
-
-impl JbuFrame {
-    /// Longest side of a tile.
-    const TILE: usize = 64;
-
-    fn tile(&self) -> usize {
-        self.options.tile.unwrap_or(Self::TILE)
-    }
-}
-
 impl<'a> EncodedFrame<'a> {
     /// Applies a head: the output's channels are then the head's outputs.
     ///
@@ -103,11 +82,7 @@ impl<'a> EncodedFrame<'a> {
             });
         }
         match &mut self.upsampling {
-            Upsampling::Jbu(frame) => {
-                let mut projected = Vec::new();
-                head.scores(&frame.features.tokens, &mut projected);
-                frame.projected = Some(projected);
-            }
+            Upsampling::Filter(frame) => frame.set_head(head)?,
             Upsampling::LoftUp(_) if head.is_words() && head.norm.is_none() => {
                 return Err(RuntimeError::WordsWithoutNorm);
             }
@@ -121,7 +96,7 @@ impl<'a> EncodedFrame<'a> {
     fn features_dim(&self) -> usize {
         match &self.upsampling {
             Upsampling::LoftUp(frame) => frame.upsampler.manifest.dim,
-            Upsampling::Jbu(frame) => frame.features.dim,
+            Upsampling::Filter(frame) => frame.dim(),
         }
     }
 
@@ -129,7 +104,7 @@ impl<'a> EncodedFrame<'a> {
     pub(crate) fn frame_tile(&self) -> usize {
         match &self.upsampling {
             Upsampling::LoftUp(frame) => frame.upsampler.frame_tile(),
-            Upsampling::Jbu(frame) => frame.tile(),
+            Upsampling::Filter(frame) => frame.tile(),
         }
     }
 
@@ -137,7 +112,7 @@ impl<'a> EncodedFrame<'a> {
     pub(crate) fn region_tile(&self) -> usize {
         match &self.upsampling {
             Upsampling::LoftUp(frame) => frame.upsampler.region_tile(),
-            Upsampling::Jbu(frame) => frame.tile(),
+            Upsampling::Filter(frame) => frame.tile(),
         }
     }
 
@@ -154,7 +129,7 @@ impl<'a> EncodedFrame<'a> {
                 let pool = (f.upsampler).plan(asked, batch, (width, height), f.keys.tokens)?;
                 Ok(Some(pool))
             }
-            Upsampling::Jbu(_) => Ok(None),
+            Upsampling::Filter(_) => Ok(None),
         }
     }
 }
@@ -167,7 +142,7 @@ impl EncodedFrame<'_> {
                 width: frame.guidance.width(),
                 height: frame.guidance.height(),
             },
-            Upsampling::Jbu(frame) => frame.size,
+            Upsampling::Filter(frame) => frame.size(),
         }
     }
 
@@ -318,7 +293,7 @@ impl EncodedFrame<'_> {
                 let sessions = frame.upsampler.backend.tiling_hint().sessions;
                 frame.upsampler.options.threads.min(sessions)
             }
-            Upsampling::Jbu(frame) => frame.options.threads,
+            Upsampling::Filter(frame) => frame.options().threads,
         };
         on_threads(threads.min(jobs), run)
     }
@@ -332,7 +307,7 @@ fn all(tiling: &Tiling) -> Vec<usize> {
 /// Computes tiles in one thread.
 pub(crate) enum Worker<'a> {
     LoftUp(QueriesWorker<'a>),
-    Jbu(JbuWorker<'a>),
+    Filter(Box<dyn FilterWorker + 'a>),
 }
 
 /// A session of the queries graph with the keys of a frame set.
@@ -345,16 +320,6 @@ pub(crate) struct QueriesWorker<'a> {
     fused: Option<&'a FusedHeads>,
     asked: Asked<'a>,
     applied: Applied<'a>,
-}
-
-/// Joint bilateral upsampling and its buffer.
-pub(crate) struct JbuWorker<'a> {
-    jbu: &'a Jbu<'static>,
-    /// `[tokens, dim]`.
-    values: &'a [f32],
-    dim: usize,
-    head: Option<&'a Head>,
-    output: Vec<f32>,
 }
 
 /// An optional head and its buffers.
@@ -418,34 +383,15 @@ impl<'a> Worker<'a> {
                 }))
             }
             (Upsampling::LoftUp(_), None) => unreachable!("LoftUp runs a graph"),
-            (Upsampling::Jbu(f), _) => Ok(Self::Jbu(JbuWorker {
-                jbu: &f.jbu,
-                values: f.projected.as_ref().unwrap_or(&f.features.tokens),
-                dim: match frame.head {
-                    Some(head) => head.kind().rows(),
-                    None => frame.dim(),
-                },
-                head: frame.head,
-                output: Vec::new(),
-            })),
+            (Upsampling::Filter(f), _) => Ok(Self::Filter(f.worker(frame.head))),
         }
     }
 
     /// The output for the given tiles, `[pixels, channels]`.
-    pub fn run(&mut self, tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
+    pub fn run(&mut self, mut tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         match self {
             Self::LoftUp(worker) => worker.run(tiles),
-            Self::Jbu(worker) => {
-                worker.output.clear();
-                for rect in tiles {
-                    let (values, dim) = (worker.values, worker.dim);
-                    worker.jbu.region(values, dim, rect, &mut worker.output);
-                }
-                if let Some(head) = worker.head {
-                    words::decide(head.kind(), &mut worker.output, 0);
-                }
-                Ok(&worker.output)
-            }
+            Self::Filter(worker) => worker.run(&mut tiles),
         }
     }
 

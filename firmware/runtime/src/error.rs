@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use loftup_bundle::{BundleError, Size};
+use loftup_kernels::KernelError;
 
 use crate::{backend::BackendError, image::ImageError, npy::NpyError, tiles::Rect};
 
@@ -16,6 +17,9 @@ pub enum RuntimeError {
     /// The inference engine.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// An upsampler on the CPU.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),

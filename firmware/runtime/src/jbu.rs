@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use loftup_spec::interpolate::pooled;
+
 use crate::tiles::Rect;
 
 /// How joint bilateral upsampling weights the cells around a pixel.
@@ -67,9 +69,9 @@ impl<'a> Jbu<'a> {
         );
         let mut colors = Vec::with_capacity(grid_width * grid_height);
         for row in 0..grid_height {
-            let (top, bottom) = cell(row, grid_height, height);
+            let (top, bottom) = pooled(row, grid_height, height);
             for column in 0..grid_width {
-                let (left, right) = cell(column, grid_width, width);
+                let (left, right) = pooled(column, grid_width, width);
                 let mut sum = [0u64; 3];
                 for y in top..bottom {
                     for pixel in image[3 * (y * width + left)..3 * (y * width + right)]
@@ -199,11 +201,6 @@ impl<'a> Jbu<'a> {
         let end = (nearest + self.options.radius + 1).min(cells);
         (place as f32, first..end)
     }
-}
-
-/// First and last pixel (exclusive) of cell `i`, like PyTorch's adaptive average pooling.
-fn cell(i: usize, cells: usize, pixels: usize) -> (usize, usize) {
-    (i * pixels / cells, ((i + 1) * pixels).div_ceil(cells))
 }
 
 #[cfg(test)]

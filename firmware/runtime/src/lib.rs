@@ -20,6 +20,7 @@ mod encoded_frame;
 mod error;
 mod execution;
 mod features;
+mod filter;
 mod fused;
 mod guidance;
 pub mod heads;

@@ -2,14 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_bundle::{Bundle, Linear, Manifest, Normalization, Precision, Size};
+use loftup_bundle::{Bundle, Linear, Manifest, Normalization, Precision, Size, UpsamplerKind};
 
 use crate::{
     ColorRange, EncodedFrame, ExecutionOptions, Features, FrameInputs, Guidance, ImageTensor,
     RuntimeError,
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
-    encoded_frame::{JbuFrame, LoftUpFrame, Upsampling},
+    encoded_frame::{LoftUpFrame, Upsampling},
+    filter::{jbu::JbuFrame, naf::NafUpsampler},
     fused,
     heads::Head,
     image::RgbImage,
@@ -29,6 +30,8 @@ pub struct Perceptor {
     pub(crate) backend: Arc<dyn Backend>,
     backbone: Option<Backbone>,
     pub(crate) upsampler: Option<Upsampler>,
+    /// The upsampler, if it is NAF.
+    naf: Option<NafUpsampler>,
     options: ExecutionOptions,
     precision: Precision,
     /// By [`Part`].
@@ -86,14 +89,18 @@ impl Perceptor {
             .clone()
             .map(|m| Backbone::new(&bundle, &backend, precision, m))
             .transpose()?;
-        let upsampler = manifest
-            .upsampler
-            .clone()
+        let of_kind = |kind| manifest.upsampler.as_ref().filter(|m| m.kind == kind);
+        let upsampler = of_kind(UpsamplerKind::LoftUp)
+            .cloned()
             .map(|m| Upsampler::new(&bundle, &backend, precision, m, options.clamped()))
+            .transpose()?;
+        let naf = of_kind(UpsamplerKind::Naf)
+            .map(|m| NafUpsampler::new(&bundle, m, options.clamped()))
             .transpose()?;
         Ok(Self {
             backbone,
             upsampler,
+            naf,
             backend,
             bundle,
             options,
@@ -114,6 +121,9 @@ impl Perceptor {
             upsampler.options = options.clamped();
             // Tiles of another size may need another engine.
             self.tests[Part::Upsampler as usize].reset();
+        }
+        if let Some(naf) = &mut self.naf {
+            naf.options = options.clamped();
         }
     }
 
@@ -229,6 +239,7 @@ impl Perceptor {
     }
 
     /// Encodes a frame from the backbone's features and the image at the resolution of the output.
+    /// Only LoftUp uses `range`; NAF normalizes by statistics of the image.
     ///
     /// # Errors
     /// Where the features have another number of channels, the bundle has no upsampler, or the
@@ -259,13 +270,13 @@ impl Perceptor {
         let image = guidance.to_rgb(&self.manifest().normalization);
         let grid = (features.width, features.height);
         EncodedFrame {
-            upsampling: Upsampling::Jbu(JbuFrame {
+            upsampling: Upsampling::Filter(Box::new(JbuFrame {
                 jbu: Jbu::new(options, grid, image, (width, height)),
                 size: guidance.size,
                 features,
                 projected: None,
                 options: self.options.clamped(),
-            }),
+            })),
             head: None,
         }
     }
@@ -277,6 +288,12 @@ impl Perceptor {
         guidance: &ImageTensor,
         range: ColorRange,
     ) -> Result<EncodedFrame<'_>, RuntimeError> {
+        if let Some(naf) = &self.naf {
+            return Ok(EncodedFrame {
+                upsampling: Upsampling::Filter(Box::new(naf.encode(features, guidance)?)),
+                head: None,
+            });
+        }
         let upsampler = self.upsampler.as_ref().ok_or_else(|| {
             self.bundle
                 .lacks("upsampler", "convert again with --upsampler-weights")

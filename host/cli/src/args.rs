@@ -267,6 +267,7 @@ pub enum MethodArg {
     Bilinear,
     Bicubic,
     Jbu,
+    /// The bundle's upsampler, LoftUp or NAF
     Loftup,
 }
 

@@ -10,8 +10,10 @@ use loftup_bundle::{BundleWriter, Manifest, Normalization, Precision, Size};
 use loftup_import::{
     bundle::{self, BACKBONE_FILE},
     checkpoint::{Checkpoint, CheckpointError},
+    upsampler::Upsampler,
     vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
+use loftup_spec::naf;
 
 use crate::{
     Check, ConvertError,
@@ -114,19 +116,17 @@ pub fn convert(
         let checkpoint = open(path, prefix)?;
         sources.extend(bundle::sources("upsampler weights", &checkpoint));
         training = provenance::read_for(path, &checkpoint.sha256().unwrap_or_default());
-        let model = loftup_import::loftup::read(&checkpoint)?;
+        let model = loftup_import::upsampler::read(&checkpoint)?;
         drop(checkpoint);
-        if let Some(b) = &backbone
-            && b.dim != model.config().dim
-        {
-            return Err(ConvertError::Channels {
-                path: path.clone(),
-                upsampler: model.config().dim,
-                backbone: b.dim,
-            });
-        }
+        check_upsampler(path, &model, backbone.as_ref())?;
         stage("writing the upsampler")?;
-        upsampler = Some(bundle::add_upsampler(&mut writer, &model)?);
+        upsampler = Some(match &model {
+            Upsampler::LoftUp(model) => bundle::add_upsampler(&mut writer, model)?,
+            Upsampler::Naf(weights) => {
+                let dim = backbone.as_ref().map_or(0, |b| b.dim);
+                bundle::add_naf(&mut writer, weights, dim, backbone.as_ref())?
+            }
+        });
     }
     let mut manifest = bundle::manifest(normalization, backbone, upsampler, sources, training);
     let failed = |name: &str, what: String| ConvertError::Verification {
@@ -149,6 +149,36 @@ pub fn convert(
     stage("moving the bundle to its destination")?;
     writer.commit()?;
     Ok(Converted { manifest, checks })
+}
+
+/// Checks that an upsampler fits the backbone.
+fn check_upsampler(
+    path: &Path,
+    upsampler: &Upsampler,
+    backbone: Option<&loftup_bundle::Backbone>,
+) -> Result<(), ConvertError> {
+    let path = || path.to_owned();
+    match (upsampler, backbone) {
+        (Upsampler::LoftUp(_), None) => Ok(()),
+        (Upsampler::LoftUp(model), Some(b)) if b.dim == model.config().dim => Ok(()),
+        (Upsampler::LoftUp(model), Some(b)) => Err(ConvertError::Channels {
+            path: path(),
+            upsampler: model.config().dim,
+            backbone: b.dim,
+        }),
+        (Upsampler::Naf(_), None) => Err(ConvertError::NafAlone { path: path() }),
+        (Upsampler::Naf(_), Some(b)) => {
+            let cells = (b.size.width / b.patch).min(b.size.height / b.patch);
+            if b.dim.is_multiple_of(naf::HEADS) && cells >= naf::WINDOW {
+                return Ok(());
+            }
+            Err(ConvertError::NafBackbone {
+                path: path(),
+                dim: b.dim,
+                cells,
+            })
+        }
+    }
 }
 
 /// Opens a checkpoint, restricted to the tensors under `prefix`.

@@ -52,6 +52,22 @@ pub enum ConvertError {
         /// Channels of the backbone.
         backbone: usize,
     },
+    /// NAF without a backbone.
+    #[error("{}: NAF takes features of any backbone, so the bundle needs one: give --backbone with --backbone-weights, or --backbone-onnx, as well", path.display())]
+    NafAlone {
+        /// The upsampler's checkpoint.
+        path: PathBuf,
+    },
+    /// NAF with a backbone whose features it does not take.
+    #[error("{}: NAF takes a multiple of 4 channels and at least 9 patches per side, but the backbone has {dim} channels and {cells} patches on its shorter side; use a larger --size", path.display())]
+    NafBackbone {
+        /// The upsampler's checkpoint.
+        path: PathBuf,
+        /// Channels of the backbone.
+        dim: usize,
+        /// Patches on the shorter side of its input.
+        cells: usize,
+    },
     /// Canceled.
     #[error("interrupted; nothing was written")]
     Interrupted,

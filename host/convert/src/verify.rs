@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use loftup_bundle::{Bundle, Precision, Size};
+use loftup_bundle::{Bundle, Precision, Size, UpsamplerKind};
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, RuntimeError,
     backend::{Backend, CpuBackend, compile_once},
@@ -21,6 +21,11 @@ use crate::{
 const GRID: Size = Size {
     width: 5,
     height: 4,
+};
+/// The same for NAF, which takes at least 9 cells per side.
+const NAF_GRID: Size = Size {
+    width: 11,
+    height: 9,
 };
 const GUIDANCE: Size = Size {
     width: 43,
@@ -71,7 +76,11 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     }
     if let Some(upsampler) = &manifest.upsampler {
         let dim = upsampler.dim;
-        let features = test_features(dim, GRID);
+        let grid = match upsampler.kind {
+            UpsamplerKind::LoftUp => GRID,
+            UpsamplerKind::Naf => NAF_GRID,
+        };
+        let features = test_features(dim, grid);
         let image = test_image(GUIDANCE);
         let view = perceptor.encode_features(&features, &image, ColorRange::PerImage)?;
         let all = Rect::whole(GUIDANCE);

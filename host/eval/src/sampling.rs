@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use loftup_bundle::{Manifest, Size};
+use loftup_bundle::{Manifest, Size, UpsamplerKind};
 use loftup_runtime::{
     ColorRange, EncodedFrame, Features, ImageTensor, Perceptor, Point,
     image::{self, Orientation, RgbImage},
@@ -32,8 +32,10 @@ pub enum Method {
     Bicubic,
     /// Joint bilateral upsampling.
     Jbu,
-    /// The bundle's upsampler.
+    /// LoftUp; where it is asked for, the bundle's upsampler, whatever its kind.
     LoftUp,
+    /// The bundle's NAF.
+    Naf,
 }
 
 impl Method {
@@ -44,7 +46,8 @@ impl Method {
             Self::Bilinear => "bilinear",
             Self::Bicubic => "bicubic",
             Self::Jbu => "JBU",
-            Self::LoftUp => "LoftUp",
+            Self::LoftUp => UpsamplerKind::LoftUp.name(),
+            Self::Naf => UpsamplerKind::Naf.name(),
         }
     }
 
@@ -56,14 +59,28 @@ impl Method {
             Self::Bicubic => "bicubic",
             Self::Jbu => "jbu",
             Self::LoftUp => "loftup",
+            Self::Naf => "naf",
         }
     }
 
-    /// All that a bundle can do: all, or all but LoftUp.
+    /// All that a bundle can do: its upsampler, and those that need none.
     pub fn of(manifest: &Manifest) -> Vec<Self> {
         let mut all = vec![Self::Nearest, Self::Bilinear, Self::Bicubic, Self::Jbu];
-        all.extend(manifest.upsampler.is_some().then_some(Self::LoftUp));
+        all.extend(
+            manifest
+                .upsampler
+                .is_some()
+                .then(|| Self::LoftUp.for_bundle(manifest)),
+        );
         all
+    }
+
+    /// This method, with the bundle's upsampler in place of LoftUp.
+    pub fn for_bundle(self, manifest: &Manifest) -> Self {
+        match (self, manifest.upsampler.as_ref().map(|u| u.kind)) {
+            (Self::LoftUp, Some(UpsamplerKind::Naf)) => Self::Naf,
+            _ => self,
+        }
     }
 
     /// These methods, or all that the bundle can do if there are none.
@@ -72,6 +89,10 @@ impl Method {
         if methods.is_empty() {
             return Ok(able);
         }
+        let methods: Vec<Self> = methods
+            .into_iter()
+            .map(|m| m.for_bundle(manifest))
+            .collect();
         match methods.iter().find(|m| !able.contains(m)) {
             Some(method) => Err(EvalError::Request(format!(
                 "the bundle has no upsampler for {}; convert it with --upsampler-weights",
@@ -248,7 +269,7 @@ impl<'a> Encoder<'a> {
         Resizer::new(kernel, from, (self.size.width, self.size.height))
     }
 
-    /// How a method weights the tokens of an image; none for LoftUp.
+    /// How a method weights the tokens of an image; none for the bundle's upsampler.
     pub fn weights<'e>(&self, method: Method, encoded: &'e Encoded) -> Option<Weights<'e>> {
         let resizer = |kernel| Some(Weights::Resizer(self.resizer(kernel, encoded)));
         match method {
@@ -266,7 +287,7 @@ impl<'a> Encoder<'a> {
                     to,
                 )))
             }
-            Method::LoftUp => None,
+            Method::LoftUp | Method::Naf => None,
         }
     }
 

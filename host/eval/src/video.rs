@@ -15,7 +15,7 @@ use loftup_scenes::{Flow, Frame, Scene};
 use serde::Serialize;
 
 use crate::{
-    EvalError, Progress,
+    EvalError, Method, Progress,
     random::Random,
     resize::Kernel,
     sampling::{Encoded, Encoder},
@@ -105,11 +105,15 @@ pub fn evaluate(
     let mut kinds = vec![Kind::new("bilinear", Way::Kernel(Kernel::Bilinear))];
     if perceptor.manifest().upsampler.is_some() {
         let fixed = full_range(&perceptor.manifest().normalization);
-        kinds.push(Kind::new(
-            "LoftUp, per-frame range",
-            Way::LoftUp(ColorRange::PerImage),
-        ));
-        kinds.push(Kind::new("LoftUp, fixed range", Way::LoftUp(fixed)));
+        let per_image = Way::LoftUp(ColorRange::PerImage);
+        match Method::LoftUp.for_bundle(perceptor.manifest()) {
+            // It has no color range.
+            Method::Naf => kinds.push(Kind::new("NAF", per_image)),
+            _ => kinds.extend([
+                Kind::new("LoftUp, per-frame range", per_image),
+                Kind::new("LoftUp, fixed range", Way::LoftUp(fixed)),
+            ]),
+        }
     }
     let time = |i: usize| i as f64 / rate;
     let mut before: Vec<Followed> = Vec::new();

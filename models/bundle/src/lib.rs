@@ -15,6 +15,7 @@ mod quantization;
 mod reader;
 mod reference;
 mod reference_outputs;
+mod tensor_file;
 mod tensors;
 mod training;
 mod writer;
@@ -27,13 +28,14 @@ pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
     Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalization, Provenance, Size, Source,
-    Upsampler, UpsamplerFiles,
+    Upsampler, UpsamplerFiles, UpsamplerKind,
 };
 pub use precision::Precision;
 pub use quantization::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantization};
 pub use reader::Bundle;
 pub use reference::{PartErrors, ReferenceError, References};
 pub use reference_outputs::ReferenceOutputs;
+pub use tensor_file::TensorFile;
 pub use training::Training;
 pub use writer::BundleWriter;
 

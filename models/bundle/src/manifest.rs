@@ -45,16 +45,17 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The precisions in which every part of the bundle is available.
+    /// The precisions in which every part of the bundle is available. An upsampler without graphs is
+    /// the same in all of them.
     pub fn precisions(&self) -> Vec<Precision> {
+        let upsampler = self.upsampler.as_ref();
+        let graphs = upsampler.filter(|u| u.kind == UpsamplerKind::LoftUp);
+        let alone = self.backbone.is_none() && graphs.is_none();
         let has = |p: &Precision| {
-            self.backbone
-                .as_ref()
-                .is_none_or(|b| b.graphs.contains_key(p))
-                && self
-                    .upsampler
-                    .as_ref()
-                    .is_none_or(|u| u.graphs.contains_key(p))
+            let backbone = self.backbone.as_ref();
+            backbone.is_none_or(|b| b.graphs.contains_key(p))
+                && graphs.is_none_or(|u| u.graphs.contains_key(p))
+                && (!alone || *p == Precision::Fp32)
         };
         Precision::ALL.into_iter().filter(has).collect()
     }
@@ -118,20 +119,55 @@ pub enum FeatureLayout {
     },
 }
 
-/// A LoftUp upsampler, split into the graphs of `loftup-onnx`.
+/// What an upsampler computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpsamplerKind {
+    /// LoftUp, split into the graphs of `loftup-onnx`.
+    #[default]
+    LoftUp,
+    /// NAF, or DiveUp, which has the same network.
+    Naf,
+}
+
+impl UpsamplerKind {
+    /// As it is written in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LoftUp => "LoftUp",
+            Self::Naf => "NAF",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An upsampler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upsampler {
+    /// What it computes.
+    #[serde(default, skip_serializing_if = "UpsamplerKind::is_default")]
+    pub kind: UpsamplerKind,
     /// Channels of the features, `d`.
     pub dim: usize,
     /// Cross-attention layers.
     pub layers: usize,
-    /// Width of a head in the keys and values, including padding.
+    /// Attention heads.
     pub heads: usize,
-    /// Width of a head in the keys and values, with padding.
+    /// Width of a head in the keys, with padding.
     pub head_width: usize,
-    /// The graphs in each precision.
+    /// The graphs in each precision; none if it has [`Self::weights`].
     pub graphs: BTreeMap<Precision, UpsamplerFiles>,
+    /// The weights of a kind that runs without graphs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Such a kind as one graph of standard operators, for other tools. It is for the grid of the
+    /// backbone's input and an output of that size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<String>,
 }
 
 /// The graphs of an upsampler in one precision.

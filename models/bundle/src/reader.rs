@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BundleError, FORMAT, FeatureLayout, FileEntry, Head, Linear, MANIFEST, Manifest,
-    ReferenceOutputs, References, hex, sha256_hex,
+    ReferenceOutputs, References, TensorFile, UpsamplerKind, hex, sha256_hex,
 };
 
 /// Maximum size of a manifest.
@@ -79,6 +79,17 @@ impl Bundle {
             what,
         })?;
         Ok(Some(outputs))
+    }
+
+    /// The weights of an upsampler that runs without graphs; `None` if the bundle has none.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn upsampler_weights(&self) -> Result<Option<TensorFile>, BundleError> {
+        let upsampler = self.manifest.upsampler.as_ref();
+        let file = upsampler.and_then(|u| u.weights.as_ref());
+        file.map(|file| Ok(TensorFile::new(self.read(file)?)))
+            .transpose()
     }
 
     /// The head called `name` and its weights.
@@ -254,6 +265,22 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .into_iter()
             .flatten()
             .try_for_each(listed)?;
+        }
+        u.weights.iter().chain(&u.whole).try_for_each(listed)?;
+        let complete = match u.kind {
+            UpsamplerKind::LoftUp => u.weights.is_none(),
+            UpsamplerKind::Naf => u.weights.is_some() && u.graphs.is_empty(),
+        };
+        let divisible = u.kind != UpsamplerKind::Naf || u.dim.is_multiple_of(u.heads.max(1));
+        if !complete || !divisible {
+            return Err(format!(
+                "upsampler: {} of {} channels and {} heads, with {} weights and {} graphs, is inconsistent",
+                u.kind.name(),
+                u.dim,
+                u.heads,
+                u.weights.as_deref().unwrap_or("no"),
+                u.graphs.len()
+            ));
         }
         let extents = [u.dim, u.layers, u.heads, u.head_width];
         if !extents.iter().all(|n| (1..=MOST_CHANNELS).contains(n)) {

@@ -9,9 +9,10 @@ use std::{
 
 use loftup_bundle::{
     Backbone, BundleError, BundleWriter, FORMAT, FeatureLayout, Manifest, Normalization, Precision,
-    Provenance, Size, Source, Training, Upsampler, UpsamplerFiles,
+    Provenance, Size, Source, TensorFile, Training, Upsampler, UpsamplerFiles, UpsamplerKind,
 };
-use loftup_onnx::loftup::LoftUp;
+use loftup_onnx::{loftup::LoftUp, naf::NafShape};
+use loftup_spec::naf::{self, NafWeights};
 
 use crate::{
     checkpoint::Checkpoint,
@@ -76,11 +77,60 @@ pub fn add_upsampler(writer: &mut BundleWriter, model: &LoftUp) -> Result<Upsamp
     writer.add(whole, &model.whole_graph())?;
     let config = model.config();
     Ok(Upsampler {
+        kind: UpsamplerKind::LoftUp,
         dim: config.dim,
         layers: config.layers,
         heads: config.heads,
         head_width: config.padded_head_width(),
         graphs: BTreeMap::from([(Precision::Fp32, files)]),
+        weights: None,
+        whole: None,
+    })
+}
+
+/// Adds NAF for features of `dim` channels: its weights and, for the grid and the input size of a
+/// backbone, a graph for other tools. Returns its manifest entry.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn add_naf(
+    writer: &mut BundleWriter,
+    weights: &NafWeights,
+    dim: usize,
+    backbone: Option<&Backbone>,
+) -> Result<Upsampler, BundleError> {
+    let file = "naf.safetensors";
+    let tensors = weights.tensors();
+    let bytes = TensorFile::to_bytes(
+        (tensors.iter()).map(|(name, shape, values)| (name.as_str(), &shape[..], &values[..])),
+    );
+    let bytes = bytes.map_err(|what| BundleError::Damaged {
+        path: file.into(),
+        what,
+    })?;
+    writer.add(file, &bytes)?;
+    let graph = backbone.and_then(|b| {
+        let Size { width, height } = b.size;
+        let shape = NafShape {
+            dim,
+            grid: (height / b.patch, width / b.patch),
+            size: (height, width),
+        };
+        loftup_onnx::naf::whole_graph(weights, shape)
+    });
+    let whole = graph.is_some().then(|| "upsampler.onnx".to_owned());
+    if let (Some(file), Some(graph)) = (&whole, graph) {
+        writer.add(file, &graph)?;
+    }
+    Ok(Upsampler {
+        kind: UpsamplerKind::Naf,
+        dim,
+        layers: 1,
+        heads: naf::HEADS,
+        head_width: naf::HEAD_WIDTH,
+        graphs: BTreeMap::new(),
+        weights: Some(file.into()),
+        whole,
     })
 }
 

@@ -7,10 +7,13 @@ use loftup_onnx::{
 };
 use loftup_spec::{Config, EPS, HEADS};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, listed, teacher_of};
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError},
+    prefix,
+};
 
 /// A tensor that only LoftUp checkpoints have.
-const MARKER: &str = "upsampler.lr_pe.biases";
+pub(crate) const MARKER: &str = "upsampler.lr_pe.biases";
 
 /// Reads the upsampler from a checkpoint with the original names, under any prefix
 /// ([`upsampler_prefix`]).
@@ -61,32 +64,7 @@ pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
 /// # Errors
 /// There are several candidates.
 pub fn upsampler_prefix(checkpoint: &Checkpoint) -> Result<String, CheckpointError> {
-    let prefixes: Vec<&str> = checkpoint.prefixes(MARKER).into_iter().collect();
-    match prefixes[..] {
-        [] => return Ok(checkpoint.prefix().into()),
-        ["", ..] => return Ok(String::new()),
-        [prefix] => return Ok(prefix.into()),
-        _ => {}
-    }
-    let path = checkpoint.path();
-    let all = listed(prefixes.iter().copied());
-    match teacher_of(&prefixes) {
-        Some(prefix) => {
-            log::warn!(
-                "{}: found upsamplers at {all}; using the teacher {prefix}*; select another with --prefix",
-                path.display()
-            );
-            Ok(prefix.into())
-        }
-        None => Err(CheckpointError::Unsupported {
-            path: path.to_owned(),
-            what: format!("it contains several upsamplers, at {all}"),
-            remedy: format!(
-                "select one with --prefix, such as --prefix {}",
-                prefixes[0].trim_end_matches('.')
-            ),
-        }),
-    }
+    prefix::upsampler(checkpoint, MARKER)
 }
 
 /// A checkpoint accessed by the original names.

@@ -10,6 +10,7 @@ mod blocks;
 mod graph;
 mod inspect;
 pub mod loftup;
+pub mod naf;
 pub mod pb;
 pub mod rewrite;
 mod tensor;

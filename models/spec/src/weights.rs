@@ -18,10 +18,10 @@ pub struct AffineWeights {
     pub bias: Vec<f32>,
 }
 
-/// A 3x3 convolution.
+/// A convolution.
 #[derive(Debug, Clone, Default)]
 pub struct ConvWeights {
-    /// `[outputs, inputs, 3, 3]`.
+    /// `[outputs, inputs, k, k]`; in LoftUp, k is 3.
     pub weight: Vec<f32>,
     /// `[outputs]`.
     pub bias: Vec<f32>,

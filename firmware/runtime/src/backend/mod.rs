@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use loftup_bundle::Precision;
 
-pub(crate) use self::native::kernel_isa;
+pub(crate) use self::native::{kernel_isa, kernels};
 pub use self::{
     choice::{Choice, Settings, open},
     error::BackendError,

@@ -59,6 +59,18 @@ pub(crate) fn kernel_isa() -> String {
     }
 }
 
+/// The instruction set for an upsampler that has no graph: that of the variable, if the CPU has it.
+pub(crate) fn kernels() -> Isa {
+    match Kernels::parse(env::var(VARIABLE).ok().as_deref()) {
+        Ok(Kernels::On(isa)) => isa,
+        Ok(Kernels::Off) => Isa::Generic,
+        Err(what) => {
+            log::warn!("{what}");
+            Isa::detect()
+        }
+    }
+}
+
 fn available() -> String {
     let names = Isa::ALL.iter().filter(|isa| isa.is_available());
     names

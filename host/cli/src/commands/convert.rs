@@ -19,6 +19,7 @@ use crate::{
 #[command(after_help = "Examples:
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
   loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
+  loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights naf.pth --out naf.loftup
   loftup convert --upsampler-weights loftup.bin --out up.loftup
   loftup convert --builtin --out small.loftup")]
 #[command(group = clap::ArgGroup::new("parts")
@@ -81,7 +82,8 @@ pub struct Args {
     /// Standard deviation of the colors [default: ImageNet's 0.229,0.224,0.225]
     #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "backbone_onnx")]
     std: Option<[f32; 3]>,
-    /// LoftUp checkpoint: PyTorch or safetensors, published or from `loftup train`
+    /// Checkpoint of the upsampler, PyTorch or safetensors: LoftUp, published or from `loftup train`, or
+    /// NAF or DiveUp, which serve any backbone. Its tensors tell which it is
     #[arg(long, value_name = "FILE")]
     upsampler_weights: Option<PathBuf>,
     /// Use a built-in backbone and upsampler

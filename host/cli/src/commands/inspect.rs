@@ -83,8 +83,12 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
     }
     if let Some(u) = &m.upsampler {
         output::line(format!(
-            "  upsampler  LoftUp: {} channels, {} layers, {} heads",
-            u.dim, u.layers, u.heads
+            "  upsampler  {}: {} channels, {} layer{}, {} heads",
+            u.kind.name(),
+            u.dim,
+            u.layers,
+            if u.layers == 1 { "" } else { "s" },
+            u.heads
         ))?;
     }
     for (name, head) in &m.heads {

@@ -69,7 +69,7 @@ pub struct Args {
     /// first three principal components of the features as colors
     #[arg(long, value_name = "FILE.png", conflicts_with = "points")]
     picture: Option<PathBuf>,
-    /// How features are upsampled: with the bundle's LoftUp, or by joint bilateral upsampling (jbu),
+    /// How features are upsampled: with the bundle's LoftUp or NAF, or by joint bilateral upsampling (jbu),
     /// which needs no training. JBU keeps the backbone's feature space; heads made for LoftUp's
     /// features do not fit
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = Upsampler::Loftup)]

@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
             );
         }
     }
-    let method = Method::from(args.upsampler);
+    let method = Method::from(args.upsampler).for_bundle(perceptor.manifest());
     let fitted = clicks::threshold(perceptor.manifest().clicks.as_ref(), method);
     let threshold = args.threshold.or(fitted).unwrap_or(DEFAULT_THRESHOLD);
     let bar = progress::spinner();

@@ -67,6 +67,8 @@ pub(super) fn files_of(manifest: &Manifest) -> BTreeSet<String> {
         files.extend([graphs.keys.clone(), graphs.queries.clone()]);
         files.extend(graphs.whole.clone());
     }
+    let upsampler = manifest.upsampler.iter();
+    files.extend(upsampler.flat_map(|u| u.weights.iter().chain(&u.whole).cloned()));
     files.extend(manifest.heads.values().map(|h| h.file.clone()));
     files.extend(manifest.references.iter().map(|r| r.file.clone()));
     files.extend(manifest.quantization.values().map(|q| q.check.file.clone()));

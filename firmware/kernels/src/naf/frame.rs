@@ -1,0 +1,194 @@
+//! Images, their parts, and images after encoding.
+
+use std::sync::Arc;
+
+use loftup_spec::{
+    interpolate::pooled,
+    naf::{self, WIDTH},
+};
+
+use super::{Naf, give, statistics::Affine};
+use crate::KernelError;
+
+/// A rectangle of pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Area {
+    /// First column.
+    pub x: usize,
+    /// First row.
+    pub y: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Area {
+    /// Number of pixels.
+    pub fn pixels(&self) -> usize {
+        self.width * self.height
+    }
+
+    /// With `halo` pixels more on each side, as far as the image goes.
+    pub(super) fn expanded(&self, halo: usize, (height, width): (usize, usize)) -> Self {
+        let span = |start: usize, len: usize, end: usize| {
+            let first = start.saturating_sub(halo);
+            (first, (start + len + halo).min(end) - first)
+        };
+        let (y, height) = span(self.y, self.height, height);
+        let (x, width) = span(self.x, self.width, width);
+        Self {
+            x,
+            y,
+            width,
+            height,
+        }
+    }
+
+    /// Where pixel (`y`, `x`) of the image is in an array of these pixels.
+    #[inline(always)]
+    pub(super) fn at(&self, y: usize, x: usize) -> usize {
+        (y - self.y) * self.width + x - self.x
+    }
+}
+
+/// Reflection at the border: -1 becomes 1, `n` becomes `n - 2`. At most one pixel outside.
+#[inline(always)]
+pub(super) fn reflected(i: isize, n: usize) -> usize {
+    let last = n as isize - 1;
+    (last - (last - i.abs()).abs()) as usize
+}
+
+/// An image, normalized with ImageNet's mean and standard deviation, at the size of the output.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `[3, height, width]`.
+    pub data: Vec<f32>,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Image {
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    pub(super) fn whole(&self) -> Area {
+        Area {
+            x: 0,
+            y: 0,
+            width: self.width,
+            height: self.height,
+        }
+    }
+}
+
+/// The cells along one axis.
+#[derive(Debug)]
+pub(super) struct Axis {
+    pub cells: usize,
+    pub pixels: usize,
+    /// Cosine and sine of the angles of each pixel, for each period.
+    pub rotation: Vec<[f32; 2]>,
+    /// The cells that each pixel attends to.
+    pub windows: Vec<[usize; naf::WINDOW]>,
+}
+
+impl Axis {
+    pub fn new(cells: usize, pixels: usize, periods: &[f32]) -> Self {
+        let all = 0..pixels;
+        Self {
+            cells,
+            pixels,
+            rotation: all
+                .clone()
+                .flat_map(|i| naf::rotation(i, pixels, periods))
+                .collect(),
+            windows: all.map(|i| naf::window(i, cells, pixels)).collect(),
+        }
+    }
+
+    /// First and last pixel (exclusive) of a cell.
+    pub fn pooled(&self, cell: usize) -> (usize, usize) {
+        pooled(cell, self.cells, self.pixels)
+    }
+
+    /// Splits pixels `start..start + len` into runs that attend to the same cells.
+    pub fn runs(&self, start: usize, len: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let end = start + len;
+        let mut at = start;
+        std::iter::from_fn(move || {
+            let first = at;
+            let window = self.windows.get(first).filter(|_| first < end)?;
+            while at < end && self.windows[at] == *window {
+                at += 1;
+            }
+            Some((first, at - first))
+        })
+    }
+}
+
+/// An image after encoding: attends for any of its pixels.
+#[derive(Debug)]
+pub struct EncodedImage {
+    pub(super) naf: Arc<Naf>,
+    pub(super) image: Image,
+    pub(super) rows: Axis,
+    pub(super) columns: Axis,
+    /// The normalizations, by branch and layer.
+    pub(super) norms: [[Affine; naf::LAYERS]; 2],
+    /// Rotated encodings of all pixels by branch, `[height * width, 128]`, if they are kept.
+    pub(super) kept: Option<[Vec<f32>; 2]>,
+    /// Scaled keys, `[rows * columns, 256]`.
+    pub(super) keys: Vec<f32>,
+}
+
+impl EncodedImage {
+    /// Rows and columns of the grid.
+    pub fn grid(&self) -> (usize, usize) {
+        (self.rows.cells, self.columns.cells)
+    }
+
+    /// Rows and columns of the image.
+    pub fn size(&self) -> (usize, usize) {
+        self.image.size()
+    }
+
+    pub(super) fn check_area(&self, area: Area) -> Result<(), KernelError> {
+        let inside =
+            area.x + area.width <= self.image.width && area.y + area.height <= self.image.height;
+        if inside {
+            return Ok(());
+        }
+        Err(KernelError::Size {
+            what: "the last row and column of an area",
+            expected: self.image.height.min(self.image.width),
+            found: (area.y + area.height).max(area.x + area.width),
+        })
+    }
+}
+
+impl Drop for EncodedImage {
+    fn drop(&mut self) {
+        for map in self.kept.take().into_iter().flatten() {
+            give(&self.naf.maps, map);
+        }
+    }
+}
+
+/// Encodings of one branch for a rectangle of the image, `[height, width, 128]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patch<'a> {
+    pub area: Area,
+    pub data: &'a [f32],
+}
+
+impl<'a> Patch<'a> {
+    /// `count` pixels from (`y`, `x`) to the right.
+    #[inline(always)]
+    pub fn row(&self, y: usize, x: usize, count: usize) -> &'a [f32] {
+        &self.data[self.area.at(y, x) * WIDTH..][..count * WIDTH]
+    }
+}

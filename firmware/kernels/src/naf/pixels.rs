@@ -1,0 +1,115 @@
+//! Encodings of a rectangle of pixels, computed from the image, and their rotation.
+
+use loftup_spec::naf::{Branch, HEAD_WIDTH, LAYERS, PERIODS, WIDTH};
+
+use super::{
+    Naf,
+    frame::{Area, Axis, Image, Patch},
+    layers::LayerBuffers,
+    statistics::Affine,
+};
+use crate::simd::{Simd, SimdOp, SupportedIsa, dispatch};
+
+/// Buffers of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub layers: LayerBuffers,
+    /// The encodings of each branch.
+    pub encodings: [Vec<f32>; 2],
+    /// The input of a layer.
+    input: Vec<f32>,
+}
+
+impl Buffers {
+    /// The inputs of layer `depth` in a branch, for the pixels of `area`: what the first convolution
+    /// and `depth` layers make. They are left in [`Self::encodings`].
+    pub fn compute(
+        &mut self,
+        naf: &Naf,
+        branch: Branch,
+        (image, area): (&Image, Area),
+        norms: &[Affine],
+        depth: usize,
+    ) {
+        let layers = &naf.branches[branch as usize];
+        let Self {
+            layers: buffers,
+            encodings,
+            input,
+        } = self;
+        let out = &mut encodings[branch as usize];
+        let halo = |i: usize| match layers.is_spatial() {
+            true => area.expanded(depth - i, image.size()),
+            false => area,
+        };
+        out.resize(halo(0).pixels() * WIDTH, 0.0);
+        layers.first(image, halo(0), buffers, out);
+        for (i, norm) in norms.iter().enumerate().take(depth) {
+            if !layers.is_spatial() {
+                layers.pointwise(i, norm, buffers, out);
+                continue;
+            }
+            std::mem::swap(input, out);
+            let from = Patch {
+                area: halo(i),
+                data: input,
+            };
+            let to = halo(i + 1);
+            out.resize(to.pixels() * WIDTH, 0.0);
+            layers.spatial(i, norm, (from, to), image.size(), buffers, out);
+        }
+    }
+
+    /// Rotated encodings of the pixels of `area`, in both branches.
+    pub fn encode(
+        &mut self,
+        naf: &Naf,
+        (image, area): (&Image, Area),
+        norms: &[[Affine; LAYERS]; 2],
+        axes: (&Axis, &Axis),
+    ) {
+        for branch in Branch::ALL {
+            let norms = &norms[branch as usize];
+            self.compute(naf, branch, (image, area), norms, LAYERS);
+            rotate(naf.isa, axes, area, &mut self.encodings[branch as usize]);
+        }
+    }
+}
+
+/// Adds the rotary encoding of the position to encodings of one branch, `[height, width, 128]`.
+pub(super) fn rotate(
+    isa: SupportedIsa,
+    (rows, columns): (&Axis, &Axis),
+    area: Area,
+    pixels: &mut [f32],
+) {
+    let mut pixels = pixels.as_chunks_mut::<WIDTH>().0.iter_mut();
+    for y in area.y..area.y + area.height {
+        let row = &rows.rotation[y * PERIODS..][..PERIODS];
+        for (x, pixel) in (area.x..area.x + area.width).zip(&mut pixels) {
+            let column = &columns.rotation[x * PERIODS..][..PERIODS];
+            dispatch(isa, Rotate { row, column, pixel });
+        }
+    }
+}
+
+struct Rotate<'a> {
+    row: &'a [[f32; 2]],
+    column: &'a [[f32; 2]],
+    pixel: &'a mut [f32; WIDTH],
+}
+
+impl SimdOp for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self) {
+        for head in self.pixel.as_chunks_mut::<HEAD_WIDTH>().0 {
+            let (a, b) = head.split_at_mut(HEAD_WIDTH / 2);
+            let angles = self.row.iter().chain(self.column);
+            for ((a, b), [cos, sin]) in a.iter_mut().zip(b).zip(angles) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    }
+}

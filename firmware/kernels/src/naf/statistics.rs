@@ -1,0 +1,95 @@
+//! Group normalization: statistics over the whole image, in 64 bit.
+
+use loftup_spec::{
+    naf::{EPS, GROUPS, WIDTH},
+    weights::AffineWeights,
+};
+
+use crate::simd::{Simd, SimdOp, SupportedIsa, dispatch};
+
+/// Sums and sums of squares of each channel, and the number of pixels.
+#[derive(Debug, Clone)]
+pub(super) struct Sums {
+    sums: [f64; WIDTH],
+    squares: [f64; WIDTH],
+    pixels: usize,
+}
+
+impl Sums {
+    /// Over pixels `[n, 128]`.
+    pub fn of(isa: SupportedIsa, pixels: &[f32]) -> Self {
+        dispatch(isa, SumOp(pixels))
+    }
+
+    /// Of all pixels of both.
+    pub fn merged(mut self, other: &Self) -> Self {
+        for c in 0..WIDTH {
+            self.sums[c] += other.sums[c];
+            self.squares[c] += other.squares[c];
+        }
+        self.pixels += other.pixels;
+        self
+    }
+
+    pub fn zero() -> Self {
+        Self {
+            sums: [0.0; WIDTH],
+            squares: [0.0; WIDTH],
+            pixels: 0,
+        }
+    }
+}
+
+struct SumOp<'a>(&'a [f32]);
+
+impl SimdOp for SumOp<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self) -> Sums {
+        let mut all = Sums::zero();
+        for pixel in self.0.as_chunks::<WIDTH>().0 {
+            for (c, x) in pixel.iter().enumerate() {
+                let x = f64::from(*x);
+                all.sums[c] += x;
+                all.squares[c] += x * x;
+            }
+            all.pixels += 1;
+        }
+        all
+    }
+}
+
+/// A group normalization with known statistics: a factor and a summand for each channel.
+#[derive(Debug, Clone)]
+pub(super) struct Affine {
+    pub scale: [f32; WIDTH],
+    pub shift: [f32; WIDTH],
+}
+
+impl Affine {
+    /// Does nothing.
+    pub const IDENTITY: Self = Self {
+        scale: [1.0; WIDTH],
+        shift: [0.0; WIDTH],
+    };
+
+    /// The normalization `norm` of what `sums` were taken of.
+    pub fn new(norm: &AffineWeights, sums: &Sums) -> Self {
+        const SIZE: usize = WIDTH / GROUPS;
+        let mut affine = Self::IDENTITY;
+        let count = (sums.pixels * SIZE).max(1) as f64;
+        for group in 0..GROUPS {
+            let channels = group * SIZE..(group + 1) * SIZE;
+            let mean = sums.sums[channels.clone()].iter().sum::<f64>() / count;
+            let square = sums.squares[channels.clone()].iter().sum::<f64>() / count;
+            let variance = (square - mean * mean).max(0.0);
+            for c in channels {
+                let scale = f64::from(norm.weight[c]) / (variance + f64::from(EPS)).sqrt();
+                affine.scale[c] = scale as f32;
+                affine.shift[c] = (f64::from(norm.bias[c]) - mean * scale) as f32;
+            }
+        }
+        affine
+    }
+}

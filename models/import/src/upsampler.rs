@@ -1,0 +1,37 @@
+//! Finds out which upsampler a checkpoint has.
+
+use loftup_onnx::loftup::LoftUp;
+use loftup_spec::naf::NafWeights;
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError},
+    loftup, naf,
+};
+
+/// An upsampler of one of the kinds that can be read.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Upsampler {
+    /// LoftUp, for features of one width.
+    LoftUp(LoftUp),
+    /// NAF or DiveUp, for features of any width.
+    Naf(NafWeights),
+}
+
+/// Reads the upsampler from a checkpoint, whose kind its names tell.
+///
+/// # Errors
+/// There are several upsamplers, or a tensor is missing, has another shape, or contains NaN.
+pub fn read(checkpoint: &Checkpoint) -> Result<Upsampler, CheckpointError> {
+    let has = |marker| !checkpoint.prefixes(marker).is_empty();
+    match (has(loftup::MARKER), has(naf::MARKER)) {
+        (true, true) => Err(CheckpointError::Unsupported {
+            path: checkpoint.path().to_owned(),
+            what: "it contains a LoftUp and a NAF upsampler".into(),
+            remedy: "select one with --prefix".into(),
+        }),
+        (false, true) => Ok(Upsampler::Naf(naf::read(checkpoint)?)),
+        // Without any, the first tensor of LoftUp is reported as missing.
+        _ => Ok(Upsampler::LoftUp(loftup::read(checkpoint)?)),
+    }
+}
