@@ -159,10 +159,11 @@ impl Perceptor {
                     let fused = self.upsampler.as_ref().and_then(|u| u.fused_heads());
                     self.reference_view(fused.is_some(), |view| {
                         for (asked, pixels, mut values) in outputs(view, self.frame_tile())? {
+                            let mut head = None;
                             if let Some(fused) = fused {
                                 let [features, found, expected] = fused.split_test(&values);
                                 values = features;
-                                compared.push(Comparison {
+                                head = Some(Comparison {
                                     part,
                                     asked: of_head(asked),
                                     graphs: graphs.clone(),
@@ -181,6 +182,7 @@ impl Perceptor {
                                 found: error_of(&values, &reference, u.dim),
                                 allowed,
                             });
+                            compared.extend(head);
                         }
                         Ok(())
                     })?;

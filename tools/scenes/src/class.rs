@@ -5,6 +5,9 @@ pub const CLASSES: [&str; 11] = [
     "sky", "wall", "floor", "path", "box", "ball", "pole", "cone", "star", "ring", "bush",
 ];
 
+/// The first class of objects that stand in the scene; those before it surround them.
+pub const OBJECTS: u8 = Class::Box as u8;
+
 /// A color for each class, for visualization.
 pub const PALETTE: [[u8; 3]; 11] = [
     [135, 190, 235],

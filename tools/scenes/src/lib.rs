@@ -25,7 +25,7 @@ mod texture;
 mod vector;
 
 pub use camera::Camera;
-pub use class::{CLASSES, PALETTE};
+pub use class::{CLASSES, OBJECTS, PALETTE};
 pub use flow::Flow;
 pub use frame::Frame;
 
@@ -93,6 +93,15 @@ impl Scene {
             classes,
             instances,
         }
+    }
+
+    /// The depth at the center of each pixel of the frame at `time`: the distance to the camera along
+    /// its optical axis, in meters, infinite for the sky.
+    ///
+    /// # Panics
+    /// As for [`Scene::frame`].
+    pub fn depth(&self, time: f64, width: usize, height: usize) -> Vec<f32> {
+        self.caster(time, width, height).depth()
     }
 
     /// The optical flow from the frame at `t0` to the frame at `t1`: sampling the latter at

@@ -167,6 +167,13 @@ impl<'a> Caster<'a> {
         (light, classes, instances)
     }
 
+    /// Depth at the center of each pixel.
+    pub fn depth(&self) -> Vec<f32> {
+        let centers = (0..self.height)
+            .flat_map(|y| (0..self.width).map(move |x| (x as f32 + 0.5, y as f32 + 0.5)));
+        centers.map(|(x, y)| self.sample(x, y).depth).collect()
+    }
+
     /// Antialiased light of a pixel at an edge.
     fn finer(&self, x: usize, y: usize, key: u32, center: V3, shadow: bool) -> V3 {
         let sum = EXTRA.iter().fold(center, |sum, (dx, dy)| {

@@ -338,3 +338,49 @@ fn the_camera_keeps_clear_of_everything() {
         }
     }
 }
+
+#[test]
+fn depth_and_cameras_give_the_flow() {
+    let (width, height) = (53, 31);
+    for seed in [1, 2, 3] {
+        let scene = Scene::new(seed);
+        let (t0, t1) = (0.3, 0.5);
+        let depth = scene.depth(t0, width, height);
+        let flow = scene.flow(t0, t1, width, height);
+        let [from, to] = [t0, t1].map(|t| scene.camera(t, width, height));
+        let middle = (0.5 * width as f32, 0.5 * height as f32);
+        let (mut compared, mut sky) = (0, 0);
+        let frame = scene.frame(t0, width, height);
+        for (i, depth) in depth.iter().enumerate() {
+            assert_eq!(depth.is_infinite(), frame.classes[i] == 0);
+            if depth.is_infinite() {
+                sky += 1;
+                continue;
+            }
+            assert!(*depth > 0.0);
+            let (u, v) = (
+                ((i % width) as f32 + 0.5 - middle.0) / from.focal(),
+                ((i / width) as f32 + 0.5 - middle.1) / from.focal(),
+            );
+            let [right, down, forward] = from.axes();
+            let point: [f32; 3] = std::array::from_fn(|c| {
+                let ray = forward[c] + right[c] * u + down[c] * v;
+                from.position()[c] + ray * depth - to.position()[c]
+            });
+            let along = to
+                .axes()
+                .map(|axis| (0..3).map(|c| axis[c] * point[c]).sum::<f32>());
+            if along[2] < 0.1 {
+                continue;
+            }
+            let scale = to.focal() / along[2];
+            let found = [along[0] * scale + middle.0, along[1] * scale + middle.1];
+            let expected = flow.target(i);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-2, "seed {seed}, pixel {i}");
+            }
+            compared += 1;
+        }
+        assert!(compared > width * height / 3 && sky > 0);
+    }
+}

@@ -14,6 +14,7 @@ use loftup_runtime::{ColorRange, Perceptor, click::MAX_CLICKS, image::Orientatio
 use serde::Serialize;
 
 pub use fit::{Fitted, Threshold, fit, store, threshold};
+pub use protocol::Target;
 pub use report::{Differences, Outcome, ToReach};
 
 use crate::{EvalError, Method, Progress};
@@ -73,6 +74,23 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// By method.
     pub results: Vec<Outcome>,
+}
+
+impl Report {
+    /// The thresholds that were fitted, for [`store`].
+    pub fn fitted(&self) -> Fitted {
+        let threshold = |outcome: &Outcome| Threshold {
+            method: outcome.method,
+            threshold: outcome.threshold,
+            iou: outcome.train_iou,
+        };
+        Fitted {
+            thresholds: self.results.iter().map(threshold).collect(),
+            images: self.train_images,
+            objects: self.train_objects,
+            skipped: Vec::new(),
+        }
+    }
 }
 
 /// Fits thresholds, and evaluates them with simulated clicks.

@@ -18,6 +18,8 @@ pub struct Outcome {
     pub method: Method,
     /// Its threshold.
     pub threshold: f32,
+    /// Mean IoU after one click, on the objects that the threshold was fitted to.
+    pub train_iou: f64,
     /// Mean IoU after each click.
     pub iou: Vec<f64>,
     /// Clicks to reach an IoU of 0.80, 0.85 and 0.90.
@@ -128,6 +130,7 @@ impl Run {
         Outcome {
             method: self.threshold.method,
             threshold: self.threshold.threshold,
+            train_iou: self.threshold.iou,
             iou: (0..clicks).map(mean).collect(),
             to_reach: REACHED.map(to_reach).to_vec(),
             minus_bilinear: None,

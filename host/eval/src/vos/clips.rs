@@ -59,7 +59,7 @@ pub(super) fn clips(
             .into_iter()
             .take(most)
             .map(|name| Frame {
-                image: images.join(&name).with_extension("jpg"),
+                image: image_of(&images.join(&name)),
                 mask: masks.join(&name),
                 name,
             })
@@ -76,6 +76,14 @@ pub(super) fn clips(
         Ok(Clip { name, frames })
     };
     names.into_iter().map(clip).collect()
+}
+
+/// The image of a mask: a JPEG as in DAVIS, or a PNG.
+fn image_of(mask: &Path) -> PathBuf {
+    match mask.is_file() {
+        true => mask.to_owned(),
+        false => mask.with_extension("jpg"),
+    }
 }
 
 /// Names of the entries of a directory that are `wanted`, sorted.

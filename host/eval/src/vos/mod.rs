@@ -98,6 +98,9 @@ struct Times {
     propagation: Duration,
 }
 
+/// Receives the mask of each scored frame: method, clip, and index of the frame.
+pub type Watcher<'a> = &'a mut dyn FnMut(Method, &str, usize, &TrackedMask);
+
 /// Tracks the objects of each clip with each method, and scores the masks.
 ///
 /// # Errors
@@ -106,6 +109,19 @@ pub fn evaluate(
     perceptor: &Perceptor,
     request: &Request<'_>,
     progress: Progress<'_>,
+) -> Result<Report, EvalError> {
+    evaluate_watched(perceptor, request, progress, &mut |_, _, _, _| {})
+}
+
+/// [`evaluate`], with the masks.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_watched(
+    perceptor: &Perceptor,
+    request: &Request<'_>,
+    progress: Progress<'_>,
+    watcher: Watcher<'_>,
 ) -> Result<Report, EvalError> {
     let methods = request.methods.clone();
     let dense = Dense::new(perceptor, request.grid, request.range, methods)?;
@@ -117,7 +133,11 @@ pub fn evaluate(
     let mut done = 0;
     for clip in &clips {
         let mut each = |frame: usize| progress(&clip.name, done + frame, frames);
-        let runs = track(&dense, request, clip, &mut times, &mut each)?;
+        let watched = (
+            &mut each as &mut dyn FnMut(usize),
+            &mut *watcher as Watcher<'_>,
+        );
+        let runs = track(&dense, request, clip, &mut times, watched)?;
         for (run, scores) in runs.into_iter().zip(&mut scores) {
             scores.push(run.scoring.finish(&clip.name));
         }
@@ -160,7 +180,7 @@ fn track(
     request: &Request<'_>,
     clip: &Clip,
     times: &mut [Times],
-    each: &mut dyn FnMut(usize),
+    (each, watcher): (&mut dyn FnMut(usize), Watcher<'_>),
 ) -> Result<Vec<Run>, EvalError> {
     let first = read(&clip.frames[0].mask, None)?;
     let (size, objects) = (first.size, objects(clip, &first.values)?);
@@ -196,6 +216,7 @@ fn track(
             } else if let Some(truth) = &truth {
                 run.tracker.mask(size, &mut mask)?;
                 run.scoring.add(&truth.values, &mask.labels);
+                watcher(run.method, &clip.name, i, &mask);
             }
         }
     }

@@ -38,10 +38,11 @@ fn clip(data: &Path, name: &str, frames: usize, step: isize) -> PathBuf {
         let labels: Vec<u8> = (0..SIDE * SIDE).map(label).collect();
         let color = |l: &u8| [[90, 90, 90], [220, 40, 40], [0; 3], [40, 40, 220]][usize::from(*l)];
         let rgb = labels.iter().flat_map(color).collect();
-        // PNG data under the names of DAVIS: the format is found by content.
+        // PNG data under the names of DAVIS: the format is found by content. Or PNG names.
+        let ending = if name == "right" { "png" } else { "jpg" };
         let image = RgbImage::new(SIDE, SIDE, rgb).unwrap();
         image
-            .save_png(&images.join(format!("{frame:05}.jpg")))
+            .save_png(&images.join(format!("{frame:05}.{ending}")))
             .unwrap();
         save_palette(&masks.join(format!("{frame:05}.png")), SIDE, SIDE, &labels).unwrap();
     }
@@ -75,7 +76,23 @@ fn objects_are_followed_by_every_method() {
     clip(dir.path(), "left", 6, -4);
     clip(dir.path(), "right", 5, 4);
     let perceptor = place.perceptor();
-    let report = vos::evaluate(&perceptor, &request(dir.path()), &mut quiet()).unwrap();
+    let mut seen = Vec::new();
+    let report = vos::evaluate_watched(
+        &perceptor,
+        &request(dir.path()),
+        &mut quiet(),
+        &mut |method, clip, frame, mask| {
+            assert_eq!(mask.labels.len(), SIDE * SIDE);
+            if method == Method::Jbu {
+                seen.push((clip.to_owned(), frame));
+            }
+        },
+    )
+    .unwrap();
+    // All but the first and the last.
+    let frames = [("left", 1..5), ("right", 1..4)];
+    let expected = frames.map(|(clip, frames)| frames.map(move |i| (clip.to_owned(), i)));
+    assert_eq!(seen, expected.into_iter().flatten().collect::<Vec<_>>());
     assert_eq!((report.clips, report.objects, report.frames), (2, 6, 11));
     for result in &report.results {
         let clips = &result.scores.clips;

@@ -3,6 +3,10 @@
 #[cfg(feature = "train")]
 mod camera;
 #[cfg(feature = "train")]
+mod clicks;
+#[cfg(feature = "train")]
+mod depth;
+#[cfg(feature = "train")]
 mod evaluation;
 #[cfg(feature = "train")]
 mod images;
@@ -19,6 +23,8 @@ mod scenes;
 #[cfg(feature = "train")]
 mod stages;
 #[cfg(feature = "train")]
+mod tracking;
+#[cfg(feature = "train")]
 mod training;
 
 use std::path::PathBuf;
@@ -28,13 +34,13 @@ use anyhow::Result;
 /// Default number of training steps.
 const STEPS: u64 = 32;
 
-/// Run an end-to-end demo: train, convert, evaluate, and segment a video.
+/// Run an end-to-end demo: train, convert, evaluate, segment a video, track, click, and depth.
 ///
-/// Takes a minute or two and needs no input files. The demo generates scenes with exact labels and
+/// Takes two minutes or so and needs no input files. The demo generates scenes with exact labels and
 /// creates a bundle of the built-in model. It trains an upsampler for a short time from a bilateral
-/// initialization, compares its features and those of the built-in one with interpolated features, and
-/// segments a video. --out gets report.html with all results and demo.loftup, which can be used like
-/// any other bundle.
+/// initialization, compares its features and those of the built-in one with interpolated features,
+/// segments a video, tracks objects, segments objects by one click, and measures depth. --out gets
+/// report.html with all results and demo.loftup, which can be used like any other bundle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup demo
@@ -80,6 +86,9 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     let evaluation = stages.run("evaluation", |watch| evaluation::measure(at, watch))?;
     let head = stages.run("head", |watch| model::head(at, watch))?;
+    let distances = stages.run("depth", |watch| depth::measure(at, watch))?;
+    let clicks = stages.run("clicks", |watch| clicks::segment(at, watch))?;
+    let tracking = stages.run("tracking", |watch| tracking::track(at, watch))?;
     let verification = stages.run("verification", |_| model::verify(at))?;
     let shown = stages.run("images", |watch| images::features(at, watch))?;
     let film = stages.run("video", |watch| camera::film(at, watch))?;
@@ -93,6 +102,9 @@ pub fn run(args: &Args) -> Result<()> {
         training,
         film,
         flicker,
+        tracking,
+        clicks,
+        distances,
         checks: report::Checks {
             head,
             conversion: checks,

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use loftup_bundle::Bundle;
 use loftup_convert::{BackboneSource, Check, Request, convert};
-use loftup_eval::{heads, probe};
+use loftup_eval::{Method, heads, probe};
 use loftup_import::builtin;
 use loftup_runtime::{ColorRange, ExecutionOptions, Perceptor};
 use serde::Serialize;
@@ -23,6 +23,8 @@ pub const START: &str = "start.loftup";
 pub const TRAINED: &str = "trained.loftup";
 /// Name of the head.
 pub const HEAD: &str = "classes";
+/// Methods that are compared in tracking, clicks and depth.
+pub const COMPARED: [Method; 3] = [Method::Bilinear, Method::Jbu, Method::LoftUp];
 /// Weights of the built-in model.
 const WEIGHTS: &str = "weights";
 const BACKBONE: &str = "backbone.safetensors";

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{model, report, scenes};
 use crate::output;
 
-/// Prints the path of the report and three commands to try.
+/// Prints the path of the report and commands to try.
 pub fn print(out: &Path, seconds: f64) -> Result<()> {
     // Under `cargo run`, the program may not be in PATH.
     let loftup = match std::env::var_os("CARGO") {
@@ -26,6 +26,16 @@ pub fn print(out: &Path, seconds: f64) -> Result<()> {
             "run {bundle} --image {photo} --head {} --out {}",
             model::HEAD,
             path("classes.png")
+        ),
+        format!(
+            "segment {bundle} --image {photo} --click 112,112 --out {}",
+            path("object.png")
+        ),
+        format!(
+            "track {bundle} --video {} --mask {} --out {}",
+            path(&format!("{}/JPEGImages/480p/walk", scenes::CLIP)),
+            path(&format!("{}/Annotations/480p/walk/00000.png", scenes::CLIP)),
+            path("tracked")
         ),
         format!(
             "run {bundle} --image {photo} --size 448x448 --picture {}",

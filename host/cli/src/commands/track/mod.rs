@@ -1,6 +1,6 @@
 //! `loftup track`
 
-mod overlay;
+pub mod overlay;
 mod video;
 
 use std::path::PathBuf;

@@ -22,7 +22,8 @@ pub fn page(about: &About, sections: &[&dyn Section]) -> Result<String> {
         header {
             h1 { "Dense features, end to end" }
             p {
-                "Generated scenes, a bundle, linear probes, a video and a short training: \
+                "Generated scenes, a bundle, linear probes, a video, tracking, clicks, depth and a \
+                 short training: \
                  everything on this page was computed by one run of "
                 code { "loftup demo" } " in " (seconds) " seconds."
             }

@@ -6,6 +6,7 @@
 mod html;
 mod plot;
 mod sections;
+mod tasks;
 
 use std::{fs, io::Write, path::Path};
 
@@ -19,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use sections::Trained;
 
 use super::{
-    camera::Film, evaluation::Evaluation, images::Panel, model::Head, stages::Stages,
-    training::Training,
+    camera::Film, clicks::Clicks, depth::Distances, evaluation::Evaluation, images::Panel,
+    model::Head, stages::Stages, tracking::Tracking, training::Training,
 };
 
 /// The page.
@@ -39,6 +40,9 @@ pub struct Report {
     pub training: Training,
     pub film: Film,
     pub flicker: video::Report,
+    pub tracking: Tracking,
+    pub clicks: Clicks,
+    pub distances: Distances,
     pub checks: Checks,
     pub stages: Timings,
 }
@@ -113,6 +117,9 @@ impl Report {
             &self.evaluation,
             &self.film,
             &self.flicker,
+            &self.tracking,
+            &self.clicks,
+            &self.distances,
             trained,
             &self.checks,
             &self.stages,

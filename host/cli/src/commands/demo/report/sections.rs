@@ -16,7 +16,7 @@ use crate::{
     spread::Spread,
 };
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
