@@ -57,8 +57,8 @@ impl Section for Tracking {
             (table(&["features", "J&F", "J", "F"], &rows, "", &[]))
             (images(Narrow::Triples, &self.shown)?)
             p class="note" {
-                "J: mean intersection over union. F: F-score of the contours. One clip of generated \
-                 scenes; it does not tell the methods apart."
+                "J: mean intersection over union. F: F-score of the contours. A single clip, so there \
+                 is no interval."
             }
         })
     }
