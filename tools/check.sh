@@ -77,8 +77,9 @@ deny() {
 # The first command of a new user, and a comparison of its graphs in ONNX Runtime.
 demo() {
     # The whole workspace, for the same features as in `test`, so that nothing is rebuilt.
-    step cargo build --workspace --bin loftup
-    local loftup="${CARGO_TARGET_DIR:-target}/debug/loftup" case
+    step cargo build --workspace --bin loftup --example with_head
+    local built="${CARGO_TARGET_DIR:-target}/debug" case
+    local loftup="$built/loftup"
     step "$loftup" demo --out "$work/demo"
     test -s "$work/demo/report.html"
     step python3 -m venv "$work/python"
@@ -87,7 +88,8 @@ demo() {
         "$loftup" convert --upsampler-weights "tests/data/golden/weights/$case" \
             --out "$work/$case.loftup" >/dev/null
     done
-    step "$work/python/bin/python" tools/check_onnx.py "$loftup" "$work/demo/demo.loftup" \
+    step "$work/python/bin/python" tools/check_onnx.py --with-head "$built/examples/with_head" \
+        "$loftup" "$work/demo/demo.loftup" \
         "$work"/*.ckpt.loftup "$work"/*.safetensors.loftup
 }
 
