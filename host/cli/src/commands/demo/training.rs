@@ -122,7 +122,7 @@ preview_every = 0
 device = "cpu"
 
 [optimizer]
-learning_rate = 3e-4
+learning_rate = 1e-4
 warmup = 5
 cosine = true
 freeze_batch_norm = true

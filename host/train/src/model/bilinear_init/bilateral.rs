@@ -27,8 +27,10 @@ const SIGMA_RANGE: f32 = 0.15;
 const STEPS: usize = 1500;
 /// Pixels of each image, all of one step.
 const PIXELS: usize = 512;
-/// Side of the window that the pixels of an image are taken from.
-const WINDOW: usize = 64;
+/// Windows that the pixels of an image are taken from, and their side: queries of the whole image
+/// would take too long.
+const WINDOWS: usize = 16;
+const SIDE: usize = 16;
 /// Learning rate at the beginning; it decays to 0 along a cosine.
 const LEARNING_RATE: f32 = 0.1;
 
@@ -266,15 +268,19 @@ impl Fit<'_> {
         let mut rng = Rng::new(0, Purpose::Weights, 2);
         let mut one = |(guidance, inputs): (&Guidance, &[f32])| {
             let pixels = guidance.grid();
-            let [height, width] = [pixels.height, pixels.width].map(|side| side.min(WINDOW));
-            let corner = (
-                rng.below(pixels.height - height + 1),
-                rng.below(pixels.width - width + 1),
-            );
-            let window = guidance.windows(&[corner], height, width);
-            let seen = host_values(&self.queries(upsampler, &window, Mode::Eval, &mut Vec::new()));
+            let [height, width] = [pixels.height, pixels.width].map(|side| side.min(SIDE));
             let colors = host_values(&guidance.colors(self.device));
-            let pixel = |_| {
+            let (mut corner, mut seen) = ((0, 0), Vec::new());
+            let pixel = |i: usize| {
+                if i.is_multiple_of(PIXELS / WINDOWS) {
+                    corner = (
+                        rng.below(pixels.height - height + 1),
+                        rng.below(pixels.width - width + 1),
+                    );
+                    let window = guidance.windows(&[corner], height, width);
+                    let queries = self.queries(upsampler, &window, Mode::Eval, &mut Vec::new());
+                    seen = host_values(&queries);
+                }
                 let place = rng.below(height * width);
                 let query = &seen[place * e..][..e];
                 let (y, x) = (corner.0 + place / width, corner.1 + place % width);
