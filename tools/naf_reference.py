@@ -1,6 +1,6 @@
 """NAF (Neighborhood Attention Filtering, CVPR 2026; DiveUp has the same network) in plain PyTorch.
 
-Slow and written for reading: attention is one gather per pixel over the enlarged keys and values,
+Slow and written for reading: attention is one gather per pixel over the upsampled keys and values,
 as neighborhood attention with dilation defines it. It is the reference of the kernels, the graphs and
 the importer; nothing is shared with them but the names of the weights.
 

@@ -67,16 +67,10 @@ impl FusedHeads {
         source: &Source,
         dim: usize,
     ) -> Self {
-        let head = [
-            io::HEAD_WEIGHT,
-            io::HEAD_BIAS,
-            io::HEAD_SCALE,
-            io::HEAD_OFFSET,
-        ];
         let plans = |outputs: &[&str]| {
             let mut source = source.clone();
             source.head = true;
-            source.inputs.extend(head.map(str::to_owned));
+            source.inputs.extend(io::HEAD_INPUTS.map(str::to_owned));
             source.outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
             PlanCache::new(bundle, backend, source)
         };

@@ -8,6 +8,7 @@
 pub use crate::message::DepthChunk;
 
 use crate::bounded::Bytes;
+use crate::chunk;
 use crate::error::ContentError;
 use crate::message::{MAX_DATA, payload_within};
 use crate::schema::Schema;
@@ -31,26 +32,9 @@ impl DepthChunk<'_> {
     /// # Errors
     /// [`ContentError::Range`], [`ContentError::Code`], [`ContentError::PixelCount`].
     pub fn check(&self) -> Result<(), ContentError> {
-        let total = u64::from(self.width) * u64::from(self.height);
-        if u64::from(self.first) + u64::from(self.count) > total {
-            return Err(ContentError::Range {
-                first: self.first,
-                count: self.count,
-                total,
-            });
-        }
-        let mut coded: u32 = 0;
-        for depth in self.raw() {
-            depth?;
-            coded += 1;
-        }
-        if coded != self.count {
-            return Err(ContentError::PixelCount {
-                coded,
-                stated: self.count,
-            });
-        }
-        Ok(())
+        let size = (self.width, self.height);
+        let coded = self.raw().map(|depth| depth.map(|_| 1));
+        chunk::check(size, self.first, self.count, coded)
     }
 
     /// The depths of the chunk in millimeters, from pixel `first` on.
@@ -137,14 +121,7 @@ impl<'m> DepthWriter<'m> {
         height: u16,
         depths: &'m [u16],
     ) -> Result<Self, ContentError> {
-        let total = u64::from(width) * u64::from(height);
-        if depths.len() as u64 != total {
-            return Err(ContentError::Range {
-                first: 0,
-                count: u32::try_from(depths.len()).unwrap_or(u32::MAX),
-                total,
-            });
-        }
+        chunk::check_whole((width, height), depths.len())?;
         Ok(DepthWriter {
             depths,
             frame,

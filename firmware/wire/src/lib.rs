@@ -33,6 +33,7 @@
 
 pub mod assemble;
 mod bounded;
+mod chunk;
 pub mod command;
 mod decode;
 pub mod depth;

@@ -13,6 +13,7 @@
 //! costs only its own pixels.
 
 use crate::bounded::Bytes;
+use crate::chunk;
 use crate::error::ContentError;
 use crate::message::{MAX_DATA, MapChunk, payload_within};
 use crate::schema::Schema;
@@ -50,25 +51,9 @@ impl MapChunk<'_> {
     /// [`ContentError::Range`], [`ContentError::Code`],
     /// [`ContentError::PixelCount`].
     pub fn check(&self) -> Result<(), ContentError> {
-        let total = u64::from(self.width) * u64::from(self.height);
-        if u64::from(self.first) + u64::from(self.count) > total {
-            return Err(ContentError::Range {
-                first: self.first,
-                count: self.count,
-                total,
-            });
-        }
-        let mut coded: u32 = 0;
-        for run in self.raw_runs() {
-            coded = coded.saturating_add(run?.length);
-        }
-        if coded != self.count {
-            return Err(ContentError::PixelCount {
-                coded,
-                stated: self.count,
-            });
-        }
-        Ok(())
+        let size = (self.width, self.height);
+        let coded = self.raw_runs().map(|run| run.map(|run| run.length));
+        chunk::check(size, self.first, self.count, coded)
     }
 
     fn raw_runs(&self) -> Runs<'_> {
@@ -223,14 +208,7 @@ impl<'m> MapWriter<'m> {
         height: u16,
         classes: &'m [u8],
     ) -> Result<Self, ContentError> {
-        let total = u64::from(width) * u64::from(height);
-        if classes.len() as u64 != total {
-            return Err(ContentError::Range {
-                first: 0,
-                count: u32::try_from(classes.len()).unwrap_or(u32::MAX),
-                total,
-            });
-        }
+        chunk::check_whole((width, height), classes.len())?;
         Ok(MapWriter {
             classes,
             frame,

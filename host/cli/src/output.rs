@@ -22,6 +22,11 @@ pub fn interval(i: Interval, scale: f64, digits: usize) -> String {
     format!("{value:+.digits$} ({low:+.digits$} to {high:+.digits$})")
 }
 
+/// The same of a difference that may be missing, as that of a method from itself: then empty.
+pub fn difference(i: Option<Interval>, scale: f64, digits: usize) -> String {
+    i.map_or_else(String::new, |i| interval(i, scale, digits))
+}
+
 /// Writes a file atomically.
 pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
     let mut part = path.as_os_str().to_owned();

@@ -23,6 +23,8 @@ pub const HEAD_BIAS: &str = "head_bias";
 pub const HEAD_SCALE: &str = "head_scale";
 /// Queries with a head, inputs: what is then added, `[d]`.
 pub const HEAD_OFFSET: &str = "head_offset";
+/// Queries with a head: the inputs of the head, in this order after those of the queries.
+pub const HEAD_INPUTS: [&str; 4] = [HEAD_WEIGHT, HEAD_BIAS, HEAD_SCALE, HEAD_OFFSET];
 /// Queries with a head: outputs of the head, `[t * H * W, k]`.
 pub const HEAD: &str = "head";
 /// Queries with a head: mean and mean square over the channels of the scaled features,

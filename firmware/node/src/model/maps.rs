@@ -13,7 +13,7 @@ use loftup_wire::{
     depth::millimeters,
 };
 
-use super::{FrameRequest, ModelError, ensure_finite};
+use super::{FrameRequest, ModelError, ensure_finite, not_finite};
 use crate::{
     output::{FrameOutput, OutputKind, Query, QueryOutput, full_frame, output_point, output_rect},
     regions::{Placement, RegionFinder},
@@ -44,7 +44,7 @@ fn queries<'a>(
 }
 
 /// Adds an output that covers the area of the query. For points, it has their number of columns.
-fn add<'a>(
+pub(super) fn add<'a>(
     out: &'a mut FrameOutput,
     (slot, query): (u8, &Query),
     kind: OutputKind,
@@ -66,7 +66,7 @@ fn add<'a>(
 }
 
 /// The outputs of the head at the points of a query.
-fn at_points(
+pub(super) fn at_points(
     view: &EncodedFrame<'_>,
     points: &[loftup_wire::message::Point],
     request: &FrameRequest<'_>,
@@ -91,14 +91,14 @@ pub(super) fn depth(
         let (output, rect) = add(out, (slot, query), OutputKind::Depth, request, view.size());
         if let Area::Points(points) = &query.area {
             let values = at_points(view, points, request)?;
-            ensure_finite(values.iter().filter(|x| !x.is_finite()).count())?;
+            ensure_finite(not_finite(&values))?;
             let pixels = values.chunks_exact(dim);
             output
                 .depth
                 .extend(pixels.map(|pixel| millimeters(depth.meters(pixel))));
             continue;
         }
-        let mut not_finite = 0;
+        let mut count = 0;
         output.depth.resize(rect.area(), 0);
         let map = &mut output.depth;
         view.region(rect, &mut |tile| {
@@ -108,7 +108,7 @@ pub(super) fn depth(
                 let y = tile.rect.y - rect.y + row;
                 let line = &mut map[y * rect.width + x..][..tile.rect.width];
                 let values = tile.row(row);
-                not_finite += values.iter().filter(|x| !x.is_finite()).count();
+                count += not_finite(values);
                 for (place, pixel) in line.iter_mut().zip(values.chunks_exact(dim)) {
                     *place = millimeters(depth.meters(pixel));
                 }
@@ -116,7 +116,7 @@ pub(super) fn depth(
             head_time += start.elapsed();
             Ok(())
         })?;
-        ensure_finite(not_finite)?;
+        ensure_finite(count)?;
     }
     Ok(head_time)
 }

@@ -15,9 +15,7 @@ use parking_lot::Mutex;
 pub use crate::error::ModelError;
 use crate::{
     config::{self, Upsampler},
-    output::{
-        CLASS_LABELS, FrameOutput, OutputKind, Precision, Queries, Query, full_frame, output_point,
-    },
+    output::{CLASS_LABELS, FrameOutput, OutputKind, Precision, Queries, Query},
     regions::RegionFinder,
     static_scene::{FrameCache, StaticScene},
 };
@@ -257,16 +255,9 @@ impl BundleModel {
             let Area::Points(points) = &query.area else {
                 continue;
             };
-            let points: Vec<_> = points
-                .iter()
-                .map(|p| output_point(*p, request.camera, view.size()))
-                .collect();
-            let features = view.points(&points)?;
-            let output = out.add();
-            output.slot = slot;
-            output.kind = OutputKind::Features(precision);
-            output.source = full_frame(request.camera);
-            (output.width, output.height) = (points.len(), 1);
+            let features = maps::at_points(view, points, request)?;
+            let kind = OutputKind::Features(precision);
+            let (output, _) = maps::add(out, (slot, query), kind, request, view.size());
             match &heads.descriptors {
                 Some(head) => {
                     head.apply(&features, &mut output.values);
@@ -278,7 +269,7 @@ impl BundleModel {
                     output.channels = view.dim();
                 }
             }
-            ensure_finite(output.values.iter().filter(|x| !x.is_finite()).count())?;
+            ensure_finite(not_finite(&output.values))?;
         }
         Ok(())
     }
@@ -293,6 +284,11 @@ fn feature_queries(queries: &Queries) -> impl Iterator<Item = (u8, &Query, Preci
             _ => None,
         }
     })
+}
+
+/// Number of values that are not finite.
+fn not_finite(values: &[f32]) -> usize {
+    values.iter().filter(|x| !x.is_finite()).count()
 }
 
 fn ensure_finite(count: usize) -> Result<(), ModelError> {
@@ -320,7 +316,7 @@ impl Model for BundleModel {
         self.frame_cache
             .features(self.static_scene, image.size, || {
                 let features = self.perceptor.features(image)?;
-                ensure_finite(features.tokens.iter().filter(|x| !x.is_finite()).count())?;
+                ensure_finite(not_finite(&features.tokens))?;
                 Ok(features)
             })
     }
@@ -398,7 +394,7 @@ impl Model for BundleModel {
             Ok(())
         })?;
         let values = values.into_inner();
-        ensure_finite(values.iter().filter(|x| !x.is_finite()).count())
+        ensure_finite(not_finite(values))
     }
 
     fn words(&self, name: &str) -> Result<Words, ModelError> {

@@ -132,7 +132,7 @@ impl Ports {
     /// `None` if the graph has others.
     fn of(graph: &Graph) -> Option<Self> {
         let (pixels, rest) = graph.inputs.split_at_checked(PIXELS)?;
-        let pairs = rest.strip_suffix(&head::INPUTS.map(str::to_owned));
+        let pairs = rest.strip_suffix(&io::HEAD_INPUTS.map(str::to_owned));
         let (pairs, head) = (pairs.unwrap_or(rest), pairs.is_some());
         let expected = (0..pairs.len() / 2).flat_map(|i| [io::key(i), io::value(i)]);
         let outputs: Option<Arc<[Output]>> =

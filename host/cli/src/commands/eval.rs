@@ -150,7 +150,7 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
 
 /// A difference in percentage points.
 fn minus(difference: Option<Interval>) -> String {
-    difference.map_or_else(String::new, |i| output::interval(i, 100.0, 1))
+    output::difference(difference, 100.0, 1)
 }
 
 fn video(args: &VideoArgs) -> Result<()> {

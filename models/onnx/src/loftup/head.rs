@@ -39,14 +39,7 @@ pub fn with_head(onnx: &[u8]) -> Result<Vec<u8>, RewriteError> {
             .into(),
     })?;
     let mut names = Names::of(graph);
-    for name in [
-        io::HEAD_WEIGHT,
-        io::HEAD_BIAS,
-        io::HEAD_SCALE,
-        io::HEAD_OFFSET,
-        io::HEAD,
-        io::MOMENTS,
-    ] {
+    for name in io::HEAD_INPUTS.into_iter().chain([io::HEAD, io::MOMENTS]) {
         if names.fresh(name) != name {
             return Err(RewriteError::Tensor {
                 name: name.into(),
@@ -56,12 +49,13 @@ pub fn with_head(onnx: &[u8]) -> Result<Vec<u8>, RewriteError> {
     }
 
     let outputs = Dim::Symbol(OUTPUTS);
-    for (name, shape) in [
-        (io::HEAD_WEIGHT, vec![outputs.clone(), channels.into()]),
-        (io::HEAD_BIAS, vec![outputs]),
-        (io::HEAD_SCALE, vec![channels.into()]),
-        (io::HEAD_OFFSET, vec![channels.into()]),
-    ] {
+    let shapes = [
+        vec![outputs.clone(), channels.into()],
+        vec![outputs],
+        vec![channels.into()],
+        vec![channels.into()],
+    ];
+    for (name, shape) in io::HEAD_INPUTS.into_iter().zip(shapes) {
         graph.input.push(value_info(name, DataType::Float, &shape));
     }
 

@@ -4,14 +4,6 @@ use loftup_spec::io;
 
 use crate::dot::linear;
 
-/// Inputs of the head, after those of the queries.
-pub(super) const INPUTS: [&str; 4] = [
-    io::HEAD_WEIGHT,
-    io::HEAD_BIAS,
-    io::HEAD_SCALE,
-    io::HEAD_OFFSET,
-];
-
 /// Number of outputs of the head for these shapes of its inputs, with `dim` channels; `None` if they
 /// are not those of a head.
 pub(super) fn outputs(shapes: &[Vec<usize>], dim: usize) -> Option<usize> {
@@ -45,7 +37,7 @@ impl Output {
 /// A head and its outputs for the last tile.
 #[derive(Default)]
 pub(super) struct Head {
-    /// In the order of [`INPUTS`].
+    /// In the order of [`io::HEAD_INPUTS`].
     inputs: [Vec<f32>; 4],
     /// Whether features go into the head as they are.
     unscaled: bool,

@@ -1,7 +1,7 @@
 //! The parts of the page about tracking, clicks and depth.
 
 use anyhow::Result;
-use loftup_eval::bootstrap::Interval;
+use loftup_runtime::image::RgbImage;
 use maud::{Markup, html};
 
 use super::{
@@ -12,8 +12,8 @@ use super::{
 use crate::{
     commands::demo::{clicks::Clicks, depth::Distances, tracking::Tracking},
     html::table,
+    output::difference,
 };
-use loftup_runtime::image::RgbImage;
 
 fn images(narrow: Narrow, shown: &[(String, RgbImage)]) -> Result<Markup> {
     let shown: Vec<_> = shown
@@ -21,14 +21,6 @@ fn images(narrow: Narrow, shown: &[(String, RgbImage)]) -> Result<Markup> {
         .map(|(name, image)| (name.clone(), image))
         .collect();
     gallery(narrow, &shown)
-}
-
-/// A difference with its interval, times `scale`; empty for the method itself.
-fn minus(interval: Option<Interval>, scale: f64, digits: usize) -> String {
-    interval.map_or_else(String::new, |i| {
-        let [value, low, high] = [i.value, i.low, i.high].map(|x| scale * x);
-        format!("{value:+.digits$} ({low:+.digits$} to {high:+.digits$})")
-    })
 }
 
 impl Section for Tracking {
@@ -79,8 +71,8 @@ impl Section for Clicks {
                     r.method.name().to_owned(),
                     format!("{:.3}", r.threshold),
                     r.iou.first().map_or_else(String::new, |iou| percent(*iou)),
-                    minus(r.minus_bilinear.map(|d| d.iou_1), 100.0, 1),
-                    minus(r.minus_jbu.map(|d| d.iou_1), 100.0, 1),
+                    difference(r.minus_bilinear.map(|d| d.iou_1), 100.0, 1),
+                    difference(r.minus_jbu.map(|d| d.iou_1), 100.0, 1),
                 ]
             })
             .collect();
@@ -126,8 +118,8 @@ impl Section for Distances {
                     format!("{:.3}", whole.abs_rel),
                     percent(whole.d1),
                     band.unwrap_or_default(),
-                    minus(r.minus_bilinear.map(|d| d.abs_rel), 1.0, 3),
-                    minus(r.minus_jbu.map(|d| d.abs_rel), 1.0, 3),
+                    difference(r.minus_bilinear.map(|d| d.abs_rel), 1.0, 3),
+                    difference(r.minus_jbu.map(|d| d.abs_rel), 1.0, 3),
                 ]
             })
             .collect();
