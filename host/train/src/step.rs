@@ -7,7 +7,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::{
     kernels::Grid,
-    losses::{AuxModules, View, affinity, mean_square, reconstruction, total_variation},
+    losses::{
+        AuxModules, View, affinity, gradient_matching, mean_square, reconstruction, total_variation,
+    },
     model::{BatchStats, Guidance, LoftUp, Mode, Params, Tokens, host_values},
 };
 
@@ -87,6 +89,10 @@ pub struct Crop {
 /// Weights of the losses in their sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossWeights {
+    /// Weight of the squared error of stage 1.
+    pub mse: f64,
+    /// Weight of gradient matching in stage 1.
+    pub gradient: f64,
     /// Weight of the total variation loss.
     pub total_variation: f64,
     /// Weight of the affinity loss.
@@ -124,7 +130,7 @@ pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOu
         .forward(&batch.lr, &batch.guidance, batch.batch_norm);
     let features = output.features;
     let zero = || Tensor::<1>::zeros([1], &device_of(&batch.lr));
-    let (mut rec, mut variation) = (zero(), zero());
+    let (mut rec, mut variation, mut gradient) = (zero(), zero(), None);
     let first_stage = matches!(batch.target, Target::MaskBicubic { .. });
     for (i, view) in batch.views.iter().enumerate() {
         let wants_variation = i == 0 && first_stage && loss_weights.total_variation > 0.0;
@@ -139,15 +145,15 @@ pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOu
             values,
             projection,
             weights,
-        } => (
-            "mask_bicubic",
-            mean_square(
-                features.matmul(projection.clone()),
-                values.clone(),
-                weights.clone(),
-            ),
-            1.0,
-        ),
+        } => {
+            let projected = features.matmul(projection.clone());
+            if loss_weights.gradient > 0.0 {
+                let error = projected.clone() - values.clone();
+                gradient = Some(gradient_matching(error, grid));
+            }
+            let mse = mean_square(projected, values.clone(), weights.clone());
+            ("mask_bicubic", mse, loss_weights.mse)
+        }
         Target::Teacher(crops) => {
             if loss_weights.total_variation > 0.0 && !batch.views.is_empty() {
                 variation = total_variation(features.clone(), grid);
@@ -160,10 +166,14 @@ pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOu
             ("affinity", sum, loss_weights.affinity)
         }
     };
-    let total =
+    let mut total =
         rec.clone() + variation.clone() * loss_weights.total_variation + main.clone() * weight;
+    if let Some(gradient) = &gradient {
+        total = total + gradient.clone() * loss_weights.gradient;
+    }
     let value = |x: &Tensor<1>| host_values(x)[0];
     let mut losses = vec![("loss", value(&total)), (name, value(&main))];
+    losses.extend(gradient.iter().map(|g| ("gradient_matching", value(g))));
     if !batch.views.is_empty() {
         losses.extend([
             ("reconstruction", value(&rec)),

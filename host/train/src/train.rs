@@ -144,6 +144,8 @@ pub fn train(
         device: &device,
         steps: config.steps(data.len()),
         loss_weights: LossWeights {
+            mse: config.stage1.mse_weight,
+            gradient: config.stage1.gradient_weight,
             total_variation: config.tv_weight(),
             affinity: config.stage2.affinity,
         },

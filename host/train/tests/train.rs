@@ -322,6 +322,18 @@ fn settings_that_make_no_sense_are_errors_with_the_key_and_the_remedy() {
             "loss.augmentations = 0",
         ),
         (
+            "guidance = \"28x28\"",
+            "guidance = \"28x28\"\ngradient_weight = -1.0",
+            "stage1.gradient_weight",
+            "0 or more",
+        ),
+        (
+            "guidance = \"28x28\"",
+            "guidance = \"28x28\"\nmse_weight = 0.0",
+            "stage1.mse_weight",
+            "stage1.gradient_weight above 0",
+        ),
+        (
             "paths = [\"images\"]",
             "paths = []",
             "data.paths",

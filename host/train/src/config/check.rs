@@ -184,6 +184,21 @@ impl Config {
                 "write 0 to 1".into(),
             ),
             (
+                "stage1.mse_weight",
+                not_negative(self.stage1.mse_weight),
+                "write 0 or more".into(),
+            ),
+            (
+                "stage1.gradient_weight",
+                not_negative(self.stage1.gradient_weight),
+                "write 0 or more".into(),
+            ),
+            (
+                "stage1.mse_weight",
+                self.stage1.mse_weight + self.stage1.gradient_weight > 0.0,
+                "0 leaves nothing to train for: write more, or a stage1.gradient_weight above 0".into(),
+            ),
+            (
                 "stage2.high",
                 (8..=8192).contains(&two.high),
                 "write 8 to 8192".into(),

@@ -314,6 +314,11 @@ pub struct Stage1 {
     /// Weight of small regions: a pixel has the weight of its region's area to the power of minus
     /// this value. 0, as published, gives equal weight to pixels; 1 gives equal weight to regions.
     pub area_weighting: f32,
+    /// Weight of the squared error of features. Published: 1.
+    pub mse_weight: f64,
+    /// Weight of gradient matching: the squared error of differences between pixels. Published: 0.
+    /// With more of it, a short training gets sharper instead of smoother.
+    pub gradient_weight: f64,
 }
 
 impl Default for Stage1 {
@@ -328,6 +333,8 @@ impl Default for Stage1 {
             upsampling: Upsampling::Bicubic,
             alpha: 0.8,
             area_weighting: 0.0,
+            mse_weight: 1.0,
+            gradient_weight: 0.0,
         }
     }
 }

@@ -22,7 +22,7 @@ pub use affinity::affinity;
 #[cfg(test)]
 pub use affinity::affinity_by_pairs;
 pub use reconstruction::{AuxModules, View, reconstruction};
-pub use variation::total_variation;
+pub use variation::{gradient_matching, total_variation};
 
 use crate::{
     config::Upsampling,

@@ -96,6 +96,51 @@ fn the_gradient_of_the_total_variation_is_right() {
 }
 
 #[test]
+fn the_gradient_of_gradient_matching_is_right() {
+    check(
+        "gradient matching",
+        gradient_error(&normal(1, 48 * 3), 48, |x| gradient_matching(x, GRID)),
+    );
+}
+
+#[test]
+fn gradient_matching_is_the_mean_over_the_distances_that_fit() {
+    // Sides, and the distances below the shorter one.
+    for (h, w, distances) in [
+        (13, 9, &[1, 2, 4, 8][..]),
+        (7, 8, &[1, 2, 4]),
+        (6, 4, &[1, 2]),
+        (1, 5, &[]),
+    ] {
+        let (batch, c) = (2, 3);
+        let x = normal(7, batch * h * w * c);
+        let mut expected = 0.0f64;
+        for &d in distances {
+            for (i, value) in x.iter().enumerate() {
+                let (row, column) = (i / c / w % h, i / c % w);
+                if row >= d {
+                    expected += f64::from(value - x[i - d * w * c]).powi(2);
+                }
+                if column >= d {
+                    expected += f64::from(value - x[i - d * c]).powi(2);
+                }
+            }
+        }
+        expected /= (x.len() * distances.len().max(1)) as f64;
+        let grid = Grid {
+            batch,
+            height: h,
+            width: w,
+        };
+        let tensor = device_matrix(x, grid.pixels(), c, &Device::flex());
+        let found = f64::from(host_values(&gradient_matching(tensor, grid))[0]);
+        println!("{h}x{w}: {:.1e}", (found - expected).abs());
+        // Sums of up to 2000 squares of about 2, in 32 bits.
+        assert!((found - expected).abs() <= 1e-5 * expected, "{h}x{w}");
+    }
+}
+
+#[test]
 fn the_gradient_of_the_affinity_loss_is_right_both_ways() {
     let target = || {
         let values = normal(3, 2 * 9 * 4);

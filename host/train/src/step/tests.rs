@@ -233,15 +233,27 @@ fn a_step_of_stage_1_agrees_with_pytorch() {
         weights: None,
     };
     let mut net = fixture.net();
-    let found = step(
-        &net,
-        &fixture.batch(target),
-        LossWeights {
-            total_variation: 0.001,
-            affinity: 0.0,
-        },
-    );
+    let batch = fixture.batch(target);
+    let published = LossWeights {
+        mse: 1.0,
+        gradient: 0.0,
+        total_variation: 0.001,
+        affinity: 0.0,
+    };
+    let found = step(&net, &batch, published);
     fixture.compare("stage1", &found);
+    let weights = LossWeights {
+        mse: 0.5,
+        gradient: 2.0,
+        ..published
+    };
+    let losses: BTreeMap<_, _> = step(&net, &batch, weights).losses.into_iter().collect();
+    let expected = 0.5 * losses["mask_bicubic"]
+        + 2.0 * losses["gradient_matching"]
+        + losses["reconstruction"]
+        + 0.001 * losses["total_variation"];
+    assert!(losses["gradient_matching"] > 0.01, "a test of nothing");
+    assert!((losses["loss"] / expected - 1.0).abs() < 1e-6, "{losses:?}");
 
     net.upsampler.update_running_stats(&found.batch_stats);
     for (name, running) in net.upsampler.statistics.to_host() {
@@ -296,6 +308,8 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
         &net,
         &batch,
         LossWeights {
+            mse: 1.0,
+            gradient: 0.0,
             total_variation: 0.05,
             affinity: 20.0,
         },

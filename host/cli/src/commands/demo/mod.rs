@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 /// Default number of training steps.
-const STEPS: u64 = 32;
+const STEPS: u64 = 150;
 
 /// Run an end-to-end demo: train, convert, evaluate, segment a video, track, click, and depth.
 ///

@@ -17,9 +17,8 @@ use crate::interrupt;
 const SETTINGS: &str = "train.toml";
 const START: &str = "training/start";
 const TRAINED: &str = "training/trained";
-/// Side of the guidance, a multiple of the backbone's grid. The cost of a step is proportional to
-/// its area.
-const GUIDANCE: usize = 64;
+/// Side of the windows that a step computes. The cost of a step is proportional to its area.
+const WINDOW: usize = 64;
 const BATCH_SIZE: usize = 4;
 
 /// Results of the training.
@@ -27,7 +26,8 @@ const BATCH_SIZE: usize = 4;
 pub struct Training {
     pub images: usize,
     pub parameters: usize,
-    pub guidance: usize,
+    /// Side of the window of each image that a step computes.
+    pub window: usize,
     pub batch_size: usize,
     /// Names of the losses of a step: their sum first.
     pub names: Vec<String>,
@@ -46,7 +46,7 @@ pub fn train(at: &Path, steps: u64, watch: Watch<'_>) -> Result<Training> {
     let mut training = Training {
         images: 0,
         parameters: 0,
-        guidance: GUIDANCE,
+        window: WINDOW,
         batch_size: BATCH_SIZE,
         names: Vec::new(),
         losses: Vec::new(),
@@ -122,7 +122,7 @@ preview_every = 0
 device = "cpu"
 
 [optimizer]
-learning_rate = 1e-4
+learning_rate = 1e-3
 warmup = 5
 cosine = true
 freeze_batch_norm = true
@@ -134,9 +134,11 @@ clip = 1.0
 range = "image"
 
 [stage1]
-guidance = "{GUIDANCE}x{GUIDANCE}"
-backbone = "{size}"
+guidance = "{size}"
+window = "{WINDOW}x{WINDOW}"
 alpha = 1.0
+mse_weight = 0.0
+gradient_weight = 1.0
 
 [cache]
 gib = 0
@@ -156,8 +158,7 @@ mod tests {
         let config = Config::parse(&settings(9), Path::new(SETTINGS)).unwrap();
         assert_eq!(config.run.steps, Some(9));
         assert_eq!(config.run.batch_size, BATCH_SIZE);
-        assert_eq!(config.stage1.guidance.width, GUIDANCE);
-        let grid = scenes::SIZE.width / 14;
-        assert_eq!(GUIDANCE % grid, 0, "a grid of {grid}");
+        let window = config.stage1.window.unwrap();
+        assert_eq!((window.width, window.height), (WINDOW, WINDOW));
     }
 }

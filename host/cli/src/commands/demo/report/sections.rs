@@ -236,11 +236,13 @@ impl Section for Trained<'_> {
         let parameters = format!("{:.2}", training.parameters as f64 / 1e6);
         Ok(html! {
             p {
-                (losses.len()) " steps of stage 1 at " (training.guidance) "x" (training.guidance)
-                " pixels with a batch size of " (training.batch_size) ", in " (seconds) " s: "
+                (losses.len()) " steps of stage 1 on windows of " (training.window) "x" (training.window)
+                " pixels, with a batch size of " (training.batch_size) ", in " (seconds) " s: "
                 (parameters) " million parameters, " (training.images)
                 " scenes with instance masks, no class labels. The upsampler starts from a bilateral \
-                 initialization: as joint bilateral upsampling (JBU), which needs no training. The built-in weights were trained in the same way for about an hour."
+                 initialization: as joint bilateral upsampling (JBU), which needs no training. It is trained \
+                 to match the gradients of features averaged within the masks. The built-in weights were \
+                 trained for about an hour."
             }
             (table(&["features", "probe mIoU"], &rows, "", &[]))
             (plot::curve(&losses, "step", "loss"))
