@@ -102,15 +102,19 @@ python() {
     step cargo build --locked --workspace --bin loftup --lib --example with_head
     step python3 -m venv "$work/python-package"
     step "$bin/pip" install --quiet "maturin>=1.9,<2" "numpy>=1.26" "pillow>=10" "pytest>=8"
-    cat >"$work/cargo" <<'EOF'
+    mkdir "$work/cargo"
+    cat >"$work/cargo/cargo" <<EOF
 #!/bin/sh
-[ "$1" = rustc ] || exec cargo "$@"
+cargo='$(command -v cargo)'
+EOF
+    cat >>"$work/cargo/cargo" <<'EOF'
+[ "$1" = rustc ] || exec "$cargo" "$@"
 exec env -u PYO3_PYTHON -u PYO3_CONFIG_FILE -u PYO3_ENVIRONMENT_SIGNATURE -u PYO3_BUILD_EXTENSION_MODULE \
-    cargo build --locked --workspace --bin loftup --lib --example with_head \
+    "$cargo" build --locked --workspace --bin loftup --lib --example with_head \
     --message-format json-render-diagnostics
 EOF
-    chmod +x "$work/cargo"
-    CARGO="$work/cargo" step "$bin/maturin" build --locked --profile dev \
+    chmod +x "$work/cargo/cargo"
+    PATH="$work/cargo:$PATH" step "$bin/maturin" build --locked --profile dev \
         --manifest-path host/python/Cargo.toml --interpreter "$bin/python" --out "$work/wheels"
     step "$bin/pip" install --quiet --no-deps "$work"/wheels/*.whl
     LOFTUP=$(realpath "$built/loftup") PYTHONDONTWRITEBYTECODE=1 \

@@ -2,9 +2,17 @@
 
 use loftup_bundle::{Manifest, Precision, Size};
 use loftup_runtime::{ColorRange, ExecutionOptions, Rect, backend::Choice};
-use pyo3::{FromPyObject, PyResult};
+use pyo3::{exceptions::PyTypeError, prelude::*};
 
 use crate::error::wrong;
+
+/// An argument of another type than `expected`.
+pub fn unexpected(given: &Bound<'_, PyAny>, expected: &str) -> PyErr {
+    match given.repr() {
+        Ok(repr) => PyTypeError::new_err(format!("{repr}: expected {expected}")),
+        Err(error) => error,
+    }
+}
 
 /// One of `names`.
 fn one_of<T: Copy>(what: &str, given: &str, names: &[(&str, T)]) -> PyResult<T> {
@@ -59,12 +67,24 @@ impl Upsampler {
 }
 
 /// `size`: the side of a square, or rows and columns, as in the shape of an array.
-#[derive(Debug, Clone, Copy, FromPyObject)]
+#[derive(Debug, Clone, Copy)]
 pub enum SizeArg {
     /// `224`
     Side(usize),
     /// `(480, 640)`
     Sides((usize, usize)),
+}
+
+impl FromPyObject<'_, '_> for SizeArg {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if let Ok(side) = given.extract() {
+            return Ok(Self::Side(side));
+        }
+        let sides = given.extract().map(Self::Sides);
+        sides.map_err(|_| unexpected(&given, "(height, width) or one whole number"))
+    }
 }
 
 impl SizeArg {
@@ -106,12 +126,24 @@ pub fn rect((x, y, width, height): (usize, usize, usize, usize)) -> Rect {
 }
 
 /// `range`: a name, or two levels.
-#[derive(Debug, Clone, FromPyObject)]
+#[derive(Debug, Clone)]
 pub enum RangeArg {
     /// `"image"` or `"full"`
     Name(String),
     /// `(0, 255)`
     Levels((f32, f32)),
+}
+
+impl FromPyObject<'_, '_> for RangeArg {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if let Ok(name) = given.extract() {
+            return Ok(Self::Name(name));
+        }
+        let levels = given.extract().map(Self::Levels);
+        levels.map_err(|_| unexpected(&given, "\"image\", \"full\" or (low, high)"))
+    }
 }
 
 impl RangeArg {

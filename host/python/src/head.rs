@@ -6,7 +6,7 @@ use loftup_bundle::HeadKind;
 use loftup_runtime::heads;
 use pyo3::prelude::*;
 
-use crate::model::Model;
+use crate::{args::unexpected, model::Model};
 
 /// A linear head: classes, words, descriptors or a depth from the features of each pixel.
 ///
@@ -58,10 +58,23 @@ impl Head {
 }
 
 /// A head as an argument: the name of one of the bundle, or a [`Head`].
-#[derive(FromPyObject)]
 pub enum HeadArg<'py> {
     Name(String),
     Head(Bound<'py, Head>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for HeadArg<'py> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match given.cast::<Head>() {
+            Ok(head) => Ok(Self::Head(head.to_owned())),
+            Err(_) => match given.extract() {
+                Ok(name) => Ok(Self::Name(name)),
+                Err(_) => Err(unexpected(&given, "the name of a head or a Head")),
+            },
+        }
+    }
 }
 
 impl HeadArg<'_> {

@@ -151,10 +151,21 @@ pub fn convert<'py>(
 }
 
 /// Calibration images: a directory, or paths.
-#[derive(FromPyObject)]
 pub enum Images {
     Directory(PathBuf),
     Files(Vec<PathBuf>),
+}
+
+impl FromPyObject<'_, '_> for Images {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if let Ok(directory) = given.extract() {
+            return Ok(Self::Directory(directory));
+        }
+        let files = given.extract().map(Self::Files);
+        files.map_err(|_| args::unexpected(&given, "a directory or a list of files"))
+    }
 }
 
 /// Quantizes a bundle to ``precision``, ``"fp16"``, ``"int8"`` or ``"fp16-weights"``, and measures the

@@ -104,6 +104,8 @@ def test_only_head(with_heads, image):
         (lambda p, f: f.features(head="no"), ValueError, "no"),
         (lambda p, f: f.features(head=3), TypeError, "head"),
         (lambda p, f: p(np.zeros((8, 8, 3), np.uint8), size=0), ValueError, "each side"),
+        (lambda p, f: p(np.zeros((8, 8, 3), np.uint8), size="224"), TypeError, "height, width"),
+        (lambda p, f: p(np.zeros((8, 8, 3), np.uint8), range=3), TypeError, "low, high"),
         (lambda p, f: p(np.zeros((8, 8, 3), np.uint8), range="no"), ValueError, "range"),
         (lambda p, f: p(np.zeros((8, 8, 3), np.uint8), range=(9, 3)), ValueError, "range"),
         (lambda p, f: p(np.zeros((8, 8, 3), np.uint8), upsampler="no"), ValueError, "jbu"),
