@@ -122,21 +122,36 @@ fn from_array(source: &Bound<'_, PyAny>, format: Format) -> PyResult<RgbImage> {
 }
 
 /// Copies the pixels, whatever the strides.
-fn rgb(view: ArrayView3<'_, u8>, order: [usize; 3]) -> PyResult<RgbImage> {
-    let (height, width, _) = view.dim();
-    let data = match view.as_slice() {
-        Some(packed) if view.dim().2 == 3 && order == [0, 1, 2] => packed.to_vec(),
-        _ => {
-            let mut data = Vec::with_capacity(3 * width * height);
-            for row in view.outer_iter() {
-                let [r, g, b]: [ArrayView1<'_, u8>; 3] =
-                    order.map(|channel| row.index_axis_move(Axis(1), channel));
-                for ((r, g), b) in r.iter().zip(g).zip(b) {
-                    data.extend([*r, *g, *b]);
+fn rgb(mut view: ArrayView3<'_, u8>, mut order: [usize; 3]) -> PyResult<RgbImage> {
+    let (height, width, channels) = view.dim();
+    if let (Some(packed), [0, 1, 2], 3) = (view.as_slice(), order, channels) {
+        return RgbImage::new(width, height, packed.to_vec()).map_err(wrong);
+    }
+    // `image[..., ::-1]`: the channels of a pixel are next to each other in memory.
+    if view.strides()[2] < 0 {
+        view.invert_axis(Axis(2));
+        order = order.map(|channel| channels - 1 - channel);
+    }
+    let mut image = RgbImage::filled(width, height, [0; 3]).map_err(wrong)?;
+    for (y, row) in view.outer_iter().enumerate() {
+        let out = image.row_mut(y);
+        match row.as_slice() {
+            Some(row) if (order, channels) == ([0, 1, 2], 3) => out.copy_from_slice(row),
+            Some(row) => {
+                let pixels = row.chunks_exact(channels);
+                for (out, pixel) in out.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+                    *out = order.map(|channel| pixel[channel]);
                 }
             }
-            data
+            None => {
+                let [r, g, b]: [ArrayView1<'_, u8>; 3] =
+                    order.map(|channel| row.index_axis_move(Axis(1), channel));
+                let pixels = r.iter().zip(g).zip(b);
+                for (out, ((r, g), b)) in out.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+                    *out = [*r, *g, *b];
+                }
+            }
         }
-    };
-    RgbImage::new(width, height, data).map_err(wrong)
+    }
+    Ok(image)
 }

@@ -53,7 +53,7 @@ def test_stubs_match():
             for method, stub in methods.items():
                 found = kind if method == "__new__" else getattr(kind, method)
                 if any(getattr(d, "id", "") == "property" for d in stub.decorator_list):
-                    assert inspect.isgetsetdescriptor(found) and found.__doc__, (name, method)
+                    assert inspect.isdatadescriptor(found) and found.__doc__, (name, method)
                 elif method != "__call__":  # A slot, whose parameters Python does not tell.
                     assert parameters(stub) == expected(found), (name, method)
 
