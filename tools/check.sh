@@ -11,6 +11,7 @@
 #   deny       licenses, sources and bans of the dependencies; skipped if cargo-deny is not installed
 #   demo       `loftup demo`, and the exported graphs in ONNX Runtime (installed in a virtual
 #              environment)
+#   python     the wheel of the Python package, installed in a virtual environment, and its tests
 #
 # Needs a Rust toolchain, a C compiler, Python 3 with venv, and the package registries.
 set -euo pipefail
@@ -93,13 +94,40 @@ demo() {
         "$work"/*.ckpt.loftup "$work"/*.safetensors.loftup
 }
 
-[ $# -gt 0 ] || set -- fmt test clippy features docs deny demo
+# maturin runs `cargo rustc` for one package, for which cargo selects other features than for the
+# workspace, so that tract and most other crates would be compiled again: 6 minutes. It is given a cargo
+# that builds the library as a member of the workspace instead, as in `test`.
+python() {
+    local built="${CARGO_TARGET_DIR:-target}/debug" bin="$work/python-package/bin"
+    step cargo build --locked --workspace --bin loftup --lib --example with_head
+    step python3 -m venv "$work/python-package"
+    step "$bin/pip" install --quiet "maturin>=1.9,<2" "numpy>=1.26" "pillow>=10" "pytest>=8"
+    mkdir "$work/cargo"
+    cat >"$work/cargo/cargo" <<EOF
+#!/bin/sh
+cargo='$(command -v cargo)'
+EOF
+    cat >>"$work/cargo/cargo" <<'EOF'
+[ "$1" = rustc ] || exec "$cargo" "$@"
+exec env -u PYO3_PYTHON -u PYO3_CONFIG_FILE -u PYO3_ENVIRONMENT_SIGNATURE -u PYO3_BUILD_EXTENSION_MODULE \
+    "$cargo" build --locked --workspace --bin loftup --lib --example with_head \
+    --message-format json-render-diagnostics
+EOF
+    chmod +x "$work/cargo/cargo"
+    PATH="$work/cargo:$PATH" step "$bin/maturin" build --locked --profile dev \
+        --manifest-path host/python/Cargo.toml --interpreter "$bin/python" --out "$work/wheels"
+    step "$bin/pip" install --quiet --no-deps "$work"/wheels/*.whl
+    LOFTUP=$(realpath "$built/loftup") PYTHONDONTWRITEBYTECODE=1 \
+        step "$bin/python" -m pytest -q -p no:cacheprovider host/python
+}
+
+[ $# -gt 0 ] || set -- fmt test clippy features docs deny demo python
 for name in "$@"; do
     case $name in
     test) test_ ;;
-    fmt | clippy | features | docs | deny | demo) "$name" ;;
+    fmt | clippy | features | docs | deny | demo | python) "$name" ;;
     *)
-        echo "$0: no step '$name'; the steps are fmt, test, clippy, features, docs, deny, demo" >&2
+        echo "$0: no step '$name'; the steps are fmt, test, clippy, features, docs, deny, demo, python" >&2
         exit 2
         ;;
     esac

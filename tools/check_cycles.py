@@ -414,7 +414,7 @@ def workspace():
     """(crate name, kind, root file) of every library and binary."""
     for package in packages():
         for target in package["targets"]:
-            if {"lib", "bin", "proc-macro"} & set(target["kind"]):
+            if {"lib", "cdylib", "bin", "proc-macro"} & set(target["kind"]):
                 kind = "bin" if "bin" in target["kind"] else "lib"
                 yield package["name"], kind, pathlib.Path(target["src_path"])
 

@@ -3,6 +3,7 @@
 //! Scaling and coordinates follow PyTorch's order of operations in 32-bit arithmetic: with
 //! frequencies up to e^10 in the graph, one ulp here moves a phase by 1e-3.
 
+use loftup_bundle::Normalization;
 use loftup_spec::{HALO, linspace, min_max_scale};
 
 use crate::tiles::Rect;
@@ -21,6 +22,18 @@ pub enum ColorRange {
         /// Maps to 0.5.
         max: [f32; 3],
     },
+}
+
+impl ColorRange {
+    /// The same range for every image, from levels of 0 to 255.
+    pub fn of_levels(low: f32, high: f32, n: &Normalization) -> Self {
+        let normalized =
+            |level: f32| std::array::from_fn(|c| (level / 255.0 - n.mean[c]) / n.std[c]);
+        Self::Fixed {
+            min: normalized(low),
+            max: normalized(high),
+        }
+    }
 }
 
 /// A scaled guidance image with the coordinates of its rows and columns.

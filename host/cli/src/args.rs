@@ -312,14 +312,7 @@ impl RangeArg {
     pub fn color_range(self, n: &Normalization) -> ColorRange {
         match self {
             Self::Image => ColorRange::PerImage,
-            Self::Levels(low, high) => {
-                let normalized =
-                    |level: f32| std::array::from_fn(|c| (level / 255.0 - n.mean[c]) / n.std[c]);
-                ColorRange::Fixed {
-                    min: normalized(low),
-                    max: normalized(high),
-                }
-            }
+            Self::Levels(low, high) => ColorRange::of_levels(low, high, n),
         }
     }
 }

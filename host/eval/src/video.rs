@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use loftup_bundle::{Normalization, Size};
+use loftup_bundle::Size;
 use loftup_runtime::{
     ColorRange, Perceptor,
     image::{Orientation, RgbImage},
@@ -104,7 +104,7 @@ pub fn evaluate(
     let scene = Scene::new(seed).with_noise(request.noise);
     let mut kinds = vec![Kind::new("bilinear", Way::Kernel(Kernel::Bilinear))];
     if perceptor.manifest().upsampler.is_some() {
-        let fixed = full_range(&perceptor.manifest().normalization);
+        let fixed = ColorRange::of_levels(0.0, 255.0, &perceptor.manifest().normalization);
         let per_image = Way::LoftUp(ColorRange::PerImage);
         match Method::LoftUp.for_bundle(perceptor.manifest()) {
             // It has no color range.
@@ -164,14 +164,6 @@ pub fn evaluate(
         followed,
         results: kinds.into_iter().map(Kind::outcome).collect(),
     })
-}
-
-/// Converts levels 0 to 255 to the units of a normalized image.
-fn full_range(n: &Normalization) -> ColorRange {
-    ColorRange::Fixed {
-        min: std::array::from_fn(|c| -n.mean[c] / n.std[c]),
-        max: std::array::from_fn(|c| (1.0 - n.mean[c]) / n.std[c]),
-    }
 }
 
 /// A pixel and its position in the next frame.

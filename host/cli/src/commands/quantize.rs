@@ -73,15 +73,6 @@ pub struct Args {
     read: ReadArgs,
 }
 
-/// Default limit of the relative error.
-fn default_max_error(precision: PrecisionArg) -> Option<f64> {
-    match precision {
-        PrecisionArg::Fp16 => Some(0.0075),
-        PrecisionArg::Int8 => Some(0.05),
-        PrecisionArg::Fp16Weights => None,
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PrecisionArg {
     /// 16-bit floats, with 32-bit floats where those are not enough
@@ -115,7 +106,7 @@ pub fn run(args: &Args) -> Result<()> {
             args.calibrate.display()
         );
     }
-    let images = spread(images, args.limit.into());
+    let images = quantize::spread(images, args.limit.into());
     let head = match args.labels {
         Some(_) => Some(class_head(args)?),
         None => None,
@@ -131,14 +122,15 @@ pub fn run(args: &Args) -> Result<()> {
             ControlFlow::Continue(())
         }
     };
+    let precision = args.precision.into();
     let request = Request {
         bundle: args.bundle.clone(),
-        precision: args.precision.into(),
+        precision,
         images,
         size: args.size,
         orientation: args.read.orientation(),
         tiles: args.tiles.into(),
-        max_error: args.max_error.or(default_max_error(args.precision)),
+        max_error: args.max_error.or(quantize::default_max_error(precision)),
         keep: args.keep,
         out: args.out.clone(),
         replace: args.force,
@@ -203,14 +195,6 @@ fn class_head(args: &Args) -> Result<String> {
             args.bundle.display()
         ),
     }
-}
-
-/// At most `most` of them, evenly spread.
-fn spread(all: Vec<PathBuf>, most: usize) -> Vec<PathBuf> {
-    let count = most.min(all.len());
-    (0..count)
-        .map(|i| all[i * all.len() / count].clone())
-        .collect()
 }
 
 fn print(report: &Report) -> Result<()> {

@@ -91,6 +91,23 @@ pub struct Request {
     pub replace: bool,
 }
 
+/// Limit of the relative error where none is given; `None` is any error.
+pub fn default_max_error(precision: Precision) -> Option<f64> {
+    match precision {
+        Precision::Fp16 => Some(0.0075),
+        Precision::Int8 => Some(0.05),
+        Precision::Fp32 | Precision::Fp16Weights => None,
+    }
+}
+
+/// At most `most` of the images, evenly spread.
+pub fn spread(images: Vec<PathBuf>, most: usize) -> Vec<PathBuf> {
+    let count = most.min(images.len());
+    (0..count)
+        .map(|i| images[i * images.len() / count].clone())
+        .collect()
+}
+
 /// Quantizes a bundle, measures the errors, verifies the result and moves it to its destination.
 ///
 /// # Errors
