@@ -254,6 +254,11 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
                 b.dim, b.patch, b.size
             ));
         }
+        if let Some(architecture) = &b.architecture {
+            architecture
+                .validate()
+                .map_err(|what| format!("backbone.architecture: {what}"))?;
+        }
     }
     if let Some(u) = &manifest.upsampler {
         for files in u.graphs.values() {
@@ -309,11 +314,7 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .validate()
             .map_err(|what| format!("references: {what}"))?;
     }
-    if let Some(training) = &manifest.provenance.training {
-        training
-            .validate()
-            .map_err(|what| format!("provenance.training: {what}"))?;
-    }
+    (manifest.provenance.validate()).map_err(|what| format!("provenance.{what}"))?;
     if let Some(clicks) = &manifest.clicks {
         clicks
             .validate()
@@ -411,6 +412,7 @@ mod tests {
                 tool: "test".into(),
                 created: 0,
                 sources: Vec::new(),
+                license: None,
                 training: None,
             },
         };

@@ -288,8 +288,8 @@ fn configurations_are_those_of_the_families() {
         .config()
         .clone();
     assert_eq!(
-        (config.family(), config.registers, config.grid),
-        (Family::DinoV2, 4, 7)
+        (config.family(), config.registers, config.position.grid()),
+        (Family::DinoV2, 4, Some(7))
     );
     assert_eq!((config.mean[0], config.std[2]), (0.485, 0.225));
     let config = vit(weights("clip.bin"), "clip", Some(3)).config().clone();

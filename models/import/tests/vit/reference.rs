@@ -49,7 +49,7 @@ fn check_built(vit: &Vit, tensors: Tensors, preset: &str, heads: usize, name: fn
         activation: config.activation.value,
         clip,
     };
-    let side = config.grid * config.patch;
+    let side = config.position.grid().unwrap() * config.patch;
     let image = image(side, side);
     let worst = worst(&run(vit, &image), &slow.features(&image));
     println!("{preset}, {heads} heads: worst error {worst:e}");
@@ -139,7 +139,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
     let options = VitOptions {
         heads: Some(3),
         activation: Some(Activation::GeluTanh),
-        positions: None,
+        ..VitOptions::default()
     };
     let preset = Preset::parse("siglip").unwrap();
     let built = try_with(tensors.clone(), preset, &options, &ConfigFiles::default()).unwrap();

@@ -78,11 +78,15 @@ const HEADS: VitOptions = VitOptions {
     heads: Some(3),
     activation: None,
     positions: None,
+    mean: None,
+    std: None,
 };
 const NONE: VitOptions = VitOptions {
     heads: None,
     activation: None,
     positions: None,
+    mean: None,
+    std: None,
 };
 /// A transformers config of the golden CLIP.
 const CLIP: &str = r#"{"model_type": "clip", "vision_config": {"hidden_size": 48, "num_hidden_layers": 3,
