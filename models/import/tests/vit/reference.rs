@@ -48,6 +48,7 @@ fn check_built(vit: &Vit, tensors: Tensors, preset: &str, heads: usize, name: fn
         eps: config.eps.into(),
         activation: config.activation.value,
         clip,
+        periods: None,
     };
     let side = config.position.grid().unwrap() * config.patch;
     let image = image(side, side);
@@ -158,6 +159,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
             eps: 1e-6,
             activation,
             clip: false,
+            periods: None,
         };
         slow.features(&image(96, 96))
     });
