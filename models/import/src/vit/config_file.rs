@@ -259,8 +259,8 @@ impl ModelConfig {
             width: number(json, "hidden_size")?.or(Some(width)),
             depth: number(json, "num_hidden_layers")?.or(Some(12)),
             patch: number(json, "patch_size")?.or(patch),
-            registers: match json.get("num_register_tokens").and_then(Value::as_u64) {
-                Some(0) => Some(0),
+            registers: match json.get("num_register_tokens") {
+                Some(n) if n.as_u64() == Some(0) => Some(0),
                 None if dinov3 => Some(0),
                 _ => number(json, "num_register_tokens")?,
             },

@@ -23,6 +23,11 @@ const SIGNS: [Sign; 12] = [
     sign("Sapiens2", &["blocks.0.attn.wq.weight"], &[]),
     sign("RADIO", &["patch_generator.pos_embed"], &[]),
     sign(
+        "a ViT with rotary positions other than DINOv3's (timm's Eva class)",
+        &["patch_embed.proj.weight", "blocks.0.gamma_1"],
+        &["pos_embed"],
+    ),
+    sign(
         "EVA",
         &[
             "patch_embed.proj.weight",
@@ -35,11 +40,6 @@ const SIGNS: [Sign; 12] = [
         "EVA-02",
         &["patch_embed.proj.weight", "blocks.0.attn.q_proj.weight"],
         &[],
-    ),
-    sign(
-        "a ViT with rotary positions other than DINOv3's (timm's Eva class)",
-        &["patch_embed.proj.weight", "blocks.0.gamma_1"],
-        &["pos_embed"],
     ),
     sign(
         "EVA or BEiT",

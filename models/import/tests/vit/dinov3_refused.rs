@@ -56,7 +56,7 @@ fn other_models_and_damaged_files() {
         ),
         (
             with(timm(), "pos_embed", zeros([1, 9, 32])),
-            "EVA or BEiT|with pos_embed|--backbone-onnx",
+            "EVA|with pos_embed|--backbone-onnx",
         ),
         (
             without(timm(), "reg_token"),
