@@ -220,3 +220,42 @@ impl<T: fmt::Display> fmt::Display for Setting<T> {
         write!(f, "{} ({})", self.value, self.from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_learned_or_rotary() {
+        let learned = r#"{"family": "dinov2", "width": 8, "depth": 1, "registers": 0, "position_grid": 4,
+            "heads": {"value": 1, "from": "default"}, "activation": {"value": "gelu", "from": "default"},
+            "positions": {"value": "timm", "from": "default"}, "normalization": "default"}"#;
+        let parsed = |text: &str| serde_json::from_str::<Architecture>(text).unwrap();
+        parsed(learned).validate().unwrap();
+        let rotary = learned
+            .replace("dinov2", "dinov3")
+            .replace("\"position_grid\": 4,", "")
+            .replace(
+                r#""positions": {"value": "timm", "from": "default"}"#,
+                r#""rotary_periods": "weights""#,
+            );
+        let parsed_rotary = parsed(&rotary);
+        parsed_rotary.validate().unwrap();
+        let written = serde_json::to_string(&parsed_rotary).unwrap();
+        assert!(!written.contains("position_grid"), "{written}");
+        for (wrong, part) in [
+            (learned.replace("dinov2", "dinov3"), "DINOv3 has rotary"),
+            (
+                rotary.replace("dinov3", "dinov2"),
+                "DINOv2 has position_grid",
+            ),
+            (
+                learned.replace("\"position_grid\": 4,", ""),
+                "DINOv2 has position_grid",
+            ),
+        ] {
+            let what = parsed(&wrong).validate().unwrap_err();
+            assert!(what.contains(part), "{what}");
+        }
+    }
+}

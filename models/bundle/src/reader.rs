@@ -466,6 +466,25 @@ mod tests {
     }
 
     #[test]
+    fn a_license_is_one_line_of_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("licensed.loftup");
+        let open = |license: &str| {
+            let license = serde_json::to_string(license).unwrap();
+            let field = format!("\"license\": {license}, \"sources\"");
+            bundle(&at, |text| text.replace("\"sources\"", &field));
+            Bundle::open(&at).map_err(|error| error.to_string())
+        };
+        let opened = open("Apache-2.0").unwrap();
+        let license = &opened.manifest().provenance.license;
+        assert_eq!(license.as_deref(), Some("Apache-2.0"));
+        for wrong in ["", "two\nlines", &"x".repeat(257)] {
+            let text = open(wrong).unwrap_err();
+            assert!(text.contains("provenance.license: expected"), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["graph.onnx", MANIFEST] {
