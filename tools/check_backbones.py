@@ -1,13 +1,14 @@
 """Compares converted backbones with transformers, timm and open_clip.
 
-    pip install torch transformers timm open_clip_torch safetensors numpy
+    pip install torch transformers timm open_clip_torch safetensors numpy onnxruntime
     cargo build --release --bin loftup
     python tools/check_backbones.py target/release/loftup [--only TEXT ...] [--out table.md]
 
-Builds each model with random weights, at its real width and with two blocks, saves it in its
-library's names next to the config file that the library writes, converts it with `loftup convert`,
-and compares the features with the library's own, at the trained size and at a larger one that is
-not square, resampled as in that library. For CLIP the reference are MaskCLIP's patch features,
+Builds each model with random weights, at its real width and with two blocks (or as many as its name
+says), saves it in its library's names next to the config file that the library writes, converts it
+with `loftup convert`, and compares the features of `loftup run` and of ONNX Runtime with the
+library's own, at the trained size and at a larger one that is not square, resampled as in that
+library. For CLIP the reference are MaskCLIP's patch features,
 computed with the library's modules: of the last block only the value and output projections.
 
 Prints the largest difference relative to the largest feature, and fails above 1e-4. `--out` also
@@ -23,6 +24,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import onnxruntime
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -85,6 +87,25 @@ def hf_dinov2(width, heads, registers=0, swiglu=False, depth_anything=False):
             return to_map(whole(image).last_hidden_state[:, 1 + registers:], image, 14)
 
     return whole.save_pretrained, forward, 112, 14
+
+
+def hf_dinov3(width, heads, depth=DEPTH, registers=4, gated=False, save="pretrained", **more):
+    import transformers as T
+
+    act = "silu" if gated else "gelu"
+    model = randomize(T.DINOv3ViTModel(T.DINOv3ViTConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth, num_attention_heads=heads,
+        num_register_tokens=registers, use_gated_mlp=gated, hidden_act=act, **more)))
+
+    def save_state(directory):
+        """As torch.save(model.state_dict()) would, without a config file."""
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(model.state_dict(), directory / "model.safetensors")
+
+    def forward(image):
+        return to_map(model(image).last_hidden_state[:, 1 + registers:], image, 16)
+
+    return save_state if save == "state" else model.save_pretrained, forward, GRID * 16, 16
 
 
 def hf_clip(width, heads, patch, act, projection=False, grid=GRID):
@@ -194,6 +215,54 @@ def facebook_dinov2(width, heads, registers=0, swiglu=False, prefix=""):
     return save_renamed, forward, side, patch
 
 
+def timm_dinov3(name, depth):
+    import timm
+    from timm.models._hub import save_for_hf
+
+    model = randomize(timm.create_model(name, depth=depth, num_classes=0))
+
+    def save(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        args = dict(depth=depth, num_classes=0)
+        save_for_hf(model, str(directory), model_args=args, safe_serialization=True)
+
+    def forward(image):
+        return to_map(model.forward_features(image)[:, model.num_prefix_tokens:], image, 16)
+
+    return save, forward, GRID * 16, 16, model
+
+
+def facebook_dinov3(name, depth):
+    """timm's model under facebookresearch's names, in its types: periods rounded to bfloat16, and a
+    bias whose part for the keys is masked. There is no config file."""
+    _, forward, side, patch, model = timm_dinov3(name, depth)
+    periods = model.rope.periods.bfloat16()
+    model.rope.periods.copy_(periods)
+    width = model.embed_dim
+    mask = torch.cat([torch.ones(width), torch.zeros(width), torch.ones(width)])
+
+    def save(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {"rope_embed.periods": periods, "mask_token": torch.ones(1, width)}
+        plus = any("fc1_g" in key for key in model.state_dict())
+        for key, tensor in model.state_dict().items():
+            block, _, own = key.rpartition("attn.")
+            if own == "q_bias":
+                bias = [tensor, torch.ones(width), model.state_dict()[f"{block}attn.v_bias"]]
+                state[f"{block}attn.qkv.bias"] = torch.cat(bias)
+                state[f"{block}attn.qkv.bias_mask"] = mask.clone()
+            elif own != "v_bias":
+                pairs = [("reg_token", "storage_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma")]
+                if plus:
+                    pairs += [("mlp.fc1_g", "mlp.w1"), ("mlp.fc1_x", "mlp.w2"), ("mlp.fc2", "mlp.w3")]
+                for theirs, ours in pairs:
+                    key = key.replace(theirs, ours)
+                state[key] = tensor
+        save_file(state, directory / "model.safetensors")
+
+    return save, forward, side, patch
+
+
 # --- open_clip ------------------------------------------------------------------------------
 
 
@@ -284,6 +353,31 @@ def models():
             yield label, "timm", "timm", backbone, [], lambda n=name: timm_model(n, 14)
             yield (label, "facebook names", "timm", backbone, ["--heads", str(heads)],
                    lambda w=width, h=heads, r=registers, g=giant: facebook_dinov2(w, h, r, g))
+    for size, width, heads, plus in [("T", 192, 3, False), ("S", 384, 6, False), ("S+", 384, 6, True), ("B", 768, 12, False),
+                                     ("L", 1024, 16, False), ("L+", 1024, 16, True), ("H+", 1280, 20, True)]:
+        for depth in ([2, 12] if width == 384 else [2]):
+            label = f"DINOv3 {size}/16, {depth} blocks"
+            yield (label, "transformers", None, "dinov3", [],
+                   lambda w=width, h=heads, d=depth, p=plus: hf_dinov3(w, h, d, gated=p))
+            word = {"T": "tiny", "S": "small", "S+": "small_plus", "B": "base", "L": "large", "H+": "huge_plus"}.get(size)
+            for bias in ("", "_qkvb"):
+                name = f"vit_{word}_patch16_dinov3{bias}"
+                if word and (bias or word != "tiny"):
+                    yield (f"{label}{bias.replace('_', ' ')}", "timm", None, "dinov3", ["--heads", str(heads)],
+                           lambda n=name, d=depth: timm_dinov3(n, d)[:4])
+            if word:
+                yield label, "facebook names", None, "dinov3", [], lambda n=name, d=depth: facebook_dinov3(n, d)
+    yield ("DINOv3 S/16, key bias", "transformers", None, "dinov3", [], lambda: hf_dinov3(384, 6, key_bias=True))
+    yield ("DINOv3 S/16, no biases", "transformers", None, "dinov3", [],
+           lambda: hf_dinov3(384, 6, query_bias=False, value_bias=False))
+    yield "DINOv3 S/16, no registers", "transformers", None, "dinov3", [], lambda: hf_dinov3(384, 6, registers=0)
+    yield "DINOv3 S/16, rope_theta 30", "transformers", None, "dinov3", [], lambda: hf_dinov3(384, 6, rope_theta=30.0)
+    yield "DINOv3 S/16, heads of 128", "transformers", None, "dinov3", [], lambda: hf_dinov3(384, 3)
+    yield ("DINOv3 S+/16, state_dict", "transformers", None, "dinov3", ["--heads", "6"],
+           lambda: hf_dinov3(384, 6, gated=True, save="state"))
+    for word, heads in [("small", 6), ("base", 12), ("large", 16), ("giant", 24)]:
+        yield (f"LingBot-Vision {word}", "timm", None, "dinov3", [],
+               lambda w=word: timm_dinov3(f"vit_{w}_patch16_lingbot", DEPTH)[:4])
     yield ("Depth Anything S", "transformers", "transformers", "dinov2", [],
            lambda: hf_dinov2(384, 6, depth_anything=True))
     yield ("Depth Anything S", "original names", "timm", "dinov2", ["--heads", "6"],
@@ -338,7 +432,7 @@ def worst(loftup, build, backbone, options, positions):
             bundle, out = directory / f"{height}x{width}.loftup", directory / "out.npy"
             for command in (
                 [loftup, "convert", "--backbone", backbone, "--backbone-weights", directory / "model/model.safetensors",
-                 "--size", f"{width}x{height}", "--positions", positions, *options, "--out", bundle],
+                 "--size", f"{width}x{height}", *(["--positions", positions] if positions else []), *options, "--out", bundle],
                 [loftup, "run", bundle, "--image", directory / "image.npy", "--out", out],
             ):
                 done = subprocess.run(command, capture_output=True, text=True)
@@ -346,10 +440,15 @@ def worst(loftup, build, backbone, options, positions):
                     raise RuntimeError(done.stderr.strip().splitlines()[-1])
             with torch.no_grad():
                 expected = forward(image).numpy()
-            found = np.load(out)
-            if found.shape != expected.shape:
-                raise RuntimeError(f"{found.shape} expected {expected.shape}")
-            differences.append(float(np.abs(found - expected).max() / np.abs(expected).max()))
+            session = onnxruntime.InferenceSession(bundle / "backbone.onnx", providers=["CPUExecutionProvider"])
+            errors = []
+            for found in (np.load(out), session.run(None, {"image": image.numpy()})[0]):
+                if found.shape != expected.shape:
+                    raise RuntimeError(f"{found.shape} expected {expected.shape}")
+                if not np.isfinite(found).all():
+                    raise RuntimeError("features are not finite")
+                errors.append(float(np.abs(found - expected).max() / np.abs(expected).max()))
+            differences.append(max(errors))
     return differences
 
 
@@ -373,7 +472,7 @@ def main():
         except Exception as error:
             failure, cells = f" FAILED: {error}", ["", ""]
         print(f"{label:46} {source:16} {cells[0]:>12} {cells[1]:>12}{failure}", flush=True)
-        rows.append([label, source, positions, cells[0], cells[1] + failure])
+        rows.append([label, source, positions or "rotary", cells[0], cells[1] + failure])
         failed += bool(failure)
         if args.out:
             lines = [["model", "names", "positions", "trained size", "other size"], ["---"] * 5, *rows]

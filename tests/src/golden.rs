@@ -69,7 +69,7 @@ impl Case {
                     "siglip" => Some(Activation::Gelu),
                     _ => None,
                 },
-                positions: None,
+                ..VitOptions::default()
             },
         });
         let size = Some(Size {
@@ -83,6 +83,7 @@ impl Case {
             size,
             out: out.into(),
             prefix: None,
+            license: None,
             replace: false,
         }
     }

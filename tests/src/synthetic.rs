@@ -159,6 +159,7 @@ pub fn upsampler_bundle(d: usize, seed: u64, directory: &Path) -> PathBuf {
         size: None,
         out: out.clone(),
         prefix: None,
+        license: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).expect("a bundle");

@@ -358,6 +358,7 @@ fn a_checkpoint_becomes_a_bundle_that_passes_its_checks() {
         }),
         out: out.clone(),
         prefix: None,
+        license: None,
         replace: true,
     };
     let go = |request: &Request| convert(request, |_| ControlFlow::Continue(()));

@@ -84,6 +84,7 @@ fn with_convolutions(directory: &Path) -> PathBuf {
         size: None,
         out: out.clone(),
         prefix: None,
+        license: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

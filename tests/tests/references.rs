@@ -185,6 +185,7 @@ fn bundle(directory: &Path) -> PathBuf {
         }),
         upsampler: Some(weights.join("loftup_odd.ckpt")),
         prefix: None,
+        license: None,
         size: Some(SIZE),
         out: out.clone(),
         replace: false,

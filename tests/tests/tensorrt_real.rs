@@ -205,6 +205,7 @@ fn backbones(name: &str, test: &str) {
                 size: None,
                 out: directory.path().join("dinov2-s14"),
                 prefix: None,
+                license: None,
                 replace: false,
             });
         }

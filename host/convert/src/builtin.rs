@@ -92,6 +92,7 @@ impl Builtin {
             size: None,
             out: out.to_owned(),
             prefix: None,
+            license: None,
             replace,
         };
         convert(&request, stage)

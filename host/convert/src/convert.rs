@@ -48,6 +48,8 @@ pub struct Request {
     /// Prefix of the backbone's tensor names in a checkpoint of several models; without a backbone,
     /// of the upsampler's.
     pub prefix: Option<String>,
+    /// License of the weights, recorded in the manifest.
+    pub license: Option<String>,
     /// Input size of the backbone; rounded to the nearest multiple of the patch size.
     pub size: Option<Size>,
     /// Destination.
@@ -129,6 +131,7 @@ pub fn convert(
         });
     }
     let mut manifest = bundle::manifest(normalization, backbone, upsampler, sources, training);
+    manifest.provenance.license.clone_from(&request.license);
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,

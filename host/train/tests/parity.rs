@@ -51,6 +51,7 @@ fn a_new_upsampler_converted_and_run_gives_what_training_sees() {
             size: None,
             out: out.clone(),
             prefix: None,
+            license: None,
             replace: false,
         };
         convert(&request, |_| ControlFlow::Continue(())).unwrap();

@@ -17,16 +17,44 @@ pub struct Architecture {
     pub depth: usize,
     /// Register tokens.
     pub registers: usize,
-    /// Side of the square grid of patches that the position embeddings were trained on.
-    pub position_grid: usize,
-    /// Activation of the MLPs.
+    /// Side of the square grid of patches that learned position embeddings were trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position_grid: Option<usize>,
+    /// Attention heads.
     pub heads: Setting<usize>,
-    /// Nonlinearity of the MLPs.
+    /// Activation of the MLPs.
     pub activation: Setting<Activation>,
-    /// Library whose resampling of position embeddings is reproduced.
-    pub positions: Setting<Positions>,
+    /// Library whose resampling of learned position embeddings is reproduced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<Setting<Positions>>,
+    /// Origin of the periods of rotary position embeddings, which DINOv3 has instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotary_periods: Option<Origin>,
     /// Origin of mean and standard deviation.
     pub normalization: Origin,
+}
+
+impl Architecture {
+    /// Validates what the types do not express.
+    ///
+    /// # Errors
+    /// The position embeddings are neither learned nor rotary, or both.
+    pub fn validate(&self) -> Result<(), String> {
+        let rotary = self.family == Family::DinoV3;
+        let learned = [self.position_grid.is_some(), self.positions.is_some()];
+        if self.rotary_periods.is_some() != rotary || learned != [!rotary; 2] {
+            return Err(format!(
+                "{} has {}",
+                self.family,
+                if rotary {
+                    "rotary_periods instead of position_grid and positions"
+                } else {
+                    "position_grid and positions instead of rotary_periods"
+                }
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Supported kinds of vision transformers.
@@ -36,6 +64,10 @@ pub enum Family {
     /// DINOv2, with or without registers: class token, LayerScale; features are the patch tokens
     /// after the last norm (Oquab et al., 2023; Darcet et al., 2023).
     DinoV2,
+    /// DINOv3's ViTs and others with the same arithmetic (EUPE, LingBot-Vision): class token,
+    /// LayerScale, usually four registers, rotary position embeddings of the patch tokens; features
+    /// are the patch tokens after the last norm (Siméoni et al., 2025).
+    DinoV3,
     /// CLIP's image encoder with the patch encodings of MaskCLIP: only the value and output
     /// projections of the last block, then the final norm and the visual projection (Radford et
     /// al., 2021; Zhou et al., 2022).
@@ -49,6 +81,7 @@ impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DinoV2 => "DINOv2",
+            Self::DinoV3 => "DINOv3",
             Self::Clip => "CLIP",
             Self::SigLip => "SigLIP",
         })
@@ -65,8 +98,8 @@ pub enum Activation {
     GeluTanh,
     /// `x sigmoid(1.702 x)`, as in OpenAI's CLIP.
     QuickGelu,
-    /// `silu(a) b`, where `a` and `b` are the two halves of the first layer: DINOv2 giant. Detected
-    /// from the weights, so it cannot be selected.
+    /// `silu(a) b`, where `a` and `b` are two linear layers: DINOv2 giant, the plus sizes of DINOv3.
+    /// Detected from the weights, so it cannot be selected.
     #[serde(rename = "swiglu")]
     SwiGlu,
 }
@@ -185,5 +218,44 @@ impl<T> Setting<T> {
 impl<T: fmt::Display> fmt::Display for Setting<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.value, self.from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_learned_or_rotary() {
+        let learned = r#"{"family": "dinov2", "width": 8, "depth": 1, "registers": 0, "position_grid": 4,
+            "heads": {"value": 1, "from": "default"}, "activation": {"value": "gelu", "from": "default"},
+            "positions": {"value": "timm", "from": "default"}, "normalization": "default"}"#;
+        let parsed = |text: &str| serde_json::from_str::<Architecture>(text).unwrap();
+        parsed(learned).validate().unwrap();
+        let rotary = learned
+            .replace("dinov2", "dinov3")
+            .replace("\"position_grid\": 4,", "")
+            .replace(
+                r#""positions": {"value": "timm", "from": "default"}"#,
+                r#""rotary_periods": "weights""#,
+            );
+        let parsed_rotary = parsed(&rotary);
+        parsed_rotary.validate().unwrap();
+        let written = serde_json::to_string(&parsed_rotary).unwrap();
+        assert!(!written.contains("position_grid"), "{written}");
+        for (wrong, part) in [
+            (learned.replace("dinov2", "dinov3"), "DINOv3 has rotary"),
+            (
+                rotary.replace("dinov3", "dinov2"),
+                "DINOv2 has position_grid",
+            ),
+            (
+                learned.replace("\"position_grid\": 4,", ""),
+                "DINOv2 has position_grid",
+            ),
+        ] {
+            let what = parsed(&wrong).validate().unwrap_err();
+            assert!(what.contains(part), "{what}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod head;
 mod manifest;
 mod precision;
+mod provenance;
 mod quantization;
 mod reader;
 mod reference;
@@ -27,10 +28,11 @@ pub use clicks::Clicks;
 pub use error::BundleError;
 pub use head::{Head, HeadKind, Linear};
 pub use manifest::{
-    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalization, Provenance, Size, Source,
-    Upsampler, UpsamplerFiles, UpsamplerKind,
+    Backbone, FORMAT, FeatureLayout, FileEntry, Manifest, Normalization, Size, Upsampler,
+    UpsamplerFiles, UpsamplerKind,
 };
 pub use precision::Precision;
+pub use provenance::{Provenance, Source};
 pub use quantization::{Calibration, CheckError, ErrorStats, HeadAccuracy, Quantization};
 pub use reader::Bundle;
 pub use reference::{PartErrors, ReferenceError, References};

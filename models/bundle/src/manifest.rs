@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     architecture::Architecture, clicks::Clicks, head::Head, precision::Precision,
-    quantization::Quantization, reference::References, training::Training,
+    provenance::Provenance, quantization::Quantization, reference::References,
 };
 
 /// Version of the bundle format that is read and written.
@@ -190,33 +190,6 @@ pub struct FileEntry {
     /// Length in bytes.
     pub bytes: u64,
     /// SHA-256, lowercase hexadecimal.
-    pub sha256: String,
-}
-
-/// Provenance of a bundle.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Provenance {
-    /// Program and version that wrote the bundle.
-    pub tool: String,
-    /// Creation time, in seconds since 1970-01-01 UTC.
-    pub created: u64,
-    /// The files that it was converted from.
-    pub sources: Vec<Source>,
-    /// How the upsampler was trained, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub training: Option<Training>,
-}
-
-/// A source file of a bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Its role.
-    pub role: String,
-    /// File name, without directories.
-    pub file: String,
-    /// Its SHA-256.
     pub sha256: String,
 }
 

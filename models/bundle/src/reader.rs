@@ -254,6 +254,11 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
                 b.dim, b.patch, b.size
             ));
         }
+        if let Some(architecture) = &b.architecture {
+            architecture
+                .validate()
+                .map_err(|what| format!("backbone.architecture: {what}"))?;
+        }
     }
     if let Some(u) = &manifest.upsampler {
         for files in u.graphs.values() {
@@ -309,11 +314,7 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
             .validate()
             .map_err(|what| format!("references: {what}"))?;
     }
-    if let Some(training) = &manifest.provenance.training {
-        training
-            .validate()
-            .map_err(|what| format!("provenance.training: {what}"))?;
-    }
+    (manifest.provenance.validate()).map_err(|what| format!("provenance.{what}"))?;
     if let Some(clicks) = &manifest.clicks {
         clicks
             .validate()
@@ -411,6 +412,7 @@ mod tests {
                 tool: "test".into(),
                 created: 0,
                 sources: Vec::new(),
+                license: None,
                 training: None,
             },
         };
@@ -461,6 +463,25 @@ mod tests {
         file.set_len(64 << 30).unwrap();
         let text = opened.read("graph.onnx").unwrap_err().to_string();
         assert!(text.contains("8 bytes, but 7 in the manifest"), "{text}");
+    }
+
+    #[test]
+    fn a_license_is_one_line_of_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("licensed.loftup");
+        let open = |license: &str| {
+            let license = serde_json::to_string(license).unwrap();
+            let field = format!("\"license\": {license}, \"sources\"");
+            bundle(&at, |text| text.replace("\"sources\"", &field));
+            Bundle::open(&at).map_err(|error| error.to_string())
+        };
+        let opened = open("Apache-2.0").unwrap();
+        let license = &opened.manifest().provenance.license;
+        assert_eq!(license.as_deref(), Some("Apache-2.0"));
+        for wrong in ["", "two\nlines", &"x".repeat(257)] {
+            let text = open(wrong).unwrap_err();
+            assert!(text.contains("provenance.license: expected"), "{text}");
+        }
     }
 
     #[test]

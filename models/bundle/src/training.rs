@@ -53,16 +53,7 @@ impl Training {
         ];
         let names = self.losses.keys().map(|name| ("a loss", name));
         for (field, text) in texts.into_iter().chain(names) {
-            let usable = !text.is_empty()
-                && text.len() <= Self::LONGEST_TEXT
-                && !text.chars().any(char::is_control);
-            if !usable {
-                return Err(format!(
-                    "{field}: expected a text of 1 to {} bytes on one line, found {}",
-                    Self::LONGEST_TEXT,
-                    text.len()
-                ));
-            }
+            usable(field, text, Self::LONGEST_TEXT)?;
         }
         let hashes = [
             ("weights_sha256", Some(&self.weights_sha256)),
@@ -99,6 +90,17 @@ impl Training {
         }
         Ok(())
     }
+}
+
+/// Checks a text that is printed: not empty, on one line, at most `longest` bytes.
+pub(crate) fn usable(field: &str, text: &str, longest: usize) -> Result<(), String> {
+    if text.is_empty() || text.len() > longest || text.chars().any(char::is_control) {
+        return Err(format!(
+            "{field}: expected a text of 1 to {longest} bytes on one line, found {}",
+            text.len()
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -158,6 +158,7 @@ pub fn manifest(
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
             sources,
+            license: None,
             training,
         },
     }

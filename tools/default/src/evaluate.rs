@@ -32,6 +32,7 @@ pub fn bundle(shape: &Shape, backbone: &Path, upsampler: Option<&Path>, out: &Pa
             }),
             out: out.into(),
             prefix: None,
+            license: None,
             replace: true,
         },
         |_| ControlFlow::Continue(()),

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use anyhow::Result;
-use loftup_bundle::{Normalization, Size};
+use loftup_bundle::{Normalization, Provenance, Size};
 use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
 use loftup_import::vit::{Activation, Positions, VitOptions};
 
@@ -18,6 +18,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
+  loftup convert --backbone dinov3 --backbone-weights dinov3_vits16.pth --license LicenseRef-DINOv3 --out dinov3.loftup
   loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights naf.pth --out naf.loftup
   loftup convert --upsampler-weights loftup.bin --out up.loftup
@@ -26,10 +27,13 @@ use crate::{
     .args(["backbone_weights", "backbone_onnx", "upsampler_weights", "builtin"])
     .required(true)
     .multiple(true))]
+#[command(group = clap::ArgGroup::new("any_backbone")
+    .args(["backbone_weights", "backbone_onnx"])
+    .multiple(true))]
 pub struct Args {
-    /// Backbone architecture: dinov2-s14, -b14, -l14, -g14 (each also with -reg), clip-b32, -b16,
-    /// -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14, siglip2-b16, ...; or a family of any
-    /// size: dinov2, dinov2-reg, clip, siglip, siglip2
+    /// Backbone architecture: dinov2-s14, -b14, -l14, -g14 (each also with -reg), dinov3-s16,
+    /// -s16-plus, -b16, -l16, clip-b32, -b16, -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14,
+    /// siglip2-b16, ...; or a family of any size: dinov2, dinov2-reg, dinov3, clip, siglip, siglip2
     #[arg(
         long,
         value_name = "NAME",
@@ -54,7 +58,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", requires = "backbone")]
     activation: Option<Activation>,
     /// Implementation of position embedding interpolation to reproduce: facebook, timm or
-    /// transformers [default: facebook, which LoftUp was trained with]
+    /// transformers [default: facebook, which LoftUp was trained with]. Not for DINOv3
     #[arg(long, value_name = "LIBRARY", requires = "backbone")]
     positions: Option<Positions>,
     /// Any ONNX model as the backbone. Input: an image [1,3,H,W] or [1,H,W,3]. Output: a feature map
@@ -75,12 +79,13 @@ pub struct Args {
     /// 0, 1, 2, 4 or 5, whichever matches the output]
     #[arg(long, value_name = "N", requires = "backbone_onnx")]
     extra_tokens: Option<usize>,
-    /// Mean of the colors, in 0 to 1 [default: ImageNet's 0.485,0.456,0.406; none for a uint8 input,
+    /// Mean of the colors, in 0 to 1 [default: for a checkpoint, from the config files next to it, or
+    /// that of its family; for an ONNX model, ImageNet's 0.485,0.456,0.406, or none for a uint8 input,
     /// which gets values from 0 to 255]
-    #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "backbone_onnx")]
+    #[arg(long, value_name = "R,G,B", value_parser = triple, requires = "any_backbone")]
     mean: Option<[f32; 3]>,
-    /// Standard deviation of the colors [default: ImageNet's 0.229,0.224,0.225]
-    #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "backbone_onnx")]
+    /// Standard deviation of the colors [default: as for --mean; ImageNet's is 0.229,0.224,0.225]
+    #[arg(long, value_name = "R,G,B", value_parser = positive_triple, requires = "any_backbone")]
     std: Option<[f32; 3]>,
     /// Checkpoint of the upsampler, PyTorch or safetensors: LoftUp, published or from `loftup train`, or
     /// NAF or DiveUp, which serve any backbone. Its tensors tell which it is
@@ -100,6 +105,10 @@ pub struct Args {
     /// Input size of the backbone [default: 224x224, or the size fixed in the ONNX model]
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
+    /// License of the weights, recorded in the bundle and shown by `loftup inspect`: an SPDX identifier
+    /// or a name, such as Apache-2.0 or LicenseRef-DINOv3
+    #[arg(long, value_name = "NAME", value_parser = license, conflicts_with = "builtin")]
+    license: Option<String>,
     /// Output directory; must not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -158,6 +167,8 @@ fn request(args: &Args) -> Request {
                 heads: args.heads.map(usize::from),
                 activation: args.activation,
                 positions: args.positions,
+                mean: args.mean,
+                std: args.std,
             },
         });
     let onnx = args
@@ -183,6 +194,7 @@ fn request(args: &Args) -> Request {
         backbone: checkpoint.or(onnx),
         upsampler: args.upsampler_weights.clone(),
         prefix: args.prefix.clone(),
+        license: args.license.clone(),
         size: args.size,
         out: args.out.clone(),
         replace: args.force,
@@ -196,4 +208,9 @@ fn positive_triple(s: &str) -> Result<[f32; 3], String> {
     } else {
         Err("standard deviations must be greater than 0".into())
     }
+}
+
+fn license(s: &str) -> Result<String, String> {
+    Provenance::usable_license(s)?;
+    Ok(s.into())
 }

@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use loftup_bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Training};
+use loftup_bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Normalization, Training};
 use loftup_import::{
     checkpoint::Checkpoint,
-    vit::{ConfigFiles, Outline, Vit, VitError, VitOptions},
+    vit::{ConfigFiles, Outline, PositionEmbedding, Vit, VitError, VitOptions},
 };
 use loftup_onnx::{Interface, Port};
 
@@ -75,9 +75,16 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 "             {}: width {}, depth {}, heads {}, activation {}",
                 a.family, a.width, a.depth, a.heads, a.activation
             ))?;
+            let positions = match (a.position_grid, a.positions, a.rotary_periods) {
+                (Some(n), Some(positions), _) => {
+                    format!("position embedding {n}x{n} (weights), interpolated as in {positions}")
+                }
+                (_, _, Some(from)) => format!("rotary position embedding, periods ({from})"),
+                _ => "no position embedding".into(),
+            };
             output::line(format!(
-                "             {} registers, position embedding {}x{} (weights), interpolated as in {}",
-                a.registers, a.position_grid, a.position_grid, a.positions
+                "             {} registers, {positions}",
+                a.registers
             ))?;
         }
     }
@@ -170,6 +177,9 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
             "  source     {} ({}), SHA-256 {}",
             s.file, s.role, s.sha256
         ))?;
+    }
+    if let Some(license) = &m.provenance.license {
+        output::line(format!("  license    {license}"))?;
     }
     if let Some(t) = &m.provenance.training {
         print_training(t)?;
@@ -327,9 +337,15 @@ fn print_outline(o: &Outline) -> Result<()> {
     output::line(format!("  heads      {}", decided(heads)))?;
     output::line(format!("  activation {}", decided(activation)))?;
     output::line(format!("  registers  {} (weights)", o.registers))?;
-    output::line(format!("  positions  {}x{} (weights)", o.grid, o.grid))?;
-    output::line(format!(
-        "  images     mean {:?}, std {:?} ({})",
-        o.mean, o.std, o.normalization
-    ))
+    output::line(match o.position {
+        PositionEmbedding::Learned { grid, .. } => {
+            format!("  positions  {grid}x{grid} (weights)")
+        }
+        PositionEmbedding::Rotary { from, .. } => format!("  positions  rotary, periods ({from})"),
+    })?;
+    let colors = o.colors.as_ref().map(|colors| {
+        let Normalization { mean, std } = colors.value;
+        format!("mean {mean:?}, std {std:?} ({})", colors.from)
+    });
+    output::line(format!("  images     {}", decided(colors)))
 }

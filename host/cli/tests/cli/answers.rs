@@ -242,6 +242,36 @@ fn a_size_that_the_patch_does_not_divide_is_answered_and_explained() {
 }
 
 #[test]
+fn a_bundle_records_the_license_and_the_colors_given() {
+    let dir = dir();
+    let bundle = dir.path().join("b.loftup");
+    done(&mut loftup!(
+        "convert",
+        "--backbone",
+        "dinov2",
+        "--backbone-weights",
+        weights("dinov2.bin"),
+        "--heads",
+        "3",
+        "--size",
+        "28x28",
+        "--mean",
+        "0.5,0.25,0.125",
+        "--license",
+        "LicenseRef-Test",
+        "--out",
+        &bundle
+    ));
+    let said = done(&mut loftup!("inspect", &bundle));
+    // The standard deviation remains the family's.
+    let parts = [
+        "license    LicenseRef-Test",
+        "mean [0.5, 0.25, 0.125], std [0.229, 0.224, 0.225] (command line)",
+    ];
+    names(&said, &parts);
+}
+
+#[test]
 fn half_a_bundle_does_its_half() {
     let (dir, full) = (dir(), full());
     let (backbone, upsampler) = (backbone(), upsampler());

@@ -269,6 +269,24 @@ fn wrong_options_are_a_matter_of_usage() {
         loftup!("convert", "--out", &to),
         loftup!("convert", "--backbone", "dinov2", "--out", &to),
         loftup!("convert", "--backbone-onnx", "x.onnx", "--out", &to),
+        loftup!(
+            "convert",
+            "--upsampler-weights",
+            "x",
+            "--mean",
+            "0,0,0",
+            "--out",
+            &to
+        ),
+        loftup!(
+            "convert",
+            "--upsampler-weights",
+            "x",
+            "--license",
+            "",
+            "--out",
+            &to
+        ),
     ];
     for mut command in commands {
         usage(&mut command);

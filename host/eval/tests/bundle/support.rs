@@ -45,6 +45,7 @@ impl Place {
             backbone: Some(source),
             upsampler: Some(weights),
             prefix: None,
+            license: None,
             size: Some(Size {
                 width: SIDE,
                 height: SIDE,

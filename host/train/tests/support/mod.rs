@@ -36,6 +36,7 @@ pub fn bundle(folder: &Path) -> PathBuf {
         size,
         out: out.clone(),
         prefix: None,
+        license: None,
         replace: false,
     };
     convert(&request, |_| ControlFlow::Continue(())).unwrap();

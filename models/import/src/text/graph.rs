@@ -26,7 +26,7 @@ pub(super) fn build(
     let mask = config.causal.then_some(&causal);
     for (i, block) in weights.blocks.iter().enumerate() {
         x = g.scope(format!("blocks.{i}"), |g| {
-            let x = shape.attend(g, &x, block, mask);
+            let x = shape.attend(g, &x, block, mask, None);
             shape.mlp(g, &x, block)
         });
     }

@@ -4,8 +4,8 @@
 use loftup_bundle::Architecture;
 
 use super::{
-    Activation, Dimensions, Family, Origin, Positions, Preset, Setting, VitError, VitOptions,
-    config_file::ConfigFiles, names::Tower, outline::Outline,
+    Activation, Dimensions, Family, Origin, PositionEmbedding, Preset, Setting, VitError,
+    VitOptions, config_file::ConfigFiles, names::Tower, outline::Outline, preset::Variant,
 };
 use crate::transformer::Shape;
 
@@ -27,14 +27,12 @@ pub struct VitConfig {
     pub heads: Setting<usize>,
     /// Register tokens.
     pub registers: usize,
-    /// Side of the (square) grid of patches on which the position embeddings were trained.
-    pub grid: usize,
     /// Epsilon of all layer norms.
     pub eps: f32,
     /// Activation of the MLPs.
     pub activation: Setting<Activation>,
-    /// How position embeddings are resampled for other grids.
-    pub positions: Setting<Positions>,
+    /// How patches get their positions.
+    pub position: PositionEmbedding,
     /// Mean of each color (red, green, blue; 0 to 1), subtracted from the image.
     pub mean: [f32; 3],
     /// Standard deviation of each color, by which it is then divided.
@@ -49,15 +47,20 @@ impl VitConfig {
 
     /// The architecture entry of a bundle's manifest.
     pub fn architecture(&self) -> Architecture {
+        let (position_grid, positions, rotary_periods) = match self.position {
+            PositionEmbedding::Learned { grid, resampling } => (Some(grid), Some(resampling), None),
+            PositionEmbedding::Rotary { from, .. } => (None, None, Some(from)),
+        };
         Architecture {
             family: self.family(),
             width: self.width,
             depth: self.depth,
             registers: self.registers,
-            position_grid: self.grid,
+            position_grid,
             heads: self.heads,
             activation: self.activation,
-            positions: self.positions,
+            positions,
+            rotary_periods,
             normalization: self.normalization,
         }
     }
@@ -132,7 +135,7 @@ impl VitConfig {
         let outline = Outline::of(tower, options, files)?;
         let family = outline.family;
         let registers = outline.registers;
-        let fitting = Preset::fitting(family, registers > 0, outline.dimensions);
+        let fitting = outline.names();
         if family != preset.family() {
             return Err(VitError::WrongFamily {
                 path: tower.path(),
@@ -148,22 +151,18 @@ impl VitConfig {
                 suggestion: fitting[0],
             });
         }
-        let asked = preset.dimensions();
-        if options.heads.is_none() && asked.is_some_and(|d| d != outline.dimensions) {
+        if options.heads.is_none() && !preset.fits(outline.variant(), outline.dimensions) {
             return Err(wrong_size(tower, preset, outline.dimensions, &fitting));
         }
-        if registers > 0 && !preset.registers() {
+        if outline.variant() == Variant::Registers && !preset.registers() {
             let (path, name) = (tower.path(), preset.name());
             log::info!(
                 "{}: the weights have {registers} register tokens, which {name} does not mention; using them",
                 path.display()
             );
         }
-        let (heads, activation) = match (outline.heads, outline.activation) {
-            (Ok(heads), Ok(activation)) => (heads, activation),
-            (Err(heads), Err(activation)) => return Err(heads.and(activation)),
-            (Err(error), _) | (_, Err(error)) => return Err(error),
-        };
+        let settings = both(outline.heads, outline.activation);
+        let ((heads, activation), colors) = both(settings, outline.colors)?;
         Ok(Self {
             preset,
             patch: outline.dimensions.patch,
@@ -172,14 +171,22 @@ impl VitConfig {
             depth: outline.dimensions.depth,
             heads,
             registers,
-            grid: outline.grid,
             eps: outline.eps,
             activation,
-            positions: outline.positions,
-            mean: outline.mean,
-            std: outline.std,
-            normalization: outline.normalization,
+            position: outline.position,
+            mean: colors.value.mean,
+            std: colors.value.std,
+            normalization: colors.from,
         })
+    }
+}
+
+/// Both values, or the error for all settings that are unknown.
+fn both<A, B>(a: Result<A, VitError>, b: Result<B, VitError>) -> Result<(A, B), VitError> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(a), Err(b)) => Err(a.and(b)),
+        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use loftup_bundle::Normalization;
 use serde_json::Value;
 
 use super::{Activation, Dimensions, Family, Origin, VitError, published, schemes::Library};
@@ -17,15 +18,14 @@ const PREPROCESSORS: [&str; 2] = ["preprocessor_config.json", "processor_config.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigFiles {
     models: Vec<ModelConfig>,
-    preprocessor: Option<Normalization>,
+    preprocessor: Option<Colors>,
 }
 
 /// Mean and standard deviation, and the file that they come from.
 #[derive(Debug, Clone)]
-pub(super) struct Normalization {
+pub(super) struct Colors {
     pub path: PathBuf,
-    pub mean: [f32; 3],
-    pub std: [f32; 3],
+    pub colors: Normalization,
 }
 
 /// The contents of one config file. Fields that it does not have are `None`.
@@ -44,7 +44,8 @@ pub(super) struct ModelConfig {
     pub activation: Option<Activation>,
     pub swiglu: Option<bool>,
     pub eps: Option<f32>,
-    pub normalization: Option<Normalization>,
+    pub rope_theta: Option<f32>,
+    pub normalization: Option<Colors>,
 }
 
 impl ConfigFiles {
@@ -84,7 +85,7 @@ impl ConfigFiles {
             let path = next_to(name);
             let Some(json) = read(&path)? else { continue };
             let json = json.get("image_processor").unwrap_or(&json);
-            files.preprocessor = Normalization::of(&path, json, "image_mean", "image_std")
+            files.preprocessor = Colors::of(&path, json, "image_mean", "image_std")
                 .map_err(|what| VitError::ConfigFile { path, what })?;
             if files.preprocessor.is_some() {
                 break;
@@ -103,10 +104,23 @@ impl ConfigFiles {
     }
 
     /// The image normalization for weights with the names of `library`.
-    pub(super) fn normalization(&self, library: Library) -> Option<&Normalization> {
+    pub(super) fn normalization(&self, library: Library) -> Option<&Colors> {
         self.model(library)
             .and_then(|m| m.normalization.as_ref())
             .or(self.preprocessor.as_ref())
+    }
+}
+
+/// A number between 0 and `limit`, both exclusive, if the key exists.
+fn positive(json: &Value, key: &str, limit: f32) -> Result<Option<f32>, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value
+            .as_f64()
+            .map(|x| x as f32)
+            .filter(|x| *x > 0.0 && *x < limit)
+            .map(Some)
+            .ok_or_else(|| format!("{key} is {}", shown(value))),
     }
 }
 
@@ -117,7 +131,7 @@ fn read(path: &Path) -> Result<Option<Value>, VitError> {
     })
 }
 
-impl Normalization {
+impl Colors {
     fn of(path: &Path, json: &Value, mean: &str, std: &str) -> Result<Option<Self>, String> {
         let triple = |key: &str| -> Result<Option<[f32; 3]>, String> {
             let Some(value) = json.get(key).filter(|v| !v.is_null()) else {
@@ -147,8 +161,7 @@ impl Normalization {
         }
         Ok(Some(Self {
             path: path.into(),
-            mean,
-            std,
+            colors: Normalization { mean, std },
         }))
     }
 }
@@ -167,7 +180,7 @@ impl ModelConfig {
             };
             // Older files have the entries of pretrained_cfg at the root.
             let prepared = json.get("pretrained_cfg").unwrap_or(json);
-            config.normalization = Normalization::of(path, prepared, "mean", "std")?;
+            config.normalization = Colors::of(path, prepared, "mean", "std")?;
             return Ok(Some(config));
         }
         for part in ["vision_config", "backbone_config"] {
@@ -194,6 +207,7 @@ impl ModelConfig {
             activation: None,
             swiglu: None,
             eps: None,
+            rope_theta: None,
             normalization: None,
         }
     }
@@ -212,33 +226,57 @@ impl ModelConfig {
             }
             // The default patch size differs between versions.
             Some("dinov2" | "dinov2_with_registers") => (Family::DinoV2, None, Activation::Gelu),
+            Some("dinov3_vit") => (Family::DinoV3, Some(16), Activation::Gelu),
             _ => return Ok(None),
         };
-        let swiglu = match json.get("use_swiglu_ffn") {
-            _ if family != Family::DinoV2 => None,
+        let dinov3 = family == Family::DinoV3;
+        let (width, heads) = if dinov3 { (384, 6) } else { (768, 12) };
+        let gated = match family {
+            Family::DinoV2 => json.get("use_swiglu_ffn"),
+            Family::DinoV3 => json.get("use_gated_mlp"),
+            Family::Clip | Family::SigLip => None,
+        };
+        let swiglu = match gated {
+            _ if !matches!(family, Family::DinoV2 | Family::DinoV3) => None,
             Some(Value::Bool(x)) => Some(*x),
             _ => Some(false),
         };
+        let activation = match json.get("hidden_act").filter(|act| !act.is_null()) {
+            // The activation of DINOv3's gate.
+            act if dinov3 && swiglu == Some(true) => {
+                let act = act.and_then(Value::as_str).unwrap_or("gelu");
+                if !["silu", "swish"].contains(&act) {
+                    return Err(format!(
+                        "hidden_act {act} with use_gated_mlp is not supported; supported is silu"
+                    ));
+                }
+                None
+            }
+            None => Some(activation),
+            Some(act) => Some(named_activation("hidden_act", act)?),
+        };
         Ok(Some(Self {
-            width: number(json, "hidden_size")?.or(Some(768)),
+            width: number(json, "hidden_size")?.or(Some(width)),
             depth: number(json, "num_hidden_layers")?.or(Some(12)),
             patch: number(json, "patch_size")?.or(patch),
-            registers: number(json, "num_register_tokens")?,
-            image: number(json, "image_size")?,
-            heads: number(json, "num_attention_heads")?.or(Some(12)),
-            activation: match json.get("hidden_act") {
-                None | Some(Value::Null) => Some(activation),
-                Some(act) => Some(named_activation("hidden_act", act)?),
+            registers: match json.get("num_register_tokens") {
+                Some(n) if n.as_u64() == Some(0) => Some(0),
+                None if dinov3 => Some(0),
+                _ => number(json, "num_register_tokens")?,
             },
+            // Rotary positions have no training grid.
+            image: if dinov3 {
+                None
+            } else {
+                number(json, "image_size")?
+            },
+            heads: number(json, "num_attention_heads")?.or(Some(heads)),
+            activation,
             swiglu,
-            eps: match json.get("layer_norm_eps") {
-                None | Some(Value::Null) => None,
-                Some(eps) => Some(
-                    eps.as_f64()
-                        .map(|e| e as f32)
-                        .filter(|e| *e > 0.0 && *e < 1.0)
-                        .ok_or_else(|| format!("layer_norm_eps is {}", shown(eps)))?,
-                ),
+            eps: positive(json, "layer_norm_eps", 1.0)?,
+            rope_theta: match dinov3 {
+                true => positive(json, "rope_theta", f32::MAX)?.or(Some(100.0)),
+                false => None,
             },
             ..Self::empty(path, origin, Library::Transformers, family)
         }))
@@ -255,7 +293,7 @@ impl ModelConfig {
         };
         let empty = Value::Null;
         let prepared = json.get("preprocess_cfg").unwrap_or(&empty);
-        let normalization = Normalization::of(path, prepared, "mean", "std")?;
+        let normalization = Colors::of(path, prepared, "mean", "std")?;
         if let Some(name) = text(vision, "timm_model_name") {
             let args = vision.get("timm_model_kwargs").unwrap_or(&empty);
             return Ok(Self::timm(path, origin, name, args)?.map(|config| Self {
@@ -319,10 +357,13 @@ impl ModelConfig {
             words if words.contains(&"siglip") => Family::SigLip,
             words if words.contains(&"clip") => Family::Clip,
             words if words.contains(&"dinov2") => Family::DinoV2,
+            words if words.contains(&"dinov3") || words.contains(&"lingbot") => Family::DinoV3,
             _ => return Ok(None),
         };
         let (width, depth, heads) = match (family, words[1]) {
             (Family::Clip, "base") if words.contains(&"plus") => (896, 12, 14),
+            (Family::DinoV3, "tiny") => (192, 12, 3),
+            (Family::DinoV3, "huge") => (1280, 32, 20),
             (_, "small") => (384, 12, 6),
             (_, "base") => (768, 12, 12),
             (_, "large") => (1024, 24, 16),
@@ -332,7 +373,7 @@ impl ModelConfig {
             (Family::Clip, "huge") => (1280, 32, 16),
             (Family::Clip, "giant") => (1408, 40, 16),
             (Family::Clip, "gigantic") => (1664, 48, 16),
-            (Family::DinoV2, "giant") => (1536, 40, 24),
+            (Family::DinoV2 | Family::DinoV3, "giant") => (1536, 40, 24),
             (Family::SigLip, "so400m") => (1152, 27, 16),
             (Family::SigLip, "giantopt") => (1536, 40, 16),
             _ => return Ok(None),
@@ -356,7 +397,7 @@ impl ModelConfig {
                     width,
                     depth,
                 };
-                let grid = image.unwrap_or(0) / patch;
+                let grid = image.map(|image| image / patch);
                 published::activation(family, size, grid, Library::Timm).ok()
             }
             _ => Some(Activation::Gelu),
@@ -367,6 +408,10 @@ impl ModelConfig {
             patch: number(args, "patch_size")?.or(Some(patch)),
             heads: number(args, "num_heads")?.or(Some(heads)),
             activation,
+            rope_theta: match family {
+                Family::DinoV3 => positive(args, "rope_temperature", f32::MAX)?.or(Some(100.0)),
+                _ => None,
+            },
             ..Self::empty(path, origin, Library::Timm, family)
         }))
     }

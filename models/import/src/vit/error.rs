@@ -19,7 +19,7 @@ pub enum VitError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The names in the checkpoint do not match any supported vision transformer.
-    #[error("{}: no vision transformer in a known naming scheme (DINOv2, OpenAI CLIP, timm, open_clip, Hugging Face); {}", path.display(), examples(.found))]
+    #[error("{}: no vision transformer in a known naming scheme (DINOv2, DINOv3, OpenAI CLIP, timm, open_clip, Hugging Face); {}", path.display(), examples(.found))]
     NotAVit {
         /// The checkpoint file.
         path: PathBuf,

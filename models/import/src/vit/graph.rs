@@ -1,11 +1,12 @@
 //! The ONNX graph of a vision transformer.
 
 use super::{
-    Family, INPUT, OUTPUT, VitConfig,
+    Family, INPUT, OUTPUT, PositionEmbedding, VitConfig,
     position::{Method, resample},
-    weights::Weights,
+    rotary,
+    weights::{Positions, Weights},
 };
-use crate::transformer::{Block, Shape, linear};
+use crate::transformer::{Block, Rotary, Shape, linear};
 use loftup_onnx::{Graph, Value};
 
 /// Builds the graph for a grid of `columns` x `rows` patches.
@@ -20,11 +21,28 @@ pub(super) fn build(config: &VitConfig, weights: &Weights, columns: usize, rows:
         let x = g.conv(&image, &weights.patch.weight, &weights.patch.bias, patch);
         let x = g.reshape(&x, &[1, width as i64, -1]);
         let x = g.transpose(&x, &[0, 2, 1]);
-        let method = Method::of(config.positions.value, config.family(), config.registers);
-        let positions = resample(&weights.positions, rows, columns, method);
+        let PositionEmbedding::Learned { resampling, .. } = config.position else {
+            return x;
+        };
+        let Positions::Learned(positions) = &weights.positions else {
+            return x;
+        };
+        let method = Method::of(resampling.value, config.family(), config.registers);
+        let positions = resample(positions, rows, columns, method);
         let positions = g.constant("positions", &positions.reshaped([1, rows * columns, width]));
         g.add(&x, &positions)
     });
+    let rotary = match &weights.positions {
+        Positions::Learned(_) => None,
+        Positions::Rotary(periods) => g.scope("rope", |g| {
+            let prefix = weights.prefix.as_ref().map_or(0, |p| p.shape()[1]);
+            let (cos, sin) = rotary::factors(periods, prefix, rows, columns);
+            Some(Rotary {
+                cos: g.constant("cos", &cos),
+                sin: g.constant("sin", &sin),
+            })
+        }),
+    };
     if let Some(prefix) = &weights.prefix {
         let prefix = g.constant("prefix", prefix);
         x = g.concat(&[&prefix, &x], 1);
@@ -41,7 +59,7 @@ pub(super) fn build(config: &VitConfig, weights: &Weights, columns: usize, rows:
                 value_path(g, &x, block, &blocks)
             }
             _ => {
-                let x = blocks.attend(g, &x, block, None);
+                let x = blocks.attend(g, &x, block, None, rotary.as_ref());
                 let x = blocks.mlp(g, &x, block);
                 if last { patches(g, &x, weights) } else { x }
             }

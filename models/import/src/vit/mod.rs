@@ -1,7 +1,7 @@
 //! Vision transformer backbones, from a checkpoint to an ONNX graph.
 //!
-//! DINOv2 (with and without registers), CLIP (with the patch encodings of MaskCLIP) and SigLIP
-//! differ only in names, tokens, position embeddings and activation. A [`Checkpoint`] in any of the
+//! DINOv2 (with and without registers), DINOv3, CLIP (with the patch encodings of MaskCLIP) and
+//! SigLIP differ only in names, tokens, position embeddings and activation. A [`Checkpoint`] in any of the
 //! common naming schemes is read into a [`Vit`]; [`Vit::graph`] writes it for one image size, with
 //! position embeddings resampled and constants folded.
 //!
@@ -12,12 +12,14 @@ mod config;
 mod config_file;
 mod error;
 mod graph;
+mod known;
 mod names;
 mod options;
 mod outline;
 mod position;
 mod preset;
 mod published;
+mod rotary;
 mod schemes;
 mod search;
 mod unsupported;
@@ -28,7 +30,7 @@ pub use config_file::ConfigFiles;
 pub use error::{Undecided, VitError};
 pub use loftup_bundle::{Activation, Family, Origin, Positions, Setting};
 pub use options::VitOptions;
-pub use outline::Outline;
+pub use outline::{Outline, PositionEmbedding};
 pub use preset::{Dimensions, Preset};
 
 use crate::checkpoint::Checkpoint;

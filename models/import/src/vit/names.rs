@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Family, VitError,
-    schemes::{Qkv, Scheme, Swiglu},
+    schemes::{Library, Position, Qkv, Scheme, Swiglu},
 };
 use crate::{checkpoint::Checkpoint, transformer::Linear};
 use loftup_onnx::Tensor;
@@ -30,6 +30,8 @@ pub(super) struct Tower<'a> {
     checkpoint: &'a Checkpoint,
     pub scheme: &'static Scheme,
     prefix: String,
+    /// The common prefix of all blocks.
+    stem: String,
     /// The prefix of each block's names.
     blocks: Vec<String>,
 }
@@ -41,11 +43,18 @@ impl<'a> Tower<'a> {
         scheme: &'static Scheme,
         prefix: &str,
     ) -> Result<Self, VitError> {
+        let stem = |blocks: &str| format!("{prefix}{blocks}.");
+        let [first, second] = scheme.blocks;
+        let any = |stem: &String| checkpoint.names().any(|name| name.starts_with(stem));
+        let stem = Some(stem(second))
+            .filter(|stem| !second.is_empty() && any(stem))
+            .unwrap_or(stem(first));
         Ok(Self {
+            blocks: find_blocks(checkpoint, scheme, &stem)?,
             checkpoint,
             scheme,
             prefix: prefix.into(),
-            blocks: find_blocks(checkpoint, scheme, prefix)?,
+            stem,
         })
     }
 
@@ -96,6 +105,11 @@ impl<'a> Tower<'a> {
                 .contains(&(self.blocks[block].clone() + name))
     }
 
+    /// Whether any block has a tensor with this name.
+    pub fn any_block_has(&self, name: &str) -> bool {
+        (0..self.depth()).any(|block| self.block_has(block, name))
+    }
+
     /// Form and number of hidden channels of a block's MLP.
     pub fn mlp(&self, block: usize) -> Result<(Mlp, usize), VitError> {
         let s = self.scheme;
@@ -129,6 +143,9 @@ impl<'a> Tower<'a> {
         self.check_blocks()?;
         let class = self.has(scheme.class);
         let scaled = self.block_has(0, scheme.scale1);
+        if let Position::Rotary(_) = scheme.position {
+            return self.rotary_family(class, scaled);
+        }
         let pre_norm = self.has(&format!("{}.weight", scheme.pre_norm));
         let registers = self.registers_name();
         match (class, scaled, pre_norm) {
@@ -159,9 +176,52 @@ impl<'a> Tower<'a> {
                     .collect();
                 let parts = parts.join(", ");
                 Err(self.unsupported(format!(
-                    "a vision transformer that is not DINOv2, CLIP or SigLIP: {parts}"
+                    "a vision transformer that is not DINOv2, DINOv3, CLIP or SigLIP: {parts}"
                 )))
             }
+        }
+    }
+
+    /// DINOv3, unless it is another model with rotary positions.
+    fn rotary_family(&self, class: bool, scaled: bool) -> Result<Family, VitError> {
+        // Others of timm's Eva class have the same names and rotate differently, but none has a
+        // class token, registers and no learned positions.
+        let stored = matches!(self.scheme.position, Position::Rotary(name) if !name.is_empty());
+        let own = stored
+            || self.scheme.library == Library::Transformers
+            || self.registers_name().is_some();
+        let others = ["pos_embed", "rope.freqs"];
+        let other = others.into_iter().find(|name| self.has(name));
+        let what = match other {
+            Some(name) => format!("with {}", self.full(name)),
+            None if !class => format!("no {}", self.full(self.scheme.class)),
+            None if !scaled => format!("no {}{}", self.blocks[0], self.scheme.scale1),
+            None if !own => format!("no {}", self.full(self.scheme.registers[0])),
+            None => return Ok(Family::DinoV3),
+        };
+        Err(self.unsupported(format!(
+            "a vision transformer that resembles DINOv3, but {what}"
+        )))
+    }
+
+    /// Number of the stored periods of rotary positions.
+    pub fn stored_periods(&self) -> Result<Option<usize>, VitError> {
+        let name = match self.scheme.position {
+            Position::Rotary(name) if self.has(name) => self.full(name),
+            _ => return Ok(None),
+        };
+        match *self.checkpoint.shape(&name)? {
+            [count] if count > 0 => Ok(Some(count)),
+            ref shape => Err(self.unsupported(format!(
+                "the periods of the rotary positions {name} have shape {shape:?}; expected [head width / 4]"
+            ))),
+        }
+    }
+
+    /// Name of the learned position embeddings.
+    pub fn position_name(&self) -> &'static str {
+        match self.scheme.position {
+            Position::Learned(name) | Position::Rotary(name) => name,
         }
     }
 
@@ -210,7 +270,7 @@ impl<'a> Tower<'a> {
 
     /// Number of position embeddings: one per patch, and usually one for the class token.
     pub fn positions(&self, width: usize) -> Result<usize, VitError> {
-        let name = self.full(self.scheme.position);
+        let name = self.full(self.position_name());
         match *self.checkpoint.shape(&name)? {
             [1, count, w] | [count, w] if w == width => Ok(count),
             ref shape => Err(self.unsupported(format!(
@@ -235,7 +295,7 @@ impl<'a> Tower<'a> {
             .ok_or_else(|| {
                 self.unsupported(format!(
                     "{} is for {patches} patches, which is not a square number; only models trained on square images are supported",
-                    self.full(self.scheme.position)
+                    self.full(self.position_name())
                 ))
             })
     }
@@ -307,6 +367,10 @@ impl<'a> Tower<'a> {
             .collect();
         match s.qkv {
             Qkv::Fused(weight, bias) => known.extend([weight.into(), bias.into()]),
+            Qkv::Masked(weight, biases) | Qkv::Biased(weight, biases) => {
+                known.push(weight.into());
+                known.extend(biases.map(String::from));
+            }
             Qkv::Split(modules) => {
                 known.extend(
                     modules
@@ -326,9 +390,8 @@ impl<'a> Tower<'a> {
                 .iter()
                 .flat_map(|m| [format!("{m}.weight"), format!("{m}.bias")]),
         );
-        let stem = self.stem();
         for name in self.checkpoint.names() {
-            let Some(path) = name.strip_prefix(&stem) else {
+            let Some(path) = name.strip_prefix(&self.stem) else {
                 continue;
             };
             let rest = path.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -337,11 +400,6 @@ impl<'a> Tower<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The common prefix of all blocks.
-    fn stem(&self) -> String {
-        format!("{}{}.", self.prefix, self.scheme.blocks)
     }
 
     fn full(&self, name: &str) -> String {
@@ -362,15 +420,14 @@ impl<'a> Tower<'a> {
 fn find_blocks(
     checkpoint: &Checkpoint,
     scheme: &Scheme,
-    prefix: &str,
+    stem: &str,
 ) -> Result<Vec<String>, VitError> {
-    let stem = format!("{prefix}{}.", scheme.blocks);
     let tail = format!("{}.weight", scheme.norm1);
     let mut blocks: Vec<(usize, String)> = checkpoint
         .names()
         .filter_map(|name| {
             let path = name
-                .strip_prefix(&stem)?
+                .strip_prefix(stem)?
                 .strip_suffix(&tail)?
                 .strip_suffix('.')?;
             let number = match path.split_once('.') {

@@ -3,12 +3,16 @@
 use super::{Activation, Positions};
 
 /// Settings given by the user. They take precedence over config files and published models.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct VitOptions {
     /// Attention heads.
     pub heads: Option<usize>,
     /// Activation of the MLPs.
     pub activation: Option<Activation>,
-    /// How position embeddings are resampled.
+    /// How learned position embeddings are resampled.
     pub positions: Option<Positions>,
+    /// Mean of the colors, in 0 to 1.
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of the colors.
+    pub std: Option<[f32; 3]>,
 }

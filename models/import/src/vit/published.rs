@@ -9,6 +9,12 @@ pub(super) fn heads(family: Family, size: Dimensions) -> Option<usize> {
         (Family::DinoV2, 768, 12, 14) => 12,
         (Family::DinoV2, 1024, 24, 14) => 16,
         (Family::DinoV2, 1536, 40, 14) => 24,
+        (Family::DinoV3, 192, 12, 16) => 3,
+        (Family::DinoV3, 384, 12, 16) => 6,
+        (Family::DinoV3, 768, 12, 16) => 12,
+        (Family::DinoV3, 1024, 24, 16) => 16,
+        (Family::DinoV3, 1280, 32, 16) => 20,
+        (Family::DinoV3, 1536, 40, 16) => 24,
         (Family::Clip, 768, 12, 16 | 32) => 12,
         (Family::Clip, 896, 12, 16) => 14,
         (Family::Clip, 1024, 24, 14) => 16,
@@ -30,13 +36,13 @@ pub(super) fn heads(family: Family, size: Dimensions) -> Option<usize> {
 pub(super) fn activation(
     family: Family,
     size: Dimensions,
-    grid: usize,
+    grid: Option<usize>,
     library: Library,
 ) -> Result<Activation, &'static str> {
     const SIGLIP: &str = "gelu-tanh (SigLIP in transformers, and some sizes in timm) or gelu (other sizes in timm and open_clip)";
     let known = heads(family, size).is_some();
     match (family, size.width, size.patch, library) {
-        (Family::DinoV2, ..) => Ok(Activation::Gelu),
+        (Family::DinoV2 | Family::DinoV3, ..) => Ok(Activation::Gelu),
         (Family::Clip, 896 | 1408, ..) if known => Ok(Activation::Gelu),
         (Family::Clip, 1280, ..) => Err(
             "gelu (LAION's, and open_clip models not called quickgelu) or quick-gelu (Apple's DFN5B and MetaCLIP, called quickgelu)",
@@ -51,7 +57,7 @@ pub(super) fn activation(
         (Family::SigLip, _, _, Library::Transformers) => Ok(Activation::GeluTanh),
         (Family::SigLip, _, _, Library::OpenAi) => Err(SIGLIP),
         (Family::SigLip, _, 32, _) => Ok(Activation::GeluTanh),
-        (Family::SigLip, 1024, 16, _) if grid == 32 => Ok(Activation::GeluTanh),
+        (Family::SigLip, 1024, 16, _) if grid == Some(32) => Ok(Activation::GeluTanh),
         (Family::SigLip, 1152, 16, _) | (Family::SigLip, 1536, ..) => Ok(Activation::GeluTanh),
         (Family::SigLip, ..) => Ok(Activation::Gelu),
     }

@@ -5,8 +5,22 @@
 pub(super) enum Qkv {
     /// One matrix with queries, keys and values: the names of its weight and its bias.
     Fused(&'static str, &'static str),
-    /// Three separate modules.
+    /// The same, with a bias that is optional: the names of the weight, of the bias and of a mask,
+    /// by which the bias is multiplied.
+    Masked(&'static str, [&'static str; 2]),
+    /// The same, with optional biases for queries and values: the names of the weight and of both.
+    Biased(&'static str, [&'static str; 2]),
+    /// Three separate modules, whose biases are optional in models with rotary positions.
     Split([&'static str; 3]),
+}
+
+/// How a scheme names the positions of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Learned embeddings.
+    Learned(&'static str),
+    /// Rotary embeddings: the name of their periods, if the scheme stores them.
+    Rotary(&'static str),
 }
 
 /// The layers of a SwiGLU MLP, if they are not called `fc1` and `fc2`.
@@ -23,7 +37,7 @@ pub(super) enum Swiglu {
 /// The libraries whose names and config files are supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Library {
-    /// facebookresearch's DINOv2 and timm, including timm models in open_clip.
+    /// facebookresearch's DINOv2 and DINOv3, and timm, including timm models in open_clip.
     Timm,
     /// OpenAI's CLIP and open_clip.
     OpenAi,
@@ -40,10 +54,11 @@ pub(super) struct Scheme {
     pub marker: &'static str,
     pub patch: &'static str,
     pub class: &'static str,
-    pub position: &'static str,
+    pub position: Position,
     pub registers: [&'static str; 2],
     pub pre_norm: &'static str,
-    pub blocks: &'static str,
+    /// The path of the blocks; of several, the first that exists.
+    pub blocks: [&'static str; 2],
     pub norm1: &'static str,
     pub qkv: Qkv,
     pub proj: &'static str,
@@ -65,10 +80,10 @@ const DINOV2: Scheme = Scheme {
     marker: "patch_embed.proj.weight",
     patch: "patch_embed.proj",
     class: "cls_token",
-    position: "pos_embed",
+    position: Position::Learned("pos_embed"),
     registers: ["register_tokens", "reg_token"],
     pre_norm: "norm_pre",
-    blocks: "blocks",
+    blocks: ["blocks", ""],
     norm1: "norm1",
     qkv: Qkv::Fused("attn.qkv.weight", "attn.qkv.bias"),
     proj: "attn.proj",
@@ -88,10 +103,10 @@ const OPENAI_CLIP: Scheme = Scheme {
     marker: "ln_pre.weight",
     patch: "conv1",
     class: "class_embedding",
-    position: "positional_embedding",
+    position: Position::Learned("positional_embedding"),
     registers: ["", ""],
     pre_norm: "ln_pre",
-    blocks: "transformer.resblocks",
+    blocks: ["transformer.resblocks", ""],
     norm1: "ln_1",
     qkv: Qkv::Fused("attn.in_proj_weight", "attn.in_proj_bias"),
     proj: "attn.out_proj",
@@ -111,10 +126,10 @@ const HF_CLIP: Scheme = Scheme {
     marker: "pre_layrnorm.weight",
     patch: "embeddings.patch_embedding",
     class: "embeddings.class_embedding",
-    position: "embeddings.position_embedding.weight",
+    position: Position::Learned("embeddings.position_embedding.weight"),
     registers: ["", ""],
     pre_norm: "pre_layrnorm",
-    blocks: "encoder.layers",
+    blocks: ["encoder.layers", ""],
     norm1: "layer_norm1",
     qkv: Qkv::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
     proj: "self_attn.out_proj",
@@ -141,10 +156,10 @@ const HF_DINOV2: Scheme = Scheme {
     marker: "encoder.layer.0.attention.attention.query.weight",
     patch: "embeddings.patch_embeddings.projection",
     class: "embeddings.cls_token",
-    position: "embeddings.position_embeddings",
+    position: Position::Learned("embeddings.position_embeddings"),
     registers: ["embeddings.register_tokens", ""],
     pre_norm: "",
-    blocks: "encoder.layer",
+    blocks: ["encoder.layer", ""],
     norm1: "norm1",
     qkv: Qkv::Split([
         "attention.attention.query",
@@ -171,8 +186,61 @@ const HF_DINOV2_5: Scheme = Scheme {
     ..HF_DINOV2
 };
 
+/// facebookresearch's DINOv3, and models in its names (EUPE, LingBot-Vision).
+const DINOV3: Scheme = Scheme {
+    marker: "storage_tokens",
+    position: Position::Rotary("rope_embed.periods"),
+    registers: ["storage_tokens", ""],
+    pre_norm: "",
+    qkv: Qkv::Masked("attn.qkv.weight", ["attn.qkv.bias", "attn.qkv.bias_mask"]),
+    swiglu: Swiglu::Split(["mlp.w1", "mlp.w2", "mlp.w3"]),
+    projection: "",
+    ..DINOV2
+};
+
+/// The same without storage tokens.
+const DINOV3_BARE: Scheme = Scheme {
+    marker: "rope_embed.periods",
+    ..DINOV3
+};
+
+/// timm's DINOv3 and LingBot-Vision, which are of its Eva class.
+const TIMM_DINOV3: Scheme = Scheme {
+    marker: "blocks.0.gamma_1",
+    position: Position::Rotary(""),
+    registers: ["reg_token", ""],
+    qkv: Qkv::Biased("attn.qkv.weight", ["attn.q_bias", "attn.v_bias"]),
+    scale1: "gamma_1",
+    swiglu: Swiglu::Split(["mlp.fc1_g", "mlp.fc1_x", "mlp.fc2"]),
+    scale2: "gamma_2",
+    ..DINOV3
+};
+
+/// Hugging Face transformers: DINOv3. `save_pretrained` writes the blocks without `model.`.
+const HF_DINOV3: Scheme = Scheme {
+    library: Library::Transformers,
+    marker: "embeddings.patch_embeddings.weight",
+    patch: "embeddings.patch_embeddings",
+    class: "embeddings.cls_token",
+    position: Position::Rotary(""),
+    registers: ["embeddings.register_tokens", ""],
+    blocks: ["layer", "model.layer"],
+    qkv: Qkv::Split(["attention.q_proj", "attention.k_proj", "attention.v_proj"]),
+    proj: "attention.o_proj",
+    scale1: "layer_scale1.lambda1",
+    fc1: "mlp.up_proj",
+    fc2: "mlp.down_proj",
+    swiglu: Swiglu::Split(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]),
+    scale2: "layer_scale2.lambda1",
+    ..DINOV3
+};
+
 /// If several schemes match, the first one is used.
-pub(super) static SCHEMES: [Scheme; 6] = [
+pub(super) static SCHEMES: [Scheme; 10] = [
+    DINOV3,
+    DINOV3_BARE,
+    TIMM_DINOV3,
+    HF_DINOV3,
     DINOV2,
     OPENAI_CLIP,
     HF_CLIP,

@@ -19,26 +19,14 @@ const fn sign(
 }
 
 /// The first match is used.
-const SIGNS: [Sign; 14] = [
-    sign(
-        "DINOv3 (rotary position embeddings)",
-        &["storage_tokens"],
-        &[],
-    ),
-    sign(
-        "DINOv3 (rotary position embeddings)",
-        &["rope_embed.periods"],
-        &[],
-    ),
-    sign(
-        "DINOv3 (rotary position embeddings)",
-        &[
-            "layer.0.attention.q_proj.weight",
-            "embeddings.patch_embeddings.weight",
-        ],
-        &[],
-    ),
+const SIGNS: [Sign; 12] = [
+    sign("Sapiens2", &["blocks.0.attn.wq.weight"], &[]),
     sign("RADIO", &["patch_generator.pos_embed"], &[]),
+    sign(
+        "a ViT with rotary positions other than DINOv3's (timm's Eva class)",
+        &["patch_embed.proj.weight", "blocks.0.gamma_1"],
+        &["pos_embed"],
+    ),
     sign(
         "EVA",
         &[
@@ -52,11 +40,6 @@ const SIGNS: [Sign; 14] = [
         "EVA-02",
         &["patch_embed.proj.weight", "blocks.0.attn.q_proj.weight"],
         &[],
-    ),
-    sign(
-        "EVA or DINOv3 (timm's Eva class)",
-        &["patch_embed.proj.weight", "blocks.0.gamma_1"],
-        &["pos_embed"],
     ),
     sign(
         "EVA or BEiT",

@@ -1,8 +1,9 @@
 //! The weights of a vision transformer, independent of the naming scheme and with constants folded.
 
 use super::{
-    Activation, Family, VitConfig, VitError,
+    Activation, Family, PositionEmbedding, VitConfig, VitError,
     names::{Mlp, Tower},
+    rotary,
     schemes::Qkv,
 };
 use crate::transformer::{Block, Linear, Norm, norm, scaled};
@@ -19,13 +20,21 @@ pub(super) struct Weights {
     /// The tokens before the patch tokens, with positions added: `[1, prefix, width]`. Class token,
     /// then registers.
     pub prefix: Option<Tensor>,
-    /// Position embeddings on the training grid, `[grid, grid, width]`.
-    pub positions: Tensor,
+    pub positions: Positions,
     pub pre_norm: Option<Norm>,
     pub blocks: Vec<Block>,
     pub norm: Norm,
     /// CLIP's visual projection.
     pub projection: Option<Linear>,
+}
+
+/// Positions of the patches.
+#[derive(Debug, Clone)]
+pub(super) enum Positions {
+    /// Embeddings on the training grid, `[grid, grid, width]`.
+    Learned(Tensor),
+    /// The periods of rotary ones, a quarter of a head's channels.
+    Rotary(Vec<f32>),
 }
 
 impl Weights {
@@ -64,26 +73,36 @@ impl Weights {
     }
 }
 
-/// The tokens before the patch tokens, and the position embeddings of the patches.
-fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Tensor), VitError> {
+/// The tokens before the patch tokens, and the positions of the patches.
+fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Positions), VitError> {
+    let width = config.width;
+    // The learned position of the class token, if it has one.
+    let mut class_position = None;
+    let positions = match config.position {
+        PositionEmbedding::Learned { grid, .. } => {
+            let (count, patches) = (tower.positions(width)?, grid * grid);
+            let positions = tower.squeezed(tower.position_name(), &[count, width])?;
+            class_position = (count > patches).then(|| positions.rows(0, 1));
+            let patches = positions.rows(count - patches, patches);
+            Positions::Learned(patches.reshaped([grid, grid, width]))
+        }
+        PositionEmbedding::Rotary { theta, .. } => Positions::Rotary(match theta {
+            Some(theta) => rotary::periods(theta, config.shape().head_dim()),
+            None => stored_periods(tower, config)?,
+        }),
+    };
     let s = tower.scheme;
-    let (width, patches) = (config.width, config.grid * config.grid);
-    let count = tower.positions(width)?;
-    let positions = tower.squeezed(s.position, &[count, width])?;
-    let grid = positions
-        .rows(count - patches, patches)
-        .reshaped([config.grid, config.grid, width]);
     if !tower.has(s.class) {
-        return Ok((None, grid));
+        return Ok((None, positions));
     }
     let mut prefix = tower.squeezed(s.class, &[width])?.into_data();
-    if count > patches {
+    if let Some(position) = class_position {
         prefix
             .iter_mut()
-            .zip(positions.data())
+            .zip(position.data())
             .for_each(|(x, p)| *x += p);
     }
-    if let Some(name) = tower.registers_name() {
+    if let Some(name) = tower.registers_name().filter(|_| config.registers > 0) {
         prefix.extend(
             tower
                 .squeezed(name, &[config.registers, width])?
@@ -91,7 +110,20 @@ fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Tens
         );
     }
     let rows = 1 + config.registers;
-    Ok((Some(Tensor::from_fn([1, rows, width], |i| prefix[i])), grid))
+    let prefix = Tensor::from_fn([1, rows, width], |i| prefix[i]);
+    Ok((Some(prefix), positions))
+}
+
+fn stored_periods(tower: &Tower<'_>, config: &VitConfig) -> Result<Vec<f32>, VitError> {
+    let name = tower.position_name();
+    let periods = tower.tensor(name, &[config.shape().head_dim() / 4])?;
+    if let Some(period) = periods.data().iter().find(|p| **p <= 0.0) {
+        return Err(VitError::Unsupported {
+            path: tower.path(),
+            what: format!("{name} has the period {period}, which is not positive"),
+        });
+    }
+    Ok(periods.into_data())
 }
 
 fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, VitError> {
@@ -105,20 +137,50 @@ fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, V
             bias: get(&format!("{name}.bias"), &[out])?,
         })
     };
+    // A bias that no block has is zero.
+    let optional = |name: &str, rows: usize| match tower.any_block_has(name) {
+        true => get(name, &[rows]),
+        false => Ok(Tensor::from_fn([rows], |_| 0.0)),
+    };
+    let thirds = |weight: Tensor, bias: [Tensor; 3]| {
+        let mut part = 0;
+        bias.map(|bias| {
+            part += 1;
+            let weight = weight.rows((part - 1) * width, width);
+            Linear { weight, bias }
+        })
+    };
+    let third = |bias: &Tensor| [0, 1, 2].map(|i| bias.rows(i * width, width));
     let [q, k, v] = match s.qkv {
         Qkv::Fused(weight, bias) => {
             let weight = get(weight, &[3 * width, width])?;
-            let bias = get(bias, &[3 * width])?;
-            [0, 1, 2].map(|i| Linear {
-                weight: weight.rows(i * width, width),
-                bias: bias.rows(i * width, width),
-            })
+            thirds(weight, third(&get(bias, &[3 * width])?))
         }
-        Qkv::Split([q, k, v]) => [
-            linear(q, width, width)?,
-            linear(k, width, width)?,
-            linear(v, width, width)?,
-        ],
+        Qkv::Masked(weight, [bias, mask]) => {
+            let weight = get(weight, &[3 * width, width])?;
+            let mut bias = optional(bias, 3 * width)?;
+            if tower.any_block_has(mask) {
+                let mask = get(mask, &[3 * width])?;
+                bias = bias.map(|i, x| x * mask.data()[i]);
+            }
+            thirds(weight, third(&bias))
+        }
+        Qkv::Biased(weight, [q, v]) => {
+            let weight = get(weight, &[3 * width, width])?;
+            let k = Tensor::from_fn([width], |_| 0.0);
+            thirds(weight, [optional(q, width)?, k, optional(v, width)?])
+        }
+        Qkv::Split(names) => {
+            let rotary = config.position.grid().is_none();
+            let part = |name: &str| match rotary {
+                true => Ok(Linear {
+                    weight: get(&format!("{name}.weight"), &[width, width])?,
+                    bias: optional(&format!("{name}.bias"), width)?,
+                }),
+                false => linear(name, width, width),
+            };
+            [part(names[0])?, part(names[1])?, part(names[2])?]
+        }
     };
     let mut proj = linear(s.proj, width, width)?;
     let (mlp, hidden) = tower.mlp(block)?;
@@ -149,7 +211,7 @@ fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, V
             linear(second, width, hidden)?,
         ),
     };
-    if config.family() == Family::DinoV2 {
+    if matches!(config.family(), Family::DinoV2 | Family::DinoV3) {
         proj = scaled(proj, &get(s.scale1, &[width])?);
         fc2 = scaled(fc2, &get(s.scale2, &[width])?);
     }
@@ -193,6 +255,7 @@ fn check_size(tower: &Tower<'_>, config: &VitConfig, limit: usize) -> Result<(),
         let smaller = match family {
             Family::DinoV2 if config.registers > 0 => "dinov2-l14-reg",
             Family::DinoV2 => "dinov2-l14",
+            Family::DinoV3 => "dinov3-l16-plus",
             Family::Clip => "clip-l14",
             Family::SigLip => "siglip2-so400m14",
         };

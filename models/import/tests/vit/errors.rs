@@ -80,6 +80,16 @@ fn common_spellings_are_understood() {
         ("vit_base_patch14_reg4_dinov2", "dinov2-b14-reg"),
         ("dinov2-with-registers-large", "dinov2-l14-reg"),
         ("dinov2_reg", "dinov2-reg"),
+        ("dinov3_vits16", "dinov3-s16"),
+        ("dinov3_vits16plus", "dinov3-s16-plus"),
+        ("dinov3-vitl16-pretrain-sat493m", "dinov3-l16"),
+        ("dinov3-vits16plus-pretrain-lvd1689m", "dinov3-s16-plus"),
+        ("vit_base_patch16_dinov3.lvd1689m", "dinov3-b16"),
+        ("vit_huge_plus_patch16_dinov3_qkvb", "dinov3-h16-plus"),
+        ("vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", "dinov3-t16"),
+        ("eupe_vitb16", "dinov3-b16"),
+        ("vit_large_patch16_lingbot", "dinov3-l16"),
+        ("DINOv3", "dinov3"),
         ("CLIP", "clip"),
         ("maskclip", "clip"),
         ("ViT-B/16 CLIP", "clip-b16"),
@@ -116,7 +126,7 @@ fn common_spellings_are_understood() {
 #[test]
 fn an_unknown_name_gets_the_list() {
     for name in [
-        "dinov3-s16",
+        "dinov3-s14",
         "",
         "reg",
         "s14",
@@ -288,8 +298,8 @@ fn configurations_are_those_of_the_families() {
         .config()
         .clone();
     assert_eq!(
-        (config.family(), config.registers, config.grid),
-        (Family::DinoV2, 4, 7)
+        (config.family(), config.registers, config.position.grid()),
+        (Family::DinoV2, 4, Some(7))
     );
     assert_eq!((config.mean[0], config.std[2]), (0.485, 0.225));
     let config = vit(weights("clip.bin"), "clip", Some(3)).config().clone();

@@ -35,7 +35,8 @@ fn check(case: &str) {
     assert_eq!(config.patch, number("patch"));
     assert_eq!(config.dim, number("dim"));
     assert_eq!(config.depth, number("depth"));
-    assert_eq!(config.grid * config.patch, number("trained_at"));
+    let grid = config.position.grid().unwrap();
+    assert_eq!(grid * config.patch, number("trained_at"));
     assert_eq!(
         config.registers,
         facts["registers"].as_u64().unwrap_or(0) as usize

@@ -1,6 +1,8 @@
 //! Backbones, from checkpoint to features: compared with the original models and with a slow
 //! reference implementation, in every naming scheme.
 
+mod dinov3;
+mod dinov3_refused;
 mod errors;
 mod golden;
 mod graph;

@@ -7,7 +7,9 @@ use crate::support::{Tensors, vit, weights};
 /// The graph, at the training size and at another one.
 fn graphs(tensors: Tensors, preset: &str) -> [Vec<u8>; 2] {
     let vit = vit(tensors, preset, Some(3));
-    let (patch, side) = (vit.config().patch, vit.config().grid * vit.config().patch);
+    let config = vit.config();
+    let patch = config.patch;
+    let side = config.position.grid().unwrap() * patch;
     [
         vit.graph(side, side).unwrap(),
         vit.graph(side + patch, side - patch).unwrap(),

@@ -48,8 +48,9 @@ fn check_built(vit: &Vit, tensors: Tensors, preset: &str, heads: usize, name: fn
         eps: config.eps.into(),
         activation: config.activation.value,
         clip,
+        periods: None,
     };
-    let side = config.grid * config.patch;
+    let side = config.position.grid().unwrap() * config.patch;
     let image = image(side, side);
     let worst = worst(&run(vit, &image), &slow.features(&image));
     println!("{preset}, {heads} heads: worst error {worst:e}");
@@ -139,7 +140,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
     let options = VitOptions {
         heads: Some(3),
         activation: Some(Activation::GeluTanh),
-        positions: None,
+        ..VitOptions::default()
     };
     let preset = Preset::parse("siglip").unwrap();
     let built = try_with(tensors.clone(), preset, &options, &ConfigFiles::default()).unwrap();
@@ -158,6 +159,7 @@ fn siglip_with_the_tanh_gelu_is_the_slow_transformer() {
             eps: 1e-6,
             activation,
             clip: false,
+            periods: None,
         };
         slow.features(&image(96, 96))
     });

@@ -1,5 +1,6 @@
 //! A vision transformer written as in the papers, one scalar at a time and in 64 bits, without
-//! folding, padding or fusing. It supports only DINOv2's names and the training grid.
+//! folding, padding or fusing. It supports only DINOv2's names, and learned positions only on the
+//! training grid.
 
 use loftup_import::vit::Activation;
 use loftup_onnx::Tensor;
@@ -17,14 +18,20 @@ pub struct Slow<'a> {
     pub activation: Activation,
     /// MaskCLIP's last block, and the visual projection.
     pub clip: bool,
+    /// Periods of rotary positions, which replace learned ones.
+    pub periods: Option<Vec<f64>>,
 }
 
 impl Slow<'_> {
     /// The feature map `[1, dim, rows, columns]`.
     pub fn features(&self, image: &Tensor) -> Tensor {
         let (patches, rows, columns) = self.patches(image);
-        let positions = self.get("pos_embed");
         let width = patches[0].len();
+        // Rotary models have a class token, and add nothing to it.
+        let positions = match self.periods {
+            Some(_) => vec![0.0; (1 + patches.len()) * width],
+            None => self.get("pos_embed"),
+        };
         let extra = positions.len() / width - patches.len();
         let place = |i: usize, token: &mut Vec<f64>| {
             token
@@ -52,6 +59,7 @@ impl Slow<'_> {
         if self.clip {
             x = self.norm(&x, "norm_pre");
         }
+        let angles = self.angles(prefix, rows, columns);
         for i in 0..self.depth {
             let normed = self.norm(&x, &format!("blocks.{i}.norm1"));
             if self.clip && i + 1 == self.depth {
@@ -60,7 +68,7 @@ impl Slow<'_> {
                 x = self.linear(&v, &format!("blocks.{i}.attn.proj"));
                 continue;
             }
-            let y = self.attention(&normed, i);
+            let y = self.attention(&normed, i, &angles);
             x = self.residual(x, y, &format!("blocks.{i}.ls1.gamma"));
             let y = self.norm(&x, &format!("blocks.{i}.norm2"));
             let y = self.mlp(&y, i);
@@ -141,10 +149,34 @@ impl Slow<'_> {
             .collect()
     }
 
-    fn attention(&self, x: &Matrix, block: usize) -> Matrix {
+    /// By how much each token's queries and keys are rotated: one angle for each pair of channels of
+    /// a head, and none for tokens that are not rotated.
+    fn angles(&self, prefix: usize, rows: usize, columns: usize) -> Matrix {
+        let mut angles = vec![Vec::new(); prefix + rows * columns];
+        for (i, angles) in angles[prefix..].iter_mut().enumerate() {
+            for (at, n) in [(i / columns, rows), (i % columns, columns)] {
+                let coordinate = 2.0 * (at as f64 + 0.5) / n as f64 - 1.0;
+                for period in self.periods.iter().flatten() {
+                    angles.push(2.0 * std::f64::consts::PI * coordinate / period);
+                }
+            }
+        }
+        angles
+    }
+
+    fn attention(&self, x: &Matrix, block: usize, angles: &Matrix) -> Matrix {
         let width = x[0].len();
         let channels = width / self.heads;
-        let qkv = self.linear(x, &format!("blocks.{block}.attn.qkv"));
+        let mut qkv = self.linear(x, &format!("blocks.{block}.attn.qkv"));
+        for (token, angles) in qkv.iter_mut().zip(angles) {
+            for head in token[..2 * width].chunks_exact_mut(channels) {
+                for (c, angle) in angles.iter().enumerate() {
+                    let (a, b) = (head[c], head[c + channels / 2]);
+                    head[c] = a * angle.cos() - b * angle.sin();
+                    head[c + channels / 2] = b * angle.cos() + a * angle.sin();
+                }
+            }
+        }
         let mut y = vec![vec![0.0; width]; x.len()];
         for head in 0..self.heads {
             let at = |part: usize, c: usize| part * width + head * channels + c;

@@ -42,9 +42,9 @@ pub fn options(preset: Preset, heads: Option<usize>) -> VitOptions {
         activation: match preset.family() {
             Family::Clip => Some(Activation::QuickGelu),
             Family::SigLip => Some(Activation::Gelu),
-            Family::DinoV2 => None,
+            Family::DinoV2 | Family::DinoV3 => None,
         },
-        positions: None,
+        ..VitOptions::default()
     }
 }
 

@@ -67,6 +67,7 @@ fn bundle(at: &Path, upsampler: &Path, name: &str, watch: Watch<'_>) -> Result<V
         size: Some(scenes::SIZE),
         out: at.join(name),
         prefix: None,
+        license: None,
         replace: false,
     };
     Ok(convert(&request, converting(watch))?.checks)

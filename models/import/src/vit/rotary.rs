@@ -1,0 +1,115 @@
+//! Rotary position embeddings of DINOv3.
+//!
+//! The center of a patch has coordinates y and x from -1 to 1, each axis by its own length. A head of
+//! D channels has D / 4 periods p, and D / 2 angles: `2 pi y / p` for all periods, then `2 pi x / p`.
+//! Channels c and c + D / 2 of queries and keys are rotated by angle c.
+
+use std::f64::consts::TAU;
+
+use loftup_onnx::Tensor;
+
+/// Periods of heads of `head_dim` channels: powers of `theta`, from 1 up to it (exclusive).
+pub(super) fn periods(theta: f32, head_dim: usize) -> Vec<f32> {
+    let count = head_dim / 4;
+    (0..count)
+        .map(|k| f64::from(theta).powf(k as f64 / count as f64) as f32)
+        .collect()
+}
+
+/// Factors for `x * cos + swapped * sin`, where `swapped` has the two halves of the channels of x
+/// exchanged: the sine is negative in the first half. Both are `[1, prefix + rows * columns, 1,
+/// head_dim]`; the tokens before the patches are not rotated.
+pub(super) fn factors(
+    periods: &[f32],
+    prefix: usize,
+    rows: usize,
+    columns: usize,
+) -> (Tensor, Tensor) {
+    let half = 2 * periods.len();
+    let shape = [1, prefix + rows * columns, 1, 2 * half];
+    let center = |i: usize, n: usize| (2 * i + 1) as f64 / n as f64 - 1.0;
+    // In 64 bits; the libraries compute in 32, which differs by up to 5e-7.
+    let angle = |patch: usize, c: usize| {
+        let at = if c < periods.len() {
+            center(patch / columns, rows)
+        } else {
+            center(patch % columns, columns)
+        };
+        TAU * at / f64::from(periods[c % periods.len()])
+    };
+    let of = |i: usize, f: fn(f64) -> f64, prefixed: f32| {
+        let (token, channel) = (i / (2 * half), i % (2 * half));
+        match token.checked_sub(prefix) {
+            Some(patch) => f(angle(patch, channel % half)) as f32,
+            None => prefixed,
+        }
+    };
+    let cos = Tensor::from_fn(shape, |i| of(i, f64::cos, 1.0));
+    let sin = Tensor::from_fn(shape, |i| {
+        let sign = if i % (2 * half) < half { -1.0 } else { 1.0 };
+        sign * of(i, f64::sin, 0.0)
+    });
+    (cos, sin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As printed in 32 bits by `100 ** (torch.arange(16) / 16)`.
+    #[test]
+    fn periods_are_powers() {
+        let found = periods(100.0, 64);
+        let expected = [
+            1.0,
+            1.333_521_4,
+            1.778_279_4,
+            2.371_373_7,
+            3.162_277_7,
+            4.216_965,
+            5.623_413,
+            7.498_942,
+            10.0,
+            13.335_215,
+            17.782_795,
+            23.713_737,
+            31.622_776,
+            42.169_65,
+            56.234_13,
+            74.989_42,
+        ];
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(
+                (found - expected).abs() <= 2e-7 * expected,
+                "{found} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rotation_keeps_lengths_and_leaves_the_prefix() {
+        let (cos, sin) = factors(&periods(100.0, 16), 3, 2, 5);
+        assert_eq!(cos.shape(), [1, 13, 1, 16]);
+        for token in 0..13 {
+            for c in 0..16 {
+                let (i, other) = (token * 16 + c, token * 16 + (c + 8) % 16);
+                let (cosine, sine) = (cos.data()[i], sin.data()[i]);
+                assert!((cosine * cosine + sine * sine - 1.0).abs() < 1e-6);
+                assert_eq!(cosine, cos.data()[other]);
+                assert_eq!(sine, -sin.data()[other]);
+                if token < 3 {
+                    assert_eq!((cosine, sine.abs()), (1.0, 0.0));
+                }
+            }
+        }
+    }
+
+    /// A single patch is at the center, where nothing is rotated.
+    #[test]
+    fn one_patch_is_not_rotated() {
+        let (cos, sin) = factors(&periods(100.0, 8), 0, 1, 1);
+        assert!(cos.data().iter().all(|x| *x == 1.0));
+        assert!(sin.data().iter().all(|x| *x == 0.0));
+    }
+}
