@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::{path::Path, process::Command};
+
 use loftup_bundle::Size;
 use loftup_runtime::{ColorRange, Frame, Query, Rect, class_map::ClassMap};
 
-use common::Fixture;
+use common::{Fixture, succeeds};
 
 #[test]
 fn the_example_in_c_gives_the_classes_of_the_runtime() {
@@ -89,14 +91,14 @@ fn the_checks_in_c_pass_with_address_sanitizer() {
     let fixture = Fixture::new();
     let probe = fixture.path("probe.c");
     std::fs::write(&probe, "int main(void) { return 0; }").unwrap();
-    let mut compiler = std::process::Command::new(std::env::var("CC").unwrap_or("cc".into()));
+    let mut compiler = Command::new(std::env::var("CC").unwrap_or("cc".into()));
     compiler
         .arg("-fsanitize=address")
         .arg(&probe)
         .arg("-o")
         .arg(fixture.path("probe"));
     let built = compiler.output().is_ok_and(|o| o.status.success());
-    let runs = || std::process::Command::new(fixture.path("probe")).status();
+    let runs = || Command::new(fixture.path("probe")).status();
     if !built || !runs().is_ok_and(|s| s.success()) {
         eprintln!("skipped: the C compiler has no AddressSanitizer");
         return;
@@ -109,4 +111,54 @@ fn the_checks_in_c_pass_with_address_sanitizer() {
     ];
     let program = fixture.compile("tests/c/checks.c", &flags);
     fixture.run(&program, &[fixture.path("robot.loftup")]);
+}
+
+/// Installs the library and builds an example with the CMake package.
+#[test]
+fn an_installed_library_is_found() {
+    let fixture = Fixture::new();
+    let cmake = std::env::var("CMAKE").unwrap_or("cmake".into());
+    let cmake = || Command::new(&cmake);
+    if cmake().arg("--version").output().is_err() {
+        eprintln!("skipped: there is no cmake; install it or set CMAKE");
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let define = |name: &str, path: &Path| format!("-D{name}={}", path.display());
+    let [build, prefix, user] = ["build", "prefix", "user"].map(|name| fixture.path(name));
+    let library = fixture.path("libloftup.so").canonicalize().unwrap();
+    let mut configure = cmake();
+    configure.arg("-S").arg(root).arg("-B").arg(&build);
+    configure.arg(define("LOFTUP_LIBRARY", &library));
+    succeeds(configure.arg(define("CMAKE_INSTALL_PREFIX", &prefix)));
+    succeeds(cmake().arg("--install").arg(&build));
+
+    std::fs::create_dir(&user).unwrap();
+    let lists = format!(
+        "cmake_minimum_required(VERSION 3.16)\n\
+         project(user LANGUAGES CXX)\n\
+         find_package(loftup {} REQUIRED)\n\
+         add_executable(features {})\n\
+         target_compile_features(features PRIVATE cxx_std_17)\n\
+         target_link_libraries(features PRIVATE loftup::loftup)\n",
+        env!("CARGO_PKG_VERSION"),
+        root.join("examples/features.cpp").display()
+    );
+    std::fs::write(user.join("CMakeLists.txt"), lists).unwrap();
+    let mut configure = cmake();
+    configure
+        .arg("-S")
+        .arg(&user)
+        .arg("-B")
+        .arg(user.join("build"));
+    succeeds(configure.arg(define("CMAKE_PREFIX_PATH", &prefix)));
+    succeeds(cmake().arg("--build").arg(user.join("build")));
+    // Without the library's directory in the environment.
+    let mut program = Command::new(user.join("build/features"));
+    let files = ["robot.loftup", "photo.ppm", "f.raw"].map(|n| fixture.path(n));
+    succeeds(program.args(&files));
+    assert_eq!(
+        std::fs::metadata(&files[2]).unwrap().len(),
+        61 * 47 * 64 * 4
+    );
 }
