@@ -9,8 +9,8 @@ use std::{
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_convert::Builtin;
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Frame, IncrementalUpsampler, Perceptor, Point, Query, Rect,
-    RuntimeError,
+    ColorRange, ExecutionOptions, Frame, IncrementalUpsampler, Perceptor, PixelFormat, Point,
+    Query, Rect, RuntimeError,
     class_map::ClassMap,
     heads::Head,
     image::{ImageError, RgbImage},
@@ -207,6 +207,7 @@ fn data_that_do_not_fit_the_sides_are_an_error() {
             width,
             height,
             stride,
+            format: PixelFormat::Rgb8,
         };
         frame.to_image()
     };

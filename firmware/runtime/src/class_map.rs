@@ -31,11 +31,12 @@ impl ClassMap {
 
     /// Adds a tile of scores.
     pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
-        let x = tile.rect.x - self.rect.x;
-        for row in 0..tile.rect.height {
-            let y = tile.rect.y - self.rect.y + row;
-            let line = &mut self.classes[y * self.rect.width + x..][..tile.rect.width];
-            argmax_pixels(tile.row(row), tile.dim(), line);
+        for (first, row) in tile.rows_in(self.rect) {
+            argmax_pixels(
+                row,
+                tile.dim(),
+                &mut self.classes[first..][..tile.rect.width],
+            );
         }
         Ok(())
     }

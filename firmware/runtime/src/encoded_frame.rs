@@ -458,4 +458,10 @@ impl TileFeatures<'_> {
     pub fn dim(&self) -> usize {
         self.dim
     }
+
+    /// The rows of the tile, each with the index of its first pixel in `rect`, which holds the tile.
+    pub fn rows_in(&self, rect: Rect) -> impl Iterator<Item = (usize, &[f32])> {
+        let (x, y) = (self.rect.x - rect.x, self.rect.y - rect.y);
+        (0..self.rect.height).map(move |row| ((y + row) * rect.width + x, self.row(row)))
+    }
 }

@@ -8,12 +8,14 @@
 pub(crate) mod atomic;
 mod decode;
 pub mod folders;
+mod frame;
 mod jpeg;
 mod resize;
 
 use std::path::{Path, PathBuf};
 
 pub use decode::{Decoded, Orientation, decode, decode_with, open, open_with};
+pub use frame::{Frame, PixelFormat};
 
 /// Maximum width and maximum height of an image.
 pub const MAX_SIDE: usize = 16384;
@@ -79,11 +81,13 @@ pub enum ImageError {
         /// The number of bytes.
         bytes: usize,
     },
-    /// Strided pixel data whose length does not match width and height.
+    /// A camera's buffer whose length or stride does not match width and height.
     #[error(
-        "{bytes} bytes in rows of {stride} are not an RGB image of {width} x {height}: a row has {width} * 3 bytes, and the stride must be at least that"
+        "{bytes} bytes in rows of {stride} are not an image of {width} x {height} in {format}: a row has {} bytes, and the stride must be at least that", format.row_bytes(*width)
     )]
     BadStride {
+        /// Layout of the pixels.
+        format: PixelFormat,
         /// The width.
         width: usize,
         /// The height.

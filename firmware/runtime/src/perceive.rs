@@ -5,68 +5,9 @@ use loftup_bundle::Size;
 use crate::{
     ColorRange, Perceptor, Point, Rect, RuntimeError,
     heads::{self, Head},
-    image::{ImageError, RgbImage},
+    image::Frame,
     sinks::VecSink,
 };
-
-/// An RGB8 image in a camera's buffer, rows from top to bottom.
-#[derive(Debug, Clone, Copy)]
-pub struct Frame<'a> {
-    /// The rows. The last one may be shorter than the stride.
-    pub data: &'a [u8],
-    /// Pixels in a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// Bytes from one row to the next, at least `3 * width`.
-    pub stride: usize,
-}
-
-impl<'a> Frame<'a> {
-    /// A buffer without padding: a stride of `3 * width`.
-    pub fn packed(data: &'a [u8], width: usize, height: usize) -> Self {
-        Self {
-            data,
-            width,
-            height,
-            stride: width.saturating_mul(3),
-        }
-    }
-
-    /// A copy of the image without padding.
-    ///
-    /// # Errors
-    /// Where the stride is shorter than a row, the data are too short or too long for the rows, or a
-    /// side is 0 or over [`crate::image::MAX_SIDE`].
-    pub fn to_image(self) -> Result<RgbImage, ImageError> {
-        let Self {
-            data,
-            width,
-            height,
-            stride,
-        } = self;
-        let row = width.saturating_mul(3);
-        // `RgbImage::new` checks the sides.
-        if row == stride && Some(data.len()) == row.checked_mul(height) {
-            return RgbImage::new(width, height, data.to_vec());
-        }
-        let least = stride
-            .checked_mul(height.saturating_sub(1))
-            .and_then(|before| before.checked_add(row));
-        let most = stride.checked_mul(height);
-        let fits = least.is_some_and(|n| n <= data.len()) && most.is_some_and(|n| data.len() <= n);
-        if width == 0 || height == 0 || stride < row || !fits {
-            return Err(ImageError::BadStride {
-                width,
-                height,
-                stride,
-                bytes: data.len(),
-            });
-        }
-        let packed = data.chunks(stride).take(height).flat_map(|r| &r[..row]);
-        RgbImage::new(width, height, packed.copied().collect())
-    }
-}
 
 /// The pixels to compute.
 #[derive(Debug, Clone, Copy)]

@@ -38,10 +38,7 @@ impl VecSink {
 
     /// Adds a tile.
     pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
-        for row in 0..tile.rect.height {
-            let y = tile.rect.y - self.rect.y + row;
-            let pixel = y * self.rect.width + tile.rect.x - self.rect.x;
-            let line = tile.row(row);
+        for (pixel, line) in tile.rows_in(self.rect) {
             self.values[pixel * self.dim..][..line.len()].copy_from_slice(line);
         }
         Ok(())
@@ -65,12 +62,9 @@ impl VecSink {
 
 /// Writes a tile into a map `[d, H, W]` that covers `rect`.
 fn scatter(tile: &TileFeatures<'_>, rect: Rect, planes: &mut [f32]) {
-    let x = tile.rect.x - rect.x;
-    for row in 0..tile.rect.height {
-        let y = tile.rect.y - rect.y + row;
-        let pixels = tile.row(row);
+    for (first, pixels) in tile.rows_in(rect) {
         for (c, plane) in planes.chunks_exact_mut(rect.area()).enumerate() {
-            let line = &mut plane[y * rect.width + x..][..tile.rect.width];
+            let line = &mut plane[first..][..tile.rect.width];
             for (value, pixel) in line.iter_mut().zip(pixels.chunks_exact(tile.dim())) {
                 *value = pixel[c];
             }
@@ -173,11 +167,9 @@ impl<'a> PcaSink<'a> {
 
     /// Adds a tile.
     pub fn push(&mut self, tile: &TileFeatures<'_>) -> Result<(), SinkError> {
-        let x = tile.rect.x - self.rect.x;
-        for row in 0..tile.rect.height {
-            let y = tile.rect.y - self.rect.y + row;
-            let line = &mut self.values[3 * (y * self.rect.width + x)..][..3 * tile.rect.width];
-            self.basis.project(self.set, tile.row(row), line)?;
+        for (pixel, row) in tile.rows_in(self.rect) {
+            let line = &mut self.values[3 * pixel..][..3 * tile.rect.width];
+            self.basis.project(self.set, row, line)?;
         }
         Ok(())
     }

@@ -386,10 +386,8 @@ impl Model for BundleModel {
         let values = Mutex::new(out);
         view.frame(&mut |tile| {
             let mut values = values.lock();
-            for row in 0..tile.rect.height {
-                let Rect { x, y, width, .. } = tile.rect;
-                let first = ((y + row) * size.width + x) * dim;
-                values[first..first + width * dim].copy_from_slice(tile.row(row));
+            for (pixel, row) in tile.rows_in(Rect::whole(size)) {
+                values[pixel * dim..][..row.len()].copy_from_slice(row);
             }
             Ok(())
         })?;

@@ -203,6 +203,10 @@ impl Tracker {
     /// # Errors
     /// As for [`Tracker::start`], or a value is larger.
     pub fn start_mask(&mut self, values: &[u8], size: Size) -> Result<(), TrackError> {
+        let found = values.len();
+        if found != size.area() {
+            return Err(TrackError::MaskLength { found, size });
+        }
         let mut present = [false; 256];
         values.iter().for_each(|v| present[usize::from(*v)] = true);
         let seeds: Vec<(u8, Seed<'_>)> = (1..255)

@@ -1,0 +1,121 @@
+//! What a call through the C interface takes longer than the same call in Rust, at 224x224.
+//!
+//!     loftup convert --builtin=scenes --out default.loftup
+//!     cargo run -p loftup-capi --example overhead default.loftup
+
+use std::{ffi::CString, hint::black_box, os::unix::ffi::OsStrExt, ptr, time::Instant};
+
+use loftup::*;
+use loftup_bundle::Size;
+use loftup_runtime::{ExecutionOptions, Frame, Perceptor, Query};
+
+const SIDE: usize = 224;
+const RUNS: usize = 40;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args_os().nth(1).ok_or("usage: overhead BUNDLE")?;
+    let options = ExecutionOptions {
+        threads: 1,
+        tile: None,
+    };
+    let perceptor = Perceptor::open_on_cpu(path.as_ref(), options)?;
+    let pixels: Vec<u8> = (0..SIDE * SIDE * 3).map(|i| (i * 31 % 251) as u8).collect();
+    let size = Size {
+        width: SIDE,
+        height: SIDE,
+    };
+    let image = loftup_image {
+        size: size_of::<loftup_image>(),
+        data: pixels.as_ptr(),
+        length: pixels.len(),
+        width: SIDE,
+        height: SIDE,
+        stride: 0,
+        format: loftup_pixel_format::Rgb8 as i32,
+        reserved: 0,
+    };
+    let path = CString::new(path.as_bytes())?;
+    let mut model = ptr::null_mut();
+    let options = loftup_options {
+        size: size_of::<loftup_options>(),
+        engine: loftup_engine::Cpu as i32,
+        precision: 0,
+        cache_directory: ptr::null(),
+        threads: 1,
+        tile: 0,
+    };
+    // SAFETY: pointers to what lives until the end of `main`.
+    let status = unsafe { loftup_open(path.as_ptr(), &raw const options, &raw mut model) };
+    assert_eq!(status, loftup_status::Ok);
+
+    let mut out = vec![0f32; SIDE * SIDE * 64];
+    let (mut in_rust, mut in_c) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        let frame = Frame::packed(&pixels, SIDE, SIDE);
+        let expected = perceptor.perceive(&frame, &Query::frame(size))?.values;
+        in_rust.push(start.elapsed().as_secs_f64() * 1e6);
+
+        let start = Instant::now();
+        let mut frame = ptr::null_mut();
+        // SAFETY: as above; the frame is freed once.
+        unsafe {
+            loftup_encode(
+                model,
+                &raw const image,
+                SIDE,
+                SIDE,
+                ptr::null(),
+                &raw mut frame,
+            );
+            loftup_frame_features(frame, ptr::null(), ptr::null(), out.as_mut_ptr(), out.len());
+            loftup_frame_free(frame);
+        }
+        in_c.push(start.elapsed().as_secs_f64() * 1e6);
+        assert!(expected == out, "other values");
+    }
+    // What is not the model: a frame once more, and its cheapest call.
+    let mut frame = ptr::null_mut();
+    // SAFETY: as above.
+    unsafe {
+        loftup_encode(
+            model,
+            &raw const image,
+            SIDE,
+            SIDE,
+            ptr::null(),
+            &raw mut frame,
+        )
+    };
+    let mut info = loftup_frame_info {
+        size: size_of::<loftup_frame_info>(),
+        width: 0,
+        height: 0,
+        dim: 0,
+    };
+    let start = Instant::now();
+    let calls = 1_000_000;
+    for _ in 0..calls {
+        // SAFETY: as above.
+        black_box(unsafe { loftup_frame_get_info(frame, &raw mut info) });
+    }
+    let call = start.elapsed().as_secs_f64() * 1e9 / f64::from(calls);
+    let mut differences: Vec<f64> = in_c.iter().zip(&in_rust).map(|(c, r)| c - r).collect();
+    println!(
+        "{SIDE}x{SIDE}, median of {RUNS} pairs: Rust {:.0} us, C {:.0} us, C - Rust {:.0} us; an empty call {call:.0} ns",
+        median(&mut in_rust),
+        median(&mut in_c),
+        median(&mut differences)
+    );
+    // SAFETY: made above, and not used any more.
+    unsafe {
+        loftup_frame_free(frame);
+        loftup_model_free(model);
+    }
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,317 @@
+//! Images in a camera's buffer.
+
+use std::fmt;
+
+use super::{ImageError, RgbImage, check_size};
+
+/// Layout of the pixels in a camera's buffer.
+///
+/// The YUV formats are ITU-R BT.601 in video range (16 to 235), as USB cameras send it. A chroma value
+/// counts for all pixels that it covers, without interpolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PixelFormat {
+    /// Red, green, blue.
+    #[default]
+    Rgb8,
+    /// Blue, green, red.
+    Bgr8,
+    /// Red, green, blue, and a byte that is not used.
+    Rgba8,
+    /// Blue, green, red, and a byte that is not used.
+    Bgra8,
+    /// One gray level per pixel.
+    Gray8,
+    /// YUV 4:2:0: the rows of Y, then half as many rows of U and V in turn, with the same stride.
+    Nv12,
+    /// YUV 4:2:2: Y0, U, Y1, V for two pixels.
+    Yuyv,
+}
+
+impl PixelFormat {
+    /// All formats.
+    pub const ALL: [Self; 7] = [
+        Self::Rgb8,
+        Self::Bgr8,
+        Self::Rgba8,
+        Self::Bgra8,
+        Self::Gray8,
+        Self::Nv12,
+        Self::Yuyv,
+    ];
+
+    /// Bytes of a row of `width` pixels without padding; for NV12 those of a row of U and V, which is
+    /// longer than one of Y where the width is odd. The largest number if it cannot be counted.
+    pub fn row_bytes(self, width: usize) -> usize {
+        match self {
+            Self::Rgb8 | Self::Bgr8 => width.saturating_mul(3),
+            Self::Rgba8 | Self::Bgra8 => width.saturating_mul(4),
+            Self::Gray8 => width,
+            Self::Nv12 => width.div_ceil(2).saturating_mul(2),
+            Self::Yuyv => width.div_ceil(2).saturating_mul(4),
+        }
+    }
+
+    /// Rows in the buffer of an image of `height` rows.
+    fn rows(self, height: usize) -> usize {
+        match self {
+            Self::Nv12 => height.saturating_add(height.div_ceil(2)),
+            _ => height,
+        }
+    }
+
+    /// The least bytes that an image takes in rows of `stride`: the last row needs no padding. `None` if
+    /// that cannot be counted, or there is no pixel.
+    pub fn least_bytes(self, width: usize, height: usize, stride: usize) -> Option<usize> {
+        let before = self.rows(height).checked_sub(1)?.checked_mul(stride)?;
+        let row = self.row_bytes(width);
+        (width > 0).then(|| before.checked_add(row)).flatten()
+    }
+
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rgb8 => "RGB8",
+            Self::Bgr8 => "BGR8",
+            Self::Rgba8 => "RGBA8",
+            Self::Bgra8 => "BGRA8",
+            Self::Gray8 => "GRAY8",
+            Self::Nv12 => "NV12",
+            Self::Yuyv => "YUYV",
+        }
+    }
+}
+
+impl fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An image in a camera's buffer, rows from top to bottom.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// The rows. The last one may be shorter than the stride.
+    pub data: &'a [u8],
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Bytes from one row to the next, at least [`PixelFormat::row_bytes`].
+    pub stride: usize,
+    /// Layout of the pixels.
+    pub format: PixelFormat,
+}
+
+impl<'a> Frame<'a> {
+    /// RGB8 without padding: a stride of `3 * width`.
+    pub fn packed(data: &'a [u8], width: usize, height: usize) -> Self {
+        let format = PixelFormat::Rgb8;
+        Self {
+            data,
+            width,
+            height,
+            stride: format.row_bytes(width),
+            format,
+        }
+    }
+
+    /// A copy of the image as RGB without padding.
+    ///
+    /// # Errors
+    /// Where the stride is shorter than a row, the data are too short or too long for the rows, or a
+    /// side is 0 or over [`super::MAX_SIDE`].
+    pub fn to_image(self) -> Result<RgbImage, ImageError> {
+        let mut data = Vec::new();
+        self.append_rgb(&mut data)?;
+        RgbImage::new(self.width, self.height, data)
+    }
+
+    /// Appends the pixels as RGB to `out`, whose memory can be reused.
+    ///
+    /// # Errors
+    /// As [`Frame::to_image`]; nothing is appended then.
+    pub fn append_rgb(self, out: &mut Vec<u8>) -> Result<(), ImageError> {
+        self.check()?;
+        let Self {
+            data,
+            width,
+            height,
+            stride,
+            format,
+        } = self;
+        out.reserve(3 * width * height);
+        let row = |y: usize, bytes: usize| &data[y * stride..][..bytes];
+        for y in 0..height {
+            let bytes = match format {
+                PixelFormat::Nv12 => width,
+                _ => format.row_bytes(width),
+            };
+            let line = row(y, bytes);
+            match format {
+                PixelFormat::Rgb8 => out.extend_from_slice(line),
+                PixelFormat::Bgr8 => {
+                    out.extend(line.as_chunks().0.iter().flat_map(|&[b, g, r]| [r, g, b]));
+                }
+                PixelFormat::Rgba8 => {
+                    let pixels = line.as_chunks().0.iter();
+                    out.extend(pixels.flat_map(|&[r, g, b, _]| [r, g, b]));
+                }
+                PixelFormat::Bgra8 => {
+                    let pixels = line.as_chunks().0.iter();
+                    out.extend(pixels.flat_map(|&[b, g, r, _]| [r, g, b]));
+                }
+                PixelFormat::Gray8 => out.extend(line.iter().flat_map(|level| [*level; 3])),
+                PixelFormat::Nv12 => {
+                    let chroma = row(height + y / 2, format.row_bytes(width));
+                    for (pair, [u, v]) in line.chunks(2).zip(chroma.as_chunks().0) {
+                        out.extend(pair.iter().flat_map(|y| bt601(*y, *u, *v)));
+                    }
+                }
+                PixelFormat::Yuyv => {
+                    let (pairs, _) = line.as_chunks();
+                    for (i, [y0, u, y1, v]) in pairs.iter().enumerate() {
+                        out.extend(bt601(*y0, *u, *v));
+                        if 2 * i + 1 < width {
+                            out.extend(bt601(*y1, *u, *v));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ImageError> {
+        let (format, stride) = (self.format, self.stride);
+        let bytes = self.data.len();
+        let least = format.least_bytes(self.width, self.height, stride);
+        let most = format.rows(self.height).checked_mul(stride);
+        let fits = least.is_some_and(|n| n <= bytes) && most.is_some_and(|n| bytes <= n);
+        if stride < format.row_bytes(self.width) || !fits {
+            return Err(ImageError::BadStride {
+                format,
+                width: self.width,
+                height: self.height,
+                stride,
+                bytes,
+            });
+        }
+        check_size(self.width, self.height)
+    }
+}
+
+/// Converts ITU-R BT.601 in video range, in 16-bit fixed point.
+fn bt601(y: u8, u: u8, v: u8) -> [u8; 3] {
+    let y = 76_309 * (i32::from(y) - 16);
+    let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
+    let round = |x: i32| ((x + 32_768) >> 16).clamp(0, 255) as u8;
+    [
+        round(y + 104_597 * v),
+        round(y - 25_675 * u - 53_279 * v),
+        round(y + 132_201 * u),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colors_follow_bt_601() {
+        // Y, Cb, Cr of 75 % and 100 % color bars, and their RGB values.
+        for (yuv, expected) in [
+            ([16, 128, 128], [0, 0, 0]),
+            ([235, 128, 128], [255, 255, 255]),
+            ([81, 90, 240], [254, 0, 0]),
+            ([145, 54, 34], [0, 255, 1]),
+            ([41, 240, 110], [0, 0, 255]),
+            ([126, 128, 128], [128, 128, 128]),
+        ] {
+            let found = bt601(yuv[0], yuv[1], yuv[2]);
+            for (a, b) in found.into_iter().zip(expected) {
+                assert!(a.abs_diff(b) <= 1, "{yuv:?}: {found:?}, not {expected:?}");
+            }
+        }
+    }
+
+    /// The pixel at `x`, `y`, from its definition.
+    fn pixel(frame: &Frame<'_>, x: usize, y: usize) -> [u8; 3] {
+        let at = |row: usize, byte: usize| frame.data[row * frame.stride + byte];
+        match frame.format {
+            PixelFormat::Rgb8 => [0, 1, 2].map(|c| at(y, 3 * x + c)),
+            PixelFormat::Bgr8 => [2, 1, 0].map(|c| at(y, 3 * x + c)),
+            PixelFormat::Rgba8 => [0, 1, 2].map(|c| at(y, 4 * x + c)),
+            PixelFormat::Bgra8 => [2, 1, 0].map(|c| at(y, 4 * x + c)),
+            PixelFormat::Gray8 => [at(y, x); 3],
+            PixelFormat::Nv12 => {
+                let row = frame.height + y / 2;
+                bt601(at(y, x), at(row, x / 2 * 2), at(row, x / 2 * 2 + 1))
+            }
+            PixelFormat::Yuyv => {
+                let pair = x / 2 * 4;
+                bt601(at(y, 2 * x), at(y, pair + 1), at(y, pair + 3))
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_gives_the_pixels_of_its_definition() {
+        for format in PixelFormat::ALL {
+            for (width, height) in [(1, 1), (2, 1), (1, 2), (5, 3), (6, 4), (17, 9)] {
+                for gap in [0, 3] {
+                    let stride = format.row_bytes(width) + gap;
+                    let least = format.least_bytes(width, height, stride).unwrap();
+                    let data: Vec<u8> = (0..least).map(|i| (i * 89 % 251) as u8).collect();
+                    let frame = Frame {
+                        data: &data,
+                        width,
+                        height,
+                        stride,
+                        format,
+                    };
+                    let image = frame.to_image().unwrap();
+                    for y in 0..height {
+                        for x in 0..width {
+                            let found = &image.row(y)[3 * x..][..3];
+                            let expected = pixel(&frame, x, y);
+                            assert_eq!(found, expected, "{format} {width}x{height}: {x}, {y}");
+                        }
+                    }
+                    // A byte less, and a stride that is too short.
+                    for (data, stride) in [
+                        (&data[..least - 1], stride),
+                        (&data, format.row_bytes(width) - 1),
+                    ] {
+                        let wrong = Frame {
+                            data,
+                            stride,
+                            ..frame
+                        };
+                        let mut out = vec![7];
+                        let text = wrong.append_rgb(&mut out).unwrap_err().to_string();
+                        assert!(text.contains(format.name()), "{text}");
+                        assert_eq!(out, [7]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sides_that_cannot_be_counted_are_an_error() {
+        for format in PixelFormat::ALL {
+            for (width, height) in [(0, 1), (1, 0), (usize::MAX, 2), (2, usize::MAX), (0, 0)] {
+                for stride in [0, 64, usize::MAX] {
+                    let frame = Frame {
+                        data: &[0; 64],
+                        width,
+                        height,
+                        stride,
+                        format,
+                    };
+                    assert!(frame.to_image().is_err(), "{frame:?}");
+                }
+            }
+        }
+    }
+}
