@@ -5,7 +5,8 @@ use loftup_bundle::Normalization;
 
 use super::{
     Activation, Dimensions, Family, Origin, Setting, Undecided, VitError, VitOptions,
-    config_file::{ConfigFiles, ModelConfig},
+    config_file::ConfigFiles,
+    model_config::ModelConfig,
     names::Tower,
     published,
     schemes::{Library, Position},

@@ -8,11 +8,14 @@
 //! The graph maps [`INPUT`], `[1, 3, H, W]`, normalized with the [`VitConfig`]'s mean and standard
 //! deviation, to [`OUTPUT`], `[1, dim, H / patch, W / patch]`.
 
+mod colors;
 mod config;
 mod config_file;
 mod error;
+mod family;
 mod graph;
 mod known;
+mod model_config;
 mod names;
 mod options;
 mod outline;

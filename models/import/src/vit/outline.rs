@@ -4,8 +4,9 @@ use loftup_bundle::Normalization;
 
 use super::{
     Activation, Dimensions, Family, Origin, Positions, Preset, Setting, VitError, VitOptions,
-    config_file::{ConfigFiles, ModelConfig},
+    config_file::ConfigFiles,
     known::Known,
+    model_config::ModelConfig,
     names::{Mlp, Tower},
     preset::Variant,
     schemes::Position,
