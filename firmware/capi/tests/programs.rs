@@ -155,6 +155,7 @@ fn an_installed_library_is_found() {
     succeeds(cmake().arg("--build").arg(user.join("build")));
     // Without the library's directory in the environment.
     let mut program = Command::new(user.join("build/features"));
+    program.env_remove("LD_LIBRARY_PATH");
     let files = ["robot.loftup", "photo.ppm", "f.raw"].map(|n| fixture.path(n));
     succeeds(program.args(&files));
     assert_eq!(
