@@ -7,10 +7,12 @@ use std::{ffi::CString, hint::black_box, os::unix::ffi::OsStrExt, ptr, time::Ins
 
 use loftup::*;
 use loftup_bundle::Size;
-use loftup_runtime::{ExecutionOptions, Frame, Perceptor, Query};
+use loftup_runtime::{
+    ColorRange, ExecutionOptions, Frame, Perceptor, Point, Query, image::RgbImage,
+};
 
 const SIDE: usize = 224;
-const RUNS: usize = 40;
+const RUNS: usize = 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: overhead BUNDLE")?;
@@ -93,6 +95,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         height: 0,
         dim: 0,
     };
+    // One point: so little of the model that the border shows.
+    let rgb = RgbImage::new(SIDE, SIDE, pixels.clone())?;
+    let encoded = perceptor.encode(&rgb, size, ColorRange::PerImage)?;
+    let (in_rust_point, in_c_point) = (&mut Vec::new(), &mut Vec::new());
+    for _ in 0..50 * RUNS {
+        let start = Instant::now();
+        black_box(encoded.points(&[Point { x: 50, y: 60 }])?);
+        in_rust_point.push(start.elapsed().as_secs_f64() * 1e6);
+        let start = Instant::now();
+        let point = loftup_point { x: 50, y: 60 };
+        // SAFETY: as above.
+        black_box(unsafe {
+            loftup_frame_points(
+                frame,
+                ptr::null(),
+                &raw const point,
+                1,
+                out.as_mut_ptr(),
+                64,
+            )
+        });
+        in_c_point.push(start.elapsed().as_secs_f64() * 1e6);
+    }
     let start = Instant::now();
     let calls = 1_000_000;
     for _ in 0..calls {
@@ -100,13 +125,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         black_box(unsafe { loftup_frame_get_info(frame, &raw mut info) });
     }
     let call = start.elapsed().as_secs_f64() * 1e9 / f64::from(calls);
-    let mut differences: Vec<f64> = in_c.iter().zip(&in_rust).map(|(c, r)| c - r).collect();
-    println!(
-        "{SIDE}x{SIDE}, median of {RUNS} pairs: Rust {:.0} us, C {:.0} us, C - Rust {:.0} us; an empty call {call:.0} ns",
-        median(&mut in_rust),
-        median(&mut in_c),
-        median(&mut differences)
-    );
+    report("the whole frame", &mut in_rust, &mut in_c);
+    report("one point of an encoded frame", in_rust_point, in_c_point);
+    println!("a call that does nothing: {call:.0} ns");
     // SAFETY: made above, and not used any more.
     unsafe {
         loftup_frame_free(frame);
@@ -115,7 +136,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Prints medians of pairs, in microseconds.
+fn report(what: &str, in_rust: &mut [f64], in_c: &mut [f64]) {
+    let mut apart: Vec<f64> = in_c.iter().zip(&*in_rust).map(|(c, r)| c - r).collect();
+    let pairs = apart.len();
+    let [rust, c, apart] = [in_rust, in_c, &mut apart].map(|values| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    });
+    println!("{what}, {pairs} pairs: Rust {rust:.1} us, C {c:.1} us, C - Rust {apart:.1} us");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    io::Write as _,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -48,8 +49,9 @@ impl Fixture {
         Perceptor::open_on_cpu(&self.path("robot.loftup"), ExecutionOptions::default()).unwrap()
     }
 
-    /// Compiles a source file of this crate, with warnings as errors.
-    pub fn compile(&self, source: &str, flags: &[&str]) -> PathBuf {
+    /// Compiles a source file of this crate, with warnings as errors. If there is no compiler, reports
+    /// this on standard error and returns `None`.
+    pub fn compile(&self, source: &str, flags: &[&str]) -> Option<PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let program = self.path(&source.replace(['/', '.'], "_"));
         let (variable, default) = match source.ends_with(".c") {
@@ -57,6 +59,12 @@ impl Fixture {
             false => ("CXX", "c++"),
         };
         let compiler = std::env::var(variable).unwrap_or_else(|_| default.into());
+        if Command::new(&compiler).arg("--version").output().is_err() {
+            skipped(&format!(
+                "there is no compiler {compiler}; install it or set {variable}"
+            ));
+            return None;
+        }
         let mut command = Command::new(compiler);
         command.args([
             "-Wall",
@@ -69,7 +77,7 @@ impl Fixture {
         command.arg(root.join(source)).arg("-o").arg(&program);
         command.arg("-L").arg(self.folder.path());
         succeeds(command.args(["-lloftup", "-lm", "-pthread"]));
-        program
+        Some(program)
     }
 
     /// Runs a program with the library.
@@ -79,6 +87,11 @@ impl Fixture {
         command.env("LD_LIBRARY_PATH", self.folder.path());
         succeeds(&mut command)
     }
+}
+
+/// Reports that a test is skipped and why, bypassing the output capture of the test harness.
+pub fn skipped(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
 /// Runs a command, which must succeed.
