@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, sync::Arc};
 
-use loftup_bundle::{Bundle, Normalization};
+use loftup_bundle::{Bundle, Normalization, Provenance};
 use loftup_convert::{
     BackboneSource, Builtin, Layout, OnnxBackbone, Request,
     quantize::{self as quantization, default_max_error},
@@ -48,8 +48,8 @@ fn built_in(name: &str) -> PyResult<Builtin> {
 #[pyfunction]
 #[pyo3(signature = (out, *, backbone=None, backbone_weights=None, upsampler_weights=None, builtin=None,
     prefix=None, heads=None, activation=None, positions=None, backbone_onnx=None, patch=None,
-    backbone_output=None, layout=None, extra_tokens=None, mean=None, std=None, size=None, force=false,
-    progress=None))]
+    backbone_output=None, layout=None, extra_tokens=None, mean=None, std=None, size=None, license=None,
+    force=false, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub fn convert<'py>(
     py: Python<'py>,
@@ -70,6 +70,7 @@ pub fn convert<'py>(
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
     size: Option<SizeArg>,
+    license: Option<String>,
     force: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -77,7 +78,12 @@ pub fn convert<'py>(
         heads,
         activation: named("activation", activation)?,
         positions: named("positions", positions)?,
+        mean,
+        std,
     };
+    if let Some(license) = &license {
+        Provenance::usable_license(license).map_err(wrong)?;
+    }
     let layout: Option<Layout> = named("layout", layout)?;
     let size = args::size(size)?;
     let builtin = builtin.map(built_in).transpose()?;
@@ -85,12 +91,9 @@ pub fn convert<'py>(
         return Err(wrong("standard deviations must be greater than 0"));
     }
     let of_vit = heads.is_some() || activation.is_some() || positions.is_some();
-    let of_onnx = patch.is_some()
-        || backbone_output.is_some()
-        || layout.is_some()
-        || extra_tokens.is_some()
-        || mean.is_some()
-        || std.is_some();
+    let of_onnx =
+        patch.is_some() || backbone_output.is_some() || layout.is_some() || extra_tokens.is_some();
+    let given = mean.is_some() || std.is_some();
     let source = match (backbone, backbone_weights, backbone_onnx, patch) {
         (Some(preset), Some(weights), None, _) if !of_onnx => Some(BackboneSource::Checkpoint {
             preset,
@@ -99,7 +102,6 @@ pub fn convert<'py>(
         }),
         (None, None, Some(path), Some(patch)) if patch > 0 && !of_vit && prefix.is_none() => {
             let default = Normalization::IMAGENET;
-            let given = mean.is_some() || std.is_some();
             Some(BackboneSource::Onnx(OnnxBackbone {
                 path,
                 patch,
@@ -112,11 +114,12 @@ pub fn convert<'py>(
                 extra_tokens,
             }))
         }
-        (None, None, None, None) if !of_vit && !of_onnx => None,
+        (None, None, None, None) if !of_vit && !of_onnx && !given => None,
         _ => {
             return Err(wrong(
                 "give backbone with backbone_weights (and heads, activation, positions), or \
-                 backbone_onnx with patch (and backbone_output, layout, extra_tokens, mean, std)",
+                 backbone_onnx with patch (and backbone_output, layout, extra_tokens); mean and std \
+                 go with both",
             ));
         }
     };
@@ -124,6 +127,7 @@ pub fn convert<'py>(
         backbone: source,
         upsampler: upsampler_weights,
         prefix,
+        license,
         size,
         out,
         replace: force,
@@ -131,7 +135,8 @@ pub fn convert<'py>(
     let others = request.backbone.is_some()
         || request.upsampler.is_some()
         || request.size.is_some()
-        || request.prefix.is_some();
+        || request.prefix.is_some()
+        || request.license.is_some();
     if builtin.is_some() && others {
         return Err(wrong(
             "builtin is a whole model: give nothing but out and force with it",

@@ -235,6 +235,7 @@ def convert(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: Size | None = None,
+    license: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Converted: ...
