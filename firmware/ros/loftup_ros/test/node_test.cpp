@@ -36,7 +36,7 @@ template <typename T> class Inbox {
     /// Waits for the next one. If none comes, the node hangs.
     T next() {
         std::unique_lock<std::mutex> lock(mutex_);
-        CHECK(changed_.wait_for(lock, std::chrono::minutes(10), [this] { return !values_.empty(); }));
+        CHECK(changed_.wait_for(lock, std::chrono::minutes(2), [this] { return !values_.empty(); }));
         T value = std::move(values_.front());
         values_.pop_front();
         return value;
