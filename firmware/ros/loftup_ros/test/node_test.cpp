@@ -4,14 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <condition_variable>
-#include <cstring>
-#include <deque>
 #include <future>
 #include <map>
 #include <tuple>
 
 #include "check.hpp"
+#include "inbox.hpp"
 #include "loftup_ros/convert.hpp"
 #include "loftup_ros/loftup_node.hpp"
 
@@ -24,42 +22,6 @@ using sensor_msgs::msg::Image;
 using vision_msgs::msg::Detection2DArray;
 
 constexpr std::size_t WIDTH = 37, HEIGHT = 26;
-
-/// Messages in the order of their arrival.
-template <typename T> class Inbox {
-  public:
-    void push(T value) {
-        std::lock_guard<std::mutex> lock(mutex_);
-        values_.push_back(std::move(value));
-        changed_.notify_one();
-    }
-    /// Waits for the next one. If none comes, the node hangs.
-    T next() {
-        std::unique_lock<std::mutex> lock(mutex_);
-        CHECK(changed_.wait_for(lock, std::chrono::minutes(2), [this] { return !values_.empty(); }));
-        T value = std::move(values_.front());
-        values_.pop_front();
-        return value;
-    }
-    bool empty() {
-        std::lock_guard<std::mutex> lock(mutex_);
-        return values_.empty();
-    }
-
-  private:
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<T> values_;
-};
-
-/// A subscriber of a topic, with what it got.
-template <typename M> struct Listener {
-    Listener(rclcpp::Node &node, const std::string &topic, const rclcpp::QoS &qos)
-        : subscription(node.create_subscription<M>(
-              topic, qos, [this](std::shared_ptr<const M> m) { inbox.push(std::move(m)); })) {}
-    Inbox<std::shared_ptr<const M>> inbox;
-    typename rclcpp::Subscription<M>::SharedPtr subscription;
-};
 
 struct Format {
     const char *encoding;
@@ -372,7 +334,8 @@ void test_parameters(const char *bundle) {
     refuses("upsampler", std::string("bilinear"), "upsampler: 'bilinear' is not one of bundle, jbu");
     refuses("output_width", std::int64_t{-1}, "output_width is negative");
     refuses("output_height", std::int64_t{-1}, "output_height is negative");
-    refuses("class_head", std::string("depth"), "class_head: the bundle has no such head 'depth', but classes");
+    refuses("class_head", std::string("depth"),
+            "class_head: the bundle has no such head 'depth', but classes");
     refuses("depth_head", std::string("classes"), "depth_head: the bundle has no such head");
     refuses("detection_classes", std::vector<std::string>{"unicorn"}, "unicorn");
     refuses("detection_min_area", std::int64_t{0}, "detection_min_area");
