@@ -56,10 +56,11 @@ LoftupNode::LoftupNode(const rclcpp::NodeOptions &options)
         depth_ = create_publisher<Image>("depth", qos);
     diagnostics_ = create_publisher<DiagnosticArray>("/diagnostics", rclcpp::QoS(1));
     timer_ = create_wall_timer(std::chrono::seconds(1), [this] { diagnose(); });
-    worker_ = std::thread([this] { run(); });
     images_ = create_subscription<Image>(
         "image", rclcpp::SensorDataQoS().keep_last(1),
         [this](Image::ConstSharedPtr image) { receive(std::move(image)); });
+    // Last: an exception of the constructor must not find it running.
+    worker_ = std::thread([this] { run(); });
 }
 
 LoftupNode::~LoftupNode() {
