@@ -31,7 +31,8 @@
 // not be used.
 #define LOFTUP_ABI_VERSION 1
 
-
+// The class of a pixel whose scores are NaN, or where no word was found.
+#define LOFTUP_NO_CLASS 255
 
 // Result of a call.
 enum loftup_status

@@ -104,7 +104,8 @@ pub struct loftup_point {
 }
 
 /// The class of a pixel whose scores are NaN, or where no word was found.
-pub const LOFTUP_NO_CLASS: u8 = heads::NO_CLASS;
+pub const LOFTUP_NO_CLASS: u8 = 255;
+const _: () = assert!(LOFTUP_NO_CLASS == heads::NO_CLASS);
 
 self_cell!(
     /// An encoded image borrows from the engine; both are kept together.
