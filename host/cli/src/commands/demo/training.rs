@@ -41,7 +41,7 @@ pub struct Training {
 pub fn train(at: &Path, steps: u64, watch: Watch<'_>) -> Result<Training> {
     let path = at.join(SETTINGS);
     fs::write(&path, settings(steps)).with_context(|| path.display().to_string())?;
-    let config = Config::open(&path)?;
+    let mut config = Config::open(&path)?;
     let started = Instant::now();
     let mut training = Training {
         images: 0,
@@ -57,6 +57,8 @@ pub fn train(at: &Path, steps: u64, watch: Watch<'_>) -> Result<Training> {
     start.out = at.join(START);
     watch("initialization", 0, steps as usize);
     run(&start, &path, &mut |_| {})?;
+    // The same initialization, which need not be computed again.
+    config.start = Some(self::start(at));
     run(&config, &path, &mut |event| match event {
         Event::Started {
             images, weights, ..
