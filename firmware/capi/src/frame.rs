@@ -163,11 +163,9 @@ pub unsafe extern "C" fn loftup_encode(
             ];
             let jbu = border::choice(options.method, &methods, "method")?;
             let range = options.range()?;
-            let method = match (jbu, &model.perceptor.manifest().upsampler) {
-                (true, _) => "jbu",
-                (false, Some(u)) if u.kind == UpsamplerKind::Naf => "naf",
-                _ => "loftup",
-            };
+            let upsampler = model.perceptor.manifest().upsampler.as_ref();
+            let kind = upsampler.map_or(UpsamplerKind::default(), |u| u.kind);
+            let method = if jbu { "jbu" } else { kind.key() };
             let encoded = Encoded::try_new(model.perceptor.clone(), |perceptor| {
                 if !jbu {
                     return perceptor.encode(&image, size, range);

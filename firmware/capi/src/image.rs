@@ -83,32 +83,21 @@ pub(crate) unsafe fn frame<'a>(image: *const loftup_image) -> Result<Frame<'a>> 
     };
     // SAFETY: the caller's promise.
     let data = unsafe { border::input(image.data, image.length, "image.data") }?;
-    match format.least_bytes(width, height, stride) {
-        // The rest of a longer buffer is left alone.
-        Some(needed) if needed <= data.len() => Ok(Frame {
-            data: &data[..needed],
-            width,
-            height,
-            stride,
-            format,
-        }),
-        // The message of what is wrong.
-        needed => {
-            let frame = Frame {
-                data,
-                width,
-                height,
-                stride,
-                format,
-            };
-            let wrong = frame.append_rgb(&mut Vec::new());
-            Err(match wrong {
-                Err(e) if needed.is_some() => {
-                    Error::new(loftup_status::BufferTooShort, e.to_string())
-                }
-                Err(e) => e.into(),
-                Ok(()) => Error::argument("the image has no pixels"),
-            })
+    // The rest of a longer buffer is left alone.
+    let needed = format.least_bytes(width, height, stride);
+    let used = needed.map_or(data.len(), |needed| needed.min(data.len()));
+    let frame = Frame {
+        data: &data[..used],
+        width,
+        height,
+        stride,
+        format,
+    };
+    match frame.check() {
+        Ok(()) => Ok(frame),
+        Err(e) if needed.is_some_and(|needed| needed > data.len()) => {
+            Err(Error::new(loftup_status::BufferTooShort, e.to_string()))
         }
+        Err(e) => Err(e.into()),
     }
 }

@@ -58,8 +58,8 @@ impl Method {
             Self::Bilinear => "bilinear",
             Self::Bicubic => "bicubic",
             Self::Jbu => "jbu",
-            Self::LoftUp => "loftup",
-            Self::Naf => "naf",
+            Self::LoftUp => UpsamplerKind::LoftUp.key(),
+            Self::Naf => UpsamplerKind::Naf.key(),
         }
     }
 

@@ -101,14 +101,10 @@ pub fn convert<'py>(
             options,
         }),
         (None, None, Some(path), Some(patch)) if patch > 0 && !of_vit && prefix.is_none() => {
-            let default = Normalization::IMAGENET;
             Some(BackboneSource::Onnx(OnnxBackbone {
                 path,
                 patch,
-                normalization: given.then(|| Normalization {
-                    mean: mean.unwrap_or(default.mean),
-                    std: std.unwrap_or(default.std),
-                }),
+                normalization: given.then(|| Normalization::IMAGENET.with(mean, std)),
                 output: backbone_output,
                 layout,
                 extra_tokens,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use loftup_bundle::{Bundle, HeadKind, Linear, Size, UpsamplerKind};
+use loftup_bundle::{Bundle, HeadKind, Linear, Size};
 use loftup_eval::Method;
 use loftup_runtime::{Features, Perceptor as Runtime, backend};
 use numpy::{PyArray3, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3};
@@ -125,10 +125,7 @@ impl Perceptor {
     #[getter]
     fn kind(&self) -> Option<&'static str> {
         let upsampler = self.runtime().manifest().upsampler.as_ref();
-        upsampler.map(|u| match u.kind {
-            UpsamplerKind::LoftUp => "loftup",
-            UpsamplerKind::Naf => "naf",
-        })
+        upsampler.map(|u| u.kind.key())
     }
 
     /// Name, version and device of the engine in use.

@@ -77,6 +77,14 @@ impl Normalization {
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
     };
+
+    /// The same with another mean or standard deviation, where given.
+    pub fn with(self, mean: Option<[f32; 3]>, std: Option<[f32; 3]>) -> Self {
+        Self {
+            mean: mean.unwrap_or(self.mean),
+            std: std.unwrap_or(self.std),
+        }
+    }
 }
 
 /// A backbone: maps `[1, 3, H, W]` to features on a grid of patches.
@@ -136,6 +144,14 @@ impl UpsamplerKind {
         match self {
             Self::LoftUp => "LoftUp",
             Self::Naf => "NAF",
+        }
+    }
+
+    /// As it is written in files.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::LoftUp => "loftup",
+            Self::Naf => "naf",
         }
     }
 

@@ -4,8 +4,9 @@ use loftup_spec::{
     io,
     naf::{
         BranchWeights, CHANNELS, EPS, GROUPS, HEAD_WIDTH, HEADS, NafWeights, PERIODS, TAPS, WIDTH,
-        fits, rotation, window,
+        fits, window,
     },
+    rotary::rotation,
     weights::{AffineWeights, ConvWeights},
 };
 

@@ -10,6 +10,7 @@ pub mod interpolate;
 pub mod io;
 pub mod naf;
 mod random;
+pub mod rotary;
 pub mod weights;
 
 pub use config::{Config, HEADS};

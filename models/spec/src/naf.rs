@@ -7,7 +7,7 @@
 //! output is, for each head, a weighted mean of the features.
 
 use crate::{
-    SplitMix64,
+    SplitMix64, rotary,
     weights::{AffineWeights, ConvWeights},
 };
 
@@ -183,21 +183,10 @@ impl NafWeights {
     }
 }
 
-/// The periods of a new network: powers of 100^(1/16) from 1.
-pub fn periods() -> Vec<f32> {
-    (0..PERIODS)
-        .map(|k| LONGEST_PERIOD.powf(k as f64 / PERIODS as f64) as f32)
-        .collect()
-}
-
-/// Cosine and sine of the angles of row (or column) `i` of `pixels`, for each period. Channels `c`
-/// and `c + 32` of a head are rotated by angle `c`: the 16 of the row, then the 16 of the column.
-pub fn rotation(i: usize, pixels: usize, periods: &[f32]) -> impl Iterator<Item = [f32; 2]> + '_ {
-    let at = 2.0 * (i as f64 + 0.5) / pixels as f64 - 1.0;
-    periods.iter().map(move |period| {
-        let angle = std::f64::consts::TAU * at / f64::from(*period);
-        [angle.cos() as f32, angle.sin() as f32]
-    })
+/// The periods of a new network: powers of 100^(1/16) from 1. Channels `c` and `c + 32` of a head are
+/// rotated by angle `c`: the 16 of the row, then the 16 of the column ([`rotary::rotation`]).
+fn periods() -> Vec<f32> {
+    rotary::periods(LONGEST_PERIOD, PERIODS)
 }
 
 /// The cells along one axis that a pixel can attend to: there are at least [`WINDOW`], and no more

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use loftup_spec::{
     interpolate::pooled,
     naf::{self, WIDTH},
+    rotary,
 };
 
 use super::{Naf, give, statistics::Affine};
@@ -104,7 +105,7 @@ impl Axis {
             pixels,
             rotation: all
                 .clone()
-                .flat_map(|i| naf::rotation(i, pixels, periods))
+                .flat_map(|i| rotary::rotation(i, pixels, periods))
                 .collect(),
             windows: all.map(|i| naf::window(i, cells, pixels)).collect(),
         }

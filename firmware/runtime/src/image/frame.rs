@@ -181,7 +181,11 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), ImageError> {
+    /// Checks sizes and lengths.
+    ///
+    /// # Errors
+    /// As [`Frame::to_image`].
+    pub fn check(&self) -> Result<(), ImageError> {
         let (format, stride) = (self.format, self.stride);
         let bytes = self.data.len();
         let least = format.least_bytes(self.width, self.height, stride);

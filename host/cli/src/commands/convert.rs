@@ -176,15 +176,11 @@ fn request(args: &Args) -> Request {
         .clone()
         .zip(args.patch)
         .map(|(path, patch)| {
-            let default = Normalization::IMAGENET;
             let given = args.mean.is_some() || args.std.is_some();
             BackboneSource::Onnx(OnnxBackbone {
                 path,
                 patch: patch.into(),
-                normalization: given.then(|| Normalization {
-                    mean: args.mean.unwrap_or(default.mean),
-                    std: args.std.unwrap_or(default.std),
-                }),
+                normalization: given.then(|| Normalization::IMAGENET.with(args.mean, args.std)),
                 output: args.backbone_output.clone(),
                 layout: args.layout,
                 extra_tokens: args.extra_tokens,

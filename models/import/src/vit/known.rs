@@ -138,10 +138,7 @@ impl Known<'_> {
         });
         if options.mean.is_some() || options.std.is_some() {
             let rest = known.map_or(usual, |known| known.value);
-            let colors = Normalization {
-                mean: options.mean.unwrap_or(rest.mean),
-                std: options.std.unwrap_or(rest.std),
-            };
+            let colors = rest.with(options.mean, options.std);
             return Ok(Setting::new(colors, Origin::CommandLine));
         }
         // Of the published models that fit into a file, only those of satellite images have it.

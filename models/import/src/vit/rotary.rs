@@ -1,20 +1,10 @@
 //! Rotary position embeddings of DINOv3.
 //!
-//! The center of a patch has coordinates y and x from -1 to 1, each axis by its own length. A head of
-//! D channels has D / 4 periods p, and D / 2 angles: `2 pi y / p` for all periods, then `2 pi x / p`.
-//! Channels c and c + D / 2 of queries and keys are rotated by angle c.
-
-use std::f64::consts::TAU;
+//! The center of a patch is encoded as in `loftup_spec::rotary`. A head of D channels has D / 4 periods
+//! and D / 2 angles; channels c and c + D / 2 of queries and keys are rotated by angle c.
 
 use loftup_onnx::Tensor;
-
-/// Periods of heads of `head_dim` channels: powers of `theta`, from 1 up to it (exclusive).
-pub(super) fn periods(theta: f32, head_dim: usize) -> Vec<f32> {
-    let count = head_dim / 4;
-    (0..count)
-        .map(|k| f64::from(theta).powf(k as f64 / count as f64) as f32)
-        .collect()
-}
+use loftup_spec::rotary::rotation;
 
 /// Factors for `x * cos + swapped * sin`, where `swapped` has the two halves of the channels of x
 /// exchanged: the sine is negative in the first half. Both are `[1, prefix + rows * columns, 1,
@@ -25,41 +15,39 @@ pub(super) fn factors(
     rows: usize,
     columns: usize,
 ) -> (Tensor, Tensor) {
-    let half = 2 * periods.len();
+    let (quarter, half) = (periods.len(), 2 * periods.len());
     let shape = [1, prefix + rows * columns, 1, 2 * half];
-    let center = |i: usize, n: usize| (2 * i + 1) as f64 / n as f64 - 1.0;
     // In 64 bits; the libraries compute in 32, which differs by up to 5e-7.
-    let angle = |patch: usize, c: usize| {
-        let at = if c < periods.len() {
-            center(patch / columns, rows)
-        } else {
-            center(patch % columns, columns)
-        };
-        TAU * at / f64::from(periods[c % periods.len()])
+    let axis =
+        |n: usize| -> Vec<[f32; 2]> { (0..n).flat_map(|i| rotation(i, n, periods)).collect() };
+    let (by_row, by_column) = (axis(rows), axis(columns));
+    // Cosine and sine of an element; `None` before the patches.
+    let of = |i: usize| {
+        let (token, angle) = (i / (2 * half), i % half);
+        let patch = token.checked_sub(prefix)?;
+        Some(match angle.checked_sub(quarter) {
+            None => by_row[patch / columns * quarter + angle],
+            Some(angle) => by_column[patch % columns * quarter + angle],
+        })
     };
-    let of = |i: usize, f: fn(f64) -> f64, prefixed: f32| {
-        let (token, channel) = (i / (2 * half), i % (2 * half));
-        match token.checked_sub(prefix) {
-            Some(patch) => f(angle(patch, channel % half)) as f32,
-            None => prefixed,
-        }
-    };
-    let cos = Tensor::from_fn(shape, |i| of(i, f64::cos, 1.0));
+    let cos = Tensor::from_fn(shape, |i| of(i).map_or(1.0, |[cos, _]| cos));
     let sin = Tensor::from_fn(shape, |i| {
         let sign = if i % (2 * half) < half { -1.0 } else { 1.0 };
-        sign * of(i, f64::sin, 0.0)
+        sign * of(i).map_or(0.0, |[_, sin]| sin)
     });
     (cos, sin)
 }
 
 #[cfg(test)]
 mod tests {
+    use loftup_spec::rotary::periods;
+
     use super::*;
 
     /// As printed in 32 bits by `100 ** (torch.arange(16) / 16)`.
     #[test]
     fn periods_are_powers() {
-        let found = periods(100.0, 64);
+        let found = periods(100.0, 16);
         let expected = [
             1.0,
             1.333_521_4,
@@ -89,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_rotation_keeps_lengths_and_leaves_the_prefix() {
-        let (cos, sin) = factors(&periods(100.0, 16), 3, 2, 5);
+        let (cos, sin) = factors(&periods(100.0, 4), 3, 2, 5);
         assert_eq!(cos.shape(), [1, 13, 1, 16]);
         for token in 0..13 {
             for c in 0..16 {
@@ -108,7 +96,7 @@ mod tests {
     /// A single patch is at the center, where nothing is rotated.
     #[test]
     fn one_patch_is_not_rotated() {
-        let (cos, sin) = factors(&periods(100.0, 8), 0, 1, 1);
+        let (cos, sin) = factors(&periods(100.0, 2), 0, 1, 1);
         assert!(cos.data().iter().all(|x| *x == 1.0));
         assert!(sin.data().iter().all(|x| *x == 0.0));
     }

@@ -3,11 +3,11 @@
 use super::{
     Activation, Family, PositionEmbedding, VitConfig, VitError,
     names::{Mlp, Tower},
-    rotary,
     schemes::Qkv,
 };
 use crate::transformer::{Block, Linear, Norm, norm, scaled};
 use loftup_onnx::Tensor;
+use loftup_spec::rotary::periods;
 
 /// Maximum number of weights in an ONNX file, which is limited to 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
@@ -87,7 +87,7 @@ fn tokens(tower: &Tower<'_>, config: &VitConfig) -> Result<(Option<Tensor>, Posi
             Positions::Learned(patches.reshaped([grid, grid, width]))
         }
         PositionEmbedding::Rotary { theta, .. } => Positions::Rotary(match theta {
-            Some(theta) => rotary::periods(theta, config.shape().head_dim()),
+            Some(theta) => periods(theta.into(), config.shape().head_dim() / 4),
             None => stored_periods(tower, config)?,
         }),
     };

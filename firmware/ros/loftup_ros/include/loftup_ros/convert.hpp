@@ -13,9 +13,6 @@
 
 namespace loftup_ros {
 
-/// In a class map: no class, which is also what LabelInfo calls unlabeled.
-constexpr std::uint8_t NO_CLASS = 255;
-
 /// Views the pixels of a message. Throws std::invalid_argument for an encoding that is not known or a
 /// step of 0; sizes are checked by loftup_encode.
 loftup_image view(const std::string &encoding, std::size_t width, std::size_t height,
