@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use loftup_bundle::{Bundle, Normalization, Size, sha256_hex};
+use loftup_bundle::{Bundle, Normalization, Size, UpsamplerKind, sha256_hex};
 use loftup_runtime::{
     ExecutionOptions, Features, ImageTensor, Perceptor, backend::CpuBackend, image::RgbImage, npy,
 };
@@ -86,6 +86,18 @@ impl Backbone {
     pub fn normalized(&self, image: &RgbImage) -> Vec<f32> {
         let Normalization { mean, std } = self.perceptor.manifest().normalization;
         image.normalized(mean, std)
+    }
+
+    /// Normalizes an image for an upsampler: like the backbone's input for LoftUp, and as ImageNet's for
+    /// NAF, `[3, H, W]`.
+    pub fn guidance(&self, kind: UpsamplerKind, image: &RgbImage) -> Vec<f32> {
+        match kind {
+            UpsamplerKind::LoftUp => self.normalized(image),
+            UpsamplerKind::Naf => {
+                let Normalization { mean, std } = Normalization::IMAGENET;
+                image.normalized(mean, std)
+            }
+        }
     }
 
     /// Features of an image that already has the input size.

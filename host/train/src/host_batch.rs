@@ -19,7 +19,10 @@ use crate::{
 /// A step's batch in host memory.
 #[derive(Debug, Clone)]
 pub struct HostBatch {
+    /// Size of the images.
     pub(crate) size: Size,
+    /// Rows and columns of the output, if it is not `size`.
+    pub(crate) output: Option<(usize, usize)>,
     /// Windows of the output that are computed; all of it without.
     pub(crate) windows: Option<Windows>,
     pub(crate) images: Vec<Vec<f32>>,
@@ -90,12 +93,8 @@ impl HostBatch {
     /// If it is a batch of stage 2 and there is no teacher.
     pub fn on(self, config: &Config, teacher: Option<&LoftUp>, device: &Device) -> Batch {
         let slices: Vec<&[f32]> = self.images.iter().map(Vec::as_slice).collect();
-        let guidance = Guidance::new(
-            &slices,
-            self.size.height,
-            self.size.width,
-            config.loss.range,
-        );
+        let Size { width, height } = self.size;
+        let guidance = Guidance::of(config.upsampler, &slices, height, width, config.loss.range);
         let guidance = match &self.windows {
             Some(Windows { size, corners }) => guidance.windows(corners, size.height, size.width),
             None => guidance,
@@ -152,6 +151,7 @@ impl HostBatch {
             lr: tokens(&self.lr, device),
             views: views.collect(),
             target,
+            output: self.output,
             batch_norm: match config.optimizer.freeze_batch_norm {
                 true => Mode::Eval,
                 false => Mode::Train,

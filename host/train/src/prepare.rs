@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
-use loftup_bundle::Size;
+use loftup_bundle::{Size, UpsamplerKind};
 
 pub use crate::host_batch::HostBatch;
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
     data::{Dataset, Sample, part},
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, Windows, tokens},
-    losses::{Base, mean_area_weights, pseudo_ground_truth, random_projection},
+    losses::{Base, Projection, mean_area_weights, pseudo_ground_truth, random_projection},
     model::{
-        Guidance, LoftUp,
+        Guidance, LoftUp, Naf,
         bilinear_init::{Examples, interpolate},
         cut,
         least_squares::statistics,
@@ -30,6 +30,8 @@ use crate::{
 const FITTED: usize = 128;
 /// Pixels of the guidance that it is fitted to, at most.
 const FITTED_PIXELS: usize = 1 << 18;
+/// Images that the standard deviation of the channels is measured on, at most.
+const MEASURED: usize = 32;
 
 /// Makes batches.
 pub struct Preparer<'a> {
@@ -38,6 +40,8 @@ pub struct Preparer<'a> {
     backbone: &'a Backbone,
     /// Sizes of the guidance, and at each that of the backbone.
     sizes: Vec<(Size, Size)>,
+    /// What features are multiplied by in the loss, by channel; nothing if all are alike.
+    scales: Vec<f32>,
     /// The order of the epoch that was asked for last.
     order: Mutex<(u64, Vec<usize>)>,
 }
@@ -118,13 +122,74 @@ impl<'a> Preparer<'a> {
                 format!("{size} after rounding to the patch is more than stage2.high"),
             ));
         }
-        Ok(Self {
+        let mut preparer = Self {
             config,
             data,
             backbone,
             sizes,
+            scales: Vec::new(),
             order: Mutex::new((u64::MAX, Vec::new())),
-        })
+        };
+        if config.upsampler == UpsamplerKind::Naf {
+            preparer.check_naf(&problem)?;
+            preparer.scales = preparer.channel_scales()?;
+        }
+        Ok(preparer)
+    }
+
+    /// Checks that NAF can make an output of the size of the target.
+    fn check_naf(&self, problem: &dyn Fn(&str, String) -> TrainError) -> Result<(), TrainError> {
+        let (guidance, seen) = self.first_size();
+        let grid = |size: Size| Size {
+            width: size.width / self.backbone.patch(),
+            height: size.height / self.backbone.patch(),
+        };
+        let tokens = grid(seen);
+        let mut output = guidance;
+        if let Some(target) = self.config.stage1.target {
+            let possible = self.backbone.size(target)?;
+            if possible != target {
+                let what = format!("the backbone takes {possible}: write that");
+                return Err(problem("stage1.target", what));
+            }
+            output = grid(target);
+        }
+        let rows = |s: Size| (s.height, s.width);
+        if Naf::accepts(rows(tokens), rows(output), rows(guidance)) {
+            return Ok(());
+        }
+        Err(problem(
+            "stage1.guidance",
+            format!(
+                "NAF is trained with a grid of at least 9x9 tokens, an output that is a multiple of it, and an image that is a multiple of that; the settings have {tokens}, {output} and {guidance}"
+            ),
+        ))
+    }
+
+    /// One over the standard deviation of each channel, so that all count alike.
+    fn channel_scales(&self) -> Result<Vec<f32>, TrainError> {
+        let (_, seen) = self.first_size();
+        let mut tokens = Vec::new();
+        for index in 0..MEASURED.min(self.data.len()) {
+            let sample = self.photo(index)?;
+            let features = self
+                .backbone
+                .kept_features(&sample.identity(), &sample.resized(seen)?)?;
+            tokens.extend(features.tokens);
+        }
+        let (_, deviation) = statistics(&tokens, self.backbone.dim());
+        Ok(deviation.iter().map(|s| 1.0 / s.max(1e-6)).collect())
+    }
+
+    /// A random projection of features for the loss.
+    fn projection(&self, rng: &mut Rng) -> Projection {
+        let mut projection =
+            random_projection(self.backbone.dim(), self.config.loss.projection, rng);
+        let rows = projection.values.chunks_exact_mut(projection.to);
+        for (row, scale) in rows.zip(&self.scales) {
+            row.iter_mut().for_each(|p| *p *= scale);
+        }
+        projection
     }
 
     /// Pixels along a side of the downsampler's windows.
@@ -250,7 +315,7 @@ impl<'a> Preparer<'a> {
             let small = sample.resized(seen)?;
             lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
             looked_at.push(self.backbone.normalized(&small));
-            images.push(self.backbone.normalized(&guidance));
+            images.push(self.backbone.guidance(config.upsampler, &guidance));
             photos.push(guidance);
         }
         let of = (size.height, size.width);
@@ -280,10 +345,25 @@ impl<'a> Preparer<'a> {
                 ),
             });
         }
-        let target = match config.stage {
-            Stage::One => {
-                let projection =
-                    random_projection(self.backbone.dim(), config.loss.projection, &mut rng);
+        let mut output = None;
+        let target = match (config.stage, config.stage1.target) {
+            (Stage::One, Some(size)) => {
+                let mut values = Vec::new();
+                let projection = self.projection(&mut rng);
+                for sample in &samples {
+                    let image = sample.resized(size)?;
+                    let features = self.backbone.kept_features(&sample.identity(), &image)?;
+                    output = Some((features.height, features.width));
+                    values.extend(projection.apply(&features.tokens));
+                }
+                HostTarget::MaskBicubic {
+                    values,
+                    projection,
+                    weights: Vec::new(),
+                }
+            }
+            (Stage::One, None) => {
+                let projection = self.projection(&mut rng);
                 let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
                 for ((sample, image), lr) in samples.iter().zip(&photos).zip(&lr) {
@@ -322,10 +402,11 @@ impl<'a> Preparer<'a> {
                     weights,
                 }
             }
-            Stage::Two => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
+            (Stage::Two, _) => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
         };
         Ok(HostBatch {
             size,
+            output,
             windows,
             images,
             lr,

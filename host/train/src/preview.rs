@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use loftup_bundle::Size;
+use loftup_bundle::{Size, UpsamplerKind};
 use loftup_runtime::{
     Features,
     image::{self, RgbImage},
@@ -18,7 +18,7 @@ use crate::{
     data::Dataset,
     error::TrainError,
     kernels::Grid,
-    model::{Guidance, LoftUp, Mode, RangeOver, Tokens, device_matrix, host_values},
+    model::{Guidance, Mode, RangeOver, Tokens, Upsampler, device_matrix, host_values},
 };
 
 /// Pixels of the output that the colors are chosen by.
@@ -27,6 +27,8 @@ const SAMPLES: usize = 1024;
 /// A photo that is shown again and again.
 pub(crate) struct Preview {
     photo: RgbImage,
+    /// Kind of the upsampler that `image` is normalized for.
+    kind: UpsamplerKind,
     image: Vec<f32>,
     lr: Features,
 }
@@ -50,13 +52,14 @@ impl Preview {
             }
             None => data.sample(0, size)?.photo,
         };
-        Self::new(&photo, backbone, size, seen).map(Some)
+        Self::new(&photo, backbone, config.upsampler, size, seen).map(Some)
     }
 
     /// A photo, seen by the backbone at `seen` and upsampled to `size`.
     fn new(
         photo: &RgbImage,
         backbone: &Backbone,
+        kind: UpsamplerKind,
         size: Size,
         seen: Size,
     ) -> Result<Self, TrainError> {
@@ -66,19 +69,24 @@ impl Preview {
                 .map_err(loftup_runtime::RuntimeError::from)
         };
         let photo = resized(size)?;
-        let image = backbone.normalized(&photo);
+        let image = backbone.guidance(kind, &photo);
         let lr = backbone.features(backbone.normalized(&resized(seen)?), seen)?;
-        Ok(Self { photo, image, lr })
+        Ok(Self {
+            photo,
+            kind,
+            image,
+            lr,
+        })
     }
 
     /// The panels, written to `path` as PNG. Returns their width and height.
     pub fn draw(
         &self,
-        upsampler: &LoftUp,
+        upsampler: &Upsampler,
         device: &Device,
         path: &Path,
     ) -> Result<(usize, usize), TrainError> {
-        let d = upsampler.config.dim;
+        let d = self.lr.dim;
         let (height, width) = (self.photo.height(), self.photo.width());
         let Features {
             tokens: low,
@@ -95,8 +103,9 @@ impl Preview {
             values: device_matrix(low.clone(), h * w, d, device),
             grid,
         };
-        let guidance = Guidance::new(&[&self.image], height, width, RangeOver::Image);
-        let high = host_values(&upsampler.forward(&tokens, &guidance, Mode::Eval).features);
+        let guidance = Guidance::of(self.kind, &[&self.image], height, width, RangeOver::Image);
+        let output = upsampler.forward(&tokens, &guidance, (height, width), Mode::Eval);
+        let high = host_values(&output.features);
         let every = (height * width / SAMPLES).max(1);
         let samples: Vec<f32> = high
             .chunks_exact(d)

@@ -6,6 +6,7 @@ use std::{
 };
 
 use burn::tensor::Device;
+use loftup_bundle::UpsamplerKind;
 use loftup_import::checkpoint::Checkpoint;
 use loftup_onnx::Tensor;
 
@@ -15,7 +16,7 @@ use crate::{
     config::{Config, Stage},
     error::TrainError,
     losses::AuxModules,
-    model::{LoftUp, Params, init},
+    model::{LoftUp, Naf, Params, Upsampler, init},
     optim::Optimizer,
     rng::{Purpose, Rng},
     step::Trainable,
@@ -43,7 +44,7 @@ impl State {
                 .collect()
         };
         let mut all = self.net.weights().to_host();
-        all.extend(self.net.upsampler.statistics.to_host());
+        all.extend(self.net.upsampler.tensors());
         all.extend(prefixed(CHECKPOINT_EXP_AVG, &self.optimizer.exp_avg));
         all.extend(prefixed(CHECKPOINT_EXP_AVG_SQ, &self.optimizer.exp_avg_sq));
         if let Some(teacher) = &self.teacher {
@@ -82,7 +83,9 @@ impl State {
             ))
         };
         self.net = self.net.with_weights(&take("", &self.net.weights())?);
-        self.net.upsampler.statistics = take("", &self.net.upsampler.statistics)?;
+        if let Some(loftup) = self.net.upsampler.loftup_mut() {
+            loftup.statistics = take("", &loftup.statistics)?;
+        }
         self.optimizer.exp_avg = take(CHECKPOINT_EXP_AVG, &self.optimizer.exp_avg)?;
         self.optimizer.exp_avg_sq = take(CHECKPOINT_EXP_AVG_SQ, &self.optimizer.exp_avg_sq)?;
         self.optimizer.counters = progress.counters;
@@ -168,17 +171,52 @@ pub(crate) fn new_state(
     device: &Device,
 ) -> Result<(State, Option<String>), TrainError> {
     let mut rng = Rng::new(config.seed, Purpose::Weights, 0);
-    let (shape, start, found) = match &config.start {
+    let found = config.start.as_deref().map(Checkpoint::open).transpose()?;
+    let net = match config.upsampler {
+        UpsamplerKind::LoftUp => new_loftup(found.as_ref(), backbone, window, &mut rng, device)?,
+        UpsamplerKind::Naf => {
+            let weights = match &found {
+                None => Naf::random(&mut rng),
+                Some(checkpoint) => loftup_import::naf::read(checkpoint)?,
+            };
+            Trainable {
+                upsampler: Upsampler::Naf(Naf::new(&weights, device)),
+                aux: AuxModules::default(),
+            }
+        }
+    };
+    let teacher = net.upsampler.loftup().cloned();
+    let optimizer = Optimizer::new(config.optimizer(), &net.weights());
+    let sha256 = found.and_then(|c| c.sha256());
+    Ok((
+        State {
+            net,
+            optimizer,
+            teacher: teacher.filter(|_| config.stage == Stage::Two),
+            step: 0,
+        },
+        sha256,
+    ))
+}
+
+/// LoftUp and the auxiliary modules, with random weights or those of a checkpoint.
+fn new_loftup(
+    found: Option<&Checkpoint>,
+    backbone: &Backbone,
+    window: usize,
+    rng: &mut Rng,
+    device: &Device,
+) -> Result<Trainable, TrainError> {
+    let (shape, start) = match found {
         None => {
             let shape = init::published(backbone.dim());
-            (shape, init::random(&shape, &mut rng), None)
+            (shape, init::random(&shape, rng))
         }
-        Some(path) => {
-            let checkpoint = Checkpoint::open(path)?;
-            let shape = *loftup_import::loftup::read(&checkpoint)?.config();
+        Some(checkpoint) => {
+            let shape = *loftup_import::loftup::read(checkpoint)?.config();
             if shape.dim != backbone.dim() {
                 return Err(TrainError::Resume {
-                    path: path.clone(),
+                    path: checkpoint.path().into(),
                     what: format!(
                         "the upsampler has {} channels, but the backbone has {}; choose another `start`, or none",
                         shape.dim,
@@ -186,15 +224,11 @@ pub(crate) fn new_state(
                     ),
                 });
             }
-            (
-                shape,
-                init::from_checkpoint(&checkpoint, &shape)?,
-                Some(checkpoint),
-            )
+            (shape, init::from_checkpoint(checkpoint, &shape)?)
         }
     };
-    let mut aux = init::aux(shape.dim, window, &mut rng);
-    if let Some(checkpoint) = &found {
+    let mut aux = init::aux(shape.dim, window, rng);
+    if let Some(checkpoint) = found {
         for (name, tensor) in &mut aux {
             if let Ok(learned) = checkpoint.shape(name) {
                 let square = learned.len() != 1 || learned[0].isqrt().pow(2) == learned[0];
@@ -207,21 +241,10 @@ pub(crate) fn new_state(
             }
         }
     }
-    let upsampler = LoftUp::new(shape, start, device);
-    let aux = AuxModules {
-        weights: Params::new(aux, device),
-    };
-    let teacher = (config.stage == Stage::Two).then(|| upsampler.clone());
-    let net = Trainable { upsampler, aux };
-    let optimizer = Optimizer::new(config.optimizer(), &net.weights());
-    let sha256 = found.and_then(|c| c.sha256());
-    Ok((
-        State {
-            net,
-            optimizer,
-            teacher,
-            step: 0,
+    Ok(Trainable {
+        upsampler: Upsampler::LoftUp(LoftUp::new(shape, start, device)),
+        aux: AuxModules {
+            weights: Params::new(aux, device),
         },
-        sha256,
-    ))
+    })
 }

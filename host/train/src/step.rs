@@ -10,14 +10,14 @@ use crate::{
     losses::{
         AuxModules, View, affinity, gradient_matching, mean_square, reconstruction, total_variation,
     },
-    model::{BatchStats, Guidance, LoftUp, Mode, Params, Tokens, host_values},
+    model::{BatchStats, Guidance, Mode, Params, Tokens, Upsampler, host_values},
 };
 
 /// Everything that is trained.
 #[derive(Debug, Clone)]
 pub struct Trainable {
     /// The upsampler.
-    pub upsampler: LoftUp,
+    pub upsampler: Upsampler,
     /// Auxiliary modules that only training needs.
     pub aux: AuxModules,
 }
@@ -25,16 +25,16 @@ pub struct Trainable {
 impl Trainable {
     /// All trained weights.
     pub fn weights(&self) -> Params {
-        self.upsampler
-            .weights
-            .clone()
-            .joined(self.aux.weights.clone())
+        let upsampler = self.upsampler.weights().clone();
+        upsampler.joined(self.aux.weights.clone())
     }
 
     /// The same with other weights.
     pub fn with_weights(&self, weights: &Params) -> Self {
         let mut net = self.clone();
-        net.upsampler.weights = weights.only(|name| self.upsampler.weights.shape(name).is_some());
+        let own = self.upsampler.weights();
+        net.upsampler
+            .set_weights(weights.only(|name| own.shape(name).is_some()));
         net.aux.weights = weights.only(|name| self.aux.weights.shape(name).is_some());
         net
     }
@@ -51,6 +51,8 @@ pub struct Batch {
     pub views: Vec<View>,
     /// Target of the upsampled features.
     pub target: Target,
+    /// Rows and columns of the output, if they are not those of the guidance.
+    pub output: Option<(usize, usize)>,
     /// Where batch normalization takes its statistics from.
     pub batch_norm: Mode,
 }
@@ -124,10 +126,14 @@ fn cut(x: Tensor<2>, grid: Grid, crop: &Crop) -> Tensor<3> {
 pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOutput {
     let tracked = net.weights().tracked();
     let net = net.with_weights(&tracked);
-    let grid = batch.guidance.grid();
+    let mut grid = batch.guidance.grid();
+    if let Some((height, width)) = batch.output {
+        (grid.height, grid.width) = (height, width);
+    }
+    let size = (grid.height, grid.width);
     let output = net
         .upsampler
-        .forward(&batch.lr, &batch.guidance, batch.batch_norm);
+        .forward(&batch.lr, &batch.guidance, size, batch.batch_norm);
     let features = output.features;
     let zero = || Tensor::<1>::zeros([1], &device_of(&batch.lr));
     let (mut rec, mut variation, mut gradient) = (zero(), zero(), None);

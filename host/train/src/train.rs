@@ -126,7 +126,9 @@ pub fn train(
     let preparer = Preparer::new(config, path, &data, &backbone)?;
     let (mut state, start_sha256) = new_state(config, &backbone, preparer.window(), &device)?;
     if config.start.is_none() && !resume {
-        preparer.initialize(path, &mut state.net.upsampler, &device)?;
+        if let Some(loftup) = state.net.upsampler.loftup_mut() {
+            preparer.initialize(path, loftup, &device)?;
+        }
     }
     let identity = Identity {
         settings: toml::to_string(config)
@@ -149,7 +151,7 @@ pub fn train(
             total_variation: config.tv_weight(),
             affinity: config.stage2.affinity,
         },
-        frozen: Frozen::find(&state.net.upsampler, &device),
+        frozen: (state.net.upsampler.loftup()).and_then(|loftup| Frozen::find(loftup, &device)),
         preview: Preview::open(config, &data, &backbone, preparer.first_size())?,
         log: Log::open(&config.out, state.step)?,
         checkpoint,
@@ -327,15 +329,14 @@ impl Trainer<'_> {
             weights = frozen.restore(&before, &weights);
         }
         state.net = state.net.with_weights(&weights);
-        state
-            .net
-            .upsampler
-            .update_running_stats(&output.batch_stats);
         state.step += 1;
-        if let Some(teacher) = &mut state.teacher
-            && state.step % config.stage2.update_every == 0
-        {
-            ema_update(teacher, &state.net.upsampler, config.stage2.ema_decay);
+        if let Some(loftup) = state.net.upsampler.loftup_mut() {
+            loftup.update_running_stats(&output.batch_stats);
+            if let Some(teacher) = &mut state.teacher
+                && state.step % config.stage2.update_every == 0
+            {
+                ema_update(teacher, loftup, config.stage2.ema_decay);
+            }
         }
         let owned = |(name, value): &(&'static str, f32)| ((*name).to_owned(), *value);
         self.losses = output.losses.iter().map(owned).collect();
@@ -389,10 +390,7 @@ impl Trainer<'_> {
     /// Writes the trained upsampler. Returns the path and the SHA-256 of the file.
     fn write_weights(&self) -> Result<(PathBuf, String), TrainError> {
         let path = self.config.out.join(files::WEIGHTS);
-        let upsampler = &self.state.net.upsampler;
-        let mut tensors = upsampler.weights.to_host();
-        tensors.extend(upsampler.statistics.to_host());
-        checkpoint::write(&path, &tensors, None)?;
+        checkpoint::write(&path, &self.state.net.upsampler.tensors(), None)?;
         let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
         Ok((path, loftup_bundle::sha256_hex(&bytes)))
     }

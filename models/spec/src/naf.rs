@@ -60,7 +60,7 @@ impl Branch {
     }
 
     /// Its name in checkpoints.
-    fn prefix(self) -> &'static str {
+    pub fn prefix(self) -> &'static str {
         match self {
             Self::Pointwise => "image_encoder.encoder",
             Self::Spatial => "image_encoder.sem_encoder",

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use loftup_bundle::UpsamplerKind;
 use loftup_runtime::image::Orientation;
 
-use super::{Config, Segmentation, Stage, renamed};
+use super::{Config, Init, Segmentation, Stage, renamed};
 use crate::{
     data::Preparation,
     error::TrainError,
@@ -68,6 +69,7 @@ impl Config {
         let side = |n: usize| (4..=MAX_SIDE).contains(&n);
         let (run, loss, two) = (&self.run, &self.loss, &self.stage2);
         let guidance = self.stage1.guidance;
+        let naf = self.upsampler == UpsamplerKind::Naf;
         let all =
             |valid: &dyn Fn(&Segmentation) -> bool| self.data.segmentation.0.iter().all(valid);
         let rules = [
@@ -147,6 +149,31 @@ impl Config {
                 "loss.clip",
                 positive(loss.clip),
                 "write a number above 0".into(),
+            ),
+            (
+                "stage",
+                !naf || self.stage == Stage::One,
+                "NAF has no second stage: write 1".into(),
+            ),
+            (
+                "init",
+                !naf || self.init == Init::Random,
+                "NAF starts from random weights: leave it out".into(),
+            ),
+            (
+                "loss.augmentations",
+                !naf || self.augmentations() == 0,
+                "NAF is trained without views: leave it out".into(),
+            ),
+            (
+                "stage1.window",
+                !naf || self.stage1.window.is_none(),
+                "NAF normalizes over whole images: leave the window out".into(),
+            ),
+            (
+                "stage1.target",
+                naf || self.stage1.target.is_none(),
+                "only upsampler = \"naf\" has outputs of another size than the image: leave it out".into(),
             ),
             (
                 "stage1.guidance",
@@ -272,10 +299,12 @@ impl Config {
 
     /// Views of each image.
     pub fn augmentations(&self) -> usize {
-        self.loss.augmentations.unwrap_or(match self.stage {
-            Stage::One => 4,
-            Stage::Two => 2,
-        })
+        let published = match (self.upsampler, self.stage) {
+            (UpsamplerKind::Naf, _) => 0,
+            (UpsamplerKind::LoftUp, Stage::One) => 4,
+            (UpsamplerKind::LoftUp, Stage::Two) => 2,
+        };
+        self.loss.augmentations.unwrap_or(published)
     }
 
     /// Weight of the total variation loss.
@@ -288,9 +317,11 @@ impl Config {
 
     /// The optimizer at its full learning rate.
     pub fn optimizer(&self) -> Settings {
-        let (method, learning_rate, weight_decay) = match self.stage {
-            Stage::One => (Method::NAdam, 1e-4, 0.0),
-            Stage::Two => (Method::AdamW, 1e-3, 0.01),
+        let (method, learning_rate, weight_decay) = match (self.upsampler, self.stage) {
+            (UpsamplerKind::LoftUp, Stage::One) => (Method::NAdam, 1e-4, 0.0),
+            (UpsamplerKind::LoftUp, Stage::Two) | (UpsamplerKind::Naf, _) => {
+                (Method::AdamW, 1e-3, 0.01)
+            }
         };
         let o = &self.optimizer;
         Settings {

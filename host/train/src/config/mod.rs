@@ -6,7 +6,7 @@ mod segmentations;
 
 use std::path::PathBuf;
 
-use loftup_bundle::Size;
+use loftup_bundle::{Size, UpsamplerKind};
 use serde::{Deserialize, Serialize, de};
 
 use crate::{model::RangeOver, optim::Method};
@@ -26,6 +26,9 @@ pub struct Config {
     /// 1: mask-refined bicubic pseudo ground truth. 2: self-distillation, from a checkpoint of
     /// stage 1.
     pub stage: Stage,
+    /// What is trained: `loftup`, for this backbone, or `naf`, for any backbone.
+    #[serde(default)]
+    pub upsampler: UpsamplerKind,
     /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
@@ -306,6 +309,11 @@ pub struct Stage1 {
     /// Input size of the backbone, if it accepts any; by default that of the guidance.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Size>,
+    /// Input size of the backbone for the target, with `upsampler = "naf"`: the target is its features
+    /// at this size, and the output has the size of their grid. Without it, the target is the pseudo
+    /// ground truth, as for LoftUp. Not published.
+    #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
+    pub target: Option<Size>,
     /// How the backbone's features are upsampled for the target, before they are averaged within
     /// masks. Published: bicubic.
     pub upsampling: Upsampling,
@@ -330,6 +338,7 @@ impl Default for Stage1 {
             },
             window: None,
             backbone: None,
+            target: None,
             upsampling: Upsampling::Bicubic,
             alpha: 0.8,
             area_weighting: 0.0,

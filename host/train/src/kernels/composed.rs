@@ -3,7 +3,7 @@
 
 use burn::tensor::{
     Tensor,
-    activation::{gelu, relu, softmax},
+    activation::{gelu, relu, silu, softmax},
     module::conv2d,
     ops::ConvOptions,
 };
@@ -22,6 +22,16 @@ pub fn run(kernel: Kernel, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2
             let centered = x.clone() - x.mean_dim(0);
             let variance = centered.clone().square().mean_dim(0);
             relu(centered / (variance + eps).sqrt() * a + b)
+        }
+        Kernel::GroupNormSilu { of, eps } => {
+            let [n, c] = x.dims();
+            let [rows, width] = [n / of.batch, c / of.groups];
+            let x = x.reshape([of.batch, rows, of.groups, width]);
+            let mean = |x: Tensor<4>| x.mean_dim(1).mean_dim(3);
+            let centered = x.clone() - mean(x);
+            let variance = mean(centered.clone().square());
+            let normalized = centered / (variance + eps).sqrt();
+            silu(normalized.reshape([n, c]) * a + b)
         }
         Kernel::ScaleShiftRelu => relu(x * a + b),
         Kernel::Waves => {

@@ -8,6 +8,7 @@
 mod attention;
 pub mod composed;
 mod convolution;
+mod group_norm;
 mod linear;
 mod matrix;
 mod norm;
@@ -32,6 +33,7 @@ use burn::{
 };
 
 pub use convolution::Grid;
+pub use group_norm::Groups;
 
 /// Which of the three inputs need gradients.
 pub(crate) type Needs = [bool; 3];
@@ -47,6 +49,14 @@ pub enum Kernel {
     /// Batch normalization of columns with batch statistics, followed by ReLU: x `[n, c]`, weight
     /// `[1, c]`, bias `[1, c]`.
     BatchNormRelu {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// Group normalization of each image, followed by SiLU: x `[batch * n, c]`, weight `[1, c]`, bias
+    /// `[1, c]`.
+    GroupNormSilu {
+        /// Images and groups.
+        of: Groups,
         /// Added to the variance.
         eps: f32,
     },
@@ -92,6 +102,10 @@ impl Kernel {
                 let (y, stats) = norm::batch_relu(x, a, b, eps);
                 (y.clone(), vec![stats, y])
             }
+            Self::GroupNormSilu { of, eps } => {
+                let (y, stats) = group_norm::forward(x, a, b, of, eps);
+                (y, vec![stats])
+            }
             Self::ScaleShiftRelu => {
                 let y = norm::scale_shift_relu(x, a, b);
                 (y.clone(), vec![y])
@@ -123,6 +137,9 @@ impl Kernel {
             (Self::LayerNorm { .. }, [stats]) => norm::layer_backward(grad, x, a, stats, needs),
             (Self::BatchNormRelu { .. }, [stats, y]) => {
                 norm::batch_relu_backward(grad, x, a, stats, y, needs)
+            }
+            (Self::GroupNormSilu { of, .. }, [stats]) => {
+                group_norm::backward(grad, inputs, stats, of, needs)
             }
             (Self::ScaleShiftRelu, [y]) => norm::scale_shift_relu_backward(grad, x, a, y, needs),
             (Self::Waves, [slopes]) => waves::backward(grad, slopes, needs),

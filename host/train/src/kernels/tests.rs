@@ -15,6 +15,10 @@ fn cases() -> Vec<(Kernel, [[usize; 2]; 3])> {
             width,
         })
     };
+    let group_norm = |batch, groups| Kernel::GroupNormSilu {
+        of: Groups { batch, groups },
+        eps: 1e-5,
+    };
     vec![
         (
             Kernel::LayerNorm { eps: 1e-5 },
@@ -25,6 +29,9 @@ fn cases() -> Vec<(Kernel, [[usize; 2]; 3])> {
             Kernel::BatchNormRelu { eps: 1e-5 },
             [[1100, 7], [1, 7], [1, 7]],
         ),
+        (group_norm(2, 3), [[14, 6], [1, 6], [1, 6]]),
+        (group_norm(1, 1), [[2, 3], [1, 3], [1, 3]]),
+        (group_norm(3, 2), [[3 * 700, 8], [1, 8], [1, 8]]),
         (Kernel::ScaleShiftRelu, [[1100, 7], [1, 7], [1, 7]]),
         (Kernel::ScaleShiftRelu, [[3, 17], [1, 17], [1, 17]]),
         (Kernel::Waves, [[700, 5], [2, 5], [700, 3]]),

@@ -72,7 +72,7 @@ impl Projection {
     }
 
     /// Projects rows of plain values.
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
+    pub fn apply(&self, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len() / self.dim * self.to];
         for (out, x) in out.chunks_exact_mut(self.to).zip(x.chunks_exact(self.dim)) {
             for (v, row) in x.iter().zip(self.values.chunks_exact(self.to)) {

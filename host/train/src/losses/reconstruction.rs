@@ -20,7 +20,7 @@ const OFFSET: f32 = 0.1;
 const LEAST: f32 = 1e-4;
 
 /// The attention downsampler and the uncertainty, trained along with the upsampler.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AuxModules {
     /// See [`crate::model::init::aux`].
     pub weights: Params,

@@ -1,6 +1,7 @@
 //! The images that guide the upsampling, scaled as the upsampler takes them.
 
 use burn::tensor::{Device, Tensor};
+use loftup_bundle::UpsamplerKind;
 use loftup_spec::{frequencies, linspace, min_max_scale};
 
 use super::device_matrix;
@@ -21,7 +22,7 @@ pub enum RangeOver {
 #[derive(Debug, Clone)]
 pub struct Guidance {
     grid: Grid,
-    /// `[batch * H * W, 3]`.
+    /// `[batch * H * W, 3]`; for NAF not scaled.
     scaled: Vec<f32>,
     /// Coordinates of the rows of each image, `[batch * H]`.
     rows: Vec<f32>,
@@ -72,6 +73,30 @@ impl Guidance {
             rows: linspace(-1.0, 1.0, height).repeat(images.len()),
             columns: linspace(-1.0, 1.0, width).repeat(images.len()),
         }
+    }
+
+    /// Normalized images for an upsampler of this kind: scaled for LoftUp, as they are for NAF.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn of(
+        kind: UpsamplerKind,
+        images: &[&[f32]],
+        height: usize,
+        width: usize,
+        range: RangeOver,
+    ) -> Self {
+        let mut guidance = Self::new(images, height, width, range);
+        if kind == UpsamplerKind::LoftUp {
+            return guidance;
+        }
+        let area = height * width;
+        for (scaled, image) in guidance.scaled.chunks_exact_mut(3 * area).zip(images) {
+            for (i, s) in scaled.iter_mut().enumerate() {
+                *s = image[i % 3 * area + i / 3];
+            }
+        }
+        guidance
     }
 
     /// A window of each image, of `height` rows and `width` columns, that begins at its

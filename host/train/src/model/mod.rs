@@ -6,14 +6,18 @@ pub mod bilinear_init;
 mod guidance;
 pub mod init;
 pub(crate) mod least_squares;
+mod naf;
 mod params;
+mod upsampler;
 
 use burn::tensor::{Device, Tensor};
 use loftup_spec::{Config, EPS, FINAL_EPS, frequencies, linspace};
 
 pub(crate) use guidance::cut;
 pub use guidance::{Guidance, RangeOver};
+pub use naf::Naf;
 pub use params::{Params, device_matrix, host_values};
+pub use upsampler::Upsampler;
 
 use crate::kernels::{Grid, Kernel, run};
 

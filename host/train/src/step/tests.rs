@@ -8,7 +8,10 @@ use loftup_runtime::Features;
 use crate::{
     kernels::Grid,
     losses::{AuxModules, Base, Projection, View, pseudo_ground_truth},
-    model::{Guidance, LoftUp, Mode, Params, RangeOver, Tokens, device_matrix, host_values, init},
+    model::{
+        Guidance, LoftUp, Mode, Params, RangeOver, Tokens, Upsampler, device_matrix, host_values,
+        init,
+    },
     optim::{Method, Optimizer, Settings, clip},
     regions::Mask,
     resample::Jitter,
@@ -93,7 +96,7 @@ impl Fixture {
             )
         });
         Trainable {
-            upsampler: LoftUp::new(config, start, &self.device),
+            upsampler: Upsampler::LoftUp(LoftUp::new(config, start, &self.device)),
             aux: AuxModules {
                 weights: Params::new(aux, &self.device),
             },
@@ -142,6 +145,7 @@ impl Fixture {
             lr: self.tokens("lr"),
             views: views.collect(),
             target,
+            output: None,
             batch_norm: Mode::Train,
         }
     }
@@ -255,8 +259,9 @@ fn a_step_of_stage_1_agrees_with_pytorch() {
     assert!(losses["gradient_matching"] > 0.01, "a test of nothing");
     assert!((losses["loss"] / expected - 1.0).abs() < 1e-6, "{losses:?}");
 
-    net.upsampler.update_running_stats(&found.batch_stats);
-    for (name, running) in net.upsampler.statistics.to_host() {
+    let loftup = net.upsampler.loftup_mut().unwrap();
+    loftup.update_running_stats(&found.batch_stats);
+    for (name, running) in loftup.statistics.to_host() {
         let expected = fixture.values(&format!("remembered.{name}"));
         for (a, b) in running.data().iter().zip(&expected) {
             assert!((a - b).abs() < 1e-5 * b.abs().max(1.0), "{name}: {a} {b}");
@@ -268,6 +273,7 @@ fn a_step_of_stage_1_agrees_with_pytorch() {
 fn a_step_of_stage_2_agrees_with_pytorch() {
     let fixture = Fixture::open();
     let net = fixture.net();
+    let teacher = net.upsampler.loftup().unwrap();
     let masks = fixture.masks();
     let crops = (0..2).map(|i| {
         let place = fixture.values(&format!("crop{i}.place"));
@@ -290,7 +296,7 @@ fn a_step_of_stage_2_agrees_with_pytorch() {
                 },
                 segmentations: vec![masks[b].clone()],
             };
-            seen.extend(encode(&net.upsampler, &part, 0.5, &region, &fixture.device));
+            seen.extend(encode(teacher, &part, 0.5, &region, &fixture.device));
         }
         let inner = region.inner();
         Crop {
