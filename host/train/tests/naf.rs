@@ -1,0 +1,147 @@
+//! Trainings of NAF, small.
+
+mod support;
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use loftup_import::checkpoint::Checkpoint;
+use loftup_train::{Config, Event, Outcome, checkpoint, files, train};
+use support::{bundle, config, images, settings};
+
+/// Settings for NAF: a grid of 9x9 tokens, and those of twice the size as the target.
+fn naf_settings(steps: u64, out: &str) -> String {
+    let text = settings(1, steps, out)
+        .replace("seed = 3", "seed = 3\nupsampler = \"naf\"")
+        .replace("augmentations = 2\n", "")
+        .replace("projection = 16", "projection = 0\nclip = 1.0")
+        .replace(
+            "guidance = \"28x28\"",
+            "guidance = \"36x36\"\nbackbone = \"126x126\"\ntarget = \"252x252\"",
+        );
+    assert!(text.contains("naf") && text.contains("252x252"));
+    text
+}
+
+fn run(config: &Config, path: &Path, resume: bool, stop_at: Option<u64>) -> Outcome {
+    let stop = AtomicBool::new(false);
+    train(config, path, resume, &stop, &mut |event| {
+        if let Event::Stepped { step, .. } = event
+            && Some(step) == stop_at
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+    })
+    .unwrap()
+}
+
+#[test]
+fn resumed_it_is_the_same_bit_for_bit_and_the_loss_falls() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    bundle(at);
+    images(at, 3);
+    let (whole, path) = config(at, "whole.toml", &naf_settings(30, "whole"));
+    assert_eq!(
+        run(&whole, &path, false, None),
+        Outcome::Finished(whole.out.join(files::WEIGHTS))
+    );
+    let (halves, path) = config(at, "halves.toml", &naf_settings(30, "halves"));
+    assert_eq!(run(&halves, &path, false, Some(11)), Outcome::Stopped(11));
+    run(&halves, &path, true, None);
+    let read = |config: &Config, name: &str| std::fs::read(config.out.join(name)).unwrap();
+    for name in ["losses.csv", files::WEIGHTS, files::PREVIEW] {
+        assert_eq!(read(&whole, name), read(&halves, name), "{name}");
+    }
+    let state = |c: &Config| checkpoint::load(&c.out.join(files::CHECKPOINT)).unwrap().0;
+    assert_eq!(state(&whole), state(&halves));
+
+    let table = String::from_utf8(read(&whole, "losses.csv")).unwrap();
+    let losses: Vec<f32> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(2).unwrap().parse().unwrap())
+        .collect();
+    let mean = |x: &[f32]| x.iter().sum::<f32>() / x.len() as f32;
+    let (first, last) = (mean(&losses[..6]), mean(&losses[24..]));
+    println!("loss {first} to {last}");
+    assert!(last < 0.95 * first, "{first} to {last}");
+}
+
+#[test]
+fn the_target_may_be_the_pseudo_ground_truth_and_a_training_may_start_from_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    bundle(at);
+    images(at, 2);
+    let text = naf_settings(1, "one").replace("target = \"252x252\"", "gradient_weight = 1.0");
+    let (first, path) = config(at, "one.toml", &text);
+    run(&first, &path, false, None);
+    let weights = first.out.join(files::WEIGHTS);
+    let read = |path: &Path| loftup_import::naf::read(&Checkpoint::open(path).unwrap()).unwrap();
+
+    let text = naf_settings(0, "two").replace(
+        "seed = 3",
+        "seed = 3\nstart = \"one/upsampler.safetensors\"",
+    );
+    let (second, path) = config(at, "two.toml", &text);
+    run(&second, &path, false, None);
+    assert_eq!(
+        read(&weights).tensors(),
+        read(&second.out.join(files::WEIGHTS)).tensors()
+    );
+}
+
+#[test]
+fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
+    let text = naf_settings(1, "out");
+    let cases = [
+        (
+            "stage = 1",
+            "stage = 2\nstart = \"x\"",
+            "stage: NAF has no second stage",
+        ),
+        (
+            "seed = 3",
+            "seed = 3\ninit = \"bilateral\"",
+            "init: NAF starts from random weights",
+        ),
+        (
+            "projection = 0",
+            "augmentations = 2",
+            "loss.augmentations: NAF is trained without views",
+        ),
+        (
+            "target",
+            "window = \"16x16\"\ntarget",
+            "stage1.window: NAF normalizes over whole images",
+        ),
+        (
+            "upsampler = \"naf\"",
+            "",
+            "stage1.target: only upsampler = \"naf\"",
+        ),
+    ];
+    for (old, new, what) in cases {
+        let text = text.replace(old, new);
+        let message = Config::parse(&text, Path::new("train.toml")).unwrap_err();
+        assert!(message.to_string().contains(what), "{message}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    bundle(at);
+    images(at, 1);
+    for (old, new, what) in [
+        ("36x36", "40x40", "9x9, 18x18 and 40x40"),
+        ("126x126", "112x112", "8x8, 18x18 and 36x36"),
+        ("252x252", "250x252", "the backbone takes 252x252"),
+    ] {
+        let (config, path) = config(at, "t.toml", &text.replace(old, new));
+        let message = train(&config, &path, false, &AtomicBool::new(false), &mut |_| {});
+        let message = message.unwrap_err().to_string();
+        assert!(message.contains(what), "{message}");
+    }
+}
