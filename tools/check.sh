@@ -53,10 +53,13 @@ clippy() {
     step cargo clippy --workspace --all-targets -- -D warnings
 }
 
-# Feature combinations that no other step compiles. Nothing is linked.
+# Feature combinations that no other step compiles.
 features() {
     component clippy clippy
     step cargo clippy --locked -p loftup --no-default-features -- -D warnings
+    step cargo clippy --locked -p loftup --no-default-features --features tokenizers -- -D warnings
+    # Of the workspace, for the same features as in `test`: only the tokenizers are compiled in addition.
+    step cargo test --locked --workspace --features loftup-words/tokenizers --test siglip
     step cargo check --locked -p loftup-node --all-targets --features zenoh,v4l
     step cargo check --locked -p loftup-board
 }
