@@ -53,13 +53,13 @@ clippy() {
     step cargo clippy --workspace --all-targets -- -D warnings
 }
 
-# Feature combinations that no other step compiles.
+# Feature combinations that no other step compiles. Nothing is linked.
 features() {
     component clippy clippy
-    step cargo clippy --locked -p loftup --no-default-features -- -D warnings
-    step cargo clippy --locked -p loftup --no-default-features --features tokenizers -- -D warnings
-    # Of the workspace, for the same features as in `test`: only the tokenizers are compiled in addition.
-    step cargo test --locked --workspace --features loftup-words/tokenizers --test siglip
+    # The workspace's builds have both the other way round. Run the tests of the tokenizers with
+    # `cargo test --workspace --features loftup-words/tokenizers --test siglip`, which compiles most crates again.
+    step cargo clippy --locked -p loftup -p loftup-words --no-default-features \
+        --features loftup/tokenizers --lib --bins --test siglip -- -D warnings
     step cargo check --locked -p loftup-node --all-targets --features zenoh,v4l
     step cargo check --locked -p loftup-board
 }
