@@ -56,7 +56,10 @@ clippy() {
 # Feature combinations that no other step compiles. Nothing is linked.
 features() {
     component clippy clippy
-    step cargo clippy --locked -p loftup --no-default-features -- -D warnings
+    # The workspace's builds have both the other way round. Run the tests of the tokenizers with
+    # `cargo test --workspace --features loftup-words/tokenizers --test siglip`, which compiles most crates again.
+    step cargo clippy --locked -p loftup -p loftup-words --no-default-features \
+        --features loftup/tokenizers --lib --bins --test siglip -- -D warnings
     step cargo check --locked -p loftup-node --all-targets --features zenoh,v4l
     step cargo check --locked -p loftup-board
 }

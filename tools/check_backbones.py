@@ -9,7 +9,8 @@ says), saves it in its library's names next to the config file that the library 
 with `loftup convert`, and compares the features of `loftup run` and of ONNX Runtime with the
 library's own, at the trained size and at a larger one that is not square, resampled as in that
 library. For CLIP the reference are MaskCLIP's patch features,
-computed with the library's modules: of the last block only the value and output projections.
+computed with the library's modules: of the last block only the value and output projections. For
+SigLIP in the space of texts it is the library's pooling head, given each token as a sequence of its own.
 
 Prints the largest difference relative to the largest feature, and fails above 1e-4. `--out` also
 writes the table as Markdown.
@@ -52,6 +53,11 @@ def randomize(model):
             else:
                 p.copy_(0.5 * noise)
     return model.eval()
+
+
+def each(head, tokens):
+    """The pooling head of each token alone."""
+    return head(tokens[0][:, None])[None]
 
 
 def to_map(tokens, image, patch):
@@ -136,7 +142,7 @@ def hf_clip(width, heads, patch, act, projection=False, grid=GRID):
     return model.save_pretrained, forward, grid * patch, patch
 
 
-def hf_siglip(width, heads, patch, vision_only=False):
+def hf_siglip(width, heads, patch, vision_only=False, text_space=False):
     import transformers as T
 
     vision = dict(hidden_size=width, num_hidden_layers=DEPTH, num_attention_heads=heads, patch_size=patch,
@@ -151,7 +157,10 @@ def hf_siglip(width, heads, patch, vision_only=False):
     randomize(model)
 
     def forward(image):
-        return to_map(v(image, interpolate_pos_encoding=True).last_hidden_state, image, patch)
+        tokens = v(image, interpolate_pos_encoding=True).last_hidden_state
+        if text_space:
+            tokens = each(getattr(v, "vision_model", v).head, tokens)
+        return to_map(tokens, image, patch)
 
     return model.save_pretrained, forward, GRID * patch, patch
 
@@ -159,7 +168,7 @@ def hf_siglip(width, heads, patch, vision_only=False):
 # --- timm -----------------------------------------------------------------------------------
 
 
-def timm_model(architecture, patch, **more):
+def timm_model(architecture, patch, text_space=False, **more):
     import timm
 
     side = (24 if architecture.endswith("336") else GRID) * patch
@@ -177,7 +186,8 @@ def timm_model(architecture, patch, **more):
         x = model._pos_embed(x)
         x = model.norm_pre(x)
         if "clip" not in architecture.split("_"):
-            return to_map(model.norm(model.blocks(x))[:, model.num_prefix_tokens:], image, patch)
+            tokens = model.norm(model.blocks(x))[:, model.num_prefix_tokens:]
+            return to_map(each(model.attn_pool, tokens) if text_space else tokens, image, patch)
         for block in model.blocks[:-1]:
             x = block(x)
         last = model.blocks[-1]
@@ -266,7 +276,7 @@ def facebook_dinov3(name, depth):
 # --- open_clip ------------------------------------------------------------------------------
 
 
-def open_clip_model(name, quick_gelu=None, config=True):
+def open_clip_model(name, quick_gelu=None, config=True, text_space=False):
     import open_clip
     import timm
 
@@ -307,7 +317,8 @@ def open_clip_model(name, quick_gelu=None, config=True):
         if siglip:
             trunk = visual.trunk
             x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(image)))
-            return to_map(trunk.norm(trunk.blocks(x)), image, patch)
+            tokens = trunk.norm(trunk.blocks(x))
+            return to_map(each(trunk.attn_pool, tokens) if text_space else tokens, image, patch)
         x = visual.conv1(image).flatten(2).transpose(1, 2)
         rows, columns = image.shape[2] // patch, image.shape[3] // patch
         position = visual.positional_embedding
@@ -418,6 +429,15 @@ def models():
                  "ViT-L-16-SigLIP2-256", "ViT-SO400M-14-SigLIP2", "ViT-SO400M-16-SigLIP2-256"]:
         backbone = "siglip2" if "SigLIP2" in name else "siglip"
         yield f"SigLIP {name[4:]}", "open_clip", "timm", backbone, [], lambda n=name: open_clip_model(n)
+    texts = ["--text-space"]
+    for label, width, heads, patch in [("B/16", 768, 12, 16), ("so400m/14", 1152, 16, 14)]:
+        yield (f"SigLIP {label} text space", "transformers", "transformers", "siglip", texts,
+               lambda w=width, h=heads, p=patch: hf_siglip(w, h, p, text_space=True))
+    yield ("SigLIP vit_base_patch16_siglip_224 text space", "timm", "timm", "siglip", texts,
+           lambda: timm_model("vit_base_patch16_siglip_224", 16, text_space=True))
+    for name in ["ViT-B-16-SigLIP", "ViT-SO400M-16-SigLIP2-256"]:
+        yield (f"SigLIP {name[4:]} text space", "open_clip", "timm", "siglip", texts,
+               lambda n=name: open_clip_model(n, text_space=True))
 
 
 def worst(loftup, build, backbone, options, positions):

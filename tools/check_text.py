@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Compares `loftup head text` with open_clip and transformers at the width of CLIP ViT-B/16.
+"""Compares `loftup head text` with open_clip and transformers at the width of CLIP ViT-B/16 and SigLIP
+B/16.
 
 Usage: check_text.py LOFTUP [DIRECTORY]        needs: numpy torch transformers open_clip_torch safetensors
+
+LOFTUP must be built with the feature tokenizers, for SigLIP.
 
 Random weights, so that nothing is downloaded. Models are saved as OpenAI does (a TorchScript archive
 in 16 bits), as open_clip does (with either activation), and as transformers does; `loftup head text`
 encodes words in one template and in CLIP's 80, and its embeddings are compared with those of the
-library, whose own tokenizer reads the same texts. Prints times. Exit code 0 only if every element of
+library, whose own tokenizer reads the same texts. SigLIP and SigLIP 2 have the small tokenizers of the tests of
+loftup-words, and the threshold of a probability is checked. Prints times. Exit code 0 only if every element of
 every embedding of length 1 is within 1e-4.
 """
 
@@ -22,11 +26,15 @@ import numpy as np
 import open_clip
 import torch
 from safetensors.numpy import load_file
-from transformers import CLIPConfig, CLIPModel
+from open_clip.tokenizer import canonicalize_text
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
 WORDS = ["mug", "cable", "floor", "potted plant", "don't walk sign", "3 cups", "Ünïcode café", "日本語", "hello_world", "😀"]
 TEMPLATES = pathlib.Path(__file__).parent.parent / "models/clip/templates.txt"
+TOKENIZERS = pathlib.Path(__file__).parent.parent / "host/words/tests/data"
 TOLERANCE = 1e-4
+# Scale and bias from cosines to logits, of about the size of the published ones.
+LOGIT_SCALE, LOGIT_BIAS = 4.77, -12.9
 
 
 def run(*command):
@@ -51,11 +59,11 @@ def spread(model):
     return model.eval()
 
 
-def embeddings(encode, words, templates):
+def embeddings(encode, words, templates, tokenize=open_clip.tokenize):
     rows = []
     with torch.no_grad():
         for word in words:
-            e = encode(open_clip.tokenize([t.replace("{}", word) for t in templates])).double()
+            e = encode(tokenize([t.replace("{}", word) for t in templates])).double()
             e = (e / e.norm(dim=1, keepdim=True)).mean(0)
             rows.append((e / e.norm()).numpy())
     return np.stack(rows)
@@ -99,14 +107,72 @@ def models(directory):
     yield "transformers CLIPModel", path, [], encode
 
 
+def siglip_tokenizer(path, clean, end, padding):
+    wrapped = PreTrainedTokenizerFast(tokenizer_file=str(path), eos_token=end, pad_token=padding)
+    return lambda texts: torch.tensor(wrapped([clean(t) for t in texts], padding="max_length", max_length=64)["input_ids"])
+
+
+def siglips(directory):
+    """Name, file of the weights, options, encoder of tokens, tokenizer, and its file."""
+    first = TOKENIZERS / "siglip.json", canonicalize_text, "</s>", "</s>"
+    second = TOKENIZERS / "siglip2.json", str.lower, "<eos>", "<pad>"
+
+    def with_logit(model):
+        spread(model)
+        with torch.no_grad():
+            model.logit_scale.fill_(LOGIT_SCALE)
+            model.logit_bias.fill_(LOGIT_BIAS)
+        return model
+
+    for seed, (name, rules) in enumerate([("ViT-B-16-SigLIP", first), ("ViT-B-16-SigLIP2", second)]):
+        torch.manual_seed(seed)
+        model = with_logit(open_clip.create_model(name, pretrained=None))
+        weights = directory / f"{name}.pt"
+        torch.save(model.state_dict(), weights)
+        activation = ["--activation", "gelu-tanh" if name.endswith("2") else "gelu"]
+        yield f"open_clip {name}", weights, activation, model.encode_text, siglip_tokenizer(*rules), rules[0]
+    torch.manual_seed(5)
+    model = with_logit(SiglipModel(SiglipConfig(vision_config=dict(patch_size=16))))
+    weights = directory / "siglip"
+    model.save_pretrained(weights)
+    encode = lambda ids: model.text_model(ids).pooler_output
+    yield "transformers SiglipModel", weights, [], encode, siglip_tokenizer(*first), first[0]
+
+
+def check_siglip(loftup, directory):
+    """Whether words of SigLIP models have the library's embeddings."""
+    templates = directory / "three.txt"
+    templates.write_text("a photo of a {}.\nThere is the {} in the Scene!\n{}\n")
+    words = ["mug", "potted_plant", "Don't walk", "café"]
+    good = True
+    for name, weights, options, encode, tokenize, file in siglips(directory):
+        bundle, out = directory / "siglip.loftup", directory / "siglip.safetensors"
+        run(loftup, "convert", "--backbone", "siglip-b16", "--backbone-weights", weights, "--text-space", "--force", "--out", bundle)
+        start = time.time()
+        text = run(loftup, "head", "text", bundle, "--words", ", ".join(words), "--templates", templates, "--tokenizer", file,
+                   "--text-weights", weights, *options, "--probability", "0.5", "--out", out, "--force", "--json")
+        seconds = time.time() - start
+        ours = load_file(out)["weight"]
+        theirs = embeddings(encode, words, templates.read_text().splitlines(), tokenize)
+        error = np.abs(ours - theirs).max()
+        threshold = abs(json.loads(text)["threshold"] + LOGIT_BIAS / np.exp(LOGIT_SCALE))
+        fine = error <= TOLERANCE and threshold < 1e-6
+        good &= fine
+        similar = (theirs @ theirs.T)[np.triu_indices(len(words), 1)].max()
+        print(f"{name}, {len(words)} words, 3 templates: {'ok' if fine else 'FAILED'}, off by {error:.1e} "
+              f"(most similar words: cosine {similar:.3f}); {seconds:.1f} s", flush=True)
+        shutil.rmtree(weights) if weights.is_dir() else weights.unlink()
+    return good
+
+
 def main():
     loftup = sys.argv[1]
     keep = sys.argv[2:] or [None]
     torch.set_num_threads(2)
-    failed = False
     with tempfile.TemporaryDirectory() as temporary:
         directory = pathlib.Path(keep[0] or temporary)
         directory.mkdir(exist_ok=True, parents=True)
+        failed = not check_siglip(loftup, directory)
         one = directory / "one.txt"
         one.write_text("{}\n")
         bundle = directory / "clip.loftup"

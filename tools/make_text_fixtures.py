@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes models/import/tests/data/text_encoders.json: embeddings of small text encoders, computed by
-the libraries whose tensor names are read.
+"""Writes models/import/tests/data/text_encoders.json and pooling_heads.json: embeddings of small text
+encoders and outputs of SigLIP's pooling head, computed by the libraries whose tensor names are read.
 
-Usage: make_text_fixtures.py        needs: numpy torch transformers open_clip_torch
+Usage: make_text_fixtures.py        needs: numpy torch transformers open_clip_torch timm
 
 Weights are not stored: element i of a model, counted over its tensors in the listed order, is made
 from hash(i), which the test repeats.
@@ -15,9 +15,11 @@ import numpy as np
 import open_clip
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
-from transformers import SiglipConfig, SiglipModel
+from timm.models.vision_transformer import VisionTransformer
+from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
 
-OUT = pathlib.Path(__file__).parent.parent / "models/import/tests/data/text_encoders.json"
+OUT = pathlib.Path(__file__).parent.parent / "models/import/tests/data"
+GRID, PATCH = 3, 4
 WIDTH, HEADS, LAYERS, VOCABULARY, CONTEXT, DIM = 16, 2, 2, 40, 9, 8
 # The last token of the vocabulary ends a text, as in CLIP's.
 TEXTS = [[38, 5, 39], [38, 11, 2, 7, 39], [38, 3, 3, 9, 20, 21, 6, 1, 39]]
@@ -38,11 +40,11 @@ def is_text(name):
     return not name.startswith(("visual", "vision")) and "position_ids" not in name and "logit" not in name
 
 
-def fill(model):
-    """Sets the weights, and returns names and shapes of those of the text encoder."""
+def fill(model, wanted=is_text):
+    """Sets the weights, and returns names and shapes of those that are wanted: of the text encoder."""
     state, tensors, first = model.state_dict(), [], 0
     for name, tensor in state.items():
-        if not is_text(name) or not tensor.is_floating_point() or "attn_mask" in name:
+        if not wanted(name) or not tensor.is_floating_point() or "attn_mask" in name:
             continue
         v = values(first, tensor.numel()) - np.float32(0.5)
         first += tensor.numel()
@@ -65,7 +67,7 @@ def case(name, activation, model, ids, encode):
         out = encode(padded(ids)).numpy()
     return dict(
         name=name, activation=activation, heads=HEADS, ids=ids, tensors=tensors,
-        embeddings=[[float(f"{x:.6g}") for x in row] for row in out],
+        embeddings=[rounded(row) for row in out],
     )
 
 
@@ -83,6 +85,51 @@ def hf_text(kind, **more):
         hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
         vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, **more,
     )
+
+
+def rounded(values):
+    return [float(f"{x:.6g}") for x in values]
+
+
+def pooling_case(name, activation, model, prefix, tokens_of, head):
+    """The head of an image, and of each of its tokens alone. The image follows the weights."""
+    tensors = fill(model, lambda name: "position_ids" not in name)
+    first = sum(int(np.prod(shape)) for _, shape in tensors)
+    side = GRID * PATCH
+    image = torch.from_numpy(values(first, 3 * side * side).reshape(1, 3, side, side) * 2 - 1)
+    with torch.no_grad():
+        tokens = tokens_of(image)
+        pooled = head(tokens)[0]
+        each = head(tokens.transpose(0, 1))
+    return dict(
+        name=name, activation=activation, heads=HEADS, side=side,
+        tensors=[[prefix + name, shape] for name, shape in tensors],
+        pooled=rounded(pooled), each=[rounded(row) for row in each],
+    )
+
+
+def pooling_heads():
+    vision = SiglipVisionModel(SiglipVisionConfig(
+        hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=1, num_attention_heads=HEADS,
+        image_size=GRID * PATCH, patch_size=PATCH,
+    ))
+    its = getattr(vision, "vision_model", vision)
+    trunk = VisionTransformer(
+        img_size=GRID * PATCH, patch_size=PATCH, embed_dim=WIDTH, depth=1, num_heads=HEADS, mlp_ratio=1.5,
+        class_token=False, global_pool="map", num_classes=0,
+    )
+    return [
+        pooling_case("transformers SiglipVisionModel", "gelu-tanh", vision, "vision_model.",
+                     lambda image: vision(image).last_hidden_state, its.head),
+        pooling_case("timm in open_clip", "gelu", trunk, "visual.trunk.", trunk.forward_features, trunk.attn_pool),
+    ]
+
+
+def write(name, cases):
+    path = OUT / name
+    lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
+    path.write_text(f"[\n{lines}\n]\n")
+    print(path, path.stat().st_size, "bytes")
 
 
 def main():
@@ -105,9 +152,8 @@ def main():
         case("transformers SiglipModel", "gelu-tanh", siglip, PADDED,
              lambda ids: siglip.text_model(ids).pooler_output),
     ]
-    lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
-    OUT.write_text(f"[\n{lines}\n]\n")
-    print(OUT, OUT.stat().st_size, "bytes")
+    write("text_encoders.json", cases)
+    write("pooling_heads.json", pooling_heads())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-//! Depth in meters from a depth head, and its files.
+//! Depth in meters from a depth head, surface normals, and their files.
+
+mod normals;
+mod pinhole;
 
 use std::{
     io::{self, BufWriter, Write},
@@ -13,6 +16,9 @@ use crate::{
     image::{self, ImageError, atomic::AtomicFile},
     npy,
 };
+
+pub use normals::{NormalOptions, NormalsError, normals, save_normals};
+pub use pinhole::{Camera, Pinhole};
 
 /// Added to the positive part of each bin's score before normalization, as in AdaBins and DINOv2.
 pub const BIN_FLOOR: f32 = 0.1;

@@ -1,6 +1,7 @@
 //! Arguments shared by several commands.
 
 mod builtin;
+mod camera;
 mod track;
 
 use std::{
@@ -22,6 +23,7 @@ use loftup_runtime::{
 };
 
 pub use builtin::{BuiltinArg, BundleArgs};
+pub use camera::CameraArgs;
 pub use track::TrackArgs;
 
 use crate::engines;
@@ -349,6 +351,7 @@ pub fn triple(s: &str) -> Result<[f32; 3], String> {
         .ok_or_else(|| "expected three numbers R,G,B, as in 0.485,0.456,0.406".into())
 }
 
+/// Numbers separated by commas.
 fn numbers<T: FromStr, const N: usize>(s: &str) -> Option<[T; N]> {
     let values: Vec<T> = s
         .split(',')

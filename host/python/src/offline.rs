@@ -47,7 +47,7 @@ fn built_in(name: &str) -> PyResult<Builtin> {
 /// Returns the manifest and the checks that the bundle passed.
 #[pyfunction]
 #[pyo3(signature = (out, *, backbone=None, backbone_weights=None, upsampler_weights=None, builtin=None,
-    prefix=None, heads=None, activation=None, positions=None, backbone_onnx=None, patch=None,
+    prefix=None, heads=None, activation=None, positions=None, text_space=false, backbone_onnx=None, patch=None,
     backbone_output=None, layout=None, extra_tokens=None, mean=None, std=None, size=None, license=None,
     force=false, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -62,6 +62,7 @@ pub fn convert<'py>(
     heads: Option<usize>,
     activation: Option<&str>,
     positions: Option<&str>,
+    text_space: bool,
     backbone_onnx: Option<PathBuf>,
     patch: Option<usize>,
     backbone_output: Option<String>,
@@ -78,6 +79,7 @@ pub fn convert<'py>(
         heads,
         activation: named("activation", activation)?,
         positions: named("positions", positions)?,
+        text_space,
         mean,
         std,
     };
@@ -90,7 +92,7 @@ pub fn convert<'py>(
     if std.is_some_and(|std| std.iter().any(|x| *x <= 0.0)) {
         return Err(wrong("standard deviations must be greater than 0"));
     }
-    let of_vit = heads.is_some() || activation.is_some() || positions.is_some();
+    let of_vit = heads.is_some() || activation.is_some() || positions.is_some() || text_space;
     let of_onnx =
         patch.is_some() || backbone_output.is_some() || layout.is_some() || extra_tokens.is_some();
     let given = mean.is_some() || std.is_some();

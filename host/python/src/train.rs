@@ -11,6 +11,7 @@ use loftup_eval::{
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
     backend::{self, Settings},
+    depth::Camera,
     image::Orientation,
 };
 use pyo3::{prelude::*, types::PyDict};
@@ -261,6 +262,7 @@ pub fn head_depth<'py>(
             most: request.most,
             max_depth,
             bins,
+            camera: Camera::default(),
             ridge,
             seed: request.probe.seed,
         };

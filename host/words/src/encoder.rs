@@ -4,14 +4,11 @@ use std::{path::Path, thread};
 
 use loftup_import::{
     checkpoint::Checkpoint,
-    text::{
-        EMBEDDING, POOL, TOKENS, TextConfig, TextConfigFiles, TextEncoder, TextError, TextOptions,
-    },
-    vit::Family,
+    text::{EMBEDDING, POOL, TOKENS, TextConfig, TextConfigFiles, TextEncoder, TextOptions},
 };
 use loftup_runtime::backend::{BackendError, CpuBackend, Session, compile_once};
 
-use crate::{Templates, Tokenizer, WordsError};
+use crate::{Templates, WordsError, text_tokenizer::TextTokenizer};
 
 /// Receives what is being done, how much of it is done, and how much there is.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
@@ -22,22 +19,24 @@ const BATCH: usize = 8;
 /// A text encoder and its tokenizer.
 pub struct Encoder {
     text: TextEncoder,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     file: String,
     sha256: String,
 }
 
 impl Encoder {
-    /// Reads CLIP's text encoder from a checkpoint: a file of the whole model or of its text encoder.
-    /// `prefix` selects one of several.
+    /// Reads the text encoder of CLIP or SigLIP from a checkpoint: a file of the whole model or of its
+    /// text encoder. `prefix` selects one of several. `tokenizer` is SigLIP's `tokenizer.json`; CLIP's
+    /// tokenizer is built in.
     ///
     /// # Errors
-    /// The checkpoint cannot be read, contains no text encoder or one that is not CLIP's, or its
-    /// activation is unknown.
+    /// The checkpoint cannot be read or contains no text encoder, its activation is unknown, or the
+    /// tokenizer is missing, cannot be read, or is not that of the text encoder.
     pub fn open(
         path: &Path,
         prefix: Option<&str>,
         options: &TextOptions,
+        tokenizer: Option<&Path>,
     ) -> Result<Self, WordsError> {
         let mut checkpoint = Checkpoint::open(path)?;
         if let Some(prefix) = prefix {
@@ -45,24 +44,7 @@ impl Encoder {
         }
         let files = TextConfigFiles::next_to(path)?;
         let text = TextEncoder::from_checkpoint(&checkpoint, options, &files)?;
-        let unsupported = |what: String| TextError::Unsupported {
-            path: path.into(),
-            what,
-        };
-        if text.config().family != Family::Clip {
-            return Err(unsupported(
-                "SigLIP's text encoder: the features of SigLIP's image encoder are not in the space of its texts, because a pooling head is between them; use a CLIP model as the backbone".into(),
-            )
-            .into());
-        }
-        let tokenizer = Tokenizer::clip();
-        let (found, expected) = (text.config().vocabulary, tokenizer.end() as usize + 1);
-        if found != expected {
-            return Err(unsupported(format!(
-                "a text encoder with {found} tokens; CLIP's tokenizer has {expected}"
-            ))
-            .into());
-        }
+        let tokenizer = TextTokenizer::of(text.config(), path, tokenizer)?;
         Ok(Self {
             text,
             tokenizer,
@@ -108,7 +90,7 @@ impl Encoder {
                 return Err(WordsError::Words("a word is empty".into()));
             }
             for text in templates.of(word) {
-                texts.push(self.tokens(text)?);
+                texts.push(self.tokenizer.encode(&text, self.config().context)?);
             }
         }
         if texts.is_empty() {
@@ -128,19 +110,6 @@ impl Encoder {
         Ok(means)
     }
 
-    fn tokens(&self, text: String) -> Result<Vec<u32>, WordsError> {
-        let ids = self.tokenizer.encode(&text);
-        let most = self.config().context;
-        match ids.len() > most {
-            true => Err(WordsError::TooLong {
-                text,
-                tokens: ids.len(),
-                most,
-            }),
-            false => Ok(ids),
-        }
-    }
-
     /// The embeddings of tokenized texts, `[texts, dim]`.
     fn run(
         &self,
@@ -150,7 +119,8 @@ impl Encoder {
     ) -> Result<Vec<f32>, WordsError> {
         let TextConfig { width, dim, .. } = *self.config();
         let batch = BATCH.min(texts.len());
-        // What comes after a text is not seen, so the longest one decides.
+        // What comes after a text of CLIP is not seen, so the longest one decides; those of SigLIP have
+        // the same length.
         let length = texts.iter().map(Vec::len).max().unwrap_or(1);
         progress("compiling the text encoder", 0, 1);
         let plan = compile_once(

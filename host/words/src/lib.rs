@@ -1,6 +1,7 @@
-//! Open vocabulary: turns words into directions in the feature space of CLIP.
+//! Open vocabulary: turns words into directions in the feature space of CLIP or SigLIP.
 //!
-//! Each word is put into prompt templates ([`Templates`]), tokenized ([`Tokenizer`]), and encoded by
+//! Each word is put into prompt templates ([`Templates`]), tokenized ([`Tokenizer`],
+//! [`SiglipTokenizer`]), and encoded by
 //! the text encoder of the model whose image encoder is the backbone ([`Encoder`]). The mean of the
 //! normalized embeddings, normalized again, is compared with the feature of every pixel: no training
 //! and no images are needed. `docs/words.md`.
@@ -9,10 +10,14 @@
 
 mod encoder;
 mod error;
+mod siglip;
 mod templates;
+mod text_tokenizer;
 mod tokenizer;
+mod tokenizer_file;
 
 pub use encoder::{Encoder, Progress};
 pub use error::WordsError;
+pub use siglip::SiglipTokenizer;
 pub use templates::Templates;
 pub use tokenizer::Tokenizer;

@@ -30,6 +30,10 @@ pub struct Architecture {
     /// Origin of the periods of rotary position embeddings, which DINOv3 has instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotary_periods: Option<Origin>,
+    /// Whether SigLIP's pooling head is applied to each token, so that features are in the space of
+    /// its texts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub text_space: bool,
     /// Origin of mean and standard deviation.
     pub normalization: Origin,
 }
@@ -38,7 +42,8 @@ impl Architecture {
     /// Validates what the types do not express.
     ///
     /// # Errors
-    /// The position embeddings are neither learned nor rotary, or both.
+    /// The position embeddings are neither learned nor rotary, or both; or another family than SigLIP
+    /// has `text_space`.
     pub fn validate(&self) -> Result<(), String> {
         let rotary = self.family == Family::DinoV3;
         let learned = [self.position_grid.is_some(), self.positions.is_some()];
@@ -53,7 +58,15 @@ impl Architecture {
                 }
             ));
         }
+        if self.text_space && self.family != Family::SigLip {
+            return Err(format!("{} has text_space, which is SigLIP's", self.family));
+        }
         Ok(())
+    }
+
+    /// Whether the features are in the space of a text encoder.
+    pub fn has_words(&self) -> bool {
+        self.family == Family::Clip || self.text_space
     }
 }
 
@@ -73,7 +86,7 @@ pub enum Family {
     /// al., 2021; Zhou et al., 2022).
     Clip,
     /// SigLIP and SigLIP 2 at a fixed resolution: no class token; features are the tokens after the
-    /// last norm, without pooling (Zhai et al., 2023; Tschannen et al., 2025).
+    /// last norm, without pooling, or after the pooling head of each (Zhai et al., 2023; Tschannen et al., 2025).
     SigLip,
 }
 
@@ -243,6 +256,7 @@ mod tests {
         parsed_rotary.validate().unwrap();
         let written = serde_json::to_string(&parsed_rotary).unwrap();
         assert!(!written.contains("position_grid"), "{written}");
+        assert!(!written.contains("text_space"), "{written}");
         for (wrong, part) in [
             (learned.replace("dinov2", "dinov3"), "DINOv3 has rotary"),
             (
@@ -252,6 +266,10 @@ mod tests {
             (
                 learned.replace("\"position_grid\": 4,", ""),
                 "DINOv2 has position_grid",
+            ),
+            (
+                learned.replace("\"registers\"", "\"text_space\": true, \"registers\""),
+                "DINOv2 has text_space",
             ),
         ] {
             let what = parsed(&wrong).validate().unwrap_err();

@@ -29,7 +29,13 @@ pub(crate) struct Block {
     pub k: Linear,
     pub v: Linear,
     pub proj: Linear,
-    pub norm2: Norm,
+    pub mlp: Mlp,
+}
+
+/// An MLP with a residual connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Mlp {
+    pub norm: Norm,
     /// The gate layer of SwiGLU: the output of `fc1` is multiplied by its SiLU.
     pub gate: Option<Linear>,
     pub fc1: Linear,
@@ -162,12 +168,12 @@ impl Shape {
         g.add(x, &y)
     }
 
-    /// `x + fc2(activation(fc1(norm2(x))))`, or `x + fc2(silu(gate(norm2(x))) fc1(norm2(x)))`.
-    pub fn mlp(&self, g: &mut Graph, x: &Value, block: &Block) -> Value {
-        let y = g.scope("norm2", |g| self.layer_norm(g, x, &block.norm2));
+    /// `x + fc2(activation(fc1(norm(x))))`, or `x + fc2(silu(gate(norm(x))) fc1(norm(x)))`.
+    pub fn mlp(&self, g: &mut Graph, x: &Value, mlp: &Mlp) -> Value {
+        let y = g.scope("norm2", |g| self.layer_norm(g, x, &mlp.norm));
         let y = g.scope("mlp", |g| {
-            let z = linear(g, &y, &block.fc1);
-            let z = match &block.gate {
+            let z = linear(g, &y, &mlp.fc1);
+            let z = match &mlp.gate {
                 Some(gate) => {
                     let gate = linear(g, &y, gate);
                     let gate = g.silu(&gate);
@@ -180,7 +186,7 @@ impl Shape {
                     Activation::SwiGlu => unreachable!("blocks with SwiGLU are read with a gate"),
                 },
             };
-            linear(g, &z, &block.fc2)
+            linear(g, &z, &mlp.fc2)
         });
         g.add(x, &y)
     }

@@ -1,5 +1,8 @@
 //! Text encoders against the libraries whose tensor names are read, and the errors of reading them.
 
+#[path = "common/made.rs"]
+mod made;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use loftup_import::{
@@ -29,27 +32,9 @@ fn cases() -> Vec<Case> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// As in the script.
-fn hash(i: usize) -> f32 {
-    let x = (i as u32 + 1).wrapping_mul(0x9E37_79B9);
-    let x = (x ^ x >> 15).wrapping_mul(0x85EB_CA6B);
-    let x = (x ^ x >> 13).wrapping_mul(0xC2B2_AE35);
-    ((x ^ x >> 16) >> 8) as f32 / (1 << 24) as f32
-}
-
 impl Case {
     fn tensors(&self) -> Tensors {
-        let mut first = 0;
-        let tensors = self.tensors.iter().map(|(name, shape)| {
-            let norm = shape.len() == 1 && name.ends_with("weight");
-            let tensor = Tensor::from_fn(shape.clone(), |i| match hash(first + i) - 0.5 {
-                v if norm => v * 0.5 + 1.0,
-                v => v * 0.75,
-            });
-            first += tensor.data().len();
-            (name.clone(), tensor)
-        });
-        tensors.collect()
+        made::tensors(&self.tensors).0
     }
 
     fn options(&self) -> TextOptions {
@@ -303,4 +288,69 @@ fn tokens_that_do_not_fit_are_refused() {
     );
     let message = embed(&siglip, &[1, 2], 9).unwrap_err();
     assert!(message.contains("exactly 9"), "{message}");
+}
+
+#[test]
+fn scale_and_bias_of_siglip_turn_cosines_into_probabilities() {
+    let number = |shape: &[usize], x: f32| Tensor::from_fn(shape.to_vec(), |_| x);
+    let cases = cases();
+    // open_clip stores scalars, transformers vectors of one.
+    for (case, shape) in [(&cases[3], &[][..]), (&cases[6], &[1])] {
+        let mut tensors = case.tensors();
+        assert_eq!(
+            read(tensors.clone(), &case.options())
+                .unwrap()
+                .config()
+                .logit,
+            None
+        );
+        tensors.insert("logit_scale".into(), number(shape, 4.5));
+        tensors.insert("logit_bias".into(), number(shape, -12.0));
+        let encoder = read(tensors.clone(), &case.options()).unwrap();
+        let logit = encoder.config().logit.unwrap();
+        assert_eq!((logit.scale, logit.bias), (4.5, -12.0));
+        // 90.017 x 0.15 - 12 = 1.5026, and 1 / (1 + exp(-1.5026)) = 0.8179.
+        assert!((logit.probability(0.15) - 0.8179).abs() < 1e-4);
+        for probability in [0.01, 0.5, 0.999] {
+            let back = logit.probability(logit.cosine(probability));
+            assert!((back - probability).abs() < 1e-12);
+        }
+        tensors.insert("logit_bias".into(), number(&[2], 0.0));
+        let message = read(tensors, &case.options()).unwrap_err();
+        assert!(message.contains("logit_bias has shape [2]"), "{message}");
+    }
+    // CLIP's scale is that of a softmax.
+    let mut tensors = cases[0].tensors();
+    tensors.insert("logit_scale".into(), number(&[], 4.6));
+    let encoder = read(tensors, &cases[0].options()).unwrap();
+    assert_eq!(encoder.config().logit, None);
+}
+
+#[test]
+fn so400m_has_sixteen_heads() {
+    let case = &cases()[3];
+    let width = 1152;
+    let tensors = case
+        .tensors
+        .iter()
+        .filter(|(n, _)| !n.contains("resblocks.1."));
+    let tensors = tensors.map(|(name, shape)| {
+        // Hidden channels stay few; the width and its three parts grow.
+        let wide = |n: &usize| match n {
+            16 => width,
+            48 if name.contains("in_proj") => 3 * width,
+            n => *n,
+        };
+        let shape: Vec<usize> = shape.iter().map(wide).collect();
+        (name.clone(), Tensor::from_fn(shape, |_| 0.0))
+    });
+    let options = TextOptions {
+        heads: None,
+        ..case.options()
+    };
+    let encoder = read(tensors.collect(), &options).unwrap();
+    assert_eq!(
+        (encoder.config().width, encoder.config().heads),
+        (width, 16)
+    );
 }

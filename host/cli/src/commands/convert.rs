@@ -21,6 +21,7 @@ use crate::{
   loftup convert --backbone dinov3 --backbone-weights dinov3_vits16.pth --license LicenseRef-DINOv3 --out dinov3.loftup
   loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights naf.pth --out naf.loftup
+  loftup convert --backbone siglip2-b16 --backbone-weights siglip2.safetensors --text-space --upsampler-weights naf.pth --out words.loftup
   loftup convert --upsampler-weights loftup.bin --out up.loftup
   loftup convert --builtin --out small.loftup")]
 #[command(group = clap::ArgGroup::new("parts")
@@ -61,6 +62,10 @@ pub struct Args {
     /// transformers [default: facebook, which LoftUp was trained with]. Not for DINOv3
     #[arg(long, value_name = "LIBRARY", requires = "backbone")]
     positions: Option<Positions>,
+    /// For SigLIP: features in the space of its texts, for `loftup head text`. The pooling head is
+    /// applied to each token. Not for a LoftUp trained on SigLIP's usual features
+    #[arg(long, requires = "backbone")]
+    text_space: bool,
     /// Any ONNX model as the backbone. Input: an image [1,3,H,W] or [1,H,W,3]. Output: a feature map
     /// [1,d,h,w] or [1,h,w,d], or tokens [1,n,d] or [1,d,n]. External data files are supported
     #[arg(long, value_name = "FILE", requires = "patch")]
@@ -167,6 +172,7 @@ fn request(args: &Args) -> Request {
                 heads: args.heads.map(usize::from),
                 activation: args.activation,
                 positions: args.positions,
+                text_space: args.text_space,
                 mean: args.mean,
                 std: args.std,
             },

@@ -86,6 +86,11 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
                 "             {} registers, {positions}",
                 a.registers
             ))?;
+            if a.text_space {
+                output::line(
+                    "             features in the space of texts (for `loftup head text`)",
+                )?;
+            }
         }
     }
     if let Some(u) = &m.upsampler {

@@ -22,7 +22,7 @@ use super::{
     through::{self, Answer},
 };
 use crate::{
-    args::{BundleArgs, EngineArgs, InputArgs, TuneArgs, region},
+    args::{BundleArgs, CameraArgs, EngineArgs, InputArgs, TuneArgs, region},
     engines, interrupt, output, progress,
 };
 
@@ -37,12 +37,13 @@ use crate::{
   loftup run robot.loftup --image street.jpg --region 80,60,64,64 --out region.npy
   loftup run robot.loftup --image street.jpg --points points.csv --out points.npy
   loftup run backbone.loftup --image street.jpg --upsampler jbu --picture pca.png
+  loftup run depth.loftup --image desk.jpg --head depth --out depth.npy --normals normals.png --intrinsics 525,525,319.5,239.5
   loftup run up.loftup --features lr.npy --guidance image.npy --out out.npy")]
 #[command(group = clap::ArgGroup::new("input")
     .args(["image", "features"])
     .required(true))]
 #[command(group = clap::ArgGroup::new("answer")
-    .args(["out", "picture"])
+    .args(["out", "picture", "normals"])
     .required(true)
     .multiple(true))]
 pub struct Args {
@@ -69,6 +70,18 @@ pub struct Args {
     /// first three principal components of the features as colors
     #[arg(long, value_name = "FILE.png", conflicts_with = "points")]
     picture: Option<PathBuf>,
+    /// Write the surface normals of a depth map, which face the camera: x right, y down, z forward, as
+    /// float32 [H,W,3] (.npy), or as colors (n + 1) / 2 (.png). No normal: zeros, gray in a PNG. Give the
+    /// camera, or a horizontal field of view of 60 degrees is assumed
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "head",
+        conflicts_with = "points"
+    )]
+    normals: Option<PathBuf>,
+    #[command(flatten)]
+    camera: CameraArgs,
     /// How features are upsampled: with the bundle's LoftUp or NAF, or by joint bilateral upsampling (jbu),
     /// which needs no training. JBU keeps the backbone's feature space; heads made for LoftUp's
     /// features do not fit
@@ -93,6 +106,9 @@ enum Upsampler {
 
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
+    if args.normals.is_none() && !args.camera.is_assumed() {
+        bail!("--intrinsics and --field-of-view are for --normals FILE; add it, or omit them");
+    }
     let points = args.points.as_deref().map(read_points).transpose()?;
     let bundle = args.bundle.path()?;
     let perceptor = args.engine.tuned(&bundle, args.tune)?;
@@ -109,6 +125,8 @@ pub fn run(args: &Args) -> Result<()> {
         region: args.region,
         out: args.out.as_ref(),
         picture: args.picture.as_ref(),
+        normals: args.normals.as_ref(),
+        camera: args.camera.camera(),
     });
     let shape = match (&input.guidance, &points) {
         (None, _) if answer.is_some() => bail!(lacks_upsampler(args, "--head")),
@@ -143,6 +161,7 @@ pub fn run(args: &Args) -> Result<()> {
         let json = json!({
             "out": args.out,
             "picture": args.picture,
+            "normals": args.normals,
             "shape": shape,
             "backend": health.answering,
             "engine": perceptor.engine(),
@@ -180,6 +199,13 @@ pub fn run(args: &Args) -> Result<()> {
             None => "image, backbone features, upsampled features",
         };
         output::line(format!("{}: {shown}", picture.display()))?;
+    }
+    if let Some(normals) = &args.normals {
+        let assumed = match args.camera.is_assumed() {
+            true => ", with an assumed horizontal field of view of 60 degrees",
+            false => "",
+        };
+        output::line(format!("{}: surface normals{assumed}", normals.display()))?;
     }
     let backbone = input
         .backbone_seconds

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use loftup_bundle::HeadKind;
+use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
     EncodedFrame, Perceptor, Point, Rect,
     class_map::{ClassMap, save_classes},
-    depth::{Depth, DepthMap, save_depth},
+    depth::{Camera, Depth, DepthMap, NormalOptions, normals, save_depth, save_normals},
     heads::Head,
     image::RgbImage,
     npy::{self, NpyWriter},
@@ -25,6 +25,10 @@ pub struct Answer<'a> {
     pub region: Option<Rect>,
     pub out: Option<&'a PathBuf>,
     pub picture: Option<&'a PathBuf>,
+    /// Surface normals of a depth map.
+    pub normals: Option<&'a PathBuf>,
+    /// The camera of the image, for normals.
+    pub camera: Camera,
 }
 
 impl Answer<'_> {
@@ -68,6 +72,15 @@ impl Answer<'_> {
         let rect = self.region.unwrap_or(Rect::whole(size));
         view.check_region(rect)?;
         let head = self.open(perceptor)?;
+        if let Some(path) = self.normals
+            && !matches!(head.kind(), HeadKind::Depth { .. })
+        {
+            bail!(
+                "{}: normals are those of a depth map, and {:?} is not a depth head; omit --normals",
+                path.display(),
+                self.head
+            );
+        }
         let view = view.with_head(&head)?;
         match head.kind() {
             HeadKind::Classes { .. } | HeadKind::Words { .. } => self.classes(&view, rect, input),
@@ -95,10 +108,41 @@ impl Answer<'_> {
                 out.display()
             );
         }
+        if let Some(path) = self.normals
+            && !["png", "npy"].iter().any(|e| has_extension(path, e))
+        {
+            bail!(
+                "{}: normals are written as .png (colors) or .npy (float32)",
+                path.display()
+            );
+        }
         let mut map = DepthMap::new(rect, depth);
         self.stream(view, rect, &mut |tile| map.push(tile))?;
         let meters = map.into_meters();
         let _writing = interrupt::Writing::begin()?;
+        if let Some(path) = self.normals {
+            let photo = Size {
+                width: input.photo.width(),
+                height: input.photo.height(),
+            };
+            let camera = self
+                .camera
+                .of_map(photo, view.size())
+                .cropped(rect.x, rect.y);
+            let size = Size {
+                width: rect.width,
+                height: rect.height,
+            };
+            let mut found = Vec::new();
+            normals(
+                &meters,
+                size,
+                &camera,
+                &NormalOptions::default(),
+                &mut found,
+            )?;
+            save_normals(path, size, &found)?;
+        }
         if let Some(path) = self.picture {
             let size = view.size();
             let photo = input.photo.resized(size.width, size.height)?;

@@ -5,7 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_runtime::{class_map::save_classes, depth::save_depth, image::RgbImage};
+use loftup_bundle::Size;
+use loftup_runtime::{
+    class_map::save_classes,
+    depth::{self, NormalOptions, Pinhole, save_depth},
+    image::RgbImage,
+};
 
 use crate::support::*;
 
@@ -114,6 +119,64 @@ fn a_depth_head_is_fitted_into_a_bundle_and_gives_depth() {
     let line = refused(dir.path(), &mut run(&at("depth.jpg")));
     names(&line, &["depth.jpg", ".png", ".npy"]);
 
+    let normals = |file: &str, more: &[&str]| {
+        let mut command = loftup!("run", &out, "--image", &photo, "--head", "depth");
+        command.arg("--normals").arg(at(file)).args(more);
+        command
+    };
+    let camera = ["--intrinsics", "80,70,41.5,20.25"];
+    names(
+        &done(&mut normals("normals.npy", &camera)),
+        &["normals.npy: surface normals\n"],
+    );
+    let found = read(at("normals.npy"));
+    assert_eq!(found.shape, [SIDE.1, SIDE.0, 3]);
+    // The library's, of the depth that the same command writes. The image is not resized.
+    let pinhole = Pinhole {
+        fx: 80.0,
+        fy: 70.0,
+        cx: 41.5,
+        cy: 20.25,
+    };
+    let (size, options) = (
+        Size {
+            width: SIDE.0,
+            height: SIDE.1,
+        },
+        NormalOptions::default(),
+    );
+    let mut expected = Vec::new();
+    depth::normals(&npy.data, size, &pinhole, &options, &mut expected).unwrap();
+    assert_eq!(found.data, expected);
+    // A part has the rays of its place, and those at its border see less of the surface.
+    let region = [&camera[..], &["--region", "20,10,30,24"]].concat();
+    done(&mut normals("part.npy", &region));
+    let part = read(at("part.npy"));
+    assert_eq!(part.shape, [24, 30, 3]);
+    for (x, y) in [(2, 2), (15, 12), (27, 21)] {
+        let at = 3 * ((10 + y) * SIDE.0 + 20 + x);
+        for c in 0..3 {
+            let (a, b) = (part.data[3 * (y * 30 + x) + c], expected[at + c]);
+            assert!((a - b).abs() < 1e-3, "{x}, {y}: {a} {b}");
+        }
+    }
+    names(
+        &done(&mut normals("normals.png", &[])),
+        &["assumed horizontal field of view of 60 degrees"],
+    );
+    let png = image::open(at("normals.png")).unwrap();
+    assert_eq!(
+        (png.width() as usize, png.color()),
+        (SIDE.0, image::ColorType::Rgb8)
+    );
+    let line = refused(dir.path(), &mut normals("normals.jpg", &[]));
+    names(&line, &["normals.jpg", ".png", ".npy"]);
+    let line = refused(
+        dir.path(),
+        run(&at("d.npy")).args(["--field-of-view", "50"]),
+    );
+    names(&line, &["--field-of-view", "--normals"]);
+
     let report = json(&mut loftup!(
         "eval",
         "depth",
@@ -133,6 +196,8 @@ fn a_depth_head_is_fitted_into_a_bundle_and_gives_depth() {
     for r in report["results"].as_array().unwrap() {
         let d1 = r["whole"]["absolute"]["d1"].as_f64().unwrap();
         assert!((0.5..=1.0).contains(&d1), "{r}");
+        let degrees = r["normals"]["mean_degrees"].as_f64().unwrap();
+        assert!((0.0..=90.0).contains(&degrees), "{r}");
     }
     let told = done(&mut loftup!(
         "eval",

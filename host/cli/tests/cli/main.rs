@@ -17,6 +17,7 @@ mod light;
 mod measures;
 mod places;
 mod quantize;
+mod siglip_words;
 mod support;
 mod tracking;
 #[cfg(feature = "train")]

@@ -249,7 +249,7 @@ fn what_cannot_become_words_is_refused_in_one_line() {
     );
     let dinov2 = backbone();
     let mut of_dinov2 = head_text(&dinov2.path(), "mug", &text, &out);
-    refuse(&mut of_dinov2, &["DINOv2", "CLIP backbone"]);
+    refuse(&mut of_dinov2, &["DINOv2", "CLIP or SigLIP backbone"]);
     fs::write(&out, "").unwrap();
     refuse(&mut asked("mug", &text), &["out.loftup", "--force"]);
 }

@@ -4,21 +4,28 @@ mod bins;
 mod data;
 mod fit;
 mod metrics;
+mod normals;
+mod run;
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
-use loftup_bundle::{HeadKind, Linear, Size};
-use loftup_runtime::{ColorRange, Perceptor, depth::Depth, heads::Head, image::Orientation};
+use loftup_bundle::Size;
+use loftup_runtime::{ColorRange, Perceptor, depth::Camera, image::Orientation};
 use serde::Serialize;
 
 pub use data::{DepthImage, DepthPair, MILLIMETERS, pairs};
 pub use metrics::{Metrics, aligned, jump_band};
+pub use normals::NormalScores;
 
+use self::{
+    normals::TrueNormals,
+    run::{Run, Truth},
+};
 use crate::{
     EvalError, Method, Progress,
     bootstrap::Interval,
     heads::NewHead,
-    sampling::{Encoded, Encoder, subsample},
+    sampling::{Encoder, subsample},
 };
 
 /// Settings of a head for depth, or of the comparison.
@@ -44,6 +51,8 @@ pub struct Request<'a> {
     pub max_depth: Option<f32>,
     /// Bins of a head that is trained with Probe3D's loss; ridge regression if not given.
     pub bins: Option<usize>,
+    /// The camera of the images, for surface normals in the comparison.
+    pub camera: Camera,
     /// Weight of the squared norm of the weights of standardized features in the ridge regression.
     pub ridge: f64,
     /// Seed of the samples and of the bootstrap.
@@ -96,6 +105,8 @@ pub struct Report {
     pub band_images: usize,
     /// Fraction of the pixels with depth that are in the band around jumps.
     pub band_fraction: f64,
+    /// Fraction of the pixels with depth that have a true surface normal, away from depth jumps.
+    pub normal_fraction: f64,
     /// Radius of the band in pixels.
     pub band_radius: usize,
     /// Why images were skipped.
@@ -113,6 +124,8 @@ pub struct Outcome {
     pub whole: Scores,
     /// In the band around depth jumps; none where no image has one.
     pub band: Option<Scores>,
+    /// Surface normals of the predicted depth; none where no pixel has a true one.
+    pub normals: Option<NormalScores>,
     /// Differences from bilinear interpolation, this method minus the other.
     pub minus_bilinear: Option<Differences>,
     /// Differences from joint bilateral upsampling.
@@ -143,95 +156,8 @@ pub struct Differences {
     pub band_d1: Option<Interval>,
     /// Absolute relative error in the band.
     pub band_abs_rel: Option<Interval>,
-}
-
-/// Metrics of each image.
-#[derive(Default)]
-struct PerImage {
-    absolute: Vec<Metrics>,
-    aligned: Vec<Metrics>,
-}
-
-impl PerImage {
-    /// `keep` are pixels of the image; nothing is added if there are none.
-    fn push(&mut self, predicted: &[f32], aligned: &[f32], truth: &[f32], keep: &[bool]) {
-        self.absolute.extend(Metrics::of(predicted, truth, keep));
-        self.aligned.extend(Metrics::of(aligned, truth, keep));
-    }
-
-    fn scores(&self) -> Option<Scores> {
-        Some(Scores {
-            absolute: Metrics::mean(&self.absolute)?,
-            aligned: Metrics::mean(&self.aligned)?,
-        })
-    }
-
-    /// Mean difference of a metric of the predicted depth; `None` without images.
-    fn minus(&self, other: &Self, seed: u64, metric: fn(&Metrics) -> f64) -> Option<Interval> {
-        let pairs = self.absolute.iter().zip(&other.absolute);
-        let differences: Vec<f64> = pairs.map(|(a, b)| metric(a) - metric(b)).collect();
-        (!differences.is_empty()).then(|| Interval::of_mean(&differences, seed))
-    }
-}
-
-/// A head and its scores so far.
-struct Run {
-    method: Method,
-    head: Head,
-    depth: Depth,
-    whole: PerImage,
-    band: PerImage,
-    seconds: f64,
-}
-
-impl Run {
-    fn new(method: Method, linear: Linear, kind: &HeadKind) -> Result<Self, EvalError> {
-        let entry = loftup_bundle::Head {
-            kind: kind.clone(),
-            dim: linear.inputs,
-            file: String::new(),
-        };
-        let head = Head::new(entry, linear)?;
-        let depth = Depth::of(&head)
-            .ok_or_else(|| EvalError::Request("a head of another kind than depth".into()))?;
-        Ok(Self {
-            method,
-            head,
-            depth,
-            whole: PerImage::default(),
-            band: PerImage::default(),
-            seconds: 0.0,
-        })
-    }
-
-    /// Evaluates an image; `keep` are its pixels with depth, `band` those near jumps.
-    fn evaluate(
-        &mut self,
-        encoder: &Encoder<'_>,
-        encoded: &Encoded,
-        truth: &[f32],
-        (keep, band): (&[bool], &[bool]),
-    ) -> Result<(), EvalError> {
-        let start = Instant::now();
-        let outputs = encoder.map(self.method, encoded, Some(&self.head))?;
-        let predicted = self.depth.map(&outputs);
-        self.seconds += start.elapsed().as_secs_f64();
-        let aligned = aligned(&predicted, truth, keep);
-        self.whole.push(&predicted, &aligned, truth, keep);
-        self.band.push(&predicted, &aligned, truth, band);
-        Ok(())
-    }
-
-    fn minus(&self, other: &Self, seed: u64) -> Option<Differences> {
-        let whole = |metric| self.whole.minus(&other.whole, seed, metric);
-        let band = |metric| self.band.minus(&other.band, seed, metric);
-        Some(Differences {
-            d1: whole(|m| m.d1)?,
-            abs_rel: whole(|m| m.abs_rel)?,
-            band_d1: band(|m| m.d1),
-            band_abs_rel: band(|m| m.abs_rel),
-        })
-    }
+    /// Mean angle of surface normals in degrees.
+    pub normal_degrees: Option<Interval>,
 }
 
 /// Reach of a jump and radius of the band for an image of 224 pixels.
@@ -269,7 +195,7 @@ pub fn evaluate(
     let Size { width, height } = encoder.size;
     let scaled = |pixels: usize| (pixels * width.min(height) + 112) / 224;
     let (reach, radius) = (scaled(JUMP.0).max(1), scaled(JUMP.1).max(1));
-    let (mut val_images, mut with_depth, mut in_band) = (0, 0, 0);
+    let (mut val_images, mut with_depth, mut in_band, mut with_normal) = (0, 0, 0, 0);
     for (i, pair) in val.iter().enumerate() {
         progress("evaluating on validation images", i, val.len());
         let opened = fit::open_or_skip(&encoder, pair, request, &mut fitted.skipped);
@@ -285,9 +211,22 @@ pub fn evaluate(
         let count = |pixels: &[bool]| pixels.iter().filter(|p| **p).count();
         with_depth += count(&keep);
         in_band += count(&band);
+        let photo_size = Size {
+            width: photo.width(),
+            height: photo.height(),
+        };
+        let camera = request.camera.of_map(photo_size, encoder.size);
+        let normals = TrueNormals::new(&truth, encoder.size, camera, scaled, reach)?;
+        with_normal += normals.count();
         let encoded = encoder.encode(&photo)?;
+        let truth = Truth {
+            depth: &truth,
+            keep: &keep,
+            band: &band,
+            normals: &normals,
+        };
         for run in &mut runs {
-            run.evaluate(&encoder, &encoded, &truth, (&keep, &band))?;
+            run.evaluate(&encoder, &encoded, &truth)?;
         }
         val_images += 1;
     }
@@ -311,6 +250,7 @@ pub fn evaluate(
             method: run.method,
             whole: run.whole.scores()?,
             band: run.band.scores(),
+            normals: NormalScores::mean(&run.normals),
             minus_bilinear: minus(bilinear),
             minus_jbu: minus(jbu),
             train_r_squared: *r_squared,
@@ -326,6 +266,7 @@ pub fn evaluate(
         val_images,
         band_images: runs.first().map_or(0, |run| run.band.absolute.len()),
         band_fraction: in_band as f64 / with_depth as f64,
+        normal_fraction: with_normal as f64 / with_depth as f64,
         band_radius: radius,
         skipped: fitted.skipped,
         results: runs

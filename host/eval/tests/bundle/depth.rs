@@ -4,7 +4,7 @@ use loftup_bundle::{HeadKind, Size};
 use loftup_eval::{EvalError, Method, depth, heads, labels::Labels};
 use loftup_runtime::{
     ColorRange, Frame, Query, Rect,
-    depth::{Depth, DepthMap, save_depth},
+    depth::{Camera, Depth, DepthMap, save_depth},
     image::{self, Orientation},
 };
 
@@ -47,6 +47,7 @@ fn request(data: &std::path::Path) -> depth::Request<'_> {
         most: None,
         max_depth: None,
         bins: None,
+        camera: Camera::default(),
         ridge: 1e-6,
         seed: 0,
     }
@@ -84,6 +85,14 @@ fn methods_are_compared_on_the_same_pixels() {
     assert!((difference.abs_rel.value - expected).abs() < 1e-12);
     assert!(difference.abs_rel.high < 0.0 && difference.band_abs_rel.unwrap().high < 0.0);
     assert!(bilinear.minus_bilinear.is_none() && bilinear.minus_jbu.is_some());
+    // Every patch is a wall that faces the camera; between patches, interpolation bends it.
+    assert!(report.normal_fraction > 0.1 && report.normal_fraction < 0.9);
+    let angle = |r: &depth::Outcome| r.normals.unwrap().mean_degrees;
+    assert!(angle(nearest) < 1.0, "{:?}", nearest.normals);
+    assert!(angle(bilinear) > 10.0, "{:?}", bilinear.normals);
+    assert!(nearest.normals.unwrap().within_11_25 > 0.99);
+    let expected = angle(nearest) - angle(bilinear);
+    assert!((difference.normal_degrees.unwrap().value - expected).abs() < 1e-9);
     // A scale and a shift can only lower the squared error.
     for r in &report.results {
         assert!(

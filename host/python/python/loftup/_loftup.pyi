@@ -227,6 +227,7 @@ def convert(
     heads: int | None = None,
     activation: Literal["gelu", "quick-gelu", "gelu-tanh"] | None = None,
     positions: Literal["facebook", "timm", "transformers"] | None = None,
+    text_space: bool = False,
     backbone_onnx: Path | None = None,
     patch: int | None = None,
     backbone_output: str | None = None,

@@ -13,8 +13,10 @@ use crate::{
 
 /// Maximum number of weights in an ONNX file, which is limited to 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
-/// Channels of an attention head in every published text encoder of CLIP and SigLIP but so400m.
+/// Channels of an attention head in every published text encoder of CLIP and SigLIP but so400m's.
 const HEAD_WIDTH: usize = 64;
+/// Width and heads of so400m's text encoder, which SigLIP 2 g-opt has, too.
+const SO400M: (usize, usize) = (1152, 16);
 
 /// Settings given by the user. They take precedence over config files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,6 +25,29 @@ pub struct TextOptions {
     pub heads: Option<usize>,
     /// Activation of the MLPs.
     pub activation: Option<Activation>,
+}
+
+/// What turns a cosine of SigLIP into a probability, `sigmoid(exp(scale) cosine + bias)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Logit {
+    /// The logarithm of the factor: `logit_scale` in the weights.
+    pub scale: f32,
+    /// `logit_bias` in the weights.
+    pub bias: f32,
+}
+
+impl Logit {
+    /// The probability that a text describes an image, from the cosine of their embeddings.
+    pub fn probability(&self, cosine: f64) -> f64 {
+        let logit = f64::from(self.scale).exp() * cosine + f64::from(self.bias);
+        1.0 / (1.0 + (-logit).exp())
+    }
+
+    /// The cosine of a probability between 0 and 1.
+    pub fn cosine(&self, probability: f64) -> f64 {
+        let logit = (probability / (1.0 - probability)).ln();
+        (logit - f64::from(self.bias)) / f64::from(self.scale).exp()
+    }
 }
 
 /// The complete configuration of a text encoder.
@@ -52,6 +77,8 @@ pub struct TextConfig {
     /// Whether a token sees only the tokens before it. The text then stands in its last token;
     /// otherwise in the last one after padding.
     pub causal: bool,
+    /// How cosines become probabilities, in whole SigLIP models.
+    pub logit: Option<Logit>,
 }
 
 impl TextConfig {
@@ -78,7 +105,10 @@ impl TextConfig {
             .heads
             .map(|n| (n, Origin::CommandLine))
             .or(file.and_then(|f| Some((f.heads?, f.origin))))
-            .unwrap_or((width / HEAD_WIDTH, Origin::Default));
+            .unwrap_or(match family {
+                Family::SigLip if width == SO400M.0 => (SO400M.1, Origin::PublishedModel),
+                _ => (width / HEAD_WIDTH, Origin::Default),
+            });
         if heads == 0 || !width.is_multiple_of(heads) {
             return Err(TextError::Heads {
                 path: tower.checkpoint.path().into(),
@@ -123,6 +153,10 @@ impl TextConfig {
             activation_from,
             eps: file.and_then(|f| f.eps).unwrap_or(default_eps),
             causal: family == Family::Clip,
+            logit: match family {
+                Family::SigLip => tower.logit()?,
+                _ => None,
+            },
         })
     }
 

@@ -27,7 +27,7 @@ pub(super) fn build(
     for (i, block) in weights.blocks.iter().enumerate() {
         x = g.scope(format!("blocks.{i}"), |g| {
             let x = shape.attend(g, &x, block, mask, None);
-            shape.mlp(g, &x, block)
+            shape.mlp(g, &x, &block.mlp)
         });
     }
     // The norm is per token, so only the pooled one needs it. The product with ones and zeros is

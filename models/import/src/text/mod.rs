@@ -13,7 +13,7 @@ mod schemes;
 mod tower;
 mod weights;
 
-pub use config::{TextConfig, TextConfigFiles, TextOptions};
+pub use config::{Logit, TextConfig, TextConfigFiles, TextOptions};
 pub use error::TextError;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    TextError,
+    Logit, TextError,
     schemes::{SCHEMES, Scheme},
 };
 use crate::checkpoint::{Checkpoint, listed};
@@ -159,6 +159,28 @@ impl<'a> Tower<'a> {
             .strip_suffix("weight")
             .map(|stem| format!("{stem}bias"));
         Ok(bias.filter(|bias| self.checkpoint.contains(bias)))
+    }
+
+    /// SigLIP's scale and bias of cosines, which are next to the text encoder.
+    pub fn logit(&self) -> Result<Option<Logit>, TextError> {
+        let encoder = self.prefix.trim_end_matches('.');
+        let parent = encoder.rfind('.').map_or("", |dot| &encoder[..=dot]);
+        let names = ["logit_scale", "logit_bias"].map(|name| format!("{parent}{name}"));
+        if !names.iter().all(|name| self.checkpoint.contains(name)) {
+            return Ok(None);
+        }
+        let number = |name: &str| -> Result<f32, TextError> {
+            // Libraries store a scalar or a vector of one.
+            let shape = self.checkpoint.shape(name)?.to_vec();
+            match self.checkpoint.tensor(name, &shape)?.data() {
+                [number] => Ok(*number),
+                _ => Err(self.unsupported(format!("{name} has shape {shape:?}, not one number"))),
+            }
+        };
+        Ok(Some(Logit {
+            scale: number(&names[0])?,
+            bias: number(&names[1])?,
+        }))
     }
 
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, TextError> {

@@ -3,7 +3,7 @@
 use loftup_onnx::Tensor;
 
 use super::{TextConfig, TextError, Weights, tower::Tower};
-use crate::transformer::{Block, Linear, norm};
+use crate::transformer::{Block, Linear, Mlp, norm};
 
 impl Tower<'_> {
     /// Reads the weights.
@@ -69,10 +69,12 @@ impl Tower<'_> {
             k: shape.padded_rows(k),
             v: shape.padded_rows(v),
             proj: shape.padded_columns(linear(s.proj, width, width)?),
-            norm2: norm(s.norm2, width, get)?,
-            gate: None,
-            fc1: linear(s.fc1, hidden, width)?,
-            fc2: linear(s.fc2, width, hidden)?,
+            mlp: Mlp {
+                norm: norm(s.norm2, width, get)?,
+                gate: None,
+                fc1: linear(s.fc1, hidden, width)?,
+                fc2: linear(s.fc2, width, hidden)?,
+            },
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct VitConfig {
     pub eps: f32,
     /// Activation of the MLPs.
     pub activation: Setting<Activation>,
+    /// Whether SigLIP's pooling head is applied to each token.
+    pub text_space: bool,
     /// How patches get their positions.
     pub position: PositionEmbedding,
     /// Mean of each color (red, green, blue; 0 to 1), subtracted from the image.
@@ -61,6 +63,7 @@ impl VitConfig {
             activation: self.activation,
             positions,
             rotary_periods,
+            text_space: self.text_space,
             normalization: self.normalization,
         }
     }
@@ -161,6 +164,11 @@ impl VitConfig {
                 path.display()
             );
         }
+        if options.text_space && !matches!(family, Family::Clip | Family::SigLip) {
+            return Err(tower.unsupported(format!(
+                "features of {family} in the space of texts: it was trained without texts; omit --text-space, or use a SigLIP or CLIP model"
+            )));
+        }
         let settings = both(outline.heads, outline.activation);
         let ((heads, activation), colors) = both(settings, outline.colors)?;
         Ok(Self {
@@ -173,6 +181,7 @@ impl VitConfig {
             registers,
             eps: outline.eps,
             activation,
+            text_space: options.text_space && family == Family::SigLip,
             position: outline.position,
             mean: colors.value.mean,
             std: colors.value.std,

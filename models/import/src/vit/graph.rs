@@ -60,7 +60,7 @@ pub(super) fn build(config: &VitConfig, weights: &Weights, columns: usize, rows:
             }
             _ => {
                 let x = blocks.attend(g, &x, block, None, rotary.as_ref());
-                let x = blocks.mlp(g, &x, block);
+                let x = blocks.mlp(g, &x, &block.mlp);
                 if last { patches(g, &x, weights) } else { x }
             }
         });
@@ -69,6 +69,10 @@ pub(super) fn build(config: &VitConfig, weights: &Weights, columns: usize, rows:
     let x = g.scope("norm", |g| blocks.layer_norm(g, &x, &weights.norm));
     let x = match &weights.projection {
         Some(projection) => g.scope("projection", |g| linear(g, &x, projection)),
+        None => x,
+    };
+    let x = match &weights.pooling {
+        Some(pooling) => g.scope("pooling", |g| pooling.apply(g, &x, &blocks)),
         None => x,
     };
     let x = g.transpose(&x, &[0, 2, 1]);

@@ -19,6 +19,7 @@ mod model_config;
 mod names;
 mod options;
 mod outline;
+mod pooling;
 mod position;
 mod preset;
 mod published;

@@ -14,7 +14,7 @@ const CLASSES: [usize; 5] = [1000, 11821, 21841, 21842, 21843];
 
 /// The form of a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mlp {
+pub(super) enum MlpForm {
     /// `fc2(activation(fc1(x)))`: names of the two layers.
     Plain([&'static str; 2]),
     /// `fc2(silu(gate) values)`, where the gate is the first half of the first layer: names of the
@@ -111,7 +111,7 @@ impl<'a> Tower<'a> {
     }
 
     /// Form and number of hidden channels of a block's MLP.
-    pub fn mlp(&self, block: usize) -> Result<(Mlp, usize), VitError> {
+    pub fn mlp(&self, block: usize) -> Result<(MlpForm, usize), VitError> {
         let s = self.scheme;
         let shape = |name: &str| -> Result<&[usize], VitError> {
             let name = format!("{}{name}.weight", self.blocks[block]);
@@ -120,10 +120,10 @@ impl<'a> Tower<'a> {
         let rows = |name: &str| Ok::<_, VitError>(shape(name)?.first().copied().unwrap_or(0));
         match s.swiglu {
             Swiglu::Fused(names) if self.block_has(block, &format!("{}.weight", names[0])) => {
-                return Ok((Mlp::Fused(names), rows(names[0])? / 2));
+                return Ok((MlpForm::Fused(names), rows(names[0])? / 2));
             }
             Swiglu::Split(names) if self.block_has(block, &format!("{}.weight", names[0])) => {
-                return Ok((Mlp::Split(names), rows(names[0])?));
+                return Ok((MlpForm::Split(names), rows(names[0])?));
             }
             _ => {}
         }
@@ -132,9 +132,9 @@ impl<'a> Tower<'a> {
         // timm stores SwiGLU MLPs under the names of plain ones.
         let inputs = shape(s.fc2)?.get(1).copied().unwrap_or(0);
         if s.swiglu != Swiglu::None && inputs > 0 && inputs.checked_mul(2) == Some(hidden) {
-            return Ok((Mlp::Fused(names), inputs));
+            return Ok((MlpForm::Fused(names), inputs));
         }
-        Ok((Mlp::Plain(names), hidden))
+        Ok((MlpForm::Plain(names), hidden))
     }
 
     /// Number of the stored periods of rotary positions.

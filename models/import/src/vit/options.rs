@@ -11,6 +11,9 @@ pub struct VitOptions {
     pub activation: Option<Activation>,
     /// How learned position embeddings are resampled.
     pub positions: Option<Positions>,
+    /// Whether SigLIP's features are to be in the space of its texts: its pooling head is applied to
+    /// each token. CLIP's always are.
+    pub text_space: bool,
     /// Mean of the colors, in 0 to 1.
     pub mean: Option<[f32; 3]>,
     /// Standard deviation of the colors.

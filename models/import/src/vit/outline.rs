@@ -7,7 +7,7 @@ use super::{
     config_file::ConfigFiles,
     known::Known,
     model_config::ModelConfig,
-    names::{Mlp, Tower},
+    names::{MlpForm, Tower},
     preset::Variant,
     schemes::Position,
 };
@@ -97,7 +97,7 @@ impl Outline {
         // Missing tensors are reported when the weights are read.
         let swiglu = tower
             .mlp(0)
-            .is_ok_and(|(mlp, _)| !matches!(mlp, Mlp::Plain(_)));
+            .is_ok_and(|(mlp, _)| !matches!(mlp, MlpForm::Plain(_)));
         let config = files.model(tower.scheme.library);
         let position = position(tower, width, options.positions, config)?;
         if let Some(config) = config {

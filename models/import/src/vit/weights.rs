@@ -2,10 +2,11 @@
 
 use super::{
     Activation, Family, PositionEmbedding, VitConfig, VitError,
-    names::{Mlp, Tower},
+    names::{MlpForm, Tower},
+    pooling::PoolingHead,
     schemes::Qkv,
 };
-use crate::transformer::{Block, Linear, Norm, norm, scaled};
+use crate::transformer::{Block, Linear, Mlp, Norm, norm, scaled};
 use loftup_onnx::Tensor;
 use loftup_spec::rotary::periods;
 
@@ -26,6 +27,8 @@ pub(super) struct Weights {
     pub norm: Norm,
     /// CLIP's visual projection.
     pub projection: Option<Linear>,
+    /// SigLIP's pooling head, for features in the space of its texts.
+    pub pooling: Option<PoolingHead>,
 }
 
 /// Positions of the patches.
@@ -68,6 +71,10 @@ impl Weights {
             projection: match config.family() {
                 Family::Clip => Some(tower.projection(config.dim, width)?),
                 _ => None,
+            },
+            pooling: match config.text_space {
+                true => Some(PoolingHead::read(tower, width)?),
+                false => None,
             },
         })
     }
@@ -184,7 +191,7 @@ fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, V
     };
     let mut proj = linear(s.proj, width, width)?;
     let (mlp, hidden) = tower.mlp(block)?;
-    if matches!(mlp, Mlp::Plain(_)) == (config.activation.value == Activation::SwiGlu) {
+    if matches!(mlp, MlpForm::Plain(_)) == (config.activation.value == Activation::SwiGlu) {
         let what = format!("block {block} has another form of MLP than block 0");
         return Err(VitError::Unsupported {
             path: tower.path(),
@@ -192,12 +199,12 @@ fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, V
         });
     }
     let (gate, fc1, mut fc2) = match mlp {
-        Mlp::Plain([fc1, fc2]) => (
+        MlpForm::Plain([fc1, fc2]) => (
             None,
             linear(fc1, hidden, width)?,
             linear(fc2, width, hidden)?,
         ),
-        Mlp::Fused([first, second]) => {
+        MlpForm::Fused([first, second]) => {
             let both = linear(first, 2 * hidden, width)?;
             let half = |i: usize| Linear {
                 weight: both.weight.rows(i * hidden, hidden),
@@ -205,7 +212,7 @@ fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, V
             };
             (Some(half(0)), half(1), linear(second, width, hidden)?)
         }
-        Mlp::Split([gate, values, second]) => (
+        MlpForm::Split([gate, values, second]) => (
             Some(linear(gate, hidden, width)?),
             linear(values, hidden, width)?,
             linear(second, width, hidden)?,
@@ -221,10 +228,12 @@ fn block(tower: &Tower<'_>, config: &VitConfig, block: usize) -> Result<Block, V
         k: shape.padded_rows(k),
         v: shape.padded_rows(v),
         proj: shape.padded_columns(proj),
-        norm2: norm(s.norm2, width, get)?,
-        gate,
-        fc1,
-        fc2,
+        mlp: Mlp {
+            norm: norm(s.norm2, width, get)?,
+            gate,
+            fc1,
+            fc2,
+        },
     })
 }
 
@@ -237,7 +246,11 @@ fn check_size(tower: &Tower<'_>, config: &VitConfig, limit: usize) -> Result<(),
     let mut total = 0usize;
     for block in 0..config.depth {
         let (mlp, hidden) = tower.mlp(block)?;
-        let layers = if matches!(mlp, Mlp::Plain(_)) { 2 } else { 3 };
+        let layers = if matches!(mlp, MlpForm::Plain(_)) {
+            2
+        } else {
+            3
+        };
         if hidden == 0 {
             let what = format!("block {block} has an MLP without channels");
             return Err(VitError::Unsupported {

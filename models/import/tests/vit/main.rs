@@ -6,7 +6,10 @@ mod dinov3_refused;
 mod errors;
 mod golden;
 mod graph;
+#[path = "../common/made.rs"]
+mod made;
 mod names;
+mod pooling;
 mod reference;
 mod search;
 mod settings;

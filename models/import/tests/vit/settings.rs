@@ -78,6 +78,7 @@ const HEADS: VitOptions = VitOptions {
     heads: Some(3),
     activation: None,
     positions: None,
+    text_space: false,
     mean: None,
     std: None,
 };
@@ -85,6 +86,7 @@ const NONE: VitOptions = VitOptions {
     heads: None,
     activation: None,
     positions: None,
+    text_space: false,
     mean: None,
     std: None,
 };

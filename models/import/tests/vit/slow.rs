@@ -229,7 +229,7 @@ impl Slow<'_> {
     }
 }
 
-fn activate(x: f64, activation: Activation) -> f64 {
+pub fn activate(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::Gelu => x / 2.0 * (1.0 + erf(x / 2f64.sqrt())),
         Activation::GeluTanh => {

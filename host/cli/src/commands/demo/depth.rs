@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use loftup_eval::{depth, heads};
 use loftup_runtime::{
     ColorRange, Rect,
-    depth::{Depth, DepthMap},
+    depth::{Camera, Depth, DepthMap},
     image::{self, Orientation, RgbImage},
 };
 use loftup_scenes::Scene;
@@ -43,6 +43,7 @@ pub fn measure(at: &Path, watch: Watch<'_>) -> Result<Distances> {
         most: None,
         max_depth: None,
         bins: None,
+        camera: Camera::default(),
         ridge: depth::RIDGE,
         seed: 0,
     };

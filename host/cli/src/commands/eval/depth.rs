@@ -7,7 +7,7 @@ use loftup_bundle::Size;
 use loftup_eval::depth;
 
 use crate::{
-    args::{EngineArgs, MethodArg, RangeArg, ReadArgs, SampleArgs},
+    args::{CameraArgs, EngineArgs, MethodArg, RangeArg, ReadArgs, SampleArgs},
     commands::data_args::DepthArgs,
     output, progress,
 };
@@ -18,7 +18,8 @@ use crate::{
 /// For each method, a ridge regression of the logarithm of the depth is fitted to the training images
 /// and evaluated on the others: d1 (pixels within a factor of 1.25), absolute relative error, RMSE and
 /// SILog of each image, averaged over images; on all pixels, and in the band of 4 pixels (at 224)
-/// around depth jumps. --json also prints the other metrics, and all of them after the least-squares
+/// around depth jumps. Surface normals of the predicted depth are compared with those of the measured
+/// depth, away from jumps: mean angle, and pixels within 11.25, 22.5 and 30 degrees. --json also prints the other metrics, and all of them after the least-squares
 /// scale and shift of each image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -37,6 +38,8 @@ pub struct DepthEvalArgs {
     /// Color range of the guidance, as in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
+    #[command(flatten)]
+    camera: CameraArgs,
     #[command(flatten)]
     samples: SampleArgs,
     /// Print all results as JSON
@@ -61,6 +64,7 @@ pub fn run(args: &DepthEvalArgs) -> Result<()> {
         most: args.samples.limit,
         max_depth: args.data.max_depth,
         bins: args.data.bins,
+        camera: args.camera.camera(),
         ridge: args.data.ridge,
         seed: args.samples.seed,
     };
@@ -111,6 +115,7 @@ fn print(report: &depth::Report) -> Result<()> {
     };
     part("whole image", &|r| Some(r.whole))?;
     part("band", &|r| r.band)?;
+    normals(report)?;
     for (rival, differences) in [
         ("bilinear", rivals(report, |r| r.minus_bilinear)),
         ("JBU", rivals(report, |r| r.minus_jbu)),
@@ -119,17 +124,42 @@ fn print(report: &depth::Report) -> Result<()> {
             continue;
         }
         output::line(format!(
-            "minus {rival:8}  AbsRel (95 %)                    AbsRel in the band (95 %)"
+            "minus {rival:8}  AbsRel (95 %)                    AbsRel in the band (95 %)        normals, degrees (95 %)"
         ))?;
         for (name, d) in differences {
             let band = d
                 .band_abs_rel
                 .map_or("none".into(), |i| output::interval(i, 1.0, 4));
+            let normals = d
+                .normal_degrees
+                .map_or("none".into(), |i| output::interval(i, 1.0, 2));
             output::line(format!(
-                "{name:9}       {:31}  {band}",
+                "{name:9}       {:31}  {band:31}  {normals}",
                 output::interval(d.abs_rel, 1.0, 4)
             ))?;
         }
+    }
+    Ok(())
+}
+
+fn normals(report: &depth::Report) -> Result<()> {
+    let scores = |r: &depth::Outcome| Some((r.method.name(), r.normals?));
+    let scores: Vec<_> = report.results.iter().filter_map(scores).collect();
+    if scores.is_empty() {
+        return Ok(());
+    }
+    output::line(format!(
+        "normals         mean  <11.25  <22.5   <30 degrees, on {:.1} % of the pixels",
+        100.0 * report.normal_fraction
+    ))?;
+    for (name, n) in scores {
+        output::line(format!(
+            "{name:9} {:8.2} deg {:5.1} % {:5.1} % {:5.1} %",
+            n.mean_degrees,
+            100.0 * n.within_11_25,
+            100.0 * n.within_22_5,
+            100.0 * n.within_30
+        ))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use loftup_eval::{Method, depth};
+use loftup_runtime::depth::Camera;
 
 use super::{Common, make};
 use crate::{commands::data_args::DepthArgs, progress};
@@ -49,6 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
                 most: request.most,
                 max_depth: args.data.max_depth,
                 bins: args.data.bins,
+                camera: Camera::default(),
                 ridge: args.data.ridge,
                 seed: request.probe.seed,
             };

@@ -1,0 +1,101 @@
+//! SigLIP's tokenizers, from the `tokenizer.json` next to its weights.
+//!
+//! As in its training (big_vision), a text becomes lower case, the token that ends a text is appended,
+//! and the rest is padding, which the text encoder sees. SigLIP, with SentencePiece's unigrams, has no
+//! punctuation and pads with the end token; SigLIP 2, with Gemma's tokenizer, pads with `<pad>`.
+
+use std::path::Path;
+
+use crate::{WordsError, tokenizer_file::TokenizerFile};
+
+/// A tokenizer of SigLIP or SigLIP 2.
+pub struct SiglipTokenizer {
+    file: TokenizerFile,
+    end: u32,
+    padding: u32,
+    /// Whether punctuation is kept, as in SigLIP 2.
+    punctuation: bool,
+}
+
+impl SiglipTokenizer {
+    /// Reads `tokenizer.json`. Whether it is SigLIP's or SigLIP 2's is known from the token that ends
+    /// a text: `</s>` or `<eos>`.
+    ///
+    /// # Errors
+    /// The file cannot be read or has neither, or this crate was built without the feature
+    /// `tokenizers`.
+    pub fn open(path: &Path) -> Result<Self, WordsError> {
+        let file = TokenizerFile::open(path)?;
+        // Gemma has `</s>` as well: a word of HTML.
+        let ids = ["<eos>", "<pad>", "</s>"].map(|token| file.id(token));
+        let (end, padding, punctuation) = match ids {
+            [Some(end), Some(padding), _] => (end, padding, true),
+            [None, _, Some(end)] => (end, end, false),
+            _ => {
+                return Err(WordsError::File {
+                    path: path.into(),
+                    what: "has neither <eos> and <pad>, as SigLIP 2's tokenizer, nor </s>, as SigLIP's; use the tokenizer.json of the same model".into(),
+                });
+            }
+        };
+        Ok(Self {
+            file,
+            end,
+            padding,
+            punctuation,
+        })
+    }
+
+    /// Token after a text.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Token after the end, up to the length that the text encoder reads.
+    pub fn padding(&self) -> u32 {
+        self.padding
+    }
+
+    /// The `length` tokens of a text, with its end and padding.
+    ///
+    /// # Errors
+    /// The text has more tokens, or the tokenizer fails.
+    pub fn encode(&self, text: &str, length: usize) -> Result<Vec<u32>, WordsError> {
+        let mut ids = self.file.tokens(&cleaned(text, self.punctuation))?;
+        ids.push(self.end);
+        if ids.len() > length {
+            return Err(WordsError::TooLong {
+                text: text.into(),
+                tokens: ids.len(),
+                most: length,
+            });
+        }
+        ids.resize(length, self.padding);
+        Ok(ids)
+    }
+}
+
+/// In lower case; without ASCII punctuation and superfluous white space, unless it is kept.
+fn cleaned(text: &str, punctuation: bool) -> String {
+    if punctuation {
+        return text.to_lowercase();
+    }
+    let kept = text.replace('_', " ");
+    let kept: String = kept.chars().filter(|c| !c.is_ascii_punctuation()).collect();
+    let words: Vec<&str> = kept.split_whitespace().collect();
+    words.join(" ").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn punctuation_and_spaces_are_removed_or_kept() {
+        let text = "  A photo_of the\tMug's (handle).\n";
+        assert_eq!(cleaned(text, false), "a photo of the mugs handle");
+        assert_eq!(cleaned(text, true), "  a photo_of the\tmug's (handle).\n");
+        assert_eq!(cleaned("Ünïcode – “x”", false), "ünïcode – “x”");
+        assert_eq!(cleaned("?!", false), "");
+    }
+}
