@@ -16,10 +16,10 @@ use crate::{
     upsampler::{POINTS, SMALL_TILE},
 };
 
-/// Pixels of the largest image that is encoded on an engine. The keys graph needs about 4 KiB of the
-/// device's memory for each.
-pub(super) const MOST_PIXELS: usize = 640 * 512;
-/// Longest side of a tile, at most: TensorRT asks for about 0.6 GB, and the halo costs 13 %.
+/// Pixels of the largest image that is encoded on an engine: TensorRT-RTX builds the keys graph for it
+/// within the default workspace of 1 GiB.
+pub(super) const MOST_PIXELS: usize = 640 * 480;
+/// Longest side of a tile, at most. The halo is then 13 % of the pixels.
 const LONGEST_SIDE: usize = 160;
 /// Groups of a tile, at most: each has a copy of the keys and values of 81 cells.
 const MOST_GROUPS: usize = 1200;
