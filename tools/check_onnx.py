@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the exported graphs with ONNX's checker and ONNX Runtime.
 
-Usage: check_onnx.py [--with-head PROGRAM] LOFTUP BUNDLE...        needs: numpy onnx onnxruntime
+Usage: check_onnx.py [--with-head PROGRAM] LOFTUP BUNDLE...        needs: numpy onnx onnxruntime safetensors
 
 For each bundle: every graph passes onnx.checker and loads in ONNX Runtime; an upsampler is run on
 odd sizes in ONNX Runtime, as the whole graph and cut into keys and queries, and by LOFTUP (the
@@ -20,6 +20,7 @@ import tempfile
 import numpy as np
 import onnx
 import onnxruntime as ort
+from safetensors import safe_open
 
 UPSAMPLER = dict(max=5e-3, mean=2e-4, cosine=0.99999)
 BACKBONE = dict(max=1e-4, mean=1e-4, cosine=0.99999)
@@ -136,8 +137,59 @@ def check_upsampler(loftup, bundle, upsampler, size, directory, with_head):
     ]
 
 
+def rotary(n, periods):
+    """Cosines and sines of n rows or columns, [2, n, 16]."""
+    at = 2 * (np.arange(n) + 0.5) / n - 1
+    angles = 2 * np.pi * at[:, None] / periods.astype(np.float64)
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+def pooling(cells, pixels):
+    """Adaptive average pooling as a matrix, [cells, pixels]."""
+    shares = np.zeros((cells, pixels), np.float32)
+    for i in range(cells):
+        start, end = i * pixels // cells, -(-(i + 1) * pixels // cells)
+        shares[i, start:end] = 1 / (end - start)
+    return shares
+
+
+def naf_cut(bundle, upsampler, tokens, image, grid, weight, bias):
+    """Keys and queries in ONNX Runtime, in two tiles of whole cells: features, and a linear head."""
+    (h, w), (height, width) = grid, image.shape[2:]
+    files, heads, halo = upsampler["graphs"]["fp32"], upsampler["heads"], 5
+    down, across = height // h, width // w
+    with safe_open(bundle / upsampler["weights"], "np") as file:
+        periods = file.get_tensor("image_encoder.rope.periods")
+    rows, columns = rotary(height, periods), rotary(width, periods)
+    keys = session(bundle / files["keys"])
+    frame = dict(guidance=image, rotary_rows=rows[:, None], rotary_columns=columns[:, None])
+    frame |= dict(pool_rows=pooling(h, height), pool_columns=pooling(w, width))
+    norms = {o.name: v for o, v in zip(keys.get_outputs(), keys.run(None, frame))}
+    projected = np.einsum("nhc,khc->nhk", tokens.reshape(h * w, heads, -1), weight.reshape(len(bias), heads, -1))
+    projected = projected.reshape(h * w, -1).astype(np.float32)
+    queries, features, scores = session(bundle / files["queries"]), [], []
+    for first, last in ((0, h // 2), (h // 2, h)):
+        top, bottom = max(first * down - halo, 0), min(last * down + halo, height)
+        cells, pixels = [], []
+        for r in range(first, last):
+            for c in range(w):
+                y, x = min(max(r - 4, 0), h - 9), min(max(c - 4, 0), w - 9)
+                cells.append([(y + i) * w + x + j for i in range(9) for j in range(9)])
+                pixels.append([(r * down + i - top) * width + c * across + j for i in range(down) for j in range(across)])
+        # The place of each pixel of the tile in the groups.
+        order = np.argsort(np.array(pixels).ravel())
+        tile = dict(
+            guidance=image[:, :, top:bottom], rotary_rows=rows[:, None, top:bottom], rotary_columns=columns[:, None],
+            pixels=np.array(pixels, np.float32), cells=np.array(cells, np.float32), order=order.astype(np.float32),
+        )  # fmt: skip
+        of_features = dict(values=tokens, bias=np.zeros(tokens.shape[1] // heads, np.float32))
+        features += queries.run(["upsampled"], norms | tile | of_features)
+        scores += queries.run(["head"], norms | tile | dict(values=projected, bias=bias))
+    return np.concatenate(features), np.concatenate(scores)
+
+
 def check_naf(loftup, bundle, manifest, directory):
-    """The graph for the size of the backbone's input, against loftup."""
+    """The graph for the size of the backbone's input, and the two that it is cut into, against loftup."""
     upsampler, backbone = manifest["upsampler"], manifest["backbone"]
     height, width = backbone["size"]["height"], backbone["size"]["width"]
     h, w = height // backbone["patch"], width // backbone["patch"]
@@ -154,7 +206,19 @@ def check_naf(loftup, bundle, manifest, directory):
         "--features", directory / "features.npy", "--guidance", directory / "image.npy",
     )
     name = f"NAF, grid {h}x{w}, guidance {height}x{width}"
-    return [report(f"{name}: whole graph, ONNX Runtime against loftup", difference(theirs, ours), BACKBONE)]
+    found = [report(f"{name}: whole graph, ONNX Runtime against loftup", difference(theirs, ours), BACKBONE)]
+    if "graphs" not in upsampler or "fp32" not in upsampler["graphs"] or height % h or width % w:
+        return found
+    tokens = np.ascontiguousarray(features.reshape(upsampler["dim"], -1).T)
+    weight = rng.standard_normal((19, upsampler["dim"]), dtype=np.float32) / np.float32(upsampler["dim"] ** 0.5)
+    bias = rng.standard_normal(19, dtype=np.float32)
+    cut, scores = naf_cut(bundle, upsampler, tokens, image, (h, w), weight, bias)
+    pixels = ours.reshape(upsampler["dim"], -1).T.astype(np.float64)
+    expected = pixels @ weight.T.astype(np.float64) + bias
+    return found + [
+        report(f"{name}: keys and queries, ONNX Runtime against loftup", difference(cut.T[:, None], pixels.T[:, None]), BACKBONE),
+        report(f"{name}: a head in the queries", difference(scores.T[:, None], expected.T[:, None]), BACKBONE),
+    ]
 
 
 def check_backbone(loftup, bundle, backbone, directory):

@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_bundle::{Bundle, Precision, Size};
+use loftup_bundle::{Bundle, BundleWriter, Normalization, Precision, Size};
 use loftup_convert::{BackboneSource, Request, convert};
+use loftup_import::bundle as new;
 use loftup_onnx::loftup::with_head;
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
@@ -20,7 +21,7 @@ use loftup_runtime::{
         tensorrt::{self, AheadOfTime},
     },
 };
-use loftup_spec::io;
+use loftup_spec::{io, naf::NafWeights};
 use loftup_tensorrt::{
     Builder, Library, OnnxParser, TensorInfo,
     testing::{cached, in_child},
@@ -176,6 +177,67 @@ fn rtx_1_7_builds_the_upsampler() {
 #[test]
 fn rtx_1_4_builds_the_upsampler() {
     upsampler_of_384_channels(RELEASES[1], "rtx_1_4_builds_the_upsampler");
+}
+
+/// NAF for features of 384 channels: a frame whose sides are multiples of the grid's, and another.
+fn naf(name: &str, test: &str) {
+    let Some(library) = cached(name) else { return };
+    in_child(test, || {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("naf.loftup");
+        let mut writer = BundleWriter::create(&path, false).unwrap();
+        let weights = NafWeights::random(7);
+        let upsampler = new::add_naf(&mut writer, &weights, 384, None).unwrap();
+        let files = upsampler.graphs[&Precision::Fp32].clone();
+        let normalization = Normalization::IMAGENET;
+        let manifest = new::manifest(normalization, None, Some(upsampler), Vec::new(), None);
+        writer.seal(manifest).unwrap();
+        writer.commit().unwrap();
+        let bundle = Bundle::open(&path).unwrap();
+
+        println!("{name}, keys of NAF:");
+        let (inputs, outputs) = interface(&library, &bundle.read(&files.keys).unwrap());
+        assert_eq!(names(&inputs), io::naf::KEYS_INPUTS);
+        assert_eq!(names(&outputs), io::naf::KEYS_OUTPUTS);
+        println!("{name}, queries of NAF:");
+        let (inputs, outputs) = interface(&library, &bundle.read(&files.queries).unwrap());
+        assert_eq!(names(&inputs), io::naf::QUERIES_INPUTS);
+        assert_eq!(names(&outputs), io::naf::QUERIES_OUTPUTS);
+        for (size, grid) in [((448, 448), (32, 32)), ((640, 480), (34, 46))] {
+            let cache = tempfile::tempdir().unwrap();
+            let size = Size {
+                width: size.0,
+                height: size.1,
+            };
+            let start = Instant::now();
+            let backend = std::sync::Arc::new(ahead(&library, cache.path()));
+            let perceptor =
+                Perceptor::with_backend(bundle.clone(), backend, ExecutionOptions::default())
+                    .unwrap();
+            perceptor.compile(size, grid).unwrap();
+            println!(
+                "{name}: NAF for {size} in {:.2} s",
+                start.elapsed().as_secs_f64()
+            );
+            let entries = EngineCache::at(cache.path()).entries().unwrap();
+            for entry in &entries {
+                let key = entry.content.as_ref().unwrap();
+                let mb = entry.bytes as f64 / 1e6;
+                println!("  {}: {mb:.1} MB; {}", key.graph, key.profiles);
+            }
+            assert_eq!(entries.len(), 2);
+        }
+    });
+}
+
+#[test]
+fn rtx_1_7_builds_naf() {
+    naf(RELEASES[0], "rtx_1_7_builds_naf");
+}
+
+#[test]
+fn rtx_1_4_builds_naf() {
+    naf(RELEASES[1], "rtx_1_4_builds_naf");
 }
 
 /// Backbones of the golden cases, and one at the size of DINOv2-S if `LOFTUP_TEST_BACKBONE` is the

@@ -293,7 +293,7 @@ impl EncodedFrame<'_> {
                 let sessions = frame.upsampler.backend.tiling_hint().sessions;
                 frame.upsampler.options.threads.min(sessions)
             }
-            Upsampling::Filter(frame) => frame.options().threads,
+            Upsampling::Filter(frame) => frame.threads(),
         };
         on_threads(threads.min(jobs), run)
     }

@@ -24,7 +24,7 @@ const USUAL_OUTPUTS: usize = 16;
 /// Outputs up to which heads share an engine; those of the widest class head.
 const MOST_OUTPUTS: usize = 256;
 /// Outputs of the test head.
-const TEST_OUTPUTS: usize = 16;
+pub(crate) const TEST_OUTPUTS: usize = 16;
 
 /// What is asked of the queries graph.
 #[derive(Clone, Copy)]

@@ -31,7 +31,7 @@ pub struct Perceptor {
     backbone: Option<Backbone>,
     pub(crate) upsampler: Option<Upsampler>,
     /// The upsampler, if it is NAF.
-    naf: Option<NafUpsampler>,
+    pub(crate) naf: Option<NafUpsampler>,
     options: ExecutionOptions,
     precision: Precision,
     /// By [`Part`].
@@ -95,7 +95,7 @@ impl Perceptor {
             .map(|m| Upsampler::new(&bundle, &backend, precision, m, options.clamped()))
             .transpose()?;
         let naf = of_kind(UpsamplerKind::Naf)
-            .map(|m| NafUpsampler::new(&bundle, m, options.clamped()))
+            .map(|m| NafUpsampler::new(&bundle, &backend, m, options.clamped()))
             .transpose()?;
         Ok(Self {
             backbone,
@@ -124,6 +124,7 @@ impl Perceptor {
         }
         if let Some(naf) = &mut self.naf {
             naf.options = options.clamped();
+            self.tests[Part::Upsampler as usize].reset();
         }
     }
 
@@ -168,9 +169,10 @@ impl Perceptor {
             backbone.plan(size)?;
             grid = backbone.grid(size);
         }
-        match &self.upsampler {
-            Some(upsampler) => upsampler.compile(output, grid),
-            None => Ok(()),
+        match (&self.upsampler, &self.naf) {
+            (Some(upsampler), _) => upsampler.compile(output, grid),
+            (None, Some(naf)) => naf.compile(output, grid),
+            (None, None) => Ok(()),
         }
     }
 
@@ -355,6 +357,7 @@ impl Perceptor {
     ) -> Result<Head, RuntimeError> {
         let mut head = Head::new(manifest, linear)?;
         if let (true, Some(upsampler)) = (head.is_words(), &self.manifest().upsampler)
+            && upsampler.kind == UpsamplerKind::LoftUp
             && let Some(files) = upsampler.graphs.get(&Precision::Fp32)
         {
             let keys = self.bundle.read(&files.keys)?;
@@ -369,12 +372,15 @@ impl Perceptor {
     /// Values that the engine returns for each pixel of the features, or of the outputs of `head`: on
     /// a GPU, those that are copied from it. 0 without an upsampler.
     pub fn values_per_pixel(&self, head: Option<&Head>) -> usize {
-        let Some(upsampler) = &self.upsampler else {
+        let Some(manifest) = &self.manifest().upsampler else {
             return 0;
         };
-        match (head, upsampler.fused_heads()) {
-            (Some(head), Some(_)) => fused::values_per_pixel(head),
-            _ => upsampler.manifest.dim,
+        let fused = self.upsampler.as_ref().and_then(|u| u.fused_heads());
+        let graphs = self.naf.as_ref().is_some_and(NafUpsampler::has_graphs);
+        match head {
+            Some(head) if fused.is_some() => fused::values_per_pixel(head),
+            Some(head) if graphs && !head.is_words() => head.kind().rows(),
+            _ => manifest.dim,
         }
     }
 

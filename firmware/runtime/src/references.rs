@@ -10,7 +10,10 @@ mod inputs;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use loftup_bundle::{ReferenceOutputs, References, Size};
+use loftup_bundle::{
+    HeadKind, Linear, Precision, ReferenceOutputs, References, Size, UpsamplerKind,
+};
+use loftup_spec::SplitMix64;
 
 pub use self::{
     error::{Comparison, error_of},
@@ -25,6 +28,9 @@ use crate::{
     ColorRange, EncodedFrame, Perceptor, Point, Rect, RuntimeError,
     backend::{Arithmetic, BackendError},
     encoded_frame::Upsampling,
+    filter::naf::NafUpsampler,
+    fused::TEST_OUTPUTS,
+    heads::Head,
     sinks::VecSink,
     upsampler::SMALL_TILE,
 };
@@ -153,12 +159,16 @@ impl Perceptor {
             }
             Part::Upsampler => {
                 if let (Some(reference), Some(u)) = (&references.upsampler, &manifest.upsampler) {
-                    let files = u.graphs.get(&self.precision());
+                    let files = u.graphs.get(&match u.kind {
+                        UpsamplerKind::LoftUp => self.precision(),
+                        // The same with every backbone.
+                        UpsamplerKind::Naf => Precision::Fp32,
+                    });
                     let graphs = files.map(|f| format!("{} and {}", f.keys, f.queries));
                     let graphs = graphs.unwrap_or_default();
                     let fused = self.upsampler.as_ref().and_then(|u| u.fused_heads());
                     self.reference_view(fused.is_some(), |view| {
-                        for (asked, pixels, mut values) in outputs(view, self.frame_tile())? {
+                        for (asked, pixels, mut values) in outputs(view)? {
                             let mut head = None;
                             if let Some(fused) = fused {
                                 let [features, found, expected] = fused.split_test(&values);
@@ -184,6 +194,20 @@ impl Perceptor {
                             });
                             compared.extend(head);
                         }
+                        // A head of NAF is applied to the features before they are upsampled.
+                        if self.naf.as_ref().is_some_and(NafUpsampler::has_graphs) {
+                            let head = test_head(u.dim)?;
+                            let mut expected = Vec::new();
+                            head.scores(reference, &mut expected);
+                            let view = view.clone().with_head(&head)?;
+                            compared.push(Comparison {
+                                part,
+                                asked: of_head("points"),
+                                graphs: graphs.clone(),
+                                found: error_of(&view.points(&pixels())?, &expected, view.dim()),
+                                allowed,
+                            });
+                        }
                         Ok(())
                     })?;
                     if let Some(fused) = fused {
@@ -193,11 +217,6 @@ impl Perceptor {
             }
         }
         Ok(Some(compared))
-    }
-
-    /// Maximum tile side for a whole image; 0 without an upsampler.
-    fn frame_tile(&self) -> usize {
-        self.upsampler.as_ref().map_or(0, |u| u.frame_tile())
     }
 
     /// Backbone outputs in the layout of [`ReferenceOutputs::backbone`].
@@ -242,6 +261,22 @@ impl Perceptor {
     }
 }
 
+/// A linear head for features of `dim` channels.
+fn test_head(dim: usize) -> Result<Head, RuntimeError> {
+    let mut random = SplitMix64::new(1);
+    let mut values = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect();
+    let linear = Linear {
+        inputs: dim,
+        weight: values(TEST_OUTPUTS * dim),
+        bias: values(TEST_OUTPUTS),
+    };
+    let kind = HeadKind::Descriptors {
+        channels: TEST_OUTPUTS,
+    };
+    let file = String::new();
+    Head::new(loftup_bundle::Head { kind, dim, file }, linear)
+}
+
 /// The name of the comparison of a head's outputs with those of the CPU for the same features.
 fn of_head(asked: &'static str) -> &'static str {
     match asked {
@@ -255,7 +290,7 @@ type Outputs = (&'static str, std::ops::Range<usize>, Vec<f32>);
 
 /// The kept pixels from each kind of query that has its own profile in a TensorRT engine: the kind,
 /// the indices of the pixels, and their values `[pixels, d]`.
-fn outputs(view: &EncodedFrame<'_>, tile: usize) -> Result<Vec<Outputs>, RuntimeError> {
+fn outputs(view: &EncodedFrame<'_>) -> Result<Vec<Outputs>, RuntimeError> {
     let all = pixels();
     let in_region = References::PIXELS - IN_REGION..References::PIXELS;
     let mut found = vec![("points", 0..all.len(), view.points(&all)?)];
@@ -263,7 +298,7 @@ fn outputs(view: &EncodedFrame<'_>, tile: usize) -> Result<Vec<Outputs>, Runtime
     view.region(REGION, &mut |tile| region.push(tile))?;
     let values = at(region.values(), REGION, &all[in_region.clone()]);
     found.push(("region", in_region, values));
-    if tile > SMALL_TILE {
+    if view.frame_tile() > SMALL_TILE {
         let rect = Rect::whole(GUIDANCE);
         let mut frame = VecSink::new(rect, view.dim())?;
         view.frame(&mut |tile| frame.push(tile))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loftup_bundle::{Bundle, Precision, Size, UpsamplerKind};
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, RuntimeError,
-    backend::{Backend, CpuBackend, compile_once},
+    backend::{Backend, CpuBackend, TractBackend, compile_once},
     references::{test_features, test_image},
     sinks::VecSink,
 };
@@ -41,9 +41,9 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
 }
 
 /// Runs every graph of a bundle whose files have been checked. Outputs must be finite, tiles must
-/// match the whole graph, regions and points must match the frame, every precision must match the
-/// reference outputs on the CPU and on `backend`, and the error of a quantized bundle must not
-/// exceed that in its manifest. The whole graph always runs on the CPU.
+/// match the whole graph, NAF's graphs must match its kernels, regions and points must match the
+/// frame, every precision must match the reference outputs on the CPU and on `backend`, and the error
+/// of a quantized bundle must not exceed that in its manifest. The whole graph always runs on the CPU.
 ///
 /// # Errors
 /// If a graph cannot be run.
@@ -136,6 +136,19 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
             worst,
             Tolerance::TILES,
         ));
+
+        if upsampler.kind == UpsamplerKind::Naf && !upsampler.graphs.is_empty() {
+            // For other engines; the CPU has kernels.
+            let graphs = Perceptor::with_backend(again.clone(), Arc::new(TractBackend), options)?;
+            let view = graphs.encode_features(&features, &image, ColorRange::PerImage)?;
+            let mut found = VecSink::new(all, dim)?;
+            view.frame(&mut |tile| found.push(tile))?;
+            checks.push(Check::within(
+                "upsampler: its graphs match the kernels",
+                Difference::between(&found.to_map(), &frame, dim),
+                Tolerance::TILES,
+            ));
+        }
 
         if let Some((name, onnx)) = whole {
             let whole = run_whole(&name, &onnx, &features, &image)?;

@@ -45,11 +45,10 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The precisions in which every part of the bundle is available. An upsampler without graphs is
-    /// the same in all of them.
+    /// The precisions in which every part of the bundle is available. NAF is the same in all of them.
     pub fn precisions(&self) -> Vec<Precision> {
         let upsampler = self.upsampler.as_ref();
-        let graphs = upsampler.filter(|u| u.kind == UpsamplerKind::LoftUp);
+        let graphs = upsampler.filter(|u| u.kind.is_quantized());
         let alone = self.backbone.is_none() && graphs.is_none();
         let has = |p: &Precision| {
             let backbone = self.backbone.as_ref();
@@ -147,6 +146,11 @@ impl UpsamplerKind {
         }
     }
 
+    /// Whether its graphs exist in several precisions.
+    pub fn is_quantized(self) -> bool {
+        self == Self::LoftUp
+    }
+
     /// As it is written in files.
     pub fn key(self) -> &'static str {
         match self {
@@ -175,9 +179,9 @@ pub struct Upsampler {
     pub heads: usize,
     /// Width of a head in the keys, with padding.
     pub head_width: usize,
-    /// The graphs in each precision; none if it has [`Self::weights`].
+    /// The graphs in each precision. NAF has only fp32; older bundles with NAF have none.
     pub graphs: BTreeMap<Precision, UpsamplerFiles>,
-    /// The weights of a kind that runs without graphs.
+    /// The weights of a kind that the CPU runs without graphs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Such a kind as one graph of standard operators, for other tools. It is for the grid of the

@@ -274,7 +274,9 @@ fn validate(manifest: &Manifest) -> Result<(), String> {
         u.weights.iter().chain(&u.whole).try_for_each(listed)?;
         let complete = match u.kind {
             UpsamplerKind::LoftUp => u.weights.is_none(),
-            UpsamplerKind::Naf => u.weights.is_some() && u.graphs.is_empty(),
+            UpsamplerKind::Naf => {
+                u.weights.is_some() && u.graphs.keys().all(|p| *p == super::Precision::Fp32)
+            }
         };
         let divisible = u.kind != UpsamplerKind::Naf || u.dim.is_multiple_of(u.heads.max(1));
         if !complete || !divisible {

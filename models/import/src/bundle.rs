@@ -88,8 +88,8 @@ pub fn add_upsampler(writer: &mut BundleWriter, model: &LoftUp) -> Result<Upsamp
     })
 }
 
-/// Adds NAF for features of `dim` channels: its weights and, for the grid and the input size of a
-/// backbone, a graph for other tools. Returns its manifest entry.
+/// Adds NAF for features of `dim` channels: its weights, its fp32 graphs and, for the grid and the input
+/// size of a backbone, a graph for other tools. Returns its manifest entry.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -109,6 +109,13 @@ pub fn add_naf(
         what,
     })?;
     writer.add(file, &bytes)?;
+    let files = UpsamplerFiles {
+        keys: "keys.onnx".into(),
+        queries: "queries.onnx".into(),
+        whole: None,
+    };
+    writer.add(&files.keys, &loftup_onnx::naf::keys_graph(weights))?;
+    writer.add(&files.queries, &loftup_onnx::naf::queries_graph(weights))?;
     let graph = backbone.and_then(|b| {
         let Size { width, height } = b.size;
         let shape = NafShape {
@@ -128,7 +135,7 @@ pub fn add_naf(
         layers: 1,
         heads: naf::HEADS,
         head_width: naf::HEAD_WIDTH,
-        graphs: BTreeMap::new(),
+        graphs: BTreeMap::from([(Precision::Fp32, files)]),
         weights: Some(file.into()),
         whole,
     })

@@ -40,3 +40,61 @@ pub fn key(layer: usize) -> String {
 pub fn value(layer: usize) -> String {
     format!("value{layer}")
 }
+
+/// Names of the inputs and outputs of NAF's keys and queries graphs, besides [`GUIDANCE`],
+/// [`UPSAMPLED`] and [`HEAD`]. `docs/bundle-format.md` has the shapes.
+pub mod naf {
+    use super::{GUIDANCE, HEAD, UPSAMPLED};
+
+    /// Cosines and sines of the rows of the image.
+    pub const ROTARY_ROWS: &str = "rotary_rows";
+    /// Cosines and sines of its columns.
+    pub const ROTARY_COLUMNS: &str = "rotary_columns";
+    /// Share of each row of pixels in each row of cells.
+    pub const POOL_ROWS: &str = "pool_rows";
+    /// Share of each column of pixels in each column of cells.
+    pub const POOL_COLUMNS: &str = "pool_columns";
+    /// Factors of the group normalizations of this frame.
+    pub const SCALES: &str = "scales";
+    /// Summands of the group normalizations of this frame.
+    pub const SHIFTS: &str = "shifts";
+    /// Keys of the cells.
+    pub const KEYS: &str = "keys";
+    /// What pixels attend to, for each cell.
+    pub const VALUES: &str = "values";
+    /// Bias of a head.
+    pub const BIAS: &str = "bias";
+    /// Pixels of each group.
+    pub const PIXELS: &str = "pixels";
+    /// Cells that each group attends to.
+    pub const CELLS: &str = "cells";
+    /// Where the pixels of the output are in the groups.
+    pub const ORDER: &str = "order";
+
+    /// Inputs of the keys graph.
+    pub const KEYS_INPUTS: [&str; 5] = [
+        GUIDANCE,
+        ROTARY_ROWS,
+        ROTARY_COLUMNS,
+        POOL_ROWS,
+        POOL_COLUMNS,
+    ];
+    /// Outputs of the keys graph.
+    pub const KEYS_OUTPUTS: [&str; 3] = [SCALES, SHIFTS, KEYS];
+    /// Inputs of the queries graph: those of the tiles, of the frame, and of what is asked.
+    pub const QUERIES_INPUTS: [&str; 11] = [
+        GUIDANCE,
+        ROTARY_ROWS,
+        ROTARY_COLUMNS,
+        PIXELS,
+        CELLS,
+        ORDER,
+        SCALES,
+        SHIFTS,
+        KEYS,
+        VALUES,
+        BIAS,
+    ];
+    /// Outputs of the queries graph: features, or the outputs of a head.
+    pub const QUERIES_OUTPUTS: [&str; 2] = [UPSAMPLED, HEAD];
+}

@@ -6,10 +6,14 @@
 //! the backbone's features. Nothing depends on the number of channels of the features, and the
 //! output is, for each head, a weighted mean of the features.
 
+mod tiles;
+
 use crate::{
     SplitMix64, rotary,
     weights::{AffineWeights, ConvWeights},
 };
+
+pub use tiles::{Axis, TileInputs, TileShape};
 
 /// Channels of a branch.
 pub const WIDTH: usize = 128;

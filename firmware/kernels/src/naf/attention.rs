@@ -100,6 +100,21 @@ impl Values {
         })
     }
 
+    /// `[cells, HEADS, width]`.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// Values of an attention head for each cell.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The bias of a linear layer, whose values are added up over the heads; `None` for features.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
     /// Channels of a pixel of the output.
     pub fn outputs(&self) -> usize {
         match self.bias {

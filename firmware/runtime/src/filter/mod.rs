@@ -32,6 +32,11 @@ pub(crate) trait FilterFrame: Send + Sync {
     /// A copy, for another head.
     fn boxed_clone(&self) -> Box<dyn FilterFrame>;
 
+    /// Threads that are useful.
+    fn threads(&self) -> usize {
+        self.options().threads
+    }
+
     /// Longest side of a tile.
     fn tile(&self) -> usize {
         self.options().tile.unwrap_or(TILE)

@@ -72,7 +72,9 @@ impl Graph {
         if let Some(file) = manifest.backbone.as_ref().and_then(|b| b.graphs.get(fp32)) {
             files.push(("backbone", file.clone()));
         }
-        if let Some(f) = manifest.upsampler.as_ref().and_then(|u| u.graphs.get(fp32)) {
+        let upsampler = manifest.upsampler.as_ref();
+        let upsampler = upsampler.filter(|u| u.kind.is_quantized());
+        if let Some(f) = upsampler.and_then(|u| u.graphs.get(fp32)) {
             files.push(("keys", f.keys.clone()));
             files.push(("queries", f.queries.clone()));
         }

@@ -44,7 +44,11 @@ impl QuantizationSession<'_> {
             if let Some(b) = &mut manifest.backbone {
                 b.graphs.clear();
             }
-            if let Some(u) = &mut manifest.upsampler {
+            if let Some(u) = manifest
+                .upsampler
+                .as_mut()
+                .filter(|u| u.kind.is_quantized())
+            {
                 u.graphs.clear();
             }
         }

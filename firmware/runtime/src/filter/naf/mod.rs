@@ -1,0 +1,331 @@
+//! NAF (and DiveUp) in an encoded frame: on the CPU's kernels, or on an engine of another device, which
+//! runs the bundle's graphs.
+
+mod graphs;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use loftup_bundle::{Bundle, Normalization, Precision, Size};
+use loftup_kernels::naf::{Area, EncodedImage, Image, Naf, Values};
+use loftup_spec::naf::NafWeights;
+use parking_lot::Mutex;
+
+use self::graphs::{Axes, GraphBuffers, GraphFrame, MOST_PIXELS, NafGraphs};
+use super::{FilterFrame, FilterWorker, TILE};
+use crate::{
+    ExecutionOptions, Features, ImageTensor, Rect, RuntimeError,
+    backend::{self, Backend},
+    heads::Head,
+    threads::on_threads,
+};
+
+/// The NAF of a bundle.
+pub(crate) struct NafUpsampler {
+    naf: Arc<Naf>,
+    /// For engines of another device than the CPU, where the bundle has them.
+    graphs: Option<Arc<NafGraphs>>,
+    /// Channels of the features that the bundle is for.
+    dim: usize,
+    /// Normalization of images by the bundle.
+    normalization: Normalization,
+    pub options: ExecutionOptions,
+    /// Whether it has been said that large images are computed on the CPU.
+    said: AtomicBool,
+}
+
+impl NafUpsampler {
+    /// Reads the weights.
+    pub fn new(
+        bundle: &Arc<Bundle>,
+        backend: &Arc<dyn Backend>,
+        manifest: &loftup_bundle::Upsampler,
+        options: ExecutionOptions,
+    ) -> Result<Self, RuntimeError> {
+        let file = bundle
+            .upsampler_weights()?
+            .ok_or_else(|| bundle.lacks("weights of its upsampler", "convert it again"))?;
+        let weights = NafWeights::read(|name, shape| file.read(name, shape));
+        let weights = weights.map_err(|what| {
+            let path = bundle
+                .path()
+                .join(manifest.weights.as_deref().unwrap_or_default());
+            loftup_bundle::BundleError::Damaged { path, what }
+        })?;
+        let files = manifest.graphs.get(&Precision::Fp32);
+        let device = backend.fuses_heads();
+        if device && files.is_none() {
+            log::info!(
+                "{}: has no graphs of NAF, which runs on the CPU; convert it again to run it on {}",
+                bundle.path().display(),
+                backend.name()
+            );
+        }
+        let graphs = files.filter(|_| device).map(|files| {
+            let fixed = (weights.periods.clone(), manifest.dim);
+            Arc::new(NafGraphs::new(bundle, backend, files, fixed))
+        });
+        Ok(Self {
+            naf: Arc::new(Naf::new(backend::kernels(), &weights)?),
+            graphs,
+            dim: manifest.dim,
+            normalization: bundle.manifest().normalization,
+            options,
+            said: AtomicBool::new(false),
+        })
+    }
+
+    /// The graphs, if they run and are for this output, and its rows and columns.
+    fn usable(&self, grid: (usize, usize), output: Size) -> Option<(&Arc<NafGraphs>, Axes)> {
+        let graphs = self.graphs.as_ref().filter(|graphs| graphs.usable())?;
+        if output.area() > MOST_PIXELS {
+            if !self.said.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "NAF computes outputs of more than {MOST_PIXELS} pixels, such as {output}, on the CPU"
+                );
+            }
+            return None;
+        }
+        Some((graphs, graphs.axes(grid, output)?))
+    }
+
+    /// Whether the engine runs graphs of NAF.
+    pub fn has_graphs(&self) -> bool {
+        self.graphs.as_ref().is_some_and(|graphs| graphs.usable())
+    }
+
+    /// Compiles for an output of this size from features of `(rows, columns)`.
+    pub fn compile(&self, output: Size, grid: (usize, usize)) -> Result<(), RuntimeError> {
+        match self.usable(grid, output) {
+            Some((graphs, axes)) => graphs.compile(&axes, self.options.tile),
+            None => Ok(()),
+        }
+    }
+
+    /// Encodes a frame.
+    pub fn encode(
+        &self,
+        features: &Features,
+        guidance: &ImageTensor,
+    ) -> Result<NafFrame, RuntimeError> {
+        if features.dim != self.dim {
+            return Err(RuntimeError::FeatureShape {
+                found: vec![1, features.dim, features.height, features.width],
+                dim: self.dim,
+            });
+        }
+        let Size { width, height } = guidance.size;
+        let image = Image {
+            data: imagenet(guidance, &self.normalization),
+            height,
+            width,
+        };
+        let frame = NafFrame {
+            naf: self.naf.clone(),
+            kernels: Arc::default(),
+            graphs: None,
+            values: Values::features(features.tokens.clone(), self.dim)?,
+            features: features.clone(),
+            image: Arc::new(image),
+            options: self.options,
+        };
+        let Some((graphs, axes)) = self.usable(frame.grid(), guidance.size) else {
+            frame.on_kernels()?;
+            return Ok(frame);
+        };
+        let encoded = graphs.encode(axes, &frame.image.data, self.options.tile)?;
+        Ok(NafFrame {
+            graphs: Some(Arc::new((graphs.clone(), encoded))),
+            ..frame
+        })
+    }
+}
+
+/// An image with ImageNet's normalization, which NAF takes, from that of the backbone.
+fn imagenet(image: &ImageTensor, own: &Normalization) -> Vec<f32> {
+    let wanted = Normalization::IMAGENET;
+    if *own == wanted {
+        return image.data.clone();
+    }
+    let mut data = image.data.clone();
+    for (c, plane) in data.chunks_exact_mut(image.size.area()).enumerate() {
+        let scale = own.std[c] / wanted.std[c];
+        let shift = (own.mean[c] - wanted.mean[c]) / wanted.std[c];
+        plane.iter_mut().for_each(|x| *x = *x * scale + shift);
+    }
+    data
+}
+
+/// A frame for NAF.
+#[derive(Clone)]
+pub(crate) struct NafFrame {
+    naf: Arc<Naf>,
+    /// The image after the kernels have encoded it.
+    kernels: Arc<Mutex<Option<Arc<EncodedImage>>>>,
+    /// The graphs that compute it, and what the first has made of the image.
+    graphs: Option<Arc<(Arc<NafGraphs>, GraphFrame)>>,
+    image: Arc<Image>,
+    features: Features,
+    /// The features, or what a linear head makes of them.
+    values: Values,
+    options: ExecutionOptions,
+}
+
+impl NafFrame {
+    fn grid(&self) -> (usize, usize) {
+        (self.features.height, self.features.width)
+    }
+
+    /// The image encoded by the kernels.
+    fn on_kernels(&self) -> Result<Arc<EncodedImage>, RuntimeError> {
+        let mut kept = self.kernels.lock();
+        if let Some(encoded) = &*kept {
+            return Ok(encoded.clone());
+        }
+        let threads = self.options.threads;
+        let jobs = |count: usize, job: &(dyn Fn(usize) + Sync)| {
+            let next = AtomicUsize::new(0);
+            let done: Result<(), Infallible> = on_threads(threads.min(count), || {
+                loop {
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        i if i < count => job(i),
+                        _ => return Ok(()),
+                    }
+                }
+            });
+            match done {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
+        };
+        let image = (*self.image).clone();
+        let encoded = Arc::new(self.naf.encode(image, self.grid(), &jobs)?);
+        *kept = Some(encoded.clone());
+        Ok(encoded)
+    }
+}
+
+impl FilterFrame for NafFrame {
+    fn boxed_clone(&self) -> Box<dyn FilterFrame> {
+        Box::new(self.clone())
+    }
+
+    fn size(&self) -> Size {
+        Size {
+            width: self.image.width,
+            height: self.image.height,
+        }
+    }
+
+    fn dim(&self) -> usize {
+        self.features.dim
+    }
+
+    fn options(&self) -> ExecutionOptions {
+        self.options
+    }
+
+    fn tile(&self) -> usize {
+        match &self.graphs {
+            Some(graphs) => graphs.1.tile,
+            None => self.options.tile.unwrap_or(TILE),
+        }
+    }
+
+    fn threads(&self) -> usize {
+        let sessions = (self.graphs.as_ref()).map(|g| g.0.backend.tiling_hint().sessions);
+        self.options.threads.min(sessions.unwrap_or(usize::MAX))
+    }
+
+    fn set_head(&mut self, head: &Head) -> Result<(), RuntimeError> {
+        let Features { tokens, dim, .. } = &self.features;
+        self.values = if head.is_words() {
+            // A cosine is not linear: it takes upsampled features.
+            Values::features(tokens.clone(), *dim)?
+        } else {
+            let linear = head.linear();
+            Values::linear(
+                backend::kernels(),
+                (tokens, *dim),
+                &linear.weight,
+                &linear.bias,
+            )?
+        };
+        Ok(())
+    }
+
+    fn worker<'a>(&'a self, head: Option<&'a Head>) -> Box<dyn FilterWorker + 'a> {
+        Box::new(NafWorker {
+            frame: self,
+            words: head.filter(|head| head.is_words()),
+            tiles: Vec::new(),
+            buffers: GraphBuffers::default(),
+            attended: Vec::new(),
+            output: Vec::new(),
+        })
+    }
+}
+
+struct NafWorker<'a> {
+    frame: &'a NafFrame,
+    /// A head that is applied to upsampled features.
+    words: Option<&'a Head>,
+    tiles: Vec<Rect>,
+    buffers: GraphBuffers,
+    attended: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl NafWorker<'_> {
+    /// Writes the outputs of the tiles to `attended`, and returns their number.
+    fn attend(&mut self) -> Result<usize, RuntimeError> {
+        let NafFrame { image, values, .. } = self.frame;
+        let graphs = self.frame.graphs.as_deref();
+        if let Some((graphs, frame)) = graphs.filter(|(graphs, _)| graphs.usable()) {
+            let inputs = (&image.data[..], values);
+            let (buffers, out) = (&mut self.buffers, &mut self.attended);
+            out.clear();
+            graphs.run(frame, inputs, &self.tiles, buffers, out)?;
+            return Ok(out.len());
+        }
+        let encoded = self.frame.on_kernels()?;
+        let mut filled = 0;
+        for rect in &self.tiles {
+            let area = Area {
+                x: rect.x,
+                y: rect.y,
+                width: rect.width,
+                height: rect.height,
+            };
+            let end = filled + area.pixels() * values.outputs();
+            if self.attended.len() < end {
+                self.attended.resize(end, 0.0);
+            }
+            encoded.attend(values, area, &mut self.attended[filled..end])?;
+            filled = end;
+        }
+        Ok(filled)
+    }
+}
+
+impl FilterWorker for NafWorker<'_> {
+    fn run(&mut self, tiles: &mut dyn Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
+        self.tiles.clear();
+        self.tiles.extend(tiles);
+        let filled = self.attend()?;
+        let attended = &self.attended[..filled];
+        Ok(match self.words {
+            Some(head) => {
+                self.output.clear();
+                head.apply(attended, &mut self.output);
+                &self.output
+            }
+            None => attended,
+        })
+    }
+}
