@@ -125,10 +125,11 @@ pub fn train(
     let backbone = Backbone::open(&config.bundle, open_cache(config)?)?;
     let preparer = Preparer::new(config, path, &data, &backbone)?;
     let (mut state, start_sha256) = new_state(config, &backbone, preparer.window(), &device)?;
-    if config.start.is_none() && !resume {
-        if let Some(loftup) = state.net.upsampler.loftup_mut() {
-            preparer.initialize(path, loftup, &device)?;
-        }
+    if config.start.is_none()
+        && !resume
+        && let Some(loftup) = state.net.upsampler.loftup_mut()
+    {
+        preparer.initialize(path, loftup, &device)?;
     }
     let identity = Identity {
         settings: toml::to_string(config)
