@@ -99,10 +99,10 @@ impl NafGraphs {
         ])
     }
 
-    /// Compiles everything for a frame, and tiles of this side.
+    /// Compiles everything for a frame, and tiles of up to this side.
     pub fn compile(&self, axes: &Axes, tile: Option<usize>) -> Result<(), RuntimeError> {
         self.keys_plan(axes)?;
-        let tile = tile.unwrap_or_else(|| self.tile(axes));
+        let tile = self.tile(axes, tile);
         let shape = TileShape::new([&axes[0], &axes[1]], 1, largest(axes, tile));
         self.plan(axes, tile, shape, (self.dim / HEADS, false))?;
         Ok(())
@@ -120,7 +120,7 @@ impl NafGraphs {
         self.keys.get(&shapes, &[])
     }
 
-    /// Encodes an image `[3, H, W]`; tiles have this side.
+    /// Encodes an image `[3, H, W]`; tiles have up to this side.
     pub fn encode(
         &self,
         axes: Axes,
@@ -146,7 +146,7 @@ impl NafGraphs {
         }
         let [scales, shifts, keys] = [0, 1, 2].map(|i| session.output(i).to_vec());
         Ok(GraphFrame {
-            tile: tile.unwrap_or_else(|| self.tile(&axes)),
+            tile: self.tile(&axes, tile),
             axes,
             scales,
             shifts,
@@ -154,11 +154,11 @@ impl NafGraphs {
         })
     }
 
-    /// Longest side of a tile: the engine's, at most [`LONGEST_SIDE`], and less where pixels attend to other cells than their
+    /// Longest side of a tile: as wanted or the engine's, at most [`LONGEST_SIDE`], and less where pixels attend to other cells than their
     /// neighbors.
-    fn tile(&self, axes: &Axes) -> usize {
-        let hint = self.backend.tiling_hint();
-        let mut side = hint.frame.clamp(1, LONGEST_SIDE);
+    fn tile(&self, axes: &Axes, wanted: Option<usize>) -> usize {
+        let wanted = wanted.unwrap_or_else(|| self.backend.tiling_hint().frame);
+        let mut side = wanted.clamp(1, LONGEST_SIDE);
         let groups =
             |side: usize| TileShape::new([&axes[0], &axes[1]], 1, largest(axes, side)).groups();
         while side > 8 && groups(side) > MOST_GROUPS {
