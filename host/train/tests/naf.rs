@@ -3,13 +3,22 @@
 mod support;
 
 use std::{
+    ops::ControlFlow,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use loftup_convert::Builtin;
 use loftup_import::checkpoint::Checkpoint;
 use loftup_train::{Config, Event, Outcome, checkpoint, files, train};
-use support::{bundle, config, images, settings};
+use support::{config, images, settings};
+
+/// Makes `backbone.loftup` in `folder`: EfficientNet-Lite0, which takes any size, in patches of 16 pixels.
+fn bundle(folder: &Path) {
+    let out = folder.join("backbone.loftup");
+    let written = Builtin::Photos.write(&out, false, |_| ControlFlow::Continue(()));
+    written.unwrap();
+}
 
 /// Settings for NAF: a grid of 9x9 tokens, and those of twice the size as the target.
 fn naf_settings(steps: u64, out: &str) -> String {
@@ -19,9 +28,9 @@ fn naf_settings(steps: u64, out: &str) -> String {
         .replace("projection = 16", "projection = 0\nclip = 1.0")
         .replace(
             "guidance = \"28x28\"",
-            "guidance = \"36x36\"\nbackbone = \"126x126\"\ntarget = \"252x252\"",
+            "guidance = \"36x36\"\nbackbone = \"144x144\"\ntarget = \"288x288\"",
         );
-    assert!(text.contains("naf") && text.contains("252x252"));
+    assert!(text.contains("naf") && text.contains("288x288"));
     text
 }
 
@@ -76,7 +85,7 @@ fn the_target_may_be_the_pseudo_ground_truth_and_a_training_may_start_from_weigh
     let at = folder.path();
     bundle(at);
     images(at, 2);
-    let text = naf_settings(1, "one").replace("target = \"252x252\"", "gradient_weight = 1.0");
+    let text = naf_settings(1, "one").replace("target = \"288x288\"", "gradient_weight = 1.0");
     let (first, path) = config(at, "one.toml", &text);
     run(&first, &path, false, None);
     let weights = first.out.join(files::WEIGHTS);
@@ -136,8 +145,8 @@ fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
     images(at, 1);
     for (old, new, what) in [
         ("36x36", "40x40", "9x9, 18x18 and 40x40"),
-        ("126x126", "112x112", "8x8, 18x18 and 36x36"),
-        ("252x252", "250x252", "the backbone takes 252x252"),
+        ("144x144", "128x128", "8x8, 18x18 and 36x36"),
+        ("288x288", "280x288", "the backbone takes 288x288"),
     ] {
         let (config, path) = config(at, "t.toml", &text.replace(old, new));
         let message = train(&config, &path, false, &AtomicBool::new(false), &mut |_| {});
