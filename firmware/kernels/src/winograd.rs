@@ -6,7 +6,10 @@
 
 use crate::{
     gemm::{GemmPackedB, chunks, nr},
-    simd::{Simd, SimdOp, SupportedIsa, dispatch},
+    simd::{
+        Narrow, NarrowOp, Simd, SimdOp, SupportedFormat, SupportedIsa, bf16_bits, dispatch,
+        dispatch_narrow,
+    },
 };
 
 /// Side of an output tile, in pixels.
@@ -18,15 +21,47 @@ const PRODUCTS: usize = INPUT_TILE * INPUT_TILE;
 /// Maximum number of tiles per batch.
 const MAX_TILES: usize = 96;
 
+/// The points at which polynomials are multiplied: 0, +-`P`, +-`Q` and infinity.
+///
+/// The transforms follow from them: rows of the output transform `A^T` are powers of the points, those of
+/// the input transform `B^T` products of `x` minus the other points, and those of the weight transform `G`
+/// powers over the value of that product at the point.
+trait Points: 'static {
+    const P: f64;
+    const Q: f64;
+}
+
+/// Points whose transforms are exact in 32 bits.
+struct Integers;
+
+impl Points for Integers {
+    const P: f64 = 1.0;
+    const Q: f64 = 2.0;
+}
+
+/// Points that magnify rounding errors of the products' operands least: half as much as [`Integers`], for
+/// operands with 8 bits.
+struct Balanced;
+
+impl Points for Balanced {
+    const P: f64 = 2.0 / 3.0;
+    const Q: f64 = 3.0 / 2.0;
+}
+
 /// The weight transform, from 3 taps to 6 points.
-const G: [[f64; 3]; INPUT_TILE] = [
-    [1.0 / 4.0, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
+fn weight_transform<T: Points>() -> [[f64; 3]; INPUT_TILE] {
+    let (p2, q2) = (T::P * T::P, T::Q * T::Q);
+    let finite = |x: f64, value: f64| [1.0 / value, x / value, x * x / value];
+    let (p, q) = (2.0 * p2 * (p2 - q2), 2.0 * q2 * (q2 - p2));
+    [
+        finite(0.0, p2 * q2),
+        finite(T::P, p),
+        finite(-T::P, p),
+        finite(T::Q, q),
+        finite(-T::Q, q),
+        [0.0, 0.0, 1.0],
+    ]
+}
 
 /// A 3x3 convolution without padding, followed by bias and, unless it is linear, ReLU.
 #[derive(Debug, Clone)]
@@ -36,15 +71,25 @@ pub(crate) struct Convolution {
     /// Output channels, padded.
     outputs: usize,
     /// `[product][panel][channels][panel width]`, in panels of output channels.
-    weights: Vec<f32>,
+    weights: Weights,
     bias: Vec<f32>,
     relu: bool,
+}
+
+/// Transformed weights in the format of the products.
+#[derive(Debug, Clone)]
+enum Weights {
+    Fp32(Vec<f32>),
+    /// Pairs of channels; an odd last one is paired with zero.
+    Bf16(SupportedFormat, Vec<u32>),
 }
 
 /// Intermediate buffers of a convolution.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     transformed: Vec<f32>,
+    /// The same as pairs of bfloat16.
+    rounded: Vec<u32>,
     products: Vec<f32>,
 }
 
@@ -57,19 +102,47 @@ fn plane_stride(tiles: usize, stride: usize) -> usize {
 }
 
 impl Convolution {
-    /// From `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`.
-    pub fn new(isa: SupportedIsa, channels: usize, weight: &[f32], bias: &[f32]) -> Self {
+    /// From `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`. With a `format`, which is bfloat16,
+    /// the operands of the products are rounded.
+    pub fn new(
+        isa: SupportedIsa,
+        format: Option<SupportedFormat>,
+        channels: usize,
+        weight: &[f32],
+        bias: &[f32],
+    ) -> Self {
         let columns = nr(isa);
         let outputs = bias.len().next_multiple_of(columns);
-        let mut weights = vec![0.0; PRODUCTS * channels * outputs];
-        for (o, row) in weight.chunks_exact(channels * 9).enumerate() {
-            for (c, taps) in row.as_chunks::<9>().0.iter().enumerate() {
-                let at = (o / columns * channels + c) * columns + o % columns;
-                for (i, u) in transform_weight(taps).into_iter().enumerate() {
-                    weights[i * channels * outputs + at] = u;
+        // Calls `put(product, place, channel, weight)` for each transformed weight; `place` is that of the
+        // channel group in a matrix of `depth` groups.
+        let each =
+            |g: [[f64; 3]; INPUT_TILE], group: usize, put: &mut dyn FnMut(usize, usize, f32)| {
+                let depth = channels.div_ceil(group);
+                for (o, row) in weight.chunks_exact(channels * 9).enumerate() {
+                    for (c, taps) in row.as_chunks::<9>().0.iter().enumerate() {
+                        let at = (o / columns * depth + c / group) * columns + o % columns;
+                        for (i, u) in transform_weight(&g, taps).into_iter().enumerate() {
+                            put(i * depth * outputs + at, c % group, u);
+                        }
+                    }
                 }
+            };
+        let weights = match format {
+            None => {
+                let mut out = vec![0.0; PRODUCTS * channels * outputs];
+                each(weight_transform::<Integers>(), 1, &mut |at, _, u| {
+                    out[at] = u
+                });
+                Weights::Fp32(out)
             }
-        }
+            Some(format) => {
+                let mut out = vec![0; PRODUCTS * channels.div_ceil(2) * outputs];
+                each(weight_transform::<Balanced>(), 2, &mut |at, half, u| {
+                    out[at] |= u32::from(bf16_bits(u)) << (16 * half);
+                });
+                Weights::Bf16(format, out)
+            }
+        };
         let mut padded = bias.to_vec();
         padded.resize(outputs, 0.0);
         Self {
@@ -124,63 +197,95 @@ impl Convolution {
         let max = count.min(MAX_TILES);
         let Workspace {
             transformed,
+            rounded,
             products,
         } = workspace;
-        transformed.resize(PRODUCTS * plane_stride(max, stride), 0.0);
         products.resize(PRODUCTS * plane_stride(max, self.outputs), 0.0);
+        match self.weights {
+            Weights::Fp32(_) => transformed.resize(PRODUCTS * plane_stride(max, stride), 0.0),
+            Weights::Bf16(..) => rounded.resize(PRODUCTS * plane_stride(max, stride / 2), 0),
+        }
         for (first, n) in chunks(count, MAX_TILES) {
-            let (from, to) = (plane_stride(n, stride), plane_stride(n, self.outputs));
-            dispatch(
-                self.isa,
-                InputTransform {
-                    tiles,
-                    first,
-                    n,
-                    x,
-                    stride,
-                    plane: from,
-                    out: transformed,
-                },
-            );
-            let size = self.channels * self.outputs;
-            for (i, products) in products.chunks_exact_mut(to).take(PRODUCTS).enumerate() {
-                let gemm = GemmPackedB {
-                    rows: n,
-                    depth: self.channels,
-                    cols: self.outputs,
-                    a: &transformed[i * from..],
-                    a_stride: stride,
-                    b: &self.weights[i * size..][..size],
-                    c: products,
-                    c_stride: self.outputs,
-                };
-                gemm.run(self.isa);
+            let to = plane_stride(n, self.outputs);
+            let input = |plane| InputTransform {
+                tiles,
+                first,
+                n,
+                x,
+                stride,
+                plane,
+            };
+            let planes = products.chunks_exact_mut(to).take(PRODUCTS).enumerate();
+            match &self.weights {
+                Weights::Fp32(weights) => {
+                    let from = plane_stride(n, stride);
+                    let input = input(from);
+                    let out = &mut *transformed;
+                    dispatch(self.isa, TransformFp32 { input, out });
+                    let size = self.channels * self.outputs;
+                    for (i, products) in planes {
+                        let gemm = GemmPackedB {
+                            rows: n,
+                            depth: self.channels,
+                            cols: self.outputs,
+                            a: &transformed[i * from..],
+                            a_stride: stride,
+                            b: &weights[i * size..][..size],
+                            c: products,
+                            c_stride: self.outputs,
+                        };
+                        gemm.run(self.isa);
+                    }
+                }
+                Weights::Bf16(format, weights) => {
+                    let stride = stride / 2;
+                    let from = plane_stride(n, stride);
+                    let input = input(from);
+                    let out = &mut *rounded;
+                    dispatch_narrow(*format, TransformBf16 { input, out });
+                    let depth = self.channels.div_ceil(2);
+                    let size = depth * self.outputs;
+                    for (i, products) in planes {
+                        let gemm = GemmPackedB {
+                            rows: n,
+                            depth,
+                            cols: self.outputs,
+                            a: &rounded[i * from..],
+                            a_stride: stride,
+                            b: &weights[i * size..][..size],
+                            c: products,
+                            c_stride: self.outputs,
+                        };
+                        gemm.run_narrow(*format);
+                    }
+                }
             }
-            dispatch(
-                self.isa,
-                OutputTransform {
-                    tiles,
-                    first,
-                    n,
-                    products,
-                    plane: to,
-                    bias: &self.bias,
-                    relu: self.relu,
-                    out,
-                },
-            );
+            let output = OutputTransform {
+                tiles,
+                first,
+                n,
+                products,
+                plane: to,
+                bias: &self.bias,
+                relu: self.relu,
+                out,
+            };
+            match self.weights {
+                Weights::Fp32(_) => dispatch(self.isa, OutputOf::<Integers>::new(output)),
+                Weights::Bf16(..) => dispatch(self.isa, OutputOf::<Balanced>::new(output)),
+            }
         }
     }
 }
 
 /// `G w G^T`
-fn transform_weight(taps: &[f32; 9]) -> [f32; PRODUCTS] {
+fn transform_weight(g: &[[f64; 3]; INPUT_TILE], taps: &[f32; 9]) -> [f32; PRODUCTS] {
     std::array::from_fn(|i| {
         let (a, b) = (i / INPUT_TILE, i % INPUT_TILE);
         let mut sum = 0.0;
         for y in 0..3 {
             for x in 0..3 {
-                sum += G[a][y] * G[b][x] * f64::from(taps[y * 3 + x]);
+                sum += g[a][y] * g[b][x] * f64::from(taps[y * 3 + x]);
             }
         }
         sum as f32
@@ -215,33 +320,39 @@ impl Tiles {
 
 /// `B^T d`, from 6 values to 6.
 #[inline(always)]
-fn input_transform<S: Simd>(d: [S::V; INPUT_TILE]) -> [S::V; INPUT_TILE] {
-    let (two, four, minus_four, minus_five) =
-        (S::splat(2.0), S::splat(4.0), S::splat(-4.0), S::splat(-5.0));
-    let even = S::fma(minus_four, d[2], d[4]);
-    let odd = S::fma(minus_four, d[1], d[3]);
-    let (even2, odd2) = (S::sub(d[4], d[2]), S::mul(two, S::sub(d[3], d[1])));
+fn input_transform<S: Simd, T: Points>(d: [S::V; INPUT_TILE]) -> [S::V; INPUT_TILE] {
+    let constant = |x: f64| S::splat(x as f32);
+    let (p, q) = (constant(T::P), constant(T::Q));
+    let (minus_p2, minus_q2) = (constant(-T::P * T::P), constant(-T::Q * T::Q));
+    let product = constant(T::P * T::P * T::Q * T::Q);
+    let minus_sum = constant(-T::P * T::P - T::Q * T::Q);
+    let even = S::fma(minus_q2, d[2], d[4]);
+    let odd = S::mul(p, S::fma(minus_q2, d[1], d[3]));
+    let even2 = S::fma(minus_p2, d[2], d[4]);
+    let odd2 = S::mul(q, S::fma(minus_p2, d[1], d[3]));
     [
-        S::fma(four, d[0], S::fma(minus_five, d[2], d[4])),
+        S::fma(product, d[0], S::fma(minus_sum, d[2], d[4])),
         S::add(even, odd),
         S::sub(even, odd),
         S::add(even2, odd2),
         S::sub(even2, odd2),
-        S::fma(four, d[1], S::fma(minus_five, d[3], d[5])),
+        S::fma(product, d[1], S::fma(minus_sum, d[3], d[5])),
     ]
 }
 
 /// `A^T m`, from 6 values to 4.
 #[inline(always)]
-fn output_transform<S: Simd>(m: [S::V; INPUT_TILE]) -> [S::V; OUTPUT_TILE] {
-    let (two, four, eight) = (S::splat(2.0), S::splat(4.0), S::splat(8.0));
+fn output_transform<S: Simd, T: Points>(m: [S::V; INPUT_TILE]) -> [S::V; OUTPUT_TILE] {
+    let constant = |x: f64| S::splat(x as f32);
+    let [p, p2, p3] = [T::P, T::P * T::P, T::P * T::P * T::P].map(constant);
+    let [q, q2, q3] = [T::Q, T::Q * T::Q, T::Q * T::Q * T::Q].map(constant);
     let (sum, difference) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
     let (sum2, difference2) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
     [
         S::add(S::add(m[0], sum), sum2),
-        S::fma(two, difference2, difference),
-        S::fma(four, sum2, sum),
-        S::add(S::fma(eight, difference2, difference), m[5]),
+        S::fma(q, difference2, S::mul(p, difference)),
+        S::fma(q2, sum2, S::mul(p2, sum)),
+        S::add(S::fma(q3, difference2, S::mul(p3, difference)), m[5]),
     ]
 }
 
@@ -252,7 +363,7 @@ fn column<V: Copy, const N: usize>(rows: &[[V; N]; INPUT_TILE], x: usize) -> [V;
     ]
 }
 
-/// `B^T d B` of `n` input tiles, to `out` `[product][tile][channels]` with products `plane` apart.
+/// `B^T d B` of `n` input tiles, to `[product][tile][channels]` with products `plane` apart.
 struct InputTransform<'a> {
     tiles: Tiles,
     first: usize,
@@ -260,16 +371,14 @@ struct InputTransform<'a> {
     x: &'a [f32],
     stride: usize,
     plane: usize,
-    out: &'a mut [f32],
 }
 
-impl SimdOp for InputTransform<'_> {
-    type Output = ();
-
+impl InputTransform<'_> {
+    /// Calls `put(i, c, v)` for the vector of product and tile `i` at channel `c`, where `i` counts
+    /// distances of a plane and a tile: `(product, tile)`.
     #[inline(always)]
-    fn eval<S: Simd>(self) {
+    fn run<S: Simd, T: Points>(&self, mut put: impl FnMut((usize, usize), usize, S::V)) {
         let Tiles { height, width, .. } = self.tiles;
-        let plane = self.plane;
         for tile in 0..self.n {
             let (image, top, left) = self.tiles.origin(self.first + tile);
             // Pixels outside the image are read as zero; only discarded outputs depend on them.
@@ -288,17 +397,57 @@ impl SimdOp for InputTransform<'_> {
                             *d = S::load(&pixel[c..]);
                         }
                     }
-                    *row = input_transform::<S>(d);
+                    *row = input_transform::<S, T>(d);
                 }
                 for x in 0..INPUT_TILE {
                     let column = column(&half, x);
-                    for (y, v) in input_transform::<S>(column).into_iter().enumerate() {
-                        let at = (y * INPUT_TILE + x) * plane + tile * self.stride + c;
-                        S::store(&mut self.out[at..], v);
+                    for (y, v) in input_transform::<S, T>(column).into_iter().enumerate() {
+                        put((y * INPUT_TILE + x, tile), c, v);
                     }
                 }
             }
         }
+    }
+}
+
+struct TransformFp32<'a> {
+    input: InputTransform<'a>,
+    out: &'a mut [f32],
+}
+
+impl SimdOp for TransformFp32<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self) {
+        let Self { input, out } = self;
+        let (plane, stride) = (input.plane, input.stride);
+        input.run::<S, Integers>(|(product, tile), c, v| {
+            S::store(&mut out[product * plane + tile * stride + c..], v);
+        });
+    }
+}
+
+/// Rounds to pairs of channels.
+struct TransformBf16<'a> {
+    input: InputTransform<'a>,
+    out: &'a mut [u32],
+}
+
+impl NarrowOp for TransformBf16<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<N: Narrow>(self) {
+        let Self { input, out } = self;
+        let (plane, stride) = (input.plane, input.stride / 2);
+        let one = N::S::splat(1.0);
+        input.run::<N::S, Balanced>(|(product, tile), c, v| {
+            let out = &mut out[product * plane + tile * stride + c / 2..];
+            assert!(out.len() >= N::S::LANES / 2);
+            // SAFETY: `out` holds a vector of values in words of two or more.
+            unsafe { N::store_row(out.as_mut_ptr(), v, one) }
+        });
     }
 }
 
@@ -314,11 +463,27 @@ struct OutputTransform<'a> {
     out: &'a mut [f32],
 }
 
-impl SimdOp for OutputTransform<'_> {
+/// An output transform with the points of the products.
+struct OutputOf<'a, T>(OutputTransform<'a>, std::marker::PhantomData<T>);
+
+impl<'a, T> OutputOf<'a, T> {
+    fn new(transform: OutputTransform<'a>) -> Self {
+        Self(transform, std::marker::PhantomData)
+    }
+}
+
+impl<T: Points> SimdOp for OutputOf<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self) {
+        self.0.run::<S, T>();
+    }
+}
+
+impl OutputTransform<'_> {
+    #[inline(always)]
+    fn run<S: Simd, T: Points>(self) {
         let outputs = self.bias.len();
         let plane = self.plane;
         let (rows, cols) = (self.tiles.height - 2, self.tiles.width - 2);
@@ -333,12 +498,12 @@ impl SimdOp for OutputTransform<'_> {
                         let at = (y * INPUT_TILE + x) * plane + tile * outputs + c;
                         *m = S::load(&self.products[at..]);
                     }
-                    *row = output_transform::<S>(m);
+                    *row = output_transform::<S, T>(m);
                 }
                 let bias = S::load(bias);
                 for x in 0..OUTPUT_TILE.min(cols - left) {
                     let column = column(&half, x);
-                    let column = output_transform::<S>(column);
+                    let column = output_transform::<S, T>(column);
                     for (y, v) in column.into_iter().enumerate().take(rows - top) {
                         let at = ((image * rows + top + y) * cols + left + x) * outputs + c;
                         let v = S::add(v, bias);
@@ -381,7 +546,7 @@ mod tests {
                     .map(|w| w * limit)
                     .collect();
                 let bias = reference::noise(3, o);
-                let conv = Convolution::new(isa, c, &weight, &bias);
+                let conv = Convolution::new(isa, None, c, &weight, &bias);
                 let stride = conv.input_stride();
                 let mut padded = vec![0.0; images * height * width * stride];
                 for (to, from) in padded.chunks_exact_mut(stride).zip(x.chunks_exact(c)) {

@@ -94,7 +94,7 @@ impl BranchLayers {
         let conv = |conv: &ConvWeights| match branch {
             Branch::Pointwise => Conv::Pointwise(WithBias::new(isa, conv)),
             Branch::Spatial => {
-                Conv::Spatial(Convolution::new(isa, WIDTH, &conv.weight, &conv.bias).linear())
+                Conv::Spatial(Convolution::new(isa, None, WIDTH, &conv.weight, &conv.bias).linear())
             }
         };
         Self {
