@@ -50,15 +50,25 @@ impl Arithmetic {
         if isa != Isa::Avx512 {
             return None;
         }
-        let [bf16, int8] = [Format::Bf16, Format::Int8].map(Format::supported);
+        let [bf16, int16, int8] =
+            [Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
         let linear = match self {
             Self::Int8 => int8?,
             _ => bf16?,
         };
+        let v = std::env::var("LP").unwrap_or("lac".into());
+        let bf16 = if v.contains('w') { int16 } else { bf16 };
+        let linear = if v.contains('w') && self == Self::Bf16 {
+            int16?
+        } else {
+            linear
+        };
+        let int16 = int16.filter(|_| v.contains('c'));
+        let int16 = if v.contains('b') { bf16 } else { int16 };
         Some(Formats {
-            linear: Some(linear),
-            attention: bf16,
-            convolution: bf16,
+            linear: v.contains('l').then_some(linear),
+            attention: bf16.filter(|_| v.contains('a')),
+            convolution: int16,
         })
     }
 }
@@ -70,7 +80,7 @@ pub(crate) struct Formats {
     pub linear: Option<SupportedFormat>,
     /// Scores, and weighted sums of values.
     pub attention: Option<SupportedFormat>,
-    /// 3x3 convolutions: bfloat16, if any.
+    /// 3x3 convolutions: 16 bits.
     pub convolution: Option<SupportedFormat>,
 }
 

@@ -4,10 +4,12 @@
 //! tile is `MR x NR` ([`mr`], [`nr`]); both depend on the instruction set.
 
 mod narrow;
+mod narrow_rows;
 mod packed;
 mod row_major;
 mod tile;
 
+pub(crate) use narrow_rows::{NarrowColumns, round_row};
 pub(crate) use packed::{Packed, Scratch};
 pub use row_major::SmallProducts;
 
@@ -231,6 +233,8 @@ pub(crate) struct GemmPackedB<'a, T> {
     pub b: &'a [T],
     pub c: &'a mut [f32],
     pub c_stride: usize,
+    /// Factors of each row and of each column of the product.
+    pub scales: Option<[&'a [f32]; 2]>,
 }
 
 impl GemmPackedB<'_, f32> {
@@ -242,8 +246,7 @@ impl GemmPackedB<'_, f32> {
 }
 
 impl GemmPackedB<'_, u32> {
-    /// The product of bfloat16; scales of integers are not applied.
-    pub fn run_narrow(self, format: SupportedFormat) {
+    fn run_narrow(self, format: SupportedFormat) {
         if self.check(narrow::NR) {
             dispatch_narrow(format, self);
         }
@@ -278,6 +281,9 @@ impl<T: Copy> GemmPackedB<'_, T> {
         };
         assert!(self.a.len() >= last * self.a_stride + self.depth);
         assert!(self.c.len() >= last * self.c_stride + self.cols);
+        if let Some([rows, columns]) = self.scales {
+            assert!(rows.len() >= self.rows && columns.len() >= self.cols);
+        }
         true
     }
 
@@ -287,8 +293,8 @@ impl<T: Copy> GemmPackedB<'_, T> {
         for col in (0..self.cols).step_by(columns) {
             let tiles = self.rows.div_ceil(most);
             for (i, (start, len)) in chunks(self.rows, most).enumerate() {
-                // SAFETY: `check` has checked that the last row of `a` and `c` and the last panel of
-                // `b` are within their slices.
+                // SAFETY: `check` has checked that the last row of `a` and `c`, the last panel of `b` and
+                // the last scales are within their slices.
                 unsafe {
                     let tile = Tile {
                         depth: self.depth,
@@ -300,7 +306,9 @@ impl<T: Copy> GemmPackedB<'_, T> {
                         c: self.c.as_mut_ptr().add(start * self.c_stride + col),
                         c_row: self.c_stride,
                         offsets: None,
-                        scales: None,
+                        scales: (self.scales).map(|[row, column]| {
+                            [row.as_ptr().add(start), column.as_ptr().add(col)]
+                        }),
                         bias: None,
                         accumulate: false,
                         // All tiles of this panel together prefetch the next panel of B. Evenly

@@ -5,10 +5,9 @@
 //! panel width.
 
 use crate::{
-    gemm::{GemmPackedB, chunks, nr},
+    gemm::{GemmPackedB, NarrowColumns, chunks, nr, round_row},
     simd::{
-        Narrow, NarrowOp, Simd, SimdOp, SupportedFormat, SupportedIsa, bf16_bits, dispatch,
-        dispatch_narrow,
+        Narrow, NarrowOp, Simd, SimdOp, SupportedFormat, SupportedIsa, dispatch, dispatch_narrow,
     },
 };
 
@@ -39,8 +38,8 @@ impl Points for Integers {
     const Q: f64 = 2.0;
 }
 
-/// Points that magnify rounding errors of the products' operands least: half as much as [`Integers`], for
-/// operands with 8 bits.
+/// Points that magnify rounding errors of the products' operands least, half as much as [`Integers`]: for
+/// narrow operands.
 struct Balanced;
 
 impl Points for Balanced {
@@ -70,7 +69,6 @@ pub(crate) struct Convolution {
     channels: usize,
     /// Output channels, padded.
     outputs: usize,
-    /// `[product][panel][channels][panel width]`, in panels of output channels.
     weights: Weights,
     bias: Vec<f32>,
     relu: bool,
@@ -79,17 +77,19 @@ pub(crate) struct Convolution {
 /// Transformed weights in the format of the products.
 #[derive(Debug, Clone)]
 enum Weights {
+    /// `[product][panel][channels][panel width]`, in panels of output channels.
     Fp32(Vec<f32>),
-    /// Pairs of channels; an odd last one is paired with zero.
-    Bf16(SupportedFormat, Vec<u32>),
+    /// A matrix for each product.
+    Narrow(Vec<NarrowColumns>),
 }
 
 /// Intermediate buffers of a convolution.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     transformed: Vec<f32>,
-    /// The same as pairs of bfloat16.
+    /// The same, rounded, with the scale of each tile: `[product][tiles]`.
     rounded: Vec<u32>,
+    scales: Vec<f32>,
     products: Vec<f32>,
 }
 
@@ -102,7 +102,7 @@ fn plane_stride(tiles: usize, stride: usize) -> usize {
 }
 
 impl Convolution {
-    /// From `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`. With a `format`, which is bfloat16,
+    /// From `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`. With a `format`, which has 16 bits,
     /// the operands of the products are rounded.
     pub fn new(
         isa: SupportedIsa,
@@ -113,34 +113,29 @@ impl Convolution {
     ) -> Self {
         let columns = nr(isa);
         let outputs = bias.len().next_multiple_of(columns);
-        // Calls `put(product, place, channel, weight)` for each transformed weight; `place` is that of the
-        // channel group in a matrix of `depth` groups.
-        let each =
-            |g: [[f64; 3]; INPUT_TILE], group: usize, put: &mut dyn FnMut(usize, usize, f32)| {
-                let depth = channels.div_ceil(group);
-                for (o, row) in weight.chunks_exact(channels * 9).enumerate() {
-                    for (c, taps) in row.as_chunks::<9>().0.iter().enumerate() {
-                        let at = (o / columns * depth + c / group) * columns + o % columns;
-                        for (i, u) in transform_weight(&g, taps).into_iter().enumerate() {
-                            put(i * depth * outputs + at, c % group, u);
-                        }
-                    }
+        let size = channels * outputs;
+        let g = match format {
+            None => weight_transform::<Integers>(),
+            Some(_) => weight_transform::<Balanced>(),
+        };
+        let mut weights = vec![0.0; PRODUCTS * size];
+        for (o, row) in weight.chunks_exact(channels * 9).enumerate() {
+            for (c, taps) in row.as_chunks::<9>().0.iter().enumerate() {
+                let at = (o / columns * channels + c) * columns + o % columns;
+                for (i, u) in transform_weight(&g, taps).into_iter().enumerate() {
+                    weights[i * size + at] = u;
                 }
-            };
-        let weights = match format {
-            None => {
-                let mut out = vec![0.0; PRODUCTS * channels * outputs];
-                each(weight_transform::<Integers>(), 1, &mut |at, _, u| {
-                    out[at] = u
-                });
-                Weights::Fp32(out)
             }
+        }
+        let weights = match format {
+            None => Weights::Fp32(weights),
             Some(format) => {
-                let mut out = vec![0; PRODUCTS * channels.div_ceil(2) * outputs];
-                each(weight_transform::<Balanced>(), 2, &mut |at, half, u| {
-                    out[at] |= u32::from(bf16_bits(u)) << (16 * half);
-                });
-                Weights::Bf16(format, out)
+                let product = |weights: &[f32]| {
+                    NarrowColumns::new(format, channels, outputs, |c, o| {
+                        weights[(o / columns * channels + c) * columns + o % columns]
+                    })
+                };
+                Weights::Narrow(weights.chunks_exact(size).map(product).collect())
             }
         };
         let mut padded = bias.to_vec();
@@ -198,30 +193,33 @@ impl Convolution {
         let Workspace {
             transformed,
             rounded,
+            scales,
             products,
         } = workspace;
         products.resize(PRODUCTS * plane_stride(max, self.outputs), 0.0);
         match self.weights {
             Weights::Fp32(_) => transformed.resize(PRODUCTS * plane_stride(max, stride), 0.0),
-            Weights::Bf16(..) => rounded.resize(PRODUCTS * plane_stride(max, stride / 2), 0),
+            Weights::Narrow(_) => {
+                transformed.resize(PRODUCTS * stride, 0.0);
+                rounded.resize(PRODUCTS * plane_stride(max, stride / 2), 0);
+                scales.resize(PRODUCTS * max, 1.0);
+            }
         }
         for (first, n) in chunks(count, MAX_TILES) {
             let to = plane_stride(n, self.outputs);
-            let input = |plane| InputTransform {
-                tiles,
-                first,
-                n,
-                x,
-                stride,
-                plane,
-            };
+            let input = InputTransform { tiles, x, stride };
             let planes = products.chunks_exact_mut(to).take(PRODUCTS).enumerate();
             match &self.weights {
                 Weights::Fp32(weights) => {
                     let from = plane_stride(n, stride);
-                    let input = input(from);
-                    let out = &mut *transformed;
-                    dispatch(self.isa, TransformFp32 { input, out });
+                    let transform = TransformFp32 {
+                        input,
+                        first,
+                        n,
+                        plane: from,
+                        out: transformed,
+                    };
+                    dispatch(self.isa, transform);
                     let size = self.channels * self.outputs;
                     for (i, products) in planes {
                         let gemm = GemmPackedB {
@@ -233,30 +231,28 @@ impl Convolution {
                             b: &weights[i * size..][..size],
                             c: products,
                             c_stride: self.outputs,
+                            scales: None,
                         };
                         gemm.run(self.isa);
                     }
                 }
-                Weights::Bf16(format, weights) => {
-                    let stride = stride / 2;
-                    let from = plane_stride(n, stride);
-                    let input = input(from);
-                    let out = &mut *rounded;
-                    dispatch_narrow(*format, TransformBf16 { input, out });
-                    let depth = self.channels.div_ceil(2);
-                    let size = depth * self.outputs;
+                Weights::Narrow(weights) => {
+                    let from = plane_stride(n, stride / 2);
+                    let transform = TransformNarrow {
+                        input,
+                        first,
+                        n,
+                        plane: from,
+                        limit: weights[0].limit(),
+                        tile: transformed,
+                        out: rounded,
+                        scales,
+                    };
+                    dispatch_narrow(weights[0].format(), transform);
                     for (i, products) in planes {
-                        let gemm = GemmPackedB {
-                            rows: n,
-                            depth,
-                            cols: self.outputs,
-                            a: &rounded[i * from..],
-                            a_stride: stride,
-                            b: &weights[i * size..][..size],
-                            c: products,
-                            c_stride: self.outputs,
-                        };
-                        gemm.run_narrow(*format);
+                        let a = (&rounded[i * from..], stride / 2);
+                        let c = (products, self.outputs);
+                        weights[i].multiply(n, a, &scales[i * n..], c);
                     }
                 }
             }
@@ -272,7 +268,7 @@ impl Convolution {
             };
             match self.weights {
                 Weights::Fp32(_) => dispatch(self.isa, OutputOf::<Integers>::new(output)),
-                Weights::Bf16(..) => dispatch(self.isa, OutputOf::<Balanced>::new(output)),
+                Weights::Narrow(_) => dispatch(self.isa, OutputOf::<Balanced>::new(output)),
             }
         }
     }
@@ -363,55 +359,52 @@ fn column<V: Copy, const N: usize>(rows: &[[V; N]; INPUT_TILE], x: usize) -> [V;
     ]
 }
 
-/// `B^T d B` of `n` input tiles, to `[product][tile][channels]` with products `plane` apart.
+/// `B^T d B` of input tiles.
 struct InputTransform<'a> {
     tiles: Tiles,
-    first: usize,
-    n: usize,
     x: &'a [f32],
     stride: usize,
-    plane: usize,
 }
 
 impl InputTransform<'_> {
-    /// Calls `put(i, c, v)` for the vector of product and tile `i` at channel `c`, where `i` counts
-    /// distances of a plane and a tile: `(product, tile)`.
+    /// Transforms a tile to `out`, where products are `plane` apart.
     #[inline(always)]
-    fn run<S: Simd, T: Points>(&self, mut put: impl FnMut((usize, usize), usize, S::V)) {
+    fn tile<S: Simd, T: Points>(&self, tile: usize, plane: usize, out: &mut [f32]) {
         let Tiles { height, width, .. } = self.tiles;
-        for tile in 0..self.n {
-            let (image, top, left) = self.tiles.origin(self.first + tile);
-            // Pixels outside the image are read as zero; only discarded outputs depend on them.
-            let pixels: [Option<&[f32]>; PRODUCTS] = std::array::from_fn(|i| {
-                let (y, x) = (top + i / INPUT_TILE, left + i % INPUT_TILE);
-                (y < height && x < width).then(|| {
-                    &self.x[((image * height + y) * width + x) * self.stride..][..self.stride]
-                })
-            });
-            for c in (0..self.stride).step_by(S::LANES) {
-                let mut half = [[S::splat(0.0); INPUT_TILE]; INPUT_TILE];
-                for (y, row) in half.iter_mut().enumerate() {
-                    let mut d = [S::splat(0.0); INPUT_TILE];
-                    for (x, d) in d.iter_mut().enumerate() {
-                        if let Some(pixel) = pixels[y * INPUT_TILE + x] {
-                            *d = S::load(&pixel[c..]);
-                        }
+        let (image, top, left) = self.tiles.origin(tile);
+        // Pixels outside the image are read as zero; only discarded outputs depend on them.
+        let pixels: [Option<&[f32]>; PRODUCTS] = std::array::from_fn(|i| {
+            let (y, x) = (top + i / INPUT_TILE, left + i % INPUT_TILE);
+            (y < height && x < width)
+                .then(|| &self.x[((image * height + y) * width + x) * self.stride..][..self.stride])
+        });
+        for c in (0..self.stride).step_by(S::LANES) {
+            let mut half = [[S::splat(0.0); INPUT_TILE]; INPUT_TILE];
+            for (y, row) in half.iter_mut().enumerate() {
+                let mut d = [S::splat(0.0); INPUT_TILE];
+                for (x, d) in d.iter_mut().enumerate() {
+                    if let Some(pixel) = pixels[y * INPUT_TILE + x] {
+                        *d = S::load(&pixel[c..]);
                     }
-                    *row = input_transform::<S, T>(d);
                 }
-                for x in 0..INPUT_TILE {
-                    let column = column(&half, x);
-                    for (y, v) in input_transform::<S, T>(column).into_iter().enumerate() {
-                        put((y * INPUT_TILE + x, tile), c, v);
-                    }
+                *row = input_transform::<S, T>(d);
+            }
+            for x in 0..INPUT_TILE {
+                let column = column(&half, x);
+                for (y, v) in input_transform::<S, T>(column).into_iter().enumerate() {
+                    S::store(&mut out[(y * INPUT_TILE + x) * plane + c..], v);
                 }
             }
         }
     }
 }
 
+/// Transforms `n` tiles from `first`, to `[product][tile][channels]` with products `plane` apart.
 struct TransformFp32<'a> {
     input: InputTransform<'a>,
+    first: usize,
+    n: usize,
+    plane: usize,
     out: &'a mut [f32],
 }
 
@@ -420,34 +413,43 @@ impl SimdOp for TransformFp32<'_> {
 
     #[inline(always)]
     fn eval<S: Simd>(self) {
-        let Self { input, out } = self;
-        let (plane, stride) = (input.plane, input.stride);
-        input.run::<S, Integers>(|(product, tile), c, v| {
-            S::store(&mut out[product * plane + tile * stride + c..], v);
-        });
+        for i in 0..self.n {
+            let out = &mut self.out[i * self.input.stride..];
+            self.input
+                .tile::<S, Integers>(self.first + i, self.plane, out);
+        }
     }
 }
 
-/// Rounds to pairs of channels.
-struct TransformBf16<'a> {
+/// The same rounded to words.
+struct TransformNarrow<'a> {
     input: InputTransform<'a>,
+    first: usize,
+    n: usize,
+    plane: usize,
+    /// Largest magnitude of integers.
+    limit: f32,
+    /// A transformed tile, `[product][channels]`.
+    tile: &'a mut [f32],
     out: &'a mut [u32],
+    /// `[product][tiles]`.
+    scales: &'a mut [f32],
 }
 
-impl NarrowOp for TransformBf16<'_> {
+impl NarrowOp for TransformNarrow<'_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<N: Narrow>(self) {
-        let Self { input, out } = self;
-        let (plane, stride) = (input.plane, input.stride / 2);
-        let one = N::S::splat(1.0);
-        input.run::<N::S, Balanced>(|(product, tile), c, v| {
-            let out = &mut out[product * plane + tile * stride + c / 2..];
-            assert!(out.len() >= N::S::LANES / 2);
-            // SAFETY: `out` holds a vector of values in words of two or more.
-            unsafe { N::store_row(out.as_mut_ptr(), v, one) }
-        });
+        let stride = self.input.stride;
+        let words = stride / N::FORMAT.group();
+        for i in 0..self.n {
+            (self.input).tile::<N::S, Balanced>(self.first + i, stride, self.tile);
+            for (product, row) in self.tile.chunks_exact(stride).enumerate() {
+                let out = &mut self.out[product * self.plane + i * words..][..words];
+                self.scales[product * self.n + i] = round_row::<N>(row, self.limit, out);
+            }
+        }
     }
 }
 

@@ -1,12 +1,12 @@
-//! Products of bfloat16 and of 8-bit integers.
+//! Products of bfloat16 and of integers.
 //!
-//! Both operands are words of 32 bits that hold a group of values each, neighbors in depth: two of
-//! bfloat16, or four bytes. Otherwise they are packed as 32-bit floats are, and the same register tile
-//! multiplies them. What is missing in the last group is zero.
+//! Both operands are words of 32 bits that hold a group of values each, neighbors in depth: two of 16 bits,
+//! or four of 8. Otherwise they are packed as 32-bit floats are, and the same register tile multiplies
+//! them. What is missing in the last group is zero.
 //!
-//! 8-bit integers: each row of A has a scale, and so has each column of B. Values of B are offset by 128,
-//! because the instruction takes unsigned values, and the sums start with what takes the offset back. They
-//! are exact: 2^31 is not reached below a depth of 66,000.
+//! With integers, each row of A has a scale, and so has each column of B: the largest magnitude divided by
+//! [`Format::limit`], so that sums are exact. 8-bit values of B are offset by 128, because the instruction
+//! takes unsigned ones, and the sums start with what takes the offset back.
 
 use super::{CACHE_LINE, Epilogue, Tile, chunks};
 use crate::simd::{Format, Narrow, NarrowOp, Simd, SupportedFormat, bf16_bits, dispatch_narrow};
@@ -22,8 +22,9 @@ pub(crate) struct NarrowA {
     rows: usize,
     depth: usize,
     data: Vec<u32>,
-    /// Scale of each row, and what its sums start with. Only for 8-bit integers.
+    /// Scale of each row. Only for integers.
     scales: Vec<f32>,
+    /// What the sums of each row start with. Only for 8-bit integers.
     offsets: Vec<i32>,
 }
 
@@ -31,44 +32,33 @@ impl NarrowA {
     /// Zeros.
     pub fn new(format: SupportedFormat, rows: usize, depth: usize) -> Self {
         let words = depth.div_ceil(format.format().group());
-        let integers = match format.format() {
-            Format::Bf16 => 0,
-            Format::Int8 => rows,
-        };
+        let only = |wanted: bool| if wanted { rows } else { 0 };
         Self {
             format,
             rows,
             depth,
             data: vec![0; rows * words],
-            scales: vec![0.0; integers],
-            offsets: vec![0; integers],
+            scales: vec![0.0; only(format.format() != Format::Bf16)],
+            offsets: vec![0; only(format.format() == Format::Int8)],
         }
     }
 
     /// Replaces the values: element (row, k) is `at(row, k)`.
     pub fn fill(&mut self, at: impl Fn(usize, usize) -> f32) {
-        let format = self.format.format();
-        let (group, words) = (format.group(), self.words());
-        for (row, (scale, offset)) in self.scales.iter_mut().zip(&mut self.offsets).enumerate() {
-            let row = (0..self.depth).map(|k| at(row, k));
-            *scale = scale_of(row.clone());
-            let sum: i32 = row.map(|x| i32::from(quantized(x, *scale))).sum();
-            *offset = sum * -128;
+        let (rounding, words) = (Rounding::new(self.format, self.depth), self.words());
+        for (row, scale) in self.scales.iter_mut().enumerate() {
+            *scale = rounding.scale((0..self.depth).map(|k| at(row, k)));
+        }
+        for (row, (offset, scale)) in self.offsets.iter_mut().zip(&self.scales).enumerate() {
+            let values = (0..self.depth).map(|k| rounding.integer(at(row, k), *scale));
+            *offset = values.sum::<i32>() * -128;
         }
         let mut out = self.data.iter_mut();
         for (start, len) in chunks(self.rows, MR) {
             for word in 0..words {
                 for (row, out) in (start..start + len).zip(&mut out) {
-                    *out = 0;
-                    for (i, k) in (word * group..self.depth.min((word + 1) * group)).enumerate() {
-                        *out |= match format {
-                            Format::Bf16 => u32::from(bf16_bits(at(row, k))) << (16 * i),
-                            Format::Int8 => {
-                                let byte = quantized(at(row, k), self.scales[row]);
-                                u32::from(byte.cast_unsigned()) << (8 * i)
-                            }
-                        };
-                    }
+                    let scale = self.scales.get(row).copied().unwrap_or(1.0);
+                    *out = rounding.word(word, scale, |k| at(row, k));
                 }
             }
         }
@@ -92,22 +82,58 @@ impl NarrowA {
     }
 }
 
-/// The scale of a row of 8-bit integers, the largest of which is 127; not finite if a value is not.
-fn scale_of(row: impl Iterator<Item = f32>) -> f32 {
-    let largest = row.fold(0.0, |max: f32, x| match x.is_finite() {
-        true => max.max(x.abs()),
-        false => f32::NAN,
-    });
-    largest / 127.0
+/// Rounding of the operand of a product with one depth.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rounding {
+    format: Format,
+    depth: usize,
+    /// Largest magnitude of an integer; 0 for floats.
+    limit: i32,
 }
 
-/// `x / scale` as an 8-bit integer; 0 if the scale is.
-fn quantized(x: f32, scale: f32) -> i8 {
-    // Out of -127..=127 only by a rounding error of the scale; casts saturate.
-    (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8
+impl Rounding {
+    pub fn new(format: SupportedFormat, depth: usize) -> Self {
+        let format = format.format();
+        Self {
+            format,
+            depth,
+            limit: format.limit(depth).unwrap_or(0),
+        }
+    }
+
+    /// The scale of integers, which are at most the limit; not finite if a value is not.
+    pub fn scale(&self, values: impl Iterator<Item = f32>) -> f32 {
+        let largest = values.fold(0.0, |max: f32, x| match x.is_finite() {
+            // A NaN stays.
+            true if max.is_finite() => max.max(x.abs()),
+            _ => f32::NAN,
+        });
+        largest / self.limit as f32
+    }
+
+    /// `x / scale`, rounded; 0 if the scale is.
+    pub fn integer(&self, x: f32, scale: f32) -> i32 {
+        // Above the limit only by a rounding error of the scale; NaN becomes 0.
+        let rounded = (x / scale).round_ties_even() as i32;
+        rounded.clamp(-self.limit, self.limit)
+    }
+
+    /// Word `word` of a row or column with elements `at(k)`.
+    pub fn word(&self, word: usize, scale: f32, at: impl Fn(usize) -> f32) -> u32 {
+        let group = self.format.group();
+        let bits = 32 / group;
+        let elements = word * group..self.depth.min((word + 1) * group);
+        elements.enumerate().fold(0, |word, (i, k)| {
+            let value = match self.format {
+                Format::Bf16 => u32::from(bf16_bits(at(k))),
+                _ => self.integer(at(k), scale).cast_unsigned() & (u32::MAX >> (32 - bits)),
+            };
+            word | value << (bits * i)
+        })
+    }
 }
 
-/// The right operand: panels `[panels][words][NR]`, and for 8-bit integers the scale of each column.
+/// The right operand: panels `[panels][words][NR]`, and for integers the scale of each column.
 #[derive(Debug, Default)]
 pub(crate) struct NarrowB {
     data: Vec<u32>,
@@ -126,21 +152,84 @@ impl NarrowB {
         panels: usize,
     ) {
         let words = depth.div_ceil(format.format().group());
+        let limit = format.format().limit(depth).unwrap_or(1) as f32;
         self.data.resize(panels * words * NR, 0);
         self.scales.resize(panels * NR, 1.0);
         let data = self.data.chunks_exact_mut((words * NR).max(1));
         for (panel, (out, scales)) in data.zip(self.scales.chunks_exact_mut(NR)).enumerate() {
             let b = &b[panel * stride..][..depth * NR];
-            dispatch_narrow(format, PackPanel { b, out, scales });
+            let op = PackPanel {
+                b,
+                limit,
+                out,
+                scales,
+            };
+            dispatch_narrow(format, op);
         }
+    }
+}
+
+/// The largest magnitude of each lane of some vectors, and a term that makes it NaN.
+#[derive(Clone, Copy)]
+pub(super) struct Range<V> {
+    max: V,
+    /// Zero, or NaN if a value is not finite: the maximum can lose it.
+    invalid: V,
+}
+
+impl<V: Copy> Range<V> {
+    #[inline(always)]
+    pub fn new<S: Simd<V = V>>() -> Self {
+        Self {
+            max: S::splat(0.0),
+            invalid: S::splat(0.0),
+        }
+    }
+
+    #[inline(always)]
+    pub fn add<S: Simd<V = V>>(&mut self, x: V) {
+        let zero = S::splat(0.0);
+        self.max = S::max(self.max, S::max(x, S::sub(zero, x)));
+        self.invalid = S::fma(x, zero, self.invalid);
+    }
+
+    /// The scale of integers up to `limit`, and the factor that makes values such integers.
+    #[inline(always)]
+    pub fn finish<S: Simd<V = V>>(self, limit: f32) -> (V, V) {
+        let zero = S::splat(0.0);
+        let scale = S::mul(self.max, S::splat(1.0 / limit));
+        // A lane of zeros has no finite factor and needs none.
+        let inverse = S::div(S::splat(limit), self.max);
+        (
+            S::add(scale, self.invalid),
+            S::select_lt(zero, self.max, inverse, zero),
+        )
+    }
+
+    /// The same over all lanes.
+    #[inline(always)]
+    pub fn across<S: Simd<V = V>>(self, limit: f32) -> (f32, V) {
+        let mut lanes = [[0.0; NR]; 2];
+        S::store(&mut lanes[0], self.max);
+        S::store(&mut lanes[1], self.invalid);
+        let mut max: f32 = 0.0;
+        let mut invalid: f32 = 0.0;
+        for (m, i) in lanes[0].iter().zip(&lanes[1]).take(S::LANES) {
+            max = if *m > max { *m } else { max };
+            invalid += i;
+        }
+        let factor = if max > 0.0 { limit / max } else { 0.0 };
+        (max / limit + invalid, S::splat(factor))
     }
 }
 
 /// Rounds a panel `[depth][NR]` to words.
 struct PackPanel<'a> {
     b: &'a [f32],
+    /// Largest magnitude of integers.
+    limit: f32,
     out: &'a mut [u32],
-    /// Scales of the columns, for 8-bit integers.
+    /// Scales of the columns, for integers.
     scales: &'a mut [f32],
 }
 
@@ -154,20 +243,14 @@ impl NarrowOp for PackPanel<'_> {
         let group = N::FORMAT.group();
         for at in [0, lanes] {
             let mut factor = N::S::splat(1.0);
-            if N::FORMAT == Format::Int8 {
-                let (zero, mut max) = (N::S::splat(0.0), N::S::splat(0.0));
-                // Zero, or NaN if a value is not finite: the maximum can lose it.
-                let mut invalid = zero;
+            if N::FORMAT != Format::Bf16 {
+                let mut range = Range::new::<N::S>();
                 for row in self.b.chunks_exact(NR) {
-                    let x = N::S::load(&row[at..]);
-                    max = N::S::max(max, N::S::max(x, N::S::sub(zero, x)));
-                    invalid = N::S::fma(x, zero, invalid);
+                    range.add::<N::S>(N::S::load(&row[at..]));
                 }
-                let scale = N::S::mul(max, N::S::splat(1.0 / 127.0));
-                N::S::store(&mut self.scales[at..], N::S::add(scale, invalid));
-                // A column of zeros has no finite factor and needs none.
-                let inverse = N::S::div(N::S::splat(127.0), max);
-                factor = N::S::select_lt(zero, max, inverse, zero);
+                let scale;
+                (scale, factor) = range.finish::<N::S>(self.limit);
+                N::S::store(&mut self.scales[at..], scale);
             }
             let words = self.out.chunks_exact_mut(NR);
             for (rows, out) in self.b.chunks(group * NR).zip(words) {
@@ -230,13 +313,13 @@ impl NarrowOp for GemmNarrow<'_> {
     #[inline(always)]
     fn eval<N: Narrow>(self) {
         let (a, words) = (self.a, self.a.words());
-        let integers = N::FORMAT == Format::Int8;
+        let integers = N::FORMAT != Format::Bf16;
         for (start, len) in chunks(a.rows, MR) {
             let lines = (len * words).div_ceil(CACHE_LINE * self.panels);
             for panel in 0..self.panels {
                 // SAFETY: `gemm_narrow` has checked the lengths of `b`, its scales, `c` and the bias; A
                 // holds `rows * words` words, those of this chunk from `start * words`, and for integers
-                // a scale and an offset per row. Register tiles have `MR` rows at most, `NR` columns.
+                // a scale per row, for those of 8 bits also an offset. Register tiles have `MR` rows at most, `NR` columns.
                 unsafe {
                     let (bias, accumulate) = self.epilogue.parts();
                     let tile = Tile {
@@ -248,7 +331,7 @@ impl NarrowOp for GemmNarrow<'_> {
                         b_k: NR,
                         c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * NR),
                         c_row: NR,
-                        offsets: integers.then(|| a.offsets.as_ptr().add(start)),
+                        offsets: (N::FORMAT == Format::Int8).then(|| a.offsets.as_ptr().add(start)),
                         scales: integers.then(|| {
                             [
                                 a.scales.as_ptr().add(start),

@@ -59,6 +59,7 @@ impl WithBias {
             b: &self.packed,
             c: out,
             c_stride: WIDTH,
+            scales: None,
         };
         gemm.run(self.isa);
     }

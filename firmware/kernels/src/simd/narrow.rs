@@ -1,4 +1,5 @@
-//! Dot products of narrow values: pairs of bfloat16, or groups of four 8-bit integers, in words of 32 bits.
+//! Dot products of narrow values: pairs of bfloat16 or of 16-bit integers, or groups of four 8-bit integers, in
+//! words of 32 bits.
 //!
 //! A [`NarrowOp`] is written once, generic over [`Narrow`], and [`dispatch_narrow`] compiles it for the
 //! instructions of a [`Format`]. It takes a [`SupportedFormat`], which can be constructed only on a CPU
@@ -13,6 +14,8 @@ use super::Simd;
 pub(crate) enum Format {
     /// bfloat16, accumulated in 32-bit floating point: AVX512-BF16.
     Bf16,
+    /// 16-bit integers, accumulated exactly: AVX512-VNNI.
+    Int16,
     /// 8-bit integers, accumulated exactly: AVX512-VNNI.
     Int8,
 }
@@ -20,13 +23,25 @@ pub(crate) enum Format {
 impl Format {
     /// Every format.
     #[cfg(test)]
-    pub const ALL: [Self; 2] = [Self::Bf16, Self::Int8];
+    pub const ALL: [Self; 3] = [Self::Bf16, Self::Int16, Self::Int8];
 
     /// Values per word.
     pub const fn group(self) -> usize {
         match self {
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::Int16 => 2,
             Self::Int8 => 4,
+        }
+    }
+
+    /// The largest magnitude of integers whose dot product over `depth` does not overflow; `None` for
+    /// floats, which have no scale.
+    pub fn limit(self, depth: usize) -> Option<i32> {
+        let exact = (i32::MAX as usize / depth.max(1)).isqrt();
+        match self {
+            Self::Bf16 => None,
+            Self::Int16 => Some(exact.min(32767) as i32),
+            // Half as large as the depth would allow for any depth below 66,000, where values are offset.
+            Self::Int8 => Some(127),
         }
     }
 
@@ -38,7 +53,7 @@ impl Format {
             && super::Isa::Avx512.is_available()
             && match self {
                 Self::Bf16 => is_x86_feature_detected!("avx512bf16"),
-                Self::Int8 => is_x86_feature_detected!("avx512vnni"),
+                Self::Int16 | Self::Int8 => is_x86_feature_detected!("avx512vnni"),
             };
         #[cfg(not(target_arch = "x86_64"))]
         let available = false;
@@ -50,6 +65,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bf16 => "bf16",
+            Self::Int16 => "int16",
             Self::Int8 => "int8",
         })
     }
@@ -106,8 +122,8 @@ pub(crate) trait Narrow: Operand<Word = u32> {
     /// Their format.
     const FORMAT: Format;
 
-    /// Rounds the rows and joins them: one word per column. Bfloat16 uses the first two rows and no factor;
-    /// 8-bit integers are the rows times `factor`, of a magnitude of at most 127, offset by 128.
+    /// Rounds the rows and joins them: one word per column. Formats of 16 bits use the first two rows.
+    /// Integers are rounded after multiplication by `factor`; those of 8 bits are offset by 128.
     fn pack(rows: [<Self::S as Simd>::V; 4], factor: <Self::S as Simd>::V) -> Self::W;
     /// Rounds a vector of values that are neighbors in depth, times `factor` as in [`Narrow::pack`], and
     /// stores them as `LANES / GROUP` words.
@@ -173,6 +189,8 @@ pub(crate) fn dispatch_narrow<Op: NarrowOp>(format: SupportedFormat, op: Op) -> 
     match format.0 {
         // SAFETY: a `SupportedFormat` exists only for a format whose instructions the CPU has.
         Format::Bf16 => unsafe { super::x86::eval_bf16(op) },
+        // SAFETY: as above.
+        Format::Int16 => unsafe { super::x86::eval_int16(op) },
         // SAFETY: as above.
         Format::Int8 => unsafe { super::x86::eval_int8(op) },
     }

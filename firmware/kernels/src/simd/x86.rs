@@ -34,6 +34,13 @@ pub(super) unsafe fn eval_bf16<Op: NarrowOp>(op: Op) -> Op::Output {
 }
 
 /// # Safety
+/// As for [`eval_int8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+pub(super) unsafe fn eval_int16<Op: NarrowOp>(op: Op) -> Op::Output {
+    op.eval::<Int16>()
+}
+
+/// # Safety
 /// The CPU supports AVX-512F, AVX512-BW, AVX512-VL, AVX512-VNNI, AVX2 and FMA.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
 pub(super) unsafe fn eval_int8<Op: NarrowOp>(op: Op) -> Op::Output {
@@ -43,6 +50,10 @@ pub(super) unsafe fn eval_int8<Op: NarrowOp>(op: Op) -> Op::Output {
 /// Private, so that only [`eval_bf16`] can use it.
 #[derive(Clone, Copy)]
 struct Bf16;
+
+/// Private, so that only [`eval_int16`] can use it.
+#[derive(Clone, Copy)]
+struct Int16;
 
 /// Private, so that only [`eval_int8`] can use it.
 #[derive(Clone, Copy)]
@@ -140,30 +151,77 @@ impl Narrow for Bf16 {
     }
 }
 
-impl Operand for Int8 {
+/// Sums of integers.
+macro_rules! integers {
+    () => {
+        type Sum = __m512i;
+
+        #[inline(always)]
+        fn zero() -> __m512i {
+            // SAFETY: this type is used only in a function that enables the target feature.
+            unsafe { _mm512_setzero_si512() }
+        }
+        #[inline(always)]
+        unsafe fn start(offset: *const i32) -> __m512i {
+            // SAFETY: guaranteed by the caller; and as above.
+            unsafe { _mm512_broadcastd_epi32(_mm_castps_si128(_mm_load_ss(offset.cast()))) }
+        }
+        #[inline(always)]
+        fn finish(sum: __m512i) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_cvtepi32_ps(sum) }
+        }
+    };
+}
+
+impl Operand for Int16 {
     words! {}
-    type Sum = __m512i;
+    integers! {}
 
     #[inline(always)]
-    fn zero() -> __m512i {
+    fn dot(a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
         // SAFETY: this type is used only in a function that enables the target feature.
-        unsafe { _mm512_setzero_si512() }
+        unsafe { _mm512_dpwssd_epi32(sum, a, b) }
+    }
+}
+
+impl Narrow for Int16 {
+    const FORMAT: Format = Format::Int16;
+
+    #[inline(always)]
+    fn pack(rows: [__m512; 4], factor: __m512) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            let low = _mm512_cvtps_epi32(_mm512_mul_ps(rows[0], factor));
+            let high = _mm512_cvtps_epi32(_mm512_mul_ps(rows[1], factor));
+            let low = _mm512_and_si512(low, _mm512_set1_epi32(0xFFFF));
+            _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+        }
     }
     #[inline(always)]
-    unsafe fn start(offset: *const i32) -> __m512i {
-        // SAFETY: guaranteed by the caller; and as above.
-        unsafe { _mm512_broadcastd_epi32(_mm_castps_si128(_mm_load_ss(offset.cast()))) }
+    unsafe fn store_row(p: *mut u32, row: __m512, factor: __m512) {
+        // SAFETY: guaranteed by the caller for eight words; and as above.
+        unsafe {
+            let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(row, factor));
+            _mm256_mask_storeu_epi32(p.cast(), u8::MAX, _mm512_cvtepi32_epi16(rounded));
+        }
     }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, words: __m512i) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_mask_storeu_epi32(p.cast(), u16::MAX, words) }
+    }
+}
+
+impl Operand for Int8 {
+    words! {}
+    integers! {}
+
     /// `a` holds signed values, `b` unsigned ones.
     #[inline(always)]
     fn dot(a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
         // SAFETY: this type is used only in a function that enables the target feature.
         unsafe { _mm512_dpbusd_epi32(sum, b, a) }
-    }
-    #[inline(always)]
-    fn finish(sum: __m512i) -> __m512 {
-        // SAFETY: as above.
-        unsafe { _mm512_cvtepi32_ps(sum) }
     }
 }
 
