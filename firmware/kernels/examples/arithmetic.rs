@@ -15,7 +15,7 @@ use loftup_spec::{HALO, SplitMix64};
 
 use weights::{HEADS, head_width, noise, weights};
 
-#[path = "../benches/weights.rs"]
+#[path = "../benches/weights/mod.rs"]
 mod weights;
 
 /// Sides of the frame and of a tile, in pixels, and the number of keys.

@@ -15,11 +15,13 @@ pub enum Arithmetic {
     /// 32-bit floating point.
     #[default]
     Fp32,
-    /// Both operands of every product rounded to bfloat16. Needs AVX512-BF16.
+    /// Both operands of every product rounded to bfloat16, except those of convolutions: Winograd's transform
+    /// magnifies rounding errors, so they are rounded to 16-bit integers with a scale for each output channel
+    /// and each tile. Needs AVX512-BF16 and AVX512-VNNI.
     Bf16,
     /// Both operands of linear layers rounded to 8-bit integers, with a scale for each output channel and
-    /// each token. Attention and convolutions are as in [`Arithmetic::Bf16`], or have 32 bits on a CPU
-    /// without AVX512-BF16. Needs AVX512-VNNI.
+    /// each token. Attention and convolutions are as in [`Arithmetic::Bf16`]; on a CPU without
+    /// AVX512-BF16, attention has 32 bits. Needs AVX512-VNNI.
     Int8,
 }
 
@@ -31,7 +33,7 @@ impl Arithmetic {
     pub fn needs(self) -> &'static str {
         match self {
             Self::Fp32 => "nothing",
-            Self::Bf16 => "AVX512-BF16",
+            Self::Bf16 => "AVX512-BF16 and AVX512-VNNI",
             Self::Int8 => "AVX512-VNNI",
         }
     }
@@ -54,20 +56,11 @@ impl Arithmetic {
             [Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
         let linear = match self {
             Self::Int8 => int8?,
-            _ => bf16?,
+            _ => bf16.and(int16).and(bf16)?,
         };
-        let v = std::env::var("LP").unwrap_or("lac".into());
-        let bf16 = if v.contains('w') { int16 } else { bf16 };
-        let linear = if v.contains('w') && self == Self::Bf16 {
-            int16?
-        } else {
-            linear
-        };
-        let int16 = int16.filter(|_| v.contains('c'));
-        let int16 = if v.contains('b') { bf16 } else { int16 };
         Some(Formats {
-            linear: v.contains('l').then_some(linear),
-            attention: bf16.filter(|_| v.contains('a')),
+            linear: Some(linear),
+            attention: bf16,
             convolution: int16,
         })
     }

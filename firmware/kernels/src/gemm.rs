@@ -105,11 +105,6 @@ impl PackedA {
     pub fn depth(&self) -> usize {
         self.depth
     }
-
-    /// The instruction set that the matrix is packed for.
-    pub fn isa(&self) -> SupportedIsa {
-        self.isa
-    }
 }
 
 /// What is done with a product before it is stored. A bias has one value per row of C.

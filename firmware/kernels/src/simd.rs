@@ -128,11 +128,6 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// `p` is valid for reading `LANES` values; it need not be aligned.
     unsafe fn load_ptr(p: *const f32) -> Self::V;
-    /// Loads bfloat16, which is exact.
-    ///
-    /// # Safety
-    /// `p` is valid for reading `LANES` values of 16 bits; it need not be aligned.
-    unsafe fn load_bf16_ptr(p: *const u16) -> Self::V;
     /// # Safety
     /// `p` is valid for writing `LANES` values; it need not be aligned.
     unsafe fn store_ptr(p: *mut f32, v: Self::V);
@@ -160,14 +155,6 @@ pub(crate) trait Simd: Copy + 'static {
         assert!(s.len() >= Self::LANES);
         // SAFETY: the slice holds at least `LANES` values.
         unsafe { Self::load_ptr(s.as_ptr()) }
-    }
-
-    /// Loads the first `LANES` values of `s`, which are bfloat16.
-    #[inline(always)]
-    fn load_bf16(s: &[u16]) -> Self::V {
-        assert!(s.len() >= Self::LANES);
-        // SAFETY: the slice holds at least `LANES` values.
-        unsafe { Self::load_bf16_ptr(s.as_ptr()) }
     }
 
     /// Stores to the first `LANES` values of `s`.

@@ -33,12 +33,6 @@ impl Simd for Generic {
         unsafe { p.cast::<[f32; 4]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_bf16_ptr(p: *const u16) -> [f32; 4] {
-        // SAFETY: guaranteed by the caller.
-        let halves = unsafe { p.cast::<[u16; 4]>().read_unaligned() };
-        halves.map(|half| f32::from_bits(u32::from(half) << 16))
-    }
-    #[inline(always)]
     unsafe fn store_ptr(p: *mut f32, v: [f32; 4]) {
         // SAFETY: guaranteed by the caller.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }

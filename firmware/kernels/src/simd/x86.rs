@@ -294,16 +294,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(u16::MAX, p) }
     }
     #[inline(always)]
-    unsafe fn load_bf16_ptr(p: *const u16) -> __m512 {
-        // SAFETY: guaranteed by the caller; this type is used only in a function that enables the target
-        // feature.
-        unsafe {
-            let wide =
-                _mm512_cvtepu16_epi32(_mm256_maskload_epi32(p.cast(), _mm256_set1_epi32(-1)));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-        }
-    }
-    #[inline(always)]
     unsafe fn store_ptr(p: *mut f32, v: __m512) {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm512_mask_storeu_ps(p, u16::MAX, v) }
@@ -355,15 +345,6 @@ impl Simd for Avx2 {
     unsafe fn load_ptr(p: *const f32) -> __m256 {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm256_maskload_ps(p, _mm256_set1_epi32(-1)) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16_ptr(p: *const u16) -> __m256 {
-        // SAFETY: guaranteed by the caller; this type is used only in a function that enables the target
-        // feature.
-        unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_maskload_epi32(p.cast(), _mm_set1_epi32(-1)));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-        }
     }
     #[inline(always)]
     unsafe fn store_ptr(p: *mut f32, v: __m256) {

@@ -36,7 +36,7 @@ pub use self::{
     health::{Counters, Health, State},
     supervisor::FallbackOptions,
     tensorrt::TensorRt,
-    tract::{CpuBackend, TractBackend},
+    tract::{CpuBackend, NarrowCpuBackend, TractBackend},
 };
 
 /// Preferred tile sizes and concurrency.
@@ -76,6 +76,10 @@ pub enum Arithmetic {
     Fp32,
     /// Products of values rounded to a 10-bit mantissa.
     Tf32,
+    /// Products of the upsampler's queries in bfloat16, the rest in 32 bits.
+    Bf16,
+    /// Products of the upsampler's linear layers in 8-bit integers, of its attention in bfloat16.
+    Int8,
 }
 
 /// An inference backend.
