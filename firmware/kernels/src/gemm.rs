@@ -321,4 +321,6 @@ impl<T: Copy> GemmPackedB<'_, T> {
 }
 
 #[cfg(test)]
+mod narrow_tests;
+#[cfg(test)]
 mod tests;
