@@ -15,26 +15,28 @@ pub enum Arithmetic {
     /// 32-bit floating point.
     #[default]
     Fp32,
-    /// Both operands of every product rounded to bfloat16, except those of convolutions: Winograd's transform
-    /// magnifies rounding errors, so they are rounded to 16-bit integers with a scale for each output channel
-    /// and each tile. Needs AVX512-BF16 and AVX512-VNNI.
+    /// Both operands of every product rounded to 16-bit integers: weights with a scale for each output
+    /// channel, activations with one for each token, head or tile. Needs AVX512-VNNI.
+    Int16,
+    /// Both operands of linear layers and attention rounded to bfloat16; convolutions are as in
+    /// [`Arithmetic::Int16`], because Winograd's transform magnifies rounding errors. Needs AVX512-BF16 and
+    /// AVX512-VNNI.
     Bf16,
-    /// Both operands of linear layers rounded to 8-bit integers, with a scale for each output channel and
-    /// each token. Attention and convolutions are as in [`Arithmetic::Bf16`]; on a CPU without
-    /// AVX512-BF16, attention has 32 bits. Needs AVX512-VNNI.
+    /// Both operands of linear layers rounded to 8-bit integers, the rest as in [`Arithmetic::Int16`]. Needs
+    /// AVX512-VNNI.
     Int8,
 }
 
 impl Arithmetic {
     /// All of them, the most precise first.
-    pub const ALL: [Self; 3] = [Self::Fp32, Self::Bf16, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::Fp32, Self::Int16, Self::Bf16, Self::Int8];
 
     /// The instructions that it needs.
     pub fn needs(self) -> &'static str {
         match self {
             Self::Fp32 => "nothing",
             Self::Bf16 => "AVX512-BF16 and AVX512-VNNI",
-            Self::Int8 => "AVX512-VNNI",
+            Self::Int16 | Self::Int8 => "AVX512-VNNI",
         }
     }
 
@@ -54,14 +56,15 @@ impl Arithmetic {
         }
         let [bf16, int16, int8] =
             [Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
-        let linear = match self {
-            Self::Int8 => int8?,
-            _ => bf16.and(int16).and(bf16)?,
+        let [linear, attention] = match self {
+            Self::Bf16 => [bf16; 2],
+            Self::Int8 => [int8, int16],
+            _ => [int16; 2],
         };
         Some(Formats {
-            linear: Some(linear),
-            attention: bf16,
-            convolution: int16,
+            linear: Some(linear?),
+            attention: Some(attention?),
+            convolution: Some(int16?),
         })
     }
 }
@@ -81,6 +84,7 @@ impl fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fp32 => "fp32",
+            Self::Int16 => "int16",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         })

@@ -244,10 +244,14 @@ fn relative_error(found: &[f32], exact: &[f64]) -> (f64, f64) {
 #[test]
 fn narrow_products_are_near_the_definition() {
     // About ten products of rounded operands follow each other. Each adds the rounding error of its operands
-    // to what is near 1: 2^-9 for bfloat16, and 1/127 of the largest value, which is two to four times the
+    // to what is near 1: 2^-9 for bfloat16, less for 16-bit integers, and 1/127 of the largest value, which is two to four times the
     // root mean square, for 8-bit integers. Errors add up as independent ones do, and the normalizations in
     // between magnify those of tokens that vary little.
-    for (arithmetic, limit) in [(Arithmetic::Bf16, 0.02), (Arithmetic::Int8, 0.06)] {
+    for (arithmetic, limit) in [
+        (Arithmetic::Int16, 0.01),
+        (Arithmetic::Bf16, 0.02),
+        (Arithmetic::Int8, 0.06),
+    ] {
         if !arithmetic.is_available() {
             println!("skipped: {arithmetic} needs {}", arithmetic.needs());
             continue;
@@ -288,7 +292,7 @@ fn narrow_products_are_near_the_definition() {
 #[test]
 fn narrow_products_need_their_instruction_set() {
     let w = weights(7, 12, 2, 5);
-    for arithmetic in [Arithmetic::Bf16, Arithmetic::Int8] {
+    for arithmetic in [Arithmetic::Int16, Arithmetic::Bf16, Arithmetic::Int8] {
         let e =
             Queries::with_arithmetic(Isa::Generic, arithmetic, &w).expect_err("no instructions");
         let e = e.to_string();

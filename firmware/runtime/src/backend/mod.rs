@@ -76,9 +76,11 @@ pub enum Arithmetic {
     Fp32,
     /// Products of values rounded to a 10-bit mantissa.
     Tf32,
-    /// Products of the upsampler's queries in bfloat16, the rest in 32 bits.
+    /// Products of the upsampler's queries in 16-bit integers, the rest in 32 bits.
+    Int16,
+    /// The same in bfloat16.
     Bf16,
-    /// Products of the upsampler's linear layers in 8-bit integers, of its attention in bfloat16.
+    /// The same in 8-bit integers, those of attention and convolutions in 16-bit integers.
     Int8,
 }
 

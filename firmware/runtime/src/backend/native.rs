@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(Kernels::parse(None).ok(), exact(Isa::detect()));
         assert_eq!(Kernels::parse(Some("off")).ok(), Some(Kernels::Off));
         assert_eq!(Kernels::parse(Some("generic")).ok(), exact(Isa::Generic));
-        for arithmetic in [Arithmetic::Bf16, Arithmetic::Int8] {
+        for arithmetic in [Arithmetic::Int16, Arithmetic::Bf16, Arithmetic::Int8] {
             let parsed = Kernels::parse(Some(&arithmetic.to_string()));
             match arithmetic.is_available() {
                 true => assert_eq!(parsed.ok(), Some(Kernels::On(Isa::detect(), arithmetic))),

@@ -7,7 +7,7 @@ mod rounding;
 use std::{io::Cursor, sync::Arc};
 
 use loftup_bundle::Precision;
-use loftup_kernels::Isa;
+use loftup_kernels::{Arithmetic as Products, Isa};
 use loftup_onnx::rewrite;
 
 use tract_onnx::{
@@ -43,22 +43,29 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The CPU backend with the products of the upsampler's queries in bfloat16 or 8-bit integers. All other
+/// The CPU backend with the products of the upsampler's queries in 16-bit integers, bfloat16
+/// or 8-bit integers. All other
 /// graphs run as on [`CpuBackend`].
 #[derive(Debug, Clone, Copy)]
-pub struct NarrowCpuBackend(loftup_kernels::Arithmetic);
+pub struct NarrowCpuBackend(Products);
 
 impl NarrowCpuBackend {
-    /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `bf16` or `int8`. `None` if it
+    /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `int16`, `bf16` or `int8`.
+    /// `None` if it
     /// selects 32 bits.
     pub fn from_environment() -> Option<Self> {
         native::narrow_arithmetic().map(Self)
     }
 
-    /// With this arithmetic; `None` if it has 32 bits or this CPU has no instructions for it.
-    pub fn new(arithmetic: loftup_kernels::Arithmetic) -> Option<Self> {
-        let narrow = arithmetic != loftup_kernels::Arithmetic::Fp32 && arithmetic.is_available();
-        narrow.then_some(Self(arithmetic))
+    /// With this arithmetic; `None` if it has 32 bits, or this CPU has no instructions for it.
+    pub fn new(arithmetic: Arithmetic) -> Option<Self> {
+        let narrow = match arithmetic {
+            Arithmetic::Int16 => Products::Int16,
+            Arithmetic::Bf16 => Products::Bf16,
+            Arithmetic::Int8 => Products::Int8,
+            Arithmetic::Fp32 | Arithmetic::Tf32 => return None,
+        };
+        narrow.is_available().then_some(Self(narrow))
     }
 }
 
@@ -69,7 +76,8 @@ impl Backend for NarrowCpuBackend {
 
     fn arithmetic(&self) -> Option<Arithmetic> {
         Some(match self.0 {
-            loftup_kernels::Arithmetic::Int8 => Arithmetic::Int8,
+            Products::Int16 => Arithmetic::Int16,
+            Products::Int8 => Arithmetic::Int8,
             _ => Arithmetic::Bf16,
         })
     }
