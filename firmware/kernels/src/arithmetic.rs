@@ -22,8 +22,8 @@ pub enum Arithmetic {
     /// [`Arithmetic::Int16`], because Winograd's transform magnifies rounding errors. Needs AVX512-BF16 and
     /// AVX512-VNNI.
     Bf16,
-    /// Both operands of linear layers rounded to 8-bit integers, the rest as in [`Arithmetic::Int16`]. Needs
-    /// AVX512-VNNI.
+    /// Both operands of linear layers rounded to 8-bit integers, except the projection to queries; the rest
+    /// as in [`Arithmetic::Int16`]. Needs AVX512-VNNI.
     Int8,
 }
 
@@ -63,6 +63,7 @@ impl Arithmetic {
         };
         Some(Formats {
             linear: Some(linear?),
+            query: Some(attention?),
             attention: Some(attention?),
             convolution: Some(int16?),
         })
@@ -74,6 +75,8 @@ impl Arithmetic {
 pub(crate) struct Formats {
     /// Linear layers.
     pub linear: Option<SupportedFormat>,
+    /// The projection to attention's queries: its rounding errors are magnified by the softmax.
+    pub query: Option<SupportedFormat>,
     /// Scores, and weighted sums of values.
     pub attention: Option<SupportedFormat>,
     /// 3x3 convolutions: 16 bits.

@@ -108,7 +108,7 @@ impl Queries {
             layers: (weights.layers.iter())
                 .map(|layer| Layer::new(isa, formats, layer))
                 .collect(),
-            last: PackedLinear::new(isa, formats, &weights.last),
+            last: PackedLinear::new(isa, formats.linear, &weights.last),
             last_norm: (
                 weights.last_norm.weight.clone(),
                 weights.last_norm.bias.clone(),

@@ -7,7 +7,7 @@ use crate::{
     arithmetic::Formats,
     gemm::{Epilogue, Packed, Scratch, nr},
     math::gelu,
-    simd::SupportedIsa,
+    simd::{SupportedFormat, SupportedIsa},
     stages::{Stage, Stopwatch},
     tokens::{from_panel, normalize, scale_columns, to_panel, unnormalized_softmax},
     weights::Dims,
@@ -28,9 +28,9 @@ pub(super) struct Layer {
 
 impl Layer {
     pub fn new(isa: SupportedIsa, formats: Formats, weights: &LayerWeights) -> Self {
-        let pack = |linear| PackedLinear::new(isa, formats, linear);
+        let pack = |linear| PackedLinear::new(isa, formats.linear, linear);
         Self {
-            query: pack(&weights.query),
+            query: PackedLinear::new(isa, formats.query, &weights.query),
             out: pack(&weights.out),
             mlp_in: pack(&weights.mlp_in),
             mlp_out: pack(&weights.mlp_out),
@@ -49,11 +49,11 @@ pub(super) struct PackedLinear {
 }
 
 impl PackedLinear {
-    pub fn new(isa: SupportedIsa, formats: Formats, linear: &LinearWeights) -> Self {
+    pub fn new(isa: SupportedIsa, format: Option<SupportedFormat>, linear: &LinearWeights) -> Self {
         let outputs = linear.bias.len();
         let inputs = linear.weight.len() / outputs;
         Self {
-            weight: Packed::new(isa, formats.linear, outputs, inputs, |o, i| {
+            weight: Packed::new(isa, format, outputs, inputs, |o, i| {
                 linear.weight[i * outputs + o]
             }),
             bias: linear.bias.clone(),
