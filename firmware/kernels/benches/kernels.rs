@@ -4,69 +4,17 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use loftup_kernels::{
-    AffineWeights, ConvWeights, Isa, LayerWeights, LinearWeights, Queries, QueriesWeights, stages,
-};
+use loftup_kernels::{Isa, Queries, stages};
 use loftup_spec::{HALO, SplitMix64};
 
+use weights::{HEADS, head_width, noise, weights};
+
+mod weights;
+
 const DIM: usize = 384;
-const WIDTH: usize = DIM + 20;
-const HEADS: usize = 4;
-const HEAD_WIDTH: usize = 104;
-const FREQUENCIES: usize = 20;
 /// Side of the tile in pixels, and the number of keys for a 16x16 feature grid.
 const SIDE: usize = 56;
 const TOKENS: usize = 256;
-
-/// Uniform in `-scale..scale`.
-fn noise(random: &mut SplitMix64, n: usize, scale: f32) -> Vec<f32> {
-    (0..n)
-        .map(|_| (random.uniform() * 2.0 - 1.0) * scale)
-        .collect()
-}
-
-fn weights(random: &mut SplitMix64) -> QueriesWeights {
-    let channels = 10 * FREQUENCIES + 3;
-    // The uniform distribution on +-sqrt(3/n) has variance 1/n, which keeps activations near 1.
-    let limit = |inputs: usize| (3.0 / inputs as f32).sqrt();
-    let mut linear = |inputs: usize, outputs: usize| LinearWeights {
-        weight: noise(random, inputs * outputs, limit(inputs)),
-        bias: vec![0.1; outputs],
-    };
-    let layers = (0..2)
-        .map(|_| LayerWeights {
-            query: linear(WIDTH, HEADS * HEAD_WIDTH),
-            out: linear(HEADS * HEAD_WIDTH, WIDTH),
-            mlp_in: linear(WIDTH, DIM),
-            mlp_out: linear(DIM, WIDTH),
-        })
-        .collect();
-    let last = linear(WIDTH, DIM);
-    let affine = |n: usize| AffineWeights {
-        weight: vec![1.0; n],
-        bias: vec![0.1; n],
-    };
-    let mut convolution = |inputs: usize| ConvWeights {
-        weight: noise(random, WIDTH * inputs * 9, limit(9 * inputs)),
-        bias: vec![0.1; WIDTH],
-    };
-    QueriesWeights {
-        heads: HEADS,
-        frequencies: (0..FREQUENCIES)
-            .map(|i| (i as f32 * 0.6 - 2.0).exp())
-            .collect(),
-        sine_phases: vec![0.3; 5 * FREQUENCIES],
-        cosine_phases: vec![0.7; 5 * FREQUENCIES],
-        guidance_norm: affine(channels),
-        conv1: convolution(channels),
-        conv2: convolution(WIDTH),
-        layers,
-        last,
-        last_norm: affine(DIM),
-        eps: loftup_spec::EPS,
-        last_eps: loftup_spec::FINAL_EPS,
-    }
-}
 
 /// CPU time of a stage so far.
 fn stage(name: &str) -> Duration {
@@ -77,10 +25,11 @@ fn stage(name: &str) -> Duration {
 fn queries(c: &mut Criterion) {
     let mut random = SplitMix64::new(1);
     let isa = Isa::detect();
-    let queries = Arc::new(Queries::new(isa, &weights(&mut random)).expect("consistent weights"));
+    let queries =
+        Arc::new(Queries::new(isa, &weights(&mut random, DIM)).expect("consistent weights"));
     let mut context = queries.context(1, SIDE, SIDE, TOKENS);
     for layer in 0..2 {
-        let len = HEADS * HEAD_WIDTH * TOKENS;
+        let len = HEADS * head_width(DIM) * TOKENS;
         let keys = noise(&mut random, len, 1.0);
         context.set_keys(layer, &keys).expect("keys");
         let values = noise(&mut random, len, 1.0);
@@ -129,14 +78,14 @@ fn matrix(c: &mut Criterion) {
     use loftup_kernels::matrix::{Beta, Matrix, matmul};
 
     let mut random = SplitMix64::new(2);
-    let rows = SIDE * SIDE;
-    let a = noise(&mut random, rows * WIDTH, 1.0);
-    let b = noise(&mut random, WIDTH * DIM, 1.0);
+    let (rows, width) = (SIDE * SIDE, weights::width(DIM));
+    let a = noise(&mut random, rows * width, 1.0);
+    let b = noise(&mut random, width * DIM, 1.0);
     let mut out = vec![0.0; rows * DIM];
     c.bench_function("matmul 3136x404x384, one thread", |bencher| {
         bencher.iter(|| {
-            let a = Matrix::new(black_box(&a), [rows, WIDTH], [WIDTH, 1]);
-            let b = Matrix::new(&b, [WIDTH, DIM], [DIM, 1]);
+            let a = Matrix::new(black_box(&a), [rows, width], [width, 1]);
+            let b = Matrix::new(&b, [width, DIM], [DIM, 1]);
             matmul(a, b, &mut out, Beta::Zero, false);
         });
     });

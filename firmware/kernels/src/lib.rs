@@ -13,6 +13,7 @@
 //!
 //! The feature `matrix` adds general matrix products (the module `matrix`), which only training needs.
 
+mod arithmetic;
 mod fourier;
 mod gemm;
 mod lut;
@@ -29,6 +30,7 @@ mod tokens;
 mod weights;
 mod winograd;
 
+pub use arithmetic::Arithmetic;
 pub use gemm::SmallProducts;
 pub use loftup_spec::weights::{
     AffineWeights, ConvWeights, LayerWeights, LinearWeights, QueriesWeights,

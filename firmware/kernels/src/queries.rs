@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
     QueriesWeights,
+    arithmetic::{Arithmetic, Formats},
     fourier::{Fourier, FourierCache, channel_order},
-    gemm::PackedA,
+    gemm::Packed,
     lut::{Lut, LutWeights},
     simd::{Isa, SupportedIsa},
     stages::{Stage, Stopwatch},
@@ -24,6 +25,8 @@ use loftup_spec::HALO;
 #[derive(Debug)]
 pub struct Queries {
     isa: SupportedIsa,
+    arithmetic: Arithmetic,
+    formats: Formats,
     dims: Dims,
     fourier: Fourier,
     conv1: Convolution,
@@ -54,12 +57,26 @@ struct Workspace {
 }
 
 impl Queries {
-    /// Packs weights for an instruction set.
+    /// Packs weights for an instruction set, with products in 32 bits.
     ///
     /// # Errors
     /// If the CPU does not support `isa`, or the shapes of the weights are inconsistent.
     pub fn new(isa: Isa, weights: &QueriesWeights) -> Result<Self, KernelError> {
+        Self::with_arithmetic(isa, Arithmetic::Fp32, weights)
+    }
+
+    /// Packs weights for an instruction set, and rounds them for an arithmetic of the products.
+    ///
+    /// # Errors
+    /// As for [`Queries::new`], and if the instruction set has no instructions for `arithmetic`.
+    pub fn with_arithmetic(
+        isa: Isa,
+        arithmetic: Arithmetic,
+        weights: &QueriesWeights,
+    ) -> Result<Self, KernelError> {
+        let formats = arithmetic.formats(isa);
         let isa = isa.supported().ok_or(KernelError::Isa(isa))?;
+        let formats = formats.ok_or(KernelError::Arithmetic(arithmetic))?;
         let dims = Dims::of(weights)?;
         // The input channels of the first convolution, in the order of `Fourier`.
         let order: Vec<usize> = channel_order(dims.frequencies).collect();
@@ -74,12 +91,24 @@ impl Queries {
         Ok(Self {
             lut: LutWeights::new(isa, &fourier, &conv1, weights),
             fourier,
-            conv1: Convolution::new(isa, order.len(), &conv1, &weights.conv1.bias),
-            conv2: Convolution::new(isa, dims.width, &weights.conv2.weight, &weights.conv2.bias),
+            conv1: Convolution::new(
+                isa,
+                formats.convolution,
+                order.len(),
+                &conv1,
+                &weights.conv1.bias,
+            ),
+            conv2: Convolution::new(
+                isa,
+                formats.convolution,
+                dims.width,
+                &weights.conv2.weight,
+                &weights.conv2.bias,
+            ),
             layers: (weights.layers.iter())
-                .map(|layer| Layer::new(isa, layer))
+                .map(|layer| Layer::new(isa, formats, layer))
                 .collect(),
-            last: PackedLinear::new(isa, &weights.last),
+            last: PackedLinear::new(isa, formats.linear, &weights.last),
             last_norm: (
                 weights.last_norm.weight.clone(),
                 weights.last_norm.bias.clone(),
@@ -88,6 +117,8 @@ impl Queries {
             last_eps: weights.last_eps,
             dims,
             isa,
+            arithmetic,
+            formats,
             idle: Mutex::default(),
         })
     }
@@ -128,6 +159,11 @@ impl Queries {
         self.isa.isa()
     }
 
+    /// The arithmetic of the products.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
     /// Creates an execution context for `tiles` tiles of `height x width` pixels (without halo) and
     /// `tokens` keys, none of them zero. One thread at a time can use it.
     pub fn context(
@@ -140,14 +176,14 @@ impl Queries {
         let Dims {
             heads, head_width, ..
         } = self.dims;
-        let isa = self.isa;
+        let (isa, format) = (self.isa, self.formats.attention);
         let heads = || 0..heads;
         let keys = self
             .layers
             .iter()
             .map(|_| {
                 heads()
-                    .map(|_| PackedA::new(isa, tokens, head_width, |_, _| 0.0))
+                    .map(|_| Packed::new(isa, format, tokens, head_width, |_, _| 0.0))
                     .collect()
             })
             .collect();
@@ -156,7 +192,7 @@ impl Queries {
             .iter()
             .map(|_| {
                 heads()
-                    .map(|_| PackedA::new(isa, head_width, tokens, |_, _| 0.0))
+                    .map(|_| Packed::new(isa, format, head_width, tokens, |_, _| 0.0))
                     .collect()
             })
             .collect();
@@ -181,9 +217,9 @@ pub struct Context {
     width: usize,
     tokens: usize,
     /// For each layer and head, `[tokens][head width]`.
-    keys: Vec<Vec<PackedA>>,
+    keys: Vec<Vec<Packed>>,
     /// For each layer and head, `[head width][tokens]`.
-    values: Vec<Vec<PackedA>>,
+    values: Vec<Vec<Packed>>,
 }
 
 impl Context {
@@ -298,11 +334,11 @@ impl Context {
 }
 
 fn check_heads<'a>(
-    layers: &'a mut [Vec<PackedA>],
+    layers: &'a mut [Vec<Packed>],
     layer: usize,
     data: &[f32],
     len: usize,
-) -> Result<&'a mut [PackedA], KernelError> {
+) -> Result<&'a mut [Packed], KernelError> {
     let count = layers.len();
     let heads = layers
         .get_mut(layer)

@@ -1,5 +1,7 @@
 //! Reference implementations in 64 bit that the kernels are tested against.
 
+use crate::simd::Format;
+
 /// `n` pseudorandom values in -1..1, the same for the same seed.
 pub fn noise(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -91,4 +93,29 @@ pub fn convolution(
         }
     }
     out
+}
+
+/// A row or column of a product, rounded as its operands are: to bfloat16, or to integers with the scale of
+/// its largest value.
+pub fn rounded(format: Format, x: &[f32]) -> Vec<f64> {
+    let Some(limit) = format.limit(x.len()) else {
+        // Half a unit in the last of eight bits, ties to even.
+        let round = |x: f64| {
+            if x == 0.0 {
+                return 0.0;
+            }
+            let unit = 2f64.powi(x.abs().log2().floor() as i32 - 7);
+            (x / unit).round_ties_even() * unit
+        };
+        return x.iter().map(|x| round(f64::from(*x))).collect();
+    };
+    let largest = x
+        .iter()
+        .fold(0.0, |max: f64, x| max.max(f64::from(x.abs())));
+    let scale = largest / f64::from(limit);
+    let round = |x: &f32| match scale {
+        0.0 => 0.0,
+        _ => (f64::from(*x) / scale).round_ties_even() * scale,
+    };
+    x.iter().map(round).collect()
 }

@@ -2,7 +2,7 @@
 
 use loftup_spec::weights::QueriesWeights;
 
-use crate::Isa;
+use crate::{Arithmetic, Isa};
 
 /// Source values of a pixel: row, column, red, green, blue.
 pub(crate) const SOURCES: usize = 5;
@@ -16,6 +16,9 @@ pub enum KernelError {
         "this CPU does not support {0}; choose another instruction set, or none for the fastest"
     )]
     Isa(Isa),
+    /// The CPU, or the instruction set, has no instructions for an arithmetic.
+    #[error("{0}: needs {needs}, which this CPU or the chosen instruction set does not have; use fp32", needs = .0.needs())]
+    Arithmetic(Arithmetic),
     /// Weights whose shapes are inconsistent.
     #[error("{what}: expected {expected} values, got {found}")]
     Weight {

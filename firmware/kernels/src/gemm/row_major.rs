@@ -1,7 +1,7 @@
 //! Products of matrices that are not packed.
 
 use super::{Tile, chunks, nr};
-use crate::simd::{Isa, Simd, SimdOp, SupportedIsa, dispatch};
+use crate::simd::{Fp32, Isa, Simd, SimdOp, SupportedIsa, dispatch};
 
 /// `C = A B` on row-major matrices as they are, without packing: for many small products with parts of
 /// one large B.
@@ -93,6 +93,8 @@ impl SimdOp for RowMajor<'_> {
                         b_k: self.b_stride,
                         c: self.c.as_mut_ptr().add(start * self.columns + column),
                         c_row: self.columns,
+                        offsets: None,
+                        scales: None,
                         bias: None,
                         accumulate: false,
                         // The next columns of the same rows.
@@ -100,7 +102,7 @@ impl SimdOp for RowMajor<'_> {
                         prefetch_step: self.b_stride,
                         prefetch_count: self.depth,
                     };
-                    tile.eval::<S>(len);
+                    tile.eval::<Fp32<S>>(len);
                 }
             }
         }

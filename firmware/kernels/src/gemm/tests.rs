@@ -98,6 +98,7 @@ fn gemm_with_packed_b_matches_the_definition() {
                 b: &b,
                 c: &mut out,
                 c_stride: cols,
+                scales: None,
             };
             gemm.run(isa);
             for (i, found) in out.iter().enumerate() {

@@ -84,6 +84,7 @@ impl Values {
                 b: &b,
                 c: &mut product,
                 c_stride: padded,
+                scales: None,
             };
             gemm.run(isa);
             for (to, from) in data

@@ -59,6 +59,7 @@ impl WithBias {
             b: &self.packed,
             c: out,
             c_stride: WIDTH,
+            scales: None,
         };
         gemm.run(self.isa);
     }
@@ -94,7 +95,7 @@ impl BranchLayers {
         let conv = |conv: &ConvWeights| match branch {
             Branch::Pointwise => Conv::Pointwise(WithBias::new(isa, conv)),
             Branch::Spatial => {
-                Conv::Spatial(Convolution::new(isa, WIDTH, &conv.weight, &conv.bias).linear())
+                Conv::Spatial(Convolution::new(isa, None, WIDTH, &conv.weight, &conv.bias).linear())
             }
         };
         Self {

@@ -4,9 +4,10 @@
 use super::Queries;
 use crate::{
     LayerWeights, LinearWeights,
-    gemm::{Epilogue, PackedA, gemm, nr},
+    arithmetic::Formats,
+    gemm::{Epilogue, Packed, Scratch, nr},
     math::gelu,
-    simd::SupportedIsa,
+    simd::{SupportedFormat, SupportedIsa},
     stages::{Stage, Stopwatch},
     tokens::{from_panel, normalize, scale_columns, to_panel, unnormalized_softmax},
     weights::Dims,
@@ -26,10 +27,10 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub fn new(isa: SupportedIsa, weights: &LayerWeights) -> Self {
-        let pack = |linear| PackedLinear::new(isa, linear);
+    pub fn new(isa: SupportedIsa, formats: Formats, weights: &LayerWeights) -> Self {
+        let pack = |linear| PackedLinear::new(isa, formats.linear, linear);
         Self {
-            query: pack(&weights.query),
+            query: PackedLinear::new(isa, formats.query, &weights.query),
             out: pack(&weights.out),
             mlp_in: pack(&weights.mlp_in),
             mlp_out: pack(&weights.mlp_out),
@@ -41,17 +42,22 @@ impl Layer {
 #[derive(Debug)]
 pub(super) struct PackedLinear {
     /// `[outputs][inputs]`.
-    weight: PackedA,
+    weight: Packed,
     bias: Vec<f32>,
+    /// Columns of a panel.
+    columns: usize,
 }
 
 impl PackedLinear {
-    pub fn new(isa: SupportedIsa, linear: &LinearWeights) -> Self {
+    pub fn new(isa: SupportedIsa, format: Option<SupportedFormat>, linear: &LinearWeights) -> Self {
         let outputs = linear.bias.len();
         let inputs = linear.weight.len() / outputs;
         Self {
-            weight: PackedA::new(isa, outputs, inputs, |o, i| linear.weight[i * outputs + o]),
+            weight: Packed::new(isa, format, outputs, inputs, |o, i| {
+                linear.weight[i * outputs + o]
+            }),
             bias: linear.bias.clone(),
+            columns: nr(isa),
         }
     }
 }
@@ -67,6 +73,8 @@ pub(super) struct TokenBlock {
     hidden: Vec<f32>,
     /// One over the softmax denominators of a panel, `[NR]`.
     inverse: Vec<f32>,
+    /// Activations rounded for a product.
+    rounded: Scratch,
 }
 
 impl TokenBlock {
@@ -76,7 +84,7 @@ impl TokenBlock {
         &mut self,
         queries: &Queries,
         tokens: usize,
-        keys: impl Iterator<Item = (&'a Vec<PackedA>, &'a Vec<PackedA>)>,
+        keys: impl Iterator<Item = (&'a Vec<Packed>, &'a Vec<Packed>)>,
         from: &[f32],
         stride: usize,
         to: &mut [f32],
@@ -111,39 +119,59 @@ impl TokenBlock {
         for (layer, (keys, values)) in queries.layers.iter().zip(keys) {
             stopwatch.lap(Stage::Other);
             self.normalize(isa, panel, queries.eps);
-            linear(&layer.query, &self.normalized, &mut self.queries, panels);
+            layer.query.run(
+                &self.normalized,
+                &mut self.queries,
+                panels,
+                &mut self.rounded,
+            );
             for (h, (key, value)) in keys.iter().zip(values).enumerate() {
                 let (offset, step) = (h * head_width * columns, attended * columns);
                 let queries = &self.queries[offset..];
                 let scores = &mut self.scores;
                 let scores_step = tokens * columns;
-                gemm(
-                    key,
+                let rounded = &mut self.rounded;
+                key.multiply(
                     queries,
                     step,
                     scores,
                     scores_step,
                     panels,
                     Epilogue::Store,
+                    rounded,
                 );
                 let heads = &mut self.attended[offset..];
                 for (i, scores) in scores.chunks_exact_mut(tokens * columns).enumerate() {
                     unnormalized_softmax(isa, scores, &mut self.inverse);
                     let head = &mut heads[i * step..];
-                    gemm(value, scores, 0, head, 0, 1, Epilogue::Store);
+                    value.multiply(scores, 0, head, 0, 1, Epilogue::Store, rounded);
                     scale_columns(isa, &mut head[..head_width * columns], &self.inverse);
                 }
             }
-            linear_residual(&layer.out, &self.attended, &mut self.x, panels);
+            layer
+                .out
+                .add(&self.attended, &mut self.x, panels, &mut self.rounded);
             stopwatch.lap(Stage::Attention);
             self.normalize(isa, panel, queries.eps);
-            linear(&layer.mlp_in, &self.normalized, &mut self.hidden, panels);
+            layer.mlp_in.run(
+                &self.normalized,
+                &mut self.hidden,
+                panels,
+                &mut self.rounded,
+            );
             gelu(isa, &mut self.hidden[..panels * hidden * columns]);
-            linear_residual(&layer.mlp_out, &self.hidden, &mut self.x, panels);
+            layer
+                .mlp_out
+                .add(&self.hidden, &mut self.x, panels, &mut self.rounded);
             stopwatch.lap(Stage::Mlp);
         }
         self.normalize(isa, panel, queries.eps);
-        linear(&queries.last, &self.normalized, &mut self.hidden, panels);
+        queries.last.run(
+            &self.normalized,
+            &mut self.hidden,
+            panels,
+            &mut self.rounded,
+        );
         let (weight, bias) = &queries.last_norm;
         let outputs = self.hidden.chunks_exact(dim * columns);
         for (output, to) in outputs.zip(to.chunks_mut(columns * dim)) {
@@ -163,25 +191,27 @@ impl TokenBlock {
     }
 }
 
-/// `out = linear(x)` for panels of tokens.
-fn linear(linear: &PackedLinear, x: &[f32], out: &mut [f32], panels: usize) {
-    linear_gemm(linear, x, out, panels, Epilogue::Bias(&linear.bias));
-}
+impl PackedLinear {
+    /// `out = linear(x)` for panels of tokens.
+    fn run(&self, x: &[f32], out: &mut [f32], panels: usize, rounded: &mut Scratch) {
+        self.multiply(x, out, panels, Epilogue::Bias(&self.bias), rounded);
+    }
 
-/// `out += linear(x)` for panels of tokens.
-fn linear_residual(linear: &PackedLinear, x: &[f32], out: &mut [f32], panels: usize) {
-    linear_gemm(linear, x, out, panels, Epilogue::Accumulate(&linear.bias));
-}
+    /// `out += linear(x)` for panels of tokens.
+    fn add(&self, x: &[f32], out: &mut [f32], panels: usize, rounded: &mut Scratch) {
+        self.multiply(x, out, panels, Epilogue::Accumulate(&self.bias), rounded);
+    }
 
-fn linear_gemm(
-    linear: &PackedLinear,
-    x: &[f32],
-    out: &mut [f32],
-    panels: usize,
-    epilogue: Epilogue<'_>,
-) {
-    let weight = &linear.weight;
-    let columns = nr(weight.isa());
-    let (x_stride, out_stride) = (weight.depth() * columns, weight.rows() * columns);
-    gemm(weight, x, x_stride, out, out_stride, panels, epilogue);
+    fn multiply(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        panels: usize,
+        epilogue: Epilogue<'_>,
+        rounded: &mut Scratch,
+    ) {
+        let (weight, columns) = (&self.weight, self.columns);
+        let (x_stride, out_stride) = (weight.depth() * columns, weight.rows() * columns);
+        weight.multiply(x, x_stride, out, out_stride, panels, epilogue, rounded);
+    }
 }

@@ -226,6 +226,83 @@ fn queries_match_the_definition_with_and_without_lookup_tables() {
     println!("worst error {worst:.1e}");
 }
 
+/// The root mean square and the maximum of the error, in standard deviations of the output.
+fn relative_error(found: &[f32], exact: &[f64]) -> (f64, f64) {
+    let n = exact.len() as f64;
+    let mean = exact.iter().sum::<f64>() / n;
+    let deviation = (exact.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let errors = || {
+        found
+            .iter()
+            .zip(exact)
+            .map(|(a, b)| (f64::from(*a) - b).abs())
+    };
+    let rms = (errors().map(|e| e * e).sum::<f64>() / n).sqrt();
+    (rms / deviation, errors().fold(0.0, f64::max) / deviation)
+}
+
+#[test]
+fn narrow_products_are_near_the_definition() {
+    // About ten products of rounded operands follow each other. Each adds the rounding error of its operands
+    // to what is near 1: 2^-9 for bfloat16, less for 16-bit integers, and 1/127 of the largest value, which is two to four times the
+    // root mean square, for 8-bit integers. Errors add up as independent ones do, and the normalizations in
+    // between magnify those of tokens that vary little.
+    for (arithmetic, limit) in [
+        (Arithmetic::Int16, 0.01),
+        (Arithmetic::Bf16, 0.02),
+        (Arithmetic::Int8, 0.06),
+    ] {
+        if !arithmetic.is_available() {
+            println!("skipped: {arithmetic} needs {}", arithmetic.needs());
+            continue;
+        }
+        for (dim, width, heads, head_width, height, columns, tokens) in [
+            (7, 12, 2, 5, 1, 1, 1),
+            (48, 68, 4, 24, 7, 3, 33),
+            (13, 52, 1, 8, 6, 21, 9),
+            (64, 84, 4, 21, 20, 12, 256),
+        ] {
+            let w = weights(dim, width, heads, head_width);
+            let queries = Queries::with_arithmetic(Isa::Avx512, arithmetic, &w);
+            let queries = Arc::new(queries.expect("consistent weights"));
+            for levels in [0, 5, 40] {
+                let tile = Tile::new(height, columns, levels, heads * head_width * tokens);
+                let exact = tile.expected(&w);
+                let mut context = queries.context(1, height, columns, tokens);
+                for layer in 0..2 {
+                    context.set_keys(layer, &tile.keys[layer]).expect("keys");
+                    context
+                        .set_values(layer, &tile.values[layer])
+                        .expect("values");
+                }
+                let mut out = vec![f32::NAN; exact.len()];
+                for _ in 0..2 {
+                    context
+                        .run(&tile.guidance, &tile.coords, &tile.mask, &mut out)
+                        .expect("a run");
+                    let (rms, worst) = relative_error(&out, &exact);
+                    println!("{arithmetic}, width {width}, {levels} levels: {rms:.4}, {worst:.3}");
+                    assert!(rms < limit, "{arithmetic}, width {width}: {rms:.4}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_products_need_their_instruction_set() {
+    let w = weights(7, 12, 2, 5);
+    for arithmetic in [Arithmetic::Int16, Arithmetic::Bf16, Arithmetic::Int8] {
+        let e =
+            Queries::with_arithmetic(Isa::Generic, arithmetic, &w).expect_err("no instructions");
+        let e = e.to_string();
+        assert!(
+            e.contains("AVX512") && e.lines().count() == 1,
+            "{arithmetic}: {e}"
+        );
+    }
+}
+
 #[test]
 fn lookup_tables_are_used_for_few_levels_and_not_for_noise() {
     let isa = Isa::detect();

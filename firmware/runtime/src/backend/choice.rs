@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Backend, BackendError, CpuBackend, Fallback, FallbackOptions, TensorRt, tensorrt};
+use super::{
+    Backend, BackendError, CpuBackend, Fallback, FallbackOptions, NarrowCpuBackend, TensorRt,
+    tensorrt,
+};
 
 /// Which backend to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +38,8 @@ pub struct Settings {
     pub fallback: FallbackOptions,
 }
 
-/// Opens the backend selected by `choice`.
+/// Opens the backend selected by `choice`. The CPU computes the products of the upsampler in the arithmetic
+/// that the environment variable `LOFTUP_KERNELS` selects, except as a fallback: then it has 32 bits.
 ///
 /// # Errors
 /// [`BackendError::Unavailable`] if TensorRT is required and cannot be used. With [`Choice::Auto`]
@@ -46,13 +50,24 @@ pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, Bac
         let opened = TensorRt::open(settings.tensorrt.clone());
         opened.map(|backend| Arc::new(backend) as Arc<dyn Backend>)
     };
+    let narrow = NarrowCpuBackend::from_environment();
     Ok(match choice {
-        Choice::Tract => Arc::new(CpuBackend),
+        Choice::Tract => match narrow {
+            Some(backend) => Arc::new(backend),
+            None => Arc::new(CpuBackend),
+        },
         Choice::TensorRt => Arc::new(Fallback::alone(tensorrt()?, settings.fallback)),
-        Choice::Auto => Arc::new(Fallback::new(
-            tensorrt(),
-            Arc::new(CpuBackend),
-            settings.fallback,
-        )),
+        Choice::Auto => match (tensorrt(), narrow) {
+            // Compared with the reference outputs of a bundle, unlike a fallback.
+            (Err(e), Some(backend)) => {
+                log::info!("{e}; using {}", backend.describe());
+                Arc::new(backend)
+            }
+            (tensorrt, _) => Arc::new(Fallback::new(
+                tensorrt,
+                Arc::new(CpuBackend),
+                settings.fallback,
+            )),
+        },
     })
 }

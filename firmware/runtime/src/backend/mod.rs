@@ -36,7 +36,7 @@ pub use self::{
     health::{Counters, Health, State},
     supervisor::FallbackOptions,
     tensorrt::TensorRt,
-    tract::{CpuBackend, TractBackend},
+    tract::{CpuBackend, NarrowCpuBackend, TractBackend},
 };
 
 /// Preferred tile sizes and concurrency.
@@ -76,6 +76,12 @@ pub enum Arithmetic {
     Fp32,
     /// Products of values rounded to a 10-bit mantissa.
     Tf32,
+    /// Products of the upsampler's queries in 16-bit integers, the rest in 32 bits.
+    Int16,
+    /// The same in bfloat16.
+    Bf16,
+    /// The same in 8-bit integers, those of attention and convolutions in 16-bit integers.
+    Int8,
 }
 
 /// An inference backend.

@@ -9,7 +9,7 @@ mod head;
 use std::{env, sync::Arc};
 
 use loftup_bundle::Precision;
-use loftup_kernels::{Context, Isa, KernelError, Queries};
+use loftup_kernels::{Arithmetic, Context, Isa, KernelError, Queries};
 use loftup_onnx::loftup::{read_queries, read_queries_with_head};
 use loftup_spec::{HALO, io};
 
@@ -26,43 +26,71 @@ const VARIABLE: &str = "LOFTUP_KERNELS";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernels {
     Off,
-    On(Isa),
+    On(Isa, Arithmetic),
 }
 
 impl Kernels {
-    /// The kernels selected by `LOFTUP_KERNELS`, by default the fastest for this CPU.
+    /// The kernels selected by `LOFTUP_KERNELS`, by default the fastest for this CPU, with products in 32
+    /// bits.
     pub fn from_environment(graph: &Graph) -> Result<Self, BackendError> {
-        let value = env::var(VARIABLE).ok();
-        Self::parse(value.as_deref()).map_err(|what| graph.rejected(BACKEND, what))
+        let selected = Self::selected().map_err(|what| graph.rejected(BACKEND, what))?;
+        Ok(match selected {
+            Self::Off => Self::Off,
+            Self::On(isa, _) => Self::On(isa, Arithmetic::Fp32),
+        })
+    }
+
+    fn selected() -> Result<Self, String> {
+        Self::parse(env::var(VARIABLE).ok().as_deref())
     }
 
     fn parse(value: Option<&str>) -> Result<Self, String> {
-        match value {
-            None | Some("") => Ok(Self::On(Isa::detect())),
-            Some("off") => Ok(Self::Off),
-            Some(name) => match name.parse::<Isa>() {
-                Ok(isa) if isa.is_available() => Ok(Self::On(isa)),
-                _ => Err(format!(
-                    "{VARIABLE}={name}: not supported by this CPU; use {}, or unset it for the fastest",
-                    available()
-                )),
-            },
+        let name = match value {
+            None | Some("") => return Ok(Self::On(Isa::detect(), Arithmetic::Fp32)),
+            Some("off") => return Ok(Self::Off),
+            Some(name) => name,
+        };
+        match (name.parse::<Isa>(), name.parse::<Arithmetic>()) {
+            (Ok(isa), _) if isa.is_available() => Ok(Self::On(isa, Arithmetic::Fp32)),
+            (_, Ok(arithmetic)) if arithmetic.is_available() => {
+                Ok(Self::On(Isa::detect(), arithmetic))
+            }
+            (_, Ok(arithmetic)) => Err(format!(
+                "{VARIABLE}={name}: needs {}, which this CPU does not have; use {}, or unset it for the fastest in 32 bits",
+                arithmetic.needs(),
+                available()
+            )),
+            _ => Err(format!(
+                "{VARIABLE}={name}: not supported by this CPU; use {}, or unset it for the fastest",
+                available()
+            )),
         }
     }
 }
 
-/// The instruction set used for a queries graph; `off` without kernels.
+/// The arithmetic that `LOFTUP_KERNELS` selects, if its products have fewer than 32 bits. What is wrong with
+/// the variable is reported when a graph is loaded.
+pub(super) fn narrow_arithmetic() -> Option<Arithmetic> {
+    match Kernels::selected() {
+        Ok(Kernels::On(_, arithmetic)) => Some(arithmetic).filter(|a| *a != Arithmetic::Fp32),
+        _ => None,
+    }
+}
+
+/// The instruction set used for a queries graph, and the arithmetic if it does not have 32 bits; `off`
+/// without kernels.
 pub(crate) fn kernel_isa() -> String {
-    match Kernels::parse(env::var(VARIABLE).ok().as_deref()) {
-        Ok(Kernels::On(isa)) => isa.to_string(),
+    match Kernels::selected() {
+        Ok(Kernels::On(isa, Arithmetic::Fp32)) => isa.to_string(),
+        Ok(Kernels::On(isa, arithmetic)) => format!("{isa} {arithmetic}"),
         _ => "off".into(),
     }
 }
 
 /// The instruction set for an upsampler that has no graph: that of the variable, if the CPU has it.
 pub(crate) fn kernels() -> Isa {
-    match Kernels::parse(env::var(VARIABLE).ok().as_deref()) {
-        Ok(Kernels::On(isa)) => isa,
+    match Kernels::selected() {
+        Ok(Kernels::On(isa, _)) => isa,
         Ok(Kernels::Off) => Isa::Generic,
         Err(what) => {
             log::warn!("{what}");
@@ -72,9 +100,10 @@ pub(crate) fn kernels() -> Isa {
 }
 
 fn available() -> String {
-    let names = Isa::ALL.iter().filter(|isa| isa.is_available());
-    names
-        .map(|isa| isa.to_string())
+    let isas = Isa::ALL.iter().filter(|isa| isa.is_available());
+    let narrow = Arithmetic::ALL.iter().filter(|a| a.is_available()).skip(1);
+    isas.map(|isa| isa.to_string())
+        .chain(narrow.map(|arithmetic| arithmetic.to_string()))
         .chain(["off".into()])
         .collect::<Vec<_>>()
         .join(", ")
@@ -90,7 +119,7 @@ pub(super) struct NativeModel {
 impl NativeModel {
     /// `None` if `graph` is not a 32-bit queries graph, or kernels are disabled.
     pub fn load(graph: &Graph, kernels: Kernels) -> Result<Option<Self>, BackendError> {
-        let Kernels::On(isa) = kernels else {
+        let Kernels::On(isa, arithmetic) = kernels else {
             return Ok(None);
         };
         let Some(ports) = Ports::of(graph) else {
@@ -108,9 +137,9 @@ impl NativeModel {
             );
             return Ok(None);
         };
-        let queries = Queries::new(isa, &weights);
+        let queries = Queries::with_arithmetic(isa, arithmetic, &weights);
         let queries = queries.map_err(|e| graph.rejected(BACKEND, e.to_string()))?;
-        log::debug!("{}: {} kernels", graph.name, queries.isa());
+        log::debug!("{}: {isa} kernels, products in {arithmetic}", graph.name);
         Ok(Some(Self {
             signature: graph.signature(),
             queries: Arc::new(queries),
@@ -349,12 +378,17 @@ mod tests {
 
     #[test]
     fn the_environment_chooses_kernels_or_is_told_what_there_is() {
-        assert_eq!(Kernels::parse(None).ok(), Some(Kernels::On(Isa::detect())));
+        let exact = |isa| Some(Kernels::On(isa, Arithmetic::Fp32));
+        assert_eq!(Kernels::parse(None).ok(), exact(Isa::detect()));
         assert_eq!(Kernels::parse(Some("off")).ok(), Some(Kernels::Off));
-        assert_eq!(
-            Kernels::parse(Some("generic")).ok(),
-            Some(Kernels::On(Isa::Generic))
-        );
+        assert_eq!(Kernels::parse(Some("generic")).ok(), exact(Isa::Generic));
+        for arithmetic in [Arithmetic::Int16, Arithmetic::Bf16, Arithmetic::Int8] {
+            let parsed = Kernels::parse(Some(&arithmetic.to_string()));
+            match arithmetic.is_available() {
+                true => assert_eq!(parsed.ok(), Some(Kernels::On(Isa::detect(), arithmetic))),
+                false => assert!(parsed.expect_err("no such instructions").contains("AVX512")),
+            }
+        }
         let e = Kernels::parse(Some("mmx")).expect_err("no such kernels");
         let e = e.to_string();
         assert!(

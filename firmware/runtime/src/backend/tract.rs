@@ -7,6 +7,7 @@ mod rounding;
 use std::{io::Cursor, sync::Arc};
 
 use loftup_bundle::Precision;
+use loftup_kernels::{Arithmetic as Products, Isa};
 use loftup_onnx::rewrite;
 
 use tract_onnx::{
@@ -24,7 +25,7 @@ const NAME: &str = "tract";
 /// The CPU backend: `loftup-kernels` for the upsampler's queries, tract for everything else.
 ///
 /// The environment variable `LOFTUP_KERNELS` selects the instruction set of the kernels (`generic`,
-/// `avx2`, `avx512`); with `off` everything runs on tract.
+/// `avx2`, `avx512`); with `off` everything runs on tract. Products always have 32 bits here.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuBackend;
 
@@ -38,15 +39,66 @@ impl Backend for CpuBackend {
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        let kernels = native::Kernels::from_environment(graph)?;
-        shared(graph, format!("{kernels:?}"), || {
-            let graph = &to_fp32(graph)?;
-            match native::NativeModel::load(graph, kernels)? {
-                Some(model) => Ok(Arc::new(model)),
-                None => TractBackend.load(graph),
-            }
+        load(graph, native::Kernels::from_environment(graph)?)
+    }
+}
+
+/// The CPU backend with the products of the upsampler's queries in 16-bit integers, bfloat16
+/// or 8-bit integers. All other
+/// graphs run as on [`CpuBackend`].
+#[derive(Debug, Clone, Copy)]
+pub struct NarrowCpuBackend(Products);
+
+impl NarrowCpuBackend {
+    /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `int16`, `bf16` or `int8`.
+    /// `None` if it
+    /// selects 32 bits.
+    pub fn from_environment() -> Option<Self> {
+        native::narrow_arithmetic().map(Self)
+    }
+
+    /// With this arithmetic; `None` if it has 32 bits, or this CPU has no instructions for it.
+    pub fn new(arithmetic: Arithmetic) -> Option<Self> {
+        let narrow = match arithmetic {
+            Arithmetic::Int16 => Products::Int16,
+            Arithmetic::Bf16 => Products::Bf16,
+            Arithmetic::Int8 => Products::Int8,
+            Arithmetic::Fp32 | Arithmetic::Tf32 => return None,
+        };
+        narrow.is_available().then_some(Self(narrow))
+    }
+}
+
+impl Backend for NarrowCpuBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn arithmetic(&self) -> Option<Arithmetic> {
+        Some(match self.0 {
+            Products::Int16 => Arithmetic::Int16,
+            Products::Int8 => Arithmetic::Int8,
+            _ => Arithmetic::Bf16,
         })
     }
+
+    fn describe(&self) -> String {
+        format!("{NAME} with the upsampler's products in {}", self.0)
+    }
+
+    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
+        load(graph, native::Kernels::On(Isa::detect(), self.0))
+    }
+}
+
+fn load(graph: &Graph, kernels: native::Kernels) -> Result<Arc<dyn Model>, BackendError> {
+    shared(graph, format!("{kernels:?}"), || {
+        let graph = &to_fp32(graph)?;
+        match native::NativeModel::load(graph, kernels)? {
+            Some(model) => Ok(Arc::new(model)),
+            None => TractBackend.load(graph),
+        }
+    })
 }
 
 /// tract without the kernels, for comparison. Heads are part of the queries graph, as with

@@ -1,0 +1,356 @@
+//! Products of bfloat16 and of integers.
+//!
+//! Both operands are words of 32 bits that hold a group of values each, neighbors in depth: two of 16 bits,
+//! or four of 8. Otherwise they are packed as 32-bit floats are, and the same register tile multiplies
+//! them. What is missing in the last group is zero.
+//!
+//! With integers, each row of A has a scale, and so has each column of B: the largest magnitude divided by
+//! [`Format::limit`], so that sums are exact. 8-bit values of B are offset by 128, because the instruction
+//! takes unsigned ones, and the sums start with what takes the offset back.
+
+use super::{CACHE_LINE, Epilogue, Tile, chunks};
+use crate::simd::{Format, Narrow, NarrowOp, Simd, SupportedFormat, bf16_bits, dispatch_narrow};
+
+/// Rows and columns of the register tile of every format: 16 words per vector.
+pub(super) const MR: usize = 12;
+pub(crate) const NR: usize = 32;
+
+/// The left operand `[rows][depth]`, packed as [`super::PackedA`].
+#[derive(Debug, Clone)]
+pub(crate) struct NarrowA {
+    format: SupportedFormat,
+    rows: usize,
+    depth: usize,
+    data: Vec<u32>,
+    /// Scale of each row. Only for integers.
+    scales: Vec<f32>,
+    /// What the sums of each row start with. Only for 8-bit integers.
+    offsets: Vec<i32>,
+}
+
+impl NarrowA {
+    /// Zeros.
+    pub fn new(format: SupportedFormat, rows: usize, depth: usize) -> Self {
+        let words = depth.div_ceil(format.format().group());
+        let only = |wanted: bool| if wanted { rows } else { 0 };
+        Self {
+            format,
+            rows,
+            depth,
+            data: vec![0; rows * words],
+            scales: vec![0.0; only(format.format() != Format::Bf16)],
+            offsets: vec![0; only(format.format() == Format::Int8)],
+        }
+    }
+
+    /// Replaces the values: element (row, k) is `at(row, k)`.
+    pub fn fill(&mut self, at: impl Fn(usize, usize) -> f32) {
+        let (rounding, words) = (Rounding::new(self.format, self.depth), self.words());
+        for (row, scale) in self.scales.iter_mut().enumerate() {
+            *scale = rounding.scale((0..self.depth).map(|k| at(row, k)));
+        }
+        for (row, (offset, scale)) in self.offsets.iter_mut().zip(&self.scales).enumerate() {
+            let values = (0..self.depth).map(|k| rounding.integer(at(row, k), *scale));
+            *offset = values.sum::<i32>() * -128;
+        }
+        let mut out = self.data.iter_mut();
+        for (start, len) in chunks(self.rows, MR) {
+            for word in 0..words {
+                for (row, out) in (start..start + len).zip(&mut out) {
+                    let scale = self.scales.get(row).copied().unwrap_or(1.0);
+                    *out = rounding.word(word, scale, |k| at(row, k));
+                }
+            }
+        }
+    }
+
+    pub fn format(&self) -> SupportedFormat {
+        self.format
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Words per row.
+    fn words(&self) -> usize {
+        self.depth.div_ceil(self.format.format().group())
+    }
+}
+
+/// Rounding of the operand of a product with one depth.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rounding {
+    format: Format,
+    depth: usize,
+    /// Largest magnitude of an integer; 0 for floats.
+    limit: i32,
+}
+
+impl Rounding {
+    pub fn new(format: SupportedFormat, depth: usize) -> Self {
+        let format = format.format();
+        Self {
+            format,
+            depth,
+            limit: format.limit(depth).unwrap_or(0),
+        }
+    }
+
+    /// The scale of integers, which are at most the limit; not finite if a value is not.
+    pub fn scale(&self, values: impl Iterator<Item = f32>) -> f32 {
+        let largest = values.fold(0.0, |max: f32, x| match x.is_finite() {
+            // A NaN stays.
+            true if max.is_finite() => max.max(x.abs()),
+            _ => f32::NAN,
+        });
+        largest / self.limit as f32
+    }
+
+    /// `x / scale`, rounded; 0 if the scale is.
+    pub fn integer(&self, x: f32, scale: f32) -> i32 {
+        // Above the limit only by a rounding error of the scale; NaN becomes 0.
+        let rounded = (x / scale).round_ties_even() as i32;
+        rounded.clamp(-self.limit, self.limit)
+    }
+
+    /// Word `word` of a row or column with elements `at(k)`.
+    pub fn word(&self, word: usize, scale: f32, at: impl Fn(usize) -> f32) -> u32 {
+        let group = self.format.group();
+        let bits = 32 / group;
+        let elements = word * group..self.depth.min((word + 1) * group);
+        elements.enumerate().fold(0, |word, (i, k)| {
+            let value = match self.format {
+                Format::Bf16 => u32::from(bf16_bits(at(k))),
+                _ => self.integer(at(k), scale).cast_unsigned() & (u32::MAX >> (32 - bits)),
+            };
+            word | value << (bits * i)
+        })
+    }
+}
+
+/// The right operand: panels `[panels][words][NR]`, and for integers the scale of each column.
+#[derive(Debug, Default)]
+pub(crate) struct NarrowB {
+    data: Vec<u32>,
+    /// `[panels][NR]`.
+    scales: Vec<f32>,
+}
+
+impl NarrowB {
+    /// Packs panels of 32-bit floats: panel p is `[depth][NR]` and starts at `b[p * stride]`.
+    pub fn pack(
+        &mut self,
+        format: SupportedFormat,
+        b: &[f32],
+        stride: usize,
+        depth: usize,
+        panels: usize,
+    ) {
+        let words = depth.div_ceil(format.format().group());
+        let limit = format.format().limit(depth).unwrap_or(1) as f32;
+        self.data.resize(panels * words * NR, 0);
+        self.scales.resize(panels * NR, 1.0);
+        let data = self.data.chunks_exact_mut((words * NR).max(1));
+        for (panel, (out, scales)) in data.zip(self.scales.chunks_exact_mut(NR)).enumerate() {
+            let b = &b[panel * stride..][..depth * NR];
+            let op = PackPanel {
+                b,
+                limit,
+                out,
+                scales,
+            };
+            dispatch_narrow(format, op);
+        }
+    }
+}
+
+/// The largest magnitude of each lane of some vectors, and a term that makes it NaN.
+#[derive(Clone, Copy)]
+pub(super) struct Range<V> {
+    max: V,
+    /// Zero, or NaN if a value is not finite: the maximum can lose it.
+    invalid: V,
+}
+
+impl<V: Copy> Range<V> {
+    #[inline(always)]
+    pub fn new<S: Simd<V = V>>() -> Self {
+        Self {
+            max: S::splat(0.0),
+            invalid: S::splat(0.0),
+        }
+    }
+
+    #[inline(always)]
+    pub fn add<S: Simd<V = V>>(&mut self, x: V) {
+        let zero = S::splat(0.0);
+        self.max = S::max(self.max, S::max(x, S::sub(zero, x)));
+        self.invalid = S::fma(x, zero, self.invalid);
+    }
+
+    /// The scale of integers up to `limit`, and the factor that makes values such integers.
+    #[inline(always)]
+    pub fn finish<S: Simd<V = V>>(self, limit: f32) -> (V, V) {
+        let zero = S::splat(0.0);
+        let scale = S::mul(self.max, S::splat(1.0 / limit));
+        // A lane of zeros has no finite factor and needs none.
+        let inverse = S::div(S::splat(limit), self.max);
+        (
+            S::add(scale, self.invalid),
+            S::select_lt(zero, self.max, inverse, zero),
+        )
+    }
+
+    /// The same over all lanes.
+    #[inline(always)]
+    pub fn across<S: Simd<V = V>>(self, limit: f32) -> (f32, V) {
+        let mut lanes = [[0.0; NR]; 2];
+        S::store(&mut lanes[0], self.max);
+        S::store(&mut lanes[1], self.invalid);
+        let mut max: f32 = 0.0;
+        let mut invalid: f32 = 0.0;
+        for (m, i) in lanes[0].iter().zip(&lanes[1]).take(S::LANES) {
+            max = if *m > max { *m } else { max };
+            invalid += i;
+        }
+        let factor = if max > 0.0 { limit / max } else { 0.0 };
+        (max / limit + invalid, S::splat(factor))
+    }
+}
+
+/// Rounds a panel `[depth][NR]` to words.
+struct PackPanel<'a> {
+    b: &'a [f32],
+    /// Largest magnitude of integers.
+    limit: f32,
+    out: &'a mut [u32],
+    /// Scales of the columns, for integers.
+    scales: &'a mut [f32],
+}
+
+impl NarrowOp for PackPanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<N: Narrow>(self) {
+        let lanes = N::S::LANES;
+        assert_eq!((N::S::NR, N::S::MR), (NR, MR));
+        let group = N::FORMAT.group();
+        for at in [0, lanes] {
+            let mut factor = N::S::splat(1.0);
+            if N::FORMAT != Format::Bf16 {
+                let mut range = Range::new::<N::S>();
+                for row in self.b.chunks_exact(NR) {
+                    range.add::<N::S>(N::S::load(&row[at..]));
+                }
+                let scale;
+                (scale, factor) = range.finish::<N::S>(self.limit);
+                N::S::store(&mut self.scales[at..], scale);
+            }
+            let words = self.out.chunks_exact_mut(NR);
+            for (rows, out) in self.b.chunks(group * NR).zip(words) {
+                let mut vectors = [N::S::splat(0.0); 4];
+                for (vector, row) in vectors.iter_mut().zip(rows.chunks_exact(NR)) {
+                    *vector = N::S::load(&row[at..]);
+                }
+                let out = &mut out[at..];
+                assert!(out.len() >= lanes);
+                // SAFETY: `out` holds at least a vector of words.
+                unsafe { N::store(out.as_mut_ptr(), N::pack(vectors, factor)) }
+            }
+        }
+    }
+}
+
+/// `C = A B` as [`super::gemm`], with panels of B that [`NarrowB::pack`] has packed.
+pub(crate) fn gemm_narrow(
+    a: &NarrowA,
+    b: &NarrowB,
+    c: &mut [f32],
+    c_stride: usize,
+    panels: usize,
+    epilogue: Epilogue<'_>,
+) {
+    let Some(last) = panels.checked_sub(1) else {
+        return;
+    };
+    assert!(b.data.len() >= panels * a.words() * NR);
+    assert!(b.scales.len() >= panels * NR);
+    assert!(c.len() >= last * c_stride + a.rows * NR);
+    if let Epilogue::Bias(bias) | Epilogue::Accumulate(bias) = epilogue {
+        assert!(bias.len() >= a.rows);
+    }
+    dispatch_narrow(
+        a.format,
+        GemmNarrow {
+            a,
+            b,
+            c,
+            c_stride,
+            panels,
+            epilogue,
+        },
+    );
+}
+
+struct GemmNarrow<'a> {
+    a: &'a NarrowA,
+    b: &'a NarrowB,
+    c: &'a mut [f32],
+    c_stride: usize,
+    panels: usize,
+    epilogue: Epilogue<'a>,
+}
+
+impl NarrowOp for GemmNarrow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<N: Narrow>(self) {
+        let (a, words) = (self.a, self.a.words());
+        let integers = N::FORMAT != Format::Bf16;
+        for (start, len) in chunks(a.rows, MR) {
+            let lines = (len * words).div_ceil(CACHE_LINE * self.panels);
+            for panel in 0..self.panels {
+                // SAFETY: `gemm_narrow` has checked the lengths of `b`, its scales, `c` and the bias; A
+                // holds `rows * words` words, those of this chunk from `start * words`, and for integers
+                // a scale per row, for those of 8 bits also an offset. Register tiles have `MR` rows at most, `NR` columns.
+                unsafe {
+                    let (bias, accumulate) = self.epilogue.parts();
+                    let tile = Tile {
+                        depth: words,
+                        a: a.data.as_ptr().add(start * words),
+                        a_row: 1,
+                        a_k: len,
+                        b: self.b.data.as_ptr().add(panel * words * NR),
+                        b_k: NR,
+                        c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * NR),
+                        c_row: NR,
+                        offsets: (N::FORMAT == Format::Int8).then(|| a.offsets.as_ptr().add(start)),
+                        scales: integers.then(|| {
+                            [
+                                a.scales.as_ptr().add(start),
+                                self.b.scales.as_ptr().add(panel * NR),
+                            ]
+                        }),
+                        bias: bias.map(|b| b.as_ptr().add(start)),
+                        accumulate,
+                        // As in `GemmPackedA`.
+                        prefetch: a
+                            .data
+                            .as_ptr()
+                            .wrapping_add((start + len) * words + panel * lines * CACHE_LINE),
+                        prefetch_step: CACHE_LINE,
+                        prefetch_count: lines,
+                    };
+                    tile.eval::<N>(len);
+                }
+            }
+        }
+    }
+}

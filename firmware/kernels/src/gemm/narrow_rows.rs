@@ -1,0 +1,109 @@
+//! Products with row-major activations on the left and packed weights on the right, for convolutions.
+
+use super::{
+    GemmPackedB,
+    narrow::{NR, Range, Rounding},
+};
+use crate::simd::{Format, Narrow, Simd, SupportedFormat};
+
+/// The right operand `[depth][columns]` in panels `[columns / NR][words][NR]`, in a format of 16 bits.
+#[derive(Debug, Clone)]
+pub(crate) struct NarrowColumns {
+    format: SupportedFormat,
+    depth: usize,
+    columns: usize,
+    data: Vec<u32>,
+    /// Scale of each column. Only for integers.
+    scales: Vec<f32>,
+}
+
+impl NarrowColumns {
+    /// Packs the matrix whose element (k, column) is `at(k, column)`. `columns` is a multiple of `NR`.
+    pub fn new(
+        format: SupportedFormat,
+        depth: usize,
+        columns: usize,
+        at: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        // The instruction for bytes needs an offset for one of the operands, which is not implemented here.
+        assert_ne!(format.format(), Format::Int8, "a format of 16 bits");
+        let rounding = Rounding::new(format, depth);
+        let words = depth.div_ceil(format.format().group());
+        let scales = match format.format() {
+            Format::Bf16 => Vec::new(),
+            _ => (0..columns)
+                .map(|column| rounding.scale((0..depth).map(|k| at(k, column))))
+                .collect(),
+        };
+        let mut data = Vec::with_capacity(words * columns);
+        for panel in (0..columns).step_by(NR) {
+            for word in 0..words {
+                data.extend((panel..panel + NR).map(|column| {
+                    let scale = scales.get(column).copied().unwrap_or(1.0);
+                    rounding.word(word, scale, |k| at(k, column))
+                }));
+            }
+        }
+        Self {
+            format,
+            depth,
+            columns,
+            data,
+            scales,
+        }
+    }
+
+    /// The format.
+    pub fn format(&self) -> SupportedFormat {
+        self.format
+    }
+
+    /// Largest magnitude of integers of the left operand; 1 for floats.
+    pub fn limit(&self) -> f32 {
+        self.format.format().limit(self.depth).unwrap_or(1) as f32
+    }
+
+    /// `C = A B` for `rows` rows of A, which are `a_stride` words apart and, for integers, have a scale each.
+    pub fn multiply(
+        &self,
+        rows: usize,
+        (a, a_stride): (&[u32], usize),
+        scales: &[f32],
+        (c, c_stride): (&mut [f32], usize),
+    ) {
+        let integers = self.format.format() != Format::Bf16;
+        let gemm = GemmPackedB {
+            rows,
+            depth: self.depth.div_ceil(self.format.format().group()),
+            cols: self.columns,
+            a,
+            a_stride,
+            b: &self.data,
+            c,
+            c_stride,
+            scales: integers.then_some([scales, &self.scales]),
+        };
+        gemm.run_narrow(self.format);
+    }
+}
+
+/// Rounds a row of values that are neighbors in depth, a multiple of the vector, to words; returns the scale
+/// of integers. `limit` is [`NarrowColumns::limit`].
+#[inline(always)]
+pub(crate) fn round_row<N: Narrow>(row: &[f32], limit: f32, out: &mut [u32]) -> f32 {
+    let lanes = N::S::LANES;
+    let (mut scale, mut factor) = (1.0, N::S::splat(1.0));
+    if N::FORMAT != Format::Bf16 {
+        let mut range = Range::new::<N::S>();
+        for x in row.chunks_exact(lanes) {
+            range.add::<N::S>(N::S::load(x));
+        }
+        (scale, factor) = range.across::<N::S>(limit);
+    }
+    let words = lanes / N::FORMAT.group();
+    for (x, out) in row.chunks_exact(lanes).zip(out.chunks_exact_mut(words)) {
+        // SAFETY: `out` holds a vector of values.
+        unsafe { N::store_row(out.as_mut_ptr(), N::S::load(x), factor) }
+    }
+    scale
+}

@@ -1,0 +1,259 @@
+//! Products of rounded operands, compared with plain arithmetic on the same rounded values.
+
+use super::{
+    Epilogue, NarrowColumns, Packed, Scratch,
+    narrow::{NR, Rounding},
+    round_row,
+};
+use crate::{
+    reference::{self, noise},
+    simd::{Format, Isa, Narrow, NarrowOp, Simd, SupportedFormat, SupportedIsa, dispatch_narrow},
+};
+
+/// The formats of this CPU. Says which are not tested.
+fn formats() -> Vec<(SupportedIsa, SupportedFormat)> {
+    let mut found = Vec::new();
+    for format in Format::ALL {
+        match (Isa::Avx512.supported(), format.supported()) {
+            (Some(isa), Some(format)) => found.push((isa, format)),
+            _ => println!("skipped: this CPU has no instructions for {format}"),
+        }
+    }
+    found
+}
+
+const SHAPES: [(usize, usize, usize); 9] = [
+    (1, 1, 1),
+    (2, 3, 1),
+    (5, 7, 2),
+    (13, 52, 3),
+    (68, 404, 1),
+    (203, 11, 2),
+    (25, 0, 1),
+    (12, 1, 2),
+    (31, 2001, 1),
+];
+
+#[test]
+fn products_match_plain_arithmetic_on_the_rounded_operands() {
+    for (isa, format) in formats() {
+        let name = format.format();
+        let (mut worst, mut rounding): (f64, f64) = (0.0, 0.0);
+        for (rows, depth, panels) in SHAPES {
+            let (a, mut b) = (noise(1, rows * depth), noise(2, panels * depth * NR));
+            // Columns of different magnitude, one of them zero.
+            for (i, x) in b.iter_mut().enumerate() {
+                *x *= [0.0, 1e-3, 1.0, 100.0][i % NR % 4];
+            }
+            let (bias, old) = (noise(3, rows), noise(4, panels * rows * NR));
+            let packed = Packed::new(isa, Some(format), rows, depth, |r, k| a[r * depth + k]);
+            let mut scratch = Scratch::default();
+            for epilogue in [
+                Epilogue::Store,
+                Epilogue::Bias(&bias),
+                Epilogue::Accumulate(&bias),
+            ] {
+                let mut out = old.clone();
+                let (b_stride, c_stride) = (depth * NR, rows * NR);
+                packed.multiply(
+                    &b,
+                    b_stride,
+                    &mut out,
+                    c_stride,
+                    panels,
+                    epilogue,
+                    &mut scratch,
+                );
+                for (i, found) in out.iter().enumerate() {
+                    let (panel, r, c) = (i / c_stride, i % c_stride / NR, i % NR);
+                    let row: Vec<f32> = (0..depth).map(|k| a[r * depth + k]).collect();
+                    let at = |k: usize| b[panel * b_stride + k * NR + c];
+                    let column: Vec<f32> = (0..depth).map(at).collect();
+                    let dot =
+                        |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+                    let wide =
+                        |x: &[f32]| -> Vec<f64> { x.iter().map(|x| f64::from(*x)).collect() };
+                    let rounded = |x: &[f32]| reference::rounded(name, x);
+                    let mut exact = dot(&rounded(&row), &rounded(&column));
+                    rounding = rounding.max((exact - dot(&wide(&row), &wide(&column))).abs());
+                    let size = dot(&rounded(&row), &rounded(&row)).sqrt()
+                        * dot(&rounded(&column), &rounded(&column)).sqrt();
+                    match epilogue {
+                        Epilogue::Store => {}
+                        Epilogue::Bias(_) => exact += f64::from(bias[r]),
+                        Epilogue::Accumulate(_) => exact += f64::from(bias[r]) + f64::from(old[i]),
+                    }
+                    // Sums of bfloat16 round as in 32 bits, those of integers only when they are scaled. The
+                    // factors of integers are rounded to 24 bits, so that one value in about ten thousand,
+                    // which is almost halfway between two integers, becomes the other one: up to three of
+                    // them here, with a step each.
+                    let step = match name.limit(depth) {
+                        None => 0.0,
+                        Some(limit) => {
+                            let largest =
+                                |x: &[f32]| x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+                            3.0 * f64::from(largest(&row) * largest(&column)) / f64::from(limit)
+                        }
+                    };
+                    let limit = 1e-6 + size * (1e-6 + 2e-8 * depth as f64) + step;
+                    let error = (f64::from(*found) - exact).abs();
+                    assert!(
+                        error < limit,
+                        "{name} {rows}x{depth}: {error:.1e}, {limit:.1e}"
+                    );
+                    worst = worst.max(error / (1.0 + size));
+                }
+            }
+        }
+        println!(
+            "{name}: worst error {worst:.1e} of the operands' norms; rounding changes products by up to {rounding:.1e}"
+        );
+    }
+}
+
+/// [`round_row`] for rows `[stride]`.
+struct RoundRows<'a> {
+    x: &'a [f32],
+    stride: usize,
+    limit: f32,
+    out: &'a mut [u32],
+    scales: &'a mut [f32],
+}
+
+impl NarrowOp for RoundRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<N: Narrow>(self) {
+        let words = self.stride / N::FORMAT.group();
+        assert_eq!(self.stride % N::S::LANES, 0);
+        let rows = self.x.chunks_exact(self.stride);
+        let out = self.out.chunks_exact_mut(words).zip(self.scales);
+        for (x, (out, scale)) in rows.zip(out) {
+            *scale = round_row::<N>(x, self.limit, out);
+        }
+    }
+}
+
+#[test]
+fn row_major_products_match_plain_arithmetic_on_the_rounded_operands() {
+    for (_, format) in formats() {
+        let name = format.format();
+        if name == Format::Int8 {
+            continue;
+        }
+        let mut worst: f64 = 0.0;
+        for (rows, depth, panels) in SHAPES {
+            let (columns, stride) = (panels * NR, depth.next_multiple_of(NR).max(NR));
+            let mut a = noise(5, rows * stride);
+            for (i, x) in a.iter_mut().enumerate() {
+                *x = if i % stride < depth { *x } else { 0.0 };
+            }
+            let b = noise(6, depth * columns);
+            let packed = NarrowColumns::new(format, depth, columns, |k, c| b[k * columns + c]);
+            let mut words = vec![0; rows * stride / 2];
+            let mut scales = vec![f32::NAN; rows];
+            let round = RoundRows {
+                x: &a,
+                stride,
+                limit: packed.limit(),
+                out: &mut words,
+                scales: &mut scales,
+            };
+            dispatch_narrow(format, round);
+            let mut out = vec![f32::NAN; rows * columns];
+            packed.multiply(rows, (&words, stride / 2), &scales, (&mut out, columns));
+            for (i, found) in out.iter().enumerate() {
+                let (r, c) = (i / columns, i % columns);
+                let row = reference::rounded(name, &a[r * stride..][..depth]);
+                let column: Vec<f32> = (0..depth).map(|k| b[k * columns + c]).collect();
+                let column = reference::rounded(name, &column);
+                let exact: f64 = row.iter().zip(&column).map(|(a, b)| a * b).sum();
+                // As above; operands are below 1.
+                let step = name
+                    .limit(depth)
+                    .map_or(0.0, |limit| 3.0 / f64::from(limit));
+                let error = (f64::from(*found) - exact).abs();
+                let limit = 1e-6 + 1e-7 * depth as f64 + step;
+                assert!(
+                    error < limit,
+                    "{name} {rows}x{depth}: {error:.1e}, {limit:.1e}"
+                );
+                worst = worst.max(error);
+            }
+        }
+        println!("{name}: worst error {worst:.1e}");
+    }
+}
+
+#[test]
+fn the_largest_integers_do_not_overflow() {
+    for (isa, format) in formats() {
+        for depth in [1, 404, 2001] {
+            for sign in [1.0, -1.0] {
+                let packed = Packed::new(isa, Some(format), 3, depth, |_, _| 2.0);
+                let mut out = vec![f32::NAN; 3 * NR];
+                let b = vec![sign * 3.0; depth * NR];
+                let mut scratch = Scratch::default();
+                packed.multiply(&b, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
+                let exact = sign * 6.0 * depth as f32;
+                // Operands are exact but for the scales.
+                assert!(
+                    out.iter().all(|x| (x - exact).abs() < 1e-5 * exact.abs()),
+                    "{}: {} for {exact}",
+                    format.format(),
+                    out[0]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_stay_so() {
+    for (isa, format) in formats() {
+        let (rows, depth) = (13, 7);
+        let clean = noise(7, depth * NR);
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut b = clean.clone();
+            b[2 * NR + 5] = bad;
+            let a = noise(8, rows * depth);
+            let packed = Packed::new(isa, Some(format), rows, depth, |r, k| a[r * depth + k]);
+            let mut out = vec![0.0; rows * NR];
+            let mut scratch = Scratch::default();
+            packed.multiply(&b, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
+            for (i, x) in out.iter().enumerate() {
+                assert_eq!(x.is_finite(), i % NR != 5, "{}: {x}", format.format());
+            }
+            let packed = Packed::new(isa, Some(format), rows, depth, |r, k| match (r, k) {
+                (4, 1) => bad,
+                _ => 1.0,
+            });
+            packed.multiply(&clean, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
+            for (i, x) in out.iter().enumerate() {
+                assert_eq!(x.is_finite(), i / NR != 4, "{}: {x}", format.format());
+            }
+        }
+    }
+}
+
+#[test]
+fn bfloat16_is_rounded_to_nearest_even() {
+    use crate::simd::bf16_bits;
+    for (x, bits) in [
+        (1.0, 0x3F80),
+        (-2.0, 0xC000),
+        (1.0 + 1.0 / 256.0, 0x3F80),
+        (1.0 + 3.0 / 256.0, 0x3F82),
+        (f32::INFINITY, 0x7F80),
+        (f32::MAX, 0x7F80),
+    ] {
+        assert_eq!(bf16_bits(x), bits, "{x}");
+    }
+    assert!(f32::from_bits(u32::from(bf16_bits(f32::from_bits(0x7F80_0001))) << 16).is_nan());
+    if let Some(format) = Format::Int16.supported() {
+        let rounding = Rounding::new(format, 1);
+        assert_eq!(rounding.scale([0.0, -0.0].into_iter()), 0.0);
+        assert_eq!(rounding.integer(0.0, 0.0), 0);
+    }
+}

@@ -1,0 +1,387 @@
+//! AVX-512 and AVX2.
+
+use std::arch::x86_64::*;
+
+use super::{Format, Narrow, NarrowOp, Operand, Simd, SimdOp};
+
+/// # Safety
+/// The CPU supports AVX-512F, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub(super) unsafe fn eval_avx512<Op: SimdOp>(op: Op) -> Op::Output {
+    op.eval::<Avx512>()
+}
+
+/// # Safety
+/// The CPU supports AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn eval_avx2<Op: SimdOp>(op: Op) -> Op::Output {
+    op.eval::<Avx2>()
+}
+
+/// Private, so that only [`eval_avx512`] can use it.
+#[derive(Clone, Copy)]
+struct Avx512;
+
+/// Private, so that only [`eval_avx2`] can use it.
+#[derive(Clone, Copy)]
+struct Avx2;
+
+/// # Safety
+/// The CPU supports AVX-512F, AVX512-BW, AVX512-VL, AVX512-BF16, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn eval_bf16<Op: NarrowOp>(op: Op) -> Op::Output {
+    op.eval::<Bf16>()
+}
+
+/// # Safety
+/// As for [`eval_int8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+pub(super) unsafe fn eval_int16<Op: NarrowOp>(op: Op) -> Op::Output {
+    op.eval::<Int16>()
+}
+
+/// # Safety
+/// The CPU supports AVX-512F, AVX512-BW, AVX512-VL, AVX512-VNNI, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+pub(super) unsafe fn eval_int8<Op: NarrowOp>(op: Op) -> Op::Output {
+    op.eval::<Int8>()
+}
+
+/// Private, so that only [`eval_bf16`] can use it.
+#[derive(Clone, Copy)]
+struct Bf16;
+
+/// Private, so that only [`eval_int16`] can use it.
+#[derive(Clone, Copy)]
+struct Int16;
+
+/// Private, so that only [`eval_int8`] can use it.
+#[derive(Clone, Copy)]
+struct Int8;
+
+/// Vectors of sixteen words. As in the methods of [`Avx512`], loads and stores with a full mask are the same
+/// instructions as without one, and have no checks in builds with debug assertions.
+macro_rules! words {
+    () => {
+        type S = Avx512;
+        type Word = u32;
+        type W = __m512i;
+
+        #[inline(always)]
+        unsafe fn splat(p: *const u32) -> __m512i {
+            // SAFETY: guaranteed by the caller; this type is used only in a function that enables the
+            // target feature.
+            unsafe { _mm512_broadcastd_epi32(_mm_castps_si128(_mm_load_ss(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const u32) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_maskz_loadu_epi32(u16::MAX, p.cast()) }
+        }
+    };
+}
+
+impl Operand for Bf16 {
+    words! {}
+    type Sum = __m512;
+
+    #[inline(always)]
+    fn zero() -> __m512 {
+        Avx512::splat(0.0)
+    }
+    #[inline(always)]
+    unsafe fn start(_: *const i32) -> __m512 {
+        Avx512::splat(0.0)
+    }
+    #[inline(always)]
+    fn dot(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
+        // SAFETY: this type is used only in a function that enables the target feature; both types are 64
+        // bytes, any of which are valid.
+        unsafe {
+            use std::mem::transmute;
+            _mm512_dpbf16_ps(
+                sum,
+                transmute::<__m512i, __m512bh>(a),
+                transmute::<__m512i, __m512bh>(b),
+            )
+        }
+    }
+    #[inline(always)]
+    fn finish(sum: __m512) -> __m512 {
+        sum
+    }
+}
+
+impl Narrow for Bf16 {
+    const FORMAT: Format = Format::Bf16;
+
+    #[inline(always)]
+    fn pack(rows: [__m512; 4], _: __m512) -> __m512i {
+        /// Value `i` of the first row, then that of the second, which follows after 16 values.
+        const INTERLEAVE: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                order[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
+            }
+            order
+        };
+        // SAFETY: this type is used only in a function that enables the target feature; both types are 64
+        // bytes, any of which are valid.
+        unsafe {
+            let order = _mm512_maskz_loadu_epi16(u32::MAX, INTERLEAVE.as_ptr().cast());
+            let both = _mm512_cvtne2ps_pbh(rows[1], rows[0]);
+            _mm512_permutexvar_epi16(order, std::mem::transmute::<__m512bh, __m512i>(both))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_row(p: *mut u32, row: __m512, _: __m512) {
+        // SAFETY: guaranteed by the caller for eight words; this type is used only in a function that
+        // enables the target feature; both types are 32 bytes, any of which are valid.
+        unsafe {
+            let half = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(row));
+            _mm256_mask_storeu_epi32(p.cast(), u8::MAX, half);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, words: __m512i) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_mask_storeu_epi32(p.cast(), u16::MAX, words) }
+    }
+}
+
+/// Sums of integers.
+macro_rules! integers {
+    () => {
+        type Sum = __m512i;
+
+        #[inline(always)]
+        fn zero() -> __m512i {
+            // SAFETY: this type is used only in a function that enables the target feature.
+            unsafe { _mm512_setzero_si512() }
+        }
+        #[inline(always)]
+        unsafe fn start(offset: *const i32) -> __m512i {
+            // SAFETY: guaranteed by the caller; and as above.
+            unsafe { _mm512_broadcastd_epi32(_mm_castps_si128(_mm_load_ss(offset.cast()))) }
+        }
+        #[inline(always)]
+        fn finish(sum: __m512i) -> __m512 {
+            // SAFETY: as above.
+            unsafe { _mm512_cvtepi32_ps(sum) }
+        }
+    };
+}
+
+impl Operand for Int16 {
+    words! {}
+    integers! {}
+
+    #[inline(always)]
+    fn dot(a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm512_dpwssd_epi32(sum, a, b) }
+    }
+}
+
+impl Narrow for Int16 {
+    const FORMAT: Format = Format::Int16;
+
+    #[inline(always)]
+    fn pack(rows: [__m512; 4], factor: __m512) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            let low = _mm512_cvtps_epi32(_mm512_mul_ps(rows[0], factor));
+            let high = _mm512_cvtps_epi32(_mm512_mul_ps(rows[1], factor));
+            let low = _mm512_and_si512(low, _mm512_set1_epi32(0xFFFF));
+            _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_row(p: *mut u32, row: __m512, factor: __m512) {
+        // SAFETY: guaranteed by the caller for eight words; and as above.
+        unsafe {
+            let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(row, factor));
+            _mm256_mask_storeu_epi32(p.cast(), u8::MAX, _mm512_cvtepi32_epi16(rounded));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, words: __m512i) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_mask_storeu_epi32(p.cast(), u16::MAX, words) }
+    }
+}
+
+impl Operand for Int8 {
+    words! {}
+    integers! {}
+
+    /// `a` holds signed values, `b` unsigned ones.
+    #[inline(always)]
+    fn dot(a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm512_dpbusd_epi32(sum, b, a) }
+    }
+}
+
+impl Narrow for Int8 {
+    const FORMAT: Format = Format::Int8;
+
+    #[inline(always)]
+    fn pack(rows: [__m512; 4], factor: __m512) -> __m512i {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe {
+            let mut words = _mm512_setzero_si512();
+            for row in rows.into_iter().rev() {
+                let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(row, factor));
+                // What is out of range, as NaN is, does not reach other bytes.
+                let byte = _mm512_and_si512(
+                    _mm512_add_epi32(rounded, _mm512_set1_epi32(128)),
+                    _mm512_set1_epi32(255),
+                );
+                words = _mm512_or_si512(_mm512_slli_epi32::<8>(words), byte);
+            }
+            words
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_row(p: *mut u32, row: __m512, factor: __m512) {
+        // SAFETY: guaranteed by the caller for four words; this type is used only in a function that
+        // enables the target feature.
+        unsafe {
+            let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(row, factor));
+            let bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
+            _mm_mask_storeu_epi32(p.cast(), 0xF, bytes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, words: __m512i) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_mask_storeu_epi32(p.cast(), u16::MAX, words) }
+    }
+}
+
+/// Methods that are a single instruction.
+macro_rules! instruction {
+    ($v:ty, $(fn $name:ident($($arg:ident),+) = $intrinsic:ident;)+) => {$(
+        #[inline(always)]
+        fn $name($($arg: $v),+) -> $v {
+            // SAFETY: this type is used only in a function that enables the target feature.
+            unsafe { $intrinsic($($arg),+) }
+        }
+    )+};
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const MR: usize = 12;
+
+    #[inline(always)]
+    fn splat(x: f32) -> __m512 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn splat_ptr(p: *const f32) -> __m512 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_broadcastss_ps(_mm_load_ss(p)) }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(p: *const f32) -> __m512 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_maskz_loadu_ps(u16::MAX, p) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(p: *mut f32, v: __m512) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_mask_storeu_ps(p, u16::MAX, v) }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    instruction! { __m512,
+        fn add(a, b) = _mm512_add_ps;
+        fn sub(a, b) = _mm512_sub_ps;
+        fn mul(a, b) = _mm512_mul_ps;
+        fn div(a, b) = _mm512_div_ps;
+        fn max(a, b) = _mm512_max_ps;
+        fn min(a, b) = _mm512_min_ps;
+        fn sqrt(a) = _mm512_sqrt_ps;
+        fn fma(a, b, c) = _mm512_fmadd_ps;
+        fn ldexp(a, n) = _mm512_scalef_ps;
+    }
+    #[inline(always)]
+    fn round(a: __m512) -> __m512 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(a) }
+    }
+    #[inline(always)]
+    fn select_lt(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const MR: usize = 6;
+
+    #[inline(always)]
+    fn splat(x: f32) -> __m256 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn splat_ptr(p: *const f32) -> __m256 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm256_broadcastss_ps(_mm_load_ss(p)) }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(p: *const f32) -> __m256 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm256_maskload_ps(p, _mm256_set1_epi32(-1)) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(p: *mut f32, v: __m256) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm256_maskstore_ps(p, _mm256_set1_epi32(-1), v) }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const f32) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    instruction! { __m256,
+        fn add(a, b) = _mm256_add_ps;
+        fn sub(a, b) = _mm256_sub_ps;
+        fn mul(a, b) = _mm256_mul_ps;
+        fn div(a, b) = _mm256_div_ps;
+        fn max(a, b) = _mm256_max_ps;
+        fn min(a, b) = _mm256_min_ps;
+        fn sqrt(a) = _mm256_sqrt_ps;
+        fn fma(a, b, c) = _mm256_fmadd_ps;
+    }
+    #[inline(always)]
+    fn round(a: __m256) -> __m256 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn ldexp(a: __m256, n: __m256) -> __m256 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        }
+    }
+    #[inline(always)]
+    fn select_lt(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: this type is used only in a function that enables the target feature.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+}
