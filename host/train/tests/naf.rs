@@ -1,5 +1,7 @@
 //! Trainings of NAF, small.
 
+// Its bundle is for the tests of LoftUp.
+#[allow(dead_code)]
 mod support;
 
 use std::{
