@@ -12,9 +12,7 @@ mod narrow;
 mod x86;
 
 use generic::Generic;
-pub(crate) use narrow::{
-    Format, Fp32, Narrow, NarrowOp, Operand, SupportedFormat, bf16_bits, dispatch_narrow,
-};
+pub(crate) use narrow::{Format, Fp32, Narrow, NarrowOp, Operand, SupportedFormat, bf16_bits};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,4 +182,23 @@ pub(crate) fn dispatch<Op: SimdOp>(isa: SupportedIsa, op: Op) -> Op::Output {
         Isa::Avx2 => unsafe { x86::eval_avx2(op) },
         _ => op.eval::<Generic>(),
     }
+}
+
+/// Evaluates `op` with the instructions of `format`.
+pub(crate) fn dispatch_narrow<Op: NarrowOp>(format: SupportedFormat, op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    match format.format() {
+        // SAFETY: a `SupportedFormat` exists only for a format whose instructions the CPU has.
+        Format::Bf16 => unsafe { x86::eval_bf16(op) },
+        // SAFETY: as above.
+        Format::Int16 => unsafe { x86::eval_int16(op) },
+        // SAFETY: as above.
+        Format::Int8 => unsafe { x86::eval_int8(op) },
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!(
+        "no CPU of this architecture supports {}: {}",
+        format.format(),
+        size_of_val(&op)
+    )
 }

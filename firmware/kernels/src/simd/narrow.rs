@@ -183,25 +183,6 @@ pub(crate) trait NarrowOp {
     fn eval<N: Narrow>(self) -> Self::Output;
 }
 
-/// Evaluates `op` with the instructions of `format`.
-pub(crate) fn dispatch_narrow<Op: NarrowOp>(format: SupportedFormat, op: Op) -> Op::Output {
-    #[cfg(target_arch = "x86_64")]
-    match format.0 {
-        // SAFETY: a `SupportedFormat` exists only for a format whose instructions the CPU has.
-        Format::Bf16 => unsafe { super::x86::eval_bf16(op) },
-        // SAFETY: as above.
-        Format::Int16 => unsafe { super::x86::eval_int16(op) },
-        // SAFETY: as above.
-        Format::Int8 => unsafe { super::x86::eval_int8(op) },
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!(
-        "no CPU of this architecture supports {}: {}",
-        format.0,
-        size_of_val(&op)
-    )
-}
-
 /// The bits of `x` rounded to bfloat16, to nearest with ties to even.
 pub(crate) fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();

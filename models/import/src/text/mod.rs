@@ -9,12 +9,14 @@
 mod config;
 mod error;
 mod graph;
+mod logit;
 mod schemes;
 mod tower;
 mod weights;
 
-pub use config::{Logit, TextConfig, TextConfigFiles, TextOptions};
+pub use config::{TextConfig, TextConfigFiles, TextOptions};
 pub use error::TextError;
+pub use logit::Logit;
 
 use crate::{
     checkpoint::Checkpoint,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Logit, TextError,
+    TextError,
+    logit::Logit,
     schemes::{SCHEMES, Scheme},
 };
 use crate::checkpoint::{Checkpoint, listed};
