@@ -260,10 +260,7 @@ fn normals_are_written_as_colors_or_numbers() {
     let png = dir.path().join("normals.png");
     save_normals(&png, size(2, 2), &normals).unwrap();
     let read = ::image::open(&png).unwrap().into_rgb8().into_raw();
-    assert_eq!(
-        read,
-        [128, 128, 0, 255, 0, 128, 128, 128, 128, 163, 128, 5]
-    );
+    assert_eq!(read, [128, 128, 0, 255, 0, 128, 128, 128, 128, 163, 128, 5]);
     let file = dir.path().join("normals.npy");
     save_normals(&file, size(1, 4), &normals).unwrap();
     let array = npy::read(&file).unwrap();
