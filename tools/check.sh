@@ -87,7 +87,7 @@ demo() {
     step "$loftup" demo --out "$work/demo"
     test -s "$work/demo/report.html"
     step python3 -m venv "$work/python"
-    step "$work/python/bin/pip" install --quiet "numpy>=1.26" "onnx>=1.17" "onnxruntime>=1.20"
+    step "$work/python/bin/pip" install --quiet "numpy>=1.26" "onnx>=1.17" "onnxruntime>=1.20" "safetensors>=0.4"
     for case in loftup_odd.ckpt loftup_wide.safetensors; do
         "$loftup" convert --upsampler-weights "tests/data/golden/weights/$case" \
             --out "$work/$case.loftup" >/dev/null
