@@ -13,6 +13,9 @@
 //!
 //! The feature `matrix` adds general matrix products (the module `matrix`), which only training needs.
 
+// Products of 16 and 8 bits have instructions for x86-64 only.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
 mod arithmetic;
 mod fourier;
 mod gemm;
