@@ -6,4 +6,6 @@
 pub mod conformance;
 pub mod frames;
 pub mod golden;
+pub mod naf;
 pub mod synthetic;
+pub mod wrong;

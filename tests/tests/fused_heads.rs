@@ -14,7 +14,7 @@ use loftup_runtime::{
     EncodedFrame, Perceptor, Point, Rect, RuntimeError,
     backend::{
         Arithmetic, Backend, BackendError, CpuBackend, Fallback, FallbackOptions, Graph,
-        Model as Loaded, Plan, Session, ShapeProfile, State, TractBackend,
+        Model as Loaded, State, TractBackend,
         fault::{Fault, Faults, Faulty},
     },
     heads::Head,
@@ -24,6 +24,7 @@ use loftup_spec::{HALO, io};
 use loftup_tests::{
     frames::{DIM, perceptor, view, worst},
     synthetic::{Noise, loftup, upsampler_bundle},
+    wrong::{Outputs, Wrong},
 };
 
 /// A backend that runs heads or does not, whatever the inner one prefers; keeps the outputs of the
@@ -344,102 +345,6 @@ fn the_fallback_goes_on_with_the_head_in_the_middle_of_a_frame() {
     }
 }
 
-/// A fused engine with one wrong output.
-struct Wrong {
-    output: &'static str,
-    by: f32,
-}
-
-impl Backend for Wrong {
-    fn name(&self) -> &'static str {
-        "wrong"
-    }
-
-    fn fuses_heads(&self) -> bool {
-        true
-    }
-
-    fn load(&self, graph: &Graph) -> Result<Arc<dyn Loaded>, BackendError> {
-        Ok(Arc::new(WrongModel {
-            inner: TractBackend.load(graph)?,
-            outputs: graph.outputs.len(),
-            wrong: graph.outputs.iter().position(|name| name == self.output),
-            by: self.by,
-        }))
-    }
-}
-
-struct WrongModel {
-    inner: Arc<dyn Loaded>,
-    outputs: usize,
-    wrong: Option<usize>,
-    by: f32,
-}
-
-impl Loaded for WrongModel {
-    fn compile(
-        &self,
-        shapes: &[Vec<usize>],
-        profiles: &[ShapeProfile],
-    ) -> Result<Box<dyn Plan>, BackendError> {
-        Ok(Box::new(WrongPlan {
-            inner: self.inner.compile(shapes, profiles)?,
-            outputs: self.outputs,
-            wrong: self.wrong,
-            by: self.by,
-        }))
-    }
-}
-
-struct WrongPlan {
-    inner: Box<dyn Plan>,
-    outputs: usize,
-    wrong: Option<usize>,
-    by: f32,
-}
-
-impl Plan for WrongPlan {
-    fn output_shape(&self, index: usize) -> &[usize] {
-        self.inner.output_shape(index)
-    }
-
-    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(WrongSession {
-            inner: self.inner.session()?,
-            values: vec![Vec::new(); self.outputs],
-            wrong: self.wrong,
-            by: self.by,
-        }))
-    }
-}
-
-struct WrongSession {
-    inner: Box<dyn Session>,
-    values: Vec<Vec<f32>>,
-    wrong: Option<usize>,
-    by: f32,
-}
-
-impl Session for WrongSession {
-    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        self.inner.set(input, values)
-    }
-
-    fn run(&mut self) -> Result<(), BackendError> {
-        self.inner.run()?;
-        for (i, values) in self.values.iter_mut().enumerate() {
-            values.clear();
-            let by = if self.wrong == Some(i) { self.by } else { 1.0 };
-            values.extend(self.inner.output(i).iter().map(|x| x * by));
-        }
-        Ok(())
-    }
-
-    fn output(&self, index: usize) -> &[f32] {
-        &self.values[index]
-    }
-}
-
 #[test]
 fn an_engine_with_a_wrong_head_is_refused_or_replaced() {
     let directory = tempfile::tempdir().unwrap();
@@ -460,7 +365,8 @@ fn an_engine_with_a_wrong_head_is_refused_or_replaced() {
         (io::HEAD, "(head, points)"),
         (io::MOMENTS, "(head, points)"),
     ] {
-        let wrong = || Arc::new(Wrong { output, by: 1.01 });
+        let outputs = Outputs::Named(output);
+        let wrong = || Arc::new(Wrong { outputs, by: 1.01 });
         let alone = perceptor(&bundle, wrong(), 1, 8);
         let e = of(&alone).unwrap_err().to_string();
         println!("{output}: {e}");
@@ -472,7 +378,7 @@ fn an_engine_with_a_wrong_head_is_refused_or_replaced() {
         assert_eq!(auto.health().counters.wrong, 1);
     }
     let right = Wrong {
-        output: "",
+        outputs: Outputs::None,
         by: 1.0,
     };
     let right = perceptor(&bundle, Arc::new(right), 1, 8);

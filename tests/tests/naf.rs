@@ -18,6 +18,10 @@ use loftup_runtime::{
     sinks::VecSink,
 };
 use loftup_spec::{SplitMix64, io, naf::NafWeights};
+use loftup_tests::{
+    frames::worst,
+    naf::{around, inputs},
+};
 use safetensors::{
     SafeTensors,
     tensor::{Dtype, TensorView},
@@ -39,41 +43,10 @@ fn open(path: &Path, tile: Option<usize>, threads: usize) -> Perceptor {
     Perceptor::open_on_cpu(path, ExecutionOptions { threads, tile }).unwrap()
 }
 
-fn around(random: &mut SplitMix64, spread: f32, count: usize) -> Vec<f32> {
-    let value = |_| spread * (2.0 * random.uniform() - 1.0);
-    (0..count).map(value).collect()
-}
-
-/// Features and image of a case of tools/make_naf_fixtures.py.
-fn inputs(
-    seed: u64,
-    dim: usize,
-    (height, width): (usize, usize),
-    (rows, columns): (usize, usize),
-) -> (Features, ImageTensor) {
-    let mut random = SplitMix64::new(seed);
-    let image = ImageTensor {
-        size: Size {
-            width: columns,
-            height: rows,
-        },
-        data: around(&mut random, 2.0, 3 * rows * columns),
-    };
-    let map = around(&mut random, 1.0, dim * height * width);
-    let features = Features::from_map(&[1, dim, height, width], &map, dim).unwrap();
-    (features, image)
-}
-
 fn whole(view: &EncodedFrame<'_>) -> Vec<f32> {
     let mut sink = VecSink::new(Rect::whole(view.size()), view.dim()).unwrap();
     view.frame(&mut |tile| sink.push(tile)).unwrap();
     sink.into_values()
-}
-
-fn difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    let errors = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    errors.fold(0.0, |a: f32, b| if b.is_nan() { b } else { a.max(b) })
 }
 
 #[test]
@@ -105,7 +78,7 @@ fn it_computes_what_pytorch_computes() {
             let view = perceptor
                 .encode_features(&features, &image, ColorRange::PerImage)
                 .unwrap();
-            let error = difference(&whole(&view), &expected);
+            let error = worst(&whole(&view), &expected);
             println!("{name}, tiles of {tile:?}: {error:.1e}");
             assert!(error <= 1e-4, "{name}: {error:.1e}");
         }
@@ -138,10 +111,10 @@ fn regions_points_and_videos_are_parts_of_the_frame() {
             .copied()
             .collect();
         // All read the same encodings; only the rounding of matrix products can differ.
-        assert!(difference(region.values(), &expected) < 1e-6);
+        assert!(worst(region.values(), &expected) < 1e-6);
         let points = [(0, 0), (98, 75), (13, 40), (50, 1), (98, 0)].map(|(x, y)| Point { x, y });
         let expected: Vec<f32> = points.iter().flat_map(|p| at(p.x, p.y)).copied().collect();
-        assert!(difference(&view.points(&points).unwrap(), &expected) < 1e-6);
+        assert!(worst(&view.points(&points).unwrap(), &expected) < 1e-6);
 
         let mut video = IncrementalUpsampler::new();
         for _ in 0..2 {
@@ -208,13 +181,13 @@ fn a_head_gives_the_same_before_and_after_attention() {
         let found = whole(&view);
         // No class is negative infinity on both sides.
         let finite = |v: &[f32]| v.iter().map(|x| x.max(-1e9)).collect::<Vec<_>>();
-        let error = difference(&finite(&found), &finite(&expected));
+        let error = worst(&finite(&found), &finite(&expected));
         // Sums of 20 products below 1.
         assert!(error < 5e-6, "{:?}: {error:.1e}", head.kind());
         let point = Point { x: 36, y: 40 };
         let last = &found[found.len() - view.dim()..];
         let at = view.points(&[point]).unwrap();
-        assert!(difference(&finite(&at), &finite(last)) < 2e-6);
+        assert!(worst(&finite(&at), &finite(last)) < 2e-6);
     }
 }
 
@@ -245,8 +218,8 @@ fn images_are_normalized_as_naf_takes_them() {
         }
     }
     let perceptor = open(&bundle(folder.path(), dim, own), None, 1);
-    assert!(difference(&frame(&perceptor, &same), &expected) < 1e-5);
-    assert!(difference(&frame(&perceptor, &image), &expected) > 1e-3);
+    assert!(worst(&frame(&perceptor, &same), &expected) < 1e-5);
+    assert!(worst(&frame(&perceptor, &image), &expected) > 1e-3);
 }
 
 #[test]
@@ -296,7 +269,7 @@ fn the_graph_for_other_tools_computes_the_same() {
         let view = perceptor
             .encode_features(&features, &image, ColorRange::PerImage)
             .unwrap();
-        let error = difference(&found, &whole(&view));
+        let error = worst(&found, &whole(&view));
         println!("{grid:?} {size:?}: {error:.1e}");
         assert!(error <= 1e-4, "{grid:?} {size:?}: {error:.1e}");
     }

@@ -8,16 +8,21 @@ use loftup_bundle::{
 };
 use loftup_import::bundle as new;
 use loftup_runtime::{
-    ColorRange, EncodedFrame, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect,
+    ColorRange, EncodedFrame, ExecutionOptions, Perceptor, Point, Rect,
     backend::{
         Arithmetic, Backend, BackendError, CpuBackend, Fallback, FallbackOptions, Graph, Model,
-        Plan, Session, ShapeProfile, TractBackend,
+        TractBackend,
         fault::{Fault, Faults, Faulty},
     },
     heads::Head,
     sinks::VecSink,
 };
 use loftup_spec::{SplitMix64, naf::NafWeights};
+use loftup_tests::{
+    frames::worst,
+    naf::{around, inputs},
+    wrong::{Outputs, Wrong},
+};
 
 /// A bundle with only NAF, with reference outputs.
 fn bundle(folder: &Path, dim: usize, change: impl FnOnce(&mut Upsampler)) -> Bundle {
@@ -49,35 +54,6 @@ fn bundle(folder: &Path, dim: usize, change: impl FnOnce(&mut Upsampler)) -> Bun
 fn open(bundle: &Bundle, backend: Arc<dyn Backend>, tile: Option<usize>) -> Perceptor {
     let options = ExecutionOptions { threads: 1, tile };
     Perceptor::with_backend(bundle.clone(), backend, options).unwrap()
-}
-
-fn around(random: &mut SplitMix64, spread: f32, count: usize) -> Vec<f32> {
-    let value = |_| spread * (2.0 * random.uniform() - 1.0);
-    (0..count).map(value).collect()
-}
-
-fn inputs(
-    dim: usize,
-    (height, width): (usize, usize),
-    (rows, columns): (usize, usize),
-) -> (Features, ImageTensor) {
-    let mut random = SplitMix64::new(11);
-    let image = ImageTensor {
-        size: Size {
-            width: columns,
-            height: rows,
-        },
-        data: around(&mut random, 2.0, 3 * rows * columns),
-    };
-    let map = around(&mut random, 1.0, dim * height * width);
-    let features = Features::from_map(&[1, dim, height, width], &map, dim).unwrap();
-    (features, image)
-}
-
-fn difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    let errors = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    errors.fold(0.0, |a: f32, b| if b.is_nan() { b } else { a.max(b) })
 }
 
 /// The frame, a region and points, one after the other.
@@ -141,7 +117,7 @@ fn graphs_and_kernels_give_the_same() {
         (4, (13, 10), (13, 19), None),
     ] {
         let bundle = bundle(folder.path(), dim, |_| {});
-        let (features, image) = inputs(dim, grid, size);
+        let (features, image) = inputs(11, dim, grid, size);
         let (kernels, graphs) = (
             open(&bundle, Arc::new(CpuBackend), None),
             open(&bundle, Arc::new(TractBackend), tile),
@@ -162,7 +138,7 @@ fn graphs_and_kernels_give_the_same() {
             });
             // No class is negative infinity on both sides.
             let finite = |v: &[f32]| v.iter().map(|x| x.max(-1e9)).collect::<Vec<_>>();
-            let error = difference(&finite(&expected), &finite(&found));
+            let error = worst(&finite(&expected), &finite(&found));
             let asked = head.map_or("features".into(), |head| format!("{:?}", head.kind()));
             let asked: String = asked.chars().take(30).collect();
             println!("{grid:?} {size:?} in tiles of {tile:?}, {asked}: {error:.1e}");
@@ -175,106 +151,9 @@ const GRID: (usize, usize) = (9, 10);
 const SIZE: (usize, usize) = (36, 40);
 
 fn answer(perceptor: &Perceptor) -> Vec<f32> {
-    let (features, image) = inputs(8, GRID, SIZE);
+    let (features, image) = inputs(11, 8, GRID, SIZE);
     let view = perceptor.encode_features(&features, &image, ColorRange::PerImage);
     all_of(&view.unwrap())
-}
-
-/// A backend that is wrong by a factor in one graph.
-struct Wrong {
-    file: &'static str,
-    by: f32,
-}
-
-impl Backend for Wrong {
-    fn name(&self) -> &'static str {
-        "wrong"
-    }
-
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        Some(Arithmetic::Fp32)
-    }
-
-    fn fuses_heads(&self) -> bool {
-        true
-    }
-
-    fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        Ok(Arc::new(WrongModel {
-            inner: TractBackend.load(graph)?,
-            by: if graph.file() == self.file {
-                self.by
-            } else {
-                1.0
-            },
-            outputs: graph.outputs.len(),
-        }))
-    }
-}
-
-struct WrongModel {
-    inner: Arc<dyn Model>,
-    by: f32,
-    outputs: usize,
-}
-
-impl Model for WrongModel {
-    fn compile(
-        &self,
-        shapes: &[Vec<usize>],
-        profiles: &[ShapeProfile],
-    ) -> Result<Box<dyn Plan>, BackendError> {
-        // Whatever is asked is within the profiles that an engine is built for.
-        assert!(profiles.is_empty() || profiles.iter().any(|p| p.contains(shapes)));
-        let inner = self.inner.compile(shapes, profiles)?;
-        let (by, outputs) = (self.by, self.outputs);
-        Ok(Box::new(WrongPlan { inner, by, outputs }))
-    }
-}
-
-struct WrongPlan {
-    inner: Box<dyn Plan>,
-    by: f32,
-    outputs: usize,
-}
-
-impl Plan for WrongPlan {
-    fn output_shape(&self, index: usize) -> &[usize] {
-        self.inner.output_shape(index)
-    }
-
-    fn session(&self) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(WrongSession {
-            inner: self.inner.session()?,
-            by: self.by,
-            values: vec![Vec::new(); self.outputs],
-        }))
-    }
-}
-
-struct WrongSession {
-    inner: Box<dyn Session>,
-    by: f32,
-    values: Vec<Vec<f32>>,
-}
-
-impl Session for WrongSession {
-    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        self.inner.set(input, values)
-    }
-
-    fn run(&mut self) -> Result<(), BackendError> {
-        self.inner.run()?;
-        for (i, values) in self.values.iter_mut().enumerate() {
-            values.clear();
-            values.extend(self.inner.output(i).iter().map(|x| x * self.by));
-        }
-        Ok(())
-    }
-
-    fn output(&self, index: usize) -> &[f32] {
-        &self.values[index]
-    }
 }
 
 fn fallback(engine: impl Backend + 'static) -> Arc<dyn Backend> {
@@ -297,9 +176,12 @@ fn a_wrong_engine_is_replaced_or_refused() {
     let bundle = bundle(folder.path(), 8, |_| {});
     let expected = answer(&open(&bundle, Arc::new(CpuBackend), None));
     // The right one passes, and runs.
-    let right = fallback(Wrong { file: "", by: 1.0 });
+    let right = fallback(Wrong {
+        outputs: Outputs::None,
+        by: 1.0,
+    });
     let perceptor = open(&bundle, right, None);
-    let error = difference(&answer(&perceptor), &expected);
+    let error = worst(&answer(&perceptor), &expected);
     assert!(0.0 < error && error <= 1e-4, "{error:.1e}");
     assert!(perceptor.health().reason().is_none());
     let compared = perceptor.compare_with_references().unwrap();
@@ -311,7 +193,8 @@ fn a_wrong_engine_is_replaced_or_refused() {
         assert!(c.passed() && c.graphs == "keys.onnx and queries.onnx");
     }
     for (file, by) in [("keys.onnx", 1.05), ("queries.onnx", 0.99)] {
-        let perceptor = open(&bundle, fallback(Wrong { file, by }), None);
+        let outputs = Outputs::OfGraph(file);
+        let perceptor = open(&bundle, fallback(Wrong { outputs, by }), None);
         assert!(answer(&perceptor) == expected, "{file}");
         let health = perceptor.health();
         let reason = health.reason().expect("degraded");
@@ -320,11 +203,11 @@ fn a_wrong_engine_is_replaced_or_refused() {
         assert_eq!(health.counters.wrong, 1);
     }
     let wrong = Wrong {
-        file: "queries.onnx",
+        outputs: Outputs::OfGraph("queries.onnx"),
         by: 1.01,
     };
     let perceptor = open(&bundle, Arc::new(wrong), None);
-    let (features, image) = inputs(8, GRID, SIZE);
+    let (features, image) = inputs(11, 8, GRID, SIZE);
     let view = perceptor.encode_features(&features, &image, ColorRange::PerImage);
     assert!(view.is_err());
 }
@@ -346,7 +229,7 @@ fn kernels_take_over_when_an_engine_fails() {
         let faulty = Faulty::new(TractBackend, faults.clone());
         let perceptor = open(&bundle, fallback(faulty), Some(20));
         let found = answer(&perceptor);
-        let error = difference(&found, &expected);
+        let error = worst(&found, &expected);
         assert!(error <= 1e-4, "{run} {fault:?}: {error:.1e}");
         let health = perceptor.health();
         println!("{run} {fault:?}: {error:.1e}, {:?}", health.reason());
@@ -364,7 +247,7 @@ fn kernels_take_over_when_an_engine_fails() {
         fallback(Faulty::new(TractBackend, faults)),
         Some(20),
     );
-    assert!(difference(&answer(&perceptor), &expected) <= 1e-4);
+    assert!(worst(&answer(&perceptor), &expected) <= 1e-4);
     assert!(perceptor.health().reason().is_some());
 }
 
@@ -377,10 +260,10 @@ fn a_bundle_without_graphs_and_a_large_image_run_on_the_kernels() {
     assert!(answer(&open(&old, Arc::new(TractBackend), None)) == expected);
 
     // No graph is loaded.
-    let (features, image) = inputs(4, (9, 9), (481, 640));
+    let (features, image) = inputs(11, 4, (9, 9), (481, 640));
     let bundle = bundle(folder.path(), 4, |_| {});
     let perceptor = open(&bundle, Arc::new(Unloadable), None);
-    let small = inputs(4, GRID, SIZE);
+    let small = inputs(11, 4, GRID, SIZE);
     let view = perceptor.encode_features(&small.0, &small.1, ColorRange::PerImage);
     assert!(view.is_err());
     let view = perceptor.encode_features(&features, &image, ColorRange::PerImage);

@@ -99,7 +99,7 @@ fn main() {
     let tiles = tiles(&mut random);
     let len = HEADS * head_width(dim) * TOKENS;
     let pairs: Vec<[Vec<f32>; 2]> = (0..2)
-        .map(|_| [1.0, 1.0].map(|scale| noise(&mut random, len, scale)))
+        .map(|_| [(); 2].map(|()| noise(&mut random, len, 1.0)))
         .collect();
     let available = Arithmetic::ALL.into_iter().filter(|a| a.is_available());
     let mut contexts: Vec<(Arithmetic, Context)> = available

@@ -554,53 +554,51 @@ mod tests {
 
     fn compare(isa: SupportedIsa, format: Option<SupportedFormat>, limit: f64) {
         let mut worst: f64 = 0.0;
-        {
-            for (images, height, width, c, o) in [
-                (1, 3, 3, 1, 1),
-                (3, 3, 3, 5, 7),
-                (1, 3, 9, 52, 32),
-                (1, 6, 3, 16, 68),
-                (2, 7, 11, 203, 52),
-                (70, 5, 5, 20, 9),
-                (1, 34, 36, 9, 33),
-                (1, 10, 12, 404, 404),
-            ] {
-                let x = reference::noise(1, images * height * width * c);
-                let scale = (3.0 / (9 * c) as f32).sqrt();
-                let weight: Vec<f32> = reference::noise(2, o * c * 9)
-                    .iter()
-                    .map(|w| w * scale)
-                    .collect();
-                let bias = reference::noise(3, o);
-                let conv = Convolution::new(isa, format, c, &weight, &bias);
-                let stride = conv.input_stride();
-                let mut padded = vec![0.0; images * height * width * stride];
-                for (to, from) in padded.chunks_exact_mut(stride).zip(x.chunks_exact(c)) {
-                    to[..c].copy_from_slice(from);
+        for (images, height, width, c, o) in [
+            (1, 3, 3, 1, 1),
+            (3, 3, 3, 5, 7),
+            (1, 3, 9, 52, 32),
+            (1, 6, 3, 16, 68),
+            (2, 7, 11, 203, 52),
+            (70, 5, 5, 20, 9),
+            (1, 34, 36, 9, 33),
+            (1, 10, 12, 404, 404),
+        ] {
+            let x = reference::noise(1, images * height * width * c);
+            let scale = (3.0 / (9 * c) as f32).sqrt();
+            let weight: Vec<f32> = reference::noise(2, o * c * 9)
+                .iter()
+                .map(|w| w * scale)
+                .collect();
+            let bias = reference::noise(3, o);
+            let conv = Convolution::new(isa, format, c, &weight, &bias);
+            let stride = conv.input_stride();
+            let mut padded = vec![0.0; images * height * width * stride];
+            for (to, from) in padded.chunks_exact_mut(stride).zip(x.chunks_exact(c)) {
+                to[..c].copy_from_slice(from);
+            }
+            let kept = images * (height - 2) * (width - 2);
+            let mut out = vec![f32::NAN; kept * conv.output_stride()];
+            let mut workspace = Workspace::default();
+            conv.run(&padded, images, (height, width), &mut workspace, &mut out);
+            let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            let exact: Vec<f64> = x
+                .chunks_exact(height * width * c)
+                .flat_map(|x| reference::convolution(x, (height, width), &weight, &bias))
+                .collect();
+            for (found, exact) in out
+                .chunks_exact(conv.output_stride())
+                .zip(exact.chunks_exact(o))
+            {
+                for (a, b) in found.iter().zip(exact) {
+                    let error = (f64::from(*a) - b).abs();
+                    assert!(
+                        error < limit,
+                        "{isa} {images}x{height}x{width} {c}->{o}: {error:.1e}"
+                    );
+                    worst = worst.max(error);
                 }
-                let kept = images * (height - 2) * (width - 2);
-                let mut out = vec![f32::NAN; kept * conv.output_stride()];
-                let mut workspace = Workspace::default();
-                conv.run(&padded, images, (height, width), &mut workspace, &mut out);
-                let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-                let exact: Vec<f64> = x
-                    .chunks_exact(height * width * c)
-                    .flat_map(|x| reference::convolution(x, (height, width), &weight, &bias))
-                    .collect();
-                for (found, exact) in out
-                    .chunks_exact(conv.output_stride())
-                    .zip(exact.chunks_exact(o))
-                {
-                    for (a, b) in found.iter().zip(exact) {
-                        let error = (f64::from(*a) - b).abs();
-                        assert!(
-                            error < limit,
-                            "{isa} {images}x{height}x{width} {c}->{o}: {error:.1e}"
-                        );
-                        worst = worst.max(error);
-                    }
-                    assert!(found[o..].iter().all(|x| *x == 0.0));
-                }
+                assert!(found[o..].iter().all(|x| *x == 0.0));
             }
         }
         let format = format.map(|f| f.format().to_string()).unwrap_or_default();

@@ -93,12 +93,7 @@ impl Backbone {
             let found = pool.output_shape(0).to_vec();
             return Err(RuntimeError::BackboneOutput { found, expected });
         }
-        let mut session = pool.session()?;
-        session.set(0, image)?;
-        if let Err(e) = session.run() {
-            session.discard();
-            return Err(e.into());
-        }
+        let session = pool.run(&[image])?;
         let output = session.output(0);
         let tokens = match m.layout {
             FeatureLayout::Map => transposed(output, m.dim, height * width),

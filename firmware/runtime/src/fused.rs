@@ -206,15 +206,15 @@ impl FusedHeads {
 }
 
 /// A head to compare an engine's product with that of the CPU.
-struct TestHead {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+pub(crate) struct TestHead {
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
     scale: Vec<f32>,
     offset: Vec<f32>,
 }
 
 impl TestHead {
-    fn new(dim: usize) -> Self {
+    pub fn new(dim: usize) -> Self {
         let mut random = SplitMix64::new(1);
         let mut values =
             |n: usize, from: f32| -> Vec<f32> { (0..n).map(|_| from + random.uniform()).collect() };

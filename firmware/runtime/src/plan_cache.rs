@@ -139,6 +139,22 @@ impl SessionPool {
         self.plan.output_shape(index)
     }
 
+    /// A session after a run with these inputs. It is not used again if the run fails: its state is then
+    /// unknown.
+    pub fn run(&self, inputs: &[&[f32]]) -> Result<PooledSession<'_>, BackendError> {
+        let mut session = self.session()?;
+        for (i, values) in inputs.iter().enumerate() {
+            session.set(i, values)?;
+        }
+        match session.run() {
+            Ok(()) => Ok(session),
+            Err(e) => {
+                session.discard();
+                Err(e)
+            }
+        }
+    }
+
     /// A session, returned to the pool when dropped. Its inputs are those of its last user.
     pub fn session(&self) -> Result<PooledSession<'_>, BackendError> {
         let idle = self.idle.lock().pop();

@@ -13,7 +13,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use loftup_bundle::{
     HeadKind, Linear, Precision, ReferenceOutputs, References, Size, UpsamplerKind,
 };
-use loftup_spec::SplitMix64;
 
 pub use self::{
     error::{Comparison, error_of},
@@ -29,7 +28,7 @@ use crate::{
     backend::{Arithmetic, BackendError},
     encoded_frame::Upsampling,
     filter::naf::NafUpsampler,
-    fused::TEST_OUTPUTS,
+    fused::{TEST_OUTPUTS, TestHead},
     heads::Head,
     sinks::VecSink,
     upsampler::SMALL_TILE,
@@ -263,12 +262,11 @@ impl Perceptor {
 
 /// A linear head for features of `dim` channels.
 fn test_head(dim: usize) -> Result<Head, RuntimeError> {
-    let mut random = SplitMix64::new(1);
-    let mut values = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect();
+    let TestHead { weight, bias, .. } = TestHead::new(dim);
     let linear = Linear {
         inputs: dim,
-        weight: values(TEST_OUTPUTS * dim),
-        bias: values(TEST_OUTPUTS),
+        weight,
+        bias,
     };
     let kind = HeadKind::Descriptors {
         channels: TEST_OUTPUTS,

@@ -102,17 +102,11 @@ impl Upsampler {
             });
         }
         let pool = self.keys_plan(height * width)?;
-        let mut session = pool.session()?;
         let (rows, cols) = (linspace(-1.0, 1.0, height), linspace(-1.0, 1.0, width));
         let mut grid = Vec::with_capacity(2 * height * width);
         grid.extend(rows.iter().flat_map(|y| std::iter::repeat_n(*y, width)));
         grid.extend((0..height).flat_map(|_| &cols));
-        session.set(0, tokens)?;
-        session.set(1, &grid)?;
-        if let Err(e) = session.run() {
-            session.discard();
-            return Err(e.into());
-        }
+        let session = pool.run(&[tokens, &grid])?;
         let tensors = (0..2 * self.manifest.layers)
             .map(|i| session.output(i).to_vec())
             .collect();

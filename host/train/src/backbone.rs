@@ -82,6 +82,14 @@ impl Backbone {
         Ok(self.perceptor.backbone_size(size)?)
     }
 
+    /// The grid of features of an input of `size`.
+    pub fn grid(&self, size: Size) -> Size {
+        Size {
+            width: size.width / self.patch,
+            height: size.height / self.patch,
+        }
+    }
+
     /// Converts an image to the input of the backbone, `[3, H, W]`.
     pub fn normalized(&self, image: &RgbImage) -> Vec<f32> {
         let Normalization { mean, std } = self.perceptor.manifest().normalization;

@@ -93,10 +93,7 @@ impl<'a> Preparer<'a> {
                     format!("the backbone takes {seen}: write that, or leave it out"),
                 ));
             }
-            let grid = Size {
-                width: seen.width / backbone.patch(),
-                height: seen.height / backbone.patch(),
-            };
+            let grid = backbone.grid(seen);
             let fits =
                 size.width.is_multiple_of(grid.width) && size.height.is_multiple_of(grid.height);
             if config.augmentations() > 0 && !fits {
@@ -140,11 +137,7 @@ impl<'a> Preparer<'a> {
     /// Checks that NAF can make an output of the size of the target.
     fn check_naf(&self, problem: &dyn Fn(&str, String) -> TrainError) -> Result<(), TrainError> {
         let (guidance, seen) = self.first_size();
-        let grid = |size: Size| Size {
-            width: size.width / self.backbone.patch(),
-            height: size.height / self.backbone.patch(),
-        };
-        let tokens = grid(seen);
+        let tokens = self.backbone.grid(seen);
         let mut output = guidance;
         if let Some(target) = self.config.stage1.target {
             let possible = self.backbone.size(target)?;
@@ -152,7 +145,7 @@ impl<'a> Preparer<'a> {
                 let what = format!("the backbone takes {possible}: write that");
                 return Err(problem("stage1.target", what));
             }
-            output = grid(target);
+            output = self.backbone.grid(target);
         }
         let rows = |s: Size| (s.height, s.width);
         if Naf::accepts(rows(tokens), rows(output), rows(guidance)) {

@@ -43,8 +43,8 @@ impl State {
                 .map(|(n, t)| (format!("{prefix}{n}"), t))
                 .collect()
         };
-        let mut all = self.net.weights().to_host();
-        all.extend(self.net.upsampler.tensors());
+        let mut all = self.net.upsampler.tensors();
+        all.extend(self.net.aux.weights.to_host());
         all.extend(prefixed(CHECKPOINT_EXP_AVG, &self.optimizer.exp_avg));
         all.extend(prefixed(CHECKPOINT_EXP_AVG_SQ, &self.optimizer.exp_avg_sq));
         if let Some(teacher) = &self.teacher {

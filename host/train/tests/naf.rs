@@ -4,16 +4,12 @@
 #[allow(dead_code)]
 mod support;
 
-use std::{
-    ops::ControlFlow,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{ops::ControlFlow, path::Path, sync::atomic::AtomicBool};
 
 use loftup_convert::Builtin;
 use loftup_import::checkpoint::Checkpoint;
-use loftup_train::{Config, Event, Outcome, checkpoint, files, train};
-use support::{config, images, settings};
+use loftup_train::{Config, Outcome, checkpoint, files, train};
+use support::{config, images, read, run, settings};
 
 /// Makes `backbone.loftup` in `folder`: EfficientNet-Lite0, which takes any size, in patches of 16 pixels.
 fn bundle(folder: &Path) {
@@ -36,18 +32,6 @@ fn naf_settings(steps: u64, out: &str) -> String {
     text
 }
 
-fn run(config: &Config, path: &Path, resume: bool, stop_at: Option<u64>) -> Outcome {
-    let stop = AtomicBool::new(false);
-    train(config, path, resume, &stop, &mut |event| {
-        if let Event::Stepped { step, .. } = event
-            && Some(step) == stop_at
-        {
-            stop.store(true, Ordering::Relaxed);
-        }
-    })
-    .unwrap()
-}
-
 #[test]
 fn resumed_it_is_the_same_bit_for_bit_and_the_loss_falls() {
     let folder = tempfile::tempdir().unwrap();
@@ -62,14 +46,13 @@ fn resumed_it_is_the_same_bit_for_bit_and_the_loss_falls() {
     let (halves, path) = config(at, "halves.toml", &naf_settings(30, "halves"));
     assert_eq!(run(&halves, &path, false, Some(11)), Outcome::Stopped(11));
     run(&halves, &path, true, None);
-    let read = |config: &Config, name: &str| std::fs::read(config.out.join(name)).unwrap();
     for name in ["losses.csv", files::WEIGHTS, files::PREVIEW] {
-        assert_eq!(read(&whole, name), read(&halves, name), "{name}");
+        assert_eq!(read(&whole.out, name), read(&halves.out, name), "{name}");
     }
     let state = |c: &Config| checkpoint::load(&c.out.join(files::CHECKPOINT)).unwrap().0;
     assert_eq!(state(&whole), state(&halves));
 
-    let table = String::from_utf8(read(&whole, "losses.csv")).unwrap();
+    let table = String::from_utf8(read(&whole.out, "losses.csv")).unwrap();
     let losses: Vec<f32> = table
         .lines()
         .skip(1)
@@ -91,7 +74,8 @@ fn the_target_may_be_the_pseudo_ground_truth_and_a_training_may_start_from_weigh
     let (first, path) = config(at, "one.toml", &text);
     run(&first, &path, false, None);
     let weights = first.out.join(files::WEIGHTS);
-    let read = |path: &Path| loftup_import::naf::read(&Checkpoint::open(path).unwrap()).unwrap();
+    let weights_of =
+        |path: &Path| loftup_import::naf::read(&Checkpoint::open(path).unwrap()).unwrap();
 
     let text = naf_settings(0, "two").replace(
         "seed = 3",
@@ -100,8 +84,8 @@ fn the_target_may_be_the_pseudo_ground_truth_and_a_training_may_start_from_weigh
     let (second, path) = config(at, "two.toml", &text);
     run(&second, &path, false, None);
     assert_eq!(
-        read(&weights).tensors(),
-        read(&second.out.join(files::WEIGHTS)).tensors()
+        weights_of(&weights).tensors(),
+        weights_of(&second.out.join(files::WEIGHTS)).tensors()
     );
 }
 

@@ -2,34 +2,13 @@
 
 mod support;
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
 use loftup_bundle::Size;
 use loftup_import::checkpoint::Checkpoint;
 use loftup_train::data::{Dataset, Sample};
 use loftup_train::{Config, Event, Outcome, TrainError, checkpoint, files, train};
-use support::{bundle, config, image, images, settings};
-
-/// Trains, and stops after step `stop_at` if there is one.
-fn run(config: &Config, path: &Path, resume: bool, stop_at: Option<u64>) -> Outcome {
-    let stop = AtomicBool::new(false);
-    train(config, path, resume, &stop, &mut |event| {
-        if let Event::Stepped { step, .. } = event
-            && Some(step) == stop_at
-        {
-            stop.store(true, Ordering::Relaxed);
-        }
-    })
-    .unwrap()
-}
-
-fn read(folder: &Path, name: &str) -> Vec<u8> {
-    std::fs::read(folder.join(name)).unwrap()
-}
+use support::{bundle, config, image, images, read, run, settings};
 
 #[test]
 fn both_stages_resumed_are_the_same_bit_for_bit_as_uninterrupted() {

@@ -40,3 +40,17 @@ pub enum WordsError {
     #[error("{0}")]
     Words(String),
 }
+
+impl WordsError {
+    /// Whether a text of so many tokens can be read.
+    pub(crate) fn check_length(text: &str, tokens: usize, most: usize) -> Result<(), Self> {
+        match tokens > most {
+            true => Err(Self::TooLong {
+                text: text.into(),
+                tokens,
+                most,
+            }),
+            false => Ok(()),
+        }
+    }
+}

@@ -63,13 +63,7 @@ impl SiglipTokenizer {
     pub fn encode(&self, text: &str, length: usize) -> Result<Vec<u32>, WordsError> {
         let mut ids = self.file.tokens(&cleaned(text, self.punctuation))?;
         ids.push(self.end);
-        if ids.len() > length {
-            return Err(WordsError::TooLong {
-                text: text.into(),
-                tokens: ids.len(),
-                most: length,
-            });
-        }
+        WordsError::check_length(text, ids.len(), length)?;
         ids.resize(length, self.padding);
         Ok(ids)
     }

@@ -22,51 +22,41 @@ impl TextTokenizer {
         weights: &Path,
         file: Option<&Path>,
     ) -> Result<Self, WordsError> {
-        let unsupported = |what: String| TextError::Unsupported {
-            path: weights.into(),
-            what,
+        let unsupported = |what: String| {
+            let path = weights.into();
+            Err(TextError::Unsupported { path, what }.into())
         };
-        let tokenizer = match (config.family, file) {
-            (Family::SigLip, Some(file)) => Self::SigLip(SiglipTokenizer::open(file)?),
-            (Family::SigLip, None) => {
-                return Err(unsupported(
-                    "SigLIP's text encoder without its tokenizer, which is not built in; give the tokenizer.json of the model (--tokenizer)".into(),
-                )
-                .into());
+        match (config.family, file) {
+            (Family::SigLip, Some(file)) => Ok(Self::SigLip(SiglipTokenizer::open(file)?)),
+            (Family::SigLip, None) => unsupported(
+                "SigLIP's text encoder without its tokenizer, which is not built in; give the tokenizer.json of the model (--tokenizer)".into(),
+            ),
+            (_, Some(_)) => unsupported(
+                "another tokenizer than CLIP's, which is built in, for a CLIP text encoder; omit --tokenizer".into(),
+            ),
+            (_, None) => {
+                let clip = Tokenizer::clip();
+                let (found, expected) = (config.vocabulary, clip.end() as usize + 1);
+                match found == expected {
+                    true => Ok(Self::Clip(clip)),
+                    false => unsupported(format!(
+                        "a text encoder with {found} tokens; CLIP's tokenizer has {expected}"
+                    )),
+                }
             }
-            (_, Some(_)) => {
-                return Err(unsupported(
-                    "another tokenizer than CLIP's, which is built in, for a CLIP text encoder; omit --tokenizer".into(),
-                )
-                .into());
-            }
-            (_, None) => Self::Clip(Tokenizer::clip()),
-        };
-        let found = config.vocabulary;
-        match &tokenizer {
-            Self::Clip(clip) if clip.end() as usize + 1 != found => Err(unsupported(format!(
-                "a text encoder with {found} tokens; CLIP's tokenizer has {}",
-                clip.end() + 1
-            ))
-            .into()),
-            _ => Ok(tokenizer),
         }
     }
 
-    /// The tokens of a text, at most `context`; exactly so many if padding is seen.
+    /// The tokens of a text, at most `context`. SigLIP's text encoder sees padding, so with it there are
+    /// exactly so many.
     pub fn encode(&self, text: &str, context: usize) -> Result<Vec<u32>, WordsError> {
-        let clip = match self {
-            Self::SigLip(siglip) => return siglip.encode(text, context),
-            Self::Clip(clip) => clip,
-        };
-        let ids = clip.encode(text);
-        match ids.len() > context {
-            true => Err(WordsError::TooLong {
-                text: text.into(),
-                tokens: ids.len(),
-                most: context,
-            }),
-            false => Ok(ids),
+        match self {
+            Self::SigLip(siglip) => siglip.encode(text, context),
+            Self::Clip(clip) => {
+                let ids = clip.encode(text);
+                WordsError::check_length(text, ids.len(), context)?;
+                Ok(ids)
+            }
         }
     }
 }

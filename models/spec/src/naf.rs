@@ -189,7 +189,7 @@ impl NafWeights {
 
 /// The periods of a new network: powers of 100^(1/16) from 1. Channels `c` and `c + 32` of a head are
 /// rotated by angle `c`: the 16 of the row, then the 16 of the column ([`rotary::rotation`]).
-fn periods() -> Vec<f32> {
+pub fn periods() -> Vec<f32> {
     rotary::periods(LONGEST_PERIOD, PERIODS)
 }
 

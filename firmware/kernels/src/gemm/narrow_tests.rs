@@ -4,6 +4,7 @@ use super::{
     Epilogue, NarrowColumns, Packed, Scratch,
     narrow::{NR, Rounding},
     round_row,
+    tests::SHAPES,
 };
 use crate::{
     reference::{self, noise},
@@ -21,18 +22,6 @@ fn formats() -> Vec<(SupportedIsa, SupportedFormat)> {
     }
     found
 }
-
-const SHAPES: [(usize, usize, usize); 9] = [
-    (1, 1, 1),
-    (2, 3, 1),
-    (5, 7, 2),
-    (13, 52, 3),
-    (68, 404, 1),
-    (203, 11, 2),
-    (25, 0, 1),
-    (12, 1, 2),
-    (31, 2001, 1),
-];
 
 #[test]
 fn products_match_plain_arithmetic_on_the_rounded_operands() {

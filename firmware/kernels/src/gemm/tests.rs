@@ -3,6 +3,20 @@
 use super::*;
 use crate::reference::noise;
 
+/// Rows, depth and panels of products.
+pub(super) const SHAPES: [(usize, usize, usize); 10] = [
+    (1, 1, 1),
+    (2, 3, 1),
+    (5, 7, 2),
+    (13, 52, 3),
+    (68, 404, 1),
+    (203, 11, 2),
+    (25, 0, 1),
+    (12, 1, 2),
+    (31, 2000, 1),
+    (31, 2001, 1),
+];
+
 #[test]
 fn chunks_cover_all_rows_and_are_near_equal() {
     for max in [1, 6, 12, 96] {
@@ -26,16 +40,7 @@ fn gemm_with_packed_a_matches_the_definition() {
     let mut worst: f64 = 0.0;
     for isa in SupportedIsa::all() {
         let columns = nr(isa);
-        for (rows, depth, panels) in [
-            (1, 1, 1),
-            (2, 3, 1),
-            (5, 7, 2),
-            (13, 52, 3),
-            (68, 404, 1),
-            (203, 11, 2),
-            (25, 0, 1),
-            (31, 2000, 1),
-        ] {
+        for (rows, depth, panels) in SHAPES {
             let (a, b) = (noise(1, rows * depth), noise(2, panels * depth * columns));
             let (bias, old) = (noise(3, rows), noise(4, panels * rows * columns));
             let packed = PackedA::new(isa, rows, depth, |r, k| a[r * depth + k]);

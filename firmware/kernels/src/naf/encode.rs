@@ -22,7 +22,7 @@ const TILE: usize = 64;
 
 pub(super) fn encode(
     naf: &Arc<Naf>,
-    image: Image,
+    image: Arc<Image>,
     (down, across): (usize, usize),
     jobs: Jobs<'_>,
 ) -> Result<EncodedImage, KernelError> {

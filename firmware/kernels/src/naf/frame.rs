@@ -135,7 +135,7 @@ impl Axis {
 #[derive(Debug)]
 pub struct EncodedImage {
     pub(super) naf: Arc<Naf>,
-    pub(super) image: Image,
+    pub(super) image: Arc<Image>,
     pub(super) rows: Axis,
     pub(super) columns: Axis,
     /// The normalizations, by branch and layer.

@@ -119,11 +119,11 @@ impl Naf {
     /// [for it](loftup_spec::naf::fits).
     pub fn encode(
         self: &Arc<Self>,
-        image: Image,
+        image: impl Into<Arc<Image>>,
         grid: (usize, usize),
         jobs: Jobs<'_>,
     ) -> Result<EncodedImage, KernelError> {
-        encode::encode(self, image, grid, jobs)
+        encode::encode(self, image.into(), grid, jobs)
     }
 }
 

@@ -100,6 +100,25 @@ impl Tile {
         }
     }
 
+    /// A context with its keys and values.
+    fn context(&self, queries: &Arc<Queries>, tokens: usize) -> Context {
+        let mut context = queries.context(1, self.height, self.width, tokens);
+        for layer in 0..2 {
+            context.set_keys(layer, &self.keys[layer]).expect("keys");
+            let values = context.set_values(layer, &self.values[layer]);
+            values.expect("values");
+        }
+        context
+    }
+
+    /// A run, for an output of `len` values.
+    fn run(&self, context: &mut Context, len: usize) -> Vec<f32> {
+        let mut out = vec![f32::NAN; len];
+        let run = context.run(&self.guidance, &self.coords, &self.mask, &mut out);
+        run.expect("a run");
+        out
+    }
+
     /// The output from the definition, in 64 bit.
     fn expected(&self, w: &QueriesWeights) -> Vec<f64> {
         let (rows, cols) = (self.height + 2 * HALO, self.width + 2 * HALO);
@@ -196,19 +215,10 @@ fn queries_match_the_definition_with_and_without_lookup_tables() {
             for levels in [0, 5, 40] {
                 let tile = Tile::new(height, columns, levels, heads * head_width * tokens);
                 let exact = tile.expected(&w);
-                let mut context = queries.context(1, height, columns, tokens);
-                for layer in 0..2 {
-                    context.set_keys(layer, &tile.keys[layer]).expect("keys");
-                    context
-                        .set_values(layer, &tile.values[layer])
-                        .expect("values");
-                }
+                let mut context = tile.context(&queries, tokens);
                 // The second run uses the caches of the first.
                 for _ in 0..2 {
-                    let mut out = vec![f32::NAN; exact.len()];
-                    context
-                        .run(&tile.guidance, &tile.coords, &tile.mask, &mut out)
-                        .expect("a run");
+                    let out = tile.run(&mut context, exact.len());
                     for (found, exact) in out.iter().zip(&exact) {
                         let error = (f64::from(*found) - exact).abs();
                         // Layer-normalized outputs near 1 after about twenty matrix products in 32 bit,
@@ -268,18 +278,9 @@ fn narrow_products_are_near_the_definition() {
             for levels in [0, 5, 40] {
                 let tile = Tile::new(height, columns, levels, heads * head_width * tokens);
                 let exact = tile.expected(&w);
-                let mut context = queries.context(1, height, columns, tokens);
-                for layer in 0..2 {
-                    context.set_keys(layer, &tile.keys[layer]).expect("keys");
-                    context
-                        .set_values(layer, &tile.values[layer])
-                        .expect("values");
-                }
-                let mut out = vec![f32::NAN; exact.len()];
+                let mut context = tile.context(&queries, tokens);
                 for _ in 0..2 {
-                    context
-                        .run(&tile.guidance, &tile.coords, &tile.mask, &mut out)
-                        .expect("a run");
+                    let out = tile.run(&mut context, exact.len());
                     let (rms, worst) = relative_error(&out, &exact);
                     println!("{arithmetic}, width {width}, {levels} levels: {rms:.4}, {worst:.3}");
                     assert!(rms < limit, "{arithmetic}, width {width}: {rms:.4}");
@@ -339,17 +340,8 @@ fn full_lookup_tables_start_over() {
         let by = shift as f32 / 1000.0;
         tile.guidance.iter_mut().for_each(|x| *x += by);
         let exact = tile.expected(&w);
-        let mut context = queries.context(1, 12, 12, 1);
-        for layer in 0..2 {
-            context.set_keys(layer, &tile.keys[layer]).expect("keys");
-            context
-                .set_values(layer, &tile.values[layer])
-                .expect("values");
-        }
-        let mut out = vec![f32::NAN; exact.len()];
-        context
-            .run(&tile.guidance, &tile.coords, &tile.mask, &mut out)
-            .expect("a run");
+        let mut context = tile.context(&queries, 1);
+        let out = tile.run(&mut context, exact.len());
         for (found, exact) in out.iter().zip(&exact) {
             assert!((f64::from(*found) - exact).abs() < 5e-5, "shift {shift}");
         }

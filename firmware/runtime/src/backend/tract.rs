@@ -43,16 +43,14 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The CPU backend with the products of the upsampler's queries in 16-bit integers, bfloat16
-/// or 8-bit integers. All other
-/// graphs run as on [`CpuBackend`].
+/// The CPU backend with the products of the upsampler's queries in 16-bit integers, bfloat16 or 8-bit
+/// integers. All other graphs run as on [`CpuBackend`].
 #[derive(Debug, Clone, Copy)]
 pub struct NarrowCpuBackend(Products);
 
 impl NarrowCpuBackend {
     /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `int16`, `bf16` or `int8`.
-    /// `None` if it
-    /// selects 32 bits.
+    /// `None` if it selects 32 bits.
     pub fn from_environment() -> Option<Self> {
         native::narrow_arithmetic().map(Self)
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
     EncodedFrame, ExecutionOptions, ImageTensor, Perceptor, Point, Rect,
+    depth::Pinhole,
     jbu::JbuOptions,
     npy::{self, NpyWriter},
     panels::panels_size,
@@ -202,8 +203,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(normals) = &args.normals {
         let assumed = match args.camera.is_assumed() {
-            true => ", with an assumed horizontal field of view of 60 degrees",
-            false => "",
+            true => format!(
+                ", with an assumed horizontal field of view of {} degrees",
+                Pinhole::FIELD_OF_VIEW
+            ),
+            false => String::new(),
         };
         output::line(format!("{}: surface normals{assumed}", normals.display()))?;
     }

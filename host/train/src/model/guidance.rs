@@ -37,10 +37,7 @@ impl Guidance {
     /// Where one is of another size, or there is none.
     pub fn new(images: &[&[f32]], height: usize, width: usize, range: RangeOver) -> Self {
         let area = height * width;
-        assert!(
-            !images.is_empty() && images.iter().all(|p| p.len() == 3 * area),
-            "images of 3x{height}x{width}"
-        );
+        check(images, height, width);
         let limits = |images: &[&[f32]], c: usize| {
             let values = images.iter().flat_map(|p| &p[c * area..][..area]);
             values.fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &x| {
@@ -63,16 +60,7 @@ impl Guidance {
                 }
             }
         }
-        Self {
-            grid: Grid {
-                batch: images.len(),
-                height,
-                width,
-            },
-            scaled,
-            rows: linspace(-1.0, 1.0, height).repeat(images.len()),
-            columns: linspace(-1.0, 1.0, width).repeat(images.len()),
-        }
+        Self::with_colors(scaled, height, width)
     }
 
     /// Normalized images for an upsampler of this kind: scaled for LoftUp, as they are for NAF.
@@ -86,17 +74,33 @@ impl Guidance {
         width: usize,
         range: RangeOver,
     ) -> Self {
-        let mut guidance = Self::new(images, height, width, range);
-        if kind == UpsamplerKind::LoftUp {
-            return guidance;
-        }
-        let area = height * width;
-        for (scaled, image) in guidance.scaled.chunks_exact_mut(3 * area).zip(images) {
-            for (i, s) in scaled.iter_mut().enumerate() {
-                *s = image[i % 3 * area + i / 3];
+        match kind {
+            UpsamplerKind::LoftUp => Self::new(images, height, width, range),
+            UpsamplerKind::Naf => {
+                let area = height * width;
+                check(images, height, width);
+                let pixels = |image: &&[f32]| {
+                    let at = |i| image[i % 3 * area + i / 3];
+                    (0..3 * area).map(at).collect::<Vec<_>>()
+                };
+                Self::with_colors(images.iter().flat_map(pixels).collect(), height, width)
             }
         }
-        guidance
+    }
+
+    /// Images of colors `[batch * H * W, 3]`.
+    fn with_colors(scaled: Vec<f32>, height: usize, width: usize) -> Self {
+        let batch = scaled.len() / (3 * height * width);
+        Self {
+            grid: Grid {
+                batch,
+                height,
+                width,
+            },
+            scaled,
+            rows: linspace(-1.0, 1.0, height).repeat(batch),
+            columns: linspace(-1.0, 1.0, width).repeat(batch),
+        }
     }
 
     /// A window of each image, of `height` rows and `width` columns, that begins at its
@@ -161,6 +165,15 @@ impl Guidance {
         }
         device_matrix(data, self.grid.pixels(), 5 * n, device)
     }
+}
+
+/// # Panics
+/// If an image has another size, or there is none.
+fn check(images: &[&[f32]], height: usize, width: usize) {
+    assert!(
+        !images.is_empty() && images.iter().all(|p| p.len() == 3 * height * width),
+        "images of 3x{height}x{width}"
+    );
 }
 
 /// Windows of maps `[batch * H * W, channels]`, `[batch * height * width, channels]`: one for each

@@ -3,11 +3,16 @@
 //! [`loftup_spec::naf`] defines it. All operations but the convolutions and normalizations are those
 //! of the framework: attention over 81 tokens is a small part of a step.
 
+use std::{collections::BTreeMap, convert::Infallible};
+
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 use loftup_onnx::Tensor as HostTensor;
-use loftup_spec::naf::{
-    Branch, CHANNELS, EPS, GROUPS, HEAD_WIDTH, HEADS, LAYERS, NafWeights, PERIODS_NAME, TAPS,
-    WIDTH, fits, window,
+use loftup_spec::{
+    naf::{
+        Branch, CHANNELS, EPS, GROUPS, HEAD_WIDTH, HEADS, LAYERS, NafWeights, PERIODS_NAME, TAPS,
+        fits, periods, window,
+    },
+    rotary,
 };
 
 use super::{Params, Tokens, device_matrix};
@@ -42,30 +47,32 @@ impl Naf {
 
     /// Random weights, drawn as PyTorch draws them.
     pub fn random(rng: &mut Rng) -> NafWeights {
-        let mut weights = NafWeights::random(0);
-        for branch in &mut weights.branches {
-            let mut draw = |values: &mut Vec<f32>, bound: f32| {
-                values
-                    .iter_mut()
-                    .for_each(|v| *v = bound * (2.0 * rng.uniform() - 1.0));
-            };
-            let mut convolution = |conv: &mut loftup_spec::weights::ConvWeights| {
-                let bound = 1.0 / ((conv.weight.len() / WIDTH) as f32).sqrt();
-                draw(&mut conv.weight, bound);
-                draw(&mut conv.bias, bound);
-            };
-            convolution(&mut branch.first);
-            for layer in &mut branch.layers {
-                layer.norm.weight.fill(1.0);
-                layer.norm.bias.fill(0.0);
-                convolution(&mut layer.conv);
+        // That of a bias is the bound of the weight before it.
+        let mut bound = 0.0;
+        let drawn: Result<_, Infallible> = NafWeights::read(|name, shape| {
+            let count = shape.iter().product();
+            if name == PERIODS_NAME {
+                return Ok(periods());
             }
+            if name.contains(".norm") {
+                return Ok(vec![f32::from(name.ends_with("weight")); count]);
+            }
+            if let [_, inputs @ ..] = shape
+                && !inputs.is_empty()
+            {
+                bound = 1.0 / (inputs.iter().product::<usize>() as f32).sqrt();
+            }
+            let value = |_| bound * (2.0 * rng.uniform() - 1.0);
+            Ok((0..count).map(value).collect())
+        });
+        match drawn {
+            Ok(weights) => weights,
+            Err(never) => match never {},
         }
-        weights
     }
 
     /// The tensors of a checkpoint.
-    pub fn tensors(&self) -> std::collections::BTreeMap<String, HostTensor> {
+    pub fn tensors(&self) -> BTreeMap<String, HostTensor> {
         let mut all = self.weights.to_host();
         let periods = HostTensor::from_fn([self.periods.len()], |i| self.periods[i]);
         all.insert(PERIODS_NAME.into(), periods);
@@ -153,35 +160,25 @@ impl Naf {
     /// With the rotary encoding of the pixels of `grid`.
     fn rotated(&self, x: Tensor<2>, grid: Grid) -> Tensor<2> {
         let device = x.device().without_autodiff();
-        let half = HEAD_WIDTH / 2;
-        let (rows, columns) = (grid.height, grid.width);
-        let at = |i: usize, n: usize| 2.0 * (i as f64 + 0.5) / n as f64 - 1.0;
-        let angles = (0..rows * columns).flat_map(|p| {
-            let (y, x) = (at(p / columns, rows), at(p % columns, columns));
-            let of = |along: f64| {
-                let periods = self.periods.iter();
-                periods.map(move |p| std::f64::consts::TAU * along / f64::from(*p))
-            };
-            of(y).chain(of(x))
-        });
-        let angles: Vec<f64> = angles.collect();
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = angles.iter().map(|a| f(*a) as f32).collect();
-            device_matrix(values, rows * columns, half, &device).reshape([
-                1,
-                rows * columns,
-                1,
-                half,
-            ])
+        let (half, pixels) = (HEAD_WIDTH / 2, grid.height * grid.width);
+        let axis = |n: usize| -> Vec<Vec<[f32; 2]>> {
+            let rotation = |i| rotary::rotation(i, n, &self.periods).collect();
+            (0..n).map(rotation).collect()
         };
-        let (cos, sin) = (table(f64::cos), table(f64::sin));
-        let x = x.reshape([grid.batch, rows * columns, HEADS * 2, half]);
-        let halves = x.reshape([grid.batch, rows * columns * HEADS, 2, half]);
+        let (rows, columns) = (axis(grid.height), axis(grid.width));
+        let table = |part: usize| {
+            let angles = rows.iter().flat_map(|row| {
+                let of_pixels = columns.iter();
+                of_pixels.flat_map(move |column| row.iter().chain(column))
+            });
+            let values = angles.map(|rotation| rotation[part]).collect();
+            device_matrix(values, pixels, half, &device).reshape([1, pixels, 1, half])
+        };
+        let (cos, sin) = (table(0), table(1));
+        let halves = x.reshape([grid.batch, pixels * HEADS, 2, half]);
         let part = |i: usize| {
-            halves
-                .clone()
-                .narrow(2, i, 1)
-                .reshape([grid.batch, rows * columns, HEADS, half])
+            let half_of_heads = halves.clone().narrow(2, i, 1);
+            half_of_heads.reshape([grid.batch, pixels, HEADS, half])
         };
         let (a, b) = (part(0), part(1));
         let first = a.clone() * cos.clone() - b.clone() * sin.clone();

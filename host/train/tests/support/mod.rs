@@ -3,14 +3,16 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use loftup_bundle::Size;
 use loftup_convert::{BackboneSource, Request, convert};
 use loftup_runtime::image::RgbImage;
 use loftup_train::{
-    Config,
+    Config, Event, Outcome,
     rng::{Purpose, Rng},
+    train,
 };
 
 /// Makes `backbone.loftup` in `folder`: a tiny DINOv2, 48 channels on a grid of 4x4.
@@ -125,4 +127,22 @@ pub fn config(folder: &Path, name: &str, text: &str) -> (Config, PathBuf) {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
     (Config::open(&path).unwrap(), path)
+}
+
+/// Trains, and stops after step `stop_at` if there is one.
+pub fn run(config: &Config, path: &Path, resume: bool, stop_at: Option<u64>) -> Outcome {
+    let stop = AtomicBool::new(false);
+    train(config, path, resume, &stop, &mut |event| {
+        if let Event::Stepped { step, .. } = event
+            && Some(step) == stop_at
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+    })
+    .unwrap()
+}
+
+/// A file.
+pub fn read(folder: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(folder.join(name)).unwrap()
 }

@@ -29,15 +29,13 @@ impl Axis {
             return None;
         }
         let windows: Vec<_> = (0..pixels).map(|i| window(i, cells, pixels)).collect();
-        let rotation = |part: usize| {
-            let all = (0..pixels).flat_map(|i| rotary::rotation(i, pixels, periods));
-            all.map(|pair| pair[part]).collect()
-        };
+        let rotation = (0..pixels).flat_map(|i| rotary::rotation(i, pixels, periods));
+        let (cosines, sines) = rotation.map(|[cos, sin]| (cos, sin)).unzip();
         Some(Self {
             cells,
             pixels,
             runs: runs(&windows),
-            rotation: [rotation(0), rotation(1)],
+            rotation: [cosines, sines],
             windows,
         })
     }

@@ -103,7 +103,7 @@ impl NafGraphs {
     pub fn compile(&self, axes: &Axes, tile: Option<usize>) -> Result<(), RuntimeError> {
         self.keys_plan(axes)?;
         let tile = self.tile(axes, tile);
-        let shape = TileShape::new([&axes[0], &axes[1]], 1, largest(axes, tile));
+        let shape = TileShape::new(axes.each_ref(), 1, largest(axes, tile));
         self.plan(axes, tile, shape, (self.dim / HEADS, false))?;
         Ok(())
     }
@@ -128,22 +128,14 @@ impl NafGraphs {
         tile: Option<usize>,
     ) -> Result<GraphFrame, RuntimeError> {
         let pool = self.keys_plan(&axes)?;
-        let mut session = pool.session()?;
         let [rows, columns] = &axes;
-        let inputs = [
+        let session = pool.run(&[
             image,
             &rows.rotation(),
             &columns.rotation(),
             &rows.pooling(),
             &columns.pooling(),
-        ];
-        for (i, values) in inputs.into_iter().enumerate() {
-            session.set(i, values)?;
-        }
-        if let Err(e) = session.run() {
-            session.discard();
-            return Err(e.into());
-        }
+        ])?;
         let [scales, shifts, keys] = [0, 1, 2].map(|i| session.output(i).to_vec());
         Ok(GraphFrame {
             tile: self.tile(&axes, tile),
@@ -154,13 +146,12 @@ impl NafGraphs {
         })
     }
 
-    /// Longest side of a tile: as wanted or the engine's, at most [`LONGEST_SIDE`], and less where pixels attend to other cells than their
-    /// neighbors.
+    /// Longest side of a tile: as wanted or the engine's, at most [`LONGEST_SIDE`], and less where pixels
+    /// attend to other cells than their neighbors.
     fn tile(&self, axes: &Axes, wanted: Option<usize>) -> usize {
         let wanted = wanted.unwrap_or_else(|| self.backend.tiling_hint().frame);
         let mut side = wanted.clamp(1, LONGEST_SIDE);
-        let groups =
-            |side: usize| TileShape::new([&axes[0], &axes[1]], 1, largest(axes, side)).groups();
+        let groups = |side: usize| TileShape::new(axes.each_ref(), 1, largest(axes, side)).groups();
         while side > 8 && groups(side) > MOST_GROUPS {
             side = side * 7 / 8;
         }
@@ -176,18 +167,15 @@ impl NafGraphs {
         (width, linear): (usize, bool),
     ) -> Result<Arc<SessionPool>, RuntimeError> {
         let cells = axes[0].cells * axes[1].cells;
-        let shapes = shapes(shape, cells, width);
+        let asked = shapes(shape, cells, width);
         let own = self.dim / HEADS;
         let profile = |tiles: usize, side: usize| {
-            let of = |tiles: usize, size: (usize, usize), width: usize| {
-                shapes_of([&axes[0], &axes[1]], (tiles, size), cells, width)
-            };
-            let (min, max) = ((1, 1), largest(axes, side));
-            let ranges = of(1, min, 1).into_iter().zip(of(tiles, max, own)).zip(of(
-                tiles,
-                max,
-                own.max(USUAL_OUTPUTS),
-            ));
+            let least = TileShape::new(axes.each_ref(), 1, (1, 1));
+            let most = TileShape::new(axes.each_ref(), tiles, largest(axes, side));
+            let min = shapes(least, cells, 1);
+            let opt = shapes(most, cells, own);
+            let max = shapes(most, cells, own.max(USUAL_OUTPUTS));
+            let ranges = min.into_iter().zip(opt).zip(max);
             ShapeProfile {
                 inputs: ranges
                     .map(|((min, opt), max)| ShapeBounds { min, opt, max })
@@ -198,7 +186,7 @@ impl NafGraphs {
         if tile > SMALL_TILE {
             profiles.push(profile(1, tile));
         }
-        self.queries[usize::from(linear)].get(&shapes, &profiles)
+        self.queries[usize::from(linear)].get(&asked, &profiles)
     }
 
     /// Computes tiles of one size, and appends their outputs, row by row.
@@ -213,14 +201,13 @@ impl NafGraphs {
         let Some(first) = tiles.first() else {
             return Ok(());
         };
-        let axes = [&frame.axes[0], &frame.axes[1]];
+        let axes = frame.axes.each_ref();
         let shape = TileShape::new(axes, tiles.len(), (first.height, first.width));
         let places = tiles.iter().map(|rect| (rect.y, rect.x));
         buffers.inputs.fill(axes, image, shape, places);
         buffers.zeros.resize(values.width(), 0.0);
         let asked = (values.width(), values.bias().is_some());
         let pool = self.plan(&frame.axes, frame.tile, shape, asked)?;
-        let mut session = pool.session()?;
         let TileInputs {
             image,
             rows,
@@ -229,7 +216,7 @@ impl NafGraphs {
             cells,
             order,
         } = &buffers.inputs;
-        let inputs = [
+        let session = pool.run(&[
             image,
             rows,
             columns,
@@ -241,14 +228,7 @@ impl NafGraphs {
             &frame.keys,
             values.data(),
             values.bias().unwrap_or(&buffers.zeros),
-        ];
-        for (i, values) in inputs.into_iter().enumerate() {
-            session.set(i, values)?;
-        }
-        if let Err(e) = session.run() {
-            session.discard();
-            return Err(e.into());
-        }
+        ])?;
         out.extend_from_slice(session.output(0));
         Ok(())
     }
@@ -257,15 +237,6 @@ impl NafGraphs {
 /// Rows and columns of the largest tile of this side.
 fn largest(axes: &Axes, side: usize) -> (usize, usize) {
     (side.min(axes[0].pixels), side.min(axes[1].pixels))
-}
-
-fn shapes_of(
-    axes: [&Axis; 2],
-    (tiles, size): (usize, (usize, usize)),
-    cells: usize,
-    width: usize,
-) -> Shapes {
-    shapes(TileShape::new(axes, tiles, size), cells, width)
 }
 
 /// The shapes of [`io::naf::QUERIES_INPUTS`].

@@ -203,7 +203,7 @@ impl NafFrame {
                 Err(never) => match never {},
             }
         };
-        let image = (*self.image).clone();
+        let image = self.image.clone();
         let encoded = Arc::new(self.naf.encode(image, self.grid(), &jobs)?);
         *kept = Some(encoded.clone());
         Ok(encoded)
