@@ -73,6 +73,8 @@ named_enum! {
         WrongSize = "wrong_size",
         /// Above the configured frame rate.
         Rate = "rate",
+        /// The process has used the CPU time that it may use.
+        CpuLimit = "cpu_limit",
         /// Processing is paused, by a command or because of heat.
         Paused = "paused",
         /// Replaced by a newer frame before pre-processing.

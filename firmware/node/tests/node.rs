@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -190,6 +191,28 @@ fn a_hung_engine_is_restarted_and_too_many_restarts_end_the_node() {
     assert_eq!(handle.monitor().state(), State::Failed(Reason::Internal));
     check_accounting(&handle);
     faults.release();
+}
+
+/// Stops the node at different points of a frame, without time for the frames in the pipeline.
+#[test]
+fn frames_in_the_pipeline_are_counted_when_the_node_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), "[watchdog]\ndrain_ms = 0\n");
+    config.source.rate_hz = 500.0;
+    let model = assemble::model_factory(&config, None)().unwrap();
+    for round in 0..40 {
+        let (mut parts, _) = assemble::parts(config.clone(), &Plan::default()).unwrap();
+        let model = model.clone();
+        parts.model = Arc::new(move || Ok(model.clone()));
+        let node = Node::start(parts).unwrap();
+        let handle = node.handle();
+        let thread = thread::spawn(|| node.run());
+        common::until("running", 60, || handle.monitor().state() == State::Running);
+        thread::sleep(Duration::from_micros(700 * round));
+        handle.stop();
+        thread.join().unwrap().unwrap();
+        check_accounting(&handle);
+    }
 }
 
 #[test]

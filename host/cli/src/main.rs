@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod energy;
 mod engines;
 mod html;
 mod interrupt;

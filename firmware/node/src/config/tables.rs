@@ -200,6 +200,8 @@ pub struct Pipeline {
     pub queue: usize,
     /// Maximum frame rate; 0 is no limit.
     pub rate_hz: f64,
+    /// Maximum CPU use of the process, in busy cores on average; 0 is no limit.
+    pub max_cpus: f64,
 }
 
 impl Default for Pipeline {
@@ -209,6 +211,7 @@ impl Default for Pipeline {
             max_age_ms: 1000,
             queue: 1,
             rate_hz: 0.0,
+            max_cpus: 0.0,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    cpu_limit::{CpuLimit, process_cpu_us},
     shared::{CAPTURE, RepeatFilter, Shared},
     stages::{POLL_INTERVAL, POLL_INTERVAL_US, REPLACED},
 };
@@ -20,11 +21,20 @@ use crate::{
 /// Minimum interval between two attempts to open a source.
 const REOPEN_INTERVAL_US: u64 = 1_000_000;
 
+/// When the next frame may start.
+struct Pace {
+    next_due_us: u64,
+    cpu: Option<CpuLimit>,
+}
+
 /// Runs until the node stops, the source ends, or a newer capture thread replaces this one.
 pub(super) fn run(shared: &Shared, factory: &SourceFactory, generation: u64) {
     let mut source = None;
     let mut raw = RawFrame::default();
-    let mut next_due = 0u64;
+    let mut pace = Pace {
+        next_due_us: 0,
+        cpu: CpuLimit::new(shared.config.pipeline.max_cpus),
+    };
     let mut silent_since = shared.now();
     // Slightly longer than the supervisor's limit, so that it reports the silence before the
     // reopened source delivers a frame.
@@ -67,7 +77,7 @@ pub(super) fn run(shared: &Shared, factory: &SourceFactory, generation: u64) {
                 filter.clear();
                 shared.metrics.frame_captured();
                 shared.metrics.observe(Stage::Capture, now - start);
-                accept_frame(shared, &raw, now, &mut next_due);
+                accept_frame(shared, &raw, now, &mut pace);
             }
             Ok(Ok(Poll::Nothing)) if now.saturating_sub(silent_since) > timeout_us => {
                 silent_since = now;
@@ -99,7 +109,7 @@ pub(super) fn run(shared: &Shared, factory: &SourceFactory, generation: u64) {
 }
 
 /// Validates a frame and queues it for the first stage.
-fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
+fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, pace: &mut Pace) {
     let metrics = &shared.metrics;
     let validation = shared.validator.lock().validate(raw, now);
     report(shared, raw, now, &validation);
@@ -119,10 +129,15 @@ fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, next_due: &mut u64) {
     if rate.is_finite() {
         let period = (1e6 / rate) as u64;
         // Tolerates a jitter of 10 % of the period.
-        if now + period / 10 < *next_due {
+        if now + period / 10 < pace.next_due_us {
             return metrics.frame_dropped(DropReason::Rate);
         }
-        *next_due = (*next_due + period).max(now);
+        pace.next_due_us = (pace.next_due_us + period).max(now);
+    }
+    if let Some(cpu) = &mut pace.cpu
+        && !cpu.allows(now, process_cpu_us())
+    {
+        return metrics.frame_dropped(DropReason::CpuLimit);
     }
     let mut job = shared.jobs.acquire();
     let image = job.image.get_or_insert_with(frame::placeholder);

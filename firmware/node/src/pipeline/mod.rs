@@ -9,6 +9,7 @@
 //! [`DropReason`](crate::metrics::DropReason).
 
 mod capture;
+mod cpu_limit;
 mod job;
 mod publish;
 mod shared;

@@ -2,11 +2,14 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
-use super::{job::Job, shared::Shared};
+use super::{
+    job::Job,
+    shared::{PUBLISH, Shared, WATCHED},
+};
 use crate::{
     config::Level,
     degradation::{DeadlineOutcome, Step},
@@ -35,6 +38,35 @@ impl Shared {
         let now = self.now();
         self.busy_since[stage].store(now + 1, SeqCst);
         now
+    }
+
+    /// Marks a stage as busy and returns the model and the time. `None` if there is no model, or the stages of
+    /// this generation have been abandoned.
+    ///
+    /// [`Shared::abandon_stages`] holds the same lock: a frame that it does not find in a stage is refused here.
+    fn begin_with_model(&self, stage: usize, generation: u64) -> Option<(Arc<dyn Model>, u64)> {
+        let model = self.model.lock();
+        if self.generation.load(SeqCst) != generation {
+            return None;
+        }
+        let model = model.clone()?;
+        Some((model, self.begin(stage)))
+    }
+
+    /// Abandons the stages together with their model, and counts the frames in them. Returns the stages that
+    /// are busy; their threads exit when they notice.
+    pub(super) fn abandon_stages(&self, reason: DropReason) -> [bool; WATCHED] {
+        let mut model = self.model.lock();
+        self.generation.fetch_add(1, SeqCst);
+        *model = None;
+        let mut busy = [false; WATCHED];
+        for stage in 1..PUBLISH {
+            busy[stage] = self.busy_since[stage].swap(0, SeqCst) != 0;
+            if busy[stage] {
+                self.metrics.frame_dropped(reason);
+            }
+        }
+        busy
     }
 
     /// Marks a stage as idle that has been busy since `begin`. `false` if the watchdog abandoned it in the
@@ -190,11 +222,14 @@ pub(super) fn run(shared: &Shared, index: usize, generation: u64) {
                 return;
             }
         };
-        let Some(model) = shared.model.lock().clone() else {
-            shared.discard(job, DropReason::Abandoned);
+        let Some((model, start)) = shared.begin_with_model(watched, generation) else {
+            let reason = match shared.stop.load(SeqCst) {
+                true => DropReason::Shutdown,
+                false => DropReason::Abandoned,
+            };
+            shared.discard(job, reason);
             continue;
         };
-        let start = shared.begin(watched);
         if start.saturating_sub(job.captured_us) > 1000 * shared.config.pipeline.max_age_ms {
             shared.end(watched, start);
             shared.discard(job, DropReason::Stale);

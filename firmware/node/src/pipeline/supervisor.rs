@@ -15,7 +15,7 @@ use restart::Loading;
 
 use super::{
     publish,
-    shared::{PUBLISH, Shared, WATCHED},
+    shared::{CAPTURE, PUBLISH, Shared},
     thermal::Thermal,
 };
 use crate::{
@@ -44,6 +44,8 @@ pub(super) struct Components {
 pub(super) struct Supervisor {
     pub(super) shared: Arc<Shared>,
     pub(super) components: Components,
+    /// Threads of the capture and the stages, by watchdog index, except those that hung.
+    pub(super) workers: Vec<(usize, JoinHandle<()>)>,
     pub(super) restarts: VecDeque<u64>,
     loading: Option<Loading>,
     pub(super) loaded_once: bool,
@@ -72,6 +74,7 @@ impl Supervisor {
             next_second_us: SECOND_US,
             window_since_us: 0,
             rate_base: (0, 0),
+            workers: Vec::new(),
             restarts: VecDeque::new(),
             loading: None,
             loaded_once: false,
@@ -185,7 +188,7 @@ impl Supervisor {
 
     /// Lets the frames in the pipeline finish, then closes everything.
     fn shut_down(&mut self) {
-        let shared = &self.shared;
+        let shared = self.shared.clone();
         notify(NotifyState::Stopping);
         shared.stop.store(true, SeqCst);
         let end = shared.now() + 1000 * shared.config.watchdog.drain_ms;
@@ -198,13 +201,15 @@ impl Supervisor {
             }
             thread::sleep(TICK);
         }
-        shared.generation.fetch_add(1, SeqCst);
         shared.capture_generation.fetch_add(1, SeqCst);
+        let mut busy = shared.abandon_stages(DropReason::Shutdown);
+        busy[CAPTURE] = shared.busy_since[CAPTURE].swap(0, SeqCst) != 0;
         shared.queues.iter().for_each(Mailbox::close);
-        for stage in 1..WATCHED - 1 {
-            if shared.busy_since[stage].swap(0, SeqCst) != 0 {
-                shared.metrics.frame_dropped(DropReason::Shutdown);
-            }
+        // The others may be about to count a frame.
+        self.forget(|stage| busy[stage]);
+        let end = shared.now() + SECOND_US;
+        while self.workers.iter().any(|(_, thread)| !thread.is_finished()) && shared.now() < end {
+            thread::sleep(TICK);
         }
         for queue in &shared.queues[..PUBLISH - 1] {
             while let RecvResult::Item(job) = queue.recv(Duration::ZERO) {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     args::{EngineArgs, TuneArgs},
+    energy::Sensors,
     interrupt, output, progress,
     spread::Spread,
 };
@@ -27,6 +28,9 @@ use crate::{
 /// which 64x64 pixels changed. They start from the backbone's features; the backbone is measured
 /// separately. CPU time is summed over all threads and, unlike wall time, hardly depends on the load of
 /// the machine. Each measurement is preceded by a warm-up run, and the measurements are interleaved.
+///
+/// The energy of a frame is measured where the machine has sensors for it: RAPL on Intel and AMD (usually
+/// readable by root only), INA3221 on Jetson. It includes idle power and everything else that runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup bench robot.loftup
@@ -85,6 +89,9 @@ struct Costs {
     /// CPU seconds of each stage of a frame, if it ran in the project's own kernels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stages: BTreeMap<String, f64>,
+    /// Joules of a frame, by sensor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    frame_joules: BTreeMap<String, f64>,
 }
 
 /// All results. Those of the main size are at the top level.
@@ -272,15 +279,21 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
     for measurement in &mut measurements {
         measurement()?;
     }
+    let sensors = Sensors::find(Path::new("/sys"));
+    let mut joules: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut stages = vec![Vec::new(); loftup_kernels::stages().count()];
     let mut times = vec![(Vec::new(), Vec::new()); measurements.len()];
     for _ in 0..args.repeat {
         for (i, (measurement, (cpu, wall))) in measurements.iter_mut().zip(&mut times).enumerate() {
             let before: Vec<_> = loftup_kernels::stages().collect();
+            let energy = (i == 0 && !sensors.is_empty()).then(|| sensors.start());
             let (start_cpu, start) = (cpu_time(), Instant::now());
             measurement()?;
             wall.push(start.elapsed().as_secs_f64());
             cpu.push((cpu_time() - start_cpu).as_secs_f64());
+            for (name, used) in energy.into_iter().flat_map(|e| e.finish()) {
+                joules.entry(name).or_default().push(used);
+            }
             if i == 0 {
                 let after = loftup_kernels::stages();
                 for ((seconds, (_, after)), (_, before)) in stages.iter_mut().zip(after).zip(before)
@@ -307,6 +320,10 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
             .map(|(name, _)| name.to_owned())
             .zip(stages.into_iter().map(|seconds| Spread::of(seconds).p50))
             .filter(|(_, seconds)| *seconds > 0.0)
+            .collect(),
+        frame_joules: joules
+            .into_iter()
+            .map(|(name, used)| (name, Spread::of(used).p50))
             .collect(),
     })
 }
@@ -394,6 +411,12 @@ fn print(report: &Report, baseline: Option<&Report>) -> Result<()> {
                 100.0 * seconds / frame
             ))?;
         }
+        for (sensor, joules) in &costs.frame_joules {
+            output::line(format!("  {sensor:<22} {joules:>8.3} J per frame"))?;
+        }
+    }
+    if report.main.frame_joules.is_empty() {
+        output::line("\nenergy: no sensor that can be read (RAPL: as root; INA3221)")?;
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let old = baseline.map_or(String::new(), |old| {
@@ -428,6 +451,7 @@ mod tests {
             points1000: cost(0.1),
             changed64: Some(cost(0.3)),
             stages: BTreeMap::from([("MLP".to_owned(), 0.5)]),
+            frame_joules: BTreeMap::from([("package-0".to_owned(), 31.5)]),
         };
         let report = Report {
             size: "224x224".into(),

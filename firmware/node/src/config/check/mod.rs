@@ -199,6 +199,7 @@ fn check_times(config: &Config) -> Result<(), Invalid> {
     }
     check_range("pipeline.queue", p.queue, 1, 2)?;
     check_range("pipeline.rate_hz", p.rate_hz, 0.0, 1000.0)?;
+    check_range("pipeline.max_cpus", p.max_cpus, 0.0, 1024.0)?;
     let w = &config.watchdog;
     check_range("watchdog.hang_ms", w.hang_ms, 10, 3_600_000)?;
     check_range("watchdog.start_ms", w.start_ms, 100, 3_600_000)?;

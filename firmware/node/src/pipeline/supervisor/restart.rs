@@ -104,7 +104,8 @@ impl Supervisor {
         let generation = self.shared.generation.load(SeqCst);
         for (index, name) in stages::THREADS.into_iter().enumerate() {
             let shared = self.shared.clone();
-            spawn(name, move || stages::run(&shared, index, generation))?;
+            let thread = spawn(name, move || stages::run(&shared, index, generation))?;
+            self.workers.push((index + 1, thread));
         }
         Ok(())
     }
@@ -112,10 +113,17 @@ impl Supervisor {
     pub(super) fn start_capture(&mut self) -> Result<(), NodeError> {
         let generation = self.shared.capture_generation.load(SeqCst);
         let (shared, factory) = (self.shared.clone(), self.components.source.clone());
-        spawn("capture", move || {
+        let thread = spawn("capture", move || {
             capture::run(&shared, &factory, generation);
         })?;
+        self.workers.push((CAPTURE, thread));
         Ok(())
+    }
+
+    /// Forgets the threads of stages that hang, which may never end, and those that have ended.
+    pub(super) fn forget(&mut self, hangs: impl Fn(usize) -> bool) {
+        self.workers
+            .retain(|(stage, thread)| !hangs(*stage) && !thread.is_finished());
     }
 
     /// Restarts stages that hang or keep failing.
@@ -132,6 +140,7 @@ impl Supervisor {
             shared.metrics.count(Event::Hang, 1);
             shared.capture_generation.fetch_add(1, SeqCst);
             shared.busy_since[CAPTURE].store(0, SeqCst);
+            self.forget(|stage| stage == CAPTURE);
             if self.may_restart(now, "the source hangs") {
                 self.start_capture()?;
             }
@@ -149,13 +158,8 @@ impl Supervisor {
 
     /// Abandons the stages together with their model, and loads a new one.
     fn restart_model(&mut self, now: u64, why: &str) -> Result<(), NodeError> {
-        self.shared.generation.fetch_add(1, SeqCst);
-        *self.shared.model.lock() = None;
-        for stage in 1..PUBLISH {
-            if self.shared.busy_since[stage].swap(0, SeqCst) != 0 {
-                self.shared.metrics.frame_dropped(DropReason::Abandoned);
-            }
-        }
+        let busy = self.shared.abandon_stages(DropReason::Abandoned);
+        self.forget(|stage| busy[stage]);
         if self.may_restart(now, why) {
             self.load()?;
         }
