@@ -86,13 +86,17 @@ impl Builtin {
                 },
             },
         };
+        let license = match self {
+            Self::Photos => photos::LICENSE,
+            Self::Scenes => scenes::LICENSE,
+        };
         let request = Request {
             backbone: Some(backbone),
             upsampler: Some(upsampler?),
             size: None,
             out: out.to_owned(),
             prefix: None,
-            license: None,
+            license: Some(license.into()),
             replace,
         };
         convert(&request, stage)

@@ -16,6 +16,8 @@ pub mod photos {
     pub const MEAN: [f32; 3] = [127.0 / 255.0; 3];
     /// Standard deviation of each color.
     pub const STD: [f32; 3] = [128.0 / 255.0; 3];
+    /// License of the backbone, and one of the two of the upsampler, as an SPDX expression.
+    pub const LICENSE: &str = "Apache-2.0";
 }
 
 /// A small DINOv2 and its LoftUp, both trained only on generated scenes: for the demo and for tests.
@@ -29,4 +31,6 @@ pub mod scenes {
     pub const PRESET: &str = "dinov2";
     /// Number of attention heads of the backbone, which is not in its weights.
     pub const HEADS: usize = 4;
+    /// License of both, as an SPDX expression.
+    pub const LICENSE: &str = "MIT OR Apache-2.0";
 }
