@@ -4,12 +4,12 @@ rosbags, sessions by eclipse-zenoh. ROS 2 is not needed.
 
     pip install eclipse-zenoh rosbags numpy pillow
     cargo build --workspace --features loftup-node/zenoh --bins --examples
-    tools/check_ros2.py [--target DIR] [--bundle BUNDLE] [--seconds 20]
+    tools/check_ros2.py [--target DIR] [--bundle BUNDLE] [--heads CLASSES DEPTH] [--seconds 20]
 
 Publishes images in every encoding, from Humble and from later distributions, to the node's source
 (`examples/ros2_source.rs`), restarts the router in between, and measures the latency from publishing to the
-source at 640x480 and 30 Hz. With a bundle that has the heads `classes` and `depth`, runs the node on such images and
-decodes everything that it publishes. Prints one line for each encoding and topic; the exit status is 1
+source at 640x480 and 30 Hz. With a bundle, runs the node on such images, decodes everything that it publishes
+and calls its services. Prints one line for each encoding and topic; the exit status is 1
 if anything is wrong.
 """
 import argparse
@@ -295,8 +295,8 @@ def latency(program, router, seconds):
 NODE = """
 [model]
 bundle = {bundle!r}
-head = "classes"
-depth = "depth"
+head = {classes!r}
+depth = {depth!r}
 backend = "tract"
 size = [56, 56]
 [source]
@@ -345,7 +345,7 @@ TOPICS = {
 }
 
 
-def node(program, bundle, router, distro):
+def node(program, model, router, distro):
     """Images into the node, and everything that it publishes decoded again."""
     listener = open_session("client", connect=router.endpoint)
     got = collections.defaultdict(list)
@@ -356,7 +356,7 @@ def node(program, bundle, router, distro):
         for topic, kind in TOPICS.items()]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "node.toml")
-        text = NODE.format(bundle=str(Path(bundle).resolve()), endpoint=router.endpoint, domain=DOMAIN, distro=distro)
+        text = NODE.format(endpoint=router.endpoint, domain=DOMAIN, distro=distro, **model)
         config.write_text(text)
         subprocess.run([program, config, "--check"], check=True, stdout=subprocess.DEVNULL)
         running = subprocess.Popen([program, config], stderr=subprocess.DEVNULL)
@@ -471,7 +471,8 @@ def inspect(topic, kind, messages, stamps, distro):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="target/debug", help="directory of the programs")
-    parser.add_argument("--bundle", help="a bundle with the heads `classes` and `depth`")
+    parser.add_argument("--bundle", help="a bundle with a class head and a depth head, such as that of `loftup demo`")
+    parser.add_argument("--heads", nargs=2, default=["classes", "depth"], help="names of its heads")
     parser.add_argument("--seconds", type=float, default=20, help="duration of each latency measurement")
     arguments = parser.parse_args()
     target = Path(arguments.target)
@@ -481,8 +482,10 @@ def main():
     router = Router()
     check(source, router)
     if arguments.bundle:
+        classes, depth = arguments.heads
+        model = dict(bundle=str(Path(arguments.bundle).resolve()), classes=classes, depth=depth)
         for distro in ("humble", "jazzy"):
-            node(program, arguments.bundle, router, distro)
+            node(program, model, router, distro)
     latency(source, router, arguments.seconds)
     router.stop()
     print("passed")
