@@ -233,9 +233,12 @@ fn a_source_survives_bad_messages_and_a_router_that_restarts() {
     }
 }
 
-/// All stamps and frames of outputs.
+/// Stamp, frame and image size of an output.
+type Line = (u64, String, (usize, usize));
+
+/// Those of all outputs.
 #[derive(Clone, Default)]
-struct Headers(Arc<Mutex<Vec<(u64, String, (usize, usize))>>>);
+struct Headers(Arc<Mutex<Vec<Line>>>);
 
 impl Sink for Headers {
     fn name(&self) -> &str {
