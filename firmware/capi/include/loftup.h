@@ -176,6 +176,8 @@ enum loftup_pixel_format
     LOFTUP_PIXEL_FORMAT_NV12 = 5,
     // YUV 4:2:2: Y0, U, Y1, V for two pixels.
     LOFTUP_PIXEL_FORMAT_YUYV = 6,
+    // YUV 4:2:2: U, Y0, V, Y1 for two pixels.
+    LOFTUP_PIXEL_FORMAT_UYVY = 7,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -26,6 +26,8 @@ pub enum loftup_pixel_format {
     Nv12 = 5,
     /// YUV 4:2:2: Y0, U, Y1, V for two pixels.
     Yuyv = 6,
+    /// YUV 4:2:2: U, Y0, V, Y1 for two pixels.
+    Uyvy = 7,
 }
 
 /// An image in memory, rows from top to bottom. It is only read, and only during the call.
@@ -55,7 +57,7 @@ unsafe impl Growing for loftup_image {
     const NAME: &'static str = "loftup_image";
 }
 
-const FORMATS: [(i32, PixelFormat); 7] = [
+const FORMATS: [(i32, PixelFormat); 8] = [
     (loftup_pixel_format::Rgb8 as i32, PixelFormat::Rgb8),
     (loftup_pixel_format::Bgr8 as i32, PixelFormat::Bgr8),
     (loftup_pixel_format::Rgba8 as i32, PixelFormat::Rgba8),
@@ -63,6 +65,7 @@ const FORMATS: [(i32, PixelFormat); 7] = [
     (loftup_pixel_format::Gray8 as i32, PixelFormat::Gray8),
     (loftup_pixel_format::Nv12 as i32, PixelFormat::Nv12),
     (loftup_pixel_format::Yuyv as i32, PixelFormat::Yuyv),
+    (loftup_pixel_format::Uyvy as i32, PixelFormat::Uyvy),
 ];
 
 /// An image of the caller.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Acts as the router, waits for MESSAGES messages, and prints a line for each: `token`, `image`
-//! (number, stamp, size, bytes in hexadecimal), `labels` or `tracks`.
+//! (number, stamp, size, bytes in hexadecimal), `labels`, `tracks`, `points` or `status`.
 
 use std::{env, process::ExitCode, sync::mpsc, time::Duration};
 
@@ -124,6 +124,55 @@ fn tracks(body: &[u8]) -> Result<String, Error> {
     Ok(line)
 }
 
+/// The fields with their counts, then the values of all points.
+fn points(body: &[u8]) -> Result<String, Error> {
+    let mut r = Reader::new(body)?;
+    let mut line = r.header()?;
+    let (height, width) = (r.number(4)?, r.number(4)?);
+    line += &format!(" {width}x{height}");
+    let mut size = 0;
+    for _ in 0..r.number(4)? {
+        let name = r.text()?;
+        let (offset, kind, count) = (r.number(4)?, r.number(1)?, r.number(4)?);
+        // 32-bit floats.
+        if (offset, kind) != (size, 7) {
+            return Err("the fields have gaps, or other types".into());
+        }
+        line += &format!(" {name}={count}");
+        size += 4 * count;
+    }
+    let (big, step, row, length) = (r.number(1)?, r.number(4)?, r.number(4)?, r.number(4)?);
+    if (big, step, row, length) != (0, size, size * width, size * width * height) {
+        return Err("the sizes do not match".into());
+    }
+    for bytes in r.take(length as usize)?.chunks_exact(4) {
+        let bytes = bytes.first_chunk().ok_or("no four bytes")?;
+        line += &format!(" {}", f32::from_le_bytes(*bytes));
+    }
+    if r.number(1)? != 1 {
+        return Err("not dense".into());
+    }
+    r.end()?;
+    Ok(line)
+}
+
+/// Level, then the message, then names and values, separated by `|`.
+fn status(body: &[u8]) -> Result<String, Error> {
+    let mut r = Reader::new(body)?;
+    let mut line = r.header()?;
+    if r.number(4)? != 1 {
+        return Err("not one status".into());
+    }
+    line += &format!("|{}", r.number(1)?);
+    let (name, message, _hardware) = (r.text()?, r.text()?, r.text()?);
+    line += &format!("|{name}|{message}");
+    for _ in 0..r.number(4)? {
+        line += &format!("|{}={}", r.text()?, r.text()?);
+    }
+    r.end()?;
+    Ok(line)
+}
+
 fn run() -> Result<(), Error> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [endpoint, domain, messages] = &arguments[..] else {
@@ -162,6 +211,12 @@ fn run() -> Result<(), Error> {
                 }
                 Some(n) if key.contains("Detection2DArray_") => {
                     tracks(&body).map(|text| format!("tracks {key} {n} {text}"))
+                }
+                Some(n) if key.contains("PointCloud2_") => {
+                    points(&body).map(|text| format!("points {key} {n} {text}"))
+                }
+                Some(n) if key.contains("DiagnosticArray_") => {
+                    status(&body).map(|text| format!("status {key} {n} {text}"))
                 }
                 Some(n) => labels(&body).map(|text| format!("labels {key} {n} {text}")),
             };

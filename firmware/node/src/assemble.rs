@@ -127,6 +127,15 @@ pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceErr
             let pipeline = config.pipeline.as_deref().unwrap_or_default();
             Box::new(Piped::gstreamer(pipeline, width, height))
         }
+        #[cfg(feature = "zenoh")]
+        config::SourceKind::Ros2 => {
+            let listener = source::Listener::start(topic(config))?;
+            Box::new(source::Ros2::new(Arc::new(listener)))
+        }
+        #[cfg(not(feature = "zenoh"))]
+        config::SourceKind::Ros2 => {
+            return Err(SourceError::Other(source::NO_ZENOH.into()));
+        }
         #[cfg(feature = "v4l")]
         config::SourceKind::V4l => {
             let [width, height] = config.size.unwrap_or([320, 240]);
@@ -143,12 +152,53 @@ pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceErr
     })
 }
 
+/// The topic of a source of kind `ros2`.
+#[cfg(feature = "zenoh")]
+fn topic(config: &config::Source) -> source::Topic {
+    source::Topic {
+        endpoint: config
+            .endpoint
+            .clone()
+            .unwrap_or_else(|| crate::ros::ROUTER.into()),
+        domain: config.domain.unwrap_or(0),
+        distro: config.distro.unwrap_or_default(),
+        name: config.topic.clone().unwrap_or_default(),
+        compressed: config.is_compressed(),
+        queue: config.queue.unwrap_or(1),
+        orientation: Orientation::exif(config.exif_orientation),
+    }
+}
+
+/// Opens the configured source, at first and again. A subscription to a topic is kept.
+fn source_opener(
+    config: config::Source,
+) -> impl Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync {
+    #[cfg(feature = "zenoh")]
+    let listener = parking_lot::Mutex::new(None::<Arc<source::Listener>>);
+    move || {
+        #[cfg(feature = "zenoh")]
+        if config.kind == config::SourceKind::Ros2 {
+            let mut listener = listener.lock();
+            let listener = match &*listener {
+                Some(listener) => listener.clone(),
+                None => {
+                    let started = Arc::new(source::Listener::start(topic(&config))?);
+                    listener.insert(started).clone()
+                }
+            };
+            return Ok(Box::new(source::Ros2::new(listener)));
+        }
+        open_source(&config)
+    }
+}
+
 /// A factory that opens the configured source, with the faults of `plan`.
 pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) -> SourceFactory {
-    let (config, plan, injected) = (config.source.clone(), plan.clone(), injected.clone());
+    let (plan, injected) = (plan.clone(), injected.clone());
+    let open = source_opener(config.source.clone());
     let opened = std::sync::atomic::AtomicU64::new(0);
     Arc::new(move || {
-        let source = open_source(&config)?;
+        let source = open()?;
         if plan.source.ppm.iter().all(|ppm| *ppm == 0) {
             return Ok(source);
         }

@@ -1,9 +1,20 @@
 //! Raw frames from a source, and their validation.
 
+use std::sync::Arc;
+
 use loftup_bundle::Size;
 use loftup_runtime::image::RgbImage;
 
 use crate::metrics::DropReason;
+
+/// What a ROS 2 publisher says about its image. Outputs for ROS 2 say the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Nanoseconds since 1970-01-01 UTC.
+    pub stamp_ns: u64,
+    /// Frame of reference.
+    pub frame_id: Arc<str>,
+}
 
 /// An unvalidated frame from a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +29,8 @@ pub struct RawFrame {
     pub height: usize,
     /// `[height, width, 3]`, RGB.
     pub bytes: Vec<u8>,
+    /// Stamp and frame of reference of its sender, if it has them.
+    pub header: Option<Header>,
 }
 
 /// A number that is lower by at most this is an old frame; a larger gap is a restart of the source.
@@ -150,6 +163,7 @@ mod tests {
             width: 4,
             height: 2,
             bytes: vec![number as u8; 24],
+            header: None,
         }
     }
 

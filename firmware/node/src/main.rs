@@ -44,7 +44,8 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let level = env_logger::Env::default().default_filter_or("info");
+    // zenoh repeats every second what the node reports once.
+    let level = env_logger::Env::default().default_filter_or("info,zenoh=error");
     env_logger::Builder::from_env(level).init();
     match run(&args) {
         Ok(code) => code,

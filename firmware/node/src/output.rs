@@ -7,6 +7,8 @@ use loftup_wire::{
     message,
 };
 
+use crate::frame::Header;
+
 /// Number of query slots.
 pub const SLOTS: usize = 8;
 
@@ -208,6 +210,8 @@ pub struct QueryOutput {
     pub depth: Vec<u16>,
     /// Tracked objects.
     pub objects: Vec<TrackedObject>,
+    /// The points of a query at points, in pixels of the camera image.
+    pub points: Vec<message::Point>,
     /// Features.
     pub values: Vec<f32>,
     /// Values per feature vector.
@@ -225,6 +229,8 @@ pub struct FrameOutput {
     pub number: u64,
     /// Capture time, microseconds of the node's clock.
     pub captured_us: u64,
+    /// Stamp and frame of reference of the image's sender, if it has them.
+    pub header: Option<Header>,
     /// Publication time.
     pub published_us: u64,
     /// Degradation step.
@@ -261,6 +267,7 @@ impl FrameOutput {
         let output = &mut self.outputs[self.live];
         self.live += 1;
         output.classes.clear();
+        output.points.clear();
         output.values.clear();
         output.regions.clear();
         output.depth.clear();

@@ -166,6 +166,77 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "source.",
             "--features v4l",
         ),
+        #[cfg(not(feature = "zenoh"))]
+        (
+            change("\"scenes\"", "\"ros2\"\ntopic = \"/image\""),
+            "source.kind",
+            "--features zenoh",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change("\"scenes\"", "\"ros2\""),
+            "source.topic",
+            "/camera/image_raw",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change("\"scenes\"", "\"ros2\"\ntopic = \"image\""),
+            "source.topic",
+            "full name",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change("\"scenes\"", "\"ros2\"\ntopic = \"/a/*\""),
+            "source.topic",
+            "underscores",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change(
+                "\"scenes\"",
+                "\"ros2\"\ntopic = \"/a\"\nendpoint = \"localhost\"",
+            ),
+            "source.endpoint",
+            "tcp/host:port",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change("\"scenes\"", "\"ros2\"\ntopic = \"/a\"\ndomain = 233"),
+            "source.domain",
+            "0 to 232",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change("\"scenes\"", "\"ros2\"\ntopic = \"/a\"\nqueue = 0"),
+            "source.queue",
+            "1 to 10",
+        ),
+        #[cfg(feature = "zenoh")]
+        (
+            change("\"scenes\"", "\"ros2\"\ntopic = \"/a\"\npath = \"b\""),
+            "source.path",
+            "remove",
+        ),
+        (
+            change("\"scenes\"", "\"ros2\"\ndistro = \"foxy\""),
+            "source.distro",
+            "correct",
+        ),
+        (
+            change("rate_hz = 20", "topic = \"/image\""),
+            "source.topic",
+            "remove",
+        ),
+        (
+            change("rate_hz = 20", "distro = \"humble\""),
+            "source.distro",
+            "remove",
+        ),
+        (
+            add("[[sink]]\nkind = \"zenoh\"\nendpoint = \"tcp/a\""),
+            "sink[0].endpoint",
+            "tcp/host:port",
+        ),
         (
             add("[[sink]]\nkind = \"zenoh\"\ndomain = 300"),
             "sink[0].domain",

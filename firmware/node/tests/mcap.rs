@@ -136,17 +136,20 @@ fn schemas_match_the_published_ones() {
 
 #[test]
 fn invalid_messages_are_detected() {
-    let schema = loftup_node::sink::schema("loftup.Features").unwrap();
+    let schema = loftup_node::sink::schema("loftup.Regions").unwrap();
+    let region = json!({
+        "class": 1, "pixels": 9, "x": 1, "y": 2, "width": 3, "height": 3, "center": [2, 3],
+    });
     let good = json!({
-        "timestamp": {"sec": 5, "nsec": 999_999_999}, "frame": 2, "channels": 1, "values": [0.5],
+        "timestamp": {"sec": 5, "nsec": 999_999_999}, "frame": 2, "regions": [region],
     });
     assert_eq!(violations(&schema, &good), Vec::<String>::new());
     for (key, value) in [
         ("timestamp", json!({"sec": 5, "nsec": 1_000_000_000})),
         ("timestamp", json!(5)),
         ("frame", json!(-1)),
-        ("channels", json!(0.5)),
-        ("values", Value::Null),
+        ("frame", json!(0.5)),
+        ("regions", Value::Null),
         ("color", json!("red")),
     ] {
         let mut bad = good.clone();
@@ -300,6 +303,18 @@ fn files_are_written_and_a_recording_can_be_played() {
                 assert!(count <= 1, "{topic}");
                 tracked.insert(message.log_time, count == 1);
             }
+            "sensor_msgs/msg/PointCloud2" => {
+                assert_eq!(encodings, ("ros2msg", "cdr"));
+                assert_eq!(schema.data, ros::POINTS_DEFINITION.as_bytes());
+                // The encoding has a test of its own. Here: two points with three values each, and a byte
+                // after them.
+                let data = &message.data[message.data.len() - 2 * 24 - 1..];
+                let floats = data.as_chunks::<4>().0.iter();
+                let floats: Vec<_> = floats.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                assert_eq!([floats[0], floats[1], floats[2]], [3.0, 3.0, 0.0]);
+                assert_eq!([floats[6], floats[7], floats[8]], [90.0, 60.0, 0.0]);
+                assert!(floats.iter().all(|value| value.is_finite()));
+            }
             "foxglove.Log" => {
                 assert_eq!(encodings, ("protobuf", "protobuf"));
                 let log = Log::decode(&message.data[..]).unwrap();
@@ -322,7 +337,7 @@ fn files_are_written_and_a_recording_can_be_played() {
         ("/camera/image", "foxglove.RawImage", 9),
         ("/loftup/slot_0/classes", "foxglove.RawImage", 9),
         ("/loftup/slot_1/regions", "loftup.Regions", 9),
-        ("/loftup/slot_2/features", "loftup.Features", 9),
+        ("/loftup/slot_2/features", "sensor_msgs/msg/PointCloud2", 9),
         ("/loftup/slot_3/depth", "foxglove.RawImage", 9),
         (
             "/loftup/slot_4/tracks",

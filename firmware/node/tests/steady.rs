@@ -1,7 +1,7 @@
 //! In the steady state, the node does not allocate.
 //!
 //! The source, the model and the peer of this test do not allocate, so that only the stages, the
-//! metrics and the wire sink are measured. Not included are the runtime and its engine (which allocate
+//! metrics, the wire sink and the reader of ROS 2 images are measured. Not included are the runtime and its engine (which allocate
 //! buffers for each frame), image decoders, the scene generator, and sinks that encode PNG or JSON.
 
 #![allow(unsafe_code, reason = "a counting allocator")]
@@ -19,11 +19,12 @@ use std::{
 use loftup_bundle::Size;
 use loftup_node::{
     config::Config,
-    frame::RawFrame,
+    frame::{Header, RawFrame},
     model::{FrameRequest, Model, ModelError},
     output::{FrameOutput, OutputKind},
     pipeline::{Node, Parts, SinkHandle},
     regions::{Placement, RegionFinder},
+    ros,
     sink::{Context, Sink, SinkError, UdpLink, WireSink},
     source::{Clock, Poll, Source, SourceError},
 };
@@ -58,16 +59,45 @@ const SIZE: Size = Size {
     height: 48,
 };
 
-struct Steady(u64);
+/// Reads the same image of ROS 2 again and again.
+struct Steady {
+    number: u64,
+    message: Vec<u8>,
+    frame_id: Arc<str>,
+}
+
+impl Steady {
+    fn new() -> Self {
+        let image = ros::Image {
+            stamp_ns: 7,
+            frame_id: "camera",
+            width: SIZE.width,
+            height: SIZE.height,
+            pixels: ros::Pixels::Mono8(&vec![90; SIZE.area()]),
+        };
+        let mut message = Vec::new();
+        image.encode(&mut message);
+        Self {
+            number: 0,
+            message,
+            frame_id: "camera".into(),
+        }
+    }
+}
 
 impl Source for Steady {
     fn next(&mut self, clock: &Clock, into: &mut RawFrame) -> Result<Poll, SourceError> {
         std::thread::sleep(Duration::from_millis(2));
-        (into.number, into.stamp_us) = (self.0, clock.now_us());
-        (into.width, into.height) = (SIZE.width, SIZE.height);
-        into.bytes.resize(3 * SIZE.area(), 0);
-        into.bytes.fill(self.0 as u8);
-        self.0 += 1;
+        (into.number, into.stamp_us) = (self.number, clock.now_us());
+        let image = ros::RawImage::parse(&self.message).unwrap();
+        (into.width, into.height) = (image.frame.width, image.frame.height);
+        into.bytes.clear();
+        image.frame.append_rgb(&mut into.bytes).unwrap();
+        into.header = Some(Header {
+            stamp_ns: image.stamp_ns,
+            frame_id: self.frame_id.clone(),
+        });
+        self.number += 1;
         Ok(Poll::Frame)
     }
 }
@@ -196,7 +226,7 @@ fn the_steady_state_does_not_allocate() {
     let parts = Parts {
         config,
         model: Arc::new(|| Ok(Arc::new(Nothing))),
-        source: Arc::new(|| Ok(Box::new(Steady(0)))),
+        source: Arc::new(|| Ok(Box::new(Steady::new()))),
         sinks: vec![
             SinkHandle {
                 sink: Box::new(Count(outputs.clone())),

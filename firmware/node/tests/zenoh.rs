@@ -1,4 +1,4 @@
-//! Maps and tracked objects received by an independent program that uses only zenoh and the ROS 2 message
+//! Outputs received by an independent program that uses only zenoh and the ROS 2 message
 //! layouts.
 
 mod common;
@@ -71,6 +71,7 @@ fn another_program_receives_maps_labels_and_tokens() {
     common::bundle(folder.path());
     let sink = format!(
         "{}[[query]]\nslot = 0\nwant = \"classes\"\n\
+         [[query]]\nslot = 2\nwant = \"features-f16\"\npoints = [[3, 4], [90, 60]]\n\
          [[sink]]\nkind = \"zenoh\"\nendpoint = {endpoint:?}\ndomain = {DOMAIN}\nqueue = 2\n",
         common::DENSE_QUERIES
     );
@@ -109,7 +110,7 @@ fn another_program_receives_maps_labels_and_tokens() {
         words.filter(|words| words[0] == kind).collect()
     };
     let (tokens, images, labels) = (of("token"), of("image"), of("labels"));
-    let tracks = of("tracks");
+    let (tracks, points, status) = (of("tracks"), of("points"), of("status"));
     println!(
         "{} tokens, {} images, {} labels, {} tracks",
         tokens.len(),
@@ -124,11 +125,13 @@ fn another_program_receives_maps_labels_and_tokens() {
     for topic in [
         "%loftup%slot_0%classes",
         "%loftup%slot_0%label_info",
+        "%loftup%slot_2%features",
         "%loftup%slot_3%depth",
         "%loftup%slot_4%tracks",
         "%loftup%slot_4%mask",
         "%loftup%slot_5%classes",
         "%loftup%slot_5%label_info",
+        "%diagnostics",
     ] {
         let declared = tokens
             .iter()
@@ -184,6 +187,28 @@ fn another_program_receives_maps_labels_and_tokens() {
                 .is_none_or(|found| found.starts_with("2=first:")),
             "{words:?}"
         );
+    }
+    assert!(points.len() > 5 && !status.is_empty());
+    for words in &points {
+        assert!(
+            words[1].starts_with(
+                "7/loftup/slot_2/features/sensor_msgs::msg::dds_::PointCloud2_/RIHS01_"
+            )
+        );
+        let fields = ["camera", "2x1", "x=1", "y=1", "z=1", "descriptor=3"];
+        assert_eq!(words[4..10], fields);
+        assert_eq!(words[10..13], ["3", "4", "0"]);
+        assert_eq!(words[16..19], ["90", "60", "0"]);
+        assert_eq!(words.len(), 22);
+    }
+    for words in &status {
+        assert!(
+            words[1]
+                .starts_with("7/diagnostics/diagnostic_msgs::msg::dds_::DiagnosticArray_/RIHS01_")
+        );
+        let text = words[4..].join(" ");
+        assert!(text.contains("|loftup_node: pipeline|"), "{text}");
+        assert!(text.contains("|outputs published="), "{text}");
     }
     assert!(!labels.is_empty());
     for words in &labels {

@@ -33,6 +33,10 @@ fn pixel(frame: &Frame<'_>, x: usize, y: usize) -> [u8; 3] {
             let pair = x / 2 * 4;
             bt601(at(y, 2 * x), at(y, pair + 1), at(y, pair + 3))
         }
+        PixelFormat::Uyvy => {
+            let pair = x / 2 * 4;
+            bt601(at(y, 2 * x + 1), at(y, pair), at(y, pair + 2))
+        }
     }
 }
 
@@ -67,7 +71,7 @@ fn every_format_gives_the_pixels_of_its_definition() {
     for format in PixelFormat::ALL {
         // Coefficients of 16 bits may round to the next level.
         let tolerance = match format {
-            PixelFormat::Nv12 | PixelFormat::Yuyv => 1,
+            PixelFormat::Nv12 | PixelFormat::Yuyv | PixelFormat::Uyvy => 1,
             _ => 0,
         };
         for (width, height) in [(1, 1), (2, 1), (1, 2), (5, 3), (6, 4), (17, 9)] {

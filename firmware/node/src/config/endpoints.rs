@@ -6,6 +6,7 @@ use super::{
     Sink, SinkKind, Source, SourceKind,
     error::{Invalid, check_range, check_size, invalid},
 };
+use crate::ros;
 
 pub fn check_source(source: &Source) -> Result<(), Invalid> {
     if let Some(sides) = source.size {
@@ -38,13 +39,14 @@ pub fn check_source(source: &Source) -> Result<(), Invalid> {
             "set it to [width, height] of the images",
         );
     }
+    check_topic(source)?;
     match (source.kind, &source.path) {
-        (SourceKind::Scenes | SourceKind::Gstreamer, Some(_)) => invalid(
+        (SourceKind::Scenes | SourceKind::Gstreamer | SourceKind::Ros2, Some(_)) => invalid(
             "source.path",
             "sources of this kind have no path",
             "remove the key, or use another kind",
         ),
-        (SourceKind::Scenes, None) => Ok(()),
+        (SourceKind::Scenes | SourceKind::Ros2, None) => Ok(()),
         (SourceKind::Gstreamer, None) => match source.pipeline.as_deref().map(str::trim) {
             None | Some("") => invalid(
                 "source.pipeline",
@@ -87,6 +89,67 @@ pub fn check_source(source: &Source) -> Result<(), Invalid> {
     }
 }
 
+/// The keys of a ROS 2 topic.
+fn check_topic(source: &Source) -> Result<(), Invalid> {
+    if source.kind != SourceKind::Ros2 {
+        for (name, given) in [
+            ("topic", source.topic.is_some()),
+            ("transport", source.transport.is_some()),
+            ("endpoint", source.endpoint.is_some()),
+            ("domain", source.domain.is_some()),
+            ("distro", source.distro.is_some()),
+            ("queue", source.queue.is_some()),
+        ] {
+            if given {
+                return invalid(
+                    format!("source.{name}"),
+                    "only sources of kind ros2 have this key",
+                    "remove the key, or use another kind",
+                );
+            }
+        }
+        return Ok(());
+    }
+    #[cfg(not(feature = "zenoh"))]
+    invalid("source.kind", crate::source::NO_ZENOH, "")?;
+    let Some(topic) = &source.topic else {
+        return invalid(
+            "source.topic",
+            "this key is required",
+            "set it to a topic, such as /camera/image_raw",
+        );
+    };
+    if !ros::is_topic(topic) {
+        return invalid(
+            "source.topic",
+            format!("{topic:?} is not the full name of a topic"),
+            "use letters, digits and underscores after each slash, such as /camera/image_raw",
+        );
+    }
+    check_endpoint("source.endpoint", source.endpoint.as_deref())?;
+    check_range("source.domain", source.domain.unwrap_or(0), 0, 232)?;
+    check_range("source.queue", source.queue.unwrap_or(1), 1, 10)
+}
+
+/// An endpoint of zenoh: `tcp/host:port` or `udp/host:port`.
+fn check_endpoint(key: &str, endpoint: Option<&str>) -> Result<(), Invalid> {
+    let good = |endpoint: &str| {
+        let address = ["tcp/", "udp/"]
+            .iter()
+            .find_map(|protocol| endpoint.strip_prefix(protocol))?;
+        let (host, port) = address.rsplit_once(':')?;
+        Some(!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    match endpoint {
+        Some(endpoint) if good(endpoint) != Some(true) => invalid(
+            key,
+            format!("{endpoint:?} is not an endpoint of a router"),
+            format!("use tcp/host:port, such as {}", ros::ROUTER),
+        ),
+        _ => Ok(()),
+    }
+}
+
 pub fn check_sink(sink: &Sink, key: &str) -> Result<(), Invalid> {
     check_range(&format!("{key}.queue"), sink.queue, 1, 2)?;
     check_range(&format!("{key}.every"), sink.every, 1, 1_000_000)?;
@@ -108,13 +171,15 @@ pub fn check_sink(sink: &Sink, key: &str) -> Result<(), Invalid> {
         }
     }
     let zenoh = sink.kind == SinkKind::Zenoh;
-    if !zenoh && (sink.endpoint.is_some() || sink.domain != 0) {
+    let ros_keys = (sink.domain, sink.distro) != Default::default();
+    if !zenoh && (sink.endpoint.is_some() || ros_keys) {
         return invalid(
             format!("{key}.endpoint"),
-            "only sinks of kind zenoh have endpoint and domain",
+            "only sinks of kind zenoh have endpoint, domain and distro",
             "remove the keys",
         );
     }
+    check_endpoint(&format!("{key}.endpoint"), sink.endpoint.as_deref())?;
     check_range(&format!("{key}.domain"), sink.domain, 0, 232)?;
     if zenoh && cfg!(not(feature = "zenoh")) {
         let hint = "build it with --features zenoh";

@@ -6,6 +6,7 @@ use loftup_runtime::backend;
 use serde::Deserialize;
 
 use super::{HeadNames, JbuHeads, Track, Upsampler, Words, arrays};
+use crate::ros::Distro;
 
 /// The configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -170,6 +171,41 @@ pub struct Source {
     /// A source without a frame for this long is reopened.
     #[serde(default = "defaults::source_timeout")]
     pub timeout_ms: u64,
+    /// Name of the ROS 2 topic.
+    pub topic: Option<String>,
+    /// How images are sent on the topic.
+    pub transport: Option<ImageTransport>,
+    /// Endpoint of the zenoh router.
+    pub endpoint: Option<String>,
+    /// ROS domain ID.
+    pub domain: Option<u32>,
+    /// ROS 2 distribution of the other nodes.
+    pub distro: Option<Distro>,
+    /// Messages that wait for the node, the newest ones.
+    pub queue: Option<usize>,
+}
+
+/// How images are sent on a ROS 2 topic, as in `image_transport`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageTransport {
+    /// `sensor_msgs/msg/Image`.
+    Raw,
+    /// `sensor_msgs/msg/CompressedImage`.
+    Compressed,
+}
+
+impl Source {
+    /// Whether its topic has compressed images: by default, if its name says so.
+    pub fn is_compressed(&self) -> bool {
+        let named = || {
+            self.topic
+                .as_ref()
+                .is_some_and(|topic| topic.ends_with("/compressed"))
+        };
+        let transport = self.transport;
+        transport.map_or_else(named, |t| t == ImageTransport::Compressed)
+    }
 }
 
 /// Kind of a source.
@@ -186,6 +222,8 @@ pub enum SourceKind {
     Gstreamer,
     /// A Video4Linux camera; needs the feature `v4l`.
     V4l,
+    /// A ROS 2 topic; needs the feature `zenoh`.
+    Ros2,
 }
 
 /// `[pipeline]`
@@ -395,6 +433,9 @@ pub struct Sink {
     /// ROS domain ID.
     #[serde(default)]
     pub domain: u32,
+    /// ROS 2 distribution of the other nodes.
+    #[serde(default)]
+    pub distro: Distro,
     /// Only every n-th output is written.
     #[serde(default = "defaults::one")]
     pub every: u64,
@@ -423,7 +464,7 @@ pub enum SinkKind {
     Mcap,
     /// The camera images, for replay.
     Recording,
-    /// Class maps for ROS 2 subscribers; needs the feature `zenoh`.
+    /// Outputs for ROS 2 subscribers; needs the feature `zenoh`.
     Zenoh,
 }
 

@@ -200,6 +200,7 @@ mod tests {
                 width: 8,
                 height: 4,
                 bytes: vec![self.0 as u8; 96],
+                header: None,
             };
             self.0 += 1;
             Ok(Poll::Frame)

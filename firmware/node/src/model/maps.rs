@@ -59,7 +59,10 @@ pub(super) fn add<'a>(
     let output = out.add();
     (output.slot, output.kind, output.source) = (slot, kind, source);
     (output.width, output.height) = match &query.area {
-        Area::Points(points) => (points.len(), 1),
+        Area::Points(points) => {
+            output.points.extend_from_slice(points);
+            (points.len(), 1)
+        }
         _ => (rect.width, rect.height),
     };
     (output, rect)

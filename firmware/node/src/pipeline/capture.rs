@@ -148,6 +148,7 @@ fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, pace: &mut Pace) {
     job.sequence = validation.sequence;
     job.number = raw.number;
     job.captured_us = validation.captured_us;
+    job.header.clone_from(&raw.header);
     job.level = level;
     job.queries = shared.control.queries();
     shared.control.set_camera(job.camera());

@@ -7,6 +7,7 @@ use loftup_runtime::{Features, FrameInputs, image::RgbImage};
 use parking_lot::Mutex;
 
 use crate::{
+    frame::Header,
     output::{FrameOutput, Queries},
     regions::RegionFinder,
 };
@@ -17,6 +18,7 @@ pub struct Job {
     pub(super) sequence: u64,
     pub(super) number: u64,
     pub(super) captured_us: u64,
+    pub(super) header: Option<Header>,
     pub(super) level: usize,
     pub(super) image: Option<RgbImage>,
     pub(super) queries: Arc<Queries>,

@@ -51,6 +51,7 @@ fn publish_one(shared: &Shared, mut job: Box<Job>) {
         output.sequence = job.sequence;
         output.number = job.number;
         output.captured_us = job.captured_us;
+        output.header = job.header.take();
         output.published_us = now;
         output.level = job.level;
         if shared.needs_image {

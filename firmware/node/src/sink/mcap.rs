@@ -8,7 +8,7 @@
 //! | `/loftup/slot_N/tracks` | `vision_msgs/msg/Detection2DArray` | tracked objects |
 //! | `/loftup/slot_N/mask` | `foxglove.RawImage` | their masks, `mono8`: the numbers of the objects |
 //! | `/loftup/slot_N/regions` | `loftup.Regions` | connected regions |
-//! | `/loftup/slot_N/features` | `loftup.Features` | features at points |
+//! | `/loftup/slot_N/features` | `sensor_msgs/msg/PointCloud2` | features at points |
 //! | `/loftup/health` | `foxglove.Log` | state, rates and latencies |
 //!
 //! The class names are in the metadata record `labels`, and those of words in `words_N`, where N is the number
@@ -33,7 +33,7 @@ use super::{
     files::LocalFiles,
     foxglove::{Log, RawImage, Timestamp},
     series::{EveryNth, FileSeries, Retry, Written},
-    wall_ns,
+    stamp_and_frame, wall_ns,
 };
 use crate::{
     health::State,
@@ -141,25 +141,26 @@ impl McapSink {
         frame: &FrameOutput,
         output: &QueryOutput,
         time_ns: u64,
+        (stamp_ns, frame_id): (u64, &str),
     ) -> Result<(), SinkError> {
-        let (time, number) = (json_time(time_ns), frame.sequence);
+        let header = (stamp_ns, frame_id);
         let (topic, schema, body) = match output.kind {
             OutputKind::Classes if output.height == 0 => return Ok(()),
             OutputKind::Classes => {
                 let (width, height) = (output.width, output.height);
-                let image = raw_image(time_ns, width, height, "mono8", &output.classes);
+                let image = raw_image(header, width, height, "mono8", &output.classes);
                 ("classes", "foxglove.RawImage", image)
             }
             OutputKind::Depth if output.height == 0 => return Ok(()),
             OutputKind::Depth => {
                 let bytes: Vec<u8> = output.depth.iter().flat_map(|d| d.to_le_bytes()).collect();
                 let (width, height) = (output.width, output.height);
-                let image = raw_image(time_ns, width, height, "16UC1", &bytes);
+                let image = raw_image(header, width, height, "16UC1", &bytes);
                 ("depth", "foxglove.RawImage", image)
             }
             OutputKind::Objects => {
                 let mut body = Vec::new();
-                ros::detections(time_ns, "camera", &output.objects, &mut body);
+                ros::detections(stamp_ns, frame_id, &output.objects, &mut body);
                 self.write(&Record {
                     topic: &format!("/loftup/slot_{}/tracks", output.slot),
                     schema: ros::DETECTIONS_NAME,
@@ -168,7 +169,7 @@ impl McapSink {
                     body: &body,
                 })?;
                 let (width, height) = (output.width, output.height);
-                let image = raw_image(time_ns, width, height, "mono8", &output.classes);
+                let image = raw_image(header, width, height, "mono8", &output.classes);
                 ("mask", "foxglove.RawImage", image)
             }
             OutputKind::Regions => {
@@ -177,16 +178,15 @@ impl McapSink {
                     "x": r.bounds.x, "y": r.bounds.y, "width": r.bounds.width, "height": r.bounds.height,
                     "center": [r.center.x, r.center.y],
                 })).collect();
-                let value = json!({"timestamp": time, "frame": number, "regions": regions});
+                let time = json_time(stamp_ns);
+                let value = json!({"timestamp": time, "frame": frame.sequence, "regions": regions});
                 ("regions", "loftup.Regions", value.to_string().into_bytes())
             }
             OutputKind::Features(_) => {
-                let value = json!({"timestamp": time, "frame": number, "channels": output.channels, "values": output.values});
-                (
-                    "features",
-                    "loftup.Features",
-                    value.to_string().into_bytes(),
-                )
+                let mut body = Vec::new();
+                let features = (&output.values[..], output.channels);
+                ros::points(header, &output.points, features, &mut body);
+                ("features", ros::POINTS_NAME, body)
             }
         };
         self.write(&Record {
@@ -203,15 +203,21 @@ fn json_time(ns: u64) -> Value {
     json!({"sec": ns / 1_000_000_000, "nsec": ns % 1_000_000_000})
 }
 
-fn raw_image(time_ns: u64, width: usize, height: usize, encoding: &str, data: &[u8]) -> Vec<u8> {
+fn raw_image(
+    (stamp_ns, frame_id): (u64, &str),
+    width: usize,
+    height: usize,
+    encoding: &str,
+    data: &[u8],
+) -> Vec<u8> {
     let image = RawImage {
-        timestamp: Some(Timestamp::new(time_ns)),
+        timestamp: Some(Timestamp::new(stamp_ns)),
         width: width as u32,
         height: height as u32,
         encoding: encoding.into(),
         step: (data.len() / height.max(1)) as u32,
         data: data.to_vec(),
-        frame_id: "camera".into(),
+        frame_id: frame_id.into(),
     };
     image.encode_to_vec()
 }
@@ -243,6 +249,7 @@ impl Sink for McapSink {
             result.map_err(|e| self.error(e))?;
         }
         let time_ns = wall_ns(frame.captured_us, context.clock.now_us());
+        let header = stamp_and_frame(frame, time_ns);
         if let Some(image) = &frame.image {
             let (width, height) = (image.width(), image.height());
             self.write(&Record {
@@ -250,13 +257,13 @@ impl Sink for McapSink {
                 schema: "foxglove.RawImage",
                 time_ns,
                 sequence: frame.sequence as u32,
-                body: &raw_image(time_ns, width, height, "rgb8", image.data()),
+                body: &raw_image(header, width, height, "rgb8", image.data()),
             })?;
         }
         frame
             .outputs()
             .iter()
-            .try_for_each(|output| self.write_output(frame, output, time_ns))
+            .try_for_each(|output| self.write_output(frame, output, time_ns, header))
     }
 
     fn push_health(

@@ -230,13 +230,12 @@ pub fn open(
             }
             #[cfg(feature = "zenoh")]
             SinkKind::Zenoh => {
-                let endpoint = sink.endpoint.as_deref().unwrap_or(zenoh::ROUTER);
-                Box::new(ZenohSink::new(endpoint, sink.domain))
+                let endpoint = sink.endpoint.as_deref().unwrap_or(crate::ros::ROUTER);
+                Box::new(ZenohSink::new(endpoint, sink.domain, sink.distro))
             }
             #[cfg(not(feature = "zenoh"))]
             SinkKind::Zenoh => {
-                let what = "a sink of kind zenoh needs a program built with --features zenoh";
-                return Err(SinkError::Other(what.into()));
+                return Err(SinkError::Other(crate::source::NO_ZENOH.into()));
             }
             SinkKind::Recording => {
                 create_directory_of(&path);
@@ -275,6 +274,18 @@ fn create_directory_of(path: &std::path::Path) {
             Ok(()) => log::info!("{}: created", directory.display()),
             Err(e) => log::debug!("{}: {e}", directory.display()),
         }
+    }
+}
+
+/// Frame of reference of images that come without one.
+const FRAME_ID: &str = "camera";
+
+/// Stamp, in nanoseconds since 1970-01-01 UTC, and frame of reference of an output in messages: those of the
+/// image's sender, or else the capture time and [`FRAME_ID`].
+fn stamp_and_frame(frame: &FrameOutput, captured_ns: u64) -> (u64, &str) {
+    match &frame.header {
+        Some(header) => (header.stamp_ns, &header.frame_id),
+        None => (captured_ns, FRAME_ID),
     }
 }
 

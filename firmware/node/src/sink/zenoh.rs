@@ -1,4 +1,4 @@
-//! Maps and tracked objects for ROS 2 subscribers, through the router of `rmw_zenoh` (`rmw_zenohd`).
+//! Outputs for ROS 2 subscribers, through the router of `rmw_zenoh` (`rmw_zenohd`).
 //!
 //! | topic | type |
 //! |---|---|
@@ -7,36 +7,43 @@
 //! | `/loftup/slot_N/depth` | `sensor_msgs/msg/Image`, `16UC1`: millimeters, 0 for no depth |
 //! | `/loftup/slot_N/tracks` | `vision_msgs/msg/Detection2DArray` |
 //! | `/loftup/slot_N/mask` | `sensor_msgs/msg/Image`, `mono8`: the numbers of the objects, 0 for none |
+//! | `/loftup/slot_N/features` | `sensor_msgs/msg/PointCloud2`: features at points of the camera image |
+//! | `/diagnostics` | `diagnostic_msgs/msg/DiagnosticArray`, once a second and on changes |
+//!
+//! It has the services of [`ros::Service`]: a switch and the parameter `rate_hz`.
 //!
 //! The sink is a client of the router. Without a router it fails and retries.
 
-use std::time::{Duration, Instant};
+mod services;
 
-use zenoh::{
-    Session, Wait, liveliness::LivelinessToken, pubsub::Publisher, qos::CongestionControl,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use super::{Context, Sink, SinkError, SinkStatus, wall_ns};
+use super::{Context, HealthReport, Sink, SinkError, SinkStatus, stamp_and_frame, wall_ns};
 use crate::{
+    health::State,
+    mailbox::{Mailbox, RecvResult},
     output::{CLASS_LABELS, FrameOutput, OutputKind, QueryOutput, SLOTS},
-    ros::{self, Type},
+    ros::{
+        self, Distro, Level, Qos, Type,
+        session::{Publisher, Request, RosSession, Router, Server},
+    },
 };
 
-/// Default endpoint of `rmw_zenohd`.
-pub const ROUTER: &str = "tcp/localhost:7447";
 /// Name of the node in the ROS graph.
 const NODE: &str = "loftup_node";
-const FRAME_ID: &str = "camera";
 /// Interval between two connection attempts.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which labels are repeated for late subscribers.
 const LABEL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Publishes maps and tracked objects.
+/// Publishes outputs and health, and answers requests.
 pub struct ZenohSink {
     name: String,
-    endpoint: String,
-    domain: u32,
+    router: Router,
+    requests: Arc<Mailbox<Request>>,
     open: Option<Open>,
     retry_at: Instant,
     body: Vec<u8>,
@@ -44,47 +51,38 @@ pub struct ZenohSink {
 
 struct Open {
     // Declared before the session, so that they are dropped first.
+    _services: Vec<Server>,
     slots: [Slot; SLOTS],
-    _node: LivelinessToken,
-    session: Session,
-    next_id: u32,
+    diagnostics: Option<Publisher>,
+    session: RosSession,
     check_at: Instant,
 }
 
 /// The topics of a slot. They are declared with their first message.
 #[derive(Default)]
 struct Slot {
-    classes: Option<Topic>,
-    labels: Option<Topic>,
-    depth: Option<Topic>,
-    tracks: Option<Topic>,
-    mask: Option<Topic>,
+    classes: Option<Publisher>,
+    labels: Option<Publisher>,
+    depth: Option<Publisher>,
+    tracks: Option<Publisher>,
+    mask: Option<Publisher>,
+    features: Option<Publisher>,
     labels_at: Option<Instant>,
     /// The label set that was sent last.
     labels_sent: u16,
 }
 
-struct Topic {
-    publisher: Publisher<'static>,
-    _token: LivelinessToken,
-    gid: [u8; 16],
-    sent: i64,
-}
-
-/// A zenoh error as one line, without the source location at its end.
-fn error(e: impl std::fmt::Display) -> SinkError {
-    let text = e.to_string();
-    let text = text.split(" at /").next().unwrap_or_default();
-    SinkError::Other(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
 impl ZenohSink {
-    /// Connects to the router at `endpoint`, such as [`ROUTER`], in this ROS domain.
-    pub fn new(endpoint: &str, domain: u32) -> Self {
+    /// Connects to the router at `endpoint`, such as [`ros::ROUTER`], in this ROS domain.
+    pub fn new(endpoint: &str, domain: u32, distro: Distro) -> Self {
         Self {
             name: format!("zenoh {endpoint}"),
-            endpoint: endpoint.into(),
-            domain,
+            router: Router {
+                endpoint: endpoint.into(),
+                domain,
+                distro,
+            },
+            requests: Arc::new(Mailbox::new(services::MAX_REQUESTS)),
             open: None,
             retry_at: Instant::now(),
             body: Vec::new(),
@@ -99,7 +97,7 @@ impl ZenohSink {
                 return Ok(true);
             }
             open.check_at = now + RETRY_INTERVAL;
-            if open.session.info().routers_zid().wait().next().is_some() {
+            if open.session.is_connected() {
                 return Ok(true);
             }
             // Opened again below, with all tokens.
@@ -109,24 +107,13 @@ impl ZenohSink {
             return Ok(false);
         }
         self.retry_at = now + RETRY_INTERVAL;
-        let mut config = zenoh::Config::default();
-        let endpoints = serde_json::json!([self.endpoint]).to_string();
-        for (key, value) in [
-            ("mode", "\"client\""),
-            ("connect/endpoints", endpoints.as_str()),
-            ("connect/timeout_ms", "1000"),
-            ("scouting/multicast/enabled", "false"),
-        ] {
-            config.insert_json5(key, value).map_err(error)?;
-        }
-        let session = zenoh::open(config).wait().map_err(error)?;
-        let token = ros::node_token(self.domain, &session.zid().to_string(), NODE);
-        let node = session.liveliness().declare_token(token).wait();
+        let mut session = RosSession::open(&self.router, NODE).map_err(SinkError::Other)?;
+        let services = services::declare(&mut session, &self.requests);
         self.open = Some(Open {
+            _services: services.map_err(SinkError::Other)?,
             slots: Default::default(),
-            _node: node.map_err(error)?,
+            diagnostics: None,
             session,
-            next_id: 1,
             check_at: now + RETRY_INTERVAL,
         });
         Ok(true)
@@ -136,15 +123,16 @@ impl ZenohSink {
         &mut self,
         output: &QueryOutput,
         context: &Context<'_>,
-        stamp_ns: u64,
+        header: (u64, &str),
     ) -> Result<(), SinkError> {
-        let (domain, body) = (self.domain, &mut self.body);
+        let body = &mut self.body;
         let Some(open) = &mut self.open else {
             return Ok(());
         };
+        let (stamp_ns, frame_id) = header;
         let image = |pixels| ros::Image {
             stamp_ns,
-            frame_id: FRAME_ID,
+            frame_id,
             width: output.width,
             height: output.height,
             pixels,
@@ -152,45 +140,26 @@ impl ZenohSink {
         let slot = output.slot;
         match output.kind {
             OutputKind::Classes => {
-                open.publish_labels(output, context, stamp_ns, (domain, &mut *body))?;
+                open.publish_labels(output, context, header, body)?;
                 image(ros::Pixels::Mono8(&output.classes)).encode(body);
-                open.put(
-                    (domain, slot),
-                    "classes",
-                    ros::IMAGE,
-                    |slot| &mut slot.classes,
-                    body,
-                )
+                open.put(slot, "classes", ros::IMAGE, |s| &mut s.classes, body)
             }
             OutputKind::Depth => {
                 image(ros::Pixels::Depth(&output.depth)).encode(body);
-                open.put(
-                    (domain, slot),
-                    "depth",
-                    ros::IMAGE,
-                    |slot| &mut slot.depth,
-                    body,
-                )
+                open.put(slot, "depth", ros::IMAGE, |s| &mut s.depth, body)
             }
             OutputKind::Objects => {
-                ros::detections(stamp_ns, FRAME_ID, &output.objects, body);
-                open.put(
-                    (domain, slot),
-                    "tracks",
-                    ros::DETECTIONS,
-                    |slot| &mut slot.tracks,
-                    body,
-                )?;
+                ros::detections(stamp_ns, frame_id, &output.objects, body);
+                open.put(slot, "tracks", ros::DETECTIONS, |s| &mut s.tracks, body)?;
                 image(ros::Pixels::Mono8(&output.classes)).encode(body);
-                open.put(
-                    (domain, slot),
-                    "mask",
-                    ros::IMAGE,
-                    |slot| &mut slot.mask,
-                    body,
-                )
+                open.put(slot, "mask", ros::IMAGE, |s| &mut s.mask, body)
             }
-            OutputKind::Features(_) | OutputKind::Regions => Ok(()),
+            OutputKind::Features(_) => {
+                let features = (&output.values[..], output.channels);
+                ros::points(header, &output.points, features, body);
+                open.put(slot, "features", ros::POINTS, |s| &mut s.features, body)
+            }
+            OutputKind::Regions => Ok(()),
         }
     }
 }
@@ -201,8 +170,8 @@ impl Open {
         &mut self,
         output: &QueryOutput,
         context: &Context<'_>,
-        stamp_ns: u64,
-        (domain, body): (u32, &mut Vec<u8>),
+        (stamp_ns, frame_id): (u64, &str),
+        body: &mut Vec<u8>,
     ) -> Result<(), SinkError> {
         let words = context.control.words();
         let names = match &words {
@@ -220,79 +189,68 @@ impl Open {
             return Ok(());
         }
         (slot.labels_at, slot.labels_sent) = (Some(now), output.labels);
-        ros::label_info(stamp_ns, FRAME_ID, names, body);
-        let at = (domain, output.slot);
-        self.put(
-            at,
-            "label_info",
-            ros::LABEL_INFO,
-            |slot| &mut slot.labels,
-            body,
-        )
+        ros::label_info(stamp_ns, frame_id, names, body);
+        let of = ros::LABEL_INFO;
+        self.put(output.slot, "label_info", of, |s| &mut s.labels, body)
     }
 
     /// Publishes a message on a topic of a slot, which is declared first if necessary.
     fn put(
         &mut self,
-        (domain, slot): (u32, u8),
+        slot: u8,
         name: &str,
         of: Type,
-        place: fn(&mut Slot) -> &mut Option<Topic>,
+        place: fn(&mut Slot) -> &mut Option<Publisher>,
         body: &[u8],
     ) -> Result<(), SinkError> {
-        let index = usize::from(slot).min(SLOTS - 1);
-        if place(&mut self.slots[index]).is_none() {
-            let topic = format!("/loftup/slot_{slot}/{name}");
-            // Late subscribers get the names at once.
-            let latched = of == ros::LABEL_INFO;
-            *place(&mut self.slots[index]) = Some(self.topic(domain, &topic, of, latched)?);
-        }
-        match place(&mut self.slots[index]) {
-            Some(topic) => topic.put(body),
-            None => Ok(()),
-        }
-    }
-
-    fn topic(
-        &mut self,
-        domain: u32,
-        topic: &str,
-        of: Type,
-        latched: bool,
-    ) -> Result<Topic, SinkError> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let zid = self.session.zid();
-        let publisher = self
-            .session
-            .declare_publisher(ros::topic_key(domain, topic, of))
-            .congestion_control(CongestionControl::Drop)
-            .wait()
-            .map_err(error)?;
-        let token = ros::publisher_token(domain, &zid.to_string(), NODE, id, (topic, of), latched);
-        let token = self.session.liveliness().declare_token(token).wait();
-        // Any value that is unique among publishers.
-        let mut gid = zid.to_le_bytes();
-        for (byte, id) in gid.iter_mut().zip(id.to_le_bytes()) {
-            *byte ^= id;
-        }
-        Ok(Topic {
-            publisher,
-            _token: token.map_err(error)?,
-            gid,
-            sent: 0,
-        })
+        let place = place(&mut self.slots[usize::from(slot).min(SLOTS - 1)]);
+        let publisher = match place {
+            Some(publisher) => publisher,
+            None => {
+                let topic = format!("/loftup/slot_{slot}/{name}");
+                // Late subscribers get the names at once.
+                let latched = of == ros::LABEL_INFO;
+                let qos = Qos {
+                    latched,
+                    ..Qos::PUBLISHED
+                };
+                let declared = self.session.publisher(&topic, of, qos);
+                place.insert(declared.map_err(SinkError::Other)?)
+            }
+        };
+        publisher.put(body, wall_ns(0, 0)).map_err(SinkError::Other)
     }
 }
 
-impl Topic {
-    fn put(&mut self, body: &[u8]) -> Result<(), SinkError> {
-        self.sent += 1;
-        let now = i64::try_from(wall_ns(0, 0)).unwrap_or(i64::MAX);
-        let attachment = ros::attachment(self.sent, now, self.gid);
-        let put = self.publisher.put(body).attachment(attachment.as_slice());
-        put.wait().map_err(error)
+/// The health of the node for `/diagnostics`.
+fn encode_health(report: &HealthReport, stamp_ns: u64, out: &mut Vec<u8>) {
+    let level = match report.state {
+        State::Starting | State::Running => Level::Ok,
+        State::Degraded(_) | State::Recovering => Level::Warn,
+        State::Failed(_) => Level::Error,
+    };
+    let milliseconds = |us: u64| format!("{:.3}", us as f64 / 1000.0);
+    let mut values = vec![
+        ("outputs per second", format!("{:.2}", report.rate_hz)),
+        ("latency p50 (ms)", milliseconds(report.latency_p50_us)),
+        ("latency p99 (ms)", milliseconds(report.latency_p99_us)),
+        ("outputs published", report.published.to_string()),
+        ("frames dropped", report.dropped.to_string()),
+        (
+            "uptime (s)",
+            format!("{:.1}", report.uptime_us as f64 / 1e6),
+        ),
+    ];
+    if let Some(cc) = report.temperature_cc {
+        values.push(("temperature (C)", format!("{:.2}", f64::from(cc) / 100.0)));
     }
+    let status = ros::Status {
+        level,
+        name: "loftup_node: pipeline",
+        message: &report.state.to_string(),
+        values: &values,
+    };
+    ros::diagnostics(stamp_ns, &status, out);
 }
 
 impl Sink for ZenohSink {
@@ -304,16 +262,44 @@ impl Sink for ZenohSink {
         if !self.connect()? {
             return Ok(());
         }
-        let stamp_ns = wall_ns(frame.captured_us, context.clock.now_us());
+        let captured_ns = wall_ns(frame.captured_us, context.clock.now_us());
+        let header = stamp_and_frame(frame, captured_ns);
         let outputs = frame.outputs().iter();
         outputs
             .filter(|output| output.height > 0)
-            .try_for_each(|output| self.publish(output, context, stamp_ns))
+            .try_for_each(|output| self.publish(output, context, header))
+    }
+
+    fn push_health(&mut self, report: &HealthReport, _: &Context<'_>) -> Result<(), SinkError> {
+        if !self.connect()? {
+            return Ok(());
+        }
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let publisher = match &mut open.diagnostics {
+            Some(publisher) => publisher,
+            place => {
+                let of = ros::DIAGNOSTICS;
+                let declared = open.session.publisher("/diagnostics", of, Qos::PUBLISHED);
+                place.insert(declared.map_err(SinkError::Other)?)
+            }
+        };
+        let now = wall_ns(0, 0);
+        encode_health(report, now, &mut self.body);
+        publisher.put(&self.body, now).map_err(SinkError::Other)
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Result<(), SinkError> {
+        while let RecvResult::Item(request) = self.requests.recv(Duration::ZERO) {
+            services::answer(&request, context, &mut self.body)?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         match self.open.take() {
-            Some(open) => open.session.close().wait().map_err(error),
+            Some(open) => open.session.close().map_err(SinkError::Other),
             None => Ok(()),
         }
     }

@@ -3,6 +3,8 @@
 mod images;
 mod piped;
 pub(crate) mod recording;
+#[cfg(feature = "zenoh")]
+mod ros2;
 mod scenes;
 #[cfg(feature = "v4l")]
 mod v4l;
@@ -16,6 +18,8 @@ use std::{
 pub use images::{Images, list};
 pub use piped::{Launcher, Piped};
 pub use recording::Recording;
+#[cfg(feature = "zenoh")]
+pub use ros2::{Listener, Ros2, Topic};
 pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
@@ -103,6 +107,11 @@ pub type SourceFactory = Arc<dyn Fn() -> Result<Box<dyn Source>, SourceError> + 
 #[cfg(not(feature = "v4l"))]
 pub(crate) const NO_V4L: &str =
     "this program was built without camera support: build it with --features v4l";
+
+/// The error in builds without zenoh.
+#[cfg(not(feature = "zenoh"))]
+pub(crate) const NO_ZENOH: &str =
+    "this program was built without zenoh: build it with --features zenoh";
 
 /// Maximum time that a source sleeps at once.
 const MAX_SLEEP: Duration = Duration::from_millis(100);

@@ -20,6 +20,7 @@ constexpr Encoding ENCODINGS[] = {
     {"rgba8", LOFTUP_PIXEL_FORMAT_RGBA8}, {"bgra8", LOFTUP_PIXEL_FORMAT_BGRA8},
     {"mono8", LOFTUP_PIXEL_FORMAT_GRAY8}, {"nv12", LOFTUP_PIXEL_FORMAT_NV12},
     {"yuyv", LOFTUP_PIXEL_FORMAT_YUYV},   {"yuv422_yuy2", LOFTUP_PIXEL_FORMAT_YUYV},
+    {"uyvy", LOFTUP_PIXEL_FORMAT_UYVY},   {"yuv422", LOFTUP_PIXEL_FORMAT_UYVY},
 };
 
 } // namespace

@@ -34,6 +34,7 @@ const Format FORMATS[] = {
     {"rgba8", LOFTUP_PIXEL_FORMAT_RGBA8, 4, 4}, {"bgra8", LOFTUP_PIXEL_FORMAT_BGRA8, 4, 4},
     {"mono8", LOFTUP_PIXEL_FORMAT_GRAY8, 1, 4}, {"nv12", LOFTUP_PIXEL_FORMAT_NV12, 1, 6},
     {"yuyv", LOFTUP_PIXEL_FORMAT_YUYV, 2, 4},   {"yuv422_yuy2", LOFTUP_PIXEL_FORMAT_YUYV, 2, 4},
+    {"uyvy", LOFTUP_PIXEL_FORMAT_UYVY, 2, 4},   {"yuv422", LOFTUP_PIXEL_FORMAT_UYVY, 2, 4},
 };
 
 /// Disks on a gradient, with other bytes in the padding of rows.

@@ -25,11 +25,13 @@ pub enum PixelFormat {
     Nv12,
     /// YUV 4:2:2: Y0, U, Y1, V for two pixels.
     Yuyv,
+    /// YUV 4:2:2: U, Y0, V, Y1 for two pixels.
+    Uyvy,
 }
 
 impl PixelFormat {
     /// All formats.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Rgb8,
         Self::Bgr8,
         Self::Rgba8,
@@ -37,6 +39,7 @@ impl PixelFormat {
         Self::Gray8,
         Self::Nv12,
         Self::Yuyv,
+        Self::Uyvy,
     ];
 
     /// Bytes of a row of `width` pixels without padding; for NV12 those of a row of U and V, which is
@@ -47,7 +50,7 @@ impl PixelFormat {
             Self::Rgba8 | Self::Bgra8 => width.saturating_mul(4),
             Self::Gray8 => width,
             Self::Nv12 => width.div_ceil(2).saturating_mul(2),
-            Self::Yuyv => width.div_ceil(2).saturating_mul(4),
+            Self::Yuyv | Self::Uyvy => width.div_ceil(2).saturating_mul(4),
         }
     }
 
@@ -77,6 +80,7 @@ impl PixelFormat {
             Self::Gray8 => "GRAY8",
             Self::Nv12 => "NV12",
             Self::Yuyv => "YUYV",
+            Self::Uyvy => "UYVY",
         }
     }
 }
@@ -167,12 +171,16 @@ impl<'a> Frame<'a> {
                         out.extend(pair.iter().flat_map(|y| bt601(*y, *u, *v)));
                     }
                 }
-                PixelFormat::Yuyv => {
+                PixelFormat::Yuyv | PixelFormat::Uyvy => {
                     let (pairs, _) = line.as_chunks();
-                    for (i, [y0, u, y1, v]) in pairs.iter().enumerate() {
-                        out.extend(bt601(*y0, *u, *v));
+                    for (i, &[a, b, c, d]) in pairs.iter().enumerate() {
+                        let [y0, u, y1, v] = match format {
+                            PixelFormat::Uyvy => [b, a, d, c],
+                            _ => [a, b, c, d],
+                        };
+                        out.extend(bt601(y0, u, v));
                         if 2 * i + 1 < width {
-                            out.extend(bt601(*y1, *u, *v));
+                            out.extend(bt601(y1, u, v));
                         }
                     }
                 }

@@ -144,14 +144,13 @@ impl McapFile {
         }
         let (text, language, encoding) = match foxglove::describe(name) {
             Some(set) => (set, "protobuf", "protobuf"),
-            None if name == ros::DETECTIONS_NAME => {
-                let text = ros::DETECTIONS_DEFINITION.as_bytes();
-                (text.to_vec(), "ros2msg", "cdr")
-            }
-            None => {
-                let text = schema(name).unwrap_or_default().to_string();
-                (text.into_bytes(), "jsonschema", "json")
-            }
+            None => match ros::definition(name) {
+                Some(text) => (text.into(), "ros2msg", "cdr"),
+                None => {
+                    let text = schema(name).unwrap_or_default().to_string();
+                    (text.into_bytes(), "jsonschema", "json")
+                }
+            },
         };
         let schema = self.writer.add_schema(name, language, &text)?;
         let id = self

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The JSON schema of `loftup.Regions` or `loftup.Features`.
+/// The JSON schema of `loftup.Regions`.
 pub fn schema(name: &str) -> Option<Value> {
     let time = json!({
         "type": "object", "title": "time",
@@ -21,9 +21,6 @@ pub fn schema(name: &str) -> Option<Value> {
             }));
             json!({"timestamp": time, "frame": count, "regions": list(&region)})
         }
-        "loftup.Features" => json!({
-            "timestamp": time, "frame": count, "channels": count, "values": list(&json!({"type": "number"})),
-        }),
         _ => return None,
     };
     let mut schema = object(properties);
