@@ -6,6 +6,7 @@ pub(crate) mod recording;
 mod scenes;
 #[cfg(feature = "v4l")]
 mod v4l;
+mod video;
 
 use std::{
     path::PathBuf,
@@ -19,6 +20,7 @@ pub use recording::Recording;
 pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
+pub use video::Video;
 
 use crate::frame::RawFrame;
 
@@ -45,6 +47,8 @@ pub enum Poll {
     Frame,
     /// No frame yet.
     Nothing,
+    /// No frame yet, and it is too early to expect one.
+    Starting,
     /// The source has ended.
     End,
 }
@@ -80,6 +84,9 @@ pub enum SourceError {
         /// The cause.
         cause: std::io::Error,
     },
+    /// A video cannot be decoded.
+    #[error(transparent)]
+    Video(#[from] loftup_runtime::video::VideoError),
     /// Anything else.
     #[error("{0}")]
     Other(String),
