@@ -68,6 +68,50 @@ fn the_example_in_cpp_gives_the_features_of_the_runtime() {
     assert!(std::fs::read(&out).unwrap() == bytes, "other features");
 }
 
+/// A program that needs no libloftup.so.
+#[test]
+fn a_static_library_gives_the_same_classes() {
+    let fixture = Fixture::new();
+    let shared = fixture.path("libloftup.so").canonicalize().unwrap();
+    let (built, library) = (shared.parent().unwrap(), fixture.path("libloftup.a"));
+    let source = fixture.path("static.rs");
+    std::fs::write(&source, "pub use loftup::*;\n").unwrap();
+    // `cargo rustc --crate-type staticlib` would compile every dependency again.
+    let mut rustc = Command::new(std::env::var("RUSTC").unwrap_or("rustc".into()));
+    rustc.current_dir(env!("CARGO_MANIFEST_DIR"));
+    rustc.args(["--edition", "2024", "--crate-type", "staticlib", "-o"]);
+    rustc.arg(&library).arg(&source).arg("--extern");
+    rustc.arg(format!("loftup={}", built.join("libloftup.rlib").display()));
+    succeeds(rustc.arg("-L").arg(built));
+    let flags = ["-std=c99", library.to_str().unwrap(), "-lgcc_s", "-ldl"];
+    // The linker takes what is missing from the static library, which comes first.
+    let Some(program) = fixture.compile_with("examples/classes.c", &flags, false) else {
+        return;
+    };
+    let [bundle, photo] = ["robot.loftup", "photo.ppm"].map(|n| fixture.path(n));
+    let classes = |program: &Path, out: &str| {
+        let out = fixture.path(out);
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", fixture.path("nothing"));
+        command.arg(&bundle).arg("classes").arg(&photo).arg(&out);
+        succeeds(&mut command);
+        std::fs::read(out).unwrap()
+    };
+    let by_static = classes(&program, "static.raw");
+    let program = fixture
+        .compile("examples/classes.c", &["-std=c99"])
+        .unwrap();
+    let out = fixture.path("shared.raw");
+    let arguments = [
+        bundle.as_os_str(),
+        "classes".as_ref(),
+        photo.as_ref(),
+        out.as_ref(),
+    ];
+    fixture.run(&program, &arguments);
+    assert!(by_static == std::fs::read(out).unwrap(), "other classes");
+}
+
 /// Everything else of the header: misuse, parts of a frame, formats, threads, tracking, clicks, memory.
 #[test]
 fn the_checks_in_c_pass() {

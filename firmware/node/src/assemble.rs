@@ -19,7 +19,9 @@ use crate::{
     model::{BundleModel, Model, ModelError, ModelFactory},
     pipeline::Parts,
     sink::{self, SinkError},
-    source::{self, Images, Pace, Piped, Recording, Scenes, Source, SourceError, SourceFactory},
+    source::{
+        self, Images, Pace, Piped, Recording, Scenes, Source, SourceError, SourceFactory, Video,
+    },
     static_scene::StaticScene,
 };
 
@@ -106,7 +108,7 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
 /// # Errors
 /// If a file or device cannot be opened.
 pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
-    let pace = Pace::new(config.rate_hz);
+    let pace = Pace::new(config.rate());
     let path = config.path.clone().unwrap_or_default();
     Ok(match config.kind {
         config::SourceKind::Images => Box::new(Images::open(
@@ -136,6 +138,7 @@ pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceErr
         config::SourceKind::Ros2 => {
             return Err(SourceError::Other(source::NO_ZENOH.into()));
         }
+        config::SourceKind::Video => Box::new(Video::open(&path, config.rate_hz, config.repeat)?),
         #[cfg(feature = "v4l")]
         config::SourceKind::V4l => {
             let [width, height] = config.size.unwrap_or([320, 240]);

@@ -160,6 +160,12 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "source.path",
             "remove",
         ),
+        (
+            change("\"scenes\"", "\"video\"\npath = \"no.mp4\""),
+            "source.path",
+            "no file",
+        ),
+        (change("\"scenes\"", "\"video\""), "source.path", "video"),
         #[cfg(not(feature = "v4l"))]
         (
             change("\"scenes\"", "\"v4l\"\npath = \"no-camera\""),
@@ -675,4 +681,19 @@ fn a_missing_device_is_a_warning() {
     assert!(warning.contains("ttyNone"), "{warning}");
     std::fs::write(folder.path().join("ttyNone"), "").unwrap();
     assert_eq!(config.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn the_address_of_a_stream_is_not_a_path() {
+    let file = tempfile::tempdir().unwrap();
+    common::bundle(file.path());
+    let file = file.path().join("node.toml");
+    std::fs::write(file.with_file_name("a.mp4"), "").unwrap();
+    let source = |path: &str| {
+        let kind = format!("\"video\"\npath = \"{path}\"");
+        let text = common::config_text("").replace("\"scenes\"", &kind);
+        Config::parse(&text, &file).unwrap().source.path.unwrap()
+    };
+    assert_eq!(source("rtsp://camera/1").to_str(), Some("rtsp://camera/1"));
+    assert_eq!(source("a.mp4"), file.with_file_name("a.mp4"));
 }

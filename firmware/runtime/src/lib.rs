@@ -43,6 +43,7 @@ pub mod track;
 pub mod tuning;
 mod upsampler;
 pub mod user_cache;
+pub mod video;
 mod words;
 
 pub use dot::dot;

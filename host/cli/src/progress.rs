@@ -11,8 +11,11 @@ pub fn spinner() -> ProgressBar {
     bar
 }
 
-/// A bar over the pixels of an output.
-pub fn pixels(total: usize) -> ProgressBar {
+/// A bar over the pixels of an output; hidden within another bar.
+pub fn pixels(total: usize, hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
     let style = ProgressStyle::with_template(
         "{msg} {wide_bar} {percent:>3} %  {per_sec}  {elapsed} elapsed, {eta} left",
     )

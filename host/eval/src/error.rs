@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use loftup_bundle::BundleError;
-use loftup_runtime::{RuntimeError, image::ImageError, pca::PcaError, track::TrackError};
+use loftup_runtime::{
+    RuntimeError, image::ImageError, pca::PcaError, track::TrackError, video::VideoError,
+};
 
 /// An evaluation or a head that cannot be made. The message is one line.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,9 @@ pub enum EvalError {
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A video could not be decoded.
+    #[error(transparent)]
+    Video(#[from] VideoError),
     /// Objects that cannot be tracked.
     #[error(transparent)]
     Track(#[from] TrackError),

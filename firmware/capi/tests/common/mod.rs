@@ -52,6 +52,11 @@ impl Fixture {
     /// Compiles a source file of this crate, with warnings as errors. If there is no compiler, reports
     /// this on standard error and returns `None`.
     pub fn compile(&self, source: &str, flags: &[&str]) -> Option<PathBuf> {
+        self.compile_with(source, flags, true)
+    }
+
+    /// As [`Self::compile`], with the shared library or with what `flags` name.
+    pub fn compile_with(&self, source: &str, flags: &[&str], shared: bool) -> Option<PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let program = self.path(&source.replace(['/', '.'], "_"));
         let (variable, default) = match source.ends_with(".c") {
@@ -72,11 +77,14 @@ impl Fixture {
             "-Werror",
             "-Wno-missing-field-initializers",
         ]);
-        command.args(flags).arg("-I").arg(root.join("include"));
+        command.arg("-I").arg(root.join("include"));
         command.arg("-I").arg(root.join("examples"));
         command.arg(root.join(source)).arg("-o").arg(&program);
-        command.arg("-L").arg(self.folder.path());
-        succeeds(command.args(["-lloftup", "-lm", "-pthread"]));
+        command.args(flags);
+        if shared {
+            command.arg("-L").arg(self.folder.path()).arg("-lloftup");
+        }
+        succeeds(command.args(["-lm", "-pthread"]));
         Some(program)
     }
 

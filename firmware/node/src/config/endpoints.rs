@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use loftup_runtime::video::is_url;
+
 use super::{
     Sink, SinkKind, Source, SourceKind,
     error::{Invalid, check_range, check_size, invalid},
@@ -12,7 +14,9 @@ pub fn check_source(source: &Source) -> Result<(), Invalid> {
     if let Some(sides) = source.size {
         check_size("source.size", sides)?;
     }
-    check_range("source.rate_hz", source.rate_hz, 0.01, 1000.0)?;
+    if let Some(rate) = source.rate_hz {
+        check_range("source.rate_hz", rate, 0.01, 1000.0)?;
+    }
     check_range("source.timeout_ms", source.timeout_ms, 10, 600_000)?;
     let gstreamer = source.kind == SourceKind::Gstreamer;
     if gstreamer != source.pipeline.is_some() {
@@ -58,7 +62,13 @@ pub fn check_source(source: &Source) -> Result<(), Invalid> {
         (_, None) => invalid(
             "source.path",
             "this key is required",
-            "set it to a directory, glob, recording or camera",
+            "set it to a directory, glob, recording, video or camera",
+        ),
+        (SourceKind::Video, Some(path)) if is_url(path) || path.is_file() => Ok(()),
+        (SourceKind::Video, Some(path)) => invalid(
+            "source.path",
+            format!("there is no file {}", path.display()),
+            "use a video file, or the address of a stream such as rtsp://camera/1",
         ),
         #[cfg(not(feature = "v4l"))]
         (SourceKind::V4l, Some(_)) => invalid("source.kind", crate::source::NO_V4L, ""),

@@ -15,6 +15,7 @@ use std::{
 };
 
 use loftup_bundle::Size;
+use loftup_runtime::video::is_url;
 use loftup_wire::{
     command::{Area, Want},
     message,
@@ -104,7 +105,8 @@ impl Config {
         let rebase = |path: &mut PathBuf| *path = directory.join(&*path);
         rebase(&mut self.model.bundle);
         self.tensorrt.paths().for_each(rebase);
-        self.source.path.iter_mut().for_each(rebase);
+        let source = self.source.path.iter_mut();
+        source.filter(|path| !is_url(path)).for_each(rebase);
         let words = self.words.iter_mut();
         words.filter_map(|w| w.directory.as_mut()).for_each(rebase);
         self.sink

@@ -149,7 +149,7 @@ impl From<BackendName> for backend::Choice {
 pub struct Source {
     /// Its kind.
     pub kind: SourceKind,
-    /// A directory or glob of images, a recording, or a camera device.
+    /// A directory or glob of images, a recording, a video file or stream, or a camera device.
     pub path: Option<PathBuf>,
     /// GStreamer elements that output raw video.
     pub pipeline: Option<String>,
@@ -159,9 +159,8 @@ pub struct Source {
     /// Columns and rows of its images; others are rejected.
     #[serde(default, deserialize_with = "arrays::optional")]
     pub size: Option<[usize; 2]>,
-    /// Images per second.
-    #[serde(default = "defaults::source_rate")]
-    pub rate_hz: f64,
+    /// Images per second; without it, those of a video file, or 10.
+    pub rate_hz: Option<f64>,
     /// Whether to start over at the end.
     #[serde(default)]
     pub repeat: bool,
@@ -208,6 +207,13 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Images per second of a source without a rate of its own.
+    pub fn rate(&self) -> f64 {
+        self.rate_hz.unwrap_or(10.0)
+    }
+}
+
 /// Kind of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -220,6 +226,8 @@ pub enum SourceKind {
     Recording,
     /// A GStreamer pipeline in a separate process.
     Gstreamer,
+    /// A video file or a stream, decoded by ffmpeg or GStreamer in a separate process.
+    Video,
     /// A Video4Linux camera; needs the feature `v4l`.
     V4l,
     /// A ROS 2 topic; needs the feature `zenoh`.
@@ -473,9 +481,6 @@ mod defaults {
 
     pub fn yes() -> bool {
         true
-    }
-    pub fn source_rate() -> f64 {
-        10.0
     }
     pub fn source_timeout() -> u64 {
         2000

@@ -85,6 +85,7 @@ pub(super) fn run(shared: &Shared, factory: &SourceFactory, generation: u64) {
                 source = None;
             }
             Ok(Ok(Poll::Nothing)) => {}
+            Ok(Ok(Poll::Starting)) => silent_since = now,
             Ok(Ok(Poll::End)) => {
                 log::info!("end of source");
                 break;

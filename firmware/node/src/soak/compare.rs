@@ -68,7 +68,7 @@ impl Comparison {
         (totals, fed): (&Arc<Mutex<Totals>>, &FedFrames),
         leak: usize,
     ) -> Result<Self, Box<dyn std::error::Error>> {
-        let pace = Pace::new(config.source.rate_hz);
+        let pace = Pace::new(config.source.rate());
         let words = config.words.as_ref().and_then(|w| w.head.as_ref());
         Ok(Self {
             words: words.map(|name| model.words(name)).transpose()?,

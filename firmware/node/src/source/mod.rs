@@ -8,6 +8,7 @@ mod ros2;
 mod scenes;
 #[cfg(feature = "v4l")]
 mod v4l;
+mod video;
 
 use std::{
     path::PathBuf,
@@ -23,6 +24,7 @@ pub use ros2::{Listener, Ros2, Topic};
 pub use scenes::Scenes;
 #[cfg(feature = "v4l")]
 pub use v4l::Camera;
+pub use video::Video;
 
 use crate::frame::RawFrame;
 
@@ -49,6 +51,8 @@ pub enum Poll {
     Frame,
     /// No frame yet.
     Nothing,
+    /// No frame yet, and it is too early to expect one.
+    Starting,
     /// The source has ended.
     End,
 }
@@ -84,6 +88,9 @@ pub enum SourceError {
         /// The cause.
         cause: std::io::Error,
     },
+    /// A video cannot be decoded.
+    #[error(transparent)]
+    Video(#[from] loftup_runtime::video::VideoError),
     /// Anything else.
     #[error("{0}")]
     Other(String),

@@ -4,24 +4,21 @@
 //! GStreamer does. A thread reads them and keeps the newest image.
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, Read},
-    process::{Child, Command, Stdio},
+    io::{ErrorKind, Read},
+    process::{Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use loftup_runtime::video::{EXIT_TIMEOUT, Program};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Clock, MAX_SLEEP, Poll, Source, SourceError};
 use crate::frame::RawFrame;
 
 /// Interval between two starts of a failing program.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long to wait for the end of its standard error.
-const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
-/// Maximum length of a line of its standard error.
-const MAX_LINE: u64 = 400;
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns the command to start.
 pub type Launcher = Box<dyn Fn() -> Command + Send>;
@@ -39,16 +36,8 @@ pub struct Piped {
 }
 
 struct Running {
-    child: Child,
+    program: Program,
     inbox: Arc<Inbox>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have exited already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[derive(Default)]
@@ -67,10 +56,6 @@ struct State {
     ended: bool,
     /// Whether the output ended in the middle of an image.
     truncated: bool,
-    /// Last line of its standard error.
-    message: String,
-    /// Whether its standard error has ended.
-    stderr_ended: bool,
 }
 
 /// Bytes from one row to the next.
@@ -114,23 +99,20 @@ impl Piped {
 
     fn start(&mut self, clock: Clock) -> Result<(), SourceError> {
         self.retry_at = Instant::now() + RETRY_INTERVAL;
-        let spawned = (self.launch)()
+        let mut command = (self.launch)();
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = spawned.map_err(|e| match e.kind() {
+            .stderr(Stdio::piped());
+        // The last line of its standard error.
+        let keep = |line: &str, kept: &mut String| kept.replace_range(.., line);
+        let mut program = Program::start(&mut command, keep).map_err(|e| match e.kind() {
             ErrorKind::NotFound => self.failed("not found: install it"),
             _ => self.failed(e),
         })?;
-        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let out = program.child().stdout.take();
         let inbox = Arc::new(Inbox::default());
         let size = stride(self.width) * self.height;
-        // Kills the program when dropped.
-        self.running = Some(Running {
-            child,
-            inbox: inbox.clone(),
-        });
         let reader = thread::Builder::new().name("images".into()).spawn({
             let inbox = inbox.clone();
             move || match out {
@@ -138,30 +120,20 @@ impl Piped {
                 None => inbox.state.lock().ended = true,
             }
         });
-        let listener = thread::Builder::new().name("stderr".into()).spawn(move || {
-            if let Some(err) = err {
-                read_stderr(err, &inbox);
-            }
-        });
-        match reader.and(listener) {
-            Ok(_) => Ok(()),
-            Err(e) => {
-                self.running = None;
-                Err(self.failed(e))
-            }
-        }
+        reader.map_err(|e| self.failed(e))?;
+        // Kills the program when dropped.
+        self.running = Some(Running { program, inbox });
+        Ok(())
     }
 
     /// The result of a program whose output has ended.
-    fn end(&mut self, mut running: Running) -> Result<Poll, SourceError> {
-        self.before += running.inbox.state.lock().count;
-        let status = running.child.wait().map_err(|e| self.failed(e))?;
-        // With a timeout, because a child of the program may keep standard error open.
-        let mut state = running.inbox.state.lock();
-        let changed = &running.inbox.changed;
-        changed.wait_while_for(&mut state, |state| !state.stderr_ended, STDERR_TIMEOUT);
-        let (truncated, message) = (state.truncated, state.message.clone());
+    fn end(&mut self, running: Running) -> Result<Poll, SourceError> {
+        let state = running.inbox.state.lock();
+        self.before += state.count;
+        let truncated = state.truncated;
         drop(state);
+        let ended = running.program.finish(EXIT_TIMEOUT);
+        let (status, message) = ended.map_err(|e| self.failed(e))?;
         if status.success() && !truncated {
             return Ok(Poll::End);
         }
@@ -205,27 +177,6 @@ fn read(mut out: impl Read, size: usize, clock: Clock, inbox: &Inbox) {
     let mut state = inbox.state.lock();
     (state.ended, state.truncated) = (true, filled > 0);
     drop(state);
-    inbox.changed.notify_one();
-}
-
-/// Keeps the last line that is not empty.
-fn read_stderr(err: impl Read, inbox: &Inbox) {
-    let mut err = BufReader::new(err);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match err.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim();
-        if !text.is_empty() {
-            log::debug!("{text}");
-            inbox.state.lock().message = text.into();
-        }
-    }
-    inbox.state.lock().stderr_ended = true;
     inbox.changed.notify_one();
 }
 

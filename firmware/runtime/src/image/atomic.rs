@@ -75,6 +75,11 @@ impl AtomicFile {
         self.temporary.as_file()
     }
 
+    /// Its path until it is committed.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// Syncs the file, renames it to its destination and syncs the directory, so that after a power
     /// failure either the old or the new file exists.
     pub fn commit(self) -> io::Result<()> {

@@ -116,6 +116,27 @@ impl Input {
 
     fn image(path: &Path, args: &InputArgs, perceptor: &Perceptor, jbu: bool) -> Result<Self> {
         let source = Source::open(path, args.orientation())?;
+        Self::of(source, path, args, perceptor, jbu)
+    }
+
+    /// Runs the backbone on a frame of a video; `shown` names it in messages.
+    pub fn frame(
+        photo: RgbImage,
+        shown: &str,
+        args: &InputArgs,
+        perceptor: &Perceptor,
+        jbu: bool,
+    ) -> Result<Self> {
+        Self::of(Source::Photo(photo), shown.as_ref(), args, perceptor, jbu)
+    }
+
+    fn of(
+        source: Source,
+        path: &Path,
+        args: &InputArgs,
+        perceptor: &Perceptor,
+        jbu: bool,
+    ) -> Result<Self> {
         let manifest = perceptor.manifest();
         let upsampled = jbu || manifest.upsampler.is_some();
         let own = manifest.backbone.as_ref().map_or(source.size(), |b| b.size);

@@ -17,6 +17,7 @@ pub mod verify;
 
 mod colors;
 mod data_args;
+mod frames;
 mod head_text;
 mod input;
 mod panels;

@@ -25,20 +25,29 @@ impl Panels {
     pub const HIGH: usize = 1;
     const LOW: usize = 0;
 
-    /// Fits the colors to the backbone's features and a sample of upsampled features.
-    pub fn new(view: &EncodedFrame<'_>, features: &Features, rect: Rect) -> Result<Self> {
+    /// With the colors in `kept`, or fitted to the backbone's features and a sample of upsampled features, and
+    /// kept.
+    pub fn new(
+        view: &EncodedFrame<'_>,
+        features: &Features,
+        rect: Rect,
+        kept: &mut Option<CommonBasis>,
+    ) -> Result<Self> {
         let dim = features.dim;
         let cells = features.width * features.height;
         let tokens = &features.tokens;
-        let samples = view.points(&spread(rect))?;
-        let basis = CommonBasis::fit(
-            &[
-                (tokens.as_slice(), cells),
-                (samples.as_slice(), samples.len() / dim),
-            ],
-            dim,
-            3.min(dim),
-        )?;
+        let basis = match kept {
+            Some(basis) => basis.clone(),
+            None => {
+                let samples = view.points(&spread(rect))?;
+                let sets = [
+                    (tokens.as_slice(), cells),
+                    (samples.as_slice(), samples.len() / dim),
+                ];
+                let basis = CommonBasis::fit(&sets, dim, 3.min(dim))?;
+                kept.insert(basis).clone()
+            }
+        };
         let mut components = vec![0.0; 3 * cells];
         basis.project(Self::LOW, tokens, &mut components)?;
         let Size { width, height } = view.size();

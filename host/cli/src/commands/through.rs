@@ -5,95 +5,132 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    EncodedFrame, Perceptor, Point, Rect,
+    EncodedFrame, Point, Rect,
     class_map::{ClassMap, save_classes},
     depth::{Camera, Depth, DepthMap, NormalOptions, normals, save_depth, save_normals},
     heads::Head,
     image::RgbImage,
-    npy::{self, NpyWriter},
+    npy::NpyWriter,
     sinks::NpySink,
 };
 
 use super::input::Input;
 use crate::{interrupt, progress};
 
-/// Where an answer goes, and what of it.
-pub struct Answer<'a> {
+/// A picture of an answer.
+pub enum Shown<'a> {
+    /// Image, backbone features and upsampled features side by side.
+    Panels(RgbImage),
+    /// The part of the photograph, and the color of each of its pixels, which can depend on what it covers.
+    Colors(RgbImage, &'a dyn Fn(usize, [u8; 3]) -> [u8; 3]),
+}
+
+/// Receives the picture before the answer is written.
+pub type Show<'a> = &'a mut dyn FnMut(Shown<'_>) -> Result<()>;
+
+impl<'a> Shown<'a> {
+    /// The colors of `rect` of a photograph.
+    fn new(
+        photo: &RgbImage,
+        rect: Rect,
+        color: &'a dyn Fn(usize, [u8; 3]) -> [u8; 3],
+    ) -> Result<Self> {
+        let rows = (rect.y..rect.y + rect.height).map(|y| photo.row(y));
+        let data = rows.flat_map(|row| row[3 * rect.x..][..3 * rect.width].iter().copied());
+        let part = RgbImage::new(rect.width, rect.height, data.collect())?;
+        Ok(Self::Colors(part, color))
+    }
+
+    /// The photograph and the colors, side by side.
+    pub fn beside(self) -> Result<RgbImage> {
+        let (photo, color) = match self {
+            Self::Panels(picture) => return Ok(picture),
+            Self::Colors(photo, color) => (photo, color),
+        };
+        let (width, height) = (photo.width(), photo.height());
+        let mut data = Vec::with_capacity(6 * width * height);
+        for y in 0..height {
+            let row = photo.row(y);
+            data.extend_from_slice(row);
+            let pixels = row.as_chunks::<3>().0.iter().enumerate();
+            data.extend(pixels.flat_map(|(x, pixel)| color(y * width + x, *pixel)));
+        }
+        Ok(RgbImage::new(2 * width, height, data)?)
+    }
+
+    /// The photograph half covered by the colors. `None` without colors.
+    pub fn over(&self) -> Result<Option<RgbImage>> {
+        let Self::Colors(photo, color) = self else {
+            return Ok(None);
+        };
+        let pixels = photo.data().as_chunks::<3>().0.iter().enumerate();
+        let data = pixels.flat_map(|(i, pixel)| {
+            let color = color(i, *pixel);
+            std::array::from_fn::<u8, 3, _>(|c| color[c].midpoint(pixel[c]))
+        });
+        let over = RgbImage::new(photo.width(), photo.height(), data.collect())?;
+        Ok(Some(over))
+    }
+}
+
+/// An answer of a head: where it goes, and what of it.
+pub struct Answer<'a, 's> {
     /// Name of the head, or its file.
-    pub head: &'a str,
+    pub name: &'a str,
+    pub head: &'a Head,
     /// A part of the frame, all of it if not given.
     pub region: Option<Rect>,
-    pub out: Option<&'a PathBuf>,
-    pub picture: Option<&'a PathBuf>,
+    pub out: Option<&'a Path>,
+    pub show: Option<Show<'s>>,
     /// Surface normals of a depth map.
     pub normals: Option<&'a PathBuf>,
     /// The camera of the image, for normals.
     pub camera: Camera,
+    /// Shows no progress of its own.
+    pub quiet: bool,
 }
 
-impl Answer<'_> {
-    /// The head: a name is one of the bundle, anything else a file.
-    fn open(&self, perceptor: &Perceptor) -> Result<Head> {
-        Ok(match loftup_bundle::Head::is_name(self.head) {
-            true => perceptor.head(self.head)?,
-            false => perceptor.head_from_file(self.head.as_ref())?,
-        })
-    }
-
-    /// Outputs of the head at some points, `[n, k]`, or depths in meters, `[n, 1]`.
+impl Answer<'_, '_> {
+    /// Outputs of a head at some points, `[n, k]`, or depths in meters, `[n, 1]`, with their shape.
     pub fn points(
-        &self,
-        perceptor: &Perceptor,
+        head: &Head,
         view: EncodedFrame<'_>,
         points: &[Point],
-    ) -> Result<Vec<usize>> {
-        let head = self.open(perceptor)?;
-        let mut values = view.with_head(&head)?.points(points)?;
+    ) -> Result<(Vec<usize>, Vec<f32>)> {
+        let mut values = view.with_head(head)?.points(points)?;
         let mut shape = vec![points.len(), head.outputs()];
-        if let Some(depth) = Depth::of(&head) {
+        if let Some(depth) = Depth::of(head) {
             values = depth.map(&values);
             shape[1] = 1;
         }
-        if let Some(out) = self.out {
-            let _writing = interrupt::Writing::begin()?;
-            npy::write(out, &shape, &values)?;
-        }
-        Ok(shape)
+        Ok((shape, values))
     }
 
     /// A map of classes or depths `[H, W]`, or descriptors `[1, k, H, W]`.
-    pub fn frame(
-        &self,
-        perceptor: &Perceptor,
-        view: EncodedFrame<'_>,
-        input: &Input,
-    ) -> Result<Vec<usize>> {
-        let size = view.size();
-        let rect = self.region.unwrap_or(Rect::whole(size));
-        view.check_region(rect)?;
-        let head = self.open(perceptor)?;
+    pub fn frame(self, view: EncodedFrame<'_>, input: &Input) -> Result<Vec<usize>> {
+        let rect = self.region.unwrap_or(Rect::whole(view.size()));
         if let Some(path) = self.normals
-            && !matches!(head.kind(), HeadKind::Depth { .. })
+            && !matches!(self.head.kind(), HeadKind::Depth { .. })
         {
             bail!(
                 "{}: normals are those of a depth map, and {:?} is not a depth head; omit --normals",
                 path.display(),
-                self.head
+                self.name
             );
         }
-        let view = view.with_head(&head)?;
-        match head.kind() {
+        let view = view.with_head(self.head)?;
+        match self.head.kind() {
             HeadKind::Classes { .. } | HeadKind::Words { .. } => self.classes(&view, rect, input),
-            HeadKind::Descriptors { .. } => self.descriptors(&view, rect, &head),
+            HeadKind::Descriptors { .. } => self.descriptors(&view, rect),
             HeadKind::Depth { .. } => {
-                let depth = Depth::of(&head).context("a head of another kind")?;
+                let depth = Depth::of(self.head).context("a head of another kind")?;
                 self.depth(&view, rect, input, depth)
             }
         }
     }
 
     fn depth(
-        &self,
+        self,
         view: &EncodedFrame<'_>,
         rect: Rect,
         input: &Input,
@@ -143,11 +180,11 @@ impl Answer<'_> {
             )?;
             save_normals(path, size, &found)?;
         }
-        if let Some(path) = self.picture {
+        if let Some(show) = self.show {
             let size = view.size();
             let photo = input.photo.resized(size.width, size.height)?;
             let colors = super::colors::of_depth(&meters);
-            beside(&photo, rect, |i, _| colors[i])?.save_png(path)?;
+            show(Shown::new(&photo, rect, &|i, _| colors[i])?)?;
         }
         if let Some(out) = self.out {
             save_depth(out, rect.width, rect.height, &meters)?;
@@ -155,7 +192,7 @@ impl Answer<'_> {
         Ok(shape)
     }
 
-    fn classes(&self, view: &EncodedFrame<'_>, rect: Rect, input: &Input) -> Result<Vec<usize>> {
+    fn classes(self, view: &EncodedFrame<'_>, rect: Rect, input: &Input) -> Result<Vec<usize>> {
         let shape = vec![rect.height, rect.width];
         if let Some(out) = self.out
             && !["png", "npy"].iter().any(|e| has_extension(out, e))
@@ -166,14 +203,11 @@ impl Answer<'_> {
         self.stream(view, rect, &mut |tile| map.push(tile))?;
         let classes = map.into_classes();
         let _writing = interrupt::Writing::begin()?;
-        if let Some(path) = self.picture {
+        if let Some(show) = self.show {
             let size = view.size();
-            beside(
-                &input.photo.resized(size.width, size.height)?,
-                rect,
-                |i, pixel| shaded(super::colors::of_class(classes[i]), pixel),
-            )?
-            .save_png(path)?;
+            let photo = input.photo.resized(size.width, size.height)?;
+            let color = |i: usize, pixel| shaded(super::colors::of_class(classes[i]), pixel);
+            show(Shown::new(&photo, rect, &color)?)?;
         }
         if let Some(out) = self.out {
             save_classes(out, rect.width, rect.height, &classes)?;
@@ -181,14 +215,14 @@ impl Answer<'_> {
         Ok(shape)
     }
 
-    fn descriptors(&self, view: &EncodedFrame<'_>, rect: Rect, head: &Head) -> Result<Vec<usize>> {
-        if self.picture.is_some() {
+    fn descriptors(&self, view: &EncodedFrame<'_>, rect: Rect) -> Result<Vec<usize>> {
+        if self.show.is_some() {
             bail!(
                 "--picture shows the classes of a head, and {:?} has none; leave it out",
-                self.head
+                self.name
             );
         }
-        let shape = vec![1, head.outputs(), rect.height, rect.width];
+        let shape = vec![1, self.head.outputs(), rect.height, rect.width];
         let Some(out) = self.out else {
             return Ok(shape);
         };
@@ -210,7 +244,7 @@ impl Answer<'_> {
                      + Send
              ),
     ) -> Result<()> {
-        let bar = progress::pixels(rect.area());
+        let bar = progress::pixels(rect.area(), self.quiet);
         let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
             interrupt::check()?;
             take(tile)?;
@@ -229,23 +263,6 @@ impl Answer<'_> {
 pub fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case(extension))
-}
-
-/// The photograph and a map in colors, side by side. `color` gives the color of pixel `i` of the map
-/// over a pixel of the photograph.
-fn beside(
-    photo: &RgbImage,
-    rect: Rect,
-    color: impl Fn(usize, [u8; 3]) -> [u8; 3],
-) -> Result<RgbImage> {
-    let mut data = Vec::with_capacity(6 * rect.area());
-    for y in 0..rect.height {
-        let row = &photo.row(rect.y + y)[3 * rect.x..][..3 * rect.width];
-        data.extend_from_slice(row);
-        let pixels = row.as_chunks::<3>().0.iter().enumerate();
-        data.extend(pixels.flat_map(|(x, pixel)| color(y * rect.width + x, *pixel)));
-    }
-    Ok(RgbImage::new(2 * rect.width, rect.height, data)?)
 }
 
 /// A color through which a little of the photograph shows.

@@ -22,4 +22,5 @@ mod support;
 mod tracking;
 #[cfg(feature = "train")]
 mod training;
+mod video;
 mod words;

@@ -11,7 +11,7 @@ use crate::support::*;
 
 /// Images in two halves of two colors, whose classes follow from the color, in `dir/data` with
 /// train/ and val/.
-fn data(dir: &Path) -> PathBuf {
+pub fn data(dir: &Path) -> PathBuf {
     let (width, height) = SIDE;
     let data = dir.join("data");
     for (part, count) in [("train", 3), ("val", 2)] {

@@ -146,7 +146,7 @@ fn what_cannot_be_tracked_is_refused() {
     let rect = ["--box", "14,16,24,24"];
     names(
         &track(bundle.path(), &dir.path().join("none"), &rect),
-        &["none", "no such directory"],
+        &["none", "no such file or directory"],
     );
     names(
         &track(bundle.path(), &dir.path().join("*.jpg"), &rect),
@@ -178,7 +178,7 @@ fn what_cannot_be_tracked_is_refused() {
     fs::copy(images.join("00000.jpg"), images.join("00000.png")).unwrap();
     names(
         &track(bundle.path(), &images, &rect),
-        &["00000.jpg", "00000.png", "same mask"],
+        &["00000.jpg", "00000.png", "same output"],
     );
     let vos = |more: &[&str]| {
         let mut command = loftup!("eval", "vos", bundle.path(), "--data", dir.path());

@@ -6,6 +6,10 @@ use std::{
 };
 
 use loftup_bundle::Size;
+use loftup_runtime::{
+    image::{self, Orientation, RgbImage},
+    video::{VideoFrame, VideoReader},
+};
 
 use crate::{EvalError, labels::Labels};
 
@@ -13,6 +17,8 @@ use crate::{EvalError, labels::Labels};
 #[derive(Debug, Clone)]
 pub(super) struct Clip {
     pub name: String,
+    /// The images as a video, if there is no directory of them.
+    pub video: Option<PathBuf>,
     pub frames: Vec<Frame>,
 }
 
@@ -25,6 +31,9 @@ pub(super) struct Frame {
     pub image: PathBuf,
     pub mask: PathBuf,
 }
+
+/// Extensions of the video of a clip.
+const VIDEOS: [&str; 5] = ["mp4", "mkv", "webm", "mov", "avi"];
 
 /// Fewer frames leave nothing to score: the first and the last do not count.
 const LEAST_FRAMES: usize = 3;
@@ -53,7 +62,10 @@ pub(super) fn clips(
     }
     let most = most.unwrap_or(usize::MAX);
     let clip = |name: String| {
+        let videos = VIDEOS.map(|e| images.join(format!("{name}.{e}")));
         let (images, masks) = (images.join(&name), masks.join(&name));
+        let video = videos.into_iter().find(|file| file.is_file());
+        let video = video.filter(|_| !images.is_dir());
         let files = entries(&masks, |path| path.extension().is_some_and(|e| e == "png"))?;
         let frames: Vec<Frame> = files
             .into_iter()
@@ -73,9 +85,47 @@ pub(super) fn clips(
                 ),
             });
         }
-        Ok(Clip { name, frames })
+        Ok(Clip {
+            name,
+            video,
+            frames,
+        })
     };
     names.into_iter().map(clip).collect()
+}
+
+/// The images of a clip in their order.
+pub(super) enum Images<'a> {
+    Files(std::slice::Iter<'a, Frame>),
+    Video(&'a Path, VideoReader),
+}
+
+impl<'a> Images<'a> {
+    pub fn open(clip: &'a Clip) -> Result<Self, EvalError> {
+        Ok(match &clip.video {
+            Some(video) => Self::Video(video, VideoReader::open(video)?),
+            None => Self::Files(clip.frames.iter()),
+        })
+    }
+
+    /// The image of the next mask.
+    pub fn next(&mut self) -> Result<RgbImage, EvalError> {
+        let (video, reader) = match self {
+            Self::Video(video, reader) => (video, reader),
+            Self::Files(frames) => {
+                let file = frames.next().map_or(Path::new(""), |frame| &frame.image);
+                return Ok(image::open_with(file, Orientation::Upright)?.image);
+            }
+        };
+        let mut frame = VideoFrame::default();
+        if !reader.read(&mut frame)? {
+            return Err(EvalError::Data {
+                path: video.to_path_buf(),
+                what: "it has fewer frames than there are masks".into(),
+            });
+        }
+        Ok(frame.take_image()?)
+    }
 }
 
 /// The image of a mask: a JPEG as in DAVIS, or a PNG.

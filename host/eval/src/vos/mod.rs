@@ -17,13 +17,12 @@ use std::{
 use loftup_bundle::Size;
 use loftup_runtime::{
     ColorRange, Perceptor,
-    image::{self, Orientation},
     track::{TrackOptions, TrackedMask, Tracker},
 };
 use serde::Serialize;
 
 use crate::{EvalError, Method, Progress, bootstrap::Interval, dense::Dense};
-use clips::{Clip, clips, read};
+use clips::{Clip, Images, clips, read};
 use scores::Scoring;
 pub use scores::{ClipScores, ObjectScores, Scores};
 
@@ -198,9 +197,10 @@ fn track(
         });
     }
     let mut mask = TrackedMask::default();
+    let mut images = Images::open(clip)?;
     for (i, frame) in clip.frames.iter().enumerate() {
         each(i);
-        let image = image::open_with(&frame.image, Orientation::Upright)?.image;
+        let image = images.next()?;
         let encoded = dense.encode(&image)?;
         let scored = i > 0 && i + 1 < clip.frames.len();
         let truth = scored.then(|| read(&frame.mask, Some(size))).transpose()?;

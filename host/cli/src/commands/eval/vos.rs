@@ -16,7 +16,8 @@ use crate::{
 ///
 /// The objects of the first frame's mask are followed by propagating their labels along similar features,
 /// as in `loftup track`; nothing is trained. DIR has DAVIS' layout: JPEGImages/480p/CLIP/00000.jpg and
-/// Annotations/480p/CLIP/00000.png. Reports region similarity J and contour accuracy F in percent, as the
+/// Annotations/480p/CLIP/00000.png; JPEGImages/480p/CLIP.mp4 (or .mkv, .webm, .mov, .avi), which ffmpeg or
+/// GStreamer decodes, can take the place of the images. Reports region similarity J and contour accuracy F in percent, as the
 /// benchmark does: means over objects, without the first and the last frame. The last columns are
 /// differences in J&F, the mean over clips, with their 95 % bootstrap intervals. With --masks, existing
 /// masks are scored, and no bundle is needed.

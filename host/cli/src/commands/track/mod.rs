@@ -1,7 +1,6 @@
 //! `loftup track`
 
 pub mod overlay;
-mod video;
 
 use std::path::PathBuf;
 
@@ -11,11 +10,12 @@ use loftup_eval::{dense::Dense, labels::Labels};
 use loftup_runtime::{
     Point, Rect,
     class_map::save_palette,
-    image,
     track::{Seed, TrackOptions, TrackedMask, TrackedObject, Tracker},
+    video::VideoWriter,
 };
 use serde::Serialize;
 
+use super::frames::{FrameArgs, Frames, Pictures};
 use crate::{
     args::{BundleArgs, EngineArgs, MethodArg, RangeArg, ReadArgs, TrackArgs, region},
     interrupt, output, progress,
@@ -23,11 +23,12 @@ use crate::{
 
 /// Follow objects through a video, from a mask, boxes or clicks in its first frame.
 ///
-/// Writes a mask for each frame: a palette PNG of the frame's size, whose values are the objects and 0 the
+/// With --out DIR, writes a mask for each frame: a palette PNG of the frame's size, whose values are the objects and 0 the
 /// background. Objects of --mask have its values; those of --box and then of --click have the next free
 /// ones. Labels are propagated along similar features, without training (docs/tracking.md).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  loftup track robot.loftup --video clip.mp4 --box 80,60,200,120 --out seen.mp4
   loftup track robot.loftup --video frames/ --mask first.png --out masks/ --overlay seen/
   loftup track robot.loftup --video 'frames/*.jpg' --box 80,60,200,120 --click 400,300 --out masks/
   loftup track backbone.loftup --video frames/ --box 80,60,200,120 --upsampler jbu --out masks/")]
@@ -38,9 +39,12 @@ use crate::{
 pub struct Args {
     #[command(flatten)]
     bundle: BundleArgs,
-    /// The frames: a directory of images, or a glob, in the order of their names
-    #[arg(long, value_name = "DIR|GLOB")]
+    /// The video: a file or stream, which ffmpeg or GStreamer decodes, or a directory of images or a glob,
+    /// in the order of their names
+    #[arg(long, value_name = "FILE|URL|DIR|GLOB")]
     video: PathBuf,
+    #[command(flatten)]
+    frames: FrameArgs,
     /// Objects in the first frame: a grayscale or palette PNG of its size, whose values 1 to 254 are
     /// objects
     #[arg(long, value_name = "FILE.png")]
@@ -52,11 +56,12 @@ pub struct Args {
     /// repeatable. Look at the first mask, because it may be more or less than the object
     #[arg(long = "click", value_name = "X,Y", value_parser = point)]
     clicks: Vec<Point>,
-    /// Directory for the masks, one PNG for each frame with the frame's name; created if needed
-    #[arg(long, value_name = "DIR")]
+    /// Directory for the masks, one PNG for each frame with the frame's name or number; created if needed. Or
+    /// a video to look at, without masks: .mp4, .mkv or .webm, by ffmpeg
+    #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
-    /// Directory for the frames with the objects drawn in color
-    #[arg(long, value_name = "DIR")]
+    /// Directory or video for the frames with the objects drawn in color
+    #[arg(long, value_name = "DIR|FILE")]
     overlay: Option<PathBuf>,
     /// How features are upsampled to the grid
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = MethodArg::Loftup)]
@@ -79,8 +84,15 @@ pub struct Args {
 /// The objects in one frame.
 #[derive(Debug, Serialize)]
 struct FrameRecord {
+    /// The image file, or the video.
     image: PathBuf,
-    mask: PathBuf,
+    /// Number in the video, and seconds since its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<PathBuf>,
     objects: Vec<ObjectRecord>,
 }
 
@@ -107,7 +119,7 @@ impl From<&TrackedObject> for ObjectRecord {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let frames = video::frames(&args.video)?;
+    let mut frames = Frames::open(&args.video, args.frames, args.read.orientation())?;
     let mask = args.mask.as_deref().map(Labels::open).transpose()?;
     let perceptor = args.engine.perceptor(&args.bundle.path()?)?;
     let range = args.range.color_range(&perceptor.manifest().normalization);
@@ -124,26 +136,35 @@ pub fn run(args: &Args) -> Result<()> {
     let grid = (dense.grid().width, dense.grid().height);
     let mut tracker = Tracker::new(grid, dense.dim(), options)?;
 
+    let masks = (!VideoWriter::writes(&args.out)).then_some(args.out.as_path());
+    let drawn = masks.is_none().then_some(&args.out);
+    let drawn: Vec<&PathBuf> = drawn.into_iter().chain(&args.overlay).collect();
     let _writing = interrupt::Writing::begin()?;
     let mut progress = progress::stages();
     let mut seen = TrackedMask::default();
     let mut records = Vec::new();
-    for (i, (path, name)) in frames.iter().enumerate() {
-        progress("tracking", i, frames.len());
+    let mut pictures = Vec::new();
+    loop {
+        let done = records.len();
+        progress("tracking", done, frames.expected().unwrap_or(done));
+        let frame = frames.next_frame()?;
         if interrupt::pending() {
-            bail!(
-                "interrupted after {i} of {} frames; their masks are complete",
-                frames.len()
-            );
+            let masks = match masks {
+                Some(_) => "; their masks are complete",
+                None => "",
+            };
+            bail!("interrupted after {done} frames{masks}");
         }
-        let image = image::open_with(path, args.read.orientation())?.image;
-        let size = Size {
-            width: image.width(),
-            height: image.height(),
+        let Some(frame) = frame else {
+            break;
         };
-        let features = dense.features(method, &dense.encode(&image)?)?;
+        let size = Size {
+            width: frame.image.width(),
+            height: frame.image.height(),
+        };
+        let features = dense.features(method, &dense.encode(&frame.image)?)?;
         tracker.update(&features)?;
-        if i == 0 {
+        if done == 0 {
             if let (Some(mask), Some(file)) = (&mask, &args.mask)
                 && mask.size != size
             {
@@ -151,33 +172,41 @@ pub fn run(args: &Args) -> Result<()> {
                     "{}: a mask of {} for the first frame {} of {size}; both must have the same size",
                     file.display(),
                     mask.size,
-                    path.display()
+                    frame.shown
                 );
             }
             tracker
                 .start(&seeds, size)
-                .with_context(|| path.display().to_string())?;
+                .with_context(|| frame.shown.clone())?;
             // Not before the inputs are known to be right.
-            for dir in [Some(&args.out), args.overlay.as_ref()]
-                .into_iter()
-                .flatten()
-            {
+            if let Some(dir) = masks {
                 std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+            }
+            for path in &drawn {
+                pictures.push(Pictures::create(path, &frames)?);
             }
         }
         tracker.mask(size, &mut seen)?;
-        let out = args.out.join(name);
-        save_palette(&out, size.width, size.height, &seen.labels)?;
-        if let Some(dir) = &args.overlay {
-            overlay::draw(&image, &seen.labels)?.save_png(&dir.join(name))?;
+        let out = masks.map(|dir| dir.join(format!("{}.png", frame.name)));
+        if let Some(out) = &out {
+            save_palette(out, size.width, size.height, &seen.labels)?;
+        }
+        if !pictures.is_empty() {
+            let picture = overlay::draw(&frame.image, &seen.labels)?;
+            for pictures in &mut pictures {
+                pictures.write(&frame.name, &picture)?;
+            }
         }
         records.push(FrameRecord {
-            image: path.clone(),
+            image: frame.path,
+            frame: frame.number,
+            seconds: frame.seconds,
             mask: out,
             objects: seen.objects.iter().map(ObjectRecord::from).collect(),
         });
     }
     drop(progress);
+    pictures.into_iter().try_for_each(Pictures::finish)?;
     if args.json {
         return output::line(serde_json::to_string_pretty(&records)?);
     }
@@ -186,7 +215,11 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// One line, and one for each object.
 fn report(args: &Args, records: &[FrameRecord]) -> Result<()> {
-    output::line(format!("{}: {} masks", args.out.display(), records.len()))?;
+    let what = match VideoWriter::writes(&args.out) {
+        true => "frames",
+        false => "masks",
+    };
+    output::line(format!("{}: {} {what}", args.out.display(), records.len()))?;
     if let Some(dir) = &args.overlay {
         output::line(format!("{}: overlays", dir.display()))?;
     }

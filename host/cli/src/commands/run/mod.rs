@@ -1,36 +1,35 @@
 //! `loftup run`
 
+mod job;
+mod video;
+
 use std::{
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
-use loftup_bundle::{HeadKind, Size};
-use loftup_runtime::{
-    EncodedFrame, ExecutionOptions, ImageTensor, Perceptor, Point, Rect,
-    depth::Pinhole,
-    jbu::JbuOptions,
-    npy::{self, NpyWriter},
-    panels::panels_size,
-    sinks::{NpySink, PcaSink},
-};
+use loftup_bundle::HeadKind;
+use loftup_runtime::{ExecutionOptions, Point, Rect, depth::Pinhole};
 use serde_json::json;
 
 use super::{
+    frames::FrameArgs,
     input::Input,
-    panels::Panels,
-    through::{self, Answer},
+    through::{self, Shown},
 };
 use crate::{
     args::{BundleArgs, CameraArgs, EngineArgs, InputArgs, TuneArgs, region},
-    engines, interrupt, output, progress,
+    engines, output, progress,
 };
+use job::Job;
 
-/// Compute the features of an image: the whole image, a region, or a list of points.
+/// Compute the features of an image: the whole image, a region, or a list of points; or of each frame of a
+/// video.
 ///
 /// The output is a float32 `.npy` file of shape [1,d,H,W] for an image or region, [n,d] for n points,
-/// or [1,d,h,w] for a bundle without an upsampler.
+/// or [1,d,h,w] for a bundle without an upsampler. For a video, it is a directory with such a file for each
+/// frame, or a video to look at.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup run --builtin --image photo.jpg --picture pca.png
@@ -39,9 +38,10 @@ use crate::{
   loftup run robot.loftup --image street.jpg --points points.csv --out points.npy
   loftup run backbone.loftup --image street.jpg --upsampler jbu --picture pca.png
   loftup run depth.loftup --image desk.jpg --head depth --out depth.npy --normals normals.png --intrinsics 525,525,319.5,239.5
+  loftup run seg.loftup --video clip.mp4 --head classes --out classes/ --picture seen.mp4
   loftup run up.loftup --features lr.npy --guidance image.npy --out out.npy")]
 #[command(group = clap::ArgGroup::new("input")
-    .args(["image", "features"])
+    .args(["image", "features", "video"])
     .required(true))]
 #[command(group = clap::ArgGroup::new("answer")
     .args(["out", "picture", "normals"])
@@ -52,6 +52,16 @@ pub struct Args {
     bundle: BundleArgs,
     #[command(flatten)]
     input: InputArgs,
+    /// A video: a file or stream, which ffmpeg or GStreamer decodes, or a directory of images or a glob, in
+    /// the order of their names
+    #[arg(
+        long,
+        value_name = "FILE|URL|DIR|GLOB",
+        conflicts_with_all = ["points", "normals", "guidance"]
+    )]
+    video: Option<PathBuf>,
+    #[command(flatten)]
+    frames: FrameArgs,
     /// Region of the output to compute, in output pixels
     #[arg(long, value_name = "X,Y,W,H", value_parser = region, conflicts_with = "points")]
     region: Option<Rect>,
@@ -64,12 +74,15 @@ pub struct Args {
     /// [1,k,H,W]); at points, its k outputs as float32 [n,k], or a depth in meters [n,1]
     #[arg(long, value_name = "NAME|FILE")]
     head: Option<String>,
-    /// Output file: `.npy`, or `.png` for a class map or depth
-    #[arg(long, value_name = "FILE")]
+    /// Output file: `.npy`, or `.png` for a class map or depth. For a video, a directory for the files of the
+    /// frames, `.npy` or `.png` for a class map or depth; or a video of the frames covered by classes or
+    /// depths (.mp4, .mkv or .webm, by ffmpeg)
+    #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
     /// Write a visualization: image, backbone features and upsampled features side by side, with the
-    /// first three principal components of the features as colors
-    #[arg(long, value_name = "FILE.png", conflicts_with = "points")]
+    /// first three principal components of the features as colors; with a head, image and classes or depths.
+    /// For a video, a directory or a video file
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "points")]
     picture: Option<PathBuf>,
     /// Write the surface normals of a depth map, which face the camera: x right, y down, z forward, as
     /// float32 [H,W,3] (.npy), or as colors (n + 1) / 2 (.png). No normal: zeros, gray in a PNG. Give the
@@ -110,48 +123,29 @@ pub fn run(args: &Args) -> Result<()> {
     if args.normals.is_none() && !args.camera.is_assumed() {
         bail!("--intrinsics and --field-of-view are for --normals FILE; add it, or omit them");
     }
+    if args.video.is_none() {
+        args.frames.refuse()?;
+    }
     let points = args.points.as_deref().map(read_points).transpose()?;
     let bundle = args.bundle.path()?;
     let perceptor = args.engine.tuned(&bundle, args.tune)?;
     let load = start.elapsed().as_secs_f64();
+    let mut job = Job::new(args, &perceptor, points);
+    if let Some(video) = &args.video {
+        return video::run(args, &perceptor, job, video);
+    }
     let bar = progress::spinner();
     bar.set_message("running the backbone");
-    let jbu = args.upsampler == Upsampler::Jbu;
-    let input = Input::read(&args.input, &perceptor, jbu)?;
+    let input = Input::read(&args.input, &perceptor, job.is_jbu())?;
     bar.finish_and_clear();
 
     let clock = Instant::now();
-    let answer = args.head.as_deref().map(|head| Answer {
-        head,
-        region: args.region,
-        out: args.out.as_ref(),
-        picture: args.picture.as_ref(),
-        normals: args.normals.as_ref(),
-        camera: args.camera.camera(),
-    });
-    let shape = match (&input.guidance, &points) {
-        (None, _) if answer.is_some() => bail!(lacks_upsampler(args, "--head")),
-        (None, None) => backbone_only(args, &input)?,
-        (None, Some(_)) => bail!(lacks_upsampler(args, "--points")),
-        (Some(guidance), None) => match &answer {
-            Some(answer) => {
-                let view = view(args, &perceptor, &input, guidance)?;
-                answer.frame(&perceptor, view, &input)?
-            }
-            None => upsample(args, &perceptor, &input, guidance)?,
-        },
-        (Some(guidance), Some(points)) => {
-            let view = view(args, &perceptor, &input, guidance)?;
-            if let Some(answer) = &answer {
-                answer
-                    .points(&perceptor, view, points)
-                    .with_context(|| named(&args.points))?
-            } else {
-                let values = view.points(points).with_context(|| named(&args.points))?;
-                let shape = vec![points.len(), view.dim()];
-                write(args, &shape, &values)?;
-                shape
-            }
+    let shape = match &args.picture {
+        None => job.answer(&input, args.out.as_deref(), None)?,
+        Some(path) => {
+            let mut save = |shown: Shown<'_>| Ok(shown.beside()?.save_png(path)?);
+            job.check_picture(path)?;
+            job.answer(&input, args.out.as_deref(), Some(&mut save))?
         }
     };
     let answer = clock.elapsed().as_secs_f64();
@@ -185,7 +179,7 @@ pub fn run(args: &Args) -> Result<()> {
     let is_depth = head.is_some_and(|head| matches!(head.kind, HeadKind::Depth { .. }));
     if let Some(out) = &args.out {
         // A class map has no channel axis.
-        let element = match (shape.len(), &points, is_depth) {
+        let element = match (shape.len(), &args.points, is_depth) {
             (2, None, false) => "uint8",
             (2, None, true) if !through::has_extension(out, "npy") => "uint16, millimeters",
             (_, _, true) => "float32, meters",
@@ -222,143 +216,6 @@ pub fn run(args: &Args) -> Result<()> {
         output::line(engines::summary(&health, &perceptor.engine()))?;
     }
     Ok(())
-}
-
-fn lacks_upsampler(args: &Args, option: &str) -> String {
-    format!(
-        "{}: {option} needs upsampled features, but the bundle has no upsampler; convert it with --upsampler-weights, or use --upsampler jbu",
-        args.bundle
-    )
-}
-
-/// Writes the backbone's features.
-fn backbone_only(args: &Args, input: &Input) -> Result<Vec<usize>> {
-    for (given, option) in [
-        (args.region.is_some(), "--region"),
-        (args.picture.is_some(), "--picture"),
-    ] {
-        if given {
-            bail!(lacks_upsampler(args, option));
-        }
-    }
-    let f = &input.features;
-    let shape = vec![1, f.dim, f.height, f.width];
-    write(args, &shape, &f.to_map())?;
-    Ok(shape)
-}
-
-/// Writes an output to --out, if given.
-fn write(args: &Args, shape: &[usize], values: &[f32]) -> Result<()> {
-    if let Some(out) = &args.out {
-        let _writing = interrupt::Writing::begin()?;
-        npy::write(out, shape, values)?;
-    }
-    Ok(())
-}
-
-fn named(path: &Option<PathBuf>) -> String {
-    path.as_ref()
-        .map_or_else(String::new, |path| path.display().to_string())
-}
-
-fn view<'a>(
-    args: &Args,
-    perceptor: &'a Perceptor,
-    input: &Input,
-    guidance: &ImageTensor,
-) -> Result<EncodedFrame<'a>> {
-    let range = args
-        .input
-        .range
-        .color_range(&perceptor.manifest().normalization);
-    if args.upsampler == Upsampler::Jbu {
-        let features = input.features.clone();
-        return Ok(perceptor.encode_jbu(features, guidance, JbuOptions::default()));
-    }
-    Ok(perceptor.encode_features(&input.features, guidance, range)?)
-}
-
-/// Streams the features of an image or region to the output files.
-fn upsample(
-    args: &Args,
-    perceptor: &Perceptor,
-    input: &Input,
-    guidance: &ImageTensor,
-) -> Result<Vec<usize>> {
-    let view = view(args, perceptor, input, guidance)?;
-    let Size { width, height } = view.size();
-    let rect = args.region.unwrap_or(Rect::whole(view.size()));
-    view.check_region(rect)?;
-    let shape = vec![1, view.dim(), rect.height, rect.width];
-    let _writing = interrupt::Writing::begin()?;
-    if let Some(path) = &args.picture {
-        panels_size(rect.width, rect.height).with_context(|| {
-            format!(
-                "{}: three panels of {}x{} are too large for one image; omit --picture, or choose a --region",
-                path.display(),
-                rect.width,
-                rect.height
-            )
-        })?;
-    }
-    // Output files first, so that a full disk or a wrong path is reported before the work starts.
-    let mut file = match &args.out {
-        Some(out) => Some(NpySink::new(rect, NpyWriter::create(out, &shape)?)),
-        None => None,
-    };
-    let panels = match &args.picture {
-        Some(path) if path.is_dir() => bail!(
-            "{}: is a directory; --picture needs a file name",
-            path.display()
-        ),
-        Some(path) if !directory(path).is_dir() => bail!(
-            "{}: no directory {}; create it, or choose another --picture",
-            path.display(),
-            directory(path).display()
-        ),
-        Some(path) => Some((path, Panels::new(&view, &input.features, rect)?)),
-        None => None,
-    };
-    let mut components = panels
-        .as_ref()
-        .map(|(_, p)| PcaSink::new(rect, p.basis(), Panels::HIGH));
-
-    let bar = progress::pixels(rect.area());
-    let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
-        interrupt::check()?;
-        if let Some(file) = &mut file {
-            file.push(tile)?;
-        }
-        if let Some(components) = &mut components {
-            components.push(tile)?;
-        }
-        bar.inc(tile.rect.area() as u64);
-        Ok(())
-    };
-    let result = match args.region {
-        Some(rect) => view.region(rect, &mut sink),
-        None => view.frame(&mut sink),
-    };
-    bar.finish_and_clear();
-    result?;
-    // The visualization first: its disk space is not reserved, so it may fail, and then --out must
-    // not appear either.
-    if let (Some((path, panels)), Some(components)) = (&panels, components) {
-        let photo = input.photo.resized(width, height)?;
-        panels
-            .draw(&photo, &components.into_values())?
-            .save_png(path)?;
-    }
-    if let Some(file) = file {
-        file.finish()?;
-    }
-    Ok(shape)
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
 }
 
 /// Reads one `x,y` per line. A first line without digits is a header.
