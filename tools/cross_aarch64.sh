@@ -22,7 +22,7 @@ debian_sysroot arm64
 inside() {
     debian_enter "$sid" -b "$root" /src -w "$out" /target \
         env CARGO_TARGET_DIR=/target CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu \
-        CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-}" \
+        CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-}" ${QEMU_CPU:+QEMU_CPU="$QEMU_CPU"} \
         sh -eu -c '
 cd /src
 if [ -z "$CARGO_BUILD_JOBS" ]; then unset CARGO_BUILD_JOBS; fi
@@ -61,6 +61,15 @@ test)
     began=$(date +%s)
     # shellcheck disable=SC2086
     inside cargo test --locked --profile dist --no-fail-fast $robot $packages $tests
+    # QEMU's default CPU has all extensions. Cortex-A78AE, in Jetson Orin, has those of neoverse-n1 (FEAT_FP16 and
+    # FEAT_DotProd); cortex-a72 has none of them.
+    if [ $# -eq 0 ]; then
+        for QEMU_CPU in neoverse-n1 cortex-a72; do
+            # shellcheck disable=SC2086
+            inside cargo test --locked --profile dist $robot $packages --lib --test golden -- narrow
+        done
+        unset QEMU_CPU
+    fi
     echo "tested in $(($(date +%s) - began)) s"
     ls -l "$out/aarch64-unknown-linux-gnu/dist/loftup" \
         "$out/aarch64-unknown-linux-gnu/dist/loftup-node"

@@ -7,5 +7,6 @@ pub mod conformance;
 pub mod frames;
 pub mod golden;
 pub mod naf;
+pub mod narrow;
 pub mod synthetic;
 pub mod wrong;

@@ -1,13 +1,17 @@
 //! The golden cases of the original PyTorch code, from checkpoint to output on the CPU.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use loftup_bundle::Size;
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, sinks::VecSink,
+    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect,
+    backend::Arithmetic, sinks::VecSink,
 };
-use loftup_tests::golden::{BACKBONES, Case, UPSAMPLERS, compare};
+use loftup_tests::{
+    golden::{BACKBONES, Case, UPSAMPLERS, compare},
+    narrow::{self, Uncompared, relative_error},
+};
 
 fn open(case: &Case, directory: &Path, options: ExecutionOptions) -> Perceptor {
     let out = directory.join("case.loftup");
@@ -119,6 +123,45 @@ fn upsamplers_give_the_original_features_whatever_the_tiles() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn upsamplers_with_narrow_products_give_nearly_the_original_features() {
+    for name in UPSAMPLERS {
+        let case = Case::load(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("case.loftup");
+        convert(&case.request(&path), |_| ControlFlow::Continue(())).unwrap();
+        let expected = case.array("out");
+        let [1, dim, height, width] = expected.shape[..] else {
+            panic!("{:?}", expected.shape)
+        };
+        let lr = case.array("lr");
+        let features = Features::from_map(&lr.shape, &lr.data, dim).unwrap();
+        let image = ImageTensor::from_array(case.array("image")).unwrap();
+        for (arithmetic, backend, _) in narrow::backends() {
+            // Three times the measured errors.
+            let limit = match arithmetic {
+                Arithmetic::Int16 => 0.002,
+                Arithmetic::Fp16 => 0.006,
+                Arithmetic::Bf16 => 0.02,
+                _ => 0.045,
+            };
+            let perceptor = narrow::open(&path, Arc::new(Uncompared(backend)));
+            let encoded = perceptor
+                .encode_features(&features, &image, ColorRange::PerImage)
+                .unwrap();
+            let mut sink = VecSink::new(Rect::whole(Size { width, height }), dim).unwrap();
+            encoded.frame(&mut |tile| sink.push(tile)).unwrap();
+            let error = relative_error(&sink.to_map(), &expected.data);
+            println!("{name}, {arithmetic:?}: error {error:.4} of the standard deviation");
+            // Above zero, or the products were not rounded.
+            assert!(
+                error > 1e-4 && error < limit,
+                "{name}, {arithmetic:?}: {error:.4}"
+            );
         }
     }
 }

@@ -4,11 +4,14 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     Isa,
-    simd::{Format, SupportedFormat},
+    simd::{Format, NARROW_ISA, SupportedFormat},
 };
 
 /// How the matrix products of the queries graph are computed. Fourier features, statistics and divisions
-/// of normalizations, softmax, GELU, residuals and all sums have 32 bits in each of them.
+/// of normalizations, softmax, GELU, residuals and all sums have 32 bits in each of them, except sums of a few products in
+/// [`Arithmetic::Fp16`].
+///
+/// Below, the precise format is 16-bit integers on x86-64 and fp16 on 64-bit ARM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Arithmetic {
@@ -16,27 +19,34 @@ pub enum Arithmetic {
     #[default]
     Fp32,
     /// Both operands of every product rounded to 16-bit integers: weights with a scale for each output
-    /// channel, activations with one for each token, head or tile. Needs AVX512-VNNI.
+    /// channel, activations with one for each token, head or tile. On ARM it is no faster than 32 bits.
     Int16,
-    /// Both operands of linear layers and attention rounded to bfloat16; convolutions are as in
-    /// [`Arithmetic::Int16`], because Winograd's transform magnifies rounding errors. Needs AVX512-BF16 and
-    /// AVX512-VNNI.
+    /// Both operands of every product rounded to fp16, with the same scales. Sums of up to 32 products
+    /// are in fp16, those of such sums in 32 bits. ARM only.
+    Fp16,
+    /// Both operands of linear layers and attention rounded to bfloat16; convolutions are in the precise
+    /// format, because Winograd's transform magnifies rounding errors.
     Bf16,
     /// Both operands of linear layers rounded to 8-bit integers, except the projection to queries; the rest
-    /// as in [`Arithmetic::Int16`]. Needs AVX512-VNNI.
+    /// is in the precise format.
     Int8,
 }
 
 impl Arithmetic {
     /// All of them, the most precise first.
-    pub const ALL: [Self; 4] = [Self::Fp32, Self::Int16, Self::Bf16, Self::Int8];
+    pub const ALL: [Self; 5] = [Self::Fp32, Self::Int16, Self::Fp16, Self::Bf16, Self::Int8];
 
-    /// The instructions that it needs.
+    /// The instructions that it needs on this architecture.
     pub fn needs(self) -> &'static str {
-        match self {
-            Self::Fp32 => "nothing",
-            Self::Bf16 => "AVX512-BF16 and AVX512-VNNI",
-            Self::Int16 | Self::Int8 => "AVX512-VNNI",
+        match (self, cfg!(target_arch = "aarch64")) {
+            (Self::Fp32, _) => "nothing",
+            (Self::Int16, true) => "NEON",
+            (Self::Fp16, true) => "FEAT_FP16",
+            (Self::Bf16, true) => "FEAT_BF16 and FEAT_FP16",
+            (Self::Int8, true) => "FEAT_DotProd and FEAT_FP16",
+            (Self::Int16 | Self::Int8, false) => "AVX512-VNNI",
+            (Self::Fp16, false) => "FEAT_FP16 of 64-bit ARM",
+            (Self::Bf16, false) => "AVX512-BF16 and AVX512-VNNI",
         }
     }
 
@@ -51,21 +61,26 @@ impl Arithmetic {
         if self == Self::Fp32 {
             return Some(Formats::default());
         }
-        if isa != Isa::Avx512 {
+        if isa != NARROW_ISA {
             return None;
         }
-        let [bf16, int16, int8] =
-            [Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
-        let [linear, attention] = match self {
-            Self::Bf16 => [bf16; 2],
-            Self::Int8 => [int8, int16],
-            _ => [int16; 2],
+        let [fp16, bf16, int16, int8] =
+            [Format::Fp16, Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
+        let precise = match cfg!(target_arch = "aarch64") {
+            true => fp16,
+            false => int16,
+        };
+        let [linear, attention, convolution] = match self {
+            Self::Fp32 | Self::Int16 => [int16; 3],
+            Self::Fp16 => [fp16; 3],
+            Self::Bf16 => [bf16, bf16, precise],
+            Self::Int8 => [int8, precise, precise],
         };
         Some(Formats {
             linear: Some(linear?),
             query: Some(attention?),
             attention: Some(attention?),
-            convolution: Some(int16?),
+            convolution: Some(convolution?),
         })
     }
 }
@@ -88,6 +103,7 @@ impl fmt::Display for Arithmetic {
         f.write_str(match self {
             Self::Fp32 => "fp32",
             Self::Int16 => "int16",
+            Self::Fp16 => "fp16",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         })

@@ -7,14 +7,17 @@
 //!
 //! [`naf`] computes NAF from its weights.
 //!
-//! Kernels are written once and compiled for AVX-512, AVX2 and the architecture's baseline ([`Isa`]);
+//! Kernels are written once and compiled for AVX-512, AVX2, NEON and the architecture's baseline ([`Isa`]);
 //! the instruction set is chosen at run time. `unsafe` is confined to vector instructions and to the
 //! GEMM register tile.
 //!
 //! The feature `matrix` adds general matrix products (the module `matrix`), which only training needs.
 
-// Products of 16 and 8 bits have instructions for x86-64 only.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+// Products of 16 and 8 bits have instructions for these only.
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code)
+)]
 
 mod arithmetic;
 mod fourier;

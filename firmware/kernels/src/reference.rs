@@ -1,6 +1,6 @@
 //! Reference implementations in 64 bit that the kernels are tested against.
 
-use crate::simd::Format;
+use crate::simd::{FP16_BLOCK, Format};
 
 /// `n` pseudorandom values in -1..1, the same for the same seed.
 pub fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -95,27 +95,61 @@ pub fn convolution(
     out
 }
 
-/// A row or column of a product, rounded as its operands are: to bfloat16, or to integers with the scale of
-/// its largest value.
-pub fn rounded(format: Format, x: &[f32]) -> Vec<f64> {
+/// Rounds to `bits` bits, ties to even, or to multiples of the smallest value.
+fn round(x: f64, bits: i32, smallest: f64) -> f64 {
+    if x == 0.0 {
+        return 0.0;
+    }
+    let unit = 2f64.powi(x.abs().log2().floor() as i32 + 1 - bits);
+    let unit = unit.max(smallest);
+    (x / unit).round_ties_even() * unit
+}
+
+/// Rounds to fp16, for values in its range.
+fn fp16(x: f64) -> f64 {
+    round(x, 11, 2f64.powi(-24))
+}
+
+/// A row or column of a product, rounded as its operands are, and its scale: bfloat16 has none, with other formats the
+/// largest value becomes the limit.
+fn scaled(format: Format, x: &[f32]) -> (Vec<f64>, f64) {
+    let wide = x.iter().map(|x| f64::from(*x));
     let Some(limit) = format.limit(x.len()) else {
-        // Half a unit in the last of eight bits, ties to even.
-        let round = |x: f64| {
-            if x == 0.0 {
-                return 0.0;
-            }
-            let unit = 2f64.powi(x.abs().log2().floor() as i32 - 7);
-            (x / unit).round_ties_even() * unit
-        };
-        return x.iter().map(|x| round(f64::from(*x))).collect();
+        return (wide.map(|x| round(x, 8, 0.0)).collect(), 1.0);
     };
-    let largest = x
-        .iter()
-        .fold(0.0, |max: f64, x| max.max(f64::from(x.abs())));
+    let largest = wide.clone().fold(0.0, |max: f64, x| max.max(x.abs()));
     let scale = largest / f64::from(limit);
-    let round = |x: &f32| match scale {
-        0.0 => 0.0,
-        _ => (f64::from(*x) / scale).round_ties_even() * scale,
+    let round = |x: f64| match (scale, format) {
+        (0.0, _) => 0.0,
+        (_, Format::Fp16) => fp16(x / scale),
+        _ => (x / scale).round_ties_even(),
     };
-    x.iter().map(round).collect()
+    (wide.map(round).collect(), scale)
+}
+
+/// A row or column of a product, rounded as its operands are.
+pub fn rounded(format: Format, x: &[f32]) -> Vec<f64> {
+    let (values, scale) = scaled(format, x);
+    values.into_iter().map(|x| x * scale).collect()
+}
+
+/// The dot product of a row and a column in a format.
+pub fn product(format: Format, row: &[f32], column: &[f32]) -> f64 {
+    let [(row, by_row), (column, by_column)] = [row, column].map(|x| scaled(format, x));
+    let sum: f64 = match format {
+        // Sums of every other product are in fp16. A product has 22 bits, so that it is added without an error.
+        Format::Fp16 => (row
+            .chunks(2 * FP16_BLOCK)
+            .zip(column.chunks(2 * FP16_BLOCK)))
+        .map(|(row, column)| {
+            let mut sums = [0.0; 2];
+            for (k, (a, b)) in row.iter().zip(column).enumerate() {
+                sums[k % 2] = fp16(a * b + sums[k % 2]);
+            }
+            fp16(sums[0] + sums[1])
+        })
+        .sum(),
+        _ => row.iter().zip(column).map(|(a, b)| a * b).sum(),
+    };
+    sum * by_row * by_column
 }

@@ -6,13 +6,25 @@
 
 use std::{fmt, str::FromStr};
 
+#[cfg(not(target_arch = "aarch64"))]
 mod generic;
 mod narrow;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_narrow;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use generic::Generic;
-pub(crate) use narrow::{Format, Fp32, Narrow, NarrowOp, Operand, SupportedFormat, bf16_bits};
+#[cfg(not(target_arch = "aarch64"))]
+use generic::Generic as Baseline;
+#[cfg(test)]
+pub(crate) use narrow::FP16_BLOCK;
+pub(crate) use narrow::{
+    Format, Fp32, NARROW_ISA, Narrow, NarrowOp, Operand, SupportedFormat, bf16_bits, fp16_bits,
+};
+#[cfg(target_arch = "aarch64")]
+use neon::Neon as Baseline;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +152,20 @@ pub(crate) trait Simd: Copy + 'static {
     fn sqrt(a: Self::V) -> Self::V;
     /// `a * b + c`, fused if the instruction set has it.
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The value at `p` as the factor of [`Simd::fma_factor`].
+    ///
+    /// # Safety
+    /// As for [`Simd::splat_ptr`].
+    #[inline(always)]
+    unsafe fn factor_ptr(p: *const f32) -> Self::V {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Self::splat_ptr(p) }
+    }
+    /// `a * b + c` with one value `a` from [`Simd::factor_ptr`].
+    #[inline(always)]
+    fn fma_factor(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        Self::fma(a, b, c)
+    }
     /// Rounds to the nearest integer, ties to even. `|a| < 2^22`.
     fn round(a: Self::V) -> Self::V;
     /// `a * 2^n` for integral `n` in -126..=127.
@@ -180,7 +206,7 @@ pub(crate) fn dispatch<Op: SimdOp>(isa: SupportedIsa, op: Op) -> Op::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { x86::eval_avx2(op) },
-        _ => op.eval::<Generic>(),
+        _ => op.eval::<Baseline>(),
     }
 }
 
@@ -194,8 +220,19 @@ pub(crate) fn dispatch_narrow<Op: NarrowOp>(format: SupportedFormat, op: Op) -> 
         Format::Int16 => unsafe { x86::eval_int16(op) },
         // SAFETY: as above.
         Format::Int8 => unsafe { x86::eval_int8(op) },
+        Format::Fp16 => unreachable!("no CPU of this architecture supports fp16"),
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    match format.format() {
+        // SAFETY: as above.
+        Format::Fp16 => unsafe { neon_narrow::eval_fp16(op) },
+        // SAFETY: as above.
+        Format::Bf16 => unsafe { neon_narrow::eval_bf16(op) },
+        Format::Int16 => op.eval::<neon_narrow::Int16>(),
+        // SAFETY: as above.
+        Format::Int8 => unsafe { neon_narrow::eval_int8(op) },
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     unreachable!(
         "no CPU of this architecture supports {}: {}",
         format.format(),

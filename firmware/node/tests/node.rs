@@ -198,7 +198,7 @@ fn a_hung_engine_is_restarted_and_too_many_restarts_end_the_node() {
 fn frames_in_the_pipeline_are_counted_when_the_node_stops() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path(), "[watchdog]\ndrain_ms = 0\n");
-    config.source.rate_hz = 500.0;
+    config.source.rate_hz = Some(500.0);
     let model = assemble::model_factory(&config, None)().unwrap();
     for round in 0..40 {
         let (mut parts, _) = assemble::parts(config.clone(), &Plan::default()).unwrap();

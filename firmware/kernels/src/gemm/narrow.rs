@@ -1,19 +1,26 @@
-//! Products of bfloat16 and of integers.
+//! Products of fp16, bfloat16 and integers.
 //!
 //! Both operands are words of 32 bits that hold a group of values each, neighbors in depth: two of 16 bits,
 //! or four of 8. Otherwise they are packed as 32-bit floats are, and the same register tile multiplies
 //! them. What is missing in the last group is zero.
 //!
-//! With integers, each row of A has a scale, and so has each column of B: the largest magnitude divided by
-//! [`Format::limit`], so that sums are exact. 8-bit values of B are offset by 128, because the instruction
-//! takes unsigned ones, and the sums start with what takes the offset back.
+//! Except with bfloat16, each row of A has a scale, and so has each column of B: the largest magnitude divided
+//! by [`Format::limit`], so that sums of integers are exact, and those of fp16 in range. On x86-64, 8-bit values
+//! of B are offset by 128, because the instruction takes unsigned ones, and the sums start with what takes the
+//! offset back.
 
 use super::{CACHE_LINE, Epilogue, Tile, chunks};
-use crate::simd::{Format, Narrow, NarrowOp, Simd, SupportedFormat, bf16_bits, dispatch_narrow};
+use crate::simd::{
+    Format, Narrow, NarrowOp, Simd, SupportedFormat, bf16_bits, dispatch_narrow, fp16_bits,
+};
 
-/// Rows and columns of the register tile of every format: 16 words per vector.
-pub(super) const MR: usize = 12;
-pub(crate) const NR: usize = 32;
+/// Rows and columns of the register tile of every format: two vectors of 8 words on ARM, of 16 elsewhere.
+pub(super) const MR: usize = if cfg!(target_arch = "aarch64") { 6 } else { 12 };
+pub(crate) const NR: usize = if cfg!(target_arch = "aarch64") {
+    16
+} else {
+    32
+};
 
 /// The left operand `[rows][depth]`, packed as [`super::PackedA`].
 #[derive(Debug, Clone)]
@@ -22,9 +29,9 @@ pub(crate) struct NarrowA {
     rows: usize,
     depth: usize,
     data: Vec<u32>,
-    /// Scale of each row. Only for integers.
+    /// Scale of each row, where the format has one.
     scales: Vec<f32>,
-    /// What the sums of each row start with. Only for 8-bit integers.
+    /// What the sums of each row start with. Only with [`Format::offset`].
     offsets: Vec<i32>,
 }
 
@@ -38,8 +45,8 @@ impl NarrowA {
             rows,
             depth,
             data: vec![0; rows * words],
-            scales: vec![0.0; only(format.format() != Format::Bf16)],
-            offsets: vec![0; only(format.format() == Format::Int8)],
+            scales: vec![0.0; only(format.format().is_scaled())],
+            offsets: vec![0; only(format.format().offset() != 0)],
         }
     }
 
@@ -51,7 +58,7 @@ impl NarrowA {
         }
         for (row, (offset, scale)) in self.offsets.iter_mut().zip(&self.scales).enumerate() {
             let values = (0..self.depth).map(|k| rounding.integer(at(row, k), *scale));
-            *offset = values.sum::<i32>() * -128;
+            *offset = values.sum::<i32>() * -rounding.format.offset();
         }
         let mut out = self.data.iter_mut();
         for (start, len) in chunks(self.rows, MR) {
@@ -87,7 +94,7 @@ impl NarrowA {
 pub(super) struct Rounding {
     format: Format,
     depth: usize,
-    /// Largest magnitude of an integer; 0 for floats.
+    /// Largest magnitude of a scaled value; 0 for bfloat16.
     limit: i32,
 }
 
@@ -101,7 +108,7 @@ impl Rounding {
         }
     }
 
-    /// The scale of integers, which are at most the limit; not finite if a value is not.
+    /// The scale of values, which are at most the limit then; not finite if a value is not.
     pub fn scale(&self, values: impl Iterator<Item = f32>) -> f32 {
         let largest = values.fold(0.0, |max: f32, x| match x.is_finite() {
             // A NaN stays.
@@ -126,6 +133,8 @@ impl Rounding {
         elements.enumerate().fold(0, |word, (i, k)| {
             let value = match self.format {
                 Format::Bf16 => u32::from(bf16_bits(at(k))),
+                Format::Fp16 if scale == 0.0 => 0,
+                Format::Fp16 => u32::from(fp16_bits(at(k) / scale)),
                 _ => self.integer(at(k), scale).cast_unsigned() & (u32::MAX >> (32 - bits)),
             };
             word | value << (bits * i)
@@ -133,7 +142,7 @@ impl Rounding {
     }
 }
 
-/// The right operand: panels `[panels][words][NR]`, and for integers the scale of each column.
+/// The right operand: panels `[panels][words][NR]`, and the scale of each column.
 #[derive(Debug, Default)]
 pub(crate) struct NarrowB {
     data: Vec<u32>,
@@ -193,7 +202,7 @@ impl<V: Copy> Range<V> {
         self.invalid = S::fma(x, zero, self.invalid);
     }
 
-    /// The scale of integers up to `limit`, and the factor that makes values such integers.
+    /// The scale of values up to `limit`, and the factor that makes them so.
     #[inline(always)]
     pub fn finish<S: Simd<V = V>>(self, limit: f32) -> (V, V) {
         let zero = S::splat(0.0);
@@ -226,10 +235,10 @@ impl<V: Copy> Range<V> {
 /// Rounds a panel `[depth][NR]` to words.
 struct PackPanel<'a> {
     b: &'a [f32],
-    /// Largest magnitude of integers.
+    /// Largest magnitude of scaled values.
     limit: f32,
     out: &'a mut [u32],
-    /// Scales of the columns, for integers.
+    /// Scales of the columns.
     scales: &'a mut [f32],
 }
 
@@ -243,7 +252,7 @@ impl NarrowOp for PackPanel<'_> {
         let group = N::FORMAT.group();
         for at in [0, lanes] {
             let mut factor = N::S::splat(1.0);
-            if N::FORMAT != Format::Bf16 {
+            if N::FORMAT.is_scaled() {
                 let mut range = Range::new::<N::S>();
                 for row in self.b.chunks_exact(NR) {
                     range.add::<N::S>(N::S::load(&row[at..]));
@@ -313,13 +322,13 @@ impl NarrowOp for GemmNarrow<'_> {
     #[inline(always)]
     fn eval<N: Narrow>(self) {
         let (a, words) = (self.a, self.a.words());
-        let integers = N::FORMAT != Format::Bf16;
+        let scaled = N::FORMAT.is_scaled();
         for (start, len) in chunks(a.rows, MR) {
             let lines = (len * words).div_ceil(CACHE_LINE * self.panels);
             for panel in 0..self.panels {
                 // SAFETY: `gemm_narrow` has checked the lengths of `b`, its scales, `c` and the bias; A
-                // holds `rows * words` words, those of this chunk from `start * words`, and for integers
-                // a scale per row, for those of 8 bits also an offset. Register tiles have `MR` rows at most, `NR` columns.
+                // holds `rows * words` words, those of this chunk from `start * words`, and where the
+                // format has them a scale and an offset per row. Register tiles have `MR` rows at most, `NR` columns.
                 unsafe {
                     let (bias, accumulate) = self.epilogue.parts();
                     let tile = Tile {
@@ -331,8 +340,8 @@ impl NarrowOp for GemmNarrow<'_> {
                         b_k: NR,
                         c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * NR),
                         c_row: NR,
-                        offsets: (N::FORMAT == Format::Int8).then(|| a.offsets.as_ptr().add(start)),
-                        scales: integers.then(|| {
+                        offsets: (N::FORMAT.offset() != 0).then(|| a.offsets.as_ptr().add(start)),
+                        scales: scaled.then(|| {
                             [
                                 a.scales.as_ptr().add(start),
                                 self.b.scales.as_ptr().add(panel * NR),

@@ -13,7 +13,7 @@ pub(crate) struct NarrowColumns {
     depth: usize,
     columns: usize,
     data: Vec<u32>,
-    /// Scale of each column. Only for integers.
+    /// Scale of each column, where the format has one.
     scales: Vec<f32>,
 }
 
@@ -29,9 +29,9 @@ impl NarrowColumns {
         assert_ne!(format.format(), Format::Int8, "a format of 16 bits");
         let rounding = Rounding::new(format, depth);
         let words = depth.div_ceil(format.format().group());
-        let scales = match format.format() {
-            Format::Bf16 => Vec::new(),
-            _ => (0..columns)
+        let scales = match format.format().is_scaled() {
+            false => Vec::new(),
+            true => (0..columns)
                 .map(|column| rounding.scale((0..depth).map(|k| at(k, column))))
                 .collect(),
         };
@@ -43,6 +43,10 @@ impl NarrowColumns {
                     rounding.word(word, scale, |k| at(k, column))
                 }));
             }
+        }
+        // A panel has two vectors.
+        for words in data.chunks_exact_mut(NR / 2) {
+            format.format().arrange(words);
         }
         Self {
             format,
@@ -58,12 +62,12 @@ impl NarrowColumns {
         self.format
     }
 
-    /// Largest magnitude of integers of the left operand; 1 for floats.
+    /// Largest magnitude of scaled values of the left operand; 1 for bfloat16.
     pub fn limit(&self) -> f32 {
         self.format.format().limit(self.depth).unwrap_or(1) as f32
     }
 
-    /// `C = A B` for `rows` rows of A, which are `a_stride` words apart and, for integers, have a scale each.
+    /// `C = A B` for `rows` rows of A, which are `a_stride` words apart and have a scale each, where the format has one.
     pub fn multiply(
         &self,
         rows: usize,
@@ -71,7 +75,7 @@ impl NarrowColumns {
         scales: &[f32],
         (c, c_stride): (&mut [f32], usize),
     ) {
-        let integers = self.format.format() != Format::Bf16;
+        let scaled = self.format.format().is_scaled();
         let gemm = GemmPackedB {
             rows,
             depth: self.depth.div_ceil(self.format.format().group()),
@@ -81,19 +85,19 @@ impl NarrowColumns {
             b: &self.data,
             c,
             c_stride,
-            scales: integers.then_some([scales, &self.scales]),
+            scales: scaled.then_some([scales, &self.scales]),
         };
         gemm.run_narrow(self.format);
     }
 }
 
-/// Rounds a row of values that are neighbors in depth, a multiple of the vector, to words; returns the scale
-/// of integers. `limit` is [`NarrowColumns::limit`].
+/// Rounds a row of values that are neighbors in depth, a multiple of the vector, to words; returns the
+/// scale. `limit` is [`NarrowColumns::limit`].
 #[inline(always)]
 pub(crate) fn round_row<N: Narrow>(row: &[f32], limit: f32, out: &mut [u32]) -> f32 {
     let lanes = N::S::LANES;
     let (mut scale, mut factor) = (1.0, N::S::splat(1.0));
-    if N::FORMAT != Format::Bf16 {
+    if N::FORMAT.is_scaled() {
         let mut range = Range::new::<N::S>();
         for x in row.chunks_exact(lanes) {
             range.add::<N::S>(N::S::load(x));

@@ -8,19 +8,31 @@ use super::{
 };
 use crate::{
     reference::{self, noise},
-    simd::{Format, Isa, Narrow, NarrowOp, Simd, SupportedFormat, SupportedIsa, dispatch_narrow},
+    simd::{
+        Format, NARROW_ISA, Narrow, NarrowOp, Simd, SupportedFormat, SupportedIsa, bf16_bits,
+        dispatch_narrow, fp16_bits,
+    },
 };
 
 /// The formats of this CPU. Says which are not tested.
 fn formats() -> Vec<(SupportedIsa, SupportedFormat)> {
     let mut found = Vec::new();
     for format in Format::ALL {
-        match (Isa::Avx512.supported(), format.supported()) {
+        match (NARROW_ISA.supported(), format.supported()) {
             (Some(isa), Some(format)) => found.push((isa, format)),
             _ => println!("skipped: this CPU has no instructions for {format}"),
         }
     }
     found
+}
+
+/// Three steps between neighboring values, of the product of the largest ones; see below.
+fn steps(format: Format, depth: usize) -> f32 {
+    match (format, format.limit(depth)) {
+        (Format::Fp16, _) => 3.0 / 1024.0,
+        (_, Some(limit)) => 3.0 / limit as f32,
+        (_, None) => 0.0,
+    }
 }
 
 #[test]
@@ -63,7 +75,7 @@ fn products_match_plain_arithmetic_on_the_rounded_operands() {
                     let wide =
                         |x: &[f32]| -> Vec<f64> { x.iter().map(|x| f64::from(*x)).collect() };
                     let rounded = |x: &[f32]| reference::rounded(name, x);
-                    let mut exact = dot(&rounded(&row), &rounded(&column));
+                    let mut exact = reference::product(name, &row, &column);
                     rounding = rounding.max((exact - dot(&wide(&row), &wide(&column))).abs());
                     let size = dot(&rounded(&row), &rounded(&row)).sqrt()
                         * dot(&rounded(&column), &rounded(&column)).sqrt();
@@ -75,15 +87,10 @@ fn products_match_plain_arithmetic_on_the_rounded_operands() {
                     // Sums of bfloat16 round as in 32 bits, those of integers only when they are scaled. The
                     // factors of integers are rounded to 24 bits, so that one value in about ten thousand,
                     // which is almost halfway between two integers, becomes the other one: up to three of
-                    // them here, with a step each.
-                    let step = match name.limit(depth) {
-                        None => 0.0,
-                        Some(limit) => {
-                            let largest =
-                                |x: &[f32]| x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
-                            3.0 * f64::from(largest(&row) * largest(&column)) / f64::from(limit)
-                        }
-                    };
+                    // them here, with a step each. In fp16, sums are rounded again after that.
+                    let largest = |x: &[f32]| x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+                    let step = largest(&row) * largest(&column) * steps(name, depth);
+                    let step = f64::from(step);
                     let limit = 1e-6 + size * (1e-6 + 2e-8 * depth as f64) + step;
                     let error = (f64::from(*found) - exact).abs();
                     assert!(
@@ -154,14 +161,11 @@ fn row_major_products_match_plain_arithmetic_on_the_rounded_operands() {
             packed.multiply(rows, (&words, stride / 2), &scales, (&mut out, columns));
             for (i, found) in out.iter().enumerate() {
                 let (r, c) = (i / columns, i % columns);
-                let row = reference::rounded(name, &a[r * stride..][..depth]);
+                let row = &a[r * stride..][..depth];
                 let column: Vec<f32> = (0..depth).map(|k| b[k * columns + c]).collect();
-                let column = reference::rounded(name, &column);
-                let exact: f64 = row.iter().zip(&column).map(|(a, b)| a * b).sum();
+                let exact = reference::product(name, row, &column);
                 // As above; operands are below 1.
-                let step = name
-                    .limit(depth)
-                    .map_or(0.0, |limit| 3.0 / f64::from(limit));
+                let step = f64::from(steps(name, depth));
                 let error = (f64::from(*found) - exact).abs();
                 let limit = 1e-6 + 1e-7 * depth as f64 + step;
                 assert!(
@@ -227,8 +231,24 @@ fn values_that_are_not_finite_stay_so() {
 }
 
 #[test]
-fn bfloat16_is_rounded_to_nearest_even() {
-    use crate::simd::bf16_bits;
+fn floats_are_rounded_to_nearest_even() {
+    for (x, bits) in [
+        (0.0, 0),
+        (-1.0, 0xBC00),
+        (1.0 + 1.0 / 2048.0, 0x3C00),
+        (1.0 + 3.0 / 2048.0, 0x3C02),
+        (65504.0, 0x7BFF),
+        (65519.0, 0x7BFF),
+        (65520.0, 0x7C00),
+        (f32::NEG_INFINITY, 0xFC00),
+        // Below the smallest normal value.
+        (2f32.powi(-14) - 2f32.powi(-26), 0x0400),
+        (3.0 * 2f32.powi(-25), 2),
+        (2f32.powi(-25), 0),
+    ] {
+        assert_eq!(fp16_bits(x), bits, "{x}");
+    }
+    assert!(fp16_bits(f32::NAN) & 0x7FFF > 0x7C00);
     for (x, bits) in [
         (1.0, 0x3F80),
         (-2.0, 0xC000),

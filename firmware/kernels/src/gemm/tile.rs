@@ -62,6 +62,51 @@ impl<T: Copy> Tile<T> {
     /// As for [`Tile::eval`], with `M` rows.
     #[inline(always)]
     unsafe fn rows<O: Operand<Word = T>, const M: usize>(self) {
+        if O::BLOCK < usize::MAX {
+            // SAFETY: guaranteed by the caller.
+            return unsafe { self.blocks::<O, M>() };
+        }
+        // SAFETY: as above.
+        unsafe {
+            for (m, [low, high]) in self.sums::<O, M>().into_iter().enumerate() {
+                self.finish::<O>(m, [O::finish(low), O::finish(high)]);
+            }
+        }
+    }
+
+    /// [`Tile::rows`] where only so many products may be added before they are added to others in 32 bits.
+    ///
+    /// # Safety
+    /// As for [`Tile::eval`], with `M` rows.
+    #[inline(always)]
+    unsafe fn blocks<O: Operand<Word = T>, const M: usize>(self) {
+        let mut totals = [[O::S::splat(0.0); 2]; M];
+        for k in (0..self.depth).step_by(O::BLOCK) {
+            let block = Self {
+                depth: O::BLOCK.min(self.depth - k),
+                a: self.a.wrapping_add(k * self.a_k),
+                b: self.b.wrapping_add(k * self.b_k),
+                ..self
+            };
+            // SAFETY: guaranteed by the caller: the block is part of the tile.
+            for (total, sum) in totals.iter_mut().zip(unsafe { block.sums::<O, M>() }) {
+                for (total, sum) in total.iter_mut().zip(sum) {
+                    *total = O::S::add(*total, O::finish(sum));
+                }
+            }
+        }
+        for (m, total) in totals.into_iter().enumerate() {
+            // SAFETY: guaranteed by the caller.
+            unsafe { self.finish::<O>(m, total) };
+        }
+    }
+
+    /// The sums of `M` rows.
+    ///
+    /// # Safety
+    /// As for [`Tile::eval`], with `M` rows.
+    #[inline(always)]
+    unsafe fn sums<O: Operand<Word = T>, const M: usize>(&self) -> [[O::Sum; 2]; M] {
         let lanes = <O::S as Simd>::LANES;
         let mut sums = [[O::zero(); 2]; M];
         if let Some(offsets) = self.offsets {
@@ -110,10 +155,8 @@ impl<T: Copy> Tile<T> {
                     b = b.wrapping_add(self.b_k);
                 }
             }
-            for (m, [low, high]) in sums.into_iter().enumerate() {
-                self.finish::<O>(m, [O::finish(low), O::finish(high)]);
-            }
         }
+        sums
     }
 
     /// Stores a row of the product.

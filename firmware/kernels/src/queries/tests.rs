@@ -259,6 +259,7 @@ fn narrow_products_are_near_the_definition() {
     // between magnify those of tokens that vary little.
     for (arithmetic, limit) in [
         (Arithmetic::Int16, 0.01),
+        (Arithmetic::Fp16, 0.01),
         (Arithmetic::Bf16, 0.02),
         (Arithmetic::Int8, 0.06),
     ] {
@@ -273,7 +274,7 @@ fn narrow_products_are_near_the_definition() {
             (64, 84, 4, 21, 20, 12, 256),
         ] {
             let w = weights(dim, width, heads, head_width);
-            let queries = Queries::with_arithmetic(Isa::Avx512, arithmetic, &w);
+            let queries = Queries::with_arithmetic(Isa::detect(), arithmetic, &w);
             let queries = Arc::new(queries.expect("consistent weights"));
             for levels in [0, 5, 40] {
                 let tile = Tile::new(height, columns, levels, heads * head_width * tokens);
@@ -293,14 +294,30 @@ fn narrow_products_are_near_the_definition() {
 #[test]
 fn narrow_products_need_their_instruction_set() {
     let w = weights(7, 12, 2, 5);
-    for arithmetic in [Arithmetic::Int16, Arithmetic::Bf16, Arithmetic::Int8] {
-        let e =
-            Queries::with_arithmetic(Isa::Generic, arithmetic, &w).expect_err("no instructions");
-        let e = e.to_string();
-        assert!(
-            e.contains("AVX512") && e.lines().count() == 1,
-            "{arithmetic}: {e}"
-        );
+    let of = if cfg!(target_arch = "aarch64") {
+        "FEAT_"
+    } else {
+        "AVX512"
+    };
+    for arithmetic in Arithmetic::ALL {
+        match Queries::with_arithmetic(Isa::Generic, arithmetic, &w) {
+            Ok(queries) => {
+                assert_eq!(queries.arithmetic(), arithmetic);
+                assert!(
+                    arithmetic == Arithmetic::Fp32 || cfg!(target_arch = "aarch64"),
+                    "{arithmetic}"
+                );
+            }
+            Err(e) => {
+                let e = e.to_string();
+                assert!(
+                    e.contains(of) || arithmetic == Arithmetic::Fp16 && e.contains("FEAT_FP16"),
+                    "{arithmetic}: {e}"
+                );
+                assert!(!arithmetic.is_available() || of == "AVX512", "{arithmetic}");
+                assert_eq!(e.lines().count(), 1, "{arithmetic}: {e}");
+            }
+        }
     }
 }
 

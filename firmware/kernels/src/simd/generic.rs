@@ -2,7 +2,7 @@
 
 use super::Simd;
 
-/// Portable Rust over four values, which the compiler turns into SSE2 or NEON instructions.
+/// Portable Rust over four values, which the compiler turns into SSE2 instructions on x86-64.
 #[derive(Clone, Copy)]
 pub(super) struct Generic;
 
@@ -16,7 +16,7 @@ impl Generic {
 impl Simd for Generic {
     type V = [f32; 4];
     const LANES: usize = 4;
-    const MR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 6 };
+    const MR: usize = 6;
 
     #[inline(always)]
     fn splat(x: f32) -> [f32; 4] {
@@ -70,7 +70,7 @@ impl Simd for Generic {
     #[inline(always)]
     fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         // Without an FMA instruction, `mul_add` is a slow library call.
-        if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        if cfg!(target_feature = "fma") {
             let f = |i: usize| a[i].mul_add(b[i], c[i]);
             [f(0), f(1), f(2), f(3)]
         } else {

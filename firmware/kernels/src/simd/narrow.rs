@@ -1,43 +1,91 @@
-//! Dot products of narrow values: pairs of bfloat16 or of 16-bit integers, or groups of four 8-bit integers, in
-//! words of 32 bits.
+//! Dot products of narrow values: pairs of fp16, bfloat16 or 16-bit integers, or groups of four 8-bit integers,
+//! in words of 32 bits.
 //!
 //! A [`NarrowOp`] is written once, generic over [`Narrow`], and [`dispatch_narrow`] compiles it for the
 //! instructions of a [`Format`]. It takes a [`SupportedFormat`], which can be constructed only on a CPU
-//! that has them. Other architectures' instructions go here: bfloat16 and dot products of bytes on ARM.
+//! that has them.
 
 use std::fmt;
 
-use super::Simd;
+use super::{Isa, Simd};
+
+/// Whether the instructions are those of 64-bit ARM; else those of x86-64.
+const ARM: bool = cfg!(target_arch = "aarch64");
+
+/// The instruction set whose vectors of 32-bit floats go with all formats.
+pub(crate) const NARROW_ISA: Isa = if ARM { Isa::Generic } else { Isa::Avx512 };
+
+/// Words after which sums in fp16 are added to others in 32 bits. More would be faster and less precise: each
+/// addition in fp16 rounds to 2^-11 of the sum.
+#[cfg(any(test, target_arch = "aarch64"))]
+pub(crate) const FP16_BLOCK: usize = 16;
 
 /// How the values of a matrix are stored and multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Format {
-    /// bfloat16, accumulated in 32-bit floating point: AVX512-BF16.
+    /// fp16, accumulated in fp16 over [`FP16_BLOCK`] words and then in 32 bits: FEAT_FP16.
+    Fp16,
+    /// bfloat16, accumulated in 32-bit floating point: AVX512-BF16, FEAT_BF16.
     Bf16,
-    /// 16-bit integers, accumulated exactly: AVX512-VNNI.
+    /// 16-bit integers, accumulated exactly: AVX512-VNNI, NEON.
     Int16,
-    /// 8-bit integers, accumulated exactly: AVX512-VNNI.
+    /// 8-bit integers, accumulated exactly: AVX512-VNNI, FEAT_DotProd.
     Int8,
 }
 
 impl Format {
     /// Every format.
     #[cfg(test)]
-    pub const ALL: [Self; 3] = [Self::Bf16, Self::Int16, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::Fp16, Self::Bf16, Self::Int16, Self::Int8];
 
     /// Values per word.
     pub const fn group(self) -> usize {
         match self {
-            Self::Bf16 | Self::Int16 => 2,
+            Self::Fp16 | Self::Bf16 | Self::Int16 => 2,
             Self::Int8 => 4,
         }
     }
 
-    /// The largest magnitude of integers whose dot product over `depth` does not overflow; `None` for
-    /// floats, which have no scale.
+    /// Whether rows and columns have a scale.
+    pub const fn is_scaled(self) -> bool {
+        !matches!(self, Self::Bf16)
+    }
+
+    /// What is added to values of the right operand. x86's instruction for bytes takes unsigned ones there.
+    pub const fn offset(self) -> i32 {
+        match self {
+            Self::Int8 if !ARM => 128,
+            _ => 0,
+        }
+    }
+
+    /// Whether a vector of words of the right operand holds the first values of all words, then the second ones.
+    pub const fn is_split(self) -> bool {
+        ARM && matches!(self, Self::Fp16 | Self::Int16)
+    }
+
+    /// Brings a vector of words of the right operand into the order that the instructions take.
+    pub fn arrange(self, words: &mut [u32]) {
+        if !self.is_split() {
+            return;
+        }
+        let half = |word: &u32, i: usize| word >> (16 * i) & 0xFFFF;
+        let first = words.iter().map(|word| half(word, 0));
+        let values: Vec<u32> = first
+            .chain(words.iter().map(|word| half(word, 1)))
+            .collect();
+        for (word, pair) in words.iter_mut().zip(values.as_chunks::<2>().0) {
+            *word = pair[0] | pair[1] << 16;
+        }
+    }
+
+    /// The largest magnitude of scaled values, so that dot products over `depth` do not overflow; `None` for
+    /// bfloat16, which has no scale.
     pub fn limit(self, depth: usize) -> Option<i32> {
         let exact = (i32::MAX as usize / depth.max(1)).isqrt();
         match self {
+            // Sums of 32 products are at most half the largest value.
+            Self::Fp16 => Some(32),
             Self::Bf16 => None,
             Self::Int16 => Some(exact.min(32767) as i32),
             // Half as large as the depth would allow for any depth below 66,000, where values are offset.
@@ -54,8 +102,16 @@ impl Format {
             && match self {
                 Self::Bf16 => is_x86_feature_detected!("avx512bf16"),
                 Self::Int16 | Self::Int8 => is_x86_feature_detected!("avx512vnni"),
+                Self::Fp16 => false,
             };
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let available = match self {
+            Self::Fp16 => std::arch::is_aarch64_feature_detected!("fp16"),
+            Self::Bf16 => std::arch::is_aarch64_feature_detected!("bf16"),
+            Self::Int16 => true,
+            Self::Int8 => std::arch::is_aarch64_feature_detected!("dotprod"),
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let available = false;
         available.then_some(SupportedFormat(self))
     }
@@ -64,6 +120,7 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Fp16 => "fp16",
             Self::Bf16 => "bf16",
             Self::Int16 => "int16",
             Self::Int8 => "int8",
@@ -95,6 +152,8 @@ pub(crate) trait Operand: Copy + 'static {
     type W: Copy;
     /// A vector of sums.
     type Sum: Copy;
+    /// Words after which the sums are added to others in 32 bits and start again.
+    const BLOCK: usize = usize::MAX;
 
     /// Sums that start with zero.
     fn zero() -> Self::Sum;
@@ -123,7 +182,7 @@ pub(crate) trait Narrow: Operand<Word = u32> {
     const FORMAT: Format;
 
     /// Rounds the rows and joins them: one word per column. Formats of 16 bits use the first two rows.
-    /// Integers are rounded after multiplication by `factor`; those of 8 bits are offset by 128.
+    /// Scaled values are rounded after multiplication by `factor`; [`Format::offset`] is added.
     fn pack(rows: [<Self::S as Simd>::V; 4], factor: <Self::S as Simd>::V) -> Self::W;
     /// Rounds a vector of values that are neighbors in depth, times `factor` as in [`Narrow::pack`], and
     /// stores them as `LANES / GROUP` words.
@@ -159,7 +218,7 @@ impl<S: Simd> Operand for Fp32<S> {
     #[inline(always)]
     unsafe fn splat(p: *const f32) -> S::V {
         // SAFETY: guaranteed by the caller.
-        unsafe { S::splat_ptr(p) }
+        unsafe { S::factor_ptr(p) }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> S::V {
@@ -168,7 +227,7 @@ impl<S: Simd> Operand for Fp32<S> {
     }
     #[inline(always)]
     fn dot(a: S::V, b: S::V, sum: S::V) -> S::V {
-        S::fma(a, b, sum)
+        S::fma_factor(a, b, sum)
     }
     #[inline(always)]
     fn finish(sum: S::V) -> S::V {
@@ -181,6 +240,19 @@ pub(crate) trait NarrowOp {
     type Output;
     /// Must be `inline(always)`, like everything that it calls with an `N`.
     fn eval<N: Narrow>(self) -> Self::Output;
+}
+
+/// The bits of `x` rounded to fp16, to nearest with ties to even.
+pub(crate) fn fp16_bits(x: f32) -> u16 {
+    let (bits, sign) = (x.abs().to_bits(), (x.to_bits() >> 16) as u16 & 0x8000);
+    let magnitude = match x.abs() {
+        x if x.is_nan() => 0x7E00,
+        x if x >= 65520.0 => 0x7C00,
+        // Multiples of 2^-24, the largest of which may become the smallest normal value.
+        x if x < 1.0 / 16384.0 => (x * 16_777_216.0).round_ties_even() as u16,
+        _ => ((bits + 0xFFF + (bits >> 13 & 1) - (112 << 23)) >> 13) as u16,
+    };
+    sign | magnitude
 }
 
 /// The bits of `x` rounded to bfloat16, to nearest with ties to even.

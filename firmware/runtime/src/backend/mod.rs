@@ -78,9 +78,11 @@ pub enum Arithmetic {
     Tf32,
     /// Products of the upsampler's queries in 16-bit integers, the rest in 32 bits.
     Int16,
+    /// The same in fp16, with the scales of 16-bit integers.
+    Fp16,
     /// The same in bfloat16.
     Bf16,
-    /// The same in 8-bit integers, those of attention and convolutions in 16-bit integers.
+    /// The same in 8-bit integers, those of attention and convolutions in 16-bit integers or, on ARM, in fp16.
     Int8,
 }
 

@@ -43,13 +43,14 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The CPU backend with the products of the upsampler's queries in 16-bit integers, bfloat16 or 8-bit
-/// integers. All other graphs run as on [`CpuBackend`].
+/// The CPU backend with the products of the upsampler's queries in 16-bit integers, fp16, bfloat16 or
+/// 8-bit integers. All other graphs run as on [`CpuBackend`].
 #[derive(Debug, Clone, Copy)]
 pub struct NarrowCpuBackend(Products);
 
 impl NarrowCpuBackend {
-    /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `int16`, `bf16` or `int8`.
+    /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `int16`, `fp16`, `bf16` or
+    /// `int8`.
     /// `None` if it selects 32 bits.
     pub fn from_environment() -> Option<Self> {
         native::narrow_arithmetic().map(Self)
@@ -59,6 +60,7 @@ impl NarrowCpuBackend {
     pub fn new(arithmetic: Arithmetic) -> Option<Self> {
         let narrow = match arithmetic {
             Arithmetic::Int16 => Products::Int16,
+            Arithmetic::Fp16 => Products::Fp16,
             Arithmetic::Bf16 => Products::Bf16,
             Arithmetic::Int8 => Products::Int8,
             Arithmetic::Fp32 | Arithmetic::Tf32 => return None,
@@ -75,6 +77,7 @@ impl Backend for NarrowCpuBackend {
     fn arithmetic(&self) -> Option<Arithmetic> {
         Some(match self.0 {
             Products::Int16 => Arithmetic::Int16,
+            Products::Fp16 => Arithmetic::Fp16,
             Products::Int8 => Arithmetic::Int8,
             _ => Arithmetic::Bf16,
         })

@@ -83,9 +83,10 @@ pub(super) fn allowed(
 ) -> ReferenceError {
     let own = arithmetic_error(match (part, arithmetic) {
         // Only the upsampler has these.
-        (Part::Backbone, Arithmetic::Int16 | Arithmetic::Bf16 | Arithmetic::Int8) => {
-            Arithmetic::Fp32
-        }
+        (
+            Part::Backbone,
+            Arithmetic::Int16 | Arithmetic::Fp16 | Arithmetic::Bf16 | Arithmetic::Int8,
+        ) => Arithmetic::Fp32,
         _ => arithmetic,
     });
     let errors = manifest.references.as_ref();
@@ -121,7 +122,7 @@ pub(super) fn allowed(
 pub(super) fn arithmetic_error(arithmetic: Arithmetic) -> ReferenceError {
     let (relative_error, angle) = match arithmetic {
         Arithmetic::Fp32 => (2e-3, 1e-4),
-        Arithmetic::Tf32 | Arithmetic::Int16 | Arithmetic::Bf16 => (5e-2, 1e-2),
+        Arithmetic::Tf32 | Arithmetic::Int16 | Arithmetic::Fp16 | Arithmetic::Bf16 => (5e-2, 1e-2),
         // As for graphs in int8 without a measured error.
         Arithmetic::Int8 => (1.5e-1, 5e-2),
     };
