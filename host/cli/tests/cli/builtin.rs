@@ -28,7 +28,10 @@ fn the_built_in_model_is_converted_once() {
         for bundle in &bundles {
             let bundle = loftup_bundle::Bundle::open(&bundle.path()).unwrap();
             let license = bundle.manifest().provenance.license.as_deref();
-            assert!(license.is_some_and(|l| l.contains("Apache-2.0")), "{license:?}");
+            assert!(
+                license.is_some_and(|l| l.contains("Apache-2.0")),
+                "{license:?}"
+            );
         }
         let inodes = || -> Vec<u64> {
             let entries = fs::read_dir(&models).unwrap();
