@@ -59,12 +59,11 @@ impl Shared {
         let mut model = self.model.lock();
         self.generation.fetch_add(1, SeqCst);
         *model = None;
-        let mut busy = [false; WATCHED];
-        for stage in 1..PUBLISH {
-            busy[stage] = self.busy_since[stage].swap(0, SeqCst) != 0;
-            if busy[stage] {
-                self.metrics.frame_dropped(reason);
-            }
+        let busy = std::array::from_fn(|stage| {
+            (1..PUBLISH).contains(&stage) && self.busy_since[stage].swap(0, SeqCst) != 0
+        });
+        for _ in busy.iter().filter(|busy| **busy) {
+            self.metrics.frame_dropped(reason);
         }
         busy
     }
