@@ -118,7 +118,7 @@ Architecture: $arch
 Maintainer: The loftup-edge developers <loftup@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$stage" | cut -f1)
 Depends: libc6 (>= $glibc), libgcc-s1, passwd
-Recommends: gstreamer1.0-tools
+Recommends: ffmpeg, gstreamer1.0-tools
 Section: science
 Priority: optional
 Description: dense features of vision foundation models on a robot

@@ -207,11 +207,12 @@ impl<V: Copy> Range<V> {
     pub fn finish<S: Simd<V = V>>(self, limit: f32) -> (V, V) {
         let zero = S::splat(0.0);
         let scale = S::mul(self.max, S::splat(1.0 / limit));
-        // A lane of zeros has no finite factor and needs none.
+        // A lane of zeros, or of values so small, has no finite factor: it becomes zero.
+        let least = S::splat(limit / f32::MAX);
         let inverse = S::div(S::splat(limit), self.max);
         (
             S::add(scale, self.invalid),
-            S::select_lt(zero, self.max, inverse, zero),
+            S::select_lt(least, self.max, inverse, zero),
         )
     }
 
@@ -227,7 +228,11 @@ impl<V: Copy> Range<V> {
             max = if *m > max { *m } else { max };
             invalid += i;
         }
-        let factor = if max > 0.0 { limit / max } else { 0.0 };
+        let factor = if max > limit / f32::MAX {
+            limit / max
+        } else {
+            0.0
+        };
         (max / limit + invalid, S::splat(factor))
     }
 }

@@ -191,13 +191,9 @@ pub fn check_sink(sink: &Sink, key: &str) -> Result<(), Invalid> {
     }
     check_endpoint(&format!("{key}.endpoint"), sink.endpoint.as_deref())?;
     check_range(&format!("{key}.domain"), sink.domain, 0, 232)?;
-    if zenoh && cfg!(not(feature = "zenoh")) {
-        let hint = "build it with --features zenoh";
-        return invalid(
-            format!("{key}.kind"),
-            "this program was built without zenoh",
-            hint,
-        );
+    #[cfg(not(feature = "zenoh"))]
+    if zenoh {
+        return invalid(format!("{key}.kind"), crate::source::NO_ZENOH, "");
     }
     let Some(path) = &sink.path else {
         if udp || zenoh {

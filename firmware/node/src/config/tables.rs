@@ -205,9 +205,7 @@ impl Source {
         let transport = self.transport;
         transport.map_or_else(named, |t| t == ImageTransport::Compressed)
     }
-}
 
-impl Source {
     /// Images per second of a source without a rate of its own.
     pub fn rate(&self) -> f64 {
         self.rate_hz.unwrap_or(10.0)

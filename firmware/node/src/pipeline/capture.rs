@@ -135,10 +135,13 @@ fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, pace: &mut Pace) {
         }
         pace.next_due_us = (pace.next_due_us + period).max(now);
     }
-    if let Some(cpu) = &mut pace.cpu
-        && !cpu.allows(now, process_cpu_us())
-    {
-        return metrics.frame_dropped(DropReason::CpuLimit);
+    if let Some(cpu) = &mut pace.cpu {
+        // Loading a model does not count, at the start and after a restart.
+        if shared.model.lock().is_none() {
+            cpu.pause();
+        } else if !cpu.allows(now, process_cpu_us()) {
+            return metrics.frame_dropped(DropReason::CpuLimit);
+        }
     }
     let mut job = shared.jobs.acquire();
     let image = job.image.get_or_insert_with(frame::placeholder);

@@ -28,9 +28,13 @@ impl CpuLimit {
         })
     }
 
+    /// What is used until the next frame does not count.
+    pub(super) fn pause(&mut self) {
+        self.last = None;
+    }
+
     /// Whether a frame may start now, given the CPU time of the process since its start.
     pub(super) fn allows(&mut self, now_us: u64, cpu_us: u64) -> bool {
-        // What was used before the first frame, to load the model, does not count.
         let (wall, cpu) = self
             .last
             .replace((now_us, cpu_us))
@@ -91,6 +95,15 @@ mod tests {
         assert!(limit.allows(hour, 0));
         assert!(limit.allows(hour, 499_000));
         assert!(!limit.allows(hour, 501_000));
+    }
+
+    #[test]
+    fn a_model_that_is_loaded_does_not_count() {
+        let mut limit = CpuLimit::new(0.5).unwrap();
+        assert!(limit.allows(0, 0));
+        limit.pause();
+        assert!(limit.allows(SECOND_US, 100 * SECOND_US));
+        assert!(!limit.allows(SECOND_US, 101 * SECOND_US));
     }
 
     #[test]

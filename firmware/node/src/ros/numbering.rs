@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_that_counts_anew_or_does_not_count_is_heard() {
+    fn a_publisher_that_counts_anew_or_does_not_count_is_received() {
         let mut numbering = Numbering::default();
         let mut last = numbering.next(attachment(1, 50_000));
         let sequences = [

@@ -44,7 +44,7 @@ pub(crate) struct Publisher {
     sent: i64,
 }
 
-/// A topic that the node hears.
+/// A subscription of the node.
 pub(crate) struct Subscription {
     _subscriber: pubsub::Subscriber<()>,
     _token: LivelinessToken,
@@ -146,7 +146,7 @@ impl RosSession {
         })
     }
 
-    /// Hears a topic, from publishers of any distribution.
+    /// Subscribes to a topic, with publishers of any distribution.
     pub(crate) fn subscribe(
         &mut self,
         topic: &str,
@@ -198,7 +198,7 @@ impl RosSession {
         })
     }
 
-    /// Says goodbye to the router.
+    /// Closes the session.
     pub(crate) fn close(self) -> Result<(), String> {
         self.session.close().wait().map_err(line)
     }

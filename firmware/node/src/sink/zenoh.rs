@@ -208,7 +208,7 @@ impl Open {
             Some(publisher) => publisher,
             None => {
                 let topic = format!("/loftup/slot_{slot}/{name}");
-                // Late subscribers get the names at once.
+                // Subscribers may ask for transient local. There is no history: labels are repeated every second.
                 let latched = of == ros::LABEL_INFO;
                 let qos = Qos {
                     latched,

@@ -51,7 +51,7 @@ pub enum Poll {
     Frame,
     /// No frame yet.
     Nothing,
-    /// No frame yet, and it is too early to expect one.
+    /// No frame yet, and it is too early to expect one: the source starts, or waits for the next one's time.
     Starting,
     /// The source has ended.
     End,

@@ -37,14 +37,14 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// A stamp that is later than now by at most this counts as now: clocks of two machines differ.
 const CLOCK_SKEW_US: u64 = 100_000;
 
-/// What to hear.
+/// What to subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     /// Endpoint of the router, such as [`ros::ROUTER`].
     pub endpoint: String,
     /// ROS domain ID.
     pub domain: u32,
-    /// The distribution that the subscription is declared for. Publishers of all are heard.
+    /// The distribution that the subscription is declared for. Publishers of any distribution are received.
     pub distro: ros::Distro,
     /// Name of the topic.
     pub name: String,
@@ -189,7 +189,7 @@ pub struct Ros2 {
 }
 
 impl Ros2 {
-    /// Reads what `listener` hears.
+    /// Reads the messages that `listener` receives.
     pub fn new(listener: Arc<Listener>) -> Self {
         Self {
             listener,

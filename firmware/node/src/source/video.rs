@@ -13,7 +13,7 @@ use crate::frame::RawFrame;
 
 /// How long a decoder may take for its first frame.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest time between two frames of a file; longer ones are cut short.
+/// The longest time between two frames of a file at its own rate; longer ones are cut short.
 const MAX_GAP: Duration = Duration::from_secs(1);
 /// A file that is late by more than this goes on from now instead of catching up.
 const MAX_LATE: Duration = Duration::from_millis(500);
@@ -45,9 +45,10 @@ struct Pacer {
 }
 
 impl Pacer {
-    fn due(&mut self, time: Duration, now: Instant) -> Instant {
+    /// `most` is the longest time between two frames.
+    fn due(&mut self, time: Duration, now: Instant, most: Duration) -> Instant {
         let due = self.last.map_or(now, |(due, before)| {
-            due + time.saturating_sub(before).min(MAX_GAP)
+            due + time.saturating_sub(before).min(most)
         });
         let due = match now.saturating_duration_since(due) > MAX_LATE {
             true => now,
@@ -109,7 +110,7 @@ impl Video {
         thread::sleep(wait.min(MAX_SLEEP));
         if wait > MAX_SLEEP {
             self.due = Some(due);
-            return Poll::Nothing;
+            return Poll::Starting;
         }
         self.due = None;
         into.number = self.before + self.frame.number;
@@ -144,7 +145,10 @@ impl Source for Video {
                     None => self.frame.time,
                 };
                 let due = match time {
-                    Some(time) if !is_live => self.pacer.due(time, now),
+                    Some(time) if !is_live => {
+                        let most = MAX_GAP.max(self.period.unwrap_or_default());
+                        self.pacer.due(time, now, most)
+                    }
                     _ => now,
                 };
                 Ok(self.deliver(due, clock, into))
@@ -194,8 +198,18 @@ mod tests {
             (10, 2002, 2040),
             (50, 2003, 2080),
         ] {
-            let got = pacer.due(ms(time), start + ms(arrives));
+            let got = pacer.due(ms(time), start + ms(arrives), MAX_GAP);
             assert_eq!(got - start, ms(due), "{time}");
+        }
+    }
+
+    #[test]
+    fn a_slow_rate_is_kept() {
+        let mut pacer = Pacer::default();
+        let (start, period) = (Instant::now(), Duration::from_secs(10));
+        for frame in 0..3 {
+            let due = pacer.due(period * frame, start + period * frame, period);
+            assert_eq!(due - start, period * frame);
         }
     }
 }

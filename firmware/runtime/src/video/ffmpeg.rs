@@ -54,15 +54,15 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut text = Text::default();
-    let heard = Ending(shared.clone());
-    let hear = move |line: &str, kept: &mut String| text.hear(line, &heard.0, kept);
-    let mut program = Program::start(&mut command, hear)?;
+    let ending = Ending(shared.clone());
+    let keep = move |line: &str, kept: &mut String| text.parse_line(line, &ending.0, kept);
+    let mut program = Program::start(&mut command, keep)?;
     let out = program.child().stdout.take();
     let out = out.ok_or_else(|| io::Error::other("it has no standard output"))?;
     Ok((program, Pixels::Ppm(BufReader::with_capacity(BUFFER, out))))
 }
 
-/// Tells that no more is announced when the thread that hears it has ended.
+/// Tells that no more is announced when the thread that reads it has ended.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -105,7 +105,7 @@ struct Text {
 
 impl Text {
     /// A line: `[name @ address] [level] text`, or without the first part.
-    fn hear(&mut self, line: &str, shared: &Shared, kept: &mut String) {
+    fn parse_line(&mut self, line: &str, shared: &Shared, kept: &mut String) {
         let (from, line) = match line.strip_prefix('[').and_then(|l| l.split_once("] [")) {
             Some((from, rest)) => (from, rest),
             None => ("", line.trim_start_matches('[')),
@@ -261,11 +261,11 @@ mod tests {
             "[error] file:a.mkv: End of file",
             "no level",
         ] {
-            text.hear(line, &shared, &mut kept);
+            text.parse_line(line, &shared, &mut kept);
         }
         assert_eq!(kept, "File ended prematurely");
         assert!(shared.is_live());
-        text.hear("[info]   Duration: 00:00:01.00, start", &shared, &mut kept);
+        text.parse_line("[info]   Duration: 00:00:01.00, start", &shared, &mut kept);
         assert!(!shared.is_live());
         assert_eq!(shared.rate(), Some(30000.0 / 1001.0));
         let times = shared.announced_times();

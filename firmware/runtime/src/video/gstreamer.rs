@@ -38,7 +38,7 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
     let shared = shared.clone();
     thread::Builder::new().name("text".into()).spawn(move || {
         let mut size = None;
-        lines(text, |line| hear(line, &mut size, &shared));
+        lines(text, |line| parse_line(line, &mut size, &shared));
         shared.end_text();
     })?;
     Ok((program, Pixels::Padded(pixels)))
@@ -87,7 +87,7 @@ fn keep(line: &str, kept: &mut String) {
 }
 
 /// A line of its text: the caps of a pad, or a buffer.
-fn hear(line: &str, size: &mut Option<(usize, usize)>, shared: &Shared) {
+fn parse_line(line: &str, size: &mut Option<(usize, usize)>, shared: &Shared) {
     let Some((_, line)) = line.split_once("/GstIdentity:frames") else {
         return;
     };
@@ -176,7 +176,7 @@ mod tests {
             chain("none"),
             format!("{frames}: last-message = event   ******* (frames:sink) E (type: caps)"),
         ] {
-            hear(&line, &mut size, &shared);
+            parse_line(&line, &mut size, &shared);
         }
         let time = Duration::from_millis(3_723_040);
         assert_eq!(shared.announced_times(), [Some(time), None]);

@@ -163,12 +163,14 @@ impl VideoReader {
             source,
         };
         let is_url = is_url(video);
+        let mut is_file = false;
         if !is_url {
             let file = std::fs::metadata(video).map_err(io)?;
             if file.is_dir() {
                 return Err(io(std::io::ErrorKind::IsADirectory.into()));
             }
-            if file.is_file() && file.len() == 0 {
+            is_file = file.is_file();
+            if is_file && file.len() == 0 {
                 return Err(io(std::io::Error::other("the file is empty")));
             }
         }
@@ -185,7 +187,8 @@ impl VideoReader {
         });
         reader.map_err(io)?;
         let probe = match decoder {
-            Decoder::Ffmpeg if !is_url => ffmpeg::probe(video),
+            // Not of a pipe or device, whose data it would take.
+            Decoder::Ffmpeg if is_file => ffmpeg::probe(video),
             _ => ffmpeg::Probe::default(),
         };
         Ok(Self {
@@ -215,8 +218,9 @@ impl VideoReader {
         self.probe.rate.or_else(|| self.shared.rate())
     }
 
-    /// Whether its frames come at their own rate, as those of a camera do. A file's, local or over HTTP, come
-    /// as fast as they are decoded. Known from the first frame on.
+    /// Whether its frames come at their own rate, as those of a camera do. A file's come as fast as they are
+    /// decoded, and so do those of a file over HTTP with ffmpeg; GStreamer does not tell, so that any address
+    /// is live there. Known from the first frame on.
     pub fn is_live(&self) -> bool {
         self.shared.is_live()
     }
@@ -313,10 +317,11 @@ impl VideoReader {
             return Err(failed(format!("no frames{said}")));
         }
         self.problem = match self.probe.count {
+            // Without an error it is complete: an edit list can hide frames that the container counts.
+            _ if message.is_empty() => None,
             Some(FrameCount::Exact(count)) if frames < count => {
                 Some(format!("{frames} of {count} frames could be decoded{said}"))
             }
-            _ if message.is_empty() => None,
             _ => Some(format!("{frames} frames could be decoded{said}")),
         };
         Ok(())

@@ -1,4 +1,4 @@
-//! Other programs: started without a shell, ended with their owner, heard to their last message.
+//! Child processes: started without a shell, killed with their owner, their last message kept.
 
 use std::{
     io::{self, BufRead, BufReader, Read},

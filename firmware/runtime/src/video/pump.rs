@@ -49,6 +49,8 @@ struct State {
     /// Whether nobody takes frames any more.
     closed: bool,
     announced: VecDeque<Announced>,
+    /// Whether announcements are discarded.
+    ignored: bool,
     /// Whether no more is announced.
     text_ended: bool,
     rate: Option<f64>,
@@ -65,6 +67,7 @@ impl Shared {
                 invalid: None,
                 closed: false,
                 announced: VecDeque::new(),
+                ignored: false,
                 text_ended: false,
                 rate: None,
                 is_live,
@@ -102,7 +105,11 @@ impl Shared {
 
     /// The program waits for its pixels to be read, so few announcements are ever in the queue.
     pub fn announce(&self, frame: Announced) {
-        self.state.lock().announced.push_back(frame);
+        let mut state = self.state.lock();
+        if !state.ignored {
+            state.announced.push_back(frame);
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -149,6 +156,13 @@ impl Shared {
         state.announced.pop_front()
     }
 
+    /// Discards the announcements so far and all later ones.
+    fn ignore_announcements(&self) {
+        let mut state = self.state.lock();
+        state.ignored = true;
+        state.announced = VecDeque::new();
+    }
+
     /// Reads frames until the end.
     pub fn pump(&self, mut pixels: Pixels) {
         let mut frame = VideoFrame::default();
@@ -164,6 +178,9 @@ impl Shared {
                         let announced = self.announced(Some(TIME_TIMEOUT));
                         timed = announced.is_some();
                         frame.time = announced.and_then(|a| a.time);
+                        if !timed {
+                            self.ignore_announcements();
+                        }
                     }
                     read
                 }
@@ -183,7 +200,7 @@ impl Shared {
             }
             frame.number = number;
             let rate = state.rate;
-            let by_rate = || Some(Duration::from_secs_f64(number as f64 / rate?));
+            let by_rate = || Duration::try_from_secs_f64(number as f64 / rate?).ok();
             frame.time = frame.time.or_else(by_rate);
             number += 1;
             let waiting = |state: &mut State| state.full && !state.closed;

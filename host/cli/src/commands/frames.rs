@@ -150,9 +150,13 @@ impl Frames {
             Source::Video(path, reader) => {
                 let mut frame = VideoFrame::default();
                 while self.next <= wanted {
-                    match reader.poll(POLL, &mut frame)? {
+                    let polled = reader.poll(POLL, &mut frame);
+                    // Ctrl-C in a terminal ends the decoder, too.
+                    if !matches!(polled, Ok(Polled::Frame)) && interrupt::pending() {
+                        return Ok(None);
+                    }
+                    match polled? {
                         Polled::Frame => self.next += 1,
-                        Polled::Nothing if interrupt::pending() => return Ok(None),
                         Polled::Nothing => {}
                         Polled::End => {
                             let shown = path.display();

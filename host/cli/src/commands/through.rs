@@ -218,7 +218,8 @@ impl Answer<'_, '_> {
     fn descriptors(&self, view: &EncodedFrame<'_>, rect: Rect) -> Result<Vec<usize>> {
         if self.show.is_some() {
             bail!(
-                "--picture shows the classes of a head, and {:?} has none; leave it out",
+                "{:?} has neither classes nor depths, so there is nothing to draw; omit --picture, and give --out a \
+                 directory or .npy",
                 self.name
             );
         }

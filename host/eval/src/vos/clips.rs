@@ -76,6 +76,14 @@ pub(super) fn clips(
                 name,
             })
             .collect();
+        let number = |frame: &Frame| frame.name.trim_end_matches(".png").parse().ok();
+        if video.is_some() && !frames.iter().map(number).eq((0..frames.len()).map(Some)) {
+            return Err(EvalError::Data {
+                path: masks,
+                what: "a clip with a video needs a mask for every frame, numbered from 00000"
+                    .into(),
+            });
+        }
         if frames.len() < LEAST_FRAMES {
             let count = frames.len();
             return Err(EvalError::Data {

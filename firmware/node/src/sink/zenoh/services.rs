@@ -58,8 +58,10 @@ pub(super) fn answer(
         true => Action::Start,
         false => Action::Stop,
     };
+    // 0 would be no limit.
+    let least = u32::from(after.rate_hz > 0.0);
     let rate = Action::SetRate {
-        mhz: (1000.0 * after.rate_hz).round() as u32,
+        mhz: ((1000.0 * after.rate_hz).round() as u32).max(least),
     };
     for (changed, action) in [
         (after.enabled != before.enabled, run),

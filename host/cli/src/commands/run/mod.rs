@@ -75,8 +75,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME|FILE")]
     head: Option<String>,
     /// Output file: `.npy`, or `.png` for a class map or depth. For a video, a directory for the files of the
-    /// frames, `.npy` or `.png` for a class map or depth; or a video of the frames covered by classes or
-    /// depths (.mp4, .mkv or .webm, by ffmpeg)
+    /// frames, `.npy` or `.png` for a class map or depth; or a video with classes or depths
+    /// overlaid on the frames (.mp4, .mkv or .webm, by ffmpeg)
     #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
     /// Write a visualization: image, backbone features and upsampled features side by side, with the

@@ -19,12 +19,12 @@ use crate::{
 /// Answers for each frame.
 pub fn run(args: &Args, perceptor: &Perceptor, mut job: Job<'_>, video: &Path) -> Result<()> {
     let out = args.out.as_deref();
-    let covered = out.filter(|out| VideoWriter::writes(out));
+    let overlay = out.filter(|out| VideoWriter::writes(out));
     let files = out.filter(|out| !VideoWriter::writes(out));
-    if let Some(path) = covered {
+    if let Some(path) = overlay {
         ensure!(
             args.head.is_some(),
-            "{}: a video of the frames covered by classes or depths needs a --head; use --picture for features",
+            "{}: a video with overlaid classes or depths needs a --head; use --picture for features",
             path.display()
         );
     }
@@ -59,11 +59,11 @@ pub fn run(args: &Args, perceptor: &Perceptor, mut job: Job<'_>, video: &Path) -
             if let Some(dir) = files {
                 std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
             }
-            pictures = Outputs::create(covered, args.picture.as_deref(), &frames)?;
+            pictures = Outputs::create(overlay, args.picture.as_deref(), &frames)?;
         }
         let file = files.map(|dir| dir.join(format!("{}.{extension}", frame.name)));
         let mut show = |shown: Shown<'_>| pictures.write(&frame.name, shown);
-        let show = (covered.is_some() || args.picture.is_some()).then_some(&mut show as _);
+        let show = (overlay.is_some() || args.picture.is_some()).then_some(&mut show as _);
         let answered = job.answer(&input, file.as_deref(), show);
         ensure!(answered.is_ok() || !interrupt::pending(), stopped());
         shape = answered.with_context(|| frame.shown.clone())?;
@@ -103,24 +103,24 @@ pub fn run(args: &Args, perceptor: &Perceptor, mut job: Job<'_>, video: &Path) -
 /// Videos or pictures of the frames.
 #[derive(Default)]
 struct Outputs {
-    covered: Option<Pictures>,
+    overlay: Option<Pictures>,
     pictures: Option<Pictures>,
 }
 
 impl Outputs {
-    fn create(covered: Option<&Path>, pictures: Option<&Path>, frames: &Frames) -> Result<Self> {
+    fn create(overlay: Option<&Path>, pictures: Option<&Path>, frames: &Frames) -> Result<Self> {
         let create = |path: Option<&Path>| path.map(|path| Pictures::create(path, frames));
         Ok(Self {
-            covered: create(covered).transpose()?,
+            overlay: create(overlay).transpose()?,
             pictures: create(pictures).transpose()?,
         })
     }
 
     fn write(&mut self, name: &str, shown: Shown<'_>) -> Result<()> {
-        if let Some(covered) = &mut self.covered
+        if let Some(overlay) = &mut self.overlay
             && let Some(picture) = shown.over()?
         {
-            covered.write(name, &picture)?;
+            overlay.write(name, &picture)?;
         }
         match &mut self.pictures {
             Some(pictures) => pictures.write(name, &shown.beside()?),
@@ -129,7 +129,7 @@ impl Outputs {
     }
 
     fn finish(self) -> Result<()> {
-        let mut outputs = [self.covered, self.pictures].into_iter().flatten();
+        let mut outputs = [self.overlay, self.pictures].into_iter().flatten();
         outputs.try_for_each(Pictures::finish)
     }
 }

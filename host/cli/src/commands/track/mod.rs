@@ -194,7 +194,11 @@ pub fn run(args: &Args) -> Result<()> {
         if !pictures.is_empty() {
             let picture = overlay::draw(&frame.image, &seen.labels)?;
             for pictures in &mut pictures {
-                pictures.write(&frame.name, &picture)?;
+                let written = pictures.write(&frame.name, &picture);
+                // Ctrl-C in a terminal ends the encoder, too; the next round tells.
+                if !interrupt::pending() {
+                    written?;
+                }
             }
         }
         records.push(FrameRecord {
