@@ -272,6 +272,26 @@ fn truncated_files_are_an_error_or_end_early_and_say_so() {
     );
 }
 
+/// A clip that is cut without encoding it again contains the frames before the cut, which are not shown.
+#[test]
+fn frames_hidden_by_an_edit_list_are_not_missing() {
+    if !installed("ffmpeg") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (_, files) = pngs(folder.path(), 32, 16, 50);
+    let whole = folder.path().join("whole.mp4");
+    let codec = ["-c:v", "mpeg4", "-g", "50", "-bf", "0"];
+    ffmpeg(&["-framerate", "25", "-i", &files], &codec, &whole);
+    let cut = folder.path().join("cut.mp4");
+    let input = ["-ss", "1", "-i", whole.to_str().unwrap()];
+    ffmpeg(&input, &["-c", "copy"], &cut);
+    let (found, reader) = frames(&cut, Decoder::Ffmpeg).unwrap();
+    assert_eq!(reader.count(), Some(FrameCount::Exact(50)));
+    assert!((20..30).contains(&found.len()), "{}", found.len());
+    assert_eq!(reader.problem(), None);
+}
+
 #[test]
 fn what_is_no_video_is_an_error_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();

@@ -230,6 +230,25 @@ fn values_that_are_not_finite_stay_so() {
     }
 }
 
+/// Their factor to the format's range would be infinite.
+#[test]
+fn values_near_the_smallest_float_become_zero() {
+    for (isa, format) in formats() {
+        let (rows, depth) = (13, 7);
+        let a = noise(9, rows * depth);
+        let packed = Packed::new(isa, Some(format), rows, depth, |r, k| a[r * depth + k]);
+        let mut b = vec![0.0; depth * NR];
+        b[5] = 1e-38;
+        b[2 * NR + 6] = f32::MIN_POSITIVE;
+        let mut out = vec![f32::NAN; rows * NR];
+        let mut scratch = Scratch::default();
+        packed.multiply(&b, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
+        for x in &out {
+            assert!(x.abs() < 1e-37, "{}: {x}", format.format());
+        }
+    }
+}
+
 #[test]
 fn floats_are_rounded_to_nearest_even() {
     for (x, bits) in [
