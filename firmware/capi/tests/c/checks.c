@@ -192,8 +192,8 @@ static void check_images(void) {
     FAILS(loftup_encode(model, &other, W, H, NULL, &none), BUFFER_TOO_SHORT, "40 x 30");
     other.length++;
     loftup_frame_free(encode(&other));
-    other.format = 7;
-    FAILS(loftup_encode(model, &other, W, H, NULL, &none), INVALID_ARGUMENT, "format is 7");
+    other.format = 8;
+    FAILS(loftup_encode(model, &other, W, H, NULL, &none), INVALID_ARGUMENT, "format is 8");
     other.format = LOFTUP_PIXEL_FORMAT_NV12;
     other.width = SIZE_MAX;
     FAILS(loftup_encode(model, &other, W, H, NULL, &none), INVALID_ARGUMENT, "NV12");

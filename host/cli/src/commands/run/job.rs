@@ -190,10 +190,11 @@ impl<'a> Job<'a> {
         let shape = vec![1, view.dim(), rect.height, rect.width];
         let _writing = interrupt::Writing::begin()?;
         if show.is_some() {
+            let picture = self.args.picture.as_deref().unwrap_or(Path::new("--out"));
             panels_size(rect.width, rect.height).with_context(|| {
                 format!(
-                    "three panels of {}x{} are too large for one image; omit --picture, or choose a --region",
-                    rect.width, rect.height
+                    "{}: three panels of {}x{} are too large for one image; omit --picture, or choose a --region",
+                    picture.display(), rect.width, rect.height
                 )
             })?;
         }
