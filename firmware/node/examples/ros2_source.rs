@@ -63,7 +63,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                     frame.number, header.stamp_ns, frame.width, frame.height, header.frame_id
                 )
             }
-            Ok(Poll::Nothing | Poll::End) => continue,
+            Ok(Poll::Nothing | Poll::Starting | Poll::End) => continue,
             Err(e) => format!("error {e}"),
         };
         if pixels && line.starts_with("frame") {
