@@ -210,8 +210,8 @@ fn a_source_survives_bad_messages_and_a_router_that_restarts() {
     let mut frame = RawFrame::default();
     let e = next(&mut source, &mut frame).unwrap_err();
     assert!(e.starts_with("/image: ") && !e.contains('\n'), "{e}");
-    let unknown = ros::RawImage::parse(&message("png"));
-    let unknown = unknown.unwrap_err().to_string();
+    let png = message("png");
+    let unknown = ros::RawImage::parse(&png).unwrap_err().to_string();
     for round in 0..2 {
         let router = Router::start(&endpoint);
         common::until("a subscription", 30, || router.sees("%image/"));
@@ -219,7 +219,7 @@ fn a_source_survives_bad_messages_and_a_router_that_restarts() {
             (&b""[..], "encapsulation"),
             (&b"\x00\x00\x00\x00"[..], "little-endian"),
             (&message("rgb8")[..60], "data"),
-            (&message("png")[..], &unknown),
+            (&png[..], &unknown),
         ] {
             router.put("/image", ros::IMAGE, Distro::Rolling, body);
             // A fault of the connection may come first.
