@@ -4,22 +4,19 @@
 //! cargo run --workspace --example upsamplers -- [CHANNELS] [REPEAT]
 //! ```
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use loftup_bundle::{BundleWriter, HeadKind, Linear, Normalization, Size};
 use loftup_import::bundle as new;
 use loftup_runtime::{
     ColorRange, EncodedFrame, ExecutionOptions, Features, ImageTensor, Perceptor, RuntimeError,
+    cpu_time,
     heads::Head,
     jbu::JbuOptions,
     references::{test_features, test_image},
 };
 use loftup_spec::naf::NafWeights;
 use loftup_tests::synthetic::{Noise, upsampler_bundle};
-use rustix::time::{ClockId, clock_gettime};
 
 /// Side of a patch.
 const PATCH: usize = 14;
@@ -82,14 +79,14 @@ fn seconds<'a>(
 ) -> Result<f64, RuntimeError> {
     let mut least = f64::INFINITY;
     for i in 0..=repeat {
-        let start = cpu_time();
+        let start = cpu_time::process();
         let mut view = encode()?;
         if let Some(head) = head {
             view = view.with_head(head)?;
         }
         view.frame(&mut |_| Ok(()))?;
         if i > 0 {
-            least = least.min((cpu_time() - start).as_secs_f64());
+            least = least.min((cpu_time::process() - start).as_secs_f64());
         }
     }
     Ok(least)
@@ -126,13 +123,4 @@ fn head(dim: usize) -> Result<Head, RuntimeError> {
         bias: noise.vec(CLASSES),
     };
     Head::new(manifest, linear)
-}
-
-/// CPU time of this process.
-fn cpu_time() -> Duration {
-    let t = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        u64::try_from(t.tv_sec).unwrap_or(0),
-        u32::try_from(t.tv_nsec).unwrap_or(0),
-    )
 }

@@ -20,6 +20,7 @@
 )]
 
 mod arithmetic;
+pub mod cpu_time;
 mod fourier;
 mod gemm;
 mod lut;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::cpu_time;
 
 /// A stage of the queries graph. Indexes `NAMES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,25 +38,19 @@ pub fn stages() -> impl Iterator<Item = (&'static str, Duration)> {
         .map(|(name, ns)| (name, Duration::from_nanos(ns.load(Ordering::Relaxed))))
 }
 
-/// A stopwatch of this thread's CPU time, in nanoseconds.
-pub(crate) struct Stopwatch(u64);
+/// A stopwatch of this thread's CPU time.
+pub(crate) struct Stopwatch(Duration);
 
 impl Stopwatch {
     pub fn start() -> Self {
-        Self(now())
+        Self(cpu_time::thread())
     }
 
     /// Adds the time since the last call to `stage`.
     pub fn lap(&mut self, stage: Stage) {
-        let now = now();
-        let elapsed = now.saturating_sub(self.0);
+        let now = cpu_time::thread();
+        let elapsed = now.saturating_sub(self.0).as_nanos() as u64;
         NANOSECONDS[stage as usize].fetch_add(elapsed, Ordering::Relaxed);
         self.0 = now;
     }
-}
-
-fn now() -> u64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    let unsigned = |x: i64| u64::try_from(x).unwrap_or(0);
-    unsigned(t.tv_sec) * 1_000_000_000 + unsigned(t.tv_nsec)
 }

@@ -103,58 +103,6 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
     }
 }
 
-/// Opens the configured source.
-///
-/// # Errors
-/// If a file or device cannot be opened.
-pub fn open_source(config: &config::Source) -> Result<Box<dyn Source>, SourceError> {
-    let pace = Pace::new(config.rate());
-    let path = config.path.clone().unwrap_or_default();
-    Ok(match config.kind {
-        config::SourceKind::Images => Box::new(Images::open(
-            &path,
-            pace,
-            config.repeat,
-            Orientation::exif(config.exif_orientation),
-        )?),
-        config::SourceKind::Scenes => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            Box::new(Scenes::new(config.seed, width, height, pace))
-        }
-        config::SourceKind::Recording => {
-            Box::new(Recording::open(&path)?.paced(pace, config.repeat))
-        }
-        config::SourceKind::Gstreamer => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            let pipeline = config.pipeline.as_deref().unwrap_or_default();
-            Box::new(Piped::gstreamer(pipeline, width, height))
-        }
-        #[cfg(feature = "zenoh")]
-        config::SourceKind::Ros2 => {
-            let listener = source::Listener::start(topic(config))?;
-            Box::new(source::Ros2::new(Arc::new(listener)))
-        }
-        #[cfg(not(feature = "zenoh"))]
-        config::SourceKind::Ros2 => {
-            return Err(SourceError::Other(source::NO_ZENOH.into()));
-        }
-        config::SourceKind::Video => Box::new(Video::open(&path, config.rate_hz, config.repeat)?),
-        #[cfg(feature = "v4l")]
-        config::SourceKind::V4l => {
-            let [width, height] = config.size.unwrap_or([320, 240]);
-            Box::new(source::Camera::open(&path, width, height)?)
-        }
-        #[cfg(not(feature = "v4l"))]
-        config::SourceKind::V4l => {
-            return Err(SourceError::Other(format!(
-                "{}: {}",
-                path.display(),
-                source::NO_V4L
-            )));
-        }
-    })
-}
-
 /// The topic of a source of kind `ros2`.
 #[cfg(feature = "zenoh")]
 fn topic(config: &config::Source) -> source::Topic {
@@ -179,19 +127,60 @@ fn source_opener(
     #[cfg(feature = "zenoh")]
     let listener = parking_lot::Mutex::new(None::<Arc<source::Listener>>);
     move || {
-        #[cfg(feature = "zenoh")]
-        if config.kind == config::SourceKind::Ros2 {
-            let mut listener = listener.lock();
-            let listener = match &*listener {
-                Some(listener) => listener.clone(),
-                None => {
-                    let started = Arc::new(source::Listener::start(topic(&config))?);
-                    listener.insert(started).clone()
-                }
-            };
-            return Ok(Box::new(source::Ros2::new(listener)));
-        }
-        open_source(&config)
+        let pace = Pace::new(config.rate());
+        let path = config.path.clone().unwrap_or_default();
+        Ok(match config.kind {
+            config::SourceKind::Images => Box::new(Images::open(
+                &path,
+                pace,
+                config.repeat,
+                Orientation::exif(config.exif_orientation),
+            )?),
+            config::SourceKind::Scenes => {
+                let [width, height] = config.size.unwrap_or([320, 240]);
+                Box::new(Scenes::new(config.seed, width, height, pace))
+            }
+            config::SourceKind::Recording => {
+                Box::new(Recording::open(&path)?.paced(pace, config.repeat))
+            }
+            config::SourceKind::Gstreamer => {
+                let [width, height] = config.size.unwrap_or([320, 240]);
+                let pipeline = config.pipeline.as_deref().unwrap_or_default();
+                Box::new(Piped::gstreamer(pipeline, width, height))
+            }
+            config::SourceKind::Video => {
+                Box::new(Video::open(&path, config.rate_hz, config.repeat)?)
+            }
+            #[cfg(feature = "zenoh")]
+            config::SourceKind::Ros2 => {
+                let mut listener = listener.lock();
+                let listener = match &*listener {
+                    Some(listener) => listener.clone(),
+                    None => {
+                        let started = Arc::new(source::Listener::start(topic(&config))?);
+                        listener.insert(started).clone()
+                    }
+                };
+                Box::new(source::Ros2::new(listener))
+            }
+            #[cfg(not(feature = "zenoh"))]
+            config::SourceKind::Ros2 => {
+                return Err(SourceError::Other(source::NO_ZENOH.into()));
+            }
+            #[cfg(feature = "v4l")]
+            config::SourceKind::V4l => {
+                let [width, height] = config.size.unwrap_or([320, 240]);
+                Box::new(source::Camera::open(&path, width, height)?)
+            }
+            #[cfg(not(feature = "v4l"))]
+            config::SourceKind::V4l => {
+                return Err(SourceError::Other(format!(
+                    "{}: {}",
+                    path.display(),
+                    source::NO_V4L
+                )));
+            }
+        })
     }
 }
 

@@ -5,16 +5,15 @@
 //!
 //! SIDE is the side of the grid of features, 112 by default.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Perceptor,
+    ColorRange, ExecutionOptions, Perceptor, cpu_time,
     image::RgbImage,
     track::{TrackOptions, TrackedMask, Tracker},
 };
 use loftup_scenes::Scene;
-use rustix::time::{ClockId, clock_gettime};
 
 const CAMERA: Size = Size {
     width: 320,
@@ -67,9 +66,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 tracker.insert(Tracker::new((grid.width, grid.height), dim, options)?)
             }
         };
-        let start = cpu_time();
+        let start = cpu_time::process();
         tracker.update(&features)?;
-        times.push(cpu_time() - start);
+        times.push(cpu_time::process() - start);
         if i == 0 {
             // The object in the middle of the first frame.
             object = frame.instances[CAMERA.area() / 2 + CAMERA.width / 2];
@@ -106,12 +105,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         times[frames - 1]
     );
     Ok(())
-}
-
-/// CPU time of all threads, which other programs do not lengthen much.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Resident memory, where the system tells.

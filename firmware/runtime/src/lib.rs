@@ -54,6 +54,7 @@ pub use features::Features;
 pub use guidance::{ColorRange, Guidance};
 pub use image::{Frame, PixelFormat};
 pub use incremental::{IncrementalUpsampler, UpdateStats};
+pub use loftup_kernels::cpu_time;
 pub use perceive::{Area, Output, Query};
 pub use perceptor::Perceptor;
 pub use references::Comparison;

@@ -1,6 +1,6 @@
 //! Holds the CPU use of the process to a limit, by dropping frames before they are processed.
 
-use rustix::time::{ClockId, clock_gettime};
+use loftup_runtime::cpu_time;
 
 use super::supervisor::SECOND_US;
 
@@ -48,9 +48,7 @@ impl CpuLimit {
 
 /// CPU time of all threads of this process, in microseconds.
 pub(super) fn process_cpu_us() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    let (seconds, nanoseconds) = (time.tv_sec as u64, time.tv_nsec as u64);
-    seconds * SECOND_US + nanoseconds / 1000
+    u64::try_from(cpu_time::process().as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ const MAX_GAP: i64 = 1_000_000;
 /// Numbers the messages of a topic in order of arrival, and leaves out numbers for lost ones.
 ///
 /// Zenoh delivers the messages of a publisher in order, so a number that does not increase is that of a
-/// publisher that counts anew, or does not count.
+/// publisher that starts over, or does not count.
 #[derive(Debug, Default)]
 pub struct Numbering {
     last: Option<(u64, Option<Attachment>)>,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_that_counts_anew_or_does_not_count_is_received() {
+    fn a_publisher_that_starts_over_or_does_not_count_is_received() {
         let mut numbering = Numbering::default();
         let mut last = numbering.next(attachment(1, 50_000));
         let sequences = [

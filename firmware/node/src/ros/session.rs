@@ -99,7 +99,7 @@ impl RosSession {
         })
     }
 
-    /// Whether the router answers. A session that has lost it is opened anew, with all tokens.
+    /// Whether the router answers. A session that has lost it is opened again, with all tokens.
     pub(crate) fn is_connected(&self) -> bool {
         self.session.info().routers_zid().wait().next().is_some()
     }

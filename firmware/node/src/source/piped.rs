@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_runtime::video::{EXIT_TIMEOUT, Program};
+use loftup_runtime::video::{EXIT_TIMEOUT, Program, last_line};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Clock, MAX_SLEEP, Poll, Source, SourceError};
@@ -104,9 +104,7 @@ impl Piped {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // The last line of its standard error.
-        let keep = |line: &str, kept: &mut String| kept.replace_range(.., line);
-        let mut program = Program::start(&mut command, keep).map_err(|e| match e.kind() {
+        let mut program = Program::start(&mut command, last_line).map_err(|e| match e.kind() {
             ErrorKind::NotFound => self.failed("not found: install it"),
             _ => self.failed(e),
         })?;

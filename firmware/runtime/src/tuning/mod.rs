@@ -18,12 +18,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 
 pub use self::cache::{TuningCache, TuningKey};
 use crate::{
     ColorRange, EncodedFrame, Guidance, Perceptor, RuntimeError,
     backend::{TilingHint, kernel_isa},
+    cpu_time,
     encoded_frame::{LoftUpFrame, Upsampling, Worker},
     fused::Asked,
     plan_cache::SessionPool,
@@ -224,23 +224,15 @@ fn processor_seconds(
     let times = Mutex::new(Vec::new());
     let work = || -> Result<(), RuntimeError> {
         let mut worker = Worker::new(Some(pool), view)?;
-        let start = thread_time();
+        let start = cpu_time::thread();
         worker.run([rect].into_iter())?;
-        let seconds = (thread_time() - start).as_secs_f64();
+        let seconds = (cpu_time::thread() - start).as_secs_f64();
         times.lock().push(seconds);
         Ok(())
     };
     on_threads(threads, work)?;
     let times = times.into_inner();
     Ok(times.iter().sum::<f64>() / times.len().max(1) as f64)
-}
-
-fn thread_time() -> Duration {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        u64::try_from(t.tv_sec).unwrap_or(0),
-        u32::try_from(t.tv_nsec).unwrap_or(0),
-    )
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{
     FrameCount, is_url,
     process::Program,
     pump::{Announced, Pixels, Shared},
+    ratio,
 };
 
 /// Buffer of the pipe. Pixels are read past it.
@@ -152,13 +153,6 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(name)?;
     let rest = rest.trim_start();
     rest.split([' ', ',']).next()
-}
-
-/// `25/1` as a number.
-fn ratio(text: Option<&str>) -> Option<f64> {
-    let (over, under) = text?.split_once('/')?;
-    let (over, under): (f64, f64) = (over.parse().ok()?, under.parse().ok()?);
-    (over > 0.0 && under > 0.0).then(|| over / under)
 }
 
 /// What ffprobe knows about a file.

@@ -14,6 +14,7 @@ use super::{
     is_url,
     process::{Program, lines},
     pump::{Announced, Pixels, Shared},
+    ratio,
 };
 
 /// Elements that write upright RGB to descriptor 0 and tell about every buffer before.
@@ -94,12 +95,8 @@ fn parse_line(line: &str, size: &mut Option<(usize, usize)>, shared: &Shared) {
     if let Some(caps) = line.strip_prefix(".GstPad:sink: caps = video/x-raw, ") {
         let number = |name: &str| field(caps, name)?.parse().ok();
         *size = number("width=(int)").zip(number("height=(int)"));
-        let rate = field(caps, "framerate=(fraction)").and_then(|rate| rate.split_once('/'));
-        if let Some((over, under)) = rate
-            && let (Ok(over), Ok(under)) = (over.parse::<f64>(), under.parse::<f64>())
-            && under > 0.0
-        {
-            shared.set_rate(over / under);
+        if let Some(rate) = ratio(field(caps, "framerate=(fraction)")) {
+            shared.set_rate(rate);
         }
     } else if line.starts_with(": last-message = chain ")
         && let Some((width, height)) = *size

@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use error::VideoError;
-pub use process::Program;
+pub use process::{Program, last_line};
 pub use writer::VideoWriter;
 
 use pump::Shared;
@@ -67,6 +67,13 @@ pub fn is_url(video: &Path) -> bool {
     };
     let known = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
     scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(known)
+}
+
+/// `25/1` as a number.
+fn ratio(text: Option<&str>) -> Option<f64> {
+    let (over, under) = text?.split_once('/')?;
+    let (over, under): (f64, f64) = (over.parse().ok()?, under.parse().ok()?);
+    (over > 0.0 && under > 0.0).then(|| over / under)
 }
 
 /// A frame.

@@ -105,6 +105,11 @@ impl Program {
     }
 }
 
+/// Keeps the last line, for [`Program::start`].
+pub fn last_line(line: &str, kept: &mut String) {
+    kept.replace_range(.., line);
+}
+
 /// Calls `line` for each line that is not blank, without the white space around it.
 pub(super) fn lines(from: impl Read, mut line: impl FnMut(&str)) {
     let mut from = BufReader::new(from);
@@ -136,8 +141,7 @@ mod tests {
             .args(["-c", "sleep 60 & echo one >&2; echo ' two ' >&2; exit 3"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let keep = |line: &str, kept: &mut String| kept.replace_range(.., line);
-        let program = Program::start(&mut command, keep).unwrap();
+        let program = Program::start(&mut command, last_line).unwrap();
         let (status, message) = program.finish(Duration::from_secs(60)).unwrap();
         assert_eq!((status.code(), message.as_str()), (Some(3), "two"));
     }

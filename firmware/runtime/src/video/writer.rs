@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{VideoError, process::Program};
+use super::{
+    VideoError,
+    process::{Program, last_line},
+};
 use crate::image::{RgbImage, atomic::AtomicFile};
 
 /// How long ffmpeg may take for the last frames and the index.
@@ -79,8 +82,7 @@ impl VideoWriter {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let keep = |line: &str, kept: &mut String| kept.replace_range(.., line);
-        let started = Program::start(&mut command, keep);
+        let started = Program::start(&mut command, last_line);
         let mut program = started.map_err(|e| VideoError::start(e, video, "ffmpeg"))?;
         let input = program.child().stdin.take();
         Ok(Self {

@@ -4,15 +4,14 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, Features, ImageTensor, IncrementalUpsampler, Perceptor, Point, Rect, npy,
+    ColorRange, Features, ImageTensor, IncrementalUpsampler, Perceptor, Point, Rect, cpu_time, npy,
 };
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -287,10 +286,10 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         for (i, (measurement, (cpu, wall))) in measurements.iter_mut().zip(&mut times).enumerate() {
             let before: Vec<_> = loftup_kernels::stages().collect();
             let energy = (i == 0 && !sensors.is_empty()).then(|| sensors.start());
-            let (start_cpu, start) = (cpu_time(), Instant::now());
+            let (start_cpu, start) = (cpu_time::process(), Instant::now());
             measurement()?;
             wall.push(start.elapsed().as_secs_f64());
-            cpu.push((cpu_time() - start_cpu).as_secs_f64());
+            cpu.push((cpu_time::process() - start_cpu).as_secs_f64());
             for (name, used) in energy.into_iter().flat_map(|e| e.finish()) {
                 joules.entry(name).or_default().push(used);
             }
@@ -336,15 +335,6 @@ fn mirrored(image: &ImageTensor, rect: Rect) -> ImageTensor {
         mirrored.data[row * width + rect.x..][..rect.width].reverse();
     }
     mirrored
-}
-
-/// CPU time of all threads of this process.
-fn cpu_time() -> Duration {
-    let t = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        u64::try_from(t.tv_sec).unwrap_or(0),
-        u32::try_from(t.tv_nsec).unwrap_or(0),
-    )
 }
 
 /// Peak resident set size of this process.

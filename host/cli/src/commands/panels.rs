@@ -70,18 +70,19 @@ impl Panels {
     /// Image, backbone features and upsampled features side by side. `photo` has the size of the whole
     /// output; `high` are the components of `rect`.
     pub fn draw(&self, photo: &RgbImage, high: &[f32]) -> Result<RgbImage> {
-        let Rect {
-            x,
-            y,
-            width,
-            height,
-        } = self.rect;
-        let crop = (y..y + height).flat_map(|y| photo.row(y)[3 * x..][..3 * width].iter().copied());
-        let photo = RgbImage::new(width, height, crop.collect())?;
+        let Rect { width, height, .. } = self.rect;
+        let photo = cropped(photo, self.rect)?;
         let low = ComponentMap::new(&self.low, width, height)?;
         let high = ComponentMap::new(high, width, height)?;
         Ok(three_panels(&photo, low, high, self.basis.range())?)
     }
+}
+
+/// The pixels of `rect`.
+pub fn cropped(photo: &RgbImage, rect: Rect) -> Result<RgbImage> {
+    let rows = (rect.y..rect.y + rect.height).map(|y| photo.row(y));
+    let data = rows.flat_map(|row| row[3 * rect.x..][..3 * rect.width].iter().copied());
+    Ok(RgbImage::new(rect.width, rect.height, data.collect())?)
 }
 
 /// At most [`SAMPLES`] pixels on a regular grid in `rect`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    EncodedFrame, Point, Rect,
+    EncodedFrame, Point, Rect, SinkError, TileFeatures,
     class_map::{ClassMap, save_classes},
     depth::{Camera, Depth, DepthMap, NormalOptions, normals, save_depth, save_normals},
     heads::Head,
@@ -14,7 +14,7 @@ use loftup_runtime::{
     sinks::NpySink,
 };
 
-use super::input::Input;
+use super::{input::Input, panels::cropped};
 use crate::{interrupt, progress};
 
 /// A picture of an answer.
@@ -35,10 +35,7 @@ impl<'a> Shown<'a> {
         rect: Rect,
         color: &'a dyn Fn(usize, [u8; 3]) -> [u8; 3],
     ) -> Result<Self> {
-        let rows = (rect.y..rect.y + rect.height).map(|y| photo.row(y));
-        let data = rows.flat_map(|row| row[3 * rect.x..][..3 * rect.width].iter().copied());
-        let part = RgbImage::new(rect.width, rect.height, data.collect())?;
-        Ok(Self::Colors(part, color))
+        Ok(Self::Colors(cropped(photo, rect)?, color))
     }
 
     /// The photograph and the colors, side by side.
@@ -154,7 +151,7 @@ impl Answer<'_, '_> {
             );
         }
         let mut map = DepthMap::new(rect, depth);
-        self.stream(view, rect, &mut |tile| map.push(tile))?;
+        self.stream(view, &mut |tile| map.push(tile))?;
         let meters = map.into_meters();
         let _writing = interrupt::Writing::begin()?;
         if let Some(path) = self.normals {
@@ -200,7 +197,7 @@ impl Answer<'_, '_> {
             bail!("{}: classes are written as .png or .npy", out.display());
         }
         let mut map = ClassMap::new(rect);
-        self.stream(view, rect, &mut |tile| map.push(tile))?;
+        self.stream(view, &mut |tile| map.push(tile))?;
         let classes = map.into_classes();
         let _writing = interrupt::Writing::begin()?;
         if let Some(show) = self.show {
@@ -229,36 +226,40 @@ impl Answer<'_, '_> {
         };
         let _writing = interrupt::Writing::begin()?;
         let mut file = NpySink::new(rect, NpyWriter::create(out, &shape)?);
-        self.stream(view, rect, &mut |tile| file.push(tile))?;
+        self.stream(view, &mut |tile| file.push(tile))?;
         file.finish()?;
         Ok(shape)
     }
 
-    fn stream(
-        &self,
-        view: &EncodedFrame<'_>,
-        rect: Rect,
-        take: &mut (
-                 dyn FnMut(
-            &loftup_runtime::TileFeatures<'_>,
-        ) -> Result<(), loftup_runtime::SinkError>
-                     + Send
-             ),
-    ) -> Result<()> {
-        let bar = progress::pixels(rect.area(), self.quiet);
-        let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
-            interrupt::check()?;
-            take(tile)?;
-            bar.inc(tile.rect.area() as u64);
-            Ok(())
-        };
-        let result = match self.region {
-            Some(rect) => view.region(rect, &mut sink),
-            None => view.frame(&mut sink),
-        };
-        bar.finish_and_clear();
-        Ok(result?)
+    fn stream(&self, view: &EncodedFrame<'_>, take: Take<'_>) -> Result<()> {
+        stream(view, self.region, self.quiet, take)
     }
+}
+
+/// Receives the tiles of an output.
+type Take<'a> = &'a mut (dyn FnMut(&TileFeatures<'_>) -> Result<(), SinkError> + Send);
+
+/// Computes a region, or the frame, tile by tile, with a progress bar unless `quiet`. Ends at an interrupt.
+pub fn stream(
+    view: &EncodedFrame<'_>,
+    region: Option<Rect>,
+    quiet: bool,
+    take: Take<'_>,
+) -> Result<()> {
+    let rect = region.unwrap_or(Rect::whole(view.size()));
+    let bar = progress::pixels(rect.area(), quiet);
+    let mut sink = |tile: &TileFeatures<'_>| {
+        interrupt::check()?;
+        take(tile)?;
+        bar.inc(tile.rect.area() as u64);
+        Ok(())
+    };
+    let result = match region {
+        Some(rect) => view.region(rect, &mut sink),
+        None => view.frame(&mut sink),
+    };
+    bar.finish_and_clear();
+    Ok(result?)
 }
 
 pub fn has_extension(path: &Path, extension: &str) -> bool {

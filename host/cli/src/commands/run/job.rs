@@ -19,9 +19,9 @@ use crate::{
     commands::{
         input::Input,
         panels::Panels,
-        through::{Answer, Show, Shown},
+        through::{Answer, Show, Shown, stream},
     },
-    interrupt, progress,
+    interrupt,
 };
 
 /// What is asked for, and what is the same for all frames.
@@ -211,24 +211,20 @@ impl<'a> Job<'a> {
             .as_ref()
             .map(|p| PcaSink::new(rect, p.basis(), Panels::HIGH));
 
-        let bar = progress::pixels(rect.area(), self.args.video.is_some());
-        let mut sink = |tile: &loftup_runtime::TileFeatures<'_>| {
-            interrupt::check()?;
-            if let Some(file) = &mut file {
-                file.push(tile)?;
-            }
-            if let Some(components) = &mut components {
-                components.push(tile)?;
-            }
-            bar.inc(tile.rect.area() as u64);
-            Ok(())
-        };
-        let result = match self.args.region {
-            Some(rect) => view.region(rect, &mut sink),
-            None => view.frame(&mut sink),
-        };
-        bar.finish_and_clear();
-        result?;
+        stream(
+            &view,
+            self.args.region,
+            self.args.video.is_some(),
+            &mut |tile| {
+                if let Some(file) = &mut file {
+                    file.push(tile)?;
+                }
+                if let Some(components) = &mut components {
+                    components.push(tile)?;
+                }
+                Ok(())
+            },
+        )?;
         // The visualization first: its disk space is not reserved, so it may fail, and then --out must
         // not appear either.
         if let (Some(panels), Some(components), Some(show)) = (&panels, components, show) {

@@ -29,7 +29,7 @@ use job::Job;
 ///
 /// The output is a float32 `.npy` file of shape [1,d,H,W] for an image or region, [n,d] for n points,
 /// or [1,d,h,w] for a bundle without an upsampler. For a video, it is a directory with such a file for each
-/// frame, or a video to look at.
+/// frame, or a video.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   loftup run --builtin --image photo.jpg --picture pca.png

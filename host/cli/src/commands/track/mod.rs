@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long = "click", value_name = "X,Y", value_parser = point)]
     clicks: Vec<Point>,
     /// Directory for the masks, one PNG for each frame with the frame's name or number; created if needed. Or
-    /// a video to look at, without masks: .mp4, .mkv or .webm, by ffmpeg
+    /// a video with the masks overlaid: .mp4, .mkv or .webm, by ffmpeg
     #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
     /// Directory or video for the frames with the objects drawn in color
