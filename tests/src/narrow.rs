@@ -2,26 +2,30 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_bundle::Bundle;
+use loftup_bundle::{Bundle, Precision};
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
-    backend::{Arithmetic, Backend, BackendError, Graph, Model, NarrowCpuBackend},
+    backend::{
+        Arithmetic, Backend, BackendError, CpuPrecision, Graph, Model, NarrowCpuBackend, Products,
+    },
 };
 
 /// The backends of this CPU and the largest root mean square error of a frame, in standard deviations of the features.
-pub fn backends() -> Vec<(Arithmetic, NarrowCpuBackend, f64)> {
+pub fn backends() -> Vec<(Products, NarrowCpuBackend, f64)> {
     let all = [
-        (Arithmetic::Int16, 0.01),
-        (Arithmetic::Fp16, 0.02),
-        (Arithmetic::Bf16, 0.06),
-        (Arithmetic::Int8, 0.15),
+        (Products::Int16, 0.01),
+        (Products::Fp16, 0.02),
+        (Products::Bf16, 0.06),
+        (Products::Int8, 0.15),
     ];
-    let available = all.into_iter().filter_map(|(arithmetic, limit)| {
-        let backend = NarrowCpuBackend::new(arithmetic);
-        if backend.is_none() {
-            println!("skipped: this CPU has no instructions for {arithmetic:?}");
+    let available = all.into_iter().filter_map(|(products, limit)| {
+        match NarrowCpuBackend::new(CpuPrecision::Products(products)) {
+            Ok(backend) => Some((products, backend, limit)),
+            Err(e) => {
+                println!("skipped: {e}");
+                None
+            }
         }
-        Some((arithmetic, backend?, limit))
     });
     available.collect()
 }
@@ -38,7 +42,7 @@ impl Backend for Uncompared {
         self.0.load(graph)
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 }

@@ -52,7 +52,7 @@ impl Backend for Heads {
         "heads"
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 

@@ -5,8 +5,8 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 use loftup_bundle::Size;
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect,
-    backend::Arithmetic, sinks::VecSink,
+    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect, backend::Products,
+    sinks::VecSink,
 };
 use loftup_tests::{
     golden::{BACKBONES, Case, UPSAMPLERS, compare},
@@ -141,12 +141,12 @@ fn upsamplers_with_narrow_products_give_nearly_the_original_features() {
         let lr = case.array("lr");
         let features = Features::from_map(&lr.shape, &lr.data, dim).unwrap();
         let image = ImageTensor::from_array(case.array("image")).unwrap();
-        for (arithmetic, backend, _) in narrow::backends() {
+        for (products, backend, _) in narrow::backends() {
             // Three times the measured errors.
-            let limit = match arithmetic {
-                Arithmetic::Int16 => 0.002,
-                Arithmetic::Fp16 => 0.006,
-                Arithmetic::Bf16 => 0.02,
+            let limit = match products {
+                Products::Int16 => 0.002,
+                Products::Fp16 => 0.006,
+                Products::Bf16 => 0.02,
                 _ => 0.045,
             };
             let perceptor = narrow::open(&path, Arc::new(Uncompared(backend)));
@@ -156,11 +156,11 @@ fn upsamplers_with_narrow_products_give_nearly_the_original_features() {
             let mut sink = VecSink::new(Rect::whole(Size { width, height }), dim).unwrap();
             encoded.frame(&mut |tile| sink.push(tile)).unwrap();
             let error = relative_error(&sink.to_map(), &expected.data);
-            println!("{name}, {arithmetic:?}: error {error:.4} of the standard deviation");
+            println!("{name}, {products:?}: error {error:.4} of the standard deviation");
             // Above zero, or the products were not rounded.
             assert!(
                 error > 1e-4 && error < limit,
-                "{name}, {arithmetic:?}: {error:.4}"
+                "{name}, {products:?}: {error:.4}"
             );
         }
     }

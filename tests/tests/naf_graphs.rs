@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use loftup_bundle::{
-    Bundle, BundleWriter, HeadKind, Linear, Normalization, References, Size, Upsampler,
+    Bundle, BundleWriter, HeadKind, Linear, Normalization, Precision, References, Size, Upsampler,
 };
 use loftup_import::bundle as new;
 use loftup_runtime::{
@@ -278,7 +278,7 @@ impl Backend for Unloadable {
         "unloadable"
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 

@@ -7,7 +7,7 @@ use loftup_bundle::Size;
 use loftup_convert::Builtin;
 use loftup_runtime::{
     ColorRange, Perceptor, Rect, RuntimeError,
-    backend::{Arithmetic, CpuBackend},
+    backend::{CpuBackend, Products},
     image::RgbImage,
     sinks::VecSink,
 };
@@ -36,14 +36,14 @@ fn frames_are_near_those_in_32_bits() {
             .write(&path, false, |_| ControlFlow::Continue(()))
             .unwrap();
         let exact = features(&open(&path, Arc::new(CpuBackend)), &photo).unwrap();
-        for (arithmetic, backend, limit) in backends() {
+        for (products, backend, limit) in backends() {
             let found = features(&open(&path, Arc::new(Uncompared(backend))), &photo).unwrap();
             let error = relative_error(&found, &exact);
-            println!("{name}, {arithmetic:?}: error {error:.4} of the standard deviation");
+            println!("{name}, {products:?}: error {error:.4} of the standard deviation");
             // Above zero, or the products were not rounded.
             assert!(
                 error > 1e-4 && error < limit,
-                "{name}, {arithmetic:?}: {error:.4}"
+                "{name}, {products:?}: {error:.4}"
             );
 
             // The test features are noise, which is harder: scores before a softmax reach 80. What is too far
@@ -51,13 +51,13 @@ fn frames_are_near_those_in_32_bits() {
             let perceptor = open(&path, Arc::new(backend));
             let compared = perceptor.compare_with_references().unwrap();
             for c in &compared {
-                println!("{name}, {arithmetic:?}, {}, {}: {c}", c.part, c.asked);
+                println!("{name}, {products:?}, {}, {}: {c}", c.part, c.asked);
             }
             let passed = compared.iter().all(|c| c.passed());
             assert!(!compared.is_empty());
-            assert!(passed || arithmetic != Arithmetic::Int16, "{name}");
+            assert!(passed || products != Products::Int16, "{name}");
             match features(&perceptor, &photo) {
-                Ok(same) => assert!(passed && same == found, "{name}, {arithmetic:?}"),
+                Ok(same) => assert!(passed && same == found, "{name}, {products:?}"),
                 Err(e) => {
                     let e = e.to_string();
                     assert!(!passed && e.lines().count() == 1, "{e}");

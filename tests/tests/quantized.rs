@@ -20,7 +20,8 @@ use loftup_onnx::{
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
     backend::{
-        Backend, CpuBackend, Graph as Source, TractBackend,
+        Backend, Choice, CpuBackend, CpuPrecision, Graph as Source, NarrowCpuBackend, Products,
+        Settings, TractBackend,
         engine_cache::EngineCache,
         tensorrt::{self, AheadOfTime},
     },
@@ -261,6 +262,28 @@ fn the_kernels_run_the_queries_of_every_precision() {
         // The same 32-bit graph of rounded weights in two implementations that add in different
         // orders: bit-identical outputs would mean that tract ran both.
         assert!(worst > 0.0 && worst < 2e-3, "{worst}");
+
+        // In the precision of the graph, where the CPU has instructions for it.
+        let settings = Settings {
+            cpu_precision: CpuPrecision::Auto,
+            ..Settings::default()
+        };
+        let auto = loftup_runtime::backend::open(Choice::Tract, &settings).unwrap();
+        let auto = ask(&auto, &written, precision);
+        let expected = match (precision, cfg!(target_arch = "aarch64")) {
+            (Precision::Int8, _) => Some(Products::Int8),
+            (Precision::Fp16, true) => Some(Products::Fp16),
+            (Precision::Fp16, false) => Some(Products::Int16),
+            _ => None,
+        };
+        match expected.filter(|products| products.is_available()) {
+            Some(products) => {
+                let narrow = NarrowCpuBackend::new(CpuPrecision::Products(products)).unwrap();
+                assert!(auto == ask(&narrow, &written, precision), "{products}");
+                assert!(auto != kernels, "{products}");
+            }
+            None => assert!(auto == kernels, "{precision}"),
+        }
     }
 }
 

@@ -54,6 +54,7 @@ fn settings(tensorrt: tensorrt::Options) -> Settings {
             start_limit: Duration::from_secs(5),
             ..FallbackOptions::default()
         },
+        ..Settings::default()
     }
 }
 

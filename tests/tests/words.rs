@@ -6,7 +6,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use loftup_bundle::{Bundle, HeadKind, Linear, Size};
+use loftup_bundle::{Bundle, HeadKind, Linear, Precision, Size};
 use loftup_import::checkpoint::Checkpoint;
 use loftup_runtime::{
     ColorRange, EncodedFrame, ExecutionOptions, Features, ImageTensor, Perceptor, Point, Rect,
@@ -88,7 +88,7 @@ impl Backend for Exact {
         }
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 }

@@ -45,6 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cache_directory: ptr::null(),
         threads: 1,
         tile: 0,
+        cpu_precision: 0,
+        reserved: 0,
     };
     // SAFETY: pointers to what lives until the end of `main`.
     let status = unsafe { loftup_open(path.as_ptr(), &raw const options, &raw mut model) };

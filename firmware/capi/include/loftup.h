@@ -111,6 +111,34 @@ typedef int32_t loftup_precision;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// The matrix products of LoftUp on a CPU, for loftup_options.cpu_precision. Where TensorRT is used they
+// have 32 bits, also when the CPU takes over.
+enum loftup_cpu_precision
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // 32-bit floats, whatever the precision of the graphs.
+    LOFTUP_CPU_PRECISION_FP32 = 0,
+    // That of the graphs, within the error that the bundle allows.
+    LOFTUP_CPU_PRECISION_AUTO = 1,
+    // 16-bit integers.
+    LOFTUP_CPU_PRECISION_INT16 = 2,
+    // 16-bit floats; ARM only.
+    LOFTUP_CPU_PRECISION_FP16 = 3,
+    // bfloat16.
+    LOFTUP_CPU_PRECISION_BF16 = 4,
+    // 8-bit integers.
+    LOFTUP_CPU_PRECISION_INT8 = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum loftup_cpu_precision loftup_cpu_precision;
+#else
+typedef int32_t loftup_cpu_precision;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // The upsampler of a bundle.
 enum loftup_upsampler
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -378,6 +406,10 @@ typedef struct loftup_options {
     // Longest side of a tile in pixels; 0 for the engine's preferred one. Another tile size changes
     // the rounding of outputs.
     size_t tile;
+    // A loftup_cpu_precision.
+    int32_t cpu_precision;
+    // Always 0.
+    int32_t reserved;
 } loftup_options;
 
 // What a bundle has.

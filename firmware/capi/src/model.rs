@@ -8,7 +8,7 @@ use std::{
 use loftup_bundle::{Bundle, HeadKind, Precision, Size, UpsamplerKind};
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
-    backend::{self, Choice, Settings, engine_cache::EngineCache},
+    backend::{self, Choice, CpuPrecision, Products, Settings, engine_cache::EngineCache},
 };
 
 use crate::{
@@ -45,6 +45,25 @@ pub enum loftup_precision {
     Fp16Weights = 4,
 }
 
+/// The matrix products of LoftUp on a CPU, for loftup_options.cpu_precision. Where TensorRT is used they
+/// have 32 bits, also when the CPU takes over.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy)]
+pub enum loftup_cpu_precision {
+    /// 32-bit floats, whatever the precision of the graphs.
+    Fp32 = 0,
+    /// That of the graphs, within the error that the bundle allows.
+    Auto = 1,
+    /// 16-bit integers.
+    Int16 = 2,
+    /// 16-bit floats; ARM only.
+    Fp16 = 3,
+    /// bfloat16.
+    Bf16 = 4,
+    /// 8-bit integers.
+    Int8 = 5,
+}
+
 /// The upsampler of a bundle.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +93,10 @@ pub struct loftup_options {
     /// Longest side of a tile in pixels; 0 for the engine's preferred one. Another tile size changes
     /// the rounding of outputs.
     pub tile: usize,
+    /// A loftup_cpu_precision.
+    pub cpu_precision: i32,
+    /// Always 0.
+    pub reserved: i32,
 }
 
 // SAFETY: `repr(C)`, the size is first, and zeros are numbers and a NULL.
@@ -135,6 +158,27 @@ const PRECISIONS: [(i32, Option<Precision>); 5] = [
     ),
 ];
 
+const CPU_PRECISIONS: [(i32, CpuPrecision); 6] = [
+    (loftup_cpu_precision::Fp32 as i32, CpuPrecision::Fp32),
+    (loftup_cpu_precision::Auto as i32, CpuPrecision::Auto),
+    (
+        loftup_cpu_precision::Int16 as i32,
+        CpuPrecision::Products(Products::Int16),
+    ),
+    (
+        loftup_cpu_precision::Fp16 as i32,
+        CpuPrecision::Products(Products::Fp16),
+    ),
+    (
+        loftup_cpu_precision::Bf16 as i32,
+        CpuPrecision::Products(Products::Bf16),
+    ),
+    (
+        loftup_cpu_precision::Int8 as i32,
+        CpuPrecision::Products(Products::Int8),
+    ),
+];
+
 /// Opens a bundle, a directory made by `loftup convert`. Every file of it is checked. Graphs are
 /// loaded when they are first used.
 ///
@@ -152,7 +196,14 @@ pub unsafe extern "C" fn loftup_open(
         border::make(model, "model", || {
             let path = border::path(path, "path")?;
             let options = border::options(options)?;
-            let mut settings = Settings::default();
+            let mut settings = Settings {
+                cpu_precision: border::choice(
+                    options.cpu_precision,
+                    &CPU_PRECISIONS,
+                    "cpu_precision",
+                )?,
+                ..Settings::default()
+            };
             if !options.cache_directory.is_null() {
                 let cache = border::path(options.cache_directory, "cache_directory")?;
                 settings.tensorrt.cache = EngineCache::at(cache);

@@ -39,7 +39,7 @@ pub struct Injection {
 /// A factory that opens the bundle in the configured engine, with `faults` injected.
 pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFactory {
     let (config, levels) = (config.clone(), config.levels());
-    let settings = config.tensorrt.settings();
+    let settings = config.tensorrt.settings(config.model.cpu_precision);
     Arc::new(move || {
         let model = &config.model;
         let choice = Choice::from(model.backend);

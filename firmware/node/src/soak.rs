@@ -37,12 +37,17 @@ use crate::{
     tracking::Tracking,
 };
 
+/// How long a hung call of the engine lasts: several times as long as the watchdog waits. The call keeps the memory of
+/// its model, and calls that hang at the same time would look like a leak.
+const HANG: Duration = Duration::from_secs(5);
+
 /// Options of a soak test.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Duration.
     pub length: Duration,
-    /// Time after which memory is measured.
+    /// Time after which memory is measured, or the end of the first hang if that is later: until then only one
+    /// model has been in memory.
     pub warm_up: Duration,
     /// Faults to inject.
     pub plan: Plan,
@@ -234,6 +239,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
     let totals: Arc<Mutex<Totals>> = Arc::default();
     let fed = FedFrames::default();
     let (mut parts, injection) = assemble::parts(config.clone(), &options.plan)?;
+    injection.backend.limit_hangs(HANG);
     parts.sinks.push(SinkHandle {
         sink: Box::new(Comparison::new(
             model_factory(&config, None)()?,
@@ -253,27 +259,33 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, Box<dyn std::e
     let _ = running.set(handle.clone());
     *fed.lock() = handle.tracking().and_then(Tracking::record);
     let (stop, peer) = (AtomicBool::new(false), PeerCounters::default());
-    let (end, samples) = thread::scope(|scope| {
+    let (end, samples, warm_up) = thread::scope(|scope| {
         let script = Script::new(&config, sides);
         scope.spawn(|| receive(&socket, script, &stop, &peer));
         let node = scope.spawn(|| node.run());
         let start = Instant::now();
-        let mut samples = Vec::new();
+        let (mut samples, mut first_hang) = (Vec::new(), None);
         while start.elapsed() < options.length && !node.is_finished() {
             thread::sleep(Duration::from_millis(200));
             samples.push((start.elapsed(), resident()));
+            if first_hang.is_none() && handle.metrics().events(Event::Hang) > 0 {
+                first_hang = Some(start.elapsed());
+            }
         }
         // Injected hangs end here, so that their threads can exit.
         handle.stop();
         let end = node.join().unwrap_or(Ok(()));
         injection.backend.release();
         stop.store(true, SeqCst);
-        (end, samples)
+        let warm_up = first_hang.map_or(Duration::ZERO, |at| {
+            (at + 2 * HANG).min(options.length * 3 / 4)
+        });
+        (end, samples, warm_up.max(options.warm_up))
     });
 
     let warm: Vec<u64> = samples
         .iter()
-        .filter(|(at, _)| *at >= options.warm_up)
+        .filter(|(at, _)| *at >= warm_up)
         .map(|(_, n)| *n)
         .collect();
     let quarter = warm.len().div_ceil(4).max(1);

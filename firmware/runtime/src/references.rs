@@ -57,7 +57,8 @@ impl Perceptor {
     /// # Errors
     /// A graph fails, or the reference file is damaged.
     pub fn compare_with_references(&self) -> Result<Vec<Comparison>, RuntimeError> {
-        let arithmetic = self.backend.arithmetic().unwrap_or(Arithmetic::Fp32);
+        let arithmetic = self.backend.arithmetic(self.precision());
+        let arithmetic = arithmetic.unwrap_or(Arithmetic::Fp32);
         let mut found = Vec::new();
         for part in [Part::Backbone, Part::Upsampler] {
             found.extend(self.compare(part, arithmetic)?.unwrap_or_default());
@@ -69,7 +70,7 @@ impl Perceptor {
     /// backend is the one that computes reference outputs.
     pub(crate) fn self_test(&self, part: Part) -> Result<(), RuntimeError> {
         let test = &self.tests[part as usize];
-        let Some(arithmetic) = self.backend.arithmetic() else {
+        let Some(arithmetic) = self.backend.arithmetic(self.precision()) else {
             return Ok(());
         };
         if test.done.load(Relaxed) {

@@ -17,7 +17,7 @@ use loftup_bundle::{Bundle, Normalization};
 use loftup_eval::{Method, probe, segmentation};
 use loftup_runtime::{
     ColorRange, ExecutionOptions, Perceptor, Rect,
-    backend::{self, Backend, Settings, engine_cache::EngineCache},
+    backend::{self, Backend, CpuPrecision, Settings, engine_cache::EngineCache},
     image::Orientation,
     tuning::{Tuning, TuningCache},
 };
@@ -34,6 +34,10 @@ pub struct EngineArgs {
     /// Inference backend
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
+    /// Matrix products of LoftUp on a CPU: `fp32`, `int16`, `fp16`, `bf16`, `int8`, or `auto`, that of the
+    /// bundle's graphs. Faster and less precise; not if TensorRT is used
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    pub cpu_precision: CpuPrecision,
     /// Threads that compute tiles in parallel [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -123,6 +127,7 @@ impl EngineArgs {
     /// Opens the selected backend.
     pub fn open(&self) -> Result<Arc<dyn Backend>> {
         let settings = Settings {
+            cpu_precision: self.cpu_precision,
             tensorrt: self.tensorrt.options(),
             ..Settings::default()
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use loftup_bundle::Precision;
 use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::backend::{self, Arithmetic, Backend, BackendError, Graph, TractBackend};
 
@@ -15,7 +16,7 @@ impl Backend for AsWritten {
         "as written"
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 

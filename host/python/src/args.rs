@@ -1,7 +1,10 @@
 //! Arguments that several functions take.
 
 use loftup_bundle::{Manifest, Precision, Size};
-use loftup_runtime::{ColorRange, ExecutionOptions, Rect, backend::Choice};
+use loftup_runtime::{
+    ColorRange, ExecutionOptions, Rect,
+    backend::{Choice, CpuPrecision},
+};
 use pyo3::{exceptions::PyTypeError, prelude::*};
 
 use crate::error::wrong;
@@ -36,6 +39,12 @@ pub fn engine(name: &str) -> PyResult<Choice> {
 /// `precision`.
 pub fn precision(name: &str) -> PyResult<Precision> {
     one_of("precision", name, &Precision::ALL.map(|p| (p.name(), p)))
+}
+
+/// `cpu_precision`.
+pub fn cpu_precision(name: &str) -> PyResult<CpuPrecision> {
+    name.parse()
+        .map_err(|e| wrong(format!("cpu_precision {e}")))
 }
 
 /// `threads` and `tile`.

@@ -35,20 +35,27 @@ impl Perceptor {
     ///
     /// ``engine``: ``"auto"`` (TensorRT where it works, the CPU otherwise), ``"cpu"`` or
     /// ``"tensorrt"``. ``precision``: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"fp16-weights"``; by
-    /// default the engine's choice. ``threads``: threads that compute tiles; by default one per core.
+    /// default the engine's choice. ``cpu_precision``: matrix products of LoftUp on a CPU: ``"fp32"``,
+    /// ``"auto"`` (that of the bundle's graphs), ``"int16"``, ``"fp16"``, ``"bf16"`` or ``"int8"``.
+    /// ``threads``: threads that compute tiles; by default one per core.
     /// ``tile``: longest side of a tile in pixels; it changes the rounding of results.
     #[staticmethod]
-    #[pyo3(signature = (path, *, engine="auto", precision=None, threads=None, tile=None))]
+    #[pyo3(signature = (path, *, engine="auto", precision=None, cpu_precision="fp32", threads=None, tile=None))]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         engine: &str,
         precision: Option<&str>,
+        cpu_precision: &str,
         threads: Option<usize>,
         tile: Option<usize>,
     ) -> PyResult<Self> {
         let choice = args::engine(engine)?;
         let precision = precision.map(args::precision).transpose()?;
+        let settings = backend::Settings {
+            cpu_precision: args::cpu_precision(cpu_precision)?,
+            ..backend::Settings::default()
+        };
         let options = args::execution(threads, tile)?;
         let perceptor = py.detach(|| {
             let bundle = Bundle::open(&path).map_err(failed)?;
@@ -61,7 +68,7 @@ impl Perceptor {
                     there.join(" and ")
                 )));
             }
-            let backend = backend::open(choice, &backend::Settings::default()).map_err(failed)?;
+            let backend = backend::open(choice, &settings).map_err(failed)?;
             let opened = match precision {
                 Some(precision) => Runtime::with_precision(bundle, backend, options, precision),
                 None => Runtime::with_backend(bundle, backend, options),

@@ -58,6 +58,13 @@ static void check_open(const char *path) {
     options.engine = 9;
     FAILS(loftup_open(path, &options, &none), INVALID_ARGUMENT, "engine is 9");
     options.engine = LOFTUP_ENGINE_CPU;
+    options.cpu_precision = 6;
+    FAILS(loftup_open(path, &options, &none), INVALID_ARGUMENT, "cpu_precision is 6");
+    options.cpu_precision = LOFTUP_CPU_PRECISION_AUTO;
+    OK(loftup_open(path, &options, &none));
+    loftup_model_free(none);
+    none = NULL;
+    options.cpu_precision = LOFTUP_CPU_PRECISION_FP32;
     options.precision = LOFTUP_PRECISION_INT8;
     FAILS(loftup_open(path, &options, &none), NOT_FOUND, "int8");
     options.precision = LOFTUP_PRECISION_FP32;

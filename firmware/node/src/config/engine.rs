@@ -3,9 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use loftup_runtime::backend::{
-    FallbackOptions, Settings, engine_cache::EngineCache, tensorrt::Options,
+    CpuPrecision, FallbackOptions, Settings, engine_cache::EngineCache, tensorrt::Options,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::error::{Invalid, check_range, invalid};
 
@@ -39,10 +39,11 @@ impl TensorRt {
         self.library.iter_mut().chain(self.engine_cache.as_mut())
     }
 
-    /// The settings in the runtime's types.
-    pub fn settings(&self) -> Settings {
+    /// The settings in the runtime's types, with those of `[model]` for the CPU.
+    pub fn settings(&self, cpu_precision: CpuPrecision) -> Settings {
         let (tensorrt, fallback) = (Options::default(), FallbackOptions::default());
         Settings {
+            cpu_precision,
             tensorrt: Options {
                 library: self.library.clone().or(tensorrt.library),
                 device: self.device,
@@ -95,4 +96,11 @@ impl TensorRt {
             _ => Ok(()),
         }
     }
+}
+
+/// Reads `model.cpu_precision`.
+pub(super) fn cpu_precision<'de, D: Deserializer<'de>>(input: D) -> Result<CpuPrecision, D::Error> {
+    String::deserialize(input)?
+        .parse()
+        .map_err(D::Error::custom)
 }

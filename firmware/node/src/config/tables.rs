@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use loftup_runtime::backend;
+use loftup_runtime::backend::{self, CpuPrecision};
 use serde::Deserialize;
 
-use super::{HeadNames, JbuHeads, Track, Upsampler, Words, arrays};
+use super::{HeadNames, JbuHeads, Track, Upsampler, Words, arrays, engine};
 use crate::ros::Distro;
 
 /// The configuration.
@@ -71,6 +71,9 @@ pub struct Model {
     /// `auto`, `tensorrt` or `tract`.
     #[serde(default)]
     pub backend: BackendName,
+    /// Products of the upsampler on a CPU: `fp32`, `auto`, `int16`, `fp16`, `bf16` or `int8`.
+    #[serde(default, deserialize_with = "engine::cpu_precision")]
+    pub cpu_precision: CpuPrecision,
     /// Threads that compute tiles; 0 is one per core.
     #[serde(default)]
     pub threads: usize,

@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Backend, BackendError, CpuBackend, Fallback, FallbackOptions, NarrowCpuBackend, TensorRt,
-    tensorrt,
+    Backend, BackendError, CpuBackend, CpuPrecision, Fallback, FallbackOptions, NarrowCpuBackend,
+    TensorRt, tensorrt,
 };
 
 /// Which backend to use.
@@ -32,42 +32,53 @@ impl fmt::Display for Choice {
 /// Settings of the backends and the fallback.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// Products of the upsampler on the CPU, except as a fallback of TensorRT, where they always have 32 bits.
+    pub cpu_precision: CpuPrecision,
     /// TensorRT settings.
     pub tensorrt: tensorrt::Options,
     /// Fallback settings.
     pub fallback: FallbackOptions,
 }
 
-/// Opens the backend selected by `choice`. The CPU computes the products of the upsampler in the arithmetic
-/// that the environment variable `LOFTUP_KERNELS` selects, except as a fallback: then it has 32 bits.
+/// Opens the backend selected by `choice`.
 ///
 /// # Errors
-/// [`BackendError::Unavailable`] if TensorRT is required and cannot be used. With [`Choice::Auto`]
-/// this is logged instead: as a warning, or at info level if no NVIDIA library or driver is
+/// [`BackendError::Unavailable`] if TensorRT is required and cannot be used, or this CPU has no instructions for
+/// [`Settings::cpu_precision`]. With [`Choice::Auto`] a missing TensorRT
+/// is logged instead: as a warning, or at info level if no NVIDIA library or driver is
 /// installed.
 pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, BackendError> {
     let tensorrt = || {
         let opened = TensorRt::open(settings.tensorrt.clone());
         opened.map(|backend| Arc::new(backend) as Arc<dyn Backend>)
     };
-    let narrow = NarrowCpuBackend::from_environment();
+    let with_fallback = |preferred| {
+        Arc::new(Fallback::new(
+            preferred,
+            Arc::new(CpuBackend),
+            settings.fallback,
+        ))
+    };
+    let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
+        let narrow = NarrowCpuBackend::new(settings.cpu_precision)?;
+        Ok(match settings.cpu_precision {
+            precision if precision.is_fp32() => Arc::new(CpuBackend),
+            // 32 bits take over if the reference outputs are missed.
+            CpuPrecision::Auto => with_fallback(Ok(Arc::new(narrow))),
+            _ => Arc::new(narrow),
+        })
+    };
     Ok(match choice {
-        Choice::Tract => match narrow {
-            Some(backend) => Arc::new(backend),
-            None => Arc::new(CpuBackend),
-        },
+        Choice::Tract => cpu()?,
         Choice::TensorRt => Arc::new(Fallback::alone(tensorrt()?, settings.fallback)),
-        Choice::Auto => match (tensorrt(), narrow) {
+        Choice::Auto => match tensorrt() {
             // Compared with the reference outputs of a bundle, unlike a fallback.
-            (Err(e), Some(backend)) => {
+            Err(e) if !settings.cpu_precision.is_fp32() => {
+                let backend = cpu()?;
                 log::info!("{e}; using {}", backend.describe());
-                Arc::new(backend)
+                backend
             }
-            (tensorrt, _) => Arc::new(Fallback::new(
-                tensorrt,
-                Arc::new(CpuBackend),
-                settings.fallback,
-            )),
+            tensorrt => with_fallback(tensorrt),
         },
     })
 }

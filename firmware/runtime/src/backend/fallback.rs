@@ -140,8 +140,8 @@ impl Backend for Fallback {
         }
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        self.shared.preferred.as_ref()?.arithmetic()
+    fn arithmetic(&self, precision: Precision) -> Option<Arithmetic> {
+        self.shared.preferred.as_ref()?.arithmetic(precision)
     }
 
     fn distrust(&self, error: BackendError) -> Result<(), BackendError> {

@@ -27,7 +27,8 @@ pub enum Fault {
     Nan,
     /// The run succeeds, but one value of each output is infinite.
     Infinity,
-    /// The run does not return until [`Faults::release`] is called or a minute has passed.
+    /// The run does not return until [`Faults::release`] is called or the time of [`Faults::limit_hangs`], by
+    /// default a minute, has passed.
     Hang,
     /// The run takes this much longer.
     Slow(Duration),
@@ -60,6 +61,7 @@ pub struct Faults {
     failed_builds: AtomicU64,
     /// Number of calls that are hung now.
     hanging: AtomicU64,
+    hang_limit: Mutex<Option<Duration>>,
     released: Mutex<bool>,
     release: Condvar,
 }
@@ -101,6 +103,11 @@ impl Faults {
     /// Removes all faults.
     pub fn clear(&self) {
         *self.schedule.lock() = Schedule::default();
+    }
+
+    /// Lets calls that hang return after this time.
+    pub fn limit_hangs(&self, limit: Duration) {
+        *self.hang_limit.lock() = Some(limit);
     }
 
     /// Releases all hung calls, and lets none hang from now on.
@@ -154,8 +161,8 @@ impl Faults {
 
     fn hang(&self) {
         self.hanging.fetch_add(1, SeqCst);
+        let limit = self.hang_limit.lock().unwrap_or(Duration::from_secs(60));
         let mut released = self.released.lock();
-        let limit = Duration::from_secs(60);
         self.release.wait_while_for(&mut released, |r| !*r, limit);
         self.hanging.fetch_sub(1, SeqCst);
     }
@@ -220,8 +227,8 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.health()
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        self.inner.arithmetic()
+    fn arithmetic(&self, precision: Precision) -> Option<Arithmetic> {
+        self.inner.arithmetic(precision)
     }
 
     fn distrust(&self, error: BackendError) -> Result<(), BackendError> {

@@ -9,6 +9,7 @@
 //! [`Fallback`] switches from one to the other on failure. [`open`] selects a backend by name.
 
 mod choice;
+mod cpu_precision;
 pub mod engine_cache;
 mod error;
 mod fallback;
@@ -30,6 +31,7 @@ use loftup_bundle::Precision;
 pub(crate) use self::native::{kernel_isa, kernels};
 pub use self::{
     choice::{Choice, Settings, open},
+    cpu_precision::CpuPrecision,
     error::BackendError,
     fallback::Fallback,
     graph::{Graph, ShapeBounds, ShapeProfile, compile_once},
@@ -38,6 +40,8 @@ pub use self::{
     tensorrt::TensorRt,
     tract::{CpuBackend, NarrowCpuBackend, TractBackend},
 };
+/// The arithmetic of the products of the upsampler's queries on a CPU.
+pub use loftup_kernels::Arithmetic as Products;
 
 /// Preferred tile sizes and concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +80,8 @@ pub enum Arithmetic {
     Fp32,
     /// Products of values rounded to a 10-bit mantissa.
     Tf32,
-    /// Products of the upsampler's queries in 16-bit integers, the rest in 32 bits.
-    Int16,
-    /// The same in fp16, with the scales of 16-bit integers.
-    Fp16,
-    /// The same in bfloat16.
-    Bf16,
-    /// The same in 8-bit integers, those of attention and convolutions in 16-bit integers or, on ARM, in fp16.
-    Int8,
+    /// Products of the upsampler's queries in this arithmetic, the rest in 32 bits.
+    Products(Products),
 }
 
 /// An inference backend.
@@ -126,10 +124,10 @@ pub trait Backend: Send + Sync {
         Health::healthy(self.name())
     }
 
-    /// The arithmetic used for 32-bit graphs, if the outputs must be compared with the reference
-    /// outputs of a bundle before they are used. `None` for the backend that computes reference
+    /// The arithmetic used for graphs of a precision where it does not prescribe another, if the outputs must be compared
+    /// with the reference outputs of a bundle before they are used. `None` for the backend that computes reference
     /// outputs, and for those that only measure it or cannot run anything on this machine.
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         Some(Arithmetic::Fp32)
     }
 
@@ -173,8 +171,8 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).health()
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        (**self).arithmetic()
+    fn arithmetic(&self, precision: Precision) -> Option<Arithmetic> {
+        (**self).arithmetic(precision)
     }
 
     fn distrust(&self, error: BackendError) -> Result<(), BackendError> {

@@ -33,11 +33,7 @@ impl Kernels {
     /// The kernels selected by `LOFTUP_KERNELS`, by default the fastest for this CPU, with products in 32
     /// bits.
     pub fn from_environment(graph: &Graph) -> Result<Self, BackendError> {
-        let selected = Self::selected().map_err(|what| graph.rejected(BACKEND, what))?;
-        Ok(match selected {
-            Self::Off => Self::Off,
-            Self::On(isa, _) => Self::On(isa, Arithmetic::Fp32),
-        })
+        Self::selected().map_err(|what| graph.rejected(BACKEND, what))
     }
 
     fn selected() -> Result<Self, String> {
@@ -45,44 +41,27 @@ impl Kernels {
     }
 
     fn parse(value: Option<&str>) -> Result<Self, String> {
-        let name = match value {
-            None | Some("") => return Ok(Self::On(Isa::detect(), Arithmetic::Fp32)),
+        let isa = match value {
+            None | Some("") => Isa::detect(),
             Some("off") => return Ok(Self::Off),
-            Some(name) => name,
+            Some(name) => match name.parse::<Isa>() {
+                Ok(isa) if isa.is_available() => isa,
+                _ => {
+                    return Err(format!(
+                        "{VARIABLE}={name}: not supported by this CPU; use {}, or unset it for the fastest",
+                        available()
+                    ));
+                }
+            },
         };
-        match (name.parse::<Isa>(), name.parse::<Arithmetic>()) {
-            (Ok(isa), _) if isa.is_available() => Ok(Self::On(isa, Arithmetic::Fp32)),
-            (_, Ok(arithmetic)) if arithmetic.is_available() => {
-                Ok(Self::On(Isa::detect(), arithmetic))
-            }
-            (_, Ok(arithmetic)) => Err(format!(
-                "{VARIABLE}={name}: needs {}, which this CPU does not have; use {}, or unset it for the fastest in 32 bits",
-                arithmetic.needs(),
-                available()
-            )),
-            _ => Err(format!(
-                "{VARIABLE}={name}: not supported by this CPU; use {}, or unset it for the fastest",
-                available()
-            )),
-        }
+        Ok(Self::On(isa, Arithmetic::Fp32))
     }
 }
 
-/// The arithmetic that `LOFTUP_KERNELS` selects, if its products have fewer than 32 bits. What is wrong with
-/// the variable is reported when a graph is loaded.
-pub(super) fn narrow_arithmetic() -> Option<Arithmetic> {
-    match Kernels::selected() {
-        Ok(Kernels::On(_, arithmetic)) => Some(arithmetic).filter(|a| *a != Arithmetic::Fp32),
-        _ => None,
-    }
-}
-
-/// The instruction set used for a queries graph, and the arithmetic if it does not have 32 bits; `off`
-/// without kernels.
+/// The instruction set used for a queries graph; `off` without kernels.
 pub(crate) fn kernel_isa() -> String {
     match Kernels::selected() {
-        Ok(Kernels::On(isa, Arithmetic::Fp32)) => isa.to_string(),
-        Ok(Kernels::On(isa, arithmetic)) => format!("{isa} {arithmetic}"),
+        Ok(Kernels::On(isa, _)) => isa.to_string(),
         _ => "off".into(),
     }
 }
@@ -101,9 +80,7 @@ pub(crate) fn kernels() -> Isa {
 
 fn available() -> String {
     let isas = Isa::ALL.iter().filter(|isa| isa.is_available());
-    let narrow = Arithmetic::ALL.iter().filter(|a| a.is_available()).skip(1);
     isas.map(|isa| isa.to_string())
-        .chain(narrow.map(|arithmetic| arithmetic.to_string()))
         .chain(["off".into()])
         .collect::<Vec<_>>()
         .join(", ")
@@ -382,16 +359,6 @@ mod tests {
         assert_eq!(Kernels::parse(None).ok(), exact(Isa::detect()));
         assert_eq!(Kernels::parse(Some("off")).ok(), Some(Kernels::Off));
         assert_eq!(Kernels::parse(Some("generic")).ok(), exact(Isa::Generic));
-        for arithmetic in Arithmetic::ALL.into_iter().skip(1) {
-            let parsed = Kernels::parse(Some(&arithmetic.to_string()));
-            match arithmetic.is_available() {
-                true => assert_eq!(parsed.ok(), Some(Kernels::On(Isa::detect(), arithmetic))),
-                false => {
-                    let e = parsed.expect_err("no such instructions");
-                    assert!(e.contains(arithmetic.needs()), "{e}");
-                }
-            }
-        }
         let e = Kernels::parse(Some("mmx")).expect_err("no such kernels");
         let e = e.to_string();
         assert!(

@@ -16,8 +16,8 @@ use tract_onnx::{
 };
 
 use super::{
-    Arithmetic, Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile, graph::Signature,
-    native, shared::shared,
+    Arithmetic, Backend, BackendError, CpuPrecision, Graph, Model, Plan, Session, ShapeProfile,
+    graph::Signature, native, shared::shared,
 };
 
 const NAME: &str = "tract";
@@ -25,7 +25,7 @@ const NAME: &str = "tract";
 /// The CPU backend: `loftup-kernels` for the upsampler's queries, tract for everything else.
 ///
 /// The environment variable `LOFTUP_KERNELS` selects the instruction set of the kernels (`generic`,
-/// `avx2`, `avx512`); with `off` everything runs on tract. Products always have 32 bits here.
+/// `avx2`, `avx512`); with `off` everything runs on tract. All products have 32 bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuBackend;
 
@@ -34,7 +34,7 @@ impl Backend for CpuBackend {
         NAME
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 
@@ -43,29 +43,25 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The CPU backend with the products of the upsampler's queries in 16-bit integers, fp16, bfloat16 or
-/// 8-bit integers. All other graphs run as on [`CpuBackend`].
+/// The CPU backend with products of fewer than 32 bits in the upsampler's queries. All other graphs run as on
+/// [`CpuBackend`].
 #[derive(Debug, Clone, Copy)]
-pub struct NarrowCpuBackend(Products);
+pub struct NarrowCpuBackend(CpuPrecision);
 
 impl NarrowCpuBackend {
-    /// The arithmetic that the environment variable `LOFTUP_KERNELS` selects: `int16`, `fp16`, `bf16` or
-    /// `int8`.
-    /// `None` if it selects 32 bits.
-    pub fn from_environment() -> Option<Self> {
-        native::narrow_arithmetic().map(Self)
-    }
-
-    /// With this arithmetic; `None` if it has 32 bits, or this CPU has no instructions for it.
-    pub fn new(arithmetic: Arithmetic) -> Option<Self> {
-        let narrow = match arithmetic {
-            Arithmetic::Int16 => Products::Int16,
-            Arithmetic::Fp16 => Products::Fp16,
-            Arithmetic::Bf16 => Products::Bf16,
-            Arithmetic::Int8 => Products::Int8,
-            Arithmetic::Fp32 | Arithmetic::Tf32 => return None,
-        };
-        narrow.is_available().then_some(Self(narrow))
+    /// With these products.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] if this CPU has no instructions for them.
+    pub fn new(precision: CpuPrecision) -> Result<Self, BackendError> {
+        match precision.check() {
+            Ok(()) => Ok(Self(precision)),
+            Err(what) => Err(BackendError::Unavailable {
+                backend: NAME,
+                what,
+                absent: false,
+            }),
+        }
     }
 }
 
@@ -74,21 +70,41 @@ impl Backend for NarrowCpuBackend {
         NAME
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
-        Some(match self.0 {
-            Products::Int16 => Arithmetic::Int16,
-            Products::Fp16 => Arithmetic::Fp16,
-            Products::Int8 => Arithmetic::Int8,
-            _ => Arithmetic::Bf16,
-        })
+    /// With [`CpuPrecision::Auto`] the fastest first, otherwise the most precise, whose products are then rounded.
+    fn precisions(&self) -> [Precision; 4] {
+        match self.0 {
+            CpuPrecision::Auto => [
+                Precision::Int8,
+                Precision::Fp16,
+                Precision::Fp32,
+                Precision::Fp16Weights,
+            ],
+            _ => CpuBackend.precisions(),
+        }
+    }
+
+    fn arithmetic(&self, precision: Precision) -> Option<Arithmetic> {
+        match self.0.of(precision) {
+            Products::Fp32 => None,
+            products => Some(Arithmetic::Products(products)),
+        }
     }
 
     fn describe(&self) -> String {
-        format!("{NAME} with the upsampler's products in {}", self.0)
+        match self.0 {
+            CpuPrecision::Auto => {
+                format!("{NAME} with the upsampler's products in the precision of its graph")
+            }
+            fixed => format!("{NAME} with the upsampler's products in {fixed}"),
+        }
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        load(graph, native::Kernels::On(Isa::detect(), self.0))
+        let kernels = match self.0.of(graph.precision) {
+            Products::Fp32 => native::Kernels::from_environment(graph)?,
+            products => native::Kernels::On(Isa::detect(), products),
+        };
+        load(graph, kernels)
     }
 }
 
@@ -112,7 +128,7 @@ impl Backend for TractBackend {
         NAME
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 

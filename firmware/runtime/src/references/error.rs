@@ -4,6 +4,8 @@ use std::fmt;
 
 use loftup_bundle::{Manifest, Precision, ReferenceError};
 
+use loftup_kernels::Arithmetic as Products;
+
 use super::Part;
 use crate::backend::Arithmetic;
 
@@ -83,10 +85,7 @@ pub(super) fn allowed(
 ) -> ReferenceError {
     let own = arithmetic_error(match (part, arithmetic) {
         // Only the upsampler has these.
-        (
-            Part::Backbone,
-            Arithmetic::Int16 | Arithmetic::Fp16 | Arithmetic::Bf16 | Arithmetic::Int8,
-        ) => Arithmetic::Fp32,
+        (Part::Backbone, Arithmetic::Products(_)) => Arithmetic::Fp32,
         _ => arithmetic,
     });
     let errors = manifest.references.as_ref();
@@ -121,10 +120,10 @@ pub(super) fn allowed(
 /// The allowed error of 32-bit graphs.
 pub(super) fn arithmetic_error(arithmetic: Arithmetic) -> ReferenceError {
     let (relative_error, angle) = match arithmetic {
-        Arithmetic::Fp32 => (2e-3, 1e-4),
-        Arithmetic::Tf32 | Arithmetic::Int16 | Arithmetic::Fp16 | Arithmetic::Bf16 => (5e-2, 1e-2),
+        Arithmetic::Fp32 | Arithmetic::Products(Products::Fp32) => (2e-3, 1e-4),
         // As for graphs in int8 without a measured error.
-        Arithmetic::Int8 => (1.5e-1, 5e-2),
+        Arithmetic::Products(Products::Int8) => (1.5e-1, 5e-2),
+        Arithmetic::Tf32 | Arithmetic::Products(_) => (5e-2, 1e-2),
     };
     ReferenceError {
         relative_error,

@@ -79,7 +79,7 @@ impl Perceptor {
         let key = TuningKey {
             processor: cache::processor(),
             cores,
-            instructions: kernel_isa(),
+            instructions: format!("{} {}", kernel_isa(), upsampler.backend.describe()),
             upsampler: format!("{} channels, {} layers, {} heads", m.dim, m.layers, m.heads),
             version: env!("CARGO_PKG_VERSION").into(),
         };

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use loftup_bundle::Precision;
 use loftup_onnx::rewrite::Model;
 use loftup_runtime::backend::{
     Arithmetic, Backend, BackendError, CpuBackend, Graph, Model as Loaded, Plan, Session,
@@ -58,7 +59,7 @@ impl Backend for Recorder {
         CpuBackend.name()
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 

@@ -155,7 +155,7 @@ struct MixedBackend {
 }
 
 impl Backend for MixedBackend {
-    fn arithmetic(&self) -> Option<loftup_runtime::backend::Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<loftup_runtime::backend::Arithmetic> {
         None
     }
 

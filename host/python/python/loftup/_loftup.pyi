@@ -16,6 +16,7 @@ Size: TypeAlias = int | tuple[int, int]
 Range: TypeAlias = Literal["image", "full"] | tuple[float, float]
 Engine: TypeAlias = Literal["auto", "cpu", "tensorrt"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "fp16-weights"]
+CpuPrecision: TypeAlias = Literal["fp32", "auto", "int16", "fp16", "bf16", "int8"]
 Upsampler: TypeAlias = Literal["loftup", "jbu"]
 Region: TypeAlias = tuple[int, int, int, int]
 Progress: TypeAlias = Callable[[str, int, int], object]
@@ -44,6 +45,7 @@ class Perceptor:
         *,
         engine: Engine = "auto",
         precision: Precision | None = None,
+        cpu_precision: CpuPrecision = "fp32",
         threads: int | None = None,
         tile: int | None = None,
     ) -> Perceptor: ...

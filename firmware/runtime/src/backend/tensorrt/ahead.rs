@@ -75,7 +75,7 @@ impl Backend for AheadOfTime {
     }
 
     /// Not compared here, but on the machine that runs it.
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }
 

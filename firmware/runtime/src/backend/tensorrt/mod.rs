@@ -242,7 +242,7 @@ impl Backend for TensorRt {
         PRECISIONS
     }
 
-    fn arithmetic(&self) -> Option<Arithmetic> {
+    fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         Some(match self.0.options.tf32 {
             true => Arithmetic::Tf32,
             false => Arithmetic::Fp32,
