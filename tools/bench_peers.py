@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Times one LoftUp frame in PyTorch, ONNX Runtime and `loftup bench` on this machine, alternating,
-and prints the processor seconds and their ratios as a Markdown table.
+"""Times one LoftUp frame in PyTorch, ONNX Runtime, OpenVINO and `loftup bench` on this machine, alternating,
+and prints the processor seconds, their ratios and the errors as a Markdown table.
 
-All three compute the same: a random LoftUp of the given width is written as a checkpoint, run by a
-plain PyTorch module, exported by it for ONNX Runtime, and converted by `loftup`. Their answers are
-compared first.
+All of them compute the same: a random LoftUp of the given width is written as a checkpoint, run by a
+plain PyTorch module, exported by it for ONNX Runtime and OpenVINO, and converted by `loftup`. In 32 bits their
+answers are compared first. In other precisions the error is printed, as the root mean square of the difference to
+PyTorch in standard deviations of the features.
 
     python tools/bench_peers.py --loftup target/debug/loftup [--dim 384] [--side 224] [--threads 1]
+        [--precisions fp32,int16,bf16,int8]
 
-Needs torch, numpy, onnx, onnxruntime.
+Needs torch, numpy, onnx, onnxruntime; OpenVINO is left out if it is not installed.
 """
 
 import argparse
@@ -30,6 +32,7 @@ def arguments():
     parser.add_argument("--side", type=int, default=224, help="side of the square output")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precisions", default="fp32", help="of `loftup --cpu-precision`, separated by commas")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args()
 
@@ -41,8 +44,14 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(ARGS.threads
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
+from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+
+try:
+    import openvino
+except ImportError:
+    openvino = None
 
 torch.set_num_threads(ARGS.threads)
 
@@ -170,13 +179,54 @@ def timed(f):
     return time.process_time() - cpu, time.perf_counter() - wall, answer
 
 
-def ours(directory, rounds):
+def ours(directory, precision):
     command = [
         ARGS.loftup, "bench", directory / "up.loftup", "--features", directory / "features.npy",
         "--guidance", directory / "image.npy", "--threads", str(ARGS.threads),
-        "--repeat", str(rounds), "--backend", "tract", "--json",
+        "--repeat", "1", "--backend", "tract", "--cpu-precision", precision, "--json",
     ]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def answer(directory, precision):
+    out = directory / f"{precision}.npy"
+    command = [
+        ARGS.loftup, "run", directory / "up.loftup", "--features", directory / "features.npy",
+        "--guidance", directory / "image.npy", "--backend", "tract", "--cpu-precision", precision, "--out", out,
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return np.load(out)
+
+
+def onnx_runtime(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = ARGS.threads, 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def peers(model, whole, features, image):
+    """Name, and a function that computes a frame. Those in 32 bits come first."""
+    feed = {"features": features.numpy(), "image": image.numpy()}
+    fp32 = onnx_runtime(whole)
+    contenders = {
+        f"PyTorch {torch.__version__}": lambda: model(features, image).numpy(),
+        f"ONNX Runtime {onnxruntime.__version__}": lambda: fp32.run(None, feed)[0],
+    }
+    precisions = ARGS.precisions.split(",")
+    if openvino:
+        name = f"OpenVINO {openvino.__version__.split('-')[0]}"
+        for precision, hint in [("fp32", "f32"), ("bf16", "bf16")]:
+            if precision in precisions:
+                settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": ARGS.threads}
+                compiled = openvino.Core().compile_model(str(whole), "CPU", settings)
+                suffix = "" if precision == "fp32" else f" {precision}"
+                contenders[name + suffix] = lambda c=compiled: c(feed)[0]
+    if "int8" in precisions:
+        int8 = whole.with_name("int8.onnx")
+        quantize_dynamic(whole, int8, weight_type=QuantType.QInt8)
+        session = onnx_runtime(int8)
+        contenders[f"ONNX Runtime {onnxruntime.__version__} int8"] = lambda: session.run(None, feed)[0]
+    return contenders
 
 
 def main():
@@ -198,42 +248,37 @@ def main():
         np.save(directory / "image.npy", image.numpy())
         run = [ARGS.loftup, "convert", "--upsampler-weights", directory / "up.bin"]
         subprocess.run([*run, "--out", directory / "up.loftup"], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(
-            [ARGS.loftup, "run", directory / "up.loftup", "--features", directory / "features.npy",
-             "--guidance", directory / "image.npy", "--out", directory / "out.npy"],
-            check=True, stdout=subprocess.DEVNULL,
-        )
         torch.onnx.export(
             model, (features, image), str(directory / "whole.onnx"), dynamo=False,
             input_names=["features", "image"], output_names=["upsampled"], opset_version=17,
         )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = ARGS.threads, 1
-        session = onnxruntime.InferenceSession(
-            str(directory / "whole.onnx"), options, providers=["CPUExecutionProvider"]
-        )
-        feed = {"features": features.numpy(), "image": image.numpy()}
-
-        contenders = {
-            f"PyTorch {torch.__version__}": lambda: model(features, image).numpy(),
-            f"ONNX Runtime {onnxruntime.__version__}": lambda: session.run(None, feed)[0],
+        contenders = peers(model, directory / "whole.onnx", features, image)
+        loftup = {f"loftup {precision}": precision for precision in ARGS.precisions.split(",")}
+        answers = {name: f() for name, f in contenders.items()}
+        answers |= {name: answer(directory, precision) for name, precision in loftup.items()}
+        expected = answers[next(iter(contenders))]
+        errors = {
+            name: float(np.sqrt(np.mean((a - expected) ** 2)) / expected.std()) for name, a in answers.items()
         }
-        answers = [np.load(directory / "out.npy"), *(f() for f in contenders.values())]
-        worst = max(float(np.abs(a - answers[1]).max()) for a in answers)
+        fp32 = [name for name in answers if not name.endswith(("int16", "fp16", "bf16", "int8"))]
+        worst = max(float(np.abs(answers[name] - expected).max()) for name in fp32)
         # One unit in the last place of the scaled guidance moves a phase by 1e-3.
         if worst > 2e-2:
             sys.exit(f"the answers differ by {worst:.1e}: they do not compute the same")
 
-        times = {name: ([], []) for name in [*contenders, "loftup"]}
+        times = {name: ([], []) for name in answers}
         reports = []
         for _ in range(ARGS.rounds):
             for name, f in contenders.items():
                 cpu, wall, _ = timed(f)
                 times[name][0].append(cpu)
                 times[name][1].append(wall)
-            reports.append(ours(directory, 1))
-            times["loftup"][0].append(reports[-1]["frame"]["cpu_seconds"]["p50"])
-            times["loftup"][1].append(reports[-1]["frame"]["wall_seconds"]["p50"])
+            for i, (name, precision) in enumerate(loftup.items()):
+                report = ours(directory, precision)
+                if i == 0:
+                    reports.append(report)
+                times[name][0].append(report["frame"]["cpu_seconds"]["p50"])
+                times[name][1].append(report["frame"]["wall_seconds"]["p50"])
 
     median = {name: [statistics.median(t) for t in both] for name, both in times.items()}
     parts = {
@@ -242,21 +287,23 @@ def main():
     }
     peak = max(r["peak_rss_bytes"] for r in reports) / 1e6
     if ARGS.json:
-        print(json.dumps({"seconds": median, "parts": parts, "peak_mb": peak, "worst": worst}, indent=1))
+        result = {"seconds": median, "errors": errors, "parts": parts, "peak_mb": peak, "worst": worst}
+        print(json.dumps(result, indent=1))
         return
-    cpu, wall = median["loftup"]
+    first = next(iter(loftup))
+    base_cpu, base_wall = median[next(name for name in median if name.startswith("ONNX Runtime"))]
     print(
         f"d = {ARGS.dim}, {ARGS.side}x{ARGS.side}, {ARGS.threads} thread(s), medians of {ARGS.rounds}; "
-        f"answers agree to {worst:.1e}; peak memory of loftup {peak:.0f} MB\n"
+        f"answers in 32 bits agree to {worst:.1e}; peak memory of {first} {peak:.0f} MB\n"
     )
-    print("| | CPU seconds | wall seconds | loftup, relative (CPU) | loftup, relative (wall) |")
-    print("|---|---|---|---|---|")
+    print("| | CPU seconds | wall seconds | relative to ONNX Runtime (CPU) | (wall) | error |")
+    print("|---|---|---|---|---|---|")
     for name, (c, w) in median.items():
-        print(f"| {name} | {c:.2f} | {w:.2f} | {cpu / c:.2f} | {wall / w:.2f} |")
-    print("\n| part of loftup's frame | CPU seconds | fraction of the frame |")
+        print(f"| {name} | {c:.2f} | {w:.2f} | {c / base_cpu:.2f} | {w / base_wall:.2f} | {errors[name]:.1e} |")
+    print(f"\n| part of a frame of {first} | CPU seconds | fraction of the frame |")
     print("|---|---|---|")
     for part, seconds in parts.items():
-        print(f"| {part} | {seconds:.4f} | {seconds / cpu:.4f} |")
+        print(f"| {part} | {seconds:.4f} | {seconds / median[first][0]:.4f} |")
 
 
 main()

@@ -65,7 +65,7 @@ pub enum BackendError {
     },
     /// The backend's outputs differ from the reference outputs.
     #[error(
-        "{engine} computes wrong outputs for {graph}: {what} (compared with the bundle's reference outputs); use another version of it, or --backend tract"
+        "{engine} computes wrong outputs for {graph}: {what} (compared with the bundle's reference outputs); use another version of it, --backend tract, or on a CPU --cpu-precision fp32"
     )]
     Wrong {
         /// Product, version and device.
