@@ -123,6 +123,16 @@ impl ConvNext {
         names::Tower::find(checkpoint).is_ok()
     }
 
+    /// The ConvNeXt in a checkpoint, in one line, without reading its weights.
+    ///
+    /// # Errors
+    /// There is none, several, or one of another version.
+    pub fn outline(checkpoint: &Checkpoint) -> Result<String, ConvNextError> {
+        let found = names::Tower::find(checkpoint)?.sizes()?;
+        let name = Preset::fitting(found).name();
+        Ok(format!("ConvNeXt ({name}), {found} to stage {STAGES}"))
+    }
+
     /// The name it was read by.
     pub fn preset(&self) -> Preset {
         self.preset

@@ -88,6 +88,11 @@ fn graph(tensors: Tensors) -> Vec<u8> {
 fn features_are_those_of_transformers_and_timm_at_any_size() {
     let model = read(transformers(), "dinov3-convnext").unwrap();
     assert_eq!(model.dim(), 16);
+    let checkpoint = Checkpoint::from_tensors("w.pth", transformers());
+    assert_eq!(
+        ConvNext::outline(&checkpoint).unwrap(),
+        "ConvNeXt (dinov3-convnext), 8, 12, 16 channels and 1, 2, 3 blocks to stage 3"
+    );
     let graph = model.graph();
     for grid in GRIDS {
         let image = fixture("image.").remove(grid).unwrap();
