@@ -273,6 +273,70 @@ def facebook_dinov3(name, depth):
     return save, forward, side, patch
 
 
+# --- ConvNeXt -------------------------------------------------------------------------------
+
+CONVNEXT = {"tiny": (96, 9), "small": (96, 27), "base": (128, 27), "large": (192, 27)}
+
+
+def convnext_randomize(model):
+    """Factors of blocks so small that features do not grow with the number of blocks."""
+    randomize(model)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("gamma"):
+                p.mul_(0.3)
+    return model
+
+
+def hf_convnext(size):
+    import transformers as T
+
+    width, blocks = CONVNEXT[size]
+    config = T.DINOv3ConvNextConfig(hidden_sizes=[width * 2**i for i in range(4)], depths=[3, 3, blocks, 3])
+    model = convnext_randomize(T.DINOv3ConvNextModel(config))
+
+    def forward(image):
+        return model(image, output_hidden_states=True).hidden_states[3]
+
+    return model.save_pretrained, forward, GRID * 16, 16
+
+
+def timm_convnext(size):
+    import timm
+    from timm.models._hub import save_for_hf
+
+    model = convnext_randomize(timm.create_model(f"convnext_{size}.dinov3_lvd1689m", num_classes=0))
+
+    def save(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        save_for_hf(model, str(directory), model_args=dict(num_classes=0), safe_serialization=True)
+
+    def forward(image):
+        return model.forward_intermediates(image, indices=[2], intermediates_only=True)[0]
+
+    return save, forward, GRID * 16, 16, model
+
+
+def facebook_convnext(size):
+    """timm's model under facebookresearch's names, without a config file."""
+    _, forward, side, patch, model = timm_convnext(size)
+
+    def name(key):
+        for i in range(1, 4):
+            key = key.replace(f"stages.{i}.downsample", f"downsample_layers.{i}")
+        for theirs, ours in [("stem", "downsample_layers.0"), (".blocks.", "."), ("conv_dw", "dwconv"),
+                             ("mlp.fc", "pwconv"), ("head.norm", "norm")]:
+            key = key.replace(theirs, ours)
+        return key
+
+    def save(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {name(key): tensor for key, tensor in model.state_dict().items()}
+        save_file(state, directory / "model.safetensors")
+
+    return save, forward, side, patch
+
+
 # --- open_clip ------------------------------------------------------------------------------
 
 
@@ -389,6 +453,11 @@ def models():
     for word, heads in [("small", 6), ("base", 12), ("large", 16), ("giant", 24)]:
         yield (f"LingBot-Vision {word}", "timm", None, "dinov3", [],
                lambda w=word: timm_dinov3(f"vit_{w}_patch16_lingbot", DEPTH)[:4])
+    for size in CONVNEXT:
+        name = f"dinov3-convnext-{size}"
+        yield f"DINOv3 ConvNeXt {size}", "transformers", None, name, [], lambda s=size: hf_convnext(s)
+        yield f"DINOv3 ConvNeXt {size}", "timm", None, name, [], lambda s=size: timm_convnext(s)[:4]
+        yield f"DINOv3 ConvNeXt {size}", "facebook names", None, name, [], lambda s=size: facebook_convnext(s)
     yield ("Depth Anything S", "transformers", "transformers", "dinov2", [],
            lambda: hf_dinov2(384, 6, depth_anything=True))
     yield ("Depth Anything S", "original names", "timm", "dinov2", ["--heads", "6"],
@@ -492,7 +561,7 @@ def main():
         except Exception as error:
             failure, cells = f" FAILED: {error}", ["", ""]
         print(f"{label:46} {source:16} {cells[0]:>12} {cells[1]:>12}{failure}", flush=True)
-        rows.append([label, source, positions or "rotary", cells[0], cells[1] + failure])
+        rows.append([label, source, positions or ("none" if "ConvNeXt" in label else "rotary"), cells[0], cells[1] + failure])
         failed += bool(failure)
         if args.out:
             lines = [["model", "names", "positions", "trained size", "other size"], ["---"] * 5, *rows]

@@ -10,6 +10,7 @@ use loftup_bundle::{BundleWriter, Manifest, Normalization, Precision, Size};
 use loftup_import::{
     bundle::{self, BACKBONE_FILE},
     checkpoint::{Checkpoint, CheckpointError},
+    convnext::{self, ConvNext, ConvNextError},
     upsampler::Upsampler,
     vit::{ConfigFiles, Preset, Vit, VitOptions},
 };
@@ -25,9 +26,9 @@ use crate::{
 /// Where a backbone comes from.
 #[derive(Debug, Clone)]
 pub enum BackboneSource {
-    /// A checkpoint of a supported vision transformer, exported to ONNX.
+    /// A checkpoint of a supported vision transformer or ConvNeXt, exported to ONNX.
     Checkpoint {
-        /// The architecture, as for [`Preset::parse`].
+        /// The architecture, as for [`Preset::parse`] or [`convnext::Preset::parse`].
         preset: String,
         /// Its weights.
         weights: PathBuf,
@@ -98,7 +99,10 @@ pub fn convert(
                 let checkpoint = open(weights, request.prefix.as_deref())?;
                 sources.extend(bundle::sources("backbone weights", &checkpoint));
                 let files = ConfigFiles::next_to(checkpoint.path())?;
-                vision_transformer(preset, &checkpoint, options, &files, request.size)?
+                match convnext::Preset::parse(preset) {
+                    Some(preset) => convnext(preset, &checkpoint, options, &files, request.size)?,
+                    None => vision_transformer(preset, &checkpoint, options, &files, request.size)?,
+                }
             }
             BackboneSource::Onnx(onnx) => {
                 let size = request.size.map(|s| rounded(s, onnx.patch));
@@ -204,6 +208,34 @@ fn vision_transformer(
     let (width, height) = model.config().default_size();
     let size = size.map_or(Size { width, height }, |s| rounded(s, model.config().patch));
     Ok(bundle::backbone(&model, size)?)
+}
+
+fn convnext(
+    preset: convnext::Preset,
+    checkpoint: &Checkpoint,
+    options: &VitOptions,
+    files: &ConfigFiles,
+    size: Option<Size>,
+) -> Result<(loftup_bundle::Backbone, Normalization, Vec<u8>), ConvertError> {
+    let of_transformers = [
+        ("--heads", options.heads.is_some()),
+        ("--activation", options.activation.is_some()),
+        ("--positions", options.positions.is_some()),
+        ("--text-space", options.text_space),
+    ];
+    if let Some((option, _)) = of_transformers.into_iter().find(|(_, given)| *given) {
+        let asked = preset.name();
+        return Err(ConvNextError::Setting { option, asked }.into());
+    }
+    let model = ConvNext::from_checkpoint(checkpoint, preset)?;
+    let colors = files.preprocessor().unwrap_or(Normalization::IMAGENET);
+    let default = Size {
+        width: 224,
+        height: 224,
+    };
+    let size = size.map_or(default, |s| rounded(s, convnext::STRIDE));
+    let (part, onnx) = bundle::convnext(&model, size);
+    Ok((part, colors.with(options.mean, options.std), onnx))
 }
 
 fn foreign_backbone(

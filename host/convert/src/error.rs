@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use loftup_bundle::BundleError;
-use loftup_import::{checkpoint::CheckpointError, onnx::ImportError, vit::VitError};
+use loftup_import::{
+    checkpoint::CheckpointError, convnext::ConvNextError, onnx::ImportError, vit::VitError,
+};
 
 /// A conversion that failed. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +14,12 @@ pub enum ConvertError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A backbone.
+    /// A vision transformer.
     #[error(transparent)]
     Vit(#[from] VitError),
+    /// A ConvNeXt.
+    #[error(transparent)]
+    ConvNext(#[from] ConvNextError),
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),

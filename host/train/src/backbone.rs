@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use loftup_bundle::{Bundle, Normalization, Size, UpsamplerKind, sha256_hex};
@@ -22,7 +25,7 @@ pub struct Backbone {
     name: String,
     dim: usize,
     patch: usize,
-    cache: Option<FeatureCache>,
+    cache: Option<Arc<FeatureCache>>,
 }
 
 impl Backbone {
@@ -30,7 +33,7 @@ impl Backbone {
     ///
     /// # Errors
     /// The bundle is damaged or has no backbone.
-    pub fn open(path: &Path, cache: Option<FeatureCache>) -> Result<Self, TrainError> {
+    pub fn open(path: &Path, cache: Option<Arc<FeatureCache>>) -> Result<Self, TrainError> {
         let bundle = Bundle::open(path)?;
         let manifest = bundle.manifest();
         let part = manifest.backbone.clone().ok_or_else(|| {
@@ -45,11 +48,8 @@ impl Backbone {
             .filter_map(|file| manifest.files.get(file).map(|f| f.sha256.as_str()))
             .collect();
         let name = format!("{files:?} {:?}", manifest.normalization);
-        let perceptor = Perceptor::with_backend(
-            bundle,
-            std::sync::Arc::new(CpuBackend),
-            ExecutionOptions::default(),
-        )?;
+        let perceptor =
+            Perceptor::with_backend(bundle, Arc::new(CpuBackend), ExecutionOptions::default())?;
         Ok(Self {
             perceptor,
             name,
@@ -69,9 +69,10 @@ impl Backbone {
         self.patch
     }
 
-    /// SHA-256 of the graph and its normalization.
-    pub fn sha256(&self) -> String {
-        sha256_hex(self.name.as_bytes())
+    /// SHA-256 of the graphs of several backbones and their normalizations.
+    pub fn sha256_of(backbones: &[Self]) -> String {
+        let names: Vec<&str> = backbones.iter().map(|b| b.name.as_str()).collect();
+        sha256_hex(names.join("\n").as_bytes())
     }
 
     /// The input size for an image of `size`.

@@ -34,7 +34,7 @@ pub struct Progress {
     pub config: String,
     /// Fingerprint of the data.
     pub data: String,
-    /// SHA-256 of the backbone.
+    /// SHA-256 of the backbones.
     pub backbone: String,
     /// Losses of the last step.
     pub losses: Vec<(String, f32)>,

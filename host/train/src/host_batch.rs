@@ -23,6 +23,8 @@ pub struct HostBatch {
     pub(crate) size: Size,
     /// Rows and columns of the output, if it is not `size`.
     pub(crate) output: Option<(usize, usize)>,
+    /// What coordinates of NAF's rotary encoding are multiplied by.
+    pub(crate) coordinate_scale: f32,
     /// Windows of the output that are computed; all of it without.
     pub(crate) windows: Option<Windows>,
     pub(crate) images: Vec<Vec<f32>>,
@@ -152,6 +154,7 @@ impl HostBatch {
             views: views.collect(),
             target,
             output: self.output,
+            coordinate_scale: self.coordinate_scale,
             batch_norm: match config.optimizer.freeze_batch_norm {
                 true => Mode::Eval,
                 false => Mode::Train,

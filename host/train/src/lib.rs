@@ -15,6 +15,7 @@ mod device;
 mod error;
 mod events;
 mod host_batch;
+mod inputs;
 pub mod kernels;
 mod log;
 mod losses;

@@ -14,9 +14,10 @@ use crate::{
     data::{Dataset, Sample, part},
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, Windows, tokens},
+    inputs::Inputs,
     losses::{Base, Projection, mean_area_weights, pseudo_ground_truth, random_projection},
     model::{
-        Guidance, LoftUp, Naf,
+        Guidance, LoftUp,
         bilinear_init::{Examples, interpolate},
         cut,
         least_squares::statistics,
@@ -37,11 +38,9 @@ const MEASURED: usize = 32;
 pub struct Preparer<'a> {
     config: &'a Config,
     data: &'a Dataset,
-    backbone: &'a Backbone,
-    /// Sizes of the guidance, and at each that of the backbone.
-    sizes: Vec<(Size, Size)>,
-    /// What features are multiplied by in the loss, by channel; nothing if all are alike.
-    scales: Vec<f32>,
+    backbones: &'a [Backbone],
+    /// What a step draws one of.
+    inputs: Vec<Inputs>,
     /// The order of the epoch that was asked for last.
     order: Mutex<(u64, Vec<usize>)>,
 }
@@ -54,7 +53,7 @@ fn square(side: usize) -> Size {
 }
 
 impl<'a> Preparer<'a> {
-    /// Checks that the sizes go together.
+    /// Checks that the sizes go together. The backbones are that of `bundle` and those of `backbones`.
     ///
     /// # Errors
     /// Names the setting and a size that does.
@@ -62,124 +61,43 @@ impl<'a> Preparer<'a> {
         config: &'a Config,
         path: &std::path::Path,
         data: &'a Dataset,
-        backbone: &'a Backbone,
+        backbones: &'a [Backbone],
     ) -> Result<Self, TrainError> {
-        let problem = |key: &str, what: String| TrainError::Config {
-            path: path.into(),
-            key: key.into(),
-            what,
-        };
-        let (key, wanted) = match config.stage {
-            Stage::One => ("stage1.guidance", vec![config.stage1.guidance]),
-            Stage::Two => {
-                let sides = config
-                    .stage2
-                    .sizes
-                    .iter()
-                    .map(|&s| square(s).rounded_to(backbone.patch()));
-                ("stage2.sizes", sides.collect())
-            }
-        };
-        let mut sizes = Vec::new();
-        for size in wanted {
-            let asked = match config.stage {
-                Stage::One => config.stage1.backbone.unwrap_or(size),
-                Stage::Two => size,
-            };
-            let seen = backbone.size(asked)?;
-            if config.stage == Stage::One && config.stage1.backbone.is_some_and(|s| s != seen) {
-                return Err(problem(
-                    "stage1.backbone",
-                    format!("the backbone takes {seen}: write that, or leave it out"),
-                ));
-            }
-            let grid = backbone.grid(seen);
-            let fits =
-                size.width.is_multiple_of(grid.width) && size.height.is_multiple_of(grid.height);
-            if config.augmentations() > 0 && !fits {
-                let nearest = |n: usize, of: usize| ((n + of / 2) / of).max(1) * of;
-                let better = Size {
-                    width: nearest(size.width, grid.width),
-                    height: nearest(size.height, grid.height),
-                };
-                return Err(problem(
-                    key,
-                    format!(
-                        "{size} is not a multiple of the backbone's grid of {grid}, over which the downsampler's windows are laid; write {better}, or loss.augmentations = 0"
-                    ),
-                ));
-            }
-            sizes.push((size, seen));
-        }
-        if config.stage == Stage::Two
-            && let Some((size, _)) = sizes.iter().find(|(s, _)| s.width > config.stage2.high)
-        {
-            return Err(problem(
-                "stage2.sizes",
-                format!("{size} after rounding to the patch is more than stage2.high"),
-            ));
-        }
         let mut preparer = Self {
             config,
             data,
-            backbone,
-            sizes,
-            scales: Vec::new(),
+            backbones,
+            inputs: Inputs::of(config, path, backbones)?,
             order: Mutex::new((u64::MAX, Vec::new())),
         };
         if config.upsampler == UpsamplerKind::Naf {
-            preparer.check_naf(&problem)?;
-            preparer.scales = preparer.channel_scales()?;
+            for i in 0..preparer.inputs.len() {
+                preparer.inputs[i].scales = preparer.channel_scales(&preparer.inputs[i])?;
+            }
         }
         Ok(preparer)
     }
 
-    /// Checks that NAF can make an output of the size of the target.
-    fn check_naf(&self, problem: &dyn Fn(&str, String) -> TrainError) -> Result<(), TrainError> {
-        let (guidance, seen) = self.first_size();
-        let tokens = self.backbone.grid(seen);
-        let mut output = guidance;
-        if let Some(target) = self.config.stage1.target {
-            let possible = self.backbone.size(target)?;
-            if possible != target {
-                let what = format!("the backbone takes {possible}: write that");
-                return Err(problem("stage1.target", what));
-            }
-            output = self.backbone.grid(target);
-        }
-        let rows = |s: Size| (s.height, s.width);
-        if Naf::accepts(rows(tokens), rows(output), rows(guidance)) {
-            return Ok(());
-        }
-        Err(problem(
-            "stage1.guidance",
-            format!(
-                "NAF is trained with a grid of at least 9x9 tokens, an output that is a multiple of it, and an image that is a multiple of that; the settings have {tokens}, {output} and {guidance}"
-            ),
-        ))
-    }
-
     /// One over the standard deviation of each channel, so that all count alike.
-    fn channel_scales(&self) -> Result<Vec<f32>, TrainError> {
-        let (_, seen) = self.first_size();
+    fn channel_scales(&self, inputs: &Inputs) -> Result<Vec<f32>, TrainError> {
+        let backbone = &self.backbones[inputs.backbone];
         let mut tokens = Vec::new();
         for index in 0..MEASURED.min(self.data.len()) {
-            let sample = self.photo(index)?;
-            let features = self
-                .backbone
-                .kept_features(&sample.identity(), &sample.resized(seen)?)?;
+            let sample = self.photo(index, inputs)?;
+            let small = sample.resized(inputs.seen)?;
+            let features = backbone.kept_features(&sample.identity(), &small)?;
             tokens.extend(features.tokens);
         }
-        let (_, deviation) = statistics(&tokens, self.backbone.dim());
+        let (_, deviation) = statistics(&tokens, backbone.dim());
         Ok(deviation.iter().map(|s| 1.0 / s.max(1e-6)).collect())
     }
 
     /// A random projection of features for the loss.
-    fn projection(&self, rng: &mut Rng) -> Projection {
-        let mut projection =
-            random_projection(self.backbone.dim(), self.config.loss.projection, rng);
+    fn projection(&self, inputs: &Inputs, rng: &mut Rng) -> Projection {
+        let dim = self.backbones[inputs.backbone].dim();
+        let mut projection = random_projection(dim, self.config.loss.projection, rng);
         let rows = projection.values.chunks_exact_mut(projection.to);
-        for (row, scale) in rows.zip(&self.scales) {
+        for (row, scale) in rows.zip(&inputs.scales) {
             row.iter_mut().for_each(|p| *p *= scale);
         }
         projection
@@ -187,13 +105,13 @@ impl<'a> Preparer<'a> {
 
     /// Pixels along a side of the downsampler's windows.
     pub fn window(&self) -> usize {
-        let (size, seen) = self.sizes[0];
-        (size.width * self.backbone.patch() / seen.width).max(1)
+        let (size, seen) = self.first_size();
+        (size.width * self.backbones[0].patch() / seen.width).max(1)
     }
 
     /// The first size of the guidance, and that of the backbone there.
     pub fn first_size(&self) -> (Size, Size) {
-        self.sizes[0]
+        (self.inputs[0].guidance, self.inputs[0].seen)
     }
 
     /// Initializes a new upsampler with the method in the settings, from a few images. Errors name
@@ -212,6 +130,7 @@ impl<'a> Preparer<'a> {
             return Ok(());
         }
         let (size, seen) = self.first_size();
+        let backbone = &self.backbones[0];
         let fitted = (FITTED_PIXELS / size.area()).clamp(1, FITTED);
         let most = match init {
             Init::Bilinear => fitted,
@@ -219,10 +138,10 @@ impl<'a> Preparer<'a> {
         };
         let (mut images, mut lr) = (Vec::new(), Vec::new());
         for index in 0..most.min(self.data.len()) {
-            let sample = self.photo(index)?;
+            let sample = self.photo(index, &self.inputs[0])?;
             let small = sample.resized(seen)?;
-            lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
-            images.push(self.backbone.normalized(&sample.resized(size)?));
+            lr.push(backbone.kept_features(&sample.identity(), &small)?);
+            images.push(backbone.normalized(&sample.resized(size)?));
         }
         if matches!(init, Init::Bilinear | Init::Bilateral) {
             let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
@@ -246,7 +165,7 @@ impl<'a> Preparer<'a> {
                 }),
             };
         }
-        let d = self.backbone.dim();
+        let d = backbone.dim();
         let values: Vec<f32> = lr.into_iter().flat_map(|t| t.tokens).collect();
         let (mean, deviation) = statistics(&values, d);
         for (name, values) in [("weight", deviation), ("bias", mean)] {
@@ -273,9 +192,9 @@ impl<'a> Preparer<'a> {
         order.1[(place % n as u64) as usize]
     }
 
-    fn photo(&self, index: usize) -> Result<Sample, TrainError> {
+    fn photo(&self, index: usize, inputs: &Inputs) -> Result<Sample, TrainError> {
         let size = match self.config.stage {
-            Stage::One => self.config.stage1.guidance,
+            Stage::One => inputs.guidance,
             Stage::Two => square(self.config.stage2.high),
         };
         self.data.sample(index, size)
@@ -288,10 +207,12 @@ impl<'a> Preparer<'a> {
     pub fn prepare(&self, step: u64) -> Result<HostBatch, TrainError> {
         let config = self.config;
         let mut rng = Rng::new(config.seed, Purpose::Step, step);
-        let (size, seen) = self.sizes[rng.below(self.sizes.len())];
+        let inputs = &self.inputs[rng.below(self.inputs.len())];
+        let (size, seen) = (inputs.guidance, inputs.seen);
+        let backbone = &self.backbones[inputs.backbone];
         let batch = config.run.batch_size as u64;
         let mut samples: Vec<Sample> = (step * batch..(step + 1) * batch)
-            .map(|place| self.photo(self.image(place)))
+            .map(|place| self.photo(self.image(place), inputs))
             .collect::<Result<_, _>>()?;
         if config.data.horizontal_flip {
             for sample in &mut samples {
@@ -306,9 +227,9 @@ impl<'a> Preparer<'a> {
         for sample in &samples {
             let guidance = sample.resized(size)?;
             let small = sample.resized(seen)?;
-            lr.push(self.backbone.kept_features(&sample.identity(), &small)?);
-            looked_at.push(self.backbone.normalized(&small));
-            images.push(self.backbone.guidance(config.upsampler, &guidance));
+            lr.push(backbone.kept_features(&sample.identity(), &small)?);
+            looked_at.push(backbone.normalized(&small));
+            images.push(backbone.guidance(config.upsampler, &guidance));
             photos.push(guidance);
         }
         let of = (size.height, size.width);
@@ -318,7 +239,7 @@ impl<'a> Preparer<'a> {
             let jitter = Jitter::random(&mut rng, config.jitter_range(), size.height, size.width);
             let lr = looked_at
                 .iter()
-                .map(|p| self.backbone.view(p, seen, &jitter, of));
+                .map(|p| backbone.view(p, seen, &jitter, of));
             views.push(HostView {
                 jitter,
                 lr: lr.collect::<Result<_, _>>()?,
@@ -331,21 +252,17 @@ impl<'a> Preparer<'a> {
                         }
                     })
                     .collect(),
-                projection: random_projection(
-                    self.backbone.dim(),
-                    config.loss.projection,
-                    &mut rng,
-                ),
+                projection: random_projection(backbone.dim(), config.loss.projection, &mut rng),
             });
         }
         let mut output = None;
-        let target = match (config.stage, config.stage1.target) {
+        let target = match (config.stage, inputs.target) {
             (Stage::One, Some(size)) => {
                 let mut values = Vec::new();
-                let projection = self.projection(&mut rng);
+                let projection = self.projection(inputs, &mut rng);
                 for sample in &samples {
                     let image = sample.resized(size)?;
-                    let features = self.backbone.kept_features(&sample.identity(), &image)?;
+                    let features = backbone.kept_features(&sample.identity(), &image)?;
                     output = Some((features.height, features.width));
                     values.extend(projection.apply(&features.tokens));
                 }
@@ -356,7 +273,7 @@ impl<'a> Preparer<'a> {
                 }
             }
             (Stage::One, None) => {
-                let projection = self.projection(&mut rng);
+                let projection = self.projection(inputs, &mut rng);
                 let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
                 for ((sample, image), lr) in samples.iter().zip(&photos).zip(&lr) {
@@ -397,9 +314,15 @@ impl<'a> Preparer<'a> {
             }
             (Stage::Two, _) => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
         };
+        let most = config.stage1.rescale_coords;
+        let coordinate_scale = match most > 1.0 {
+            true => most.powf(2.0 * rng.uniform() - 1.0),
+            false => 1.0,
+        };
         Ok(HostBatch {
             size,
             output,
+            coordinate_scale,
             windows,
             images,
             lr,
@@ -434,6 +357,7 @@ impl<'a> Preparer<'a> {
         rng: &mut Rng,
     ) -> Result<Vec<HostCrop>, TrainError> {
         let two = &self.config.stage2;
+        let backbone = &self.backbones[0];
         let side = size.width;
         let mut crops = Vec::new();
         for _ in 0..self.config.augmentations().max(1) {
@@ -450,14 +374,12 @@ impl<'a> Preparer<'a> {
                     .map_err(loftup_runtime::RuntimeError::from)?;
                 parts.push(Part {
                     side,
-                    lr: self
-                        .backbone
-                        .features(self.backbone.normalized(&small), seen)?,
+                    lr: backbone.features(backbone.normalized(&small), seen)?,
                     segmentations: match two.alpha > 0.0 {
                         true => sample.segmentations_of_part((x, y, side), two.high, &crop),
                         false => Vec::new(),
                     },
-                    image: self.backbone.normalized(&crop),
+                    image: backbone.normalized(&crop),
                 });
             }
             crops.push(HostCrop { region, parts });

@@ -116,6 +116,8 @@ fn fixed_settings(config: &Config) -> Config {
     config.cache = Default::default();
     // Identified by their contents.
     config.bundle = PathBuf::new();
+    let further = config.backbones.iter_mut();
+    further.for_each(|b| b.bundle = PathBuf::new());
     config.out = PathBuf::new();
     config.start = config.start.map(|_| PathBuf::from("start"));
     config.data.paths = Vec::new();

@@ -53,6 +53,8 @@ pub struct Batch {
     pub target: Target,
     /// Rows and columns of the output, if they are not those of the guidance.
     pub output: Option<(usize, usize)>,
+    /// What coordinates of NAF's rotary encoding are multiplied by; 1 outside of training.
+    pub coordinate_scale: f32,
     /// Where batch normalization takes its statistics from.
     pub batch_norm: Mode,
 }
@@ -125,7 +127,10 @@ fn cut(x: Tensor<2>, grid: Grid, crop: &Crop) -> Tensor<3> {
 /// Losses and gradients of a batch.
 pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOutput {
     let tracked = net.weights().tracked();
-    let net = net.with_weights(&tracked);
+    let mut net = net.with_weights(&tracked);
+    if let Upsampler::Naf(naf) = &mut net.upsampler {
+        naf.scale_coordinates(batch.coordinate_scale);
+    }
     let mut grid = batch.guidance.grid();
     if let Some((height, width)) = batch.output {
         (grid.height, grid.width) = (height, width);

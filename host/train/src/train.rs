@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::sync_channel,
     },
@@ -122,9 +123,9 @@ pub fn train(
     let checkpoint = prepare_output(&config.out, resume)?;
     let preparation = config.preparation();
     let data = Dataset::open(&config.data.paths, config.data.limit, preparation, stop)?;
-    let backbone = Backbone::open(&config.bundle, open_cache(config)?)?;
-    let preparer = Preparer::new(config, path, &data, &backbone)?;
-    let (mut state, start_sha256) = new_state(config, &backbone, preparer.window(), &device)?;
+    let backbones = open_backbones(config)?;
+    let preparer = Preparer::new(config, path, &data, &backbones)?;
+    let (mut state, start_sha256) = new_state(config, &backbones[0], preparer.window(), &device)?;
     if config.start.is_none()
         && !resume
         && let Some(loftup) = state.net.upsampler.loftup_mut()
@@ -135,7 +136,7 @@ pub fn train(
         settings: toml::to_string(config)
             .map_err(|e| TrainError::io(path)(std::io::Error::other(e)))?,
         data: data.fingerprint(),
-        backbone: backbone.sha256(),
+        backbone: Backbone::sha256_of(&backbones),
     };
     let losses = if resume {
         restore(&mut state, &checkpoint, config, &identity, &device)?
@@ -153,7 +154,7 @@ pub fn train(
             affinity: config.stage2.affinity,
         },
         frozen: (state.net.upsampler.loftup()).and_then(|loftup| Frozen::find(loftup, &device)),
-        preview: Preview::open(config, &data, &backbone, preparer.first_size())?,
+        preview: Preview::open(config, &data, &backbones[0], preparer.first_size())?,
         log: Log::open(&config.out, state.step)?,
         checkpoint,
         identity: &identity,
@@ -210,7 +211,17 @@ fn prepare_output(out: &Path, resume: bool) -> Result<PathBuf, TrainError> {
     Ok(path)
 }
 
-/// The cache of the backbone's features, unless it is disabled.
+/// The backbone of the bundle, and then the further ones.
+fn open_backbones(config: &Config) -> Result<Vec<Backbone>, TrainError> {
+    let cache = open_cache(config)?.map(Arc::new);
+    let further = config.backbones.iter().map(|b| &b.bundle);
+    std::iter::once(&config.bundle)
+        .chain(further)
+        .map(|bundle| Backbone::open(bundle, cache.clone()))
+        .collect()
+}
+
+/// The cache of the backbones' features, unless it is disabled.
 fn open_cache(config: &Config) -> Result<Option<FeatureCache>, TrainError> {
     if config.cache.gib <= 0.0 {
         return Ok(None);
@@ -227,7 +238,7 @@ struct Identity {
     settings: String,
     /// Fingerprint of the data.
     data: String,
-    /// SHA-256 of the backbone.
+    /// SHA-256 of the backbones.
     backbone: String,
 }
 

@@ -9,7 +9,7 @@ use std::{ops::ControlFlow, path::Path, sync::atomic::AtomicBool};
 use loftup_convert::Builtin;
 use loftup_import::checkpoint::Checkpoint;
 use loftup_train::{Config, Outcome, checkpoint, files, train};
-use support::{config, images, read, run, settings};
+use support::{config, images, read, run, settings, tiny_dinov2};
 
 /// Makes `backbone.loftup` in `folder`: EfficientNet-Lite0, which takes any size, in patches of 16 pixels.
 fn bundle(folder: &Path) {
@@ -62,6 +62,73 @@ fn resumed_it_is_the_same_bit_for_bit_and_the_loss_falls() {
     let (first, last) = (mean(&losses[..6]), mean(&losses[24..]));
     println!("loss {first} to {last}");
     assert!(last < 0.95 * first, "{first} to {last}");
+}
+
+/// Two backbones with 112 and 48 channels, the first at two sizes, and rescaled coordinates.
+fn several(steps: u64, out: &str) -> String {
+    let further = r#"
+[[backbones]]
+bundle = "vit.loftup"
+
+[[backbones]]
+bundle = "backbone.loftup"
+guidance = "60x40"
+backbone = "240x160"
+
+[data]"#;
+    naf_settings(steps, out)
+        .replace("\n[data]", further)
+        .replace("target =", "rescale_coords = 2.0\ntarget =")
+}
+
+#[test]
+fn with_several_backbones_and_rescaled_coordinates_it_resumes_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    bundle(at);
+    tiny_dinov2(at.join("vit.loftup"), 126);
+    images(at, 2);
+    let (whole, path) = config(at, "whole.toml", &several(8, "whole"));
+    run(&whole, &path, false, None);
+    let (halves, path) = config(at, "halves.toml", &several(8, "halves"));
+    assert_eq!(run(&halves, &path, false, Some(3)), Outcome::Stopped(3));
+    // Another list is another training.
+    let text = several(8, "halves").replace("60x40", "120x80");
+    let (other, path) = config(at, "other.toml", &text);
+    let message = train(&other, &path, true, &AtomicBool::new(false), &mut |_| {});
+    let message = message.unwrap_err().to_string();
+    assert!(message.contains("guidance = \"60x40\""), "{message}");
+
+    run(&halves, &path.with_file_name("halves.toml"), true, None);
+    let state = |c: &Config| checkpoint::load(&c.out.join(files::CHECKPOINT)).unwrap();
+    assert_eq!(state(&whole), {
+        let (tensors, mut progress) = state(&halves);
+        progress.config = state(&whole).1.config;
+        (tensors, progress)
+    });
+    // The periods are NAF's own, whatever the last step multiplied coordinates by.
+    let weights = Checkpoint::open(&whole.out.join(files::WEIGHTS)).unwrap();
+    let weights = loftup_import::naf::read(&weights).unwrap();
+    assert_eq!(weights.periods, loftup_spec::naf::periods());
+
+    // Every backbone is drawn in these eight steps, and the scale matters: the losses are others.
+    let losses = |c: &Config| String::from_utf8(read(&c.out, "losses.csv")).unwrap();
+    let without = [
+        ("rescale_coords = 2.0\n", ""),
+        (
+            "bundle = \"vit.loftup\"",
+            "bundle = \"backbone.loftup\"\nbackbone = \"144x144\"",
+        ),
+        ("60x40", "120x80"),
+    ];
+    for (old, new) in without {
+        let text = several(8, "without").replace(old, new);
+        assert!(text.contains(new));
+        let (config, path) = config(at, "without.toml", &text);
+        run(&config, &path, false, None);
+        assert_ne!(losses(&config), losses(&whole), "{old}");
+        std::fs::remove_dir_all(&config.out).unwrap();
+    }
 }
 
 #[test]
@@ -118,6 +185,11 @@ fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
             "",
             "stage1.target: only upsampler = \"naf\"",
         ),
+        (
+            "target = \"288x288\"",
+            "rescale_coords = 0.5",
+            "stage1.rescale_coords: write 1 to 16",
+        ),
     ];
     for (old, new, what) in cases {
         let text = text.replace(old, new);
@@ -133,6 +205,16 @@ fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
         ("36x36", "40x40", "9x9, 18x18 and 40x40"),
         ("144x144", "128x128", "8x8, 18x18 and 36x36"),
         ("288x288", "280x288", "the backbone takes 288x288"),
+        (
+            "\n[data]",
+            "\n[[backbones]]\nbundle = \"backbone.loftup\"\n[data]",
+            "backbones[0].guidance: NAF is trained with a grid of at least 9x9",
+        ),
+        (
+            "\n[data]",
+            "\n[[backbones]]\nbundle = \"backbone.loftup\"\nbackbone = \"150x144\"\n[data]",
+            "backbones[0].backbone: the backbone takes 144x144",
+        ),
     ] {
         let (config, path) = config(at, "t.toml", &text.replace(old, new));
         let message = train(&config, &path, false, &AtomicBool::new(false), &mut |_| {});

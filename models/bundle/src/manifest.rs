@@ -108,7 +108,7 @@ pub struct Backbone {
     pub layout: FeatureLayout,
     /// The graph in each precision.
     pub graphs: BTreeMap<Precision, String>,
-    /// Its architecture, if it was converted from a checkpoint.
+    /// Its architecture, if it is a vision transformer converted from a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<Architecture>,
 }

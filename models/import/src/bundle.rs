@@ -16,6 +16,7 @@ use loftup_spec::naf::{self, NafWeights};
 
 use crate::{
     checkpoint::Checkpoint,
+    convnext::{self, ConvNext},
     vit::{self, Vit, VitError},
 };
 
@@ -59,6 +60,24 @@ pub fn backbone(model: &Vit, size: Size) -> Result<(Backbone, Normalization, Vec
         std: config.std,
     };
     Ok((part, normalization, onnx))
+}
+
+/// Manifest entry and fp32 ONNX graph of a ConvNeXt, whose inputs have `size` pixels where nothing else is
+/// asked for. The graph belongs in [`BACKBONE_FILE`].
+pub fn convnext(model: &ConvNext, size: Size) -> (Backbone, Vec<u8>) {
+    let part = Backbone {
+        name: model.preset().name().into(),
+        dim: model.dim(),
+        patch: convnext::STRIDE,
+        size,
+        any_size: true,
+        input: convnext::INPUT.into(),
+        output: convnext::OUTPUT.into(),
+        layout: FeatureLayout::Map,
+        graphs: BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]),
+        architecture: None,
+    };
+    (part, model.graph())
 }
 
 /// Adds the fp32 graphs of an upsampler. Returns its manifest entry.

@@ -89,6 +89,20 @@ impl Graph {
         self.op("Conv", &[x, &weight, &bias], &attrs)
     }
 
+    /// Convolution of each channel alone, with bias and zero padding that keeps the size. `weight` is
+    /// `[channels, 1, k, k]` with an odd `k`.
+    pub fn depthwise_conv(&mut self, x: &Value, weight: &Tensor, bias: &Tensor) -> Value {
+        let [channels, side] = [0, 2].map(|axis| weight.shape()[axis] as i64);
+        let weight = self.constant("weight", weight);
+        let bias = self.constant("bias", bias);
+        let attrs = [
+            Attr::Ints("kernel_shape", vec![side; 2]),
+            Attr::Ints("pads", vec![side / 2; 4]),
+            Attr::Int("group", channels),
+        ];
+        self.op("Conv", &[x, &weight, &bias], &attrs)
+    }
+
     /// `(x - mean) / sqrt(var + eps)` over `axis`, with the biased variance.
     pub fn normalize(&mut self, x: &Value, axis: i64, eps: f32) -> Value {
         let over = [Attr::Ints("axes", vec![axis]), Attr::Int("keepdims", 1)];

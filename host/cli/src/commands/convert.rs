@@ -33,8 +33,9 @@ use crate::{
     .multiple(true))]
 pub struct Args {
     /// Backbone architecture: dinov2-s14, -b14, -l14, -g14 (each also with -reg), dinov3-s16,
-    /// -s16-plus, -b16, -l16, clip-b32, -b16, -l14, -h14, -g14, -bigg14, siglip-b16, -l16, -so400m14,
-    /// siglip2-b16, ...; or a family of any size: dinov2, dinov2-reg, dinov3, clip, siglip, siglip2
+    /// -s16-plus, -b16, -l16, dinov3-convnext-tiny, -small, -base, -large, clip-b32, -b16, -l14, -h14,
+    /// -g14, -bigg14, siglip-b16, -l16, -so400m14, siglip2-b16, ...; or a family of any size: dinov2,
+    /// dinov2-reg, dinov3, dinov3-convnext, clip, siglip, siglip2
     #[arg(
         long,
         value_name = "NAME",

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use loftup_bundle::{Bundle, FeatureLayout, HeadKind, Manifest, Normalization, Training};
 use loftup_import::{
     checkpoint::Checkpoint,
+    convnext::ConvNext,
     vit::{ConfigFiles, Outline, PositionEmbedding, Vit, VitError, VitOptions},
 };
 use loftup_onnx::{Interface, Port};
@@ -315,7 +316,13 @@ fn print_checkpoint(checkpoint: &Checkpoint, json: bool) -> Result<()> {
         Ok(outline) => print_outline(&outline)?,
         // Usually an upsampler checkpoint.
         Err(VitError::NotAVit { .. }) => {}
-        Err(error) => output::line(format!("  backbone   {error}"))?,
+        Err(error) => {
+            let backbone = ConvNext::outline(checkpoint).map(|found| format!("{found} (weights)"));
+            output::line(format!(
+                "  backbone   {}",
+                backbone.unwrap_or_else(|_| error.to_string())
+            ))?;
+        }
     }
     for (name, shape) in tensors {
         output::line(format!("  {name} {shape:?}"))?;

@@ -29,6 +29,8 @@ impl Config {
         place(&mut config.bundle);
         place(&mut config.out);
         config.start.iter_mut().for_each(place);
+        let further = config.backbones.iter_mut();
+        further.for_each(|b| place(&mut b.bundle));
         config.data.paths.iter_mut().for_each(place);
         config.run.preview_image.iter_mut().for_each(place);
         config.cache.folder.iter_mut().for_each(place);
@@ -174,6 +176,27 @@ impl Config {
                 "stage1.target",
                 naf || self.stage1.target.is_none(),
                 "only upsampler = \"naf\" has outputs of another size than the image: leave it out".into(),
+            ),
+            (
+                "backbones",
+                naf || self.backbones.is_empty(),
+                "LoftUp is trained for one backbone: leave them out, or write upsampler = \"naf\"".into(),
+            ),
+            (
+                "backbones.guidance",
+                (self.backbones.iter().filter_map(|b| b.guidance))
+                    .all(|g| side(g.width) && side(g.height)),
+                format!("write sides of 4 to {MAX_SIDE}"),
+            ),
+            (
+                "stage1.rescale_coords",
+                naf || self.stage1.rescale_coords == 1.0,
+                "only upsampler = \"naf\" has a rotary encoding: leave it out".into(),
+            ),
+            (
+                "stage1.rescale_coords",
+                (1.0..=16.0).contains(&self.stage1.rescale_coords),
+                "write 1 to 16".into(),
             ),
             (
                 "stage1.guidance",

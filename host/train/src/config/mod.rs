@@ -39,6 +39,9 @@ pub struct Config {
     /// weights to start from.
     #[serde(default)]
     pub init: Init,
+    /// Further backbones that NAF learns from; each step draws one of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backbones: Vec<FurtherBackbone>,
     /// The images.
     pub data: Data,
     /// Length of the training, checkpoints and logs.
@@ -59,6 +62,35 @@ pub struct Config {
     /// Cache of the backbone's features.
     #[serde(default)]
     pub cache: Cache,
+}
+
+/// A further backbone, or the same one at other sizes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherBackbone {
+    /// The bundle with the backbone.
+    pub bundle: PathBuf,
+    /// Size of the guidance; by default that of stage 1.
+    #[serde(
+        default,
+        with = "optional_size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub guidance: Option<Size>,
+    /// As [`Stage1::backbone`].
+    #[serde(
+        default,
+        with = "optional_size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub backbone: Option<Size>,
+    /// As [`Stage1::target`].
+    #[serde(
+        default,
+        with = "optional_size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub target: Option<Size>,
 }
 
 /// Which of the two stages.
@@ -324,6 +356,10 @@ pub struct Stage1 {
     pub area_weighting: f32,
     /// Weight of the squared error of features. Published: 1.
     pub mse_weight: f64,
+    /// Largest factor by which a step of NAF scales the coordinates of its rotary encoding, at random
+    /// from its inverse on, on a logarithmic scale; 1 leaves them as they are.
+    #[serde(skip_serializing_if = "is_one")]
+    pub rescale_coords: f32,
     /// Weight of gradient matching: the squared error of differences between pixels. Published: 0.
     /// With more of it, a short training gets sharper instead of smoother.
     pub gradient_weight: f64,
@@ -342,10 +378,15 @@ impl Default for Stage1 {
             upsampling: Upsampling::Bicubic,
             alpha: 0.8,
             area_weighting: 0.0,
+            rescale_coords: 1.0,
             mse_weight: 1.0,
             gradient_weight: 0.0,
         }
     }
+}
+
+fn is_one(x: &f32) -> bool {
+    *x == 1.0
 }
 
 /// Stage 2.

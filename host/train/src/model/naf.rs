@@ -71,6 +71,12 @@ impl Naf {
         }
     }
 
+    /// Multiplies the coordinates of the rotary encoding by `factor`.
+    pub fn scale_coordinates(&mut self, factor: f32) {
+        // An angle is 2 pi times a coordinate over a period.
+        self.periods.iter_mut().for_each(|p| *p /= factor);
+    }
+
     /// The tensors of a checkpoint.
     pub fn tensors(&self) -> BTreeMap<String, HostTensor> {
         let mut all = self.weights.to_host();

@@ -146,6 +146,7 @@ impl Fixture {
             views: views.collect(),
             target,
             output: None,
+            coordinate_scale: 1.0,
             batch_norm: Mode::Train,
         }
     }

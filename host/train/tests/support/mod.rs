@@ -17,9 +17,13 @@ use loftup_train::{
 
 /// Makes `backbone.loftup` in `folder`: a tiny DINOv2, 48 channels on a grid of 4x4.
 pub fn bundle(folder: &Path) -> PathBuf {
+    tiny_dinov2(folder.join("backbone.loftup"), 56)
+}
+
+/// Makes the bundle `out`: a tiny DINOv2, 48 channels, for images of `side` pixels, 14 to a patch.
+pub fn tiny_dinov2(out: PathBuf, side: usize) -> PathBuf {
     let weights =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/golden/weights/dinov2.bin");
-    let out = folder.join("backbone.loftup");
     let backbone = BackboneSource::Checkpoint {
         preset: "dinov2-s14".into(),
         weights,
@@ -29,8 +33,8 @@ pub fn bundle(folder: &Path) -> PathBuf {
         },
     };
     let size = Some(Size {
-        width: 56,
-        height: 56,
+        width: side,
+        height: side,
     });
     let request = Request {
         backbone: Some(backbone),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use loftup_bundle::Normalization;
 use serde_json::Value;
 
 use super::{Origin, VitError, colors::Colors, model_config::ModelConfig, schemes::Library};
@@ -64,6 +65,11 @@ impl ConfigFiles {
             }
         }
         Ok(files)
+    }
+
+    /// The image normalization in `preprocessor_config.json`, if there is one.
+    pub fn preprocessor(&self) -> Option<Normalization> {
+        self.preprocessor.as_ref().map(|given| given.colors)
     }
 
     /// The config for weights with the names of `library`: preferably that written by this library,

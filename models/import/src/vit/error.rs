@@ -10,7 +10,7 @@ use crate::checkpoint::CheckpointError;
 #[non_exhaustive]
 pub enum VitError {
     /// Unknown backbone name.
-    #[error("unknown backbone {given:?}; expected one of {}", super::Preset::names().collect::<Vec<_>>().join(", "))]
+    #[error("unknown backbone {given:?}; expected one of {}", super::Preset::names().chain(crate::convnext::Preset::names()).collect::<Vec<_>>().join(", "))]
     UnknownPreset {
         /// The given name.
         given: String,

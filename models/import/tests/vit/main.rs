@@ -1,6 +1,7 @@
 //! Backbones, from checkpoint to features: compared with the original models and with a slow
 //! reference implementation, in every naming scheme.
 
+mod convnext;
 mod dinov3;
 mod dinov3_refused;
 mod errors;

@@ -106,12 +106,26 @@ pub fn run(vit: &Vit, image: &Tensor) -> Tensor {
         panic!("{:?}", image.shape())
     };
     let bytes = vit.graph(width, height).unwrap();
-    let model = tract_onnx::onnx()
-        .model_for_read(&mut bytes.as_slice())
-        .unwrap();
-    let model = model.into_optimized().unwrap();
+    let model = load(&bytes).into_optimized().unwrap();
     let shape = model.input_fact(0).unwrap().shape.as_concrete().unwrap();
     assert_eq!(shape, image.shape(), "the input is static");
+    run_model(model, image)
+}
+
+/// Runs a graph for images of any size in tract.
+pub fn run_any_size(graph: &[u8], image: &Tensor) -> Tensor {
+    let mut model = load(graph);
+    let fact = InferenceFact::dt_shape(f32::datum_type(), image.shape());
+    model.set_input_fact(0, fact).unwrap();
+    run_model(model.into_optimized().unwrap(), image)
+}
+
+fn load(graph: &[u8]) -> InferenceModel {
+    let mut graph = graph;
+    tract_onnx::onnx().model_for_read(&mut graph).unwrap()
+}
+
+fn run_model(model: TypedModel, image: &Tensor) -> Tensor {
     let model = model.into_runnable().unwrap();
     let input = tract_onnx::prelude::Tensor::from_shape(image.shape(), image.data()).unwrap();
     let output = model.run(tvec!(input.into_tvalue())).unwrap().remove(0);
