@@ -97,27 +97,16 @@ demo() {
         "$work"/*.ckpt.loftup "$work"/*.safetensors.loftup
 }
 
-# maturin runs `cargo rustc` for one package, for which cargo selects other features than for the
-# workspace, so that tract and most other crates would be compiled again: 6 minutes. It is given a cargo
-# that builds the library as a member of the workspace instead, as in `test`.
+# With tools/maturin/cargo, nothing is compiled again after `test`.
 python() {
     local built="${CARGO_TARGET_DIR:-target}/debug" bin="$work/python-package/bin"
-    step cargo build --locked --workspace --bin loftup --lib --example with_head
+    local selection="--workspace --bin loftup --lib --example with_head"
+    # shellcheck disable=SC2086
+    step cargo build --locked $selection
     step python3 -m venv "$work/python-package"
     step "$bin/pip" install --quiet "maturin>=1.9,<2" "numpy>=1.26" "pillow>=10" "pytest>=8"
-    mkdir "$work/cargo"
-    cat >"$work/cargo/cargo" <<EOF
-#!/bin/sh
-cargo='$(command -v cargo)'
-EOF
-    cat >>"$work/cargo/cargo" <<'EOF'
-[ "$1" = rustc ] || exec "$cargo" "$@"
-exec env -u PYO3_PYTHON -u PYO3_CONFIG_FILE -u PYO3_ENVIRONMENT_SIGNATURE -u PYO3_BUILD_EXTENSION_MODULE \
-    "$cargo" build --locked --workspace --bin loftup --lib --example with_head \
-    --message-format json-render-diagnostics
-EOF
-    chmod +x "$work/cargo/cargo"
-    PATH="$work/cargo:$PATH" step "$bin/maturin" build --locked --profile dev \
+    MATURIN_CARGO=$(command -v cargo) MATURIN_BUILD="$selection" PATH="$PWD/tools/maturin:$PATH" \
+        step "$bin/maturin" build --locked --profile dev \
         --manifest-path host/python/Cargo.toml --interpreter "$bin/python" --out "$work/wheels"
     step "$bin/pip" install --quiet --no-deps "$work"/wheels/*.whl
     LOFTUP=$(realpath "$built/loftup") PYTHONDONTWRITEBYTECODE=1 \

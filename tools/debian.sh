@@ -4,6 +4,8 @@
 #
 #   debian_sid PACKAGE...          the directory "$sid" with these packages
 #   debian_sysroot ARCHITECTURE    in it, /sysroot/ARCHITECTURE to link against (glibc 2.31)
+#   debian_clean SUITE ARCHITECTURE
+#                                  the directory "$work" with a new system, which the caller removes
 #   debian_enter DIRECTORY [-b FROM TO]... [-w FROM TO]... COMMAND...
 #                                  runs a command inside, with FROM mounted read-only (-b) or
 #                                  writable (-w) at TO, running aarch64 programs with qemu
@@ -103,6 +105,14 @@ SCRIPT
         { tail -n 5 "$sid.log" >&2; exit 1; }
     rm -rf "$sid/sysroot/apt"
     touch "$sid/sysroot/$1/complete"
+}
+
+debian_clean() {
+    if [ "$2" = arm64 ]; then set -- "$@" arm64; fi
+    debian_bootstrap "$debian/$1-$2" "$1" ${3:+"$3"}
+    work=$(mktemp -d "$debian/try.XXXXXX")
+    cp -a "$debian/$1-$2/." "$work/"
+    debian_network "$work"
 }
 
 debian_enter() {

@@ -19,12 +19,8 @@ esac
 package=$(ls -t "$out"/loftup_*_"$arch".deb 2>/dev/null | head -n 1)
 [ -n "$package" ] || debian_fail "no package for $arch in $out: build it with tools/package.sh $arch"
 
-clean=$debian/$suite-$arch
-if [ "$arch" = arm64 ]; then debian_bootstrap "$clean" "$suite" arm64; else debian_bootstrap "$clean" "$suite"; fi
-work=$(mktemp -d "$debian/try.XXXXXX")
+debian_clean "$suite" "$arch"
 trap 'rm -rf "$work"' EXIT
-cp -a "$clean/." "$work/"
-debian_network "$work"
 cp "$package" "$work/tmp/loftup.deb"
 echo "$(basename "$package") in a clean $suite of $arch"
 debian_enter "$work" -b "$root/tools/package" /package bash -eu /package/try.sh "$arch"

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{path::Path, process::Command};
+use std::{ffi::OsStr, path::Path, process::Command};
 
 use loftup_bundle::Size;
 use loftup_runtime::{ColorRange, Frame, Query, Rect, class_map::ClassMap};
@@ -138,9 +138,10 @@ fn the_checks_in_cpp_pass() {
     }
 }
 
-/// With AddressSanitizer, where the compiler has it.
+/// With AddressSanitizer, where the compiler has it. It also reports what is still allocated at the end and
+/// reachable from nowhere.
 #[test]
-fn the_checks_in_c_pass_with_address_sanitizer() {
+fn programs_pass_with_address_sanitizer() {
     let fixture = Fixture::new();
     let probe = fixture.path("probe.c");
     std::fs::write(&probe, "int main(void) { return 0; }").unwrap();
@@ -156,16 +157,36 @@ fn the_checks_in_c_pass_with_address_sanitizer() {
         skipped("the C compiler has no AddressSanitizer");
         return;
     }
-    let flags = [
-        "-std=c99",
-        "-D_POSIX_C_SOURCE=200809L",
-        "-fsanitize=address",
-        "-g",
+    let sanitize = ["-fsanitize=address", "-g"];
+    let [bundle, photo, out] = ["robot.loftup", "photo.ppm", "out.raw"].map(|n| fixture.path(n));
+    let programs: [(&str, &[&str], Vec<&OsStr>); 3] = [
+        (
+            "tests/c/checks.c",
+            &["-std=c99", "-D_POSIX_C_SOURCE=200809L"],
+            vec![bundle.as_ref()],
+        ),
+        (
+            "examples/classes.c",
+            &["-std=c99"],
+            vec![
+                bundle.as_ref(),
+                "classes".as_ref(),
+                photo.as_ref(),
+                out.as_ref(),
+            ],
+        ),
+        (
+            "examples/features.cpp",
+            &["-std=c++17"],
+            vec![bundle.as_ref(), photo.as_ref(), out.as_ref()],
+        ),
     ];
-    let Some(program) = fixture.compile("tests/c/checks.c", &flags) else {
-        return;
-    };
-    fixture.run(&program, &[fixture.path("robot.loftup")]);
+    for (source, standard, arguments) in programs {
+        let Some(program) = fixture.compile(source, &[standard, &sanitize].concat()) else {
+            return;
+        };
+        fixture.run(&program, &arguments);
+    }
 }
 
 /// Installs the library and builds an example with the CMake package.

@@ -12,7 +12,6 @@ use std::{
     env,
     fmt::Write as _,
     io::{Read, Write as _},
-    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -21,6 +20,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::{Context as _, bail};
 use loftup_node::{
     frame::RawFrame,
     ros::Distro,
@@ -28,10 +28,10 @@ use loftup_node::{
 };
 use loftup_runtime::image::Orientation;
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [endpoint, domain, name, more @ ..] = &arguments[..] else {
-        return Err("usage: ros2_source ENDPOINT DOMAIN TOPIC [pixels]".into());
+        bail!("usage: ros2_source ENDPOINT DOMAIN TOPIC [pixels]");
     };
     let pixels = more.first().is_some_and(|word| word == "pixels");
     let listener = Listener::start(Topic {
@@ -57,7 +57,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let mut line = match source.next(&clock, &mut frame) {
             Ok(Poll::Frame) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-                let header = frame.header.as_ref().ok_or("a frame without a header")?;
+                let header = frame.header.as_ref().context("a frame without a header")?;
                 format!(
                     "frame {} {} {now} {} {} {}",
                     frame.number, header.stamp_ns, frame.width, frame.height, header.frame_id
@@ -78,14 +78,4 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         out.flush()?;
     }
     Ok(())
-}
-
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
 }

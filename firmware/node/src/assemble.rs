@@ -146,7 +146,7 @@ fn source_opener(
             config::SourceKind::Gstreamer => {
                 let [width, height] = config.size.unwrap_or([320, 240]);
                 let pipeline = config.pipeline.as_deref().unwrap_or_default();
-                Box::new(Piped::gstreamer(pipeline, width, height))
+                Box::new(Piped::gstreamer(pipeline, width, height).repeated(config.repeat))
             }
             config::SourceKind::Video => {
                 Box::new(Video::open(&path, config.rate_hz, config.repeat)?)

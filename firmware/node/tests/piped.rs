@@ -59,6 +59,16 @@ fn row_padding_is_removed_and_a_normal_exit_ends_the_source() {
 }
 
 #[test]
+fn a_source_can_start_over_at_a_normal_exit() {
+    let mut source = shell("printf '%032d' 1; sleep 0.1").repeated(true);
+    let (clock, mut frame) = (Clock::start(), RawFrame::default());
+    for number in 0..2 {
+        assert_eq!(wait(&mut source, &clock, &mut frame).unwrap(), Poll::Frame);
+        assert_eq!(frame.number, number, "numbers increase across restarts");
+    }
+}
+
+#[test]
 fn the_newest_image_is_kept_and_numbers_show_lost_ones() {
     let mut source = shell("for i in 1 2 3 4 5 6 7 8 9; do printf '%032d' $i; done; sleep 5");
     let (clock, mut frame) = (Clock::start(), RawFrame::default());

@@ -281,8 +281,10 @@ fn a_node_keeps_stamp_and_frame_of_images_whose_size_changes() {
     // Stamps of 2023 are replaced by the time of arrival in the node, and kept in outputs.
     let put = |(width, height)| {
         let image = ros::Image {
-            stamp_ns: STAMP_NS,
-            frame_id: "front_optical",
+            header: ros::Header {
+                stamp_ns: STAMP_NS,
+                frame_id: "front_optical",
+            },
             width,
             height,
             pixels: ros::Pixels::Mono8(&vec![90; width * height]),

@@ -69,8 +69,10 @@ struct Steady {
 impl Steady {
     fn new() -> Self {
         let image = ros::Image {
-            stamp_ns: 7,
-            frame_id: "camera",
+            header: ros::Header {
+                stamp_ns: 7,
+                frame_id: "camera",
+            },
             width: SIZE.width,
             height: SIZE.height,
             pixels: ros::Pixels::Mono8(&vec![90; SIZE.area()]),
@@ -94,7 +96,7 @@ impl Source for Steady {
         into.bytes.clear();
         image.frame.append_rgb(&mut into.bytes).unwrap();
         into.header = Some(Header {
-            stamp_ns: image.stamp_ns,
+            stamp_ns: image.header.stamp_ns,
             frame_id: self.frame_id.clone(),
         });
         self.number += 1;

@@ -335,25 +335,27 @@ static void check_memory(const char *path) {
     long before = 0;
     int i;
     options.engine = LOFTUP_ENGINE_CPU;
-    /* A head, an error and a tracker each time. */
+    loftup_frame *frame = encode(&image);
+    /* A point, a head, an error and a tracker each time. */
     for (i = 0; i < 10000; i++) {
         loftup_head *head = NULL;
         loftup_tracker *tracker = NULL;
         if (i == 1000)
             before = resident();
+        OK(loftup_frame_points(frame, NULL, &point, 1, out, 64));
         OK(loftup_head_open(model, "classes", &head));
         OK(loftup_tracker_new(3, 2, 4, NULL, &tracker));
         CHECK(loftup_head_open(model, "nothing", NULL) != LOFTUP_STATUS_OK);
         loftup_tracker_free(tracker);
         loftup_head_free(head);
     }
-    printf("10000 heads and trackers: %ld KiB more\n", resident() - before);
+    loftup_frame_free(frame);
+    printf("10000 points, heads and trackers: %ld KiB more\n", resident() - before);
 #ifndef __SANITIZE_ADDRESS__
     CHECK(resident() - before < 4096);
 #endif
     /* A frame and a point of it each time, and a bundle at times. */
     for (i = 0; i < 120; i++) {
-        loftup_frame *frame;
         if (i == 40)
             before = resident();
         frame = encode(&image);

@@ -8,6 +8,15 @@ const ENCAPSULATION: [u8; 4] = [0, 1, 0, 0];
 /// Padding that other encoders may write after the last field.
 const MAX_PADDING: usize = 3;
 
+/// A `std_msgs/msg/Header`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Nanoseconds since 1970-01-01 UTC.
+    pub stamp_ns: u64,
+    /// Frame of reference.
+    pub frame_id: &'a str,
+}
+
 /// Encodes a message.
 #[derive(Debug)]
 pub(super) struct Writer<'a>(&'a mut Vec<u8>);
@@ -64,12 +73,11 @@ impl<'a> Writer<'a> {
         self.0.extend(items.flatten());
     }
 
-    /// `std_msgs/msg/Header`.
-    pub(super) fn header(&mut self, stamp_ns: u64, frame_id: &str) {
-        let seconds = i32::try_from(stamp_ns / 1_000_000_000).unwrap_or(i32::MAX);
+    pub(super) fn header(&mut self, header: Header<'_>) {
+        let seconds = i32::try_from(header.stamp_ns / 1_000_000_000).unwrap_or(i32::MAX);
         self.put(seconds.to_le_bytes());
-        self.count((stamp_ns % 1_000_000_000) as usize);
-        self.text(frame_id);
+        self.count((header.stamp_ns % 1_000_000_000) as usize);
+        self.text(header.frame_id);
     }
 }
 
@@ -181,15 +189,15 @@ impl<'a> Reader<'a> {
             .ok_or(CdrError::Text { field })
     }
 
-    /// `std_msgs/msg/Header`: nanoseconds since 1970-01-01 UTC, and the frame of reference.
-    pub(super) fn header(&mut self) -> Result<(u64, &'a str), CdrError> {
+    pub(super) fn header(&mut self) -> Result<Header<'a>, CdrError> {
         let seconds = i32::from_le_bytes(self.word("header.stamp.sec")?);
         let nanoseconds = u32::from_le_bytes(self.word("header.stamp.nanosec")?);
         let frame_id = self.text("header.frame_id")?;
         match u64::try_from(seconds) {
-            Ok(whole) if nanoseconds < 1_000_000_000 => {
-                Ok((1_000_000_000 * whole + u64::from(nanoseconds), frame_id))
-            }
+            Ok(whole) if nanoseconds < 1_000_000_000 => Ok(Header {
+                stamp_ns: 1_000_000_000 * whole + u64::from(nanoseconds),
+                frame_id,
+            }),
             _ => Err(CdrError::Stamp {
                 seconds,
                 nanoseconds,

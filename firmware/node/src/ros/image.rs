@@ -5,7 +5,7 @@ use loftup_runtime::{
     image::{self, ImageError, Orientation, RgbImage},
 };
 
-use super::cdr::{CdrError, Reader};
+use super::cdr::{CdrError, Header, Reader};
 
 /// The supported encodings: names of `sensor_msgs/image_encodings.hpp`, and `nv12` of Isaac ROS.
 pub const ENCODINGS: [(&str, PixelFormat); 10] = [
@@ -61,10 +61,10 @@ fn quoted(text: &str) -> String {
 }
 
 /// Stamp and frame of reference of a message, with the frame checked.
-fn header<'a>(reader: &mut Reader<'a>) -> Result<(u64, &'a str), MessageError> {
-    let (stamp_ns, frame_id) = reader.header()?;
-    match frame_id.len() {
-        0..=MAX_FRAME_ID => Ok((stamp_ns, frame_id)),
+fn header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, MessageError> {
+    let header = reader.header()?;
+    match header.frame_id.len() {
+        0..=MAX_FRAME_ID => Ok(header),
         length => Err(MessageError::FrameId(length)),
     }
 }
@@ -72,10 +72,8 @@ fn header<'a>(reader: &mut Reader<'a>) -> Result<(u64, &'a str), MessageError> {
 /// A `sensor_msgs/msg/Image`, as it lies in the message.
 #[derive(Debug, Clone, Copy)]
 pub struct RawImage<'a> {
-    /// Nanoseconds since 1970-01-01 UTC.
-    pub stamp_ns: u64,
-    /// Frame of reference.
-    pub frame_id: &'a str,
+    /// Capture time and frame of reference.
+    pub header: Header<'a>,
     /// Its pixels.
     pub frame: Frame<'a>,
 }
@@ -87,7 +85,7 @@ impl<'a> RawImage<'a> {
     /// All but [`MessageError::Compression`].
     pub fn parse(message: &'a [u8]) -> Result<Self, MessageError> {
         let mut reader = Reader::new(message)?;
-        let (stamp_ns, frame_id) = header(&mut reader)?;
+        let header = header(&mut reader)?;
         let (height, width) = (reader.number("height")?, reader.number("width")?);
         let encoding = reader.text("encoding")?;
         let big_endian = reader.byte("is_bigendian")?;
@@ -111,21 +109,15 @@ impl<'a> RawImage<'a> {
             format: *format,
         };
         frame.check()?;
-        Ok(Self {
-            stamp_ns,
-            frame_id,
-            frame,
-        })
+        Ok(Self { header, frame })
     }
 }
 
 /// A `sensor_msgs/msg/CompressedImage`, as it lies in the message.
 #[derive(Debug, Clone, Copy)]
 pub struct CompressedImage<'a> {
-    /// Nanoseconds since 1970-01-01 UTC.
-    pub stamp_ns: u64,
-    /// Frame of reference.
-    pub frame_id: &'a str,
+    /// Capture time and frame of reference.
+    pub header: Header<'a>,
     /// What the publisher says about the data, such as `rgb8; jpeg compressed bgr8`.
     pub format: &'a str,
     /// A JPEG or PNG file.
@@ -140,7 +132,7 @@ impl<'a> CompressedImage<'a> {
     /// begin as JPEG or PNG do.
     pub fn parse(message: &'a [u8]) -> Result<Self, MessageError> {
         let mut reader = Reader::new(message)?;
-        let (stamp_ns, frame_id) = header(&mut reader)?;
+        let header = header(&mut reader)?;
         let format = reader.text("format")?;
         let data = reader.bytes("data")?;
         reader.end()?;
@@ -151,8 +143,7 @@ impl<'a> CompressedImage<'a> {
             });
         }
         Ok(Self {
-            stamp_ns,
-            frame_id,
+            header,
             format,
             data,
         })

@@ -2,7 +2,7 @@
 
 use loftup_wire::message::Point;
 
-use super::cdr::Writer;
+use super::{Header, cdr::Writer};
 use crate::output::TrackedObject;
 
 /// The pixels of an image, `[height, width]`.
@@ -17,10 +17,8 @@ pub enum Pixels<'a> {
 /// An image.
 #[derive(Debug, Clone, Copy)]
 pub struct Image<'a> {
-    /// Capture time, nanoseconds since 1970-01-01 UTC.
-    pub stamp_ns: u64,
-    /// Frame of reference.
-    pub frame_id: &'a str,
+    /// Capture time and frame of reference.
+    pub header: Header<'a>,
     /// Columns.
     pub width: usize,
     /// Rows.
@@ -33,7 +31,7 @@ impl Image<'_> {
     /// Encodes it as a `sensor_msgs/msg/Image` into `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut cdr = Writer::new(out);
-        cdr.header(self.stamp_ns, self.frame_id);
+        cdr.header(self.header);
         cdr.count(self.height);
         cdr.count(self.width);
         let (encoding, bytes) = match self.pixels {
@@ -56,14 +54,14 @@ impl Image<'_> {
 
 /// Encodes a `vision_msgs/msg/Detection2DArray` with the visible ones among `objects` into `out`. The `id` of a
 /// detection is the number of the object, and the `class_id` its name, or its number if it has none.
-pub fn detections(stamp_ns: u64, frame_id: &str, objects: &[TrackedObject], out: &mut Vec<u8>) {
+pub fn detections(header: Header<'_>, objects: &[TrackedObject], out: &mut Vec<u8>) {
     let mut cdr = Writer::new(out);
-    cdr.header(stamp_ns, frame_id);
+    cdr.header(header);
     let visible = || objects.iter().filter(|o| o.pixels > 0);
     cdr.count(visible().count());
     for object in visible() {
         let number = object.object.to_string();
-        cdr.header(stamp_ns, frame_id);
+        cdr.header(header);
         // One ObjectHypothesisWithPose.
         cdr.count(1);
         cdr.text(match object.name.as_str() {
@@ -85,9 +83,9 @@ pub fn detections(stamp_ns: u64, frame_id: &str, objects: &[TrackedObject], out:
 
 /// Encodes a `vision_msgs/msg/LabelInfo` with the class names into `out`. The threshold is 0, because
 /// classes are not thresholded.
-pub fn label_info(stamp_ns: u64, frame_id: &str, names: &[String], out: &mut Vec<u8>) {
+pub fn label_info(header: Header<'_>, names: &[String], out: &mut Vec<u8>) {
     let mut cdr = Writer::new(out);
-    cdr.header(stamp_ns, frame_id);
+    cdr.header(header);
     // 255 means no class.
     let names = &names[..names.len().min(255)];
     cdr.count(names.len());
@@ -105,13 +103,13 @@ const FLOAT32: u8 = 7;
 /// image into `out`: the fields `x` and `y` in pixels, `z`, which is 0, and `descriptor` with `channels`
 /// values, all 32-bit floats.
 pub fn points(
-    (stamp_ns, frame_id): (u64, &str),
+    header: Header<'_>,
     points: &[Point],
     (values, channels): (&[f32], usize),
     out: &mut Vec<u8>,
 ) {
     let mut cdr = Writer::new(out);
-    cdr.header(stamp_ns, frame_id);
+    cdr.header(header);
     let count = points.len().min(values.len() / channels.max(1));
     // height, width.
     cdr.count(1);
@@ -168,7 +166,10 @@ pub struct Status<'a> {
 /// Encodes a `diagnostic_msgs/msg/DiagnosticArray` with one status into `out`.
 pub fn diagnostics(stamp_ns: u64, status: &Status<'_>, out: &mut Vec<u8>) {
     let mut cdr = Writer::new(out);
-    cdr.header(stamp_ns, "");
+    cdr.header(Header {
+        stamp_ns,
+        frame_id: "",
+    });
     cdr.count(1);
     cdr.put([status.level as u8]);
     cdr.text(status.name);

@@ -18,7 +18,7 @@ mod services;
 #[cfg(feature = "zenoh")]
 pub(crate) mod session;
 
-pub use cdr::CdrError;
+pub use cdr::{CdrError, Header};
 pub use image::{CompressedImage, ENCODINGS, MessageError, RawImage};
 pub use keys::*;
 pub use messages::{Image, Level, Pixels, Status, detections, diagnostics, label_info, points};

@@ -32,8 +32,9 @@ use super::{
     Context, HealthReport, Sink, SinkError, SinkStatus,
     files::LocalFiles,
     foxglove::{Log, RawImage, Timestamp},
+    header_of,
     series::{EveryNth, FileSeries, Retry, Written},
-    stamp_and_frame, wall_ns,
+    wall_ns,
 };
 use crate::{
     health::State,
@@ -141,9 +142,8 @@ impl McapSink {
         frame: &FrameOutput,
         output: &QueryOutput,
         time_ns: u64,
-        (stamp_ns, frame_id): (u64, &str),
+        header: ros::Header<'_>,
     ) -> Result<(), SinkError> {
-        let header = (stamp_ns, frame_id);
         let (topic, schema, body) = match output.kind {
             OutputKind::Classes if output.height == 0 => return Ok(()),
             OutputKind::Classes => {
@@ -160,7 +160,7 @@ impl McapSink {
             }
             OutputKind::Objects => {
                 let mut body = Vec::new();
-                ros::detections(stamp_ns, frame_id, &output.objects, &mut body);
+                ros::detections(header, &output.objects, &mut body);
                 self.write(&Record {
                     topic: &format!("/loftup/slot_{}/tracks", output.slot),
                     schema: ros::DETECTIONS_NAME,
@@ -178,7 +178,7 @@ impl McapSink {
                     "x": r.bounds.x, "y": r.bounds.y, "width": r.bounds.width, "height": r.bounds.height,
                     "center": [r.center.x, r.center.y],
                 })).collect();
-                let time = json_time(stamp_ns);
+                let time = json_time(header.stamp_ns);
                 let value = json!({"timestamp": time, "frame": frame.sequence, "regions": regions});
                 ("regions", "loftup.Regions", value.to_string().into_bytes())
             }
@@ -204,20 +204,20 @@ fn json_time(ns: u64) -> Value {
 }
 
 fn raw_image(
-    (stamp_ns, frame_id): (u64, &str),
+    header: ros::Header<'_>,
     width: usize,
     height: usize,
     encoding: &str,
     data: &[u8],
 ) -> Vec<u8> {
     let image = RawImage {
-        timestamp: Some(Timestamp::new(stamp_ns)),
+        timestamp: Some(Timestamp::new(header.stamp_ns)),
         width: width as u32,
         height: height as u32,
         encoding: encoding.into(),
         step: (data.len() / height.max(1)) as u32,
         data: data.to_vec(),
-        frame_id: frame_id.into(),
+        frame_id: header.frame_id.into(),
     };
     image.encode_to_vec()
 }
@@ -249,7 +249,7 @@ impl Sink for McapSink {
             result.map_err(|e| self.error(e))?;
         }
         let time_ns = wall_ns(frame.captured_us, context.clock.now_us());
-        let header = stamp_and_frame(frame, time_ns);
+        let header = header_of(frame, time_ns);
         if let Some(image) = &frame.image {
             let (width, height) = (image.width(), image.height());
             self.write(&Record {

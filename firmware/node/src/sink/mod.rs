@@ -39,6 +39,7 @@ use crate::{
     metrics::Metrics,
     model::Model,
     output::FrameOutput,
+    ros,
     source::Clock,
 };
 
@@ -280,13 +281,14 @@ fn create_directory_of(path: &std::path::Path) {
 /// Frame of reference of images that come without one.
 const FRAME_ID: &str = "camera";
 
-/// Stamp, in nanoseconds since 1970-01-01 UTC, and frame of reference of an output in messages: those of the
-/// image's sender, or else the capture time and [`FRAME_ID`].
-fn stamp_and_frame(frame: &FrameOutput, captured_ns: u64) -> (u64, &str) {
-    match &frame.header {
-        Some(header) => (header.stamp_ns, &header.frame_id),
+/// Stamp and frame of reference of an output in messages: those of the image's sender, or else the capture
+/// time and [`FRAME_ID`].
+fn header_of(frame: &FrameOutput, captured_ns: u64) -> ros::Header<'_> {
+    let (stamp_ns, frame_id) = match &frame.header {
+        Some(header) => (header.stamp_ns, &*header.frame_id),
         None => (captured_ns, FRAME_ID),
-    }
+    };
+    ros::Header { stamp_ns, frame_id }
 }
 
 /// Converts a time of the node's clock to nanoseconds since 1970-01-01 UTC.

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Context, HealthReport, Sink, SinkError, SinkStatus, stamp_and_frame, wall_ns};
+use super::{Context, HealthReport, Sink, SinkError, SinkStatus, header_of, wall_ns};
 use crate::{
     health::State,
     mailbox::{Mailbox, RecvResult},
@@ -123,16 +123,14 @@ impl ZenohSink {
         &mut self,
         output: &QueryOutput,
         context: &Context<'_>,
-        header: (u64, &str),
+        header: ros::Header<'_>,
     ) -> Result<(), SinkError> {
         let body = &mut self.body;
         let Some(open) = &mut self.open else {
             return Ok(());
         };
-        let (stamp_ns, frame_id) = header;
         let image = |pixels| ros::Image {
-            stamp_ns,
-            frame_id,
+            header,
             width: output.width,
             height: output.height,
             pixels,
@@ -149,7 +147,7 @@ impl ZenohSink {
                 open.put(slot, "depth", ros::IMAGE, |s| &mut s.depth, body)
             }
             OutputKind::Objects => {
-                ros::detections(stamp_ns, frame_id, &output.objects, body);
+                ros::detections(header, &output.objects, body);
                 open.put(slot, "tracks", ros::DETECTIONS, |s| &mut s.tracks, body)?;
                 image(ros::Pixels::Mono8(&output.classes)).encode(body);
                 open.put(slot, "mask", ros::IMAGE, |s| &mut s.mask, body)
@@ -170,7 +168,7 @@ impl Open {
         &mut self,
         output: &QueryOutput,
         context: &Context<'_>,
-        (stamp_ns, frame_id): (u64, &str),
+        header: ros::Header<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), SinkError> {
         let words = context.control.words();
@@ -189,7 +187,7 @@ impl Open {
             return Ok(());
         }
         (slot.labels_at, slot.labels_sent) = (Some(now), output.labels);
-        ros::label_info(stamp_ns, frame_id, names, body);
+        ros::label_info(header, names, body);
         let of = ros::LABEL_INFO;
         self.put(output.slot, "label_info", of, |s| &mut s.labels, body)
     }
@@ -263,7 +261,7 @@ impl Sink for ZenohSink {
             return Ok(());
         }
         let captured_ns = wall_ns(frame.captured_us, context.clock.now_us());
-        let header = stamp_and_frame(frame, captured_ns);
+        let header = header_of(frame, captured_ns);
         let outputs = frame.outputs().iter();
         outputs
             .filter(|output| output.height > 0)

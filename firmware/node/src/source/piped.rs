@@ -33,6 +33,7 @@ pub struct Piped {
     retry_at: Instant,
     /// Number of images of earlier runs.
     before: u64,
+    repeat: bool,
 }
 
 struct Running {
@@ -75,7 +76,14 @@ impl Piped {
             running: None,
             retry_at: Instant::now(),
             before: 0,
+            repeat: false,
         }
+    }
+
+    /// Whether the program is started again when it has ended normally, as it does when a stream ends.
+    pub fn repeated(mut self, repeat: bool) -> Self {
+        self.repeat = repeat;
+        self
     }
 
     /// Reads images from GStreamer elements that output raw video, such as
@@ -133,7 +141,11 @@ impl Piped {
         let ended = running.program.finish(EXIT_TIMEOUT);
         let (status, message) = ended.map_err(|e| self.failed(e))?;
         if status.success() && !truncated {
-            return Ok(Poll::End);
+            return Ok(if self.repeat {
+                Poll::Nothing
+            } else {
+                Poll::End
+            });
         }
         let how = if truncated {
             " in the middle of an image: check source.size"

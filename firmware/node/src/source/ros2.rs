@@ -211,24 +211,24 @@ impl Ros2 {
     }
 }
 
-/// Converts a message. Returns its stamp and frame of reference.
+/// Converts a message. Returns its header.
 fn convert<'a>(
     body: &'a [u8],
     topic: &Topic,
     into: &mut RawFrame,
-) -> Result<(u64, &'a str), ros::MessageError> {
+) -> Result<ros::Header<'a>, ros::MessageError> {
     into.bytes.clear();
     if topic.compressed {
         let message = CompressedImage::parse(body)?;
         let image = message.decode(topic.orientation)?;
         (into.width, into.height) = (image.width(), image.height());
         into.bytes.extend_from_slice(image.data());
-        return Ok((message.stamp_ns, message.frame_id));
+        return Ok(message.header);
     }
     let message = RawImage::parse(body)?;
     message.frame.append_rgb(&mut into.bytes)?;
     (into.width, into.height) = (message.frame.width, message.frame.height);
-    Ok((message.stamp_ns, message.frame_id))
+    Ok(message.header)
 }
 
 impl Source for Ros2 {
@@ -243,14 +243,14 @@ impl Source for Ros2 {
         };
         self.copy(&message.payload);
         let converted = convert(&self.body, &self.listener.topic, into);
-        let (stamp_ns, frame_id) = converted.map_err(|e| self.error(e))?;
-        if *frame_id != *self.frame_id {
-            self.frame_id = frame_id.into();
+        let header = converted.map_err(|e| self.error(e))?;
+        if *header.frame_id != *self.frame_id {
+            self.frame_id = header.frame_id.into();
         }
         into.number = message.number;
-        into.stamp_us = node_time(stamp_ns, clock);
+        into.stamp_us = node_time(header.stamp_ns, clock);
         into.header = Some(Header {
-            stamp_ns,
+            stamp_ns: header.stamp_ns,
             frame_id: self.frame_id.clone(),
         });
         Ok(Poll::Frame)

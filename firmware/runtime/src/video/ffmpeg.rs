@@ -5,7 +5,7 @@ use std::{
     io::{self, BufReader},
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -82,8 +82,13 @@ fn input(video: &Path) -> OsString {
     name
 }
 
-/// Version of libavutil, which all builds tell in the same way.
+/// Version of libavutil, which all builds tell in the same way. Asked once per process, because it takes
+/// tens of milliseconds.
 fn version() -> io::Result<(u32, u32)> {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    if let Some(version) = VERSION.get() {
+        return Ok(*version);
+    }
     let output = Command::new("ffmpeg")
         .arg("-version")
         .stdin(Stdio::null())
@@ -94,7 +99,7 @@ fn version() -> io::Result<(u32, u32)> {
         let mut numbers = numbers.split(['.', '/']).map(|n| n.trim().parse().ok());
         Some((numbers.next()??, numbers.next()??))
     });
-    Ok(version.unwrap_or(FPS_MODE))
+    Ok(*VERSION.get_or_init(|| version.unwrap_or(FPS_MODE)))
 }
 
 /// What ffmpeg's text says.

@@ -48,7 +48,7 @@ fn every_encoding_of_another_publisher_is_read() {
     for (name, message, expected) in raw() {
         let image = RawImage::parse(message).unwrap();
         assert_eq!(
-            (image.stamp_ns, image.frame_id),
+            (image.header.stamp_ns, image.header.frame_id),
             (STAMP_NS, "front_optical")
         );
         assert_eq!((image.frame.width, image.frame.height), (7, 5));
@@ -65,7 +65,7 @@ fn jpeg_and_png_of_another_publisher_are_read() {
     for (name, message, expected) in compressed() {
         let image = CompressedImage::parse(message).unwrap();
         assert_eq!(
-            (image.stamp_ns, image.frame_id),
+            (image.header.stamp_ns, image.header.frame_id),
             (STAMP_NS, "front_optical")
         );
         let image = image.decode(Orientation::Upright).unwrap();

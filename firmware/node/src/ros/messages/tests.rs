@@ -1,10 +1,14 @@
 use super::*;
 
+const HEADER: Header<'_> = Header {
+    stamp_ns: 1_700_000_000_000_000_007,
+    frame_id: "camera",
+};
+
 #[test]
 fn images_are_encoded_byte_by_byte() {
     let image = Image {
-        stamp_ns: 1_700_000_000_000_000_007,
-        frame_id: "camera",
+        header: HEADER,
         width: 3,
         height: 2,
         pixels: Pixels::Mono8(&[1, 2, 3, 4, 5, 255]),
@@ -36,7 +40,6 @@ fn messages_are_those_of_another_encoder() {
     use crate::objects::named;
     use loftup_wire::message::Rect;
 
-    let stamp_ns = 1_700_000_000_000_000_007;
     let object = |object, name, confidence, [x, y, width, height]: [u16; 4]| TrackedObject {
         object,
         name: named(name),
@@ -56,19 +59,18 @@ fn messages_are_those_of_another_encoder() {
         object(3, "", 0, [1, 2, 3, 4]),
     ];
     let mut out = Vec::new();
-    detections(stamp_ns, "camera", &objects, &mut out);
+    detections(HEADER, &objects, &mut out);
     assert_eq!(
         out,
         include_bytes!("../../../tests/data/ros/detections.cdr")
     );
-    detections(stamp_ns, "camera", &objects[1..2], &mut out);
+    detections(HEADER, &objects[1..2], &mut out);
     assert_eq!(
         out,
         include_bytes!("../../../tests/data/ros/no_detections.cdr")
     );
     let image = Image {
-        stamp_ns,
-        frame_id: "camera",
+        header: HEADER,
         width: 3,
         height: 2,
         pixels: Pixels::Depth(&[0, 1, 1234, 65535, 256, 7]),
@@ -80,8 +82,12 @@ fn messages_are_those_of_another_encoder() {
 #[test]
 fn labels_are_encoded_byte_by_byte() {
     let names = ["road".to_owned(), "go".to_owned(), "sky".to_owned()];
+    let header = Header {
+        stamp_ns: 5_000_000_001,
+        frame_id: "",
+    };
     let mut out = Vec::new();
-    label_info(5_000_000_001, "", &names, &mut out);
+    label_info(header, &names, &mut out);
     #[rustfmt::skip]
     let expected = [
         0, 1, 0, 0, // little-endian CDR
@@ -106,14 +112,13 @@ fn labels_are_encoded_byte_by_byte() {
 
 #[test]
 fn points_and_diagnostics_are_those_of_another_encoder() {
-    let stamp_ns = 1_700_000_000_000_000_007;
     let at = [Point { x: 3, y: 4 }, Point { x: 639, y: 0 }];
     let values = [0.5, -1.0, 2.0, 1e-3, 7.0, -0.25];
     let mut out = vec![1; 7];
-    points((stamp_ns, "camera"), &at, (&values, 3), &mut out);
+    points(HEADER, &at, (&values, 3), &mut out);
     assert_eq!(out, include_bytes!("../../../tests/data/ros/points.cdr"));
     // Nothing to divide by.
-    points((stamp_ns, "camera"), &[], (&[], 0), &mut out);
+    points(HEADER, &[], (&[], 0), &mut out);
 
     let values = [("rate", "9.5".to_owned()), ("", "x".to_owned())];
     let status = Status {
@@ -122,7 +127,7 @@ fn points_and_diagnostics_are_those_of_another_encoder() {
         message: "degraded: late",
         values: &values,
     };
-    diagnostics(stamp_ns, &status, &mut out);
+    diagnostics(HEADER.stamp_ns, &status, &mut out);
     let expected = include_bytes!("../../../tests/data/ros/diagnostics.cdr");
     assert_eq!(out, expected);
 }
