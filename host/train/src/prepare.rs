@@ -6,12 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use loftup_bundle::{Size, UpsamplerKind};
+use loftup_runtime::Rect;
 
 pub use crate::host_batch::HostBatch;
 use crate::{
     backbone::Backbone,
     config::{Config, Init, Stage},
     data::{Dataset, Sample, part},
+    distillation::WideTeacher,
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, Windows, tokens},
     losses::{Base, Projection, mean_area_weights, pseudo_ground_truth, random_projection},
@@ -38,6 +40,7 @@ pub struct Preparer<'a> {
     config: &'a Config,
     data: &'a Dataset,
     backbone: &'a Backbone,
+    wide: Option<&'a WideTeacher>,
     /// Sizes of the guidance, and at each that of the backbone.
     sizes: Vec<(Size, Size)>,
     /// What features are multiplied by in the loss, by channel; nothing if all are alike.
@@ -63,6 +66,7 @@ impl<'a> Preparer<'a> {
         path: &std::path::Path,
         data: &'a Dataset,
         backbone: &'a Backbone,
+        wide: Option<&'a WideTeacher>,
     ) -> Result<Self, TrainError> {
         let problem = |key: &str, what: String| TrainError::Config {
             path: path.into(),
@@ -123,6 +127,7 @@ impl<'a> Preparer<'a> {
             config,
             data,
             backbone,
+            wide,
             sizes,
             scales: Vec::new(),
             order: Mutex::new((u64::MAX, Vec::new())),
@@ -339,8 +344,8 @@ impl<'a> Preparer<'a> {
             });
         }
         let mut output = None;
-        let target = match (config.stage, config.stage1.target) {
-            (Stage::One, Some(size)) => {
+        let target = match (config.stage, config.stage1.target, self.wide) {
+            (Stage::One, Some(size), _) => {
                 let mut values = Vec::new();
                 let projection = self.projection(&mut rng);
                 for sample in &samples {
@@ -355,7 +360,20 @@ impl<'a> Preparer<'a> {
                     weights: Vec::new(),
                 }
             }
-            (Stage::One, None) => {
+            (Stage::One, None, Some(wide)) => {
+                let projection = self.projection(&mut rng);
+                let mut values = Vec::new();
+                for (i, (sample, image)) in samples.iter().zip(&photos).enumerate() {
+                    let part = windows.as_ref().map_or(Rect::whole(size), |w| w.rect(i));
+                    values.extend(projection.apply(&wide.target(sample, image, seen, part)?));
+                }
+                HostTarget::MaskBicubic {
+                    values,
+                    projection,
+                    weights: windows.as_ref().map_or(Vec::new(), |w| w.weights(size)),
+                }
+            }
+            (Stage::One, None, None) => {
                 let projection = self.projection(&mut rng);
                 let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
@@ -395,7 +413,7 @@ impl<'a> Preparer<'a> {
                     weights,
                 }
             }
-            (Stage::Two, _) => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
+            (Stage::Two, ..) => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
         };
         Ok(HostBatch {
             size,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use burn::tensor::Device;
+use loftup_bundle::sha256_hex;
 use serde::Serialize;
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     config::Config,
     data::{Broken, Dataset},
     device,
+    distillation::WideTeacher,
     error::TrainError,
     log::Log,
     model::bilinear_init::Frozen,
@@ -123,7 +125,10 @@ pub fn train(
     let preparation = config.preparation();
     let data = Dataset::open(&config.data.paths, config.data.limit, preparation, stop)?;
     let backbone = Backbone::open(&config.bundle, open_cache(config)?)?;
-    let preparer = Preparer::new(config, path, &data, &backbone)?;
+    let wide = (config.distillation.as_ref())
+        .map(|settings| WideTeacher::open(settings, backbone.dim(), open_cache(config)?))
+        .transpose()?;
+    let preparer = Preparer::new(config, path, &data, &backbone, wide.as_ref())?;
     let (mut state, start_sha256) = new_state(config, &backbone, preparer.window(), &device)?;
     if config.start.is_none()
         && !resume
@@ -135,7 +140,10 @@ pub fn train(
         settings: toml::to_string(config)
             .map_err(|e| TrainError::io(path)(std::io::Error::other(e)))?,
         data: data.fingerprint(),
-        backbone: backbone.sha256(),
+        backbone: match &wide {
+            None => backbone.sha256(),
+            Some(wide) => sha256_hex((backbone.sha256() + &wide.sha256()).as_bytes()),
+        },
     };
     let losses = if resume {
         restore(&mut state, &checkpoint, config, &identity, &device)?
@@ -393,7 +401,7 @@ impl Trainer<'_> {
         let path = self.config.out.join(files::WEIGHTS);
         checkpoint::write(&path, &self.state.net.upsampler.tensors(), None)?;
         let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
-        Ok((path, loftup_bundle::sha256_hex(&bytes)))
+        Ok((path, sha256_hex(&bytes)))
     }
 }
 

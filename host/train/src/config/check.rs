@@ -32,6 +32,10 @@ impl Config {
         config.data.paths.iter_mut().for_each(place);
         config.run.preview_image.iter_mut().for_each(place);
         config.cache.folder.iter_mut().for_each(place);
+        if let Some(distillation) = &mut config.distillation {
+            place(&mut distillation.bundle);
+            place(&mut distillation.projection);
+        }
         Ok(config)
     }
 
@@ -174,6 +178,16 @@ impl Config {
                 "stage1.target",
                 naf || self.stage1.target.is_none(),
                 "only upsampler = \"naf\" has outputs of another size than the image: leave it out".into(),
+            ),
+            (
+                "distillation",
+                self.distillation.is_none() || (!naf && self.stage == Stage::One),
+                "only stage 1 of a LoftUp has it: leave it out".into(),
+            ),
+            (
+                "distillation",
+                self.distillation.is_none() || self.stage1.area_weighting == 0.0,
+                "it has no regions: leave stage1.area_weighting out".into(),
             ),
             (
                 "stage1.guidance",
