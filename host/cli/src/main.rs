@@ -36,6 +36,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(commands::bench::Args),
+    Compact(commands::compact::Args),
     Convert(commands::convert::Args),
     Demo(commands::demo::Args),
     Engine(commands::engine::Args),
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
     let work = || match &cli.command {
         Command::Bench(args) => commands::bench::run(args),
+        Command::Compact(args) => commands::compact::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Demo(args) => commands::demo::run(args),
         Command::Engine(args) => commands::engine::run(args),

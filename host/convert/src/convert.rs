@@ -75,12 +75,9 @@ pub struct Converted {
 /// The message names the file, the tensor and a remedy. No files are left behind.
 pub fn convert(
     request: &Request,
-    mut stage: impl FnMut(&str) -> ControlFlow<()>,
+    mut watch: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Converted, ConvertError> {
-    let mut stage = |name: &str| match stage(name) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(ConvertError::Interrupted),
-    };
+    let mut stage = |name: &str| proceed(watch(name));
     if request.backbone.is_none() && request.upsampler.is_none() {
         return Err(ConvertError::Nothing);
     }
@@ -136,6 +133,19 @@ pub fn convert(
     }
     let mut manifest = bundle::manifest(normalization, backbone, upsampler, sources, training);
     manifest.provenance.license.clone_from(&request.license);
+    finish(writer, manifest, &mut watch)
+}
+
+/// Adds reference outputs to a bundle, verifies it and moves it to its destination.
+///
+/// # Errors
+/// If a check fails, a file cannot be written, or `stage` cancels. No files are left behind.
+pub(crate) fn finish(
+    mut writer: BundleWriter,
+    mut manifest: Manifest,
+    stage: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<Converted, ConvertError> {
+    let mut stage = |name: &str| proceed(stage(name));
     let failed = |name: &str, what: String| ConvertError::Verification {
         name: name.into(),
         what,
@@ -158,8 +168,16 @@ pub fn convert(
     Ok(Converted { manifest, checks })
 }
 
+/// An error where a stage was canceled.
+fn proceed(flow: ControlFlow<()>) -> Result<(), ConvertError> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(ConvertError::Interrupted),
+    }
+}
+
 /// Checks that an upsampler fits the backbone.
-fn check_upsampler(
+pub(crate) fn check_upsampler(
     path: &Path,
     upsampler: &Upsampler,
     backbone: Option<&loftup_bundle::Backbone>,

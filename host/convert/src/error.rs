@@ -73,6 +73,14 @@ pub enum ConvertError {
         /// Patches on the shorter side of its input.
         cells: usize,
     },
+    /// No compact bundle can be made of it.
+    #[error("{}: {what}", path.display())]
+    Compact {
+        /// The bundle or checkpoint.
+        path: PathBuf,
+        /// Why not, and what to do.
+        what: String,
+    },
     /// Canceled.
     #[error("interrupted; nothing was written")]
     Interrupted,

@@ -4,6 +4,7 @@
 
 mod builtin;
 mod check;
+pub mod compact;
 pub mod compare;
 mod convert;
 mod error;

@@ -75,6 +75,11 @@ impl Backbone {
         sha256_hex(names.join("\n").as_bytes())
     }
 
+    /// Runs the whole bundle.
+    pub(crate) fn perceptor(&self) -> &Perceptor {
+        &self.perceptor
+    }
+
     /// The input size for an image of `size`.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use loftup_bundle::Size;
 
-use loftup_runtime::Features;
+use loftup_runtime::{Features, Rect};
 use loftup_spec::HALO;
 
 use crate::{
@@ -42,6 +42,17 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
+    /// The window of an image.
+    pub(crate) fn rect(&self, image: usize) -> Rect {
+        let (top, left) = self.corners[image];
+        Rect {
+            x: left,
+            y: top,
+            width: self.size.width,
+            height: self.size.height,
+        }
+    }
+
     /// Weight of each pixel of the windows, of outputs of size `of`: 1, and 0 where the
     /// convolutions see the edge of a window that is not the edge of the image.
     pub(crate) fn weights(&self, of: Size) -> Vec<f32> {

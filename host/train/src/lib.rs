@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 mod device;
+pub mod distillation;
 mod error;
 mod events;
 mod host_batch;

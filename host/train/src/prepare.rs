@@ -6,12 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use loftup_bundle::{Size, UpsamplerKind};
+use loftup_runtime::Rect;
 
 pub use crate::host_batch::HostBatch;
 use crate::{
     backbone::Backbone,
     config::{Config, Init, Stage},
     data::{Dataset, Sample, part},
+    distillation::WideTeacher,
     error::TrainError,
     host_batch::{HostCrop, HostTarget, HostView, Windows, tokens},
     inputs::Inputs,
@@ -39,6 +41,7 @@ pub struct Preparer<'a> {
     config: &'a Config,
     data: &'a Dataset,
     backbones: &'a [Backbone],
+    wide: Option<&'a WideTeacher>,
     /// What a step draws one of.
     inputs: Vec<Inputs>,
     /// The order of the epoch that was asked for last.
@@ -62,11 +65,13 @@ impl<'a> Preparer<'a> {
         path: &std::path::Path,
         data: &'a Dataset,
         backbones: &'a [Backbone],
+        wide: Option<&'a WideTeacher>,
     ) -> Result<Self, TrainError> {
         let mut preparer = Self {
             config,
             data,
             backbones,
+            wide,
             inputs: Inputs::of(config, path, backbones)?,
             order: Mutex::new((u64::MAX, Vec::new())),
         };
@@ -256,8 +261,8 @@ impl<'a> Preparer<'a> {
             });
         }
         let mut output = None;
-        let target = match (config.stage, inputs.target) {
-            (Stage::One, Some(size)) => {
+        let target = match (config.stage, inputs.target, self.wide) {
+            (Stage::One, Some(size), _) => {
                 let mut values = Vec::new();
                 let projection = self.projection(inputs, &mut rng);
                 for sample in &samples {
@@ -272,7 +277,20 @@ impl<'a> Preparer<'a> {
                     weights: Vec::new(),
                 }
             }
-            (Stage::One, None) => {
+            (Stage::One, None, Some(wide)) => {
+                let projection = self.projection(inputs, &mut rng);
+                let mut values = Vec::new();
+                for (i, (sample, image)) in samples.iter().zip(&photos).enumerate() {
+                    let part = windows.as_ref().map_or(Rect::whole(size), |w| w.rect(i));
+                    values.extend(projection.apply(&wide.target(sample, image, seen, part)?));
+                }
+                HostTarget::MaskBicubic {
+                    values,
+                    projection,
+                    weights: windows.as_ref().map_or(Vec::new(), |w| w.weights(size)),
+                }
+            }
+            (Stage::One, None, None) => {
                 let projection = self.projection(inputs, &mut rng);
                 let (alpha, exponent) = (config.stage1.alpha, config.stage1.area_weighting);
                 let (mut values, mut weights) = (Vec::new(), Vec::new());
@@ -312,7 +330,7 @@ impl<'a> Preparer<'a> {
                     weights,
                 }
             }
-            (Stage::Two, _) => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
+            (Stage::Two, ..) => HostTarget::Crops(self.crops(&samples, size, seen, &mut rng)?),
         };
         let most = config.stage1.rescale_coords;
         let coordinate_scale = match most > 1.0 {

@@ -121,6 +121,10 @@ fn fixed_settings(config: &Config) -> Config {
     config.out = PathBuf::new();
     config.start = config.start.map(|_| PathBuf::from("start"));
     config.data.paths = Vec::new();
+    if let Some(distillation) = &mut config.distillation {
+        distillation.bundle = PathBuf::from("bundle");
+        distillation.projection = PathBuf::from("projection");
+    }
     config
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use burn::tensor::Device;
+use loftup_bundle::sha256_hex;
 use serde::Serialize;
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     config::Config,
     data::{Broken, Dataset},
     device,
+    distillation::WideTeacher,
     error::TrainError,
     log::Log,
     model::bilinear_init::Frozen,
@@ -123,8 +125,12 @@ pub fn train(
     let checkpoint = prepare_output(&config.out, resume)?;
     let preparation = config.preparation();
     let data = Dataset::open(&config.data.paths, config.data.limit, preparation, stop)?;
-    let backbones = open_backbones(config)?;
-    let preparer = Preparer::new(config, path, &data, &backbones)?;
+    let cache = open_cache(config)?;
+    let backbones = open_backbones(config, cache.as_ref())?;
+    let wide = (config.distillation.as_ref())
+        .map(|settings| WideTeacher::open(settings, backbones[0].dim(), cache.clone()))
+        .transpose()?;
+    let preparer = Preparer::new(config, path, &data, &backbones, wide.as_ref())?;
     let (mut state, start_sha256) = new_state(config, &backbones[0], preparer.window(), &device)?;
     if config.start.is_none()
         && !resume
@@ -136,7 +142,10 @@ pub fn train(
         settings: toml::to_string(config)
             .map_err(|e| TrainError::io(path)(std::io::Error::other(e)))?,
         data: data.fingerprint(),
-        backbone: Backbone::sha256_of(&backbones),
+        backbone: match &wide {
+            None => Backbone::sha256_of(&backbones),
+            Some(wide) => sha256_hex((Backbone::sha256_of(&backbones) + &wide.sha256()).as_bytes()),
+        },
     };
     let losses = if resume {
         restore(&mut state, &checkpoint, config, &identity, &device)?
@@ -212,24 +221,26 @@ fn prepare_output(out: &Path, resume: bool) -> Result<PathBuf, TrainError> {
 }
 
 /// The backbone of the bundle, and then the further ones.
-fn open_backbones(config: &Config) -> Result<Vec<Backbone>, TrainError> {
-    let cache = open_cache(config)?.map(Arc::new);
+fn open_backbones(
+    config: &Config,
+    cache: Option<&Arc<FeatureCache>>,
+) -> Result<Vec<Backbone>, TrainError> {
     let further = config.backbones.iter().map(|b| &b.bundle);
     std::iter::once(&config.bundle)
         .chain(further)
-        .map(|bundle| Backbone::open(bundle, cache.clone()))
+        .map(|bundle| Backbone::open(bundle, cache.cloned()))
         .collect()
 }
 
 /// The cache of the backbones' features, unless it is disabled.
-fn open_cache(config: &Config) -> Result<Option<FeatureCache>, TrainError> {
+fn open_cache(config: &Config) -> Result<Option<Arc<FeatureCache>>, TrainError> {
     if config.cache.gib <= 0.0 {
         return Ok(None);
     }
     let folder = config.cache.folder.clone();
     let folder = folder.unwrap_or_else(|| config.out.join("cache"));
     let bytes = (config.cache.gib * (1u64 << 30) as f64) as u64;
-    FeatureCache::open(&folder, bytes).map(Some)
+    Ok(Some(Arc::new(FeatureCache::open(&folder, bytes)?)))
 }
 
 /// What a checkpoint must agree with to be resumed.
@@ -404,7 +415,7 @@ impl Trainer<'_> {
         let path = self.config.out.join(files::WEIGHTS);
         checkpoint::write(&path, &self.state.net.upsampler.tensors(), None)?;
         let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
-        Ok((path, loftup_bundle::sha256_hex(&bytes)))
+        Ok((path, sha256_hex(&bytes)))
     }
 }
 

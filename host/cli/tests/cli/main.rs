@@ -5,6 +5,8 @@ mod builtin;
 mod bundles;
 mod checkpoints;
 #[cfg(feature = "train")]
+mod compact;
+#[cfg(feature = "train")]
 mod demo;
 mod depth_and_clicks;
 mod engines;

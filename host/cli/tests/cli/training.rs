@@ -59,7 +59,7 @@ backbone = "{}x{}"
     path
 }
 
-fn disc(seed: usize) -> RgbImage {
+pub fn disc(seed: usize) -> RgbImage {
     let (width, height) = (90, 60);
     let mut image = RgbImage::filled(width, height, [40, 90 + 40 * seed as u8, 160]).unwrap();
     let (x, y, radius) = (25 + 20 * seed, 20 + 8 * seed, 14);

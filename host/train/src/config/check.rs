@@ -34,6 +34,10 @@ impl Config {
         config.data.paths.iter_mut().for_each(place);
         config.run.preview_image.iter_mut().for_each(place);
         config.cache.folder.iter_mut().for_each(place);
+        if let Some(distillation) = &mut config.distillation {
+            place(&mut distillation.bundle);
+            place(&mut distillation.projection);
+        }
         Ok(config)
     }
 
@@ -197,6 +201,16 @@ impl Config {
                 "stage1.rescale_coords",
                 (1.0..=16.0).contains(&self.stage1.rescale_coords),
                 "write 1 to 16".into(),
+            ),
+            (
+                "distillation",
+                self.distillation.is_none() || (!naf && self.stage == Stage::One),
+                "only stage 1 of a LoftUp has it: leave it out".into(),
+            ),
+            (
+                "distillation",
+                self.distillation.is_none() || self.stage1.area_weighting == 0.0,
+                "it has no regions: leave stage1.area_weighting out".into(),
             ),
             (
                 "stage1.guidance",

@@ -62,6 +62,20 @@ pub struct Config {
     /// Cache of the backbone's features.
     #[serde(default)]
     pub cache: Cache,
+    /// Stage 1 with the output of another bundle as its target. Not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
+}
+
+/// Where the target of a distillation comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// The bundle whose LoftUp is distilled.
+    pub bundle: PathBuf,
+    /// The projection of its output to the channels of this backbone
+    /// ([`crate::distillation::PrincipalChannels`]).
+    pub projection: PathBuf,
 }
 
 /// A further backbone, or the same one at other sizes.

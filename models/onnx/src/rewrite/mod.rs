@@ -10,6 +10,7 @@ mod fake_quantize;
 mod fp32;
 mod half;
 mod int8;
+mod linear;
 mod observe;
 pub mod tensors;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use self::{
     fp32::to_fp32,
     half::{HalfWeights, LARGEST, half_values, half_weights, to_half, weights_in_half},
     int8::{Layer, layers, to_int8},
+    linear::{LinearMap, with_linear_map},
 };
 
 /// A graph that cannot be rewritten. The message is one line.

@@ -1,0 +1,151 @@
+//! What a compact bundle costs and gains.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::Result;
+use loftup_bundle::{Bundle, Size};
+use loftup_runtime::{
+    ColorRange, ExecutionOptions, Perceptor, Rect, dot,
+    image::{self, RgbImage},
+    jbu::JbuOptions,
+    sinks::VecSink,
+};
+use loftup_train::distillation::PrincipalChannels;
+use serde::Serialize;
+
+use crate::output;
+
+/// Rounds of timing.
+const ROUNDS: usize = 5;
+
+/// What a compact bundle costs and gains.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub channels: usize,
+    pub wide_channels: usize,
+    /// Share of the variance of the backbone's features in the channels.
+    pub explained_variance: f64,
+    /// Images held out.
+    pub held_out: usize,
+    /// Mean cosine between the outputs and the wide one's, projected; over all pixels.
+    pub cosine: f64,
+    /// The same for joint bilateral upsampling of the compact backbone's features.
+    pub cosine_jbu: f64,
+    pub size: String,
+    pub threads: usize,
+    /// Seconds per frame, backbone included, median.
+    pub wide_seconds: f64,
+    pub compact_seconds: f64,
+    pub notes: Vec<String>,
+}
+
+/// Compares the bundle at `out` with `wide`.
+pub fn measure(
+    wide: &Bundle,
+    out: &Path,
+    channels: &PrincipalChannels,
+    held_out: &[std::path::PathBuf],
+    size: Size,
+) -> Result<Report> {
+    let options = ExecutionOptions::default();
+    let big = Perceptor::open_on_cpu(wide.path(), options)?;
+    let small = Perceptor::open_on_cpu(out, options)?;
+    let (mut sums, mut pixels, mut used) = ([0.0; 2], 0usize, 0);
+    let mut last = None;
+    for path in held_out {
+        let image = match image::open(path) {
+            Ok(image) => image,
+            Err(e) => {
+                log::warn!("left out: {e}");
+                continue;
+            }
+        };
+        let target = channels.apply(&frame(&big, &image, size)?);
+        let jbu = frame_of_jbu(&small, &image, size)?;
+        for (sum, found) in sums.iter_mut().zip([frame(&small, &image, size)?, jbu]) {
+            *sum += cosines(&found, &target, channels.channels());
+        }
+        pixels += size.area();
+        used += 1;
+        last = Some(image);
+    }
+    let mut seconds = [Vec::new(), Vec::new()];
+    if let Some(image) = &last {
+        for _ in 0..ROUNDS {
+            for (perceptor, seconds) in [&big, &small].into_iter().zip(&mut seconds) {
+                let start = Instant::now();
+                frame(perceptor, image, size)?;
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let [wide_seconds, compact_seconds] = seconds.map(|mut s| {
+        s.sort_by(f64::total_cmp);
+        s.get(s.len() / 2).copied().unwrap_or(f64::NAN)
+    });
+    let [cosine, cosine_jbu] = sums.map(|sum| sum / pixels.max(1) as f64);
+    Ok(Report {
+        channels: channels.channels(),
+        wide_channels: channels.inputs(),
+        explained_variance: 0.0,
+        held_out: used,
+        cosine,
+        cosine_jbu,
+        size: size.to_string(),
+        threads: options.threads,
+        wide_seconds,
+        compact_seconds,
+        notes: Vec::new(),
+    })
+}
+
+fn frame(perceptor: &Perceptor, image: &RgbImage, size: Size) -> Result<Vec<f32>> {
+    let frame = perceptor.encode(image, size, ColorRange::PerImage)?;
+    let mut sink = VecSink::new(Rect::whole(size), frame.dim())?;
+    frame.frame(&mut |tile| sink.push(tile))?;
+    Ok(sink.into_values())
+}
+
+fn frame_of_jbu(perceptor: &Perceptor, image: &RgbImage, size: Size) -> Result<Vec<f32>> {
+    let inputs = perceptor.preprocess(image, size)?;
+    let features = perceptor.features(inputs.backbone())?;
+    let frame = perceptor.encode_jbu(features, &inputs.guidance, JbuOptions::default());
+    let mut sink = VecSink::new(Rect::whole(size), frame.dim())?;
+    frame.frame(&mut |tile| sink.push(tile))?;
+    Ok(sink.into_values())
+}
+
+/// Sum of the cosines of the rows of two matrices of `k` columns.
+fn cosines(a: &[f32], b: &[f32], k: usize) -> f64 {
+    let rows = a.chunks_exact(k).zip(b.chunks_exact(k));
+    rows.map(|(a, b)| f64::from(dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1e-12)))
+        .sum()
+}
+
+impl Report {
+    pub fn print(&self, out: &Path) -> Result<()> {
+        output::line(format!(
+            "{}: {} channels of {}, with {:.1} % of the variance of the backbone's features",
+            out.display(),
+            self.channels,
+            self.wide_channels,
+            100.0 * self.explained_variance
+        ))?;
+        output::line(format!(
+            "  cosine to the wide bundle's output, projected, on {} images held out: {:.3} (JBU {:.3})",
+            self.held_out, self.cosine, self.cosine_jbu
+        ))?;
+        output::line(format!(
+            "  a frame of {} on {} threads of the CPU: {:.1} ms, instead of {:.1} ms: {:.1} times as fast",
+            self.size,
+            self.threads,
+            1e3 * self.compact_seconds,
+            1e3 * self.wide_seconds,
+            self.wide_seconds / self.compact_seconds
+        ))?;
+        for note in &self.notes {
+            output::line(format!("  {note}"))?;
+        }
+        Ok(())
+    }
+}
