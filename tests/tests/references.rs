@@ -443,6 +443,7 @@ fn a_plausible_tensorrt_is_replaced_or_refused_with_its_version() {
                 ..tensorrt::Options::default()
             },
             fallback: FallbackOptions::default(),
+            ..Settings::default()
         };
         let auto = perceptor(&bundle, open(Choice::Auto, &settings).unwrap());
         let version = auto.engine();

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use loftup_node::config::{Config, Level, Upsampler};
-use loftup_runtime::backend::Settings;
+use loftup_runtime::backend::{CpuPrecision, Settings};
 
 #[test]
 fn each_error_is_one_line_with_file_key_and_hint() {
@@ -34,6 +34,14 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             change("descriptors = \"pca\"", "descriptors = \"scene\""),
             "model.descriptors",
             "does not output descriptors",
+        ),
+        (
+            change(
+                "head = \"scene\"",
+                "head = \"scene\"\ncpu_precision = \"int4\"",
+            ),
+            "model.cpu_precision",
+            "expected auto, fp32, int16",
         ),
         (
             change("robot.loftup", "rabbit.loftup"),
@@ -584,7 +592,7 @@ fn tensorrt_settings_reach_the_runtime() {
     let file = folder.path().join("node.toml");
     let more = "[tensorrt]\nworkspace_mib = 64\ndla_core = 1\ncuda_graph = true\nengine_cache = \"engines\"\nrun_ms = 150\nretry_s = 30\nwarm = true";
     let config = Config::parse(&common::config_text(more), &file).unwrap();
-    let settings = config.tensorrt.settings();
+    let settings = config.tensorrt.settings(config.model.cpu_precision);
     let tensorrt = &settings.tensorrt;
     assert_eq!(tensorrt.workspace, 64 << 20);
     assert_eq!(tensorrt.dla_core, Some(1));
@@ -597,9 +605,17 @@ fn tensorrt_settings_reach_the_runtime() {
     assert_eq!(fallback.run_limit, Duration::from_millis(150));
     assert_eq!(fallback.retry_after, Some(Duration::from_secs(30)));
     assert!(fallback.warm);
-    let config = Config::parse(&common::config_text(""), &file).unwrap();
+    let text = common::config_text("");
+    let auto = text.replace(
+        "head = \"scene\"",
+        "head = \"scene\"\ncpu_precision = \"auto\"",
+    );
+    let auto = Config::parse(&auto, &file).unwrap();
+    let settings = auto.tensorrt.settings(auto.model.cpu_precision);
+    assert_eq!(settings.cpu_precision, CpuPrecision::Auto);
+    let config = Config::parse(&text, &file).unwrap();
     assert_eq!(
-        format!("{:?}", config.tensorrt.settings()),
+        format!("{:?}", config.tensorrt.settings(config.model.cpu_precision)),
         format!("{:?}", Settings::default())
     );
 }
