@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+#[cfg(feature = "train")]
+use loftup_train::Event;
 
 /// A spinner with a message, for stages of unknown length.
 pub fn spinner() -> ProgressBar {
@@ -76,8 +78,35 @@ impl Steps {
         }
     }
 
+    /// Shows an event of the training.
+    pub fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started {
+                step,
+                steps,
+                images,
+                with_masks,
+                weights,
+            } => {
+                let millions = *weights as f64 / 1e6;
+                let masks = match with_masks {
+                    0 => String::new(),
+                    n => format!(", {n} with masks"),
+                };
+                let what = format!("{images} images{masks}; {millions:.2} M parameters");
+                self.begin(what, *step, *steps);
+            }
+            Event::Stepped {
+                step,
+                losses,
+                learning_rate,
+            } => self.step(*step, losses[0].1, *learning_rate),
+            Event::Saved(path) | Event::Previewed(path) => log::debug!("{}", path.display()),
+        }
+    }
+
     /// Sets the step to start from and the total; prints `what` above the bar.
-    pub fn begin(&mut self, what: String, step: u64, steps: u64) {
+    fn begin(&mut self, what: String, step: u64, steps: u64) {
         let Cleared(bar) = &self.bar;
         bar.println(what);
         bar.set_length(steps);
@@ -85,7 +114,7 @@ impl Steps {
         bar.reset_eta();
     }
 
-    pub fn step(&mut self, step: u64, loss: f32, learning_rate: f64) {
+    fn step(&mut self, step: u64, loss: f32, learning_rate: f64) {
         let mean = self.mean.map_or(loss, |mean| 0.98 * mean + 0.02 * loss);
         self.mean = Some(mean);
         let Cleared(bar) = &self.bar;

@@ -35,7 +35,7 @@ pub fn run(_: &Args) -> Result<()> {
 #[cfg(feature = "train")]
 pub fn run(args: &Args) -> Result<()> {
     use anyhow::bail;
-    use loftup_train::{Config, Event, Outcome, train};
+    use loftup_train::{Config, Outcome, train};
 
     use crate::{interrupt, output, progress};
 
@@ -51,28 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
         &args.settings,
         args.resume,
         interrupt::flag(),
-        &mut |event| match event {
-            Event::Started {
-                step,
-                steps,
-                images,
-                with_masks,
-                weights,
-            } => bar.begin(
-                format!(
-                    "{images} images, {with_masks} with masks; {:.2} M parameters",
-                    weights as f64 / 1e6
-                ),
-                step,
-                steps,
-            ),
-            Event::Stepped {
-                step,
-                losses,
-                learning_rate,
-            } => bar.step(step, losses[0].1, learning_rate),
-            Event::Saved(path) | Event::Previewed(path) => log::debug!("{}", path.display()),
-        },
+        &mut |event| bar.show(&event),
     );
     drop(bar);
     drop(resumable);

@@ -1,7 +1,5 @@
 //! ConvNeXts in the names of each library, compared with transformers and timm.
 
-use std::path::Path;
-
 use loftup_import::{
     checkpoint::Checkpoint,
     convnext::{ConvNext, Preset},
@@ -9,22 +7,14 @@ use loftup_import::{
 };
 use loftup_onnx::Tensor;
 
-use crate::support::{Tensors, run_any_size, worst};
+use crate::support::{self, Tensors, run_any_size, worst};
 
 /// PyTorch and tract add in different orders; features have a magnitude of 1 to 5.
 const TOLERANCE: f32 = 1e-5;
 const GRIDS: [&str; 3] = ["2x2", "2x3", "4x2"];
 
-/// Tensors of the fixture whose names start with `prefix`, without it.
 fn fixture(prefix: &str) -> Tensors {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/convnext.safetensors");
-    let checkpoint = Checkpoint::open(&path).unwrap();
-    let named = |name: &str| {
-        let shape = checkpoint.shape(name).unwrap();
-        let tensor = checkpoint.tensor(name, shape).unwrap();
-        Some((name.strip_prefix(prefix)?.to_string(), tensor))
-    };
-    checkpoint.names().filter_map(named).collect()
+    support::fixture("convnext.safetensors", prefix)
 }
 
 fn transformers() -> Tensors {

@@ -1,17 +1,14 @@
 //! DINOv3 in the names of each library, compared with timm and transformers and with the slow
 //! reference implementation.
 
-use std::path::Path;
-
-use loftup_import::{
-    checkpoint::Checkpoint,
-    vit::{Activation, ConfigFiles, Origin, PositionEmbedding, Preset, Vit, VitOptions},
+use loftup_import::vit::{
+    Activation, ConfigFiles, Origin, PositionEmbedding, Preset, Vit, VitOptions,
 };
 use loftup_onnx::Tensor;
 
 use crate::{
     slow::Slow,
-    support::{Tensors, noise, run, try_with, worst},
+    support::{self, Tensors, noise, run, try_with, worst},
 };
 
 /// PyTorch and tract add in different orders; features have a magnitude of 1 to 4.
@@ -19,16 +16,8 @@ const TOLERANCE: f32 = 1e-5;
 const WIDTH: usize = 32;
 const GRIDS: [(usize, usize); 3] = [(2, 3), (1, 5), (3, 3)];
 
-/// Tensors of the fixture whose names start with `prefix`, without it.
 fn fixture(prefix: &str) -> Tensors {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dinov3.safetensors");
-    let checkpoint = Checkpoint::open(&path).unwrap();
-    let named = |name: &str| {
-        let shape = checkpoint.shape(name).unwrap();
-        let tensor = checkpoint.tensor(name, shape).unwrap();
-        Some((name.strip_prefix(prefix)?.to_string(), tensor))
-    };
-    checkpoint.names().filter_map(named).collect()
+    support::fixture("dinov3.safetensors", prefix)
 }
 
 pub fn transformers() -> Tensors {

@@ -35,6 +35,20 @@ pub fn weights(file: &str) -> Tensors {
         .collect()
 }
 
+/// Tensors of `tests/data/<file>` of this crate whose names start with `prefix`, without it.
+pub fn fixture(file: &str, prefix: &str) -> Tensors {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(file);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let named = |name: &str| {
+        let shape = checkpoint.shape(name).unwrap();
+        let tensor = checkpoint.tensor(name, shape).unwrap();
+        Some((name.strip_prefix(prefix)?.to_string(), tensor))
+    };
+    checkpoint.names().filter_map(named).collect()
+}
+
 /// Options with these heads, and the activation of the family's golden cases.
 pub fn options(preset: Preset, heads: Option<usize>) -> VitOptions {
     VitOptions {

@@ -12,7 +12,7 @@ use loftup_convert::{compact, quantize::spread};
 use loftup_eval::data::image_files;
 use loftup_onnx::rewrite::LinearMap;
 use loftup_runtime::{ExecutionOptions, Perceptor, image};
-use loftup_train::{Config, Event, Outcome, distillation::PrincipalChannels, files, train};
+use loftup_train::{Config, Outcome, distillation::PrincipalChannels, files, train};
 
 use super::{Args, report};
 use crate::{interrupt, output, progress};
@@ -100,27 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         &path,
         args.resume,
         interrupt::flag(),
-        &mut |event| match event {
-            Event::Started {
-                step,
-                steps,
-                images,
-                weights,
-                ..
-            } => bar.begin(
-                format!("{images} images; {:.2} M parameters", weights as f64 / 1e6),
-                step,
-                steps,
-            ),
-            Event::Stepped {
-                step,
-                losses,
-                learning_rate,
-            } => {
-                bar.step(step, losses[0].1, learning_rate);
-            }
-            Event::Saved(path) | Event::Previewed(path) => log::debug!("{}", path.display()),
-        },
+        &mut |event| bar.show(&event),
     );
     drop(bar);
     drop(resumable);
