@@ -105,7 +105,7 @@ def published(port):
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("loftup_answers_published_total"))
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("loftup_outputs_published_total"))
 
 
 def node(program, bundle, server, folder, source):

@@ -40,23 +40,23 @@ chown loftup:loftup /var/cache/loftup /var/lib/loftup
 (cd /var/lib/loftup && exec setpriv --reuid=loftup --regid=loftup --init-groups env \
     XDG_CACHE_HOME=/var/cache/loftup loftup-node /etc/loftup/node.toml) >node.log 2>&1 &
 node=$!
-answers=0
+outputs=0
 for _ in $(seq 450); do
     sleep 2
     kill -0 "$node" || { cat node.log; fail "the node exited"; }
     exec 3<>/dev/tcp/127.0.0.1/9477 || continue
     printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
-    answers=$(sed -n 's/^loftup_answers_published_total \([0-9]*\).*/\1/p' <&3)
+    outputs=$(sed -n 's/^loftup_outputs_published_total \([0-9]*\).*/\1/p' <&3)
     exec 3>&-
-    if [ "${answers:-0}" -ge "$want" ]; then break; fi
+    if [ "${outputs:-0}" -ge "$want" ]; then break; fi
 done
 kill -TERM "$node"
 code=0
 wait "$node" || code=$?
 tail -n 5 node.log
-[ "${answers:-0}" -ge "$want" ] || fail "only ${answers:-0} outputs in 900 s"
+[ "${outputs:-0}" -ge "$want" ] || fail "only ${outputs:-0} outputs in 900 s"
 [ "$code" = 0 ] || fail "the node exited with $code"
-echo "$answers outputs, exited on SIGTERM with code 0"
+echo "$outputs outputs, exited on SIGTERM with code 0"
 
 step the command
 loftup inspect /usr/share/loftup/default.loftup

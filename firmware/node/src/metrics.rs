@@ -180,7 +180,7 @@ impl Default for Metrics {
             "Frames from the source",
             captured.clone(),
         );
-        registry.register("answers_published", "Outputs published", published.clone());
+        registry.register("outputs_published", "Outputs published", published.clone());
         let drops = Family::<Label, Counter>::default();
         registry.register(
             "frames_dropped",
@@ -341,7 +341,7 @@ mod tests {
         for line in [
             "# TYPE loftup_frames_captured_total counter",
             "loftup_frames_captured_total 1",
-            "loftup_answers_published_total 1",
+            "loftup_outputs_published_total 1",
             "loftup_frames_dropped_total{reason=\"wrong_size\"} 1",
             "loftup_frames_dropped_total{reason=\"stale\"} 0",
             "loftup_events_total{event=\"hang\"} 2",

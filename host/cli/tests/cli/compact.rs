@@ -10,9 +10,9 @@ use std::{
 
 use crate::{measures::data, support::*};
 
-/// A directory of four images.
+/// A directory of four images, whose name must be escaped in TOML and has a combining character.
 fn images(dir: &Path) -> PathBuf {
-    let images = dir.join("images");
+    let images = dir.join("the \"cafe\u{301}\"");
     fs::create_dir(&images).unwrap();
     for i in 0..4 {
         let path = images.join(format!("{i}.png"));

@@ -239,11 +239,19 @@ fn training_size(args: &Args, backbone: Option<Size>) -> Size {
     args.size.or(backbone).unwrap_or(default)
 }
 
+/// The absolute path as a string of TOML. JSON's strings are valid there.
+fn quoted(path: &Path) -> Result<String> {
+    let absolute = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    let text = absolute
+        .to_str()
+        .with_context(|| format!("{}: the name is not UTF-8; rename it", path.display()))?;
+    Ok(serde_json::to_string(text)?)
+}
+
 /// The settings of the training, also written to the directory of the training.
 fn settings(args: &Args, wide: &Bundle, work: &Path, images: &[PathBuf]) -> Result<Config> {
     let size = training_size(args, wide.manifest().backbone.as_ref().map(|b| b.size));
-    let absolute = |path: &Path| std::path::absolute(path).context(path.display().to_string());
-    let images: Vec<PathBuf> = images.iter().map(|p| absolute(p)).collect::<Result<_>>()?;
+    let images: Vec<String> = images.iter().map(|p| quoted(p)).collect::<Result<_>>()?;
     let window = Size {
         width: WINDOW.min(size.width),
         height: WINDOW.min(size.height),
@@ -263,7 +271,7 @@ stage = 1
 init = "{init}"
 
 [data]
-paths = {images:?}
+paths = [{images}]
 horizontal_flip = true
 
 [run]
@@ -288,11 +296,12 @@ guidance = "{size}"
 window = "{window}"
 
 [distillation]
-bundle = {bundle:?}
+bundle = {bundle}
 projection = "projection.safetensors"
 "#,
         warmup = (steps / 10).min(30),
-        bundle = absolute(&args.bundle)?,
+        images = images.join(", "),
+        bundle = quoted(&args.bundle)?,
     );
     let path = work.join("train.toml");
     fs::write(&path, text).with_context(|| path.display().to_string())?;
