@@ -159,7 +159,7 @@ const PRECISIONS: [(i32, Option<Precision>); 5] = [
 ];
 
 const CPU_PRECISIONS: [(i32, CpuPrecision); 6] = [
-    (loftup_cpu_precision::Fp32 as i32, CpuPrecision::Fp32),
+    (loftup_cpu_precision::Fp32 as i32, CpuPrecision::FP32),
     (loftup_cpu_precision::Auto as i32, CpuPrecision::Auto),
     (
         loftup_cpu_precision::Int16 as i32,

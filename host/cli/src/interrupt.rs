@@ -7,6 +7,7 @@
 use std::{
     fmt,
     io::Write,
+    ops::ControlFlow,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -49,6 +50,14 @@ pub fn tell(line: fmt::Arguments<'_>) {
 /// Whether an interrupt is pending.
 pub fn pending() -> bool {
     PENDING.load(Ordering::SeqCst)
+}
+
+/// For callbacks that end their caller's work: `Break` if an interrupt is pending.
+pub fn flow() -> ControlFlow<()> {
+    match pending() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
 }
 
 /// Becomes true on an interrupt.

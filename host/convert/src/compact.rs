@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use loftup_bundle::{
-    Bundle, BundleWriter, FeatureLayout, Head, Linear, Manifest, Precision, Source, UpsamplerKind,
+    Backbone, Bundle, BundleWriter, FeatureLayout, Head, Linear, Manifest, Precision, Source,
+    UpsamplerKind,
 };
 use loftup_import::{
     bundle::{self, BACKBONE_FILE},
@@ -21,11 +22,11 @@ use crate::{
 /// The role of a wide bundle's queries graph in the provenance of a compact one.
 const DISTILLED: &str = "distilled from";
 
-/// Checks that a compact bundle can be made of `wide`, and returns its number of channels.
+/// Checks that a compact bundle can be made of `wide`, and returns its backbone.
 ///
 /// # Errors
 /// It has no backbone or no LoftUp, or not in fp32.
-pub fn compactable(wide: &Bundle) -> Result<usize, ConvertError> {
+pub fn compactable(wide: &Bundle) -> Result<&Backbone, ConvertError> {
     let manifest = wide.manifest();
     let unusable = |what: &str| ConvertError::Compact {
         path: wide.path().into(),
@@ -49,7 +50,7 @@ pub fn compactable(wide: &Bundle) -> Result<usize, ConvertError> {
             "has no fp32 graphs: use the bundle that it was quantized from, and quantize the compact one",
         ));
     }
-    Ok(backbone.dim)
+    Ok(backbone)
 }
 
 /// Writes a bundle of the backbone of `wide` alone, with a linear map of its channels as the last

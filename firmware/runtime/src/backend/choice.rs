@@ -62,7 +62,7 @@ pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, Bac
     let cpu = || -> Result<Arc<dyn Backend>, BackendError> {
         let narrow = NarrowCpuBackend::new(settings.cpu_precision)?;
         Ok(match settings.cpu_precision {
-            precision if precision.is_fp32() => Arc::new(CpuBackend),
+            CpuPrecision::FP32 => Arc::new(CpuBackend),
             // 32 bits take over if the reference outputs are missed.
             CpuPrecision::Auto => with_fallback(Ok(Arc::new(narrow))),
             _ => Arc::new(narrow),
@@ -73,7 +73,7 @@ pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, Bac
         Choice::TensorRt => Arc::new(Fallback::alone(tensorrt()?, settings.fallback)),
         Choice::Auto => match tensorrt() {
             // Compared with the reference outputs of a bundle, unlike a fallback.
-            Err(e) if !settings.cpu_precision.is_fp32() => {
+            Err(e) if settings.cpu_precision != CpuPrecision::FP32 => {
                 let backend = cpu()?;
                 log::info!("{e}; using {}", backend.describe());
                 backend

@@ -6,11 +6,8 @@ use loftup_bundle::Precision;
 use loftup_kernels::Arithmetic;
 
 /// The arithmetic of the matrix products of LoftUp's queries graph on a CPU. Everything else has 32 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuPrecision {
-    /// 32-bit floating point, whatever the precision of the bundle's graphs.
-    #[default]
-    Fp32,
     /// That of the bundle's graphs: int8 for int8, and for fp16 the precise format of the architecture: fp16
     /// on ARM, int16 on x86-64. 32 bits for other graphs, on CPUs without the instructions, and if the error
     /// relative to the bundle's reference outputs is too large.
@@ -19,11 +16,19 @@ pub enum CpuPrecision {
     Products(Arithmetic),
 }
 
+impl Default for CpuPrecision {
+    fn default() -> Self {
+        Self::FP32
+    }
+}
+
 impl CpuPrecision {
+    /// 32-bit floating point, whatever the precision of the bundle's graphs.
+    pub const FP32: Self = Self::Products(Arithmetic::Fp32);
+
     /// The arithmetic for a graph.
     pub(super) fn of(self, graph: Precision) -> Arithmetic {
-        let preferred = match (self, graph) {
-            (Self::Fp32, _) => Arithmetic::Fp32,
+        let of_graph = match (self, graph) {
             (Self::Products(arithmetic), _) => return arithmetic,
             (Self::Auto, Precision::Int8) => Arithmetic::Int8,
             (Self::Auto, Precision::Fp16) => match cfg!(target_arch = "aarch64") {
@@ -32,15 +37,10 @@ impl CpuPrecision {
             },
             (Self::Auto, Precision::Fp32 | Precision::Fp16Weights) => Arithmetic::Fp32,
         };
-        match preferred.is_available() {
-            true => preferred,
+        match of_graph.is_available() {
+            true => of_graph,
             false => Arithmetic::Fp32,
         }
-    }
-
-    /// Whether all products have 32 bits.
-    pub(super) fn is_fp32(self) -> bool {
-        matches!(self, Self::Fp32 | Self::Products(Arithmetic::Fp32))
     }
 
     /// Checks that this CPU has the instructions.
@@ -63,7 +63,6 @@ impl CpuPrecision {
 impl fmt::Display for CpuPrecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fp32 => Arithmetic::Fp32.fmt(f),
             Self::Auto => f.write_str("auto"),
             Self::Products(arithmetic) => arithmetic.fmt(f),
         }
@@ -76,7 +75,6 @@ impl FromStr for CpuPrecision {
     fn from_str(s: &str) -> Result<Self, String> {
         match (s, s.parse()) {
             ("auto", _) => Ok(Self::Auto),
-            (_, Ok(Arithmetic::Fp32)) => Ok(Self::Fp32),
             (_, Ok(arithmetic)) => Ok(Self::Products(arithmetic)),
             _ => {
                 let all = Arithmetic::ALL.map(|a| a.to_string()).join(", ");

@@ -4,10 +4,8 @@ use std::fmt;
 
 use loftup_bundle::{Manifest, Precision, ReferenceError};
 
-use loftup_kernels::Arithmetic as Products;
-
 use super::Part;
-use crate::backend::Arithmetic;
+use crate::backend::{Arithmetic, Products};
 
 /// The comparison of a backend's outputs with the reference outputs.
 #[derive(Debug, Clone, PartialEq)]

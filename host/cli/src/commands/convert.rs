@@ -1,6 +1,6 @@
 //! `loftup convert`
 
-use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use anyhow::Result;
 use loftup_bundle::{Normalization, Provenance, Size};
@@ -132,11 +132,7 @@ pub fn run(args: &Args) -> Result<()> {
     let stage = |stage: &str| {
         log::info!("{stage}");
         bar.set_message(stage.to_owned());
-        if interrupt::pending() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        interrupt::flow()
     };
     let converted = match args.builtin {
         Some(model) => model.model().write(&args.out, args.force, stage),

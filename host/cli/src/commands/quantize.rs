@@ -2,7 +2,7 @@
 
 mod page;
 
-use std::{cell::RefCell, num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
+use std::{cell::RefCell, num::NonZeroUsize, path::PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -116,11 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut watch = |stage: &str, done: usize, all: usize| {
         log::debug!("{stage}: {done} of {all}");
         bar.borrow_mut()(stage, done, all);
-        if interrupt::pending() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        interrupt::flow()
     };
     let precision = args.precision.into();
     let request = Request {

@@ -98,7 +98,8 @@ pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
             "a NaFlex model (SigLIP 2 NaFlex or timm's NaFlexVit), which takes patches instead of an image",
             "use a SigLIP 2 model with a fixed resolution, such as siglip2-base-patch16-224",
         ),
-        _ if is_convnext(checkpoint) => ("a ConvNeXt", "use the backbone name dinov3-convnext"),
+        // The first version and DINOv3's can be converted.
+        _ if ConvNext::found(checkpoint) => ("a ConvNeXt", "use the backbone name dinov3-convnext"),
         Some(model) => (
             model,
             "export the model to ONNX and use --backbone-onnx and --patch",
@@ -123,11 +124,6 @@ fn is_naflex(checkpoint: &Checkpoint) -> bool {
                     .is_ok_and(|shape| shape.len() == 2)
             })
         })
-}
-
-/// Whether it is a ConvNeXt, of which the first version and DINOv3's can be converted.
-fn is_convnext(checkpoint: &Checkpoint) -> bool {
-    ConvNext::found(checkpoint)
 }
 
 /// The name of the model in the checkpoint, if it is known but unsupported.

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use loftup_bundle::{Bundle, Head, Linear, Size};
 use loftup_convert::{compact, quantize::spread};
 use loftup_eval::data::image_files;
 use loftup_onnx::rewrite::LinearMap;
-use loftup_runtime::{ExecutionOptions, Perceptor, image};
+use loftup_runtime::{ExecutionOptions, Perceptor, backend::CpuBackend, image};
 use loftup_train::{Config, Outcome, distillation::PrincipalChannels, files, train};
 
 use super::{Args, report};
@@ -19,7 +19,7 @@ use crate::{interrupt, output, progress};
 
 /// Images that the channels are fitted to, at most.
 const FITTED: usize = 128;
-/// One image in so many is held out.
+/// Every tenth image is held out.
 const HELD_OUT: usize = 10;
 /// Images that are held out, at most.
 const MOST_HELD_OUT: usize = 16;
@@ -39,7 +39,8 @@ struct Images {
 
 pub fn run(args: &Args) -> Result<()> {
     let wide = Bundle::open(&args.bundle)?;
-    let dim = compact::compactable(&wide)?;
+    let backbone = compact::compactable(&wide)?;
+    let dim = backbone.dim;
     let k = args.channels.get();
     if k >= dim {
         bail!(
@@ -75,24 +76,26 @@ pub fn run(args: &Args) -> Result<()> {
     let mut stage = |name: &str| {
         log::info!("{name}");
         bar.set_message(name.to_owned());
-        match interrupt::pending() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        interrupt::flow()
     };
-    let (channels, explained) = fit(args, k, &heads, &images.training, &mut stage)?;
+    // Its files are checked already.
+    let cpu = Arc::new(CpuBackend);
+    let perceptor = Perceptor::with_backend(wide.clone(), cpu, ExecutionOptions::default())?;
+    let size = args.size.unwrap_or(backbone.size);
+    let _ = stage("finding the principal channels");
+    let (channels, explained) = fit(&perceptor, k, &heads, &images.training, size)?;
     fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
     let linear = LinearMap {
         weight: channels.weight(),
         bias: channels.bias(),
     };
-    let backbone = work.join("backbone.loftup");
-    compact::project(&wide, linear, &backbone, true, &mut stage)?;
+    let projected = work.join("backbone.loftup");
+    compact::project(&wide, linear, &projected, true, &mut stage)?;
     let projection = work.join("projection.safetensors");
     channels.write(&projection)?;
     bar.finish_and_clear();
 
-    let settings = settings(args, &wide, &work, &images.training)?;
+    let settings = settings(args, size, &work, &images.training)?;
     let path = work.join("train.toml");
     let mut bar = progress::Steps::new();
     let outcome = train(
@@ -114,12 +117,9 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = progress::spinner();
     let mut stage = |name: &str| {
         bar.set_message(name.to_owned());
-        match interrupt::pending() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        interrupt::flow()
     };
-    let projected = heads.iter().map(|(name, head, linear)| {
+    let heads = heads.iter().map(|(name, head, linear)| {
         let (weight, bias) = channels.compose(&linear.weight, &linear.bias);
         (
             name.clone(),
@@ -131,14 +131,13 @@ pub fn run(args: &Args) -> Result<()> {
             },
         )
     });
-    let projected: Vec<_> = projected.collect();
-    let small = Bundle::open(&backbone)?;
+    let heads: Vec<_> = heads.collect();
+    let small = Bundle::open(&projected)?;
     let out = (args.out.as_path(), args.force);
-    compact::assemble((&small, &wide), &weights, &projected, out, &mut stage)?;
+    compact::assemble((&small, &wide), &weights, &heads, out, &mut stage)?;
     bar.set_message("measuring");
-    let size = settings.stage1.guidance;
-    let mut report = report::measure(&wide, &args.out, &channels, &images.held_out, size)?;
-    report.explained_variance = explained;
+    let explained = (&channels, explained);
+    let mut report = report::measure(&perceptor, &args.out, explained, &images.held_out, size)?;
     bar.finish_and_clear();
     if args.work.is_none() {
         fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
@@ -197,18 +196,15 @@ fn kept_heads(wide: &Bundle, names: &[String]) -> Result<Vec<(String, Head, Line
 
 /// The channels, and the share of the variance of the backbone's features that they hold.
 fn fit(
-    args: &Args,
+    perceptor: &Perceptor,
     k: usize,
     heads: &[(String, Head, Linear)],
     images: &[PathBuf],
-    stage: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    size: Size,
 ) -> Result<(PrincipalChannels, f64)> {
-    let perceptor = Perceptor::open_on_cpu(&args.bundle, ExecutionOptions::default())?;
-    let dim = perceptor.manifest().backbone.as_ref().map_or(0, |b| b.dim);
-    let size = training_size(args, perceptor.manifest().backbone.as_ref().map(|b| b.size));
+    let dim = perceptor.values_per_pixel(None);
     let seen = perceptor.backbone_size(size)?;
     let mut tokens = Vec::new();
-    let _ = stage("finding the principal channels");
     for path in spread(images.to_vec(), FITTED) {
         interrupt::check()?;
         match image::open(&path) {
@@ -231,14 +227,6 @@ fn fit(
     Ok((channels, explained))
 }
 
-fn training_size(args: &Args, backbone: Option<Size>) -> Size {
-    let default = Size {
-        width: 224,
-        height: 224,
-    };
-    args.size.or(backbone).unwrap_or(default)
-}
-
 /// The absolute path as a string of TOML. JSON's strings are valid there.
 fn quoted(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).with_context(|| path.display().to_string())?;
@@ -249,8 +237,7 @@ fn quoted(path: &Path) -> Result<String> {
 }
 
 /// The settings of the training, also written to the directory of the training.
-fn settings(args: &Args, wide: &Bundle, work: &Path, images: &[PathBuf]) -> Result<Config> {
-    let size = training_size(args, wide.manifest().backbone.as_ref().map(|b| b.size));
+fn settings(args: &Args, size: Size, work: &Path, images: &[PathBuf]) -> Result<Config> {
     let images: Vec<String> = images.iter().map(|p| quoted(p)).collect::<Result<_>>()?;
     let window = Size {
         width: WINDOW.min(size.width),

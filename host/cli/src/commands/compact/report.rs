@@ -1,11 +1,14 @@
 //! What a compact bundle costs and gains.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Result;
-use loftup_bundle::{Bundle, Size};
+use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Perceptor, Rect, dot,
+    ColorRange, EncodedFrame, Perceptor, Rect, dot,
     image::{self, RgbImage},
     jbu::JbuOptions,
     sinks::VecSink,
@@ -13,7 +16,7 @@ use loftup_runtime::{
 use loftup_train::distillation::PrincipalChannels;
 use serde::Serialize;
 
-use crate::output;
+use crate::{output::line, spread::Spread};
 
 /// Rounds of timing.
 const ROUNDS: usize = 5;
@@ -39,17 +42,15 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Compares the bundle at `out` with `wide`.
+/// Compares the bundle at `out` with `wide`. The channels hold `explained_variance`.
 pub fn measure(
-    wide: &Bundle,
+    wide: &Perceptor,
     out: &Path,
-    channels: &PrincipalChannels,
-    held_out: &[std::path::PathBuf],
+    (channels, explained_variance): (&PrincipalChannels, f64),
+    held_out: &[PathBuf],
     size: Size,
 ) -> Result<Report> {
-    let options = ExecutionOptions::default();
-    let big = Perceptor::open_on_cpu(wide.path(), options)?;
-    let small = Perceptor::open_on_cpu(out, options)?;
+    let small = Perceptor::open_on_cpu(out, wide.options())?;
     let (mut sums, mut pixels, mut used) = ([0.0; 2], 0usize, 0);
     let mut last = None;
     for path in held_out {
@@ -60,9 +61,12 @@ pub fn measure(
                 continue;
             }
         };
-        let target = channels.apply(&frame(&big, &image, size)?);
-        let jbu = frame_of_jbu(&small, &image, size)?;
-        for (sum, found) in sums.iter_mut().zip([frame(&small, &image, size)?, jbu]) {
+        let target = channels.apply(&output(&encode(wide, &image, size)?)?);
+        let inputs = small.preprocess(&image, size)?;
+        let features = small.features(inputs.backbone())?;
+        let loftup = small.encode_features(&features, &inputs.guidance, ColorRange::PerImage)?;
+        let jbu = small.encode_jbu(features, &inputs.guidance, JbuOptions::default());
+        for (sum, found) in sums.iter_mut().zip([output(&loftup)?, output(&jbu)?]) {
             *sum += cosines(&found, &target, channels.channels());
         }
         pixels += size.area();
@@ -72,45 +76,40 @@ pub fn measure(
     let mut seconds = [Vec::new(), Vec::new()];
     if let Some(image) = &last {
         for _ in 0..ROUNDS {
-            for (perceptor, seconds) in [&big, &small].into_iter().zip(&mut seconds) {
+            for (perceptor, seconds) in [wide, &small].into_iter().zip(&mut seconds) {
                 let start = Instant::now();
-                frame(perceptor, image, size)?;
+                output(&encode(perceptor, image, size)?)?;
                 seconds.push(start.elapsed().as_secs_f64());
             }
         }
     }
-    let [wide_seconds, compact_seconds] = seconds.map(|mut s| {
-        s.sort_by(f64::total_cmp);
-        s.get(s.len() / 2).copied().unwrap_or(f64::NAN)
+    let [wide_seconds, compact_seconds] = seconds.map(|s| match s.is_empty() {
+        true => f64::NAN,
+        false => Spread::of(s).p50,
     });
     let [cosine, cosine_jbu] = sums.map(|sum| sum / pixels.max(1) as f64);
     Ok(Report {
         channels: channels.channels(),
         wide_channels: channels.inputs(),
-        explained_variance: 0.0,
+        explained_variance,
         held_out: used,
         cosine,
         cosine_jbu,
         size: size.to_string(),
-        threads: options.threads,
+        threads: wide.options().threads,
         wide_seconds,
         compact_seconds,
         notes: Vec::new(),
     })
 }
 
-fn frame(perceptor: &Perceptor, image: &RgbImage, size: Size) -> Result<Vec<f32>> {
-    let frame = perceptor.encode(image, size, ColorRange::PerImage)?;
-    let mut sink = VecSink::new(Rect::whole(size), frame.dim())?;
-    frame.frame(&mut |tile| sink.push(tile))?;
-    Ok(sink.into_values())
+fn encode<'a>(perceptor: &'a Perceptor, image: &RgbImage, size: Size) -> Result<EncodedFrame<'a>> {
+    Ok(perceptor.encode(image, size, ColorRange::PerImage)?)
 }
 
-fn frame_of_jbu(perceptor: &Perceptor, image: &RgbImage, size: Size) -> Result<Vec<f32>> {
-    let inputs = perceptor.preprocess(image, size)?;
-    let features = perceptor.features(inputs.backbone())?;
-    let frame = perceptor.encode_jbu(features, &inputs.guidance, JbuOptions::default());
-    let mut sink = VecSink::new(Rect::whole(size), frame.dim())?;
+/// The features of every pixel, `[height * width, channels]`.
+fn output(frame: &EncodedFrame<'_>) -> Result<Vec<f32>> {
+    let mut sink = VecSink::new(Rect::whole(frame.size()), frame.dim())?;
     frame.frame(&mut |tile| sink.push(tile))?;
     Ok(sink.into_values())
 }
@@ -124,18 +123,18 @@ fn cosines(a: &[f32], b: &[f32], k: usize) -> f64 {
 
 impl Report {
     pub fn print(&self, out: &Path) -> Result<()> {
-        output::line(format!(
+        line(format!(
             "{}: {} channels of {}, with {:.1} % of the variance of the backbone's features",
             out.display(),
             self.channels,
             self.wide_channels,
             100.0 * self.explained_variance
         ))?;
-        output::line(format!(
+        line(format!(
             "  cosine to the wide bundle's output, projected, on {} images held out: {:.3} (JBU {:.3})",
             self.held_out, self.cosine, self.cosine_jbu
         ))?;
-        output::line(format!(
+        line(format!(
             "  a frame of {} on {} threads of the CPU: {:.1} ms, instead of {:.1} ms: {:.1} times as fast",
             self.size,
             self.threads,
@@ -144,7 +143,7 @@ impl Report {
             self.wide_seconds / self.compact_seconds
         ))?;
         for note in &self.notes {
-            output::line(format!("  {note}"))?;
+            line(format!("  {note}"))?;
         }
         Ok(())
     }
