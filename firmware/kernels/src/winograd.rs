@@ -372,23 +372,16 @@ impl InputTransform<'_> {
     fn tile<S: Simd, T: Points>(&self, tile: usize, plane: usize, out: &mut [f32]) {
         let Tiles { height, width, .. } = self.tiles;
         let (image, top, left) = self.tiles.origin(tile);
+        let first = ((image * height + top) * width + left) * self.stride;
         // Pixels outside the image are read as zero; only discarded outputs depend on them.
-        let pixels: [Option<&[f32]>; PRODUCTS] = std::array::from_fn(|i| {
-            let (y, x) = (top + i / INPUT_TILE, left + i % INPUT_TILE);
-            (y < height && x < width)
-                .then(|| &self.x[((image * height + y) * width + x) * self.stride..][..self.stride])
-        });
+        let (down, across) = (INPUT_TILE.min(height - top), INPUT_TILE.min(width - left));
         for c in (0..self.stride).step_by(S::LANES) {
-            let mut half = [[S::splat(0.0); INPUT_TILE]; INPUT_TILE];
-            for (y, row) in half.iter_mut().enumerate() {
-                let mut d = [S::splat(0.0); INPUT_TILE];
-                for (x, d) in d.iter_mut().enumerate() {
-                    if let Some(pixel) = pixels[y * INPUT_TILE + x] {
-                        *d = S::load(&pixel[c..]);
-                    }
-                }
-                *row = input_transform::<S, T>(d);
-            }
+            let at = first + c;
+            let half = if (down, across) == (INPUT_TILE, INPUT_TILE) {
+                self.rows::<S, T>(at, INPUT_TILE, INPUT_TILE)
+            } else {
+                self.rows::<S, T>(at, down, across)
+            };
             for x in 0..INPUT_TILE {
                 let column = column(&half, x);
                 for (y, v) in input_transform::<S, T>(column).into_iter().enumerate() {
@@ -396,6 +389,27 @@ impl InputTransform<'_> {
                 }
             }
         }
+    }
+
+    /// The transformed rows of a tile whose first value is at `at` and which has `down` by `across` pixels.
+    #[inline(always)]
+    fn rows<S: Simd, T: Points>(
+        &self,
+        at: usize,
+        down: usize,
+        across: usize,
+    ) -> [[S::V; INPUT_TILE]; INPUT_TILE] {
+        let mut half = [[S::splat(0.0); INPUT_TILE]; INPUT_TILE];
+        for (y, row) in half.iter_mut().enumerate() {
+            let mut d = [S::splat(0.0); INPUT_TILE];
+            for (x, d) in d.iter_mut().enumerate() {
+                if y < down && x < across {
+                    *d = S::load(&self.x[at + (y * self.tiles.width + x) * self.stride..]);
+                }
+            }
+            *row = input_transform::<S, T>(d);
+        }
+        half
     }
 }
 
@@ -484,29 +498,46 @@ impl<T: Points> SimdOp for OutputOf<'_, T> {
 }
 
 impl OutputTransform<'_> {
+    /// Row `y` of the products of a tile, which are at `at` in each plane.
+    #[inline(always)]
+    fn products<S: Simd>(&self, at: usize, y: usize) -> [S::V; INPUT_TILE] {
+        let first = y * INPUT_TILE * self.plane + at;
+        let product = |x: usize| S::load(&self.products[first + x * self.plane..]);
+        [
+            product(0),
+            product(1),
+            product(2),
+            product(3),
+            product(4),
+            product(5),
+        ]
+    }
+
     #[inline(always)]
     fn run<S: Simd, T: Points>(self) {
         let outputs = self.bias.len();
-        let plane = self.plane;
         let (rows, cols) = (self.tiles.height - 2, self.tiles.width - 2);
         for tile in 0..self.n {
             let (image, top, left) = self.tiles.origin(self.first + tile);
             for (c, bias) in self.bias.chunks_exact(S::LANES).enumerate() {
                 let c = c * S::LANES;
-                let mut half = [[S::splat(0.0); OUTPUT_TILE]; INPUT_TILE];
-                for (y, row) in half.iter_mut().enumerate() {
-                    let mut m = [S::splat(0.0); INPUT_TILE];
-                    for (x, m) in m.iter_mut().enumerate() {
-                        let at = (y * INPUT_TILE + x) * plane + tile * outputs + c;
-                        *m = S::load(&self.products[at..]);
-                    }
-                    *row = output_transform::<S, T>(m);
-                }
+                let row = tile * outputs + c;
+                let half = [
+                    output_transform::<S, T>(self.products::<S>(row, 0)),
+                    output_transform::<S, T>(self.products::<S>(row, 1)),
+                    output_transform::<S, T>(self.products::<S>(row, 2)),
+                    output_transform::<S, T>(self.products::<S>(row, 3)),
+                    output_transform::<S, T>(self.products::<S>(row, 4)),
+                    output_transform::<S, T>(self.products::<S>(row, 5)),
+                ];
                 let bias = S::load(bias);
-                for x in 0..OUTPUT_TILE.min(cols - left) {
-                    let column = column(&half, x);
-                    let column = output_transform::<S, T>(column);
-                    for (y, v) in column.into_iter().enumerate().take(rows - top) {
+                // Loops of a constant length, so that the arrays stay in registers.
+                for x in 0..OUTPUT_TILE {
+                    let column = output_transform::<S, T>(column(&half, x));
+                    for (y, v) in column.into_iter().enumerate() {
+                        if left + x >= cols || top + y >= rows {
+                            continue;
+                        }
                         let at = ((image * rows + top + y) * cols + left + x) * outputs + c;
                         let v = S::add(v, bias);
                         let v = if self.relu {

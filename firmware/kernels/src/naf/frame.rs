@@ -86,13 +86,33 @@ impl Image {
     }
 }
 
+/// Cosine and sine of the angles of a row or column, for each period.
+#[derive(Debug, Clone)]
+pub(super) struct Rotation {
+    pub cos: [f32; naf::PERIODS],
+    pub sin: [f32; naf::PERIODS],
+}
+
+impl Rotation {
+    fn new(angles: impl Iterator<Item = [f32; 2]>) -> Self {
+        let mut all = Self {
+            cos: [0.0; naf::PERIODS],
+            sin: [0.0; naf::PERIODS],
+        };
+        for (i, [cos, sin]) in angles.enumerate() {
+            (all.cos[i], all.sin[i]) = (cos, sin);
+        }
+        all
+    }
+}
+
 /// The cells along one axis.
 #[derive(Debug)]
 pub(super) struct Axis {
     pub cells: usize,
     pub pixels: usize,
-    /// Cosine and sine of the angles of each pixel, for each period.
-    pub rotation: Vec<[f32; 2]>,
+    /// The rotation of each pixel.
+    pub rotation: Vec<Rotation>,
     /// The cells that each pixel attends to.
     pub windows: Vec<[usize; naf::WINDOW]>,
 }
@@ -103,9 +123,8 @@ impl Axis {
         Self {
             cells,
             pixels,
-            rotation: all
-                .clone()
-                .flat_map(|i| rotary::rotation(i, pixels, periods))
+            rotation: (all.clone())
+                .map(|i| Rotation::new(rotary::rotation(i, pixels, periods)))
                 .collect(),
             windows: all.map(|i| naf::window(i, cells, pixels)).collect(),
         }

@@ -4,7 +4,7 @@ use loftup_spec::naf::{Branch, HEAD_WIDTH, LAYERS, PERIODS, WIDTH};
 
 use super::{
     Naf,
-    frame::{Area, Axis, Image, Patch},
+    frame::{Area, Axis, Image, Patch, Rotation},
     layers::LayerBuffers,
     statistics::Affine,
 };
@@ -85,17 +85,17 @@ pub(super) fn rotate(
 ) {
     let mut pixels = pixels.as_chunks_mut::<WIDTH>().0.iter_mut();
     for y in area.y..area.y + area.height {
-        let row = &rows.rotation[y * PERIODS..][..PERIODS];
+        let row = &rows.rotation[y];
         for (x, pixel) in (area.x..area.x + area.width).zip(&mut pixels) {
-            let column = &columns.rotation[x * PERIODS..][..PERIODS];
+            let column = &columns.rotation[x];
             dispatch(isa, Rotate { row, column, pixel });
         }
     }
 }
 
 struct Rotate<'a> {
-    row: &'a [[f32; 2]],
-    column: &'a [[f32; 2]],
+    row: &'a Rotation,
+    column: &'a Rotation,
     pixel: &'a mut [f32; WIDTH],
 }
 
@@ -105,10 +105,15 @@ impl SimdOp for Rotate<'_> {
     #[inline(always)]
     fn eval<S: Simd>(self) {
         for head in self.pixel.as_chunks_mut::<HEAD_WIDTH>().0 {
-            let (a, b) = head.split_at_mut(HEAD_WIDTH / 2);
-            let angles = self.row.iter().chain(self.column);
-            for ((a, b), [cos, sin]) in a.iter_mut().zip(b).zip(angles) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            let (first, second) = head.split_at_mut(HEAD_WIDTH / 2);
+            for (i, rotation) in [self.row, self.column].into_iter().enumerate() {
+                for c in (0..PERIODS).step_by(S::LANES) {
+                    let (cos, sin) = (S::load(&rotation.cos[c..]), S::load(&rotation.sin[c..]));
+                    let at = i * PERIODS + c;
+                    let (a, b) = (S::load(&first[at..]), S::load(&second[at..]));
+                    S::store(&mut first[at..], S::sub(S::mul(a, cos), S::mul(b, sin)));
+                    S::store(&mut second[at..], S::fma(a, sin, S::mul(b, cos)));
+                }
             }
         }
     }
