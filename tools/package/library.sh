@@ -67,8 +67,9 @@ CONTROL
 }
 
 # `cargo rustc --crate-type staticlib` selects features for one package, and could compile its dependencies again.
+# Procedural macros of dependencies are in the directory of this machine.
 static_library() { # file
     echo 'pub use loftup::*;' >"$stage/static.rs"
     rustc --edition 2024 --crate-name loftup_static --crate-type staticlib --target "$target" -C opt-level=3 \
-        -L "$built/deps" --extern "loftup=$built/libloftup.rlib" -o "$1" "$stage/static.rs"
+        -L "$built/deps" -L "$CARGO_TARGET_DIR/dist/deps" --extern "loftup=$built/libloftup.rlib" -o "$1" "$stage/static.rs"
 }
