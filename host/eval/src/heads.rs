@@ -35,7 +35,7 @@ pub struct NewHead {
     /// that is explained.
     pub fit: f64,
     /// Reasons for skipped images.
-    pub left_out: Vec<String>,
+    pub skipped: Vec<String>,
 }
 
 /// Settings for creating a head.
@@ -71,7 +71,7 @@ pub fn classes(
     let (each, seed) = (request.samples, request.probe.seed);
     let set = (dir, &pairs[..], &classes);
     let sampled = sample(&encoder, set, &[Method::LoftUp], (each, seed), progress)?;
-    let (images, left_out) = (sampled.images, sampled.left_out);
+    let (images, skipped) = (sampled.images, sampled.skipped);
     let samples = sampled.samples.into_iter().next().unwrap_or_default();
     let pixels = samples.labels.len();
     let trained = probe::train(samples, classes.names.len(), &request.probe, progress);
@@ -83,7 +83,7 @@ pub fn classes(
         images,
         pixels,
         fit: trained.accuracy,
-        left_out,
+        skipped,
     })
 }
 
@@ -103,14 +103,14 @@ pub fn pca(
     let dim = perceptor.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
     let images = subsample(data::image_files(dir)?, request.most);
     let mut features = Vec::new();
-    let (mut used, mut left_out) = (0, Vec::new());
+    let (mut used, mut skipped) = (0, Vec::new());
     // As for probes, at most one gigabyte.
     let fit = (1 << 30) / (4 * dim.max(1) * images.len().max(1));
     let each = request.samples.min(fit.max(1));
     for (i, path) in images.iter().enumerate() {
         progress("sampling images", i, images.len());
         let opened = image::open_with(path, request.orientation);
-        let Some(decoded) = or_skip(opened, &mut left_out) else {
+        let Some(decoded) = or_skip(opened, &mut skipped) else {
             continue;
         };
         let encoded = encoder.encode(&decoded.image)?;
@@ -128,7 +128,7 @@ pub fn pca(
         used += 1;
     }
     if used == 0 {
-        let what = match left_out.first() {
+        let what = match skipped.first() {
             Some(first) => format!("no usable images; first error: {first}"),
             None => "contains no images; use a directory of JPEG or PNG files".into(),
         };
@@ -163,7 +163,7 @@ pub fn pca(
         images: used,
         pixels,
         fit: if total > 0.0 { kept / total } else { 0.0 },
-        left_out,
+        skipped,
     })
 }
 

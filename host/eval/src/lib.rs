@@ -23,6 +23,7 @@ pub mod heads;
 pub mod labels;
 pub mod maps;
 pub mod probe;
+mod probe_run;
 mod random;
 pub mod resize;
 mod ridge;

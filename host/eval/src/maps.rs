@@ -11,12 +11,12 @@ use serde::Serialize;
 use crate::{
     EvalError, Progress,
     bootstrap::Interval,
-    boundary::{BoundaryScore, usual_tolerance},
-    confusion::Confusion,
+    boundary::usual_tolerance,
     labels::UNLABELED,
     probe,
+    probe_run::ProbeRun,
     sampling::{Encoder, Photo, places, samples_in_memory},
-    segmentation::{Request, Set, class_head},
+    segmentation::{Request, Set},
 };
 
 /// A way to make a feature map of an image.
@@ -67,14 +67,6 @@ pub struct Scores {
     pub accuracy: f64,
     /// Mean IoU minus that of the first map.
     pub difference: Interval,
-}
-
-/// Scores so far of one map.
-struct Run {
-    head: Head,
-    /// Of each validation image.
-    confusions: Vec<Confusion>,
-    boundary: BoundaryScore,
 }
 
 /// Trains a probe for each map on `train` and evaluates it on `val`. All maps see the same pixels
@@ -145,11 +137,7 @@ pub fn compare(
     let mut runs = Vec::new();
     for samples in samples {
         let trained = probe::train(samples, count, &request.probe, progress);
-        runs.push(Run {
-            head: class_head(&classes.names, trained.linear)?,
-            confusions: Vec::new(),
-            boundary: BoundaryScore::new(count, tolerance),
-        });
+        runs.push(ProbeRun::new(&classes.names, trained.linear, tolerance)?);
     }
     let mut val_images = 0;
     for (i, pair) in val.iter().enumerate() {
@@ -163,10 +151,7 @@ pub fn compare(
             .zip(&mut runs)
             .try_for_each(|(map, run)| -> Result<(), EvalError> {
                 let classes = class_map(&run.head, &checked(*map, &photo)?, photo.dim);
-                let mut confusion = Confusion::new(count);
-                confusion.count(&labels.values, &classes);
-                run.confusions.push(confusion);
-                run.boundary.count(encoder.size, &labels.values, &classes);
+                run.count(encoder.size, &labels, &classes);
                 Ok(())
             })?;
         val_images += 1;
@@ -176,18 +161,13 @@ pub fn compare(
     }
     let Size { width, height } = encoder.size;
     let results = maps.iter().zip(&runs).map(|(map, run)| {
-        let all = Confusion::sum(count, &run.confusions);
+        let all = run.confusion();
         Scores {
             name: map.name(),
             mean_iou: all.mean_iou(),
             boundary_f: run.boundary.mean(),
             accuracy: all.accuracy(),
-            difference: Confusion::difference(
-                count,
-                &run.confusions,
-                &runs[0].confusions,
-                request.probe.seed,
-            ),
+            difference: run.minus(&runs[0], request.probe.seed),
         }
     });
     Ok(Report {

@@ -376,7 +376,7 @@ pub(crate) fn samples_in_memory(each: usize, dim: usize, methods: usize, images:
 }
 
 /// Labeled features, method by method, of at most `each` pixels of each image, the same pixels
-/// for each method. Images and masks that cannot be read are left out and named.
+/// for each method. Images and masks that cannot be read are skipped and named.
 pub(crate) fn sample(
     encoder: &Encoder<'_>,
     (dir, pairs, classes): (&Path, &[Pair], &Classes),
@@ -398,11 +398,11 @@ pub(crate) fn sample(
     let mut sampled = Sampled {
         samples: methods.iter().map(|_| empty()).collect(),
         images: 0,
-        left_out: Vec::new(),
+        skipped: Vec::new(),
     };
     for (i, pair) in pairs.iter().enumerate() {
         progress("sampling training images", i, pairs.len());
-        let Some((photo, labels)) = encoder.open_or_skip(pair, classes, &mut sampled.left_out)
+        let Some((photo, labels)) = encoder.open_or_skip(pair, classes, &mut sampled.skipped)
         else {
             continue;
         };
@@ -420,7 +420,7 @@ pub(crate) fn sample(
         sampled.images += 1;
     }
     if sampled.images == 0 {
-        let what = match sampled.left_out.first() {
+        let what = match sampled.skipped.first() {
             Some(first) => format!("no usable image; the first: {first}"),
             None => "no mask has a labeled pixel".into(),
         };
@@ -437,7 +437,7 @@ pub(crate) struct Sampled {
     /// By method.
     pub samples: Vec<Samples>,
     pub images: usize,
-    pub left_out: Vec<String>,
+    pub skipped: Vec<String>,
 }
 
 /// At most `most` of the items, evenly spread.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use loftup_bundle::{HeadKind, Linear, Size};
+use loftup_bundle::Size;
 use loftup_runtime::{
     ColorRange, Perceptor,
     heads::{Head, argmax_pixels},
@@ -14,11 +14,11 @@ use serde::Serialize;
 use crate::{
     EvalError, Method, Progress,
     bootstrap::Interval,
-    boundary::{BoundaryScore, usual_tolerance},
-    confusion::Confusion,
+    boundary::usual_tolerance,
     data::{self, Classes, Pair},
     labels::UNLABELED,
     probe::{self, Options},
+    probe_run::ProbeRun,
     sampling::{Encoded, Encoder, sample, subsample},
 };
 
@@ -63,7 +63,7 @@ pub struct Report {
     /// Boundary tolerance in pixels.
     pub boundary_tolerance: usize,
     /// Why images were skipped.
-    pub left_out: Vec<String>,
+    pub skipped: Vec<String>,
     /// By method.
     pub results: Vec<Outcome>,
 }
@@ -124,41 +124,36 @@ pub fn evaluate(
         .tolerance
         .unwrap_or_else(|| usual_tolerance(encoder.size));
 
-    let mut probe_runs = Vec::new();
+    let mut runs = Vec::new();
     for (method, samples) in methods.iter().zip(sampled.samples) {
         let start = Instant::now();
         let trained = probe::train(samples, count, &request.probe, progress);
-        probe_runs.push(ProbeRun {
+        runs.push(MethodRun {
             method: *method,
             train_seconds: start.elapsed().as_secs_f64(),
             train_loss: trained.loss,
-            head: class_head(&classes.names, trained.linear)?,
-            confusions: Vec::new(),
-            boundary: BoundaryScore::new(count, tolerance),
+            probe: ProbeRun::new(&classes.names, trained.linear, tolerance)?,
             map_seconds: 0.0,
         });
     }
-    let mut left_out = sampled.left_out;
+    let mut skipped = sampled.skipped;
     let mut val_images = 0;
     for (i, pair) in val.iter().enumerate() {
         progress("evaluating on validation images", i, val.len());
-        let Some((photo, labels)) = encoder.open_or_skip(pair, &classes, &mut left_out) else {
+        let Some((photo, labels)) = encoder.open_or_skip(pair, &classes, &mut skipped) else {
             continue;
         };
         let encoded = encoder.encode(&photo)?;
-        for run in &mut probe_runs {
+        for run in &mut runs {
             let start = Instant::now();
-            let map = class_map(&encoder, run.method, &encoded, &run.head)?;
+            let map = class_map(&encoder, run.method, &encoded, &run.probe.head)?;
             run.map_seconds += start.elapsed().as_secs_f64();
-            let mut confusion = Confusion::new(count);
-            confusion.count(&labels.values, &map);
-            run.confusions.push(confusion);
-            run.boundary.count(encoder.size, &labels.values, &map);
+            run.probe.count(encoder.size, &labels, &map);
         }
         val_images += 1;
     }
     if val_images == 0 {
-        let what = match left_out.last() {
+        let what = match skipped.last() {
             Some(last) => format!("no usable validation image; the last: {last}"),
             None => "there are no validation images".into(),
         };
@@ -175,10 +170,9 @@ pub fn evaluate(
         train_pixels,
         val_images,
         boundary_tolerance: tolerance,
-        left_out,
-        results: probe_runs
-            .iter()
-            .map(|run| run.outcome(&probe_runs, count, request.probe.seed))
+        skipped,
+        results: (runs.iter())
+            .map(|run| run.outcome(&runs, request.probe.seed))
             .collect(),
     })
 }
@@ -213,33 +207,29 @@ impl Set {
     }
 }
 
-/// A trained probe and its scores so far.
-struct ProbeRun {
+/// A method, its probe, and what they took.
+struct MethodRun {
     method: Method,
-    head: Head,
-    /// Of each validation image.
-    confusions: Vec<Confusion>,
-    boundary: BoundaryScore,
+    probe: ProbeRun,
     train_loss: f64,
     train_seconds: f64,
     map_seconds: f64,
 }
 
-impl ProbeRun {
-    fn outcome(&self, all: &[Self], classes: usize, seed: u64) -> Outcome {
-        let confusion = Confusion::sum(classes, &self.confusions);
+impl MethodRun {
+    fn outcome(&self, all: &[Self], seed: u64) -> Outcome {
+        let confusion = self.probe.confusion();
         let minus = |method: Method| {
             let rival = all.iter().find(|run| run.method == method)?;
-            (self.method != method)
-                .then(|| Confusion::difference(classes, &self.confusions, &rival.confusions, seed))
+            (self.method != method).then(|| self.probe.minus(&rival.probe, seed))
         };
         Outcome {
             method: self.method,
             mean_iou: confusion.mean_iou(),
-            boundary_f: self.boundary.mean(),
+            boundary_f: self.probe.boundary.mean(),
             accuracy: confusion.accuracy(),
             iou: confusion.iou(),
-            boundary: self.boundary.by_class(),
+            boundary: self.probe.boundary.by_class(),
             train_loss: self.train_loss,
             train_seconds: self.train_seconds,
             map_seconds: self.map_seconds,
@@ -247,21 +237,6 @@ impl ProbeRun {
             minus_jbu: minus(Method::Jbu),
         }
     }
-}
-
-/// A head of classes that is not part of a bundle yet.
-pub(crate) fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalError> {
-    let kind = HeadKind::Classes {
-        names: names.to_vec(),
-    };
-    Ok(Head::new(
-        loftup_bundle::Head {
-            kind,
-            dim: linear.inputs,
-            file: String::new(),
-        },
-        linear,
-    )?)
 }
 
 /// The class map of a probe.

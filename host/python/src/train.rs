@@ -109,7 +109,7 @@ impl Job {
         result.set_item("images", head.images)?;
         result.set_item("pixels", head.pixels)?;
         result.set_item("fit", head.fit)?;
-        result.set_item("left_out", head.left_out)?;
+        result.set_item("skipped", head.skipped)?;
         Ok(result)
     }
 }

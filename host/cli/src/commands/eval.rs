@@ -126,8 +126,8 @@ fn segmentation(args: &SegmentationArgs) -> Result<()> {
         report.val_images,
         report.boundary_tolerance
     ))?;
-    if !report.left_out.is_empty() {
-        output::line(format!("{} images or masks skipped", report.left_out.len()))?;
+    if !report.skipped.is_empty() {
+        output::line(format!("{} images or masks skipped", report.skipped.len()))?;
     }
     output::line(
         "           mIoU  boundary F  accuracy   training   maps      mIoU - bilinear (95 %)  mIoU - JBU (95 %)",

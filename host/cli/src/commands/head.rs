@@ -185,7 +185,7 @@ fn make(
             "images": head.images,
             "pixels": head.pixels,
             "fit": head.fit,
-            "left_out": head.left_out,
+            "skipped": head.skipped,
         });
         return output::line(format!("{json:#}"));
     }

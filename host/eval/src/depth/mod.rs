@@ -82,7 +82,7 @@ pub fn head(
         images: fitted.images,
         pixels: fitted.pixels,
         fit: fitted.r_squared[0],
-        left_out: fitted.skipped,
+        skipped: fitted.skipped,
     })
 }
 

@@ -58,7 +58,7 @@ fn methods_are_told_apart_by_what_they_lose() {
 }
 
 #[test]
-fn data_that_cannot_be_used_is_left_out_or_refused() {
+fn data_that_cannot_be_used_is_skipped_or_refused() {
     let place = Place::new();
     let data = place.patches("patches");
     let perceptor = place.perceptor();
@@ -69,7 +69,7 @@ fn data_that_cannot_be_used_is_left_out_or_refused() {
     assert_eq!(
         (
             report.val_images,
-            report.left_out.len(),
+            report.skipped.len(),
             report.results.len()
         ),
         (2, 1, 1)

@@ -192,11 +192,11 @@ fn what_cannot_be_a_head_is_refused() {
 }
 
 #[test]
-fn a_broken_image_is_left_out_and_named() {
+fn a_broken_image_is_skipped_and_named() {
     let place = Place::new();
     let data = place.patches("patches");
     fs::write(data.join("train/images/2.png"), b"broken").unwrap();
     let head = heads::classes(&place.perceptor(), &data, &request(), &mut quiet()).unwrap();
-    assert_eq!((head.images, head.left_out.len()), (5, 1));
-    assert!(head.left_out[0].contains("2.png"));
+    assert_eq!((head.images, head.skipped.len()), (5, 1));
+    assert!(head.skipped[0].contains("2.png"));
 }
