@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use loftup_bundle::Size;
+use loftup_bundle::{Size, UpsamplerKind};
 use loftup_runtime::{
     ColorRange, Features, ImageTensor, IncrementalUpsampler, Perceptor, Point, Rect, cpu_time, npy,
 };
+use loftup_spec::naf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -38,7 +39,8 @@ use crate::{
 pub struct Args {
     /// The bundle
     bundle: PathBuf,
-    /// Backbone features as a `.npy` of shape [1,d,h,w] [default: random, with a patch size of 14]
+    /// Backbone features as a `.npy` of shape [1,d,h,w] [default: random, with a patch size of 14, or smaller
+    /// where NAF needs more patches]
     #[arg(long, value_name = "FILE", requires = "guidance")]
     features: Option<PathBuf>,
     /// Normalized image as a `.npy` of shape [1,3,H,W]; determines the output size
@@ -126,12 +128,16 @@ pub fn run(args: &Args) -> Result<()> {
         );
     };
     let dim = upsampler.dim;
+    let smallest_grid = match upsampler.kind {
+        UpsamplerKind::LoftUp => 1,
+        UpsamplerKind::Naf => naf::WINDOW,
+    };
     let inputs = match (&args.features, &args.guidance) {
         (Some(features), Some(guidance)) => vec![read_input(features, guidance, dim)?],
         _ => args
             .sizes
             .iter()
-            .map(|size| random_input(*size, dim))
+            .map(|size| random_input(*size, dim, smallest_grid))
             .collect(),
     };
     let bar = progress::spinner();
@@ -187,8 +193,9 @@ fn read_input(features: &Path, guidance: &Path, dim: usize) -> Result<Input> {
     })
 }
 
-/// An 8-bit image of gradients and noise, and random features: speed does not depend on the content.
-fn random_input(size: Size, dim: usize) -> Input {
+/// An 8-bit image of gradients and noise, and random features on a grid of at least `smallest_grid` rows and
+/// columns: speed does not depend on the content.
+fn random_input(size: Size, dim: usize, smallest_grid: usize) -> Input {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = move || {
         state ^= state << 13;
@@ -196,7 +203,8 @@ fn random_input(size: Size, dim: usize) -> Input {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
-    let (height, width) = (size.height.div_ceil(14), size.width.div_ceil(14));
+    let cells = |pixels: usize| pixels.div_ceil(14).max(smallest_grid);
+    let (height, width) = (cells(size.height), cells(size.width));
     let tokens = (0..dim * height * width).map(|_| noise()).collect();
     let image = (0..3 * size.area())
         .map(|i| {
@@ -240,7 +248,7 @@ fn measure(args: &Args, perceptor: &Perceptor, input: &Input) -> Result<Costs> {
         Some(backbone) => {
             let input_size = perceptor.backbone_size(input.image.size)?;
             log::info!("backbone: patch {}, input {input_size}", backbone.patch);
-            Some(random_input(input_size, 1).image)
+            Some(random_input(input_size, 1, 1).image)
         }
         None => None,
     };
@@ -459,5 +467,18 @@ mod tests {
         assert_eq!(json["peak_rss_bytes"], 100_000_000);
         let back: Report = serde_json::from_str(&text).expect("the same");
         assert_eq!(serde_json::to_string(&back).expect("JSON"), text);
+    }
+
+    #[test]
+    fn a_grid_has_the_patches_that_naf_needs() {
+        let side = |pixels| Size {
+            width: pixels,
+            height: pixels + 1,
+        };
+        for (pixels, smallest, expected) in [(112, 1, (9, 8)), (112, 9, (9, 9)), (224, 9, (17, 16))]
+        {
+            let Features { height, width, .. } = random_input(side(pixels), 4, smallest).features;
+            assert_eq!((height, width), expected);
+        }
     }
 }
