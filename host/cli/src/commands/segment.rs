@@ -159,8 +159,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mean = milliseconds.iter().sum::<f64>() / milliseconds.len() as f64;
     output::line(format!(
-        "encoding {encoding:.2} s, {} clicks of {mean:.1} ms",
-        milliseconds.len()
+        "{encoding:.2} s to encode the image, {mean:.1} ms per click"
     ))
 }
 
