@@ -11,7 +11,7 @@ use std::{
 
 use loftup_bundle::{Bundle, BundleWriter, Normalization, Precision, Size};
 use loftup_convert::{BackboneSource, Request, convert};
-use loftup_import::bundle as new;
+use loftup_import::{bundle as new, vit::VitOptions};
 use loftup_onnx::loftup::with_head;
 use loftup_runtime::{
     ExecutionOptions, Perceptor,
@@ -240,9 +240,14 @@ fn rtx_1_4_builds_naf() {
     naf(RELEASES[1], "rtx_1_4_builds_naf");
 }
 
-/// Backbones of the golden cases, and one at the size of DINOv2-S if `LOFTUP_TEST_BACKBONE` is the
+/// Backbones of the golden cases, small DINOv3 models, and one at the size of DINOv2-S if `LOFTUP_TEST_BACKBONE` is the
 /// path of its checkpoint.
 fn backbones(name: &str, test: &str) {
+    let square = |side| Size {
+        width: side,
+        height: side,
+    };
+
     let Some(library) = cached(name) else { return };
     in_child(test, || {
         let directory = tempfile::tempdir().unwrap();
@@ -256,20 +261,42 @@ fn backbones(name: &str, test: &str) {
             let out = directory.path().join(case);
             requests.push(Case::load(case).request(&out));
         }
-        if let Some(weights) = std::env::var_os("LOFTUP_TEST_BACKBONE") {
+        let checkpoint = |preset: &str, weights: PathBuf, heads| Request {
+            backbone: Some(BackboneSource::Checkpoint {
+                preset: preset.into(),
+                weights,
+                options: VitOptions {
+                    heads,
+                    ..VitOptions::default()
+                },
+            }),
+            upsampler: None,
+            size: None,
+            out: directory.path().join(preset),
+            prefix: None,
+            license: None,
+            replace: false,
+        };
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/import/tests/data");
+        for library in ["transformers", "timm"] {
             requests.push(Request {
-                backbone: Some(BackboneSource::Checkpoint {
-                    preset: "dinov2-s14".into(),
-                    weights: weights.into(),
-                    options: Default::default(),
-                }),
-                upsampler: None,
-                size: None,
-                out: directory.path().join("dinov2-s14"),
-                prefix: None,
-                license: None,
-                replace: false,
+                size: Some(square(16)),
+                prefix: Some(format!("{library}.weights")),
+                out: directory.path().join(format!("dinov3-{library}")),
+                ..checkpoint("dinov3", fixtures.join("dinov3.safetensors"), Some(2))
             });
+        }
+        requests.push(Request {
+            size: Some(square(64)),
+            prefix: Some("weights".into()),
+            ..checkpoint(
+                "dinov3-convnext",
+                fixtures.join("convnext.safetensors"),
+                None,
+            )
+        });
+        if let Some(weights) = std::env::var_os("LOFTUP_TEST_BACKBONE") {
+            requests.push(checkpoint("dinov2-s14", weights.into(), None));
         }
         for request in requests {
             convert(&request, |_| ControlFlow::Continue(())).unwrap();
@@ -278,7 +305,10 @@ fn backbones(name: &str, test: &str) {
             println!("{name}, {} at {}:", backbone.name, backbone.size);
             let onnx = bundle.read(&backbone.graphs[&Precision::Fp32]).unwrap();
             let (inputs, outputs) = interface(&library, &onnx);
-            let (w, h) = (backbone.size.width as i64, backbone.size.height as i64);
+            let (w, h) = match backbone.any_size {
+                true => (-1, -1),
+                false => (backbone.size.width as i64, backbone.size.height as i64),
+            };
             assert_eq!(names(&inputs), [backbone.input.as_str()]);
             assert_eq!(inputs[0].shape, [1, 3, h, w]);
             assert_eq!(names(&outputs), [backbone.output.as_str()]);
