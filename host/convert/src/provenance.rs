@@ -40,6 +40,7 @@ struct Record {
 struct Settings {
     stage: u8,
     seed: u64,
+    init: Option<String>,
 }
 
 /// The training record of the weights at `weights`, if there is one with their SHA-256. An invalid
@@ -78,7 +79,10 @@ fn read(path: &Path, sha256: &str) -> Result<Option<Training>, String> {
     if record.weights_sha256 != sha256 {
         return Err("the record belongs to other weights".into());
     }
+    let init =
+        (record.config.init).filter(|init| record.start_sha256.is_none() && init != "random");
     let training = Training {
+        init,
         tool: record.tool,
         stage: record.config.stage,
         steps: record.steps,
@@ -104,7 +108,7 @@ mod tests {
         let hash = |c: &str| c.repeat(64);
         format!(
             r#"{{"tool": "loftup 0.1.0", "weights_sha256": "{weights}",
-                "config": {{"stage": 2, "seed": 5, "out": "anything"}}, "steps": 9,
+                "config": {{"stage": 2, "seed": 5, "init": "bilateral", "out": "anything"}}, "steps": 9,
                 "data_fingerprint": "{}", "images": 3, "images_with_masks": 1,
                 "skipped_images": ["a.png"], "skipped_masks": [], "backbone_sha256": "{}",
                 "start_sha256": null, "losses": {{"total": 0.5}}}}"#,
@@ -123,6 +127,7 @@ mod tests {
         std::fs::write(&path, &text).unwrap();
         let training = read(&path, &sha256).unwrap().unwrap();
         assert_eq!((training.stage, training.seed, training.steps), (2, 5, 9));
+        assert_eq!(training.init.as_deref(), Some("bilateral"));
         assert_eq!(training.record_sha256, sha256_hex(text.as_bytes()));
         assert_eq!(training.losses["total"], 0.5);
 

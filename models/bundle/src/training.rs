@@ -27,9 +27,13 @@ pub struct Training {
     pub weights_sha256: String,
     /// Identifies the backbone, or backbones, that the weights were trained with.
     pub backbone_sha256: String,
-    /// SHA-256 of the initial weights; `None` for random weights.
+    /// SHA-256 of the initial weights, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_sha256: Option<String>,
+    /// How the weights were initialized, if neither randomly nor from initial weights: an `init` of
+    /// `loftup train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Last value of each loss.
     pub losses: BTreeMap<String, f64>,
     /// SHA-256 of the complete record.
@@ -52,7 +56,8 @@ impl Training {
             ("data_fingerprint", &self.data_fingerprint),
         ];
         let names = self.losses.keys().map(|name| ("a loss", name));
-        for (field, text) in texts.into_iter().chain(names) {
+        let init = self.init.iter().map(|init| ("init", init));
+        for (field, text) in texts.into_iter().chain(init).chain(names) {
             usable(field, text, Self::LONGEST_TEXT)?;
         }
         let hashes = [
@@ -119,6 +124,7 @@ mod tests {
             weights_sha256: "ab".repeat(32),
             backbone_sha256: "cd".repeat(32),
             start_sha256: None,
+            init: None,
             losses: BTreeMap::from([("total".into(), 0.25)]),
             record_sha256: "01".repeat(32),
         }
@@ -139,11 +145,12 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_field() {
         type Change = fn(&mut Training);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("tool", |t| t.tool = "x".repeat(Training::LONGEST_TEXT + 1)),
             ("data_fingerprint", |t| t.data_fingerprint = "a\nb".into()),
             ("weights_sha256", |t| t.weights_sha256 = "AB".repeat(32)),
             ("start_sha256", |t| t.start_sha256 = Some("ab".into())),
+            ("init", |t| t.init = Some("a\nb".into())),
             ("stage 3", |t| t.stage = 3),
             ("images_with_masks", |t| t.images_with_masks = 25),
             ("losses: 17", |t| {

@@ -194,12 +194,11 @@ pub fn print_manifest(path: &Path, m: &Manifest) -> Result<()> {
 }
 
 fn print_training(t: &Training) -> Result<()> {
-    let start = t
-        .start_sha256
-        .as_deref()
-        .map_or("random weights".into(), |hash| {
-            format!("weights with SHA-256 {hash}")
-        });
+    let start = match (&t.start_sha256, &t.init) {
+        (Some(hash), _) => format!("weights with SHA-256 {hash}"),
+        (None, Some(init)) => format!("{init} initialization"),
+        (None, None) => "random weights".into(),
+    };
     output::line(format!(
         "  trained    by {}, stage {}, {} steps, seed {}, from {start}",
         t.tool, t.stage, t.steps, t.seed
