@@ -377,6 +377,7 @@ impl InputTransform<'_> {
         let (down, across) = (INPUT_TILE.min(height - top), INPUT_TILE.min(width - left));
         for c in (0..self.stride).step_by(S::LANES) {
             let at = first + c;
+            // The same call with constants, for most tiles: no branch for a pixel.
             let half = if (down, across) == (INPUT_TILE, INPUT_TILE) {
                 self.rows::<S, T>(at, INPUT_TILE, INPUT_TILE)
             } else {
