@@ -99,7 +99,7 @@ pub(super) fn train(
     (folded(parameters, &mean, &scale), r_squared)
 }
 
-/// Returns the learning rate after this fraction of the training, relative to the maximum.
+/// Returns the learning rate after this fraction of the training.
 fn rate(done: f64) -> f64 {
     if done < WARM_UP {
         return RATE * (LOW + (1.0 - LOW) * done / WARM_UP);
