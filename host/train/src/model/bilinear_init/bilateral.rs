@@ -28,8 +28,8 @@ const SIGMA_RANGE: f32 = 0.15;
 const STEPS: usize = 1500;
 /// Number of pixels per image; each step uses all of them.
 const PIXELS: usize = 512;
-/// Number of windows per image that pixels are taken from, since queries of the whole image would
-/// take too long.
+/// Number and side of the windows of an image that pixels are taken from, since queries of the whole
+/// image would take too long.
 const WINDOWS: usize = 16;
 const SIDE: usize = 16;
 /// Initial learning rate; it decays to 0 along a cosine.
