@@ -201,7 +201,7 @@ where
     /// blocking. `None` if there is no complete message; call it until then.
     ///
     /// # Errors
-    /// As for [`receive`](Self::receive).
+    /// Same as for [`receive`](Self::receive).
     pub fn poll(&mut self) -> Result<Option<Message<'_>>, LinkError<IO::Error>>
     where
         IO: ReadReady,

@@ -68,7 +68,7 @@ impl<I: I2c> Tmp102<I> {
     /// Configures the chip again, after a reset.
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
+    /// Same as for [`new`](Self::new).
     pub fn init(&mut self, limits: &Limits) -> Result<(), Tmp102Error<I::Error>> {
         self.write(CONFIGURATION, SETTING)?;
         let read = self.read(CONFIGURATION)?;

@@ -8,35 +8,35 @@ use crate::{
 };
 
 /// How the matrix products of the queries graph are computed. Fourier features, statistics and divisions
-/// of normalizations, softmax, GELU, residuals and all sums have 32 bits in each of them, except sums of a few products in
-/// [`Arithmetic::Fp16`].
+/// of normalizations, softmax, GELU, residuals and all sums always have 32 bits, except sums of a few
+/// products in [`Arithmetic::Fp16`].
 ///
-/// Below, the precise format is 16-bit integers on x86-64 and fp16 on 64-bit ARM.
+/// Below, "the precise format" is 16-bit integers on x86-64 and fp16 on 64-bit ARM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Arithmetic {
     /// 32-bit floating point.
     #[default]
     Fp32,
-    /// Both operands of every product rounded to 16-bit integers: weights with a scale for each output
-    /// channel, activations with one for each token, head or tile. On ARM it is no faster than 32 bits.
+    /// Both operands of every product rounded to 16-bit integers: weights with a scale per output
+    /// channel, activations with a scale per token, head or tile. On ARM it is no faster than 32 bits.
     Int16,
-    /// Both operands of every product rounded to fp16, with the same scales. Sums of up to 32 products
-    /// are in fp16, those of such sums in 32 bits. ARM only.
+    /// Both operands of every product rounded to fp16, with the same scales. Up to 32 products are summed
+    /// in fp16, and these sums in 32 bits. ARM only.
     Fp16,
-    /// Both operands of linear layers and attention rounded to bfloat16; convolutions are in the precise
+    /// Both operands of linear layers and attention rounded to bfloat16; convolutions use the precise
     /// format, because Winograd's transform magnifies rounding errors.
     Bf16,
     /// Both operands of linear layers rounded to 8-bit integers, except the projection to queries; the rest
-    /// is in the precise format.
+    /// uses the precise format.
     Int8,
 }
 
 impl Arithmetic {
-    /// All of them, the most precise first.
+    /// All variants, the most precise first.
     pub const ALL: [Self; 5] = [Self::Fp32, Self::Int16, Self::Fp16, Self::Bf16, Self::Int8];
 
-    /// The instructions that it needs on this architecture.
+    /// Names the instructions that it needs on this architecture.
     pub fn needs(self) -> &'static str {
         match (self, cfg!(target_arch = "aarch64")) {
             (Self::Fp32, _) => "nothing",
@@ -55,8 +55,8 @@ impl Arithmetic {
         self.formats(Isa::detect()).is_some()
     }
 
-    /// The formats of each part with an instruction set; `None` if this CPU or the instruction set does not
-    /// have them.
+    /// Returns the format of each part for an instruction set; `None` if this CPU or the instruction set does
+    /// not support them.
     pub(crate) fn formats(self, isa: Isa) -> Option<Formats> {
         if self == Self::Fp32 {
             return Some(Formats::default());
@@ -85,16 +85,16 @@ impl Arithmetic {
     }
 }
 
-/// The format of the products of each part; 32-bit floats without one.
+/// The format of the products of each part; `None` is 32-bit floats.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Formats {
     /// Linear layers.
     pub linear: Option<SupportedFormat>,
-    /// The projection to attention's queries: its rounding errors are magnified by the softmax.
+    /// The projection to queries, whose rounding errors are magnified by the softmax.
     pub query: Option<SupportedFormat>,
     /// Scores, and weighted sums of values.
     pub attention: Option<SupportedFormat>,
-    /// 3x3 convolutions: 16 bits.
+    /// 3x3 convolutions, in a 16-bit format.
     pub convolution: Option<SupportedFormat>,
 }
 

@@ -1,4 +1,4 @@
-//! CPU time, which the load of the machine hardly changes.
+//! CPU time, which hardly depends on the load of the machine.
 
 use std::time::Duration;
 

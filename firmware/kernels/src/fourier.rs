@@ -5,7 +5,7 @@
 
 use crate::{QueriesWeights, weights::SOURCES};
 
-/// The sources whose value is a feature as well.
+/// The sources whose value is also a feature.
 const COLORS: std::ops::Range<usize> = 2..SOURCES;
 /// Cache slots per source, a power of two.
 const SLOTS: usize = 1024;
@@ -23,7 +23,7 @@ pub(crate) struct Fourier {
 }
 
 impl Fourier {
-    /// `w` must have passed the shape check.
+    /// Copies the parameters. `w` must have passed the shape check.
     pub fn new(w: &QueriesWeights) -> Self {
         let by_source = |phases: &[f32]| {
             std::array::from_fn(|s| phases.iter().skip(s).step_by(SOURCES).copied().collect())
@@ -79,8 +79,8 @@ impl Fourier {
     }
 }
 
-/// For each feature in the order of [`Fourier`], its channel in the graph: there waves are grouped by
-/// frequency, and the colors are last.
+/// Returns the channel in the graph of each feature in the order of [`Fourier`]. In the graph, sinusoids
+/// are grouped by frequency, and the colors are last.
 pub(crate) fn channel_order(frequencies: usize) -> impl Iterator<Item = usize> {
     (0..SOURCES).flat_map(move |s| {
         let waves = (0..2 * frequencies).map(move |k| k * SOURCES + s);
@@ -130,7 +130,7 @@ impl FourierCache {
         }
     }
 
-    /// Normalized features of pixels whose source values are `values(i)`, times `mask[i]`, to `out`
+    /// Writes the normalized features of pixels with source values `values(i)`, times `mask[i]`, to `out`
     /// `[pixels][stride]`.
     pub fn pixels(
         &mut self,
@@ -154,7 +154,7 @@ impl FourierCache {
         }
     }
 
-    /// Normalized features of one pixel, to `out` `[channels]`.
+    /// Writes the normalized features of one pixel to `out` `[channels]`.
     fn pixel(&mut self, fourier: &Fourier, values: [f32; SOURCES], out: &mut [f32]) {
         let mut sums = [0.0; 2];
         let mut rest = self.pixel.as_mut_slice();
@@ -169,7 +169,7 @@ impl FourierCache {
         }
         let n = fourier.channels() as f64;
         let mean = sums[0] / n;
-        // The cancellation needs 64 bit.
+        // In 64 bits because of cancellation.
         let variance = (sums[1] / n - mean * mean).max(0.0);
         let scale = (1.0 / (variance + fourier.eps).sqrt()) as f32;
         let mean = mean as f32;
@@ -181,7 +181,7 @@ impl FourierCache {
 }
 
 impl SourceCache {
-    /// The slot of a value, whose features are computed on a miss.
+    /// Returns the slot of a value, and computes its features on a miss.
     fn slot(&mut self, fourier: &Fourier, source: usize, value: f32) -> usize {
         // Multiplicative hashing: the upper bits are the well-mixed ones.
         let slot = (value.to_bits().wrapping_mul(0x9E37_79B1) >> (32 - SLOTS.ilog2())) as usize;

@@ -107,7 +107,7 @@ impl PackedA {
     }
 }
 
-/// What is done with a product before it is stored. A bias has one value per row of C.
+/// Operation on a product before it is stored. A bias has one value per row of C.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Epilogue<'a> {
     /// `C = A B`
@@ -217,7 +217,7 @@ impl SimdOp for GemmPackedA<'_> {
 
 /// `C = A B` with row-major A `[rows][depth]` and C `[rows][cols]`, whose rows are `a_stride` and
 /// `c_stride` values apart, and B in panels `[cols / NR][depth][NR]`. `cols` is a multiple of `NR`. A and B
-/// are 32-bit floats, or words of narrow values: depth and strides are in words then.
+/// are 32-bit floats, or words of narrow values; depth and strides are then in words.
 #[derive(Debug)]
 pub(crate) struct GemmPackedB<'a, T> {
     pub rows: usize,

@@ -1,9 +1,9 @@
 //! CPU kernels for the upsamplers LoftUp and NAF.
 //!
-//! [`Queries`] computes the queries graph of a bundle (see `loftup-onnx`, module `loftup`) from the
-//! weights of that graph. Fourier features of repeated values are cached, 3x3 convolutions use
-//! Winograd's F(4x4, 3x3), and everything after them runs on small blocks of tokens, so that their
-//! activations stay in the cache.
+//! [`Queries`] computes the queries graph of a bundle (see `loftup-onnx`, module `loftup`) from its
+//! weights. Fourier features of repeated values are cached, 3x3 convolutions use Winograd's
+//! F(4x4, 3x3), and everything after them runs on small blocks of tokens, so that their activations
+//! stay in the cache.
 //!
 //! [`naf`] computes NAF from its weights.
 //!
@@ -13,7 +13,7 @@
 //!
 //! The feature `matrix` adds general matrix products (the module `matrix`), which only training needs.
 
-// Products of 16 and 8 bits have instructions for these only.
+// 16-bit and 8-bit products have instructions on these architectures only.
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(dead_code)

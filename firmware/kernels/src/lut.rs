@@ -1,11 +1,11 @@
-//! The first convolution by lookup tables.
+//! The first convolution, with lookup tables.
 //!
 //! The input of the convolution is a layer normalization of features, each of which is a function of a
 //! single source value: row, column, red, green or blue. So for each tap and output channel, the
 //! product of weights and features is a sum of five terms that depend on one value each, and so is the
-//! mean that the normalization subtracts. An image has few distinct rows, columns and color levels:
-//! the terms are kept in tables, and an output pixel is the sum of 9 x 5 table rows, scaled for each
-//! tap by one over the standard deviation of the input pixel. This holds for any input, and is fast if
+//! mean that the normalization subtracts. An image has few distinct rows, columns and color levels, so
+//! the terms are stored in tables. An output pixel is the sum of 9 x 5 table rows, scaled for each tap
+//! by one over the standard deviation of the input pixel. This is correct for any input, and fast if
 //! values repeat.
 
 use std::collections::HashMap;
@@ -31,8 +31,8 @@ pub(crate) struct LutWeights {
     /// Output channels per block, and the number of blocks.
     block: usize,
     blocks: usize,
-    /// For each source a matrix with rows `[blocks][taps][block]` and one column per feature, plus one
-    /// for minus the mean.
+    /// For each source, a matrix with rows `[blocks][taps][block]` and one column per feature, plus one
+    /// column for minus the mean.
     matrices: Vec<PackedA>,
     /// Contribution of the bias of the normalization at each tap, `[blocks][taps][block]`.
     offsets: Vec<f32>,
@@ -43,7 +43,7 @@ pub(crate) struct LutWeights {
 }
 
 impl LutWeights {
-    /// From weights `[outputs][channels][taps]` with channels in the order of `fourier`.
+    /// Prepares weights `[outputs][channels][taps]` with channels in the order of `fourier`.
     pub fn new(isa: SupportedIsa, fourier: &Fourier, conv: &[f32], w: &QueriesWeights) -> Self {
         let block = VECTORS * nr(isa) / 2;
         let outputs = w.conv1.bias.len();
@@ -155,7 +155,7 @@ impl Lut {
     }
 
     /// Computes the first convolution with ReLU of a batch of `height x width` images, whose pixel i has
-    /// the source values `values(i)` and the mask `mask[i]`, to `out` `[pixels][stride]`.
+    /// the source values `values(i)` and the mask `mask[i]`, and writes it to `out` `[pixels][stride]`.
     ///
     /// Returns `false`, without touching `out`, if there are too many distinct values for tables to pay
     /// off.
@@ -253,9 +253,9 @@ impl Lut {
                 }
             }
         }
-        // Filling a row costs about as much as convolving a pixel. The decision ignores which rows
-        // exist already: the two methods round differently, and the result for an image must not
-        // depend on the images before it.
+        // Filling a row costs about as much as convolving a pixel. The decision does not consider which
+        // rows exist already, because the two methods round differently and the result for an image must
+        // not depend on earlier images.
         if seen.iter().map(HashMap::len).sum::<usize>() > mask.len() {
             return false;
         }

@@ -20,8 +20,8 @@ mod layers;
 /// Pixels around a tile that its features depend on: two 3x3 convolutions.
 use loftup_spec::HALO;
 
-/// The weights of a queries graph, packed for an instruction set. Created once, and shared by all tile
-/// shapes and threads.
+/// The weights of a queries graph, packed for an instruction set. Create it once and share it between all
+/// tile shapes and threads.
 #[derive(Debug)]
 pub struct Queries {
     isa: SupportedIsa,
@@ -68,7 +68,7 @@ impl Queries {
     /// Packs weights for an instruction set, and rounds them for an arithmetic of the products.
     ///
     /// # Errors
-    /// As for [`Queries::new`], and if the instruction set has no instructions for `arithmetic`.
+    /// Same as for [`Queries::new`], and if the instruction set has no instructions for `arithmetic`.
     pub fn with_arithmetic(
         isa: Isa,
         arithmetic: Arithmetic,
@@ -239,7 +239,7 @@ impl Context {
     /// Sets the values of a layer, `[heads, tokens, head width]`.
     ///
     /// # Errors
-    /// As for [`Context::set_keys`].
+    /// Same as for [`Context::set_keys`].
     pub fn set_values(&mut self, layer: usize, values: &[f32]) -> Result<(), KernelError> {
         let (tokens, width) = (self.tokens, self.queries.dims.head_width);
         let heads = check_heads(&mut self.values, layer, values, tokens * width)?;

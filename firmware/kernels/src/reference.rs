@@ -1,4 +1,4 @@
-//! Reference implementations in 64 bit that the kernels are tested against.
+//! Reference implementations in 64 bits, for tests of the kernels.
 
 use crate::simd::{FP16_BLOCK, Format};
 

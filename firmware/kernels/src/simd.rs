@@ -152,7 +152,7 @@ pub(crate) trait Simd: Copy + 'static {
     fn sqrt(a: Self::V) -> Self::V;
     /// `a * b + c`, fused if the instruction set has it.
     fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The value at `p` as the factor of [`Simd::fma_factor`].
+    /// Loads the value at `p` as a factor for [`Simd::fma_factor`].
     ///
     /// # Safety
     /// As for [`Simd::splat_ptr`].
@@ -161,7 +161,7 @@ pub(crate) trait Simd: Copy + 'static {
         // SAFETY: guaranteed by the caller.
         unsafe { Self::splat_ptr(p) }
     }
-    /// `a * b + c` with one value `a` from [`Simd::factor_ptr`].
+    /// `a * b + c` with a single value `a` from [`Simd::factor_ptr`].
     #[inline(always)]
     fn fma_factor(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         Self::fma(a, b, c)

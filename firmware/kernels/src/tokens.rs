@@ -8,7 +8,7 @@ use crate::{
     simd::{Simd, SimdOp, SupportedIsa, dispatch},
 };
 
-/// Layer normalization without affine part, `(x - mean) / sqrt(var + eps)`, of each token of a panel,
+/// Layer normalization without scale and offset, `(x - mean) / sqrt(var + eps)`, of each token of a panel,
 /// with the biased variance.
 pub(crate) fn normalize(isa: SupportedIsa, x: &[f32], eps: f32, out: &mut [f32]) {
     debug_assert_eq!(x.len(), out.len());

@@ -1,4 +1,4 @@
-//! The weights of a queries graph, in the layout of the graph.
+//! Dimensions of a queries graph, and errors.
 
 use loftup_spec::weights::QueriesWeights;
 
@@ -19,7 +19,7 @@ pub enum KernelError {
     /// The CPU, or the instruction set, has no instructions for an arithmetic.
     #[error("{0}: needs {needs}, which this CPU or the chosen instruction set does not have; use fp32", needs = .0.needs())]
     Arithmetic(Arithmetic),
-    /// Weights whose shapes are inconsistent.
+    /// The shapes of the weights are inconsistent.
     #[error("{what}: expected {expected} values, got {found}")]
     Weight {
         /// Name of the weight.
@@ -42,7 +42,7 @@ pub enum KernelError {
         /// Actual number of values.
         found: usize,
     },
-    /// Channels that four attention heads cannot share.
+    /// The number of channels is not a multiple of the four attention heads.
     #[error(
         "features of {0} channels: the attention has four heads, so channels must be a multiple of 4"
     )]
@@ -92,7 +92,7 @@ impl Dims {
 }
 
 impl Dims {
-    /// The dimensions, if the shapes of all weights agree.
+    /// Returns the dimensions, if the shapes of all weights are consistent.
     pub(crate) fn of(weights: &QueriesWeights) -> Result<Self, KernelError> {
         let first = weights
             .layers

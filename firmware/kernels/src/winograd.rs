@@ -20,11 +20,11 @@ const PRODUCTS: usize = INPUT_TILE * INPUT_TILE;
 /// Maximum number of tiles per batch.
 const MAX_TILES: usize = 96;
 
-/// The points at which polynomials are multiplied: 0, +-`P`, +-`Q` and infinity.
+/// The interpolation points of the algorithm: 0, +-`P`, +-`Q` and infinity.
 ///
-/// The transforms follow from them: rows of the output transform `A^T` are powers of the points, those of
-/// the input transform `B^T` products of `x` minus the other points, and those of the weight transform `G`
-/// powers over the value of that product at the point.
+/// The transforms follow from them: rows of the output transform `A^T` are powers of the points, rows of
+/// the input transform `B^T` are products of `x` minus the other points, and rows of the weight transform
+/// `G` are powers divided by the value of that product at the point.
 trait Points: 'static {
     const P: f64;
     const Q: f64;
@@ -38,7 +38,7 @@ impl Points for Integers {
     const Q: f64 = 2.0;
 }
 
-/// Points that magnify rounding errors of the products' operands least, half as much as [`Integers`]: for
+/// Points with the least magnification of rounding errors of the operands, half that of [`Integers`]; for
 /// narrow operands.
 struct Balanced;
 
@@ -102,8 +102,8 @@ fn plane_stride(tiles: usize, stride: usize) -> usize {
 }
 
 impl Convolution {
-    /// From `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`. With a `format`, which has 16 bits,
-    /// the operands of the products are rounded.
+    /// Prepares `weight` `[outputs][channels][3][3]` and `bias` `[outputs]`. With a 16-bit `format`, the
+    /// operands of the products are rounded.
     pub fn new(
         isa: SupportedIsa,
         format: Option<SupportedFormat>,
@@ -150,7 +150,7 @@ impl Convolution {
         }
     }
 
-    /// The same without ReLU.
+    /// Returns the convolution without ReLU.
     pub fn linear(self) -> Self {
         Self {
             relu: false,
@@ -288,7 +288,7 @@ fn transform_weight(g: &[[f64; 3]; INPUT_TILE], taps: &[f32; 9]) -> [f32; PRODUC
     })
 }
 
-/// How images are divided into tiles.
+/// The division of images into tiles.
 #[derive(Debug, Clone, Copy)]
 struct Tiles {
     /// Tiles per column and per row of an image.
@@ -300,7 +300,7 @@ struct Tiles {
 }
 
 impl Tiles {
-    /// Image, row and column of the first pixel of a tile.
+    /// Returns the image, row and column of the first pixel of a tile.
     fn origin(&self, tile: usize) -> (usize, usize, usize) {
         let (image, within) = (
             tile / (self.down * self.across),
@@ -392,7 +392,7 @@ impl InputTransform<'_> {
         }
     }
 
-    /// The transformed rows of a tile whose first value is at `at` and which has `down` by `across` pixels.
+    /// Transforms the rows of a tile of `down` by `across` pixels whose first value is at `at`.
     #[inline(always)]
     fn rows<S: Simd, T: Points>(
         &self,
@@ -436,7 +436,7 @@ impl SimdOp for TransformFp32<'_> {
     }
 }
 
-/// The same rounded to words.
+/// Same as [`TransformFp32`], rounded to words.
 struct TransformNarrow<'a> {
     input: InputTransform<'a>,
     first: usize,
@@ -480,7 +480,7 @@ struct OutputTransform<'a> {
     out: &'a mut [f32],
 }
 
-/// An output transform with the points of the products.
+/// An output transform with the interpolation points of the products.
 struct OutputOf<'a, T>(OutputTransform<'a>, std::marker::PhantomData<T>);
 
 impl<'a, T> OutputOf<'a, T> {
@@ -499,7 +499,7 @@ impl<T: Points> SimdOp for OutputOf<'_, T> {
 }
 
 impl OutputTransform<'_> {
-    /// Row `y` of the products of a tile, which are at `at` in each plane.
+    /// Loads row `y` of the products of a tile, which are at `at` in each plane.
     #[inline(always)]
     fn products<S: Simd>(&self, at: usize, y: usize) -> [S::V; INPUT_TILE] {
         let first = y * INPUT_TILE * self.plane + at;
@@ -532,7 +532,7 @@ impl OutputTransform<'_> {
                     output_transform::<S, T>(self.products::<S>(row, 5)),
                 ];
                 let bias = S::load(bias);
-                // Loops of a constant length, so that the arrays stay in registers.
+                // Loops of constant length, so that the arrays stay in registers.
                 for x in 0..OUTPUT_TILE {
                     let column = output_transform::<S, T>(column(&half, x));
                     for (y, v) in column.into_iter().enumerate() {

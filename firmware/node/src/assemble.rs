@@ -36,7 +36,7 @@ pub struct Injection {
     pub link: Arc<AtomicU64>,
 }
 
-/// A factory that opens the bundle in the configured engine, with `faults` injected.
+/// Returns a factory that opens the bundle in the configured engine, with `faults` injected.
 pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFactory {
     let (config, levels) = (config.clone(), config.levels());
     let settings = config.tensorrt.settings(config.model.cpu_precision);
@@ -103,7 +103,7 @@ pub fn check_model(config: &Config) -> Result<(), ModelError> {
     }
 }
 
-/// The topic of a source of kind `ros2`.
+/// Returns the topic of a source of kind `ros2`.
 #[cfg(feature = "zenoh")]
 fn topic(config: &config::Source) -> source::Topic {
     source::Topic {
@@ -120,7 +120,7 @@ fn topic(config: &config::Source) -> source::Topic {
     }
 }
 
-/// Opens the configured source, at first and again. A subscription to a topic is kept.
+/// Returns a function that opens and reopens the configured source. A subscription to a topic is kept.
 fn source_opener(
     config: config::Source,
 ) -> impl Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync {
@@ -184,7 +184,7 @@ fn source_opener(
     }
 }
 
-/// A factory that opens the configured source, with the faults of `plan`.
+/// Returns a factory that opens the configured source, with the faults of `plan`.
 pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) -> SourceFactory {
     let (plan, injected) = (plan.clone(), injected.clone());
     let open = source_opener(config.source.clone());
@@ -206,7 +206,7 @@ pub fn source_factory(config: &Config, plan: &Plan, injected: &Arc<Injected>) ->
     })
 }
 
-/// All parts of a node, with the faults of `plan`.
+/// Creates all parts of a node, with the faults of `plan`.
 ///
 /// # Errors
 /// If a sink cannot be opened.

@@ -28,16 +28,16 @@ pub struct Control {
     head: String,
     /// Whether there is a depth head.
     depth: bool,
-    /// Whether words can be looked for.
+    /// Whether the node can find words.
     finds_words: bool,
     tracks: bool,
     objects: Mutex<ObjectQueue>,
     words: Mutex<Option<Arc<Words>>>,
-    /// The label set of the words before.
+    /// The label set of the previous words.
     word_labels: AtomicU16,
 }
 
-/// Highest frame rate that a command can set, in mHz.
+/// Maximum frame rate that a command can set, in mHz.
 const MAX_RATE_MHZ: u32 = 1_000_000;
 
 impl Control {
@@ -67,7 +67,7 @@ impl Control {
             let mut objects = ObjectQueue::new(track.max_objects);
             for entry in &track.object {
                 if let Some(seed) = seed_of(entry.region, entry.point) {
-                    // The configuration has been checked; what is outside the image is reported later.
+                    // The configuration has been checked; objects outside the image are reported later.
                     let _ = objects.start(entry.object, &entry.name, &seed, None);
                 }
             }
@@ -81,12 +81,12 @@ impl Control {
         self.objects.lock()
     }
 
-    /// The words that are looked for.
+    /// The words to find.
     pub fn words(&self) -> Option<Arc<Words>> {
         self.words.lock().clone()
     }
 
-    /// Replaces the words that are looked for. They get a new label set.
+    /// Replaces the words to find. They get a new label set.
     pub fn set_words(&self, mut words: Words) {
         let mut current = self.words.lock();
         let last = self.word_labels.load(SeqCst);
@@ -139,7 +139,7 @@ impl Control {
             Action::Stop => self.running.store(false, SeqCst),
             Action::SetRate { mhz } if *mhz > MAX_RATE_MHZ => return Err(Refusal::Rate),
             Action::SetRate { mhz } => self.rate_mhz.store(*mhz, SeqCst),
-            // The head is fixed at start: another one has other labels.
+            // The head is fixed at start, since another one has other labels.
             Action::SetHead(name) if name.get() == self.head => {}
             Action::SetHead(_) => return Err(Refusal::NoSuchHead),
             Action::SetQuery { slot, area, want } => {

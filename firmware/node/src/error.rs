@@ -38,7 +38,7 @@ impl ModelError {
         )
     }
 
-    /// Another head where a class head is needed.
+    /// Returns the error for a head that is not a class head.
     pub(crate) fn no_classes(head: &str) -> Self {
         Self::Other(format!(
             "head {head:?} does not output classes: set [model] head to a head of kind classes"

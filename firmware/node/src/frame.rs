@@ -7,7 +7,7 @@ use loftup_runtime::image::RgbImage;
 
 use crate::metrics::DropReason;
 
-/// What a ROS 2 publisher says about its image. Outputs for ROS 2 say the same.
+/// The header of an image from a ROS 2 publisher. It is copied to outputs for ROS 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Nanoseconds since 1970-01-01 UTC.
@@ -33,7 +33,7 @@ pub struct RawFrame {
     pub header: Option<Header>,
 }
 
-/// A number that is lower by at most this is an old frame; a larger gap is a restart of the source.
+/// A frame number that is lower by at most this is an old frame; a larger drop is a restart of the source.
 const REORDER_WINDOW: u64 = 1000;
 
 /// Validates frames in order of arrival.
@@ -42,7 +42,7 @@ pub struct FrameValidator {
     size: Option<Size>,
     max_age_us: u64,
     last: Option<u64>,
-    /// Added to the source's numbers so that sequence numbers increase across restarts.
+    /// Offset of the source's numbers, so that sequence numbers increase across restarts.
     offset: u64,
     /// Minimum sequence number of the next frame.
     next: u64,
@@ -78,7 +78,7 @@ impl FrameValidator {
         }
     }
 
-    /// The source was reopened: its numbering may restart anywhere.
+    /// Call when the source was reopened: its numbering may restart anywhere.
     pub fn reopened(&mut self) {
         self.last = None;
     }

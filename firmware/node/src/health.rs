@@ -30,7 +30,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Its number on the wire, which is specific to this program.
+    /// The number of [`Reason::Storage`] in the wire format, which is specific to this program.
     const STORAGE: u16 = 1;
 
     const ALL: [Self; 8] = [
@@ -204,12 +204,12 @@ impl Monitor {
         self.inner.lock().conditions.reasons[reason as usize]
     }
 
-    /// A restart begins.
+    /// Records that a restart begins.
     pub fn recovering(&self, at_us: u64, why: &str) {
         self.change(at_us, why, |c| c.recovering = true);
     }
 
-    /// An output was published: starting or restarting has succeeded.
+    /// Records that an output was published: starting or restarting has succeeded.
     pub fn published(&self, at_us: u64) {
         self.change(at_us, "an output was published", |c| {
             c.published = true;
@@ -217,7 +217,7 @@ impl Monitor {
         });
     }
 
-    /// The node failed. This is final.
+    /// Records that the node failed. This is final.
     pub fn failed(&self, at_us: u64, reason: Reason, why: &str) {
         self.change(at_us, why, |c| c.failed = Some(c.failed.unwrap_or(reason)));
     }

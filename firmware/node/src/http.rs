@@ -38,7 +38,7 @@ impl Server {
     /// The bound address.
     ///
     /// # Errors
-    /// As for [`TcpListener::local_addr`].
+    /// Same as for [`TcpListener::local_addr`].
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }

@@ -97,8 +97,8 @@ impl Plan {
         Some(())
     }
 
-    /// The engine's faults as arguments of [`loftup_runtime::backend::fault::Faults::at_random`]: the
-    /// total probability, and the faults in proportion to theirs.
+    /// Converts the engine's faults to arguments of [`loftup_runtime::backend::fault::Faults::at_random`]: the
+    /// total probability, and the faults in proportion to their probabilities.
     pub fn backend_mix(&self) -> (f64, Vec<Fault>) {
         let sum: f64 = self.backend.iter().map(|(_, p)| p).sum();
         if sum <= 0.0 {

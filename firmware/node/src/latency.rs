@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-/// Longer latencies count as this one: one hour.
+/// Maximum recorded latency, one hour; longer latencies count as this.
 const MAX_US: u64 = 3_600_000_000;
 /// Two significant digits: quantiles are at most 1 % above the exact value.
 const SIGNIFICANT_DIGITS: u8 = 2;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use parking_lot::{Condvar, Mutex};
 
 /// A bounded queue. Sending to a full queue removes its oldest item, so that a slow receiver gets
-/// the newest ones. Allocates only when it is created.
+/// the newest items. Allocates only when it is created.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     state: Mutex<State<T>>,
@@ -31,7 +31,7 @@ pub enum RecvResult<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// An empty queue for `capacity` items, at least one.
+    /// Creates an empty queue for `capacity` items, at least one.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         Self {
@@ -44,8 +44,8 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Adds `item`. Returns what was removed: the oldest item of a full queue, or `item` itself if
-    /// the queue is closed.
+    /// Adds `item`. Returns the item that was removed, if any: the oldest item of a full queue, or `item`
+    /// itself if the queue is closed.
     pub fn send(&self, item: T) -> Option<T> {
         let mut state = self.state.lock();
         if state.closed {
@@ -73,7 +73,7 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Closes the queue to new items. Those in it can still be received.
+    /// Closes the queue to new items. Items in it can still be received.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();

@@ -44,7 +44,7 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // zenoh repeats every second what the node reports once.
+    // zenoh repeats messages every second that the node logs once.
     let level = env_logger::Env::default().default_filter_or("info,zenoh=error");
     env_logger::Builder::from_env(level).init();
     match run(&args) {

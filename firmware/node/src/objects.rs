@@ -1,4 +1,4 @@
-//! Commands for the tracker: checked when they arrive, executed in the next frame.
+//! Commands for the tracker, which are checked when they arrive and executed in the next frame.
 
 use loftup_bundle::Size;
 use loftup_wire::{
@@ -9,21 +9,21 @@ use loftup_wire::{
 
 use crate::output::{self, Name};
 
-/// Most commands that wait for the next frame.
+/// Maximum number of waiting commands.
 const MAX_PENDING: usize = 16;
-/// Most pixels of a mask in a command.
+/// Maximum number of pixels of a mask in a command.
 const MAX_MASK_PIXELS: usize = 1 << 20;
 
 /// A command for the tracker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ObjectCommand {
-    /// Starts an object in the next frame, or starts it again there.
+    /// Starts or restarts an object in the next frame.
     Start {
         /// Its number.
         object: u8,
         /// Its name.
         name: Name,
-        /// Where it is.
+        /// Its position.
         seed: ObjectSeed,
     },
     /// Stops an object.
@@ -40,12 +40,12 @@ pub enum ObjectCommand {
     },
 }
 
-/// Where an object is, in pixels of the camera image.
+/// The position of an object, in pixels of the camera image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ObjectSeed {
     /// Everything inside a rectangle.
     Box(Rect),
-    /// What is connected with a pixel and similar to it.
+    /// The connected pixels around a pixel that are similar to it.
     Point(Point),
     /// The pixels of a mask of the whole image, at any resolution.
     Mask {
@@ -57,7 +57,7 @@ pub enum ObjectSeed {
 }
 
 impl ObjectSeed {
-    /// Checks a seed of a command for images of size `camera`, if that is known.
+    /// Checks the seed of a command for images of size `camera`, if known.
     ///
     /// # Errors
     /// [`Refusal::OutOfPicture`], [`Refusal::Mask`].
@@ -87,7 +87,7 @@ impl ObjectSeed {
     }
 }
 
-/// The commands that wait for the next frame, and the numbers that objects have after them.
+/// The waiting commands, and the numbers of the objects that exist after they are executed.
 #[derive(Debug)]
 pub struct ObjectQueue {
     max_objects: u8,
@@ -96,7 +96,7 @@ pub struct ObjectQueue {
 }
 
 impl ObjectQueue {
-    /// A queue for objects 1 to `max_objects`; 0 without a tracker.
+    /// Creates a queue for objects 1 to `max_objects`, which is 0 without a tracker.
     pub fn new(max_objects: u8) -> Self {
         Self {
             max_objects,
@@ -108,8 +108,8 @@ impl ObjectQueue {
     /// Starts an object in the next frame.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchObject`] for a number that no object can have; [`Refusal::Busy`] if too many
-    /// commands wait; those of [`ObjectSeed::check`].
+    /// [`Refusal::NoSuchObject`] for an invalid number; [`Refusal::Busy`] if too many commands are
+    /// waiting; errors of [`ObjectSeed::check`].
     pub fn start(
         &mut self,
         object: u8,
@@ -127,10 +127,10 @@ impl ObjectQueue {
         Ok(())
     }
 
-    /// Stops an object. It is no error if there is none, so that the command can be repeated.
+    /// Stops an object. It is not an error if it does not exist, so that the command can be repeated.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchObject`] for a number that no object can have; [`Refusal::Busy`].
+    /// [`Refusal::NoSuchObject`] for an invalid number; [`Refusal::Busy`].
     pub fn stop(&mut self, object: u8) -> Result<(), Refusal> {
         if object == 0 || object > self.max_objects {
             return Err(Refusal::NoSuchObject);
@@ -173,13 +173,13 @@ impl ObjectQueue {
         into.append(&mut self.pending);
     }
 
-    /// An object could not be started.
+    /// Removes an object that could not be started.
     pub fn forget(&mut self, object: u8) {
         self.known[usize::from(object)] = false;
     }
 }
 
-/// A name of at most 32 bytes, truncated at a character boundary.
+/// Returns a name of at most 32 bytes, truncated at a character boundary.
 pub fn named(name: &str) -> Name {
     let end = (0..=name.len().min(32))
         .rev()
@@ -187,7 +187,7 @@ pub fn named(name: &str) -> Name {
     Name::try_from(&name[..end.unwrap_or(0)]).unwrap_or_default()
 }
 
-/// The seed of an object in the configuration, as that of a command.
+/// Converts the seed of an object in the configuration to the seed of a command.
 pub fn seed_of(region: Option<[u16; 4]>, point: Option<[u16; 2]>) -> Option<Seed<'static>> {
     match (region, point) {
         (Some([x, y, width, height]), None) => Some(Seed::Box(Rect {

@@ -25,11 +25,11 @@ pub struct Query {
 pub type Queries = [Option<Query>; SLOTS];
 
 impl Query {
-    /// Checks that this node supports the query, for images of size `camera` if that is known.
+    /// Checks that this node supports the query, for images of size `camera` if known.
     ///
     /// # Errors
-    /// [`Refusal::Unsupported`] for features anywhere but at points, regions at points, and objects
-    /// anywhere but in the whole frame; [`Refusal::OutOfPicture`] outside the image.
+    /// [`Refusal::Unsupported`] for features except at points, regions at points, and objects except in
+    /// the whole frame; [`Refusal::OutOfPicture`] outside the image.
     pub fn check(&self, camera: Option<Size>) -> Result<(), Refusal> {
         let points = matches!(self.area, Area::Points(_));
         let supported = match self.want {
@@ -54,7 +54,7 @@ impl Query {
     }
 }
 
-/// Maps `area` of a camera image to an output of size `output`: all pixels that overlap it.
+/// Maps `area` of a camera image to an output of size `output`: all output pixels that overlap it.
 pub fn output_rect(area: message::Rect, camera: Size, output: Size) -> Rect {
     let span = |at: u16, len: u16, from: usize, to: usize| {
         let (at, end) = (usize::from(at), usize::from(at) + usize::from(len));
@@ -74,7 +74,7 @@ pub fn output_rect(area: message::Rect, camera: Size, output: Size) -> Rect {
     }
 }
 
-/// Whether a rectangle is not empty, and within images of size `camera` if that is known.
+/// Whether a rectangle is not empty and within images of size `camera`, if known.
 pub fn is_inside(rect: message::Rect, camera: Option<Size>) -> bool {
     let end = |at: u16, len: u16| usize::from(at) + usize::from(len);
     let fits = |camera: Size| {
@@ -83,7 +83,7 @@ pub fn is_inside(rect: message::Rect, camera: Option<Size>) -> bool {
     rect.width > 0 && rect.height > 0 && camera.is_none_or(fits)
 }
 
-/// Whether a point is within images of size `camera`, if that is known.
+/// Whether a point is within images of size `camera`, if known.
 pub fn contains(point: message::Point, camera: Option<Size>) -> bool {
     camera.is_none_or(|c| usize::from(point.x) < c.width && usize::from(point.y) < c.height)
 }
@@ -99,7 +99,7 @@ pub fn full_frame(camera: Size) -> message::Rect {
     }
 }
 
-/// Maps `rect` of an output of size `output` to the camera image: all pixels that overlap it.
+/// Maps `rect` of an output of size `output` to the camera image: all camera pixels that overlap it.
 pub fn camera_rect(rect: Rect, output: Size, camera: Size) -> message::Rect {
     let side = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
     let span = |at: usize, len: usize, from: usize, to: usize| {
@@ -202,7 +202,7 @@ pub struct QueryOutput {
     pub width: usize,
     /// Rows; 1 for a query at points.
     pub height: usize,
-    /// The label set of `classes` and `regions`: [`CLASS_LABELS`], or that of words.
+    /// The label set of `classes` and `regions`: [`CLASS_LABELS`], or the label set of words.
     pub labels: u16,
     /// Class map. For [`OutputKind::Regions`], the map that contains the regions.
     pub classes: Vec<u8>,
@@ -276,7 +276,7 @@ impl FrameOutput {
         output
     }
 
-    /// The last output, and those before it.
+    /// Returns the last output and the ones before it.
     pub fn split_last_mut(&mut self) -> Option<(&mut QueryOutput, &[QueryOutput])> {
         let (rest, last) = self
             .outputs

@@ -45,9 +45,9 @@ pub struct Placement {
 }
 
 impl RegionFinder {
-    /// Writes the regions of `classes` `[height, width]` to `out`: those of at least `min_area`
-    /// pixels, largest first, at most `max_regions`. Of equal size, the upper one comes first.
-    /// Pixels without a class belong to no region.
+    /// Writes the regions of `classes` `[height, width]` with at least `min_area` pixels to `out`, largest
+    /// first, at most `max_regions`. Of regions of equal size, the upper one comes first. Pixels without
+    /// a class belong to no region.
     pub fn find(
         &mut self,
         classes: &[u8],

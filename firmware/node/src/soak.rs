@@ -37,8 +37,8 @@ use crate::{
     tracking::Tracking,
 };
 
-/// How long a hung call of the engine lasts: several times as long as the watchdog waits. The call keeps the memory of
-/// its model, and calls that hang at the same time would look like a leak.
+/// Duration of a hung call of the engine: several times the watchdog's limit. The call keeps the memory of its
+/// model, and many calls that hang at the same time would look like a leak.
 const HANG: Duration = Duration::from_secs(5);
 
 /// Options of a soak test.
@@ -111,9 +111,9 @@ pub struct Outcome {
     pub received: u64,
     /// Commands of the peer: executed, refused, without a reply.
     pub commands: (u64, u64, u64),
-    /// Frames that the tracker was fed with, and outputs with a visible object.
+    /// Frames that the tracker processed, and outputs with a visible object.
     pub tracked: (u64, u64),
-    /// Sets of words that outputs were computed with.
+    /// Number of sets of words that outputs were computed with.
     pub word_sets: u64,
     /// Stages that hung and were abandoned.
     pub hangs: u64,

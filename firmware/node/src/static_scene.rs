@@ -1,5 +1,5 @@
-//! What a model keeps between frames of a static camera: the denoised image, the features for some
-//! frames, and the class maps, of which only changed tiles are recomputed.
+//! The state that a model keeps between frames of a static camera: the denoised image, the features,
+//! which are reused for some frames, and the class maps, of which only changed tiles are recomputed.
 
 use loftup_bundle::Size;
 use loftup_runtime::{
@@ -63,8 +63,8 @@ impl FrameCache {
         then(last.insert(denoised))
     }
 
-    /// The features of an image of size `size`. Calls `compute` unless cached ones may be used once
-    /// more.
+    /// Returns the features of an image of size `size`. Calls `compute` unless the cached ones may be
+    /// reused.
     pub fn features(
         &self,
         settings: StaticScene,

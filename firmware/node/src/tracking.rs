@@ -37,7 +37,7 @@ pub struct TrackFrame<'a> {
     pub queries: &'a Queries,
 }
 
-/// A frame that the tracker was fed with, for tests.
+/// A frame that the tracker processed, for tests.
 #[derive(Debug, Clone)]
 pub struct Fed {
     /// Sequence number of the node.
@@ -50,17 +50,17 @@ pub struct Fed {
     pub commands: Vec<ObjectCommand>,
 }
 
-/// The tracker of a node. It outlives restarts of the model: objects go on where they were.
+/// The tracker of a node. It outlives restarts of the model: objects continue from their last position.
 #[derive(Debug)]
 pub struct Tracking {
     objects: Mutex<ObjectTracker>,
-    /// Features of a frame, reused. Taken while an engine runs, which may hang.
+    /// Buffer for the features of a frame. Empty while an engine runs, which may hang.
     features: Mutex<Vec<f32>>,
     recorder: OnceLock<mpsc::Sender<Fed>>,
 }
 
 impl Tracking {
-    /// A tracker with these settings.
+    /// Creates a tracker with these settings.
     pub fn new(settings: &config::Track) -> Self {
         Self {
             objects: Mutex::new(ObjectTracker::new(settings)),
@@ -69,18 +69,17 @@ impl Tracking {
         }
     }
 
-    /// From here on, every frame that the tracker is fed with is reported. `None` if they are reported
-    /// already.
+    /// Starts reporting every frame that the tracker processes. `None` if they are already being reported.
     pub fn record(&self) -> Option<mpsc::Receiver<Fed>> {
         let (sender, receiver) = mpsc::channel();
         self.recorder.set(sender).ok().map(|()| receiver)
     }
 
-    /// Follows the objects to a frame, executes the waiting commands there, and adds the outputs of the
-    /// queries. `report` gets what could not be started.
+    /// Tracks the objects to a frame, executes the waiting commands in it, and adds the outputs of the
+    /// queries. `report` is called for objects that could not be started.
     ///
     /// # Errors
-    /// Those of the model. The tracker then goes on as if the frame had not been.
+    /// Errors of the model. The tracker then ignores the frame.
     pub fn run(
         &self,
         model: &dyn Model,
@@ -131,12 +130,12 @@ impl Tracking {
     }
 }
 
-/// The objects, their names and where they are.
+/// The objects, their names and their positions.
 #[derive(Debug)]
 pub struct ObjectTracker {
     grid: Size,
     options: TrackOptions,
-    /// Made with the first features, whose channels it needs to know.
+    /// Created with the first features, since it needs their number of channels.
     tracker: Option<Tracker>,
     /// By number.
     names: Vec<Name>,
@@ -149,7 +148,7 @@ pub struct ObjectTracker {
 }
 
 impl ObjectTracker {
-    /// A tracker with these settings.
+    /// Creates a tracker with these settings.
     pub fn new(settings: &config::Track) -> Self {
         Self {
             grid: config::size(settings.grid),
@@ -163,11 +162,11 @@ impl ObjectTracker {
         }
     }
 
-    /// Follows the objects to a frame with these features. `false`, and nothing changes, if it is not
-    /// newer than the last one: an abandoned thread came back.
+    /// Tracks the objects to a frame with these features. If the frame is not newer than the last one,
+    /// because an abandoned thread returned, nothing changes and the result is `false`.
     ///
     /// # Errors
-    /// Features that are not finite or of another number than before.
+    /// The features are not finite, or their number has changed.
     pub fn update(&mut self, features: &[f32], frame: &TrackFrame<'_>) -> Result<bool, ModelError> {
         if self.last.is_some_and(|last| frame.sequence <= last) {
             return Ok(false);
@@ -185,7 +184,7 @@ impl ObjectTracker {
         Ok(true)
     }
 
-    /// Executes commands in the current frame. `failed` gets the objects that could not be started.
+    /// Executes commands in the current frame. `failed` is called for objects that could not be started.
     pub fn execute(
         &mut self,
         commands: &[ObjectCommand],
@@ -239,7 +238,7 @@ impl ObjectTracker {
     /// Adds the output of every query for objects.
     ///
     /// # Errors
-    /// Those of the tracker.
+    /// Errors of the tracker.
     pub fn outputs(
         &mut self,
         frame: &TrackFrame<'_>,
@@ -269,7 +268,7 @@ impl ObjectTracker {
                         camera_rect(bounds, frame.size, frame.camera)
                     }),
                     pixels: u32::try_from(o.area).unwrap_or(u32::MAX),
-                    // A cast saturates.
+                    // The cast saturates.
                     confidence: (255.0 * o.confidence).round() as u8,
                 }));
         }

@@ -1,4 +1,4 @@
-//! The vision foundation model: from an image to features on a grid of patches.
+//! The backbone (vision foundation model): from an image to one feature vector per patch.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Backbone {
         Ok(Self { plans, manifest })
     }
 
-    /// Its input size for an output of size `output`.
+    /// Returns the backbone's input size for an output of size `output`.
     pub fn input_size(&self, output: Size) -> Size {
         if self.manifest.any_size {
             output.rounded_to(self.manifest.patch)
@@ -48,18 +48,18 @@ impl Backbone {
         }
     }
 
-    /// Its input size, or the default one if it takes any size.
+    /// Returns the fixed input size, or the default size if the backbone accepts any size.
     pub fn default_size(&self) -> Size {
         self.manifest.size
     }
 
-    /// `(rows, columns)` of the feature grid for an image of this size.
+    /// Returns `(rows, columns)` of the feature grid for an image of this size.
     pub fn grid(&self, size: Size) -> (usize, usize) {
         let patch = self.manifest.patch;
         (size.height / patch, size.width / patch)
     }
 
-    /// The plan for images of this size.
+    /// Returns the plan for images of this size.
     pub fn plan(&self, size: Size) -> Result<Arc<SessionPool>, RuntimeError> {
         let m = &self.manifest;
         if !m.any_size && size != m.size {
@@ -80,7 +80,7 @@ impl Backbone {
         self.plans.get(&vec![shape], &[])
     }
 
-    /// Features of a normalized image `[1, 3, H, W]`.
+    /// Computes the features of a normalized image `[1, 3, H, W]`.
     pub fn features(&self, image: &[f32], size: Size) -> Result<Features, RuntimeError> {
         let m = &self.manifest;
         let pool = self.plan(size)?;

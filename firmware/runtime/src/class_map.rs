@@ -21,7 +21,7 @@ pub struct ClassMap {
 }
 
 impl ClassMap {
-    /// For the pixels of `rect`.
+    /// Creates an empty map for the pixels of `rect`.
     pub fn new(rect: Rect) -> Self {
         Self {
             rect,
@@ -51,7 +51,7 @@ impl ClassMap {
 /// PNG whose values are the classes. The write is atomic.
 ///
 /// # Errors
-/// `classes` has another number of pixels, or the file cannot be written.
+/// `classes` has the wrong number of pixels, or the file cannot be written.
 pub fn save_classes(
     path: &Path,
     width: usize,
@@ -85,7 +85,7 @@ pub const PALETTE: [[u8; 3]; 256] = {
 /// Writes labels as a palette PNG with the colors of [`PALETTE`]. The write is atomic.
 ///
 /// # Errors
-/// `labels` has another number of pixels, or the file cannot be written.
+/// `labels` has the wrong number of pixels, or the file cannot be written.
 pub fn save_palette(
     path: &Path,
     width: usize,

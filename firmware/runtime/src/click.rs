@@ -1,9 +1,8 @@
 //! Segmentation of an object from clicks on it, without training.
 //!
-//! A pixel belongs to the object if its features are closer to those of a positive click than to
-//! those of every negative click, and closer than a threshold, by cosine similarity; and if it is
-//! connected to a positive click through such pixels. The image is encoded once; each click then
-//! costs one pass over the features.
+//! A pixel belongs to the object if its cosine similarity to a positive click exceeds a threshold
+//! and its similarity to every negative click, and if it is connected to a positive click through
+//! such pixels. The image is encoded once; each click then costs one pass over the features.
 
 use loftup_bundle::Size;
 use loftup_spec::interpolate::bilinear;
@@ -12,8 +11,8 @@ use crate::{
     EncodedFrame, Point, Rect, RuntimeError, dot::dot, error::check_finite, sinks::VecSink,
 };
 
-/// The threshold of a bundle for which none was fitted. It depends on the backbone: fit it with
-/// `loftup head clicks` where images with masks are at hand.
+/// The threshold for bundles without a fitted one. The best value depends on the backbone: if you have
+/// images with masks, fit it with `loftup head clicks`.
 pub const DEFAULT_THRESHOLD: f32 = 0.6;
 
 /// Maximum number of clicks on one image.
@@ -71,10 +70,10 @@ pub struct ClickSegmenter {
 }
 
 impl ClickSegmenter {
-    /// For the whole output of an encoded frame, to which no head is applied.
+    /// Creates a segmenter for the whole output of an encoded frame without a head.
     ///
     /// # Errors
-    /// Where the features do not fit into memory, the engine fails, or the threshold is not a cosine.
+    /// If the features do not fit into memory, the engine fails, or the threshold is not in -1 to 1.
     pub fn new(frame: &EncodedFrame<'_>, threshold: f32) -> Result<Self, RuntimeError> {
         let size = frame.size();
         let mut sink = VecSink::new(Rect::whole(size), frame.dim())?;
@@ -82,10 +81,10 @@ impl ClickSegmenter {
         Self::from_features(size, frame.dim(), sink.into_values(), threshold)
     }
 
-    /// For a map of features, `[H, W, d]`.
+    /// Creates a segmenter for a map of features, `[H, W, d]`.
     ///
     /// # Errors
-    /// Where it has another number of values, is empty, or holds NaN, or the threshold is not a cosine.
+    /// If the map has the wrong number of values, is empty or contains NaN, or the threshold is not in -1 to 1.
     pub fn from_features(
         size: Size,
         dim: usize,
@@ -105,7 +104,7 @@ impl ClickSegmenter {
         check_finite("the features", &features)?;
         for pixel in features.chunks_exact_mut(dim) {
             let norm = dot(pixel, pixel).sqrt();
-            // A feature of zeros is similar to nothing.
+            // A zero feature has similarity 0 to everything.
             let scale = if norm > 0.0 { norm.recip() } else { 0.0 };
             pixel.iter_mut().for_each(|x| *x *= scale);
         }
@@ -135,7 +134,7 @@ impl ClickSegmenter {
     /// Adds a click and returns the mask of the object, `[H, W]`.
     ///
     /// # Errors
-    /// Where the point is outside, or there are [`MAX_CLICKS`] clicks already.
+    /// If the point is outside, or there are [`MAX_CLICKS`] clicks already.
     pub fn click(&mut self, click: Click) -> Result<&[bool], RuntimeError> {
         let (Point { x, y }, size) = (click.point, self.size);
         if x >= size.width || y >= size.height {
@@ -166,7 +165,7 @@ impl ClickSegmenter {
         &self.mask
     }
 
-    /// Greatest cosine similarity of each pixel to a positive click, `[H, W]`; negative infinity where
+    /// The greatest cosine similarity of each pixel to a positive click, `[H, W]`; negative infinity if
     /// there is none.
     pub fn similarity(&self) -> &[f32] {
         &self.positive
@@ -175,7 +174,7 @@ impl ClickSegmenter {
     /// Changes the threshold.
     ///
     /// # Errors
-    /// Where it is not a cosine.
+    /// If it is not in -1 to 1.
     pub fn set_threshold(&mut self, threshold: f32) -> Result<(), RuntimeError> {
         check_threshold(threshold)?;
         self.threshold = threshold;
@@ -191,8 +190,8 @@ impl ClickSegmenter {
         self.mask.fill(false);
     }
 
-    /// The mask at another size, such as that of the photograph: scores are interpolated bilinearly.
-    /// A pixel under a positive click is inside if it is inside in [`ClickSegmenter::mask`].
+    /// The mask at another size, such as the size of the original image, with scores interpolated
+    /// bilinearly. A pixel under a positive click is inside if it is inside in [`ClickSegmenter::mask`].
     pub fn mask_at(&self, size: Size) -> Vec<bool> {
         let area = size.width * size.height;
         let (mut mask, mut flood) = (vec![false; area], Flood::new(area));
@@ -232,10 +231,10 @@ impl ClickSegmenter {
         mask
     }
 
-    /// Positive where a pixel is closer to a positive click than to the negative ones and the
-    /// threshold.
+    /// Positive if the pixel's similarity to a positive click exceeds the threshold and its similarity to
+    /// every negative click.
     fn score(&self, i: usize) -> f32 {
-        // Finite without a positive click, so that it can be interpolated.
+        // Finite even without a positive click, so that it can be interpolated.
         self.positive[i].max(-1.0) - self.negative[i].max(self.threshold)
     }
 
@@ -263,10 +262,10 @@ fn check_threshold(threshold: f32) -> Result<(), RuntimeError> {
     }
 }
 
-/// Connected components: neighbors share an edge.
+/// Connected components with 4-connectivity.
 #[derive(Debug, Clone)]
 struct Flood {
-    /// Each pixel is on it at most once.
+    /// Pixels to visit; each is pushed at most once.
     stack: Vec<u32>,
 }
 
@@ -277,7 +276,7 @@ impl Flood {
         }
     }
 
-    /// The components of the pixels `inside` that hold one of the seeds, into `mask`.
+    /// Writes the components of `inside` that contain a seed to `mask`.
     fn fill(
         &mut self,
         Size { width, height }: Size,

@@ -44,12 +44,12 @@ pub const BIN_FLOOR: f32 = 0.1;
 pub struct Depth {
     min: f32,
     max: f32,
-    /// Depth of each bin; empty for a head whose output is the logarithm of the depth.
+    /// Depth of each bin in meters; empty for a head whose output is the logarithm of the depth.
     bins: Vec<f32>,
 }
 
 impl Depth {
-    /// The conversion for `head`; `None` if its outputs are not a depth.
+    /// Returns the conversion for `head`; `None` if its outputs are not depth.
     pub fn of(head: &Head) -> Option<Self> {
         match *head.kind() {
             HeadKind::Depth {
@@ -65,12 +65,12 @@ impl Depth {
         }
     }
 
-    /// The smallest and the greatest depth that the head gives, in meters.
+    /// The smallest and the greatest depth that the head can output, in meters.
     pub fn range(&self) -> (f32, f32) {
         (self.min, self.max)
     }
 
-    /// Outputs of the head for each pixel.
+    /// Number of outputs of the head per pixel.
     fn outputs(&self) -> usize {
         self.bins.len().max(1)
     }
@@ -93,7 +93,7 @@ impl Depth {
         meters.clamp(self.min, self.max)
     }
 
-    /// [`Depth::meters`] of each pixel of `outputs` `[n, k]`, into `meters`.
+    /// Writes [`Depth::meters`] of each pixel of `outputs` `[n, k]` to `meters`.
     pub fn pixels(&self, outputs: &[f32], meters: &mut [f32]) {
         let pixels = outputs.chunks_exact(self.outputs());
         for (meters, outputs) in meters.iter_mut().zip(pixels) {
@@ -117,7 +117,7 @@ pub struct DepthMap {
 }
 
 impl DepthMap {
-    /// For the pixels of `rect`.
+    /// Creates an empty map for the pixels of `rect`.
     pub fn new(rect: Rect, depth: Depth) -> Self {
         Self {
             rect,
@@ -148,7 +148,7 @@ impl DepthMap {
 /// 65535. The write is atomic.
 ///
 /// # Errors
-/// `meters` has another number of pixels, or the file cannot be written.
+/// `meters` has the wrong number of pixels, or the file cannot be written.
 pub fn save_depth(
     path: &Path,
     width: usize,

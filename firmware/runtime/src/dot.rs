@@ -1,7 +1,7 @@
 //! The dot product.
 
-/// The dot product, up to the shorter of the two: eight interleaved sums, which the compiler
-/// vectorizes.
+/// Returns the dot product of two vectors, up to the shorter length. It is computed in eight interleaved
+/// sums, which the compiler vectorizes.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a8, a_rest) = a.as_chunks::<8>();
     let (b8, b_rest) = b.as_chunks::<8>();

@@ -30,16 +30,16 @@ pub struct Point {
     pub y: usize,
 }
 
-/// A frame after the backbone (an image embedding, in SAM's terms). Each output costs in proportion
-/// to its area.
+/// A frame after the backbone (an image embedding, in SAM's terms). The cost of an output is
+/// proportional to its area.
 #[derive(Clone)]
 pub struct EncodedFrame<'a> {
     pub(crate) upsampling: Upsampling<'a>,
-    /// Applied to the features.
+    /// The head to apply to the features.
     pub(crate) head: Option<&'a Head>,
 }
 
-/// How features get the resolution of the output.
+/// How features are upsampled to the resolution of the output.
 #[derive(Clone)]
 pub(crate) enum Upsampling<'a> {
     LoftUp(LoftUpFrame<'a>),
@@ -52,12 +52,12 @@ pub(crate) struct LoftUpFrame<'a> {
     pub upsampler: &'a Upsampler,
     pub keys: Arc<Keys>,
     pub guidance: Arc<Guidance>,
-    /// Whether the output is that of the test of [`FusedHeads`].
+    /// Whether to compute the test output of [`FusedHeads`].
     pub test: bool,
 }
 
 impl LoftUpFrame<'_> {
-    /// What is asked of the queries graph.
+    /// Returns the outputs to request from the queries graph.
     fn asked<'b>(&self, head: Option<&'b Head>) -> Asked<'b> {
         match head {
             _ if self.test => Asked::Test,
@@ -71,7 +71,7 @@ impl<'a> EncodedFrame<'a> {
     /// Applies a head: the output's channels are then the head's outputs.
     ///
     /// # Errors
-    /// Where the head takes another number of channels, or is one of words that was not made by a
+    /// If the head expects a different number of channels, or is a text head that was not created by a
     /// [`Perceptor`](crate::Perceptor).
     pub fn with_head(mut self, head: &'a Head) -> Result<Self, RuntimeError> {
         let dim = self.features_dim();
@@ -116,7 +116,7 @@ impl<'a> EncodedFrame<'a> {
         }
     }
 
-    /// The pool for `batch` tiles of `width x height`; `None` if no graph runs.
+    /// Returns the session pool for `batch` tiles of `width x height`; `None` if no graph runs.
     fn pool(
         &self,
         batch: usize,
@@ -146,7 +146,7 @@ impl EncodedFrame<'_> {
         }
     }
 
-    /// Channels of the output: those of the features, or the outputs of the head.
+    /// Number of channels of the output: the features' channels, or the head's outputs.
     pub fn dim(&self) -> usize {
         if let Upsampling::LoftUp(frame) = &self.upsampling
             && let (true, Some(fused)) = (frame.test, frame.upsampler.fused_heads())
@@ -156,7 +156,7 @@ impl EncodedFrame<'_> {
         self.head.map_or(self.features_dim(), Head::outputs)
     }
 
-    /// Computes the whole frame, tile by tile in any order.
+    /// Computes the whole frame. Tiles arrive in any order.
     ///
     /// # Errors
     /// The first failure of the engine or of `sink`; no tile follows it.
@@ -165,10 +165,10 @@ impl EncodedFrame<'_> {
         self.tiles(&tiling, &all(&tiling), sink)
     }
 
-    /// Computes a region, tile by tile in any order, in coordinates of the whole frame.
+    /// Computes a region, in coordinates of the whole frame. Tiles arrive in any order.
     ///
     /// # Errors
-    /// As [`EncodedFrame::frame`], and where the region is empty or not within the frame.
+    /// Same as [`EncodedFrame::frame`], or if the region is empty or not within the frame.
     pub fn region(&self, rect: Rect, sink: Sink<'_>) -> Result<(), RuntimeError> {
         self.check_region(rect)?;
         let tiling = Tiling::new(rect, self.region_tile());
@@ -178,7 +178,7 @@ impl EncodedFrame<'_> {
     /// Checks a region.
     ///
     /// # Errors
-    /// Where it is empty or not within the frame.
+    /// If the region is empty or not within the frame.
     pub fn check_region(&self, rect: Rect) -> Result<(), RuntimeError> {
         let size = self.size();
         if rect.width == 0 || rect.height == 0 {
@@ -193,10 +193,10 @@ impl EncodedFrame<'_> {
         Ok(())
     }
 
-    /// Computes points: `[points, channels]`, in their order.
+    /// Computes the output at points, `[points, channels]`, in the given order.
     ///
     /// # Errors
-    /// Where a point is outside the frame, or the engine fails.
+    /// If a point is outside the frame, or the engine fails.
     pub fn points(&self, points: &[Point]) -> Result<Vec<f32>, RuntimeError> {
         let size = self.size();
         if let Some(index) = points
@@ -240,7 +240,7 @@ impl EncodedFrame<'_> {
         Rect::whole(self.size())
     }
 
-    /// Computes the tiles of `tiling` with the indices `wanted`.
+    /// Computes the tiles of `tiling` with indices `wanted`.
     pub(crate) fn tiles(
         &self,
         tiling: &Tiling,
@@ -310,7 +310,7 @@ pub(crate) enum Worker<'a> {
     Filter(Box<dyn FilterWorker + 'a>),
 }
 
-/// A session of the queries graph with the keys of a frame set.
+/// A session of the queries graph in which the keys of a frame are set.
 pub(crate) struct QueriesWorker<'a> {
     session: PooledSession<'a>,
     guidance: &'a Guidance,
@@ -331,7 +331,7 @@ struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// The output for features `[n, d]` at the pixels of `place`.
+    /// Returns the output for features `[n, d]` of the pixels in `place`.
     fn to<'b>(&'b mut self, features: &'b [f32], place: (&[Rect], Size, &MomentMap)) -> &'b [f32] {
         let Some(head) = self.head else {
             return features;
@@ -351,7 +351,7 @@ impl Applied<'_> {
 }
 
 impl<'a> Worker<'a> {
-    /// A worker for `frame`; `pool` is that of the tiles it will compute.
+    /// Creates a worker for `frame`; `pool` holds sessions for the shape of its tiles.
     pub fn new(
         pool: Option<&'a SessionPool>,
         frame: &'a EncodedFrame<'_>,
@@ -387,7 +387,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The output for the given tiles, `[pixels, channels]`.
+    /// Returns the output for the given tiles, `[pixels, channels]`.
     pub fn run(&mut self, mut tiles: impl Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
         match self {
             Self::LoftUp(worker) => worker.run(tiles),
@@ -395,7 +395,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// After a failure: the session is not used again.
+    /// Drops the session after a failure instead of returning it to the pool.
     fn discard(self) {
         if let Self::LoftUp(worker) = self {
             worker.session.discard();
@@ -436,10 +436,10 @@ pub type Sink<'a> = &'a mut (dyn FnMut(&TileFeatures<'_>) -> Result<(), SinkErro
 /// One tile of an output.
 #[derive(Debug, Clone, Copy)]
 pub struct TileFeatures<'a> {
-    /// Its pixels in the whole frame. No pixel is delivered twice.
+    /// The tile's position in the whole frame. No pixel is delivered twice.
     pub rect: Rect,
-    /// The run of neighboring tiles it belongs to: these are delivered close together, so that a
-    /// sink can collect them into longer rows.
+    /// The group of neighboring tiles it belongs to. The tiles of a group are delivered close together,
+    /// so that a sink can collect them into longer rows.
     pub group: Rect,
     computed: Rect,
     dim: usize,
@@ -459,7 +459,7 @@ impl TileFeatures<'_> {
         self.dim
     }
 
-    /// The rows of the tile, each with the index of its first pixel in `rect`, which holds the tile.
+    /// The rows of the tile, each with the index of its first pixel in `rect`, which contains the tile.
     pub fn rows_in(&self, rect: Rect) -> impl Iterator<Item = (usize, &[f32])> {
         let (x, y) = (self.rect.x - rect.x, self.rect.y - rect.y);
         (0..self.rect.height).map(move |row| ((y + row) * rect.width + x, self.row(row)))

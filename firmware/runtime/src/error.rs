@@ -11,19 +11,19 @@ use crate::{backend::BackendError, image::ImageError, npy::NpyError, tiles::Rect
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// The bundle.
+    /// An error of the bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// The inference engine.
+    /// An error of the inference engine.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// An upsampler on the CPU.
+    /// An error of an upsampler on the CPU.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// An image.
+    /// An error of an image.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// An array file.
+    /// An error of an array file.
     #[error(transparent)]
     Npy(#[from] NpyError),
     /// The sink refused a tile.
@@ -59,7 +59,7 @@ pub enum RuntimeError {
         /// The nearest size that fits.
         nearest: Size,
     },
-    /// The backbone's output is not what the manifest says.
+    /// The backbone's output does not match the manifest.
     #[error(
         "the backbone's output has shape {found:?}, expected {expected:?}; was it converted with the right --patch?"
     )]
@@ -83,7 +83,7 @@ pub enum RuntimeError {
         /// Outputs and inputs of the head.
         expected: (usize, usize),
     },
-    /// A head for another number of channels.
+    /// A head for a different number of channels.
     #[error(
         "the head takes {found} channels, the upsampler gives {expected}: make one for this bundle with `loftup head`"
     )]
@@ -101,12 +101,12 @@ pub enum RuntimeError {
         /// What is wrong with it.
         what: String,
     },
-    /// Words for LoftUp's output, without what leads back to the backbone's space.
+    /// A text head for LoftUp's output without the channel norm that maps it back to the backbone's space.
     #[error(
         "a head of words for LoftUp's features needs the channel norm of the upsampler's keys graph in fp32, and this head has none; make it with Perceptor::head, head_from_file or custom_head, from a bundle that `loftup convert` has written, or use joint bilateral upsampling (--upsampler jbu)"
     )]
     WordsWithoutNorm,
-    /// An input holds NaN or an infinity.
+    /// An input contains NaN or infinity.
     #[error("{what} contain {value} at flat index {index}; remove NaN and infinity from the input")]
     NotFinite {
         /// Which input.

@@ -5,9 +5,9 @@ use loftup_bundle::Size;
 /// How a bundle is executed.
 #[derive(Debug, Clone, Copy)]
 pub struct ExecutionOptions {
-    /// Threads that compute tiles.
+    /// Number of threads that compute tiles.
     pub threads: usize,
-    /// Longest side of a tile in pixels. `None` takes the backend's preferred size.
+    /// Maximum side of a tile in pixels. `None` uses the backend's preferred size.
     pub tile: Option<usize>,
 }
 

@@ -16,10 +16,10 @@ pub struct Features {
 }
 
 impl Features {
-    /// From an array `[1, d, h, w]`, the layout of a convolutional feature map.
+    /// Creates features from an array `[1, d, h, w]`, the layout of a convolutional feature map.
     ///
     /// # Errors
-    /// Where it has another shape or holds NaN.
+    /// If it has a different shape or contains NaN.
     pub fn from_map(shape: &[usize], map: &[f32], dim: usize) -> Result<Self, RuntimeError> {
         match *shape {
             [1, d, height, width]

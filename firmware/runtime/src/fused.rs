@@ -1,9 +1,9 @@
-//! Heads in the queries graph, for engines whose outputs are copied from a device: `k` outputs of
-//! the head cross the bus for each pixel and not `d` channels of features.
+//! Heads as part of the queries graph, for engines whose outputs are copied from a device: only the
+//! head's `k` outputs are copied per pixel, not the `d` channels of the features.
 //!
 //! One graph, and so one engine, serves features and every head: the weights of the head are inputs
-//! ([`loftup_onnx::loftup::with_head`]). What differs is which outputs are asked for; the others stay
-//! on the device.
+//! ([`loftup_onnx::loftup::with_head`]). Only the requested outputs differ; the others stay on the
+//! device.
 
 use std::sync::Arc;
 
@@ -19,36 +19,36 @@ use crate::{
     words::{self, MomentMap},
 };
 
-/// Outputs of a head that an engine is optimized for.
+/// Number of head outputs that an engine is optimized for.
 const USUAL_OUTPUTS: usize = 16;
-/// Outputs up to which heads share an engine; those of the widest class head.
+/// Heads with up to this many outputs share an engine; the widest class head has this many.
 const MOST_OUTPUTS: usize = 256;
-/// Outputs of the test head.
+/// Number of outputs of the test head.
 pub(crate) const TEST_OUTPUTS: usize = 16;
 
-/// What is asked of the queries graph.
+/// The outputs requested from the queries graph.
 #[derive(Clone, Copy)]
 pub(crate) enum Asked<'a> {
     /// The features.
     Features,
     /// The outputs of a head.
     Head(&'a Head),
-    /// The features, the outputs of the test head for them, and its moments, of each pixel in turn:
-    /// for the comparison with reference outputs.
+    /// For each pixel, the features, the outputs of the test head for them, and the moments; for the
+    /// comparison with reference outputs.
     Test,
 }
 
-/// Values that the engine returns for each pixel: the outputs of the head, and for words the mean and
-/// the mean square of the features, which cosines need.
+/// Returns the number of values that the engine returns per pixel: the outputs of the head, and for a text
+/// head also the mean and mean square of the features, which cosines need.
 pub(crate) fn values_per_pixel(head: &Head) -> usize {
     head.kind().rows() + if head.is_words() { 2 } else { 0 }
 }
 
 /// The queries graph with a head.
 pub(crate) struct FusedHeads {
-    /// For features, linear heads, heads of words, and the test.
+    /// Plans for features, linear heads, text heads, and the test.
     plans: [PlanCache; 4],
-    /// Number of inputs before those of the head.
+    /// Index of the first input of the head.
     first_input: usize,
     dim: usize,
     ones: Vec<f32>,
@@ -60,7 +60,7 @@ pub(crate) struct FusedHeads {
 type Inputs<'a> = [&'a [f32]; 4];
 
 impl FusedHeads {
-    /// For the queries graph `source` of `dim` channels.
+    /// Creates the plan caches for the queries graph `source` with `dim` channels.
     pub fn new(
         bundle: &Arc<Bundle>,
         backend: &Arc<dyn Backend>,
@@ -89,7 +89,7 @@ impl FusedHeads {
         }
     }
 
-    /// The plan for inputs of the queries of these shapes.
+    /// Returns the plan for queries inputs of these shapes.
     pub fn plan(
         &self,
         asked: Asked<'_>,
@@ -123,7 +123,7 @@ impl FusedHeads {
 
     fn inputs<'a>(&'a self, asked: Asked<'a>) -> Inputs<'a> {
         match asked {
-            // A head that nobody reads.
+            // A head whose outputs are not used.
             Asked::Features => [&self.zeros, &self.zeros[..1], &self.ones, &self.zeros],
             Asked::Head(head) => {
                 let linear = head.linear();
@@ -145,13 +145,13 @@ impl FusedHeads {
         Ok(())
     }
 
-    /// Values per pixel that [`FusedHeads::outputs`] returns for the test.
+    /// Number of values per pixel that [`FusedHeads::outputs`] returns for the test.
     pub fn test_dim(&self) -> usize {
         self.dim + TEST_OUTPUTS + 2
     }
 
-    /// What was asked for, of the last run of `session`, at the pixels of `place`. `scratch` is a
-    /// buffer.
+    /// Returns the requested outputs of the last run of `session`, for the pixels in `place`. `scratch` is
+    /// a buffer.
     pub fn outputs<'b>(
         &self,
         session: &'b dyn Session,
@@ -181,8 +181,8 @@ impl FusedHeads {
         }
     }
 
-    /// Splits values of [`Asked::Test`] into the features, the head's outputs with the moments, and
-    /// what the latter should be for these features.
+    /// Splits values of [`Asked::Test`] into the features, the head's outputs with the moments, and the
+    /// expected outputs and moments for these features.
     pub fn split_test(&self, values: &[f32]) -> [Vec<f32>; 3] {
         let mut parts = [Vec::new(), Vec::new(), Vec::new()];
         for pixel in values.chunks_exact(self.test_dim()) {
@@ -194,7 +194,7 @@ impl FusedHeads {
         parts
     }
 
-    /// Drops the sessions of the test. Its plans stay: they keep the engine loaded.
+    /// Drops the sessions of the test. Its plans stay, to keep the engine loaded.
     pub fn end_test(&self) {
         self.plans_of(Asked::Test).drop_idle_sessions();
     }
@@ -205,7 +205,7 @@ impl FusedHeads {
     }
 }
 
-/// A head to compare an engine's product with that of the CPU.
+/// A head to compare an engine's matrix product with the CPU's.
 pub(crate) struct TestHead {
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,

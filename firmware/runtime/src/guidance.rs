@@ -11,11 +11,11 @@ use crate::tiles::Rect;
 /// How the guidance is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum ColorRange {
-    /// By the minimum and maximum of each channel of the image, as in training.
+    /// By the minimum and maximum of each channel of the image, as in LoftUp's training.
     #[default]
     PerImage,
-    /// By the same range for every image, in normalized units per channel: in video, a single hot
-    /// pixel then changes only itself.
+    /// By the same range for every image, in normalized units per channel: in video, a single bright
+    /// pixel then does not change the scaling of all others.
     Fixed {
         /// Maps to -0.5.
         min: [f32; 3],
@@ -25,7 +25,7 @@ pub enum ColorRange {
 }
 
 impl ColorRange {
-    /// The same range for every image, from levels of 0 to 255.
+    /// Returns a fixed range, given in levels of 0 to 255.
     pub fn of_levels(low: f32, high: f32, n: &Normalization) -> Self {
         let normalized =
             |level: f32| std::array::from_fn(|c| (level / 255.0 - n.mean[c]) / n.std[c]);
@@ -51,7 +51,7 @@ impl Guidance {
     /// Scales a normalized image `[3, height, width]`.
     ///
     /// # Panics
-    /// Where `image` has another size or is empty.
+    /// If `image` has another size or is empty.
     pub fn new(image: &[f32], width: usize, height: usize, range: ColorRange) -> Self {
         let area = width * height;
         assert!(
@@ -90,8 +90,7 @@ impl Guidance {
         self.height
     }
 
-    /// Whether everything that the tile `rect` depends on has the same bits in `other`, which has
-    /// the same size.
+    /// Whether all inputs of the tile `rect` are bit-identical in `other`, which has the same size.
     pub(crate) fn same_tile(&self, other: &Self, rect: Rect) -> bool {
         let span = |start: usize, len: usize, end: usize| {
             start.saturating_sub(HALO)..(start + len + HALO).min(end)

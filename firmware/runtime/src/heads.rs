@@ -1,5 +1,5 @@
-//! Heads: linear layers for classes or short descriptors, and similarities with words. They run tile
-//! by tile, so the features of a whole frame are never in memory.
+//! Heads: linear layers for classes, depth or short descriptors, and similarities with words. They run
+//! tile by tile, so the features of a whole frame are never in memory.
 
 use loftup_bundle::{HeadKind, Linear};
 
@@ -18,18 +18,18 @@ pub const NO_CLASS: u8 = 255;
 pub struct Head {
     kind: HeadKind,
     linear: Linear,
-    /// What leads back from the upsampler's output to the backbone's space, for words.
+    /// For words: the channel norm to undo, to map the upsampler's output back to the backbone's space.
     pub(crate) norm: Option<ChannelNorm>,
-    /// The sum of each row of the weights, for words.
+    /// For words: the sum of each row of the weights.
     pub(crate) sums: Vec<f32>,
 }
 
 impl Head {
-    /// A head from its weights. [`Perceptor::custom_head`](crate::Perceptor::custom_head) makes one
-    /// of words, which needs more of a bundle.
+    /// Creates a head from its weights. For words, use
+    /// [`Perceptor::custom_head`](crate::Perceptor::custom_head), since they also need data from the bundle.
     ///
     /// # Errors
-    /// Where the shape of the weights does not match the manifest.
+    /// If the shape of the weights does not match the manifest.
     pub fn new(manifest: loftup_bundle::Head, mut linear: Linear) -> Result<Self, RuntimeError> {
         let rows = manifest.kind.rows();
         let expected = (rows, manifest.dim);
@@ -43,7 +43,7 @@ impl Head {
         let mut sums = Vec::new();
         if let HeadKind::Words { .. } = manifest.kind {
             words::normalize(&mut linear);
-            // A direction has none.
+            // Words are directions and have no bias.
             linear.bias.fill(0.0);
             let words = linear.weight.chunks_exact(linear.inputs);
             sums.extend(words.map(words::sum));
@@ -56,7 +56,7 @@ impl Head {
         })
     }
 
-    /// What its outputs mean.
+    /// The meaning of its outputs.
     pub fn kind(&self) -> &HeadKind {
         &self.kind
     }
@@ -66,7 +66,7 @@ impl Head {
         self.linear.inputs
     }
 
-    /// Whether its weights have the same bits as those of `other`.
+    /// Whether its weights are bit-identical to those of `other`.
     pub(crate) fn bit_eq(&self, other: &Self) -> bool {
         let words = self.is_words() || other.is_words();
         bit_eq(&self.linear.weight, &other.linear.weight)
@@ -83,7 +83,7 @@ impl Head {
         self.kind.outputs()
     }
 
-    /// Whether it compares features with words, which are in the backbone's space.
+    /// Whether this is a text head: similarities with words, in the backbone's feature space.
     pub(crate) fn is_words(&self) -> bool {
         matches!(self.kind, HeadKind::Words { .. })
     }
@@ -93,16 +93,16 @@ impl Head {
         &self.linear
     }
 
-    /// Appends the outputs for `features` `[n, d]` to `out`, `[n, k]`. A head of words takes
-    /// features in the backbone's space.
+    /// Appends the outputs for `features` `[n, d]` to `out`, `[n, k]`. A text head expects features in
+    /// the backbone's space.
     pub fn apply(&self, features: &[f32], out: &mut Vec<f32>) {
         let start = out.len();
         self.scores(features, out);
         words::decide(&self.kind, out, start);
     }
 
-    /// Appends what [`words::decide`] makes the outputs of: for words, the similarities with the
-    /// negative ones, too; otherwise the outputs.
+    /// Appends the inputs of [`words::decide`]: for words, the similarities with all words, including
+    /// the negative ones; otherwise the outputs.
     pub(crate) fn scores(&self, features: &[f32], out: &mut Vec<f32>) {
         if self.is_words() {
             return words::similarities(&self.linear, features, out);
@@ -119,7 +119,7 @@ impl Head {
     }
 }
 
-/// Index of the largest score, the first if several are equal; [`NO_CLASS`] if any score is NaN.
+/// Returns the index of the largest score, the first if several are equal; [`NO_CLASS`] if any score is NaN.
 pub fn argmax(scores: &[f32]) -> u8 {
     let mut best = (NO_CLASS, f32::NEG_INFINITY);
     for (class, &score) in scores.iter().enumerate() {
@@ -133,7 +133,7 @@ pub fn argmax(scores: &[f32]) -> u8 {
     best.0
 }
 
-/// [`argmax`] of each pixel of `scores` `[n, outputs]`, into `classes`.
+/// Writes [`argmax`] of each pixel of `scores` `[n, outputs]` to `classes`.
 pub fn argmax_pixels(scores: &[f32], outputs: usize, classes: &mut [u8]) {
     for (class, scores) in classes.iter_mut().zip(scores.chunks_exact(outputs)) {
         *class = argmax(scores);

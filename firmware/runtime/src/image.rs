@@ -1,9 +1,8 @@
 //! Images: decoding, Pillow's bilinear resize, normalization, encoding.
 //!
-//! The backbones were trained behind torchvision's transforms on PIL images, so the same
-//! arithmetic is done here: [`RgbImage::resized`] gives Pillow's bytes, and [`RgbImage::normalized`]
-//! gives torch's floats, bit for bit. (Decoded JPEG may differ from Pillow's by a level or two:
-//! the standard leaves decoders that freedom.)
+//! The backbones were trained on PIL images preprocessed by torchvision, so the same arithmetic is
+//! used here: [`RgbImage::resized`] matches Pillow and [`RgbImage::normalized`] matches torch, bit
+//! for bit. (Decoded JPEGs may differ from Pillow's by a level or two, as the standard allows.)
 
 pub(crate) mod atomic;
 mod decode;

@@ -13,16 +13,16 @@ use crate::{
 };
 
 /// Upsamples consecutive frames, computing and delivering only the tiles that can have changed.
-/// For the other tiles, what the sink received earlier is still exact, bit by bit, on an engine
-/// that is deterministic (a CPU is).
+/// For the other tiles, the earlier output is still bit-identical on a deterministic engine (a CPU
+/// is).
 ///
 /// A tile depends on the features, the head, and the guidance inside it and up to two pixels
-/// around it; it is skipped where all of these have the same bits. This saves time only if
-/// - features are reused for several frames, because the backbone runs on every n-th: new
+/// around it; it is skipped if all of these are bit-identical. This saves time only if
+/// - features are reused for several frames because the backbone runs on every n-th frame: new
 ///   features change every tile;
 /// - the color range is [`ColorRange::Fixed`](crate::ColorRange::Fixed): otherwise a pixel that
 ///   becomes the darkest or brightest of its channel changes all others;
-/// - the image is constant where nothing moves: sensor noise changes every tile.
+/// - pixels stay the same where nothing moves: sensor noise changes every tile;
 ///   [`RgbImage::suppress_noise`](crate::image::RgbImage::suppress_noise) removes it.
 ///
 /// It keeps the keys and the guidance of the last frame, but no output.
@@ -31,7 +31,7 @@ pub struct IncrementalUpsampler {
     last: Option<LastFrame>,
 }
 
-/// What the tiles of the last frame depended on.
+/// The inputs of the last frame's tiles.
 struct LastFrame {
     keys: Arc<Keys>,
     guidance: Arc<Guidance>,
@@ -75,7 +75,7 @@ pub struct UpdateStats {
 }
 
 impl IncrementalUpsampler {
-    /// Starts without a frame.
+    /// Creates an upsampler without a previous frame.
     pub fn new() -> Self {
         Self::default()
     }
@@ -84,7 +84,7 @@ impl IncrementalUpsampler {
     /// and after a failure.
     ///
     /// # Errors
-    /// As [`EncodedFrame::frame`].
+    /// Same as [`EncodedFrame::frame`].
     pub fn frame(
         &mut self,
         frame: &EncodedFrame<'_>,
@@ -98,7 +98,7 @@ impl IncrementalUpsampler {
     /// completely.
     ///
     /// # Errors
-    /// As [`EncodedFrame::region`].
+    /// Same as [`EncodedFrame::region`].
     pub fn region(
         &mut self,
         frame: &EncodedFrame<'_>,
@@ -122,7 +122,7 @@ impl IncrementalUpsampler {
         sink: Sink<'_>,
     ) -> Result<UpdateStats, RuntimeError> {
         let Upsampling::LoftUp(loftup) = &frame.upsampling else {
-            // Cheaper than finding out what changed.
+            // Cheaper than comparing every tile.
             self.last = None;
             let all: Vec<usize> = (0..tiling.len()).collect();
             frame.tiles(&tiling, &all, sink)?;
@@ -156,7 +156,7 @@ impl IncrementalUpsampler {
                 keys: loftup.keys.clone(),
                 guidance: loftup.guidance.clone(),
                 head: match last.and_then(|last| last.head) {
-                    // `serves` found it to be the same.
+                    // `serves` has checked that it is the same.
                     Some(head) => Some(head),
                     None => frame.head.cloned(),
                 },
@@ -173,7 +173,7 @@ impl IncrementalUpsampler {
 }
 
 impl LastFrame {
-    /// Whether everything but the guidance is the same.
+    /// Whether everything except the guidance is the same.
     fn serves(
         &self,
         frame: &LoftUpFrame<'_>,

@@ -1,5 +1,5 @@
-//! Joint bilateral upsampling (Kopf et al., SIGGRAPH 2007): features of a pixel are the mean of
-//! the cells around it, weighted by their distance and by how similar the colors are.
+//! Joint bilateral upsampling (Kopf et al., SIGGRAPH 2007): the features of a pixel are the mean of
+//! the cells around it, weighted by distance and color similarity.
 //!
 //! It needs no training. FeatUp (ICLR 2024) uses the same form with a learned range kernel.
 
@@ -12,12 +12,11 @@ use crate::tiles::Rect;
 /// How joint bilateral upsampling weights the cells around a pixel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JbuOptions {
-    /// Cells on each side of the pixel's own cell that are used.
+    /// Number of cells on each side of the pixel's own cell.
     pub radius: usize,
     /// Standard deviation of the spatial Gaussian, in cells.
     pub sigma_spatial: f32,
-    /// Standard deviation of the range Gaussian, for colors of 0 to 1: a Euclidean distance over the
-    /// three channels.
+    /// Standard deviation of the range Gaussian, in Euclidean distance of RGB colors from 0 to 1.
     pub sigma_range: f32,
 }
 
@@ -51,8 +50,8 @@ pub struct Jbu<'a> {
 type Tap = (usize, f32);
 
 impl<'a> Jbu<'a> {
-    /// Upsampling from a grid of `(width, height)` cells to the size of an image of
-    /// `(width, height)` pixels, RGB, row by row.
+    /// Creates an upsampler from a grid of `(width, height)` cells to the size of an RGB image of
+    /// `(width, height)` pixels.
     ///
     /// # Panics
     /// If a side is 0, or `image` is not `3 * width * height` bytes.
@@ -101,13 +100,13 @@ impl<'a> Jbu<'a> {
     /// Appends the features of pixel `(x, y)`, from cells `[h * w, dim]`.
     ///
     /// # Panics
-    /// If the pixel is outside the image, or `cells` has another size.
+    /// If the pixel is outside the image, or `cells` has the wrong size.
     pub fn pixel(&self, cells: &[f32], dim: usize, (x, y): (usize, usize), out: &mut Vec<f32>) {
         let mut taps = Vec::new();
         self.append(cells, dim, (x, y), &mut taps, out);
     }
 
-    /// Appends the features of row `y`, `[width, dim]`: the same bits as pixel by pixel.
+    /// Appends the features of row `y`, `[width, dim]`, bit-identical to [`Self::pixel`].
     ///
     /// # Panics
     /// Like [`Self::pixel`].
@@ -162,7 +161,7 @@ impl<'a> Jbu<'a> {
         }
     }
 
-    /// The cells around a pixel, with weights that add up to 1.
+    /// Computes the cells around a pixel and their weights, which add up to 1.
     fn taps(&self, (x, y): (usize, usize), taps: &mut Vec<Tap>) {
         assert!(x < self.width && y < self.height, "pixel ({x}, {y})");
         let pixel = &self.image[3 * (y * self.width + x)..][..3];
@@ -183,7 +182,7 @@ impl<'a> Jbu<'a> {
                 taps.push((cell, spatial * distance + range * difference));
             }
         }
-        // Relative to the greatest, so that not all of them vanish.
+        // Relative to the greatest, so that they do not all underflow.
         let greatest = taps.iter().map(|t| t.1).fold(f32::NEG_INFINITY, f32::max);
         let mut sum = 0.0;
         for (_, weight) in taps.iter_mut() {
@@ -193,7 +192,7 @@ impl<'a> Jbu<'a> {
         taps.iter_mut().for_each(|(_, weight)| *weight /= sum);
     }
 
-    /// Where pixel `i` of `pixels` lies among `cells`, and the cells around it.
+    /// Returns the position of pixel `i` of `pixels` in units of cells, and the range of cells around it.
     fn window(&self, i: usize, pixels: usize, cells: usize) -> (f32, std::ops::Range<usize>) {
         let place = (i as f64 + 0.5) * cells as f64 / pixels as f64 - 0.5;
         let nearest = (place.round().max(0.0) as usize).min(cells - 1);

@@ -53,12 +53,12 @@ pub enum NpyError {
         dtype: &'static str,
         /// The shape in the header.
         shape: Vec<usize>,
-        /// Bytes of the elements, by the header.
+        /// Bytes of the elements according to the header.
         expected: u64,
         /// Bytes after the header.
         found: u64,
     },
-    /// An array of more elements than this machine can hold or address.
+    /// An array with more elements than this machine can address.
     #[error("{}: an array of shape {shape:?} is too large for this machine", path.display())]
     TooLarge {
         /// The array file.
@@ -85,27 +85,27 @@ pub enum NpyError {
         path: PathBuf,
         /// The shape.
         shape: Vec<usize>,
-        /// Where the write begins, in elements.
+        /// Offset of the write, in elements.
         offset: usize,
-        /// How many elements it has.
+        /// Number of elements written.
         count: usize,
     },
-    /// The array was finished before it was complete.
+    /// The array was finished before all elements were written.
     #[error("{}: only {written} elements were written of an array of shape {shape:?}", path.display())]
     Unfinished {
         /// The array file.
         path: PathBuf,
         /// The shape.
         shape: Vec<usize>,
-        /// The elements written.
+        /// Number of elements written.
         written: usize,
     },
 }
 
-/// An array in C order: the last index moves fastest.
+/// An array in C order (row-major).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
-    /// The length of each axis; empty for a single number.
+    /// The length of each axis; empty for a scalar.
     pub shape: Vec<usize>,
     /// The elements, as many as the product of the shape.
     pub data: Vec<f32>,
@@ -118,8 +118,8 @@ const CHUNK: usize = 1 << 16;
 /// little-endian, in C or Fortran order.
 ///
 /// # Errors
-/// The file cannot be read, is not a `.npy` file, holds another type, or its length is not what the
-/// header says. The length is compared before anything is allocated for the elements.
+/// The file cannot be read, is not a `.npy` file, has an unsupported element type, or its length does
+/// not match the header. The length is checked before memory is allocated for the elements.
 pub fn read(path: &Path) -> Result<Array, NpyError> {
     let io = |source| NpyError::Io {
         path: path.to_owned(),
@@ -182,7 +182,7 @@ fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &len| n.checked_mul(len))
 }
 
-/// Reads `elements` elements and hands them on as f32, a chunk at a time.
+/// Reads `elements` elements and passes them on as f32, chunk by chunk.
 fn each_chunk(
     file: &mut File,
     element: Element,

@@ -13,7 +13,7 @@ const GAP_COLOR: [u8; 3] = [255; 3];
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PanelsError {
-    /// A map whose number of values does not match its size.
+    /// The number of values of a map does not match its size.
     #[error(
         "a map of {height} x {width} pixels with {values} values: expected {height} * {width} * 3, three components per pixel"
     )]
@@ -28,7 +28,7 @@ pub enum PanelsError {
     /// A range that does not have three components.
     #[error("a range of {0} components: panels take 3, for red, green and blue")]
     BadRange(usize),
-    /// The panels or the whole would be too large, or empty.
+    /// A panel or the whole image would be too large, or empty.
     #[error("the panels cannot be drawn: {0}")]
     Image(#[from] ImageError),
 }
@@ -45,7 +45,7 @@ impl<'a> ComponentMap<'a> {
     /// A map of `values`, row-major `[height, width, 3]`.
     ///
     /// # Errors
-    /// An empty map, or another number of values.
+    /// The map is empty, or the number of values does not match its size.
     pub fn new(values: &'a [f32], width: usize, height: usize) -> Result<Self, PanelsError> {
         let expected = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if values.is_empty() || expected != Some(values.len()) {
@@ -87,16 +87,16 @@ impl<'a> ComponentMap<'a> {
     }
 }
 
-/// The cell of `from` under the center of cell `index` of `to`, as in Pillow's nearest-neighbor resize.
+/// Returns the cell of `from` under the center of cell `index` of `to`, as in Pillow's nearest-neighbor resize.
 pub(crate) fn nearest(index: usize, to: usize, from: usize) -> usize {
     (2 * index + 1) * from / (2 * to)
 }
 
-/// Width and height of the image that [`three_panels`] makes of an output of `width` x `height`:
-/// check it before a long computation.
+/// Returns width and height of the image that [`three_panels`] makes for an output of `width` x `height`.
+/// Useful to check the size before a long computation.
 ///
 /// # Errors
-/// The image would be larger than images can be, or empty.
+/// The image would be too large or empty.
 pub fn panels_size(width: usize, height: usize) -> Result<(usize, usize), PanelsError> {
     let factor = MIN_PANEL.div_ceil(height.max(1));
     let (width, height) = (width.saturating_mul(factor), height.saturating_mul(factor));
@@ -105,20 +105,20 @@ pub fn panels_size(width: usize, height: usize) -> Result<(usize, usize), Panels
     Ok((whole, height))
 }
 
-/// Pixels between two panels of that height.
+/// Returns the width of the gap between two panels of this height.
 fn gap(height: usize) -> usize {
     (height / 64).max(2)
 }
 
-/// Three panels of the same size with a thin white gap: `photograph` (resized), `low` (the
-/// backbone's features, each a flat square) and `high` (the upsampled features, whose size is
-/// the panels' size). Both maps take their colors from the one `range`. Where `high` is lower
-/// than [`MIN_PANEL`], all is enlarged by the smallest whole factor that reaches it.
+/// Draws three panels of the same size with a thin white gap: `photograph` (resized), `low` (the
+/// backbone's features, one flat square per cell) and `high` (the upsampled features, whose size is
+/// the size of a panel). Both maps are colored with the same `range`. If `high` is lower than
+/// [`MIN_PANEL`], everything is enlarged by the smallest integer factor that reaches it.
 ///
 /// Values outside the range are clamped; NaN is black.
 ///
 /// # Errors
-/// The range does not have three components, or the image would be larger than images can be.
+/// The range does not have three components, or the image would be too large.
 pub fn three_panels(
     photograph: &RgbImage,
     low: ComponentMap<'_>,

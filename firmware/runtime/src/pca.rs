@@ -10,7 +10,7 @@ pub use common::{CommonBasis, Range};
 
 use eigen::Rows;
 
-/// Maximum number of channels, to bound memory.
+/// Maximum number of channels, which bounds memory.
 pub const MAX_WIDTH: usize = 1 << 16;
 
 /// Maximum number of components.
@@ -20,7 +20,7 @@ pub const MAX_COMPONENTS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PcaError {
-    /// The samples are not `n` rows of `d` values, or there are none.
+    /// The samples are not `n` rows of `d` values, or are empty.
     #[error(
         "set {set}: {values} values are not {samples} samples of {width} channels, at least one of each and at most {MAX_WIDTH} channels"
     )]
@@ -34,7 +34,7 @@ pub enum PcaError {
         /// The channels expected.
         width: usize,
     },
-    /// A sample holds NaN or an infinity.
+    /// A sample contains NaN or infinity.
     #[error(
         "set {set}: sample {sample}, channel {channel} is {value}: principal components need finite features"
     )]
@@ -59,7 +59,7 @@ pub enum PcaError {
     /// No sets were given.
     #[error("no sets of features to find principal components of")]
     NoSets,
-    /// Buffers of a projection that do not fit the basis or each other.
+    /// The buffers of a projection do not match the basis or each other.
     #[error(
         "{tokens} values of features and {out} of output do not fit {width} channels and {components} components"
     )]
@@ -85,10 +85,10 @@ pub enum PcaError {
 
 /// The principal components of one set of samples.
 ///
-/// Components are sorted by decreasing variance. The sign is fixed: the entry of largest
-/// magnitude of each direction is positive (the first such, should there be several). Where the
-/// samples vary in fewer dimensions than components were asked for (constant samples, `n <= k`),
-/// the remaining directions and their projections are zero.
+/// Components are sorted by decreasing variance. The sign is fixed: the entry of largest magnitude
+/// of each direction is positive (the first one, if there are several). If the samples vary in fewer
+/// dimensions than requested (constant samples, `n <= k`), the remaining directions and their
+/// projections are zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pca {
     mean: Vec<f32>,
@@ -100,7 +100,7 @@ impl Pca {
     /// Finds the first `k` principal components of `samples`, row-major `[n, d]`.
     ///
     /// # Errors
-    /// No samples, a length that is no multiple of `d`, NaN or infinities, or `k` not in 1 to
+    /// No samples, a length that is not a multiple of `d`, NaN or infinity, or `k` not in 1 to
     /// the smaller of `d` and [`MAX_COMPONENTS`].
     pub fn fit(samples: &[f32], d: usize, k: usize) -> Result<Self, PcaError> {
         let n = samples.len().checked_div(d).unwrap_or(0);
@@ -138,11 +138,11 @@ impl Pca {
         &self.variances
     }
 
-    /// Projects `tokens`, row-major `[n, d]`, into `out`, row-major `[n, k]`. NaN in a token
-    /// gives NaN for it.
+    /// Projects `tokens`, row-major `[n, d]`, into `out`, row-major `[n, k]`. A token with NaN is
+    /// projected to NaN.
     ///
     /// # Errors
-    /// The lengths do not fit each other and the basis.
+    /// The lengths do not match each other or the basis.
     pub fn project(&self, tokens: &[f32], out: &mut [f32]) -> Result<(), PcaError> {
         project(&self.mean, 1.0, &self.directions, tokens, out)
     }
@@ -203,7 +203,7 @@ impl Statistics {
         }
         mean.iter_mut().for_each(|sum| *sum /= n);
         power /= n * d as f64;
-        // A second pass: the power less the squared mean would cancel.
+        // In a second pass, since computing it as power minus squared mean would cancel.
         let mut spread = 0.0;
         for row in samples.chunks_exact(d) {
             let squares = row.iter().zip(&mean).map(|(&value, mean)| {
@@ -235,15 +235,14 @@ impl Statistics {
         self.spread > CONSTANT * self.power
     }
 
-    /// The variance, in units of `rms` squared, below which a component is rounding and not
-    /// signal.
+    /// Returns the variance, in units of `rms` squared, below which a component is only rounding error.
     fn floor(&self) -> f64 {
         CONSTANT * self.power * self.mean.len() as f64 / (self.rms * self.rms)
     }
 }
 
-/// Samples that deviate from their mean by less than 1e-7 of their size (squared here) are
-/// constant but for the rounding of f32.
+/// Samples that deviate from their mean by less than 1e-7 of their magnitude (squared here) are
+/// constant up to f32 rounding.
 const CONSTANT: f64 = 1e-14;
 
 /// `out[i, j] = dot(tokens[i] - mean, directions[j]) * scale`, for every token `i`.

@@ -1,4 +1,4 @@
-//! One call from an image to an output, for a loop of your own.
+//! A single call from an image to an output.
 
 use loftup_bundle::Size;
 
@@ -32,8 +32,8 @@ pub enum Area<'a> {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// Size of the output for the whole frame. The image is resized to it; regions and points are
-    /// in its pixels.
+    /// Size of the output for the whole frame. The image is resized to it; regions and points are in
+    /// output pixels.
     pub size: Size,
     /// The pixels of the output to compute.
     pub area: Area<'a>,
@@ -96,7 +96,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The channels of one pixel, or of point `x` with `y` 0; `None` outside.
+    /// The channels of one pixel, or of point `x` if `y` is 0; `None` outside.
     pub fn pixel(&self, x: usize, y: usize) -> Option<&[f32]> {
         let inside = x < self.width && y < self.height;
         inside.then(|| &self.values[(y * self.width + x) * self.dim..][..self.dim])
@@ -105,7 +105,7 @@ impl Output {
     /// The index of the largest output of each pixel ([`heads::argmax`]): its class, with a
     /// classification head. `[height, width]`.
     pub fn classes(&self) -> Vec<u8> {
-        // A head without outputs is refused earlier.
+        // A head without outputs has been rejected earlier.
         let pixels = self.values.chunks_exact(self.dim.max(1));
         pixels.map(heads::argmax).collect()
     }
@@ -113,11 +113,11 @@ impl Output {
 
 impl Perceptor {
     /// Runs the model on one frame: resizes it, runs the backbone, and upsamples the pixels of the
-    /// query. Returns when done.
+    /// query.
     ///
     /// The first call with a new size compiles for it; [`Perceptor::compile`] does so ahead of time.
-    /// For several queries about one frame, or an output too large for memory, use
-    /// [`Perceptor::encode`], which keeps the backbone's work and returns tile by tile.
+    /// For several queries on one frame, or an output too large for memory, use [`Perceptor::encode`],
+    /// whose result can be queried repeatedly and returns tile by tile.
     ///
     /// ```no_run
     /// use std::path::Path;
@@ -148,9 +148,9 @@ impl Perceptor {
     /// ```
     ///
     /// # Errors
-    /// Where the buffer does not match its sides, the region or a point is outside the frame, the
-    /// bundle has no backbone or no upsampler, the head takes another number of channels, the output
-    /// does not fit into memory, or the engine fails.
+    /// If the buffer does not match its dimensions, the region or a point is outside the frame, the
+    /// bundle has no backbone or no upsampler, the head expects a different number of channels, the
+    /// output does not fit into memory, or the engine fails.
     pub fn perceive(&self, frame: &Frame<'_>, query: &Query<'_>) -> Result<Output, RuntimeError> {
         let image = frame.to_image()?;
         let mut encoded = self.encode(&image, query.size, query.range)?;

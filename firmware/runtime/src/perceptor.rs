@@ -44,18 +44,18 @@ impl Perceptor {
     /// of the bundle is checked.
     ///
     /// # Errors
-    /// Where the bundle is damaged, or has no precision in which every part is there.
+    /// If the bundle is damaged, or has no precision that is available for every part.
     pub fn open(path: &Path, options: ExecutionOptions) -> Result<Self, RuntimeError> {
         let bundle = Bundle::open(path)?;
         let backend = backend::open(Choice::Auto, &Settings::default())?;
         Self::with_backend(bundle, backend, options)
     }
 
-    /// Opens the bundle at `path` on the CPU even if TensorRT is installed: outputs of two runs on
-    /// the same machine are then bit-identical.
+    /// Opens the bundle at `path` on the CPU even if TensorRT is installed. Outputs of two runs on the
+    /// same machine are then bit-identical.
     ///
     /// # Errors
-    /// As [`Perceptor::open`].
+    /// Same as [`Perceptor::open`].
     pub fn open_on_cpu(path: &Path, options: ExecutionOptions) -> Result<Self, RuntimeError> {
         Self::with_backend(Bundle::open(path)?, Arc::new(CpuBackend), options)
     }
@@ -153,14 +153,14 @@ impl Perceptor {
         self.backend.health()
     }
 
-    /// Compiles everything for outputs of size `output`, so that the first frame does not wait for
-    /// it. `grid` is the rows and columns of the features; it is used only without a backbone.
+    /// Compiles everything for outputs of size `output`, so that the first frame is not delayed.
+    /// `grid` is the rows and columns of the features; it is used only without a backbone.
     ///
     /// # Errors
-    /// Where an engine cannot be built, the build is cancelled, or its outputs do not match the
+    /// If an engine cannot be built, the build is cancelled, or its outputs do not match the
     /// bundle's reference outputs.
     pub fn compile(&self, output: Size, grid: (usize, usize)) -> Result<(), RuntimeError> {
-        // First: if another engine takes over, that is the one to compile for.
+        // First, since the test may switch to another engine, which is then the one to compile for.
         self.self_test(Part::Backbone)?;
         self.self_test(Part::Upsampler)?;
         let mut grid = grid;
@@ -177,7 +177,7 @@ impl Perceptor {
     }
 
     /// Input size of the backbone for an output of size `output`: its fixed size, or the nearest
-    /// multiple of its patch if it takes any size.
+    /// multiple of its patch size if it accepts any size.
     pub fn backbone_size(&self, output: Size) -> Result<Size, RuntimeError> {
         Ok(self.with_backbone()?.input_size(output))
     }
@@ -185,7 +185,7 @@ impl Perceptor {
     /// Resizes an image and normalizes it with the bundle's mean and standard deviation.
     ///
     /// # Errors
-    /// Where a side is 0 or too long.
+    /// If a side is 0 or too long.
     pub fn to_tensor(&self, image: &RgbImage, size: Size) -> Result<ImageTensor, RuntimeError> {
         let Normalization { mean, std } = self.manifest().normalization;
         let resized = image.resized(size.width, size.height)?;
@@ -198,7 +198,7 @@ impl Perceptor {
     /// Preprocesses an image for an output of `size`.
     ///
     /// # Errors
-    /// Where a side is 0 or too long, or the bundle has no backbone.
+    /// If a side is 0 or too long, or the bundle has no backbone.
     pub fn preprocess(&self, image: &RgbImage, size: Size) -> Result<FrameInputs, RuntimeError> {
         let input = self.backbone_size(size)?;
         let resized = (input != size)
@@ -213,7 +213,7 @@ impl Perceptor {
     /// Runs the backbone.
     ///
     /// # Errors
-    /// Where the backbone does not take images of this size, or the engine fails.
+    /// If the backbone does not accept images of this size, or the engine fails.
     pub fn features(&self, image: &ImageTensor) -> Result<Features, RuntimeError> {
         let backbone = self.with_backbone()?;
         self.self_test(Part::Backbone)?;
@@ -221,13 +221,13 @@ impl Perceptor {
     }
 
     /// Encodes an image for an output of `size`: resizes it, runs the backbone, and computes the
-    /// keys. Each output of the encoded frame then costs in proportion to its area.
+    /// keys. The cost of each output of the encoded frame is then proportional to its area.
     ///
-    /// Where the steps run in different threads, or features are used for several frames:
+    /// To run the steps in different threads, or to use features for several frames, see
     /// [`Perceptor::preprocess`], [`Perceptor::features`] and [`Perceptor::encode_features`].
     ///
     /// # Errors
-    /// Where a side is 0 or too long, the bundle has no backbone or no upsampler, or the engine
+    /// If a side is 0 or too long, the bundle has no backbone or no upsampler, or the engine
     /// fails.
     pub fn encode(
         &self,
@@ -240,12 +240,12 @@ impl Perceptor {
         self.encode_features(&features, &inputs.guidance, range)
     }
 
-    /// Encodes a frame from the backbone's features and the image at the resolution of the output.
-    /// Only LoftUp uses `range`; NAF normalizes by statistics of the image.
+    /// Encodes a frame from the backbone's features and the image at output resolution. Only LoftUp
+    /// uses `range`; NAF normalizes by image statistics.
     ///
     /// # Errors
-    /// Where the features have another number of channels, the bundle has no upsampler, or the
-    /// engine fails.
+    /// If the features have the wrong number of channels, the bundle has no upsampler, or the engine
+    /// fails.
     pub fn encode_features(
         &self,
         features: &Features,
@@ -257,11 +257,11 @@ impl Perceptor {
     }
 
     /// Encodes a frame for joint bilateral upsampling of the backbone's features, which needs no
-    /// trained upsampler. The output is in the backbone's own feature space: heads for it are
-    /// others than those for LoftUp.
+    /// trained upsampler. The output is in the backbone's own feature space, so it needs other heads
+    /// than LoftUp's output.
     ///
     /// # Panics
-    /// If `guidance` is not `[3, H, W]` of its size.
+    /// If the data of `guidance` is not `[3, H, W]` for its size.
     pub fn encode_jbu(
         &self,
         features: Features,
@@ -283,7 +283,7 @@ impl Perceptor {
         }
     }
 
-    /// [`Perceptor::encode_features`] on an engine that has not been compared yet.
+    /// Same as [`Perceptor::encode_features`], without first comparing the engine with the reference outputs.
     pub(crate) fn encode_untested(
         &self,
         features: &Features,
@@ -317,17 +317,17 @@ impl Perceptor {
     /// The head called `name`, for [`EncodedFrame::with_head`].
     ///
     /// # Errors
-    /// Where the bundle has no such head, or it is damaged.
+    /// If the bundle has no such head, or it is damaged.
     pub fn head(&self, name: &str) -> Result<Head, RuntimeError> {
         let (manifest, linear) = self.bundle.head(name)?;
         self.custom_head(manifest, linear)
     }
 
-    /// The head in a file of its own, for [`EncodedFrame::with_head`]: how a program that runs gets
-    /// other words. `loftup head text --out FILE.safetensors` writes such files.
+    /// Reads a head from a separate file, for [`EncodedFrame::with_head`]: use it to change words in a running
+    /// program. `loftup head text --out FILE.safetensors` writes such files.
     ///
     /// # Errors
-    /// Where the file cannot be read, is no head file, or is for another number of channels.
+    /// If the file cannot be read, is not a head file, or is for a different number of channels.
     pub fn head_from_file(&self, path: &Path) -> Result<Head, RuntimeError> {
         let wrong = |what: String| RuntimeError::HeadFile {
             path: path.into(),
@@ -345,11 +345,11 @@ impl Perceptor {
         self.custom_head(manifest, linear)
     }
 
-    /// A head from its weights, for [`EncodedFrame::with_head`]. One of words gets what leads from the
-    /// upsampler's output back to the backbone's space.
+    /// Creates a head from its weights, for [`EncodedFrame::with_head`]. A text head also gets the
+    /// upsampler's channel norm, which maps the output back to the backbone's space.
     ///
     /// # Errors
-    /// Where the shape of the weights does not match, or the bundle cannot be read.
+    /// If the shape of the weights does not match, or the bundle cannot be read.
     pub fn custom_head(
         &self,
         manifest: loftup_bundle::Head,
@@ -362,15 +362,15 @@ impl Perceptor {
         {
             let keys = self.bundle.read(&files.keys)?;
             let norm = loftup_onnx::loftup::read_channel_norm(&keys, upsampler.dim);
-            // The epsilon is that of the moments.
+            // Must be the same epsilon as in the moments.
             let norm = norm.filter(|(_, eps)| *eps == loftup_spec::EPS);
             head.norm = norm.map(|(norm, _)| ChannelNorm::new(&norm));
         }
         Ok(head)
     }
 
-    /// Values that the engine returns for each pixel of the features, or of the outputs of `head`: on
-    /// a GPU, those that are copied from it. 0 without an upsampler.
+    /// Number of values that the engine returns per pixel for the features or the outputs of `head`,
+    /// which a GPU has to copy. 0 without an upsampler.
     pub fn values_per_pixel(&self, head: Option<&Head>) -> usize {
         let Some(manifest) = &self.manifest().upsampler else {
             return 0;
@@ -384,7 +384,7 @@ impl Perceptor {
         }
     }
 
-    /// Channels of the features, before and after upsampling.
+    /// Number of channels of the features, before and after upsampling.
     fn features_dim(&self) -> Option<usize> {
         let m = self.manifest();
         let upsampler = m.upsampler.as_ref().map(|u| u.dim);

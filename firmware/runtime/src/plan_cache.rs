@@ -14,7 +14,7 @@ use crate::{
     backend::{Backend, BackendError, Graph, Model, Plan, Session, ShapeProfile},
 };
 
-/// PlanCache kept per graph.
+/// Maximum number of compiled plans per graph.
 const CAPACITY: usize = 8;
 
 /// One graph of a bundle, loaded on first use and compiled for each shape in use.
@@ -69,7 +69,7 @@ impl PlanCache {
         }
     }
 
-    /// The plan for these input shapes, compiled the first time. `profiles` are the optimization
+    /// Returns the plan for these input shapes, compiled on first use. `profiles` are the optimization
     /// profiles of the graph, if known.
     pub fn get(
         &self,
@@ -139,8 +139,8 @@ impl SessionPool {
         self.plan.output_shape(index)
     }
 
-    /// A session after a run with these inputs. It is not used again if the run fails: its state is then
-    /// unknown.
+    /// Runs the graph with these inputs and returns the session with the outputs. If the run fails, the session is
+    /// discarded, since its state is unknown.
     pub fn run(&self, inputs: &[&[f32]]) -> Result<PooledSession<'_>, BackendError> {
         let mut session = self.session()?;
         for (i, values) in inputs.iter().enumerate() {
@@ -155,7 +155,7 @@ impl SessionPool {
         }
     }
 
-    /// A session, returned to the pool when dropped. Its inputs are those of its last user.
+    /// Takes a session, which returns to the pool when dropped. Its inputs are still those of the previous use.
     pub fn session(&self) -> Result<PooledSession<'_>, BackendError> {
         let idle = self.idle.lock().pop();
         let session = match idle {

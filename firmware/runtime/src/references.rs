@@ -66,8 +66,8 @@ impl Perceptor {
         Ok(found)
     }
 
-    /// Compares a part with the reference outputs once, before any of its outputs is used, unless the
-    /// backend is the one that computes reference outputs.
+    /// Compares a part with the reference outputs once, before any of its outputs is used. Does nothing
+    /// on the backend that computes the reference outputs.
     pub(crate) fn self_test(&self, part: Part) -> Result<(), RuntimeError> {
         let test = &self.tests[part as usize];
         let Some(arithmetic) = self.backend.arithmetic(self.precision()) else {
@@ -82,7 +82,7 @@ impl Perceptor {
         }
         let uses_fallback = || self.backend.health().reason().is_some();
         if uses_fallback() {
-            // Not done yet: the preferred backend may be retried.
+            // Not marked as done, since the preferred backend may be retried.
             return Ok(());
         }
         let engine = self.backend.describe();
@@ -131,8 +131,8 @@ impl Perceptor {
         }
     }
 
-    /// Compares a part; `None` if the bundle has no reference outputs, empty if it does not have the
-    /// part.
+    /// Compares a part. Returns `None` if the bundle has no reference outputs, and an empty list if it
+    /// does not have the part.
     fn compare(
         &self,
         part: Part,
@@ -161,7 +161,7 @@ impl Perceptor {
                 if let (Some(reference), Some(u)) = (&references.upsampler, &manifest.upsampler) {
                     let files = u.graphs.get(&match u.kind {
                         UpsamplerKind::LoftUp => self.precision(),
-                        // The same with every backbone.
+                        // NAF has the same precision with every backbone.
                         UpsamplerKind::Naf => Precision::Fp32,
                     });
                     let graphs = files.map(|f| format!("{} and {}", f.keys, f.queries));
@@ -194,7 +194,7 @@ impl Perceptor {
                             });
                             compared.extend(head);
                         }
-                        // A head of NAF is applied to the features before they are upsampled.
+                        // With NAF, a head is applied to the features before they are upsampled.
                         if self.naf.as_ref().is_some_and(NafUpsampler::has_graphs) {
                             let head = test_head(u.dim)?;
                             let mut expected = Vec::new();
@@ -239,7 +239,7 @@ impl Perceptor {
         Ok(values)
     }
 
-    /// Runs `query` on the view of the test inputs; with `test`, its output is that of
+    /// Runs `query` on the encoded test inputs; with `test`, the output is
     /// [`crate::fused::Asked::Test`].
     fn reference_view<T>(
         &self,
@@ -276,7 +276,7 @@ fn test_head(dim: usize) -> Result<Head, RuntimeError> {
     Head::new(loftup_bundle::Head { kind, dim, file }, linear)
 }
 
-/// The name of the comparison of a head's outputs with those of the CPU for the same features.
+/// Returns the name of the comparison of a head's outputs with the CPU's for the same features.
 fn of_head(asked: &'static str) -> &'static str {
     match asked {
         "points" => "head, points",
@@ -287,8 +287,8 @@ fn of_head(asked: &'static str) -> &'static str {
 
 type Outputs = (&'static str, std::ops::Range<usize>, Vec<f32>);
 
-/// The kept pixels from each kind of query that has its own profile in a TensorRT engine: the kind,
-/// the indices of the pixels, and their values `[pixels, d]`.
+/// Returns the kept pixels for each kind of query that has its own profile in a TensorRT engine: the
+/// kind, the indices of the pixels, and their values `[pixels, d]`.
 fn outputs(view: &EncodedFrame<'_>) -> Result<Vec<Outputs>, RuntimeError> {
     let all = pixels();
     let in_region = References::PIXELS - IN_REGION..References::PIXELS;
@@ -306,7 +306,7 @@ fn outputs(view: &EncodedFrame<'_>) -> Result<Vec<Outputs>, RuntimeError> {
     Ok(found)
 }
 
-/// Values of `pixels` `[pixels, d]` from `values` `[H, W, d]` that cover `rect`.
+/// Returns the values at `pixels`, `[pixels, d]`, from `values` `[H, W, d]` of `rect`.
 fn at(values: &[f32], rect: Rect, pixels: &[Point]) -> Vec<f32> {
     let dim = values.len() / rect.area();
     let index = |p: &Point| (p.y - rect.y) * rect.width + p.x - rect.x;

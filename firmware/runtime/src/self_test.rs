@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// A part of a bundle that has reference outputs of its own.
+/// A part of a bundle with its own reference outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The backbone.
@@ -34,7 +34,7 @@ pub(crate) struct SelfTest {
 }
 
 impl SelfTest {
-    /// Compares again: another engine will run.
+    /// Requires another comparison, because another engine will run.
     pub fn reset(&self) {
         self.done.store(false, Relaxed);
     }

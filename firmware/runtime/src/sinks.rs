@@ -16,10 +16,10 @@ pub struct VecSink {
 }
 
 impl VecSink {
-    /// For `rect` with `dim` channels.
+    /// Creates a sink for `rect` with `dim` channels.
     ///
     /// # Errors
-    /// Where it does not fit into memory.
+    /// If the output does not fit into memory.
     pub fn new(rect: Rect, dim: usize) -> Result<Self, RuntimeError> {
         let mut values = Vec::new();
         let count = rect.area().checked_mul(dim);
@@ -44,7 +44,7 @@ impl VecSink {
         Ok(())
     }
 
-    /// The values so far, `[H, W, d]`; zeros where no tile has come yet.
+    /// The values so far, `[H, W, d]`; zero where no tile has arrived yet.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
@@ -91,7 +91,7 @@ struct Group {
 }
 
 impl NpySink {
-    /// For `rect`; `writer` was created for `[1, d, H, W]`.
+    /// Creates a sink for `rect`; `writer` was created for `[1, d, H, W]`.
     pub fn new(rect: Rect, writer: NpyWriter) -> Self {
         Self {
             rect,
@@ -155,7 +155,7 @@ pub struct PcaSink<'a> {
 }
 
 impl<'a> PcaSink<'a> {
-    /// For `rect`, projected as set `set` of `basis`.
+    /// Creates a sink for `rect`, projected as set `set` of `basis`.
     pub fn new(rect: Rect, basis: &'a CommonBasis, set: usize) -> Self {
         Self {
             basis,

@@ -1,4 +1,4 @@
-//! Images as the model takes them.
+//! Images as model inputs.
 
 use loftup_bundle::{Normalization, Size};
 
@@ -14,10 +14,10 @@ pub struct ImageTensor {
 }
 
 impl ImageTensor {
-    /// From an array `[1, 3, H, W]` that is already normalized.
+    /// Creates an image from an array `[1, 3, H, W]` that is already normalized.
     ///
     /// # Errors
-    /// Where it has another shape or holds NaN.
+    /// If the array has a different shape or contains NaN.
     pub fn from_array(array: npy::Array) -> Result<Self, RuntimeError> {
         match array.shape[..] {
             [1, 3, height, width] if height > 0 && width > 0 => {
@@ -33,7 +33,7 @@ impl ImageTensor {
 }
 
 impl ImageTensor {
-    /// The image with 8 bits per channel, `[H, W, 3]`.
+    /// Converts the image to 8 bits per channel, `[H, W, 3]`.
     pub fn to_rgb(&self, Normalization { mean, std }: &Normalization) -> Vec<u8> {
         let area = self.size.area();
         let level = |i: usize, c: usize| {
@@ -56,7 +56,7 @@ pub struct FrameInputs {
 }
 
 impl FrameInputs {
-    /// An image that the backbone takes as it is.
+    /// Uses the same image for the backbone and the guidance.
     pub fn same_size(image: ImageTensor) -> Self {
         Self {
             guidance: image,

@@ -16,7 +16,7 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// The whole output of this size.
+    /// Returns the rectangle of a whole output of this size.
     pub fn whole(Size { width, height }: Size) -> Self {
         Self {
             x: 0,
@@ -32,8 +32,8 @@ impl Rect {
     }
 }
 
-/// A tile: the graph is run on `compute`; `keep` is the part that no earlier tile has computed;
-/// `group` is the kept part of the run of tiles that it belongs to.
+/// A tile: the graph runs on `compute`; `keep` is the part that no earlier tile has computed;
+/// `group` is the union of the kept parts of its group of tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tile {
     pub compute: Rect,

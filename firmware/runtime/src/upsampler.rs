@@ -17,9 +17,9 @@ use crate::{
     words::MomentMap,
 };
 
-/// Longest side of the tiles of the small optimization profile; larger tiles have another one.
+/// Maximum side of tiles in the small optimization profile; larger tiles use another profile.
 pub(crate) const SMALL_TILE: usize = 64;
-/// Points per run, each a tile of one pixel.
+/// Number of points per run, each a tile of one pixel.
 pub(crate) const POINTS: usize = 64;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -37,7 +37,7 @@ pub(crate) struct Upsampler {
 
 /// The queries graph.
 enum Queries {
-    /// Of the bundle.
+    /// The bundle's graph, without a head.
     Plain(PlanCache),
     WithHeads(Box<FusedHeads>),
 }
@@ -86,7 +86,7 @@ impl Upsampler {
         })
     }
 
-    /// Keys and values of every layer.
+    /// Computes the keys and values of every layer.
     pub fn keys(&self, features: &Features) -> Result<Keys, RuntimeError> {
         let &Features {
             dim,
@@ -117,7 +117,7 @@ impl Upsampler {
         })
     }
 
-    /// The plan for the keys of this many tokens.
+    /// Returns the plan of the keys graph for this many tokens.
     fn keys_plan(&self, tokens: usize) -> Result<Arc<SessionPool>, RuntimeError> {
         let shapes = vec![vec![1, tokens, self.manifest.dim], vec![2, tokens]];
         self.keys.get(&shapes, &[])
@@ -159,8 +159,8 @@ impl Upsampler {
         self.options.tile.unwrap_or_else(side)
     }
 
-    /// Optimization profiles of the queries for one number of tokens: points, tiles of regions, and
-    /// tiles of frames. Only the keys and values of `shapes` are used.
+    /// Returns the optimization profiles of the queries graph for one number of tokens: for points, region
+    /// tiles, and frame tiles. Only the keys and values of `shapes` are used.
     fn profiles(&self, shapes: &Shapes) -> Vec<ShapeProfile> {
         let profile = |tiles: usize, min: usize, max: usize| {
             let tile = |count: usize, channels: usize, side: usize| {
@@ -187,8 +187,8 @@ impl Upsampler {
         profiles
     }
 
-    /// The plan for `count` tiles of `(width, height)` pixels. Without [`Upsampler::fused_heads`], it
-    /// is that for features, whatever is asked.
+    /// Returns the plan for `count` tiles of `(width, height)` pixels. Without [`Upsampler::fused_heads`],
+    /// it always computes features, whatever `asked` is.
     pub fn plan(
         &self,
         asked: Asked<'_>,
@@ -214,8 +214,8 @@ impl Upsampler {
 /// Keys and values of one frame.
 pub(crate) struct Keys {
     pub tokens: usize,
-    /// Key and value of each layer, in turn.
+    /// Key and value of each layer, alternating.
     pub tensors: Vec<Vec<f32>>,
-    /// What the keys do not have: the channel norm removes it.
+    /// Mean and deviation of the tokens, which the channel norm removes from the keys.
     pub moments: MomentMap,
 }

@@ -1,22 +1,22 @@
 //! Words: cosine similarities of features with directions in the backbone's feature space.
 //!
-//! LoftUp sees features `f` after a layer norm over channels, `gamma (f - mean) / deviation + beta`,
-//! and imitates it: its output is not in the backbone's space, where words are directions. So it is
-//! undone for each pixel: `f = deviation (y - beta) / gamma + mean`, with the mean and the deviation
-//! of the backbone's tokens, bilinearly upsampled.
+//! LoftUp's input is features `f` after a layer norm over channels, `gamma (f - mean) / deviation + beta`,
+//! and its output `y` is in that space, not in the backbone's, where words are directions. So the norm
+//! is undone for each pixel: `f = deviation (y - beta) / gamma + mean`, with the mean and the standard
+//! deviation of the backbone's tokens, bilinearly upsampled.
 
 use loftup_bundle::{HeadKind, Linear, Size};
 use loftup_spec::{interpolate::bilinear, weights::AffineWeights};
 
 use crate::{Features, Rect, dot::dot, guidance::bit_eq};
 
-/// Channels whose `gamma` is below this part of the largest are lost in the channel norm.
+/// Channels whose `gamma` is below this fraction of the largest cannot be recovered.
 const LOST: f32 = 1e-4;
 
-/// The channel norm of an upsampler, to be undone.
+/// The inverse of an upsampler's channel norm.
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelNorm {
-    /// `1 / gamma`, 0 for a lost channel, which is then the mean.
+    /// `1 / gamma`; 0 for a channel that cannot be recovered, which gets the mean.
     pub scale: Vec<f32>,
     /// `-beta / gamma`.
     pub offset: Vec<f32>,
@@ -34,7 +34,7 @@ impl ChannelNorm {
         Self { scale, offset }
     }
 
-    /// Writes the feature in the backbone's space for an upsampled one into `out`.
+    /// Maps an upsampled feature to the backbone's space and writes it to `out`.
     fn undo(&self, upsampled: &[f32], token: TokenMoments, out: &mut [f32]) {
         let affine = self.scale.iter().zip(&self.offset);
         for ((y, out), (scale, offset)) in upsampled.iter().zip(out).zip(affine) {
@@ -82,7 +82,7 @@ impl MomentMap {
         }
     }
 
-    /// The moments at a pixel of an output of `size`, bilinear.
+    /// Returns the bilinearly interpolated moments at a pixel of an output of `size`.
     fn at(&self, x: usize, y: usize, size: Size) -> TokenMoments {
         let (column, tx) = bilinear(x, self.width, size.width);
         let (row, ty) = bilinear(y, self.height, size.height);
@@ -112,13 +112,13 @@ pub(crate) fn normalize(words: &mut Linear) {
     }
 }
 
-/// The sum of a direction.
+/// Returns the sum of the components of a direction.
 pub(crate) fn sum(word: &[f32]) -> f32 {
     word.iter().map(|x| f64::from(*x)).sum::<f64>() as f32
 }
 
-/// Appends the cosine similarities of features `[n, d]`, which are in the backbone's space, with all
-/// words, the negative ones last: `[n, rows]`.
+/// Appends the cosine similarities of features `[n, d]` in the backbone's space with all words, negative
+/// ones last: `[n, rows]`.
 pub(crate) fn similarities(words: &Linear, features: &[f32], out: &mut Vec<f32>) {
     for feature in features.chunks_exact(words.inputs) {
         let norm = dot(feature, feature).sqrt();
@@ -127,8 +127,8 @@ pub(crate) fn similarities(words: &Linear, features: &[f32], out: &mut Vec<f32>)
     }
 }
 
-/// The same for LoftUp's output `[n, d]` at the pixels of `rects` of a frame of `size`. `feature` is
-/// scratch.
+/// Same as [`similarities`] for LoftUp's output `[n, d]` at the pixels of `rects` in a frame of `size`.
+/// `feature` is a scratch buffer.
 pub(crate) fn upsampled_similarities(
     (words, norm): (&Linear, &ChannelNorm),
     upsampled: &[f32],
@@ -144,9 +144,9 @@ pub(crate) fn upsampled_similarities(
     }
 }
 
-/// The same from what a queries graph with a head returns: products of the words with LoftUp's
-/// output after [`ChannelNorm`]'s scale and offset, `[n, rows]`, and mean and mean square of the
-/// latter, `[n, 2]`. `sums` are those of the words, of `dim` channels.
+/// Same as [`similarities`], from the outputs of a queries graph with a head: products of the words with
+/// `x`, LoftUp's output after [`ChannelNorm`]'s scale and offset, `[n, rows]`; and mean and mean square
+/// of `x`, `[n, 2]`. `sums` are the sums of the words, which have `dim` channels.
 pub(crate) fn similarities_of_products(
     (sums, dim): (&[f32], usize),
     (products, moments): (&[f32], &[f32]),
@@ -158,7 +158,7 @@ pub(crate) fn similarities_of_products(
         .chunks_exact(sums.len())
         .zip(moments.as_chunks::<2>().0);
     for ((products, [mean, square]), (x, y)) in found.zip(pixels) {
-        // The feature is `deviation * x + token.mean` with `x` of that mean and mean square.
+        // The feature is `deviation * x + token.mean`; `mean` and `square` are the moments of `x`.
         let token = map.at(x, y, size);
         let (a, b) = (token.deviation, token.mean);
         let mean_square = a * a * square + 2.0 * a * b * mean + b * b;
@@ -175,9 +175,9 @@ fn places(rects: &[Rect]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// Turns similarities with all words, `[n, rows]` from index `start` on, into those with the words
-/// that are looked for, `[n, k]`, in place: all of a pixel are negative infinity where none of them
-/// is found. Scores that are NaN stay so.
+/// Reduces similarities with all words, `[n, rows]` from index `start` on, to the words to find,
+/// `[n, k]`, in place. If no word is found at a pixel, all its scores become negative infinity. NaN
+/// stays NaN.
 pub(crate) fn decide(kind: &HeadKind, scores: &mut Vec<f32>, start: usize) {
     let HeadKind::Words {
         names, threshold, ..
@@ -192,7 +192,7 @@ pub(crate) fn decide(kind: &HeadKind, scores: &mut Vec<f32>, start: usize) {
         let (from, to) = (start + pixel * rows, start + pixel * outputs);
         let (found, negative) = scores[from..from + rows].split_at(outputs);
         let best = found.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // NaN stays visible: it is not a word that was not found.
+        // NaN is kept, to distinguish it from a word that was not found.
         let valid = !found.iter().chain(negative).any(|score| score.is_nan());
         let none = valid && (best < threshold || negative.iter().any(|n| *n >= best));
         scores.copy_within(from..from + outputs, to);

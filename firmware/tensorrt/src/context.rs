@@ -150,7 +150,7 @@ impl Context {
     /// Current size of an input or output, in bytes.
     ///
     /// # Errors
-    /// As for [`Context::shape`].
+    /// Same as for [`Context::shape`].
     pub fn byte_count(&self, tensor: &TensorInfo) -> Result<usize> {
         byte_count(&tensor.name, &self.shape(&tensor.name)?, tensor.data_type)
     }

@@ -64,7 +64,7 @@ impl Executor {
     /// immediately, others after [`Executor::set_shape`].
     ///
     /// # Errors
-    /// As [`Context::new`]; [`Error::Cuda`] when memory is full.
+    /// Same as [`Context::new`]; [`Error::Cuda`] when memory is full.
     pub fn new(engine: &Arc<Engine>, stream: &Arc<Stream>) -> Result<Executor> {
         let context = Context::new(engine)?;
         let port = |info: &TensorInfo| Port {
@@ -105,7 +105,7 @@ impl Executor {
     /// Selects an optimization profile. All dynamic shapes must be set again.
     ///
     /// # Errors
-    /// As for [`Context::set_profile`].
+    /// Same as for [`Context::set_profile`].
     pub fn set_profile(&mut self, profile: u32) -> Result<()> {
         self.idle()?;
         let Parts {
@@ -119,7 +119,7 @@ impl Executor {
     /// Sets the shape of an input.
     ///
     /// # Errors
-    /// As [`Context::set_input_shape`]; [`Error::Cuda`] when memory is full.
+    /// Same as [`Context::set_input_shape`]; [`Error::Cuda`] when memory is full.
     pub fn set_shape(&mut self, input: &str, shape: &[i64]) -> Result<()> {
         self.idle()?;
         let index = self.index(Direction::Input, input)?;
@@ -228,7 +228,7 @@ impl Executor {
     /// The current shape of an input or output.
     ///
     /// # Errors
-    /// As for [`Context::shape`].
+    /// Same as for [`Context::shape`].
     pub fn shape(&self, tensor: &str) -> Result<Vec<i64>> {
         self.0.context.shape(tensor)
     }
@@ -259,7 +259,7 @@ impl Executor {
     /// Enqueues a run: copies of the inputs, the engine, copies of the outputs.
     ///
     /// # Errors
-    /// As for [`Executor::prepare`] and [`Context::enqueue`].
+    /// Same as for [`Executor::prepare`] and [`Context::enqueue`].
     pub fn start(&mut self) -> Result<()> {
         self.prepare()?;
         self.0.running = true;
@@ -294,7 +294,7 @@ impl Executor {
     /// [`Executor::start`], then [`Executor::wait`].
     ///
     /// # Errors
-    /// As for both.
+    /// Errors of both.
     pub fn run(&mut self, limit: Duration) -> Result<()> {
         self.start()?;
         self.wait(limit)

@@ -76,7 +76,7 @@ impl Library {
     /// Loads the library `path`, or the newest one in the directory `path`.
     ///
     /// # Errors
-    /// As for [`Library::find`].
+    /// Same as for [`Library::find`].
     pub fn open(path: &Path) -> Result<Library> {
         if !path.is_dir() {
             return Library::first_of(vec![path.to_path_buf()]);

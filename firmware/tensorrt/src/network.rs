@@ -92,7 +92,7 @@ impl Network {
     /// The outputs, in graph order.
     ///
     /// # Errors
-    /// As for [`Network::inputs`].
+    /// Same as for [`Network::inputs`].
     pub fn outputs(&self) -> Result<Vec<TensorInfo>> {
         self.tensors(Direction::Output)
     }
@@ -179,7 +179,7 @@ impl OnnxParser {
         let parser = library.parser()?;
         // SAFETY: the network is live, belongs to this library, and is dropped after the parser.
         let object = unsafe { parser.create(&library, network.object.object()) }?;
-        // SAFETY: newly created and owned; parsers have a destructor slot of their own.
+        // SAFETY: newly created and owned; parsers have their own destructor slot.
         let object = unsafe { Owned::new(object, library.slots().parser_delete) };
         Ok(OnnxParser { object, network })
     }
@@ -230,7 +230,7 @@ impl OnnxParser {
         })
     }
 
-    /// Some parsers accept certain invalid files as models without a graph.
+    /// Checks that there are outputs: some parsers accept certain invalid files as models without a graph.
     fn check_outputs(&self) -> Result<()> {
         if !self.network.outputs()?.is_empty() {
             return Ok(());

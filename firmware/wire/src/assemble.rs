@@ -302,7 +302,7 @@ impl<const N: usize> DepthAssembler<N> {
     /// Adds a chunk.
     ///
     /// # Errors
-    /// As for [`MapAssembler::push`].
+    /// Same as for [`MapAssembler::push`].
     pub fn push(&mut self, chunk: &DepthChunk<'_>) -> Result<Progress, ContentError> {
         let depths = chunk.depths()?;
         let identity = Identity {
@@ -377,7 +377,7 @@ impl<const N: usize> FeatureAssembler<N> {
     /// Adds a chunk.
     ///
     /// # Errors
-    /// As for [`MapAssembler::push`].
+    /// Same as for [`MapAssembler::push`].
     pub fn push(&mut self, chunk: &Features<'_>) -> Result<Progress, ContentError> {
         let count = chunk.check()?;
         let identity = Identity {

@@ -1,9 +1,9 @@
-//! What chunks of class maps and of depth maps have in common.
+//! Checks shared by chunks of class maps and depth maps.
 
 use crate::error::ContentError;
 
-/// Checks that the pixels of a chunk are within a map of `(width, height)`, and that the code holds as
-/// many as stated: `coded` gives them piece by piece.
+/// Checks that the pixels of a chunk are within a map of `(width, height)`, and that the code contains
+/// the stated number of pixels: `coded` returns the numbers piece by piece.
 pub fn check(
     (width, height): (u16, u16),
     first: u32,
@@ -31,7 +31,7 @@ pub fn check(
     Ok(())
 }
 
-/// Checks that there are as many pixels as a map of `(width, height)` has.
+/// Checks that the number of pixels matches a map of `(width, height)`.
 pub fn check_whole((width, height): (u16, u16), pixels: usize) -> Result<(), ContentError> {
     let total = u64::from(width) * u64::from(height);
     if pixels as u64 == total {

@@ -1,8 +1,8 @@
 //! Commands from a controller to the node, and the replies.
 //!
 //! Every command is idempotent, so that it is safe to repeat a command whose reply
-//! was lost. Starting an object again starts it where it is said to be now: repeat
-//! such a command soon or not at all.
+//! was lost. Only starting an object depends on the time: a repetition starts it at
+//! the given position in a later frame, so repeat such a command soon or not at all.
 
 use crate::bounded::{Bytes, Text};
 use crate::geometry::{Point, Rect};
@@ -65,14 +65,14 @@ wire_enum! {
             /// The slot.
             slot: u8,
         },
-        /// Start tracking an object in the next frame, or start it again there.
+        /// Start or restart tracking an object in the next frame.
         StartObject {
             /// Its number, from 1, chosen by the sender.
             object: u8,
             /// Its name.
             #[serde(borrow)]
             name: Text<'a, 32>,
-            /// Where it is.
+            /// Its position.
             #[serde(borrow)]
             seed: Seed<'a>,
         },
@@ -89,17 +89,16 @@ wire_enum! {
             #[serde(borrow)]
             name: Text<'a, 32>,
         },
-        /// Replace the words that are looked for by those of the file or head with
-        /// this name.
+        /// Replace the words to find by those of the file or head with this name.
         SetWords(#[serde(borrow)] Text<'a, 32>),
     }
 
-    /// Where an object is, in the camera image.
+    /// The position of an object in the camera image.
     #[derive(Copy, Eq)]
     pub enum Seed<'a> {
         /// Everything inside a rectangle.
         Box(Rect),
-        /// What is connected with a pixel and similar to it.
+        /// The connected pixels around a pixel that are similar to it.
         Point(Point),
         /// The pixels of a mask, which covers the camera image at any resolution.
         Mask {
@@ -169,7 +168,7 @@ wire_enum! {
         Rate,
         /// The message could not be decoded: the versions differ.
         Incompatible,
-        /// There is no object with this number, or no object can have it.
+        /// There is no object with this number, or the number is invalid.
         NoSuchObject,
         /// The mask is invalid, empty or too large.
         Mask,

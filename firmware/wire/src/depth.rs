@@ -17,8 +17,8 @@ use crate::varint;
 /// The depth of a pixel that has none.
 pub const NO_DEPTH: u16 = 0;
 
-/// Converts meters to the millimeters of a depth map. From 65.535 m on it is 65535; NaN and negative
-/// values are [`NO_DEPTH`].
+/// Converts meters to the millimeters of a depth map. Depth from 65.535 m on becomes 65535; NaN and
+/// negative values become [`NO_DEPTH`].
 #[must_use]
 pub fn millimeters(meters: f32) -> u16 {
     // The cast saturates, and takes NaN to 0.
@@ -40,7 +40,7 @@ impl DepthChunk<'_> {
     /// The depths of the chunk in millimeters, from pixel `first` on.
     ///
     /// # Errors
-    /// As for [`check`](Self::check), which is called first: an invalid chunk yields
+    /// Same as for [`check`](Self::check), which is called first: an invalid chunk yields
     /// no depths at all.
     pub fn depths(&self) -> Result<impl Iterator<Item = u16> + '_, ContentError> {
         self.check()?;
@@ -86,7 +86,7 @@ impl Iterator for Depths<'_> {
     }
 }
 
-/// A difference modulo 2^16 to its number.
+/// Converts a difference modulo 2^16 to its zigzag code.
 const fn zigzag(difference: u16) -> u16 {
     let sign = (difference as i16) >> 15;
     (difference << 1) ^ sign as u16

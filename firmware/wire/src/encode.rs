@@ -58,7 +58,7 @@ impl Encoder {
         Ok(frame)
     }
 
-    /// As [`encode`](Self::encode), into a new vector.
+    /// Same as [`encode`](Self::encode), into a new vector.
     ///
     /// # Errors
     /// [`EncodeError::BufferTooSmall`] if `N` is too small.

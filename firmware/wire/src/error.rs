@@ -24,8 +24,8 @@ impl EncodeError {
     }
 }
 
-/// Bytes that are not a frame, or a frame that is not a message. None of these
-/// ends a connection: decoding resumes after the next delimiter.
+/// Bytes are not a frame, or a frame is not a message. These errors do not end a
+/// connection: decoding resumes after the next delimiter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -128,7 +128,7 @@ pub enum ContentError {
         /// Byte offset.
         at: usize,
     },
-    /// The number of pixels in the code is not that of the chunk or mask.
+    /// The number of pixels in the code does not match the chunk or mask.
     #[error("the code has {coded} pixels, expected {stated}")]
     PixelCount {
         /// Pixels in the code.

@@ -124,7 +124,7 @@ impl<const N: usize> FaultInjector<N> {
         self.write_traced(bytes, |_, _| {})
     }
 
-    /// As [`write`](Self::write); also passes the position and fate of each
+    /// Same as [`write`](Self::write); also passes the position and fate of each
     /// byte written to `tell`.
     pub fn write_traced(&mut self, bytes: &[u8], mut tell: impl FnMut(usize, Fate)) -> usize {
         for (index, &byte) in bytes.iter().enumerate() {

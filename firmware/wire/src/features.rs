@@ -76,7 +76,7 @@ impl Features<'_> {
     /// The values with their indices: `(vector, channel, value)`.
     ///
     /// # Errors
-    /// As for [`check`](Self::check).
+    /// Same as for [`check`](Self::check).
     pub fn entries(&self) -> Result<impl Iterator<Item = (u32, u16, f32)> + '_, ContentError> {
         self.check()?;
         // `check` has passed: if there are values, `channels` is not zero.

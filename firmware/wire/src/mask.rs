@@ -1,8 +1,8 @@
-//! Coding of the mask in a command: which pixels belong to an object.
+//! Coding of the mask in a command: the pixels that belong to an object.
 //!
 //! The pixels of a mask, in row-major order, alternate between background and object.
-//! The code has a varint for the length of each run, the first of them background and
-//! possibly empty. What follows the last run is background.
+//! The code has a varint for the length of each run. The first run is background and
+//! possibly empty. Pixels after the last run are background.
 
 use crate::error::ContentError;
 use crate::varint;
@@ -33,7 +33,7 @@ pub fn check(code: &[u8], width: u16, height: u16) -> Result<u32, ContentError> 
 /// Calls `each` with the first pixel and the length of every run of the object.
 ///
 /// # Errors
-/// As for [`check`], which is called first: of an invalid code, there are no runs.
+/// Same as for [`check`], which is called first: an invalid code yields no runs at all.
 pub fn runs(
     code: &[u8],
     width: u16,
@@ -53,8 +53,8 @@ pub fn runs(
     Ok(())
 }
 
-/// Encodes a mask, whose pixels are in row-major order, to the start of `out`; returns the length of the code,
-/// or `None` if it does not fit: then use a mask of a lower resolution.
+/// Encodes a mask, whose pixels are in row-major order, to the start of `out`. Returns the length of the
+/// code, or `None` if it does not fit; use a mask of lower resolution in that case.
 pub fn encode(mask: impl IntoIterator<Item = bool>, out: &mut [u8]) -> Option<usize> {
     let (mut used, mut length, mut inside) = (0, 0usize, false);
     let mut write = |length: usize, used: &mut usize| {

@@ -13,8 +13,8 @@ use crate::{MAX_BODY, PROTOCOL};
 /// Maximum payload of one [`MapChunk`], [`DepthChunk`] or [`Features`] message, in bytes.
 pub const MAX_DATA: usize = 480;
 
-/// Payload bytes that fit in a body of `max_body` bytes, for a message whose body takes at most
-/// `max_size`; at least what fits in [`MIN_BODY`](crate::MIN_BODY).
+/// Payload bytes that fit in a body of `max_body` bytes, for a message whose body has at most `max_size`
+/// bytes; at least as many as fit in [`MIN_BODY`](crate::MIN_BODY).
 pub(crate) const fn payload_within(max_body: usize, max_size: usize) -> usize {
     let overhead = max_size - MAX_DATA;
     let min = crate::MIN_BODY - overhead;
@@ -83,8 +83,8 @@ wire_struct! {
         pub name: Text<'a, 32>,
     }
 
-    /// Announces the result of a query: sent before the messages of a frame that
-    /// carry it, which can also be read without it.
+    /// Announces the result of a query. Sent before the messages of a frame that
+    /// contain it, which can also be read without it.
     #[derive(Copy, Eq)]
     pub struct Answer {
         /// Camera frame number.
@@ -173,7 +173,7 @@ wire_struct! {
         pub total: u8,
         /// Index of this one among them.
         pub index: u8,
-        /// Its number, the same from its start until it is stopped.
+        /// Its number, which does not change until it is stopped.
         pub object: u8,
         /// Its name.
         #[serde(borrow)]

@@ -69,7 +69,7 @@ impl MapChunk<'_> {
     /// runs of length 1.
     ///
     /// # Errors
-    /// As for [`check`](Self::check), which is called first: an invalid chunk
+    /// Same as for [`check`](Self::check), which is called first: an invalid chunk
     /// yields no runs at all.
     pub fn runs(&self) -> Result<impl Iterator<Item = Run> + '_, ContentError> {
         self.check()?;
@@ -79,7 +79,7 @@ impl MapChunk<'_> {
     /// The runs of the chunk, split at the ends of rows.
     ///
     /// # Errors
-    /// As for [`runs`](Self::runs).
+    /// Same as for [`runs`](Self::runs).
     pub fn segments(&self) -> Result<Segments<'_>, ContentError> {
         self.check()?;
         Ok(Segments {

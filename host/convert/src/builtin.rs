@@ -48,7 +48,7 @@ impl Builtin {
     /// `stage` is as in [`convert`].
     ///
     /// # Errors
-    /// As [`convert`].
+    /// Same as [`convert`].
     pub fn write(
         self,
         out: &Path,

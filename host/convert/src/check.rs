@@ -1,4 +1,4 @@
-//! One check of a bundle and its outcome.
+//! Checks of bundles.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Bundles with a backbone of fewer channels.
+//! Compact bundles, with fewer feature channels.
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
@@ -22,10 +22,10 @@ use crate::{
 /// The role of a wide bundle's queries graph in the provenance of a compact one.
 const DISTILLED: &str = "distilled from";
 
-/// Checks that a compact bundle can be made of `wide`, and returns its backbone.
+/// Checks that a compact bundle can be made from `wide`, and returns its backbone.
 ///
 /// # Errors
-/// It has no backbone or no LoftUp, or not in fp32.
+/// The bundle has no backbone or no LoftUp, or not in fp32.
 pub fn compactable(wide: &Bundle) -> Result<&Backbone, ConvertError> {
     let manifest = wide.manifest();
     let unusable = |what: &str| ConvertError::Compact {
@@ -53,11 +53,11 @@ pub fn compactable(wide: &Bundle) -> Result<&Backbone, ConvertError> {
     Ok(backbone)
 }
 
-/// Writes a bundle of the backbone of `wide` alone, with a linear map of its channels as the last
-/// layer, and verifies it. `stage` is as in [`crate::convert()`].
+/// Writes a bundle with only the backbone of `wide`, followed by a linear map of its channels, and
+/// verifies it. `stage` is as in [`crate::convert()`].
 ///
 /// # Errors
-/// As [`compactable`], and if the graph cannot be rewritten or the result does not verify.
+/// Same as [`compactable`], and if the graph cannot be rewritten or the result does not verify.
 pub fn project(
     wide: &Bundle,
     linear: LinearMap<'_>,
@@ -83,7 +83,7 @@ pub fn project(
         backbone.dim = linear.bias.len();
         backbone.output = output;
         backbone.graphs = BTreeMap::from([(Precision::Fp32, BACKBONE_FILE.into())]);
-        // What it says about the features is no longer so.
+        // It does not describe the projected features.
         backbone.architecture = None;
     }
     let sources = manifest.provenance.sources.into_iter();
@@ -98,11 +98,11 @@ pub fn project(
     finish(writer, new, stage)
 }
 
-/// Writes a bundle of a backbone of [`project`], an upsampler distilled from `wide` and `heads` for
+/// Writes a bundle of a backbone from [`project`], an upsampler distilled from `wide`, and `heads` for
 /// it, and verifies it. `stage` is as in [`crate::convert()`].
 ///
 /// # Errors
-/// As [`crate::convert()`].
+/// Same as [`crate::convert()`].
 pub fn assemble(
     (projected, wide): (&Bundle, &Bundle),
     weights: &Path,
@@ -149,7 +149,7 @@ pub fn assemble(
     finish(writer, new, stage)
 }
 
-/// The queries graph of a bundle's LoftUp, as a source.
+/// Returns the queries graph of a bundle's LoftUp as a provenance entry.
 fn distilled_from(wide: &Manifest) -> Option<Source> {
     let files = wide.upsampler.as_ref()?.graphs.get(&Precision::Fp32)?;
     Some(Source {

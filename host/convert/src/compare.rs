@@ -17,8 +17,8 @@ pub struct Difference {
     pub scale: f64,
 }
 
-/// Limits of a difference, for values with a root mean square of up to 1. For larger values the limits
-/// scale with it, because rounding errors are relative and the last normalization of an upsampler can
+/// Limits of a difference, for values with a root mean square of up to 1. For larger values, the limits
+/// are scaled by it, because rounding errors are relative and the last normalization of an upsampler can
 /// scale its output arbitrarily.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Tolerance {
@@ -44,17 +44,17 @@ impl Tolerance {
         mean: 2e-4,
         cosine: 0.99999,
     };
-    /// The same upsampler on the same scaled guidance with other tiles, which differs only by rounding,
-    /// but through a softmax: attention that separates neighboring tokens has logits of a few tens,
-    /// sums of terms in the hundreds. Their rounding error, 1e-4, is the relative error of an attention
-    /// weight.
+    /// The same upsampler on the same scaled guidance with other tiles. It differs only by rounding, but
+    /// the softmax magnifies it: attention that separates neighboring tokens has logits of a few tens,
+    /// which are sums of terms in the hundreds. Their rounding error, 1e-4, is the relative error of an
+    /// attention weight.
     pub const TILES: Self = Self {
         max: 2e-3,
         mean: 2e-4,
         cosine: 0.99999,
     };
 
-    /// The limits for values with this root mean square.
+    /// Returns the limits for values with this root mean square.
     pub fn scaled(&self, scale: f64) -> Self {
         let factor = scale.max(1.0);
         Self {

@@ -23,7 +23,7 @@ use crate::{
     provenance, references, verify,
 };
 
-/// Where a backbone comes from.
+/// The source of a backbone.
 #[derive(Debug, Clone)]
 pub enum BackboneSource {
     /// A checkpoint of a supported vision transformer or ConvNeXt, exported to ONNX.
@@ -39,7 +39,7 @@ pub enum BackboneSource {
     Onnx(OnnxBackbone),
 }
 
-/// What to convert.
+/// Settings of a conversion.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The backbone, if any.
@@ -168,7 +168,7 @@ pub(crate) fn finish(
     Ok(Converted { manifest, checks })
 }
 
-/// An error where a stage was canceled.
+/// Converts the cancellation of a stage to an error.
 fn proceed(flow: ControlFlow<()>) -> Result<(), ConvertError> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),

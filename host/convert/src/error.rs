@@ -7,20 +7,20 @@ use loftup_import::{
     checkpoint::CheckpointError, convnext::ConvNextError, onnx::ImportError, vit::VitError,
 };
 
-/// A conversion that failed. The message is one line. Nothing is left at the destination.
+/// Why a conversion failed. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
-    /// A checkpoint.
+    /// A checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A vision transformer.
+    /// A vision transformer cannot be converted.
     #[error(transparent)]
     Vit(#[from] VitError),
-    /// A ConvNeXt.
+    /// A ConvNeXt cannot be converted.
     #[error(transparent)]
     ConvNext(#[from] ConvNextError),
-    /// The bundle.
+    /// The bundle cannot be read or written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// A file could not be read.
@@ -39,7 +39,7 @@ pub enum ConvertError {
     ForeignOnnx {
         /// The file.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         what: String,
     },
     /// Neither a backbone nor an upsampler was given.
@@ -63,7 +63,7 @@ pub enum ConvertError {
         /// The upsampler's checkpoint.
         path: PathBuf,
     },
-    /// NAF with a backbone whose features it does not take.
+    /// NAF does not support the backbone's features.
     #[error("{}: NAF takes a multiple of 4 channels and at least 9 patches per side, but the backbone has {dim} channels and {cells} patches on its shorter side; use a larger --size", path.display())]
     NafBackbone {
         /// The upsampler's checkpoint.
@@ -73,12 +73,12 @@ pub enum ConvertError {
         /// Patches on the shorter side of its input.
         cells: usize,
     },
-    /// No compact bundle can be made of it.
+    /// A compact bundle cannot be made.
     #[error("{}: {what}", path.display())]
     Compact {
         /// The bundle or checkpoint.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         what: String,
     },
     /// Canceled.

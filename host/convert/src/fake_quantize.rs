@@ -7,7 +7,7 @@ use loftup_onnx::rewrite::{self, Model};
 use loftup_runtime::backend::{self, Arithmetic, Backend, BackendError, Graph, TractBackend};
 
 /// Runs a quantized graph in tract with its rounding emulated in fp32, so that the measured error
-/// is that of the graph and not of a particular backend.
+/// does not depend on a particular backend.
 #[derive(Debug, Clone, Copy)]
 pub struct AsWritten;
 

@@ -13,7 +13,7 @@ use loftup_runtime::{
 
 use crate::{Check, fake_quantize::AsWritten};
 
-/// Pixels of the output that are stored.
+/// Number of output pixels that are stored.
 const SAMPLES: usize = 64;
 
 /// File name of the stored outputs.
@@ -139,7 +139,7 @@ fn on_backend(
 
 /// Backends sum in different orders, and a value between two quantization levels may round either way.
 const SLACK: f64 = 1.05;
-/// Above the difference between two backends on the fp32 graphs.
+/// Error that is always allowed: above the difference between two backends on the fp32 graphs.
 const FLOOR: f64 = 1e-3;
 
 fn check(precision: Precision, how: &str, found: f64, recorded: f64) -> Check {

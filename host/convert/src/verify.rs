@@ -1,4 +1,4 @@
-//! The checks a bundle must pass.
+//! The checks that a bundle must pass.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const GRID: Size = Size {
     width: 5,
     height: 4,
 };
-/// The same for NAF, which takes at least 9 cells per side.
+/// Grid for NAF, which needs at least 9 cells per side.
 const NAF_GRID: Size = Size {
     width: 11,
     height: 9,
@@ -43,8 +43,8 @@ pub fn verify(bundle: Bundle) -> Result<Vec<Check>, RuntimeError> {
 /// Runs every graph of a bundle whose files have been checked. Outputs must be finite, tiles must
 /// match the whole graph, NAF's graphs must match its kernels, regions and points must match the
 /// frame, every precision must match the reference outputs on the CPU and on `backend`, and the error
-/// of a quantized bundle must not exceed that in its manifest. The whole graph always runs on the CPU, and a CPU with
-/// products of fewer than 32 bits is only compared with the reference outputs.
+/// of a quantized bundle must not exceed the error in its manifest. The whole graph always runs on the
+/// CPU. A CPU backend with products of fewer than 32 bits is only compared with the reference outputs.
 ///
 /// # Errors
 /// If a graph cannot be run.
@@ -68,7 +68,7 @@ pub fn verify_with(bundle: Bundle, backend: Arc<dyn Backend>) -> Result<Vec<Chec
     let mut perceptor = Perceptor::with_backend(bundle, backend, options)?;
     let precision = perceptor.precision();
     if let Some(Arithmetic::Products(_)) = engine.arithmetic(precision) {
-        // Activations are rounded tile by tile, so that tiles do not match.
+        // With narrow products, activations are rounded tile by tile, so tiles would not match.
         let cpu = Arc::new(CpuBackend);
         perceptor = Perceptor::with_precision(again.clone(), cpu, options, precision)?;
     }

@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::random::Random;
 
-/// A difference, and the 95 % interval of its bootstrap over images or clips.
+/// A difference with its 95 % bootstrap interval over images or clips.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
-    /// On all of them.
+    /// The difference over all images or clips.
     pub value: f64,
     /// 2.5th percentile.
     pub low: f64,
@@ -15,7 +15,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Resamplings.
+/// Number of bootstrap resamples.
 const RESAMPLINGS: usize = 1000;
 
 impl Interval {
@@ -38,7 +38,7 @@ impl Interval {
         }
     }
 
-    /// The mean of `differences`, one for each item.
+    /// Returns the mean of `differences`, one per item, with its interval.
     pub fn of_mean(differences: &[f64], seed: u64) -> Self {
         Self::bootstrap(differences.len(), seed, |chosen| {
             chosen.iter().map(|i| differences[*i]).sum::<f64>() / chosen.len() as f64

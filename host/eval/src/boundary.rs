@@ -18,8 +18,8 @@ pub struct BoundaryScore {
     sums: Vec<(f64, u32)>,
 }
 
-/// The tolerance for an image of this size: 0.75 % of its diagonal, as in the paper, rounded to
-/// whole pixels, at least one.
+/// Returns the default tolerance for an image of this size: 0.75 % of its diagonal, as in the paper,
+/// rounded to whole pixels, at least one.
 pub fn usual_tolerance(size: Size) -> usize {
     let diagonal = ((size.width * size.width + size.height * size.height) as f64).sqrt();
     ((0.0075 * diagonal).round() as usize).max(1)
@@ -52,7 +52,7 @@ impl BoundaryScore {
             if p.1 + r.1 == 0 {
                 continue;
             }
-            // 2pr / (p + r), where 0 of 0 counts as 0.
+            // 2pr / (p + r), where 0 / 0 counts as 0.
             let share = |(met, all): (u32, u32)| f64::from(met) / f64::from(all.max(1));
             let (p, r) = (share(p), share(r));
             sum.0 += if p + r > 0.0 {
@@ -64,7 +64,7 @@ impl BoundaryScore {
         }
     }
 
-    /// F of each class; `None` if it never had a boundary.
+    /// F of each class; `None` for a class that never had a boundary.
     pub fn by_class(&self) -> Vec<Option<f64>> {
         self.sums
             .iter()
@@ -77,8 +77,8 @@ impl BoundaryScore {
         mean(self.by_class().into_iter().flatten())
     }
 
-    /// Per class: the number of boundary pixels of `a` with one of `b` nearby, and the number of
-    /// all boundary pixels of `a`.
+    /// Returns, per class, the number of boundary pixels of `a` with a boundary pixel of `b` nearby, and
+    /// the number of all boundary pixels of `a`.
     fn matches(&self, size: Size, a: &[u8], b: &[u8]) -> Vec<(u32, u32)> {
         let mut found = vec![(0, 0); self.sums.len()];
         for (i, class) in a.iter().enumerate() {
@@ -99,8 +99,8 @@ impl BoundaryScore {
     }
 }
 
-/// The class of each boundary pixel, i.e. one with a neighbor of another class; [`UNLABELED`]
-/// elsewhere.
+/// Returns the class of each boundary pixel (a pixel with a neighbor of another class), and
+/// [`UNLABELED`] elsewhere.
 fn boundaries(size: Size, map: &[u8]) -> Vec<u8> {
     let Size { width, height } = size;
     (0..map.len())

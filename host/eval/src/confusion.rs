@@ -11,7 +11,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// An empty matrix.
+    /// Creates an empty matrix.
     pub fn new(classes: usize) -> Self {
         Self {
             classes,
@@ -19,7 +19,7 @@ impl Confusion {
         }
     }
 
-    /// The sum of several.
+    /// Sums several matrices.
     pub(crate) fn sum<'a>(classes: usize, all: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut sum = Self::new(classes);
         for one in all {
@@ -29,7 +29,7 @@ impl Confusion {
         sum
     }
 
-    /// Mean IoU of `a` minus that of `b`: one matrix for each image, in the same order.
+    /// Returns the mean IoU of `a` minus the mean IoU of `b`, each with one matrix per image, in the same order.
     pub(crate) fn difference(classes: usize, a: &[Self], b: &[Self], seed: u64) -> Interval {
         let iou = |all: &[Self], chosen: &[usize]| {
             Self::sum(classes, chosen.iter().map(|i| &all[*i])).mean_iou()
@@ -79,7 +79,7 @@ impl Confusion {
     }
 }
 
-/// NaN if nothing was counted.
+/// Returns the mean; NaN if there are no values.
 pub(crate) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, n), x| (sum + x, n + 1));
     sum / f64::from(count)

@@ -55,7 +55,7 @@ const CAMVID: [&str; 12] = [
 const NO_CLASS: [&str; 4] = ["void", "unlabeled", "unlabelled", "ignore"];
 
 impl Classes {
-    /// The classes of the dataset in `dir`; `pairs` are some of its images.
+    /// Reads the classes of the dataset in `dir`; `pairs` are some of its images.
     ///
     /// # Errors
     /// `classes.txt` is invalid, or there are too many classes.
@@ -171,8 +171,8 @@ impl Classes {
     }
 }
 
-/// Pairs of the split `part` of the dataset in `dir`, sorted by name: from `dir/part` if it exists,
-/// otherwise from `dir`.
+/// Lists the pairs of the split `part` of the dataset in `dir`, sorted by name: from `dir/part` if it
+/// exists, otherwise from `dir`.
 ///
 /// # Errors
 /// `images` or `labels` is missing, or there are no pairs.
@@ -180,7 +180,7 @@ pub fn pairs(dir: &Path, part: &str) -> Result<Vec<Pair>, EvalError> {
     paired(dir, part, ("labels", "mask"))
 }
 
-/// As [`pairs`], with `folder` instead of `labels`; `what` is its contents.
+/// Same as [`pairs`], with `folder` instead of `labels`; `what` describes its contents.
 pub(crate) fn paired(
     dir: &Path,
     part: &str,
@@ -229,7 +229,7 @@ pub(crate) fn paired(
     Ok(pairs)
 }
 
-/// Images in a directory, sorted by name.
+/// Lists the images in a directory, sorted by name.
 ///
 /// # Errors
 /// The directory cannot be read.

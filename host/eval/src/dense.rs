@@ -1,4 +1,4 @@
-//! Dense features of an image on a grid of any size, by any method.
+//! Dense features of an image on a grid of any size, by any upsampling method.
 
 use loftup_bundle::Size;
 use loftup_runtime::{
@@ -14,9 +14,9 @@ use crate::{
     sampling::{Encoded, Encoder},
 };
 
-/// Makes features on a grid from images.
+/// Computes features of images on a grid.
 ///
-/// The backbone runs at the bundle's own size; the guidance is the image at the size of the grid.
+/// The backbone runs at its default size; the guidance is the image at the size of the grid.
 pub struct Dense<'a> {
     encoder: Encoder<'a>,
     methods: Vec<Method>,
@@ -26,7 +26,7 @@ pub struct Dense<'a> {
 pub struct EncodedImage(Encoded);
 
 impl<'a> Dense<'a> {
-    /// By these methods; by all that the bundle supports if there are none.
+    /// Uses these methods, or all that the bundle supports if there are none.
     ///
     /// # Errors
     /// The bundle has no backbone, or no upsampler for a method, or the grid is empty or too large.
@@ -51,7 +51,7 @@ impl<'a> Dense<'a> {
         self.encoder.size
     }
 
-    /// Channels.
+    /// Number of channels.
     pub fn dim(&self) -> usize {
         let backbone = &self.encoder.perceptor.manifest().backbone;
         backbone.as_ref().map_or(0, |b| b.dim)
@@ -65,7 +65,7 @@ impl<'a> Dense<'a> {
         Ok(EncodedImage(self.encoder.encode_at_own_size(image)?))
     }
 
-    /// The features by one method, `[height * width, dim]`.
+    /// Computes the features by one method, `[height * width, dim]`.
     ///
     /// # Errors
     /// The engine fails.
@@ -78,12 +78,11 @@ impl<'a> Dense<'a> {
     }
 }
 
-/// Features of every pixel of an image by one method, `[height * width, dim]`, at `size` or the
-/// backbone's own size. Returns the size, too.
+/// Computes the features of every pixel of an image by one method, `[height * width, dim]`, at `size` or
+/// the backbone's default size. Also returns the size.
 ///
 /// # Errors
-/// Where the bundle has no backbone, or none of the upsampler that the method needs, or the engine
-/// fails.
+/// If the bundle has no backbone or lacks the upsampler for the method, or the engine fails.
 pub fn features(
     perceptor: &Perceptor,
     image: &RgbImage,
@@ -98,7 +97,7 @@ pub fn features(
 }
 
 impl Encoder<'_> {
-    /// Features of every pixel, `[height * width, dim]`, or the outputs of `head` on them.
+    /// Computes the features of every pixel, `[height * width, dim]`, or the outputs of `head` on them.
     pub fn map(
         &self,
         method: Method,
@@ -116,7 +115,7 @@ impl Encoder<'_> {
             view.frame(&mut |tile| sink.push(tile))?;
             return Ok(sink.into_values());
         };
-        // Checks that it fits into memory.
+        // `VecSink` checks that the map fits into memory.
         let mut map = VecSink::new(Rect::whole(self.size), dim)?.into_values();
         let rows = map.par_chunks_mut(self.size.width * dim).enumerate();
         let buffers = || (Vec::new(), Vec::new(), Vec::new());

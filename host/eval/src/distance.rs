@@ -2,9 +2,9 @@
 
 use loftup_bundle::Size;
 
-/// Squared distance of each pixel to the nearest one where `mask` is false: 0 there. Pixels outside
-/// count as false if `bordered` (as after padding the mask by one pixel), and as nothing otherwise.
-/// `u32::MAX` if there is no such pixel.
+/// Returns the squared distance of each pixel to the nearest pixel where `mask` is false. If `bordered`,
+/// pixels outside the mask count as false (as if it were padded by one pixel); otherwise they are
+/// ignored. `u32::MAX` if there is no such pixel.
 pub fn squared_distances(mask: &[bool], size: Size, bordered: bool) -> Vec<u32> {
     let Size { width, height } = size;
     // Distance to the nearest false pixel in the same column.
@@ -36,14 +36,14 @@ pub fn squared_distances(mask: &[bool], size: Size, bordered: bool) -> Vec<u32> 
     out
 }
 
-/// A parabola `(x - at)^2 + height`, the lowest from `first` on.
+/// A parabola `(x - at)^2 + height`, which is the lowest from `first` on.
 struct Parabola {
     at: i64,
     height: i64,
     first: i64,
 }
 
-/// The lower envelope of the parabolas of a row.
+/// Computes the lower envelope of the parabolas of a row.
 fn row(column: &[u32], bordered: bool, envelope: &mut Vec<Parabola>, out: &mut [u32]) {
     envelope.clear();
     let border = |at: i64| bordered.then_some((at, 0));

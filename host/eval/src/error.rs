@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of evaluations.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use loftup_runtime::{
     RuntimeError, image::ImageError, pca::PcaError, track::TrackError, video::VideoError,
 };
 
-/// An evaluation or a head that cannot be made. The message is one line.
+/// Why an evaluation or a head cannot be computed. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A file or directory.
+    /// A file or directory cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A mask that is not one.
+    /// An invalid mask.
     #[error("{}: {what}", path.display())]
     Labels {
         /// The file.
@@ -27,7 +27,7 @@ pub enum EvalError {
         /// What is wrong, and what is expected.
         what: String,
     },
-    /// A data set that nothing can be learnt from.
+    /// An unusable data set.
     #[error("{}: {what}", path.display())]
     Data {
         /// The directory or file.
@@ -35,7 +35,7 @@ pub enum EvalError {
         /// What is wrong, and what is expected.
         what: String,
     },
-    /// Something asked for that makes no sense.
+    /// An invalid request.
     #[error("{0}")]
     Request(String),
     /// The bundle could not be run.
@@ -44,21 +44,21 @@ pub enum EvalError {
     /// The bundle could not be read or written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// An image.
+    /// An image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// A video could not be decoded.
     #[error(transparent)]
     Video(#[from] VideoError),
-    /// Objects that cannot be tracked.
+    /// Objects cannot be tracked.
     #[error(transparent)]
     Track(#[from] TrackError),
-    /// Principal components.
+    /// Principal components cannot be computed.
     #[error(transparent)]
     Pca(#[from] PcaError),
 }
 
-/// What could be used. Where it could not, the reason goes to the log and to `skipped`.
+/// Returns the value. On error, logs the reason and adds it to `skipped`.
 pub(crate) fn or_skip<T, E: std::fmt::Display>(
     result: Result<T, E>,
     skipped: &mut Vec<String>,

@@ -15,7 +15,7 @@ use crate::{
     sampling::{Encoder, open, subsample},
 };
 
-/// Accuracy of a head of classes. Fractions, 0 to 1.
+/// Scores of a class head, as fractions from 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeadScores {
     /// Number of labeled images.
@@ -26,11 +26,11 @@ pub struct HeadScores {
     pub accuracy: f64,
 }
 
-/// Evaluates head `name` on `dir/val`, or on `dir` if that does not exist, at the backbone's size or
-/// `size`, on at most `most` images. `orientation` applies to images, never to masks.
+/// Evaluates head `name` on `dir/val`, or on `dir` if that does not exist, at `size` or the backbone's
+/// default size, on at most `most` images. `orientation` applies to images, never to masks.
 ///
 /// # Errors
-/// If the head has no classes or not those of the data, or there is no usable image.
+/// If the head is not a class head or its classes do not match the data, or there is no usable image.
 pub fn evaluate(
     perceptor: &Perceptor,
     name: &str,
@@ -88,7 +88,7 @@ pub fn evaluate(
     })
 }
 
-/// The class map of a head on upsampled features.
+/// Computes the class map of a head on upsampled features.
 pub(crate) fn class_map(
     encoder: &Encoder<'_>,
     encoded: &crate::sampling::Encoded,

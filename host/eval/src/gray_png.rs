@@ -1,4 +1,4 @@
-//! Grayscale and palette PNGs as they are stored, without a conversion.
+//! Reads grayscale and palette PNGs as stored, without conversion.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -7,24 +7,24 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use crate::EvalError;
 
-/// What is accepted, and the errors for what is not.
+/// Accepted files, and the errors for others.
 pub(crate) struct Rules<W, C, L> {
-    /// Most bytes of the decoded pixels.
+    /// Maximum size of the decoded pixels in bytes.
     pub max_bytes: usize,
-    /// The error of the file.
+    /// Converts a message to the error of the file.
     pub wrong: W,
-    /// What is wrong with a color type and bit depth, if anything.
+    /// Returns what is wrong with a color type and bit depth, if anything.
     pub check: C,
-    /// What is said of an image that is too large.
+    /// Returns the message for an image that is too large.
     pub too_large: L,
 }
 
 /// Pixels as stored.
 pub(crate) struct GrayPng {
     pub size: Size,
-    /// Bits of a pixel.
+    /// Bits per pixel.
     pub bits: usize,
-    /// Bytes of a row.
+    /// Bytes per row.
     pub line_size: usize,
     pub data: Vec<u8>,
 }
@@ -32,8 +32,8 @@ pub(crate) struct GrayPng {
 /// Reads a PNG.
 ///
 /// # Errors
-/// [`EvalError::Io`], or what the rules make of another file type, a damaged file, or a side longer
-/// than [`Size::LONGEST_SIDE`].
+/// [`EvalError::Io`], or the error in `rules` for another file type, a damaged file, or a side longer than
+/// [`Size::LONGEST_SIDE`].
 pub(crate) fn read(
     path: &Path,
     rules: Rules<

@@ -31,8 +31,8 @@ pub struct NewHead {
     pub images: usize,
     /// Number of pixels used.
     pub pixels: usize,
-    /// Quality of the fit, 0 to 1: pixel accuracy on the training data, or the fraction of variance
-    /// that is explained.
+    /// Quality of the fit, 0 to 1: pixel accuracy on the training data, or the fraction of explained
+    /// variance.
     pub fit: f64,
     /// Reasons for skipped images.
     pub skipped: Vec<String>,
@@ -104,7 +104,7 @@ pub fn pca(
     let images = subsample(data::image_files(dir)?, request.most);
     let mut features = Vec::new();
     let (mut used, mut skipped) = (0, Vec::new());
-    // As for probes, at most one gigabyte.
+    // At most one gigabyte, as for probes.
     let fit = (1 << 30) / (4 * dim.max(1) * images.len().max(1));
     let each = request.samples.min(fit.max(1));
     for (i, path) in images.iter().enumerate() {
@@ -168,7 +168,7 @@ pub fn pca(
 }
 
 /// Writes a copy of the bundle at `from` to `out`, with `head` added as `name`, replacing an
-/// existing head of that name. `out` may be `from` itself, with `replace`.
+/// existing head of that name. With `replace`, `out` may be `from` itself.
 ///
 /// # Errors
 /// The name is invalid, or a bundle cannot be read or written; no partial output remains.
@@ -186,7 +186,7 @@ pub fn add(
         dim: head.linear.inputs,
         file: Head::file_name(name),
     };
-    // A directory has no hash, so the hash of the head identifies the run.
+    // A directory has no hash, so the hash of the head is used.
     let called = source
         .file_name()
         .unwrap_or(source.as_os_str())
@@ -199,11 +199,11 @@ pub fn add(
     add_file(from, name, (entry, &bytes), source, (out, replace))
 }
 
-/// Like [`add`], for a head that is already serialized. `source` is what it was made from; it
-/// replaces one of the same role.
+/// Same as [`add`], for a head that is already serialized. `source` is its provenance, which replaces
+/// an existing entry with the same role.
 ///
 /// # Errors
-/// As [`add`].
+/// Same as [`add`].
 pub fn add_file(
     from: &Path,
     name: &str,
@@ -233,8 +233,8 @@ pub fn add_file(
     Ok(())
 }
 
-/// Starts a copy of the bundle at `from` with those of its files that `keep` accepts. Returns its
-/// manifest, too.
+/// Starts a copy of the bundle at `from` with the files that `keep` accepts. Also returns its
+/// manifest.
 pub(crate) fn copy(
     from: &Path,
     out: &Path,
@@ -261,7 +261,7 @@ fn encoder<'a>(perceptor: &'a Perceptor, request: &Request) -> Result<Encoder<'a
     Encoder::new(perceptor, request.size, request.range, request.orientation)
 }
 
-/// Sum of the variances of all channels.
+/// Returns the sum of the variances of all channels.
 fn variance(features: &[f32], mean: &[f32]) -> f64 {
     let rows = features.chunks_exact(mean.len());
     let count = rows.len() as f64;

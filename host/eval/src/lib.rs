@@ -1,10 +1,10 @@
 //! Heads on dense features, and evaluation of the features.
 //!
 //! [`heads`] trains heads on the features of a bundle. [`segmentation`] trains the same linear probe
-//! on features upsampled in different ways and compares the scores on held-out images. [`maps`] does so for feature
-//! maps that the caller makes. [`depth`] does so for depth, and [`clicks`] for segmentation from clicks. [`video`]
-//! measures how much the features of a surface point change from frame to frame under camera motion.
-//! [`vos`] follows objects through videos and scores their masks.
+//! on features upsampled in different ways and compares the scores on held-out images. [`maps`] does the same for
+//! feature maps provided by the caller, [`depth`] for depth, and [`clicks`] for segmentation from clicks. [`video`]
+//! measures how much the features of a surface point change from frame to frame under camera motion. [`vos`]
+//! follows objects through videos and scores their masks.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Linear probes on feature maps that the caller makes, compared image by image.
+//! Linear probes on feature maps provided by the caller, compared image by image.
 
 use loftup_bundle::Size;
 use loftup_runtime::{
@@ -19,15 +19,15 @@ use crate::{
     segmentation::{Request, Set},
 };
 
-/// A way to make a feature map of an image.
+/// Computes feature maps of images.
 pub trait Map: Sync {
-    /// As it is written in tables.
+    /// The name in tables.
     fn name(&self) -> String;
 
-    /// Features of every pixel, `[height * width, dim]`.
+    /// Computes the features of every pixel, `[height * width, dim]`.
     ///
     /// # Errors
-    /// If this image has no such map.
+    /// If the map cannot be computed for this image.
     fn map(&self, photo: &Photo<'_>) -> Result<Vec<f32>, EvalError>;
 }
 
@@ -65,15 +65,15 @@ pub struct Scores {
     pub boundary_f: f64,
     /// Pixel accuracy.
     pub accuracy: f64,
-    /// Mean IoU minus that of the first map.
+    /// Mean IoU minus the first map's.
     pub difference: Interval,
 }
 
-/// Trains a probe for each map on `train` and evaluates it on `val`. All maps see the same pixels
-/// in the same order. The methods of the request are not used.
+/// Trains a probe for each map on `train` and evaluates it on `val`. All probes are trained on the same
+/// pixels in the same order. The methods of the request are not used.
 ///
 /// # Errors
-/// If the data cannot be used, the bundle cannot be run, or a map cannot be made.
+/// If the data cannot be used, the bundle cannot be run, or a map cannot be computed.
 pub fn compare(
     perceptor: &Perceptor,
     request: &Request<'_>,
@@ -183,7 +183,7 @@ pub fn compare(
     })
 }
 
-/// A map of the right size.
+/// Computes a map and checks its size.
 fn checked(map: &dyn Map, photo: &Photo<'_>) -> Result<Vec<f32>, EvalError> {
     let values = map.map(photo)?;
     let expected = photo.image.width() * photo.image.height() * photo.dim;

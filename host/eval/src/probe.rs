@@ -63,8 +63,8 @@ const LEAST_STEPS: usize = 500;
 /// threads.
 const CHUNK: usize = 128;
 
-/// Trains a probe for `classes` classes. The same samples and options give the same bits for any
-/// number of threads.
+/// Trains a probe for `classes` classes. For the same samples and options, results are bit-identical
+/// for any number of threads.
 ///
 /// # Panics
 /// There are no samples, `features` is not `[n, d]`, or a label is not a class.
@@ -173,8 +173,8 @@ pub(crate) fn standardise(features: &mut [f32], dim: usize) -> (Vec<f64>, Vec<f6
     (mean, scale)
 }
 
-/// Weights `[k, d]` and biases `[k]` for features that [`standardise`] returned `mean` and `scale` of,
-/// as a map of raw features.
+/// Folds the standardization (`mean` and `scale` of [`standardise`]) into weights `[k, d]` and biases
+/// `[k]`, so that they apply to raw features.
 pub(crate) fn folded(mut parameters: Vec<f32>, mean: &[f64], scale: &[f64]) -> Linear {
     let dim = mean.len();
     let outputs = parameters.len() / (dim + 1);

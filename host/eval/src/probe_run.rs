@@ -11,13 +11,13 @@ use crate::{
 pub(crate) struct ProbeRun {
     pub head: Head,
     classes: usize,
-    /// Of each image.
+    /// One for each image.
     confusions: Vec<Confusion>,
     pub boundary: BoundaryScore,
 }
 
 impl ProbeRun {
-    /// Without scores. `tolerance` is that of boundaries, in pixels.
+    /// Creates a run without scores. `tolerance` is the boundary tolerance in pixels.
     pub fn new(names: &[String], linear: Linear, tolerance: usize) -> Result<Self, EvalError> {
         Ok(Self {
             head: class_head(names, linear)?,
@@ -27,7 +27,7 @@ impl ProbeRun {
         })
     }
 
-    /// Counts the class map of an image.
+    /// Scores the class map of an image.
     pub fn count(&mut self, size: Size, labels: &Labels, map: &[u8]) {
         let mut confusion = Confusion::new(self.classes);
         confusion.count(&labels.values, map);
@@ -35,18 +35,18 @@ impl ProbeRun {
         self.boundary.count(size, &labels.values, map);
     }
 
-    /// The confusion of all images.
+    /// The confusion matrix over all images.
     pub fn confusion(&self) -> Confusion {
         Confusion::sum(self.classes, &self.confusions)
     }
 
-    /// Mean IoU minus that of `other`, on the same images.
+    /// Mean IoU minus the mean IoU of `other`, on the same images.
     pub fn minus(&self, other: &Self, seed: u64) -> Interval {
         Confusion::difference(self.classes, &self.confusions, &other.confusions, seed)
     }
 }
 
-/// A head of classes that is not part of a bundle yet.
+/// Creates a class head that is not part of a bundle yet.
 pub(crate) fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalError> {
     let kind = HeadKind::Classes {
         names: names.to_vec(),

@@ -10,7 +10,7 @@ impl Random {
         Self(SplitMix64::new(seed))
     }
 
-    /// Uniform from 0 to `n - 1`.
+    /// A uniform random number from 0 to `n - 1`.
     pub fn below(&mut self, n: usize) -> usize {
         self.0.below(n)
     }

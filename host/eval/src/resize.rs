@@ -1,4 +1,4 @@
-//! Resizing of maps. Feature maps are interpolated like PyTorch's `F.interpolate(mode, align_corners=False)`.
+//! Resizing of maps. Feature maps are interpolated as in PyTorch's `F.interpolate(mode, align_corners=False)`.
 
 use loftup_bundle::Size;
 use loftup_spec::interpolate::{bilinear, cubic_weights};
@@ -31,7 +31,7 @@ pub struct Resizer {
 }
 
 impl Resizer {
-    /// From `(width, height)` in cells to `(width, height)` in pixels.
+    /// Creates a resizer from `(width, height)` in cells to `(width, height)` in pixels.
     pub fn new(kernel: Kernel, from: (usize, usize), to: (usize, usize)) -> Self {
         Self {
             columns: (0..to.0).map(|i| taps(kernel, i, from.0, to.0)).collect(),
@@ -40,7 +40,7 @@ impl Resizer {
         }
     }
 
-    /// Row `y` of the result, `[width, d]`, from cells `[h * w, d]`. Buffers are reused.
+    /// Computes row `y` of the result, `[width, d]`, from cells `[h * w, d]`. Buffers are reused.
     pub fn row(
         &self,
         tokens: &[f32],
@@ -135,7 +135,7 @@ fn taps(kernel: Kernel, i: usize, from: usize, to: usize) -> Taps {
     }
 }
 
-/// The values of a map at another size: each pixel takes the one under its center.
+/// Resizes a map by nearest neighbor: each pixel gets the value under its center.
 pub(crate) fn under_centers<T: Copy>(values: &[T], from: Size, to: Size) -> Vec<T> {
     let place = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
     let columns: Vec<usize> = (0..to.width)

@@ -3,12 +3,12 @@
 use loftup_bundle::Linear;
 use rayon::prelude::*;
 
-/// Sums over samples for a regression of one value on features, one pass over the data.
+/// Running sums for a regression of one value on features, in one pass over the data.
 #[derive(Debug, Clone)]
 pub struct Ridge {
     dim: usize,
     count: f64,
-    /// Subtracted from all features, so that the sums of squares keep their digits.
+    /// Subtracted from all features, so that the sums of squares do not lose precision.
     shift: Vec<f64>,
     sum: Vec<f64>,
     /// Products of features, the upper triangle of `[dim, dim]`.
@@ -19,17 +19,17 @@ pub struct Ridge {
     target_products: Vec<f64>,
 }
 
-/// A regression.
+/// The result of a regression.
 #[derive(Debug, Clone)]
 pub struct Regression {
-    /// For raw features, one output.
+    /// Weights for raw features, with one output.
     pub linear: Linear,
-    /// Fraction of the variance of the target that is explained on the samples.
+    /// R² on the samples.
     pub r_squared: f64,
 }
 
 impl Ridge {
-    /// Without samples yet.
+    /// Creates a regression without samples.
     pub fn new(dim: usize) -> Self {
         Self {
             dim,
@@ -43,7 +43,7 @@ impl Ridge {
         }
     }
 
-    /// Adds samples: features `[n, dim]` and targets `[n]`. Sums do not depend on the number of threads.
+    /// Adds samples: features `[n, dim]` and targets `[n]`. The result does not depend on the number of threads.
     ///
     /// # Panics
     /// If the numbers of features and targets do not match.
@@ -84,8 +84,8 @@ impl Ridge {
         self.count += targets.len() as f64;
     }
 
-    /// The weights that minimize the mean squared error plus `decay` times the squared norm of the
-    /// weights of standardized features. Constant features get no weight.
+    /// Returns the weights that minimize the mean squared error plus `decay` times the squared norm of the
+    /// weights for standardized features. Constant features get no weight.
     ///
     /// # Panics
     /// If there are no samples, or `decay` is not positive.
@@ -140,7 +140,7 @@ impl Ridge {
     }
 }
 
-/// Solves `A x = b` by Cholesky's decomposition; `A` `[n, n]` becomes its lower triangle.
+/// Solves `A x = b` by Cholesky decomposition. `A` `[n, n]` is overwritten by its lower factor.
 fn solve_positive_definite(a: &mut [f64], n: usize, b: &[f64]) -> Vec<f64> {
     for i in 0..n {
         for j in 0..=i {

@@ -1,4 +1,4 @@
-//! From a data set to features with labels.
+//! Upsampling methods, and labeled features sampled from a data set.
 
 use std::path::Path;
 
@@ -20,11 +20,11 @@ use crate::{
     resize::{Kernel, Resizer},
 };
 
-/// A way from the backbone's features to features of every pixel.
+/// A method to upsample the backbone's features to one feature per pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Every pixel has the features of its cell.
+    /// Nearest neighbor: every pixel gets the features of its cell.
     Nearest,
     /// Bilinear interpolation.
     Bilinear,
@@ -32,14 +32,14 @@ pub enum Method {
     Bicubic,
     /// Joint bilateral upsampling.
     Jbu,
-    /// LoftUp; where it is asked for, the bundle's upsampler, whatever its kind.
+    /// LoftUp. In a request, it stands for the bundle's upsampler of any kind.
     LoftUp,
     /// The bundle's NAF.
     Naf,
 }
 
 impl Method {
-    /// As it is written in tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nearest => "nearest",
@@ -51,7 +51,7 @@ impl Method {
         }
     }
 
-    /// As it is written in files.
+    /// The name in files.
     pub fn key(self) -> &'static str {
         match self {
             Self::Nearest => "nearest",
@@ -63,7 +63,7 @@ impl Method {
         }
     }
 
-    /// All that a bundle can do: its upsampler, and those that need none.
+    /// All methods that a bundle supports: its own upsampler, and those that need no training.
     pub fn of(manifest: &Manifest) -> Vec<Self> {
         let mut all = vec![Self::Nearest, Self::Bilinear, Self::Bicubic, Self::Jbu];
         all.extend(
@@ -75,7 +75,7 @@ impl Method {
         all
     }
 
-    /// This method, with the bundle's upsampler in place of LoftUp.
+    /// Returns this method, with LoftUp replaced by the bundle's upsampler.
     pub fn for_bundle(self, manifest: &Manifest) -> Self {
         match (self, manifest.upsampler.as_ref().map(|u| u.kind)) {
             (Self::LoftUp, Some(UpsamplerKind::Naf)) => Self::Naf,
@@ -83,7 +83,7 @@ impl Method {
         }
     }
 
-    /// These methods, or all that the bundle can do if there are none.
+    /// Returns these methods, or all that the bundle supports if there are none.
     pub(crate) fn checked(manifest: &Manifest, methods: Vec<Self>) -> Result<Vec<Self>, EvalError> {
         let able = Self::of(manifest);
         if methods.is_empty() {
@@ -124,12 +124,12 @@ pub struct Photo<'a> {
     pub tokens: &'a [f32],
     /// Width and height of the grid.
     pub grid: (usize, usize),
-    /// Channels.
+    /// Number of channels.
     pub dim: usize,
 }
 
 impl Encoded {
-    /// For maps of the image `photo` in file `path`.
+    /// Describes the image `photo` in file `path`, for [`crate::maps`].
     pub fn photo<'a>(&'a self, path: &'a Path, photo: &RgbImage) -> Photo<'a> {
         Photo {
             path,
@@ -142,14 +142,14 @@ impl Encoded {
     }
 }
 
-/// An upsampling whose weights come from the image alone, for one image.
+/// Upsampling of one image with weights that do not depend on the features.
 pub(crate) enum Weights<'a> {
     Resizer(Resizer),
     Jbu(Jbu<'a>),
 }
 
 impl Weights<'_> {
-    /// Row `y`, `[width, d]`, from cells `[h * w, d]`. Buffers are reused.
+    /// Computes row `y`, `[width, d]`, from cells `[h * w, d]`. Buffers are reused.
     pub fn row(
         &self,
         tokens: &[f32],
@@ -167,7 +167,7 @@ impl Weights<'_> {
         }
     }
 
-    /// Appends the features of one pixel, the same bits as in [`Self::row`].
+    /// Appends the features of one pixel, bit-identical to [`Self::row`].
     fn pixel(&self, tokens: &[f32], dim: usize, at: (usize, usize), out: &mut Vec<f32>) {
         match self {
             Self::Resizer(resizer) => resizer.pixel(tokens, dim, at, out),
@@ -176,19 +176,19 @@ impl Weights<'_> {
     }
 }
 
-/// How images are looked at.
+/// Encodes images.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoder<'a> {
     pub perceptor: &'a Perceptor,
     /// Size of the output.
     pub size: Size,
     pub range: ColorRange,
-    /// Which way up images are read.
+    /// Whether EXIF orientation is applied to images.
     pub orientation: Orientation,
 }
 
 impl<'a> Encoder<'a> {
-    /// At `size`, or at the backbone's own.
+    /// Creates an encoder for outputs at `size`, or at the backbone's default size.
     pub fn new(
         perceptor: &'a Perceptor,
         size: Option<Size>,
@@ -216,8 +216,8 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// An image and its mask at the size of the output. Where they cannot be used, the reason goes to
-    /// the log and to `skipped`.
+    /// Opens an image and its mask at the size of the output. If they cannot be used, the reason is
+    /// logged and added to `skipped`.
     pub fn open_or_skip(
         &self,
         pair: &Pair,
@@ -227,14 +227,14 @@ impl<'a> Encoder<'a> {
         or_skip(open(pair, classes, self.size, self.orientation), skipped)
     }
 
-    /// Runs the backbone, at the size of the output where it takes any size.
+    /// Runs the backbone, at the size of the output if it accepts any size.
     pub fn encode(&self, photo: &RgbImage) -> Result<Encoded, EvalError> {
         let inputs = self.perceptor.preprocess(photo, self.size)?;
         let features = self.perceptor.features(inputs.backbone())?;
         self.encoded(features, inputs.guidance)
     }
 
-    /// Runs the backbone at the bundle's own size.
+    /// Runs the backbone at its default size.
     pub fn encode_at_own_size(&self, image: &RgbImage) -> Result<Encoded, EvalError> {
         let backbone = self.perceptor.manifest().backbone.as_ref();
         let own = backbone.map_or(self.size, |b| b.size);
@@ -253,7 +253,7 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// What the upsampler makes of it.
+    /// Encodes an image for the bundle's upsampler.
     pub fn view(
         &self,
         encoded: &Encoded,
@@ -269,7 +269,7 @@ impl<'a> Encoder<'a> {
         Resizer::new(kernel, from, (self.size.width, self.size.height))
     }
 
-    /// How a method weights the tokens of an image; none for the bundle's upsampler.
+    /// Returns the weights of a method for an image; `None` for the bundle's upsampler.
     pub fn weights<'e>(&self, method: Method, encoded: &'e Encoded) -> Option<Weights<'e>> {
         let resizer = |kernel| Some(Weights::Resizer(self.resizer(kernel, encoded)));
         match method {
@@ -291,7 +291,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Appends the features of some pixels.
+    /// Appends the features of the given pixels.
     pub fn pixels(
         &self,
         method: Method,
@@ -323,7 +323,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Opens an image and its mask, the mask at `size`. The mask is taken as it is stored.
+/// Opens an image and its mask, with the mask resized to `size`. The mask is used as stored.
 pub(crate) fn open(
     pair: &Pair,
     classes: &Classes,
@@ -352,7 +352,7 @@ pub(crate) fn open(
     Ok((decoded.image, labels.resized(size)))
 }
 
-/// At most `each` random labeled pixels of image `i`.
+/// Selects at most `each` random labeled pixels of image `i`.
 pub(crate) fn places(labels: &Labels, each: usize, seed: u64, i: usize) -> Vec<u32> {
     let labeled = |(i, label): (usize, &u8)| (*label != UNLABELED).then_some(i as u32);
     let all = labels.values.iter().enumerate();
@@ -361,11 +361,11 @@ pub(crate) fn places(labels: &Labels, each: usize, seed: u64, i: usize) -> Vec<u
     chosen.to_vec()
 }
 
-/// Memory for the sampled features of all methods together.
+/// Maximum memory for the sampled features of all methods together, in bytes.
 const MAX_BYTES: usize = 1 << 30;
 
-/// How many of `each` pixels per image fit into [`MAX_BYTES`], with `dim` channels, for this many
-/// methods and images.
+/// Returns how many of `each` pixels per image fit into [`MAX_BYTES`], for this many channels, methods
+/// and images.
 pub(crate) fn samples_in_memory(each: usize, dim: usize, methods: usize, images: usize) -> usize {
     let bytes = 4 * dim.max(1) * methods.max(1) * images.max(1);
     let fit = (MAX_BYTES / bytes).max(1);
@@ -375,8 +375,8 @@ pub(crate) fn samples_in_memory(each: usize, dim: usize, methods: usize, images:
     each.min(fit)
 }
 
-/// Labeled features, method by method, of at most `each` pixels of each image, the same pixels
-/// for each method. Images and masks that cannot be read are skipped and named.
+/// Samples labeled features of at most `each` pixels per image, the same pixels for each method. Images
+/// and masks that cannot be read are skipped and reported.
 pub(crate) fn sample(
     encoder: &Encoder<'_>,
     (dir, pairs, classes): (&Path, &[Pair], &Classes),
@@ -432,7 +432,7 @@ pub(crate) fn sample(
     Ok(sampled)
 }
 
-/// What [`sample`] found.
+/// The result of [`sample`].
 pub(crate) struct Sampled {
     /// By method.
     pub samples: Vec<Samples>,
@@ -440,7 +440,7 @@ pub(crate) struct Sampled {
     pub skipped: Vec<String>,
 }
 
-/// At most `most` of the items, evenly spread.
+/// Returns at most `most` of the items, evenly spaced.
 pub(crate) fn subsample<T>(items: Vec<T>, most: Option<usize>) -> Vec<T> {
     let (have, most) = (items.len(), most.unwrap_or(usize::MAX).max(1));
     if have <= most {

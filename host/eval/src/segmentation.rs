@@ -1,4 +1,4 @@
-//! Linear probes on features upsampled in different ways.
+//! Compares upsampling methods by linear probes for segmentation.
 
 use std::{path::Path, time::Instant};
 
@@ -25,9 +25,9 @@ use crate::{
 /// Settings of the comparison.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// A data set with `train` and `val`.
+    /// A data set with splits `train` and `val`.
     pub data: &'a Path,
-    /// Size of images and masks; the backbone's own if not given.
+    /// Size of images and masks; the backbone's default size if not given.
     pub size: Option<Size>,
     /// Color range of the guidance.
     pub range: ColorRange,
@@ -35,13 +35,13 @@ pub struct Request<'a> {
     pub orientation: Orientation,
     /// Upsampling methods; all that the bundle supports if empty.
     pub methods: Vec<Method>,
-    /// Pixels sampled per training image.
+    /// Number of pixels sampled per training image.
     pub samples: usize,
-    /// Most images per split, evenly spread.
+    /// Maximum number of images per split, evenly spaced.
     pub most: Option<usize>,
-    /// Boundary tolerance in pixels; the usual fraction of the diagonal by default.
+    /// Boundary tolerance in pixels; 0.75 % of the diagonal if not given.
     pub tolerance: Option<usize>,
-    /// How probes are trained.
+    /// Training settings of the probes.
     pub probe: Options,
 }
 
@@ -79,19 +79,19 @@ pub struct Outcome {
     pub boundary_f: f64,
     /// Pixel accuracy.
     pub accuracy: f64,
-    /// Intersection over union by class; none where the class does not occur.
+    /// Intersection over union by class; `None` if the class does not occur.
     pub iou: Vec<Option<f64>>,
     /// Boundary F-score by class.
     pub boundary: Vec<Option<f64>>,
-    /// Cross-entropy of the training pixels.
+    /// Mean cross-entropy on the training pixels.
     pub train_loss: f64,
-    /// Seconds to train the probe.
+    /// Time to train the probe in seconds.
     pub train_seconds: f64,
-    /// Seconds for all class maps, without the backbone.
+    /// Time for all class maps in seconds, without the backbone.
     pub map_seconds: f64,
-    /// Mean IoU minus that of bilinear interpolation; none for itself, or if it was not evaluated.
+    /// Mean IoU minus bilinear interpolation's; `None` for itself, or if it was not evaluated.
     pub minus_bilinear: Option<Interval>,
-    /// Mean IoU minus that of joint bilateral upsampling; likewise.
+    /// Mean IoU minus joint bilateral upsampling's; `None` for itself, or if it was not evaluated.
     pub minus_jbu: Option<Interval>,
 }
 
@@ -101,7 +101,7 @@ pub struct Outcome {
 /// processed one at a time.
 ///
 /// # Errors
-/// Where the data cannot be used, or the bundle cannot be run.
+/// If the data cannot be used, or the bundle cannot be run.
 pub fn evaluate(
     perceptor: &Perceptor,
     request: &Request<'_>,
@@ -177,7 +177,7 @@ pub fn evaluate(
     })
 }
 
-/// A data set with `train` and `val`.
+/// A data set with splits `train` and `val`.
 pub(crate) struct Set {
     pub train: Vec<Pair>,
     pub val: Vec<Pair>,
@@ -185,7 +185,7 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// At most `most` images of each part, evenly spread.
+    /// Opens a data set with at most `most` images per split, evenly spaced.
     pub fn open(dir: &Path, most: Option<usize>) -> Result<Self, EvalError> {
         for part in ["train", "val"] {
             if !dir.join(part).is_dir() {
@@ -207,7 +207,7 @@ impl Set {
     }
 }
 
-/// A method, its probe, and what they took.
+/// A method, its probe, and their times.
 struct MethodRun {
     method: Method,
     probe: ProbeRun,
@@ -239,7 +239,7 @@ impl MethodRun {
     }
 }
 
-/// The class map of a probe.
+/// Computes the class map of a probe.
 fn class_map(
     encoder: &Encoder<'_>,
     method: Method,

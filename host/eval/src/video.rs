@@ -107,7 +107,7 @@ pub fn evaluate(
         let fixed = ColorRange::of_levels(0.0, 255.0, &perceptor.manifest().normalization);
         let per_image = Way::LoftUp(ColorRange::PerImage);
         match Method::LoftUp.for_bundle(perceptor.manifest()) {
-            // It has no color range.
+            // NAF has no color range.
             Method::Naf => kinds.push(Kind::new("NAF", per_image)),
             _ => kinds.extend([
                 Kind::new("LoftUp, per-frame range", per_image),
@@ -175,7 +175,7 @@ struct Followed {
     way: f64,
 }
 
-/// A random selection of pixels whose neighborhood is visible in both frames.
+/// Randomly selects pixels whose neighborhood is visible in both frames.
 fn follow(frame: &Frame, next: &Frame, flow: &Flow, most: usize, seed: u64) -> Vec<Followed> {
     let (width, height) = (frame.width, frame.height);
     let mut usable = Vec::new();
@@ -360,7 +360,7 @@ impl Kind {
     }
 }
 
-/// Mean squared distance of the rows from their mean; the smallest positive number if that is zero.
+/// Returns the mean squared distance of the rows from their mean, or the smallest positive number if that is zero.
 fn spread(rows: &[f32], dim: usize) -> f64 {
     let count = (rows.len() / dim) as f64;
     let mut mean = vec![0f64; dim];

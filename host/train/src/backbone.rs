@@ -75,7 +75,7 @@ impl Backbone {
         sha256_hex(names.join("\n").as_bytes())
     }
 
-    /// Runs the whole bundle.
+    /// The perceptor that runs the whole bundle.
     pub(crate) fn perceptor(&self) -> &Perceptor {
         &self.perceptor
     }
@@ -114,7 +114,7 @@ impl Backbone {
         }
     }
 
-    /// Features of an image that already has the input size.
+    /// Computes the features of an image that already has the input size.
     ///
     /// # Errors
     /// If the backend fails.
@@ -124,8 +124,8 @@ impl Backbone {
             .features(&ImageTensor { size, data: image })?)
     }
 
-    /// Features of an image file at `size`, from the cache if possible. `sha256` identifies the
-    /// file and how it was cropped.
+    /// Computes the features of an image, or reads them from the cache. `sha256` identifies the file and
+    /// how it was cropped.
     ///
     /// # Errors
     /// If the backend fails. If the cache cannot be written, a warning is logged.
@@ -145,7 +145,7 @@ impl Backbone {
         Ok(features)
     }
 
-    /// Features of a crop of a normalized image. `of` is the guidance's `(height, width)`.
+    /// Computes the features of a view of a normalized image. `of` is the guidance's `(height, width)`.
     ///
     /// # Errors
     /// If the backend fails.
@@ -165,7 +165,7 @@ impl Backbone {
 }
 
 /// A cache of features on disk, by name. It grows up to a limit and never evicts: training iterates
-/// over all images in turn, so that evicted entries would be missed just as often as new ones.
+/// over all images in turn, so eviction would not increase the hit rate.
 #[derive(Debug)]
 pub struct FeatureCache {
     folder: PathBuf,

@@ -1,8 +1,8 @@
 //! Training checkpoints.
 //!
 //! A checkpoint is a safetensors file. The upsampler's weights have their original names, so that
-//! `loftup convert --upsampler-weights` accepts a checkpoint. Tensors that only training needs have names
-//! that begin with `train.`, and scalars are in the header. Files are written atomically.
+//! `loftup convert --upsampler-weights` accepts a checkpoint. The names of tensors that only training needs
+//! begin with `train.`, and scalars are in the header. Files are written atomically.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,7 +41,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A record of this version.
+    /// Creates a record of this version.
     pub fn new(
         step: u64,
         counters: Counters,
@@ -120,7 +120,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Writes a checkpoint.
 ///
 /// # Errors
-/// As [`write()`].
+/// Same as [`write()`].
 pub fn save(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,

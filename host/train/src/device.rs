@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use crate::error::TrainError;
 
-/// The device with this name: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// Opens the device with this name: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
 /// The device does not exist, or this program was built without support for it.

@@ -1,5 +1,5 @@
-//! Distillation of a compact upsampler: the target is the output of another bundle, projected to the
-//! channels that the compact bundle's backbone has.
+//! Distillation of a compact upsampler: the target is the output of another bundle, projected to as many
+//! channels as the compact bundle's backbone has.
 
 use std::{path::Path, slice, sync::Arc};
 
@@ -20,10 +20,10 @@ use crate::{
 const WEIGHT: &str = "weight";
 /// Name of the bias in a file.
 const BIAS: &str = "bias";
-/// Part of a row that must be new for it to be a direction of its own.
+/// Minimum fraction of a row outside the span of the previous ones for it to add a direction.
 const NEW: f64 = 1e-4;
 
-/// A projection of features to few channels: orthonormal directions, after the mean is subtracted.
+/// A projection of features to fewer channels: mean subtraction, then orthonormal directions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PrincipalChannels {
     /// The directions, `[k, d]`.
@@ -35,12 +35,12 @@ pub struct PrincipalChannels {
 }
 
 impl PrincipalChannels {
-    /// `k` channels of `features`, `[n, d]`: the space of the rows of `kept`, `[r, d]`, then the
-    /// principal components of what is not in it. A linear map with the rows of `kept` loses nothing.
+    /// Fits `k` channels to `features`, `[n, d]`: a basis of the rows of `kept`, `[r, d]`, then the
+    /// principal components of the rest. Linear maps with the rows of `kept` are preserved exactly.
     ///
     /// # Errors
-    /// Says why there are none: the features contain NaN or vary in fewer dimensions, `kept` needs more
-    /// channels, or there are more channels than there can be.
+    /// A description: the features contain NaN or vary in fewer dimensions, `kept` needs more channels, or
+    /// `k` is not in 1 to `d`.
     pub fn fit(features: &[f32], d: usize, k: usize, kept: &[f32]) -> Result<Self, String> {
         if k == 0 || k > d {
             return Err(format!("{k} channels of {d}: expected 1 to {d}"));
@@ -81,12 +81,12 @@ impl PrincipalChannels {
         })
     }
 
-    /// Channels of the features.
+    /// Number of channels of the features.
     pub fn inputs(&self) -> usize {
         self.weight.len() / self.channels()
     }
 
-    /// Principal channels.
+    /// Number of principal channels, `k`.
     pub fn channels(&self) -> usize {
         self.bias.len()
     }
@@ -101,7 +101,7 @@ impl PrincipalChannels {
         &self.bias
     }
 
-    /// The share of the variance of `features`, `[n, d]`, that the channels hold.
+    /// Returns the fraction of the variance of `features`, `[n, d]`, that the channels explain.
     pub fn explained_variance(&self, features: &[f32]) -> f64 {
         let variance = |x: &[f32], d: usize| -> f64 {
             let (_, deviation) = statistics(x, d);
@@ -111,14 +111,14 @@ impl PrincipalChannels {
         held / variance(features, self.inputs()).max(f64::MIN_POSITIVE)
     }
 
-    /// The linear map `weight` `[r, d]`, `bias` `[r]` of features, as one of the channels: exact where
-    /// the rows were kept.
+    /// Converts a linear map of features, `weight` `[r, d]` and `bias` `[r]`, to one of the channels. Exact if
+    /// the rows were in `kept`.
     pub fn compose(&self, weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let d = self.inputs();
         let (mut rows, mut shifted) = (Vec::new(), Vec::new());
         for (row, bias) in weight.chunks_exact(d).zip(bias) {
             let new: Vec<f32> = self.weight.chunks_exact(d).map(|q| dot(row, q)).collect();
-            // The channels are those of the features less their mean, and so is what is not in them.
+            // The channels are projections of the features minus the mean, so the mean moves to the bias.
             shifted.push(bias + dot(row, &self.mean));
             rows.extend(new);
         }
@@ -135,10 +135,10 @@ impl PrincipalChannels {
         rows.collect()
     }
 
-    /// Writes them to a file.
+    /// Writes the projection to a file.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
         let (k, d) = (self.channels(), self.inputs());
         let tensors: [(&str, &[usize], &[f32]); 3] = [
@@ -150,10 +150,10 @@ impl PrincipalChannels {
         crate::checkpoint::replace(path, &bytes).map_err(TrainError::io(path))
     }
 
-    /// Reads a file of `k` channels of features of `d`.
+    /// Reads a projection of `d` to `k` channels from a file.
     ///
     /// # Errors
-    /// If it cannot be read, or is not of these channels.
+    /// If the file cannot be read, or has other numbers of channels.
     pub fn read(path: &Path, k: usize, d: usize) -> Result<Self, TrainError> {
         let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
         let file = TensorFile::new(bytes);
@@ -166,14 +166,14 @@ impl PrincipalChannels {
     }
 }
 
-/// An orthonormal basis of the space of `rows`, `[r, d]`.
+/// Returns an orthonormal basis of the span of `rows`, `[r, d]`.
 fn orthonormal(rows: &[f32], d: usize) -> Vec<f32> {
     let mut basis: Vec<Vec<f64>> = Vec::new();
     for row in rows.chunks_exact(d) {
         let mut new: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
         let length = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
         let before = length(&new);
-        // Twice, for what rounding leaves.
+        // Twice, because of rounding errors.
         for _ in 0..2 {
             for q in &basis {
                 let along: f64 = q.iter().zip(&new).map(|(a, b)| a * b).sum();
@@ -189,7 +189,7 @@ fn orthonormal(rows: &[f32], d: usize) -> Vec<f32> {
     basis.concat().into_iter().map(|x| x as f32).collect()
 }
 
-/// For `map_err`: the file is not usable.
+/// Returns a function for `map_err`: the file cannot be used.
 fn damaged(path: &Path) -> impl Fn(String) -> TrainError + '_ {
     |what| {
         TrainError::Bundle(BundleError::Damaged {
@@ -206,10 +206,10 @@ pub struct WideTeacher {
 }
 
 impl WideTeacher {
-    /// Opens the bundle and the projection, to `k` channels.
+    /// Opens the bundle and the projection to `k` channels.
     ///
     /// # Errors
-    /// If one cannot be read, or the bundle has no LoftUp and backbone.
+    /// If one of them cannot be read, or the bundle has no LoftUp or no backbone.
     pub fn open(
         settings: &Distillation,
         k: usize,
@@ -232,7 +232,7 @@ impl WideTeacher {
         })
     }
 
-    /// SHA-256 of what the target depends on.
+    /// SHA-256 of everything that the target depends on.
     pub fn sha256(&self) -> String {
         let manifest = self.backbone.perceptor().manifest();
         let graphs = (manifest.upsampler.iter()).flat_map(|u| u.graphs.values());
@@ -250,8 +250,8 @@ impl WideTeacher {
         sha256_hex(text.as_bytes())
     }
 
-    /// The target for a part of `guidance`, the image at the size of the output: `[H * W, k]`. The
-    /// backbone sees the image at `seen`.
+    /// Computes the target for a part of `guidance`, the image at output size: `[H * W, k]`. The input
+    /// size of the backbone is `seen`.
     ///
     /// # Errors
     /// If the engine fails.

@@ -1,4 +1,4 @@
-//! What can go wrong in training.
+//! Errors of training.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use loftup_bundle::BundleError;
 use loftup_import::checkpoint::CheckpointError;
 use loftup_runtime::RuntimeError;
 
-/// A training that cannot start or go on. The message is one line.
+/// Why a training cannot start or continue. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -15,7 +15,7 @@ pub enum TrainError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The settings are wrong.
@@ -36,7 +36,7 @@ pub enum TrainError {
         /// What was found there, and the remedy.
         what: String,
     },
-    /// A checkpoint of a training that cannot be gone on with.
+    /// A training cannot be resumed from a checkpoint.
     #[error("{}: {what}", path.display())]
     Resume {
         /// The checkpoint.
@@ -44,7 +44,7 @@ pub enum TrainError {
         /// What is wrong with it, and the remedy.
         what: String,
     },
-    /// The loss is no longer a number.
+    /// The loss is not finite.
     #[error(
         "step {step}: the loss is {loss}; lower the learning rate, and go on from the last checkpoint with --resume"
     )]
@@ -54,15 +54,15 @@ pub enum TrainError {
         /// The loss.
         loss: f32,
     },
-    /// The device that was asked for is not there.
+    /// The requested device is not available.
     #[error("device {device:?}: {what}")]
     Device {
-        /// What was asked for.
+        /// The requested device.
         device: String,
-        /// Why it cannot be had, and the remedy.
+        /// The reason, and the remedy.
         what: String,
     },
-    /// It was stopped before the first step.
+    /// The training was stopped before the first step.
     #[error("interrupted before the first step; nothing was trained")]
     Interrupted,
     /// The bundle cannot be used.
@@ -77,7 +77,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// For `map_err`: a failure at a file.
+    /// Returns a function for `map_err`: an I/O error of a file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }

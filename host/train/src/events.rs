@@ -2,7 +2,7 @@
 //!
 //! An event file is a TFRecord file of `tensorflow.Event` messages. Each record is the length of the
 //! message, the masked CRC-32C of the length, the message, and the masked CRC-32C of the message.
-//! Only the fields that are written are declared here.
+//! Only fields that are written are declared here.
 
 use std::{
     fs::File,
@@ -84,7 +84,7 @@ struct Image {
     height: i32,
     #[prost(int32, tag = "2")]
     width: i32,
-    /// Channels.
+    /// Number of channels.
     #[prost(int32, tag = "3")]
     colorspace: i32,
     #[prost(bytes = "vec", tag = "4")]

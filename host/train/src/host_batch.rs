@@ -23,9 +23,9 @@ pub struct HostBatch {
     pub(crate) size: Size,
     /// Rows and columns of the output, if it is not `size`.
     pub(crate) output: Option<(usize, usize)>,
-    /// What coordinates of NAF's rotary encoding are multiplied by.
+    /// Factor of the coordinates of NAF's rotary encoding.
     pub(crate) coordinate_scale: f32,
-    /// Windows of the output that are computed; all of it without.
+    /// Windows of the output to compute; the whole output if `None`.
     pub(crate) windows: Option<Windows>,
     pub(crate) images: Vec<Vec<f32>>,
     pub(crate) lr: Vec<Features>,
@@ -37,12 +37,12 @@ pub struct HostBatch {
 #[derive(Debug, Clone)]
 pub(crate) struct Windows {
     pub(crate) size: Size,
-    /// First row and column of each.
+    /// First row and column of each window.
     pub(crate) corners: Vec<(usize, usize)>,
 }
 
 impl Windows {
-    /// The window of an image.
+    /// The window of image `image`.
     pub(crate) fn rect(&self, image: usize) -> Rect {
         let (top, left) = self.corners[image];
         Rect {
@@ -53,8 +53,8 @@ impl Windows {
         }
     }
 
-    /// Weight of each pixel of the windows, of outputs of size `of`: 1, and 0 where the
-    /// convolutions see the edge of a window that is not the edge of the image.
+    /// Weight of each pixel of windows in outputs of size `of`: 0 where the convolutions reach a window
+    /// edge that is not an image edge, otherwise 1.
     pub(crate) fn weights(&self, of: Size) -> Vec<f32> {
         let complete = |i: usize, first: usize, len: usize, whole: usize| {
             (i >= HALO || first == 0) && (i + HALO < len || first + len == whole)
@@ -92,7 +92,7 @@ pub(crate) enum HostTarget {
     Crops(Vec<HostCrop>),
 }
 
-/// A crop of every image, at the same place.
+/// A crop of every image, at the same position.
 #[derive(Debug, Clone)]
 pub(crate) struct HostCrop {
     pub(crate) region: Region,
@@ -100,10 +100,10 @@ pub(crate) struct HostCrop {
 }
 
 impl HostBatch {
-    /// The batch on a device. In stage 2 the teacher computes its features.
+    /// Moves the batch to a device. In stage 2, the teacher computes its features.
     ///
     /// # Panics
-    /// If it is a batch of stage 2 and there is no teacher.
+    /// If it is a stage 2 batch and there is no teacher.
     pub fn on(self, config: &Config, teacher: Option<&LoftUp>, device: &Device) -> Batch {
         let slices: Vec<&[f32]> = self.images.iter().map(Vec::as_slice).collect();
         let Size { width, height } = self.size;
@@ -174,7 +174,7 @@ impl HostBatch {
     }
 }
 
-/// Tokens of several images, one after another.
+/// Concatenates the tokens of several images.
 pub(crate) fn tokens(lr: &[Features], device: &Device) -> Tokens {
     let grid = Grid {
         batch: lr.len(),

@@ -1,5 +1,5 @@
-//! What a training step can be about: a backbone, and the sizes of the guidance, of the backbone's
-//! input and of the target.
+//! The possible inputs of a training step: a backbone, and the sizes of guidance, backbone input and
+//! target.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     model::Naf,
 };
 
-/// A backbone and sizes that go together.
+/// A backbone and compatible sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inputs {
     /// Index of the backbone.
@@ -22,29 +22,29 @@ pub(crate) struct Inputs {
     pub guidance: Size,
     /// Input size of the backbone.
     pub seen: Size,
-    /// Input size of the backbone for the target, where the target is features.
+    /// Input size of the backbone for the target, if the target is features.
     pub target: Option<Size>,
-    /// What features are multiplied by in the loss, by channel; nothing if all are alike.
+    /// Factor of each channel in the loss; empty if all are 1.
     pub scales: Vec<f32>,
 }
 
-/// Settings of one backbone, and where they are.
+/// Settings of one backbone, and their location.
 struct Settings<'a> {
     config: &'a Config,
     path: &'a Path,
-    /// The table that messages name.
+    /// The table in the settings, for messages.
     table: String,
-    /// The setting of the guidance's size in it.
+    /// The name of the setting for the size of the guidance in it.
     guidance: &'static str,
     backbone: &'a Backbone,
 }
 
 impl Inputs {
-    /// All that a step of this training may draw: one for each backbone in stage 1, one for each size in
-    /// stage 2.
+    /// Returns all inputs that a step of this training may draw: one per backbone in stage 1, one per size
+    /// in stage 2.
     ///
     /// # Errors
-    /// Names the setting whose size does not fit, and a size that does.
+    /// Names the setting with an incompatible size, and a size that works.
     pub fn of(
         config: &Config,
         path: &Path,
@@ -102,7 +102,7 @@ impl Settings<'_> {
         }
     }
 
-    /// Checks that the sizes go together.
+    /// Checks that the sizes are compatible.
     fn inputs(
         &self,
         index: usize,
@@ -143,7 +143,7 @@ impl Settings<'_> {
         })
     }
 
-    /// Checks that NAF can make an output of the size of the target.
+    /// Checks that NAF supports an output of the target's size.
     fn check_naf(
         &self,
         guidance: Size,

@@ -1,9 +1,9 @@
 //! Trains the LoftUp upsampler, as published (arXiv 2504.14032), for the backbone of any bundle.
 //!
 //! [`train()`] reads images ([`data`]), computes their features with the frozen [`backbone`], and
-//! trains the upsampler ([`model`]) towards a target, step by step. Stage 1 learns from bicubic
-//! features refined by masks, stage 2 from a teacher that processes crops of the image in high
-//! resolution. The state is one file ([`checkpoint`]), from which a training resumes bit for bit.
+//! trains the upsampler ([`model`]) to match a target. In stage 1, the target is bicubic features
+//! refined by masks; in stage 2, the output of a teacher that processes high-resolution crops of the
+//! image. The state is one file ([`checkpoint`]), from which a training resumes bit for bit.
 
 #![forbid(unsafe_code)]
 

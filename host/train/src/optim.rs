@@ -1,4 +1,4 @@
-//! PyTorch's optimizers, for a whole set of weights.
+//! PyTorch's optimizers NAdam and AdamW.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
-//! From a step's number to what the step needs, in ordinary memory: images, features, masks,
-//! random draws. It depends on the settings, the data and the number alone, so that it can be done
-//! ahead of time and on another thread.
+//! Prepares the inputs of a step in host memory: images, features, masks, random numbers. They depend
+//! only on the settings, the data and the step number, so they can be computed ahead of time on
+//! another thread.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -29,22 +29,22 @@ use crate::{
     teacher::{Part, Region},
 };
 
-/// Images that a new upsampler is fitted to, at most.
+/// Maximum number of images that a new upsampler is fitted to.
 const FITTED: usize = 128;
-/// Pixels of the guidance that it is fitted to, at most.
+/// Maximum number of guidance pixels that it is fitted to.
 const FITTED_PIXELS: usize = 1 << 18;
-/// Images that the standard deviation of the channels is measured on, at most.
+/// Maximum number of images for measuring the standard deviation of the channels.
 const MEASURED: usize = 32;
 
-/// Makes batches.
+/// Prepares batches.
 pub struct Preparer<'a> {
     config: &'a Config,
     data: &'a Dataset,
     backbones: &'a [Backbone],
     wide: Option<&'a WideTeacher>,
-    /// What a step draws one of.
+    /// The inputs, one of which each step draws.
     inputs: Vec<Inputs>,
-    /// The order of the epoch that was asked for last.
+    /// The epoch that was used last, and its order of images.
     order: Mutex<(u64, Vec<usize>)>,
 }
 
@@ -56,10 +56,10 @@ fn square(side: usize) -> Size {
 }
 
 impl<'a> Preparer<'a> {
-    /// Checks that the sizes go together. The backbones are that of `bundle` and those of `backbones`.
+    /// Checks that the sizes are compatible. The backbones are those of `bundle` and `backbones`.
     ///
     /// # Errors
-    /// Names the setting and a size that does.
+    /// Names the setting with an incompatible size, and a size that works.
     pub fn new(
         config: &'a Config,
         path: &std::path::Path,
@@ -83,7 +83,7 @@ impl<'a> Preparer<'a> {
         Ok(preparer)
     }
 
-    /// One over the standard deviation of each channel, so that all count alike.
+    /// Computes one over the standard deviation of each channel, so that all have the same weight.
     fn channel_scales(&self, inputs: &Inputs) -> Result<Vec<f32>, TrainError> {
         let backbone = &self.backbones[inputs.backbone];
         let mut tokens = Vec::new();
@@ -97,7 +97,7 @@ impl<'a> Preparer<'a> {
         Ok(deviation.iter().map(|s| 1.0 / s.max(1e-6)).collect())
     }
 
-    /// A random projection of features for the loss.
+    /// Draws a random projection of features for the loss.
     fn projection(&self, inputs: &Inputs, rng: &mut Rng) -> Projection {
         let dim = self.backbones[inputs.backbone].dim();
         let mut projection = random_projection(dim, self.config.loss.projection, rng);
@@ -108,13 +108,13 @@ impl<'a> Preparer<'a> {
         projection
     }
 
-    /// Pixels along a side of the downsampler's windows.
+    /// Side of the downsampler's windows in pixels.
     pub fn window(&self) -> usize {
         let (size, seen) = self.first_size();
         (size.width * self.backbones[0].patch() / seen.width).max(1)
     }
 
-    /// The first size of the guidance, and that of the backbone there.
+    /// The first size of the guidance, and the backbone's input size for it.
     pub fn first_size(&self) -> (Size, Size) {
         (self.inputs[0].guidance, self.inputs[0].seen)
     }
@@ -123,7 +123,7 @@ impl<'a> Preparer<'a> {
     /// `path`.
     ///
     /// # Errors
-    /// If no image can be read, the backbone fails, or this upsampler cannot be initialized so.
+    /// If no image can be read, the backbone fails, or this upsampler does not support the method.
     pub fn initialize(
         &self,
         path: &std::path::Path,
@@ -183,7 +183,7 @@ impl<'a> Preparer<'a> {
         Ok(())
     }
 
-    /// Image `place` in the order of its epoch.
+    /// Returns the index of image number `place`, in the order of its epoch.
     fn image(&self, place: u64) -> usize {
         let n = self.data.len();
         let epoch = place / n as u64;
@@ -205,10 +205,10 @@ impl<'a> Preparer<'a> {
         self.data.sample(index, size)
     }
 
-    /// What step `step` needs, counted from 0.
+    /// Prepares the batch of step `step`, counted from 0.
     ///
     /// # Errors
-    /// Where no image can be read, or the backbone fails.
+    /// If no image can be read, or the backbone fails.
     pub fn prepare(&self, step: u64) -> Result<HostBatch, TrainError> {
         let config = self.config;
         let mut rng = Rng::new(config.seed, Purpose::Step, step);
@@ -349,7 +349,7 @@ impl<'a> Preparer<'a> {
         })
     }
 
-    /// Random windows of outputs of `size`, if the settings have any.
+    /// Draws random windows of outputs of `size`, if the settings have a window.
     fn windows(&self, images: usize, size: Size, rng: &mut Rng) -> Option<Windows> {
         let window = self
             .config
@@ -366,7 +366,7 @@ impl<'a> Preparer<'a> {
         })
     }
 
-    /// Parts of the images in high resolution, one for every view and at least one.
+    /// Draws high-resolution crops of the images, one for every view and at least one.
     fn crops(
         &self,
         samples: &[Sample],

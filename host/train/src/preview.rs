@@ -1,5 +1,5 @@
-//! An image of what the upsampler makes of one photo: the photo, the backbone's features, the
-//! upsampled features, both in colors of their common principal components.
+//! A preview of the training on one image: the image, the backbone's features and the upsampled
+//! features, colored by their common principal components.
 
 use std::path::Path;
 
@@ -21,10 +21,10 @@ use crate::{
     model::{Guidance, Mode, RangeOver, Tokens, Upsampler, device_matrix, host_values},
 };
 
-/// Pixels of the output that the colors are chosen by.
+/// Number of output pixels that the colors are computed from.
 const SAMPLES: usize = 1024;
 
-/// A photo that is shown again and again.
+/// The preview image and its features.
 pub(crate) struct Preview {
     photo: RgbImage,
     /// Kind of the upsampler that `image` is normalized for.
@@ -34,7 +34,7 @@ pub(crate) struct Preview {
 }
 
 impl Preview {
-    /// The preview of the settings, unless it is disabled: its image, or the first of the data.
+    /// Opens the preview image in the settings, or the first image of the data, unless it is disabled.
     pub fn open(
         config: &Config,
         data: &Dataset,
@@ -55,7 +55,7 @@ impl Preview {
         Self::new(&photo, backbone, config.upsampler, size, seen).map(Some)
     }
 
-    /// A photo, seen by the backbone at `seen` and upsampled to `size`.
+    /// Creates a preview of an image, with a backbone input of size `seen`, upsampled to `size`.
     fn new(
         photo: &RgbImage,
         backbone: &Backbone,
@@ -79,7 +79,7 @@ impl Preview {
         })
     }
 
-    /// The panels, written to `path` as PNG. Returns their width and height.
+    /// Writes the panels to `path` as PNG. Returns their width and height.
     pub fn draw(
         &self,
         upsampler: &Upsampler,

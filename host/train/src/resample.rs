@@ -1,6 +1,6 @@
 //! Separable resampling of images and feature maps: bicubic and bilinear resizing, blurring,
-//! and the jitter of the views. Each is a sparse matrix per axis, applied to plain values, or as
-//! a matrix product to tensors whose gradient is wanted.
+//! and the jitter of the views. Each is a sparse matrix per axis, which is applied to values in host
+//! memory, or as a matrix product to tensors with gradients.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -11,13 +11,13 @@ use crate::{kernels::Grid, rng::Rng};
 /// A linear map along one axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
-    /// Extent that it takes.
+    /// Length of the input.
     input: usize,
-    /// For every position of the output, positions taken and their weights.
+    /// For every position of the output, input positions and weights.
     taps: Vec<Vec<(usize, f32)>>,
 }
 
-/// `i` reflected into `0..n` without repeating the border, as often as it takes.
+/// Reflects `i` into `0..n` without repeating the border, several times if necessary.
 fn reflect(i: isize, n: usize) -> usize {
     if n == 1 {
         return 0;
@@ -28,7 +28,7 @@ fn reflect(i: isize, n: usize) -> usize {
 }
 
 impl Axis {
-    /// Merges taps at the same place.
+    /// Creates a map, merging taps at the same position.
     fn new(input: usize, taps: Vec<Vec<(usize, f32)>>) -> Self {
         let merged = taps.into_iter().map(|mut taps| {
             taps.sort_by_key(|t| t.0);
@@ -48,7 +48,7 @@ impl Axis {
         }
     }
 
-    /// Bicubic resizing as PyTorch's `interpolate(mode="bicubic")`, pixel centers at halves.
+    /// Bicubic resizing, as in PyTorch's `interpolate(mode="bicubic", align_corners=False)`.
     pub fn bicubic(from: usize, to: usize) -> Self {
         let scale = from as f32 / to as f32;
         let taps = (0..to).map(|i| {
@@ -62,7 +62,7 @@ impl Axis {
         Self::new(from, taps.collect())
     }
 
-    /// Bilinear resizing as PyTorch's `interpolate(mode="bilinear")`, without antialiasing.
+    /// Bilinear resizing, as in PyTorch's `interpolate(mode="bilinear")`, without antialiasing.
     pub fn bilinear(from: usize, to: usize) -> Self {
         let taps = (0..to).map(|i| {
             let (first, t) = bilinear(i, from, to);
@@ -71,7 +71,7 @@ impl Axis {
         Self::new(from, taps.collect())
     }
 
-    /// Gaussian of 5 taps and deviation 1, reflected at the border.
+    /// Gaussian blur with 5 taps and a standard deviation of 1, reflected at the border.
     pub fn blur(n: usize) -> Self {
         let bell: [f32; 5] = std::array::from_fn(|k| (-0.5 * (k as f32 - 2.0).powi(2)).exp());
         let sum: f32 = bell.iter().sum();
@@ -83,7 +83,7 @@ impl Axis {
         Self::new(n, taps.collect())
     }
 
-    /// First `self`, then `next`.
+    /// Returns the composition: first `self`, then `next`.
     pub fn then(&self, next: &Self) -> Self {
         let taps = next.taps.iter().map(|taps| {
             let spread =
@@ -93,7 +93,7 @@ impl Axis {
         Self::new(self.input, taps.collect())
     }
 
-    /// Positions `start..start + len` of the output.
+    /// Restricts the output to positions `start..start + len`.
     pub fn part(&self, start: usize, len: usize) -> Self {
         Self {
             input: self.input,
@@ -101,12 +101,12 @@ impl Axis {
         }
     }
 
-    /// Extent of the output.
+    /// Length of the output.
     pub fn output(&self) -> usize {
         self.taps.len()
     }
 
-    /// `[1, output, input]`.
+    /// Returns the dense matrix, `[1, output, input]`.
     fn dense(&self, device: &Device) -> Tensor<3> {
         let mut data = vec![0.0; self.output() * self.input];
         for (row, taps) in data.chunks_exact_mut(self.input).zip(&self.taps) {
@@ -138,10 +138,10 @@ pub fn resample(x: Tensor<2>, grid: Grid, rows: &Axis, cols: &Axis) -> Tensor<2>
     x.reshape([batch * h * w, c])
 }
 
-/// Resamples one map of plain values `[h * w, c]`.
+/// Resamples one map `[h * w, c]` in host memory.
 ///
 /// # Panics
-/// Where `x` is not of the axes' extents.
+/// If the size of `x` does not match the axes.
 pub fn resample_values(x: &[f32], c: usize, rows: &Axis, cols: &Axis) -> Vec<f32> {
     assert_eq!(x.len(), rows.input * cols.input * c, "values of a map");
     let line = cols.output() * c;
@@ -169,37 +169,37 @@ pub fn resample_values(x: &[f32], c: usize, rows: &Axis, cols: &Axis) -> Vec<f32
     out
 }
 
-/// A random view of an image: reflected at the border, upsampled, shifted, perhaps mirrored, and
-/// cut to the size of the image.
+/// A random view of an image: reflected at the border, upsampled, shifted, optionally mirrored, and
+/// cropped to the size of the image.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Jitter {
     /// Pixels of the guidance that are added on each side by reflection.
     pub pad: usize,
-    /// Enlargement, 1 or more.
+    /// Upsampling factor, at least 1.
     pub zoom: f32,
-    /// Rows of the guidance that are left out above.
+    /// Number of guidance rows cropped at the top.
     pub down: usize,
-    /// Columns of the guidance that are left out on the left.
+    /// Number of guidance columns cropped at the left.
     pub right: usize,
-    /// Whether left and right are exchanged at last.
+    /// Whether the result is mirrored horizontally.
     pub mirrored: bool,
 }
 
 /// Limits of the jitter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JitterRange {
-    /// [`Jitter::pad`], at a guidance of any size.
+    /// [`Jitter::pad`], for a guidance of any size.
     pub pad: usize,
-    /// How much the enlargement may exceed 1; half of all views are not upsampled.
+    /// Maximum of the upsampling factor minus 1; half of all views are not upsampled.
     pub zoom: f32,
     /// Whether half of all views are mirrored.
     pub mirror: bool,
 }
 
 impl Jitter {
-    /// A random view of a guidance of `height x width`.
+    /// Draws a random view of a guidance of `height x width`.
     pub fn random(rng: &mut Rng, range: JitterRange, height: usize, width: usize) -> Self {
-        // One pixel has nothing beside it to reflect.
+        // A single pixel cannot be reflected.
         let pad = range
             .pad
             .min(height.saturating_sub(1))
@@ -223,12 +223,12 @@ impl Jitter {
         }
     }
 
-    /// The view along an axis. `guidance` is the guidance's extent and `n` that of the map to be
-    /// transformed: the same view of the same image at another resolution, where they differ.
+    /// Returns the view along an axis. `guidance` is the length of the guidance, `n` the length of the map to
+    /// transform, which may have a different resolution.
     fn axis(&self, guidance: usize, n: usize, shift: usize, mirrored: bool) -> Axis {
         let scale = n as f32 / guidance as f32;
         let (pad, shift) = (self.pad as f32 * scale, shift as f32 * scale);
-        // Extents of the padded image, between whose outer pixels the enlargement interpolates.
+        // Outer pixels of the padded image, between which upsampling interpolates.
         let (first, last) = (-pad, n as f32 - 1.0 + pad);
         let taps = (0..n).map(|i| {
             let i = if mirrored { n - 1 - i } else { i };
@@ -241,8 +241,7 @@ impl Jitter {
         Axis::new(n, taps.collect())
     }
 
-    /// The view of a map of `height x width`, from a guidance of `of`: what to do along rows and
-    /// along columns.
+    /// Returns the view of a map of `height x width`, for a guidance of size `of`, along rows and columns.
     pub fn axes(&self, of: (usize, usize), height: usize, width: usize) -> (Axis, Axis) {
         (
             self.axis(of.0, height, self.down, false),
@@ -251,7 +250,7 @@ impl Jitter {
     }
 }
 
-/// Extent after enlargement, as PyTorch rounds it.
+/// Returns the length after upsampling, rounded as in PyTorch.
 fn upsampled(n: usize, zoom: f32) -> usize {
     (n as f64 * f64::from(zoom)).floor() as usize
 }

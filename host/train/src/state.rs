@@ -98,7 +98,7 @@ impl State {
     }
 }
 
-/// The settings that must not change when a training is resumed; all others have their defaults.
+/// Returns the settings that must not change when a training is resumed; all others are set to defaults.
 fn fixed_settings(config: &Config) -> Config {
     let mut config = config.clone();
     let run = crate::config::Run {
@@ -114,7 +114,7 @@ fn fixed_settings(config: &Config) -> Config {
     };
     config.run = run;
     config.cache = Default::default();
-    // Identified by their contents.
+    // Bundles are identified by their contents.
     config.bundle = PathBuf::new();
     let further = config.backbones.iter_mut();
     further.for_each(|b| b.bundle = PathBuf::new());

@@ -1,7 +1,7 @@
-//! One step of training, as a function: weights and a batch to losses and gradients.
+//! One training step, as a function from weights and a batch to losses and gradients.
 //!
-//! It has no side effects and draws no random numbers, so that several devices could each process
-//! a part of a batch and sum their gradients before the optimizer step.
+//! It has no side effects and draws no random numbers, so that several devices can each process a
+//! part of a batch and sum their gradients before the optimizer step.
 
 use burn::tensor::{Device, Tensor};
 
@@ -29,7 +29,7 @@ impl Trainable {
         upsampler.joined(self.aux.weights.clone())
     }
 
-    /// The same with other weights.
+    /// Returns the same modules with other weights.
     pub fn with_weights(&self, weights: &Params) -> Self {
         let mut net = self.clone();
         let own = self.upsampler.weights();
@@ -51,26 +51,26 @@ pub struct Batch {
     pub views: Vec<View>,
     /// Target of the upsampled features.
     pub target: Target,
-    /// Rows and columns of the output, if they are not those of the guidance.
+    /// Rows and columns of the output, if they differ from the guidance's.
     pub output: Option<(usize, usize)>,
-    /// What coordinates of NAF's rotary encoding are multiplied by; 1 outside of training.
+    /// Factor of the coordinates of NAF's rotary encoding; 1 outside of training.
     pub coordinate_scale: f32,
-    /// Where batch normalization takes its statistics from.
+    /// The statistics used by batch normalization.
     pub batch_norm: Mode,
 }
 
 /// Target of the upsampled features.
 #[derive(Debug, Clone)]
-// There is one of them at a time.
+// Only one exists at a time, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
 pub enum Target {
-    /// Stage 1: the pseudo ground truth, through a projection.
+    /// Stage 1: the projected pseudo ground truth.
     MaskBicubic {
         /// `[batch * H * W, to]`.
         values: Tensor<2>,
         /// `[d, to]`.
         projection: Tensor<2>,
-        /// Weight of each pixel, `[batch * H * W, 1]`; equal weights without.
+        /// Weight of each pixel, `[batch * H * W, 1]`; equal weights if `None`.
         weights: Option<Tensor<2>>,
     },
     /// Stage 2: the teacher's features of crops.
@@ -80,7 +80,7 @@ pub enum Target {
 /// The teacher's features of a crop.
 #[derive(Debug, Clone)]
 pub struct Crop {
-    /// First row of the student's output that is compared.
+    /// First row of the compared part of the student's output.
     pub top: usize,
     /// First column.
     pub left: usize,
@@ -106,15 +106,15 @@ pub struct LossWeights {
 /// Losses, gradients and batch statistics of a step.
 #[derive(Debug, Clone)]
 pub struct StepOutput {
-    /// The sum that is minimized, then its terms before weighting, by name.
+    /// The total loss, then its terms before weighting, by name.
     pub losses: Vec<(&'static str, f32)>,
-    /// Gradient of the sum for every trained weight.
+    /// Gradient of the total loss with respect to every trained weight.
     pub gradients: Params,
     /// Statistics of the batch normalizations.
     pub batch_stats: BatchStats,
 }
 
-/// Pixels `top..top + side`, `left..left + side` of maps `[batch * H * W, d]`, as
+/// Cuts pixels `top..top + side`, `left..left + side` out of maps `[batch * H * W, d]`:
 /// `[batch, side * side, d]`.
 fn cut(x: Tensor<2>, grid: Grid, crop: &Crop) -> Tensor<3> {
     let [_, d] = x.dims();
@@ -124,7 +124,7 @@ fn cut(x: Tensor<2>, grid: Grid, crop: &Crop) -> Tensor<3> {
         .reshape([grid.batch, crop.side * crop.side, d])
 }
 
-/// Losses and gradients of a batch.
+/// Computes losses and gradients of a batch.
 pub fn step(net: &Trainable, batch: &Batch, loss_weights: LossWeights) -> StepOutput {
     let tracked = net.weights().tracked();
     let mut net = net.with_weights(&tracked);

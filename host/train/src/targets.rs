@@ -1,4 +1,4 @@
-//! Pseudo ground truths of stage 1 to compare, as feature maps.
+//! Pseudo ground truths of stage 1 as feature maps, to compare them.
 
 use loftup_runtime::image::RgbImage;
 
@@ -12,7 +12,7 @@ use crate::{
 /// Regions in which features are averaged.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Regions {
-    /// Segmentations by color; none leaves features as upsampled.
+    /// Segmentations by color; if empty, features are only upsampled.
     Color(Vec<Segmentation>),
     /// The masks that come with an image.
     Masks,
@@ -21,13 +21,13 @@ pub enum Regions {
 /// A pseudo ground truth: `data.segmentation`, `stage1.upsampling` and `stage1.alpha`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// As it is written in tables.
+    /// The name in tables.
     pub name: &'static str,
     /// How features are upsampled.
     pub upsampling: Upsampling,
-    /// Where they are averaged.
+    /// The regions in which they are averaged.
     pub regions: Regions,
-    /// How strongly.
+    /// How strongly they are averaged, 0 to 1.
     pub alpha: f32,
 }
 
@@ -39,7 +39,7 @@ const SCALES: [(f32, f32); 4] = [
     (200.0, 0.002),
 ];
 
-/// Segmentations of four scales.
+/// Returns segmentations at four scales.
 pub fn four_scales(color_space: ColorSpace, sigma: f32) -> Vec<Segmentation> {
     let of = |(scale, min_area)| Segmentation {
         sigma,
@@ -50,8 +50,8 @@ pub fn four_scales(color_space: ColorSpace, sigma: f32) -> Vec<Segmentation> {
     SCALES.map(of).to_vec()
 }
 
-/// Interpolation, the published target, and others that are not published; with `masks` also
-/// those that come with the images.
+/// Returns the targets to compare: interpolation, the published target, and others; with `masks`, also
+/// targets with the masks of the images.
 pub fn candidates(masks: bool) -> Vec<Target> {
     let rgb = four_scales(ColorSpace::Rgb, Segmentation::default().sigma);
     let both = [&rgb[..], &four_scales(ColorSpace::Lab, 0.5)].concat();
@@ -82,8 +82,8 @@ pub fn candidates(masks: bool) -> Vec<Target> {
 }
 
 impl Target {
-    /// The target of every pixel of `image`, `[height * width, d]`, from features `[h * w, d]` on a
-    /// grid of `(h, w)`. `masks` are those of the image at this size, if the target needs them.
+    /// Computes the target of every pixel of `image`, `[height * width, d]`, from features `[h * w, d]` on
+    /// a grid of `(h, w)`. `masks` are the image's masks at this size, if the target needs them.
     pub fn map(
         &self,
         tokens: &[f32],
@@ -96,7 +96,7 @@ impl Target {
             Regions::Color(all) => all.iter().map(|how| segment(image, *how)).collect(),
             Regions::Masks => vec![masks],
         };
-        // Without a projection, nothing is drawn.
+        // The identity; no random numbers are drawn.
         let identity = random_projection(dim, 0, &mut Rng::new(0, Purpose::Step, 0));
         pseudo_ground_truth(
             tokens,

@@ -1,5 +1,5 @@
-//! The teacher of stage 2: a moving average of the student that processes crops of the image in
-//! high resolution.
+//! The teacher of stage 2: a moving average of the student, which processes high-resolution crops of
+//! the image.
 
 use burn::tensor::Device;
 
@@ -14,7 +14,7 @@ use crate::{
     resample::{Axis, resample_values},
 };
 
-/// Where a part of the high-resolution image lies in the student's output.
+/// The position of a part of the high-resolution image in the student's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     /// First row.
@@ -28,8 +28,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// The region of a crop of `side` pixels at row `y` and column `x` of an image of
-    /// `high x high`, in the output of a student that sees it at `side x side`.
+    /// Returns the region of a crop of `side x side` pixels at row `y` and column `x` of an image of
+    /// `high x high`, in the output of a student whose image is `side x side`.
     pub fn new(x: usize, y: usize, side: usize, high: usize, border: f32) -> Self {
         let covered = (side * side / high).max(1);
         let border = (border * covered as f32) as usize;
@@ -62,8 +62,8 @@ pub struct Part {
     pub segmentations: Vec<Vec<Mask>>,
 }
 
-/// The teacher's features of one crop: refined by masks, resized to the size of `region` without its
-/// border, `[inner * inner, d]`.
+/// Computes the teacher's features of one crop, refined by masks and resized to the size of `region` without
+/// its border, `[inner * inner, d]`.
 ///
 /// Crops are processed one by one, each with its own color range, as in inference.
 pub fn encode(
@@ -97,7 +97,7 @@ pub fn encode(
     resample_values(&features, d, &axis, &axis)
 }
 
-/// Updates the teacher's weights and statistics, exponential moving averages of the student's.
+/// Updates the teacher's weights and statistics, which are exponential moving averages of the student's.
 pub fn ema_update(teacher: &mut LoftUp, student: &LoftUp, decay: f64) {
     teacher.weights = ema(&teacher.weights, &student.weights, decay);
     teacher.statistics = ema(&teacher.statistics, &student.statistics, decay);

@@ -44,30 +44,30 @@ pub mod files {
     pub const PREVIEW: &str = "features.png";
 }
 
-/// Batches that are prepared ahead of time.
+/// Number of batches that are prepared ahead of time.
 const PREFETCH: usize = 1;
 
 /// Progress of a training.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It starts or resumes.
+    /// The training starts or resumes.
     Started {
-        /// Steps done before.
+        /// Steps completed before.
         step: u64,
-        /// Steps of the whole training.
+        /// Total number of steps.
         steps: u64,
-        /// Images.
+        /// Number of images.
         images: usize,
-        /// Images with masks.
+        /// Number of images with masks.
         with_masks: usize,
-        /// Trained parameters.
+        /// Number of trained parameters.
         weights: usize,
     },
-    /// A step is done.
+    /// A step is completed.
     Stepped {
-        /// Steps done.
+        /// Steps completed.
         step: u64,
-        /// Losses by name, the sum first.
+        /// Losses by name, the total first.
         losses: &'a [(&'static str, f32)],
         /// Learning rate.
         learning_rate: f64,
@@ -81,9 +81,9 @@ pub enum Event<'a> {
 /// How a training ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All steps are done; the weights are in this file.
+    /// All steps are completed; the weights are in this file.
     Finished(PathBuf),
-    /// It was stopped after this number of steps, and the checkpoint written.
+    /// It was stopped after this number of steps, and a checkpoint was written.
     Stopped(u64),
 }
 
@@ -220,7 +220,7 @@ fn prepare_output(out: &Path, resume: bool) -> Result<PathBuf, TrainError> {
     Ok(path)
 }
 
-/// The backbone of the bundle, and then the further ones.
+/// Opens the backbone of the bundle, then the additional ones.
 fn open_backbones(
     config: &Config,
     cache: Option<&Arc<FeatureCache>>,
@@ -232,7 +232,7 @@ fn open_backbones(
         .collect()
 }
 
-/// The cache of the backbones' features, unless it is disabled.
+/// Opens the cache of the backbones' features, unless it is disabled.
 fn open_cache(config: &Config) -> Result<Option<Arc<FeatureCache>>, TrainError> {
     if config.cache.gib <= 0.0 {
         return Ok(None);
@@ -243,7 +243,7 @@ fn open_cache(config: &Config) -> Result<Option<Arc<FeatureCache>>, TrainError> 
     Ok(Some(Arc::new(FeatureCache::open(&folder, bytes)?)))
 }
 
-/// What a checkpoint must agree with to be resumed.
+/// Everything that must match a checkpoint to resume from it.
 struct Identity {
     /// The settings as TOML.
     settings: String,
@@ -267,11 +267,11 @@ fn restore(
     Ok(progress.losses.into_iter().collect())
 }
 
-/// A training between its start and its end.
+/// A running training.
 struct Trainer<'a> {
     config: &'a Config,
     device: &'a Device,
-    /// Steps of the whole training.
+    /// Total number of steps.
     steps: u64,
     loss_weights: LossWeights,
     frozen: Option<Frozen>,

@@ -10,10 +10,10 @@ use loftup_runtime::backend::{BackendError, CpuBackend, Session, compile_once};
 
 use crate::{Templates, WordsError, text_tokenizer::TextTokenizer};
 
-/// Receives what is being done, how much of it is done, and how much there is.
+/// Progress: stage, steps done, total steps.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
-/// Texts in one run of the graph.
+/// Number of texts per run of the graph.
 const BATCH: usize = 8;
 
 /// A text encoder and its tokenizer.
@@ -25,13 +25,13 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Reads the text encoder of CLIP or SigLIP from a checkpoint: a file of the whole model or of its
-    /// text encoder. `prefix` selects one of several. `tokenizer` is SigLIP's `tokenizer.json`; CLIP's
-    /// tokenizer is built in.
+    /// Reads the text encoder of CLIP or SigLIP from a checkpoint of the whole model or of its text encoder.
+    /// `prefix` selects one of several. `tokenizer` is SigLIP's `tokenizer.json`; CLIP's tokenizer is built
+    /// in.
     ///
     /// # Errors
     /// The checkpoint cannot be read or contains no text encoder, its activation is unknown, or the
-    /// tokenizer is missing, cannot be read, or is not that of the text encoder.
+    /// tokenizer is missing, cannot be read, or does not belong to the text encoder.
     pub fn open(
         path: &Path,
         prefix: Option<&str>,
@@ -72,8 +72,8 @@ impl Encoder {
         &self.sha256
     }
 
-    /// The directions of `words`, `[words, dim]`: the mean of the normalized embeddings of a word in
-    /// all templates, normalized.
+    /// Computes the directions of `words`, `[words, dim]`: the normalized mean of the normalized embeddings of
+    /// each word in all templates.
     ///
     /// # Errors
     /// There are no words, a word is empty or too long, or the engine fails.
@@ -110,7 +110,7 @@ impl Encoder {
         Ok(means)
     }
 
-    /// The embeddings of tokenized texts, `[texts, dim]`.
+    /// Computes the embeddings of tokenized texts, `[texts, dim]`.
     fn run(
         &self,
         texts: &[Vec<u32>],
@@ -119,8 +119,8 @@ impl Encoder {
     ) -> Result<Vec<f32>, WordsError> {
         let TextConfig { width, dim, .. } = *self.config();
         let batch = BATCH.min(texts.len());
-        // What comes after a text of CLIP is not seen, so the longest one decides; those of SigLIP have
-        // the same length.
+        // CLIP does not attend to padding, so the length of the longest text is enough; texts of SigLIP all
+        // have the same length.
         let length = texts.iter().map(Vec::len).max().unwrap_or(1);
         progress("compiling the text encoder", 0, 1);
         let plan = compile_once(
@@ -169,7 +169,7 @@ impl Encoder {
         length: usize,
     ) -> Result<Vec<f32>, WordsError> {
         let (mut tokens, mut pool) = (Vec::new(), Vec::new());
-        // The last batch is filled up with its last text.
+        // The last batch is padded with its last text.
         for i in 0..batch {
             let text = &texts[i.min(texts.len() - 1)];
             self.text.embed(text, length, &mut tokens, &mut pool)?;

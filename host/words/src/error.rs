@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use loftup_import::{checkpoint::CheckpointError, text::TextError};
 use loftup_runtime::backend::BackendError;
 
-/// Words cannot be encoded. The message is one line.
+/// Why words cannot be encoded. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WordsError {
-    /// The text encoder.
+    /// The text encoder cannot be used.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The file of the text encoder.
+    /// The file of the text encoder cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The engine that runs the text encoder.
+    /// The engine that runs the text encoder failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// A file that cannot be used.
@@ -31,9 +31,9 @@ pub enum WordsError {
     TooLong {
         /// The text.
         text: String,
-        /// Its tokens.
+        /// Its number of tokens.
         tokens: usize,
-        /// What the text encoder reads.
+        /// The maximum number of tokens.
         most: usize,
     },
     /// Words that cannot be used.
@@ -42,7 +42,7 @@ pub enum WordsError {
 }
 
 impl WordsError {
-    /// Whether a text of so many tokens can be read.
+    /// Checks that a text with this many tokens is not too long.
     pub(crate) fn check_length(text: &str, tokens: usize, most: usize) -> Result<(), Self> {
         match tokens > most {
             true => Err(Self::TooLong {

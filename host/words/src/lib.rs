@@ -1,10 +1,9 @@
-//! Open vocabulary: turns words into directions in the feature space of CLIP or SigLIP.
+//! Open vocabulary: converts words to directions in the feature space of CLIP or SigLIP.
 //!
-//! Each word is put into prompt templates ([`Templates`]), tokenized ([`Tokenizer`],
-//! [`SiglipTokenizer`]), and encoded by
-//! the text encoder of the model whose image encoder is the backbone ([`Encoder`]). The mean of the
-//! normalized embeddings, normalized again, is compared with the feature of every pixel: no training
-//! and no images are needed. `docs/words.md`.
+//! Each word is inserted into prompt templates ([`Templates`]), tokenized ([`Tokenizer`],
+//! [`SiglipTokenizer`]), and encoded by the text encoder of the model whose image encoder is the backbone
+//! ([`Encoder`]). The mean of the normalized embeddings, normalized again, is compared with the feature of
+//! every pixel. No training and no images are needed. See `docs/words.md`.
 
 #![forbid(unsafe_code)]
 

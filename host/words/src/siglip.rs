@@ -1,8 +1,8 @@
 //! SigLIP's tokenizers, from the `tokenizer.json` next to its weights.
 //!
-//! As in its training (big_vision), a text becomes lower case, the token that ends a text is appended,
-//! and the rest is padding, which the text encoder sees. SigLIP, with SentencePiece's unigrams, has no
-//! punctuation and pads with the end token; SigLIP 2, with Gemma's tokenizer, pads with `<pad>`.
+//! As in its training (`big_vision`), a text is converted to lower case, the end token is appended, and the
+//! rest is padding, to which the text encoder attends. SigLIP (SentencePiece unigrams) removes punctuation
+//! and pads with the end token; SigLIP 2 (Gemma's tokenizer) pads with `<pad>`.
 
 use std::path::Path;
 
@@ -18,15 +18,15 @@ pub struct SiglipTokenizer {
 }
 
 impl SiglipTokenizer {
-    /// Reads `tokenizer.json`. Whether it is SigLIP's or SigLIP 2's is known from the token that ends
-    /// a text: `</s>` or `<eos>`.
+    /// Reads `tokenizer.json`. SigLIP and SigLIP 2 are distinguished by the end token: `</s>` or
+    /// `<eos>`.
     ///
     /// # Errors
     /// The file cannot be read or has neither, or this crate was built without the feature
     /// `tokenizers`.
     pub fn open(path: &Path) -> Result<Self, WordsError> {
         let file = TokenizerFile::open(path)?;
-        // Gemma has `</s>` as well: a word of HTML.
+        // Gemma also has `</s>`, as an HTML tag.
         let ids = ["<eos>", "<pad>", "</s>"].map(|token| file.id(token));
         let (end, padding, punctuation) = match ids {
             [Some(end), Some(padding), _] => (end, padding, true),
@@ -46,17 +46,17 @@ impl SiglipTokenizer {
         })
     }
 
-    /// Token after a text.
+    /// The token after a text.
     pub fn end(&self) -> u32 {
         self.end
     }
 
-    /// Token after the end, up to the length that the text encoder reads.
+    /// The padding token, which fills up to the length that the text encoder expects.
     pub fn padding(&self) -> u32 {
         self.padding
     }
 
-    /// The `length` tokens of a text, with its end and padding.
+    /// Returns the `length` tokens of a text, with the end token and padding.
     ///
     /// # Errors
     /// The text has more tokens, or the tokenizer fails.
@@ -69,7 +69,8 @@ impl SiglipTokenizer {
     }
 }
 
-/// In lower case; without ASCII punctuation and superfluous white space, unless it is kept.
+/// Converts a text to lower case; unless punctuation is kept, removes ASCII punctuation and superfluous
+/// white space.
 fn cleaned(text: &str, punctuation: bool) -> String {
     if punctuation {
         return text.to_lowercase();

@@ -7,11 +7,11 @@ use crate::WordsError;
 /// CLIP's 80 templates for ImageNet.
 const IMAGENET: &str = include_str!("../../../models/clip/templates.txt");
 
-/// The place of the word in a template.
+/// The placeholder of the word in a template.
 const PLACE: &str = "{}";
 
-/// Sentences around a word, such as "a photo of a {}.": the mean over many of them says more about
-/// the word, and less about the sentence, than any of them.
+/// Prompt templates such as "a photo of a {}.". The mean over many of them depends more on the word and
+/// less on the sentence than a single one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Templates(Vec<String>);
 
@@ -56,7 +56,7 @@ impl Templates {
         self.0.len()
     }
 
-    /// The templates with `word` in place.
+    /// Returns the templates with `word` inserted.
     pub fn of<'a>(&'a self, word: &'a str) -> impl Iterator<Item = String> + 'a {
         self.0.iter().map(move |t| t.replacen(PLACE, word, 1))
     }

@@ -1,4 +1,4 @@
-//! The tokenizer of a text encoder, whatever its family.
+//! The tokenizer of a text encoder of any family.
 
 use std::path::Path;
 
@@ -16,7 +16,8 @@ pub(crate) enum TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// CLIP's, which is built in, or SigLIP's from `file`. `weights` are those of the text encoder.
+    /// Returns CLIP's tokenizer, which is built in, or SigLIP's from `file`. `weights` is the file of the text
+    /// encoder.
     pub fn of(
         config: &TextConfig,
         weights: &Path,
@@ -47,8 +48,8 @@ impl TextTokenizer {
         }
     }
 
-    /// The tokens of a text, at most `context`. SigLIP's text encoder sees padding, so with it there are
-    /// exactly so many.
+    /// Returns the tokens of a text, at most `context`; exactly `context` for SigLIP, whose text encoder attends
+    /// to padding.
     pub fn encode(&self, text: &str, context: usize) -> Result<Vec<u32>, WordsError> {
         match self {
             Self::SigLip(siglip) => siglip.encode(text, context),

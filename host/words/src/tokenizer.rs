@@ -1,8 +1,8 @@
 //! CLIP's tokenizer: byte pair encoding of lower-case words.
 //!
-//! The original repairs a text with ftfy first. Of that, only quotes are made straight and control
-//! characters removed here; broken encodings (mojibake), ligatures, full-width letters and
-//! decomposed accents are left as they are.
+//! The original first repairs the text with ftfy. Here, only quotes are straightened and control
+//! characters removed; broken encodings (mojibake), ligatures, full-width letters and decomposed accents
+//! are unchanged.
 
 use std::{borrow::Cow, collections::HashMap, io::Read};
 
@@ -14,15 +14,15 @@ const MERGES: &[u8] = include_bytes!("../../../models/clip/bpe_merges.txt.gz");
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
-/// Endings that are words of their own. In this order: the first that matches is taken.
+/// Endings that are separate words. The first match is used.
 const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
-/// Bytes, alone and at the end of a word.
+/// Number of tokens for single bytes: within a word, and at its end.
 const BYTES: u32 = 512;
 
 /// CLIP's tokenizer, with its vocabulary of 49,408 tokens.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    /// The position of a pair of tokens among the merges. The merged token is [`BYTES`] after it.
+    /// The index of each pair of tokens in the merges. The merged token is the index plus [`BYTES`].
     ranks: HashMap<(u32, u32), u32>,
 }
 
@@ -47,17 +47,17 @@ impl Tokenizer {
         Self { ranks }
     }
 
-    /// Token before a text.
+    /// The token before a text.
     pub fn start(&self) -> u32 {
         BYTES + self.ranks.len() as u32
     }
 
-    /// Token after a text.
+    /// The token after a text.
     pub fn end(&self) -> u32 {
         self.start() + 1
     }
 
-    /// The tokens of a text, with those of its start and its end.
+    /// Returns the tokens of a text, including start and end token.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let text = cleaned(text);
         let mut ids = vec![self.start()];
@@ -102,8 +102,8 @@ impl Tokenizer {
     }
 }
 
-/// Straight quotes, no control characters, HTML entities decoded as often as the original does it,
-/// white space collapsed, lower case.
+/// Cleans a text: straight quotes, no control characters, HTML entities decoded as many times as in the
+/// original, white space collapsed, lower case.
 fn cleaned(text: &str) -> String {
     let straight = |c: char| match c {
         '\u{2bc}' | '\u{2018}'..='\u{201b}' => '\'',
@@ -120,8 +120,8 @@ fn cleaned(text: &str) -> String {
     words.join(" ").to_lowercase()
 }
 
-/// Bytes of the first word of `text`: a special token, a contraction, letters, one digit, or other
-/// characters.
+/// Returns the length in bytes of the first word of `text`: a special token, a contraction, letters, one
+/// digit, or other characters.
 fn word_length(text: &str, first: char) -> usize {
     let whole = [START, END].into_iter().chain(CONTRACTIONS);
     if let Some(whole) = whole.into_iter().find(|whole| text.starts_with(whole)) {
@@ -147,7 +147,7 @@ fn is_letter(c: char) -> bool {
     )
 }
 
-/// Whether a byte stands for itself in the vocabulary; others stand there as letters from U+0100.
+/// Whether a byte represents itself in the vocabulary; others are represented by letters from U+0100.
 fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..)
 }
@@ -164,7 +164,7 @@ fn byte_token(byte: u8) -> u32 {
     }
 }
 
-/// Tokens of all bytes, and the letters that stand for them in the vocabulary.
+/// Iterates over the tokens of all bytes, with the letters that represent them in the vocabulary.
 fn byte_letters() -> impl Iterator<Item = (u32, char)> {
     let mut next = 0x100;
     (0..=u8::MAX).map(move |byte| {

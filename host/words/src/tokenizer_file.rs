@@ -1,4 +1,4 @@
-//! A `tokenizer.json`, as Hugging Face's libraries save it. Needs the feature `tokenizers`.
+//! A `tokenizer.json`, as saved by Hugging Face's libraries. Needs the feature `tokenizers`.
 
 #[cfg(feature = "tokenizers")]
 pub(crate) use read::TokenizerFile;
@@ -13,7 +13,7 @@ mod read {
 
     use crate::WordsError;
 
-    /// The file, read.
+    /// The contents of the file.
     pub(crate) struct TokenizerFile(Box<Tokenizer>);
 
     impl TokenizerFile {
@@ -25,7 +25,7 @@ mod read {
             let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
             let mut tokenizer = Tokenizer::from_bytes(&bytes)
                 .map_err(|e| wrong(format!("not a tokenizer.json that can be read: {e}")))?;
-            // Texts are cut and padded here; some files ask for it, too.
+            // Truncation and padding are done in this crate; some files enable them.
             tokenizer.with_padding(None);
             tokenizer
                 .with_truncation(None)
@@ -38,7 +38,7 @@ mod read {
             self.0.token_to_id(token)
         }
 
-        /// The tokens of a text, without those around it.
+        /// Returns the tokens of a text, without special tokens.
         pub fn tokens(&self, text: &str) -> Result<Vec<u32>, WordsError> {
             let encoding = self.0.encode_fast(text, false);
             let encoding = encoding.map_err(|e| WordsError::Words(format!("{text:?}: {e}")))?;
@@ -53,7 +53,7 @@ mod refused {
 
     use crate::WordsError;
 
-    /// There is none in this build.
+    /// Not available in this build.
     pub(crate) enum TokenizerFile {}
 
     impl TokenizerFile {

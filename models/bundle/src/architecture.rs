@@ -39,10 +39,10 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// Validates what the types do not express.
+    /// Validates the fields beyond their types.
     ///
     /// # Errors
-    /// The position embeddings are neither learned nor rotary, or both; or another family than SigLIP
+    /// The position embeddings are neither learned nor rotary, or both; or a family other than SigLIP
     /// has `text_space`.
     pub fn validate(&self) -> Result<(), String> {
         let rotary = self.family == Family::DinoV3;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clicks {
-    /// The cosine similarity from which a pixel belongs to the clicked object, by upsampling method:
+    /// The cosine similarity above which a pixel belongs to the clicked object, by upsampling method:
     /// `loftup`, `jbu`, `bilinear`, ...
     pub thresholds: BTreeMap<String, f32>,
     /// Number of images that they were fitted to.
@@ -18,7 +18,7 @@ pub struct Clicks {
 }
 
 impl Clicks {
-    /// Most methods that are read.
+    /// Maximum number of methods.
     const MOST_METHODS: usize = 64;
 
     pub(crate) fn validate(&self) -> Result<(), String> {

@@ -35,25 +35,25 @@ pub enum HeadKind {
     },
     /// The distance to the image plane in meters.
     Depth {
-        /// Smallest depth that the head gives.
+        /// Smallest depth that the head outputs.
         min_meters: f32,
-        /// Greatest depth that the head gives.
+        /// Greatest depth that the head outputs.
         max_meters: f32,
-        /// Number of bins, evenly spaced from the smallest to the greatest depth; `k` scores whose
-        /// normalized positive parts weight the bins. Without bins, the one output is the logarithm
-        /// of the depth.
+        /// Number of bins, evenly spaced from the smallest to the greatest depth, which are weighted by the
+        /// normalized positive parts of the `k` scores. Without bins, the only output is the logarithm of the
+        /// depth.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bins: Option<usize>,
     },
-    /// The cosine similarity with each word; the highest wins. The weights are directions in the
-    /// backbone's feature space, first of the words, then of the negative ones.
+    /// A text head: the cosine similarity with each word; the highest wins. The weights are directions
+    /// in the backbone's feature space, first of the words, then of the negative words.
     Words {
         /// The words, at most [`HeadKind::MOST_CLASSES`].
         names: Vec<String>,
-        /// Words that take pixels away: where one of them is the most similar, no word is found.
+        /// Negative words: if one of them is the most similar, no word is found.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         negative: Vec<String>,
-        /// Where no word is at least this similar, none is found.
+        /// Minimum similarity for a word to be found.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         threshold: Option<f32>,
     },
@@ -145,10 +145,10 @@ impl Head {
     }
 }
 
-/// Key of the metadata that describes the head in a file of its own.
+/// Key of the metadata in a separate head file.
 const METADATA: &str = "loftup_head";
 
-/// What the metadata of a head file hold.
+/// The metadata of a head file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Described {
@@ -157,12 +157,12 @@ struct Described {
 }
 
 impl Head {
-    /// Serializes the head to a file of its own: that of [`Linear::to_bytes`], with kind and channels
-    /// in its metadata. [`Head::from_file`] reads it without a bundle, so that a program can replace
-    /// a head while it runs.
+    /// Serializes the head to a separate file: as [`Linear::to_bytes`], with kind and channels in the
+    /// metadata. [`Head::from_file`] reads it without a bundle, so that a running program can replace a
+    /// head.
     ///
     /// # Errors
-    /// The shape of `linear` is not that of the head.
+    /// The shape of `linear` does not match the head.
     pub fn to_file(&self, linear: &Linear) -> Result<Vec<u8>, String> {
         let described = Described {
             kind: self.kind.clone(),
@@ -182,7 +182,7 @@ impl Head {
     /// Reads the output of [`Head::to_file`], with an empty `file`.
     ///
     /// # Errors
-    /// It is no head file, or is damaged.
+    /// It is not a head file, or it is damaged.
     pub fn from_file(bytes: &[u8]) -> Result<(Self, Linear), String> {
         let (_, metadata) =
             SafeTensors::read_metadata(bytes).map_err(|e| format!("not a head file: {e}"))?;

@@ -1,7 +1,7 @@
-//! Bundles: directories with everything that a robot needs of a model.
+//! Bundles: directories with everything needed to run a model on a robot.
 //!
-//! `manifest.json` describes the contents; the ONNX graphs are in the same directory; the manifest
-//! has the SHA-256 of every file. `docs/bundle-format.md` specifies the format.
+//! `manifest.json` describes the contents and has the SHA-256 of every file; the ONNX graphs are in
+//! the same directory. `docs/bundle-format.md` specifies the format.
 
 #![forbid(unsafe_code)]
 

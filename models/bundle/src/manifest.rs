@@ -45,7 +45,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The precisions in which every part of the bundle is available. NAF is the same in all of them.
+    /// The precisions in which every part of the bundle is available. NAF counts for all of them.
     pub fn precisions(&self) -> Vec<Precision> {
         let upsampler = self.upsampler.as_ref();
         let graphs = upsampler.filter(|u| u.kind.is_quantized());
@@ -66,7 +66,7 @@ impl Manifest {
 pub struct Normalization {
     /// Subtracted from values in 0..1.
     pub mean: [f32; 3],
-    /// Then divided by.
+    /// Divisor, after the subtraction.
     pub std: [f32; 3],
 }
 
@@ -77,7 +77,7 @@ impl Normalization {
         std: [0.229, 0.224, 0.225],
     };
 
-    /// The same with another mean or standard deviation, where given.
+    /// Replaces the mean and the standard deviation, if given.
     pub fn with(self, mean: Option<[f32; 3]>, std: Option<[f32; 3]>) -> Self {
         Self {
             mean: mean.unwrap_or(self.mean),
@@ -126,7 +126,7 @@ pub enum FeatureLayout {
     },
 }
 
-/// What an upsampler computes.
+/// The kind of an upsampler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpsamplerKind {
@@ -138,7 +138,7 @@ pub enum UpsamplerKind {
 }
 
 impl UpsamplerKind {
-    /// As it is written in tables.
+    /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::LoftUp => "LoftUp",
@@ -151,7 +151,7 @@ impl UpsamplerKind {
         self == Self::LoftUp
     }
 
-    /// As it is written in files.
+    /// The name in files.
     pub fn key(self) -> &'static str {
         match self {
             Self::LoftUp => "loftup",
@@ -168,7 +168,7 @@ impl UpsamplerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upsampler {
-    /// What it computes.
+    /// Its kind.
     #[serde(default, skip_serializing_if = "UpsamplerKind::is_default")]
     pub kind: UpsamplerKind,
     /// Channels of the features, `d`.
@@ -181,11 +181,11 @@ pub struct Upsampler {
     pub head_width: usize,
     /// The graphs in each precision. NAF has only fp32; older bundles with NAF have none.
     pub graphs: BTreeMap<Precision, UpsamplerFiles>,
-    /// The weights of a kind that the CPU runs without graphs.
+    /// File with the weights, for kinds that the CPU runs without graphs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// Such a kind as one graph of standard operators, for other tools. It is for the grid of the
-    /// backbone's input and an output of that size.
+    /// For such kinds, one graph of standard operators for other tools, for the backbone's input size
+    /// and an output of that size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Where a bundle comes from.
+//! The provenance of a bundle.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ impl Provenance {
         usable("license", license, Self::LONGEST_LICENSE)
     }
 
-    /// Validates what the types do not express.
+    /// Validates the fields beyond their types.
     ///
     /// # Errors
     /// The name of the invalid field and what is expected.

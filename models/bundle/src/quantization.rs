@@ -47,7 +47,7 @@ pub struct Calibration {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorStats {
-    /// Root of the sum of squared differences, over that of the squared 32-bit values.
+    /// Root of the sum of squared differences, divided by the root of the sum of squared 32-bit values.
     pub relative_error: f64,
     /// Mean cosine similarity of feature vectors.
     pub cosine: f64,
@@ -69,7 +69,7 @@ pub struct HeadAccuracy {
     pub images: u64,
     /// Mean intersection over union with the 32-bit graphs.
     pub mean_iou_before: f64,
-    /// The same with the new graphs.
+    /// Mean intersection over union with the new graphs.
     pub mean_iou_after: f64,
 }
 
@@ -87,8 +87,7 @@ pub struct CheckError {
 }
 
 impl Quantization {
-    /// Validates what the types do not express. Whether `check.file` is listed is checked by the
-    /// caller.
+    /// Validates the fields beyond their types. The caller checks that `check.file` is listed.
     ///
     /// # Errors
     /// The name of the invalid field and what is expected.

@@ -199,7 +199,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
     Ok(manifest)
 }
 
-/// Validates what the types do not express: every name is a plain file name and listed, and every
+/// Validates the manifest beyond its types: every name is a plain file name and listed, and every
 /// number is usable.
 fn validate(manifest: &Manifest) -> Result<(), String> {
     for (name, entry) in &manifest.files {

@@ -35,7 +35,7 @@ pub struct PartErrors {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReferenceError {
-    /// Root of the sum of squared differences over that of the squared reference values.
+    /// Root of the sum of squared differences, divided by the root of the sum of squared reference values.
     pub relative_error: f64,
     /// Minimum cosine similarity of a feature vector to its reference.
     pub cosine: f64,
@@ -64,8 +64,8 @@ impl References {
         Ok(())
     }
 
-    /// Flat indices of the cells kept from a grid of `count` cells: one from each run of equal
-    /// length, scattered within it.
+    /// Flat indices of the cells kept from a grid of `count` cells: one from each of several runs of equal
+    /// length, at varying positions.
     pub fn cells(count: usize) -> impl Iterator<Item = usize> {
         let kept = Self::CELLS.min(count);
         let stride = count / kept.max(1);

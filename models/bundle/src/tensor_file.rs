@@ -19,7 +19,7 @@ impl TensorFile {
         tensors::write(&tensors.collect::<Vec<_>>())
     }
 
-    /// From the bytes of a file.
+    /// Wraps the bytes of a file.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }

@@ -12,7 +12,7 @@ pub(super) fn write(tensors: &[(&str, &[usize], &[f32])]) -> Result<Vec<u8>, Str
     write_with(tensors, None)
 }
 
-/// The same, with metadata.
+/// Same as [`write()`], with metadata.
 pub(super) fn write_with(
     tensors: &[(&str, &[usize], &[f32])],
     metadata: Option<HashMap<String, String>>,

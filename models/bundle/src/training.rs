@@ -25,7 +25,7 @@ pub struct Training {
     pub data_fingerprint: String,
     /// SHA-256 of the trained weights.
     pub weights_sha256: String,
-    /// Identifies the backbone, or backbones, that the weights were trained with.
+    /// Identifies the backbone or backbones that the weights were trained with.
     pub backbone_sha256: String,
     /// SHA-256 of the initial weights, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ impl Training {
     /// Maximum number of losses.
     pub const MOST_LOSSES: usize = 16;
 
-    /// Validates what the types do not express.
+    /// Validates the fields beyond their types.
     ///
     /// # Errors
     /// The name of the invalid field and what is expected.

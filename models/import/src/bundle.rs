@@ -62,8 +62,8 @@ pub fn backbone(model: &Vit, size: Size) -> Result<(Backbone, Normalization, Vec
     Ok((part, normalization, onnx))
 }
 
-/// Manifest entry and fp32 ONNX graph of a ConvNeXt, whose inputs have `size` pixels where nothing else is
-/// asked for. The graph belongs in [`BACKBONE_FILE`].
+/// Manifest entry and fp32 ONNX graph of a ConvNeXt with a default input size of `size`. The graph belongs
+/// in [`BACKBONE_FILE`].
 pub fn convnext(model: &ConvNext, size: Size) -> (Backbone, Vec<u8>) {
     let part = Backbone {
         name: model.preset().name().into(),
@@ -107,8 +107,8 @@ pub fn add_upsampler(writer: &mut BundleWriter, model: &LoftUp) -> Result<Upsamp
     })
 }
 
-/// Adds NAF for features of `dim` channels: its weights, its fp32 graphs and, for the grid and the input
-/// size of a backbone, a graph for other tools. Returns its manifest entry.
+/// Adds NAF for features of `dim` channels: its weights, its fp32 graphs and, for other tools, one graph for
+/// the grid and the input size of a backbone. Returns its manifest entry.
 ///
 /// # Errors
 /// If a file cannot be written.

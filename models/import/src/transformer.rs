@@ -42,8 +42,8 @@ pub(crate) struct Mlp {
     pub fc2: Linear,
 }
 
-/// Rotary position embeddings: factors `[1, n, 1, head]` of queries and keys, and of the same with
-/// the two halves of each head's channels exchanged.
+/// Rotary position embeddings: factors `[1, n, 1, head]` for queries and keys, and for the same with
+/// the two halves of each head's channels swapped.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
     pub cos: Value,
@@ -63,10 +63,10 @@ impl Rotary {
     }
 }
 
-/// What all blocks of a transformer have in common.
+/// The dimensions and settings shared by all blocks of a transformer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// Sequences in one run.
+    /// Batch size.
     pub batch: usize,
     /// Channels.
     pub width: usize,

@@ -1,4 +1,4 @@
-//! Finds out which upsampler a checkpoint has.
+//! Detects the kind of upsampler in a checkpoint.
 
 use loftup_onnx::loftup::LoftUp;
 use loftup_spec::naf::NafWeights;
@@ -8,17 +8,17 @@ use crate::{
     loftup, naf,
 };
 
-/// An upsampler of one of the kinds that can be read.
+/// An upsampler of a supported kind.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)]
 pub enum Upsampler {
-    /// LoftUp, for features of one width.
+    /// LoftUp, for features with a fixed number of channels.
     LoftUp(LoftUp),
-    /// NAF or DiveUp, for features of any width.
+    /// NAF or DiveUp, for features with any number of channels.
     Naf(NafWeights),
 }
 
-/// Reads the upsampler from a checkpoint, whose kind its names tell.
+/// Reads the upsampler from a checkpoint. Its kind is detected from the tensor names.
 ///
 /// # Errors
 /// There are several upsamplers, or a tensor is missing, has another shape, or contains NaN.
@@ -31,7 +31,7 @@ pub fn read(checkpoint: &Checkpoint) -> Result<Upsampler, CheckpointError> {
             remedy: "select one with --prefix".into(),
         }),
         (false, true) => Ok(Upsampler::Naf(naf::read(checkpoint)?)),
-        // Without any, the first tensor of LoftUp is reported as missing.
+        // Without an upsampler, the first tensor of LoftUp is reported as missing.
         _ => Ok(Upsampler::LoftUp(loftup::read(checkpoint)?)),
     }
 }

@@ -21,7 +21,7 @@ impl Graph {
         self.op("MatMul", &[a, b], &[])
     }
 
-    /// `x` with another shape: -1 is inferred, 0 copies the dimension of x.
+    /// Reshapes `x`: -1 is inferred, 0 copies the dimension of x.
     pub fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {
         let shape = self.ints("shape", shape);
         self.op("Reshape", &[x, &shape], &[])
@@ -89,7 +89,7 @@ impl Graph {
         self.op("Conv", &[x, &weight, &bias], &attrs)
     }
 
-    /// Convolution of each channel alone, with bias and zero padding that keeps the size. `weight` is
+    /// Depthwise convolution with bias, and zero padding that keeps the size. `weight` is
     /// `[channels, 1, k, k]` with an odd `k`.
     pub fn depthwise_conv(&mut self, x: &Value, weight: &Tensor, bias: &Tensor) -> Value {
         let [channels, side] = [0, 2].map(|axis| weight.shape()[axis] as i64);

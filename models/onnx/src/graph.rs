@@ -179,7 +179,7 @@ impl Graph {
         Value(name)
     }
 
-    /// `a/b/name` with a number, which is unique for each node and initializer.
+    /// Returns `a/b/name` with a number, which is unique for each node and initializer.
     fn unique(&self, name: &str) -> String {
         let number = self.proto.node.len() + self.proto.initializer.len();
         let mut full = self.scope.join("/");

@@ -15,7 +15,7 @@ pub fn tensors<'a>(graph: &'a GraphProto, visit: &mut impl FnMut(&'a TensorProto
     }
 }
 
-/// As [`tensors`], mutable, until `visit` fails.
+/// Same as [`tensors`], mutable, until `visit` fails.
 pub fn tensors_mut<E>(
     graph: &mut GraphProto,
     visit: &mut impl FnMut(&mut TensorProto) -> Result<(), E>,

@@ -26,8 +26,8 @@ pub fn bilinear(i: usize, from: usize, to: usize) -> (usize, f32) {
     (first, at - first as f32)
 }
 
-/// First and last pixel (exclusive) of cell `i` of `cells`, as PyTorch's adaptive average pooling
-/// takes them. Where `pixels` is not a multiple of `cells`, cells overlap.
+/// First and last pixel (exclusive) of cell `i` of `cells`, as in PyTorch's adaptive average pooling. If
+/// `pixels` is not a multiple of `cells`, cells overlap.
 pub fn pooled(i: usize, cells: usize, pixels: usize) -> (usize, usize) {
     (i * pixels / cells, ((i + 1) * pixels).div_ceil(cells))
 }

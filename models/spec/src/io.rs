@@ -19,9 +19,9 @@ pub const UPSAMPLED: &str = "upsampled";
 pub const HEAD_WEIGHT: &str = "head_weight";
 /// Queries with a head, inputs: bias of the head, `[k]`.
 pub const HEAD_BIAS: &str = "head_bias";
-/// Queries with a head, inputs: what the features are multiplied by before the head, `[d]`.
+/// Queries with a head, inputs: factors of the features before the head, `[d]`.
 pub const HEAD_SCALE: &str = "head_scale";
-/// Queries with a head, inputs: what is then added, `[d]`.
+/// Queries with a head, inputs: offsets added after that, `[d]`.
 pub const HEAD_OFFSET: &str = "head_offset";
 /// Queries with a head: the inputs of the head, in this order after those of the queries.
 pub const HEAD_INPUTS: [&str; 4] = [HEAD_WEIGHT, HEAD_BIAS, HEAD_SCALE, HEAD_OFFSET];
@@ -50,17 +50,17 @@ pub mod naf {
     pub const ROTARY_ROWS: &str = "rotary_rows";
     /// Cosines and sines of its columns.
     pub const ROTARY_COLUMNS: &str = "rotary_columns";
-    /// Share of each row of pixels in each row of cells.
+    /// Weight of each row of pixels in each row of cells.
     pub const POOL_ROWS: &str = "pool_rows";
-    /// Share of each column of pixels in each column of cells.
+    /// Weight of each column of pixels in each column of cells.
     pub const POOL_COLUMNS: &str = "pool_columns";
-    /// Factors of the group normalizations of this frame.
+    /// Scales of the group normalizations of this frame.
     pub const SCALES: &str = "scales";
-    /// Summands of the group normalizations of this frame.
+    /// Shifts of the group normalizations of this frame.
     pub const SHIFTS: &str = "shifts";
     /// Keys of the cells.
     pub const KEYS: &str = "keys";
-    /// What pixels attend to, for each cell.
+    /// Values of the cells.
     pub const VALUES: &str = "values";
     /// Bias of a head.
     pub const BIAS: &str = "bias";
@@ -68,7 +68,7 @@ pub mod naf {
     pub const PIXELS: &str = "pixels";
     /// Cells that each group attends to.
     pub const CELLS: &str = "cells";
-    /// Where the pixels of the output are in the groups.
+    /// Position of each output pixel in the groups.
     pub const ORDER: &str = "order";
 
     /// Inputs of the keys graph.
@@ -81,7 +81,7 @@ pub mod naf {
     ];
     /// Outputs of the keys graph.
     pub const KEYS_OUTPUTS: [&str; 3] = [SCALES, SHIFTS, KEYS];
-    /// Inputs of the queries graph: those of the tiles, of the frame, and of what is asked.
+    /// Inputs of the queries graph: of the tiles, of the frame, and of the requested output.
     pub const QUERIES_INPUTS: [&str; 11] = [
         GUIDANCE,
         ROTARY_ROWS,

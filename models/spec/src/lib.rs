@@ -1,6 +1,6 @@
 //! The definition of LoftUp (arXiv 2504.14032), shared by everything that computes, writes, reads
 //! or trains it: constants, hyperparameters, coordinates, color scaling, names of graph inputs and
-//! outputs, and interpolation kernels. [`naf`] has that of NAF. No dependencies.
+//! outputs, and interpolation kernels. [`naf`] defines NAF. No dependencies.
 
 #![forbid(unsafe_code)]
 

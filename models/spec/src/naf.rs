@@ -17,14 +17,14 @@ pub use tiles::{Axis, TileInputs, TileShape};
 
 /// Channels of a branch.
 pub const WIDTH: usize = 128;
-/// Channels of the encoding of a pixel: those of both branches.
+/// Channels of the encoding of a pixel, from both branches.
 pub const CHANNELS: usize = 2 * WIDTH;
 /// Attention heads.
 pub const HEADS: usize = 4;
 /// Channels of a head in queries and keys.
 pub const HEAD_WIDTH: usize = CHANNELS / HEADS;
-/// Layers of a branch after its first convolution, each group normalization, SiLU and convolution.
-/// The checkpoint has them in blocks of two.
+/// Number of layers of a branch after its first convolution; each is group normalization, SiLU and
+/// convolution. The checkpoint has them in blocks of two.
 pub const LAYERS: usize = 4;
 /// Groups of a group normalization.
 pub const GROUPS: usize = 8;
@@ -32,14 +32,14 @@ pub const GROUPS: usize = 8;
 pub const EPS: f32 = 1e-5;
 /// Side of the window of cells that a pixel attends to.
 pub const WINDOW: usize = 9;
-/// Cells in the window.
+/// Number of cells in the window.
 pub const TAPS: usize = WINDOW * WINDOW;
 /// Pixels around a pixel that its encoding depends on, apart from the statistics of the
 /// normalizations: five 3x3 convolutions.
 pub const HALO: usize = LAYERS + 1;
-/// Periods of the rotary encoding, for each axis.
+/// Number of periods of the rotary encoding per axis.
 pub const PERIODS: usize = HEAD_WIDTH / 4;
-/// The longest period is a little less than this.
+/// Upper bound of the periods.
 const LONGEST_PERIOD: f64 = 100.0;
 
 /// A branch of the encoder.
@@ -131,8 +131,8 @@ impl NafWeights {
         }
     }
 
-    /// Random weights for tests, the same for the same seed. No normalization is trivial, no bias is
-    /// zero, and attention is neither even nor on a single cell.
+    /// Random weights for tests, deterministic for a seed. No normalization is trivial, no bias is zero,
+    /// and attention is neither uniform nor on a single cell.
     pub fn random(seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
         let made: Result<Self, std::convert::Infallible> = Self::read(|name, shape| {
@@ -188,23 +188,23 @@ impl NafWeights {
 }
 
 /// The periods of a new network: powers of 100^(1/16) from 1. Channels `c` and `c + 32` of a head are
-/// rotated by angle `c`: the 16 of the row, then the 16 of the column ([`rotary::rotation`]).
+/// rotated by angle `c`: 16 angles of the row, then 16 of the column ([`rotary::rotation`]).
 pub fn periods() -> Vec<f32> {
     rotary::periods(LONGEST_PERIOD, PERIODS)
 }
 
-/// The cells along one axis that a pixel can attend to: there are at least [`WINDOW`], and no more
-/// than pixels.
+/// Whether NAF supports this number of cells along an axis: at least [`WINDOW`], and no more than
+/// pixels.
 pub fn fits(cells: usize, pixels: usize) -> bool {
     cells >= WINDOW && pixels >= cells
 }
 
 /// The rows (or columns) of cells that row (or column) `i` of `pixels` attends to.
 ///
-/// It is neighborhood attention over the pixels with dilation `pixels / cells`, where each pixel has
-/// the key and the value of its cell. The window moves inward at the border. Where `pixels` is a
-/// multiple of `cells`, these are 9 consecutive cells, the same for all pixels of a cell; elsewhere,
-/// a cell can occur twice.
+/// This is neighborhood attention over the pixels with dilation `pixels / cells`, where each pixel has
+/// the key and the value of its cell. The window is shifted inward at the border. If `pixels` is a
+/// multiple of `cells`, these are 9 consecutive cells, the same for all pixels of a cell; otherwise, a
+/// cell can occur twice.
 ///
 /// # Panics
 /// If the axis does not fit ([`fits`]).

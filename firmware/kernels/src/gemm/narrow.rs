@@ -1,13 +1,12 @@
-//! Products of fp16, bfloat16 and integers.
+//! Matrix products in fp16, bfloat16 and integers.
 //!
-//! Both operands are words of 32 bits that hold a group of values each, neighbors in depth: two of 16 bits,
-//! or four of 8. Otherwise they are packed as 32-bit floats are, and the same register tile multiplies
-//! them. What is missing in the last group is zero.
+//! Both operands are 32-bit words with a group of values each that are neighbors in depth: two 16-bit values
+//! or four 8-bit values. Otherwise they are packed like 32-bit floats and multiplied by the same register
+//! tile. The last group is padded with zeros.
 //!
-//! Except with bfloat16, each row of A has a scale, and so has each column of B: the largest magnitude divided
-//! by [`Format::limit`], so that sums of integers are exact, and those of fp16 in range. On x86-64, 8-bit values
-//! of B are offset by 128, because the instruction takes unsigned ones, and the sums start with what takes the
-//! offset back.
+//! Except with bfloat16, each row of A and each column of B has a scale: the largest magnitude divided by
+//! [`Format::limit`], so that sums of integers are exact, and sums of fp16 in range. On x86-64, 8-bit values of
+//! B are offset by 128, because the instruction expects unsigned values; the initial sums compensate for this.
 
 use super::{CACHE_LINE, Epilogue, Tile, chunks};
 use crate::simd::{
@@ -22,21 +21,21 @@ pub(crate) const NR: usize = if cfg!(target_arch = "aarch64") {
     32
 };
 
-/// The left operand `[rows][depth]`, packed as [`super::PackedA`].
+/// The left operand `[rows][depth]`, packed like [`super::PackedA`].
 #[derive(Debug, Clone)]
 pub(crate) struct NarrowA {
     format: SupportedFormat,
     rows: usize,
     depth: usize,
     data: Vec<u32>,
-    /// Scale of each row, where the format has one.
+    /// Scale of each row, if the format has scales.
     scales: Vec<f32>,
-    /// What the sums of each row start with. Only with [`Format::offset`].
+    /// Initial value of the sums of each row. Only with [`Format::offset`].
     offsets: Vec<i32>,
 }
 
 impl NarrowA {
-    /// Zeros.
+    /// Creates a matrix of zeros.
     pub fn new(format: SupportedFormat, rows: usize, depth: usize) -> Self {
         let words = depth.div_ceil(format.format().group());
         let only = |wanted: bool| if wanted { rows } else { 0 };
@@ -89,7 +88,7 @@ impl NarrowA {
     }
 }
 
-/// Rounding of the operand of a product with one depth.
+/// Rounding of an operand for products of one depth.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rounding {
     format: Format,
@@ -108,24 +107,24 @@ impl Rounding {
         }
     }
 
-    /// The scale of values, which are at most the limit then; not finite if a value is not.
+    /// Returns the scale that brings values to at most the limit; not finite if a value is not.
     pub fn scale(&self, values: impl Iterator<Item = f32>) -> f32 {
         let largest = values.fold(0.0, |max: f32, x| match x.is_finite() {
-            // A NaN stays.
+            // NaN propagates.
             true if max.is_finite() => max.max(x.abs()),
             _ => f32::NAN,
         });
         largest / self.limit as f32
     }
 
-    /// `x / scale`, rounded; 0 if the scale is.
+    /// Returns `x / scale`, rounded; 0 if the scale is 0.
     pub fn integer(&self, x: f32, scale: f32) -> i32 {
-        // Above the limit only by a rounding error of the scale; NaN becomes 0.
+        // Exceeds the limit only by a rounding error of the scale; NaN becomes 0.
         let rounded = (x / scale).round_ties_even() as i32;
         rounded.clamp(-self.limit, self.limit)
     }
 
-    /// Word `word` of a row or column with elements `at(k)`.
+    /// Returns word `word` of a row or column with elements `at(k)`.
     pub fn word(&self, word: usize, scale: f32, at: impl Fn(usize) -> f32) -> u32 {
         let group = self.format.group();
         let bits = 32 / group;
@@ -178,11 +177,11 @@ impl NarrowB {
     }
 }
 
-/// The largest magnitude of each lane of some vectors, and a term that makes it NaN.
+/// Running maximum magnitude of each lane, and a term that makes it NaN.
 #[derive(Clone, Copy)]
 pub(super) struct Range<V> {
     max: V,
-    /// Zero, or NaN if a value is not finite: the maximum can lose it.
+    /// Zero, or NaN if a value is not finite, since the maximum may drop NaN.
     invalid: V,
 }
 
@@ -202,12 +201,12 @@ impl<V: Copy> Range<V> {
         self.invalid = S::fma(x, zero, self.invalid);
     }
 
-    /// The scale of values up to `limit`, and the factor that makes them so.
+    /// Returns the scale that brings values to at most `limit`, and the corresponding factor.
     #[inline(always)]
     pub fn finish<S: Simd<V = V>>(self, limit: f32) -> (V, V) {
         let zero = S::splat(0.0);
         let scale = S::mul(self.max, S::splat(1.0 / limit));
-        // A lane of zeros, or of values so small, has no finite factor: it becomes zero.
+        // Lanes with only zeros or tiny values have no finite factor: they become zero.
         let least = S::splat(limit / f32::MAX);
         let inverse = S::div(S::splat(limit), self.max);
         (
@@ -216,7 +215,7 @@ impl<V: Copy> Range<V> {
         )
     }
 
-    /// The same over all lanes.
+    /// Same as [`Range::finish`], over all lanes.
     #[inline(always)]
     pub fn across<S: Simd<V = V>>(self, limit: f32) -> (f32, V) {
         let mut lanes = [[0.0; NR]; 2];
@@ -281,7 +280,7 @@ impl NarrowOp for PackPanel<'_> {
     }
 }
 
-/// `C = A B` as [`super::gemm`], with panels of B that [`NarrowB::pack`] has packed.
+/// `C = A B` as in [`super::gemm`], with panels of B packed by [`NarrowB::pack`].
 pub(crate) fn gemm_narrow(
     a: &NarrowA,
     b: &NarrowB,

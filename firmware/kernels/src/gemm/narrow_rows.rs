@@ -6,14 +6,14 @@ use super::{
 };
 use crate::simd::{Format, Narrow, Simd, SupportedFormat};
 
-/// The right operand `[depth][columns]` in panels `[columns / NR][words][NR]`, in a format of 16 bits.
+/// The right operand `[depth][columns]` in panels `[columns / NR][words][NR]`, in a 16-bit format.
 #[derive(Debug, Clone)]
 pub(crate) struct NarrowColumns {
     format: SupportedFormat,
     depth: usize,
     columns: usize,
     data: Vec<u32>,
-    /// Scale of each column, where the format has one.
+    /// Scale of each column, if the format has scales.
     scales: Vec<f32>,
 }
 
@@ -25,7 +25,7 @@ impl NarrowColumns {
         columns: usize,
         at: impl Fn(usize, usize) -> f32,
     ) -> Self {
-        // The instruction for bytes needs an offset for one of the operands, which is not implemented here.
+        // The instruction for bytes needs an offset of one operand, which is not implemented here.
         assert_ne!(format.format(), Format::Int8, "a format of 16 bits");
         let rounding = Rounding::new(format, depth);
         let words = depth.div_ceil(format.format().group());
@@ -67,7 +67,7 @@ impl NarrowColumns {
         self.format.format().limit(self.depth).unwrap_or(1) as f32
     }
 
-    /// `C = A B` for `rows` rows of A, which are `a_stride` words apart and have a scale each, where the format has one.
+    /// `C = A B` for `rows` rows of A, which are `a_stride` words apart and have a scale each in scaled formats.
     pub fn multiply(
         &self,
         rows: usize,
@@ -91,8 +91,8 @@ impl NarrowColumns {
     }
 }
 
-/// Rounds a row of values that are neighbors in depth, a multiple of the vector, to words; returns the
-/// scale. `limit` is [`NarrowColumns::limit`].
+/// Rounds a row of values that are neighbors in depth to words and returns the scale. The length is a
+/// multiple of the vector length; `limit` is [`NarrowColumns::limit`].
 #[inline(always)]
 pub(crate) fn round_row<N: Narrow>(row: &[f32], limit: f32, out: &mut [u32]) -> f32 {
     let lanes = N::S::LANES;

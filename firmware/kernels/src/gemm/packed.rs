@@ -17,7 +17,7 @@ pub(crate) enum Packed {
 pub(crate) type Scratch = NarrowB;
 
 impl Packed {
-    /// Packs the matrix whose element (row, k) is `at(row, k)`: 32-bit floats without a format.
+    /// Packs the matrix whose element (row, k) is `at(row, k)`; without a format as 32-bit floats.
     pub fn new(
         isa: SupportedIsa,
         format: Option<SupportedFormat>,
@@ -57,7 +57,7 @@ impl Packed {
         }
     }
 
-    /// `C = A B` for panels of 32-bit floats, as [`gemm`]. In other formats, B is rounded first.
+    /// `C = A B` for panels of 32-bit floats, as in [`gemm`]. In other formats, B is rounded first.
     #[allow(clippy::too_many_arguments)]
     pub fn multiply(
         &self,

@@ -1,33 +1,32 @@
-//! Products of matrices that are not packed.
+//! Products of row-major matrices without packing.
 
 use super::{Tile, chunks, nr};
 use crate::simd::{Fp32, Isa, Simd, SimdOp, SupportedIsa, dispatch};
 
-/// `C = A B` on row-major matrices as they are, without packing: for many small products with parts of
-/// one large B.
+/// `C = A B` on row-major matrices without packing, for many small products with parts of one large B.
 #[derive(Debug, Clone, Copy)]
 pub struct SmallProducts {
     isa: SupportedIsa,
 }
 
 impl SmallProducts {
-    /// With the fastest instruction set of this CPU.
+    /// Uses the fastest instruction set of this CPU.
     pub fn new() -> Self {
         Self::with_isa(Isa::detect()).unwrap_or_else(|| unreachable!("a detected instruction set"))
     }
 
-    /// With one instruction set; `None` if this CPU does not have it.
+    /// Uses an instruction set; `None` if this CPU does not have it.
     pub fn with_isa(isa: Isa) -> Option<Self> {
         isa.supported().map(|isa| Self { isa })
     }
 
-    /// The number of columns of B and C is a multiple of this.
+    /// The number of columns of B and C must be a multiple of this.
     pub fn columns(&self) -> usize {
         nr(self.isa)
     }
 
     /// `c = a b`, where `a` is `[rows][depth]`, `c` is `[rows][columns]`, and the rows of `b` are
-    /// `b_stride` values apart. A product does not depend on where its row and column are in `a` and `b`.
+    /// `b_stride` values apart. A product does not depend on the position of its row and column.
     ///
     /// # Panics
     /// If `columns` is not a multiple of [`SmallProducts::columns`], or a matrix is outside its slice.

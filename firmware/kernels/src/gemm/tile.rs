@@ -1,4 +1,4 @@
-//! The register tile, for any kind of operand.
+//! The register tile, for any operand type.
 
 use crate::simd::{Operand, Simd};
 
@@ -8,7 +8,7 @@ const MAX_MR: usize = 12;
 /// The computation of one register tile: at most `MR` rows by two vectors. Strides are in values.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<T> {
-    /// Words of a row of A and of a column of B.
+    /// Number of words of a row of A and of a column of B.
     pub depth: usize,
     /// Element (row, k) of A is at `row * a_row + k * a_k`.
     pub a: *const T,
@@ -19,13 +19,13 @@ pub(super) struct Tile<T> {
     pub b_k: usize,
     pub c: *mut f32,
     pub c_row: usize,
-    /// What the sums of each row start with, unless it is zero. Only for integers.
+    /// Initial value of the sums of each row, unless it is zero. Only for integers.
     pub offsets: Option<*const i32>,
     /// Factors of each row and of each column of the product.
     pub scales: Option<[*const f32; 2]>,
     pub bias: Option<*const f32>,
     pub accumulate: bool,
-    /// First address to prefetch, the step to the next, and how many; at most one for each k.
+    /// First address to prefetch, the step to the next, and their number; at most one for each k.
     pub prefetch: *const T,
     pub prefetch_step: usize,
     pub prefetch_count: usize,
@@ -74,7 +74,7 @@ impl<T: Copy> Tile<T> {
         }
     }
 
-    /// [`Tile::rows`] where only so many products may be added before they are added to others in 32 bits.
+    /// [`Tile::rows`] for operands whose sums must be added to 32-bit sums after a number of products.
     ///
     /// # Safety
     /// As for [`Tile::eval`], with `M` rows.

@@ -10,30 +10,30 @@ use crate::{
     tokens::{from_panel, scale_columns, to_panel, unnormalized_softmax},
 };
 
-/// Pixels that are computed together, at most: those of a cell of 16x16 pixels, so that their scores
-/// stay in the L2 cache.
+/// Maximum number of pixels per block: as many as a cell of 16x16 pixels, so that their scores stay
+/// in the L2 cache.
 const BLOCK: usize = 256;
 
-/// What pixels attend to: features, or what a linear layer makes of them.
+/// The values that pixels attend to: features, or the outputs of a linear layer on them.
 ///
-/// A head attends to its quarter of the channels, so a linear layer of the output is the sum of the
-/// heads' attention to the values of four linear layers, one for each quarter. With `k` outputs, that
-/// is `4 k` values per cell in place of the channels, and no features of pixels are made.
+/// Each head attends to a quarter of the channels. So a linear layer on the output equals the sum over
+/// the heads of attention to the values of a linear layer on their quarter. With `k` outputs, these are
+/// `4 k` values per cell instead of all channels, and no features of pixels are computed.
 #[derive(Debug, Clone)]
 pub struct Values {
     /// `[cells, HEADS, width]`.
     data: Vec<f32>,
-    /// Values of a head.
+    /// Number of values per head.
     width: usize,
-    /// Whether the heads are added up, and with what bias; otherwise they follow each other.
+    /// If present, the heads are summed and this bias is added; otherwise they are concatenated.
     bias: Option<Vec<f32>>,
 }
 
 impl Values {
-    /// The features `[cells, dim]` themselves.
+    /// Uses features `[cells, dim]` directly.
     ///
     /// # Errors
-    /// If there are not as many features in every head.
+    /// If `dim` is not a multiple of the number of heads.
     pub fn features(features: Vec<f32>, dim: usize) -> Result<Self, KernelError> {
         let width = check_features(&features, dim)?;
         Ok(Self {
@@ -47,7 +47,7 @@ impl Values {
     /// `[k]`.
     ///
     /// # Errors
-    /// If there are not as many features in every head, or the weights have another size.
+    /// If `dim` is not a multiple of the number of heads, or the weights have the wrong size.
     pub fn linear(
         isa: crate::Isa,
         (features, dim): (&[f32], usize),
@@ -106,17 +106,17 @@ impl Values {
         &self.data
     }
 
-    /// Values of an attention head for each cell.
+    /// Number of values per cell and attention head.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The bias of a linear layer, whose values are added up over the heads; `None` for features.
+    /// The bias of a linear layer, whose values are summed over the heads; `None` for features.
     pub fn bias(&self) -> Option<&[f32]> {
         self.bias.as_deref()
     }
 
-    /// Channels of a pixel of the output.
+    /// Number of output channels per pixel.
     pub fn outputs(&self) -> usize {
         match self.bias {
             Some(_) => self.width,
@@ -129,7 +129,7 @@ impl Values {
     }
 }
 
-/// The channels of a head.
+/// Returns the number of channels per head.
 fn check_features(features: &[f32], dim: usize) -> Result<usize, KernelError> {
     if dim == 0 || !dim.is_multiple_of(HEADS) {
         return Err(KernelError::Channels(dim));
@@ -149,7 +149,7 @@ fn check_features(features: &[f32], dim: usize) -> Result<usize, KernelError> {
 pub(super) struct Attention {
     /// The keys of the window, by head.
     keys: Vec<PackedA>,
-    /// Its values: one matrix for each head, or one for all if they are added up.
+    /// The values of the window: one matrix per head, or a single one if heads are summed.
     values: Vec<PackedA>,
     /// Queries `[pixels, 256]`, and in panels `[panels][256][NR]`.
     queries: Vec<f32>,
@@ -160,16 +160,16 @@ pub(super) struct Attention {
     /// `[panels][outputs][NR]`, and `[pixels, outputs]`.
     attended: Vec<f32>,
     pixels: Vec<f32>,
-    /// The affine map of the outputs that does nothing.
+    /// Scale of the identity map of the outputs.
     ones: Vec<f32>,
     zeros: Vec<f32>,
 }
 
 impl EncodedImage {
-    /// The output for the pixels of `area`, `[height, width, outputs]`.
+    /// Computes the output for the pixels of `area`, `[height, width, outputs]`.
     ///
     /// # Errors
-    /// If the area is not in the image, or `values` or `out` have another size.
+    /// If the area is not in the image, or `values` or `out` has the wrong size.
     pub fn attend(&self, values: &Values, area: Area, out: &mut [f32]) -> Result<(), KernelError> {
         self.check_area(area)?;
         let (down, across) = self.grid();
@@ -205,7 +205,7 @@ impl EncodedImage {
         Ok(())
     }
 
-    /// Attention of pixels that attend to the same cells.
+    /// Computes attention for pixels that attend to the same cells.
     fn block(
         &self,
         block: Area,
@@ -242,7 +242,7 @@ impl EncodedImage {
 }
 
 impl Attention {
-    /// Buffers of the right shape.
+    /// Resizes the buffers.
     fn prepare(&mut self, isa: SupportedIsa, values: &Values) {
         let (count, depth) = match values.bias {
             Some(_) => (1, HEADS * TAPS),
@@ -276,7 +276,7 @@ impl Attention {
         }
     }
 
-    /// Attention of `count` queries, to `pixels` `[count, outputs]`.
+    /// Computes attention for `count` queries and writes it to `pixels` `[count, outputs]`.
     fn run(&mut self, isa: SupportedIsa, count: usize, values: &Values) {
         let columns = nr(isa);
         let panels = count.div_ceil(columns);

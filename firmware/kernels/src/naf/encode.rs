@@ -1,4 +1,4 @@
-//! Encodes an image: statistics of the normalizations, encodings of its pixels, keys of its cells.
+//! Encodes an image: statistics of the normalizations, encodings of the pixels, keys of the cells.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,9 +15,9 @@ use crate::{
     simd::{Simd, SimdOp, dispatch},
 };
 
-/// Rows of a band of a kept map.
+/// Number of rows per band of a stored map.
 const BAND: usize = 16;
-/// Side of a tile of an image whose encodings are not kept.
+/// Side of a tile of an image whose encodings are not stored, in pixels.
 const TILE: usize = 64;
 
 pub(super) fn encode(
@@ -75,8 +75,8 @@ impl EncodedImage {
         self.kept = Some([map, other]);
     }
 
-    /// Computes the first convolution (0) or layer `layer - 1` for the whole image, from `input`; in
-    /// place if the branch is one of 1x1 convolutions. Then finds the statistics of the next one.
+    /// Computes the first convolution (0) or layer `layer - 1` for the whole image from `input`; in
+    /// place if the branch has 1x1 convolutions. Then computes the statistics for the next one.
     fn layer(
         &mut self,
         branch: Branch,
@@ -131,7 +131,8 @@ impl EncodedImage {
         }
     }
 
-    /// Finds the statistics of every layer, computing all before it for each tile again.
+    /// Computes the statistics of every layer, and for each of them recomputes all layers before it, tile
+    /// by tile.
     fn only_statistics(&mut self, jobs: Jobs<'_>) {
         let naf = self.naf.clone();
         let tiles = tiles(self.image.size());
@@ -160,11 +161,11 @@ impl EncodedImage {
         }
     }
 
-    /// The keys: means of the encodings of a cell, with the scale of the attention.
+    /// Computes the keys: the means of the encodings of each cell, times the scale of the attention.
     fn compute_keys(&mut self, jobs: Jobs<'_>) {
         let naf = self.naf.clone();
         let (down, across) = self.grid();
-        // Of cells whose encodings are computed for this, several at once, to share their halo.
+        // If encodings have to be computed for this, several cells at once share their halo.
         let side = |cells: usize, pixels: usize| match self.kept {
             Some(_) => 1,
             None => (TILE * cells / pixels).clamp(1, cells),
@@ -209,7 +210,7 @@ impl EncodedImage {
         self.keys = keys.into_inner().unwrap_or_else(PoisonError::into_inner);
     }
 
-    /// Rotated encodings of both branches, of at least the pixels of `area`.
+    /// Returns rotated encodings of both branches, for at least the pixels of `area`.
     pub(super) fn patches<'a>(
         &'a self,
         area: Area,
@@ -232,7 +233,7 @@ impl EncodedImage {
     }
 }
 
-/// One over the square root of the width of a head.
+/// One over the square root of the head width.
 const SCALE: f32 = 0.125;
 const _: () = assert!(HEAD_WIDTH == 64);
 

@@ -1,4 +1,4 @@
-//! Images, their parts, and images after encoding.
+//! Images, areas, and encoded images.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Area {
         self.width * self.height
     }
 
-    /// With `halo` pixels more on each side, as far as the image goes.
+    /// Expands the area by `halo` pixels on each side, clipped to the image.
     pub(super) fn expanded(&self, halo: usize, (height, width): (usize, usize)) -> Self {
         let span = |start: usize, len: usize, end: usize| {
             let first = start.saturating_sub(halo);
@@ -46,14 +46,14 @@ impl Area {
         }
     }
 
-    /// Where pixel (`y`, `x`) of the image is in an array of these pixels.
+    /// Returns the index of pixel (`y`, `x`) of the image in an array of these pixels.
     #[inline(always)]
     pub(super) fn at(&self, y: usize, x: usize) -> usize {
         (y - self.y) * self.width + x - self.x
     }
 }
 
-/// Reflection at the border: -1 becomes 1, `n` becomes `n - 2`. At most one pixel outside.
+/// Reflects an index at the border: -1 becomes 1, `n` becomes `n - 2`. At most one pixel outside.
 #[inline(always)]
 pub(super) fn reflected(i: isize, n: usize) -> usize {
     let last = n as isize - 1;
@@ -130,7 +130,7 @@ impl Axis {
         }
     }
 
-    /// First and last pixel (exclusive) of a cell.
+    /// Returns the first and last pixel (exclusive) of a cell.
     pub fn pooled(&self, cell: usize) -> (usize, usize) {
         pooled(cell, self.cells, self.pixels)
     }
@@ -150,7 +150,7 @@ impl Axis {
     }
 }
 
-/// An image after encoding: attends for any of its pixels.
+/// An encoded image, which can compute attention for any of its pixels.
 #[derive(Debug)]
 pub struct EncodedImage {
     pub(super) naf: Arc<Naf>,
@@ -159,7 +159,7 @@ pub struct EncodedImage {
     pub(super) columns: Axis,
     /// The normalizations, by branch and layer.
     pub(super) norms: [[Affine; naf::LAYERS]; 2],
-    /// Rotated encodings of all pixels by branch, `[height * width, 128]`, if they are kept.
+    /// Rotated encodings of all pixels by branch, `[height * width, 128]`, if they are stored.
     pub(super) kept: Option<[Vec<f32>; 2]>,
     /// Scaled keys, `[rows * columns, 256]`.
     pub(super) keys: Vec<f32>,
@@ -206,7 +206,7 @@ pub(super) struct Patch<'a> {
 }
 
 impl<'a> Patch<'a> {
-    /// `count` pixels from (`y`, `x`) to the right.
+    /// Returns `count` pixels of a row, starting at (`y`, `x`).
     #[inline(always)]
     pub fn row(&self, y: usize, x: usize, count: usize) -> &'a [f32] {
         &self.data[self.area.at(y, x) * WIDTH..][..count * WIDTH]

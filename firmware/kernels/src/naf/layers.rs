@@ -1,7 +1,6 @@
 //! The layers of a branch, for a rectangle of the image.
 //!
-//! Convolutions have reflect padding at every layer: what is outside the image is the reflection of
-//! the layer's own input.
+//! Convolutions use reflect padding: outside the image, the input of each layer is reflected.
 
 use loftup_spec::{
     naf::{Branch, BranchWeights, WIDTH},
@@ -19,13 +18,13 @@ use crate::{
     winograd::{self, Convolution},
 };
 
-/// Pixels that pass through a 1x1 convolution together.
+/// Number of pixels per block of a 1x1 convolution.
 const BLOCK: usize = 96;
-/// Values from one row of the left operand to the next: 128 channels, a one for the bias, and
-/// padding to whole cache lines.
+/// Row stride of the left operand in values: 128 channels, a one for the bias, and padding to whole
+/// cache lines.
 const STRIDE: usize = WIDTH + 16;
 
-/// A linear layer whose last input is one, for the bias.
+/// A linear layer with the bias as weights of an additional input that is one.
 #[derive(Debug)]
 struct WithBias {
     isa: SupportedIsa,
@@ -48,7 +47,7 @@ impl WithBias {
         Self { isa, depth, packed }
     }
 
-    /// `out` `[n, 128]` from `a`, whose rows are `stride` values apart.
+    /// Computes `out` `[n, 128]` from `a`, whose rows are `stride` values apart.
     fn run(&self, a: &[f32], stride: usize, out: &mut [f32]) {
         let gemm = GemmPackedB {
             rows: out.len() / WIDTH,
@@ -85,7 +84,7 @@ pub(super) struct BranchLayers {
 pub(super) struct LayerBuffers {
     /// Inputs of a matrix product.
     rows: Vec<f32>,
-    /// A normalized input with its padding.
+    /// A normalized input with padding.
     padded: Vec<f32>,
     winograd: winograd::Workspace,
 }
@@ -113,12 +112,12 @@ impl BranchLayers {
         &self.layers[i].0
     }
 
-    /// Whether a layer needs pixels next to its output.
+    /// Whether a layer is a 3x3 convolution, which needs neighboring pixels.
     pub fn is_spatial(&self) -> bool {
         self.branch == Branch::Spatial
     }
 
-    /// The first convolution, for the pixels of `area`, `[height, width, 128]`.
+    /// Computes the first convolution for the pixels of `area`, `[height, width, 128]`.
     pub fn first(&self, image: &Image, area: Area, buffers: &mut LayerBuffers, out: &mut [f32]) {
         let (height, width) = image.size();
         let radius = self.branch.kernel() as isize / 2;
@@ -143,7 +142,7 @@ impl BranchLayers {
         }
     }
 
-    /// Layer `i` of a 1x1 branch, in place, for pixels `[n, 128]`.
+    /// Computes layer `i` of a 1x1 branch in place, for pixels `[n, 128]`.
     pub fn pointwise(&self, i: usize, norm: &Affine, buffers: &mut LayerBuffers, x: &mut [f32]) {
         let Conv::Pointwise(conv) = &self.layers[i].1 else {
             unreachable!("a 1x1 convolution");
@@ -165,8 +164,8 @@ impl BranchLayers {
         }
     }
 
-    /// Layer `i` of a 3x3 branch, for the pixels of `area`. `input` has them and one more on each
-    /// side, as far as the image goes, whose size is `(height, width)`.
+    /// Computes layer `i` of a 3x3 branch for the pixels of `area`. `input` has one more pixel on each
+    /// side, clipped to the image, whose size is `(height, width)`.
     pub fn spatial(
         &self,
         i: usize,
@@ -186,7 +185,7 @@ impl BranchLayers {
         padded.resize(size.0 * size.1 * WIDTH, 0.0);
         for (dy, to) in padded.chunks_exact_mut(size.1 * WIDTH).enumerate() {
             let y = reflected((area.y + dy) as isize - 1, height);
-            // The first and the last pixel can be outside, those between are in a row.
+            // Only the first and the last pixel can be outside the image; the others are contiguous.
             let (left, rest) = to.split_at_mut(WIDTH);
             let (middle, right) = rest.split_at_mut(area.width * WIDTH);
             let first = reflected(area.x as isize - 1, width);
@@ -199,7 +198,7 @@ impl BranchLayers {
     }
 }
 
-/// `silu(x * scale + shift)` of pixels `[n, 128]`.
+/// Computes `silu(x * scale + shift)` of pixels `[n, 128]`.
 fn normalize(isa: SupportedIsa, norm: &Affine, from: &[f32], to: &mut [f32]) {
     dispatch(isa, Normalize { norm, from, to });
 }

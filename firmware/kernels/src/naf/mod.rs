@@ -1,12 +1,12 @@
-//! NAF on the CPU: encodes an image once, and attends for any pixels of it.
+//! NAF on the CPU: encodes an image once, then computes any of its pixels by attention.
 //!
-//! The definition is `loftup_spec::naf`. Group normalization needs statistics of the whole image
-//! before each of the four layers, so [`Naf::encode`] goes over the image once per layer. It keeps
-//! the encodings of all pixels if they take at most [`KEPT_PIXELS`] KiB, and computes them again, tile
-//! by tile, when the image is larger: memory is then bounded. Both compute the same, up to rounding.
+//! `loftup_spec::naf` defines the model. Group normalization needs statistics of the whole image
+//! before each of the four layers, so [`Naf::encode`] makes one pass over the image per layer. It
+//! stores the encodings of all pixels of images of up to [`KEPT_PIXELS`] pixels (one KiB per pixel).
+//! For larger images it recomputes them tile by tile, to bound memory. Results differ only by rounding.
 //!
-//! Work is handed out in jobs, so that the caller decides about threads ([`Jobs`]). What is computed
-//! does not depend on them: statistics are added up in a fixed order.
+//! Work is split into jobs, which the caller distributes over threads ([`Jobs`]). Results do not depend
+//! on the number of threads: statistics are summed in a fixed order.
 
 mod attention;
 mod encode;
@@ -29,7 +29,7 @@ pub use frame::{Area, EncodedImage, Image};
 use self::{attention::Attention, layers::BranchLayers, pixels::Buffers};
 use crate::{Isa, KernelError, simd::SupportedIsa};
 
-/// The largest image whose encodings are kept, in pixels: of 512x512. A pixel takes one KiB.
+/// Maximum number of pixels of an image whose encodings are stored (512x512). A pixel takes one KiB.
 pub const KEPT_PIXELS: usize = 512 * 512;
 
 /// Runs jobs 0 to `n - 1`, in any order and on any threads, and returns when all are done.
@@ -40,8 +40,8 @@ pub fn in_order(jobs: usize, job: &(dyn Fn(usize) + Sync)) {
     (0..jobs).for_each(job);
 }
 
-/// The weights of NAF, packed for an instruction set. Created once, and shared by all images and
-/// threads.
+/// The weights of NAF, packed for an instruction set. Create it once and share it between all images
+/// and threads.
 #[derive(Debug)]
 pub struct Naf {
     isa: SupportedIsa,
@@ -51,7 +51,7 @@ pub struct Naf {
     kept_pixels: usize,
     /// Idle buffers of threads.
     idle: Mutex<Vec<Workspace>>,
-    /// Idle maps of the encodings of a branch.
+    /// Idle buffers for the encodings of a branch.
     maps: Mutex<Vec<Vec<f32>>>,
 }
 
@@ -89,7 +89,7 @@ impl Naf {
         })
     }
 
-    /// The same, keeping the encodings of images of at most this many pixels.
+    /// Sets the maximum number of pixels of images whose encodings are stored.
     pub fn keeping(self, kept_pixels: usize) -> Self {
         Self {
             kept_pixels,
@@ -105,7 +105,7 @@ impl Naf {
         result
     }
 
-    /// A map of this many values, whose values are arbitrary.
+    /// Returns a map with this many arbitrary values.
     fn map(&self, values: usize) -> Vec<f32> {
         let mut map = take(&self.maps).unwrap_or_default();
         map.resize(values, 0.0);
@@ -115,8 +115,8 @@ impl Naf {
     /// Encodes an image for features on a grid of `(rows, columns)`: statistics and keys.
     ///
     /// # Errors
-    /// Where the image has another size than it says, or the grid is not
-    /// [for it](loftup_spec::naf::fits).
+    /// If the data does not match the image size, or the grid does not
+    /// [fit it](loftup_spec::naf::fits).
     pub fn encode(
         self: &Arc<Self>,
         image: impl Into<Arc<Image>>,

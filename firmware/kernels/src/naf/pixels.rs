@@ -1,4 +1,4 @@
-//! Encodings of a rectangle of pixels, computed from the image, and their rotation.
+//! Computes the encodings of a rectangle of pixels from the image, and their rotary encoding.
 
 use loftup_spec::naf::{Branch, HEAD_WIDTH, LAYERS, PERIODS, WIDTH};
 
@@ -21,8 +21,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// The inputs of layer `depth` in a branch, for the pixels of `area`: what the first convolution
-    /// and `depth` layers make. They are left in [`Self::encodings`].
+    /// Computes the inputs of layer `depth` of a branch for the pixels of `area`: the output of the first
+    /// convolution and `depth` layers. The result is in [`Self::encodings`].
     pub fn compute(
         &mut self,
         naf: &Naf,
@@ -60,7 +60,7 @@ impl Buffers {
         }
     }
 
-    /// Rotated encodings of the pixels of `area`, in both branches.
+    /// Computes rotated encodings of the pixels of `area` in both branches.
     pub fn encode(
         &mut self,
         naf: &Naf,
@@ -76,7 +76,7 @@ impl Buffers {
     }
 }
 
-/// Adds the rotary encoding of the position to encodings of one branch, `[height, width, 128]`.
+/// Applies the rotary encoding of the position to encodings of one branch, `[height, width, 128]`.
 pub(super) fn rotate(
     isa: SupportedIsa,
     (rows, columns): (&Axis, &Axis),

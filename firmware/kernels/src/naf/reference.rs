@@ -1,4 +1,4 @@
-//! NAF in 64 bit, straight from its definition.
+//! Reference implementation of NAF in 64 bits.
 
 use loftup_spec::naf::{
     Branch, BranchWeights, CHANNELS, EPS, GROUPS, HEAD_WIDTH, HEADS, NafWeights, WIDTH,

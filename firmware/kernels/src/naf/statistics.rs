@@ -1,4 +1,4 @@
-//! Group normalization: statistics over the whole image, in 64 bit.
+//! Group normalization: statistics over the whole image, in 64 bits.
 
 use loftup_spec::{
     naf::{EPS, GROUPS, WIDTH},
@@ -16,12 +16,12 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Over pixels `[n, 128]`.
+    /// Computes the sums over pixels `[n, 128]`.
     pub fn of(isa: SupportedIsa, pixels: &[f32]) -> Self {
         dispatch(isa, SumOp(pixels))
     }
 
-    /// Of all pixels of both.
+    /// Adds two sets of sums.
     pub fn merged(mut self, other: &Self) -> Self {
         for c in 0..WIDTH {
             self.sums[c] += other.sums[c];
@@ -60,7 +60,7 @@ impl SimdOp for SumOp<'_> {
     }
 }
 
-/// A group normalization with known statistics: a factor and a summand for each channel.
+/// A group normalization with known statistics: a scale and an offset for each channel.
 #[derive(Debug, Clone)]
 pub(super) struct Affine {
     pub scale: [f32; WIDTH],
@@ -68,13 +68,13 @@ pub(super) struct Affine {
 }
 
 impl Affine {
-    /// Does nothing.
+    /// The identity.
     pub const IDENTITY: Self = Self {
         scale: [1.0; WIDTH],
         shift: [0.0; WIDTH],
     };
 
-    /// The normalization `norm` of what `sums` were taken of.
+    /// Creates the normalization `norm` with the statistics of `sums`.
     pub fn new(norm: &AffineWeights, sums: &Sums) -> Self {
         const SIZE: usize = WIDTH / GROUPS;
         let mut affine = Self::IDENTITY;

@@ -13,8 +13,8 @@ use crate::{
     weights::Dims,
 };
 
-/// Tokens per block. A block passes through all layers before the next one starts, so that its
-/// activations stay in the L2 cache and each weight that is read from L3 is used this many times.
+/// Number of tokens per block. A block passes through all layers before the next one starts, so that its
+/// activations stay in the L2 cache, and each weight read from the L3 cache is used this many times.
 pub(super) const BLOCK: usize = 64;
 
 /// The packed weights of one layer.
@@ -44,7 +44,7 @@ pub(super) struct PackedLinear {
     /// `[outputs][inputs]`.
     weight: Packed,
     bias: Vec<f32>,
-    /// Columns of a panel.
+    /// Number of columns of a panel.
     columns: usize,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct TokenBlock {
 }
 
 impl TokenBlock {
-    /// Runs all layers and the output projection on tokens `from` `[n][stride]`, to `to` `[n][dim]`.
+    /// Runs all layers and the output projection on tokens `from` `[n][stride]` and writes to `to` `[n][dim]`.
     /// `tokens` is the number of keys.
     pub fn run<'a>(
         &mut self,

@@ -1,5 +1,5 @@
 //! Dot products of narrow values: pairs of fp16, bfloat16 or 16-bit integers, or groups of four 8-bit integers,
-//! in words of 32 bits.
+//! in 32-bit words.
 //!
 //! A [`NarrowOp`] is written once, generic over [`Narrow`], and [`dispatch_narrow`] compiles it for the
 //! instructions of a [`Format`]. It takes a [`SupportedFormat`], which can be constructed only on a CPU
@@ -9,14 +9,14 @@ use std::fmt;
 
 use super::{Isa, Simd};
 
-/// Whether the instructions are those of 64-bit ARM; else those of x86-64.
+/// Whether the architecture is 64-bit ARM; otherwise it is x86-64.
 const ARM: bool = cfg!(target_arch = "aarch64");
 
-/// The instruction set whose vectors of 32-bit floats go with all formats.
+/// The instruction set for vectors of 32-bit floats that all formats use.
 pub(crate) const NARROW_ISA: Isa = if ARM { Isa::Generic } else { Isa::Avx512 };
 
-/// Words after which sums in fp16 are added to others in 32 bits. More would be faster and less precise: each
-/// addition in fp16 rounds to 2^-11 of the sum.
+/// Number of words after which fp16 sums are added to 32-bit sums. More would be faster but less precise, since
+/// each fp16 addition rounds to 2^-11 of the sum.
 #[cfg(any(test, target_arch = "aarch64"))]
 pub(crate) const FP16_BLOCK: usize = 16;
 
@@ -51,7 +51,7 @@ impl Format {
         !matches!(self, Self::Bf16)
     }
 
-    /// What is added to values of the right operand. x86's instruction for bytes takes unsigned ones there.
+    /// Offset added to values of the right operand, for which x86's instruction for bytes expects unsigned values.
     pub const fn offset(self) -> i32 {
         match self {
             Self::Int8 if !ARM => 128,
@@ -59,12 +59,12 @@ impl Format {
         }
     }
 
-    /// Whether a vector of words of the right operand holds the first values of all words, then the second ones.
+    /// Whether a vector of words of the right operand contains the first values of all words, then the second ones.
     pub const fn is_split(self) -> bool {
         ARM && matches!(self, Self::Fp16 | Self::Int16)
     }
 
-    /// Brings a vector of words of the right operand into the order that the instructions take.
+    /// Reorders a vector of words of the right operand as the instructions expect.
     pub fn arrange(self, words: &mut [u32]) {
         if !self.is_split() {
             return;
@@ -79,7 +79,7 @@ impl Format {
         }
     }
 
-    /// The largest magnitude of scaled values, so that dot products over `depth` do not overflow; `None` for
+    /// Maximum magnitude of scaled values, so that dot products over `depth` do not overflow; `None` for
     /// bfloat16, which has no scale.
     pub fn limit(self, depth: usize) -> Option<i32> {
         let exact = (i32::MAX as usize / depth.max(1)).isqrt();
@@ -88,7 +88,7 @@ impl Format {
             Self::Fp16 => Some(32),
             Self::Bf16 => None,
             Self::Int16 => Some(exact.min(32767) as i32),
-            // Half as large as the depth would allow for any depth below 66,000, where values are offset.
+            // Half of what would be possible for any depth below 66,000, even with the offset.
             Self::Int8 => Some(127),
         }
     }
@@ -152,12 +152,12 @@ pub(crate) trait Operand: Copy + 'static {
     type W: Copy;
     /// A vector of sums.
     type Sum: Copy;
-    /// Words after which the sums are added to others in 32 bits and start again.
+    /// Number of words after which the sums are added to 32-bit sums and restart.
     const BLOCK: usize = usize::MAX;
 
-    /// Sums that start with zero.
+    /// Returns sums of zero.
     fn zero() -> Self::Sum;
-    /// Sums of integers that start with the value at `offset`; with floats, zero.
+    /// Returns integer sums initialized with the value at `offset`; zero for floats.
     ///
     /// # Safety
     /// `offset` is valid for reading one value.
@@ -170,18 +170,18 @@ pub(crate) trait Operand: Copy + 'static {
     /// # Safety
     /// `p` is valid for reading a vector of words; it need not be aligned.
     unsafe fn load(p: *const Self::Word) -> Self::W;
-    /// `sum` plus the dot product of each word of `a` with that of `b`.
+    /// Returns `sum` plus the dot product of each word of `a` with the word of `b`.
     fn dot(a: Self::W, b: Self::W, sum: Self::Sum) -> Self::Sum;
     /// The sums as 32-bit floats.
     fn finish(sum: Self::Sum) -> <Self::S as Simd>::V;
 }
 
-/// Narrow operands: those of a [`Format`].
+/// Operands in a [`Format`].
 pub(crate) trait Narrow: Operand<Word = u32> {
     /// Their format.
     const FORMAT: Format;
 
-    /// Rounds the rows and joins them: one word per column. Formats of 16 bits use the first two rows.
+    /// Rounds the rows and packs them, one word per column. 16-bit formats use the first two rows.
     /// Scaled values are rounded after multiplication by `factor`; [`Format::offset`] is added.
     fn pack(rows: [<Self::S as Simd>::V; 4], factor: <Self::S as Simd>::V) -> Self::W;
     /// Rounds a vector of values that are neighbors in depth, times `factor` as in [`Narrow::pack`], and

@@ -76,7 +76,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn fma_factor(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        // Not with intrinsics: the compiler would copy the factor to all lanes with an instruction more.
+        // Not with intrinsics: the compiler would need another instruction to copy the factor to all lanes.
         let one = |b: float32x4_t, mut c: float32x4_t| {
             // SAFETY: every CPU of this architecture has the instruction; it has no other effect.
             unsafe {

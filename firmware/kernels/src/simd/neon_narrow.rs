@@ -1,12 +1,12 @@
-//! Products of 16 and 8 bits on 64-bit ARM.
+//! 16-bit and 8-bit products on 64-bit ARM.
 //!
-//! A vector has eight words, one for each column. With 8-bit integers and bfloat16, a word holds neighbors in
+//! A vector has eight words, one for each column. With 8-bit integers and bfloat16, a word contains neighbors in
 //! depth, as on other architectures. With fp16 and 16-bit integers, whose instructions multiply lane by lane,
-//! the first register holds the first value of each word and the second one the second
+//! the first register contains the first value of each word, and the second register the second value
 //! ([`Format::is_split`]).
 //!
-//! The compiler has no stable intrinsics for most of these instructions, so they are written in assembly. All
-//! take a word of the left operand from lanes of a register, so that it need not be copied to all of them.
+//! Rust has no stable intrinsics for most of these instructions, so they are written in assembly. All take
+//! a word of the left operand from lanes of a register, so that it need not be copied to all lanes.
 
 use std::arch::{aarch64::*, asm};
 
@@ -130,7 +130,7 @@ macro_rules! storage {
     };
 }
 
-/// Rounding of pairs that stay apart, with a function for eight values.
+/// Rounding of pairs in split order, with a function for eight values.
 macro_rules! split {
     ($round:ident) => {
         #[inline(always)]
@@ -145,7 +145,7 @@ macro_rules! split {
     };
 }
 
-/// Eight values times `factor`, rounded to 16-bit integers; what is out of range saturates, NaN becomes zero.
+/// Eight values times `factor`, rounded to 16-bit integers; values out of range saturate, NaN becomes zero.
 #[inline(always)]
 fn to_int16(row: Floats, factor: Floats) -> uint32x4_t {
     let [low, high] = Neon::mul(row, factor);
@@ -171,7 +171,7 @@ fn to_fp16(row: Floats, factor: Floats) -> uint32x4_t {
 
 impl Operand for Fp16 {
     words! {}
-    /// The sums of the first values of the words, and those of the second ones, in fp16.
+    /// Sums over the first values of the words, and sums over the second values, in fp16.
     type Sum = [uint16x8_t; 2];
     const BLOCK: usize = FP16_BLOCK;
 
@@ -238,7 +238,7 @@ impl Narrow for Int16 {
     split! { to_int16 }
 }
 
-/// The same to 8-bit integers.
+/// Eight values times `factor`, rounded to 8-bit integers; values out of range saturate, NaN becomes zero.
 #[inline(always)]
 fn to_int8(row: Floats, factor: Floats) -> int8x8_t {
     // SAFETY: every CPU of this architecture has NEON.

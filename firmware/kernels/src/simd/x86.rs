@@ -117,7 +117,7 @@ impl Narrow for Bf16 {
 
     #[inline(always)]
     fn pack(rows: [__m512; 4], _: __m512) -> __m512i {
-        /// Value `i` of the first row, then that of the second, which follows after 16 values.
+        /// Interleaves the values of two rows of 16 values.
         const INTERLEAVE: [u16; 32] = {
             let mut order = [0; 32];
             let mut i = 0;
@@ -235,7 +235,7 @@ impl Narrow for Int8 {
             let mut words = _mm512_setzero_si512();
             for row in rows.into_iter().rev() {
                 let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(row, factor));
-                // What is out of range, as NaN is, does not reach other bytes.
+                // Values out of range, such as NaN, do not spill into other bytes.
                 let byte = _mm512_and_si512(
                     _mm512_add_epi32(rounded, _mm512_set1_epi32(128)),
                     _mm512_set1_epi32(255),

@@ -25,7 +25,7 @@ pub struct TensorRt {
     pub cuda_graph: bool,
     /// Directory of the engine cache.
     pub engine_cache: Option<PathBuf>,
-    /// Timeout of a run. After it, tract takes over, including the current frame.
+    /// Timeout of a run in milliseconds. After it, tract takes over, including the current frame.
     pub run_ms: Option<u64>,
     /// Seconds after which TensorRT is retried; never if missing.
     pub retry_s: Option<u64>,
@@ -34,12 +34,12 @@ pub struct TensorRt {
 }
 
 impl TensorRt {
-    /// The paths among the settings.
+    /// Iterates over the paths in the settings.
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         self.library.iter_mut().chain(self.engine_cache.as_mut())
     }
 
-    /// The settings in the runtime's types, with those of `[model]` for the CPU.
+    /// Converts the settings to the runtime's types. `cpu_precision` is from `[model]`.
     pub fn settings(&self, cpu_precision: CpuPrecision) -> Settings {
         let (tensorrt, fallback) = (Options::default(), FallbackOptions::default());
         Settings {
@@ -67,7 +67,7 @@ impl TensorRt {
         }
     }
 
-    /// `hang_ms` is the limit of the watchdog.
+    /// Checks the settings. `hang_ms` is the limit of the watchdog.
     pub(super) fn check(&self, hang_ms: u64) -> Result<(), Invalid> {
         if let Some(library) = self.library.as_ref().filter(|l| !l.exists()) {
             return invalid(

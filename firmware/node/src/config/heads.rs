@@ -23,6 +23,6 @@ pub struct HeadNames<'a> {
     pub descriptors: Option<&'a str>,
     /// For depth maps.
     pub depth: Option<&'a str>,
-    /// Whether features at points are those of the upsampler if there is no head for them.
+    /// Whether features at points are the upsampler's features if there is no head for them.
     pub plain_features: bool,
 }

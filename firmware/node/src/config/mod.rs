@@ -39,7 +39,7 @@ pub struct Level {
     pub size: Size,
     /// Skips maps of the whole frame.
     pub regions_only: bool,
-    /// How features get the resolution of the output.
+    /// How features are upsampled to the resolution of the output.
     pub upsampler: Upsampler,
     /// Maximum frame rate, 0 for no limit.
     pub rate_hz: f64,
@@ -115,7 +115,7 @@ impl Config {
             .for_each(rebase);
     }
 
-    /// The settings of each degradation step, from step 0 on.
+    /// Returns the settings of each degradation step, starting at step 0.
     pub fn levels(&self) -> Vec<Level> {
         let mut level = Level {
             size: size(self.model.size),

@@ -28,7 +28,7 @@ pub struct Config {
     /// Temperature sensors.
     #[serde(default)]
     pub thermal: Option<Thermal>,
-    /// Restarts of stages that hang or fail.
+    /// Restarts of stages that hang or keep failing.
     #[serde(default)]
     pub watchdog: Watchdog,
     /// Metrics over HTTP; off if missing.
@@ -37,7 +37,7 @@ pub struct Config {
     /// Limits of regions.
     #[serde(default)]
     pub regions: Regions,
-    /// Words that are looked for; off if missing.
+    /// Words to find; off if missing.
     #[serde(default)]
     pub words: Option<Words>,
     /// Tracked objects; off if missing.
@@ -59,11 +59,11 @@ pub struct Model {
     pub bundle: PathBuf,
     /// The head for class maps.
     pub head: String,
-    /// The head for features at points; without it, they are those of the upsampler.
+    /// The head for features at points; if missing, they are the upsampler's features.
     pub descriptors: Option<String>,
     /// The head for depth maps.
     pub depth: Option<String>,
-    /// How features get the resolution of the output.
+    /// How features are upsampled to the resolution of the output.
     #[serde(default)]
     pub upsampler: Upsampler,
     /// The heads for a degradation step with `upsampler = "jbu"`.
@@ -71,10 +71,10 @@ pub struct Model {
     /// `auto`, `tensorrt` or `tract`.
     #[serde(default)]
     pub backend: BackendName,
-    /// Products of the upsampler on a CPU: `fp32`, `auto`, `int16`, `fp16`, `bf16` or `int8`.
+    /// Precision of the upsampler's matrix products on a CPU: `fp32`, `auto`, `int16`, `fp16`, `bf16` or `int8`.
     #[serde(default, deserialize_with = "engine::cpu_precision")]
     pub cpu_precision: CpuPrecision,
-    /// Threads that compute tiles; 0 is one per core.
+    /// Number of threads that compute tiles; 0 is one per core.
     #[serde(default)]
     pub threads: usize,
     /// Whether to measure the fastest tile size and, unless set, number of threads at first start.
@@ -84,7 +84,7 @@ pub struct Model {
     /// Columns and rows of a full-frame output.
     #[serde(deserialize_with = "arrays::list")]
     pub size: [usize; 2],
-    /// Range of normalized colors, `[min, max]` per channel; without it, that of each image.
+    /// Range of normalized colors, `[min, max]` per channel; if missing, the range of each image.
     #[serde(default, deserialize_with = "arrays::nested")]
     pub color_range: Option<[[f32; 2]; 3]>,
     /// The backbone runs on every n-th frame. In between, its features are reused, and only changed
@@ -97,7 +97,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// The heads for features of its upsampler.
+    /// The heads for features of the bundle's upsampler.
     pub fn heads(&self) -> HeadNames<'_> {
         HeadNames {
             classes: Some(&self.head),
@@ -107,7 +107,7 @@ impl Model {
         }
     }
 
-    /// The heads for features of JBU, if LoftUp is its upsampler.
+    /// The heads for features of JBU in degradation steps, if configured.
     pub fn jbu_heads(&self) -> Option<HeadNames<'_>> {
         let jbu = self.jbu.as_ref()?;
         Some(HeadNames {
@@ -162,7 +162,7 @@ pub struct Source {
     /// Columns and rows of its images; others are rejected.
     #[serde(default, deserialize_with = "arrays::optional")]
     pub size: Option<[usize; 2]>,
-    /// Images per second; without it, those of a video file, or 10.
+    /// Images per second; if missing, the rate of a video file, or 10.
     pub rate_hz: Option<f64>,
     /// Whether to start over at the end.
     #[serde(default)]
@@ -183,7 +183,7 @@ pub struct Source {
     pub domain: Option<u32>,
     /// ROS 2 distribution of the other nodes.
     pub distro: Option<Distro>,
-    /// Messages that wait for the node, the newest ones.
+    /// Maximum number of waiting messages; the newest are kept.
     pub queue: Option<usize>,
 }
 
@@ -198,7 +198,7 @@ pub enum ImageTransport {
 }
 
 impl Source {
-    /// Whether its topic has compressed images: by default, if its name says so.
+    /// Whether its topic has compressed images; by default derived from the topic's name.
     pub fn is_compressed(&self) -> bool {
         let named = || {
             self.topic
@@ -209,7 +209,7 @@ impl Source {
         transport.map_or_else(named, |t| t == ImageTransport::Compressed)
     }
 
-    /// Images per second of a source without a rate of its own.
+    /// Images per second, for a source without its own rate.
     pub fn rate(&self) -> f64 {
         self.rate_hz.unwrap_or(10.0)
     }
@@ -219,7 +219,7 @@ impl Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
-    /// Image files in the order of their names.
+    /// Image files, in the order of their names.
     Images,
     /// A generated scene with a moving camera.
     Scenes,
@@ -239,9 +239,9 @@ pub enum SourceKind {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pipeline {
-    /// Latency limit, from capture to publication.
+    /// Latency limit from capture to publication, in milliseconds.
     pub deadline_ms: u64,
-    /// Older frames are dropped.
+    /// Maximum age of a frame in milliseconds; older frames are dropped.
     pub max_age_ms: u64,
     /// Length of the queues between stages: 1 or 2.
     pub queue: usize,
@@ -298,7 +298,7 @@ pub struct Step {
     /// Skips maps of the whole frame.
     #[serde(default)]
     pub regions_only: bool,
-    /// How features get the resolution of the output.
+    /// How features are upsampled to the resolution of the output.
     pub upsampler: Option<Upsampler>,
     /// Maximum frame rate.
     pub rate_hz: Option<f64>,
@@ -311,19 +311,19 @@ pub struct Thermal {
     /// Files with the temperature in thousandths of a degree; the hottest counts.
     #[serde(default = "defaults::zones")]
     pub zones: Vec<PathBuf>,
-    /// At this temperature the output degrades, degrees Celsius.
+    /// Temperature at which the output degrades, in degrees Celsius.
     #[serde(default = "defaults::hot")]
     pub hot_c: f64,
-    /// At this temperature processing pauses.
+    /// Temperature at which processing pauses, in degrees Celsius.
     #[serde(default = "defaults::critical")]
     pub critical_c: f64,
-    /// A state ends this far below its limit.
+    /// A state ends this many degrees below its limit.
     #[serde(default = "defaults::hysteresis")]
     pub hysteresis_c: f64,
-    /// Interval between two readings.
+    /// Interval between two readings in milliseconds.
     #[serde(default = "defaults::thermal_period")]
     pub period_ms: u64,
-    /// Interval between two steps down while it is hot.
+    /// Interval between two steps down while it is hot, in milliseconds.
     #[serde(default = "defaults::heat_step")]
     pub step_ms: u64,
 }
@@ -332,17 +332,17 @@ pub struct Thermal {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Watchdog {
-    /// A stage that takes longer for one frame hangs.
+    /// A stage that takes longer than this for one frame counts as hung, in milliseconds.
     pub hang_ms: u64,
-    /// Time limit for opening and compiling the bundle.
+    /// Time limit for opening and compiling the bundle, in milliseconds.
     pub start_ms: u64,
     /// More restarts than this within `window_s` end the program.
     pub max_restarts: u32,
-    /// See `max_restarts`.
+    /// Window of `max_restarts` in seconds.
     pub window_s: u64,
     /// Consecutive failures after which the model is reopened.
     pub failures: u32,
-    /// Time limit for finishing the frames in the pipeline at shutdown.
+    /// Time limit for finishing the frames in the pipeline at shutdown, in milliseconds.
     pub drain_ms: u64,
 }
 
@@ -451,7 +451,7 @@ pub struct Sink {
     /// Maximum number of images of this run; older ones are deleted. 0 keeps all.
     #[serde(default)]
     pub keep: u64,
-    /// File size after which a new file begins; 0 is no limit.
+    /// File size in MiB after which a new file begins; 0 is no limit.
     #[serde(default)]
     pub max_mib: u64,
     /// Length of its queue: 1 or 2.

@@ -11,8 +11,8 @@ use super::arrays;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Words {
-    /// The words at the start: a head of the bundle, or a file in `directory`. If missing, none until a
-    /// command.
+    /// The initial words: a head of the bundle, or a file in `directory`. If missing, there are none until
+    /// a command sets them.
     pub head: Option<String>,
     /// Directory of files `NAME.safetensors` with other words.
     pub directory: Option<PathBuf>,
@@ -22,31 +22,31 @@ pub struct Words {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Track {
-    /// Columns and rows of the grid that objects are followed on.
+    /// Columns and rows of the grid on which objects are tracked.
     #[serde(deserialize_with = "arrays::list")]
     pub grid: [usize; 2],
-    /// How features get the resolution of the grid.
+    /// How features are upsampled to the grid.
     pub upsampler: Upsampler,
-    /// How far an object can move between frames, in cells.
+    /// Maximum motion of an object between frames, in cells.
     pub radius: usize,
-    /// Frames that labels are taken from, besides the one in which objects were started.
+    /// Number of previous frames to propagate labels from, in addition to the one in which objects were started.
     pub last_frames: usize,
-    /// The most similar cells that a label is the weighted mean of.
+    /// Number of most similar cells whose labels are averaged.
     pub top_k: usize,
     /// Temperature of the weights.
     pub temperature: f32,
     /// An object whose soft label is nowhere above this is not visible.
     pub min_label: f32,
-    /// The most objects at a time.
+    /// Maximum number of objects at a time.
     pub max_objects: u8,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
     /// Objects to start in the first frame.
     pub object: Vec<ObjectEntry>,
 }
 
 impl Default for Track {
-    /// The radius is that of DINO's protocol in proportion to the grid.
+    /// The radius is the one in DINO's protocol, in proportion to the grid.
     fn default() -> Self {
         let options = TrackOptions::default();
         Self {
@@ -89,15 +89,15 @@ pub struct ObjectEntry {
     /// Its name.
     #[serde(default)]
     pub name: String,
-    /// `[x, y, width, height]` in the camera image: everything inside.
+    /// `[x, y, width, height]` in the camera image: starts with everything inside.
     #[serde(default, deserialize_with = "arrays::optional")]
     pub region: Option<[u16; 4]>,
-    /// `[x, y]` in the camera image: what is connected with it and similar to it.
+    /// `[x, y]` in the camera image: starts with the connected pixels that are similar.
     #[serde(default, deserialize_with = "arrays::optional")]
     pub point: Option<[u16; 2]>,
 }
 
-/// How features get the resolution of the output.
+/// How features are upsampled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Upsampler {

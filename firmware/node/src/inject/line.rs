@@ -61,7 +61,7 @@ impl<IO: Write> Write for FaultyLine<IO> {
         let corrupted = after.flipped + after.dropped - before.flipped - before.dropped;
         self.corrupted.fetch_add(corrupted, Relaxed);
         let mut out = [0; 256];
-        // The injector stalls and splits reads: here that only delays the write.
+        // The injector also stalls and splits data; here that only delays the write.
         while self.injector.held() > 0 {
             let n = self.injector.read(&mut out);
             let mut rest = &out[..n];

@@ -26,7 +26,7 @@ pub enum SourceFault {
     Reorder,
     /// Bytes are missing.
     Truncate,
-    /// The frame has another size.
+    /// The frame has a wrong size.
     WrongSize,
     /// The source delivers nothing for a while.
     Stuck,

@@ -28,8 +28,8 @@ pub(super) struct ClassHead<'a> {
     pub head: &'a Head,
 }
 
-/// The queries for one of these outputs, by slot. Without those for the whole frame, if only regions are
-/// computed.
+/// Returns the queries for one of these outputs, by slot. Queries for the whole frame are skipped if only
+/// regions are computed.
 fn queries<'a>(
     request: &'a FrameRequest<'_>,
     wanted: &'static [Want],
@@ -43,7 +43,7 @@ fn queries<'a>(
     })
 }
 
-/// Adds an output that covers the area of the query. For points, it has their number of columns.
+/// Adds an output that covers the area of the query. For points, it has one column per point.
 pub(super) fn add<'a>(
     out: &'a mut FrameOutput,
     (slot, query): (u8, &Query),
@@ -68,7 +68,7 @@ pub(super) fn add<'a>(
     (output, rect)
 }
 
-/// The outputs of the head at the points of a query.
+/// Computes the outputs of the head at the points of a query.
 pub(super) fn at_points(
     view: &EncodedFrame<'_>,
     points: &[loftup_wire::message::Point],
@@ -124,8 +124,8 @@ pub(super) fn depth(
     Ok(head_time)
 }
 
-/// Computes class maps and regions from the scores of a head. With `maps` of the last frame, only
-/// changed tiles are computed.
+/// Computes class maps and regions from the scores of a head. If `maps` of the last frame are given,
+/// only changed tiles are computed.
 pub(super) fn classes(
     view: &EncodedFrame<'_>,
     head: &ClassHead<'_>,
@@ -204,7 +204,7 @@ pub(super) fn classes(
     Ok(head_time)
 }
 
-/// What a score cannot be. Those of words are negative infinity where none was found.
+/// Returns a test for invalid scores. Scores of words are negative infinity if none was found.
 fn invalid(head: &Head) -> fn(&f32) -> bool {
     match head.kind() {
         HeadKind::Words { .. } => |x| x.is_nan() || *x == f32::INFINITY,

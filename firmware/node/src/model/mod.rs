@@ -28,9 +28,9 @@ pub struct FrameRequest<'a> {
     pub queries: &'a Queries,
     /// Skips maps of the whole frame.
     pub regions_only: bool,
-    /// How features get the resolution of the output.
+    /// How features are upsampled to the resolution of the output.
     pub upsampler: Upsampler,
-    /// The words that are looked for.
+    /// The words to find.
     pub words: Option<&'a Words>,
     /// Minimum area of a region, in output pixels.
     pub min_area_px: u32,
@@ -40,7 +40,7 @@ pub struct FrameRequest<'a> {
     pub camera: Size,
 }
 
-/// Words that are looked for, made by [`Model::words`].
+/// Words to find, created by [`Model::words`].
 #[derive(Debug)]
 pub struct Words {
     /// The label set, once they are in use.
@@ -64,8 +64,8 @@ pub trait Model: Send + Sync {
     /// Errors of the runtime.
     fn features(&self, inputs: &FrameInputs) -> Result<Features, ModelError>;
 
-    /// Computes the outputs of all queries but those for objects. Returns the time spent in the head,
-    /// in microseconds.
+    /// Computes the outputs of all queries except for objects. Returns the time spent in the head, in
+    /// microseconds.
     ///
     /// # Errors
     /// Errors of the runtime, and [`ModelError::NotFinite`].
@@ -78,7 +78,7 @@ pub trait Model: Send + Sync {
         out: &mut FrameOutput,
     ) -> Result<u64, ModelError>;
 
-    /// Writes the features that objects are tracked by to `out`, `[cells, channels]`.
+    /// Writes the features for tracking objects to `out`, `[cells, channels]`.
     ///
     /// # Errors
     /// Errors of the runtime, and [`ModelError::NotFinite`].
@@ -91,10 +91,10 @@ pub trait Model: Send + Sync {
         Err(ModelError::Other("this model tracks no objects".into()))
     }
 
-    /// The words with this name: a file, or a head of the bundle.
+    /// Reads the words with this name: a file, or a head of the bundle.
     ///
     /// # Errors
-    /// There are none, or they cannot be read.
+    /// The words do not exist or cannot be read.
     fn words(&self, name: &str) -> Result<Words, ModelError> {
         Err(ModelError::Other(format!("there are no words {name:?}")))
     }
@@ -116,7 +116,7 @@ struct Heads {
     classes: Option<Head>,
     descriptors: Option<Head>,
     depth: Option<(Head, Depth)>,
-    /// Whether features at points are those of the upsampler if there is no head for them.
+    /// Whether features at points are the upsampler's features if there is no head for them.
     plain_features: bool,
 }
 
@@ -153,7 +153,7 @@ impl Heads {
     }
 }
 
-/// How a [`BundleModel`] makes the features that objects are tracked by.
+/// How a [`BundleModel`] computes the features for tracking objects.
 #[derive(Debug, Clone, Copy)]
 struct TrackGrid {
     size: Size,
@@ -165,7 +165,7 @@ pub struct BundleModel {
     perceptor: Perceptor,
     heads: Heads,
     upsampler: Upsampler,
-    /// For degradation steps with another upsampler.
+    /// Heads for degradation steps with JBU.
     jbu: Option<Heads>,
     names: Vec<String>,
     color_range: ColorRange,
@@ -176,8 +176,8 @@ pub struct BundleModel {
 }
 
 impl BundleModel {
-    /// Uses the heads of `config` and its settings of words and objects. Compiles the graphs for
-    /// outputs of `sizes`.
+    /// Creates a model with the heads and the settings of words and objects in `config`. Compiles the
+    /// graphs for outputs of `sizes`.
     ///
     /// # Errors
     /// If the bundle lacks a part, a head has the wrong kind, or a graph cannot be compiled.
@@ -263,7 +263,7 @@ impl BundleModel {
                     head.apply(&features, &mut output.values);
                     output.channels = head.outputs();
                 }
-                // `upsample` asks only if there is one of the two.
+                // `upsample` calls this only if there is one of the two.
                 None => {
                     output.values.extend_from_slice(&features);
                     output.channels = view.dim();

@@ -136,7 +136,7 @@ fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, pace: &mut Pace) {
         pace.next_due_us = (pace.next_due_us + period).max(now);
     }
     if let Some(cpu) = &mut pace.cpu {
-        // Loading a model does not count, at the start and after a restart.
+        // Time for loading a model does not count, at the start and after a restart.
         if shared.model.lock().is_none() {
             cpu.pause();
         } else if !cpu.allows(now, process_cpu_us()) {
@@ -161,7 +161,7 @@ fn accept_frame(shared: &Shared, raw: &RawFrame, now: u64, pace: &mut Pace) {
     }
 }
 
-/// Counts and logs what is unusual about a frame.
+/// Counts and logs anomalies of a frame.
 fn report(shared: &Shared, raw: &RawFrame, now: u64, validation: &Validation) {
     let metrics = &shared.metrics;
     if validation.lost > 0 {

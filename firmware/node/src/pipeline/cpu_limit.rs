@@ -1,10 +1,10 @@
-//! Holds the CPU use of the process to a limit, by dropping frames before they are processed.
+//! Limits the CPU use of the process by dropping frames before they are processed.
 
 use loftup_runtime::cpu_time;
 
 use super::supervisor::SECOND_US;
 
-/// CPU time that the limit allows but that was not used is saved up to this much wall time.
+/// Unused CPU time is saved for up to this much wall time, in microseconds.
 const SAVED_US: f64 = SECOND_US as f64 / 2.0;
 
 /// A token bucket of CPU time.
@@ -19,7 +19,7 @@ pub(super) struct CpuLimit {
 }
 
 impl CpuLimit {
-    /// At most `cpus` busy cores on average; 0 is no limit.
+    /// Creates a limit of `cpus` busy cores on average; `None` for 0, which is no limit.
     pub(super) fn new(cpus: f64) -> Option<Self> {
         (cpus > 0.0).then_some(Self {
             cpus,
@@ -28,7 +28,7 @@ impl CpuLimit {
         })
     }
 
-    /// What is used until the next frame does not count.
+    /// Ignores the CPU time used until the next frame.
     pub(super) fn pause(&mut self) {
         self.last = None;
     }

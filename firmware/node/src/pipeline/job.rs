@@ -39,13 +39,12 @@ impl Job {
     }
 }
 
-/// Idle jobs. They are reused in turn, so that the buffers of all of them reach their final size
-/// early.
+/// Idle jobs. They are reused in turn, so that all buffers reach their final size early.
 #[derive(Debug)]
 pub struct JobPool(Mutex<VecDeque<Box<Job>>>);
 
 impl JobPool {
-    /// A pool of `count` jobs, which suffices unless stages hang.
+    /// Creates a pool of `count` jobs, which is enough unless stages hang.
     pub fn new(count: usize) -> Self {
         let mut jobs = VecDeque::with_capacity(2 * count);
         jobs.resize_with(count, Box::default);
@@ -56,7 +55,7 @@ impl JobPool {
         self.0.lock().pop_front().unwrap_or_default()
     }
 
-    /// Returns a job. A surplus one, from a stage that hung and came back, is freed.
+    /// Returns a job to the pool. A surplus job, from a stage that hung and returned, is freed.
     pub fn release(&self, job: Box<Job>) {
         let mut jobs = self.0.lock();
         if jobs.len() < jobs.capacity() {

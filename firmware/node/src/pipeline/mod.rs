@@ -109,7 +109,7 @@ impl Handle {
 }
 
 impl Node {
-    /// Starts the sinks and the metrics server. Frames are processed from [`Node::run`] on.
+    /// Starts the sinks and the metrics server. [`Node::run`] then processes frames.
     ///
     /// # Errors
     /// If the address of the metrics server is not available, or a thread cannot be started.

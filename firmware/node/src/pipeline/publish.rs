@@ -83,7 +83,7 @@ fn publish_one(shared: &Shared, mut job: Box<Job>) {
     shared.monitor.published(now);
 }
 
-/// An output that no sink holds any more, or a new one.
+/// Returns an output that no sink holds any more, or a new one.
 fn reusable_output(shared: &Shared) -> Arc<FrameOutput> {
     let mut outputs = shared.outputs.lock();
     for _ in 0..outputs.len() {

@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) jobs: JobPool,
     /// Published outputs. Each is reused once no sink holds it.
     pub(super) outputs: Mutex<VecDeque<Arc<FrameOutput>>>,
-    /// In front of preprocess, backbone, upsample and publish.
+    /// The queues before preprocess, backbone, upsample and publish.
     pub(super) queues: [Mailbox<Box<Job>>; 4],
     pub(super) sink_queues: Vec<Mailbox<Arc<FrameOutput>>>,
     /// When each stage started on its current frame, in microseconds plus one; 0 while idle.
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     /// Incremented when the model's stages are restarted. Threads of earlier generations exit.
     pub(super) generation: AtomicU64,
     pub(super) capture_generation: AtomicU64,
-    /// Frames that failed in a row.
+    /// Number of consecutive failed frames.
     pub(super) failures: AtomicU32,
     pub(super) last_frame_us: AtomicU64,
     /// Smallest sequence number that may still be published.
@@ -65,7 +65,7 @@ pub(super) struct Shared {
     /// Rate and latencies of the last health update.
     pub(super) recent: Mutex<HealthReport>,
     pub(super) throttled: Mutex<HashMap<&'static str, Throttle>>,
-    /// Number of failing sinks, by the reason that they degrade the node for.
+    /// Number of failing sinks, by the reason for degrading the node.
     pub(super) failing_sinks: Mutex<BTreeMap<Reason, u32>>,
     pub(super) needs_image: bool,
 }
@@ -73,7 +73,7 @@ pub(super) struct Shared {
 /// Minimum interval between two journal entries of one kind.
 const LOG_INTERVAL_US: u64 = 1_000_000;
 
-/// When the next journal entry of a kind is due, and how many were suppressed since the last one.
+/// The earliest time of the next journal entry of a kind, and the number of entries suppressed since the last.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     due_us: u64,
@@ -88,8 +88,8 @@ pub(super) struct RepeatFilter {
 }
 
 impl RepeatFilter {
-    /// Whether `text` should be logged: it differs from the last message, which was logged at
-    /// least a second ago.
+    /// Whether `text` should be logged: it differs from the last message, which was logged at least a
+    /// second ago.
     pub(super) fn is_new(&mut self, now: u64, text: &str) -> bool {
         let first = self.text.is_empty();
         if self.text == text || !first && now < self.at_us + LOG_INTERVAL_US {
@@ -99,7 +99,7 @@ impl RepeatFilter {
         true
     }
 
-    /// The fault is over: its message may be logged again.
+    /// Call when the fault is over: its message may be logged again.
     pub(super) fn clear(&mut self) {
         self.text.clear();
     }
@@ -129,7 +129,7 @@ impl Shared {
         self.monitor.record(now, kind, text);
     }
 
-    /// A sink starts to fail, or works again. The node is healthy when all sinks are.
+    /// Records that a sink starts to fail or works again. The node is healthy if all sinks are.
     pub(super) fn sink_changed(&self, reason: Reason, failing: bool, why: &str) {
         let mut failing_sinks = self.failing_sinks.lock();
         let count = failing_sinks.entry(reason).or_default();

@@ -20,11 +20,11 @@ use crate::{
     tracking::TrackFrame,
 };
 
-/// How often a waiting thread checks whether it should exit.
+/// Interval at which a waiting thread checks whether it should exit.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_micros(POLL_INTERVAL_US);
 pub(super) const POLL_INTERVAL_US: u64 = 50_000;
 
-/// Why a frame is dropped that a newer one replaces, by queue.
+/// The drop reason of a frame that is replaced by a newer one, by queue.
 pub(super) const REPLACED: [DropReason; 4] = [
     DropReason::BeforePreprocess,
     DropReason::BeforeBackbone,
@@ -68,8 +68,8 @@ impl Shared {
         busy
     }
 
-    /// Marks a stage as idle that has been busy since `begin`. `false` if the watchdog abandoned it in the
-    /// meantime; another thread may be busy in its place.
+    /// Marks a stage as idle that has been busy since `begin`. Returns `false` if the watchdog has abandoned it;
+    /// another thread may be busy in its place.
     pub(super) fn end(&self, stage: usize, begin: u64) -> bool {
         let busy = &self.busy_since[stage];
         busy.compare_exchange(begin + 1, 0, SeqCst, SeqCst).is_ok()
@@ -142,7 +142,7 @@ fn backbone(_: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelErr
     Ok(())
 }
 
-/// What the previous stage has put into the job.
+/// Returns the result of the previous stage in the job.
 fn stage_input<'a, T>(input: &'a Option<T>, name: &str) -> Result<&'a T, ModelError> {
     input
         .as_ref()

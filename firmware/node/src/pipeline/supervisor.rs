@@ -33,7 +33,7 @@ pub(super) const SECOND_US: u64 = 1_000_000;
 /// Window of the latencies in health reports.
 const LATENCY_WINDOW_US: u64 = 10 * SECOND_US;
 
-/// What the supervisor restarts and joins.
+/// The components that the supervisor restarts and joins.
 pub(super) struct Components {
     pub(super) model: ModelFactory,
     pub(super) source: SourceFactory,
@@ -50,7 +50,7 @@ pub(super) struct Supervisor {
     loading: Option<Loading>,
     pub(super) loaded_once: bool,
     thermal: Option<Thermal>,
-    /// Half of the watchdog timeout that systemd asks for.
+    /// Half of systemd's watchdog timeout, if set.
     watchdog_us: Option<u64>,
     next_watchdog_us: u64,
     next_second_us: u64,
@@ -205,7 +205,7 @@ impl Supervisor {
         let mut busy = shared.abandon_stages(DropReason::Shutdown);
         busy[CAPTURE] = shared.busy_since[CAPTURE].swap(0, SeqCst) != 0;
         shared.queues.iter().for_each(Mailbox::close);
-        // The others may be about to count a frame.
+        // Threads that are not busy may be about to count a frame.
         self.forget(|stage| busy[stage]);
         let end = shared.now() + SECOND_US;
         while self.workers.iter().any(|(_, thread)| !thread.is_finished()) && shared.now() < end {

@@ -32,7 +32,7 @@ pub(super) struct Thermal {
 }
 
 impl Thermal {
-    /// A guard with the limits of `config`.
+    /// Creates a guard with the limits in `config`.
     pub(super) fn new(config: &config::Thermal) -> Option<Self> {
         let cc = |degrees: f64| (degrees * 100.0).round() as i16;
         let limits = Limits::new(

@@ -40,7 +40,7 @@ impl<'a> Writer<'a> {
         self.0.extend_from_slice(&bytes);
     }
 
-    /// A 32-bit length or count.
+    /// Writes a 32-bit length or count.
     pub(super) fn count(&mut self, n: usize) {
         // Larger images are rejected earlier.
         self.put(u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
@@ -50,20 +50,20 @@ impl<'a> Writer<'a> {
         values.iter().for_each(|x| self.put(x.to_le_bytes()));
     }
 
-    /// A string with its terminating zero.
+    /// Writes a string with a terminating zero.
     pub(super) fn text(&mut self, text: &str) {
         self.count(text.len() + 1);
         self.0.extend_from_slice(text.as_bytes());
         self.0.push(0);
     }
 
-    /// A sequence of bytes.
+    /// Writes a sequence of bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.0.extend_from_slice(bytes);
     }
 
-    /// A sequence of `count` bytes, which are those of the items.
+    /// Writes a sequence of `count` bytes, the concatenated items.
     pub(super) fn items<const N: usize>(
         &mut self,
         count: usize,
@@ -81,10 +81,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Bytes that are not a message. The text is one line.
+/// Why bytes cannot be decoded as a message. The text is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CdrError {
-    /// The encapsulation header is another one.
+    /// The encapsulation header is not supported.
     #[error("not a message in little-endian CDR: it starts with the bytes {0:02x?}")]
     Encapsulation([u8; 2]),
     /// The message ends too early.
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         let bytes = self.bytes(field)?;
         let text = match bytes.split_last() {
             Some((0, text)) => std::str::from_utf8(text).ok(),
-            // Some encoders write an empty string so.
+            // Some encoders write an empty string like this.
             None => Some(""),
             _ => None,
         };
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// After the last field.
+    /// Checks that the message ends here.
     pub(super) fn end(&self) -> Result<(), CdrError> {
         match self.body.len() - self.at {
             0..=MAX_PADDING => Ok(()),

@@ -23,10 +23,10 @@ pub const ENCODINGS: [(&str, PixelFormat); 10] = [
 
 /// Maximum length of a frame of reference, in bytes.
 const MAX_FRAME_ID: usize = 255;
-/// How many characters of a text from a message are quoted.
+/// Maximum number of characters quoted from a message.
 const QUOTED: usize = 40;
 
-/// A message without a usable image. The text is one line.
+/// Why a message has no usable image. The text is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
@@ -69,7 +69,7 @@ fn header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, MessageError> {
     }
 }
 
-/// A `sensor_msgs/msg/Image`, as it lies in the message.
+/// A `sensor_msgs/msg/Image`, borrowed from the message.
 #[derive(Debug, Clone, Copy)]
 pub struct RawImage<'a> {
     /// Capture time and frame of reference.
@@ -82,7 +82,7 @@ impl<'a> RawImage<'a> {
     /// Reads a message. The sizes are checked when the pixels are converted.
     ///
     /// # Errors
-    /// All but [`MessageError::Compression`].
+    /// Any [`MessageError`] except [`MessageError::Compression`].
     pub fn parse(message: &'a [u8]) -> Result<Self, MessageError> {
         let mut reader = Reader::new(message)?;
         let header = header(&mut reader)?;
@@ -113,12 +113,12 @@ impl<'a> RawImage<'a> {
     }
 }
 
-/// A `sensor_msgs/msg/CompressedImage`, as it lies in the message.
+/// A `sensor_msgs/msg/CompressedImage`, borrowed from the message.
 #[derive(Debug, Clone, Copy)]
 pub struct CompressedImage<'a> {
     /// Capture time and frame of reference.
     pub header: Header<'a>,
-    /// What the publisher says about the data, such as `rgb8; jpeg compressed bgr8`.
+    /// The publisher's description of the data, such as `rgb8; jpeg compressed bgr8`.
     pub format: &'a str,
     /// A JPEG or PNG file.
     pub data: &'a [u8],
@@ -128,8 +128,8 @@ impl<'a> CompressedImage<'a> {
     /// Reads a message.
     ///
     /// # Errors
-    /// [`MessageError::Cdr`], [`MessageError::FrameId`], and [`MessageError::Compression`] if the data do not
-    /// begin as JPEG or PNG do.
+    /// [`MessageError::Cdr`], [`MessageError::FrameId`], and [`MessageError::Compression`] if the data does not
+    /// begin like a JPEG or PNG file.
     pub fn parse(message: &'a [u8]) -> Result<Self, MessageError> {
         let mut reader = Reader::new(message)?;
         let header = header(&mut reader)?;

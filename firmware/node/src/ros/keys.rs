@@ -1,7 +1,7 @@
 //! Names in `rmw_zenoh`: message types and their hashes, keys of topics, liveliness tokens, attachments.
 //!
-//! The key of a topic is `domain/topic/type/hash`, with the hash of the type description (REP 2016) since
-//! Iron, and a fixed word before.
+//! The key of a topic is `domain/topic/type/hash`. The hash is that of the type description (REP 2016) since
+//! Iron, and a fixed word in Humble.
 
 use serde::Deserialize;
 
@@ -79,7 +79,7 @@ impl Type {
     }
 }
 
-/// Quality of service, as far as it differs between the topics of this node.
+/// Quality of service: the settings that differ between the topics of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Qos {
     /// Best effort instead of reliable.
@@ -105,7 +105,7 @@ impl Qos {
         depth: 10,
     };
 
-    /// Sensor data in a queue of this length.
+    /// Sensor data with a queue of this length.
     pub const fn sensor_data(depth: usize) -> Self {
         Self {
             best_effort: true,
@@ -115,8 +115,8 @@ impl Qos {
     }
 }
 
-/// Reliability, durability, history and depth in the numbers of ROS 2, then deadline, lifespan and
-/// liveliness, which have their defaults.
+/// Formats reliability, durability, history and depth as the numbers of ROS 2, then deadline, lifespan
+/// and liveliness with their defaults.
 impl std::fmt::Display for Qos {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let reliability = if self.best_effort { 2 } else { 1 };
@@ -126,20 +126,20 @@ impl std::fmt::Display for Qos {
     }
 }
 
-/// The key of a topic such as `/loftup/slot_0/classes`, or of a service.
+/// Returns the key of a topic such as `/loftup/slot_0/classes`, or of a service.
 pub fn topic_key(domain: u32, topic: &str, of: Type, distro: Distro) -> String {
     let topic = topic.trim_matches('/');
     format!("{domain}/{topic}/{}/{}", of.name, of.hash_in(distro))
 }
 
-/// The key expression of a topic from publishers of any distribution.
+/// Returns the key expression of a topic with publishers of any distribution.
 pub fn any_topic_key(domain: u32, topic: &str, of: Type) -> String {
     let topic = topic.trim_matches('/');
     format!("{domain}/{topic}/{}/*", of.name)
 }
 
-/// Checks a fully qualified topic name: `/` before each of its parts, which consist of letters, digits and
-/// underscores.
+/// Whether a name is a fully qualified topic name: `/` before each part, which consists of letters, digits
+/// and underscores.
 pub fn is_topic(name: &str) -> bool {
     let good = |part: &str| {
         let mut characters = part.chars();
@@ -152,7 +152,7 @@ pub fn is_topic(name: &str) -> bool {
     name.len() <= 255 && parts.next() == Some("") && name.len() > 1 && parts.all(good)
 }
 
-/// A ROS 2 node without namespace, in a session of zenoh.
+/// A ROS 2 node without a namespace, in a zenoh session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphNode {
     /// ROS domain ID.
@@ -165,7 +165,7 @@ pub struct GraphNode {
     pub distro: Distro,
 }
 
-/// What an endpoint does with its topic or service.
+/// The role of an endpoint for its topic or service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It publishes.
@@ -177,7 +177,7 @@ pub enum Role {
 }
 
 impl GraphNode {
-    /// Its liveliness token.
+    /// The node's liveliness token.
     pub fn token(&self) -> String {
         let Self {
             domain,
@@ -217,15 +217,15 @@ impl GraphNode {
     }
 }
 
-/// Length of the ID of a publisher.
+/// Length of the ID of a publisher, in bytes.
 const GID: usize = 16;
 
-/// What `rmw_zenoh` sends with a message.
+/// The attachment that `rmw_zenoh` sends with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment {
     /// Number of the message; increases by one.
     pub sequence: i64,
-    /// When it was sent, nanoseconds since 1970-01-01 UTC.
+    /// Time of sending, in nanoseconds since 1970-01-01 UTC.
     pub sent_ns: i64,
     /// ID of its publisher.
     pub publisher: [u8; GID],
@@ -235,7 +235,7 @@ impl Attachment {
     /// Its length in bytes.
     pub const BYTES: usize = 17 + GID;
 
-    /// In zenoh's serialization.
+    /// Encodes it in zenoh's serialization.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
         out[..8].copy_from_slice(&self.sequence.to_le_bytes());
@@ -245,7 +245,7 @@ impl Attachment {
         out
     }
 
-    /// `None` for anything else.
+    /// Decodes an attachment; `None` if `bytes` is not one.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (sequence, rest) = bytes.split_first_chunk()?;
         let (sent_ns, rest) = rest.split_first_chunk()?;

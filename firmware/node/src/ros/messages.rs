@@ -8,9 +8,9 @@ use crate::output::TrackedObject;
 /// The pixels of an image, `[height, width]`.
 #[derive(Debug, Clone, Copy)]
 pub enum Pixels<'a> {
-    /// One byte for each: `mono8`.
+    /// One byte per pixel: `mono8`.
     Mono8(&'a [u8]),
-    /// Millimeters, 0 for no depth: `16UC1`, as depth cameras publish.
+    /// Depth in millimeters, 0 for no depth: `16UC1`, as published by depth cameras.
     Depth(&'a [u16]),
 }
 
@@ -52,8 +52,8 @@ impl Image<'_> {
     }
 }
 
-/// Encodes a `vision_msgs/msg/Detection2DArray` with the visible ones among `objects` into `out`. The `id` of a
-/// detection is the number of the object, and the `class_id` its name, or its number if it has none.
+/// Encodes a `vision_msgs/msg/Detection2DArray` with the visible `objects` into `out`. The `id` of a detection
+/// is the object's number, and the `class_id` is its name, or its number if it has no name.
 pub fn detections(header: Header<'_>, objects: &[TrackedObject], out: &mut Vec<u8>) {
     let mut cdr = Writer::new(out);
     cdr.header(header);
@@ -100,8 +100,8 @@ pub fn label_info(header: Header<'_>, names: &[String], out: &mut Vec<u8>) {
 const FLOAT32: u8 = 7;
 
 /// Encodes a `sensor_msgs/msg/PointCloud2` with the features `[points, channels]` at points of the camera
-/// image into `out`: the fields `x` and `y` in pixels, `z`, which is 0, and `descriptor` with `channels`
-/// values, all 32-bit floats.
+/// image into `out`. Its fields, all 32-bit floats, are `x` and `y` in pixels, `z`, which is 0, and
+/// `descriptor` with `channels` values.
 pub fn points(
     header: Header<'_>,
     points: &[Point],
@@ -155,7 +155,7 @@ pub enum Level {
 pub struct Status<'a> {
     /// Level.
     pub level: Level,
-    /// Name of the component, after that of its node.
+    /// Name of the component, prefixed with the name of its node.
     pub name: &'a str,
     /// Description.
     pub message: &'a str,

@@ -7,7 +7,7 @@
 //! | received: `sensor_msgs` `Image` and `CompressedImage` | `image` |
 //! | requests and responses: `std_srvs` `SetBool` and the parameter services of `rcl_interfaces` | `services` |
 //!
-//! All of this is independent of zenoh, whose sessions are in `session`.
+//! These modules do not depend on zenoh; `session` does.
 
 mod cdr;
 mod image;
@@ -31,16 +31,16 @@ pub const ROUTER: &str = "tcp/localhost:7447";
 /// Name of [`DETECTIONS`] in MCAP files.
 pub const DETECTIONS_NAME: &str = "vision_msgs/msg/Detection2DArray";
 
-/// Its definition, with those of the messages in it.
+/// Its definition, including the definitions of nested messages.
 pub const DETECTIONS_DEFINITION: &str = include_str!("Detection2DArray.msg");
 
 /// Name of [`POINTS`] in MCAP files.
 pub const POINTS_NAME: &str = "sensor_msgs/msg/PointCloud2";
 
-/// Its definition, with those of the messages in it.
+/// Its definition, including the definitions of nested messages.
 pub const POINTS_DEFINITION: &str = include_str!("PointCloud2.msg");
 
-/// The definition of a message in MCAP files.
+/// Returns the definition of a message for MCAP files.
 pub fn definition(name: &str) -> Option<&'static str> {
     match name {
         DETECTIONS_NAME => Some(DETECTIONS_DEFINITION),

@@ -1,21 +1,21 @@
-//! Numbers for images, from those that `rmw_zenoh` sends with messages.
+//! Numbers images by the sequence numbers that `rmw_zenoh` sends with messages.
 
 use super::Attachment;
 
-/// A larger gap is not one of lost messages.
+/// Maximum number of lost messages; a larger gap has another cause.
 const MAX_GAP: i64 = 1_000_000;
 
-/// Numbers the messages of a topic in order of arrival, and leaves out numbers for lost ones.
+/// Numbers the messages of a topic in order of arrival, with gaps for lost messages.
 ///
-/// Zenoh delivers the messages of a publisher in order, so a number that does not increase is that of a
-/// publisher that starts over, or does not count.
+/// Zenoh delivers the messages of a publisher in order. So if a number does not increase, the publisher has
+/// restarted, or does not number its messages.
 #[derive(Debug, Default)]
 pub struct Numbering {
     last: Option<(u64, Option<Attachment>)>,
 }
 
 impl Numbering {
-    /// The number of the message that has just arrived.
+    /// Returns the number of the message that has just arrived.
     pub fn next(&mut self, attachment: Option<Attachment>) -> u64 {
         let next = match self.last {
             None => 0,
@@ -26,7 +26,7 @@ impl Numbering {
     }
 }
 
-/// How much the number increases.
+/// Returns the increase of the number.
 fn step(before: Option<Attachment>, now: Option<Attachment>) -> u64 {
     let step = match (before, now) {
         (Some(before), Some(now)) if before.publisher == now.publisher => {

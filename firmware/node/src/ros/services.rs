@@ -1,4 +1,4 @@
-//! Services of the node: its parameter, as every ROS 2 node has them, and a switch.
+//! Services of the node: the parameter services of every ROS 2 node, and a switch.
 //!
 //! | service | type |
 //! |---|---|
@@ -41,7 +41,7 @@ impl Service {
         Self::SetParametersAtomically,
     ];
 
-    /// Its name after that of the node.
+    /// Its name, relative to the node.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enable => "enable",
@@ -90,7 +90,7 @@ impl Service {
     }
 }
 
-/// What services read and change.
+/// The settings that services read and change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
     /// Whether images are processed.
@@ -105,14 +105,14 @@ const DESCRIPTION: &str =
     "Maximum frame rate in Hz; 0 is no limit besides that of the configuration";
 const MAX_RATE_HZ: f64 = 1000.0;
 
-/// Longer requests are not answered.
+/// Maximum length of a request in bytes; longer ones are not answered.
 pub const MAX_REQUEST: usize = 1 << 16;
 
 const NOT_SET: u8 = 0;
 const INTEGER: u8 = 2;
 const DOUBLE: u8 = 3;
 
-/// Answers a request into `out`. Returns the settings after it.
+/// Writes the response to a request to `out`. Returns the new settings.
 ///
 /// # Errors
 /// If `request` is not a request to this service.
@@ -206,7 +206,7 @@ pub fn answer(
     Ok(settings)
 }
 
-/// Answers for each of the requested names; `known` is whether there is such a parameter.
+/// Answers for each requested name; `known` says whether the parameter exists.
 fn names(
     reader: &mut Reader<'_>,
     cdr: &mut Writer<'_>,
@@ -221,7 +221,7 @@ fn names(
     reader.end()
 }
 
-/// The rate in a `rcl_interfaces/msg/Parameter`, or why it cannot be set.
+/// Reads the rate from a `rcl_interfaces/msg/Parameter`; the inner error is why it cannot be set.
 fn parameter(reader: &mut Reader<'_>) -> Result<Result<f64, &'static str>, CdrError> {
     let name = reader.text("name")?;
     let kind = reader.byte("value.type")?;
@@ -254,7 +254,7 @@ fn parameter(reader: &mut Reader<'_>) -> Result<Result<f64, &'static str>, CdrEr
     })
 }
 
-/// `rcl_interfaces/msg/SetParametersResult`.
+/// Writes a `rcl_interfaces/msg/SetParametersResult`.
 fn write_result(cdr: &mut Writer<'_>, result: Result<(), &str>) {
     cdr.put([u8::from(result.is_ok())]);
     cdr.text(result.err().unwrap_or_default());

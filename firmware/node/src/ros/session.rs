@@ -1,4 +1,4 @@
-//! A session of zenoh with the router of `rmw_zenoh`, as a node of ROS 2.
+//! A zenoh session with the router of `rmw_zenoh`, as a ROS 2 node.
 
 use zenoh::{
     Session, Wait,
@@ -13,13 +13,13 @@ use super::{
     Attachment, Distro, GraphNode, MAX_REQUEST, Qos, Role, Service, Type, any_topic_key, topic_key,
 };
 
-/// Longer messages are dropped by zenoh, in bytes.
+/// Maximum message size in bytes; zenoh drops longer ones.
 const MAX_RECEIVED: &str = "134217728";
 
-/// Where the router is, and what it connects.
+/// The router, and the nodes that it connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Router {
-    /// Such as [`super::ROUTER`].
+    /// Endpoint, such as [`super::ROUTER`].
     pub(crate) endpoint: String,
     /// ROS domain ID.
     pub(crate) domain: u32,
@@ -27,7 +27,7 @@ pub(crate) struct Router {
     pub(crate) distro: Distro,
 }
 
-/// A node of ROS 2, connected to the router as a client.
+/// A ROS 2 node, connected to the router as a client.
 pub(crate) struct RosSession {
     // Declared before the session, so that it is dropped first.
     _token: LivelinessToken,
@@ -62,7 +62,7 @@ pub(crate) struct Server {
     _token: LivelinessToken,
 }
 
-/// A zenoh error as one line, without the source location at its end.
+/// Formats a zenoh error as one line, without the source location at its end.
 pub(crate) fn line(e: impl std::fmt::Display) -> String {
     let text = e.to_string();
     let text = text.split(" at /").next().unwrap_or_default();
@@ -99,12 +99,12 @@ impl RosSession {
         })
     }
 
-    /// Whether the router answers. A session that has lost it is opened again, with all tokens.
+    /// Whether the router is connected. After a loss, open a new session with all tokens.
     pub(crate) fn is_connected(&self) -> bool {
         self.session.info().routers_zid().wait().next().is_some()
     }
 
-    /// The token of a new endpoint, and its ID.
+    /// Declares the liveliness token of a new endpoint. Also returns its ID.
     fn endpoint(
         &mut self,
         role: Role,
@@ -205,18 +205,18 @@ impl RosSession {
 }
 
 impl Request {
-    /// Its CDR body; `None` if it is too long or missing.
+    /// The CDR body; `None` if it is too long or missing.
     pub(crate) fn body(&self) -> Option<Vec<u8>> {
         let payload = self.query.payload()?;
         (payload.len() <= MAX_REQUEST).then(|| payload.to_bytes().into_owned())
     }
 
-    /// Answers it at this time, nanoseconds since 1970-01-01 UTC.
+    /// Sends a response. `now_ns` is the current time in nanoseconds since 1970-01-01 UTC.
     pub(crate) fn reply(&self, body: &[u8], now_ns: u64) -> Result<(), String> {
         let key = self.query.key_expr().clone();
         let reply = self.query.reply(key, body);
         let attachment = self.query.attachment().map(|a| a.to_bytes());
-        // The number and the ID are those of the request.
+        // Number and ID are copied from the request.
         let attachment = attachment.and_then(|bytes| Attachment::from_bytes(&bytes));
         let reply = match attachment {
             Some(attachment) => reply.attachment(
@@ -234,7 +234,7 @@ impl Request {
 }
 
 impl Publisher {
-    /// Publishes a message at this time, nanoseconds since 1970-01-01 UTC.
+    /// Publishes a message. `now_ns` is the current time in nanoseconds since 1970-01-01 UTC.
     pub(crate) fn put(&mut self, body: &[u8], now_ns: u64) -> Result<(), String> {
         self.sent += 1;
         let attachment = Attachment {

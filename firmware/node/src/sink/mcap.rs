@@ -11,12 +11,12 @@
 //! | `/loftup/slot_N/features` | `sensor_msgs/msg/PointCloud2` | features at points |
 //! | `/loftup/health` | `foxglove.Log` | state, rates and latencies |
 //!
-//! The class names are in the metadata record `labels`, and those of words in `words_N`, where N is the number
-//! of their label set. Foxglove's messages are encoded as Protocol Buffers, which Rerun reads too; the
-//! `loftup` messages are JSON, and those of ROS 2 CDR.
+//! The class names are in the metadata record `labels`, and the words in `words_N`, where N is the number of
+//! their label set. Foxglove's messages are encoded as Protocol Buffers, which Rerun also reads; the
+//! `loftup` messages are JSON, and the ROS 2 messages CDR.
 //!
-//! A chunk is built in memory and written at once, when it is full or a second old. A file that was
-//! never finished therefore ends after a complete chunk, unless the last write was interrupted.
+//! A chunk is built in memory and written at once when it is full or a second old. So a file that was
+//! never finished ends after a complete chunk, unless the last write was interrupted.
 
 mod file;
 mod schema;
@@ -86,7 +86,7 @@ impl McapSink {
         SinkError::Other(format!("{}: {e}", self.name))
     }
 
-    /// The current file, or a new one. `None` until the next attempt after a failure is due.
+    /// Returns the current file, or opens a new one. `None` after a failure, until the next attempt is due.
     fn open(&mut self) -> Result<Option<&mut McapFile>, SinkError> {
         if self.open.is_none() && self.files.is_due() {
             let open = McapFile::new().map_err(|e| self.error(e))?;

@@ -43,11 +43,11 @@ use crate::{
     source::Clock,
 };
 
-/// A sink that failed. The message is one line.
+/// Why a sink failed. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// A file or device.
+    /// A file or device failed.
     #[error("{}: {cause}", path.display())]
     Io {
         /// Its path.
@@ -96,7 +96,7 @@ impl Default for HealthReport {
     }
 }
 
-/// What a sink may access.
+/// The parts of the node that a sink may access.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Class names; empty until the model is loaded.
@@ -143,13 +143,13 @@ pub trait Sink: Send {
     /// Writes an output.
     ///
     /// # Errors
-    /// They are counted and logged; later outputs are still delivered.
+    /// Errors are counted and logged; later outputs are still delivered.
     fn push(&mut self, frame: &FrameOutput, context: &Context<'_>) -> Result<(), SinkError>;
 
     /// Writes a health report: on every state change, and once a second.
     ///
     /// # Errors
-    /// As for [`Sink::push`].
+    /// Same as for [`Sink::push`].
     fn push_health(&mut self, _: &HealthReport, _: &Context<'_>) -> Result<(), SinkError> {
         Ok(())
     }
@@ -157,7 +157,7 @@ pub trait Sink: Send {
     /// Handles input and timers without blocking. Called about a hundred times a second.
     ///
     /// # Errors
-    /// As for [`Sink::push`].
+    /// Same as for [`Sink::push`].
     fn poll(&mut self, _: &Context<'_>) -> Result<(), SinkError> {
         Ok(())
     }
@@ -165,7 +165,7 @@ pub trait Sink: Send {
     /// Flushes and closes the sink; it is not used afterwards.
     ///
     /// # Errors
-    /// As for [`Sink::push`].
+    /// Same as for [`Sink::push`].
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
@@ -278,11 +278,11 @@ fn create_directory_of(path: &std::path::Path) {
     }
 }
 
-/// Frame of reference of images that come without one.
+/// Default frame of reference of images.
 const FRAME_ID: &str = "camera";
 
-/// Stamp and frame of reference of an output in messages: those of the image's sender, or else the capture
-/// time and [`FRAME_ID`].
+/// Returns stamp and frame of reference of an output: those of the image's sender, or else the capture time
+/// and [`FRAME_ID`].
 fn header_of(frame: &FrameOutput, captured_ns: u64) -> ros::Header<'_> {
     let (stamp_ns, frame_id) = match &frame.header {
         Some(header) => (header.stamp_ns, &*header.frame_id),

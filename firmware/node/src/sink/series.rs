@@ -1,4 +1,4 @@
-//! Which outputs a sink writes, and the numbered files that it writes to.
+//! Selects the outputs that a sink writes, and manages its numbered files.
 
 use std::{
     ffi::OsStr,
@@ -39,14 +39,14 @@ impl EveryNth {
 
 /// Interval between two attempts while a disk accepts no data.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Upper limit of that interval, which doubles when writing fails again soon after it succeeded.
+/// Upper limit of that interval, which doubles if writing fails again soon after it succeeded.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(64);
 /// Consecutive successes that reset the interval.
 const STEADY: u32 = 32;
 /// A retry requires space for this many times the data that did not fit, so that the next write
 /// does not fail again.
 const PROBE_FACTOR: u64 = 4;
-/// Upper limit of that space.
+/// Upper limit of the space required for a retry, in bytes.
 const MAX_PROBE_BYTES: u64 = 16 << 20;
 
 /// When to retry after a failed write, and whether a failure should be reported.
@@ -76,7 +76,7 @@ impl Retry {
         }
     }
 
-    /// Before a retry: fails if `directory` does not have enough space.
+    /// Checks before a retry that `directory` has enough space.
     pub(super) fn probe(&self, files: &dyn FileSystem, directory: &Path) -> io::Result<()> {
         match self.is_failing() {
             true => files.probe(directory, (PROBE_FACTOR * self.bytes).min(MAX_PROBE_BYTES)),
@@ -161,8 +161,8 @@ struct Open {
 }
 
 impl FileSeries {
-    /// A series that begins with `path`. A file is full at `limit` bytes; 0 is no limit. `trailer` ends
-    /// files that could not be finished.
+    /// Creates a series that begins with `path`. A file is full at `limit` bytes; 0 is no limit. `trailer`
+    /// is appended to files that could not be finished.
     pub(super) fn new(
         files: Box<dyn FileSystem>,
         path: PathBuf,
@@ -222,7 +222,7 @@ impl FileSeries {
     /// trailer.
     ///
     /// # Errors
-    /// As for [`append`](Self::append).
+    /// Same as for [`append`](Self::append).
     pub(super) fn close(&mut self, block: &[u8]) -> Result<Written, SinkError> {
         if self.open.is_none() {
             return Ok(Written::No);

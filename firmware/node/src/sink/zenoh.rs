@@ -10,7 +10,7 @@
 //! | `/loftup/slot_N/features` | `sensor_msgs/msg/PointCloud2`: features at points of the camera image |
 //! | `/diagnostics` | `diagnostic_msgs/msg/DiagnosticArray`, once a second and on changes |
 //!
-//! It has the services of [`ros::Service`]: a switch and the parameter `rate_hz`.
+//! It offers the services of [`ros::Service`]: a switch and the parameter `rate_hz`.
 //!
 //! The sink is a client of the router. Without a router it fails and retries.
 
@@ -58,7 +58,7 @@ struct Open {
     check_at: Instant,
 }
 
-/// The topics of a slot. They are declared with their first message.
+/// The topics of a slot, which are declared with their first message.
 #[derive(Default)]
 struct Slot {
     classes: Option<Publisher>,
@@ -206,7 +206,7 @@ impl Open {
             Some(publisher) => publisher,
             None => {
                 let topic = format!("/loftup/slot_{slot}/{name}");
-                // Subscribers may ask for transient local. There is no history: labels are repeated every second.
+                // Subscribers may request transient local. There is no history; labels are repeated every second.
                 let latched = of == ros::LABEL_INFO;
                 let qos = Qos {
                     latched,

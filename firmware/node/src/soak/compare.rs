@@ -17,7 +17,7 @@ use crate::{
     tracking::{Fed, ObjectTracker, TrackFrame},
 };
 
-/// The frames that the node's tracker was fed with, once the node runs.
+/// Receives the frames that the node's tracker processes, once the node runs.
 pub(super) type FedFrames = Arc<Mutex<Option<mpsc::Receiver<Fed>>>>;
 
 /// A sink that recomputes every output without faults.
@@ -31,10 +31,10 @@ pub(super) struct Comparison {
     raw: RawFrame,
     expected: FrameOutput,
     finder: RegionFinder,
-    /// Follows the objects through the frames that the node's tracker was fed with, published or not.
+    /// Tracks the objects through the frames that the node's tracker processed, published or not.
     objects: Option<ObjectTracker>,
     fed: FedFrames,
-    /// Taken from `fed`, but of a later frame.
+    /// Received from `fed`, but for a later frame.
     next: Option<Fed>,
     features: Vec<f32>,
     leak: usize,
@@ -49,9 +49,9 @@ pub(super) struct Totals {
     pub misordered: u64,
     /// Maximum latency of an output, in microseconds.
     pub oldest_us: u64,
-    /// Frames that the tracker was fed with.
+    /// Frames that the tracker processed.
     pub tracked: u64,
-    /// Outputs with an object that is visible.
+    /// Outputs with a visible object.
     pub with_objects: u64,
     /// Label sets of words that were seen.
     pub word_sets: u64,
@@ -146,7 +146,7 @@ impl Comparison {
         written
     }
 
-    /// Follows the objects up to `frame`.
+    /// Tracks the objects up to `frame`.
     fn follow(
         &mut self,
         objects: &mut ObjectTracker,

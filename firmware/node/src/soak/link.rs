@@ -34,12 +34,12 @@ pub(super) struct PeerCounters {
 
 /// Time after which a command is repeated.
 const REPEAT_MS: u32 = 300;
-/// How often a command is sent.
+/// Maximum number of times that a command is sent.
 const ATTEMPTS: u8 = 8;
 /// Time between two commands.
 const PAUSE_MS: u64 = 250;
 
-/// The commands that are sent again and again.
+/// The commands, which are sent in a loop.
 pub(super) struct Script {
     camera: [u16; 2],
     max_objects: u8,
@@ -48,7 +48,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// Those that the node of `config` executes, for images of this size.
+    /// Creates the commands that a node with `config` executes, for images of this size.
     pub(super) fn new(config: &Config, sides: [usize; 2]) -> Self {
         Self {
             camera: sides.map(|side| u16::try_from(side).unwrap_or(u16::MAX)),

@@ -1,4 +1,4 @@
-//! Holds frames back while the comparison is behind.
+//! Pauses the source while the comparison is behind.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -15,8 +15,8 @@ use crate::{
     source::{Clock, Poll, Source, SourceError, SourceFactory},
 };
 
-/// Outputs that may wait for the comparison: far fewer than its queue holds, and few enough that the
-/// source is never silent for long.
+/// Maximum number of outputs waiting for the comparison: far fewer than its queue holds, and few enough that
+/// the source is never silent for long.
 const BACKLOG: u64 = 16;
 
 /// A source that delivers nothing while the comparison is behind. Without it, the node could publish
@@ -38,7 +38,7 @@ impl Source for HeldBack {
     }
 }
 
-/// `open`, with its sources held back while the comparison that counts in `totals` is behind. `node`
+/// Wraps `open` so that its sources pause while the comparison that counts in `totals` is behind. `node`
 /// is set once the node runs.
 pub(super) fn held_back(
     open: SourceFactory,

@@ -33,7 +33,7 @@ use crate::frame::RawFrame;
 pub struct Clock(Instant);
 
 impl Clock {
-    /// A clock that starts at 0.
+    /// Starts a clock at 0.
     pub fn start() -> Self {
         Self(Instant::now())
     }
@@ -51,13 +51,13 @@ pub enum Poll {
     Frame,
     /// No frame yet.
     Nothing,
-    /// No frame yet, and it is too early to expect one: the source starts, or waits for the next one's time.
+    /// No frame yet, and none expected: the source is starting, or waits until the next one is due.
     Starting,
     /// The source has ended.
     End,
 }
 
-/// A source that failed. The message is one line.
+/// Why a source failed. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {

@@ -80,7 +80,7 @@ impl Piped {
         }
     }
 
-    /// Whether the program is started again when it has ended normally, as it does when a stream ends.
+    /// Sets whether the program is restarted after it has exited normally, as at the end of a stream.
     pub fn repeated(mut self, repeat: bool) -> Self {
         self.repeat = repeat;
         self
@@ -132,7 +132,7 @@ impl Piped {
         Ok(())
     }
 
-    /// The result of a program whose output has ended.
+    /// Handles a program whose output has ended.
     fn end(&mut self, running: Running) -> Result<Poll, SourceError> {
         let state = running.inbox.state.lock();
         self.before += state.count;

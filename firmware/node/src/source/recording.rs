@@ -20,8 +20,8 @@ pub(crate) const HEAD: usize = 28;
 const MAX_SIDE: usize = 16384;
 static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// The header of an image `[height, width, 3]`. `None` if the byte count does not match the size, or
-/// the image is too large.
+/// Returns the header of an image `[height, width, 3]`. `None` if the byte count does not match the size,
+/// or the image is too large.
 pub(crate) fn head(
     number: u64,
     stamp_us: u64,

@@ -1,8 +1,8 @@
 //! Images of a ROS 2 topic, through the router of `rmw_zenoh`.
 //!
-//! A thread keeps the subscription: it connects, looks every second whether the router is still there, and
-//! connects again. It outlives the sources, so that a camera that is silent for long does not make the
-//! node come and go in the ROS graph.
+//! A thread maintains the subscription: it connects, checks every second whether the router is still there,
+//! and reconnects. It outlives the sources, so that the node stays in the ROS graph even if a camera is
+//! silent for long.
 
 use std::{
     io::Read,
@@ -30,11 +30,11 @@ use crate::{
 
 /// Name of the node in the ROS graph. The sink of kind `zenoh` is another node.
 const NODE: &str = "loftup_source";
-/// Interval between two looks at the connection, and between two attempts to connect.
+/// Interval between two checks of the connection, and between two attempts to connect.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Longer messages are not read.
+/// Maximum size of a message in bytes; longer ones are not read.
 const MAX_MESSAGE: usize = 64 << 20;
-/// A stamp that is later than now by at most this counts as now: clocks of two machines differ.
+/// A stamp in the future by at most this many microseconds counts as now, since clocks of two machines differ.
 const CLOCK_SKEW_US: u64 = 100_000;
 
 /// What to subscribe to.
@@ -62,17 +62,17 @@ struct Message {
     payload: ZBytes,
 }
 
-/// Between the subscription and the source.
+/// State shared by the subscription and the source.
 struct Inbox {
     queue: Mailbox<Message>,
     numbering: Mutex<Numbering>,
-    /// What is wrong with the connection, until it is reported.
+    /// An error of the connection that has not been reported yet.
     fault: Mutex<Option<String>>,
     stop: AtomicBool,
 }
 
 impl Inbox {
-    /// Called by zenoh. A full queue loses its oldest message, whose number then is missing.
+    /// Called by zenoh. A full queue drops its oldest message, which leaves a gap in the numbers.
     fn receive(&self, sample: &Sample) {
         let mut bytes = [0; Attachment::BYTES];
         let attachment = sample.attachment().filter(|a| a.len() == bytes.len());
@@ -95,7 +95,7 @@ fn too_long(bytes: usize) -> String {
     )
 }
 
-/// Keeps a subscription until it is dropped.
+/// A subscription, until it is dropped.
 pub struct Listener {
     topic: Topic,
     inbox: Arc<Inbox>,
@@ -135,7 +135,7 @@ impl Drop for Listener {
     }
 }
 
-/// Connects again whenever the router is gone.
+/// Reconnects whenever the router is gone.
 fn keep(topic: &Topic, inbox: &Arc<Inbox>) {
     let mut open: Option<(Subscription, RosSession)> = None;
     while !inbox.stop.load(SeqCst) {
@@ -202,7 +202,7 @@ impl Ros2 {
         SourceError::Other(format!("{}: {what}", self.listener.topic.name))
     }
 
-    /// Copies a message, which zenoh may hold in parts.
+    /// Copies a message, which zenoh may store in several parts.
     fn copy(&mut self, payload: &ZBytes) {
         self.body.clear();
         for slice in payload.slices() {
@@ -257,8 +257,8 @@ impl Source for Ros2 {
     }
 }
 
-/// A time since 1970 on the node's clock. Times before its start are 0, and those after now too late, unless
-/// by little.
+/// Converts nanoseconds since 1970 to the node's clock. Times before its start become 0, and times slightly
+/// in the future the current time.
 fn node_time(stamp_ns: u64, clock: &Clock) -> u64 {
     let now = clock.now_us();
     let wall = SystemTime::now()

@@ -15,7 +15,7 @@ pub struct Scenes {
 }
 
 impl Scenes {
-    /// The scene of `seed`.
+    /// Creates the scene of `seed`.
     pub fn new(seed: u64, width: usize, height: usize, pace: Pace) -> Self {
         Self {
             scene: Scene::new(seed),

@@ -11,15 +11,14 @@ use loftup_runtime::video::{Polled, VideoFrame, VideoReader};
 use super::{Clock, MAX_SLEEP, Poll, Source, SourceError, piped::RETRY_INTERVAL};
 use crate::frame::RawFrame;
 
-/// How long a decoder may take for its first frame.
+/// Time limit of a decoder for its first frame.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest time between two frames of a file at its own rate; longer ones are cut short.
+/// Maximum time between two frames of a file at its own rate; longer gaps are shortened.
 const MAX_GAP: Duration = Duration::from_secs(1);
-/// A file that is late by more than this goes on from now instead of catching up.
+/// A file that is late by more than this continues from now instead of catching up.
 const MAX_LATE: Duration = Duration::from_millis(500);
 
-/// The frames of a video: those of a file at its own rate or a given one, those of a live stream as they
-/// come.
+/// The frames of a video: of a file at its own rate or a given one, of a live stream as they arrive.
 pub struct Video {
     path: PathBuf,
     period: Option<Duration>,
@@ -32,20 +31,20 @@ pub struct Video {
     /// Whether a file has ended.
     ended: bool,
     frame: VideoFrame,
-    /// When `frame` is to be delivered, if it has not been.
+    /// Time to deliver `frame`, if it has not been delivered yet.
     due: Option<Instant>,
     pacer: Pacer,
 }
 
-/// Turns the times of a file's frames into times to deliver them at.
+/// Converts the timestamps of a file's frames to delivery times.
 #[derive(Debug, Default)]
 struct Pacer {
-    /// When the last frame was due, and its time in the file.
+    /// Delivery time of the last frame, and its timestamp in the file.
     last: Option<(Instant, Duration)>,
 }
 
 impl Pacer {
-    /// `most` is the longest time between two frames.
+    /// Returns the delivery time of a frame. `most` is the maximum time between two frames.
     fn due(&mut self, time: Duration, now: Instant, most: Duration) -> Instant {
         let due = self.last.map_or(now, |(due, before)| {
             due + time.saturating_sub(before).min(most)
@@ -60,10 +59,10 @@ impl Pacer {
 }
 
 impl Video {
-    /// Opens a file or stream. `rate_hz` is that of a file, if not its own.
+    /// Opens a file or stream. `rate_hz` overrides the rate of a file.
     ///
     /// # Errors
-    /// There is no such file, or no program to decode it.
+    /// The file does not exist, or no program to decode it is installed.
     pub fn open(path: &Path, rate_hz: Option<f64>, repeat: bool) -> Result<Self, SourceError> {
         Ok(Self {
             path: path.into(),
@@ -80,7 +79,7 @@ impl Video {
         })
     }
 
-    /// The reader, opened again after its end, but not too often.
+    /// Returns the reader, which is reopened after its end, but not too often.
     fn reader(&mut self) -> Result<Option<&mut VideoReader>, SourceError> {
         if self.reader.is_none() {
             let wait = RETRY_INTERVAL.saturating_sub(self.opened.elapsed());
@@ -94,10 +93,10 @@ impl Video {
         Ok(self.reader.as_mut())
     }
 
-    /// After the last frame of a run, or an error.
+    /// Called after the last frame of a run, or an error.
     fn finish(&mut self, is_live: bool) {
         self.reader = None;
-        // What has never had a frame may have one later.
+        // A source that has not had a frame yet may have one later.
         self.ended = !is_live && !self.repeat && self.count > 0;
         self.before += self.count;
         self.count = 0;

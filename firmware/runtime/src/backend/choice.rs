@@ -32,7 +32,7 @@ impl fmt::Display for Choice {
 /// Settings of the backends and the fallback.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Products of the upsampler on the CPU, except as a fallback of TensorRT, where they always have 32 bits.
+    /// Precision of the upsampler's matrix products on the CPU. As a fallback of TensorRT, the CPU always uses 32 bits.
     pub cpu_precision: CpuPrecision,
     /// TensorRT settings.
     pub tensorrt: tensorrt::Options,
@@ -63,7 +63,7 @@ pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, Bac
         let narrow = NarrowCpuBackend::new(settings.cpu_precision)?;
         Ok(match settings.cpu_precision {
             CpuPrecision::FP32 => Arc::new(CpuBackend),
-            // 32 bits take over if the reference outputs are missed.
+            // Switches to 32 bits if the outputs do not match the reference outputs.
             CpuPrecision::Auto => with_fallback(Ok(Arc::new(narrow))),
             _ => Arc::new(narrow),
         })
@@ -72,7 +72,7 @@ pub fn open(choice: Choice, settings: &Settings) -> Result<Arc<dyn Backend>, Bac
         Choice::Tract => cpu()?,
         Choice::TensorRt => Arc::new(Fallback::alone(tensorrt()?, settings.fallback)),
         Choice::Auto => match tensorrt() {
-            // Compared with the reference outputs of a bundle, unlike a fallback.
+            // Unlike a fallback, it is compared with the bundle's reference outputs.
             Err(e) if settings.cpu_precision != CpuPrecision::FP32 => {
                 let backend = cpu()?;
                 log::info!("{e}; using {}", backend.describe());

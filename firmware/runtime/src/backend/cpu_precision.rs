@@ -1,15 +1,15 @@
-//! How the CPU computes the matrix products of the upsampler.
+//! The precision of the upsampler's matrix products on the CPU.
 
 use std::{fmt, str::FromStr};
 
 use loftup_bundle::Precision;
 use loftup_kernels::Arithmetic;
 
-/// The arithmetic of the matrix products of LoftUp's queries graph on a CPU. Everything else has 32 bits.
+/// The arithmetic of the matrix products in LoftUp's queries graph on a CPU. Everything else is computed in 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuPrecision {
-    /// That of the bundle's graphs: int8 for int8, and for fp16 the precise format of the architecture: fp16
-    /// on ARM, int16 on x86-64. 32 bits for other graphs, on CPUs without the instructions, and if the error
+    /// Follows the precision of the bundle's graphs: int8 for int8; for fp16, fp16 on ARM and int16 on
+    /// x86-64. Falls back to 32 bits for other graphs, on CPUs without the instructions, and if the error
     /// relative to the bundle's reference outputs is too large.
     Auto,
     /// This arithmetic, whatever the precision of the bundle's graphs.
@@ -26,7 +26,7 @@ impl CpuPrecision {
     /// 32-bit floating point, whatever the precision of the bundle's graphs.
     pub const FP32: Self = Self::Products(Arithmetic::Fp32);
 
-    /// The arithmetic for a graph.
+    /// Returns the arithmetic for a graph.
     pub(super) fn of(self, graph: Precision) -> Arithmetic {
         let of_graph = match (self, graph) {
             (Self::Products(arithmetic), _) => return arithmetic,

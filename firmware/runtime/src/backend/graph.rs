@@ -46,7 +46,7 @@ impl Graph {
         self.name.rsplit('/').next().unwrap_or(&self.name)
     }
 
-    /// The same graph with another file, which has 32-bit precision.
+    /// Returns the same graph with a 32-bit ONNX file in place of its own.
     pub fn with_fp32(&self, onnx: impl Into<Arc<[u8]>>) -> Self {
         Self {
             onnx: onnx.into(),
@@ -74,7 +74,7 @@ impl Graph {
 /// compile the same graph for several sets of shapes.
 ///
 /// # Errors
-/// As for [`Backend::load`] and [`super::Model::compile`].
+/// Same as for [`Backend::load`] and [`super::Model::compile`].
 pub fn compile_once(
     backend: &dyn Backend,
     name: &str,
@@ -111,7 +111,7 @@ impl Signature {
         Ok(names.zip(shapes.iter().cloned()).collect())
     }
 
-    /// As [`Graph::rejected`].
+    /// Same as [`Graph::rejected`].
     pub fn rejected(&self, backend: &'static str, what: impl Into<String>) -> BackendError {
         BackendError::Load {
             backend,

@@ -40,7 +40,7 @@ pub use self::{
     tensorrt::TensorRt,
     tract::{CpuBackend, NarrowCpuBackend, TractBackend},
 };
-/// The arithmetic of the products of the upsampler's queries on a CPU.
+/// The arithmetic of the matrix products in the upsampler's queries graph on a CPU.
 pub use loftup_kernels::Arithmetic as Products;
 
 /// Preferred tile sizes and concurrency.
@@ -50,22 +50,22 @@ pub struct TilingHint {
     pub frame: usize,
     /// Maximum tile side for a region, in pixels.
     pub region: usize,
-    /// Number of sessions of a graph that are useful at the same time.
+    /// Number of concurrent sessions per graph beyond which throughput does not improve.
     pub sessions: usize,
 }
 
 impl TilingHint {
-    /// For a CPU: the activations of a tile of a whole image fit in 1 MB of cache; region tiles are
-    /// larger, to lose fewer pixels to the halo; any number of threads.
+    /// For a CPU: the activations of a whole-image tile fit in 1 MB of cache; region tiles are larger,
+    /// so that the halo costs less; any number of threads.
     pub const CPU: Self = Self {
         frame: 32,
         region: 64,
         sessions: usize::MAX,
     };
 
-    /// For a GPU: large launches, and just enough sessions to keep it busy while another one fills
-    /// its inputs. The tile side is the image size on which LoftUp was trained; its activations
-    /// take about 300 MB.
+    /// For a GPU: large launches, and just enough sessions to keep it busy while another session fills
+    /// its inputs. The tile side is the image size on which LoftUp was trained; the activations of
+    /// one tile take about 300 MB.
     pub const GPU: Self = Self {
         frame: 224,
         region: 224,
@@ -78,9 +78,9 @@ impl TilingHint {
 pub enum Arithmetic {
     /// 32-bit floating point.
     Fp32,
-    /// Products of values rounded to a 10-bit mantissa.
+    /// TF32: products of values rounded to a 10-bit mantissa.
     Tf32,
-    /// Products of the upsampler's queries in this arithmetic, the rest in 32 bits.
+    /// This arithmetic for the matrix products of the upsampler's queries graph, 32 bits for the rest.
     Products(Products),
 }
 
@@ -101,13 +101,13 @@ pub trait Backend: Send + Sync {
         TilingHint::CPU
     }
 
-    /// Whether heads are part of the queries graph, which then returns the outputs of the head
-    /// instead of features. This pays where outputs are copied from a device.
+    /// Whether heads run inside the queries graph, which then returns the outputs of the head instead
+    /// of features. This is faster if outputs are copied from a device.
     fn fuses_heads(&self) -> bool {
         false
     }
 
-    /// The precisions that it can run, preferred first, for bundles with several.
+    /// The precisions that the backend can run, in order of preference, for bundles with several.
     ///
     /// A CPU always computes in 32 bits and prefers the most precise graph.
     fn precisions(&self) -> [Precision; 4] {
@@ -124,15 +124,15 @@ pub trait Backend: Send + Sync {
         Health::healthy(self.name())
     }
 
-    /// The arithmetic used for graphs of a precision where it does not prescribe another, if the outputs must be compared
-    /// with the reference outputs of a bundle before they are used. `None` for the backend that computes reference
-    /// outputs, and for those that only measure it or cannot run anything on this machine.
+    /// The arithmetic used for graphs of this precision wherever the graph does not prescribe one. Its outputs are
+    /// compared with the bundle's reference outputs before they are used. `None` if no comparison is needed: for the
+    /// backend that computes the reference outputs, and for backends that are only used to measure the error or cannot
+    /// run anything on this machine.
     fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         Some(Arithmetic::Fp32)
     }
 
-    /// Reports that the outputs differ from the reference outputs of a bundle, as described by
-    /// `error`.
+    /// Reports that the outputs differ from the bundle's reference outputs, as described by `error`.
     ///
     /// # Errors
     /// Returns `error` unless a fallback takes over permanently.

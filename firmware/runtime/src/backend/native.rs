@@ -1,8 +1,7 @@
 //! Runs the upsampler's queries graph with `loftup-kernels`, as part of the CPU backend.
 //!
-//! A graph that is exactly the queries graph of `loftup-onnx`, with or without a head, is not
-//! interpreted: its weights are extracted, and `loftup-kernels` computes it. tract runs all other
-//! graphs.
+//! If a graph is exactly the queries graph of `loftup-onnx`, with or without a head, its weights are
+//! extracted and `loftup-kernels` computes it. tract runs all other graphs.
 
 mod head;
 
@@ -58,7 +57,7 @@ impl Kernels {
     }
 }
 
-/// The instruction set used for a queries graph; `off` without kernels.
+/// Returns the instruction set used for a queries graph, or `off` if kernels are disabled.
 pub(crate) fn kernel_isa() -> String {
     match Kernels::selected() {
         Ok(Kernels::On(isa, _)) => isa.to_string(),
@@ -66,7 +65,7 @@ pub(crate) fn kernel_isa() -> String {
     }
 }
 
-/// The instruction set for an upsampler that has no graph: that of the variable, if the CPU has it.
+/// Returns the instruction set for an upsampler without graphs: the one in `LOFTUP_KERNELS`, if the CPU has it.
 pub(crate) fn kernels() -> Isa {
     match Kernels::selected() {
         Ok(Kernels::On(isa, _)) => isa,
@@ -129,13 +128,13 @@ impl NativeModel {
 #[derive(Debug, Clone)]
 struct Ports {
     layers: usize,
-    /// Whether the last inputs are those of a head.
+    /// Whether the graph has a head, whose inputs come last.
     head: bool,
     outputs: Arc<[Output]>,
 }
 
 impl Ports {
-    /// `None` if the graph has others.
+    /// Returns `None` if the graph has other inputs or outputs.
     fn of(graph: &Graph) -> Option<Self> {
         let (pixels, rest) = graph.inputs.split_at_checked(PIXELS)?;
         let pairs = rest.strip_suffix(&io::HEAD_INPUTS.map(str::to_owned));
@@ -215,7 +214,7 @@ struct Extents {
 }
 
 impl Extents {
-    /// `None` if the shapes are not those of a queries graph with these heads of this width.
+    /// Returns `None` if the shapes do not fit a queries graph with attention heads of this number and width.
     fn of(shapes: &[Vec<usize>], [heads, head_width]: [usize; 2]) -> Option<Self> {
         let [guidance, coords, mask, pairs @ ..] = shapes else {
             return None;

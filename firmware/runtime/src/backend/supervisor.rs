@@ -142,7 +142,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether another thread may be started that could hang.
+    /// Whether another thread may be started, given that it could hang.
     pub fn may_hang(&self) -> bool {
         self.stuck.load(Relaxed) < self.options.max_hung_threads
     }

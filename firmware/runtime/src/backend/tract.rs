@@ -25,7 +25,7 @@ const NAME: &str = "tract";
 /// The CPU backend: `loftup-kernels` for the upsampler's queries, tract for everything else.
 ///
 /// The environment variable `LOFTUP_KERNELS` selects the instruction set of the kernels (`generic`,
-/// `avx2`, `avx512`); with `off` everything runs on tract. All products have 32 bits.
+/// `avx2`, `avx512`); with `off` everything runs on tract. All products are computed in 32 bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuBackend;
 
@@ -49,7 +49,7 @@ impl Backend for CpuBackend {
 pub struct NarrowCpuBackend(CpuPrecision);
 
 impl NarrowCpuBackend {
-    /// With these products.
+    /// Creates the backend with products of this precision.
     ///
     /// # Errors
     /// [`BackendError::Unavailable`] if this CPU has no instructions for them.
@@ -70,7 +70,7 @@ impl Backend for NarrowCpuBackend {
         NAME
     }
 
-    /// With [`CpuPrecision::Auto`] the fastest first, otherwise the most precise, whose products are then rounded.
+    /// Fastest first with [`CpuPrecision::Auto`]; otherwise most precise first, with products rounded as requested.
     fn precisions(&self) -> [Precision; 4] {
         match self.0 {
             CpuPrecision::Auto => [

@@ -2,8 +2,8 @@
 //!
 //! The inverse depth of a plane is an affine function of the pixel: with `n · p = d` and
 //! `p = z (u, v, 1)`, it is `n · (u, v, 1) / d`. So a least-squares fit of the inverse depth in a window
-//! gives the normal in closed form, exactly for planes and in any perspective. Depth cameras that
-//! measure disparity have the same noise of inverse depth everywhere.
+//! gives the normal in closed form, exactly for planes under any perspective. For depth cameras that
+//! measure disparity, the noise of the inverse depth does not depend on the distance.
 
 use std::{io, path::Path};
 
@@ -15,15 +15,15 @@ use crate::{
     npy,
 };
 
-/// The window around a pixel whose plane gives its normal.
+/// The window around a pixel to which a plane is fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormalOptions {
     /// Rows and columns on each side of the pixel, 1 to [`NormalOptions::MOST_RADIUS`].
     pub radius: usize,
-    /// Only pixels whose depth differs from the pixel's by at most this part of it belong to the
+    /// Maximum difference in depth from the center pixel, as a fraction of its depth, of pixels on the same
     /// surface.
     pub within: f32,
-    /// Where fewer pixels than this belong to it, there is no normal; at least 3, not all in one line.
+    /// Minimum number of pixels on the surface, not all on one line, for a normal; at least 3.
     pub least: usize,
 }
 
@@ -33,7 +33,7 @@ impl NormalOptions {
 }
 
 impl Default for NormalOptions {
-    /// 5 x 5 pixels, within 5 %.
+    /// 5 x 5 pixels, within 5 % of the depth.
     fn default() -> Self {
         Self {
             radius: 2,
@@ -47,7 +47,7 @@ impl Default for NormalOptions {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NormalsError {
-    /// The number of depths is not that of the pixels.
+    /// The number of depths is not the number of pixels.
     #[error("{depths} depths for {size} pixels")]
     Size {
         /// Number of depths.
@@ -72,13 +72,13 @@ pub enum NormalsError {
     },
 }
 
-/// Writes the normals of a depth map, `[height, width]` in meters, into `normals`,
-/// `[height, width, 3]`: of length 1, facing the camera, x right, y down, z forward. Where there is no
-/// depth (NaN, infinite, or not positive) or no surface around it, they are zeros. A map of one row or
-/// one column has no normals.
+/// Writes the normals of a depth map, `[height, width]` in meters, to `normals`,
+/// `[height, width, 3]`: of length 1, facing the camera, x right, y down, z forward. Pixels without
+/// depth (NaN, infinite, or not positive) or without a surface around them get zeros. A map of one row
+/// or one column has no normals.
 ///
 /// # Errors
-/// The number of depths is not that of the pixels, or the camera or the window is impossible.
+/// The number of depths is not the number of pixels, or the camera or the window is invalid.
 pub fn normals(
     meters: &[f32],
     size: Size,
@@ -113,7 +113,7 @@ fn is_depth(z: f32) -> bool {
     z > 0.0 && z.is_finite()
 }
 
-/// The inverse depth around a pixel, affine in columns and rows from it.
+/// The inverse depth around a pixel: an affine function of the offsets in columns and rows.
 #[derive(Debug, Clone, Copy)]
 struct Plane {
     per_column: f64,
@@ -136,8 +136,8 @@ impl Plane {
         }
         let (reach, radius) = (options.within * center, options.radius);
         let own = 1.0 / f64::from(center);
-        // Sums of columns and rows from the pixel are exact; those of inverse depths are of their
-        // differences from the pixel's.
+        // Column and row offsets are integers, so their sums are exact. Inverse depths are relative to the
+        // center pixel.
         let (mut n, mut sx, mut sy, mut sxx, mut sxy, mut syy) =
             (0i64, 0i64, 0i64, 0i64, 0i64, 0i64);
         let (mut sz, mut sxz, mut syz) = (0f64, 0f64, 0f64);
@@ -187,18 +187,18 @@ impl Plane {
         let [u, v] = [(x as f64 - cx) / fx, (y as f64 - cy) / fy];
         let a = [a[0], a[1], self.at - a[0] * u - a[1] * v];
         let length = a.iter().map(|x| x * x).sum::<f64>().sqrt();
-        // The inverse depth at the pixel is positive: a points away from the camera.
+        // The inverse depth at the pixel is positive, so a points away from the camera.
         (self.at > 0.0 && length > 0.0 && length.is_finite())
             .then(|| a.map(|x| (-x / length) as f32))
     }
 }
 
 /// Writes normals, `[height, width, 3]`: as float32 of this shape if `path` ends in `.npy`, otherwise
-/// as a PNG with `(n + 1) / 2` of x, y and z as red, green and blue, where no normal is gray. The write
-/// is atomic.
+/// as a PNG with `(n + 1) / 2` of x, y and z as red, green and blue; pixels without a normal are gray.
+/// The write is atomic.
 ///
 /// # Errors
-/// `normals` has another number of pixels, or the file cannot be written.
+/// `normals` has the wrong number of pixels, or the file cannot be written.
 pub fn save_normals(path: &Path, size: Size, normals: &[f32]) -> Result<(), ImageError> {
     let io = |what: String| ImageError::Io {
         path: path.to_owned(),

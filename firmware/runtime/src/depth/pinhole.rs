@@ -3,7 +3,7 @@
 use loftup_bundle::Size;
 
 /// A pinhole camera: focal lengths and principal point in pixels, with the center of the first pixel at
-/// (0, 0), as in ROS's `CameraInfo` and OpenCV. Coordinates are those of ROS's optical frames: x right,
+/// (0, 0), as in ROS's `CameraInfo` and OpenCV. Coordinates are as in ROS's optical frames: x right,
 /// y down, z forward.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pinhole {
@@ -21,7 +21,7 @@ impl Pinhole {
     /// The horizontal field of view that is assumed for an unknown camera, in degrees.
     pub const FIELD_OF_VIEW: f32 = 60.0;
 
-    /// A camera with square pixels, whose principal point is the center of its image of `size`.
+    /// Returns a camera with square pixels and the principal point at the center of its image of `size`.
     /// `degrees` is the horizontal field of view, between 0 and 180.
     pub fn with_field_of_view(degrees: f32, size: Size) -> Self {
         let center = |pixels: usize| (pixels as f32 - 1.0) / 2.0;
@@ -34,7 +34,7 @@ impl Pinhole {
         }
     }
 
-    /// The same camera after its image of size `from` has been resized to `to`.
+    /// Returns the camera of the image after resizing it from size `from` to size `to`.
     #[must_use]
     pub fn resized(&self, from: Size, to: Size) -> Self {
         let x = to.width as f32 / from.width as f32;
@@ -47,7 +47,7 @@ impl Pinhole {
         }
     }
 
-    /// The same camera for the part of its image whose first pixel is at column `x` and row `y`.
+    /// Returns the camera of the image after cropping it to start at column `x` and row `y`.
     #[must_use]
     pub fn cropped(&self, x: usize, y: usize) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Default for Camera {
 }
 
 impl Camera {
-    /// The camera of a map of size `map`, for which an image of size `image` was resized.
+    /// Returns the camera of a map of size `map` computed from an image of size `image`.
     pub fn of_map(&self, image: Size, map: Size) -> Pinhole {
         match *self {
             Self::Pinhole(pinhole) => pinhole,

@@ -11,8 +11,8 @@ pub(crate) struct JbuFrame {
     pub jbu: Jbu<'static>,
     pub size: Size,
     pub features: Features,
-    /// `features` after the head. A weighted mean commutes with a linear head, which is so applied
-    /// to tokens and not to pixels. Of words, similarities are upsampled.
+    /// `features` after the head. A weighted mean commutes with a linear head, so the head is applied
+    /// to tokens instead of pixels. For a text head, similarities are upsampled.
     pub projected: Option<Vec<f32>>,
     pub options: ExecutionOptions,
 }

@@ -1,9 +1,9 @@
-//! Upsamplers that filter: an output is a weighted mean of the backbone's features around it, and
-//! the weights come from the image alone.
+//! Filtering upsamplers: each output is a weighted mean of nearby backbone features, with weights
+//! that depend on the image only.
 //!
 //! The output is in the backbone's own feature space, and a linear head can be applied to the
 //! features before they are upsampled. Joint bilateral upsampling ([`jbu`]) and NAF ([`naf`]) are of
-//! this kind; another one implements the two traits.
+//! this kind; to add another one, implement the two traits.
 
 pub(crate) mod jbu;
 pub(crate) mod naf;
@@ -12,27 +12,27 @@ use loftup_bundle::Size;
 
 use crate::{ExecutionOptions, Rect, RuntimeError, heads::Head};
 
-/// A frame of a filter: the image after everything that is computed once.
+/// A frame of a filter, with everything that is computed once per frame.
 pub(crate) trait FilterFrame: Send + Sync {
     /// Size of the output.
     fn size(&self) -> Size;
 
-    /// Channels of the features.
+    /// Number of channels of the features.
     fn dim(&self) -> usize;
 
     /// Threads and tile size.
     fn options(&self) -> ExecutionOptions;
 
-    /// Applies a head that takes as many channels as there are.
+    /// Sets a head whose number of input channels is [`FilterFrame::dim`].
     fn set_head(&mut self, head: &Head) -> Result<(), RuntimeError>;
 
-    /// What computes tiles in one thread. `head` is the one that was set, if any.
+    /// Creates a worker for one thread. `head` is the head that was set, if any.
     fn worker<'a>(&'a self, head: Option<&'a Head>) -> Box<dyn FilterWorker + 'a>;
 
-    /// A copy, for another head.
+    /// Returns a copy, to set another head.
     fn boxed_clone(&self) -> Box<dyn FilterFrame>;
 
-    /// Threads that are useful.
+    /// Maximum number of threads to use.
     fn threads(&self) -> usize {
         self.options().threads
     }
@@ -51,7 +51,7 @@ impl Clone for Box<dyn FilterFrame> {
 
 /// Computes tiles in one thread.
 pub(crate) trait FilterWorker {
-    /// The output for the given tiles, `[pixels, channels]`.
+    /// Returns the output for the given tiles, `[pixels, channels]`.
     fn run(&mut self, tiles: &mut dyn Iterator<Item = Rect>) -> Result<&[f32], RuntimeError>;
 }
 

@@ -55,7 +55,7 @@ impl Decoded {
 /// Reads an image and applies its EXIF orientation: [`open_with`] and [`Orientation::Upright`].
 ///
 /// # Errors
-/// As for [`open_with`].
+/// Same as for [`open_with`].
 pub fn open(path: &Path) -> Result<RgbImage, ImageError> {
     Ok(open_with(path, Orientation::Upright)?.image)
 }
@@ -63,7 +63,7 @@ pub fn open(path: &Path) -> Result<RgbImage, ImageError> {
 /// Decodes an image from the bytes of a file, as [`open`] does; `name` is for messages.
 ///
 /// # Errors
-/// As for [`open_with`].
+/// Same as for [`open_with`].
 pub fn decode(bytes: &[u8], name: &str) -> Result<RgbImage, ImageError> {
     Ok(decode_with(bytes, name, Orientation::Upright)?.image)
 }
@@ -106,7 +106,7 @@ pub fn open_with(path: &Path, orientation: Orientation) -> Result<Decoded, Image
 /// Decodes an image from the bytes of a file, as [`open_with`] does; `name` is for messages.
 ///
 /// # Errors
-/// As for [`open_with`].
+/// Same as for [`open_with`].
 pub fn decode_with(
     bytes: &[u8],
     name: &str,

@@ -21,7 +21,7 @@ pub enum PixelFormat {
     Bgra8,
     /// One gray level per pixel.
     Gray8,
-    /// YUV 4:2:0: the rows of Y, then half as many rows of U and V in turn, with the same stride.
+    /// YUV 4:2:0: the rows of Y, then half as many rows of interleaved U and V, with the same stride.
     Nv12,
     /// YUV 4:2:2: Y0, U, Y1, V for two pixels.
     Yuyv,
@@ -42,8 +42,8 @@ impl PixelFormat {
         Self::Uyvy,
     ];
 
-    /// Bytes of a row of `width` pixels without padding; for NV12 those of a row of U and V, which is
-    /// longer than one of Y where the width is odd. The largest number if it cannot be counted.
+    /// Bytes of a row of `width` pixels without padding. For NV12, bytes of a row of U and V, which is longer
+    /// than a row of Y if the width is odd. Saturates on overflow.
     pub fn row_bytes(self, width: usize) -> usize {
         match self {
             Self::Rgb8 | Self::Bgr8 => width.saturating_mul(3),
@@ -62,8 +62,8 @@ impl PixelFormat {
         }
     }
 
-    /// The least bytes that an image takes in rows of `stride`: the last row needs no padding. `None` if
-    /// that cannot be counted, or there is no pixel.
+    /// Minimum size of an image in bytes with rows of `stride` bytes; the last row needs no padding. `None` on
+    /// overflow or if there are no pixels.
     pub fn least_bytes(self, width: usize, height: usize, stride: usize) -> Option<usize> {
         let before = self.rows(height).checked_sub(1)?.checked_mul(stride)?;
         let row = self.row_bytes(width);
@@ -107,7 +107,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// RGB8 without padding: a stride of `3 * width`.
+    /// Creates an RGB8 image without padding: a stride of `3 * width`.
     pub fn packed(data: &'a [u8], width: usize, height: usize) -> Self {
         let format = PixelFormat::Rgb8;
         Self {
@@ -119,11 +119,11 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// A copy of the image as RGB without padding.
+    /// Copies the image to RGB without padding.
     ///
     /// # Errors
-    /// Where the stride is shorter than a row, the data are too short or too long for the rows, or a
-    /// side is 0 or over [`super::MAX_SIDE`].
+    /// If the stride is shorter than a row, the data is too short or too long for the rows, or a
+    /// side is 0 or more than [`super::MAX_SIDE`].
     pub fn to_image(self) -> Result<RgbImage, ImageError> {
         let mut data = Vec::new();
         self.append_rgb(&mut data)?;
@@ -133,7 +133,7 @@ impl<'a> Frame<'a> {
     /// Appends the pixels as RGB to `out`, whose memory can be reused.
     ///
     /// # Errors
-    /// As [`Frame::to_image`]; nothing is appended then.
+    /// Same as [`Frame::to_image`]. On error, nothing is appended.
     pub fn append_rgb(self, out: &mut Vec<u8>) -> Result<(), ImageError> {
         self.check()?;
         let Self {
@@ -192,7 +192,7 @@ impl<'a> Frame<'a> {
     /// Checks sizes and lengths.
     ///
     /// # Errors
-    /// As [`Frame::to_image`].
+    /// Same as [`Frame::to_image`].
     pub fn check(&self) -> Result<(), ImageError> {
         let (format, stride) = (self.format, self.stride);
         let bytes = self.data.len();

@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{CHUNK, NpyError, elements, header};
 use crate::image::atomic::AtomicFile;
 
-/// A float32 `.npy` file that is written piece by piece, from any thread, and appears at its
-/// destination whole or not at all.
+/// Writes a float32 `.npy` file in pieces, from any thread. The file appears at its destination
+/// complete or not at all.
 ///
-/// The file grows beside its destination and its space is reserved first, so that a full disk is
-/// known before the work and not after it. [`finish`](Self::finish) puts it in place; dropped
-/// without that, it is removed and the destination stays as it was.
+/// It is written to a temporary file next to the destination, whose disk space is reserved first, so
+/// that a full disk is found before the computation. [`finish`](Self::finish) renames it; if the
+/// writer is dropped before, it is removed and the destination is unchanged.
 #[derive(Debug)]
 pub struct NpyWriter {
     file: AtomicFile,
     path: PathBuf,
     shape: Vec<usize>,
     elements: usize,
-    /// Where the elements begin.
+    /// Offset of the first element in bytes.
     start: u64,
     written: AtomicUsize,
 }
 
 impl NpyWriter {
-    /// Starts an array of `shape` that shall stand at `path`.
+    /// Starts writing an array of `shape` to `path`.
     ///
     /// # Errors
-    /// The file cannot be made, or there is no room for it: [`NpyError::NoSpace`].
+    /// The file cannot be created, or the disk is too full ([`NpyError::NoSpace`]).
     pub fn create(path: &Path, shape: &[usize]) -> Result<Self, NpyError> {
         let io = |source| NpyError::Io {
             path: path.to_owned(),
@@ -72,11 +72,11 @@ impl NpyWriter {
         })
     }
 
-    /// Writes `values` from element `offset` on, counted in C order. Threads may write different
-    /// parts at the same time. Only a small piece is copied at a time.
+    /// Writes `values` starting at element `offset` in C order. Threads may write different parts at
+    /// the same time. Values are converted in small chunks.
     ///
     /// # Errors
-    /// The elements do not lie within the array, or the system cannot write them.
+    /// The elements are not within the array, or the write fails.
     pub fn write_at(&self, offset: usize, values: &[f32]) -> Result<(), NpyError> {
         let end = offset.checked_add(values.len());
         if end.is_none_or(|end| end > self.elements) {
@@ -102,12 +102,11 @@ impl NpyWriter {
         Ok(())
     }
 
-    /// Syncs the file, moves it to its destination and syncs the directory.
+    /// Syncs the file, renames it to its destination and syncs the directory.
     ///
     /// # Errors
-    /// Fewer elements were written than the array has (elements written twice count twice, so
-    /// this finds a forgotten part but proves nothing), or the system fails. The destination is
-    /// then unchanged.
+    /// Fewer elements were written than the array has (elements written twice count twice, so this check
+    /// can miss a gap), or the system fails. The destination is then unchanged.
     pub fn finish(self) -> Result<(), NpyError> {
         let written = self.written.into_inner();
         if written < self.elements {
@@ -127,8 +126,8 @@ impl NpyWriter {
 /// Writes an array atomically.
 ///
 /// # Errors
-/// `data` has another number of elements than `shape`, the disk is full, or the system fails.
-/// The destination is then unchanged.
+/// The length of `data` does not match `shape`, the disk is full, or the system fails. The
+/// destination is then unchanged.
 pub fn write(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), NpyError> {
     let writer = NpyWriter::create(path, shape)?;
     writer.write_at(0, data)?;
@@ -144,7 +143,7 @@ enum Reserve {
 fn reserve(file: &AtomicFile, bytes: u64) -> Result<(), Reserve> {
     use rustix::io::Errno;
 
-    // Checked first: a failing reservation may fill the disk before it fails.
+    // Checked first, since a reservation that fails may fill the disk temporarily.
     let free = || match rustix::fs::fstatvfs(file.file()) {
         Ok(fs) if fs.f_blocks > 0 => fs.f_bavail.saturating_mul(fs.f_frsize),
         // Some file systems do not report this.

@@ -1,9 +1,9 @@
-//! One basis for several sets of features, to show them in the same colors.
+//! A common basis for several sets of features, to show them in the same colors.
 
 use super::eigen::{Rows, leading, spread};
 use super::{PcaError, Statistics, check_components, check_samples, project};
 
-/// Samples per set used to find the directions; more do not change an image.
+/// Samples per set used to find the directions; more do not change an image visibly.
 const SAMPLES: usize = 2048;
 
 /// Samples per set used to find the range.
@@ -12,12 +12,12 @@ const RANGE_SAMPLES: usize = 16384;
 /// Principal components common to several sets of features of the same width.
 ///
 /// Backbone features and upsampled features have different offsets and scales. Each set is
-/// centered by its own mean and scaled to a root mean square of 1 over all its entries; then the
-/// sets, each with the same weight, are taken together and their principal directions found.
-/// From large sets evenly spread samples are used: 2048 of each set for the directions, 16384
-/// for the range; all samples for mean and scale.
+/// centered by its own mean and scaled to a root mean square of 1 over all its entries. The
+/// principal directions are then those of all sets together, with equal weights. Large sets are
+/// subsampled evenly: 2048 samples per set for the directions, 16384 for the range; mean and scale
+/// use all samples.
 ///
-/// Order, sign and degenerate sets: as [`Pca`](super::Pca). A constant set projects to zero.
+/// Order, sign and degenerate sets are as in [`Pca`](super::Pca). A constant set projects to zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommonBasis {
     sets: Vec<Normalization>,
@@ -32,7 +32,7 @@ struct Normalization {
     scale: f32,
 }
 
-/// The values of each component that map to black and white: robust minimum and maximum.
+/// The values of each component that map to levels 0 and 255: a robust minimum and maximum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Range {
     low: Vec<f32>,
@@ -40,7 +40,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// A range from the low and the high end of each component.
+    /// Creates a range from the low and the high end of each component.
     pub fn new(ends: &[(f32, f32)]) -> Self {
         Self {
             low: ends.iter().map(|ends| ends.0).collect(),
@@ -48,7 +48,7 @@ impl Range {
         }
     }
 
-    /// How many components it has.
+    /// Number of components.
     pub fn components(&self) -> usize {
         self.low.len()
     }
@@ -61,7 +61,7 @@ impl Range {
         (self.low[j], self.high[j])
     }
 
-    /// The level, 0 to 255, of `value` in component `j`; values beyond the ends are clamped and
+    /// Returns the level, 0 to 255, of `value` in component `j`. Values beyond the ends are clamped, and
     /// NaN is 0. A component that does not vary is gray, 128.
     ///
     /// # Panics
@@ -72,7 +72,7 @@ impl Range {
         if !(extent > 0.0 && extent.is_finite()) {
             return 128;
         }
-        // A float that becomes u8 saturates, and NaN becomes 0.
+        // The cast saturates, and NaN becomes 0.
         ((value - low) / extent * 255.0).round() as u8
     }
 }
@@ -81,7 +81,7 @@ impl CommonBasis {
     /// Finds the `k` directions common to `sets`, each row-major `[n, d]` with its `n`.
     ///
     /// # Errors
-    /// No sets, one that is empty or not `n * d` long, NaN or infinities, or `k` not in 1 to the
+    /// No sets, a set that is empty or not `n * d` long, NaN or infinity, or `k` not in 1 to the
     /// smaller of `d` and [`MAX_COMPONENTS`](super::MAX_COMPONENTS).
     pub fn fit(sets: &[(&[f32], usize)], d: usize, k: usize) -> Result<Self, PcaError> {
         if sets.is_empty() {
@@ -93,7 +93,7 @@ impl CommonBasis {
         for (set, &(samples, n)) in sets.iter().enumerate() {
             check_samples(set, samples, n, d)?;
             let statistics = Statistics::of(samples, d);
-            // A constant set carries nothing but rounding.
+            // A constant set contains only rounding errors.
             if statistics.varies() {
                 rows.push(samples, &statistics, sets.len(), n.min(SAMPLES));
             }
@@ -116,7 +116,7 @@ impl CommonBasis {
         Ok(basis)
     }
 
-    /// How many sets it was fitted to.
+    /// Number of sets that it was fitted to.
     pub fn sets(&self) -> usize {
         self.sets.len()
     }
@@ -141,7 +141,7 @@ impl CommonBasis {
     /// that set's mean and scale.
     ///
     /// # Errors
-    /// No such set, or the lengths do not fit each other and the basis.
+    /// There is no such set, or the lengths do not match each other or the basis.
     pub fn project(&self, set: usize, tokens: &[f32], out: &mut [f32]) -> Result<(), PcaError> {
         let sets = self.sets.len();
         let own = self
@@ -181,7 +181,7 @@ impl CommonBasis {
     }
 }
 
-/// The first of the sorted values up to which the weights sum to `weight`.
+/// Returns the first of the sorted values at which the cumulative weight reaches `weight`.
 fn quantile(sorted: &[(f32, f64)], weight: f64) -> f32 {
     let mut sum = 0.0;
     for &(value, own) in sorted {

@@ -1,27 +1,27 @@
-//! The leading eigenvectors of a covariance matrix that is never formed.
+//! The leading eigenvectors of a covariance matrix, which is never formed explicitly.
 //!
-//! Block Krylov iteration: from a block of vectors V the space of V, CV, C²V, ... is spanned, C
-//! is restricted to it (Rayleigh-Ritz), and the best vectors start the next round until they are
-//! eigenvectors. A block rather than one vector, so that equal eigenvalues are found too.
+//! Block Krylov iteration: C is restricted to the space spanned by V, CV, C²V, ... for a block of
+//! vectors V (Rayleigh-Ritz), and the best vectors start the next round until they converge to
+//! eigenvectors. A block instead of one vector also finds equal eigenvalues.
 //! Source: Golub and Van Loan, Matrix Computations, 4th ed., 10.3.6 (block Lanczos); here with
-//! full orthogonalization, as the spaces are small.
+//! full orthogonalization, since the spaces are small.
 
 use super::Statistics;
 
-/// Vectors multiplied at a time; a pass over the samples serves all of them.
+/// Number of vectors multiplied in one pass over the samples.
 const BLOCK: usize = 8;
 
 /// Powers of C in the space of one round.
 const DEPTH: usize = 5;
 
-/// Rounds at most. A handful suffices unless the eigenvalues are very close, and then the
-/// choice among their vectors hardly matters.
+/// Maximum number of rounds. A few suffice unless eigenvalues are very close, and then the choice
+/// among their vectors hardly matters.
 const ROUNDS: usize = 24;
 
 /// Convergence threshold of `|Cv - λv|`, relative to the largest eigenvalue.
 const TOLERANCE: f64 = 1e-9;
 
-/// Eigenvalues below this part of the largest are rounding.
+/// Eigenvalues below this fraction of the largest are rounding errors.
 const RANK: f64 = 1e-12;
 
 /// Samples with their mean removed and their scale set to 1, and a weight for each.
@@ -32,7 +32,7 @@ pub(super) struct Rows {
     weights: Vec<f64>,
 }
 
-/// What [`leading`] found: eigenvalues `[k]`, falling, and eigenvectors `[k, d]`.
+/// The result of [`leading`]: eigenvalues `[k]`, in descending order, and eigenvectors `[k, d]`.
 pub(super) struct Leading {
     pub values: Vec<f64>,
     pub directions: Vec<f32>,
@@ -47,7 +47,7 @@ impl Rows {
         }
     }
 
-    /// Appends `count` of the samples, evenly spread, of total weight `1 / sets`.
+    /// Appends `count` of the samples, evenly spaced, with a total weight of `1 / sets`.
     pub fn push(&mut self, samples: &[f32], statistics: &Statistics, sets: usize, count: usize) {
         let n = samples.len() / self.width;
         let inverse = 1.0 / statistics.rms;
@@ -67,7 +67,7 @@ impl Rows {
         self.width
     }
 
-    /// C times each of the vectors: the weighted sum over all rows r of r (r · v).
+    /// Multiplies C by each of the vectors: the weighted sum over all rows r of r (r · v).
     fn covariance_times(&self, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mut products = Vec::with_capacity(vectors.len());
         for block in vectors.chunks(BLOCK) {
@@ -103,14 +103,14 @@ impl Rows {
     }
 }
 
-/// The `index`-th of `count` samples evenly spread over `n`.
+/// Returns the position of the `index`-th of `count` samples evenly spaced over `n`.
 pub(super) fn spread(index: usize, count: usize, n: usize) -> usize {
-    // In 128 bits: the product of two lengths may not fit 64.
+    // In 128 bits, since the product of two lengths may not fit in 64.
     ((2 * index as u128 + 1) * n as u128 / (2 * count as u128)) as usize
 }
 
-/// The `k` leading eigenvectors of the weighted covariance of `rows`. Those with eigenvalues of
-/// at most `floor`, or far below the largest, are zero.
+/// Computes the `k` leading eigenvectors of the weighted covariance of `rows`. Vectors whose
+/// eigenvalue is at most `floor`, or far below the largest, are zero.
 pub(super) fn leading(rows: &Rows, k: usize, floor: f64) -> Leading {
     let width = rows.width();
     let block = (k + 4).next_multiple_of(BLOCK).min(width);
@@ -144,7 +144,7 @@ pub(super) fn leading(rows: &Rows, k: usize, floor: f64) -> Leading {
     Leading { values, directions }
 }
 
-/// The `j`-th start vector: deterministic, without a pattern that features could share.
+/// Returns the `j`-th start vector: deterministic, without a pattern that features could share.
 fn start_vector(j: usize, width: usize) -> Vec<f64> {
     // Multiples of an irrational number, modulo 1, are spread evenly (Weyl's sequence).
     let step = ((2 * j + 1) as f64 * 2f64.sqrt() + (j * j) as f64 * 3f64.sqrt()).fract();
@@ -152,8 +152,8 @@ fn start_vector(j: usize, width: usize) -> Vec<f64> {
     (0..width).map(entry).collect()
 }
 
-/// +1, or -1 if the entry of largest magnitude is negative. Magnitudes that differ by rounding
-/// only count as equal, and the first of them decides.
+/// Returns -1 if the entry of largest magnitude is negative, otherwise +1. Magnitudes that differ
+/// only by rounding count as equal, and the first of them decides.
 fn sign(vector: &[f64]) -> f64 {
     let largest = vector.iter().fold(0f64, |most, v| most.max(v.abs()));
     let decisive = vector.iter().find(|v| v.abs() >= largest * (1.0 - 1e-6));
@@ -196,7 +196,7 @@ fn krylov(rows: &Rows, start: Vec<Vec<f64>>, width: usize) -> Space {
 /// the span of the basis.
 fn append_orthonormal(basis: &mut Vec<Vec<f64>>, mut vector: Vec<f64>) {
     let before = norm(&vector);
-    // Twice is enough to make up for rounding (Giraud et al., 2005).
+    // Two passes are enough for orthogonality up to rounding (Giraud et al., 2005).
     for _ in 0..2 {
         for other in basis.iter() {
             let along = dot(&vector, other);
@@ -220,13 +220,13 @@ struct Ritz {
     residual: f64,
 }
 
-/// The best `count` approximations that the space holds, by falling eigenvalue.
+/// Returns the best `count` approximate eigenvectors in the space, by descending eigenvalue.
 fn rayleigh_ritz(space: &Space, count: usize) -> Vec<Ritz> {
     let m = space.basis.len();
     let mut restricted = vec![0f64; m * m];
     for i in 0..m {
         for j in 0..=i {
-            // Symmetric but for rounding.
+            // Symmetric up to rounding.
             let one = dot(&space.basis[i], &space.images[j]);
             let other = dot(&space.basis[j], &space.images[i]);
             restricted[i * m + j] = (one + other) / 2.0;
@@ -265,8 +265,8 @@ fn rayleigh_ritz(space: &Space, count: usize) -> Vec<Ritz> {
         .collect()
 }
 
-/// Eigenvalues (on the diagonal of `a`) and eigenvectors (columns of `v`) of the symmetric
-/// `m` x `m` matrix `a`, by cyclic Jacobi rotations.
+/// Computes eigenvalues (on the diagonal of `a`) and eigenvectors (columns of `v`) of the symmetric
+/// `m` x `m` matrix `a` by cyclic Jacobi rotations.
 /// Source: Golub and Van Loan, Matrix Computations, 4th ed., 8.5.
 fn jacobi(a: &mut [f64], v: &mut [f64], m: usize) {
     v.fill(0.0);
@@ -278,7 +278,7 @@ fn jacobi(a: &mut [f64], v: &mut [f64], m: usize) {
             for q in p + 1..m {
                 let apq = a[p * m + q];
                 off += apq * apq;
-                // Negligible against the squares of the diagonal.
+                // Negligible compared to the squares of the diagonal.
                 if apq * apq <= 1e-34 * total {
                     continue;
                 }

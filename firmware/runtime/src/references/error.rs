@@ -43,7 +43,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// The error of `found` relative to `reference`, both `[rows, dim]`. NaN if the sizes differ.
+/// Returns the error of `found` relative to `reference`, both `[rows, dim]`. NaN if the sizes differ.
 pub fn error_of(found: &[f32], reference: &[f32], dim: usize) -> ReferenceError {
     if found.len() != reference.len() || dim == 0 || found.is_empty() {
         return ReferenceError {
@@ -73,8 +73,8 @@ pub fn error_of(found: &[f32], reference: &[f32], dim: usize) -> ReferenceError 
     }
 }
 
-/// The allowed error: that of the graph's precision, plus a tolerance for the arithmetic of the
-/// backend. `docs/engines.md` justifies the values.
+/// Returns the allowed error: the error of the graph's precision, plus a tolerance for the arithmetic of
+/// the backend. `docs/engines.md` justifies the values.
 pub(super) fn allowed(
     manifest: &Manifest,
     part: Part,
@@ -107,8 +107,8 @@ pub(super) fn allowed(
             cosine: 0.95,
         },
     });
-    // A backend may round in other places than the graph does. If the error is 1.5 times as large,
-    // the distance of the cosine from 1, which is quadratic in it, is 2.25 times as large.
+    // A backend may round at different places than the graph. If the error is 1.5 times as large,
+    // 1 - cosine, which is quadratic in the error, is 2.25 times as large.
     ReferenceError {
         relative_error: 1.5 * cost.relative_error + own.relative_error,
         cosine: own.cosine - 2.25 * (1.0 - cost.cosine).max(0.0),
@@ -119,7 +119,7 @@ pub(super) fn allowed(
 pub(super) fn arithmetic_error(arithmetic: Arithmetic) -> ReferenceError {
     let (relative_error, angle) = match arithmetic {
         Arithmetic::Fp32 | Arithmetic::Products(Products::Fp32) => (2e-3, 1e-4),
-        // As for graphs in int8 without a measured error.
+        // Same as for int8 graphs without a measured error.
         Arithmetic::Products(Products::Int8) => (1.5e-1, 5e-2),
         Arithmetic::Tf32 | Arithmetic::Products(_) => (5e-2, 1e-2),
     };

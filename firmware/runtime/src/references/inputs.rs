@@ -1,5 +1,5 @@
-//! The built-in test inputs, whose formulas are in `docs/bundle-format.md`, and the output pixels that
-//! are kept.
+//! The built-in test inputs, whose formulas are in `docs/bundle-format.md`, and the output pixels for which
+//! reference values are stored.
 
 use loftup_bundle::{References, Size};
 
@@ -15,7 +15,7 @@ pub(super) const GRID: Size = Size {
     width: 16,
     height: 16,
 };
-/// The region for region queries, which contains the last of the kept pixels.
+/// The region for region queries, which contains the last kept pixels.
 pub(super) const REGION: Rect = Rect {
     x: 88,
     y: 88,

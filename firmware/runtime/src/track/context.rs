@@ -1,4 +1,4 @@
-//! Frames that labels are taken from.
+//! Context frames, from which labels are propagated.
 
 use crate::dot::dot;
 
@@ -11,12 +11,12 @@ pub(super) struct Grid {
     pub dim: usize,
     /// Channels of the labels: the background, and one for each possible object.
     pub channels: usize,
-    /// Distance of the channels of a row in [`Context::features`].
+    /// Distance between the channels of a row in [`Context::features`].
     pub stride: usize,
 }
 
 impl Grid {
-    /// `columns` is the number of columns that are read at a time, from any column on.
+    /// Creates a grid. `columns` is the number of columns that are read at a time, starting at any column.
     pub fn new(
         (width, height): (usize, usize),
         dim: usize,
@@ -39,7 +39,7 @@ impl Grid {
         self.width * self.height
     }
 
-    /// Values of [`Context::features`] and [`Context::labels`]; `None` if they cannot be counted.
+    /// Lengths of [`Context::features`] and [`Context::labels`]; `None` on overflow.
     pub fn lengths(&self) -> Option<(usize, usize)> {
         let cells = self.width.checked_mul(self.height)?;
         let features = self
@@ -52,17 +52,17 @@ impl Grid {
     }
 }
 
-/// A frame that labels are taken from.
+/// A context frame.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Context {
     /// Normalized features, channel by channel for each row of the grid: `[height, dim, stride]`, zero
     /// beyond the width.
     pub features: Vec<f32>,
-    /// Soft labels, `[height, width, channels]`; those of a cell add up to 1.
+    /// Soft labels, `[height, width, channels]`; they sum to 1 in each cell.
     pub labels: Vec<f32>,
 }
 
-/// Zeros; `None` if there is not enough memory.
+/// Allocates zeros; `None` if there is not enough memory.
 pub(super) fn zeros(count: usize) -> Option<Vec<f32>> {
     let mut values = Vec::new();
     values.try_reserve_exact(count).ok()?;
@@ -71,7 +71,7 @@ pub(super) fn zeros(count: usize) -> Option<Vec<f32>> {
 }
 
 impl Context {
-    /// `None` if there is not enough memory.
+    /// Allocates a frame; `None` if there is not enough memory.
     pub fn new((features, labels): (usize, usize)) -> Option<Self> {
         Some(Self {
             features: zeros(features)?,
@@ -98,7 +98,7 @@ impl Context {
 
 /// Normalizes one row of features `[width, dim]` to unit length, and writes it transposed.
 pub(super) fn normalize_row(grid: &Grid, row: &[f32], unit: &mut [f32], transposed: &mut [f32]) {
-    // Cells at a time: their column of the output then fills cache lines.
+    // Cells per step, so that writes to the transposed output fill cache lines.
     const CELLS: usize = 16;
     let dim = grid.dim;
     for (cell, unit) in row.chunks_exact(dim).zip(unit.chunks_exact_mut(dim)) {

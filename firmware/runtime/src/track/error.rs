@@ -18,7 +18,7 @@ pub enum TrackError {
         /// What is expected.
         expected: &'static str,
     },
-    /// Not enough memory for the frames that labels are taken from.
+    /// Not enough memory for the context frames.
     #[error(
         "{frames} frames of {height} x {width} cells with {dim} channels do not fit into memory: use a smaller grid, or fewer `last_frames`"
     )]
@@ -32,7 +32,7 @@ pub enum TrackError {
         /// Channels.
         dim: usize,
     },
-    /// Features of another size than the tracker was made for.
+    /// Features whose size does not match the tracker.
     #[error(
         "{found} values of features: the tracker takes {height} x {width} cells with {dim} channels; make another tracker for another grid"
     )]
@@ -49,10 +49,10 @@ pub enum TrackError {
     /// Features that are not finite.
     #[error(transparent)]
     NotFinite(#[from] RuntimeError),
-    /// An object is started before the first frame.
+    /// An object was started before the first frame.
     #[error("there is no frame yet: call `update` with its features, then `start`")]
     NoFrame,
-    /// A label that no object can have.
+    /// An invalid label.
     #[error("label {label}: labels are 1 to {most} (`max_objects`)")]
     Label {
         /// The label.

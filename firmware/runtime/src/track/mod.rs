@@ -2,9 +2,9 @@
 //! along similar features.
 //!
 //! The method is that of DINO's evaluation on DAVIS (Caron et al., ICCV 2021), which needs no training: the
-//! label of a cell is the mean of the labels of the most similar cells around it in the frame in which the
-//! objects were marked and in the last few frames. It runs on any grid of features: those of a backbone,
-//! interpolated, or upsampled by JBU or LoftUp.
+//! label of a cell is the weighted mean of the labels of the most similar cells around it, in the frame in
+//! which the objects were marked and in the last few frames. It runs on any grid of features: a backbone's
+//! own, interpolated, or upsampled by JBU, NAF or LoftUp.
 //!
 //! ```
 //! # use loftup_bundle::Size;
@@ -65,7 +65,7 @@ pub struct Tracker {
     /// The frame in which objects were started, if `has_key`.
     key: Context,
     has_key: bool,
-    /// The frames after it, oldest first.
+    /// The context frames after it, oldest first.
     recent: VecDeque<Context>,
     current: Context,
     has_frame: bool,
@@ -77,10 +77,10 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// For features `[height * width, dim]` of a grid of `(width, height)` cells.
+    /// Creates a tracker for features `[height * width, dim]` of a grid of `(width, height)` cells.
     ///
     /// # Errors
-    /// An option or a size is out of its range, or there is not enough memory.
+    /// An option or a size is out of range, or there is not enough memory.
     pub fn new(
         (width, height): (usize, usize),
         dim: usize,
@@ -127,10 +127,10 @@ impl Tracker {
         })
     }
 
-    /// Takes the features of the next frame, and propagates the labels to it.
+    /// Propagates the labels to the next frame, given its features.
     ///
     /// # Errors
-    /// Features of another size, or NaN or an infinity among them; the frame is then left out.
+    /// The features have the wrong size or contain NaN or infinity; the frame is then skipped.
     pub fn update(&mut self, features: &[f32]) -> Result<(), TrackError> {
         let grid = self.grid;
         if features.len() != self.tokens.len() {
@@ -157,12 +157,12 @@ impl Tracker {
         Ok(())
     }
 
-    /// Starts objects in the current frame, or starts them again where they are now. An object is
-    /// known by its label, the value of its pixels in masks; where two overlap, the later one counts.
-    /// `size` is that of the image that the seeds refer to.
+    /// Starts or restarts objects in the current frame. The label identifies an object and is the value of its
+    /// pixels in masks. If two objects overlap, the later one wins. `size` is the size of the image that the
+    /// seeds refer to.
     ///
-    /// From here on labels come from this frame and those after it: objects that were started before
-    /// go on from where they are in this frame. An error changes nothing.
+    /// From now on, labels are propagated from this frame and later ones. Objects that were started before
+    /// continue from their position in this frame. On error, nothing changes.
     ///
     /// # Errors
     /// There is no frame yet, or a seed has no pixel in the image.
@@ -197,11 +197,11 @@ impl Tracker {
         Ok(())
     }
 
-    /// Starts an object for each value in a mask, from 1 to [`TrackOptions::max_objects`]. 0 and 255
-    /// (void) are background.
+    /// Starts an object for each value from 1 to [`TrackOptions::max_objects`] in a mask. 0 and 255 (void)
+    /// are background.
     ///
     /// # Errors
-    /// As for [`Tracker::start`], or a value is larger.
+    /// Same as for [`Tracker::start`], or a value is larger.
     pub fn start_mask(&mut self, values: &[u8], size: Size) -> Result<(), TrackError> {
         let found = values.len();
         if found != size.area() {
@@ -216,7 +216,7 @@ impl Tracker {
         self.start(&seeds, size)
     }
 
-    /// Removes an object, which becomes background; whether there was one. Its label can be used again.
+    /// Turns an object into background and returns whether it existed. Its label can be reused.
     pub fn remove(&mut self, label: u8) -> bool {
         let there = self.objects.get_mut(usize::from(label));
         if !there.is_some_and(std::mem::take) {
@@ -239,16 +239,16 @@ impl Tracker {
         labels(&self.objects)
     }
 
-    /// The smallest label that no object has; `None` if there are as many as there can be.
+    /// The smallest unused label; `None` if the number of objects is at its maximum.
     pub fn free_label(&self) -> Option<u8> {
         (1..self.objects.len())
             .find(|i| !self.objects[*i])
             .map(|i| i as u8)
     }
 
-    /// Writes the mask of the current frame, at any size. Soft labels are upsampled bilinearly to
-    /// [`TrackOptions::output_scale`] times the grid, each is scaled to 0 to 1, and the largest wins;
-    /// from there it is nearest neighbor.
+    /// Writes the mask of the current frame at any size. Soft labels are upsampled bilinearly to
+    /// [`TrackOptions::output_scale`] times the grid, each is scaled to 0 to 1, and the largest wins; the
+    /// result is resized to `size` by nearest neighbor.
     ///
     /// # Errors
     /// There is no frame yet, or a side is 0 or more than [`MAX_SIDE`].
@@ -270,20 +270,20 @@ impl Tracker {
         Ok(())
     }
 
-    /// The soft labels of the current frame, `[height, width, 1 + max_objects]`, background first. Those
-    /// of a cell add up to 1.
+    /// The soft labels of the current frame, `[height, width, 1 + max_objects]`, background first. They sum
+    /// to 1 in each cell.
     pub fn soft_labels(&self) -> &[f32] {
         &self.current.labels
     }
 
-    /// Bytes of the frames that the tracker keeps.
+    /// Memory of the frames that the tracker keeps, in bytes.
     pub fn memory(&self) -> usize {
         let contexts = 2 + self.options.last_frames;
         let context = self.key.features.len() + self.key.labels.len();
         4 * (contexts * context + self.tokens.len())
     }
 
-    /// Before another frame takes its place, the current one becomes one that labels are taken from.
+    /// Turns the current frame into a context frame before the next one replaces it.
     fn keep_current(&mut self) {
         if self.started_now {
             std::mem::swap(&mut self.key, &mut self.current);
@@ -324,7 +324,7 @@ fn labels(objects: &[bool]) -> impl Iterator<Item = u8> {
     objects.iter().enumerate().filter_map(of)
 }
 
-/// Channels up to that of the largest label.
+/// Number of channels up to the largest label.
 fn used(objects: &[bool]) -> usize {
     objects
         .iter()

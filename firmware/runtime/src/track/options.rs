@@ -2,27 +2,27 @@
 
 use super::TrackError;
 
-/// How labels are propagated. The defaults are those of DINO's protocol for DAVIS, which LoftUp uses,
-/// too.
+/// How labels are propagated. The defaults are those of DINO's protocol for DAVIS, which LoftUp also
+/// uses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrackOptions {
-    /// Frames that labels are taken from, besides the one in which objects were started.
+    /// Number of previous frames to propagate labels from, in addition to the frame in which objects were started.
     pub last_frames: usize,
-    /// How far an object can move between frames, in cells of the grid: cells whose row and column
-    /// differ by at most this are compared.
+    /// Maximum motion between frames in cells of the grid: cells whose row and column differ by at most
+    /// this are compared.
     pub radius: usize,
-    /// The most similar cells, over all frames together, that a label is the weighted mean of. Cells
-    /// as similar as the last of them count, too.
+    /// Number of most similar cells, over all frames together, whose labels are averaged. Ties with the
+    /// last of them count, too.
     pub top_k: usize,
     /// The weight of a cell is exp(cosine similarity / `temperature`).
     pub temperature: f32,
-    /// Labels are interpolated to this multiple of the grid before the largest is taken, and from there
-    /// to the size of the image by nearest neighbor.
+    /// Multiple of the grid to which labels are interpolated before the largest is taken. The result is
+    /// resized to the image by nearest neighbor.
     pub output_scale: usize,
-    /// An object whose soft label is nowhere above this is not visible. 0 is the protocol, in which
-    /// every object with any label at all gets pixels, because labels are scaled by their maximum.
+    /// An object whose soft label is nowhere above this is not visible. With 0, as in the protocol, every
+    /// object with a nonzero label gets pixels, because labels are scaled by their maximum.
     pub min_label: f32,
-    /// The largest label, and so the most objects at a time; at most 254.
+    /// The largest label, and thus the maximum number of objects at a time; at most 254.
     pub max_objects: usize,
     /// Threads.
     pub threads: usize,
@@ -43,7 +43,7 @@ impl Default for TrackOptions {
     }
 }
 
-/// More context frames, cells or objects would be a mistake in the options.
+/// Upper limit of options that count context frames, cells or objects.
 const MOST: usize = 254;
 
 impl TrackOptions {
@@ -64,7 +64,7 @@ impl TrackOptions {
                 });
             }
         }
-        // Below 0.01, exp(-2 / temperature) is not a number that 32 bits can hold.
+        // Below 0.01, exp(-2 / temperature) underflows in 32 bits.
         let floats = [
             ("temperature", self.temperature, 0.01..=100.0, "0.01 to 100"),
             ("min_label", self.min_label, 0.0..=1.0, "0 to 1"),

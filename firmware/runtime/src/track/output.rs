@@ -6,7 +6,7 @@ use loftup_spec::interpolate::bilinear;
 use super::context::Grid;
 use crate::{Rect, panels::nearest};
 
-/// The mask of all objects, and where each of them is. Its memory is reused from frame to frame.
+/// The mask and the positions of all objects. Its memory is reused from frame to frame.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrackedMask {
     /// Columns.
@@ -22,14 +22,14 @@ pub struct TrackedMask {
 /// An object in one frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrackedObject {
-    /// Its label, the same from its start until it is removed.
+    /// Its label, which does not change until it is removed.
     pub label: u8,
     /// Pixels in the mask; 0 while it is not visible.
     pub area: usize,
     /// The smallest box around its pixels.
     pub bounds: Option<Rect>,
     /// The mean of its soft label over its pixels, 0 to 1, before labels are scaled by their maximum;
-    /// 0 while it is not visible. It falls when the object's cells resemble other things, too.
+    /// 0 while it is not visible. It is low if the object's cells also resemble something else.
     pub confidence: f32,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Masks {
     min_label: f32,
     /// One row of interpolated labels, `[width, channels]`.
     row: Vec<f32>,
-    /// Least label and scale of each channel.
+    /// Minimum and scale of each channel's labels.
     ranges: Vec<Range>,
     /// Labels at the multiple of the grid.
     labels: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) struct Masks {
     columns: Vec<usize>,
 }
 
-/// Least and largest value of a channel.
+/// Minimum and maximum of a channel.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     low: f32,
@@ -65,7 +65,7 @@ impl Range {
         high: f32::NEG_INFINITY,
     };
 
-    /// Scales to 0 to 1. A channel that is 0 everywhere stays 0, any other constant becomes 1.
+    /// Scales a value to 0 to 1. A channel that is 0 everywhere stays 0; any other constant becomes 1.
     fn scale(&self, value: f32, min_label: f32) -> f32 {
         let Self { low, high } = *self;
         if high <= min_label {
@@ -181,7 +181,7 @@ impl Masks {
         }));
     }
 
-    /// Row `y` of the soft labels at the multiple of the grid, bilinearly, `[width, used]`.
+    /// Interpolates row `y` of the soft labels at the multiple of the grid, bilinearly, `[width, used]`.
     fn interpolate(&mut self, grid: &Grid, soft: &[f32], used: usize, y: usize) {
         let (width, height) = (grid.width * self.scale, grid.height * self.scale);
         let line = grid.width * grid.channels;
@@ -199,7 +199,7 @@ impl Masks {
         }
     }
 
-    /// Nearest neighbor to the size of the image.
+    /// Resizes the labels to the size of the image by nearest neighbor.
     fn resize(&mut self, width: usize, height: usize, size: Size, out: &mut TrackedMask) {
         (out.width, out.height) = (size.width, size.height);
         out.labels.clear();

@@ -1,4 +1,4 @@
-//! The labels of a frame from those of the frames before it.
+//! Propagates labels from earlier frames to a frame.
 
 use loftup_kernels::SmallProducts;
 use parking_lot::Mutex;
@@ -10,9 +10,9 @@ use super::{
 };
 use crate::threads::on_threads;
 
-/// Rows of the grid that a block of cells has. Blocks share the features of the rows around them.
+/// Number of rows of a block of cells. The cells of a block share the features of the rows around them.
 const ROWS: usize = 4;
-/// The least columns of a block.
+/// Minimum number of columns of a block.
 const COLUMNS: usize = 8;
 
 /// Compares the cells of a frame with the cells around them in other frames.
@@ -23,7 +23,7 @@ pub(super) struct Propagation {
     temperature: f32,
     /// Columns of a block.
     width: usize,
-    /// Columns that a block is compared with, a multiple of the width of the products.
+    /// Number of columns that a block is compared with, a multiple of the kernels' vector width.
     pub columns: usize,
     /// One for each thread.
     scratch: Vec<Scratch>,
@@ -33,7 +33,7 @@ pub(super) struct Propagation {
 struct Scratch {
     /// Similarities of one row of a block with one row of a frame, `[width, columns]`.
     scores: Vec<f32>,
-    /// Of each cell of a block.
+    /// One for each cell of a block.
     tops: Vec<Top>,
 }
 
@@ -56,8 +56,8 @@ impl Propagation {
         }
     }
 
-    /// Computes soft labels `[height, width, channels]`, of which only the first `used` channels can be
-    /// other than 0, for the normalized features `tokens`.
+    /// Computes soft labels `[height, width, channels]` for the normalized features `tokens`. Only the first
+    /// `used` channels can be nonzero.
     pub fn run<'a>(
         &mut self,
         grid: &Grid,
@@ -147,8 +147,8 @@ impl Window<'_> {
         } = *self.grid;
         let (radius, columns) = (self.radius, self.columns);
         let left = block.x.saturating_sub(radius);
-        // From the middle outwards: the most similar cells are mostly near, and what is less similar
-        // than those found so far costs only a comparison.
+        // From the middle outwards: the most similar cells are mostly near, and cells less similar than
+        // those found so far cost only a comparison.
         let middle = block.y + block.height / 2;
         let rows = (0..=radius + block.height).flat_map(|d| {
             let below = (d > 0).then_some(middle + d);
@@ -187,7 +187,7 @@ impl Window<'_> {
     }
 }
 
-/// The largest of finite values, in eight lanes, which the compiler vectorizes.
+/// Returns the largest of finite values, in eight lanes, which the compiler vectorizes.
 fn largest(values: &[f32]) -> f32 {
     let max = |a: f32, b: f32| if a > b { a } else { b };
     let (eights, rest) = values.as_chunks::<8>();

@@ -1,14 +1,14 @@
-//! Where an object is when it is started.
+//! The initial position of an object.
 
 use loftup_bundle::Size;
 
 use super::{TrackError, context::Grid};
 use crate::{Point, Rect, dot::dot, panels::nearest};
 
-/// Where an object is in an image, in pixels.
+/// The position of an object in an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seed<'a> {
-    /// The pixels of `values` (row by row) that are `value`.
+    /// The pixels of `values` (row by row) that equal `value`.
     Mask {
         /// One value for each pixel.
         values: &'a [u8],
@@ -17,8 +17,8 @@ pub enum Seed<'a> {
     },
     /// Everything inside a box.
     Box(Rect),
-    /// The connected cells around a pixel that are similar to it. Otsu's threshold on the cosine
-    /// similarity with the cell of the pixel, over the whole frame, says what is similar.
+    /// The connected cells around a pixel that are similar to its cell: the cosine similarity exceeds
+    /// Otsu's threshold over the whole frame.
     Click(Point),
 }
 
@@ -64,8 +64,8 @@ fn cell_of(grid: &Grid, size: Size, x: usize, y: usize) -> usize {
     y * grid.height / size.height * grid.width + x * grid.width / size.width
 }
 
-/// The cells whose center is inside an object; if there is none, those that it touches. `None` if it
-/// has no pixel. All its pixels are in `rect`.
+/// Returns the cells whose center is inside an object or, if there are none, the cells that it touches.
+/// `None` if it has no pixels. All its pixels are in `rect`.
 fn covered(
     grid: &Grid,
     size: Size,
@@ -92,7 +92,7 @@ fn covered(
     (!cells.is_empty()).then_some(cells)
 }
 
-/// The connected cells around `start` whose similarity with it is above Otsu's threshold.
+/// Returns the connected cells around `start` whose similarity to it is above Otsu's threshold.
 fn similar(grid: &Grid, tokens: &[f32], start: usize) -> Vec<usize> {
     let token = |cell: usize| &tokens[cell * grid.dim..][..grid.dim];
     let similarity: Vec<f32> = (0..grid.cells())
@@ -123,8 +123,8 @@ fn similar(grid: &Grid, tokens: &[f32], start: usize) -> Vec<usize> {
     cells
 }
 
-/// The threshold that maximizes the variance between the values above it and the others, to a 256th of
-/// their range (Otsu, 1979). `None` if all are equal.
+/// Returns the threshold that maximizes the between-class variance (Otsu, 1979), to a 256th of the range
+/// of the values. `None` if all are equal.
 fn otsu(values: &[f32]) -> Option<f32> {
     const BINS: usize = 256;
     let (low, high) = values

@@ -1,8 +1,8 @@
 //! The most similar cells, with ties.
 
 /// Running selection of the `k` largest scores and all scores equal to the smallest of these, with the
-/// sum of the labels at each distinct score. It needs no more memory for many ties than for none: the
-/// cells of a flat surface, or of features upsampled by nearest neighbor, are all equally similar.
+/// sum of the labels for each distinct score. Ties take no extra memory: the cells of a flat surface,
+/// or of features upsampled by nearest neighbor, are all equally similar.
 #[derive(Debug, Clone)]
 pub(super) struct Top {
     k: usize,
@@ -20,13 +20,13 @@ pub(super) struct Top {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     score: f32,
-    /// How many cells have this score.
+    /// Number of cells with this score.
     count: usize,
     slot: usize,
 }
 
 impl Top {
-    /// For labels of at most `stride` channels.
+    /// Creates an empty selection for labels of at most `stride` channels.
     pub fn new(k: usize, stride: usize) -> Self {
         Self {
             k,
@@ -88,7 +88,7 @@ impl Top {
         let Some(largest) = self.entries.first() else {
             return;
         };
-        // Relative to the largest, so that none overflows.
+        // Relative to the largest score, to avoid overflow.
         let weight = |e: &Entry| ((e.score - largest.score) / temperature).exp();
         let total: f32 = self
             .entries

@@ -23,7 +23,7 @@ const LONGEST: u64 = 4096;
 pub struct TuningKey {
     /// The processor.
     pub processor: String,
-    /// Threads that run at the same time.
+    /// Number of threads that can run at the same time.
     pub cores: usize,
     /// Instruction set of the kernels.
     pub instructions: String,
@@ -105,7 +105,7 @@ impl TuningCache {
     }
 }
 
-/// `None` without a file; the reason if the file is not usable.
+/// Returns `None` if there is no file, and the reason if the file cannot be used.
 fn read(path: &Path, key: &TuningKey) -> Result<Option<Tuning>, String> {
     let file = match File::open(path) {
         Ok(file) => file,

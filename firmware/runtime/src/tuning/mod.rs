@@ -35,17 +35,17 @@ use crate::{
 
 /// Tile sizes to try. None is larger than the default for regions, so memory use does not grow.
 const TILES: [usize; 3] = [32, 48, 64];
-/// Tokens of the synthetic features: those of a 224x224 image with patch size 14.
+/// Number of tokens of the synthetic features: as for a 224x224 image with patch size 14.
 const TOKENS: usize = 256;
 /// Side of the synthetic image: the largest tile with its halo fits into it.
 const SIDE: usize = 128;
 /// Row and column at which tiles start.
 const START: usize = 32;
-/// Time limit. No measurement starts that would probably end later.
+/// Time limit. A measurement that would probably exceed it is not started.
 const BUDGET: Duration = Duration::from_millis(1100);
-/// Minimum speedup of a larger tile, which takes more memory.
+/// Minimum speedup for choosing a larger tile, which takes more memory.
 const LARGER_TILE_PAYS: f64 = 1.02;
-/// Minimum speedup of fewer threads.
+/// Minimum speedup for choosing fewer threads.
 const FEWER_THREADS_PAY: f64 = 1.05;
 
 /// The best tile size and thread count of a machine.
@@ -66,7 +66,7 @@ impl Perceptor {
     /// benchmark runs again.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Errors of the engine.
     pub fn tuning(&self, cache: &TuningCache) -> Result<Option<Tuning>, RuntimeError> {
         let Some(upsampler) = &self.upsampler else {
             return Ok(None);
@@ -208,7 +208,7 @@ fn made_up(upsampler: &Upsampler) -> EncodedFrame<'_> {
     }
 }
 
-/// Mean CPU time of a thread per tile while this many threads run the same work.
+/// Returns the mean CPU time per tile of a thread while this many threads do the same work.
 fn processor_seconds(
     view: &EncodedFrame<'_>,
     pool: &SessionPool,

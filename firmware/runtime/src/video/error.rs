@@ -17,7 +17,7 @@ pub enum VideoError {
         /// The system's error.
         source: io::Error,
     },
-    /// A program that is needed is not installed.
+    /// A required program is not installed.
     #[error("{}: needs the program {program}, which was not found: install it", video.display())]
     NotInstalled {
         /// The video.
@@ -44,7 +44,7 @@ pub enum VideoError {
         /// Its status, and its message.
         what: String,
     },
-    /// A frame of another size than the first one of a video that is written.
+    /// A frame to write differs in size from the first one.
     #[error("{}: a frame of {width}x{height}; the first one had {}x{}, and all must have the same size", video.display(), first.0, first.1)]
     FrameSize {
         /// The video.
@@ -56,7 +56,7 @@ pub enum VideoError {
         /// Size of the first frame.
         first: (usize, usize),
     },
-    /// A name that does not tell the format.
+    /// A file name without a known video extension.
     #[error("{}: videos are written as .mp4, .mkv or .webm", video.display())]
     Format {
         /// The video.
@@ -65,7 +65,7 @@ pub enum VideoError {
 }
 
 impl VideoError {
-    /// The error of starting a program.
+    /// Returns the error for a program that could not be started.
     pub(super) fn start(error: io::Error, video: &Path, program: &'static str) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotInstalled {

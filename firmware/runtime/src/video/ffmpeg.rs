@@ -1,4 +1,4 @@
-//! Decoding with ffmpeg. Pixels come as PPM images, and times from the text of its filter `showinfo`.
+//! Decoding with ffmpeg. Pixels are read as PPM images, and timestamps from the output of the `showinfo` filter.
 
 use std::{
     ffi::OsString,
@@ -16,7 +16,7 @@ use super::{
     ratio,
 };
 
-/// Buffer of the pipe. Pixels are read past it.
+/// Size of the pipe's buffer for headers, in bytes. Pixels bypass it.
 const BUFFER: usize = 1 << 12;
 
 /// The first version whose libraries have `-fps_mode`, 5.1.
@@ -28,14 +28,14 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
     command.args(["-nostdin", "-hide_banner", "-nostats"]);
     command.args(["-loglevel", "level+info"]);
     if is_url(video) {
-        // By default ffmpeg looks at a stream for 5 seconds before it decodes.
+        // By default, ffmpeg analyzes a stream for 5 seconds before decoding.
         command.args(["-analyzeduration", "500000"]);
     }
     if video.to_string_lossy().starts_with("rtsp") {
         command.args(["-rtsp_transport", "tcp"]);
     }
     command.arg("-i").arg(input(video));
-    // The first stream that is a video and not a cover picture. Every frame once, whatever its time.
+    // The first video stream that is not a cover picture. Every frame once, whatever its timestamp.
     command.args(["-map", "0:V:0"]);
     match has_fps_mode {
         true => command.args(["-vf", "showinfo=checksum=0", "-fps_mode", "passthrough"]),
@@ -63,7 +63,7 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
     Ok((program, Pixels::Ppm(BufReader::with_capacity(BUFFER, out))))
 }
 
-/// Tells that no more is announced when the thread that reads it has ended.
+/// Marks the announcements as ended when the thread that reads them exits.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -72,7 +72,7 @@ impl Drop for Ending {
     }
 }
 
-/// The input as ffmpeg's argument. With `file:`, no name is taken for an option or a protocol.
+/// Returns the input as an argument for ffmpeg. With `file:`, no name is taken for an option or a protocol.
 fn input(video: &Path) -> OsString {
     let mut name = OsString::new();
     if !is_url(video) {
@@ -82,8 +82,8 @@ fn input(video: &Path) -> OsString {
     name
 }
 
-/// Version of libavutil, which all builds tell in the same way. Asked once per process, because it takes
-/// tens of milliseconds.
+/// Returns the version of libavutil, which all builds report in the same way. Queried once per process,
+/// because it takes tens of milliseconds.
 fn version() -> io::Result<(u32, u32)> {
     static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
     if let Some(version) = VERSION.get() {
@@ -102,15 +102,15 @@ fn version() -> io::Result<(u32, u32)> {
     Ok(*VERSION.get_or_init(|| version.unwrap_or(FPS_MODE)))
 }
 
-/// What ffmpeg's text says.
+/// State of the parser of ffmpeg's log.
 #[derive(Debug, Default)]
 struct Text {
-    /// Seconds of a unit of time stamps.
+    /// Time base of the timestamps, in seconds.
     unit: Option<f64>,
 }
 
 impl Text {
-    /// A line: `[name @ address] [level] text`, or without the first part.
+    /// Parses a line: `[name @ address] [level] text`, or without the first part.
     fn parse_line(&mut self, line: &str, shared: &Shared, kept: &mut String) {
         let (from, line) = match line.strip_prefix('[').and_then(|l| l.split_once("] [")) {
             Some((from, rest)) => (from, rest),
@@ -121,7 +121,7 @@ impl Text {
         };
         let text = text.trim();
         if matches!(level, "error" | "fatal" | "panic") {
-            // The first line of several about one error says most, the last one names the file.
+            // Of several lines about one error, the first is the most specific; the last names the file.
             if kept.is_empty() {
                 kept.push_str(text);
             }
@@ -142,7 +142,7 @@ impl Text {
                 shared.set_rate(rate);
             }
         } else if text.starts_with("n:") {
-            // In units, because the seconds are rounded to six digits.
+            // In units of the time base, because the seconds are rounded to six digits.
             let stamp = field(text, "pts:").and_then(|n| n.parse::<i64>().ok());
             let seconds = stamp.zip(self.unit).map(|(n, unit)| n.max(0) as f64 * unit);
             shared.announce(Announced {
@@ -153,14 +153,14 @@ impl Text {
     }
 }
 
-/// The word behind `name`, which may be followed by spaces.
+/// Returns the word after `name` and optional spaces.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(name)?;
     let rest = rest.trim_start();
     rest.split([' ', ',']).next()
 }
 
-/// What ffprobe knows about a file.
+/// Properties of a file reported by ffprobe.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Probe {
     pub count: Option<FrameCount>,
@@ -168,7 +168,7 @@ pub(super) struct Probe {
     pub rate: Option<f64>,
 }
 
-/// Asks ffprobe, if it is installed.
+/// Runs ffprobe, if it is installed.
 pub(super) fn probe(video: &Path) -> Probe {
     let entries = "stream=nb_frames,avg_frame_rate,duration:format=duration";
     let output = Command::new("ffprobe")

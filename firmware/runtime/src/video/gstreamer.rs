@@ -1,5 +1,5 @@
-//! Decoding with GStreamer. Its text, which announces each frame, is on standard output, and the pixels come
-//! through a pipe in the place of its standard input, which it does not read.
+//! Decoding with GStreamer. Its log, which announces each frame, is on standard output. The pixels come
+//! through a pipe in place of its standard input (descriptor 0), which it does not read.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use super::{
     ratio,
 };
 
-/// Elements that write upright RGB to descriptor 0 and tell about every buffer before.
+/// Elements that write upright RGB to descriptor 0 and log every buffer before it is written.
 const ELEMENTS: &str = "! videoflip video-direction=auto ! videoconvert ! video/x-raw,format=RGB \
      ! identity name=frames silent=false ! fdsink fd=0 sync=false";
 
@@ -32,7 +32,7 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut program = Program::start(&mut command, keep)?;
-    // Its copy of the pipe's end, which would keep the pipe open.
+    // Closes the command's copy of the pipe's write end, which would keep the pipe open.
     drop(command);
     let text = program.child().stdout.take();
     let text = text.ok_or_else(|| io::Error::other("it has no standard output"))?;
@@ -45,7 +45,7 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
     Ok((program, Pixels::Padded(pixels)))
 }
 
-/// The input as a URI without any character that means something to GStreamer's parser.
+/// Returns the input as a URI without characters that are special to GStreamer's parser.
 fn uri(video: &Path) -> io::Result<String> {
     let text = match is_url(video) {
         true => video.to_string_lossy().into_owned().into_bytes(),
@@ -55,7 +55,7 @@ fn uri(video: &Path) -> io::Result<String> {
         ]
         .concat(),
     };
-    // A URL is encoded already; in a file name these mean nothing special.
+    // A URL is already encoded; in a file name these characters have no special meaning.
     let kept: &[u8] = match is_url(video) {
         true => b"-._~/:@?&=+,$#%[]",
         false => b"-._~/:",
@@ -71,7 +71,7 @@ fn uri(video: &Path) -> io::Result<String> {
     Ok(uri)
 }
 
-/// Keeps the first error, and prefers the name of a decoder that is missing.
+/// Keeps the first error, but prefers one that names a missing decoder.
 fn keep(line: &str, kept: &mut String) {
     let missing = line.starts_with("Missing decoder: ");
     if let Some(text) = line.strip_prefix("ERROR: ")
@@ -87,7 +87,7 @@ fn keep(line: &str, kept: &mut String) {
     }
 }
 
-/// A line of its text: the caps of a pad, or a buffer.
+/// Parses a line of its log: the caps of a pad, or a buffer.
 fn parse_line(line: &str, size: &mut Option<(usize, usize)>, shared: &Shared) {
     let Some((_, line)) = line.split_once("/GstIdentity:frames") else {
         return;
@@ -109,12 +109,12 @@ fn parse_line(line: &str, size: &mut Option<(usize, usize)>, shared: &Shared) {
     }
 }
 
-/// The text behind `name`, up to a comma.
+/// Returns the text after `name`, up to a comma.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.split_once(name)?.1.split(',').next()
 }
 
-/// `H:MM:SS.nnnnnnnnn`.
+/// Parses `H:MM:SS.nnnnnnnnn`.
 fn clock(text: &str) -> Option<Duration> {
     let (time, nanos) = text.split_once('.')?;
     let mut parts = time.split(':').map(|n| n.parse::<u64>().ok());

@@ -1,8 +1,8 @@
 //! Frames of a video file or stream, decoded by a program on this machine: ffmpeg, or GStreamer where
 //! there is no ffmpeg.
 //!
-//! The program runs in a process of its own and writes RGB into a pipe. A thread reads one frame ahead, and
-//! the program waits until it is taken, so memory does not grow with the video. Frames are upright: the
+//! The program runs as a child process and writes RGB to a pipe. A thread reads one frame ahead, and the
+//! program waits until that frame is taken, so memory does not grow with the video. Frames are upright: the
 //! rotation in the file is applied.
 
 mod error;
@@ -28,16 +28,16 @@ use pump::Shared;
 
 use crate::image::{ImageError, RgbImage};
 
-/// How long a program may run after it has closed its output.
+/// Time limit for a program to exit after it has closed its output.
 pub const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long GStreamer may take for a frame of a file.
+/// Time limit for GStreamer to decode a frame of a file.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A program that decodes videos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decoder {
-    /// `ffmpeg`; `ffprobe` tells the number of frames.
+    /// `ffmpeg`, with `ffprobe` for the number of frames.
     Ffmpeg,
     /// `gst-launch-1.0`.
     Gstreamer,
@@ -69,7 +69,7 @@ pub fn is_url(video: &Path) -> bool {
     scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(known)
 }
 
-/// `25/1` as a number.
+/// Parses a ratio such as `25/1`.
 fn ratio(text: Option<&str>) -> Option<f64> {
     let (over, under) = text?.split_once('/')?;
     let (over, under): (f64, f64) = (over.parse().ok()?, under.parse().ok()?);
@@ -81,7 +81,7 @@ fn ratio(text: Option<&str>) -> Option<f64> {
 pub struct VideoFrame {
     /// Number, from 0.
     pub number: u64,
-    /// Time since the start of the video, if it tells.
+    /// Time since the start of the video, if known.
     pub time: Option<Duration>,
     /// Columns.
     pub width: usize,
@@ -92,7 +92,7 @@ pub struct VideoFrame {
 }
 
 impl VideoFrame {
-    /// The pixels, which are moved out.
+    /// Moves the pixels out.
     ///
     /// # Errors
     /// A frame that was never read.
@@ -101,12 +101,12 @@ impl VideoFrame {
     }
 }
 
-/// How many frames a file has.
+/// The number of frames of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameCount {
-    /// The file says so.
+    /// As stored in the file.
     Exact(u64),
-    /// From its duration and frame rate.
+    /// Estimated from its duration and frame rate.
     About(u64),
 }
 
@@ -131,14 +131,14 @@ pub struct VideoReader {
     program: Option<Program>,
     shared: Arc<Shared>,
     frames: u64,
-    /// Since when a frame of GStreamer is waited for.
+    /// Start of the wait for a frame from GStreamer.
     stuck: Option<Instant>,
     problem: Option<String>,
 }
 
 impl Drop for VideoReader {
     fn drop(&mut self) {
-        // The thread that reads ends with the pipe.
+        // The reading thread ends when the pipe closes.
         self.shared.close();
     }
 }
@@ -147,8 +147,8 @@ impl VideoReader {
     /// Opens a file or stream with ffmpeg, or with GStreamer if that is not installed.
     ///
     /// # Errors
-    /// There is no such file, or neither program. What the program cannot decode is an error of the first
-    /// frame.
+    /// The file does not exist, or neither program is installed. If the video cannot be decoded, reading the first
+    /// frame fails.
     pub fn open(video: &Path) -> Result<Self, VideoError> {
         match Self::open_with(video, Decoder::Ffmpeg) {
             Err(VideoError::NotInstalled { .. }) => {}
@@ -163,7 +163,7 @@ impl VideoReader {
     /// Opens a file or stream with one of the programs.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Same as [`Self::open`].
     pub fn open_with(video: &Path, decoder: Decoder) -> Result<Self, VideoError> {
         let io = |source| VideoError::Io {
             path: video.into(),
@@ -194,7 +194,7 @@ impl VideoReader {
         });
         reader.map_err(io)?;
         let probe = match decoder {
-            // Not of a pipe or device, whose data it would take.
+            // Not for a pipe or device, whose data it would consume.
             Decoder::Ffmpeg if is_file => ffmpeg::probe(video),
             _ => ffmpeg::Probe::default(),
         };
@@ -220,28 +220,28 @@ impl VideoReader {
         self.probe.count
     }
 
-    /// Frames per second, on average; known from the first frame on, if the video tells.
+    /// Mean number of frames per second; available from the first frame on, if known.
     pub fn rate(&self) -> Option<f64> {
         self.probe.rate.or_else(|| self.shared.rate())
     }
 
-    /// Whether its frames come at their own rate, as those of a camera do. A file's come as fast as they are
-    /// decoded, and so do those of a file over HTTP with ffmpeg; GStreamer does not tell, so that any address
-    /// is live there. Known from the first frame on.
+    /// Whether frames arrive at a fixed rate, as from a camera. Frames of a file arrive as fast as they are
+    /// decoded, also over HTTP with ffmpeg. With GStreamer any URL counts as live, since it does not report
+    /// this. Known from the first frame on.
     pub fn is_live(&self) -> bool {
         self.shared.is_live()
     }
 
-    /// After the end: what was wrong with the video although frames could be decoded, such as a file that
-    /// is truncated. One line.
+    /// After the end: a problem with the video although frames could be decoded, such as a truncated file, in one
+    /// line.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// Waits for the next frame. `false` at the end.
+    /// Waits for the next frame. Returns `false` at the end.
     ///
     /// # Errors
-    /// The program failed, or there is no frame at all. No frames follow.
+    /// The program failed, or the video has no frames. No frames follow.
     pub fn read(&mut self, into: &mut VideoFrame) -> Result<bool, VideoError> {
         loop {
             match self.poll(Duration::from_secs(1), into)? {
@@ -252,11 +252,10 @@ impl VideoReader {
         }
     }
 
-    /// Waits for the next frame for at most `timeout`, and swaps it with `into`, so that memory is
-    /// reused.
+    /// Waits at most `timeout` for the next frame and swaps it with `into`, so that memory is reused.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// Same as [`Self::read`].
     pub fn poll(&mut self, timeout: Duration, into: &mut VideoFrame) -> Result<Polled, VideoError> {
         match self.shared.take(timeout, into) {
             Polled::Frame => {
@@ -272,7 +271,7 @@ impl VideoReader {
         }
     }
 
-    /// gst-launch-1.0 does not always end after an error, and sometimes does not even report it.
+    /// Detects a hung gst-launch-1.0, which does not always exit after an error, or even report it.
     fn check_stuck(&mut self) -> Result<(), VideoError> {
         let message = match &self.program {
             Some(program) if self.decoder == Decoder::Gstreamer => program.message(),
@@ -294,7 +293,7 @@ impl VideoReader {
         })
     }
 
-    /// The result of a program whose output has ended.
+    /// Checks the result of a program whose output has ended.
     fn finish(&mut self, program: Program) -> Result<(), VideoError> {
         let failed = |what: String| VideoError::Failed {
             video: self.video.clone(),

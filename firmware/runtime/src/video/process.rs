@@ -1,4 +1,4 @@
-//! Child processes: started without a shell, killed with their owner, their last message kept.
+//! Child processes: started without a shell, killed when dropped, with their last message kept.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -10,14 +10,14 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-/// Maximum length of a line that a program writes; the rest of it counts as another line.
+/// Maximum length of a line of output in bytes; longer lines are split.
 const MAX_LINE: u64 = 4096;
-/// How long to wait for the end of its standard error. A child of the program may keep that open.
+/// Time to wait for the end of standard error, which a child of the program may keep open.
 const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
-/// Interval between two looks at whether it has exited.
+/// Polling interval while waiting for the exit.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running program, which is killed when this is dropped.
+/// A running program, which is killed when dropped.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -40,8 +40,8 @@ impl Drop for Program {
 }
 
 impl Program {
-    /// Starts `command`. `select` gets each line of its standard error, if that is a pipe, and the message
-    /// kept so far, which it may replace.
+    /// Starts `command`. `select` gets each line of standard error, if that is a pipe, and the message kept
+    /// so far, which it may replace.
     ///
     /// # Errors
     /// The program or a thread cannot be started.
@@ -71,7 +71,7 @@ impl Program {
         Ok(program)
     }
 
-    /// The process, to take its pipes from.
+    /// The child process, to take its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
@@ -81,11 +81,11 @@ impl Program {
         self.messages.state.lock().0.clone()
     }
 
-    /// Waits for the end of a program whose pipes are closed. One that goes on for longer than `limit` is
-    /// killed. Returns its status and the message.
+    /// Waits for a program whose pipes are closed to exit, and kills it after `limit`. Returns its status
+    /// and the message.
     ///
     /// # Errors
-    /// The system cannot tell.
+    /// The status cannot be read.
     pub fn finish(mut self, limit: Duration) -> io::Result<(ExitStatus, String)> {
         let end = Instant::now() + limit;
         let status = loop {
@@ -105,12 +105,12 @@ impl Program {
     }
 }
 
-/// Keeps the last line, for [`Program::start`].
+/// Keeps the last line. Use with [`Program::start`].
 pub fn last_line(line: &str, kept: &mut String) {
     kept.replace_range(.., line);
 }
 
-/// Calls `line` for each line that is not blank, without the white space around it.
+/// Calls `line` for each line that is not blank, trimmed.
 pub(super) fn lines(from: impl Read, mut line: impl FnMut(&str)) {
     let mut from = BufReader::new(from);
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! The thread that reads frames, and what it shares with the reader.
+//! The thread that reads frames, and the state that it shares with the reader.
 
 use std::{
     collections::VecDeque,
@@ -12,18 +12,18 @@ use parking_lot::{Condvar, Mutex};
 use super::{Polled, VideoFrame};
 use crate::image::MAX_SIDE;
 
-/// How long to wait for the time of a frame that is complete.
+/// Time to wait for the timestamp of a complete frame.
 const TIME_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the pixels come from.
+/// The source of the pixels.
 pub(super) enum Pixels {
     /// PPM images, each with its size in its header.
     Ppm(BufReader<ChildStdout>),
-    /// Rows padded to a multiple of four bytes, of sizes that are announced elsewhere.
+    /// Rows padded to a multiple of four bytes; the size is in the announcement.
     Padded(PipeReader),
 }
 
-/// What the program says about a frame in its text, before it writes the pixels.
+/// Properties of a frame, which the program logs before it writes the pixels.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Announced {
     pub width: usize,
@@ -40,18 +40,18 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     frame: VideoFrame,
-    /// Whether `frame` has not been taken yet.
+    /// Whether `frame` contains a frame that has not been taken yet.
     full: bool,
     /// Whether all frames have been read.
     ended: bool,
     /// What is wrong with the data.
     invalid: Option<String>,
-    /// Whether nobody takes frames any more.
+    /// Whether the reader has been dropped.
     closed: bool,
     announced: VecDeque<Announced>,
     /// Whether announcements are discarded.
     ignored: bool,
-    /// Whether no more is announced.
+    /// Whether no more announcements will come.
     text_ended: bool,
     rate: Option<f64>,
     is_live: bool,
@@ -103,7 +103,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The program waits for its pixels to be read, so few announcements are ever in the queue.
+    /// Adds an announcement. The queue stays short, because the program waits for its pixels to be read.
     pub fn announce(&self, frame: Announced) {
         let mut state = self.state.lock();
         if !state.ignored {
@@ -118,7 +118,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The times of the frames that have been announced, which are taken.
+    /// Removes all announcements and returns their timestamps.
     #[cfg(test)]
     pub fn announced_times(&self) -> Vec<Option<Duration>> {
         let mut state = self.state.lock();
@@ -142,7 +142,7 @@ impl Shared {
         }
     }
 
-    /// The announcement of the frame that follows, or `None` if there is none.
+    /// Returns the announcement of the next frame, or `None` if there is none.
     fn announced(&self, timeout: Option<Duration>) -> Option<Announced> {
         let mut state = self.state.lock();
         let waiting =
@@ -167,7 +167,7 @@ impl Shared {
     pub fn pump(&self, mut pixels: Pixels) {
         let mut frame = VideoFrame::default();
         let mut number = 0;
-        // Without its text, frames have no times; that is waited for only once.
+        // Without the log, frames have no timestamps; wait for it only once.
         let mut timed = true;
         loop {
             let read = match &mut pixels {
@@ -210,7 +210,7 @@ impl Shared {
             drop(state);
             self.changed.notify_all();
         }
-        // Closes the pipe before the end is told, so that a program that still writes ends, too.
+        // Closes the pipe before signaling the end, so that a program that is still writing exits, too.
         drop(pixels);
         self.state.lock().ended = true;
         self.changed.notify_all();
@@ -266,7 +266,7 @@ fn ppm(pipe: &mut impl BufRead, frame: &mut VideoFrame) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A decimal number and the white space around it; behind it one byte.
+/// Reads a decimal number with leading whitespace and one byte after it.
 fn ppm_number(pipe: &mut impl Read) -> io::Result<usize> {
     let mut number = None;
     loop {

@@ -13,23 +13,23 @@ use super::{
 };
 use crate::image::{RgbImage, atomic::AtomicFile};
 
-/// How long ffmpeg may take for the last frames and the index.
+/// Time limit for ffmpeg to write the last frames and the index.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Writes a video file: H.264 in .mp4 and .mkv, VP9 in .webm, where ffmpeg has these encoders, 4:2:0 in
-/// BT.709. Odd sides get one black column or row, because 4:2:0 has even ones. The file appears when it is
-/// complete.
+/// Writes a video file: H.264 in .mp4 and .mkv, VP9 in .webm, if ffmpeg has these encoders, as 4:2:0 in
+/// BT.709. Odd sides are padded by one black column or row, because 4:2:0 needs even sides. The file appears
+/// when it is complete.
 #[derive(Debug)]
 pub struct VideoWriter {
     video: PathBuf,
     size: (usize, usize),
-    /// The program and its input; `None` after an error. Dropped before the file, which it writes.
+    /// The program and its input; `None` after an error. Dropped before the file that it writes.
     running: Option<(ChildStdin, Program)>,
     file: AtomicFile,
 }
 
 impl VideoWriter {
-    /// Whether the name of a file is that of a video that can be written.
+    /// Whether the file name has the extension of a supported video format.
     pub fn writes(path: &Path) -> bool {
         format(path).is_some()
     }
@@ -96,7 +96,7 @@ impl VideoWriter {
     /// Appends a frame.
     ///
     /// # Errors
-    /// Another size, or ffmpeg failed.
+    /// The frame has a different size, or ffmpeg failed.
     pub fn write(&mut self, frame: &RgbImage) -> Result<(), VideoError> {
         if (frame.width(), frame.height()) != self.size {
             return Err(VideoError::FrameSize {
@@ -112,7 +112,7 @@ impl VideoWriter {
         };
         match written {
             Ok(()) => Ok(()),
-            // It has ended, and says why.
+            // It has exited, with a message.
             Err(e) => Err(self
                 .end()
                 .err()
@@ -123,7 +123,7 @@ impl VideoWriter {
     /// Completes the file.
     ///
     /// # Errors
-    /// ffmpeg failed, or the file cannot be written; there is none then.
+    /// ffmpeg failed, or the file cannot be written; no file is left then.
     pub fn finish(mut self) -> Result<(), VideoError> {
         self.end()?;
         let path = self.video;
@@ -131,7 +131,7 @@ impl VideoWriter {
         committed.map_err(|source| VideoError::Io { path, source })
     }
 
-    /// Closes the input and waits for the end of the program.
+    /// Closes the input and waits for the program to exit.
     fn end(&mut self) -> Result<(), VideoError> {
         let Some((input, program)) = self.running.take() else {
             return Err(self.failed("it has failed before".into()));
@@ -155,7 +155,7 @@ impl VideoWriter {
     }
 }
 
-/// ffmpeg's name of the format.
+/// Returns ffmpeg's name of the format.
 fn format(path: &Path) -> Option<&'static str> {
     let extension = path.extension()?.to_ascii_lowercase();
     match extension.to_str()? {

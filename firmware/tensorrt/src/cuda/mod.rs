@@ -45,10 +45,10 @@ impl Cuda {
         }
     }
 
-    /// As [`Cuda::find`], with the driver library `path`.
+    /// Same as [`Cuda::find`], with the driver library `path`.
     ///
     /// # Errors
-    /// As for [`Cuda::find`].
+    /// Same as for [`Cuda::find`].
     pub fn open(path: &Path) -> Result<Cuda> {
         let name = path.display().to_string();
         // SAFETY: opening a library runs its initializers; NVIDIA's have no observable effects.

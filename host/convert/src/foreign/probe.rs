@@ -1,7 +1,7 @@
 //! Detects whether an output is a spatial feature map in an assumed layout.
 //!
-//! Two images are mixed patch by patch according to a mask. Features at a patch of the second image
-//! must be closer to the features of the second image than those at other patches are.
+//! Two images are mixed patch by patch according to a mask. At patches from the second image, features
+//! must be closer to the second image's features than at other patches.
 //! [`Probe::follows`] measures how well the features follow the mask, as a correlation: 1 if every
 //! position has the features of its own patch, about 0 if rows and columns are swapped, tokens are
 //! shifted, or every position depends on the whole image.

@@ -6,17 +6,17 @@ use loftup_bundle::{BundleError, Precision};
 use loftup_onnx::rewrite::RewriteError;
 use loftup_runtime::{RuntimeError, npy::NpyError};
 
-/// A failed quantization. The message is one line. Nothing is left at the destination.
+/// Why a quantization failed. The message is one line. Nothing is left at the destination.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
-    /// The bundle.
+    /// The bundle cannot be read or written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Running it.
+    /// The bundle cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// An array file.
+    /// An array file cannot be read or written.
     #[error(transparent)]
     Npy(#[from] NpyError),
     /// The bundle has no fp32 graphs.
@@ -35,7 +35,7 @@ pub enum QuantizeError {
     Rewrite {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: RewriteError,
     },
     /// A graph that does not run.
@@ -53,7 +53,7 @@ pub enum QuantizeError {
         path: PathBuf,
         /// The constant.
         name: String,
-        /// Where in it.
+        /// Index of the value.
         index: usize,
     },
     /// An activation that is NaN or infinite.
@@ -63,7 +63,7 @@ pub enum QuantizeError {
         path: PathBuf,
         /// The value in it.
         value: String,
-        /// Where in it.
+        /// Index of the value.
         index: usize,
         /// The image.
         image: PathBuf,
@@ -104,10 +104,10 @@ pub enum QuantizeError {
         /// How it failed.
         what: String,
     },
-    /// A temporary file.
+    /// A temporary file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Where.
+        /// Its path.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,

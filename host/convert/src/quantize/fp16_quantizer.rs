@@ -10,7 +10,7 @@ use super::{Calibrator, QuantizeError, Step, graph::Graph, quantizer::Quantizer,
 pub(super) struct Fp16Quantizer {
     /// Values that would be stored in fp16.
     values: Vec<String>,
-    /// Those that overflow fp16, and their largest magnitude.
+    /// Values that overflow fp16, and their largest magnitude.
     pub too_large: BTreeMap<String, f32>,
 }
 

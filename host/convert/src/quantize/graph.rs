@@ -44,7 +44,7 @@ pub struct LayerReport {
     /// How the range of its activation was chosen, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrator: Option<&'static str>,
-    /// That range: the largest representable magnitude.
+    /// The range: the largest representable magnitude.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<f32>,
     /// Relative error of a few small tiles of the bundle's output with only this layer quantized.
@@ -56,7 +56,7 @@ pub struct LayerReport {
     pub relative_error: f64,
     /// Mean cosine similarity of that output, along its last axis.
     pub cosine: f64,
-    /// The lowest of them.
+    /// The lowest cosine similarity.
     pub worst_cosine: f64,
 }
 
@@ -119,15 +119,15 @@ impl Graph {
         Replay::new(&name, model, &self.recorded.inputs, values).map_err(|what| self.failed(what))
     }
 
-    /// Runs used for per-layer comparison, evenly spread.
+    /// Runs used for per-layer comparison, evenly spaced.
     pub fn sampled_runs(&self) -> Vec<&super::backends::Run> {
         let runs = &self.recorded.runs;
         let count = CLOSE.min(runs.len());
         (0..count).map(|i| &runs[i * runs.len() / count]).collect()
     }
 
-    /// Statistics of the given values over all runs. NaN there or in an output is an error. The
-    /// outputs are stored: [`Self::error`] compares with them.
+    /// Computes statistics of the given values over all runs. NaN in them or in an output is an error.
+    /// The outputs are stored, since [`Self::error`] compares with them.
     pub fn activation_stats(
         &mut self,
         values: &[String],

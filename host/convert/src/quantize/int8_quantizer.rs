@@ -18,7 +18,7 @@ use super::{
 pub(super) struct Int8Quantizer {
     /// Layers that can be quantized.
     candidates: Vec<Layer>,
-    /// Layers that cannot, because their activation is dead: 0 on every image.
+    /// Layers that cannot be quantized, because their activation is 0 on every image.
     pub dead: Vec<Layer>,
     /// Range of each activation, and how it was found.
     ranges: BTreeMap<String, (Calibrator, f32)>,
@@ -81,7 +81,7 @@ impl Quantizer for Int8Quantizer {
     }
 }
 
-/// For each activation the range with which the outputs of its layers are closest to fp32.
+/// For each activation, finds the range with which the outputs of its layers are closest to fp32.
 fn best_ranges(
     graph: &Graph,
     layers: &[Layer],

@@ -75,7 +75,7 @@ pub struct Request {
     pub precision: Precision,
     /// Calibration images.
     pub images: Vec<PathBuf>,
-    /// Input size; the backbone's own by default.
+    /// Input size; the backbone's default size if not given.
     pub size: Option<Size>,
     /// Whether EXIF orientation is applied.
     pub orientation: Orientation,
@@ -91,7 +91,7 @@ pub struct Request {
     pub replace: bool,
 }
 
-/// Limit of the relative error where none is given; `None` is any error.
+/// Default limit of the relative error; `None` is no limit.
 pub fn default_max_error(precision: Precision) -> Option<f64> {
     match precision {
         Precision::Fp16 => Some(0.0075),
@@ -100,7 +100,7 @@ pub fn default_max_error(precision: Precision) -> Option<f64> {
     }
 }
 
-/// At most `most` of the images, evenly spread.
+/// Returns at most `most` of the images, evenly spaced.
 pub fn spread(images: Vec<PathBuf>, most: usize) -> Vec<PathBuf> {
     let count = most.min(images.len());
     (0..count)

@@ -6,13 +6,12 @@ use super::{Calibrator, QuantizeError, graph::Graph};
 
 /// Quantizes one graph to a certain precision.
 pub(super) trait Quantizer {
-    /// Layers that can be quantized, in graph order, with the range of their activation if it has
-    /// one.
+    /// Layers that can be quantized, in graph order, with the range of their activation, if any.
     fn layers(&self, graph: &Graph) -> Vec<(Layer, Option<(Calibrator, f32)>)>;
 
-    /// The graph with all layers but those in `fp32` quantized.
+    /// Quantizes all layers except those in `fp32`.
     fn quantize_except(&self, graph: &Graph, fp32: &[&Layer]) -> Result<Model, QuantizeError>;
 
-    /// The graph with only this layer quantized.
+    /// Quantizes only this layer.
     fn quantize_only(&self, graph: &Graph, layer: &Layer) -> Result<Model, QuantizeError>;
 }

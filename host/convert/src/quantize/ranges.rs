@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-/// Most values stored per activation.
+/// Maximum number of values stored per activation.
 const SAMPLES: usize = 1 << 18;
-/// Most values sampled per run.
+/// Maximum number of values sampled per run.
 const PER_RUN: usize = 1 << 14;
-/// Bins of a histogram of magnitudes.
+/// Number of bins of a histogram of magnitudes.
 const BINS: usize = 2048;
-/// Magnitudes that int8 can represent.
+/// Number of magnitudes that int8 can represent.
 const LEVELS: usize = 128;
 
 /// How a range was chosen.
@@ -42,7 +42,7 @@ impl Calibrator {
 pub(super) struct ActivationStats {
     /// The largest magnitude of all values.
     pub largest: f32,
-    /// Magnitudes, evenly spread over the values of each run.
+    /// Magnitudes, evenly sampled from the values of each run.
     samples: Vec<f32>,
 }
 
@@ -107,8 +107,8 @@ fn entropy(samples: &[f32], largest: f32) -> f32 {
     largest * end as f32 / BINS as f32
 }
 
-/// Kullback-Leibler divergence of the histogram, clipped to its first `end` bins, from what is left
-/// of it with [`LEVELS`] levels.
+/// Kullback-Leibler divergence between the histogram, clipped to its first `end` bins, and its
+/// quantization to [`LEVELS`] levels.
 fn divergence(histogram: &[f64], end: usize) -> f64 {
     let mut clipped = histogram[..end].to_vec();
     clipped[end - 1] += histogram[end..].iter().sum::<f64>();

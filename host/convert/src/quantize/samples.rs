@@ -15,7 +15,7 @@ use super::{
     error_stats::{ErrorAccumulator, Vectors},
 };
 
-/// Side of the compared tiles: that of the tiles of a frame on a CPU.
+/// Side of the compared tiles: as for a whole frame on a CPU.
 pub(super) const TILE: usize = 32;
 
 /// A calibration image with its fp32 features and reference tiles.
@@ -48,7 +48,7 @@ impl ReferenceTiles {
     }
 }
 
-/// All calibration images, and what the manifest records of them.
+/// All calibration images, and their record for the manifest.
 pub(super) struct Samples {
     pub samples: Vec<Sample>,
     pub calibration: Calibration,
@@ -114,7 +114,7 @@ pub(super) fn load(
     })
 }
 
-/// Reads an image, and refuses one of a single color.
+/// Reads an image; an image of a single color is an error.
 fn usable(path: &Path, orientation: Orientation) -> Result<RgbImage, String> {
     let photo = image::open_with(path, orientation)
         .map_err(|e| e.to_string())?
@@ -169,8 +169,8 @@ fn upsampled(
     rects.iter().map(output).collect()
 }
 
-/// Error of the output of `perceptor` end to end: upsampled features if there is an upsampler,
-/// those of the backbone otherwise.
+/// End-to-end error of the output of `perceptor`: upsampled features if there is an upsampler,
+/// otherwise backbone features.
 pub(super) fn end_to_end(
     perceptor: &Perceptor,
     samples: &[Sample],
@@ -185,8 +185,8 @@ pub(super) fn end_to_end(
     Ok(sum)
 }
 
-/// Accumulates the error of the output of `perceptor` for these features: that of some tiles, or
-/// of the features themselves if there is no upsampler.
+/// Accumulates the error of the output of `perceptor` for these features: of some tiles, or of the
+/// features themselves if there is no upsampler.
 pub(super) fn compare(
     perceptor: &Perceptor,
     sample: &Sample,

@@ -12,8 +12,8 @@ use super::{
     session::{Candidate, LayerStats, QuantizationSession},
 };
 
-/// A graph whose error is below this fraction of the limit is skipped: even if that holds for all
-/// three graphs, together they cause an eighth of the allowed squared error.
+/// A graph whose error is below this fraction of the limit is skipped: even three such graphs together
+/// cause only an eighth of the allowed squared error.
 const SKIP_BELOW: f64 = 0.2;
 
 /// A layer that the search may leave in fp32.
@@ -183,7 +183,7 @@ impl<'a> MixedPrecisionSearch<'a> {
         Ok(needed)
     }
 
-    /// Those of some layers that belong to graph `g`.
+    /// Returns the layers that belong to graph `g`.
     fn layers_of(&self, g: usize, layers: &[usize]) -> Vec<&Layer> {
         let layers = layers.iter().map(|i| &self.layers[*i]);
         layers.filter(|p| p.graph == g).map(|p| &p.layer).collect()

@@ -23,9 +23,9 @@ use super::{
     session::open,
 };
 
-/// Images used.
+/// Number of images used.
 const IMAGES: usize = 4;
-/// Tiles of each image, and their side in pixels.
+/// Number of tiles per image, and their side in pixels.
 const TILES: usize = 3;
 const SIDE: usize = 16;
 

@@ -1,4 +1,4 @@
-//! Thresholds, fitted to images with objects.
+//! Fits thresholds to images with objects.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub struct Threshold {
     pub method: Method,
     /// The cosine similarity.
     pub threshold: f32,
-    /// Mean IoU after one click, on the objects that it was fitted to.
+    /// Mean IoU after one click, on the objects used for the fit.
     pub iou: f64,
 }
 
@@ -29,19 +29,19 @@ pub struct Threshold {
 pub struct Fitted {
     /// By method.
     pub thresholds: Vec<Threshold>,
-    /// Images with objects.
+    /// Number of images with objects.
     pub images: usize,
-    /// Objects.
+    /// Number of objects.
     pub objects: usize,
     /// Why images were skipped.
     pub skipped: Vec<String>,
 }
 
-/// Fits the threshold of each method to the objects of the training images: the one with the greatest
-/// mean IoU after one click.
+/// Fits the threshold of each method to the objects of the training images, to maximize the mean IoU
+/// after one click.
 ///
 /// # Errors
-/// Where the data cannot be used, or the bundle cannot be run.
+/// If the data cannot be used, or the bundle cannot be run.
 pub fn fit(
     perceptor: &Perceptor,
     request: &Request<'_>,
@@ -59,7 +59,7 @@ pub fn fit(
         |fit, objects, segmenter| {
             for target in objects.targets(size) {
                 let nothing = vec![false; target.truth.len()];
-                // Objects without a pixel that counts are left out.
+                // Objects whose pixels are all void are skipped.
                 let Some(click) = target.next_click(&nothing, &[]) else {
                     continue;
                 };
@@ -86,8 +86,8 @@ pub fn fit(
     })
 }
 
-/// Writes a copy of the bundle at `from` to `out` with these thresholds, replacing earlier ones. `out`
-/// may be `from` itself, with `replace`.
+/// Writes a copy of the bundle at `from` to `out` with these thresholds, replacing existing ones. With
+/// `replace`, `out` may be `from` itself.
 ///
 /// # Errors
 /// A bundle cannot be read or written; no partial output remains.
@@ -105,7 +105,7 @@ pub fn store(from: &Path, fitted: &Fitted, out: &Path, replace: bool) -> Result<
     Ok(writer.commit()?)
 }
 
-/// The threshold of a bundle for a method; `None` if none was fitted.
+/// Returns the threshold of a bundle for a method; `None` if none was fitted.
 pub fn threshold(clicks: Option<&Clicks>, method: Method) -> Option<f32> {
     clicks?.thresholds.get(method.key()).copied()
 }

@@ -20,7 +20,7 @@ pub(super) struct Images<'a> {
     pub encoder: Encoder<'a>,
     pub items: Vec<Item>,
     orientation: Orientation,
-    /// Least pixels of an object.
+    /// Minimum number of pixels of an object.
     least: usize,
 }
 
@@ -41,8 +41,8 @@ impl<'a> Images<'a> {
     }
 
     /// Calls `work` for each image and method with the state of the method, the objects, and the
-    /// features to click on; methods run at the same time. Returns the number of images with objects,
-    /// and why others were skipped.
+    /// features to click on. Methods run in parallel. Returns the number of images with objects, and why
+    /// others were skipped.
     pub fn each<S: Send>(
         &self,
         methods: &[Method],
@@ -77,7 +77,7 @@ impl<'a> Images<'a> {
     }
 }
 
-/// The error where there is nothing to use.
+/// Returns the error for a data set without usable objects.
 pub(super) fn no_objects(dir: &Path, skipped: &[String]) -> EvalError {
     EvalError::Data {
         path: dir.into(),

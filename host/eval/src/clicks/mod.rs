@@ -1,4 +1,4 @@
-//! Segmentation from clicks: the threshold, and the evaluation by upsampling method.
+//! Segmentation from clicks: fitting the threshold, and comparing upsampling methods.
 
 mod fit;
 mod images;
@@ -22,14 +22,14 @@ use images::{Images, no_objects};
 use objects::items;
 use report::{Run, segment};
 
-/// Settings of the threshold's fit and of the comparison.
+/// Settings for fitting the threshold and for the comparison.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// Images with masks of objects; those in `val` are evaluated, or all if there is no `val`.
     pub data: &'a Path,
-    /// Images that thresholds are fitted to: `train` in there, or all; `data` if not given.
+    /// Images to fit thresholds to: those in its `train` folder, or all; `data` if not given.
     pub train: Option<&'a Path>,
-    /// Size of images and masks; the backbone's own if not given.
+    /// Size of images and masks; the backbone's default size if not given.
     pub size: Option<Size>,
     /// Color range of the guidance.
     pub range: ColorRange,
@@ -37,17 +37,17 @@ pub struct Request<'a> {
     pub orientation: Orientation,
     /// Upsampling methods; all that the bundle supports if empty.
     pub methods: Vec<Method>,
-    /// Most images per split, evenly spread.
+    /// Maximum number of images per split, evenly spaced.
     pub most: Option<usize>,
-    /// Objects smaller than this fraction of the image are left out.
+    /// Objects smaller than this fraction of the image are skipped.
     pub min_area: f64,
-    /// Clicks per object.
+    /// Number of clicks per object.
     pub clicks: usize,
     /// Seed of the bootstrap.
     pub seed: u64,
 }
 
-/// Default of [`Request::min_area`]: 100 of 224 x 224 pixels.
+/// Default of [`Request::min_area`]: 100 pixels of 224 x 224.
 pub const MIN_AREA: f64 = 0.002;
 
 /// Default of [`Request::clicks`].
@@ -56,19 +56,19 @@ pub const CLICKS: usize = 20;
 /// Results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Width of images and masks.
+    /// Width of images and masks in pixels.
     pub width: usize,
-    /// Height.
+    /// Height in pixels.
     pub height: usize,
-    /// Images that thresholds were fitted to.
+    /// Number of images that thresholds were fitted to.
     pub train_images: usize,
-    /// Objects in these.
+    /// Number of objects in them.
     pub train_objects: usize,
-    /// Images that were evaluated.
+    /// Number of images that were evaluated.
     pub images: usize,
-    /// Objects in these.
+    /// Number of objects in them.
     pub objects: usize,
-    /// Clicks per object.
+    /// Number of clicks per object.
     pub clicks: usize,
     /// Why images were skipped.
     pub skipped: Vec<String>,
@@ -77,7 +77,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The thresholds that were fitted, for [`store`].
+    /// The fitted thresholds, for [`store`].
     pub fn fitted(&self) -> Fitted {
         let threshold = |outcome: &Outcome| Threshold {
             method: outcome.method,
@@ -96,7 +96,7 @@ impl Report {
 /// Fits thresholds, and evaluates them with simulated clicks.
 ///
 /// # Errors
-/// Where the data cannot be used, or the bundle cannot be run.
+/// If the data cannot be used, or the bundle cannot be run.
 pub fn evaluate(
     perceptor: &Perceptor,
     request: &Request<'_>,

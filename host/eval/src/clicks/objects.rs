@@ -17,7 +17,7 @@ use crate::{
     resize::under_centers,
 };
 
-/// Most masks that are read of one image.
+/// Maximum number of masks read per image.
 const MOST_MASKS: usize = 4096;
 
 /// An image and the file with its objects.
@@ -29,11 +29,11 @@ pub(crate) struct Item {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Masks {
-    /// A PNG whose values are listed in a JSON of the same name.
+    /// A PNG with segment ids, which are listed in a JSON file of the same name.
     Panoptic(PathBuf),
-    /// A PNG: each value is an object, 0 is none, 255 is void.
+    /// A PNG: each value is an object, 0 is background, 255 is void.
     Instances(PathBuf),
-    /// A JSON as in SA-1B.
+    /// A JSON file in the format of SA-1B.
     Sa1b(PathBuf),
 }
 
@@ -41,12 +41,12 @@ enum Masks {
 pub(crate) struct Objects {
     /// Pixels of each object.
     pub masks: Vec<Vec<bool>>,
-    /// Pixels that do not count.
+    /// Pixels that are ignored.
     pub void: Vec<bool>,
 }
 
 impl Objects {
-    /// Each object.
+    /// Iterates over the objects.
     pub fn targets(&self, size: Size) -> impl Iterator<Item = Target<'_>> {
         self.masks.iter().map(move |truth| Target {
             truth,
@@ -56,11 +56,11 @@ impl Objects {
     }
 }
 
-/// Images of the split `part` of `dir`: from `dir/part` if it exists, otherwise from `dir`. In there,
-/// `images` with `panoptic` (PNG and JSON) or `masks` (PNG), or images with a JSON beside them.
+/// Lists the images of the split `part` of `dir`: from `dir/part` if it exists, otherwise from `dir`. It
+/// contains `images` with `panoptic` (PNG and JSON) or `masks` (PNG), or images next to JSON files.
 ///
 /// # Errors
-/// There are none.
+/// There are no such images.
 pub(crate) fn items(dir: &Path, part: &str) -> Result<Vec<Item>, EvalError> {
     let own = dir.join(part);
     let base = if own.is_dir() { own } else { dir.to_owned() };
@@ -108,7 +108,7 @@ struct Segment {
 }
 
 impl Item {
-    /// The image and its objects of at least `least` pixels of the output.
+    /// Reads the image and its objects of at least `least` output pixels.
     pub fn open(
         &self,
         size: Size,
@@ -139,7 +139,7 @@ impl Item {
                     (1..UNLABELED).filter(|v| used[usize::from(*v)]).collect();
                 let labels = labels.resized(size);
                 if values.is_empty() {
-                    // A mask of black and white.
+                    // A black-and-white mask.
                     values.push(UNLABELED);
                 } else {
                     void = mask_of(&labels, UNLABELED);

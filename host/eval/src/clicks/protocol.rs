@@ -1,4 +1,4 @@
-//! Where the next click goes, as in RITM and iSegProbe.
+//! Simulated clicks, placed as in RITM and iSegProbe.
 
 use loftup_bundle::Size;
 use loftup_runtime::{Point, click::Click};
@@ -9,17 +9,17 @@ use crate::distance::squared_distances;
 pub struct Target<'a> {
     /// Its pixels.
     pub truth: &'a [bool],
-    /// Pixels that do not count.
+    /// Pixels that are ignored.
     pub void: &'a [bool],
     /// Size of both.
     pub size: Size,
 }
 
 impl Target<'_> {
-    /// The next click: in the larger error region, by the distance of its innermost pixel to pixels
-    /// outside the region or the image. It is at the first such pixel in row-major order that was not
-    /// clicked before, positive if the prediction misses it. Of equal regions, the one that is
-    /// predicted wrongly is clicked. `None` if nothing is left to click.
+    /// Returns the next click: on the innermost pixel (the one farthest from the outside of the region or
+    /// image) of the false-negative or false-positive region, whichever is farther inside; the
+    /// false-positive region if equal. Of several such pixels, it is the first in row-major order that was
+    /// not clicked before. Positive if the prediction misses the pixel. `None` if nothing is left to click.
     pub fn next_click(&self, predicted: &[bool], clicks: &[Click]) -> Option<Click> {
         let missed = self.innermost(predicted, clicks, true);
         let wrong = self.innermost(predicted, clicks, false);
@@ -35,7 +35,7 @@ impl Target<'_> {
         })
     }
 
-    /// Squared distance and index of the innermost pixel of an error region.
+    /// Returns the squared distance to the outside and the index of the innermost pixel of an error region.
     fn innermost(&self, predicted: &[bool], clicks: &[Click], missed: bool) -> (u32, usize) {
         let error = |i: usize| self.truth[i] == missed && predicted[i] != missed && !self.void[i];
         let region: Vec<bool> = (0..self.truth.len()).map(error).collect();
@@ -69,8 +69,8 @@ impl Target<'_> {
     }
 }
 
-/// The number of clicks until an IoU of `wanted` is reached: `iou` has one for each click. The number
-/// of clicks if it never is, and whether that is so.
+/// Returns the number of clicks to reach an IoU of `wanted`, and whether it was never reached; it is then
+/// the number of all clicks. `iou` has one value per click.
 pub fn clicks_to_reach(iou: &[f64], wanted: f64) -> (usize, bool) {
     match iou.iter().position(|x| *x >= wanted) {
         Some(i) => (i + 1, false),

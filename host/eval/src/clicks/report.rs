@@ -18,17 +18,17 @@ pub struct Outcome {
     pub method: Method,
     /// Its threshold.
     pub threshold: f32,
-    /// Mean IoU after one click, on the objects that the threshold was fitted to.
+    /// Mean IoU after one click, on the objects used to fit the threshold.
     pub train_iou: f64,
     /// Mean IoU after each click.
     pub iou: Vec<f64>,
     /// Clicks to reach an IoU of 0.80, 0.85 and 0.90.
     pub to_reach: Vec<ToReach>,
-    /// Differences from bilinear interpolation, this method minus the other.
+    /// This method minus bilinear interpolation.
     pub minus_bilinear: Option<Differences>,
-    /// Differences from joint bilateral upsampling.
+    /// This method minus joint bilateral upsampling.
     pub minus_jbu: Option<Differences>,
-    /// Median milliseconds from a click to its mask; methods run at the same time.
+    /// Median time from a click to its mask in milliseconds; methods run in parallel.
     pub click_milliseconds: f64,
 }
 
@@ -37,9 +37,9 @@ pub struct Outcome {
 pub struct ToReach {
     /// The IoU.
     pub iou: f64,
-    /// Mean number of clicks over objects; all clicks where it is not reached.
+    /// Mean number of clicks over objects; an object that never reaches the IoU counts with all its clicks.
     pub clicks: f64,
-    /// Objects for which it is not reached.
+    /// Number of objects that never reach it.
     pub never: usize,
 }
 
@@ -56,7 +56,7 @@ pub struct Differences {
     pub clicks_90: Interval,
 }
 
-/// The IoUs that clicks are counted to.
+/// The IoUs for [`ToReach`].
 const REACHED: [f64; 3] = [0.80, 0.85, 0.90];
 
 /// The IoU of an object after each click.
@@ -65,7 +65,7 @@ pub(super) type Curve = Vec<f64>;
 /// Results so far of one method.
 pub(super) struct Run {
     pub threshold: Threshold,
-    /// Of each image, the curves of its objects.
+    /// For each image, the curves of its objects.
     pub images: Vec<Vec<Curve>>,
     pub times: Vec<Duration>,
 }
@@ -83,7 +83,7 @@ impl Run {
         self.images.iter().flatten()
     }
 
-    /// The mean difference of a value of each object's curve.
+    /// Returns the mean difference over objects of a value of their curves.
     fn difference(&self, other: &Self, seed: u64, value: impl Fn(&Curve) -> f64) -> Interval {
         let pairs = self.images.iter().zip(&other.images);
         // Sum and number of the differences in each image.
@@ -140,8 +140,8 @@ impl Run {
     }
 }
 
-/// Clicks on an object until nothing is wrong, or `clicks` times. The IoU of the last mask stands
-/// for clicks that are not needed.
+/// Clicks on an object until the mask is correct, or `clicks` times. The remaining entries repeat the
+/// IoU of the last mask.
 pub(super) fn segment(
     times: &mut Vec<Duration>,
     target: &Target<'_>,

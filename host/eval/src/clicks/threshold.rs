@@ -1,11 +1,11 @@
-//! The threshold with the greatest mean IoU after one click.
+//! Finds the threshold with the greatest mean IoU after one click.
 
 use loftup_bundle::Size;
 use loftup_runtime::Point;
 
 use super::protocol::Target;
 
-/// Thresholds from -1 to 1 in this many steps for each unit.
+/// Number of steps per unit for thresholds from -1 to 1.
 const STEPS: usize = 512;
 /// Number of thresholds.
 const COUNT: usize = 2 * STEPS + 1;
@@ -15,7 +15,7 @@ fn threshold(k: usize) -> f32 {
     k as f32 / STEPS as f32 - 1.0
 }
 
-/// Number of thresholds that `similarity` exceeds.
+/// Returns the number of thresholds that `similarity` exceeds.
 fn exceeded(similarity: f32) -> usize {
     // In 64 bits the sum is exact.
     let steps = ((f64::from(similarity) + 1.0) * STEPS as f64).ceil();
@@ -42,8 +42,8 @@ impl Default for ThresholdFit {
 }
 
 impl ThresholdFit {
-    /// Adds an object that was clicked once, at `click`; `similarity` is that of each pixel to the
-    /// click.
+    /// Adds an object that was clicked once, at `click`. `similarity` is the similarity of each pixel to
+    /// the click.
     pub fn add(&mut self, target: &Target<'_>, click: Point, similarity: &[f32]) {
         for (sum, iou) in self
             .sums
@@ -60,7 +60,7 @@ impl ThresholdFit {
         self.objects
     }
 
-    /// The best threshold, the smallest of equals, and its mean IoU; `None` without objects.
+    /// Returns the best threshold (the smallest of equals) and its mean IoU; `None` without objects.
     pub fn best(&self) -> Option<(f32, f64)> {
         let greatest = self.sums.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let k = self.sums.iter().position(|s| *s == greatest)?;
@@ -68,18 +68,18 @@ impl ThresholdFit {
     }
 }
 
-/// The IoU of the object for each threshold. A pixel is in the component of the click at a threshold if
-/// a path leads to it on which all similarities exceed the threshold: pixels are visited in the order of
-/// the best such path.
+/// Computes the IoU of the object for each threshold. At a threshold, a pixel is connected to the click if
+/// there is a path between them on which all similarities exceed the threshold. Pixels are visited in the
+/// order of the best such path.
 fn ious(target: &Target<'_>, click: Point, similarity: &[f32], queue: &mut [Vec<u32>]) -> Vec<f64> {
     let Size { width, height } = target.size;
-    // The number of thresholds at which a pixel is in the component.
+    // The number of thresholds at which a pixel is connected to the click.
     let mut reached = vec![None; similarity.len()];
     let start = click.y * width + click.x;
     let mut level = exceeded(similarity[start]);
     reached[start] = Some(level);
     queue[level].push(start as u32);
-    // Pixels that are right and that are wrong, by level.
+    // Numbers of correct and wrong pixels, by level.
     let (mut right, mut wrong) = (vec![0u32; COUNT + 1], vec![0u32; COUNT + 1]);
     loop {
         let Some(i) = queue[level].pop() else {

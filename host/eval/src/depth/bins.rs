@@ -1,4 +1,4 @@
-//! A depth head of bins, trained with the loss of Probe3D (El Banani et al., CVPR 2024).
+//! A depth head that predicts bins, trained with the loss of Probe3D (El Banani et al., CVPR 2024).
 
 use loftup_bundle::Linear;
 use loftup_runtime::{depth::BIN_FLOOR, dot};
@@ -14,9 +14,9 @@ use crate::{
 /// Square windows of training images.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Windows {
-    /// Channels of the features.
+    /// Number of channels of the features.
     pub dim: usize,
-    /// Pixels of a side.
+    /// Side of a window in pixels.
     pub side: usize,
     /// `[windows, side, side, dim]`.
     pub features: Vec<f32>,
@@ -29,9 +29,9 @@ const BATCH: usize = 8;
 /// Epochs; more if that would be less than [`LEAST_STEPS`].
 const EPOCHS: usize = 10;
 const LEAST_STEPS: usize = 1000;
-/// Part of the steps in which the learning rate rises.
+/// Fraction of the steps for the learning-rate warmup.
 const WARM_UP: f64 = 0.15;
-/// The learning rate at both ends, as a part of the greatest.
+/// The learning rate at the start and the end, as a fraction of the maximum.
 const LOW: f64 = 0.01;
 const RATE: f64 = 1e-3;
 /// Decoupled weight decay.
@@ -40,9 +40,9 @@ const DECAY: f64 = 0.01;
 /// threads.
 const CHUNK: usize = 121;
 
-/// Trains weights for bins evenly spaced in `range`: AdamW with warm-up and a cosine schedule. Returns
-/// also the fraction of the variance of the logarithm of depth that is explained. The same windows and
-/// seed give the same bits for any number of threads.
+/// Trains weights for bins evenly spaced in `range`: AdamW with warmup and a cosine schedule. Also returns
+/// R² of the logarithm of depth. For the same windows and seed, results are bit-identical for any number
+/// of threads.
 pub(super) fn train(
     mut windows: Windows,
     (bins, range): (usize, (f32, f32)),
@@ -53,7 +53,7 @@ pub(super) fn train(
     let (mean, scale) = standardise(&mut windows.features, dim);
     let bins = linspace(range.0, range.1, bins);
     let mut random = Random::new(seed);
-    // As PyTorch does: uniform up to the inverse root of the inputs.
+    // As in PyTorch: uniform within +-1 / sqrt(inputs).
     let bound = (dim as f32).sqrt().recip();
     let mut uniform = || (random.below(1 << 24) as f32 / (1 << 23) as f32 - 1.0) * bound;
     let mut parameters: Vec<f32> = (0..bins.len() * (dim + 1)).map(|_| uniform()).collect();
@@ -99,7 +99,7 @@ pub(super) fn train(
     (folded(parameters, &mean, &scale), r_squared)
 }
 
-/// The learning rate after a part of the training.
+/// Returns the learning rate after this fraction of the training.
 fn rate(done: f64) -> f64 {
     if done < WARM_UP {
         return RATE * (LOW + (1.0 - LOW) * done / WARM_UP);
@@ -109,7 +109,7 @@ fn rate(done: f64) -> f64 {
     RATE * (LOW + (1.0 - LOW) * cosine)
 }
 
-/// The fraction of the variance of the logarithm that is explained where there is depth.
+/// Returns R² of the logarithm over the pixels with depth.
 fn explained(predicted: &[f32], meters: &[f32]) -> f64 {
     let known = || predicted.iter().zip(meters).filter(|(_, m)| **m > 0.0);
     let count = known().count() as f64;
@@ -131,7 +131,7 @@ struct Bins<'a> {
 }
 
 impl Bins<'_> {
-    /// Weights of the bins at a pixel, their sum, and the depth.
+    /// Computes the weights of the bins at a pixel; returns their sum and the depth.
     fn at(&self, x: &[f32], weights: &mut Vec<f32>) -> (f32, f32) {
         let (weight, bias) = self.parameters.split_at(self.bins.len() * self.dim);
         weights.clear();
@@ -148,7 +148,7 @@ impl Bins<'_> {
         pixels.par_iter().map_init(Vec::new, at).collect()
     }
 
-    /// The gradient by the parameters from that by the depth of each pixel.
+    /// Returns the gradient with respect to the parameters, given that with respect to each pixel's depth.
     fn gradient(&self, features: &[f32], pixels: &[usize], by_depth: &[f32]) -> Vec<f32> {
         let chunks = pixels.par_chunks(CHUNK).zip(by_depth.par_chunks(CHUNK));
         let parts: Vec<Vec<f32>> = chunks
@@ -161,7 +161,7 @@ impl Bins<'_> {
                     let (total, depth) = self.at(x, &mut weights);
                     let rows = by_weight.chunks_exact_mut(self.dim).zip(by_bias.iter_mut());
                     for ((row, bias), (weight, bin)) in rows.zip(weights.iter().zip(self.bins)) {
-                        // The score is not positive.
+                        // The score is not positive: no gradient.
                         if *weight <= BIN_FLOOR {
                             continue;
                         }
@@ -186,9 +186,9 @@ const EPSILON: f64 = 1e-3;
 /// Distances between the pixels of the four resolutions of the gradient loss.
 const STRIDES: [usize; 4] = [1, 2, 4, 6];
 
-/// Probe3D's loss of windows with `side` x `side` pixels, and its gradient by the predicted depths. With
-/// `g` the difference of the logarithms: `10 sqrt(mean(g^2) - 0.85 mean(g)^2)`, plus half the sum over
-/// four resolutions of the mean absolute difference of `g` between pixels two apart.
+/// Computes Probe3D's loss of windows with `side` x `side` pixels, and its gradient with respect to the
+/// predicted depth. With `g` the difference of the logarithms: `10 sqrt(mean(g^2) - 0.85 mean(g)^2)`, plus
+/// half the sum over four resolutions of the mean absolute difference of `g` between pixels two apart.
 fn loss(predicted: &[f32], truth: &[f32], side: usize, gradient: &mut [f32]) -> f64 {
     let log = |x: f32| (f64::from(x) + EPSILON).ln();
     let g: Vec<f64> = predicted
@@ -204,7 +204,7 @@ fn loss(predicted: &[f32], truth: &[f32], side: usize, gradient: &mut [f32]) -> 
     }
     let mean = all().map(|i| g[i]).sum::<f64>() / n;
     let square = all().map(|i| g[i] * g[i]).sum::<f64>() / n;
-    // Not 0, where the gradient is infinite.
+    // Not 0, since the gradient would be infinite.
     let root = (square - 0.85 * mean * mean).max(1e-12).sqrt();
     let mut by_g = vec![0.0; g.len()];
     all().for_each(|i| by_g[i] = 10.0 * (g[i] - 0.85 * mean) / (n * root));

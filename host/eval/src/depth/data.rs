@@ -11,7 +11,7 @@ use png::{BitDepth, ColorType};
 
 use crate::{EvalError, data, gray_png, resize::under_centers};
 
-/// Units per meter where none are given: millimeters.
+/// Default units per meter: millimeters.
 pub const MILLIMETERS: f32 = 1000.0;
 
 /// An image and its depth.
@@ -21,11 +21,11 @@ pub struct DepthPair {
     pub image: PathBuf,
     /// Its depth, a 16-bit PNG.
     pub depth: PathBuf,
-    /// Units of the depth in a meter.
+    /// Depth units per meter.
     pub units: f32,
 }
 
-/// Images of one split of `data`: a directory, or an index (CSV).
+/// Lists the images of one split of `data`, which is a directory or an index (CSV).
 ///
 /// In a directory: `images` and `depth` in `data/train` or `data/val`, or in `data` itself; depth in
 /// millimeters. An index has the columns `image` and `depth` with paths relative to the index, and
@@ -33,7 +33,7 @@ pub struct DepthPair {
 /// other kinds than `depth` are skipped) and `set`, which `set` selects by.
 ///
 /// # Errors
-/// There are none, or the index cannot be read.
+/// There are no images, or the index cannot be read.
 pub fn pairs(data: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair>, EvalError> {
     if !data.is_dir() {
         return indexed(data, train, set);
@@ -66,7 +66,7 @@ fn indexed(index: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair
         path: index.into(),
         source,
     })?;
-    // A byte order mark, as spreadsheets write it.
+    // Spreadsheets may write a byte order mark.
     let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
     let mut lines = lines.filter(|(_, line)| !line.trim().is_empty());
@@ -143,7 +143,7 @@ fn indexed(index: &Path, train: bool, set: Option<&str>) -> Result<Vec<DepthPair
     Ok(pairs)
 }
 
-/// The cells of a line of CSV. A cell in double quotes may contain commas, and double quotes twice.
+/// Splits a line of CSV into cells. A quoted cell may contain commas and doubled double quotes.
 fn cells(line: &str) -> Vec<String> {
     let (mut cells, mut quoted) = (vec![String::new()], false);
     let mut chars = line.trim_end().chars().peekable();
@@ -175,7 +175,7 @@ pub struct DepthImage {
 const MOST_BYTES: usize = 1 << 29;
 
 impl DepthImage {
-    /// Reads a 16-bit grayscale PNG with `units` per meter, where 0 is no depth.
+    /// Reads a 16-bit grayscale PNG with `units` per meter, in which 0 means no depth.
     ///
     /// # Errors
     /// Another file type, or a damaged file.
@@ -210,13 +210,13 @@ impl DepthImage {
         })
     }
 
-    /// Each pixel takes the depth under its center, which does not mix near and far.
+    /// Resizes by nearest neighbor (the depth under the pixel center), which does not mix near and far.
     pub fn resized(&self, size: Size) -> Vec<f32> {
         under_centers(&self.meters, self.size, size)
     }
 }
 
-/// Opens an image and its depth in meters at `size`; depths greater than `most` are 0.
+/// Opens an image and its depth in meters at `size`; depth beyond `most` becomes 0.
 pub(crate) fn open(
     pair: &DepthPair,
     size: Size,

@@ -1,4 +1,4 @@
-//! Heads of several methods, fitted to the same pixels.
+//! Fits heads for several methods to the same pixels.
 
 use loftup_bundle::{HeadKind, Linear};
 use loftup_runtime::image::RgbImage;
@@ -22,24 +22,24 @@ pub(super) struct Fitted {
     pub kind: HeadKind,
     pub linears: Vec<Linear>,
     pub r_squared: Vec<f64>,
-    /// The smallest and the greatest depth of the samples.
+    /// The smallest and the greatest depth of the samples, in meters.
     pub range: (f32, f32),
     pub images: usize,
     pub pixels: usize,
     pub skipped: Vec<String>,
 }
 
-/// Windows of each training image for a head of bins.
+/// Number of windows per training image for a head with bins.
 const WINDOWS: usize = 4;
 
-/// What the heads are fitted to, by method.
+/// The samples that heads are fitted to, by method.
 enum Samples {
     Ridge(Vec<Ridge>),
     Bins(Vec<Windows>),
 }
 
 impl Samples {
-    /// Pixels of an image to sample: random ones with depth, or windows of which some pixel has depth.
+    /// Selects pixels of an image: random pixels with depth, or windows in which some pixel has depth.
     fn places(&self, encoder: &Encoder<'_>, depth: &[f32], each: usize, seed: u64) -> Vec<u32> {
         let mut random = Random::new(seed);
         match self {
@@ -66,7 +66,7 @@ impl Samples {
         }
     }
 
-    /// Adds the features of method `m` at the places of an image with these depths.
+    /// Adds the features of method `m` at the selected pixels of an image, with their depth.
     fn add(&mut self, m: usize, features: &[f32], meters: &[f32]) {
         match self {
             Self::Ridge(sums) => {
@@ -80,7 +80,7 @@ impl Samples {
         }
     }
 
-    /// Heads and the variance that they explain.
+    /// Fits the heads; also returns their R².
     fn solve(
         self,
         request: &Request<'_>,
@@ -189,8 +189,8 @@ pub(super) fn fit(
     })
 }
 
-/// An image and its depth at the size of the output. Where they cannot be used, the reason goes to the
-/// log and to `skipped`.
+/// Opens an image and its depth at the size of the output. If they cannot be used, the reason is logged
+/// and added to `skipped`.
 pub(super) fn open_or_skip(
     encoder: &Encoder<'_>,
     pair: &DepthPair,

@@ -29,7 +29,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of the pixels in `keep`; `None` if there are none. Depths are positive.
+    /// Computes the metrics of the pixels in `keep`; `None` if there are none. Depths are positive.
     pub fn of(predicted: &[f32], truth: &[f32], keep: &[bool]) -> Option<Self> {
         let mut sum = Self::default();
         let (mut count, mut logs, mut log_squares) = (0u64, 0.0, 0.0);
@@ -65,7 +65,7 @@ impl Metrics {
         Some(all)
     }
 
-    /// The mean of each metric over images; `None` if there are none.
+    /// Returns the mean of each metric over images; `None` if there are none.
     pub fn mean<'a>(images: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let (mut sum, mut count) = (Self::default(), 0.0);
         for one in images {
@@ -94,11 +94,11 @@ impl Metrics {
     }
 }
 
-/// Aligned depths are at least this, in meters, so that they have a logarithm.
+/// Minimum aligned depth in meters, so that the logarithm exists.
 const LEAST_ALIGNED: f64 = 1e-3;
 
-/// `scale * predicted + shift` with the least squared error in depth on the pixels in `keep`. Where
-/// these have a single depth, the prediction is returned as it is.
+/// Returns `scale * predicted + shift` with the least squared error in depth on the pixels in `keep`. If
+/// the prediction is constant there, it is returned unchanged.
 pub fn aligned(predicted: &[f32], truth: &[f32], keep: &[bool]) -> Vec<f32> {
     let kept = || {
         let pairs = predicted.iter().zip(truth).zip(keep);
@@ -120,9 +120,9 @@ pub fn aligned(predicted: &[f32], truth: &[f32], keep: &[bool]) -> Vec<f32> {
     predicted.iter().map(fitted).collect()
 }
 
-/// Pixels near a jump of the depth. A pixel is at a jump if another within `reach` rows and columns
-/// is more than 8 % farther; the band is all pixels within `radius` of one, by Euclidean distance.
-/// Depths of 0 are unknown.
+/// Returns the pixels near a depth jump. A pixel is at a jump if another pixel within `reach` rows and
+/// columns is more than 8 % farther away; the band is all pixels within a Euclidean distance of `radius`
+/// of a jump. A depth of 0 is unknown.
 pub fn jump_band(depth: &[f32], size: Size, reach: usize, radius: usize) -> Vec<bool> {
     const FARTHER: f32 = 1.08;
     let Size { width, height } = size;

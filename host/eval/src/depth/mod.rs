@@ -1,4 +1,4 @@
-//! Depth: a linear head on the features, and its evaluation by upsampling method.
+//! Depth: a linear head on the features, and a comparison of upsampling methods.
 
 mod bins;
 mod data;
@@ -28,14 +28,14 @@ use crate::{
     sampling::{Encoder, subsample},
 };
 
-/// Settings of a head for depth, or of the comparison.
+/// Settings of a depth head, or of the comparison.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// A directory or an index; see [`pairs`].
     pub data: &'a Path,
-    /// Rows of the index with this `set`; all if not given.
+    /// Uses the rows of the index with this `set`; all if not given.
     pub set: Option<&'a str>,
-    /// Size of the output; the backbone's own if not given.
+    /// Size of the output; the backbone's default size if not given.
     pub size: Option<Size>,
     /// Color range of the guidance.
     pub range: ColorRange,
@@ -43,17 +43,17 @@ pub struct Request<'a> {
     pub orientation: Orientation,
     /// Upsampling methods to compare; all that the bundle supports if empty.
     pub methods: Vec<Method>,
-    /// Pixels sampled per training image.
+    /// Number of pixels sampled per training image.
     pub samples: usize,
-    /// Most images per split, evenly spread.
+    /// Maximum number of images per split, evenly spaced.
     pub most: Option<usize>,
     /// Depths beyond this many meters are ignored.
     pub max_depth: Option<f32>,
-    /// Bins of a head that is trained with Probe3D's loss; ridge regression if not given.
+    /// Number of bins of a head trained with Probe3D's loss; ridge regression if not given.
     pub bins: Option<usize>,
     /// The camera of the images, for surface normals in the comparison.
     pub camera: Camera,
-    /// Weight of the squared norm of the weights of standardized features in the ridge regression.
+    /// L2 regularization of the ridge regression: weight of the squared norm of the weights for standardized features.
     pub ridge: f64,
     /// Seed of the samples and of the bootstrap.
     pub seed: u64,
@@ -62,11 +62,11 @@ pub struct Request<'a> {
 /// Default of [`Request::ridge`].
 pub const RIDGE: f64 = 1e-3;
 
-/// Fits a linear head on LoftUp's features to the training images: ridge regression of the logarithm of
-/// the depth, or bins.
+/// Fits a linear head on upsampled features to the training images: ridge regression of the logarithm of
+/// depth, or bins.
 ///
 /// # Errors
-/// Where the data cannot be used, or the bundle lacks a part.
+/// If the data cannot be used, or the bundle lacks a part.
 pub fn head(
     perceptor: &Perceptor,
     request: &Request<'_>,
@@ -103,7 +103,7 @@ pub struct Report {
     pub val_images: usize,
     /// Validation images with a depth jump.
     pub band_images: usize,
-    /// Fraction of the pixels with depth that are in the band around jumps.
+    /// Fraction of the pixels with depth that are in the band around depth jumps.
     pub band_fraction: f64,
     /// Fraction of the pixels with depth that have a true surface normal, away from depth jumps.
     pub normal_fraction: f64,
@@ -120,28 +120,28 @@ pub struct Report {
 pub struct Outcome {
     /// The method.
     pub method: Method,
-    /// On all pixels with depth.
+    /// Scores on all pixels with depth.
     pub whole: Scores,
-    /// In the band around depth jumps; none where no image has one.
+    /// Scores in the band around depth jumps; `None` if no image has one.
     pub band: Option<Scores>,
-    /// Surface normals of the predicted depth; none where no pixel has a true one.
+    /// Scores of the surface normals of the predicted depth; `None` if no pixel has a true normal.
     pub normals: Option<NormalScores>,
-    /// Differences from bilinear interpolation, this method minus the other.
+    /// This method minus bilinear interpolation.
     pub minus_bilinear: Option<Differences>,
-    /// Differences from joint bilateral upsampling.
+    /// This method minus joint bilateral upsampling.
     pub minus_jbu: Option<Differences>,
-    /// Fraction of the variance of the logarithm of depth explained on the training pixels.
+    /// R² of the logarithm of depth on the training pixels.
     pub train_r_squared: f64,
-    /// Seconds for all depth maps, without the backbone.
+    /// Time for all depth maps in seconds, without the backbone.
     pub map_seconds: f64,
 }
 
 /// Metrics, each computed for every image and averaged over images.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Scores {
-    /// Of the predicted depth ("scale-aware").
+    /// Metrics of the predicted depth ("scale-aware").
     pub absolute: Metrics,
-    /// After the least-squares scale and shift of each image ("scale-invariant").
+    /// Metrics after least-squares alignment of scale and shift per image ("scale-invariant").
     pub aligned: Metrics,
 }
 
@@ -160,14 +160,14 @@ pub struct Differences {
     pub normal_degrees: Option<Interval>,
 }
 
-/// Reach of a jump and radius of the band for an image of 224 pixels.
+/// Reach of a jump and radius of the band, in pixels of an image of 224 pixels.
 const JUMP: (usize, usize) = (2, 4);
 
 /// Fits a head for each method on the training images and evaluates it on the validation images.
-/// All methods see the same pixels.
+/// All methods use the same pixels.
 ///
 /// # Errors
-/// Where the data cannot be used, or the bundle cannot be run.
+/// If the data cannot be used, or the bundle cannot be run.
 pub fn evaluate(
     perceptor: &Perceptor,
     request: &Request<'_>,

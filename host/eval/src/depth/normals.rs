@@ -1,4 +1,4 @@
-//! Angles between the surface normals of the predicted and of the true depth.
+//! Angles between the surface normals of predicted and true depth.
 
 use loftup_bundle::Size;
 use loftup_runtime::depth::{NormalOptions, Pinhole, normals};
@@ -8,30 +8,30 @@ use super::metrics::jump_band;
 use crate::EvalError;
 
 /// For an image of 224 pixels: radius of the windows that planes are fitted to, and of the band around
-/// depth jumps that is left out.
+/// depth jumps that is excluded.
 const WINDOW: usize = 4;
 const MARGIN: usize = 3;
-/// Part of a window that must have true depth on the surface, and how near it must be: measured depth
-/// is noisy. The prediction has all pixels.
+/// Minimum fraction of a window with true depth on the surface, as numerator and denominator, since measured
+/// depth is noisy. The prediction has depth at all pixels.
 const LEAST: (usize, usize) = (30, 81);
 const WITHIN: f32 = 0.03;
 
-/// Angular errors of normals, as in Eigen and Fergus (2015) and their successors. Where the prediction
-/// has no normal, the error is 90 degrees.
+/// Angular errors of normals, as in Eigen and Fergus (2015) and later work. If the prediction has no
+/// normal, the error is 90 degrees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct NormalScores {
     /// Mean angle in degrees.
     pub mean_degrees: f64,
-    /// Fraction of pixels with less than 11.25 degrees.
+    /// Fraction of pixels with an error below 11.25 degrees.
     pub within_11_25: f64,
-    /// The same with 22.5.
+    /// Fraction of pixels with an error below 22.5 degrees.
     pub within_22_5: f64,
-    /// The same with 30.
+    /// Fraction of pixels with an error below 30 degrees.
     pub within_30: f64,
 }
 
 impl NormalScores {
-    /// The scores of pixels with true normals; `None` if there are none. Both are `[n, 3]`.
+    /// Computes the scores of pixels with true normals; `None` if there are none. Both are `[n, 3]`.
     fn of(predicted: &[f32], truth: &[f32], keep: &[bool]) -> Option<Self> {
         let (mut sum, mut count) = (Self::default(), 0u64);
         let pairs = predicted
@@ -50,7 +50,7 @@ impl NormalScores {
         (count > 0).then(|| sum.divided(count as f64))
     }
 
-    /// The mean of each score over images; `None` if there are none.
+    /// Returns the mean of each score over images; `None` if there are none.
     pub fn mean(images: &[Self]) -> Option<Self> {
         let mut sum = Self::default();
         for one in images {
@@ -72,7 +72,7 @@ impl NormalScores {
     }
 }
 
-/// The angle between two directions; 90 if one is zero.
+/// Returns the angle between two directions in degrees; 90 if one is zero.
 fn degrees(a: [f64; 3], b: [f64; 3]) -> f64 {
     let cross = [
         a[1] * b[2] - a[2] * b[1],
@@ -87,7 +87,7 @@ fn degrees(a: [f64; 3], b: [f64; 3]) -> f64 {
     }
 }
 
-/// The true normals of an image, where its depth tells them.
+/// The true normals of an image, where its depth determines them.
 pub(super) struct TrueNormals {
     size: Size,
     camera: Pinhole,
@@ -97,7 +97,8 @@ pub(super) struct TrueNormals {
 }
 
 impl TrueNormals {
-    /// `scaled` turns pixels of an image of 224 into those of this one, `reach` is that of a depth jump.
+    /// Computes the normals. `scaled` converts pixels of an image of 224 to pixels of this one; `reach` is the
+    /// reach of a depth jump.
     pub fn new(
         depth: &[f32],
         size: Size,
@@ -140,12 +141,12 @@ impl TrueNormals {
         Ok(found)
     }
 
-    /// Pixels with a true normal.
+    /// Number of pixels with a true normal.
     pub fn count(&self) -> usize {
         self.keep.iter().filter(|keep| **keep).count()
     }
 
-    /// Scores of the normals of a predicted depth; `None` if no pixel has a true one.
+    /// Computes the scores of the normals of a predicted depth; `None` if no pixel has a true normal.
     pub fn scores(&self, predicted: &[f32]) -> Result<Option<NormalScores>, EvalError> {
         if !self.keep.contains(&true) {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! A head of one method, and its scores on the images so far.
+//! A head for one method, and its scores so far.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ pub(super) struct PerImage {
 }
 
 impl PerImage {
-    /// `keep` are pixels of the image; nothing is added if there are none.
+    /// Adds the metrics on the pixels in `keep`, if there are any.
     fn push(&mut self, predicted: &[f32], aligned: &[f32], truth: &[f32], keep: &[bool]) {
         self.absolute.extend(Metrics::of(predicted, truth, keep));
         self.aligned.extend(Metrics::of(aligned, truth, keep));
@@ -33,25 +33,25 @@ impl PerImage {
         })
     }
 
-    /// Mean difference of a metric of the predicted depth; `None` without images.
+    /// Returns the mean difference of a metric of the predicted depth; `None` without images.
     fn minus(&self, other: &Self, seed: u64, metric: fn(&Metrics) -> f64) -> Option<Interval> {
         paired(&self.absolute, &other.absolute, seed, metric)
     }
 }
 
-/// Mean difference of a metric over images; `None` without images.
+/// Returns the mean difference of a metric over images; `None` without images.
 fn paired<T>(own: &[T], other: &[T], seed: u64, metric: fn(&T) -> f64) -> Option<Interval> {
     let pairs = own.iter().zip(other);
     let differences: Vec<f64> = pairs.map(|(a, b)| metric(a) - metric(b)).collect();
     (!differences.is_empty()).then(|| Interval::of_mean(&differences, seed))
 }
 
-/// What an image is evaluated with.
+/// The ground truth of an image.
 pub(super) struct Truth<'a> {
     pub depth: &'a [f32],
     /// Pixels with depth.
     pub keep: &'a [bool],
-    /// Those near jumps.
+    /// Pixels near depth jumps.
     pub band: &'a [bool],
     pub normals: &'a TrueNormals,
 }

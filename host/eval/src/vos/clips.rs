@@ -1,4 +1,4 @@
-//! The layout of DAVIS.
+//! Reads data sets in DAVIS's layout.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use loftup_runtime::{
 
 use crate::{EvalError, labels::Labels};
 
-/// A clip: images, and a mask for each of them.
+/// A clip: images with a mask for each.
 #[derive(Debug, Clone)]
 pub(super) struct Clip {
     pub name: String,
-    /// The images as a video, if there is no directory of them.
+    /// The video with the images, if there is no directory of images.
     pub video: Option<PathBuf>,
     pub frames: Vec<Frame>,
 }
@@ -27,18 +27,18 @@ pub(super) struct Clip {
 pub(super) struct Frame {
     /// File name of the mask.
     pub name: String,
-    /// The image; not checked where only masks are scored.
+    /// The image, whose existence is not checked if only masks are scored.
     pub image: PathBuf,
     pub mask: PathBuf,
 }
 
-/// Extensions of the video of a clip.
+/// File extensions of videos.
 const VIDEOS: [&str; 5] = ["mp4", "mkv", "webm", "mov", "avi"];
 
-/// Fewer frames leave nothing to score: the first and the last do not count.
+/// Minimum number of frames of a clip, since the first and the last are not scored.
 const LEAST_FRAMES: usize = 3;
 
-/// The clips of a data set: `names`, or all if there are none; at most `most` frames of each.
+/// Lists the clips of a data set: `names`, or all if there are none; at most `most` frames of each.
 pub(super) fn clips(
     data: &Path,
     names: &[String],
@@ -102,7 +102,7 @@ pub(super) fn clips(
     names.into_iter().map(clip).collect()
 }
 
-/// The images of a clip in their order.
+/// The images of a clip in order.
 pub(super) enum Images<'a> {
     Files(std::slice::Iter<'a, Frame>),
     Video(&'a Path, VideoReader),
@@ -116,7 +116,7 @@ impl<'a> Images<'a> {
         })
     }
 
-    /// The image of the next mask.
+    /// Reads the image of the next mask.
     pub fn next(&mut self) -> Result<RgbImage, EvalError> {
         let (video, reader) = match self {
             Self::Video(video, reader) => (video, reader),
@@ -136,7 +136,7 @@ impl<'a> Images<'a> {
     }
 }
 
-/// The image of a mask: a JPEG as in DAVIS, or a PNG.
+/// Returns the path of the image of a mask: a JPEG as in DAVIS, or a PNG.
 fn image_of(mask: &Path) -> PathBuf {
     match mask.is_file() {
         true => mask.to_owned(),
@@ -144,7 +144,7 @@ fn image_of(mask: &Path) -> PathBuf {
     }
 }
 
-/// Names of the entries of a directory that are `wanted`, sorted.
+/// Returns the sorted names of the entries of a directory that are `wanted`.
 fn entries(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>, EvalError> {
     let io = |source| EvalError::Io {
         path: dir.into(),

@@ -1,10 +1,10 @@
-//! Region similarity J and contour accuracy F of DAVIS (Perazzi et al., CVPR 2016), as the benchmark's
-//! own evaluation computes them.
+//! Region similarity J and contour accuracy F of DAVIS (Perazzi et al., CVPR 2016), computed as in the
+//! benchmark's own evaluation code.
 
 use loftup_bundle::Size;
 use serde::Serialize;
 
-/// Fraction of the diagonal within which contours match.
+/// Tolerance of contours, as a fraction of the diagonal.
 const TOLERANCE: f64 = 0.008;
 
 /// J: intersection over union; 1 if both masks are empty.
@@ -21,8 +21,8 @@ pub fn region_similarity(truth: &[bool], predicted: &[bool]) -> f64 {
     }
 }
 
-/// F: harmonic mean of the shares of contour pixels that have one of the other contour within 0.8 % of
-/// the diagonal.
+/// F: harmonic mean of precision and recall of contour pixels, which match within 0.8 % of the
+/// diagonal.
 pub fn contour_accuracy(size: Size, truth: &[bool], predicted: &[bool]) -> f64 {
     let diagonal = ((size.width * size.width + size.height * size.height) as f64).sqrt();
     let radius = (TOLERANCE * diagonal).ceil() as usize;
@@ -51,8 +51,8 @@ pub fn contour_accuracy(size: Size, truth: &[bool], predicted: &[bool]) -> f64 {
     }
 }
 
-/// The pixels that differ from their right, lower, or lower right neighbor. The last row and column have
-/// one neighbor, the last pixel none.
+/// Returns the pixels that differ from their right, lower, or lower right neighbor. Pixels of the last row
+/// and column have one neighbor, the last pixel none.
 fn contour(size: Size, mask: &[bool]) -> Vec<bool> {
     let Size { width, height } = size;
     (0..mask.len())
@@ -65,11 +65,11 @@ fn contour(size: Size, mask: &[bool]) -> Vec<bool> {
         .collect()
 }
 
-/// The pixels within `radius` of one in the map.
+/// Returns the pixels within `radius` of a pixel in the map.
 fn dilated(size: Size, map: &[bool], radius: usize) -> Vec<bool> {
     let Size { width, height } = size;
     let r = radius as isize;
-    // Half the width of the disc in each of its rows.
+    // Half the width of the disk in each of its rows.
     let halves: Vec<(isize, usize)> = (-r..=r)
         .map(|dy| {
             (
@@ -97,14 +97,14 @@ fn dilated(size: Size, map: &[bool], radius: usize) -> Vec<bool> {
 pub struct Statistics {
     /// Mean.
     pub mean: f64,
-    /// Share of frames above 0.5.
+    /// Fraction of frames above 0.5.
     pub recall: f64,
-    /// Mean of the first quarter of the frames minus that of the last.
+    /// Mean of the first quarter of the frames minus the mean of the last.
     pub decay: f64,
 }
 
 impl Statistics {
-    /// Of at least one value.
+    /// Computes the statistics of at least one value.
     ///
     /// # Panics
     /// If there is none.
@@ -112,7 +112,7 @@ impl Statistics {
         assert!(!values.is_empty(), "statistics of no frames");
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let last = values.len() - 1;
-        // Bounds of the quarters, which share their first and last frames.
+        // Bounds of the quarters. Adjacent quarters share a frame.
         let bound = |i: usize| (last as f64 * i as f64 / 4.0 + 1e-10).round_ties_even() as usize;
         Self {
             mean: mean(values),
@@ -121,7 +121,7 @@ impl Statistics {
         }
     }
 
-    /// The mean over objects.
+    /// Returns the mean over objects.
     pub fn over<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let count = all.clone().count().max(1) as f64;
         let mean = |of: fn(&Self) -> f64| all.clone().map(of).sum::<f64>() / count;

@@ -1,9 +1,9 @@
-//! Semi-supervised video object segmentation on DAVIS: objects are marked in the first frame and followed
+//! Semi-supervised video object segmentation on DAVIS: objects are marked in the first frame and tracked
 //! by [`loftup_runtime::track`].
 //!
-//! The scores are those of the benchmark's own evaluation: J and F of each object and frame at the size of
-//! its masks, without the first and the last frame of a clip. Decay is correct for clips of any length; the
-//! original's indices are 8 bits wide.
+//! The scores are computed as in the benchmark's own evaluation code: J and F of each object and frame at the
+//! size of its masks, without the first and the last frame of a clip. Unlike in the original, whose indices
+//! have 8 bits, decay is correct for clips of any length.
 
 mod clips;
 pub mod measures;
@@ -29,19 +29,19 @@ pub use scores::{ClipScores, ObjectScores, Scores};
 /// Settings of the comparison.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// A data set in DAVIS' layout.
+    /// A data set in DAVIS's layout.
     pub data: &'a Path,
     /// Names of the clips; all if empty.
     pub clips: Vec<String>,
-    /// Most frames of each clip, from its first.
+    /// Maximum number of frames per clip, from the first.
     pub max_frames: Option<usize>,
-    /// Methods; all that the bundle supports if empty.
+    /// Upsampling methods; all that the bundle supports if empty.
     pub methods: Vec<Method>,
     /// The grid on which labels are propagated.
     pub grid: Size,
     /// Color range of the guidance.
     pub range: ColorRange,
-    /// How labels are propagated. There is room for all objects of a clip in any case.
+    /// How labels are propagated. The maximum number of objects is raised to that of the clip if necessary.
     pub track: TrackOptions,
     /// Seed of the bootstrap.
     pub seed: u64,
@@ -72,14 +72,14 @@ pub struct MethodScores {
     /// Its scores, 0 to 1.
     #[serde(flatten)]
     pub scores: Scores,
-    /// J&F minus that of bilinear interpolation: the mean over clips, and its 95 % bootstrap interval. None
+    /// J&F minus bilinear interpolation's: the mean over clips, and its 95 % bootstrap interval. `None`
     /// for a single clip.
     pub to_bilinear: Option<Interval>,
-    /// J&F minus that of joint bilateral upsampling.
+    /// J&F minus joint bilateral upsampling's.
     pub to_jbu: Option<Interval>,
-    /// Milliseconds per frame for the features, without the backbone.
+    /// Time per frame for the features in milliseconds, without the backbone.
     pub features_ms: f64,
-    /// Milliseconds per frame for the propagation of labels, without the mask.
+    /// Time per frame for propagating labels in milliseconds, without the mask.
     pub propagation_ms: f64,
 }
 
@@ -90,7 +90,7 @@ struct Run {
     scoring: Scoring,
 }
 
-/// What a method has taken so far.
+/// Time spent by a method so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Times {
     features: Duration,
@@ -112,10 +112,10 @@ pub fn evaluate(
     evaluate_watched(perceptor, request, progress, &mut |_, _, _, _| {})
 }
 
-/// [`evaluate`], with the masks.
+/// Same as [`evaluate`], and passes the masks to a watcher.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// Same as [`evaluate`].
 pub fn evaluate_watched(
     perceptor: &Perceptor,
     request: &Request<'_>,
@@ -223,10 +223,10 @@ fn track(
     Ok(runs)
 }
 
-/// Scores masks that are files, `DIR/CLIP/00000.png`, by this or another program.
+/// Scores masks in files, `DIR/CLIP/00000.png`, written by this or another program.
 ///
 /// # Errors
-/// If the data cannot be used, or a mask is missing, of another size, or has more objects.
+/// If the data cannot be used, or a mask is missing, has a different size, or has more objects.
 pub fn score(
     request: &Request<'_>,
     masks: &Path,
@@ -263,7 +263,7 @@ pub fn score(
     Ok(Scores::of(scores))
 }
 
-/// The number of objects, by the first mask of the clip.
+/// Returns the number of objects in the first mask of the clip.
 fn objects(clip: &Clip, first: &[u8]) -> Result<usize, EvalError> {
     match first.iter().copied().max().unwrap_or(0) {
         0 => Err(EvalError::Labels {
@@ -274,10 +274,10 @@ fn objects(clip: &Clip, first: &[u8]) -> Result<usize, EvalError> {
     }
 }
 
-/// The mean over clips of `a` minus `b`.
+/// Returns the mean over clips of `a` minus `b`.
 fn difference(a: &Scores, b: &Scores, seed: u64) -> Option<Interval> {
     let pairs = a.clips.iter().zip(&b.clips);
     let differences: Vec<f64> = pairs.map(|(a, b)| a.j_and_f - b.j_and_f).collect();
-    // One clip says nothing about others.
+    // A single clip has no interval.
     (differences.len() > 1).then(|| Interval::of_mean(&differences, seed))
 }

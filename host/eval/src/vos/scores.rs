@@ -9,15 +9,15 @@ use super::measures::{Statistics, contour_accuracy, region_similarity};
 /// Scores of one object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ObjectScores {
-    /// Its value in masks.
+    /// The object's value in masks.
     pub label: usize,
     /// Region similarity.
     pub j: Statistics,
     /// Contour accuracy.
     pub f: Statistics,
-    /// J of each frame but the first and the last.
+    /// J of each frame except the first and the last.
     pub j_frames: Vec<f64>,
-    /// F of each of these frames.
+    /// F of each frame except the first and the last.
     pub f_frames: Vec<f64>,
 }
 
@@ -32,7 +32,7 @@ pub struct ClipScores {
     pub objects: Vec<ObjectScores>,
 }
 
-/// Scores so far of one clip.
+/// Scores of one clip so far.
 #[derive(Debug)]
 pub(super) struct Scoring {
     size: Size,
@@ -41,7 +41,7 @@ pub(super) struct Scoring {
 }
 
 impl Scoring {
-    /// For this many objects.
+    /// Creates empty scores for this many objects.
     pub fn new(size: Size, objects: usize) -> Self {
         Self {
             size,
@@ -100,7 +100,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// The means over the objects of these clips.
+    /// Computes the means over the objects of these clips.
     pub fn of(clips: Vec<ClipScores>) -> Self {
         let objects = clips.iter().flat_map(|c| &c.objects);
         let j = Statistics::over(objects.clone().map(|o| &o.j));

@@ -67,7 +67,7 @@ impl Config {
         }
     }
 
-    /// The first invalid setting, and what to write instead.
+    /// Returns the first invalid setting, and what to write instead.
     fn problem(&self) -> Option<(&'static str, String)> {
         let part = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x.is_finite() && x > 0.0;
@@ -317,7 +317,7 @@ impl Config {
         }))
     }
 
-    /// All settings as TOML, with what depends on the stage filled in.
+    /// Returns all settings as TOML, with the stage's defaults filled in.
     pub fn complete(&self) -> String {
         let mut all = self.clone();
         let Settings {
@@ -334,7 +334,7 @@ impl Config {
         toml::to_string(&all).unwrap_or_default()
     }
 
-    /// Views of each image.
+    /// Number of views of each image.
     pub fn augmentations(&self) -> usize {
         let published = match (self.upsampler, self.stage) {
             (UpsamplerKind::Naf, _) => 0,
@@ -368,7 +368,7 @@ impl Config {
         }
     }
 
-    /// The learning rate of step `step` of `steps`, counted from 0.
+    /// Learning rate of step `step` (from 0) of `steps`.
     pub fn learning_rate(&self, step: u64, steps: u64) -> f64 {
         let full = self.optimizer().learning_rate;
         let o = &self.optimizer;
@@ -406,7 +406,7 @@ impl Config {
         }
     }
 
-    /// Steps of the whole training on `images` images.
+    /// Total number of steps of a training on `images` images.
     pub fn steps(&self, images: usize) -> u64 {
         let epochs = (images as f64 * self.run.epochs / self.run.batch_size as f64).ceil();
         self.run.steps.unwrap_or((epochs as u64).max(1))

@@ -14,8 +14,8 @@ use crate::{model::RangeOver, optim::Method};
 pub use crate::regions::{ColorSpace, Segmentation};
 pub use segmentations::Segmentations;
 
-/// What to train, on what, and how. Everything that is left out is as published (LoftUp, arXiv
-/// 2504.14032); `docs/training.md` lists it all.
+/// The settings of a training. Defaults are as published (LoftUp, arXiv 2504.14032);
+/// `docs/training.md` lists all settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -26,7 +26,7 @@ pub struct Config {
     /// 1: mask-refined bicubic pseudo ground truth. 2: self-distillation, from a checkpoint of
     /// stage 1.
     pub stage: Stage,
-    /// What is trained: `loftup`, for this backbone, or `naf`, for any backbone.
+    /// The upsampler to train: `loftup`, for this backbone, or `naf`, for any backbone.
     #[serde(default)]
     pub upsampler: UpsamplerKind,
     /// Seed of all random numbers.
@@ -35,11 +35,11 @@ pub struct Config {
     /// Initial weights: a checkpoint of an earlier training, or the authors' files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// Initialization without `start`. The channels that `bilinear` freezes are recognized in
-    /// weights to start from.
+    /// Initialization if `start` is not given. Channels frozen by `bilinear` are also recognized in the
+    /// weights of `start`.
     #[serde(default)]
     pub init: Init,
-    /// Further backbones that NAF learns from; each step draws one of all.
+    /// Additional backbones to train NAF on; each step uses one of all backbones at random.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backbones: Vec<FurtherBackbone>,
     /// The images.
@@ -47,58 +47,58 @@ pub struct Config {
     /// Length of the training, checkpoints and logs.
     #[serde(default)]
     pub run: Run,
-    /// The optimizer. What is left out depends on the stage.
+    /// The optimizer. Defaults depend on the stage.
     #[serde(default)]
     pub optimizer: OptimizerSettings,
     /// The loss of both stages.
     #[serde(default)]
     pub loss: Loss,
-    /// Stage 1 alone.
+    /// Settings of stage 1.
     #[serde(default)]
     pub stage1: Stage1,
-    /// Stage 2 alone.
+    /// Settings of stage 2.
     #[serde(default)]
     pub stage2: Stage2,
     /// Cache of the backbone's features.
     #[serde(default)]
     pub cache: Cache,
-    /// Stage 1 with the output of another bundle as its target. Not published.
+    /// Distillation: stage 1 with the output of another bundle as its target. Not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
 }
 
-/// Where the target of a distillation comes from.
+/// The source of a distillation's target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distillation {
     /// The bundle whose LoftUp is distilled.
     pub bundle: PathBuf,
-    /// The projection of its output to the channels of this backbone
+    /// File with the projection of its output to the channels of this backbone
     /// ([`crate::distillation::PrincipalChannels`]).
     pub projection: PathBuf,
 }
 
-/// A further backbone, or the same one at other sizes.
+/// An additional backbone, or the same one at other sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FurtherBackbone {
     /// The bundle with the backbone.
     pub bundle: PathBuf,
-    /// Size of the guidance; by default that of stage 1.
+    /// Size of the guidance; by default as in stage 1.
     #[serde(
         default,
         with = "optional_size",
         skip_serializing_if = "Option::is_none"
     )]
     pub guidance: Option<Size>,
-    /// As [`Stage1::backbone`].
+    /// Same as [`Stage1::backbone`].
     #[serde(
         default,
         with = "optional_size",
         skip_serializing_if = "Option::is_none"
     )]
     pub backbone: Option<Size>,
-    /// As [`Stage1::target`].
+    /// Same as [`Stage1::target`].
     #[serde(
         default,
         with = "optional_size",
@@ -107,7 +107,7 @@ pub struct FurtherBackbone {
     pub target: Option<Size>,
 }
 
-/// Which of the two stages.
+/// The training stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Mask-refined bicubic pseudo ground truth.
@@ -124,14 +124,14 @@ pub enum Init {
     #[default]
     Random,
     /// The last normalization starts with the mean and standard deviation of each of the backbone's
-    /// channels instead of 0 and 1. Not published; it saves the steps in which only their scale is
-    /// learned, for backbones whose features are not normalized.
+    /// channels instead of 0 and 1. Not published; for backbones whose features are not normalized,
+    /// it saves the steps that only learn their scale.
     Calibrated,
-    /// The first layer interpolates: [`crate::model::bilinear_init`]. Not published; it saves the
-    /// thousands of steps in which only that is learned. The positional channels are frozen, also
+    /// The first layer starts as bilinear interpolation: [`crate::model::bilinear_init`]. Not published;
+    /// it saves the thousands of steps that only learn this. The positional channels are frozen, also
     /// in a later training that starts from such weights.
     Bilinear,
-    /// Like `bilinear`, and the first layer compares colors, too, so that the upsampler begins as
+    /// Same as `bilinear`, but the first layer also compares colors, so that the upsampler starts as
     /// joint bilateral upsampling. Not published.
     Bilateral,
 }
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for Stage {
     }
 }
 
-/// A size, written `"WxH"`.
+/// Serialization of a size as `"WxH"`.
 pub(crate) mod size {
     use super::*;
 
@@ -168,7 +168,7 @@ pub(crate) mod size {
     }
 }
 
-/// A size or nothing, written `"WxH"`.
+/// Serialization of an optional size as `"WxH"`.
 pub(crate) mod optional_size {
     use super::*;
 
@@ -190,23 +190,23 @@ pub(crate) mod optional_size {
 pub struct Data {
     /// Directories, images and tar archives.
     pub paths: Vec<PathBuf>,
-    /// Use only the first N images.
+    /// Maximum number of images, from the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Whether half of the images are flipped horizontally, at random. Published: no.
     #[serde(default)]
     pub horizontal_flip: bool,
-    /// Center-crop to the aspect ratio that is needed, or stretch the whole image to it.
+    /// Whether images are center-cropped to the aspect ratio, or stretched.
     #[serde(default = "yes")]
     pub crop: bool,
-    /// Rotate images as their EXIF orientation says. Masks are used as stored.
+    /// Whether EXIF orientation is applied to images. Masks are used as stored.
     #[serde(default = "yes")]
     pub exif_orientation: bool,
-    /// Masks used per image.
+    /// Maximum number of masks per image.
     #[serde(default = "max_masks")]
     pub max_masks: usize,
-    /// Segmentations of images without masks: a table, or an array of tables, whose refined targets
-    /// are averaged. Several are not published.
+    /// Segmentations for images without masks: a table, or an array of tables, whose refined targets
+    /// are averaged. Published: one.
     #[serde(default)]
     pub segmentation: Segmentations,
 }
@@ -227,7 +227,7 @@ pub struct Run {
     pub batch_size: usize,
     /// Passes over the data; ignored if `steps` is given.
     pub epochs: f64,
-    /// Steps of the whole training; 0 only writes the initial weights.
+    /// Total number of steps; 0 only writes the initial weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Steps between checkpoints.
@@ -275,9 +275,9 @@ pub struct OptimizerSettings {
     pub warmup: u64,
     /// Whether the learning rate decays to 0 along a cosine. Published: no.
     pub cosine: bool,
-    /// Whether batch normalization uses the running statistics that training starts with, instead of
-    /// those of each batch. Published: no. Small batches are noisy, and windows have other statistics
-    /// than whole images.
+    /// Whether batch normalization uses the initial running statistics instead of batch statistics.
+    /// Published: no. Statistics of small batches are noisy, and those of windows differ from those of
+    /// whole images.
     pub freeze_batch_norm: bool,
 }
 
@@ -285,24 +285,24 @@ pub struct OptimizerSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
-    /// Views of each image; 0 for no multi-view reconstruction. Published: 4 in stage 1, 2 in
+    /// Number of views of each image; 0 for no multi-view reconstruction. Published: 4 in stage 1, 2 in
     /// stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentations: Option<usize>,
-    /// Pixels by which a view may be shifted.
+    /// Maximum shift of a view in pixels.
     pub pad: usize,
     /// Maximum zoom of a view beyond 1.
     pub zoom: f32,
     /// Whether half of the views are flipped horizontally.
     pub mirror: bool,
-    /// Channels that features are projected to; 0 for no projection.
+    /// Number of channels that features are projected to; 0 for no projection.
     pub projection: usize,
     /// Fraction of the downsampler's windows whose logits are dropped.
     pub dropout: f32,
     /// Weight of the total variation loss. Published: 0.001 in stage 1, 0.05 in stage 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tv_weight: Option<f64>,
-    /// Number of first steps in which gradients are clipped.
+    /// Number of steps at the start in which gradients are clipped.
     pub clipped_steps: u64,
     /// Maximum norm of the gradients in these steps.
     pub clip: f64,
@@ -347,35 +347,35 @@ pub struct Stage1 {
     /// Size of the guidance and of the output.
     #[serde(with = "size")]
     pub guidance: Size,
-    /// Size of a random window of the output that a step computes, at a different place in each
-    /// image; by default all of it. A step costs in proportion to it, so a batch can have more
-    /// images. Not published.
+    /// Size of a random window of the output that a step computes, at a different position in each
+    /// image; by default the whole output. The cost of a step is proportional to its area, so smaller
+    /// windows allow larger batches. Not published.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub window: Option<Size>,
-    /// Input size of the backbone, if it accepts any; by default that of the guidance.
+    /// Input size of the backbone, if it accepts any size; by default the size of the guidance.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Size>,
-    /// Input size of the backbone for the target, with `upsampler = "naf"`: the target is its features
-    /// at this size, and the output has the size of their grid. Without it, the target is the pseudo
-    /// ground truth, as for LoftUp. Not published.
+    /// With `upsampler = "naf"`: input size of the backbone for the target, which is the backbone's
+    /// features at this size; the output has the size of their grid. If not given, the target is the
+    /// pseudo ground truth, as for LoftUp. Not published.
     #[serde(with = "optional_size", skip_serializing_if = "Option::is_none")]
     pub target: Option<Size>,
     /// How the backbone's features are upsampled for the target, before they are averaged within
     /// masks. Published: bicubic.
     pub upsampling: Upsampling,
-    /// How strongly features are averaged within each mask.
+    /// How strongly features are averaged within each mask, 0 to 1.
     pub alpha: f32,
-    /// Weight of small regions: a pixel has the weight of its region's area to the power of minus
-    /// this value. 0, as published, gives equal weight to pixels; 1 gives equal weight to regions.
+    /// Weighting of small regions: a pixel's weight is its region's area to the power of minus this
+    /// value. 0, as published, weights all pixels equally; 1 weights all regions equally.
     pub area_weighting: f32,
     /// Weight of the squared error of features. Published: 1.
     pub mse_weight: f64,
-    /// Largest factor by which a step of NAF scales the coordinates of its rotary encoding, at random
-    /// from its inverse on, on a logarithmic scale; 1 leaves them as they are.
+    /// Maximum factor by which a step of NAF scales the coordinates of the rotary encoding. The factor is
+    /// log-uniform between its inverse and this value; 1 disables scaling.
     #[serde(skip_serializing_if = "is_one")]
     pub rescale_coords: f32,
     /// Weight of gradient matching: the squared error of differences between pixels. Published: 0.
-    /// With more of it, a short training gets sharper instead of smoother.
+    /// It makes the output of a short training sharper.
     pub gradient_weight: f64,
 }
 
@@ -407,13 +407,13 @@ fn is_one(x: &f32) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stage2 {
-    /// Side of the image that the teacher's crops are taken from.
+    /// Side of the image that the teacher's crops are taken from, in pixels.
     pub high: usize,
-    /// Sides at which the student sees the image; each is rounded to a multiple of the patch.
+    /// Sides of the student's input image in pixels; each is rounded to a multiple of the patch size.
     pub sizes: Vec<usize>,
-    /// Crops begin at multiples of so many pixels.
+    /// Crops begin at multiples of this many pixels.
     pub align: usize,
-    /// How strongly the teacher's features are averaged within each mask.
+    /// How strongly the teacher's features are averaged within each mask, 0 to 1.
     pub alpha: f32,
     /// Weight of the affinity loss.
     pub affinity: f64,

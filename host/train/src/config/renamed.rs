@@ -1,6 +1,6 @@
-//! Former names of settings, for errors that say the present one.
+//! Former names of settings, for error messages that suggest the current name.
 
-/// Former and present names. Each former name stood in one table only.
+/// Former and current names. Each former name was used in one table only.
 const RENAMED: [(&str, &str); 13] = [
     ("begin", "init"),
     ("most_masks", "data.max_masks"),
@@ -17,7 +17,7 @@ const RENAMED: [(&str, &str); 13] = [
     ("fitted", "calibrated"),
 ];
 
-/// What to write instead of the unknown field or variant that an error of the TOML parser names.
+/// Returns the current name of the unknown field or variant in an error message of the TOML parser.
 pub(super) fn remedy(message: &str) -> Option<String> {
     let (kind, rest) = message
         .strip_prefix("unknown field `")

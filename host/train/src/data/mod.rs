@@ -1,8 +1,8 @@
-//! Images to train on.
+//! Training images.
 //!
-//! A data set is folders, searched to the bottom, or single files. In them count: images; a JSON
-//! beside an image with its masks, as in SA-1B; and tar archives holding such files, as the
-//! shards of SA-1B and of webdataset. Archives are not unpacked.
+//! A data set is a list of folders, which are searched recursively, and files: images; JSON files
+//! next to images with their masks, as in SA-1B; and tar archives of such files, such as shards of
+//! SA-1B and WebDataset. Archives are not unpacked.
 
 mod scan;
 
@@ -23,17 +23,17 @@ use crate::{
     regions::{Mask, Segmentation, Window, segment},
 };
 
-/// The largest image file and the largest JSON that are read.
+/// Maximum size of an image or JSON file in bytes.
 const MOST_BYTES: u64 = 256 << 20;
-/// Broken files that are named one by one in the log.
+/// Maximum number of broken files that are logged individually.
 const NAMED: usize = 20;
 
-/// Where bytes lie: a file, or a part of an archive.
+/// The location of data: a file, or a part of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     file: PathBuf,
     offset: u64,
-    /// Bytes.
+    /// Length in bytes.
     len: u64,
 }
 
@@ -63,23 +63,22 @@ impl Place {
 /// An image of the data set.
 #[derive(Debug, Clone)]
 struct Entry {
-    /// Path, and for the member of an archive its name there.
+    /// The path; for a member of an archive, followed by its name there.
     name: String,
     image: Place,
     masks: Option<Place>,
 }
 
-/// How images and masks are made of the files.
+/// How images and masks are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
-    /// Whether the middle of the image is cut out in the shape that is wanted, or the whole
-    /// image distorted to it.
+    /// Whether images are center-cropped to the aspect ratio, or stretched.
     pub crop: bool,
-    /// Whether images are turned as their EXIF orientation says. Masks are not.
+    /// Whether EXIF orientation is applied to images. Masks are used as stored.
     pub orientation: Orientation,
-    /// Masks of an image that are kept.
+    /// Maximum number of masks per image.
     pub max_masks: usize,
-    /// Segmentations of images without masks.
+    /// Segmentations for images without masks.
     pub segmentation: Vec<Segmentation>,
 }
 
@@ -101,12 +100,12 @@ pub struct Broken {
     pub masks: std::collections::BTreeSet<String>,
 }
 
-/// An image, cut to shape.
+/// An image, cropped to the aspect ratio.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Path, and for the member of an archive its name there.
+    /// The path; for a member of an archive, followed by its name there.
     pub name: String,
-    /// The part of the image that is looked at, in full resolution.
+    /// The cropped image in full resolution.
     pub photo: RgbImage,
     /// SHA-256 of the image file.
     pub sha256: String,
@@ -117,11 +116,11 @@ pub struct Sample {
 }
 
 impl Dataset {
-    /// Finds the images under `paths`. `limit` keeps the first of them. Each real folder is
-    /// searched once, however many paths and links lead to it.
+    /// Finds the images under `paths` and keeps the first `limit`. Each real folder is searched once,
+    /// even if several paths and links lead to it.
     ///
     /// # Errors
-    /// Where a path cannot be read, there is no image at all, or `stop` has become true.
+    /// If a path cannot be read, there are no images, or `stop` becomes true.
     pub fn open(
         paths: &[PathBuf],
         limit: Option<usize>,
@@ -150,22 +149,22 @@ impl Dataset {
         })
     }
 
-    /// How many images.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Never: a data set without images cannot be opened.
+    /// Always `false`: a data set without images cannot be opened.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many come with masks.
+    /// Number of images with masks.
     pub fn with_masks(&self) -> usize {
         self.entries.iter().filter(|e| e.masks.is_some()).count()
     }
 
-    /// SHA-256 over names and sizes of all files: tells whether the data are still the same.
+    /// SHA-256 over names and sizes of all files, to detect changes of the data.
     pub fn fingerprint(&self) -> String {
         let mut text = String::new();
         for e in &self.entries {
@@ -186,11 +185,11 @@ impl Dataset {
             .clone()
     }
 
-    /// Image `index` in the shape of `size`, or where it is broken, the first after it that is
-    /// not.
+    /// Reads image `index`, cropped to the aspect ratio of `size`. If it is broken, reads the next one
+    /// that is not.
     ///
     /// # Errors
-    /// Where every image is broken.
+    /// If every image is broken.
     pub fn sample(&self, index: usize, size: Size) -> Result<Sample, TrainError> {
         let n = self.entries.len();
         for entry in (0..n).map(|i| &self.entries[(index + i) % n]) {
@@ -277,7 +276,7 @@ impl Dataset {
 }
 
 impl Sample {
-    /// Names the pixels of the photo: the file and the part of it.
+    /// Identifies the pixels of the photo: the file and the part of it.
     pub fn identity(&self) -> String {
         let (x, y) = self.window;
         format!(
@@ -289,7 +288,7 @@ impl Sample {
         )
     }
 
-    /// Flips the image horizontally, and with it its regions.
+    /// Flips the image and its regions horizontally.
     pub fn flip(&mut self) {
         for y in 0..self.photo.height() {
             self.photo.row_mut(y).as_chunks_mut::<3>().0.reverse();
@@ -297,7 +296,7 @@ impl Sample {
         self.flipped = !self.flipped;
     }
 
-    /// A mask of the original image, flipped if the image is.
+    /// Flips a mask of the original image if the image is flipped.
     fn flipped(&self, mask: Mask, width: usize) -> Mask {
         if !self.flipped {
             return mask;
@@ -311,8 +310,8 @@ impl Sample {
         Mask::new(pixels)
     }
 
-    /// Regions by segmentation of a square part `(x, y, side)` of the photo when that is `high` pixels a side.
-    /// `image` is that part.
+    /// Returns the regions of a square part `(x, y, side)` of the photo, in coordinates of the photo at
+    /// `high x high` pixels. `image` is that part.
     pub fn segmentations_of_part(
         &self,
         (x, y, side): (usize, usize, usize),
@@ -342,7 +341,7 @@ impl Sample {
         all.map(|how| segment(image, *how)).collect()
     }
 
-    /// Regions of the image, resized to `image`: one list of its masks, or else one list for each
+    /// Returns the regions of the image, resized to `image`: one list of its masks, or else one list per
     /// segmentation by color.
     pub fn segmentations(&self, image: &RgbImage) -> Vec<Vec<Mask>> {
         let Some(masks) = &self.masks else {
@@ -362,10 +361,10 @@ impl Sample {
         vec![seen.collect()]
     }
 
-    /// The image at `size`.
+    /// Resizes the image to `size`.
     ///
     /// # Errors
-    /// Where there can be no image of that size.
+    /// If the size is invalid.
     pub fn resized(&self, size: Size) -> Result<RgbImage, TrainError> {
         Ok(self
             .photo
@@ -374,9 +373,9 @@ impl Sample {
     }
 }
 
-/// The largest part in the middle that has the shape of `size`: `(x, y, width, height)`.
+/// Returns the largest centered crop with the aspect ratio of `size`: `(x, y, width, height)`.
 fn middle(width: usize, height: usize, size: Size) -> (usize, usize, usize, usize) {
-    // Compared without division: width / height against size.width / size.height.
+    // Compares width / height with size.width / size.height without division.
     let (w, h) = if width * size.height > height * size.width {
         ((height * size.width / size.height).max(1), height)
     } else {
@@ -385,7 +384,7 @@ fn middle(width: usize, height: usize, size: Size) -> (usize, usize, usize, usiz
     ((width - w) / 2, (height - h) / 2, w, h)
 }
 
-/// A part of an image.
+/// Crops an image.
 pub(crate) fn part(
     photo: &RgbImage,
     x: usize,

@@ -1,4 +1,4 @@
-//! Finding images, masks and archives.
+//! Finds images, masks and archives.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +12,12 @@ use loftup_runtime::image::folders::Walk;
 use super::{Entry, NAMED, Place};
 use crate::error::TrainError;
 
-/// Ends of names that are taken for images. What they hold is found out on decoding.
+/// File extensions of images. The actual format is detected when decoding.
 const PICTURES: [&str; 10] = [
     "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pnm",
 ];
 
-/// Files that belong together: they have one name up to the ending.
+/// Files that belong together: they differ only in the extension.
 #[derive(Default)]
 struct Group {
     image: Option<(String, Place)>,
@@ -29,7 +29,7 @@ struct Group {
 struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
-    /// Files without a known ending are ignored. A second image of the same name is an error.
+    /// Adds a file. Files without a known extension are ignored. A second image with the same name is an error.
     fn add(&mut self, name: String, place: Place) -> Result<(), String> {
         let Some((stem, extension)) = name.rsplit_once('.') else {
             return Ok(());
@@ -62,7 +62,7 @@ impl Groups {
     }
 }
 
-/// Finds images, over any number of paths.
+/// A search for images under any number of paths.
 pub(super) struct Scan<'a> {
     walk: Walk<'a>,
     stop: &'a AtomicBool,
@@ -70,7 +70,7 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Nothing has been searched yet. It ends with an error once `stop` is true.
+    /// Creates a search, which fails once `stop` is true.
     pub fn new(stop: &'a AtomicBool) -> Self {
         Self {
             walk: Walk::new(stop),
@@ -79,8 +79,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// All images under a path, sorted by name. A folder that was searched before, under
-    /// whatever name, is not searched again.
+    /// Returns all images under a path, sorted by name. A folder that was already searched, also under
+    /// another name, is skipped.
     pub fn path(&mut self, path: &Path) -> Result<Vec<Entry>, TrainError> {
         let metadata = std::fs::metadata(path).map_err(TrainError::io(path))?;
         let mut entries = Vec::new();
@@ -101,7 +101,7 @@ impl<'a> Scan<'a> {
         Ok(entries)
     }
 
-    /// The images among the files of one folder.
+    /// Returns the images among the files of one folder.
     fn files(
         &mut self,
         files: Vec<(PathBuf, u64)>,
@@ -131,7 +131,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Warns, but not without end: the rest is counted.
+    /// Logs a warning about a skipped file, up to a limit; the rest is only counted.
     fn leave_out(&mut self, what: impl std::fmt::Display) {
         self.left_out += 1;
         if self.left_out <= NAMED {
@@ -139,7 +139,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Says what was not said one by one.
+    /// Logs the number of warnings that were suppressed.
     pub fn finish(self) {
         if self.left_out > NAMED {
             log::warn!("left out: {} more files", self.left_out - NAMED);
@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The images in an archive. One that is cut off or damaged gives what comes before that.
+    /// Adds the images in an archive. If it is truncated or damaged, adds those before that point.
     fn archive(&mut self, path: &Path, entries: &mut Vec<Entry>) -> Result<(), TrainError> {
         let file = File::open(path).map_err(TrainError::io(path))?;
         let len = file.metadata().map_err(TrainError::io(path))?.len();

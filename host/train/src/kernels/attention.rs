@@ -1,6 +1,6 @@
 //! Multi-head attention of many queries to few keys.
 //!
-//! Queries are processed in blocks and their scores discarded. The backward pass recomputes them,
+//! Queries are processed in blocks, and their scores are discarded. The backward pass recomputes them,
 //! which takes a fifth of its time and saves `pixels x tokens` values per head.
 
 use burn::backend::flex::FlexTensor;
@@ -16,8 +16,8 @@ use super::{
 /// Queries per block.
 const BLOCK: usize = 2048;
 
-/// Smaller weights become 0. They do not change any sum, but with sharp attention their products
-/// would be denormal numbers, which are several times slower.
+/// Attention weights below this become 0. They do not change any sum, but with sharp attention their
+/// products would be denormal numbers, which are several times slower.
 const LEAST: f32 = 1e-20;
 
 /// Softmax of each row in place, after scaling.
@@ -73,7 +73,7 @@ fn add_heads(out: &mut [f32], (start, len): (usize, usize), x: &[f32], count: us
     }
 }
 
-/// The positions of the queries and keys of each image: `(image's keys, first query, queries)`.
+/// Iterates over blocks of queries of each image: `(image's keys, first query, queries)`.
 fn blocks(
     queries: usize,
     keys: usize,
@@ -148,12 +148,12 @@ impl Room {
     }
 }
 
-/// Head `h` of `[heads, rows, cols]`.
+/// Returns head `h` of `[heads, rows, cols]`.
 fn plane(x: &[f32], h: usize, rows: usize, cols: usize) -> Matrix<'_> {
     by_rows(&x[h * rows * cols..][..rows * cols], cols)
 }
 
-/// q `[batch * n, e]`, k and v `[batch * m, e]` to `[batch * n, e]`.
+/// Computes attention of q `[batch * n, e]` to k and v `[batch * m, e]`: `[batch * n, e]`.
 pub(super) fn forward(
     q: &FlexTensor,
     k: &FlexTensor,

@@ -1,5 +1,5 @@
-//! The same operations composed of the framework's: the reference for testing the CPU kernels, and
-//! the implementation for GPUs.
+//! The same operations composed of the framework's operations: the reference for tests of the CPU
+//! kernels, and the implementation for GPUs.
 
 use burn::tensor::{
     Tensor,

@@ -43,7 +43,7 @@ impl Unfolded {
         Self(vec![0.0; len * 9 * c])
     }
 
-    /// The neighbors of pixels `start..start + len` of `x`, `[pixels, c]`.
+    /// Unfolds pixels `start..start + len` of `x`, `[pixels, c]`.
     fn of(&mut self, x: &[f32], c: usize, grid: Grid, start: usize, len: usize) -> &[f32] {
         let Grid { height, width, .. } = grid;
         let rows = &mut self.0[..len * 9 * c];
@@ -133,7 +133,7 @@ fn convolve(
     matrix(out, grid.pixels(), cols)
 }
 
-/// x `[pixels, in]`, weight `[out, in * 9]`, bias `[1, out]` to `[pixels, out]`.
+/// Convolves x `[pixels, in]` with weight `[out, in * 9]` and bias `[1, out]`: `[pixels, out]`.
 pub(super) fn forward(
     x: &FlexTensor,
     weight: &FlexTensor,

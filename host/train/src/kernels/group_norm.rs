@@ -8,17 +8,17 @@ use super::{
     matrix::{elements, extent, for_rows, matrix, reduce},
 };
 
-/// Images, and groups of channels.
+/// Numbers of images and of channel groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Groups {
-    /// Images, one after another in the rows.
+    /// Number of images, which are consecutive in the rows.
     pub batch: usize,
-    /// Groups of consecutive channels.
+    /// Number of groups of consecutive channels.
     pub groups: usize,
 }
 
 impl Groups {
-    /// Rows of an image and channels of a group.
+    /// Number of rows per image and channels per group.
     fn extents(self, rows: usize, channels: usize) -> (usize, usize) {
         (rows / self.batch, channels / self.groups)
     }
@@ -33,7 +33,7 @@ fn silu_slope(z: f32) -> f32 {
     s * (1.0 + z * (1.0 - s))
 }
 
-/// Sums of each channel over the groups of its image, one value per image and channel.
+/// Replaces the sums of the channels, one per image and channel, by the sum over their group.
 fn spread(sums: &mut [f32], channels: usize, width: usize) {
     debug_assert!(sums.len().is_multiple_of(channels) && channels.is_multiple_of(width));
     for group in sums.chunks_exact_mut(width) {
@@ -122,7 +122,7 @@ pub(super) fn backward(
     };
     let dx = needs[0].then(|| {
         let count = (rows * width) as f32;
-        // Means over a group of the gradient of the normalized values, and of that times them.
+        // Means over a group of the gradient of the normalized values, and of gradient times value.
         let means = |first: usize| {
             let weighted = sums.chunks_exact(2 * c).flat_map(|s| {
                 let sums = s[first..][..c].iter();

@@ -74,7 +74,7 @@ pub(super) fn gelu_of(x: &FlexTensor) -> FlexTensor {
     matrix(out, n, c)
 }
 
-/// The gradient of a GELU's input, from that of its output.
+/// The gradient of a GELU's input, given the gradient of its output.
 pub(super) fn gelu_backward(grad: &FlexTensor, x: &FlexTensor) -> FlexTensor {
     let (n, c) = extent(x);
     let (g, xs) = (elements(grad), elements(x));

@@ -39,7 +39,7 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     out
 }
 
-/// Accumulates over `n` rows what `row` adds to the `sums` accumulators, always in the same order.
+/// Calls `row` for `n` rows to add to `sums` accumulators, always in the same order.
 pub(super) fn reduce(n: usize, sums: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let partial: Vec<Vec<f32>> = (0..n.div_ceil(REDUCE))
         .into_par_iter()

@@ -4,22 +4,22 @@ use burn::tensor::Tensor;
 
 use super::sum;
 
-/// Up to so many pairs of pixels are compared one by one; beyond, through Gram matrices.
+/// Maximum number of pixel pairs for computing all similarities; beyond, Gram matrices are used.
 const MOST_PAIRS: usize = 1 << 22;
-/// The least length of a feature vector that is divided by.
+/// Minimum length of a feature vector in the division.
 const LEAST_LENGTH: f32 = 1e-12;
 
 fn unit(x: Tensor<3>) -> Tensor<3> {
-    // The root has no slope at 0: a vector of zeros is kept out of it.
+    // The square root is not differentiable at 0, so zero vectors get a small length.
     let length = (x.clone().square().sum_dim(2) + LEAST_LENGTH * LEAST_LENGTH).sqrt();
     x / length
 }
 
-/// Mean squared difference between the matrices of cosine similarities of all pairs of pixels of
-/// `a` and of `b`, `[batch, pixels, d]` each.
+/// Computes the mean squared difference between the pairwise cosine similarity matrices of the pixels of
+/// `a` and `b`, each `[batch, pixels, d]`.
 ///
-/// Where the pixels are many, their matrices are not made: with unit rows F and G,
-/// `|F F^T - G G^T|^2 = |F^T F|^2 - 2 |F^T G|^2 + |G^T G|^2`, and those products are `d x d`.
+/// For many pixels, these matrices are not computed: with unit rows F and G,
+/// `|F F^T - G G^T|^2 = |F^T F|^2 - 2 |F^T G|^2 + |G^T G|^2`, whose products are only `d x d`.
 pub fn affinity(a: Tensor<3>, b: Tensor<3>) -> Tensor<1> {
     let [_, n, d] = a.dims();
     if n * n <= MOST_PAIRS || n <= d {
@@ -32,7 +32,7 @@ pub fn affinity(a: Tensor<3>, b: Tensor<3>) -> Tensor<1> {
     terms.mean()
 }
 
-/// [`affinity`] with the matrices of similarities made in full.
+/// Same as [`affinity`], with full similarity matrices.
 pub fn affinity_by_pairs(a: Tensor<3>, b: Tensor<3>) -> Tensor<1> {
     let [batch, n, _] = a.dims();
     let similar = |x: Tensor<3>| {

@@ -1,9 +1,9 @@
 //! The losses of both stages.
 //!
-//! A random projection, bicubic resizing, mask refinement, jitter and blur are all linear, and
-//! those over channels commute with those over pixels. So features are projected first, and
-//! everything behind works on the few projected channels: the same numbers for a fraction of the
-//! operations.
+//! Random projection, bicubic resizing, mask refinement, jitter and blur are all linear, and
+//! operations on channels commute with operations on pixels. So features are projected first, and
+//! everything after that processes the few projected channels, with the same result for a fraction
+//! of the operations.
 
 mod affinity;
 mod reconstruction;
@@ -32,7 +32,7 @@ use crate::{
     rng::Rng,
 };
 
-/// A random matrix `[dim, to]` with columns of unit length; the identity where `to` is 0.
+/// Draws a random matrix `[dim, to]` with columns of unit length; the identity if `to` is 0.
 pub fn random_projection(dim: usize, to: usize, rng: &mut Rng) -> Projection {
     if to == 0 {
         let values = (0..dim * dim).map(|i| if i % (dim + 1) == 0 { 1.0 } else { 0.0 });
@@ -59,19 +59,19 @@ pub fn random_projection(dim: usize, to: usize, rng: &mut Rng) -> Projection {
 pub struct Projection {
     /// `[dim, to]`, row-major.
     pub values: Vec<f32>,
-    /// Channels of the features.
+    /// Number of channels of the features.
     pub dim: usize,
-    /// Channels of the output.
+    /// Number of channels of the output.
     pub to: usize,
 }
 
 impl Projection {
-    /// As a matrix on a device.
+    /// Returns the matrix on a device.
     pub fn matrix(&self, device: &Device) -> Tensor<2> {
         device_matrix(self.values.clone(), self.dim, self.to, device)
     }
 
-    /// Projects rows of plain values.
+    /// Projects rows in host memory.
     pub fn apply(&self, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len() / self.dim * self.to];
         for (out, x) in out.chunks_exact_mut(self.to).zip(x.chunks_exact(self.dim)) {
@@ -108,8 +108,8 @@ pub fn refine(features: &mut [f32], c: usize, masks: &[Mask], alpha: f32) {
     }
 }
 
-/// The mean of the features refined by each of several segmentations. Without any, they stay as they
-/// are.
+/// Replaces features by the mean of their refinements by each of several segmentations. Without
+/// segmentations, they are unchanged.
 pub fn refine_mean(features: &mut [f32], c: usize, segmentations: &[Vec<Mask>], alpha: f32) {
     let Some((last, others)) = segmentations.split_last() else {
         return;
@@ -144,7 +144,7 @@ pub enum Base<'a> {
 }
 
 impl<'a> Base<'a> {
-    /// The setting `upsampling`, for an image at the output size.
+    /// Converts the setting `upsampling`, for an image at the output size.
     pub fn new(upsampling: Upsampling, image: &'a RgbImage) -> Self {
         match upsampling {
             Upsampling::Bicubic => Self::Bicubic,
@@ -154,8 +154,8 @@ impl<'a> Base<'a> {
     }
 }
 
-/// The pseudo ground truth of stage 1 for one image, `[H * W, to]`: backbone features
-/// `[h * w, d]`, projected, upsampled to `size` (rows, columns), refined by `segmentations`.
+/// Computes the pseudo ground truth of stage 1 for one image, `[H * W, to]`: backbone features
+/// `[h * w, d]`, projected, upsampled to `size` (rows, columns), and refined by `segmentations`.
 pub fn pseudo_ground_truth(
     lr: &[f32],
     grid: (usize, usize),
@@ -174,7 +174,7 @@ pub fn pseudo_ground_truth(
     let mut target = match base {
         Base::Bicubic => resample(Axis::bicubic),
         Base::Bilinear => resample(Axis::bilinear),
-        // Weights depend on the image alone, so projected features can be upsampled.
+        // The weights depend on the image only, so projected features can be upsampled.
         Base::Jbu(image) => Jbu::new(
             JbuOptions::default(),
             (grid.1, grid.0),
@@ -199,9 +199,9 @@ pub fn mean_area_weights(pixels: usize, segmentations: &[Vec<Mask>], exponent: f
     sum
 }
 
-/// Weights of `pixels` pixels: the area of the pixel's region to the power of `-exponent`, scaled to a
-/// mean of 1. The region of a pixel is the last mask that contains it; pixels outside of all masks
-/// form one region.
+/// Returns the weights of `pixels` pixels: the area of the pixel's region to the power of `-exponent`,
+/// scaled to a mean of 1. The region of a pixel is the last mask that contains it; pixels outside all
+/// masks form one region.
 pub fn area_weights(pixels: usize, masks: &[Mask], exponent: f32) -> Vec<f32> {
     let mut region = vec![0usize; pixels];
     for (i, mask) in masks.iter().enumerate() {
@@ -230,8 +230,8 @@ pub fn mean_square(a: Tensor<2>, b: Tensor<2>, weights: Option<Tensor<2>>) -> Te
     sum(square) / (n * k) as f32
 }
 
-/// The sum of all elements, always in the same order: the framework's own sum of a large tensor
-/// depends on which thread is done first.
+/// Sums all elements, always in the same order. (The framework's own sum of a large tensor depends on
+/// which thread finishes first.)
 fn sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     x.sum_dim(D - 1).sum()
 }

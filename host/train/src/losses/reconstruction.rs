@@ -1,6 +1,6 @@
-//! Multi-view reconstruction (FeatUp, arXiv 2403.10516, as LoftUp uses it): the upsampled
-//! features, seen through a random view and brought down again, should be what the backbone makes
-//! of that view of the image.
+//! Multi-view reconstruction (FeatUp, arXiv 2403.10516, as used by LoftUp): the upsampled features,
+//! transformed to a random view and downsampled, should match the backbone's features of that view of
+//! the image.
 
 use burn::tensor::{
     Tensor,
@@ -16,10 +16,10 @@ use crate::{
 
 /// Added to the logarithm of the uncertainty.
 const OFFSET: f32 = 0.1;
-/// The least uncertainty.
+/// Minimum uncertainty.
 const LEAST: f32 = 1e-4;
 
-/// The attention downsampler and the uncertainty, trained along with the upsampler.
+/// The attention downsampler and the uncertainty, which are trained together with the upsampler.
 #[derive(Debug, Clone, Default)]
 pub struct AuxModules {
     /// See [`crate::model::init::aux`].
@@ -31,18 +31,18 @@ pub struct AuxModules {
 pub struct View {
     /// The view, the same for all images of the batch.
     pub jitter: Jitter,
-    /// What the backbone makes of it.
+    /// The backbone's features of the view.
     pub lr: Tokens,
     /// For each window of the downsampler, whether it keeps its logits (1) or not (0).
     pub kept: Vec<f32>,
-    /// What features are compared through.
+    /// The projection in which features are compared.
     pub projection: Projection,
 }
 
 impl AuxModules {
-    /// Brings projected features down by the attention in each window of pixels.
+    /// Downsamples projected features by attention within each window of pixels.
     ///
-    /// `x` is `[batch * H * W, k + 1]`: `k` channels, and the logit but for its bias.
+    /// `x` is `[batch * H * W, k + 1]`: `k` channels, and the logit without its bias.
     fn down(&self, x: Tensor<2>, from: Grid, to: Grid, kept: &[f32]) -> Tensor<2> {
         let [_, channels] = x.dims();
         let (h, w) = (to.height, to.width);
@@ -65,8 +65,8 @@ impl AuxModules {
             .reshape([to.pixels(), channels - 1])
     }
 
-    /// What the downsampler has learned for each position of a window, `[1, height * width]`:
-    /// interpolated where it was learned at another size.
+    /// Returns the downsampler's learned values for each position of a window, `[1, height * width]`,
+    /// interpolated if they were learned at another size.
     fn by_position(&self, name: &str, height: usize, width: usize) -> Tensor<2> {
         let learned = self.weights.get(&format!("downsampler.{name}"));
         let [_, n] = learned.dims();
@@ -92,11 +92,11 @@ impl AuxModules {
     }
 }
 
-/// The reconstruction loss of one view of `features` `[batch * H * W, d]`, at least 0, and the
-/// total variation of the squared length of the projected view, where that is wanted.
+/// Computes the reconstruction loss of one view of `features` `[batch * H * W, d]`, at least 0, and with
+/// `with_variation` the total variation of the squared length of the projected view.
 ///
 /// # Panics
-/// Where the guidance's extents are not multiples of the grid's.
+/// If the sides of the guidance are not multiples of the grid's.
 pub fn reconstruction(
     aux: &AuxModules,
     features: Tensor<2>,
@@ -121,8 +121,8 @@ pub fn reconstruction(
     );
     let device = features.device().without_autodiff();
     let matrix = projection.matrix(&device);
-    // One more column for the logits of the downsampler: they are linear in the features, so that
-    // they too can be had before the view is taken.
+    // One more column for the downsampler's logits: they are linear in the features, so they can also be
+    // computed before the view is applied.
     let logits = aux.weights.get("downsampler.attention.weight").transpose();
     let projected = features.matmul(Tensor::cat(vec![matrix.clone(), logits], 1));
     let (rows, cols) = jitter.axes((grid.height, grid.width), grid.height, grid.width);

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use super::sum;
 use crate::kernels::Grid;
 
-/// Sum of the squared differences between neighboring pixels of maps `[batch * h * w, c]`, over
-/// the number of values (Mahendran and Vedaldi, 2015).
+/// Total variation: sum of the squared differences between neighboring pixels of maps
+/// `[batch * h * w, c]`, divided by the number of values (Mahendran and Vedaldi, 2015).
 pub fn total_variation(x: Tensor<2>, grid: Grid) -> Tensor<1> {
     squared_differences(x, grid, 1)
 }
@@ -28,7 +28,7 @@ pub fn gradient_matching(error: Tensor<2>, grid: Grid) -> Tensor<1> {
     sum / distances.len().max(1) as f32
 }
 
-/// Sum of the squared differences between pixels `distance` apart, over the number of values.
+/// Sum of the squared differences between pixels `distance` apart, divided by the number of values.
 fn squared_differences(x: Tensor<2>, grid: Grid, distance: usize) -> Tensor<1> {
     let Grid {
         batch,

@@ -1,31 +1,31 @@
-//! Bilinear initialization: weights that interpolate before the first step.
+//! Bilinear initialization: initial weights with which the upsampler interpolates bilinearly.
 //!
-//! From random weights, a training spends thousands of steps on learning where a pixel is among the
-//! tokens. Here the queries and keys of the first layer are sines and cosines of the position, so
+//! From random weights, training spends thousands of steps on learning the position of a pixel among
+//! the tokens. Here, the queries and keys of the first layer are sines and cosines of the position, so
 //! that each pixel attends to the tokens around it with a Gaussian about as wide as the kernel of
-//! bilinear interpolation, values pass through, and the last linear map, fitted to a few images by
-//! least squares, makes features of them. The rest is random, and small where it would disturb.
+//! bilinear interpolation. Values pass through, and the last linear map, fitted to a few images by
+//! least squares, turns them into features. The rest is random, and small where it would disturb this.
 //! Training then only has to learn the edges.
 //!
-//! The architecture normalizes in several places, and each normalization would leave an error:
+//! The architecture has several normalizations, each of which would cause an error:
 //!
 //! - Layer normalizations before queries and keys subtract a mean and divide by a deviation that
-//!   depend on the position and the colors. The mean cancels, because positions are read from
-//!   differences of channels. A factor common to sine and cosine leaves the angle as it is. The
-//!   phases of the keys' waves are chosen so that the deviation of a token is the same everywhere.
-//! - The layer normalization after the layers, and the one over the output, discard the length of
-//!   a vector. Large constants in other channels (`CONSTANT_CHANNELS`, `PEDESTAL`) keep the
-//!   length almost constant, so that both are almost linear maps. The last one also discards two
-//!   directions, which are chosen where the features vary least (`directions`).
+//!   depend on the position and the colors. The mean cancels, because positions are encoded as
+//!   differences of channels. A factor common to sine and cosine does not change the angle. The
+//!   phases of the keys' sinusoids are chosen so that all tokens have the same deviation.
+//! - The layer normalization after the layers, and the one of the output, discard the length of a
+//!   vector. Large constants in other channels (`CONSTANT_CHANNELS`, `PEDESTAL`) keep the length
+//!   almost constant, so that both are almost linear maps. The last one also discards two
+//!   directions, chosen such that the features vary least along them (`directions`).
 //!
 //! The position reaches the queries through *positional channels*, which the convolutions pass
-//! on. Their weights are frozen during training ([`Frozen`]): an optimizer that moves each of the
-//! 1800 weights behind a channel by the learning rate would shift the position by more than a token
-//! in a few steps. A later training that starts from such weights recognizes the channels and
-//! freezes them too. The same goes for the channels that carry colors in a bilateral initialization
+//! through. Their weights are frozen during training ([`Frozen`]): an optimizer that changes each of
+//! the 1800 weights of such a channel by the learning rate would shift the position by more than a
+//! token in a few steps. A later training that starts from such weights recognizes the channels and
+//! freezes them, too. This also applies to the color channels of a bilateral initialization
 //! (`bilateral`).
 //!
-//! This is not published; the architecture is.
+//! This initialization is not published; the architecture is.
 
 mod bilateral;
 mod directions;
@@ -47,13 +47,13 @@ use crate::resample::{Axis, resample_values};
 pub use bilateral::Examples;
 pub use frozen::Frozen;
 
-/// Sine of row and column, cosine of row and column.
+/// Number of position values: sine and cosine of row and column.
 const ANGLES: usize = 4;
-/// Red, green and blue.
+/// Number of colors: red, green and blue.
 const COLORS: usize = 3;
-/// Channels of each head that compare colors: the positive and negative part of each, and a constant.
+/// Number of channels per head that compare colors: the positive and negative part of each color, and a constant.
 const SLOTS: usize = 2 * COLORS + 1;
-/// Channels that hold a constant.
+/// Number of channels that contain a constant.
 const CONSTANT_CHANNELS: usize = 4;
 /// Sum of squares of the constant channels, relative to the number of feature channels.
 const CONSTANT_POWER: f32 = 3.0;
@@ -62,7 +62,7 @@ const PEDESTAL: f32 = 4.0;
 /// Standard deviation of the attention's Gaussian, in tokens. The kernel of bilinear interpolation
 /// has 0.41.
 const KERNEL_SIGMA: f64 = 0.42;
-/// Factor of the guidance in the channels that hold features.
+/// Factor of the guidance in the channels that contain features.
 const FAINT: f32 = 0.02;
 /// Factor of the guidance in the remaining channels.
 const GUIDANCE: f32 = 0.5;
@@ -70,21 +70,20 @@ const GUIDANCE: f32 = 0.5;
 const WEAK: f32 = 0.1;
 /// Factor of the random weights of queries and keys.
 const NOISE: f32 = 0.25;
-/// Rows that the last linear map is fitted to, at most.
+/// Maximum number of rows that the last linear map is fitted to.
 const FITTED_ROWS: usize = 1 << 14;
 
 /// Named tensors of the upsampler.
 type Weights = BTreeMap<String, Tensor>;
 
-/// Initializes the upsampler to interpolate `lr`, features of the images in `guidance`. With
-/// `examples`, its attention compares colors, too: it begins as joint bilateral
-/// upsampling.
+/// Initializes the upsampler to interpolate `lr`, the features of the images in `guidance`. With
+/// `examples`, its attention also compares colors: it starts as joint bilateral upsampling.
 ///
-/// Returns `false`, and changes nothing, if the upsampler has too few channels beside the features,
-/// heads of fewer than four channels, or too few low frequencies.
+/// Returns `false` and changes nothing if the upsampler has too few channels in addition to the
+/// features, heads with fewer than four channels, or too few low frequencies.
 ///
 /// # Panics
-/// If the numbers of features and images differ, like [`LoftUp::forward`].
+/// If the numbers of features and images differ, as for [`LoftUp::forward`].
 pub fn interpolate(
     upsampler: &mut LoftUp,
     lr: &Tokens,
@@ -107,7 +106,7 @@ pub fn interpolate(
     done.is_some()
 }
 
-/// What the weights are fitted to.
+/// The data that the weights are fitted to.
 struct Fit<'a> {
     config: Config,
     lr: &'a Tokens,
@@ -123,7 +122,7 @@ fn change(weights: &mut Weights, name: &str, f: impl FnMut(usize, f32) -> f32) {
     }
 }
 
-/// A tensor of the convolutions before the attention.
+/// Returns the name of a tensor of the convolutions before the attention.
 fn conv(i: usize, what: &str) -> String {
     format!("upsampler.first_conv.{i}.{what}")
 }
@@ -178,7 +177,7 @@ impl Fit<'_> {
         set(&mut weights, &format!("{name}.weight"), factor);
         set(&mut weights, &format!("{name}.bias"), offset);
         if let Some(examples) = self.examples {
-            // The maps after the attention are fitted; they hold for any kernel.
+            // The maps after the attention have been fitted and are valid for any kernel.
             self.set_queries(&mut weights, frequency, &queries, bilateral::SIGMA_SPATIAL);
             self.compare_colors(upsampler, &mut weights, examples);
         }
@@ -186,19 +185,19 @@ impl Fit<'_> {
         Some(())
     }
 
-    /// Channels that pass the convolutions unchanged: the positional channels, and those of colors.
-    /// Each signal is there once as it is and once negated: ReLU passes the positive part of
-    /// each, so their difference is the signal.
+    /// Number of channels that pass the convolutions unchanged: positional and color channels. Each
+    /// signal is stored twice, once negated: ReLU passes the positive part of each, so their difference
+    /// is the signal.
     fn carried(&self) -> usize {
         2 * (ANGLES + self.examples.map_or(0, |_| COLORS))
     }
 
-    /// First of the channels that hold the interpolated features.
+    /// Index of the first channel with interpolated features.
     fn first_feature(&self) -> usize {
         self.carried() + CONSTANT_CHANNELS
     }
 
-    /// Makes a batch normalization pass the carried channels as they are.
+    /// Makes a batch normalization pass the carried channels unchanged.
     fn pass_through(&self, weights: &mut Weights, batch_stats: &BatchStats, index: usize) {
         let seen = |what: &str| {
             let name = conv(index, what);
@@ -219,14 +218,14 @@ impl Fit<'_> {
         });
     }
 
-    /// The first queries, `[batch * H * W, e]`, and the statistics of the batch normalizations.
+    /// Computes the first queries, `[batch * H * W, e]`, and the statistics of the batch normalizations.
     fn stem(&self, upsampler: &LoftUp) -> (Vec<f32>, BatchStats) {
         let mut batch_stats = Vec::new();
         let queries = self.queries(upsampler, self.guidance, Mode::Train, &mut batch_stats);
         (host_values(&queries), batch_stats)
     }
 
-    /// The first queries, `[batch * H * W, e]`.
+    /// Computes the first queries, `[batch * H * W, e]`.
     fn queries(
         &self,
         upsampler: &LoftUp,
@@ -238,7 +237,7 @@ impl Fit<'_> {
         upsampler.layer_norm(x, &format!("{}.0.norm_q", layer(0)), EPS)
     }
 
-    /// The convolutions compute the angles in the positional channels.
+    /// Sets the convolutions to compute the angles in the positional channels.
     fn set_convolutions(&self, weights: &mut Weights, frequency: f64) -> Option<()> {
         let (d, e, waves) = (
             self.config.dim,
@@ -272,7 +271,7 @@ impl Fit<'_> {
                 for &(source, c) in &coefficients {
                     row[source] += sign * c;
                 }
-                // The two waves of the lowest frequency are opposites: their mean is the mean
+                // The two sinusoids of the lowest frequency are opposites, so their mean is minus the mean
                 // that the normalization subtracted.
                 row[0] -= sign * sum / 2.0;
                 row[waves] -= sign * sum / 2.0;
@@ -311,7 +310,7 @@ impl Fit<'_> {
         Some(())
     }
 
-    /// Keys are the position of their token, and values pass through.
+    /// Sets the keys to the position of their token, and lets values pass through.
     fn set_attention(&self, weights: &mut Weights, slow: usize) {
         let (d, e) = (self.config.dim, self.config.width());
         let head = e / self.config.heads;
@@ -335,7 +334,7 @@ impl Fit<'_> {
                 1 if row % head < ANGLES => key(row % head, column),
                 2 if row < d => f32::from(column == row),
                 2 => x,
-                // Their first gradients come through these weights.
+                // They get their first gradients through these weights.
                 _ => NOISE * x,
             }
         });
@@ -345,7 +344,7 @@ impl Fit<'_> {
         });
     }
 
-    /// What comes after the first attention is weak.
+    /// Scales down everything after the first attention.
     fn set_later_layers(&self, weights: &mut Weights) {
         for i in 0..self.config.layers {
             let name = layer(i);
@@ -359,7 +358,7 @@ impl Fit<'_> {
         }
     }
 
-    /// Queries are the position of their pixel, scaled so that the attention is a Gaussian.
+    /// Sets the queries to the position of their pixel, scaled so that the attention is a Gaussian.
     fn set_queries(&self, weights: &mut Weights, frequency: f64, queries: &[f32], sigma: f64) {
         let (e, head) = (self.config.width(), self.config.width() / self.config.heads);
         // Mean length of sine and cosine.
@@ -370,8 +369,7 @@ impl Fit<'_> {
             });
             lengths.sum::<f64>() / (queries.len() / e) as f64
         };
-        // Keys have been through a layer normalization: the tokens' channels have a variance of 1,
-        // the waves of a half.
+        // Keys are layer-normalized: the tokens' channels have a variance of 1, the sinusoids of 1/2.
         let (d, waves) = (self.config.dim as f64, (e - self.config.dim) as f64);
         let shrunk = ((d + 0.5 * waves) / e as f64).sqrt();
         let grid = self.lr.grid;
@@ -392,7 +390,7 @@ impl Fit<'_> {
         });
     }
 
-    /// The last linear map, fitted to `target`.
+    /// Fits the last linear map to `target`.
     fn last_map(&self, last: &[f32], target: &[f32]) -> Option<LinearMap> {
         let (d, e) = (self.config.dim, self.config.width());
         let step = (last.len() / e).div_ceil(FITTED_ROWS);
@@ -424,7 +422,7 @@ impl Fit<'_> {
         Some(map)
     }
 
-    /// The features at every pixel of the guidance, `[batch * H * W, d]`.
+    /// Interpolates the features at every pixel of the guidance, `[batch * H * W, d]`.
     fn bilinear(&self) -> Vec<f32> {
         let (small, large) = (self.lr.grid, self.guidance.grid());
         let rows = Axis::bilinear(small.height, large.height);
@@ -445,7 +443,7 @@ fn set(weights: &mut Weights, name: &str, values: Vec<f32>) {
     change(weights, name, |i, _| values[i]);
 }
 
-/// Phases that make the two waves of the lowest frequency of the rows opposites: `sin(x)` and
+/// Returns phases that make the two sinusoids of the lowest row frequency opposites: `sin(x)` and
 /// `cos(x + pi / 2)`.
 fn opposites(i: usize, waves: usize) -> Option<f32> {
     match i {

@@ -1,4 +1,4 @@
-//! The images that guide the upsampling, scaled as the upsampler takes them.
+//! The guidance images, scaled for the upsampler.
 
 use burn::tensor::{Device, Tensor};
 use loftup_bundle::UpsamplerKind;
@@ -7,14 +7,14 @@ use loftup_spec::{frequencies, linspace, min_max_scale};
 use super::device_matrix;
 use crate::kernels::Grid;
 
-/// Over what the least and greatest value of a channel are taken.
+/// Scope of the minimum and maximum of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RangeOver {
     /// All images of a batch, as published.
     #[default]
     Batch,
-    /// Each image by itself, as the runtime does.
+    /// Each image separately, as in the runtime.
     Image,
 }
 
@@ -34,7 +34,7 @@ impl Guidance {
     /// Scales normalized images, each `[3, height, width]`.
     ///
     /// # Panics
-    /// Where one is of another size, or there is none.
+    /// If an image has a different size, or there are no images.
     pub fn new(images: &[&[f32]], height: usize, width: usize, range: RangeOver) -> Self {
         let area = height * width;
         check(images, height, width);
@@ -63,10 +63,10 @@ impl Guidance {
         Self::with_colors(scaled, height, width)
     }
 
-    /// Normalized images for an upsampler of this kind: scaled for LoftUp, as they are for NAF.
+    /// Prepares normalized images for an upsampler of this kind: scaled for LoftUp, unchanged for NAF.
     ///
     /// # Panics
-    /// As [`Self::new`].
+    /// Same as [`Self::new`].
     pub fn of(
         kind: UpsamplerKind,
         images: &[&[f32]],
@@ -88,7 +88,7 @@ impl Guidance {
         }
     }
 
-    /// Images of colors `[batch * H * W, 3]`.
+    /// Creates images from colors `[batch * H * W, 3]`.
     fn with_colors(scaled: Vec<f32>, height: usize, width: usize) -> Self {
         let batch = scaled.len() / (3 * height * width);
         Self {
@@ -103,8 +103,8 @@ impl Guidance {
         }
     }
 
-    /// A window of each image, of `height` rows and `width` columns, that begins at its
-    /// `(row, column)` of `corners`. Colors and coordinates stay those of the whole image.
+    /// Returns a window of each image with `height` rows and `width` columns, starting at its
+    /// `(row, column)` in `corners`. Colors and coordinates remain those of the whole image.
     ///
     /// # Panics
     /// If a window reaches outside its image, or there is not one corner for each image.
@@ -137,7 +137,7 @@ impl Guidance {
         }
     }
 
-    /// How many images, and their size.
+    /// Number and size of the images.
     pub fn grid(&self) -> Grid {
         self.grid
     }
@@ -168,7 +168,7 @@ impl Guidance {
 }
 
 /// # Panics
-/// If an image has another size, or there is none.
+/// If an image has a different size, or there are no images.
 fn check(images: &[&[f32]], height: usize, width: usize) {
     assert!(
         !images.is_empty() && images.iter().all(|p| p.len() == 3 * height * width),
@@ -176,8 +176,8 @@ fn check(images: &[&[f32]], height: usize, width: usize) {
     );
 }
 
-/// Windows of maps `[batch * H * W, channels]`, `[batch * height * width, channels]`: one for each
-/// image, which begins at its `(row, column)` of `corners`.
+/// Cuts a window out of each map of `[batch * H * W, channels]`, starting at its `(row, column)` in
+/// `corners`: `[batch * height * width, channels]`.
 pub(crate) fn cut(
     maps: &[f32],
     channels: usize,

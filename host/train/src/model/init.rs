@@ -1,5 +1,4 @@
-//! Weights to start from: random ones drawn as PyTorch's modules draw theirs, or those of a
-//! checkpoint.
+//! Initial weights: random with the distributions of PyTorch's modules, or from a checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use loftup_spec::Config;
 
 use crate::rng::Rng;
 
-/// How PyTorch draws one kind of tensor.
+/// PyTorch's initialization of one kind of tensor.
 #[derive(Debug, Clone, Copy)]
 enum Draw {
     Constant(f32),
@@ -20,7 +19,7 @@ enum Draw {
     Uniform { bound: f32 },
 }
 
-/// A tensor of the model: name, shape, how it starts.
+/// A tensor of the model: name, shape, initialization.
 struct Spec {
     name: String,
     shape: Vec<usize>,
@@ -45,7 +44,7 @@ impl Specs {
         self.add(format!("{name}.bias"), &[channels], Draw::Constant(0.0));
     }
 
-    /// A linear map or convolution: `[out, in, ...]`.
+    /// Adds a linear map or convolution: `[out, in, ...]`.
     fn linear(&mut self, name: &str, shape: &[usize]) {
         let bound = 1.0 / (shape[1..].iter().product::<usize>() as f32).sqrt();
         self.add(format!("{name}.weight"), shape, Draw::Uniform { bound });
@@ -53,7 +52,7 @@ impl Specs {
     }
 }
 
-/// Trained tensors of the upsampler, with the authors' names and shapes.
+/// Returns the trained tensors of the upsampler, with the authors' names and shapes.
 fn upsampler(config: &Config) -> Specs {
     let (d, e, f) = (config.dim, config.width(), config.guidance_channels());
     let unit = Draw::Normal {
@@ -151,13 +150,13 @@ fn draw(specs: Specs, rng: &mut Rng) -> BTreeMap<String, Tensor> {
 /// Trained weights and running statistics of an upsampler.
 #[derive(Debug, Clone)]
 pub struct Start {
-    /// What is trained.
+    /// Trained weights.
     pub weights: BTreeMap<String, Tensor>,
     /// Running mean and variance of the batch normalizations.
     pub statistics: BTreeMap<String, Tensor>,
 }
 
-/// A new upsampler.
+/// Creates a new upsampler with random weights.
 pub fn random(config: &Config, rng: &mut Rng) -> Start {
     Start {
         weights: draw(upsampler(config), rng),
@@ -165,10 +164,10 @@ pub fn random(config: &Config, rng: &mut Rng) -> Start {
     }
 }
 
-/// The upsampler of a checkpoint with the authors' names, for hub and training files alike.
+/// Reads the upsampler of a checkpoint with the authors' names, from a released or a training file.
 ///
 /// # Errors
-/// Names the tensor that is missing, has another shape, or holds NaN.
+/// Names the tensor that is missing, has a different shape, or contains NaN.
 pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config) -> Result<Start, CheckpointError> {
     let prefix = upsampler_prefix(checkpoint)?;
     let training = checkpoint.contains(&format!("{prefix}model.1.norm.weight"));
@@ -189,8 +188,8 @@ pub fn from_checkpoint(checkpoint: &Checkpoint, config: &Config) -> Result<Start
     })
 }
 
-/// What stage 1 and stage 2 train besides the upsampler: the attention downsampler with windows of
-/// `window` pixels a side, and the predicted uncertainty.
+/// Initializes the auxiliary modules trained together with the upsampler: the attention downsampler with
+/// windows of `window x window` pixels, and the predicted uncertainty.
 pub fn aux(dim: usize, window: usize, rng: &mut Rng) -> BTreeMap<String, Tensor> {
     let mut specs = Specs::default();
     specs.linear("downsampler.attention", &[1, dim]);
@@ -200,14 +199,14 @@ pub fn aux(dim: usize, window: usize, rng: &mut Rng) -> BTreeMap<String, Tensor>
     };
     specs.add("downsampler.w", &[window * window], near(1.0));
     specs.add("downsampler.b", &[window * window], near(0.0));
-    // A tenth of the usual: uncertainty starts out almost the same everywhere.
+    // A tenth of the usual bound, so that the uncertainty is almost constant at the start.
     let bound = 0.1 / (dim as f32).sqrt();
     specs.add("uncertainty.weight", &[1, dim], Draw::Uniform { bound });
     specs.add("uncertainty.bias", &[1], Draw::Uniform { bound });
     draw(specs, rng)
 }
 
-/// The shape of a LoftUp for features of `dim` channels, as published.
+/// Returns the published configuration of LoftUp for features of `dim` channels.
 pub fn published(dim: usize) -> Config {
     Config {
         dim,

@@ -14,7 +14,7 @@ pub(super) struct LinearMap {
 }
 
 impl LinearMap {
-    /// Root mean square error of predicting `y` from `x`.
+    /// Returns the root mean square error of predicting `y` from `x`.
     pub fn error(&self, x: &[f32], y: &[f32]) -> f64 {
         let outputs = self.bias.len();
         let inputs = self.weight.len() / outputs;

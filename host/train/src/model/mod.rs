@@ -1,6 +1,6 @@
-//! The upsampler with gradients: the same arithmetic as the graphs that `convert` writes.
+//! The upsampler with gradients: the same arithmetic as the graphs written by `loftup convert`.
 //!
-//! Everything is kept as rows, one pixel or token per row: see [`crate::kernels`].
+//! All tensors are matrices with one pixel or token per row; see [`crate::kernels`].
 
 pub mod bilinear_init;
 mod guidance;
@@ -21,7 +21,7 @@ pub use upsampler::Upsampler;
 
 use crate::kernels::{Grid, Kernel, run};
 
-/// How far a running statistic moves towards that of a batch.
+/// Momentum of the running statistics, as in PyTorch.
 const MOMENTUM: f32 = 0.1;
 
 /// Features of the backbone: one token per row.
@@ -29,21 +29,21 @@ const MOMENTUM: f32 = 0.1;
 pub struct Tokens {
     /// `[batch * height * width, d]`.
     pub values: Tensor<2>,
-    /// Images, rows and columns of their grids.
+    /// Number of images, and rows and columns of their grids.
     pub grid: Grid,
 }
 
-/// Where batch normalization takes its statistics from.
+/// The statistics used by batch normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// From the batch, as in training.
+    /// Those of the batch, as in training.
     Train,
-    /// From the running statistics, as in use.
+    /// The running statistics, as in inference.
     Eval,
 }
 
-/// Mean and unbiased variance that the batch normalizations saw, by the names of the running
-/// statistics they belong to; `[1, e]` each.
+/// Batch mean and unbiased variance of the batch normalizations, by the names of the corresponding
+/// running statistics; `[1, e]` each.
 pub type BatchStats = Vec<(String, Tensor<2>)>;
 
 /// An output of the upsampler.
@@ -58,16 +58,16 @@ pub struct Output {
 /// A LoftUp upsampler.
 #[derive(Debug, Clone)]
 pub struct LoftUp {
-    /// What shapes it.
+    /// Its dimensions.
     pub config: Config,
-    /// What is trained.
+    /// Trained weights.
     pub weights: Params,
     /// Running statistics.
     pub statistics: Params,
 }
 
 impl LoftUp {
-    /// An upsampler on `device`.
+    /// Creates an upsampler on `device`.
     pub fn new(config: Config, start: init::Start, device: &Device) -> Self {
         Self {
             config,
@@ -76,10 +76,10 @@ impl LoftUp {
         }
     }
 
-    /// Features for every pixel of the guidance.
+    /// Computes the features of every pixel of the guidance.
     ///
     /// # Panics
-    /// Where the tokens are not of the upsampler's channels, or of another batch.
+    /// If the tokens do not have the upsampler's number of channels, or a different batch size.
     pub fn forward(&self, lr: &Tokens, guidance: &Guidance, mode: Mode) -> Output {
         let mut batch_stats = Vec::new();
         let x = self.transformer(lr, guidance, mode, &mut batch_stats);
@@ -94,14 +94,14 @@ impl LoftUp {
         self.linear(Kernel::LayerNorm { eps }, x, name)
     }
 
-    /// A kernel with the weight and bias of `name`.
+    /// Runs a kernel with the weight and bias of `name`.
     fn linear(&self, kernel: Kernel, x: Tensor<2>, name: &str) -> Tensor<2> {
         let part = |what: &str| self.weights.get(&format!("{name}.{what}"));
         run(kernel, x, part("weight"), part("bias"))
     }
 
-    /// Fourier features of the guidance and the two convolutions: `[batch * H * W, e]`, the first
-    /// queries.
+    /// Computes the first queries, `[batch * H * W, e]`: Fourier features of the guidance and the two
+    /// convolutions.
     fn stem(
         &self,
         guidance: &Guidance,
@@ -109,8 +109,8 @@ impl LoftUp {
         device: &Device,
         batch_stats: &mut BatchStats,
     ) -> Tensor<2> {
-        // Everything that is not a weight is constant, and follows the weights into the graph of
-        // operations, or not.
+        // Everything that is not a weight is constant. Whether it is tracked by autodiff follows from the
+        // weights.
         let phases = guidance.phases(self.config.frequencies, device);
         let colors = guidance.colors(device);
         let biases = self.weights.get("upsampler.fourier_feat.1.biases");
@@ -126,7 +126,7 @@ impl LoftUp {
         x
     }
 
-    /// What the last linear map takes, `[batch * H * W, e]`.
+    /// Computes the input of the last linear map, `[batch * H * W, e]`.
     fn transformer(
         &self,
         lr: &Tokens,
@@ -178,11 +178,11 @@ impl LoftUp {
         layer_norm(x, "upsampler.ca_transformer.norm")
     }
 
-    /// What each layer normalizes for keys and values: the features and the waves of the position,
-    /// `[batch * h * w, e]`.
+    /// Computes the input of each layer's normalization for keys and values: the features and the
+    /// sinusoids of the position, `[batch * h * w, e]`.
     fn keys_and_values(&self, lr: &Tokens) -> Tensor<2> {
         let tokens = self.layer_norm(lr.values.clone(), "channelnorm.norm", EPS);
-        // Few tokens, and behind them where the pixels have their waves first.
+        // For tokens, the sinusoids follow the features; for pixels, they come first.
         let phases = grid_phases(lr.grid, self.config.grid_frequencies, &lr.values.device());
         let biases = self.weights.get("upsampler.lr_pe.biases");
         let biases = biases.reshape([2, phases.dims()[1]]);
@@ -190,7 +190,7 @@ impl LoftUp {
         Tensor::cat(vec![tokens, shifted(0).sin(), shifted(1).cos()], 1)
     }
 
-    /// What the first layer projects to keys and values, `[batch * h * w, e]`.
+    /// Computes the input of the first layer's projections to keys and values, `[batch * h * w, e]`.
     fn first_keys(&self, lr: &Tokens) -> Tensor<2> {
         let kv = self.keys_and_values(lr);
         self.layer_norm(kv, "upsampler.ca_transformer.layers.0.0.norm_kv", EPS)
@@ -214,7 +214,7 @@ impl LoftUp {
                 let inner = x.clone().without_autodiff();
                 let rows = inner.dims()[0] as f32;
                 let seen = run(Kernel::BatchStats, inner.clone(), inner.clone(), inner);
-                // PyTorch normalizes by the biased variance and remembers the unbiased one.
+                // PyTorch normalizes with the biased variance but stores the unbiased one.
                 let unbiased = seen.clone().narrow(0, 1, 1) * (rows / (rows - 1.0).max(1.0));
                 batch_stats.extend([(mean, seen.narrow(0, 0, 1)), (variance, unbiased)]);
                 run(Kernel::BatchNormRelu { eps: EPS }, x, weight, bias)
@@ -227,7 +227,7 @@ impl LoftUp {
         }
     }
 
-    /// Moves the running statistics towards what a batch showed.
+    /// Updates the running statistics with those of a batch.
     pub fn update_running_stats(&mut self, batch_stats: &BatchStats) {
         self.statistics = self.statistics.map(|name, running| {
             match batch_stats.iter().find(|(n, _)| n == name) {
@@ -238,8 +238,8 @@ impl LoftUp {
     }
 }
 
-/// Phases of the grid of tokens: `[batch * h * w, 2 * frequencies]`, frequency-major, rows before
-/// columns.
+/// Computes the phases of the grid of tokens: `[batch * h * w, 2 * frequencies]`, frequency-major, rows
+/// before columns.
 fn grid_phases(grid: Grid, n: usize, device: &Device) -> Tensor<2> {
     let frequencies = frequencies(n);
     let (rows, cols) = (

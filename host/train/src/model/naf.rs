@@ -1,7 +1,7 @@
 //! NAF with gradients, for outputs that are multiples of the grid of tokens.
 //!
-//! [`loftup_spec::naf`] defines it. All operations but the convolutions and normalizations are those
-//! of the framework: attention over 81 tokens is a small part of a step.
+//! [`loftup_spec::naf`] defines the model. All operations except convolutions and normalizations are
+//! the framework's: attention over 81 tokens is a small part of a step.
 
 use std::{collections::BTreeMap, convert::Infallible};
 
@@ -21,17 +21,17 @@ use crate::{
     rng::Rng,
 };
 
-/// A NAF.
+/// A NAF upsampler.
 #[derive(Debug, Clone)]
 pub struct Naf {
-    /// What is trained.
+    /// Trained weights.
     pub weights: Params,
     /// Periods of the rotary encoding.
     periods: Vec<f32>,
 }
 
 impl Naf {
-    /// NAF with these weights on a device.
+    /// Creates a NAF with these weights on a device.
     pub fn new(weights: &NafWeights, device: &Device) -> Self {
         let trained = weights.tensors().into_iter();
         let trained = trained.filter(|(name, ..)| name != PERIODS_NAME);
@@ -45,9 +45,9 @@ impl Naf {
         }
     }
 
-    /// Random weights, drawn as PyTorch draws them.
+    /// Draws random weights as PyTorch does.
     pub fn random(rng: &mut Rng) -> NafWeights {
-        // That of a bias is the bound of the weight before it.
+        // A bias has the bound of the weight before it.
         let mut bound = 0.0;
         let drawn: Result<_, Infallible> = NafWeights::read(|name, shape| {
             let count = shape.iter().product();
@@ -85,8 +85,8 @@ impl Naf {
         all
     }
 
-    /// Whether an output of `size` (rows, columns) from `cells` and an image of `image` is one that
-    /// training can compute: each a multiple of the one before.
+    /// Whether training supports an output of `size` (rows, columns) from `cells` and an image of `image`:
+    /// `size` must be a multiple of `cells`, and `image` of `size`.
     pub fn accepts(cells: (usize, usize), size: (usize, usize), image: (usize, usize)) -> bool {
         let axis = |cells: usize, size: usize, image: usize| {
             fits(cells, size) && size.is_multiple_of(cells) && image.is_multiple_of(size)
@@ -94,11 +94,11 @@ impl Naf {
         axis(cells.0, size.0, image.0) && axis(cells.1, size.1, image.1)
     }
 
-    /// Upsampled features, `[batch * H * W, d]`, for an output of `size` (rows, columns), from images
-    /// `[batch * rows * columns, 3]` with ImageNet's normalization.
+    /// Computes upsampled features, `[batch * H * W, d]`, for an output of `size` (rows, columns), from
+    /// images `[batch * rows * columns, 3]` with ImageNet's normalization.
     ///
     /// # Panics
-    /// If the sizes are not accepted, or `d` is not a multiple of the number of heads.
+    /// If the sizes are not supported, or `d` is not a multiple of the number of heads.
     pub fn forward(
         &self,
         lr: &Tokens,
@@ -127,7 +127,7 @@ impl Naf {
         attention(queries, keys, lr.values.clone(), output, cells)
     }
 
-    /// A branch of the encoder, `[pixels, 128]`.
+    /// Computes a branch of the encoder, `[pixels, 128]`.
     fn branch(&self, branch: Branch, colors: Tensor<2>, grid: Grid) -> Tensor<2> {
         let prefix = branch.prefix();
         let mut x = self.convolution(branch, colors, grid, &format!("{prefix}.0"));
@@ -163,7 +163,7 @@ impl Naf {
         }
     }
 
-    /// With the rotary encoding of the pixels of `grid`.
+    /// Applies the rotary encoding to the pixels of `grid`.
     fn rotated(&self, x: Tensor<2>, grid: Grid) -> Tensor<2> {
         let device = x.device().without_autodiff();
         let (half, pixels) = (HEAD_WIDTH / 2, grid.height * grid.width);
@@ -193,7 +193,7 @@ impl Naf {
     }
 }
 
-/// `x` with one more pixel on each side, mirrored at the edge.
+/// Pads `x` by one reflected pixel on each side.
 fn reflected(x: Tensor<2>, grid: Grid) -> (Tensor<2>, Grid) {
     let [_, c] = x.dims();
     let mut x = x.reshape([grid.batch, grid.height, grid.width, c]);
@@ -212,7 +212,7 @@ fn reflected(x: Tensor<2>, grid: Grid) -> (Tensor<2>, Grid) {
     (x.reshape([larger.pixels(), c]), larger)
 }
 
-/// `x` without the pixels at the edge.
+/// Removes the pixels at the edge of `x`.
 fn inside(x: Tensor<2>, larger: Grid, grid: Grid) -> Tensor<2> {
     let [_, c] = x.dims();
     x.reshape([larger.batch, larger.height, larger.width, c])
@@ -221,7 +221,7 @@ fn inside(x: Tensor<2>, larger: Grid, grid: Grid) -> Tensor<2> {
         .reshape([grid.pixels(), c])
 }
 
-/// Means of the pixels of each cell.
+/// Computes the mean of the pixels of each cell.
 fn pool(x: Tensor<2>, from: Grid, to: Grid) -> Tensor<2> {
     let [_, c] = x.dims();
     let (down, across) = (from.height / to.height, from.width / to.width);
@@ -236,7 +236,7 @@ fn pool(x: Tensor<2>, from: Grid, to: Grid) -> Tensor<2> {
     rows.mean_dim(1).reshape([to.pixels(), c])
 }
 
-/// The cells that the pixels of each cell attend to, as rows of tokens.
+/// Returns the cells that the pixels of each cell attend to, as row indices of tokens.
 fn neighbors(cells: Grid, output: Grid, device: &Device) -> Tensor<1, Int> {
     let along = |i: usize, n: usize, of: usize| window(i * (of / n), n, of);
     let mut all = Vec::with_capacity(cells.pixels() * TAPS);
@@ -255,7 +255,7 @@ fn neighbors(cells: Grid, output: Grid, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(all, [count]), device)
 }
 
-/// Each pixel's weighted mean of the values of its 81 cells, one for each head.
+/// Computes each pixel's weighted mean of the values of its 81 cells, per head.
 fn attention(
     queries: Tensor<2>,
     keys: Tensor<2>,

@@ -7,9 +7,9 @@ use loftup_onnx::Tensor as HostTensor;
 
 /// Weights by name.
 ///
-/// Each is stored as a matrix: the first extent of its true shape against the rest, vectors as one
-/// row. So one list serves the optimizer, the teacher, the checkpoints and the sums over several
-/// GPUs, whatever the rank.
+/// Each is stored as a matrix: the first dimension of its shape by the product of the others; vectors
+/// are one row. So the optimizer, the teacher, the checkpoints and sums over several GPUs can use one
+/// list for tensors of any rank.
 #[derive(Debug, Clone, Default)]
 pub struct Params {
     entries: BTreeMap<String, Entry>,
@@ -21,7 +21,7 @@ struct Entry {
     value: Tensor<2>,
 }
 
-/// A matrix for a tensor of that shape.
+/// Returns the shape of the matrix for a tensor of this shape.
 fn matrix_shape(shape: &[usize]) -> [usize; 2] {
     match shape {
         [] => [1, 1],
@@ -31,7 +31,7 @@ fn matrix_shape(shape: &[usize]) -> [usize; 2] {
 }
 
 impl Params {
-    /// Weights on `device`.
+    /// Creates weights on `device`.
     pub fn new(tensors: impl IntoIterator<Item = (String, HostTensor)>, device: &Device) -> Self {
         let mut params = Self::default();
         for (name, tensor) in tensors {
@@ -40,7 +40,7 @@ impl Params {
         params
     }
 
-    /// Puts in or replaces one.
+    /// Inserts or replaces a weight.
     pub fn insert(&mut self, name: String, tensor: &HostTensor, device: &Device) {
         let shape = tensor.shape().to_vec();
         let data = TensorData::new(tensor.data().to_vec(), matrix_shape(&shape));
@@ -53,10 +53,10 @@ impl Params {
         );
     }
 
-    /// The matrix of that name.
+    /// Returns the matrix with this name.
     ///
     /// # Panics
-    /// Where there is none: names are those of this crate.
+    /// If there is none. All names come from this crate.
     pub fn get(&self, name: &str) -> Tensor<2> {
         match self.entries.get(name) {
             Some(entry) => entry.value.clone(),
@@ -69,7 +69,7 @@ impl Params {
         self.entries.keys().map(String::as_str)
     }
 
-    /// How many numbers they are.
+    /// Total number of elements.
     pub fn count(&self) -> usize {
         self.entries
             .values()
@@ -77,12 +77,12 @@ impl Params {
             .sum()
     }
 
-    /// The same weights as leaves of a new graph of operations, whose gradients are wanted.
+    /// Returns the same weights as leaves of a new autodiff graph that require gradients.
     pub fn tracked(&self) -> Self {
         self.map(|_, value| value.clone().autodiff().require_grad())
     }
 
-    /// The gradients of a loss for all of them; zero where the loss does not depend on one.
+    /// Returns the gradients of a loss with respect to all weights; zero if the loss does not depend on one.
     pub fn gradients(&self, found: &mut Gradients) -> Self {
         self.map(|_, value| {
             let zeros = || value.clone().inner().zeros_like();
@@ -90,7 +90,7 @@ impl Params {
         })
     }
 
-    /// Each through `f`, under the same name.
+    /// Applies `f` to each weight.
     pub fn map(&self, mut f: impl FnMut(&str, &Tensor<2>) -> Tensor<2>) -> Self {
         let entries = self.entries.iter().map(|(name, e)| {
             (
@@ -106,17 +106,17 @@ impl Params {
         }
     }
 
-    /// Each of two sets with the same names through `f`.
+    /// Applies `f` to each pair of weights of two sets with the same names.
     pub fn zip(&self, other: &Self, mut f: impl FnMut(Tensor<2>, Tensor<2>) -> Tensor<2>) -> Self {
         self.map(|name, value| f(value.clone(), other.get(name)))
     }
 
-    /// The true shape of one.
+    /// Returns the original shape of a weight.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
 
-    /// Those whose name passes.
+    /// Returns the weights whose names satisfy `keep`.
     pub fn only(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
         let kept = self.entries.iter().filter(|(name, _)| keep(name));
         Self {
@@ -124,13 +124,13 @@ impl Params {
         }
     }
 
-    /// Both sets together.
+    /// Returns the union of both sets.
     pub fn joined(mut self, other: Self) -> Self {
         self.entries.extend(other.entries);
         self
     }
 
-    /// All of them in ordinary memory, in their true shapes.
+    /// Copies all weights to host memory, in their original shapes.
     pub fn to_host(&self) -> BTreeMap<String, HostTensor> {
         self.entries
             .iter()
@@ -147,13 +147,13 @@ impl Params {
     }
 }
 
-/// The elements of a matrix, row-major, in ordinary memory.
+/// Copies the elements of a tensor to host memory, row-major.
 pub fn host_values<const D: usize>(x: &Tensor<D>) -> Vec<f32> {
-    // The framework's own error here is about another element type, which cannot be.
+    // The framework only fails for a different element type, which cannot occur.
     x.clone().into_data().try_to_vec().unwrap_or_default()
 }
 
-/// A matrix on a device.
+/// Creates a matrix on a device.
 pub fn device_matrix(data: Vec<f32>, rows: usize, cols: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(data, [rows, cols]), device)
 }

@@ -1,4 +1,4 @@
-//! The upsampler that is trained, of either kind.
+//! The upsampler to train, of either kind.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub enum Upsampler {
 }
 
 impl Upsampler {
-    /// What is trained.
+    /// Trained weights.
     pub fn weights(&self) -> &Params {
         match self {
             Self::LoftUp(loftup) => &loftup.weights,
@@ -24,7 +24,7 @@ impl Upsampler {
         }
     }
 
-    /// The same with other weights.
+    /// Replaces the weights.
     pub fn set_weights(&mut self, weights: Params) {
         match self {
             Self::LoftUp(loftup) => loftup.weights = weights,
@@ -32,7 +32,7 @@ impl Upsampler {
         }
     }
 
-    /// LoftUp, if it is one.
+    /// The LoftUp, if it is one.
     pub fn loftup(&self) -> Option<&LoftUp> {
         match self {
             Self::LoftUp(loftup) => Some(loftup),
@@ -40,7 +40,7 @@ impl Upsampler {
         }
     }
 
-    /// LoftUp, if it is one.
+    /// The LoftUp, if it is one.
     pub fn loftup_mut(&mut self) -> Option<&mut LoftUp> {
         match self {
             Self::LoftUp(loftup) => Some(loftup),
@@ -48,10 +48,10 @@ impl Upsampler {
         }
     }
 
-    /// Features for an output of `size` (rows, columns), which for LoftUp is that of the guidance.
+    /// Computes features for an output of `size` (rows, columns), which for LoftUp is the guidance's size.
     ///
     /// # Panics
-    /// If tokens, guidance and size do not fit the upsampler.
+    /// If tokens, guidance and size do not match the upsampler.
     pub fn forward(
         &self,
         lr: &Tokens,

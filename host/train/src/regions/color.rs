@@ -9,7 +9,7 @@ pub enum ColorSpace {
     /// sRGB as stored.
     #[default]
     Rgb,
-    /// CIELAB with the D65 white point, in which equal distances look about equally different.
+    /// CIELAB with the D65 white point, in which distances are approximately perceptual.
     Lab,
 }
 
@@ -17,8 +17,8 @@ pub enum ColorSpace {
 const WHITE: [f64; 3] = [0.95047, 1.0, 1.08883];
 
 impl ColorSpace {
-    /// RGB pixels in this space, `[n, 3]`. CIELAB is scaled to a lightness of 0 to 255, so that a
-    /// gray has the same contrasts in both spaces.
+    /// Converts RGB pixels to this space, `[n, 3]`. CIELAB is scaled to a lightness of 0 to 255, so that
+    /// grays have the same contrast in both spaces.
     pub(super) fn colors(self, rgb: &[u8]) -> Vec<f32> {
         match self {
             Self::Rgb => rgb.iter().map(|&v| f32::from(v)).collect(),

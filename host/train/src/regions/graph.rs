@@ -10,7 +10,7 @@ use super::{ColorSpace, Mask};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Segmentation {
-    /// Standard deviation of the blur beforehand, in pixels.
+    /// Standard deviation of the initial blur, in pixels.
     pub sigma: f32,
     /// The paper's k, for colors of 0 to 255: a larger scale gives larger regions.
     pub scale: f32,
@@ -38,7 +38,7 @@ impl Segmentation {
     }
 }
 
-/// Neighboring pixels and how much their colors differ.
+/// Neighboring pixels and the difference of their colors.
 #[derive(Debug, Clone, Copy)]
 struct Edge {
     weight: f32,
@@ -50,8 +50,8 @@ struct Edge {
 struct Forest {
     parent: Vec<u32>,
     size: Vec<u32>,
-    /// How far apart two parts may be to be joined: the greatest weight inside, and `scale` over
-    /// the size.
+    /// Maximum weight of an edge that joins a region to another: the greatest weight inside, plus
+    /// `scale` divided by the size.
     threshold: Vec<f32>,
 }
 
@@ -77,7 +77,7 @@ impl Forest {
     }
 }
 
-/// The colors blurred, `[height * width, 3]`, borders repeated.
+/// Blurs the colors, `[height * width, 3]`, with replicated borders.
 fn blurred(image: &RgbImage, how: Segmentation) -> Vec<f32> {
     let (width, height) = (image.width(), image.height());
     let sigma = how.sigma;
@@ -150,7 +150,7 @@ fn edges(colors: &[f32], width: usize, height: usize) -> Vec<Edge> {
     edges
 }
 
-/// Divides an image into regions. Each pixel is in exactly one.
+/// Segments an image into regions. Each pixel is in exactly one.
 pub fn segment(image: &RgbImage, how: Segmentation) -> Vec<Mask> {
     let (width, height) = (image.width(), image.height());
     let edges = edges(&blurred(image, how), width, height);

@@ -221,7 +221,7 @@ impl Checkpoint {
             .collect()
     }
 
-    /// The same, without the selected prefix.
+    /// Same as [`Checkpoint::prefixes`], ignoring the selected prefix.
     pub(crate) fn all_prefixes(&self, marker: &str) -> impl Iterator<Item = &str> {
         self.names()
             .filter_map(move |name| name.strip_suffix(marker))

@@ -51,7 +51,7 @@ fn block(g: &mut Graph, x: &Value, weights: &Block) -> Value {
     g.add(x, &y)
 }
 
-/// Values of channels, to be broadcast over pixels.
+/// Reshapes values per channel for broadcasting over pixels.
 fn of_channels(values: &Tensor) -> Tensor {
     let channels = values.shape()[0];
     values.clone().reshaped([channels, 1, 1])

@@ -1,6 +1,6 @@
 //! ConvNeXt backbones (Liu et al., 2022), as DINOv3's, from a checkpoint to an ONNX graph.
 //!
-//! The features are those after the third of four stages: a grid with a stride of 16 pixels, without a last
+//! The features are the output of the third of four stages: a grid with a stride of 16 pixels, without a final
 //! norm. The fourth stage, with a stride of 32, is not read.
 //!
 //! The graph maps [`INPUT`], `[1, 3, H, W]`, of any size in multiples of 16, to [`OUTPUT`],
@@ -18,9 +18,9 @@ use std::path::PathBuf;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
-/// Stages that are read.
+/// Number of stages that are read.
 const STAGES: usize = 3;
-/// Pixels along a side of a cell of the features.
+/// Stride of the features, in pixels.
 pub const STRIDE: usize = 16;
 /// Epsilon of all layer norms.
 const EPS: f32 = 1e-6;
@@ -32,7 +32,7 @@ pub enum ConvNextError {
     /// A tensor is missing, has the wrong shape, or is not finite.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The names in the checkpoint are those of no ConvNeXt.
+    /// The names in the checkpoint do not match a ConvNeXt.
     #[error("{}: no ConvNeXt in a known naming scheme (facebookresearch, timm, transformers); it contains tensors such as {}", path.display(), found.join(", "))]
     NotAConvNext {
         /// The checkpoint file.
@@ -40,7 +40,7 @@ pub enum ConvNextError {
         /// A few names in it.
         found: Vec<String>,
     },
-    /// The checkpoint contains several.
+    /// The checkpoint contains several ConvNeXts.
     #[error("{}: contains several ConvNeXts, at {prefixes}; select one with --prefix, such as --prefix {example}", path.display())]
     Ambiguous {
         /// The checkpoint file.
@@ -50,7 +50,7 @@ pub enum ConvNextError {
         /// One of them, as a command-line argument.
         example: String,
     },
-    /// The sizes of the weights differ from those of the requested backbone.
+    /// The sizes of the weights do not match the requested backbone.
     #[error("{}: contains a ConvNeXt with {found}, not {asked}; use the backbone name {suggestion}", path.display())]
     WrongSize {
         /// The checkpoint file.
@@ -62,7 +62,7 @@ pub enum ConvNextError {
         /// The name that fits.
         suggestion: &'static str,
     },
-    /// A tensor whose shape is that of no ConvNeXt.
+    /// A tensor with a shape that no ConvNeXt has.
     #[error("{}: {name} has shape {shape:?}; expected {expected}", path.display())]
     Shape {
         /// The checkpoint file.
@@ -71,7 +71,7 @@ pub enum ConvNextError {
         name: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// What it should be.
+        /// The expected shape.
         expected: &'static str,
     },
     /// A setting that only vision transformers have.
@@ -101,8 +101,8 @@ impl ConvNext {
     /// Reads the backbone `preset` from a checkpoint. All sizes come from the weights.
     ///
     /// # Errors
-    /// The checkpoint contains none, several, or one of another size; or a tensor is missing, has the wrong
-    /// shape, or is not finite.
+    /// The checkpoint contains no ConvNeXt, several, or one of another size; or a tensor is missing, has the
+    /// wrong shape, or is not finite.
     pub fn from_checkpoint(checkpoint: &Checkpoint, preset: Preset) -> Result<Self, ConvNextError> {
         let tower = names::Tower::find(checkpoint)?;
         let found = tower.sizes()?;
@@ -123,17 +123,17 @@ impl ConvNext {
         names::Tower::find(checkpoint).is_ok()
     }
 
-    /// The ConvNeXt in a checkpoint, in one line, without reading its weights.
+    /// Describes the ConvNeXt in a checkpoint in one line, without reading its weights.
     ///
     /// # Errors
-    /// There is none, several, or one of another version.
+    /// The checkpoint contains no ConvNeXt, several, or one of another version.
     pub fn outline(checkpoint: &Checkpoint) -> Result<String, ConvNextError> {
         let found = names::Tower::find(checkpoint)?.sizes()?;
         let name = Preset::fitting(found).name();
         Ok(format!("ConvNeXt ({name}), {found} to stage {STAGES}"))
     }
 
-    /// The name it was read by.
+    /// The preset that it was read with.
     pub fn preset(&self) -> Preset {
         self.preset
     }

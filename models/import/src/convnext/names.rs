@@ -7,8 +7,8 @@ use loftup_onnx::Tensor;
 use super::{ConvNextError, STAGES, preset::Sizes};
 use crate::checkpoint::{Checkpoint, listed, teacher_of};
 
-/// A naming scheme. `{i}` is a stage, `{j}` a block of it. Names are relative to the network, those after
-/// `block` to a block.
+/// A naming scheme. `{i}` is a stage, `{j}` a block of it. Names are relative to the network; names after
+/// `block` are relative to a block.
 #[derive(Debug)]
 struct Scheme {
     /// The suffix that identifies the scheme.
@@ -68,7 +68,7 @@ pub(super) struct Tower<'a> {
 }
 
 impl<'a> Tower<'a> {
-    /// The only ConvNeXt in a checkpoint; of a student and its teacher, the teacher.
+    /// Finds the only ConvNeXt in a checkpoint; of a student and its teacher, the teacher.
     pub fn find(checkpoint: &'a Checkpoint) -> Result<Self, ConvNextError> {
         let mut found: BTreeMap<&str, &'static Scheme> = BTreeMap::new();
         for scheme in &SCHEMES {
@@ -167,12 +167,12 @@ impl<'a> Tower<'a> {
             .map(|name| self.block(stage, block) + name)
     }
 
-    /// The factors of a block's channels.
+    /// Name of the factors of a block's channels (LayerScale).
     pub fn gamma(&self, stage: usize, block: usize) -> String {
         self.block(stage, block) + "gamma"
     }
 
-    /// A tensor by its whole name.
+    /// Reads a tensor by its full name.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ConvNextError> {
         Ok(self.checkpoint.tensor(name, shape)?)
     }

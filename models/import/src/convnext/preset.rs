@@ -86,7 +86,7 @@ impl Preset {
         self.name
     }
 
-    /// Whether weights of these sizes are what the name stands for.
+    /// Whether weights of these sizes match the name.
     pub(super) fn fits(&self, sizes: Sizes) -> bool {
         self.sizes.is_none_or(|own| own == sizes)
     }

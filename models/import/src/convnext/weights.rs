@@ -17,8 +17,8 @@ pub(super) struct Weights {
 /// A stage.
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
-    /// 2x2 with a stride of 2, of normalized inputs; the norm's scale and offset are in it. The first stage
-    /// has none.
+    /// 2x2 with a stride of 2, on normalized inputs, with the norm's scale and offset folded in. The first
+    /// stage has none.
     pub downsample: Option<Linear>,
     pub blocks: Vec<Block>,
 }
@@ -92,7 +92,7 @@ impl Weights {
     }
 }
 
-/// The layer `[out, in, ...]`, without padding, for inputs before the norm's scale and offset.
+/// Folds a norm's scale and offset into the layer `[out, in, ...]` after it, which has no padding.
 fn after(norm: &Norm, layer: Linear) -> Linear {
     let shape = layer.weight.shape();
     let row: usize = shape[1..].iter().product();
@@ -113,7 +113,7 @@ fn after(norm: &Norm, layer: Linear) -> Linear {
     }
 }
 
-/// A linear layer as a convolution of single pixels.
+/// Converts a linear layer to a 1x1 convolution.
 fn pointwise(layer: Linear) -> Linear {
     let [out, inputs] = [0, 1].map(|axis| layer.weight.shape()[axis]);
     Linear {

@@ -13,9 +13,9 @@ use crate::{
 
 /// Maximum number of weights in an ONNX file, which is limited to 2 GiB.
 const MAX_WEIGHTS: usize = (1 << 29) - (1 << 20);
-/// Channels of an attention head in every published text encoder of CLIP and SigLIP but so400m's.
+/// Channels of an attention head in every published text encoder of CLIP and SigLIP except so400m's.
 const HEAD_WIDTH: usize = 64;
-/// Width and heads of so400m's text encoder, which SigLIP 2 g-opt has, too.
+/// Width and heads of so400m's text encoder, which SigLIP 2 g-opt also uses.
 const SO400M: (usize, usize) = (1152, 16);
 
 /// Settings given by the user. They take precedence over config files.
@@ -39,11 +39,11 @@ pub struct TextConfig {
     pub depth: usize,
     /// Attention heads of a block.
     pub heads: usize,
-    /// Number of tokens that it knows.
+    /// Size of the vocabulary.
     pub vocabulary: usize,
     /// Maximum number of tokens of a text.
     pub context: usize,
-    /// Length of an embedding, which is that of an image's.
+    /// Length of an embedding, the same as for images.
     pub dim: usize,
     /// Activation of the MLPs, and its origin.
     pub activation: Activation,
@@ -51,10 +51,10 @@ pub struct TextConfig {
     pub activation_from: Origin,
     /// Epsilon of all layer norms.
     pub eps: f32,
-    /// Whether a token sees only the tokens before it. The text then stands in its last token;
-    /// otherwise in the last one after padding.
+    /// Whether attention is causal. The embedding is then taken at the last token of the text,
+    /// otherwise at the last token after padding.
     pub causal: bool,
-    /// How cosines become probabilities, in whole SigLIP models.
+    /// Conversion of cosines to probabilities, in complete SigLIP models.
     pub logit: Option<Logit>,
 }
 

@@ -4,7 +4,7 @@ use super::{EMBEDDING, POOL, TOKENS, TextConfig, Weights};
 use crate::transformer::linear;
 use loftup_onnx::{Graph, Tensor};
 
-/// Added to the scores of tokens that may not be seen: their softmax is exactly 0.
+/// Added to the scores of masked tokens: their softmax is exactly 0.
 const HIDDEN: f32 = -1e9;
 
 /// Builds the graph for `batch` texts of `length` tokens.

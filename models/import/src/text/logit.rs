@@ -1,6 +1,6 @@
 //! Probabilities of SigLIP.
 
-/// What turns a cosine of SigLIP into a probability, `sigmoid(exp(scale) cosine + bias)`.
+/// Conversion of a cosine of SigLIP to a probability, `sigmoid(exp(scale) cosine + bias)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Logit {
     /// The logarithm of the factor: `logit_scale` in the weights.

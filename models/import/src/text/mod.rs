@@ -3,8 +3,8 @@
 //! A [`Checkpoint`] with the names of OpenAI, open_clip or Hugging Face transformers is read into a
 //! [`TextEncoder`]. Token embeddings are looked up outside the graph ([`TextEncoder::embed`]), so
 //! that the graph needs no integers and no vocabulary. [`TextEncoder::graph`] maps [`TOKENS`]
-//! `[batch, length, width]` and [`POOL`] `[batch, 1, length]`, one at the token that stands for the
-//! text and zero elsewhere, to [`EMBEDDING`] `[batch, dim]`, which is not normalized.
+//! `[batch, length, width]` and [`POOL`] `[batch, 1, length]`, which is one at the token whose output
+//! is the embedding and zero elsewhere, to [`EMBEDDING`] `[batch, dim]`, which is not normalized.
 
 mod config;
 mod error;
@@ -26,7 +26,7 @@ use loftup_onnx::Tensor;
 
 /// Name of the graph's first input: token embeddings with positions, `[batch, length, width]`.
 pub const TOKENS: &str = "tokens";
-/// Name of the graph's second input: the token that stands for the text, `[batch, 1, length]`.
+/// Name of the graph's second input: selects the token whose output is the embedding, `[batch, 1, length]`.
 pub const POOL: &str = "pool";
 /// Name of the graph's output: the embeddings of the texts, `[batch, dim]`.
 pub const EMBEDDING: &str = "embedding";
@@ -74,8 +74,8 @@ impl TextEncoder {
         &self.config
     }
 
-    /// Appends the rows of [`TOKENS`] and [`POOL`] for one text: its embeddings and positions,
-    /// padded to `length` tokens, and the token that stands for it.
+    /// Appends the rows of [`TOKENS`] and [`POOL`] for one text: its token embeddings with positions,
+    /// padded to `length` tokens, and the selection of the pooled token.
     ///
     /// # Errors
     /// There are no tokens or more than `length`, `length` exceeds the context, or a token is not in
@@ -96,7 +96,7 @@ impl TextEncoder {
                 c.context
             )));
         }
-        // Padding is seen where it is not hidden, so the tokenizer has to choose it.
+        // Without a causal mask, padding affects the result, so the tokenizer must choose it.
         if !c.causal && ids.len() != c.context {
             return Err(unsuitable(format!(
                 "{} tokens; this text encoder reads exactly {}, with padding",

@@ -9,7 +9,7 @@ pub(super) enum Library {
     Transformers,
 }
 
-/// A naming scheme. Names are relative to the encoder, those after `blocks` to a block.
+/// A naming scheme. Names are relative to the encoder; names after `blocks` are relative to a block.
 #[derive(Debug)]
 pub(super) struct Scheme {
     pub library: Library,

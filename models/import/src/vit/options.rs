@@ -11,8 +11,8 @@ pub struct VitOptions {
     pub activation: Option<Activation>,
     /// How learned position embeddings are resampled.
     pub positions: Option<Positions>,
-    /// Whether SigLIP's features are to be in the space of its texts: its pooling head is applied to
-    /// each token. CLIP's always are.
+    /// Whether to apply SigLIP's pooling head to each token, so that features are in the space of its
+    /// texts. CLIP's always are.
     pub text_space: bool,
     /// Mean of the colors, in 0 to 1.
     pub mean: Option<[f32; 3]>,

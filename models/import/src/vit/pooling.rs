@@ -1,8 +1,8 @@
 //! SigLIP's pooling head (MAP: multihead attention pooling), applied to each token.
 //!
-//! The head attends from a learned probe to all tokens and puts the result through an MLP: the
-//! embedding of the image, in the space of the texts. For a sequence of one token the attention is 1,
-//! so that the head is `o + mlp(norm(o))` with `o = proj(value(token))`.
+//! The head attends from a learned probe to all tokens, followed by an MLP. The result is the embedding of
+//! the image, in the space of the texts. For a sequence of one token, the attention weight is 1, so the
+//! head is `o + mlp(norm(o))` with `o = proj(value(token))`.
 
 use super::{VitError, names::Tower, schemes::Library};
 use crate::transformer::{Linear, Mlp, Shape, linear, norm};
@@ -10,11 +10,11 @@ use loftup_onnx::{Graph, Value};
 
 /// The names of its layers.
 struct Names {
-    /// The module, which nothing else in the tower has.
+    /// The name of the module, which is unique in the tower.
     module: &'static str,
-    /// One matrix whose last rows are those of the values, and its bias.
+    /// A matrix whose last rows are the value projection, and its bias.
     qkv: [&'static str; 2],
-    /// Matrices in it: keys and values, and queries in some libraries.
+    /// Number of projections in the matrix: keys and values, and queries in some libraries.
     parts: usize,
     proj: &'static str,
     norm: &'static str,
@@ -44,7 +44,7 @@ const TRANSFORMERS: Names = Names {
     fc2: "mlp.fc2",
 };
 
-/// The layers of the head that matter for one token.
+/// The layers of the head that are needed for a single token.
 #[derive(Debug, Clone)]
 pub(super) struct PoolingHead {
     value: Linear,
@@ -66,7 +66,7 @@ impl PoolingHead {
                 tower.full(names.module)
             )));
         }
-        // Nothing published has them.
+        // No published model has them.
         let positions = full("pos_embed");
         if tower.has(&positions) {
             return Err(tower.unsupported(format!(
@@ -102,7 +102,7 @@ impl PoolingHead {
         })
     }
 
-    /// The head of each of the tokens `[1, n, width]`.
+    /// Applies the head to each of the tokens `[1, n, width]`.
     pub fn apply(&self, g: &mut Graph, x: &Value, blocks: &Shape) -> Value {
         let y = g.scope("attn", |g| {
             let y = linear(g, x, &self.value);

@@ -158,14 +158,14 @@ impl Preset {
         self.variant == Registers
     }
 
-    /// Whether weights of this variant and size are what the name stands for.
+    /// Whether weights of this variant and size match the name.
     pub(super) fn fits(&self, variant: Variant, dimensions: Dimensions) -> bool {
         let plus = |v| v == Plus;
         self.dimensions
             .is_none_or(|d| d == dimensions && plus(self.variant) == plus(variant))
     }
 
-    /// The size, unless the name is that of a family.
+    /// The size, unless the name is a family name.
     pub fn dimensions(&self) -> Option<Dimensions> {
         self.dimensions
     }

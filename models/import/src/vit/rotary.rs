@@ -6,8 +6,8 @@
 use loftup_onnx::Tensor;
 use loftup_spec::rotary::rotation;
 
-/// Factors for `x * cos + swapped * sin`, where `swapped` has the two halves of the channels of x
-/// exchanged: the sine is negative in the first half. Both are `[1, prefix + rows * columns, 1,
+/// Factors for `x * cos + swapped * sin`, where `swapped` is x with the two halves of its channels
+/// swapped: the sine is negated in the first half. Both are `[1, prefix + rows * columns, 1,
 /// head_dim]`; the tokens before the patches are not rotated.
 pub(super) fn factors(
     periods: &[f32],

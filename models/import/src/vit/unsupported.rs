@@ -113,7 +113,7 @@ pub(super) fn explained(error: VitError, checkpoint: &Checkpoint) -> VitError {
 }
 
 /// Whether the patch embedding is a matrix, for patches extracted by the preprocessing of
-/// transformers or timm. All other names of these models are those of SigLIP.
+/// transformers or timm. All other names of these models are the same as in SigLIP.
 fn is_naflex(checkpoint: &Checkpoint) -> bool {
     ["embeddings.patch_embedding.weight", "embeds.proj.weight"]
         .iter()

@@ -1,4 +1,4 @@
-//! The two graphs that a tiled upsampler is cut into.
+//! The two graphs of the tiled upsampler.
 
 use loftup_spec::{Config, EPS, FINAL_EPS, HALO, frequencies, io};
 
@@ -73,7 +73,7 @@ impl LoftUp {
 
         let x = g.scope("fourier", |g| self.fourier(g, &guidance, &coords));
         let x = g.scope("conv1", |g| {
-            // After the normalization, as trained: zero is what lies outside the image.
+            // After the normalization, as in training: pixels outside the image are zero.
             let x = g.mul(&x, &mask);
             let x = g.conv(&x, &self.conv1.weight, &self.conv1.bias, 1);
             g.op("Relu", &[&x], &[])
@@ -144,7 +144,7 @@ impl LoftUp {
         g.affine(&x, &column(weight), &column(bias))
     }
 
-    /// All that is done for each pixel alone: `[t, e, H, W]` -> `[t * H * W, d]`.
+    /// All layers that process each pixel separately: `[t, e, H, W]` -> `[t * H * W, d]`.
     pub(super) fn per_pixel(&self, g: &mut Graph, x: &Value, keys: &[(Value, Value)]) -> Value {
         let x = g.transpose(x, &[0, 2, 3, 1]);
         let mut x = g.reshape(&x, &[-1, self.config.width() as i64]);
@@ -190,7 +190,7 @@ fn linear(g: &mut Graph, x: &Value, linear: &Linear) -> Value {
     g.linear(x, &linear.weight, Some(&linear.bias))
 }
 
-/// `[n, e]` through a projection, cut into heads, its axes (n, heads, width) in the given order.
+/// Projects `[n, e]` and splits it into heads, with axes (n, heads, width) in the given order.
 fn split_heads(
     g: &mut Graph,
     name: &str,
@@ -208,8 +208,8 @@ fn split_heads(
 }
 
 /// Sines and cosines of `channels` values at every frequency, frequency-major along `axis`.
-/// `phases` is `[2, frequencies * channels]`. Product, then sum, as trained: the order matters at
-/// frequencies of e^10.
+/// `phases` is `[2, frequencies * channels]`. Product and sum are separate, as in training, since
+/// rounding matters at frequencies of e^10.
 fn waves(
     g: &mut Graph,
     x: &Value,
@@ -219,7 +219,7 @@ fn waves(
     axis: i64,
 ) -> (Value, Value) {
     let n = channels * frequencies.len();
-    // Broadcast along what follows the channel axis: one axis of tokens, or rows and columns.
+    // Broadcast over the axes after the channels: one axis of tokens, or rows and columns.
     let shape = if axis == 0 { vec![n, 1] } else { vec![n, 1, 1] };
     let frequency = Tensor::from_fn(shape.clone(), |i| frequencies[i / channels]);
     let repeated = g.concat(&vec![x; frequencies.len()], axis);

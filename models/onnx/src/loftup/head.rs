@@ -1,8 +1,8 @@
 //! A head at the end of a queries graph.
 //!
 //! An engine then returns the `k` outputs of a head for each pixel instead of `d` channels. The
-//! weights of the head are inputs of the graph and not constants: one engine, which may take minutes
-//! to build, serves every head, and a head can be replaced while a program runs.
+//! weights of the head are inputs of the graph instead of constants, so that one engine, which may
+//! take minutes to build, serves every head, and heads can be replaced in a running program.
 
 use loftup_spec::io;
 use prost::Message;
@@ -27,8 +27,8 @@ const OUTPUTS: &str = "head_outputs";
 /// it has 32 bits. The output [`io::UPSAMPLED`] remains.
 ///
 /// # Errors
-/// `onnx` is no ONNX model, does not have that output with a fixed number of channels, or already
-/// has values of these names.
+/// `onnx` is not an ONNX model, lacks that output or its number of channels is not fixed, or it
+/// already has values with these names.
 pub fn with_head(onnx: &[u8]) -> Result<Vec<u8>, RewriteError> {
     let mut model = ModelProto::decode(onnx).map_err(|e| RewriteError::NotOnnx(e.to_string()))?;
     let graph =

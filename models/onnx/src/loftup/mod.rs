@@ -3,11 +3,11 @@
 //! Symbols: `d` backbone channels, `e = d + 20` internal width, `h x w` the grid of backbone
 //! features, `H x W` the guidance, whose size is the size of the output.
 //!
-//! The upsampler is cut in two graphs so that any part of an output can be computed exactly, at a
+//! The upsampler is split into two graphs so that any part of an output can be computed exactly, at a
 //! cost proportional to its area: [`LoftUp::keys_graph`] runs once per frame,
 //! [`LoftUp::queries_graph`] once per tile. Only two 3x3 convolutions mix pixels, hence a halo of
-//! [`HALO`](loftup_spec::HALO) pixels. [`LoftUp::whole_graph`] is the same arithmetic as one
-//! standard file.
+//! [`HALO`](loftup_spec::HALO) pixels. [`LoftUp::whole_graph`] is the same computation as a single
+//! standard graph.
 
 mod graphs;
 mod head;

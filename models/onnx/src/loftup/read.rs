@@ -1,9 +1,9 @@
-//! Reading the weights out of a queries graph, and the channel norm out of a keys graph, where they
-//! are exactly those that this crate writes.
+//! Reads the weights from a queries graph, and the channel norm from a keys graph, if the graphs are
+//! exactly as written by this crate.
 //!
-//! The graph is walked node by node in the order in which it was written. Every operator, every
-//! input, every attribute and every constant has to be the expected one, and none may be left
-//! over: anything else is no queries graph, and the general engine runs it.
+//! The graph is read node by node in the order in which it was written. Every operator, input,
+//! attribute and constant must be the expected one, and none may be left over. Otherwise it is not a
+//! queries graph, and the general engine runs it.
 
 use std::collections::HashMap;
 
@@ -18,13 +18,13 @@ use crate::pb::{
     tensor_proto::{DataLocation, DataType},
 };
 
-/// The weights of a serialized queries graph with `layers` layers, or `None` where it is anything
-/// else.
+/// Reads the weights of a serialized queries graph with `layers` layers. Returns `None` for any other
+/// graph.
 pub fn read_queries(onnx: &[u8], layers: usize) -> Option<QueriesWeights> {
     read(onnx, layers, false)
 }
 
-/// As [`read_queries`], for the graph that [`super::with_head`] made of it.
+/// Same as [`read_queries`], for a graph with a head from [`super::with_head`].
 pub fn read_queries_with_head(onnx: &[u8], layers: usize) -> Option<QueriesWeights> {
     read(onnx, layers, true)
 }
@@ -47,8 +47,8 @@ fn read(onnx: &[u8], layers: usize, head: bool) -> Option<QueriesWeights> {
     walk.nodes.next().is_none().then_some(weights)
 }
 
-/// The normalization of the backbone's features at the start of a serialized keys graph for `dim`
-/// channels, and its epsilon; `None` where the graph starts with anything else.
+/// Reads the normalization of the backbone's features at the start of a serialized keys graph for `dim`
+/// channels, and its epsilon. Returns `None` if the graph starts with anything else.
 pub fn read_channel_norm(onnx: &[u8], dim: usize) -> Option<(AffineWeights, f32)> {
     let model = ModelProto::decode(onnx).ok()?;
     let graph = model.graph.as_ref()?;
@@ -85,7 +85,7 @@ impl Is<'_> {
 }
 
 impl<'a> Walk<'a> {
-    /// The weights, and the features before they become the output.
+    /// Reads the weights, and the name of the features before the output.
     fn queries(&mut self, layers: usize) -> Option<(QueriesWeights, &'a str)> {
         let mut w = QueriesWeights::default();
         let x = self.fourier(&mut w)?;
@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
         (output == io::UPSAMPLED).then_some((w, x))
     }
 
-    /// A head on the output, or on `features`, which the output is a copy of.
+    /// Reads a head on the output, or on `features`, which the output is a copy of.
     fn head(&mut self, features: &str) -> Option<()> {
         let (y, [from, scale]) = self.node("Mul", &[])?;
         let x = self.op("Add", &[y, io::HEAD_OFFSET], &[])?;
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
         whole.then_some(())
     }
 
-    /// The mask without its outermost pixels.
+    /// Reads the slicing of the mask to its inner pixels.
     fn inner_mask(&mut self) -> Option<&'a str> {
         let inner = i64::try_from(HALO / 2).ok()?;
         let (output, [mask, start, end, axes]) = self.node("Slice", &[])?;
@@ -192,7 +192,7 @@ impl<'a> Walk<'a> {
         (from == x).then_some((y, conv))
     }
 
-    /// One layer; also the number of its heads.
+    /// Reads one layer. Also returns its number of heads.
     fn layer(
         &mut self,
         x: &'a str,
@@ -265,7 +265,7 @@ impl<'a> Walk<'a> {
         (from == x && product == y).then_some((sum, affine))
     }
 
-    /// A normalization over `axis`, and its epsilon.
+    /// Reads a normalization over `axis`, and its epsilon.
     fn normalize(&mut self, x: &str, axis: i64) -> Option<(&'a str, f32)> {
         let axes = [axis];
         let over = [Is::Ints("axes", &axes), Is::Int("keepdims", 1)];
@@ -280,7 +280,7 @@ impl<'a> Walk<'a> {
         (from == variance).then_some((y, eps))
     }
 
-    /// A normalization over the last axis with that epsilon.
+    /// Reads a normalization over the last axis with this epsilon.
     fn normalized(&mut self, x: &str, eps: f32) -> Option<&'a str> {
         let (y, found) = self.normalize(x, -1)?;
         (found == eps).then_some(y)
@@ -296,13 +296,13 @@ impl<'a> Walk<'a> {
         (from == x && self.floats(constant, &[])? == [scalar]).then_some(y)
     }
 
-    /// The next node has to be exactly this; its output.
+    /// Reads the next node, which must be exactly this. Returns its output.
     fn op(&mut self, op: &str, inputs: &[&str], attributes: &[Is<'_>]) -> Option<&'a str> {
         let node = self.nodes.next()?;
         (node.input == inputs).then(|| is(node, op, attributes))?
     }
 
-    /// The next node has to be an `op` with `N` inputs; its output and inputs.
+    /// Reads the next node, which must be an `op` with `N` inputs. Returns its output and inputs.
     fn node<const N: usize>(
         &mut self,
         op: &str,
@@ -313,7 +313,7 @@ impl<'a> Walk<'a> {
         Some((is(node, op, attributes)?, inputs.try_into().ok()?))
     }
 
-    /// Extent of a constant with one axis.
+    /// Length of a constant with one axis.
     fn extent(&self, name: &str) -> Option<usize> {
         match self.constants.get(name)?.dims[..] {
             [n] => usize::try_from(n).ok(),
@@ -334,7 +334,7 @@ impl<'a> Walk<'a> {
         Some(values.map(|b| i64::from_le_bytes(*b)).collect())
     }
 
-    /// Bytes of a constant of that type and shape.
+    /// Bytes of a constant of this type and shape.
     fn raw(&self, name: &str, dtype: DataType, shape: &[usize], size: usize) -> Option<&'a [u8]> {
         let tensor = *self.constants.get(name)?;
         let inside = tensor.data_location != Some(DataLocation::External as i32);
@@ -352,7 +352,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The output of `node`, where it is an `op` of the standard with exactly these attributes.
+/// Returns the output of `node` if it is a standard `op` with exactly these attributes.
 fn is<'n>(node: &'n NodeProto, op: &str, attributes: &[Is<'_>]) -> Option<&'n str> {
     let [output] = &node.output[..] else {
         return None;

@@ -1,4 +1,4 @@
-//! The upsampler as one standard ONNX file, for other people's tools.
+//! The upsampler as one standard ONNX file, for other tools.
 
 use loftup_spec::{MIN_RANGE, io};
 
@@ -8,9 +8,9 @@ use crate::{Attr, Dim, Graph, Value};
 impl LoftUp {
     /// The whole upsampler: inputs [`io::FEATURES`] `[1, d, h, w]` and [`io::GUIDANCE`]
     /// `[1, 3, H, W]` (normalized as for the backbone), output [`io::UPSAMPLED`] `[1, d, H, W]`,
-    /// any h, w, H, W. Memory grows with H * W * h * w: nothing is tiled here.
+    /// any h, w, H, W. Memory grows with H * W * h * w, since it is not tiled.
     ///
-    /// Coordinates are computed in 64 bit, which gives the trained 32-bit ones exactly.
+    /// Coordinates are computed in 64 bits, which gives exactly the 32-bit coordinates of training.
     pub fn whole_graph(&self) -> Vec<u8> {
         let d = self.config.dim;
         let mut g = Graph::new("loftup");
@@ -75,8 +75,8 @@ fn coordinates(g: &mut Graph, x: &Value) -> Value {
     g.concat(&[&y, &x], 1)
 }
 
-/// [`loftup_spec::linspace`] from -1 to 1 with `n` a scalar integer of the graph. In 64 bit product and
-/// sum are exact, so the final cast is the one rounding that the 32-bit multiply-add has.
+/// [`loftup_spec::linspace`] from -1 to 1, where `n` is a scalar integer of the graph. In 64 bits, product
+/// and sum are exact, so the final cast rounds once, like the 32-bit multiply-add.
 fn linspace(g: &mut Graph, n: &Value) -> Value {
     let cast = |g: &mut Graph, x: &Value, to: i64| g.op("Cast", &[x], &[Attr::Int("to", to)]);
     const FLOAT: i64 = 1;

@@ -9,9 +9,9 @@ use loftup_spec::{
 
 use crate::{Attr, Graph, Tensor, Value};
 
-/// Where the factors and summands of the group normalizations come from.
+/// The source of the scales and shifts of the group normalizations.
 pub(super) enum Norms {
-    /// From the image. Those of all layers of both branches so far, each `[WIDTH, 1, 1]`.
+    /// Computed from the image: those of all layers of both branches so far, each `[WIDTH, 1, 1]`.
     Computed(Vec<(Value, Value)>),
     /// From inputs `[2 * LAYERS, WIDTH]`.
     Given { scales: Value, shifts: Value },
@@ -22,7 +22,7 @@ impl Norms {
         Self::Computed(Vec::new())
     }
 
-    /// The factor and the summand of layer `layer` of branch `branch`, whose input is `x`.
+    /// Returns scale and shift of layer `layer` of branch `branch`, whose input is `x`.
     fn of(
         &mut self,
         g: &mut Graph,
@@ -54,7 +54,7 @@ pub(super) struct Rotary {
     pub columns: Value,
 }
 
-/// The encodings of images `[t, 3, H, W]`: `[t, H, W, 256]`.
+/// Computes the encodings of images `[t, 3, H, W]`: `[t, H, W, 256]`.
 pub(super) fn encodings(
     g: &mut Graph,
     image: &Value,
@@ -103,7 +103,7 @@ fn convolution(g: &mut Graph, x: &Value, conv: &ConvWeights, inputs: usize) -> V
     let bias = Tensor::from_fn([WIDTH], |i| conv.bias[i]);
     let mut x = x.clone();
     if side == 3 {
-        // Not `Pad`: slices are the same in all runtimes.
+        // With slices instead of `Pad`, which differs between runtimes.
         for axis in [2, 3] {
             let before = g.slice(&x, &[axis], &[1], &[2]);
             let after = g.slice(&x, &[axis], &[-2], &[-1]);
@@ -113,10 +113,10 @@ fn convolution(g: &mut Graph, x: &Value, conv: &ConvWeights, inputs: usize) -> V
     g.conv(&x, &weight, &bias, 1)
 }
 
-/// The factor and the summand of a group normalization of `[1, 128, H, W]`, each `[128, 1, 1]`.
+/// Computes scale and shift of a group normalization of `[1, 128, H, W]`, each `[128, 1, 1]`.
 ///
-/// The variance of a group is the mean of `variance + (mean - mean of the group)^2` of its channels:
-/// nothing large is subtracted, and of the image only means of rows, then of columns, are taken.
+/// The variance of a group is the mean of `variance + (mean - mean of the group)^2` over its channels, so
+/// there is no cancellation. The image is averaged over rows, then over columns.
 fn statistics(g: &mut Graph, x: &Value, norm: &AffineWeights) -> (Value, Value) {
     let over = |axis: i64| [Attr::Ints("axes", vec![axis]), Attr::Int("keepdims", 1)];
     let mean = |g: &mut Graph, x: &Value| {
@@ -147,7 +147,7 @@ fn statistics(g: &mut Graph, x: &Value, norm: &AffineWeights) -> (Value, Value) 
     (g.reshape(&scale, &column), g.reshape(&shift, &column))
 }
 
-/// The rotary encoding of `[t, H, W, 256]`.
+/// Applies the rotary encoding to `[t, H, W, 256]`.
 fn rotated(g: &mut Graph, x: &Value, rotary: &Rotary) -> Value {
     // Head, half, axis, period.
     let x = g.reshape(x, &[0, 0, 0, HEADS as i64, 2, 2, PERIODS as i64]);
@@ -180,8 +180,8 @@ fn rotated(g: &mut Graph, x: &Value, rotary: &Rotary) -> Value {
     g.reshape(&x, &[0, 0, 0, (HEADS * HEAD_WIDTH) as i64])
 }
 
-/// Keys `[cells, 256]` from encodings `[1, H, W, 256]`, with the scale of the scores. `rows` is `[h, H]`,
-/// `columns` `[w, W]`.
+/// Computes keys `[cells, 256]` from encodings `[1, H, W, 256]`, times the scale of the scores. `rows` is
+/// `[h, H]`, `columns` is `[w, W]`.
 pub(super) fn keys(g: &mut Graph, x: &Value, rows: &Value, columns: &Value) -> Value {
     let channels = (HEADS * HEAD_WIDTH) as i64;
     let scale = g.scalar("scale", 1.0 / (HEAD_WIDTH as f32).sqrt());
@@ -194,18 +194,18 @@ pub(super) fn keys(g: &mut Graph, x: &Value, rows: &Value, columns: &Value) -> V
     g.reshape(&x, &[-1, channels])
 }
 
-/// Which pixels attend to which cells: indices, as floats.
+/// Groups of pixels that attend to the same cells: indices, as floats.
 pub(super) struct Groups {
     /// `[groups, pixels]`.
     pub pixels: Value,
     /// `[groups, 81]`.
     pub cells: Value,
-    /// Where the pixels of the output are, `[n]`.
+    /// Position of each output pixel in the groups, `[n]`.
     pub order: Value,
 }
 
-/// Attention of pixels of encodings `[t, H, W, 256]` to keys `[cells, 256]` and values `[cells, 4 v]`:
-/// `[n, 4 v]`.
+/// Computes attention of pixels with encodings `[t, H, W, 256]` to keys `[cells, 256]` and values
+/// `[cells, 4 v]`: `[n, 4 v]`.
 pub(super) fn attention(
     g: &mut Graph,
     x: &Value,
@@ -217,7 +217,7 @@ pub(super) fn attention(
     let width = HEAD_WIDTH as i64;
     let x = g.reshape(x, &[-1, heads * width]);
     let mut taken = |x: &Value, indices: &Value| {
-        // INT32, which all versions of TensorRT have.
+        // INT32, which all versions of TensorRT support.
         let indices = g.op("Cast", &[indices], &[Attr::Int("to", 6)]);
         g.op("Gather", &[x, &indices], &[Attr::Int("axis", 0)])
     };
@@ -241,7 +241,7 @@ pub(super) fn attention(
     g.op("Gather", &[&x, &order], &[Attr::Int("axis", 0)])
 }
 
-/// `[groups, pixels, 4, v]` -> `[groups * pixels, 4 v]`.
+/// Reshapes `[groups, pixels, 4, v]` to `[groups * pixels, 4 v]`.
 fn flattened(g: &mut Graph, x: &Value) -> Value {
     // One axis at a time: a shape can have only one unknown.
     let x = g.reshape(x, &[0, 0, -1]);

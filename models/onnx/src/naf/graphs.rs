@@ -1,4 +1,4 @@
-//! The two graphs that NAF is cut into.
+//! The two graphs of tiled NAF.
 
 use loftup_spec::{
     io::{
@@ -14,10 +14,10 @@ use loftup_spec::{
 use super::encode::{Groups, Norms, Rotary, attention, encodings, keys};
 use crate::{Attr, Dim, Graph, Value};
 
-/// Layers of both branches.
+/// Number of layers of both branches.
 const NORMS: usize = 2 * LAYERS;
 
-/// Once per frame: inputs [`io::naf::KEYS_INPUTS`], outputs [`io::naf::KEYS_OUTPUTS`].
+/// Writes the graph that runs once per frame: inputs [`io::naf::KEYS_INPUTS`], outputs [`io::naf::KEYS_OUTPUTS`].
 pub fn keys_graph(weights: &NafWeights) -> Vec<u8> {
     let mut g = Graph::new("naf-keys");
     let image = g.input(
@@ -44,7 +44,7 @@ pub fn keys_graph(weights: &NafWeights) -> Vec<u8> {
     g.finish()
 }
 
-/// Once per tile or batch of tiles: inputs [`io::naf::QUERIES_INPUTS`], outputs
+/// Writes the graph that runs once per tile or batch of tiles: inputs [`io::naf::QUERIES_INPUTS`], outputs
 /// [`io::naf::QUERIES_OUTPUTS`].
 pub fn queries_graph(weights: &NafWeights) -> Vec<u8> {
     let mut g = Graph::new("naf-queries");

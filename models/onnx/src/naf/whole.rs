@@ -1,4 +1,4 @@
-//! NAF as one graph, for one size.
+//! NAF as one graph, for a fixed size.
 
 use loftup_spec::{
     io,
@@ -15,13 +15,13 @@ pub struct NafShape {
     pub dim: usize,
     /// Rows and columns of the grid.
     pub grid: (usize, usize),
-    /// Rows and columns of the output, multiples of those of the grid.
+    /// Rows and columns of the output, multiples of the grid's.
     pub size: (usize, usize),
 }
 
 impl NafShape {
-    /// Whether there is a graph for it: pixels of a patch must share the patches that they attend to,
-    /// or the graph would be large.
+    /// Whether a graph can be written for this shape: all pixels of a patch must attend to the same
+    /// patches, otherwise the graph would be too large.
     pub fn is_supported(&self) -> bool {
         let axis =
             |cells: usize, pixels: usize| fits(cells, pixels) && pixels.is_multiple_of(cells);
@@ -32,8 +32,8 @@ impl NafShape {
     }
 }
 
-/// The whole upsampler: inputs [`io::FEATURES`] `[1, d, h, w]` and [`io::GUIDANCE`] `[1, 3, H, W]`, with
-/// ImageNet's normalization, output [`io::UPSAMPLED`] `[1, d, H, W]`. `None` if the shape is not
+/// Writes the whole upsampler: inputs [`io::FEATURES`] `[1, d, h, w]` and [`io::GUIDANCE`] `[1, 3, H, W]`,
+/// with ImageNet's normalization, output [`io::UPSAMPLED`] `[1, d, H, W]`. `None` if the shape is not
 /// [supported](NafShape::is_supported).
 pub fn whole_graph(weights: &NafWeights, shape: NafShape) -> Option<Vec<u8>> {
     if !shape.is_supported() {

@@ -11,8 +11,8 @@ use super::{
 
 /// Returns a 32-bit graph that rounds where `model` does: the result of a 16-bit node is computed
 /// in 32 bits and then rounded to 16, and a quantized activation is divided by its scale, rounded,
-/// clamped and multiplied again. This is how hardware computes that multiplies low-precision
-/// numbers and accumulates in high precision. Values keep their names.
+/// clamped and multiplied again. This matches hardware that multiplies low-precision numbers and
+/// accumulates in high precision. Values keep their names.
 ///
 /// The measurement therefore does not depend on how a runtime implements `QuantizeLinear` or 16-bit
 /// products.

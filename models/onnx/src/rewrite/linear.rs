@@ -1,4 +1,4 @@
-//! A linear map behind an output.
+//! Appends a linear map to an output.
 
 use crate::pb::{
     AttributeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto::dimension,
@@ -16,8 +16,8 @@ pub struct LinearMap<'a> {
     pub bias: &'a [f32],
 }
 
-/// The model with a linear map of the channels behind its output `output`. Channels are axis 1 of a
-/// `map`, `[1, d, h, w]`, and the last axis otherwise. Returns the name of the new output, which
+/// Appends a linear map of the channels to the output `output` of a model. Channels are axis 1 of a
+/// `map`, `[1, d, h, w]`, and the last axis otherwise. Also returns the name of the new output, which
 /// is the only one.
 ///
 /// # Errors
@@ -73,7 +73,7 @@ pub fn with_linear_map(
     Ok((model.with(graph), result))
 }
 
-/// The description of an output under another name and with `channels` channels.
+/// Returns the description of an output with another name and `channels` channels.
 fn renamed(mut info: ValueInfoProto, name: &str, channels: i64, map: bool) -> ValueInfoProto {
     info.name = name.into();
     if let Some(type_proto::Value::TensorType(tensor)) =

@@ -172,7 +172,7 @@ impl Model {
             .unwrap_or_else(|| NONE.get_or_init(GraphProto::default))
     }
 
-    /// The same model with another graph.
+    /// Returns the model with another graph.
     fn with(&self, mut graph: GraphProto) -> Self {
         // Types of intermediate values are inferred again by readers.
         graph.value_info.clear();
@@ -231,7 +231,7 @@ fn defined_twice(graph: &GraphProto) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// The name of a node, or else that of its output.
+/// The name of a node, or else the name of its output.
 fn label(node: &NodeProto) -> &str {
     if node.name.is_empty() {
         node.output.first().map_or("", String::as_str)
@@ -356,7 +356,7 @@ impl Names {
         Self(taken)
     }
 
-    /// `name`, with a number if it is already in use.
+    /// Returns `name`, with a number appended if it is already in use.
     pub fn fresh(&mut self, name: &str) -> String {
         let mut full = name.to_owned();
         let mut number = 1;

@@ -1,29 +1,30 @@
-//! NAF in tiles, for graphs: which pixels of the image a tile needs, and in which groups its pixels
-//! attend to the same cells.
+//! Tiles of NAF, for its graphs: the pixels of the image that a tile needs, and the groups of its pixels
+//! that attend to the same cells.
 
 use super::{HALO, PERIODS, TAPS, WINDOW, fits, window};
 use crate::{interpolate::pooled, rotary};
 
-/// Pixels that cost as much as the keys and values of a group.
+/// Number of pixels that cost as much as the keys and values of a group.
 const GROUP: usize = 50;
 
 /// The rows (or columns) of an image.
 #[derive(Debug, Clone)]
 pub struct Axis {
-    /// Cells.
+    /// Number of cells.
     pub cells: usize,
-    /// Pixels.
+    /// Number of pixels.
     pub pixels: usize,
     /// The cells that each pixel attends to.
     windows: Vec<[usize; WINDOW]>,
-    /// The index of the run of each pixel: of neighbors that attend to the same cells, up to a length.
+    /// The index of each pixel's run. A run is neighboring pixels that attend to the same cells, up to a
+    /// maximum length.
     runs: Vec<usize>,
     /// Cosines and sines of each pixel, `[pixels, PERIODS]`.
     rotation: [Vec<f32>; 2],
 }
 
 impl Axis {
-    /// Of `pixels` that attend to `cells`; `None` if they do not [fit](fits).
+    /// Creates an axis of `pixels` that attend to `cells`; `None` if they do not [fit](fits).
     pub fn new(cells: usize, pixels: usize, periods: &[f32]) -> Option<Self> {
         if !fits(cells, pixels) || periods.len() != PERIODS {
             return None;
@@ -40,7 +41,7 @@ impl Axis {
         })
     }
 
-    /// The share of each pixel in each cell, `[cells, pixels]`.
+    /// The weight of each pixel in each cell, `[cells, pixels]`.
     pub fn pooling(&self) -> Vec<f32> {
         let mut shares = vec![0.0; self.cells * self.pixels];
         for cell in 0..self.cells {
@@ -56,13 +57,13 @@ impl Axis {
         self.rotation.concat()
     }
 
-    /// Pixels that the encodings of `len` pixels are computed from, at most.
+    /// Maximum number of pixels that the encodings of `len` pixels are computed from.
     pub fn extent(&self, len: usize) -> usize {
         (len + 2 * HALO).min(self.pixels)
     }
 
-    /// The first of the [`Axis::extent`] pixels for those from `start`. Where they end before the
-    /// image does, there are [`HALO`] pixels more than needed on that side.
+    /// The first of the [`Axis::extent`] pixels for the `len` pixels from `start`. If they end before
+    /// the image does, there are [`HALO`] more pixels than needed on that side.
     fn first(&self, start: usize, len: usize) -> usize {
         start
             .saturating_sub(HALO)
@@ -84,9 +85,9 @@ impl Axis {
 
 /// The index of the run of each pixel.
 ///
-/// At the border, more pixels attend to the same cells than elsewhere, but groups have one size, so runs
-/// have a largest length: that with the least work. Of a group, that is in proportion to its pixels and to
-/// what the keys and values of its cells cost, which is as much as [`GROUP`] pixels.
+/// At the border, more pixels attend to the same cells than elsewhere. But all groups have the same size, so
+/// the length of runs is limited to the one with the least total cost. The cost of a group is proportional to
+/// its number of pixels plus [`GROUP`] for the keys and values of its cells.
 fn runs(windows: &[[usize; WINDOW]]) -> Vec<usize> {
     let split = |longest: usize| {
         let (mut run, mut len) = (0, 0);
@@ -112,20 +113,20 @@ fn runs(windows: &[[usize; WINDOW]]) -> Vec<usize> {
 /// The shapes of tiles of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileShape {
-    /// Tiles in one run.
+    /// Number of tiles per run.
     pub tiles: usize,
     /// Rows and columns of a tile.
     pub size: (usize, usize),
-    /// Rows and columns of the part of the image that it is computed from.
+    /// Rows and columns of the part of the image that a tile is computed from.
     pub window: (usize, usize),
-    /// Groups of pixels of all tiles, in rows and columns of a tile.
+    /// Numbers of groups along the rows and columns of a tile.
     grid: (usize, usize),
     /// Rows and columns of the largest group.
     group: (usize, usize),
 }
 
 impl TileShape {
-    /// Of `tiles` tiles of `(rows, columns)`, at any place.
+    /// Computes the shapes for `tiles` tiles of `(rows, columns)` at any position.
     pub fn new(axes: [&Axis; 2], tiles: usize, size: (usize, usize)) -> Self {
         let [(down, height), (across, width)] =
             [axes[0].most_runs(size.0), axes[1].most_runs(size.1)];
@@ -138,46 +139,46 @@ impl TileShape {
         }
     }
 
-    /// Groups of all tiles.
+    /// Number of groups of all tiles.
     pub fn groups(&self) -> usize {
         self.tiles * self.grid.0 * self.grid.1
     }
 
-    /// Pixels of a group.
+    /// Number of pixels of a group.
     pub fn group_pixels(&self) -> usize {
         self.group.0 * self.group.1
     }
 
-    /// Pixels of all tiles.
+    /// Number of pixels of all tiles.
     pub fn pixels(&self) -> usize {
         self.tiles * self.size.0 * self.size.1
     }
 }
 
-/// What a run of the queries graph takes, apart from the frame's norms, keys and values. Indices are
-/// numbers that 32-bit floats hold exactly.
+/// Inputs of a run of the queries graph, except the frame's norms, keys and values. Indices are exact in
+/// 32-bit floats.
 #[derive(Debug, Clone, Default)]
 pub struct TileInputs {
     /// The image around each tile, `[tiles, 3, rows, columns]`.
     pub image: Vec<f32>,
     /// Cosines, then sines, of its rows, `[2, tiles, rows, PERIODS]`.
     pub rows: Vec<f32>,
-    /// The same for its columns.
+    /// Cosines, then sines, of its columns, `[2, tiles, columns, PERIODS]`.
     pub columns: Vec<f32>,
     /// The pixels of each group, as indices of pixels of the images, `[groups, pixels]`.
     pub pixels: Vec<f32>,
     /// The cells that each group attends to, `[groups, TAPS]`.
     pub cells: Vec<f32>,
-    /// Where the pixels of the tiles are in the groups, row by row.
+    /// Position of each pixel of the tiles in the groups, row by row.
     pub order: Vec<f32>,
 }
 
 impl TileInputs {
-    /// Fills everything for the tiles whose first pixels, row and column, are `places`; `image` is
-    /// `[3, H, W]`. Places beyond `shape.tiles` are ignored, and tiles without a place are zero.
+    /// Fills all inputs for tiles whose first (row, column) are `places`; `image` is `[3, H, W]`. Places
+    /// beyond `shape.tiles` are ignored, and tiles without a place are zero.
     ///
     /// # Panics
-    /// If a tile is not in the image, or the image has another size than the axes.
+    /// If a tile is not in the image, or the size of the image does not match the axes.
     pub fn fill(
         &mut self,
         axes: [&Axis; 2],

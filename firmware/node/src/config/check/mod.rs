@@ -1,4 +1,4 @@
-//! Checks that the types of the configuration do not express.
+//! Checks of the configuration beyond what its types ensure.
 
 mod heads;
 mod track;
@@ -26,7 +26,7 @@ const RENAMED: [(&str, &str); 8] = [
     ("pictures", "images"),
 ];
 
-/// The error for a text that is not TOML, or that has an unknown key or value.
+/// Returns the error for text that is not TOML, or has an unknown key or value.
 pub fn parse_error(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let at = error.span().map_or(0, |span| span.start).min(text.len());
     let before = text.get(..at).unwrap_or(text);

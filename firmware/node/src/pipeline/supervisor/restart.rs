@@ -26,14 +26,14 @@ use crate::{
 
 type Loaded = Result<Arc<dyn Model>, ModelError>;
 
-/// A model that is being loaded, and since when.
+/// A model that is being loaded, and the start time.
 pub(super) struct Loading {
     receiver: mpsc::Receiver<Loaded>,
     since_us: u64,
 }
 
 impl Supervisor {
-    /// Loads the model on its own thread, because that may take long or hang.
+    /// Loads the model on a separate thread, because this may take long or hang.
     pub(super) fn load(&mut self) -> Result<(), NodeError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let factory = self.components.model.clone();
@@ -120,7 +120,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Forgets the threads of stages that hang, which may never end, and those that have ended.
+    /// Drops the handles of threads that hang, which may never end, and of those that have ended.
     pub(super) fn forget(&mut self, hangs: impl Fn(usize) -> bool) {
         self.workers
             .retain(|(stage, thread)| !hangs(*stage) && !thread.is_finished());
@@ -166,7 +166,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Counts a restart. `false`, and the node fails, if there were too many within the window.
+    /// Counts a restart. If there were too many within the window, the node fails and this returns `false`.
     fn may_restart(&mut self, now: u64, why: &str) -> bool {
         let w = self.shared.config.watchdog.clone();
         self.shared.metrics.count(Event::Restart, 1);

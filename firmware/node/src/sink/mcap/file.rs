@@ -22,7 +22,7 @@ pub(super) struct Buffer(Arc<Mutex<Bytes>>);
 
 #[derive(Default)]
 struct Bytes {
-    /// Length of what was taken from the buffer before.
+    /// Number of bytes removed from the buffer so far.
     offset: u64,
     bytes: Vec<u8>,
 }
@@ -70,7 +70,7 @@ impl Seek for Buffer {
     }
 }
 
-/// A message and where it goes.
+/// A message and its topic.
 pub(super) struct Record<'a> {
     pub(super) topic: &'a str,
     pub(super) schema: &'a str,
@@ -137,7 +137,7 @@ impl McapFile {
         Ok(())
     }
 
-    /// The channel of a topic, which is added with its schema when it is first used.
+    /// Returns the channel of a topic, which is added with its schema on first use.
     fn channel(&mut self, topic: &str, name: &str) -> McapResult<u16> {
         if let Some(id) = self.channels.get(topic) {
             return Ok(*id);

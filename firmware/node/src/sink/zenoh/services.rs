@@ -14,7 +14,7 @@ use crate::{
     sink::{Context, SinkError, wall_ns},
 };
 
-/// Requests that wait for an answer. Clients of those that are replaced get none.
+/// Maximum number of waiting requests. Older requests are dropped without a response.
 pub(super) const MAX_REQUESTS: usize = 8;
 
 /// Declares all services. Their requests go to `requests`.
@@ -29,7 +29,7 @@ pub(super) fn declare(
     Service::ALL.into_iter().map(declare).collect()
 }
 
-/// Answers a request, and changes what it asks for.
+/// Answers a request and applies its changes.
 pub(super) fn answer(
     request: &Request,
     context: &Context<'_>,

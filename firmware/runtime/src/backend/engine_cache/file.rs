@@ -68,8 +68,7 @@ pub(super) fn header(path: &Path) -> Result<EngineKey, Unusable> {
     Ok(read_header(&mut File::open(path)?)?.key)
 }
 
-/// Reads the key of the file at `path` after checking the complete file. Returns why it cannot be
-/// used otherwise.
+/// Checks the complete file at `path` and returns its key, or the reason why it cannot be used.
 pub(super) fn describe(path: &Path) -> Result<EngineKey, String> {
     let checked = || {
         let mut file = File::open(path)?;

@@ -15,12 +15,12 @@ pub enum BuildEvent<'a> {
     Waiting {
         /// Name of the graph.
         graph: &'a str,
-        /// The file that is waited for.
+        /// The file that the other process is building.
         file: &'a Path,
         /// Time spent waiting.
         elapsed: Duration,
     },
-    /// A cached engine exists but cannot be used, or no longer.
+    /// A cached engine exists but cannot be used (any more).
     Rebuilding {
         /// The file.
         file: &'a Path,

@@ -4,8 +4,8 @@ use loftup_spec::io;
 
 use crate::dot::linear;
 
-/// Number of outputs of the head for these shapes of its inputs, with `dim` channels; `None` if they
-/// are not those of a head.
+/// Returns the number of outputs of a head whose inputs have these shapes, for `dim` channels; `None` if the
+/// shapes do not fit a head.
 pub(super) fn outputs(shapes: &[Vec<usize>], dim: usize) -> Option<usize> {
     let [weight, bias, scale, offset] = shapes else {
         return None;
@@ -39,7 +39,7 @@ impl Output {
 pub(super) struct Head {
     /// In the order of [`io::HEAD_INPUTS`].
     inputs: [Vec<f32>; 4],
-    /// Whether features go into the head as they are.
+    /// Whether scale and offset are the identity, so that features need no scaling.
     unscaled: bool,
     scaled: Vec<f32>,
     pub scores: Vec<f32>,

@@ -74,7 +74,7 @@ impl Backend for AheadOfTime {
         PRECISIONS
     }
 
-    /// Not compared here, but on the machine that runs it.
+    /// The comparison is done on the machine that runs the engine.
     fn arithmetic(&self, _: Precision) -> Option<Arithmetic> {
         None
     }

@@ -50,7 +50,7 @@ pub(super) struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
-    /// For the profile in `profiles` that contains the shapes, or exactly for the shapes.
+    /// Uses the profile in `profiles` that contains the shapes, or else exactly these shapes.
     pub fn new(
         hashed: &'a Hashed,
         (shapes, profiles): (&'a [Vec<usize>], &'a [ShapeProfile]),
@@ -175,10 +175,10 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// The graph that is passed to a version of TensorRT, and whether INT8 must be enabled.
+/// Returns the graph to pass to this version of TensorRT, and whether INT8 must be enabled.
 ///
-/// From 10.0 on, a network keeps the types of the graph. In TensorRT 8, enabling FP16 applies to
-/// every layer, even to sines of large angles, so it gets the 32-bit graph with the rounded weights
+/// From 10.0 on, a network keeps the types of the graph. In TensorRT 8, enabling FP16 affects
+/// every layer, even sines of large angles, so it gets the 32-bit graph with the rounded weights
 /// instead. It uses INT8 only where the graph quantizes.
 fn as_read(graph: &Graph, layout: Layout) -> Result<(Cow<'_, [u8]>, bool), Error> {
     let weak = layout == Layout::V8;

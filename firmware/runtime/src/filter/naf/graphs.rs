@@ -1,4 +1,4 @@
-//! NAF's graphs, for engines whose arithmetic is not that of the CPU's kernels.
+//! Runs NAF's graphs on an engine other than the CPU.
 
 use std::sync::Arc;
 
@@ -16,20 +16,20 @@ use crate::{
     upsampler::{POINTS, SMALL_TILE},
 };
 
-/// Pixels of the largest image that is encoded on an engine: TensorRT-RTX builds the keys graph for it
-/// within the default workspace of 1 GiB.
+/// Maximum number of pixels of an image encoded on an engine: up to this size, TensorRT-RTX builds the
+/// keys graph within the default workspace of 1 GiB.
 pub(super) const MOST_PIXELS: usize = 640 * 480;
-/// Longest side of a tile, at most. The halo is then 13 % of the pixels.
+/// Maximum side of a tile. The halo is then 13 % of the pixels.
 const LONGEST_SIDE: usize = 160;
-/// Groups of a tile, at most: each has a copy of the keys and values of 81 cells.
+/// Maximum number of groups in a tile; each has a copy of the keys and values of 81 cells.
 const MOST_GROUPS: usize = 1200;
-/// Outputs of linear heads that share an engine with the features, at least.
+/// Linear heads with up to this many values share an engine with the features, or more if the features have more.
 const USUAL_OUTPUTS: usize = 64;
 
 /// NAF's graphs, loaded into an engine.
 pub(super) struct NafGraphs {
     keys: PlanCache,
-    /// For features, and for linear heads.
+    /// The queries graph for features, and for linear heads.
     queries: [PlanCache; 2],
     pub backend: Arc<dyn Backend>,
     periods: Vec<f32>,
@@ -40,7 +40,7 @@ pub(super) struct NafGraphs {
 /// The rows and columns of a frame.
 pub(super) type Axes = [Axis; 2];
 
-/// What the keys graph makes of an image.
+/// The outputs of the keys graph for an image.
 pub(super) struct GraphFrame {
     pub axes: Axes,
     /// Longest side of a tile.
@@ -50,7 +50,7 @@ pub(super) struct GraphFrame {
     keys: Vec<f32>,
 }
 
-/// The buffers of a thread.
+/// Buffers of one thread.
 #[derive(Default)]
 pub(super) struct GraphBuffers {
     inputs: TileInputs,
@@ -86,12 +86,12 @@ impl NafGraphs {
         }
     }
 
-    /// Whether the engine itself runs, and not what it falls back to, for which there are kernels.
+    /// Whether the engine itself is in use. Its fallback, the CPU, uses the kernels instead.
     pub fn usable(&self) -> bool {
         self.backend.health().reason().is_none()
     }
 
-    /// `None` if NAF does not take a grid of `(rows, columns)` for an output of this size.
+    /// Returns `None` if NAF does not support a grid of `(rows, columns)` for an output of this size.
     pub fn axes(&self, grid: (usize, usize), output: Size) -> Option<Axes> {
         Some([
             Axis::new(grid.0, output.height, &self.periods)?,
@@ -99,7 +99,7 @@ impl NafGraphs {
         ])
     }
 
-    /// Compiles everything for a frame, and tiles of up to this side.
+    /// Compiles the graphs for a frame, with tiles of at most this side.
     pub fn compile(&self, axes: &Axes, tile: Option<usize>) -> Result<(), RuntimeError> {
         self.keys_plan(axes)?;
         let tile = self.tile(axes, tile);
@@ -120,7 +120,7 @@ impl NafGraphs {
         self.keys.get(&shapes, &[])
     }
 
-    /// Encodes an image `[3, H, W]`; tiles have up to this side.
+    /// Encodes an image `[3, H, W]`, with tiles of at most this side.
     pub fn encode(
         &self,
         axes: Axes,
@@ -146,8 +146,8 @@ impl NafGraphs {
         })
     }
 
-    /// Longest side of a tile: as wanted or the engine's, at most [`LONGEST_SIDE`], and less where pixels
-    /// attend to other cells than their neighbors.
+    /// Returns the side of a tile: as requested or the engine's preferred side, at most [`LONGEST_SIDE`], and
+    /// less if neighboring pixels attend to different cells.
     fn tile(&self, axes: &Axes, wanted: Option<usize>) -> usize {
         let wanted = wanted.unwrap_or_else(|| self.backend.tiling_hint().frame);
         let mut side = wanted.clamp(1, LONGEST_SIDE);
@@ -158,7 +158,7 @@ impl NafGraphs {
         side
     }
 
-    /// The plan for tiles of this shape, and `(values of a head, whether it is linear)`.
+    /// Returns the plan for tiles of this shape and `(width of the values, whether they come from a linear head)`.
     fn plan(
         &self,
         axes: &Axes,
@@ -189,7 +189,7 @@ impl NafGraphs {
         self.queries[usize::from(linear)].get(&asked, &profiles)
     }
 
-    /// Computes tiles of one size, and appends their outputs, row by row.
+    /// Computes tiles of one size and appends their outputs to `out`, row by row.
     pub fn run(
         &self,
         frame: &GraphFrame,
@@ -234,12 +234,12 @@ impl NafGraphs {
     }
 }
 
-/// Rows and columns of the largest tile of this side.
+/// Returns the rows and columns of the largest tile with this side.
 fn largest(axes: &Axes, side: usize) -> (usize, usize) {
     (side.min(axes[0].pixels), side.min(axes[1].pixels))
 }
 
-/// The shapes of [`io::naf::QUERIES_INPUTS`].
+/// Returns the shapes of [`io::naf::QUERIES_INPUTS`].
 fn shapes(shape: TileShape, cells: usize, width: usize) -> Shapes {
     let TileShape { tiles, window, .. } = shape;
     let norms = vec![2 * LAYERS, WIDTH];

@@ -1,5 +1,5 @@
-//! NAF (and DiveUp) in an encoded frame: on the CPU's kernels, or on an engine of another device, which
-//! runs the bundle's graphs.
+//! NAF (and DiveUp) in an encoded frame: with the CPU kernels, or as graphs of the bundle on the engine of
+//! another device.
 
 mod graphs;
 
@@ -28,14 +28,14 @@ use crate::{
 /// The NAF of a bundle.
 pub(crate) struct NafUpsampler {
     naf: Arc<Naf>,
-    /// For engines of another device than the CPU, where the bundle has them.
+    /// The bundle's graphs, if it has any and the engine does not run on the CPU.
     graphs: Option<Arc<NafGraphs>>,
-    /// Channels of the features that the bundle is for.
+    /// Number of channels of the bundle's features.
     dim: usize,
-    /// Normalization of images by the bundle.
+    /// The bundle's image normalization.
     normalization: Normalization,
     pub options: ExecutionOptions,
-    /// Whether it has been said that large images are computed on the CPU.
+    /// Whether the warning about large images being computed on the CPU has been logged.
     said: AtomicBool,
 }
 
@@ -80,7 +80,7 @@ impl NafUpsampler {
         })
     }
 
-    /// The graphs, if they run and are for this output, and its rows and columns.
+    /// Returns the graphs and the output's axes, if the graphs can run for this output.
     fn usable(&self, grid: (usize, usize), output: Size) -> Option<(&Arc<NafGraphs>, Axes)> {
         let graphs = self.graphs.as_ref().filter(|graphs| graphs.usable())?;
         if output.area() > MOST_PIXELS {
@@ -94,7 +94,7 @@ impl NafUpsampler {
         Some((graphs, graphs.axes(grid, output)?))
     }
 
-    /// Whether the engine runs graphs of NAF.
+    /// Whether NAF runs as graphs on the engine.
     pub fn has_graphs(&self) -> bool {
         self.graphs.as_ref().is_some_and(|graphs| graphs.usable())
     }
@@ -146,7 +146,7 @@ impl NafUpsampler {
     }
 }
 
-/// An image with ImageNet's normalization, which NAF takes, from that of the backbone.
+/// Converts an image from the backbone's normalization to ImageNet's, which NAF expects.
 fn imagenet(image: &ImageTensor, own: &Normalization) -> Vec<f32> {
     let wanted = Normalization::IMAGENET;
     if *own == wanted {
@@ -165,13 +165,13 @@ fn imagenet(image: &ImageTensor, own: &Normalization) -> Vec<f32> {
 #[derive(Clone)]
 pub(crate) struct NafFrame {
     naf: Arc<Naf>,
-    /// The image after the kernels have encoded it.
+    /// The image as encoded by the kernels, on first use.
     kernels: Arc<Mutex<Option<Arc<EncodedImage>>>>,
-    /// The graphs that compute it, and what the first has made of the image.
+    /// The graphs, and the outputs of the keys graph for the image.
     graphs: Option<Arc<(Arc<NafGraphs>, GraphFrame)>>,
     image: Arc<Image>,
     features: Features,
-    /// The features, or what a linear head makes of them.
+    /// The features, or the outputs of a linear head on them.
     values: Values,
     options: ExecutionOptions,
 }
@@ -181,7 +181,7 @@ impl NafFrame {
         (self.features.height, self.features.width)
     }
 
-    /// The image encoded by the kernels.
+    /// Returns the image as encoded by the kernels.
     fn on_kernels(&self) -> Result<Arc<EncodedImage>, RuntimeError> {
         let mut kept = self.kernels.lock();
         if let Some(encoded) = &*kept {
@@ -245,7 +245,7 @@ impl FilterFrame for NafFrame {
     fn set_head(&mut self, head: &Head) -> Result<(), RuntimeError> {
         let Features { tokens, dim, .. } = &self.features;
         self.values = if head.is_words() {
-            // A cosine is not linear: it takes upsampled features.
+            // A cosine is not linear, so it needs upsampled features.
             Values::features(tokens.clone(), *dim)?
         } else {
             let linear = head.linear();
@@ -273,7 +273,7 @@ impl FilterFrame for NafFrame {
 
 struct NafWorker<'a> {
     frame: &'a NafFrame,
-    /// A head that is applied to upsampled features.
+    /// A text head, which is applied to upsampled features.
     words: Option<&'a Head>,
     tiles: Vec<Rect>,
     buffers: GraphBuffers,
@@ -282,7 +282,7 @@ struct NafWorker<'a> {
 }
 
 impl NafWorker<'_> {
-    /// Writes the outputs of the tiles to `attended`, and returns their number.
+    /// Writes the outputs of the tiles to `attended` and returns the number of values.
     fn attend(&mut self) -> Result<usize, RuntimeError> {
         let NafFrame { image, values, .. } = self.frame;
         let graphs = self.frame.graphs.as_deref();

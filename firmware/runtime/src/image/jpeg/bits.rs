@@ -165,7 +165,7 @@ impl<'a> Bits<'a> {
         Ok(if bits == 0 { 0 } else { value >> (32 - bits) })
     }
 
-    /// Reads the next symbol and skips the extra bits that its low nibble counts, at most `most`.
+    /// Reads the next symbol and skips its extra bits, whose number is the low nibble, at most `most`.
     #[inline]
     pub fn coefficient(&mut self, table: &Table, most: u8) -> Result<u8, Broken> {
         self.refill();

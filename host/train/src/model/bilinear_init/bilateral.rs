@@ -1,16 +1,17 @@
 //! Bilateral initialization: attention that compares positions and colors.
 //!
-//! The upsampler begins as an approximation of joint bilateral upsampling (Kopf et al., SIGGRAPH
-//! 2007), where the weight of a token also depends on the difference between the color of the pixel
-//! and the mean color of the token's patch. Attention knows the color of the pixel, but of the token
-//! only the features. So the logit is bilinear in both: queries hold the positive and the negative
-//! parts of the pixel's color and a constant, keys hold as many linear maps of the token's features.
-//! The maps minimize the cross-entropy between the weights of joint bilateral upsampling and those
-//! of the attention, on pixels of a few images. A regression from features to colors would be
-//! simpler, but its error, which is the same for all pixels around a token, spoils the weights.
+//! The upsampler starts as an approximation of joint bilateral upsampling (Kopf et al., SIGGRAPH
+//! 2007), in which the weight of a token also depends on the difference between the color of the
+//! pixel and the mean color of the token's patch. Attention knows the color of the pixel, but only
+//! the features of the token. So the logit is bilinear in both: queries contain the positive and
+//! negative parts of the pixel's color and a constant; keys contain as many linear maps of the
+//! token's features. The maps minimize the cross-entropy between the weights of joint bilateral
+//! upsampling and those of the attention, on pixels of a few images. A regression from features to
+//! colors would be simpler, but its error, which all pixels around a token share, distorts the
+//! weights.
 //!
-//! Queries and the comparison of positions are those that the network computes, not the ones that it
-//! approximates: layer normalization shifts and scales the colors, and the maps correct for it.
+//! The fit uses the queries and position logits that the network actually computes, not the ideal
+//! ones: layer normalization shifts and scales the colors, and the maps correct for it.
 
 use super::{ANGLES, COLORS, Fit, SLOTS, Weights, change, layer};
 use crate::{
@@ -25,16 +26,16 @@ pub(super) const SIGMA_SPATIAL: f64 = 0.8;
 const SIGMA_RANGE: f32 = 0.15;
 /// Steps of the optimizer.
 const STEPS: usize = 1500;
-/// Pixels of each image, all of one step.
+/// Number of pixels per image; each step uses all of them.
 const PIXELS: usize = 512;
-/// Windows that the pixels of an image are taken from, and their side: queries of the whole image
-/// would take too long.
+/// Number and side of the windows of an image that pixels are taken from, since queries of the whole
+/// image would take too long.
 const WINDOWS: usize = 16;
 const SIDE: usize = 16;
-/// Learning rate at the beginning; it decays to 0 along a cosine.
+/// Initial learning rate; it decays to 0 along a cosine.
 const LEARNING_RATE: f32 = 0.1;
 
-/// Features and images from which the comparison is learned.
+/// Features and images that the color comparison is fitted to.
 #[derive(Debug, Clone)]
 pub struct Examples {
     /// The features.
@@ -43,10 +44,10 @@ pub struct Examples {
     pub guidance: Vec<Guidance>,
 }
 
-/// A pixel, as the attention sees it.
+/// A pixel's query.
 #[derive(Clone, Copy)]
 struct Pixel {
-    /// The part of the query that compares positions, over the root of the head's width.
+    /// The part of the query that compares positions, divided by the square root of the head width.
     position: [f32; ANGLES],
     /// The part that compares colors; the last is 1.
     slots: [f32; SLOTS],
@@ -68,7 +69,7 @@ struct Example {
     pixels: Vec<Pixel>,
 }
 
-/// The maps from keys to logits, `[SLOTS, e + 1]`, with the constant last.
+/// Fits the maps from keys to logits, `[SLOTS, e + 1]`, with the constant last.
 fn fit(examples: &[Example], e: usize) -> Vec<f32> {
     let columns = e + 1;
     let mut maps = vec![0.0; SLOTS * columns];
@@ -110,8 +111,8 @@ fn fit(examples: &[Example], e: usize) -> Vec<f32> {
 }
 
 impl Example {
-    /// The gradient of the cross-entropy for the projected keys, `[tokens, SLOTS]`. Returns the
-    /// Kullback-Leibler divergence.
+    /// Adds the gradient of the cross-entropy with respect to the projected keys, `[tokens, SLOTS]`. Returns
+    /// the Kullback-Leibler divergence.
     fn add_slopes(&self, maps: &[f32], slopes: &mut Vec<[f32; SLOTS]>) -> f32 {
         let columns = maps.len() / SLOTS;
         let projected: Vec<[f32; SLOTS]> = self
@@ -173,12 +174,12 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// A row of weights applied to `x`; its last element is the constant.
+/// Applies a row of weights to `x`; its last element is the constant.
 fn affine(row: &[f32], x: &[f32]) -> f32 {
     dot(row, x) + row[x.len()]
 }
 
-/// The mean color of each token's patch in the first image, `[h * w]`.
+/// Computes the mean color of each token's patch in the first image, `[h * w]`.
 fn means(colors: &[f32], grid: Grid, pixels: Grid) -> Vec<[f32; COLORS]> {
     // First and last pixel (exclusive) of a cell.
     let cell = |i: usize, cells: usize, pixels: usize| {
@@ -206,8 +207,8 @@ fn means(colors: &[f32], grid: Grid, pixels: Grid) -> Vec<[f32; COLORS]> {
 }
 
 impl Fit<'_> {
-    /// Adds the comparison of colors to the first attention, whose projections of positions are in
-    /// `weights` already.
+    /// Adds the comparison of colors to the first attention, whose position projections are already in
+    /// `weights`.
     pub(super) fn compare_colors(
         &self,
         upsampler: &LoftUp,
@@ -217,7 +218,7 @@ impl Fit<'_> {
         let e = self.config.width();
         let head = e / self.config.heads;
         let name = format!("{}.0.attention.in_proj", layer(0));
-        // All heads are alike. Rows of the projections, with the constant last.
+        // All heads are equal. Rows of the projections, with the constant last.
         let part = |what: &str| weights[&format!("{name}_{what}")].data();
         let (matrix, bias) = (part("weight"), part("bias"));
         let row = |i: usize| [&matrix[i * e..][..e], &bias[i..=i]].concat();
@@ -226,7 +227,7 @@ impl Fit<'_> {
         let found = self.examples(upsampler, examples, &queries, &keys);
         let maps = fit(&found, e);
 
-        // Attention divides by the root of the head's width. Queries and keys share the strength.
+        // Attention divides by the square root of the head width. Queries and keys share the factor.
         let strength = (head as f32).sqrt() / SIGMA_RANGE;
         let slot = |row: usize| {
             (row % e % head)
@@ -251,8 +252,8 @@ impl Fit<'_> {
         });
     }
 
-    /// Pixels and tokens as the attention sees them. `queries` and `keys` are the rows of the
-    /// projections that compare positions.
+    /// Computes queries of pixels and keys of tokens for the fit. `queries` and `keys` are the rows of
+    /// the projections that compare positions.
     fn examples(
         &self,
         upsampler: &LoftUp,

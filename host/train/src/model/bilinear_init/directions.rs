@@ -1,12 +1,12 @@
 //! Directions of the features that a layer normalization may discard.
 //!
-//! A layer normalization subtracts the mean over the channels. If a channel's sign is flipped before
-//! it and again after it, the mean is that of other combinations of channels. A constant `p` added to
-//! each channel, large compared to the features, makes the rest of the normalization linear but for
-//! the component along `p`. So two vectors of -1 and 1 are lost; they are chosen such that the
-//! features hardly vary along them.
+//! A layer normalization subtracts the mean over the channels. Flipping a channel's sign before and
+//! after it changes which combination of channels is subtracted. A large constant `p` added to each
+//! channel makes the rest of the normalization linear, except for the component along `p`. So two
+//! directions with entries of -1 and 1 are lost; they are chosen such that the features hardly vary
+//! along them.
 
-/// Signs of the channels, and the signs of the constant that is added to each, for standardized
+/// Chooses the signs of the channels, and the sign of the constant added to each, for standardized
 /// features `[n, d]`.
 pub(super) fn choose(features: &[f32], d: usize) -> (Vec<f32>, Vec<f32>) {
     let covariance = covariance(features, d);
@@ -37,8 +37,8 @@ fn covariance(features: &[f32], d: usize) -> Vec<f64> {
     sum
 }
 
-/// Flips entries of `v`, -1 or 1, while that reduces the variance `v' C v`. With `signs`, entries
-/// are flipped in pairs that leave the sum of `v * signs` as it is.
+/// Flips entries of `v`, which are -1 or 1, as long as that reduces the variance `v' C v`. With
+/// `signs`, entries are flipped in pairs that do not change the sum of `v * signs`.
 fn reduce(covariance: &[f64], v: &mut [f64], signs: &[f64]) {
     let d = v.len();
     let mut product: Vec<f64> = (0..d)

@@ -1,4 +1,4 @@
-//! Weights of the positional channels, which are not trained.
+//! The frozen weights of the positional channels.
 
 use burn::tensor::Device;
 use loftup_onnx::Tensor;
@@ -9,7 +9,7 @@ use crate::model::{LoftUp, Params, host_values};
 /// The weights of the positional channels, which are not trained.
 #[derive(Debug, Clone)]
 pub struct Frozen {
-    /// 1 for a frozen weight, 0 for others, of the tensors that have frozen weights.
+    /// For tensors with frozen weights: 1 for a frozen weight, 0 for others.
     masks: Params,
 }
 
@@ -17,8 +17,8 @@ pub struct Frozen {
 type Rows = Box<dyn Fn(usize) -> bool>;
 
 impl Frozen {
-    /// The positional channels of an upsampler, if it has any: the first channels, as far as the second
-    /// convolution passes them on unchanged.
+    /// Finds the positional channels of an upsampler, if it has any: the first channels, as long as the
+    /// second convolution passes them unchanged.
     pub fn find(upsampler: &LoftUp, device: &Device) -> Option<Self> {
         let (name, e) = (&conv(4, "weight"), upsampler.config.width());
         if upsampler.weights.shape(name)? != [e, e, 3, 3] {
@@ -37,7 +37,7 @@ impl Frozen {
         (channels > 0).then(|| Self::new(upsampler, channels, device))
     }
 
-    /// The first `channels` channels of an upsampler.
+    /// Freezes the first `channels` channels of an upsampler.
     fn new(upsampler: &LoftUp, channels: usize, device: &Device) -> Self {
         let (d, e) = (upsampler.config.dim, upsampler.config.width());
         let head = e / upsampler.config.heads;
@@ -59,7 +59,7 @@ impl Frozen {
                 }
                 _ if name == format!("{first}_weight") => Some((e, Box::new(key))),
                 _ if name == format!("{first}_bias") => Some((1, Box::new(key))),
-                // The normalization before the keys keeps the share of the waves.
+                // In the normalization before the keys, the weights of the sinusoids are frozen, too.
                 _ if name == format!("{}.0.norm_kv.weight", layer(0)) => {
                     Some((1, Box::new(move |i| i >= d)))
                 }
@@ -77,7 +77,7 @@ impl Frozen {
         }
     }
 
-    /// `new` with the frozen weights of `old`.
+    /// Returns `new` with the frozen weights of `old`.
     pub fn restore(&self, old: &Params, new: &Params) -> Params {
         new.map(|name, new| match self.masks.shape(name) {
             Some(_) => {

@@ -1,25 +1,25 @@
-//! Sines and cosines of any low frequency from those of the guidance.
+//! Approximates sines and cosines of any low frequency by those of the guidance.
 
 use crate::model::least_squares::solve;
 
-/// Frequencies that are combined.
+/// Range of the frequencies that are combined.
 const COMBINED: std::ops::Range<f32> = 0.2..8.0;
 /// Added to the diagonal of the normal equations, relative to the number of points: keeps the
 /// coefficients small.
 const RIDGE: f64 = 1e-6;
-/// Points in which a wave is fitted.
+/// Number of points for the fit.
 const POINTS: usize = 401;
 
-/// The factor from coordinates of pixels to coordinates of tokens. Both are -1 and 1 in the middle
-/// of the first and the last one.
+/// Returns the factor from pixel to token coordinates. Both are -1 and 1 at the centers of the first and
+/// the last one.
 pub(super) fn scale(tokens: usize, pixels: usize) -> f64 {
     let (tokens, pixels) = (tokens as f64, pixels as f64);
     (tokens - tokens / pixels) / (tokens - 1.0).max(1.0)
 }
 
-/// Indices of frequencies, and coefficients of their waves that add up to `wave(wanted * x)` for x
-/// of -1 to 1. `None` if there are too few low frequencies, or the lowest of all, which has
-/// another use, is one of them.
+/// Returns indices of frequencies, and coefficients with which their sinusoids add up to `wave(wanted * x)`
+/// for x in -1 to 1. `None` if there are too few low frequencies, or they include the lowest one, which is
+/// used for something else.
 pub(super) fn combine(
     frequencies: &[f32],
     wanted: f64,
