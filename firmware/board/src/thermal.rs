@@ -49,7 +49,7 @@ pub struct LimitsError {
     pub hot_cc: i16,
     /// Critical from this temperature.
     pub critical_cc: i16,
-    /// How far below its limit a state ends.
+    /// Hysteresis: a state ends when the temperature is this far below its limit.
     pub hysteresis_cc: i16,
 }
 

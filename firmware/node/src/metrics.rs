@@ -166,7 +166,7 @@ pub struct Metrics {
 type Label = [(&'static str, &'static str); 1];
 type NoLabels = [(&'static str, &'static str); 0];
 
-/// From 0.5 ms to 16 s.
+/// Creates a histogram from 0.5 ms to 16 s.
 fn histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 16))
 }

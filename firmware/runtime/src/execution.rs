@@ -21,7 +21,7 @@ impl Default for ExecutionOptions {
 }
 
 impl ExecutionOptions {
-    /// At least one thread, and a tile no longer than an output can be.
+    /// Clamps the options: at least one thread, and a tile no longer than the maximum side of an output.
     pub(crate) fn clamped(self) -> Self {
         Self {
             threads: self.threads.max(1),

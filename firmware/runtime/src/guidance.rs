@@ -51,7 +51,7 @@ impl Guidance {
     /// Scales a normalized image `[3, height, width]`.
     ///
     /// # Panics
-    /// If `image` has another size or is empty.
+    /// If `image` has the wrong size or is empty.
     pub fn new(image: &[f32], width: usize, height: usize, range: ColorRange) -> Self {
         let area = width * height;
         assert!(

@@ -65,7 +65,7 @@ impl Engine {
     }
 }
 
-/// How many tiles were computed.
+/// Numbers of tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpdateStats {
     /// Tiles that were computed and delivered.

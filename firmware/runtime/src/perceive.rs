@@ -20,7 +20,7 @@ pub enum Area<'a> {
     Points(&'a [Point]),
 }
 
-/// What to compute for a frame.
+/// The output to compute for a frame.
 ///
 /// ```
 /// use loftup_runtime::{Query, Rect};

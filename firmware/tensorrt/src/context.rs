@@ -13,8 +13,8 @@ use crate::object::Owned;
 use crate::runtime::Engine;
 use crate::tensor::{Direction, TensorInfo, byte_count};
 
-/// How long dropping a context waits for pending work. After that the context and its
-/// memory are leaked, since freeing them would crash or block.
+/// Maximum time that dropping a context waits for pending work. After that the context and
+/// its memory are leaked, since freeing them would crash or block.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// An execution context of an engine. Several contexts of an engine can run
@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Context(ManuallyDrop<Inner>);
 
-/// Fields are dropped in order: the context before what it refers to.
+/// Fields are dropped in order: the context before the objects it refers to.
 #[derive(Debug)]
 struct Inner {
     object: Owned,

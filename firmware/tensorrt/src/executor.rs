@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::runtime::Engine;
 use crate::tensor::{Direction, TensorInfo, find};
 
-/// How long dropping an executor, or a failed start, waits for pending work.
+/// Maximum time that dropping an executor, or a failed start, waits for pending work.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Runs an engine on a stream. Memory is allocated when shapes become known, and then

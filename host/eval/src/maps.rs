@@ -50,7 +50,7 @@ pub struct Report {
     pub boundary_tolerance: usize,
     /// Why images were skipped.
     pub skipped: Vec<String>,
-    /// By map.
+    /// Scores of each map.
     pub results: Vec<Scores>,
 }
 

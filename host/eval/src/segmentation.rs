@@ -64,7 +64,7 @@ pub struct Report {
     pub boundary_tolerance: usize,
     /// Why images were skipped.
     pub skipped: Vec<String>,
-    /// By method.
+    /// Results of each method.
     pub results: Vec<Outcome>,
 }
 

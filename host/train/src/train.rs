@@ -78,7 +78,7 @@ pub enum Event<'a> {
     Previewed(&'a Path),
 }
 
-/// How a training ended.
+/// The outcome of a training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps are completed; the weights are in this file.

@@ -235,7 +235,7 @@ impl Linear {
     /// Reads the output of [`Linear::to_bytes`].
     ///
     /// # Errors
-    /// A tensor is missing, has another shape, or contains NaN or infinity.
+    /// A tensor is missing, has a different shape, or contains NaN or infinity.
     pub fn from_bytes(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
         Ok(Self {

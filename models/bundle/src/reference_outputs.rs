@@ -42,7 +42,7 @@ impl ReferenceOutputs {
     /// Reads the output of [`ReferenceOutputs::to_bytes`] for the parts of `manifest`.
     ///
     /// # Errors
-    /// A tensor is missing, has another shape, or contains NaN or infinity.
+    /// A tensor is missing, has a different shape, or contains NaN or infinity.
     pub fn from_bytes(bytes: &[u8], manifest: &Manifest) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
         let backbone = manifest.backbone.as_ref();

@@ -27,7 +27,7 @@ impl TensorFile {
     /// The values of a tensor of this shape.
     ///
     /// # Errors
-    /// The file is damaged, or the tensor is missing, has another shape or type, or contains NaN or
+    /// The file is damaged, or the tensor is missing, has a different shape or type, or contains NaN or
     /// infinity.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         let file =

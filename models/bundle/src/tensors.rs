@@ -31,7 +31,7 @@ pub(super) fn write_with(
 /// Reads a tensor with this shape.
 ///
 /// # Errors
-/// It is missing, has another shape or type, or contains NaN or infinity.
+/// It is missing, has a different shape or type, or contains NaN or infinity.
 pub(super) fn read(
     file: &SafeTensors<'_>,
     name: &str,

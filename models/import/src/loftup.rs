@@ -19,7 +19,7 @@ pub(crate) const MARKER: &str = "upsampler.lr_pe.biases";
 /// ([`upsampler_prefix`]).
 ///
 /// # Errors
-/// A tensor is missing, has another shape, or contains NaN.
+/// A tensor is missing, has a different shape, or contains NaN.
 pub fn read(checkpoint: &Checkpoint) -> Result<LoftUp, CheckpointError> {
     let prefix = upsampler_prefix(checkpoint)?;
     let source = Source { checkpoint, prefix };

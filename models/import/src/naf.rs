@@ -13,7 +13,7 @@ pub(crate) const MARKER: &str = "image_encoder.sem_encoder.0.weight";
 /// Reads NAF from a checkpoint with the published names, under any prefix.
 ///
 /// # Errors
-/// A tensor is missing, has another shape, or contains NaN, or a period is not positive.
+/// A tensor is missing, has a different shape, or contains NaN, or a period is not positive.
 pub fn read(checkpoint: &Checkpoint) -> Result<NafWeights, CheckpointError> {
     let prefix = prefix::upsampler(checkpoint, MARKER)?;
     let weights = NafWeights::read(|name, shape| {

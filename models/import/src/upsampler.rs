@@ -21,7 +21,7 @@ pub enum Upsampler {
 /// Reads the upsampler from a checkpoint. Its kind is detected from the tensor names.
 ///
 /// # Errors
-/// There are several upsamplers, or a tensor is missing, has another shape, or contains NaN.
+/// There are several upsamplers, or a tensor is missing, has a different shape, or contains NaN.
 pub fn read(checkpoint: &Checkpoint) -> Result<Upsampler, CheckpointError> {
     let has = |marker| !checkpoint.prefixes(marker).is_empty();
     match (has(loftup::MARKER), has(naf::MARKER)) {

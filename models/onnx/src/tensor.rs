@@ -51,7 +51,7 @@ impl Tensor {
         }
     }
 
-    /// The same elements with another shape.
+    /// Reshapes the tensor.
     ///
     /// # Panics
     /// If the sizes differ.

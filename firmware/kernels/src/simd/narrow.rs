@@ -88,7 +88,7 @@ impl Format {
             Self::Fp16 => Some(32),
             Self::Bf16 => None,
             Self::Int16 => Some(exact.min(32767) as i32),
-            // Half of what would be possible for any depth below 66,000, even with the offset.
+            // For any depth below 66,000, sums are at most half the largest value, even with the offset.
             Self::Int8 => Some(127),
         }
     }

@@ -76,7 +76,7 @@ macro_rules! words {
         type Word = u32;
         type W = Words;
 
-        /// In the first lane of the first register, where [`Operand::dot`] reads it.
+        /// Loads the word into the first lane of the first register, where [`Operand::dot`] reads it.
         #[inline(always)]
         unsafe fn splat(p: *const u32) -> Words {
             // SAFETY: guaranteed by the caller; every CPU of this architecture has NEON.

@@ -21,7 +21,7 @@ use crate::{
 };
 use maps::ClassHead;
 
-/// What to compute for a frame.
+/// The outputs to compute for a frame.
 #[derive(Debug, Clone)]
 pub struct FrameRequest<'a> {
     /// The queries.

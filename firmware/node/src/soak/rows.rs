@@ -74,8 +74,8 @@ pub(super) fn rows(injection: &Injection, handle: &Handle, peer: &PeerCounters) 
     rows
 }
 
-/// Faults of the engine. Half of them must be counted as such: the others may affect frames that are
-/// dropped for another reason.
+/// Returns the rows of the engine's faults. Half of them must be counted as such: the others may affect
+/// frames that are dropped for another reason.
 fn engine_rows(
     injection: &Injection,
     metrics: &Metrics,

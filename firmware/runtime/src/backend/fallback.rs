@@ -37,8 +37,8 @@ struct Shared {
 }
 
 impl Fallback {
-    /// Prefers `preferred`. If it could not be opened, everything runs on `fallback` from the
-    /// start, and the reason is logged as a warning.
+    /// Creates a backend that prefers `preferred`. If that could not be opened, everything runs on
+    /// `fallback` from the start, and the reason is logged as a warning.
     pub fn new(
         preferred: Result<Arc<dyn Backend>, BackendError>,
         fallback: Arc<dyn Backend>,
@@ -64,7 +64,7 @@ impl Fallback {
         }
     }
 
-    /// Only `preferred`: failures are returned as errors.
+    /// Creates a backend without a fallback: failures are returned as errors.
     pub fn alone(preferred: Arc<dyn Backend>, options: FallbackOptions) -> Self {
         let supervisor = Supervisor::new(preferred.name(), None, options);
         let shared = Shared {
@@ -118,7 +118,7 @@ impl Backend for Fallback {
         self.shared.current().tiling_hint()
     }
 
-    /// Does not change when the fallback takes over, which goes on with the same graphs.
+    /// Does not change when the fallback takes over, since it continues with the same graphs.
     fn fuses_heads(&self) -> bool {
         let first = self
             .shared

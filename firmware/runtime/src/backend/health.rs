@@ -35,7 +35,7 @@ impl Health {
 /// Whether the preferred backend is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It is.
+    /// The preferred backend is in use.
     Healthy,
     /// The fallback is in use.
     Degraded {

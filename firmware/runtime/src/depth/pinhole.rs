@@ -64,7 +64,7 @@ impl Pinhole {
     }
 }
 
-/// What is known about the camera of an image.
+/// The known properties of the camera of an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Camera {
     /// Its intrinsics, in pixels of the image.

@@ -18,7 +18,7 @@ pub enum Orientation {
 }
 
 impl Orientation {
-    /// From a setting: whether EXIF orientation is applied.
+    /// Converts a setting: whether EXIF orientation is applied.
     pub fn exif(applied: bool) -> Self {
         if applied {
             Self::Upright
@@ -200,7 +200,7 @@ fn supported(bytes: &[u8]) -> Option<(ImageFormat, &'static str)> {
     Some((format, name))
 }
 
-/// What unsupported bytes look like, for the message.
+/// Describes unsupported bytes, for the message.
 fn looks_like(bytes: &[u8]) -> String {
     const KNOWN: &[(&[u8], &str)] = &[
         (b"\x93NUMPY", "it looks like a NumPy array (.npy)"),

@@ -63,7 +63,7 @@ impl<'a> Walk<'a> {
         self.folders.push(folder);
     }
 
-    /// How often a folder was found again.
+    /// Number of times that an already searched folder was found again.
     pub fn repeated(&self) -> usize {
         self.repeated
     }

@@ -150,7 +150,7 @@ impl Header {
     }
 }
 
-/// At most the first 120 characters, for error messages.
+/// Returns at most the first 120 characters, for error messages.
 fn shorten(text: &str) -> String {
     text.trim_end().chars().take(120).collect()
 }

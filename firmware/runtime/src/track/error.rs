@@ -60,7 +60,7 @@ pub enum TrackError {
         /// The largest one.
         most: usize,
     },
-    /// A mask of another size than the image.
+    /// A mask whose size differs from the image.
     #[error("a mask of {found} values for an image of {size}, expected {}", size.area())]
     MaskLength {
         /// Its values.

@@ -52,7 +52,7 @@ use propagate::Propagation;
 
 /// Follows objects through a video.
 ///
-/// All memory is allocated by [`Tracker::new`] and depends on the size of the grid alone, see
+/// All memory is allocated by [`Tracker::new`] and depends only on the size of the grid; see
 /// [`Tracker::memory`]. With one thread, frames allocate nothing.
 #[derive(Debug)]
 pub struct Tracker {

@@ -114,7 +114,7 @@ impl Reading {
             .collect()
     }
 
-    /// The same reading for an image of another size.
+    /// Adapts the reading to an image of another size.
     pub fn at(&self, size: Size, patch: usize) -> Self {
         Self {
             rows: size.height / patch,

@@ -37,9 +37,9 @@ pub struct Report {
 pub struct Timing {
     /// The backend.
     pub engine: String,
-    /// With the fp32 graphs.
+    /// Time with the fp32 graphs, in seconds.
     pub before: f64,
-    /// With the new graphs.
+    /// Time with the new graphs, in seconds.
     pub after: f64,
 }
 
@@ -48,9 +48,9 @@ pub struct Timing {
 pub struct FileSize {
     /// `backbone`, `keys` or `queries`.
     pub graph: String,
-    /// In fp32.
+    /// Size in fp32.
     pub before: u64,
-    /// In the new precision.
+    /// Size in the new precision.
     pub after: u64,
 }
 

@@ -27,7 +27,7 @@ pub struct Threshold {
 /// Fitted thresholds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Fitted {
-    /// By method.
+    /// The threshold of each method.
     pub thresholds: Vec<Threshold>,
     /// Number of images with objects.
     pub images: usize,

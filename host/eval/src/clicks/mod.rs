@@ -72,7 +72,7 @@ pub struct Report {
     pub clicks: usize,
     /// Why images were skipped.
     pub skipped: Vec<String>,
-    /// By method.
+    /// Results of each method.
     pub results: Vec<Outcome>,
 }
 

@@ -10,9 +10,9 @@ use crate::distance::squared_distances;
 pub struct Metrics {
     /// Fraction of pixels with `max(p / t, t / p) < 1.25`.
     pub d1: f64,
-    /// The same with `1.25^2`.
+    /// Fraction of pixels with `max(p / t, t / p) < 1.25^2`.
     pub d2: f64,
-    /// The same with `1.25^3`.
+    /// Fraction of pixels with `max(p / t, t / p) < 1.25^3`.
     pub d3: f64,
     /// Mean of `|p - t| / t`.
     pub abs_rel: f64,

@@ -111,7 +111,7 @@ pub struct Report {
     pub band_radius: usize,
     /// Why images were skipped.
     pub skipped: Vec<String>,
-    /// By method.
+    /// Results of each method.
     pub results: Vec<Outcome>,
 }
 

@@ -60,7 +60,7 @@ pub struct Report {
     pub objects: usize,
     /// Frames in all clips.
     pub frames: usize,
-    /// By method.
+    /// Results of each method.
     pub results: Vec<MethodScores>,
 }
 

@@ -233,7 +233,7 @@ impl Checkpoint {
         &self.prefix
     }
 
-    /// The same tensors under other names; those renamed to `None` are removed.
+    /// Renames the tensors; those renamed to `None` are removed.
     pub fn renamed(mut self, mut rename: impl FnMut(&str) -> Option<String>) -> Self {
         self.entries = self
             .entries

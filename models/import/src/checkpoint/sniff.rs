@@ -147,7 +147,7 @@ pub(crate) fn other_format(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// A tar archive: that of the first PyTorch versions, or any other.
+/// The error for a tar archive: a checkpoint of the first PyTorch versions, or any other.
 fn tar(prefix: &[u8]) -> Problem {
     let name = prefix[..100].split(|&b| b == 0).next().unwrap_or_default();
     let name = name.strip_prefix(b"./").unwrap_or(name);

@@ -14,7 +14,7 @@ const WRAPPERS: [&str; 5] = [
     "_checkpoint_wrapped_module",
 ];
 
-/// The same tensors under the names of the unwrapped model.
+/// Renames the tensors to the names of the unwrapped model.
 ///
 /// # Errors
 /// If two tensors then have the same name.

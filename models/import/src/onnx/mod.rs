@@ -36,7 +36,7 @@ pub enum ImportError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Not ONNX.
+    /// The file is not an ONNX file.
     #[error("{}: not an ONNX model: {found}", path.display())]
     NotOnnx {
         /// The file.

@@ -47,7 +47,7 @@ pub struct TextConfig {
     pub dim: usize,
     /// Activation of the MLPs, and its origin.
     pub activation: Activation,
-    /// Where the activation comes from; [`Origin::Weights`] for OpenAI's archives.
+    /// Origin of the activation; [`Origin::Weights`] for OpenAI's archives.
     pub activation_from: Origin,
     /// Epsilon of all layer norms.
     pub eps: f32,

@@ -20,7 +20,7 @@ pub(super) enum MlpForm {
     /// `fc2(silu(gate) values)`, where the gate is the first half of the first layer: names of the
     /// two layers.
     Fused([&'static str; 2]),
-    /// The same with separate layers for gate and values: names of the three layers.
+    /// Same as [`MlpForm::Fused`], with separate layers for gate and values: names of the three layers.
     Split([&'static str; 3]),
 }
 

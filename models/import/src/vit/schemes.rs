@@ -198,7 +198,7 @@ const DINOV3: Scheme = Scheme {
     ..DINOV2
 };
 
-/// The same without storage tokens.
+/// facebookresearch's DINOv3 without storage tokens.
 const DINOV3_BARE: Scheme = Scheme {
     marker: "rope_embed.periods",
     ..DINOV3

@@ -116,7 +116,7 @@ fn convolution(g: &mut Graph, x: &Value, conv: &ConvWeights, inputs: usize) -> V
 /// Computes scale and shift of a group normalization of `[1, 128, H, W]`, each `[128, 1, 1]`.
 ///
 /// The variance of a group is the mean of `variance + (mean - mean of the group)^2` over its channels, so
-/// there is no cancellation. The image is averaged over rows, then over columns.
+/// there is no cancellation. The image is averaged along rows, then along columns.
 fn statistics(g: &mut Graph, x: &Value, norm: &AffineWeights) -> (Value, Value) {
     let over = |axis: i64| [Attr::Ints("axes", vec![axis]), Attr::Int("keepdims", 1)];
     let mean = |g: &mut Graph, x: &Value| {

@@ -236,7 +236,7 @@ fn narrow_constant(tensor: &TensorProto, name: &str) -> Result<Option<TensorProt
     Ok(Some(tensors::from_f16(name, &tensor.dims, &values)))
 }
 
-/// Which nodes compute in 16 bits.
+/// Returns whether each node computes in 16 bits.
 fn in_half(
     graph: &GraphProto,
     types: &HashMap<String, i32>,

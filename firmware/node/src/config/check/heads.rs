@@ -9,7 +9,7 @@ use crate::config::{
     error::{Invalid, invalid},
 };
 
-/// What a head must output.
+/// The required kind of output of a head.
 #[derive(Clone, Copy)]
 enum Wanted {
     Classes,

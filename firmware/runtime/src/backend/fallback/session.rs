@@ -113,7 +113,7 @@ impl Session for FallbackSession {
 enum Attempt {
     Answered,
     Failed(BackendError),
-    /// The backend is not to be used, or not ready yet.
+    /// The backend must not be used, or is not ready yet.
     Skipped,
 }
 
@@ -183,8 +183,8 @@ impl FallbackSession {
         }
     }
 
-    /// How long to wait for the session of the preferred backend, which is created if there is
-    /// none; `None` if the backend is not to be used.
+    /// Returns the time to wait for the session of the preferred backend, which is created if there is
+    /// none; `None` if the backend must not be used.
     fn admitted(
         &mut self,
         backend: &'static str,

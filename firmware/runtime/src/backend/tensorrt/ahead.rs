@@ -26,7 +26,7 @@ struct Target {
 }
 
 impl AheadOfTime {
-    /// For GPUs of this compute capability, such as (8, 6).
+    /// Opens TensorRT-RTX to build for GPUs of this compute capability, such as (8, 6).
     ///
     /// # Errors
     /// [`BackendError::Unavailable`] if TensorRT-RTX is not available.

@@ -15,8 +15,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// From the number of codes of each length from 1 to 16, and their symbols in order. `None` if
-    /// the codes do not fit in their lengths.
+    /// Creates a table from the number of codes of each length from 1 to 16, and their symbols in order.
+    /// `None` if the codes do not fit in their lengths.
     pub fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut table = Self {
             lookup: Box::new([0; 1 << LOOKUP_BITS]),

@@ -11,8 +11,8 @@ pub(super) struct Component {
     pub blocks: (usize, usize),
     /// By coefficient in zigzag order: the lowest bit that has been coded.
     coded: [Option<u8>; 64],
-    /// For a progressive frame, by block in rows of [`Frame::stride`]: which coefficients are not
-    /// 0.
+    /// For a progressive frame, by block in rows of [`Frame::stride`]: a bit for each coefficient that
+    /// is not 0.
     pub nonzero: Vec<u64>,
 }
 
