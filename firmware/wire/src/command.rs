@@ -1,8 +1,8 @@
 //! Commands from a controller to the node, and the replies.
 //!
-//! Every command is idempotent, so that it is safe to repeat a command whose reply
-//! was lost. Only starting an object depends on the time: a repetition starts it at
-//! the given position in a later frame, so repeat such a command soon or not at all.
+//! A command whose reply was lost can be repeated: all commands are idempotent, except
+//! starting an object. A repetition starts the object at the same position in a later
+//! frame, so repeat it soon or not at all.
 
 use crate::bounded::{Bytes, Text};
 use crate::geometry::{Point, Rect};
