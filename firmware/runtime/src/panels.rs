@@ -113,7 +113,7 @@ fn gap(height: usize) -> usize {
 /// Draws three panels of the same size with a thin white gap: `photograph` (resized), `low` (the
 /// backbone's features, one flat square per cell) and `high` (the upsampled features, whose size is
 /// the size of a panel). Both maps are colored with the same `range`. If `high` is lower than
-/// [`MIN_PANEL`], everything is enlarged by the smallest integer factor that reaches it.
+/// [`MIN_PANEL`], all panels are scaled up by the smallest integer factor that reaches it.
 ///
 /// Values outside the range are clamped; NaN is black.
 ///

@@ -84,7 +84,7 @@ pub fn train(
         samples.labels.iter().all(|l| usize::from(*l) < classes),
         "a label is not a class"
     );
-    let (mean, scale) = standardise(&mut samples.features, dim);
+    let (mean, scale) = standardize(&mut samples.features, dim);
 
     // Weights, followed by biases.
     let mut parameters = vec![0f32; classes * (dim + 1)];
@@ -137,7 +137,7 @@ pub fn train(
 
 /// Centers each channel and scales it to a standard deviation of 1. Returns the offset and the
 /// factor that were applied. Constant channels become 0.
-pub(crate) fn standardise(features: &mut [f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn standardize(features: &mut [f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
     let count = (features.len() / dim) as f64;
     let mut mean = vec![0f64; dim];
     for row in features.chunks_exact(dim) {
@@ -173,7 +173,7 @@ pub(crate) fn standardise(features: &mut [f32], dim: usize) -> (Vec<f64>, Vec<f6
     (mean, scale)
 }
 
-/// Folds the standardization (`mean` and `scale` of [`standardise`]) into weights `[k, d]` and biases
+/// Folds the standardization (`mean` and `scale` of [`standardize`]) into weights `[k, d]` and biases
 /// `[k]`, so that they apply to raw features.
 pub(crate) fn folded(mut parameters: Vec<f32>, mean: &[f64], scale: &[f64]) -> Linear {
     let dim = mean.len();

@@ -47,7 +47,7 @@ impl ProbeRun {
 }
 
 /// Creates a class head that is not part of a bundle yet.
-pub(crate) fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalError> {
+fn class_head(names: &[String], linear: Linear) -> Result<Head, EvalError> {
     let kind = HeadKind::Classes {
         names: names.to_vec(),
     };

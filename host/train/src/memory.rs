@@ -1,7 +1,7 @@
 //! glibc allocator settings for training.
 
 /// Environment variables that make glibc's `malloc` allocate large buffers from the heap and keep freed
-/// memory. By default, it maps every large buffer anew, and page faults take a third of the CPU time of a
+/// memory. By default, it maps every large buffer again, and page faults take a third of the CPU time of a
 /// step.
 ///
 /// mimalloc is slower and uses more memory (`examples/training_speed.rs`, CPU time and peak resident

@@ -35,7 +35,7 @@ pub(super) fn start(video: &Path, shared: &Arc<Shared>) -> io::Result<(Program, 
         command.args(["-rtsp_transport", "tcp"]);
     }
     command.arg("-i").arg(input(video));
-    // The first video stream that is not a cover picture. Every frame once, whatever its timestamp.
+    // The first video stream that is not an attached image. Every frame once, whatever its timestamp.
     command.args(["-map", "0:V:0"]);
     match has_fps_mode {
         true => command.args(["-vf", "showinfo=checksum=0", "-fps_mode", "passthrough"]),

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::{
     Progress,
-    probe::{Adam, folded, standardise},
+    probe::{Adam, folded, standardize},
     random::Random,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn train(
     progress: Progress<'_>,
 ) -> (Linear, f64) {
     let Windows { dim, side, .. } = windows;
-    let (mean, scale) = standardise(&mut windows.features, dim);
+    let (mean, scale) = standardize(&mut windows.features, dim);
     let bins = linspace(range.0, range.1, bins);
     let mut random = Random::new(seed);
     // As in PyTorch: uniform within +-1 / sqrt(inputs).

@@ -72,7 +72,7 @@ fn the_minimum_is_that_of_newtons_method() {
     let trained = train(samples.clone(), 2, &options, &mut silent());
 
     let mut standard = samples.clone();
-    let _ = standardise(&mut standard.features, standard.dim);
+    let _ = standardize(&mut standard.features, standard.dim);
     // p(class 1) = s(w * x + b), four unknowns.
     let mut w = [0f64; 4];
     let mut loss = 0.0;
@@ -127,7 +127,7 @@ fn the_minimum_is_that_of_newtons_method() {
 #[test]
 fn the_gradient_is_that_of_the_loss() {
     let mut samples = clouds(40, 4, 3, 1.0);
-    let _ = standardise(&mut samples.features, samples.dim);
+    let _ = standardize(&mut samples.features, samples.dim);
     let chosen: Vec<u32> = (0..40).collect();
     let mut random = Random::new(8);
     let parameters: Vec<f32> = (0..15)

@@ -38,7 +38,7 @@ use job::Job;
   loftup run robot.loftup --image street.jpg --points points.csv --out points.npy
   loftup run backbone.loftup --image street.jpg --upsampler jbu --picture pca.png
   loftup run depth.loftup --image desk.jpg --head depth --out depth.npy --normals normals.png --intrinsics 525,525,319.5,239.5
-  loftup run seg.loftup --video clip.mp4 --head classes --out classes/ --picture seen.mp4
+  loftup run seg.loftup --video clip.mp4 --head classes --out classes/ --picture overlay.mp4
   loftup run up.loftup --features lr.npy --guidance image.npy --out out.npy")]
 #[command(group = clap::ArgGroup::new("input")
     .args(["image", "features", "video"])

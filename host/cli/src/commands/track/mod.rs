@@ -28,7 +28,7 @@ use crate::{
 /// ones. Labels are propagated along similar features, without training (docs/tracking.md).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  loftup track robot.loftup --video clip.mp4 --box 80,60,200,120 --out seen.mp4
+  loftup track robot.loftup --video clip.mp4 --box 80,60,200,120 --out overlay.mp4
   loftup track robot.loftup --video frames/ --mask first.png --out masks/ --overlay seen/
   loftup track robot.loftup --video 'frames/*.jpg' --box 80,60,200,120 --click 400,300 --out masks/
   loftup track backbone.loftup --video frames/ --box 80,60,200,120 --upsampler jbu --out masks/")]
