@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use loftup_bundle::{Size, UpsamplerKind};
-use loftup_spec::naf::HEADS;
+use loftup_spec::naf::{HEADS, WINDOW};
 
 use crate::{
     backbone::Backbone,
@@ -165,6 +165,15 @@ impl Settings<'_> {
                 "NAF has {HEADS} heads, and the backbone's {dim} channels cannot be divided among them: take another backbone"
             );
             return Err(self.problem("backbone", what));
+        }
+        let fits = WINDOW..=tokens.width.min(tokens.height);
+        if let Some(synthetic) = &self.config.stage1.synthetic
+            && !fits.contains(&synthetic.crop)
+        {
+            let what = format!(
+                "a crop has {WINDOW} or more rows and columns of tokens, and at most those of the grid of {tokens}; write a number in between"
+            );
+            return Err(self.problem("synthetic.crop", what));
         }
         let rows = |s: Size| (s.height, s.width);
         if Naf::accepts(rows(tokens), rows(output), rows(guidance)) {

@@ -30,6 +30,7 @@ mod resample;
 pub mod rng;
 mod state;
 mod step;
+mod synthetic;
 pub mod targets;
 mod teacher;
 mod train;

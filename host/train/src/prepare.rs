@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use loftup_bundle::{Size, UpsamplerKind};
-use loftup_runtime::Rect;
+use loftup_runtime::{Rect, image::RgbImage};
 
 pub use crate::host_batch::HostBatch;
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     },
     resample::Jitter,
     rng::{Purpose, Rng},
+    synthetic,
     teacher::{Part, Region},
 };
 
@@ -75,7 +76,7 @@ impl<'a> Preparer<'a> {
             inputs: Inputs::of(config, path, backbones)?,
             order: Mutex::new((u64::MAX, Vec::new())),
         };
-        if config.upsampler == UpsamplerKind::Naf {
+        if config.upsampler == UpsamplerKind::Naf && config.stage1.synthetic.is_none() {
             for i in 0..preparer.inputs.len() {
                 preparer.inputs[i].scales = preparer.channel_scales(&preparer.inputs[i])?;
             }
@@ -225,6 +226,11 @@ impl<'a> Preparer<'a> {
                     sample.flip();
                 }
             }
+        }
+        if let Some(settings) = &config.stage1.synthetic {
+            let normalized = |image: &RgbImage| backbone.guidance(config.upsampler, image);
+            let grid = backbone.grid(seen);
+            return synthetic::batch(settings, (size, grid), &samples, &normalized, &mut rng);
         }
         let windows = self.windows(samples.len(), size, &mut rng);
         let (mut photos, mut images) = (Vec::new(), Vec::new());

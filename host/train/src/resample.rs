@@ -73,14 +73,28 @@ impl Axis {
 
     /// Gaussian blur with 5 taps and a standard deviation of 1, reflected at the border.
     pub fn blur(n: usize) -> Self {
-        let bell: [f32; 5] = std::array::from_fn(|k| (-0.5 * (k as f32 - 2.0).powi(2)).exp());
-        let sum: f32 = bell.iter().sum();
-        let taps = (0..n as isize).map(|i| {
-            (0..5)
-                .map(|k| (reflect(i + k as isize - 2, n), bell[k] / sum))
-                .collect()
-        });
+        Self::gaussian(n, 1.0, 2)
+    }
+
+    /// Gaussian blur with a standard deviation of `sigma` and `2 * radius + 1` taps, reflected at the border.
+    pub fn gaussian(n: usize, sigma: f32, radius: usize) -> Self {
+        let radius = radius as isize;
+        let bell = |k: isize| (-0.5 * (k as f32 / sigma).powi(2)).exp();
+        let sum: f32 = (-radius..=radius).map(bell).sum();
+        let tap = |i: isize, k: isize| (reflect(i + k, n), bell(k) / sum);
+        let taps = (0..n as isize).map(|i| (-radius..=radius).map(|k| tap(i, k)).collect());
         Self::new(n, taps.collect())
+    }
+
+    /// Means of `from / to` neighbors.
+    ///
+    /// # Panics
+    /// If `from` is not a multiple of `to`.
+    pub fn mean(from: usize, to: usize) -> Self {
+        assert!(from.is_multiple_of(to), "{from} to {to}");
+        let size = from / to;
+        let taps = (0..to).map(|i| (i * size..(i + 1) * size).map(|j| (j, 1.0 / size as f32)));
+        Self::new(from, taps.map(Iterator::collect).collect())
     }
 
     /// Returns the composition: first `self`, then `next`.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use loftup_bundle::UpsamplerKind;
 use loftup_runtime::image::Orientation;
+use loftup_spec::naf::HEADS;
 
 use super::{Config, Init, Segmentation, Stage, renamed};
 use crate::{
@@ -76,6 +77,7 @@ impl Config {
         let (run, loss, two) = (&self.run, &self.loss, &self.stage2);
         let guidance = self.stage1.guidance;
         let naf = self.upsampler == UpsamplerKind::Naf;
+        let synthetic = self.stage1.synthetic.unwrap_or_default();
         let all =
             |valid: &dyn Fn(&Segmentation) -> bool| self.data.segmentation.0.iter().all(valid);
         let rules = [
@@ -191,6 +193,26 @@ impl Config {
                 (self.backbones.iter().filter_map(|b| b.guidance))
                     .all(|g| side(g.width) && side(g.height)),
                 format!("write sides of 4 to {MAX_SIDE}"),
+            ),
+            (
+                "stage1.synthetic",
+                self.stage1.synthetic.is_none() || (naf && self.stage1.target.is_none()),
+                "only upsampler = \"naf\" without stage1.target has it: leave one of them out".into(),
+            ),
+            (
+                "stage1.synthetic.channels",
+                synthetic.channels.is_multiple_of(HEADS) && (HEADS..=4096).contains(&synthetic.channels),
+                format!("write a multiple of {HEADS} up to 4096"),
+            ),
+            (
+                "stage1.synthetic.blur",
+                (0.1..=4.0).contains(&synthetic.blur),
+                "write 0.1 to 4".into(),
+            ),
+            (
+                "stage1.synthetic.noise",
+                (0.0..=10.0).contains(&synthetic.noise),
+                "write 0 to 10".into(),
             ),
             (
                 "stage1.rescale_coords",

@@ -374,6 +374,9 @@ pub struct Stage1 {
     /// log-uniform between its inverse and this value; 1 disables scaling.
     #[serde(skip_serializing_if = "is_one")]
     pub rescale_coords: f32,
+    /// With `upsampler = "naf"`: learn from synthetic features instead of a backbone's. Not published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<Synthetic>,
     /// Weight of gradient matching: the squared error of differences between pixels. Published: 0.
     /// It makes the output of a short training sharper.
     pub gradient_weight: f64,
@@ -393,8 +396,36 @@ impl Default for Stage1 {
             alpha: 0.8,
             area_weighting: 0.0,
             rescale_coords: 1.0,
+            synthetic: None,
             mse_weight: 1.0,
             gradient_weight: 0.0,
+        }
+    }
+}
+
+/// Synthetic features: constant on the regions of the image, with random values. The upsampler sees
+/// their means over patches, blurred and with noise, and learns to restore them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Synthetic {
+    /// Number of channels, a multiple of 4.
+    pub channels: usize,
+    /// Rows and columns of tokens of the random crop that a step computes of each image; at most as many as the grid
+    /// has. The cost of a step is proportional to its area.
+    pub crop: usize,
+    /// Maximum standard deviation of the blur in tokens, 0.1 or more.
+    pub blur: f32,
+    /// Maximum standard deviation of the noise, relative to that of the tokens.
+    pub noise: f32,
+}
+
+impl Default for Synthetic {
+    fn default() -> Self {
+        Self {
+            channels: 64,
+            crop: 10,
+            blur: 1.2,
+            noise: 0.5,
         }
     }
 }
