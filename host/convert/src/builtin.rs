@@ -1,10 +1,14 @@
 //! Bundles of the built-in weights.
 
-use std::{fs, ops::ControlFlow, path::Path};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use loftup_bundle::{Normalization, sha256_hex};
 use loftup_import::{
-    builtin::{photos, scenes},
+    builtin::{naf, photos, scenes},
     vit::VitOptions,
 };
 
@@ -55,10 +59,6 @@ impl Builtin {
         replace: bool,
         stage: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Converted, ConvertError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            |source| ConvertError::Io { path, source }
-        };
         let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
         let [backbone, upsampler] = self.weights().map(|(name, bytes)| {
             let path = folder.path().join(name);
@@ -101,4 +101,38 @@ impl Builtin {
         };
         convert(&request, stage)
     }
+}
+
+/// The built-in NAF ([`loftup_import::builtin::naf`]), an upsampler for any backbone, in a temporary file that
+/// is deleted when this value is dropped.
+#[derive(Debug)]
+pub struct BuiltinUpsampler {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl BuiltinUpsampler {
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn create() -> Result<Self, ConvertError> {
+        let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
+        let path = folder.path().join("naf.safetensors");
+        fs::write(&path, naf::UPSAMPLER).map_err(io(&path))?;
+        Ok(Self {
+            path,
+            _folder: folder,
+        })
+    }
+
+    /// Its path, for [`Request::upsampler`].
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ConvertError {
+    let path = path.to_owned();
+    |source| ConvertError::Io { path, source }
 }

@@ -17,7 +17,7 @@ pub mod quantize;
 mod references;
 mod verify;
 
-pub use builtin::Builtin;
+pub use builtin::{Builtin, BuiltinUpsampler};
 pub use check::{Check, Measured, MinCosine};
 pub use convert::{BackboneSource, Converted, Request, convert};
 pub use error::ConvertError;

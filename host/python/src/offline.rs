@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, sync::Arc};
 
 use loftup_bundle::{Bundle, Normalization, Provenance};
 use loftup_convert::{
-    BackboneSource, Builtin, Layout, OnnxBackbone, Request,
+    BackboneSource, Builtin, BuiltinUpsampler, Layout, OnnxBackbone, Request,
     quantize::{self as quantization, default_max_error},
 };
 use loftup_eval::data;
@@ -42,12 +42,12 @@ fn built_in(name: &str) -> PyResult<Builtin> {
 /// moved to ``out``.
 ///
 /// The arguments are those of ``loftup convert``: ``backbone`` with ``backbone_weights``, or
-/// ``backbone_onnx`` with ``patch``, and ``upsampler_weights``; or ``builtin``, ``"photos"`` or
-/// ``"scenes"``, a model that comes with the package. ``progress`` is called with (stage, done, total).
+/// ``backbone_onnx`` with ``patch``, and ``upsampler_weights`` or ``builtin_upsampler``; or ``builtin``,
+/// ``"photos"`` or ``"scenes"``, a model that comes with the package. ``progress`` is called with (stage, done, total).
 /// Returns the manifest and the checks that the bundle passed.
 #[pyfunction]
-#[pyo3(signature = (out, *, backbone=None, backbone_weights=None, upsampler_weights=None, builtin=None,
-    prefix=None, heads=None, activation=None, positions=None, text_space=false, backbone_onnx=None, patch=None,
+#[pyo3(signature = (out, *, backbone=None, backbone_weights=None, upsampler_weights=None,
+    builtin_upsampler=false, builtin=None, prefix=None, heads=None, activation=None, positions=None, text_space=false, backbone_onnx=None, patch=None,
     backbone_output=None, layout=None, extra_tokens=None, mean=None, std=None, size=None, license=None,
     force=false, progress=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -57,6 +57,7 @@ pub fn convert<'py>(
     backbone: Option<String>,
     backbone_weights: Option<PathBuf>,
     upsampler_weights: Option<PathBuf>,
+    builtin_upsampler: bool,
     builtin: Option<&str>,
     prefix: Option<String>,
     heads: Option<usize>,
@@ -121,9 +122,16 @@ pub fn convert<'py>(
             ));
         }
     };
+    if builtin_upsampler && (source.is_none() || upsampler_weights.is_some()) {
+        return Err(wrong(
+            "builtin_upsampler takes a backbone and no upsampler_weights",
+        ));
+    }
+    let naf = builtin_upsampler.then(BuiltinUpsampler::create);
+    let naf = naf.transpose().map_err(failed)?;
     let request = Request {
         backbone: source,
-        upsampler: upsampler_weights,
+        upsampler: (naf.as_ref().map(|naf| naf.path().to_path_buf())).or(upsampler_weights),
         prefix,
         license,
         size,

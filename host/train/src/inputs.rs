@@ -175,6 +175,10 @@ impl Settings<'_> {
             );
             return Err(self.problem("synthetic.crop", what));
         }
+        if self.config.stage1.synthetic.is_some() && tokens.width != tokens.height {
+            let what = format!("the grid must be square, and {tokens} is not: change the size");
+            return Err(self.problem("synthetic", what));
+        }
         let rows = |s: Size| (s.height, s.width);
         if Naf::accepts(rows(tokens), rows(output), rows(guidance)) {
             return Ok(());

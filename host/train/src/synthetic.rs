@@ -239,7 +239,11 @@ mod tests {
             for y in 0..rect.height {
                 for x in 0..rect.width {
                     let left = rect.x + x < 40;
-                    let same = if left { at(0, 0) } else { at(0, rect.width - 1) };
+                    let same = if left {
+                        at(0, 0)
+                    } else {
+                        at(0, rect.width - 1)
+                    };
                     assert_eq!(at(y, x), same, "{seed}: {y}, {x}");
                 }
             }
@@ -252,7 +256,10 @@ mod tests {
                 assert!((tokens[cell * 4] - mean).abs() < 1e-5, "{seed}: {cell}");
             }
         }
-        assert!((1..20).contains(&fields), "{fields} of 20 have a smooth field");
+        assert!(
+            (1..20).contains(&fields),
+            "{fields} of 20 have a smooth field"
+        );
     }
 
     #[test]

@@ -52,14 +52,7 @@ fn resumed_it_is_the_same_bit_for_bit_and_the_loss_falls() {
     let state = |c: &Config| checkpoint::load(&c.out.join(files::CHECKPOINT)).unwrap().0;
     assert_eq!(state(&whole), state(&halves));
 
-    let table = String::from_utf8(read(&whole.out, "losses.csv")).unwrap();
-    let losses: Vec<f32> = table
-        .lines()
-        .skip(1)
-        .map(|line| line.split(',').nth(2).unwrap().parse().unwrap())
-        .collect();
-    let mean = |x: &[f32]| x.iter().sum::<f32>() / x.len() as f32;
-    let (first, last) = (mean(&losses[..6]), mean(&losses[24..]));
+    let (first, last) = first_and_last(&whole);
     println!("loss {first} to {last}");
     assert!(last < 0.95 * first, "{first} to {last}");
 }
@@ -156,6 +149,58 @@ fn the_target_may_be_the_pseudo_ground_truth_and_a_training_may_start_from_weigh
     );
 }
 
+/// Settings for synthetic features: crops of 9x9 tokens from a grid of 10x10, 4 pixels each.
+fn synthetic_settings(steps: u64, out: &str) -> String {
+    naf_settings(steps, out)
+        .replace("36x36", "40x40")
+        .replace("144x144", "160x160")
+        .replace(
+            "target = \"288x288\"",
+            "synthetic = { channels = 8, crop = 9 }",
+        )
+}
+
+#[test]
+fn from_synthetic_features_it_learns_and_resumes_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    bundle(at);
+    images(at, 3);
+    let (whole, path) = config(at, "whole.toml", &synthetic_settings(40, "whole"));
+    run(&whole, &path, false, None);
+    let (halves, path) = config(at, "halves.toml", &synthetic_settings(40, "halves"));
+    assert_eq!(run(&halves, &path, false, Some(7)), Outcome::Stopped(7));
+    run(&halves, &path, true, None);
+    for name in ["losses.csv", files::WEIGHTS, files::PREVIEW] {
+        assert_eq!(read(&whole.out, name), read(&halves.out, name), "{name}");
+    }
+    let (first, last) = first_and_last(&whole);
+    println!("loss {first} to {last}");
+    assert!(last < 0.9 * first, "{first} to {last}");
+    // It does not matter what the backbone computes, only its grid.
+    tiny_dinov2(at.join("vit.loftup"), 140);
+    let text = synthetic_settings(3, "other")
+        .replace("\"backbone.loftup\"", "\"vit.loftup\"")
+        .replace("160x160", "140x140");
+    let (other, path) = config(at, "other.toml", &text);
+    run(&other, &path, false, None);
+    let losses = |c: &Config| String::from_utf8(read(&c.out, "losses.csv")).unwrap();
+    let start = |text: String| text.lines().take(4).collect::<Vec<_>>().join("\n");
+    assert_eq!(start(losses(&other)), start(losses(&whole)));
+}
+
+/// The mean losses of the first and the last six steps.
+fn first_and_last(config: &Config) -> (f32, f32) {
+    let table = String::from_utf8(read(&config.out, "losses.csv")).unwrap();
+    let losses: Vec<f32> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(2).unwrap().parse().unwrap())
+        .collect();
+    let mean = |x: &[f32]| x.iter().sum::<f32>() / x.len() as f32;
+    (mean(&losses[..6]), mean(&losses[losses.len() - 6..]))
+}
+
 #[test]
 fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
     let text = naf_settings(1, "out");
@@ -190,6 +235,26 @@ fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
             "rescale_coords = 0.5",
             "stage1.rescale_coords: write 1 to 16",
         ),
+        (
+            "target = \"288x288\"",
+            "target = \"288x288\"\nsynthetic = {}",
+            "stage1.synthetic: only upsampler = \"naf\" without stage1.target",
+        ),
+        (
+            "target = \"288x288\"",
+            "synthetic = { channels = 6 }",
+            "stage1.synthetic.channels: write a multiple of 4",
+        ),
+        (
+            "target = \"288x288\"",
+            "synthetic = { blur = 0.0 }",
+            "stage1.synthetic.blur: write 0.1 to 4",
+        ),
+        (
+            "target = \"288x288\"",
+            "synthetic = { noise = -1.0 }",
+            "stage1.synthetic.noise: write 0 to 10",
+        ),
     ];
     for (old, new, what) in cases {
         let text = text.replace(old, new);
@@ -205,6 +270,16 @@ fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
         ("36x36", "40x40", "9x9, 18x18 and 40x40"),
         ("144x144", "128x128", "8x8, 18x18 and 36x36"),
         ("288x288", "280x288", "the backbone takes 288x288"),
+        (
+            "target = \"288x288\"",
+            "synthetic = { crop = 10 }",
+            "synthetic.crop: a crop has 9 or more rows and columns of tokens",
+        ),
+        (
+            "guidance = \"36x36\"\nbackbone = \"144x144\"\ntarget = \"288x288\"",
+            "guidance = \"40x36\"\nbackbone = \"160x144\"\nsynthetic = { crop = 9 }",
+            "the grid must be square, and 10x9 is not",
+        ),
         (
             "\n[data]",
             "\n[[backbones]]\nbundle = \"backbone.loftup\"\n[data]",

@@ -1,4 +1,4 @@
-//! The weights included with the project: two small models with their LoftUp upsamplers.
+//! The weights included with the project: two small models with their LoftUp upsamplers, and a NAF for any backbone.
 //! `models/weights/README.md` describes their training and accuracy.
 //!
 //! They are files in formats that [`crate::checkpoint`] and [`crate::onnx`] read; nothing is decoded
@@ -33,4 +33,10 @@ pub mod scenes {
     pub const HEADS: usize = 4;
     /// License of both, as an SPDX expression.
     pub const LICENSE: &str = "MIT OR Apache-2.0";
+}
+
+/// A NAF trained on photographs with synthetic features: an upsampler for any backbone.
+pub mod naf {
+    /// The upsampler, safetensors with the original NAF names.
+    pub const UPSAMPLER: &[u8] = include_bytes!("../../weights/naf/upsampler.safetensors");
 }

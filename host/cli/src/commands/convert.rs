@@ -1,10 +1,13 @@
 //! `loftup convert`
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use loftup_bundle::{Normalization, Provenance, Size};
-use loftup_convert::{BackboneSource, Layout, OnnxBackbone, Request};
+use loftup_convert::{BackboneSource, BuiltinUpsampler, Layout, OnnxBackbone, Request};
 use loftup_import::vit::{Activation, Positions, VitOptions};
 
 use crate::{
@@ -20,12 +23,12 @@ use crate::{
   loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights loftup.bin --out robot.loftup
   loftup convert --backbone dinov3 --backbone-weights dinov3_vits16.pth --license LicenseRef-DINOv3 --out dinov3.loftup
   loftup convert --backbone-onnx vfm.onnx --patch 16 --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502 --upsampler-weights up.safetensors --out robot.loftup
-  loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --upsampler-weights naf.pth --out naf.loftup
+  loftup convert --backbone dinov2-s14 --backbone-weights vits.pth --builtin-upsampler --out naf.loftup
   loftup convert --backbone siglip2-b16 --backbone-weights siglip2.safetensors --text-space --upsampler-weights naf.pth --out words.loftup
   loftup convert --upsampler-weights loftup.bin --out up.loftup
   loftup convert --builtin --out small.loftup")]
 #[command(group = clap::ArgGroup::new("parts")
-    .args(["backbone_weights", "backbone_onnx", "upsampler_weights", "builtin"])
+    .args(["backbone_weights", "backbone_onnx", "upsampler_weights", "builtin_upsampler", "builtin"])
     .required(true)
     .multiple(true))]
 #[command(group = clap::ArgGroup::new("any_backbone")
@@ -97,6 +100,10 @@ pub struct Args {
     /// NAF or DiveUp, which serve any backbone. Its tensors tell which it is
     #[arg(long, value_name = "FILE")]
     upsampler_weights: Option<PathBuf>,
+    /// Use the built-in NAF as the upsampler, which serves any backbone whose number of channels is a
+    /// multiple of 4
+    #[arg(long, requires = "any_backbone", conflicts_with = "upsampler_weights")]
+    builtin_upsampler: bool,
     /// Use a built-in backbone and upsampler
     #[arg(
         long,
@@ -105,7 +112,7 @@ pub struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "photos",
-        conflicts_with_all = ["backbone_weights", "backbone_onnx", "upsampler_weights", "size"]
+        conflicts_with_all = ["backbone_weights", "backbone_onnx", "upsampler_weights", "builtin_upsampler", "size"]
     )]
     builtin: Option<BuiltinArg>,
     /// Input size of the backbone [default: 224x224, or the size fixed in the ONNX model]
@@ -136,7 +143,11 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let converted = match args.builtin {
         Some(model) => model.model().write(&args.out, args.force, stage),
-        None => loftup_convert::convert(&request(args), stage),
+        None => {
+            let builtin = args.builtin_upsampler.then(BuiltinUpsampler::create);
+            let builtin = builtin.transpose()?;
+            loftup_convert::convert(&request(args, builtin.as_ref()), stage)
+        }
     };
     bar.finish_and_clear();
     let converted = converted?;
@@ -157,7 +168,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn request(args: &Args) -> Request {
+fn request(args: &Args, builtin: Option<&BuiltinUpsampler>) -> Request {
     let checkpoint = args
         .backbone
         .clone()
@@ -191,7 +202,9 @@ fn request(args: &Args) -> Request {
         });
     Request {
         backbone: checkpoint.or(onnx),
-        upsampler: args.upsampler_weights.clone(),
+        upsampler: (builtin.map(BuiltinUpsampler::path))
+            .or(args.upsampler_weights.as_deref())
+            .map(Path::to_path_buf),
         prefix: args.prefix.clone(),
         license: args.license.clone(),
         size: args.size,

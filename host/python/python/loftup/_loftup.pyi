@@ -224,6 +224,7 @@ def convert(
     backbone: str | None = None,
     backbone_weights: Path | None = None,
     upsampler_weights: Path | None = None,
+    builtin_upsampler: bool = False,
     builtin: Literal["photos", "scenes"] | None = None,
     prefix: str | None = None,
     heads: int | None = None,
