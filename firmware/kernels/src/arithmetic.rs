@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     Isa,
-    simd::{Format, NARROW_ISA, SupportedFormat},
+    simd::{Format, SupportedFormat, SupportedIsa},
 };
 
 /// How the matrix products of the queries graph are computed. Fourier features, statistics and divisions
@@ -44,28 +44,31 @@ impl Arithmetic {
             (Self::Fp16, true) => "FEAT_FP16",
             (Self::Bf16, true) => "FEAT_BF16 and FEAT_FP16",
             (Self::Int8, true) => "FEAT_DotProd and FEAT_FP16",
-            (Self::Int16 | Self::Int8, false) => "AVX512-VNNI",
+            (Self::Int16, false) => "AVX2 or, with AVX-512, AVX512-VNNI",
+            (Self::Int8, false) => "AVX-VNNI or AVX512-VNNI",
             (Self::Fp16, false) => "FEAT_FP16 of 64-bit ARM",
             (Self::Bf16, false) => "AVX512-BF16 and AVX512-VNNI",
         }
     }
 
-    /// Whether this CPU has the instructions.
+    /// Whether this CPU has the instructions, in its fastest instruction set.
     pub fn is_available(self) -> bool {
-        self.formats(Isa::detect()).is_some()
+        self.is_available_in(Isa::detect())
     }
 
-    /// Returns the format of each part for an instruction set; `None` if this CPU or the instruction set does
-    /// not support them.
-    pub(crate) fn formats(self, isa: Isa) -> Option<Formats> {
+    /// Whether this CPU has the instructions in an instruction set.
+    pub fn is_available_in(self, isa: Isa) -> bool {
+        isa.supported()
+            .is_some_and(|isa| self.formats(isa).is_some())
+    }
+
+    /// Returns the format of each part for an instruction set; `None` if it has no instructions for one of them.
+    pub(crate) fn formats(self, isa: SupportedIsa) -> Option<Formats> {
         if self == Self::Fp32 {
             return Some(Formats::default());
         }
-        if isa != NARROW_ISA {
-            return None;
-        }
-        let [fp16, bf16, int16, int8] =
-            [Format::Fp16, Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
+        let [fp16, bf16, int16, int8] = [Format::Fp16, Format::Bf16, Format::Int16, Format::Int8]
+            .map(|format| format.supported(isa));
         let precise = match cfg!(target_arch = "aarch64") {
             true => fp16,
             false => int16,

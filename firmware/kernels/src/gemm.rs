@@ -242,7 +242,7 @@ impl GemmPackedB<'_, f32> {
 
 impl GemmPackedB<'_, u32> {
     fn run_narrow(self, format: SupportedFormat) {
-        if self.check(narrow::NR) {
+        if self.check(nr(format.isa())) {
             dispatch_narrow(format, self);
         }
     }
@@ -322,5 +322,7 @@ impl<T: Copy> GemmPackedB<'_, T> {
 
 #[cfg(test)]
 mod narrow_tests;
+#[cfg(test)]
+mod same_bits_tests;
 #[cfg(test)]
 mod tests;

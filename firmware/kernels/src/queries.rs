@@ -74,8 +74,8 @@ impl Queries {
         arithmetic: Arithmetic,
         weights: &QueriesWeights,
     ) -> Result<Self, KernelError> {
-        let formats = arithmetic.formats(isa);
         let isa = isa.supported().ok_or(KernelError::Isa(isa))?;
+        let formats = arithmetic.formats(isa);
         let formats = formats.ok_or(KernelError::Arithmetic(arithmetic))?;
         let dims = Dims::of(weights)?;
         // The input channels of the first convolution, in the order of `Fourier`.
