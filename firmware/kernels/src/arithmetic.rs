@@ -27,8 +27,8 @@ pub enum Arithmetic {
     /// Both operands of linear layers and attention rounded to bfloat16; convolutions use the precise
     /// format, because Winograd's transform magnifies rounding errors.
     Bf16,
-    /// Both operands of linear layers rounded to 8-bit integers, except the projection to queries; the rest
-    /// uses the precise format.
+    /// Both operands of linear layers, except the projection to queries, rounded to 8-bit integers, and on
+    /// x86-64 those of the weighted sums of values in attention; the rest uses the precise format.
     Int8,
 }
 
@@ -73,16 +73,22 @@ impl Arithmetic {
             true => fp16,
             false => int16,
         };
-        let [linear, attention, convolution] = match self {
-            Self::Fp32 | Self::Int16 => [int16; 3],
-            Self::Fp16 => [fp16; 3],
-            Self::Bf16 => [bf16, bf16, precise],
-            Self::Int8 => [int8, precise, precise],
+        // Not measured on ARM.
+        let values = match cfg!(target_arch = "aarch64") {
+            true => precise,
+            false => int8,
+        };
+        let [linear, attention, values, convolution] = match self {
+            Self::Fp32 | Self::Int16 => [int16; 4],
+            Self::Fp16 => [fp16; 4],
+            Self::Bf16 => [bf16, bf16, bf16, precise],
+            Self::Int8 => [int8, precise, values, precise],
         };
         Some(Formats {
             linear: Some(linear?),
             query: Some(attention?),
             attention: Some(attention?),
+            values: Some(values?),
             convolution: Some(convolution?),
         })
     }
@@ -95,8 +101,10 @@ pub(crate) struct Formats {
     pub linear: Option<SupportedFormat>,
     /// The projection to queries, whose rounding errors are magnified by the softmax.
     pub query: Option<SupportedFormat>,
-    /// Scores, and weighted sums of values.
+    /// Scores.
     pub attention: Option<SupportedFormat>,
+    /// Weighted sums of values.
+    pub values: Option<SupportedFormat>,
     /// 3x3 convolutions, in a 16-bit format.
     pub convolution: Option<SupportedFormat>,
 }

@@ -7,16 +7,19 @@ mod narrow;
 mod narrow_rows;
 mod packed;
 mod row_major;
+mod softmax;
 mod tile;
 
 pub(crate) use narrow_rows::{NarrowColumns, round_row};
 pub(crate) use packed::{Packed, Scratch};
 pub use row_major::SmallProducts;
+pub(crate) use softmax::MAX_INT8_ROWS;
 
 use crate::simd::{
     Fp32, Narrow, NarrowOp, Operand, Simd, SimdOp, SupportedFormat, SupportedIsa, dispatch,
     dispatch_narrow,
 };
+use narrow::NarrowB;
 use tile::Tile;
 
 /// Values per cache line.

@@ -139,9 +139,11 @@ const MAX_LANES: usize = 16;
 /// The right operand: panels `[panels][words][NR]`, and the scale of each column.
 #[derive(Debug, Default)]
 pub(crate) struct NarrowB {
-    data: Vec<u32>,
+    pub(super) data: Vec<u32>,
     /// `[panels][NR]`.
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
+    /// Whether the values contain no [`Format::offset`], as those of [`NarrowB::pack_softmax`].
+    pub(super) unsigned: bool,
 }
 
 impl NarrowB {
@@ -157,6 +159,7 @@ impl NarrowB {
         let words = depth.div_ceil(format.format().group());
         let limit = format.format().limit(depth).unwrap_or(1) as f32;
         let columns = nr(format.isa());
+        self.unsigned = false;
         self.data.resize(panels * words * columns, 0);
         self.scales.resize(panels * columns, 1.0);
         let data = self.data.chunks_exact_mut((words * columns).max(1));
@@ -324,6 +327,7 @@ impl NarrowOp for GemmNarrow<'_> {
     fn eval<N: Narrow>(self) {
         let (a, words, columns) = (self.a, self.a.words(), N::S::NR);
         let scaled = N::FORMAT.is_scaled();
+        let offset = N::FORMAT.offset() != 0 && !self.b.unsigned;
         for (start, len) in chunks(a.rows, N::S::MR) {
             let lines = (len * words).div_ceil(CACHE_LINE * self.panels);
             for panel in 0..self.panels {
@@ -341,7 +345,7 @@ impl NarrowOp for GemmNarrow<'_> {
                         b_k: columns,
                         c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * columns),
                         c_row: columns,
-                        offsets: (N::FORMAT.offset() != 0).then(|| a.offsets.as_ptr().add(start)),
+                        offsets: offset.then(|| a.offsets.as_ptr().add(start)),
                         scales: scaled.then(|| {
                             [
                                 a.scales.as_ptr().add(start),
