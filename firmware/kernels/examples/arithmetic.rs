@@ -3,10 +3,12 @@
 //!
 //! ```sh
 //! cargo run -p loftup-kernels --example arithmetic -- 384 5
+//! cargo run -p loftup-kernels --example arithmetic -- 384 5 avx2 avxvnni avx512
 //! ```
 //!
-//! The arguments are the channels and the number of rounds. Rounds alternate between arithmetics, so that
-//! whatever else the machine does slows all of them down; medians and their ratios are printed.
+//! The arguments are the channels, the number of rounds, and instruction sets instead of the fastest. Rounds
+//! alternate between arithmetics and instruction sets, so that whatever else the machine does slows all of
+//! them down; medians are printed, and their ratios to 32 bits with the same instruction set.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -101,23 +103,31 @@ fn main() {
     let pairs: Vec<[Vec<f32>; 2]> = (0..2)
         .map(|_| [(); 2].map(|()| noise(&mut random, len, 1.0)))
         .collect();
-    let available = Arithmetic::ALL.into_iter().filter(|a| a.is_available());
-    let mut contexts: Vec<(Arithmetic, Context)> = available
-        .map(|arithmetic| {
-            let queries = Queries::with_arithmetic(Isa::detect(), arithmetic, &weights);
+    let mut isas: Vec<Isa> = std::env::args()
+        .skip(3)
+        .map(|name| name.parse().expect("an instruction set"))
+        .collect();
+    if isas.is_empty() {
+        isas.push(Isa::detect());
+    }
+    let all = (isas.iter()).flat_map(|isa| Arithmetic::ALL.map(|arithmetic| (*isa, arithmetic)));
+    let mut contexts: Vec<(Isa, Arithmetic, Context)> = all
+        .filter(|(isa, arithmetic)| arithmetic.is_available_in(*isa))
+        .map(|(isa, arithmetic)| {
+            let queries = Queries::with_arithmetic(isa, arithmetic, &weights);
             let queries = Arc::new(queries.expect("an available arithmetic"));
             let mut context = queries.context(1, TILE, TILE, TOKENS);
             for (layer, [keys, values]) in pairs.iter().enumerate() {
                 context.set_keys(layer, keys).expect("keys");
                 context.set_values(layer, values).expect("values");
             }
-            (arithmetic, context)
+            (isa, arithmetic, context)
         })
         .collect();
 
     // The first round also fills caches; it measures the error.
     let mut exact = Vec::new();
-    for (arithmetic, context) in &mut contexts {
+    for (isa, arithmetic, context) in &mut contexts {
         let found = frame(context, &tiles, dim);
         if *arithmetic == Arithmetic::Fp32 {
             exact = found;
@@ -130,39 +140,38 @@ fn main() {
         let errors = || wide().zip(&found).map(|(a, b)| (a - f64::from(*b)).abs());
         let rms = (errors().map(|e| e * e).sum::<f64>() / n).sqrt();
         println!(
-            "{arithmetic}: error {:.4} of the standard deviation, worst {:.3}",
+            "{isa}, {arithmetic}: error {:.4} of the standard deviation, worst {:.3}",
             rms / deviation,
             errors().fold(0.0, f64::max) / deviation
         );
     }
 
-    let mut times: BTreeMap<(String, &str), Vec<Duration>> = BTreeMap::new();
+    let mut times: BTreeMap<(usize, &str), Vec<Duration>> = BTreeMap::new();
     for _ in 0..rounds {
-        for (arithmetic, context) in &mut contexts {
+        for (i, (_, _, context)) in contexts.iter_mut().enumerate() {
             let before: Vec<Duration> = stages().map(|(_, time)| time).collect();
             frame(context, &tiles, dim);
             let mut all = Duration::ZERO;
             for ((stage, time), before) in stages().zip(before) {
-                let entry = times.entry((arithmetic.to_string(), stage)).or_default();
-                entry.push(time - before);
+                times.entry((i, stage)).or_default().push(time - before);
                 all += time - before;
             }
-            times
-                .entry((arithmetic.to_string(), "frame"))
-                .or_default()
-                .push(all);
+            times.entry((i, "frame")).or_default().push(all);
         }
     }
     println!("d = {dim}, CPU seconds per frame, median of {rounds}, and relative to fp32:");
     for stage in stages().map(|(stage, _)| stage).chain(["frame"]) {
-        let mut line = format!("{stage:30}");
-        let mut first = None;
-        for (arithmetic, _) in &contexts {
-            let key = (arithmetic.to_string(), stage);
-            let time = median(times.get_mut(&key).expect("every stage"));
-            let first = *first.get_or_insert(time);
-            line += &format!("  {arithmetic} {time:.4} ({:.2})", time / first.max(1e-9));
+        for isa in &isas {
+            let mut line = format!("{stage:30} {:8}", isa.to_string());
+            let mut first = None;
+            for (i, (of, arithmetic, _)) in contexts.iter().enumerate() {
+                if of == isa {
+                    let time = median(times.get_mut(&(i, stage)).expect("every stage"));
+                    let first = *first.get_or_insert(time);
+                    line += &format!("  {arithmetic} {time:.4} ({:.2})", time / first.max(1e-9));
+                }
+            }
+            println!("{line}");
         }
-        println!("{line}");
     }
 }

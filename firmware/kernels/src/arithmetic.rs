@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     Isa,
-    simd::{Format, NARROW_ISA, SupportedFormat},
+    simd::{Format, SupportedFormat, SupportedIsa},
 };
 
 /// How the matrix products of the queries graph are computed. Fourier features, statistics and divisions
@@ -27,8 +27,8 @@ pub enum Arithmetic {
     /// Both operands of linear layers and attention rounded to bfloat16; convolutions use the precise
     /// format, because Winograd's transform magnifies rounding errors.
     Bf16,
-    /// Both operands of linear layers rounded to 8-bit integers, except the projection to queries; the rest
-    /// uses the precise format.
+    /// Both operands of linear layers, except the projection to queries, rounded to 8-bit integers, and on
+    /// x86-64 those of the weighted sums of values in attention; the rest uses the precise format.
     Int8,
 }
 
@@ -44,42 +44,51 @@ impl Arithmetic {
             (Self::Fp16, true) => "FEAT_FP16",
             (Self::Bf16, true) => "FEAT_BF16 and FEAT_FP16",
             (Self::Int8, true) => "FEAT_DotProd and FEAT_FP16",
-            (Self::Int16 | Self::Int8, false) => "AVX512-VNNI",
+            (Self::Int16, false) => "AVX2 or, with AVX-512, AVX512-VNNI",
+            (Self::Int8, false) => "AVX-VNNI or AVX512-VNNI",
             (Self::Fp16, false) => "FEAT_FP16 of 64-bit ARM",
             (Self::Bf16, false) => "AVX512-BF16 and AVX512-VNNI",
         }
     }
 
-    /// Whether this CPU has the instructions.
+    /// Whether this CPU has the instructions, in its fastest instruction set.
     pub fn is_available(self) -> bool {
-        self.formats(Isa::detect()).is_some()
+        self.is_available_in(Isa::detect())
     }
 
-    /// Returns the format of each part for an instruction set; `None` if this CPU or the instruction set does
-    /// not support them.
-    pub(crate) fn formats(self, isa: Isa) -> Option<Formats> {
+    /// Whether this CPU has the instructions in an instruction set.
+    pub fn is_available_in(self, isa: Isa) -> bool {
+        isa.supported()
+            .is_some_and(|isa| self.formats(isa).is_some())
+    }
+
+    /// Returns the format of each part for an instruction set; `None` if it has no instructions for one of them.
+    pub(crate) fn formats(self, isa: SupportedIsa) -> Option<Formats> {
         if self == Self::Fp32 {
             return Some(Formats::default());
         }
-        if isa != NARROW_ISA {
-            return None;
-        }
-        let [fp16, bf16, int16, int8] =
-            [Format::Fp16, Format::Bf16, Format::Int16, Format::Int8].map(Format::supported);
+        let [fp16, bf16, int16, int8] = [Format::Fp16, Format::Bf16, Format::Int16, Format::Int8]
+            .map(|format| format.supported(isa));
         let precise = match cfg!(target_arch = "aarch64") {
             true => fp16,
             false => int16,
         };
-        let [linear, attention, convolution] = match self {
-            Self::Fp32 | Self::Int16 => [int16; 3],
-            Self::Fp16 => [fp16; 3],
-            Self::Bf16 => [bf16, bf16, precise],
-            Self::Int8 => [int8, precise, precise],
+        // Not measured on ARM.
+        let values = match cfg!(target_arch = "aarch64") {
+            true => precise,
+            false => int8,
+        };
+        let [linear, attention, values, convolution] = match self {
+            Self::Fp32 | Self::Int16 => [int16; 4],
+            Self::Fp16 => [fp16; 4],
+            Self::Bf16 => [bf16, bf16, bf16, precise],
+            Self::Int8 => [int8, precise, values, precise],
         };
         Some(Formats {
             linear: Some(linear?),
             query: Some(attention?),
             attention: Some(attention?),
+            values: Some(values?),
             convolution: Some(convolution?),
         })
     }
@@ -92,8 +101,10 @@ pub(crate) struct Formats {
     pub linear: Option<SupportedFormat>,
     /// The projection to queries, whose rounding errors are magnified by the softmax.
     pub query: Option<SupportedFormat>,
-    /// Scores, and weighted sums of values.
+    /// Scores.
     pub attention: Option<SupportedFormat>,
+    /// Weighted sums of values.
+    pub values: Option<SupportedFormat>,
     /// 3x3 convolutions, in a 16-bit format.
     pub convolution: Option<SupportedFormat>,
 }

@@ -7,16 +7,19 @@ mod narrow;
 mod narrow_rows;
 mod packed;
 mod row_major;
+mod softmax;
 mod tile;
 
 pub(crate) use narrow_rows::{NarrowColumns, round_row};
 pub(crate) use packed::{Packed, Scratch};
 pub use row_major::SmallProducts;
+pub(crate) use softmax::MAX_INT8_ROWS;
 
 use crate::simd::{
     Fp32, Narrow, NarrowOp, Operand, Simd, SimdOp, SupportedFormat, SupportedIsa, dispatch,
     dispatch_narrow,
 };
+use narrow::NarrowB;
 use tile::Tile;
 
 /// Values per cache line.
@@ -242,7 +245,7 @@ impl GemmPackedB<'_, f32> {
 
 impl GemmPackedB<'_, u32> {
     fn run_narrow(self, format: SupportedFormat) {
-        if self.check(narrow::NR) {
+        if self.check(nr(format.isa())) {
             dispatch_narrow(format, self);
         }
     }
@@ -322,5 +325,7 @@ impl<T: Copy> GemmPackedB<'_, T> {
 
 #[cfg(test)]
 mod narrow_tests;
+#[cfg(test)]
+mod same_bits_tests;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,9 @@
 //!
 //! [`naf`] computes NAF from its weights.
 //!
-//! Kernels are written once and compiled for AVX-512, AVX2, NEON and the architecture's baseline ([`Isa`]);
-//! the instruction set is chosen at run time. `unsafe` is confined to vector instructions and to the
-//! GEMM register tile.
+//! Kernels are written once and compiled for AVX-512, AVX2, AVX-VNNI, NEON and the architecture's baseline
+//! ([`Isa`]); the instruction set is chosen at run time. `unsafe` is confined to vector instructions and to
+//! the GEMM register tile.
 //!
 //! The feature `matrix` adds general matrix products (the module `matrix`), which only training needs.
 

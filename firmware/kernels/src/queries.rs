@@ -6,7 +6,7 @@ use crate::{
     QueriesWeights,
     arithmetic::{Arithmetic, Formats},
     fourier::{Fourier, FourierCache, channel_order},
-    gemm::Packed,
+    gemm::{MAX_INT8_ROWS, Packed},
     lut::{Lut, LutWeights},
     simd::{Isa, SupportedIsa},
     stages::{Stage, Stopwatch},
@@ -74,8 +74,8 @@ impl Queries {
         arithmetic: Arithmetic,
         weights: &QueriesWeights,
     ) -> Result<Self, KernelError> {
-        let formats = arithmetic.formats(isa);
         let isa = isa.supported().ok_or(KernelError::Isa(isa))?;
+        let formats = arithmetic.formats(isa);
         let formats = formats.ok_or(KernelError::Arithmetic(arithmetic))?;
         let dims = Dims::of(weights)?;
         // The input channels of the first convolution, in the order of `Fourier`.
@@ -176,26 +176,18 @@ impl Queries {
         let Dims {
             heads, head_width, ..
         } = self.dims;
-        let (isa, format) = (self.isa, self.formats.attention);
-        let heads = || 0..heads;
-        let keys = self
-            .layers
-            .iter()
-            .map(|_| {
-                heads()
-                    .map(|_| Packed::new(isa, format, tokens, head_width, |_, _| 0.0))
-                    .collect()
-            })
-            .collect();
-        let values = self
-            .layers
-            .iter()
-            .map(|_| {
-                heads()
-                    .map(|_| Packed::new(isa, format, head_width, tokens, |_, _| 0.0))
-                    .collect()
-            })
-            .collect();
+        let formats = self.formats;
+        let pack = |format, rows, depth| -> Vec<Vec<Packed>> {
+            let head = |_| Packed::new(self.isa, format, rows, depth, |_, _| 0.0);
+            let layers = self.layers.iter();
+            layers.map(|_| (0..heads).map(head).collect()).collect()
+        };
+        let keys = pack(formats.attention, tokens, head_width);
+        let values = match tokens <= MAX_INT8_ROWS {
+            true => formats.values,
+            false => formats.attention,
+        };
+        let values = pack(values, head_width, tokens);
         Context {
             tiles,
             height,

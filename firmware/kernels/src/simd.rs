@@ -6,6 +6,10 @@
 
 use std::{fmt, str::FromStr};
 
+#[cfg(target_arch = "x86_64")]
+mod avx2_narrow;
+#[cfg(target_arch = "x86_64")]
+mod avx512_narrow;
 #[cfg(not(target_arch = "aarch64"))]
 mod generic;
 mod narrow;
@@ -21,7 +25,7 @@ use generic::Generic as Baseline;
 #[cfg(test)]
 pub(crate) use narrow::FP16_BLOCK;
 pub(crate) use narrow::{
-    Format, Fp32, NARROW_ISA, Narrow, NarrowOp, Operand, SupportedFormat, bf16_bits, fp16_bits,
+    Format, Fp32, Narrow, NarrowOp, Operand, SupportedFormat, bf16_bits, fp16_bits,
 };
 #[cfg(target_arch = "aarch64")]
 use neon::Neon as Baseline;
@@ -34,13 +38,15 @@ pub enum Isa {
     Generic,
     /// AVX2 with fused multiply-add.
     Avx2,
+    /// The same with AVX-VNNI, for 16-bit and 8-bit products.
+    AvxVnni,
     /// AVX-512F.
     Avx512,
 }
 
 impl Isa {
     /// All instruction sets, slowest first.
-    pub const ALL: [Self; 3] = [Self::Generic, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Generic, Self::Avx2, Self::AvxVnni, Self::Avx512];
 
     /// The fastest instruction set that this CPU supports.
     pub fn detect() -> Self {
@@ -57,6 +63,8 @@ impl Isa {
             Self::Generic => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => is_x86_feature_detected!("avxvnni") && Self::Avx2.is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_available(),
             #[cfg(not(target_arch = "x86_64"))]
@@ -99,6 +107,7 @@ impl fmt::Display for Isa {
         f.write_str(match self {
             Self::Generic => "generic",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
         })
     }
@@ -205,7 +214,7 @@ pub(crate) fn dispatch<Op: SimdOp>(isa: SupportedIsa, op: Op) -> Op::Output {
         Isa::Avx512 => unsafe { x86::eval_avx512(op) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { x86::eval_avx2(op) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::eval_avx2(op) },
         _ => op.eval::<Baseline>(),
     }
 }
@@ -213,14 +222,20 @@ pub(crate) fn dispatch<Op: SimdOp>(isa: SupportedIsa, op: Op) -> Op::Output {
 /// Evaluates `op` with the instructions of `format`.
 pub(crate) fn dispatch_narrow<Op: NarrowOp>(format: SupportedFormat, op: Op) -> Op::Output {
     #[cfg(target_arch = "x86_64")]
-    match format.format() {
-        // SAFETY: a `SupportedFormat` exists only for a format whose instructions the CPU has.
-        Format::Bf16 => unsafe { x86::eval_bf16(op) },
+    match (format.isa().isa(), format.format()) {
+        // SAFETY: a `SupportedFormat` exists only for a format and an instruction set that the CPU has.
+        (Isa::Avx512, Format::Bf16) => unsafe { avx512_narrow::eval_bf16(op) },
         // SAFETY: as above.
-        Format::Int16 => unsafe { x86::eval_int16(op) },
+        (Isa::Avx512, Format::Int16) => unsafe { avx512_narrow::eval_int16(op) },
         // SAFETY: as above.
-        Format::Int8 => unsafe { x86::eval_int8(op) },
-        Format::Fp16 => unreachable!("no CPU of this architecture supports fp16"),
+        (Isa::Avx512, Format::Int8) => unsafe { avx512_narrow::eval_int8(op) },
+        // SAFETY: as above.
+        (Isa::AvxVnni, Format::Int16) => unsafe { avx2_narrow::eval_int16_vnni(op) },
+        // SAFETY: as above.
+        (Isa::AvxVnni, Format::Int8) => unsafe { avx2_narrow::eval_int8_vnni(op) },
+        // SAFETY: as above.
+        (Isa::Avx2, Format::Int16) => unsafe { avx2_narrow::eval_int16(op) },
+        (isa, format) => unreachable!("{isa} has no instructions for {format}"),
     }
     #[cfg(target_arch = "aarch64")]
     match format.format() {

@@ -8,17 +8,9 @@
 //! [`Format::limit`], so that sums of integers are exact, and sums of fp16 in range. On x86-64, 8-bit values of
 //! B are offset by 128, because the instruction expects unsigned values; the initial sums compensate for this.
 
-use super::{CACHE_LINE, Epilogue, Tile, chunks};
+use super::{CACHE_LINE, Epilogue, Tile, chunks, mr, nr};
 use crate::simd::{
     Format, Narrow, NarrowOp, Simd, SupportedFormat, bf16_bits, dispatch_narrow, fp16_bits,
-};
-
-/// Rows and columns of the register tile of every format: two vectors of 8 words on ARM, of 16 elsewhere.
-pub(super) const MR: usize = if cfg!(target_arch = "aarch64") { 6 } else { 12 };
-pub(crate) const NR: usize = if cfg!(target_arch = "aarch64") {
-    16
-} else {
-    32
 };
 
 /// The left operand `[rows][depth]`, packed like [`super::PackedA`].
@@ -60,7 +52,7 @@ impl NarrowA {
             *offset = values.sum::<i32>() * -rounding.format.offset();
         }
         let mut out = self.data.iter_mut();
-        for (start, len) in chunks(self.rows, MR) {
+        for (start, len) in chunks(self.rows, mr(self.format.isa())) {
             for word in 0..words {
                 for (row, out) in (start..start + len).zip(&mut out) {
                     let scale = self.scales.get(row).copied().unwrap_or(1.0);
@@ -141,12 +133,17 @@ impl Rounding {
     }
 }
 
+/// Upper limit of `LANES`.
+const MAX_LANES: usize = 16;
+
 /// The right operand: panels `[panels][words][NR]`, and the scale of each column.
 #[derive(Debug, Default)]
 pub(crate) struct NarrowB {
-    data: Vec<u32>,
+    pub(super) data: Vec<u32>,
     /// `[panels][NR]`.
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
+    /// Whether the values contain no [`Format::offset`], as those of [`NarrowB::pack_softmax`].
+    pub(super) unsigned: bool,
 }
 
 impl NarrowB {
@@ -161,11 +158,14 @@ impl NarrowB {
     ) {
         let words = depth.div_ceil(format.format().group());
         let limit = format.format().limit(depth).unwrap_or(1) as f32;
-        self.data.resize(panels * words * NR, 0);
-        self.scales.resize(panels * NR, 1.0);
-        let data = self.data.chunks_exact_mut((words * NR).max(1));
-        for (panel, (out, scales)) in data.zip(self.scales.chunks_exact_mut(NR)).enumerate() {
-            let b = &b[panel * stride..][..depth * NR];
+        let columns = nr(format.isa());
+        self.unsigned = false;
+        self.data.resize(panels * words * columns, 0);
+        self.scales.resize(panels * columns, 1.0);
+        let data = self.data.chunks_exact_mut((words * columns).max(1));
+        let scales = self.scales.chunks_exact_mut(columns);
+        for (panel, (out, scales)) in data.zip(scales).enumerate() {
+            let b = &b[panel * stride..][..depth * columns];
             let op = PackPanel {
                 b,
                 limit,
@@ -218,7 +218,7 @@ impl<V: Copy> Range<V> {
     /// Same as [`Range::finish`], over all lanes.
     #[inline(always)]
     pub fn across<S: Simd<V = V>>(self, limit: f32) -> (f32, V) {
-        let mut lanes = [[0.0; NR]; 2];
+        let mut lanes = [[0.0; MAX_LANES]; 2];
         S::store(&mut lanes[0], self.max);
         S::store(&mut lanes[1], self.invalid);
         let mut max: f32 = 0.0;
@@ -251,24 +251,23 @@ impl NarrowOp for PackPanel<'_> {
 
     #[inline(always)]
     fn eval<N: Narrow>(self) {
-        let lanes = N::S::LANES;
-        assert_eq!((N::S::NR, N::S::MR), (NR, MR));
+        let (lanes, columns) = (N::S::LANES, N::S::NR);
         let group = N::FORMAT.group();
         for at in [0, lanes] {
             let mut factor = N::S::splat(1.0);
             if N::FORMAT.is_scaled() {
                 let mut range = Range::new::<N::S>();
-                for row in self.b.chunks_exact(NR) {
+                for row in self.b.chunks_exact(columns) {
                     range.add::<N::S>(N::S::load(&row[at..]));
                 }
                 let scale;
                 (scale, factor) = range.finish::<N::S>(self.limit);
                 N::S::store(&mut self.scales[at..], scale);
             }
-            let words = self.out.chunks_exact_mut(NR);
-            for (rows, out) in self.b.chunks(group * NR).zip(words) {
+            let words = self.out.chunks_exact_mut(columns);
+            for (rows, out) in self.b.chunks(group * columns).zip(words) {
                 let mut vectors = [N::S::splat(0.0); 4];
-                for (vector, row) in vectors.iter_mut().zip(rows.chunks_exact(NR)) {
+                for (vector, row) in vectors.iter_mut().zip(rows.chunks_exact(columns)) {
                     *vector = N::S::load(&row[at..]);
                 }
                 let out = &mut out[at..];
@@ -292,9 +291,10 @@ pub(crate) fn gemm_narrow(
     let Some(last) = panels.checked_sub(1) else {
         return;
     };
-    assert!(b.data.len() >= panels * a.words() * NR);
-    assert!(b.scales.len() >= panels * NR);
-    assert!(c.len() >= last * c_stride + a.rows * NR);
+    let columns = nr(a.format.isa());
+    assert!(b.data.len() >= panels * a.words() * columns);
+    assert!(b.scales.len() >= panels * columns);
+    assert!(c.len() >= last * c_stride + a.rows * columns);
     if let Epilogue::Bias(bias) | Epilogue::Accumulate(bias) = epilogue {
         assert!(bias.len() >= a.rows);
     }
@@ -325,9 +325,10 @@ impl NarrowOp for GemmNarrow<'_> {
 
     #[inline(always)]
     fn eval<N: Narrow>(self) {
-        let (a, words) = (self.a, self.a.words());
+        let (a, words, columns) = (self.a, self.a.words(), N::S::NR);
         let scaled = N::FORMAT.is_scaled();
-        for (start, len) in chunks(a.rows, MR) {
+        let offset = N::FORMAT.offset() != 0 && !self.b.unsigned;
+        for (start, len) in chunks(a.rows, N::S::MR) {
             let lines = (len * words).div_ceil(CACHE_LINE * self.panels);
             for panel in 0..self.panels {
                 // SAFETY: `gemm_narrow` has checked the lengths of `b`, its scales, `c` and the bias; A
@@ -340,15 +341,15 @@ impl NarrowOp for GemmNarrow<'_> {
                         a: a.data.as_ptr().add(start * words),
                         a_row: 1,
                         a_k: len,
-                        b: self.b.data.as_ptr().add(panel * words * NR),
-                        b_k: NR,
-                        c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * NR),
-                        c_row: NR,
-                        offsets: (N::FORMAT.offset() != 0).then(|| a.offsets.as_ptr().add(start)),
+                        b: self.b.data.as_ptr().add(panel * words * columns),
+                        b_k: columns,
+                        c: (self.c.as_mut_ptr()).add(panel * self.c_stride + start * columns),
+                        c_row: columns,
+                        offsets: offset.then(|| a.offsets.as_ptr().add(start)),
                         scales: scaled.then(|| {
                             [
                                 a.scales.as_ptr().add(start),
-                                self.b.scales.as_ptr().add(panel * NR),
+                                self.b.scales.as_ptr().add(panel * columns),
                             ]
                         }),
                         bias: bias.map(|b| b.as_ptr().add(start)),

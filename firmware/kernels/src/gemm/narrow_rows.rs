@@ -2,7 +2,8 @@
 
 use super::{
     GemmPackedB,
-    narrow::{NR, Range, Rounding},
+    narrow::{Range, Rounding},
+    nr,
 };
 use crate::simd::{Format, Narrow, Simd, SupportedFormat};
 
@@ -35,17 +36,18 @@ impl NarrowColumns {
                 .map(|column| rounding.scale((0..depth).map(|k| at(k, column))))
                 .collect(),
         };
+        let width = nr(format.isa());
         let mut data = Vec::with_capacity(words * columns);
-        for panel in (0..columns).step_by(NR) {
+        for panel in (0..columns).step_by(width) {
             for word in 0..words {
-                data.extend((panel..panel + NR).map(|column| {
+                data.extend((panel..panel + width).map(|column| {
                     let scale = scales.get(column).copied().unwrap_or(1.0);
                     rounding.word(word, scale, |k| at(k, column))
                 }));
             }
         }
         // A panel has two vectors.
-        for words in data.chunks_exact_mut(NR / 2) {
+        for words in data.chunks_exact_mut(width / 2) {
             format.format().arrange(words);
         }
         Self {

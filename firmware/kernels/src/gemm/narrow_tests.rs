@@ -1,29 +1,28 @@
 //! Products of rounded operands, compared with plain arithmetic on the same rounded values.
 
 use super::{
-    Epilogue, NarrowColumns, Packed, Scratch,
-    narrow::{NR, Rounding},
-    round_row,
-    tests::SHAPES,
+    Epilogue, NarrowColumns, Packed, Scratch, narrow::Rounding, nr, round_row, tests::SHAPES,
 };
 use crate::{
     reference::{self, noise},
     simd::{
-        Format, NARROW_ISA, Narrow, NarrowOp, Simd, SupportedFormat, SupportedIsa, bf16_bits,
-        dispatch_narrow, fp16_bits,
+        Format, Narrow, NarrowOp, Simd, SupportedFormat, SupportedIsa, bf16_bits, dispatch_narrow,
+        fp16_bits,
     },
 };
 
-/// The formats of this CPU. Says which are not tested.
-fn formats() -> Vec<(SupportedIsa, SupportedFormat)> {
-    let mut found = Vec::new();
+/// The formats of each instruction set of this CPU. Says which are not tested.
+pub(super) fn formats() -> Vec<(SupportedIsa, SupportedFormat)> {
+    let all: Vec<_> = SupportedIsa::all()
+        .flat_map(|isa| Format::ALL.map(|format| (isa, format.supported(isa))))
+        .filter_map(|(isa, format)| format.map(|format| (isa, format)))
+        .collect();
     for format in Format::ALL {
-        match (NARROW_ISA.supported(), format.supported()) {
-            (Some(isa), Some(format)) => found.push((isa, format)),
-            _ => println!("skipped: this CPU has no instructions for {format}"),
+        if !all.iter().any(|(_, found)| found.format() == format) {
+            println!("skipped: this CPU has no instructions for {format}");
         }
     }
-    found
+    all
 }
 
 /// Three steps between neighboring values, of the product of the largest ones; see below.
@@ -38,15 +37,15 @@ fn steps(format: Format, depth: usize) -> f32 {
 #[test]
 fn products_match_plain_arithmetic_on_the_rounded_operands() {
     for (isa, format) in formats() {
-        let name = format.format();
+        let (name, columns) = (format.format(), nr(isa));
         let (mut worst, mut rounding): (f64, f64) = (0.0, 0.0);
         for (rows, depth, panels) in SHAPES {
-            let (a, mut b) = (noise(1, rows * depth), noise(2, panels * depth * NR));
+            let (a, mut b) = (noise(1, rows * depth), noise(2, panels * depth * columns));
             // Columns of different magnitude, one of them zero.
             for (i, x) in b.iter_mut().enumerate() {
-                *x *= [0.0, 1e-3, 1.0, 100.0][i % NR % 4];
+                *x *= [0.0, 1e-3, 1.0, 100.0][i % columns % 4];
             }
-            let (bias, old) = (noise(3, rows), noise(4, panels * rows * NR));
+            let (bias, old) = (noise(3, rows), noise(4, panels * rows * columns));
             let packed = Packed::new(isa, Some(format), rows, depth, |r, k| a[r * depth + k]);
             let mut scratch = Scratch::default();
             for epilogue in [
@@ -55,7 +54,7 @@ fn products_match_plain_arithmetic_on_the_rounded_operands() {
                 Epilogue::Accumulate(&bias),
             ] {
                 let mut out = old.clone();
-                let (b_stride, c_stride) = (depth * NR, rows * NR);
+                let (b_stride, c_stride) = (depth * columns, rows * columns);
                 packed.multiply(
                     &b,
                     b_stride,
@@ -66,9 +65,9 @@ fn products_match_plain_arithmetic_on_the_rounded_operands() {
                     &mut scratch,
                 );
                 for (i, found) in out.iter().enumerate() {
-                    let (panel, r, c) = (i / c_stride, i % c_stride / NR, i % NR);
+                    let (panel, r, c) = (i / c_stride, i % c_stride / columns, i % columns);
                     let row: Vec<f32> = (0..depth).map(|k| a[r * depth + k]).collect();
-                    let at = |k: usize| b[panel * b_stride + k * NR + c];
+                    let at = |k: usize| b[panel * b_stride + k * columns + c];
                     let column: Vec<f32> = (0..depth).map(at).collect();
                     let dot =
                         |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
@@ -95,25 +94,25 @@ fn products_match_plain_arithmetic_on_the_rounded_operands() {
                     let error = (f64::from(*found) - exact).abs();
                     assert!(
                         error < limit,
-                        "{name} {rows}x{depth}: {error:.1e}, {limit:.1e}"
+                        "{isa} {name} {rows}x{depth}: {error:.1e}, {limit:.1e}"
                     );
                     worst = worst.max(error / (1.0 + size));
                 }
             }
         }
         println!(
-            "{name}: worst error {worst:.1e} of the operands' norms; rounding changes products by up to {rounding:.1e}"
+            "{isa} {name}: worst error {worst:.1e} of the operands' norms; rounding changes products by up to {rounding:.1e}"
         );
     }
 }
 
 /// [`round_row`] for rows `[stride]`.
-struct RoundRows<'a> {
-    x: &'a [f32],
-    stride: usize,
-    limit: f32,
-    out: &'a mut [u32],
-    scales: &'a mut [f32],
+pub(super) struct RoundRows<'a> {
+    pub x: &'a [f32],
+    pub stride: usize,
+    pub limit: f32,
+    pub out: &'a mut [u32],
+    pub scales: &'a mut [f32],
 }
 
 impl NarrowOp for RoundRows<'_> {
@@ -133,14 +132,14 @@ impl NarrowOp for RoundRows<'_> {
 
 #[test]
 fn row_major_products_match_plain_arithmetic_on_the_rounded_operands() {
-    for (_, format) in formats() {
-        let name = format.format();
+    for (isa, format) in formats() {
+        let (name, width) = (format.format(), nr(isa));
         if name == Format::Int8 {
             continue;
         }
         let mut worst: f64 = 0.0;
         for (rows, depth, panels) in SHAPES {
-            let (columns, stride) = (panels * NR, depth.next_multiple_of(NR).max(NR));
+            let (columns, stride) = (panels * width, depth.next_multiple_of(width).max(width));
             let mut a = noise(5, rows * stride);
             for (i, x) in a.iter_mut().enumerate() {
                 *x = if i % stride < depth { *x } else { 0.0 };
@@ -170,30 +169,31 @@ fn row_major_products_match_plain_arithmetic_on_the_rounded_operands() {
                 let limit = 1e-6 + 1e-7 * depth as f64 + step;
                 assert!(
                     error < limit,
-                    "{name} {rows}x{depth}: {error:.1e}, {limit:.1e}"
+                    "{isa} {name} {rows}x{depth}: {error:.1e}, {limit:.1e}"
                 );
                 worst = worst.max(error);
             }
         }
-        println!("{name}: worst error {worst:.1e}");
+        println!("{isa} {name}: worst error {worst:.1e}");
     }
 }
 
 #[test]
 fn the_largest_integers_do_not_overflow() {
     for (isa, format) in formats() {
+        let columns = nr(isa);
         for depth in [1, 404, 2001] {
             for sign in [1.0, -1.0] {
                 let packed = Packed::new(isa, Some(format), 3, depth, |_, _| 2.0);
-                let mut out = vec![f32::NAN; 3 * NR];
-                let b = vec![sign * 3.0; depth * NR];
+                let mut out = vec![f32::NAN; 3 * columns];
+                let b = vec![sign * 3.0; depth * columns];
                 let mut scratch = Scratch::default();
                 packed.multiply(&b, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
                 let exact = sign * 6.0 * depth as f32;
                 // Operands are exact but for the scales.
                 assert!(
                     out.iter().all(|x| (x - exact).abs() < 1e-5 * exact.abs()),
-                    "{}: {} for {exact}",
+                    "{isa} {}: {} for {exact}",
                     format.format(),
                     out[0]
                 );
@@ -205,18 +205,24 @@ fn the_largest_integers_do_not_overflow() {
 #[test]
 fn values_that_are_not_finite_stay_so() {
     for (isa, format) in formats() {
+        let columns = nr(isa);
         let (rows, depth) = (13, 7);
-        let clean = noise(7, depth * NR);
+        let clean = noise(7, depth * columns);
         for bad in [f32::NAN, f32::INFINITY] {
             let mut b = clean.clone();
-            b[2 * NR + 5] = bad;
+            b[2 * columns + 5] = bad;
             let a = noise(8, rows * depth);
             let packed = Packed::new(isa, Some(format), rows, depth, |r, k| a[r * depth + k]);
-            let mut out = vec![0.0; rows * NR];
+            let mut out = vec![0.0; rows * columns];
             let mut scratch = Scratch::default();
             packed.multiply(&b, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
             for (i, x) in out.iter().enumerate() {
-                assert_eq!(x.is_finite(), i % NR != 5, "{}: {x}", format.format());
+                assert_eq!(
+                    x.is_finite(),
+                    i % columns != 5,
+                    "{isa} {}: {x}",
+                    format.format()
+                );
             }
             let packed = Packed::new(isa, Some(format), rows, depth, |r, k| match (r, k) {
                 (4, 1) => bad,
@@ -224,7 +230,12 @@ fn values_that_are_not_finite_stay_so() {
             });
             packed.multiply(&clean, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
             for (i, x) in out.iter().enumerate() {
-                assert_eq!(x.is_finite(), i / NR != 4, "{}: {x}", format.format());
+                assert_eq!(
+                    x.is_finite(),
+                    i / columns != 4,
+                    "{isa} {}: {x}",
+                    format.format()
+                );
             }
         }
     }
@@ -234,17 +245,18 @@ fn values_that_are_not_finite_stay_so() {
 #[test]
 fn values_near_the_smallest_float_become_zero() {
     for (isa, format) in formats() {
+        let columns = nr(isa);
         let (rows, depth) = (13, 7);
         let a = noise(9, rows * depth);
         let packed = Packed::new(isa, Some(format), rows, depth, |r, k| a[r * depth + k]);
-        let mut b = vec![0.0; depth * NR];
+        let mut b = vec![0.0; depth * columns];
         b[5] = 1e-38;
-        b[2 * NR + 6] = f32::MIN_POSITIVE;
-        let mut out = vec![f32::NAN; rows * NR];
+        b[2 * columns + 6] = f32::MIN_POSITIVE;
+        let mut out = vec![f32::NAN; rows * columns];
         let mut scratch = Scratch::default();
         packed.multiply(&b, 0, &mut out, 0, 1, Epilogue::Store, &mut scratch);
         for x in &out {
-            assert!(x.abs() < 1e-37, "{}: {x}", format.format());
+            assert!(x.abs() < 1e-37, "{isa} {}: {x}", format.format());
         }
     }
 }
@@ -279,7 +291,8 @@ fn floats_are_rounded_to_nearest_even() {
         assert_eq!(bf16_bits(x), bits, "{x}");
     }
     assert!(f32::from_bits(u32::from(bf16_bits(f32::from_bits(0x7F80_0001))) << 16).is_nan());
-    if let Some(format) = Format::Int16.supported() {
+    let int16 = |(_, format): &(_, SupportedFormat)| format.format() == Format::Int16;
+    if let Some((_, format)) = formats().into_iter().find(int16) {
         let rounding = Rounding::new(format, 1);
         assert_eq!(rounding.scale([0.0, -0.0].into_iter()), 0.0);
         assert_eq!(rounding.integer(0.0, 0.0), 0);

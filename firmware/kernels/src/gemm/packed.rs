@@ -3,8 +3,12 @@
 use super::{
     Epilogue, PackedA, gemm,
     narrow::{NarrowA, NarrowB, gemm_narrow},
+    nr,
 };
-use crate::simd::{SupportedFormat, SupportedIsa};
+use crate::{
+    simd::{SupportedFormat, SupportedIsa},
+    tokens::{scale_columns, unnormalized_softmax},
+};
 
 /// A left operand `[rows][depth]` in the format that its products are computed in.
 #[derive(Debug)]
@@ -75,6 +79,37 @@ impl Packed {
                 scratch.pack(a.format(), b, b_stride, a.depth(), panels);
                 gemm_narrow(a, scratch, c, c_stride, panels, epilogue);
             }
+        }
+    }
+
+    /// `C = A softmax(B)` for a panel of scores B, with the softmax over each column. Scores are overwritten, and
+    /// `inverse` `[NR]` is a buffer.
+    pub fn multiply_softmax(
+        &self,
+        scores: &mut [f32],
+        inverse: &mut [f32],
+        c: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        match self {
+            Self::Narrow(a) if a.format().format().is_scaled() => {
+                scratch.pack_softmax(a.format(), scores, a.depth());
+                gemm_narrow(a, scratch, c, 0, 1, Epilogue::Store);
+            }
+            _ => {
+                let isa = self.isa();
+                unnormalized_softmax(isa, scores, inverse);
+                self.multiply(scores, 0, c, 0, 1, Epilogue::Store, scratch);
+                scale_columns(isa, &mut c[..self.rows() * nr(isa)], inverse);
+            }
+        }
+    }
+
+    /// The instruction set.
+    fn isa(&self) -> SupportedIsa {
+        match self {
+            Self::Fp32(a) => a.isa,
+            Self::Narrow(a) => a.format().isa(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     math::gelu,
     simd::{SupportedFormat, SupportedIsa},
     stages::{Stage, Stopwatch},
-    tokens::{from_panel, normalize, scale_columns, to_panel, unnormalized_softmax},
+    tokens::{from_panel, normalize, to_panel},
     weights::Dims,
 };
 
@@ -142,10 +142,8 @@ impl TokenBlock {
                 );
                 let heads = &mut self.attended[offset..];
                 for (i, scores) in scores.chunks_exact_mut(tokens * columns).enumerate() {
-                    unnormalized_softmax(isa, scores, &mut self.inverse);
                     let head = &mut heads[i * step..];
-                    value.multiply(scores, 0, head, 0, 1, Epilogue::Store, rounded);
-                    scale_columns(isa, &mut head[..head_width * columns], &self.inverse);
+                    value.multiply_softmax(scores, &mut self.inverse, head, rounded);
                 }
             }
             layer

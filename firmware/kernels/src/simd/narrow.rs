@@ -7,13 +7,12 @@
 
 use std::fmt;
 
-use super::{Isa, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::Isa;
+use super::{Simd, SupportedIsa};
 
 /// Whether the architecture is 64-bit ARM; otherwise it is x86-64.
 const ARM: bool = cfg!(target_arch = "aarch64");
-
-/// The instruction set for vectors of 32-bit floats that all formats use.
-pub(crate) const NARROW_ISA: Isa = if ARM { Isa::Generic } else { Isa::Avx512 };
 
 /// Number of words after which fp16 sums are added to 32-bit sums. More would be faster but less precise, since
 /// each fp16 addition rounds to 2^-11 of the sum.
@@ -27,9 +26,9 @@ pub(crate) enum Format {
     Fp16,
     /// bfloat16, accumulated in 32-bit floating point: AVX512-BF16, FEAT_BF16.
     Bf16,
-    /// 16-bit integers, accumulated exactly: AVX512-VNNI, NEON.
+    /// 16-bit integers, accumulated exactly: AVX2, AVX-VNNI, AVX512-VNNI, NEON.
     Int16,
-    /// 8-bit integers, accumulated exactly: AVX512-VNNI, FEAT_DotProd.
+    /// 8-bit integers, accumulated exactly: AVX-VNNI, AVX512-VNNI, FEAT_DotProd.
     Int8,
 }
 
@@ -93,17 +92,21 @@ impl Format {
         }
     }
 
-    /// Proof that this CPU has the instructions, or `None` if it does not.
-    pub fn supported(self) -> Option<SupportedFormat> {
+    /// Proof that this CPU has the instructions in an instruction set, or `None` if it does not.
+    pub fn supported(self, isa: SupportedIsa) -> Option<SupportedFormat> {
         #[cfg(target_arch = "x86_64")]
-        let available = is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && super::Isa::Avx512.is_available()
-            && match self {
-                Self::Bf16 => is_x86_feature_detected!("avx512bf16"),
-                Self::Int16 | Self::Int8 => is_x86_feature_detected!("avx512vnni"),
-                Self::Fp16 => false,
-            };
+        let available = match (isa.isa(), self) {
+            (Isa::Avx512, Self::Bf16 | Self::Int16 | Self::Int8) => {
+                is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && match self {
+                        Self::Bf16 => is_x86_feature_detected!("avx512bf16"),
+                        _ => is_x86_feature_detected!("avx512vnni"),
+                    }
+            }
+            (Isa::AvxVnni, Self::Int16 | Self::Int8) | (Isa::Avx2, Self::Int16) => true,
+            _ => false,
+        };
         #[cfg(target_arch = "aarch64")]
         let available = match self {
             Self::Fp16 => std::arch::is_aarch64_feature_detected!("fp16"),
@@ -113,7 +116,7 @@ impl Format {
         };
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let available = false;
-        available.then_some(SupportedFormat(self))
+        available.then_some(SupportedFormat { format: self, isa })
     }
 }
 
@@ -128,15 +131,23 @@ impl fmt::Display for Format {
     }
 }
 
-/// A format whose instructions this CPU has. Constructed only by [`Format::supported`], which checks the
-/// CPU; [`dispatch_narrow`] relies on that.
+/// A format, and an instruction set with instructions for it that this CPU has. Constructed only by
+/// [`Format::supported`], which checks the CPU; [`dispatch_narrow`](super::dispatch_narrow) relies on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SupportedFormat(Format);
+pub(crate) struct SupportedFormat {
+    format: Format,
+    isa: SupportedIsa,
+}
 
 impl SupportedFormat {
     /// The format.
     pub fn format(self) -> Format {
-        self.0
+        self.format
+    }
+
+    /// The instruction set, also that of vectors of 32-bit floats.
+    pub fn isa(self) -> SupportedIsa {
+        self.isa
     }
 }
 

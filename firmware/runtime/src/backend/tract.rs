@@ -7,7 +7,7 @@ mod rounding;
 use std::{io::Cursor, sync::Arc};
 
 use loftup_bundle::Precision;
-use loftup_kernels::{Arithmetic as Products, Isa};
+use loftup_kernels::Arithmetic as Products;
 use loftup_onnx::rewrite;
 
 use tract_onnx::{
@@ -25,7 +25,7 @@ const NAME: &str = "tract";
 /// The CPU backend: `loftup-kernels` for the upsampler's queries, tract for everything else.
 ///
 /// The environment variable `LOFTUP_KERNELS` selects the instruction set of the kernels (`generic`,
-/// `avx2`, `avx512`); with `off` everything runs on tract. All products are computed in 32 bits.
+/// `avx2`, `avxvnni`, `avx512`); with `off` everything runs on tract. All products are computed in 32 bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuBackend;
 
@@ -100,11 +100,8 @@ impl Backend for NarrowCpuBackend {
     }
 
     fn load(&self, graph: &Graph) -> Result<Arc<dyn Model>, BackendError> {
-        let kernels = match self.0.of(graph.precision) {
-            Products::Fp32 => native::Kernels::from_environment(graph)?,
-            products => native::Kernels::On(Isa::detect(), products),
-        };
-        load(graph, kernels)
+        let kernels = native::Kernels::from_environment(graph)?;
+        load(graph, kernels.with_products(self.0.of(graph.precision)))
     }
 }
 
