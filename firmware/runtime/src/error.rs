@@ -37,6 +37,22 @@ pub enum RuntimeError {
         /// Channels of the upsampler.
         dim: usize,
     },
+    /// A frame graph that cannot be written.
+    #[error("{bundle}: {source}")]
+    FrameGraph {
+        /// The bundle.
+        bundle: String,
+        /// Why.
+        source: loftup_onnx::frame::FrameError,
+    },
+    /// A frame graph that this bundle does not support.
+    #[error("{bundle}: {what}")]
+    NoFrameGraph {
+        /// The bundle.
+        bundle: String,
+        /// Why, and what to do.
+        what: String,
+    },
     /// An image that does not fit the backbone.
     #[error(
         "an image of {found}: the backbone of this bundle takes {expected}; convert with --size {found}, or give an image of {expected}"
