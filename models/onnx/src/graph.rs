@@ -106,19 +106,28 @@ impl Graph {
 
     /// Declares `value` as the output `name`.
     pub fn output(&mut self, value: &Value, name: &str, shape: &[Dim]) {
-        self.output_of(value, name, DataType::Float, shape);
+        self.declare("Identity", Vec::new(), value, name);
+        let info = value_info(name, DataType::Float, shape);
+        self.proto.output.push(info);
     }
 
-    /// Declares `value`, which is of type `dtype`, as the output `name`.
-    pub fn output_of(&mut self, value: &Value, name: &str, dtype: DataType, shape: &[Dim]) {
+    /// Declares `value`, converted to `dtype`, as the output `name`. The conversion is the last node, as
+    /// TensorRT requires for an output of 8-bit unsigned integers.
+    pub fn output_as(&mut self, value: &Value, name: &str, dtype: DataType, shape: &[Dim]) {
+        let to = attribute(&Attr::Int("to", dtype as i64));
+        self.declare("Cast", vec![to], value, name);
+        self.proto.output.push(value_info(name, dtype, shape));
+    }
+
+    fn declare(&mut self, op: &str, attribute: Vec<AttributeProto>, value: &Value, name: &str) {
         self.proto.node.push(NodeProto {
-            op_type: "Identity".into(),
+            op_type: op.into(),
             name: format!("output/{name}"),
             input: vec![value.0.clone()],
             output: vec![name.into()],
+            attribute,
             ..Default::default()
         });
-        self.proto.output.push(value_info(name, dtype, shape));
     }
 
     /// A constant tensor.

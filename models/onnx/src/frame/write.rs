@@ -201,10 +201,8 @@ impl FrameGraph<'_> {
         for (name, x) in names.iter().zip(results) {
             if *name == io::frame::CLASSES {
                 let x = g.reshape(x, &[1, rows as i64, columns as i64]);
-                // TensorRT converts to 8 bits from floats only, and only for an output.
-                let x = g.cast(&x, DataType::Uint8);
                 let shape = [1, rows, columns].map(Dim::from);
-                g.output_of(&x, name, DataType::Uint8, &shape);
+                g.output_as(&x, name, DataType::Uint8, &shape);
                 continue;
             }
             let channels = match self.output {
