@@ -29,6 +29,8 @@ struct Parts {
     context: Context,
     ports: Vec<Port>,
     stream: Arc<Stream>,
+    /// Whether the host's and the GPU's memory of a tensor are the same.
+    zero_copy: bool,
     running: bool,
     /// Whether shapes or memory changed since the last run.
     changed: bool,
@@ -47,6 +49,15 @@ enum Capture {
     Ready(Graph),
 }
 
+/// Bytes that are copied between host and GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// From the host to the GPU.
+    pub to_device: u64,
+    /// From the GPU to the host.
+    pub to_host: u64,
+}
+
 /// One input or output.
 #[derive(Debug)]
 struct Port {
@@ -57,6 +68,17 @@ struct Port {
     host: Option<PinnedBuffer>,
     /// Whether it is copied from or to the host.
     on_host: bool,
+}
+
+impl Port {
+    /// Whether a run copies it from or to the host.
+    fn is_copied(&self) -> bool {
+        let mapped = self
+            .buffer
+            .as_ref()
+            .is_some_and(|buffer| buffer.is_mapped());
+        self.host.is_some() && self.buffer.is_some() && !mapped
+    }
 }
 
 impl Executor {
@@ -79,6 +101,7 @@ impl Executor {
             context,
             ports: engine.tensors().iter().map(port).collect(),
             stream: Arc::clone(stream),
+            zero_copy: false,
             running: false,
             changed: true,
             complete: false,
@@ -196,6 +219,43 @@ impl Executor {
             Capture::Off
         };
         Ok(())
+    }
+
+    /// Whether inputs and outputs are in pinned host memory that the GPU uses directly, so that a run copies
+    /// nothing. Only has an effect on a GPU that shares the memory of the CPU
+    /// ([`Device::shares_host_memory`](crate::cuda::Device::shares_host_memory)); off by default. The contents
+    /// of the inputs are lost.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] while a run is pending; [`Error::Cuda`].
+    pub fn use_zero_copy(&mut self, wanted: bool) -> Result<()> {
+        self.idle()?;
+        let zero_copy = wanted && self.engine().device().shares_host_memory()?;
+        if zero_copy == self.0.zero_copy {
+            return Ok(());
+        }
+        self.0.zero_copy = zero_copy;
+        self.change();
+        for index in 0..self.0.ports.len() {
+            let port = &self.0.ports[index];
+            if port.info.direction == Direction::Input && port.host.is_some() {
+                self.allocate(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes that a run copies at the current shapes.
+    pub fn copied_per_run(&self) -> Copied {
+        let mut copied = Copied::default();
+        for port in self.0.ports.iter().filter(|port| port.is_copied()) {
+            let bytes = match port.info.direction {
+                Direction::Input => &mut copied.to_device,
+                Direction::Output => &mut copied.to_host,
+            };
+            *bytes += port.bytes as u64;
+        }
+        copied
     }
 
     /// Whether the next run launches a captured graph.
@@ -345,28 +405,34 @@ impl Executor {
 
     /// Allocates memory for a tensor at its current shape; reuses memory that is large enough.
     fn allocate(&mut self, index: usize) -> Result<()> {
-        let Parts { context, ports, .. } = &mut *self.0;
+        let Parts {
+            context,
+            ports,
+            zero_copy,
+            ..
+        } = &mut *self.0;
         let port = &mut ports[index];
         let device = context.engine().device();
         let bytes = context.byte_count(&port.info)?;
-        let shared = port.info.direction == Direction::Input && !port.on_host;
-        let fits = !shared
-            && port
-                .buffer
-                .as_ref()
-                .is_some_and(|buffer| buffer.len() >= bytes);
-        if !fits {
-            port.buffer = Some(Arc::new(DeviceBuffer::new(device, bytes)?));
-        }
-        if shared {
+        if port.info.direction == Direction::Input && !port.on_host {
+            // No longer shared with the output of another executor.
+            port.buffer = None;
             port.on_host = true;
         }
-        if port.on_host
-            && port
-                .host
-                .as_ref()
-                .is_none_or(|host| host.as_slice().len() < bytes)
-        {
+        let mapped = *zero_copy && port.on_host;
+        let fits =
+            |buffer: &Arc<DeviceBuffer>| buffer.len() >= bytes && buffer.is_mapped() == mapped;
+        if !port.buffer.as_ref().is_some_and(fits) {
+            if mapped {
+                let (host, buffer) = PinnedBuffer::mapped(device, bytes)?;
+                (port.host, port.buffer) = (Some(host), Some(Arc::new(buffer)));
+            } else {
+                port.buffer = Some(Arc::new(DeviceBuffer::new(device, bytes)?));
+                port.host = None;
+            }
+        }
+        let enough = |host: &PinnedBuffer| host.as_slice().len() >= bytes;
+        if port.on_host && !port.host.as_ref().is_some_and(enough) {
             port.host = Some(PinnedBuffer::new(device, bytes)?);
         }
         port.bytes = bytes;
@@ -420,10 +486,8 @@ impl Parts {
             stream,
             ..
         } = self;
-        for port in ports
-            .iter()
-            .filter(|port| port.info.direction == Direction::Input)
-        {
+        let inputs = |port: &&Port| port.info.direction == Direction::Input && port.is_copied();
+        for port in ports.iter().filter(inputs) {
             if let (Some(buffer), Some(host)) = (&port.buffer, &port.host) {
                 // SAFETY: `running` prevents access to the host memory, and `Drop` prevents freeing
                 // both, until the stream is idle.
@@ -431,10 +495,9 @@ impl Parts {
             }
         }
         context.enqueue(stream)?;
-        for port in ports
-            .iter_mut()
-            .filter(|port| port.info.direction == Direction::Output)
-        {
+        let outputs =
+            |port: &&mut Port| port.info.direction == Direction::Output && port.is_copied();
+        for port in ports.iter_mut().filter(outputs) {
             if let (Some(buffer), Some(host)) = (&port.buffer, &mut port.host) {
                 // SAFETY: as above.
                 unsafe { buffer.download_async(host, port.bytes, stream) }?;
