@@ -1,13 +1,11 @@
 //! One graph for a whole frame gives what the steps of the runtime give.
 
 use std::{
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
 use loftup_bundle::{Bundle, HeadKind, Linear, Size};
-use loftup_convert::{Builtin, convert};
 use loftup_onnx::{
     Graph,
     frame::{Resize, Weights, resized},
@@ -19,35 +17,25 @@ use loftup_runtime::{
     image::{RgbImage, resize_weights},
 };
 use loftup_spec::io;
-use loftup_tests::{golden::Case, synthetic::upsampler_bundle};
+use loftup_tests::camera::{classes, dino_bundle, photo, scenes_bundle};
 
-/// A bundle of the built-in model: images of 224x224, 64 channels.
 fn bundle() -> &'static Path {
     static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("default.loftup");
-        Builtin::Scenes
-            .write(&path, false, |_| ControlFlow::Continue(()))
-            .unwrap();
-        (folder, path)
-    });
-    path
+    kept(&FOLDER, scenes_bundle)
 }
 
-/// A small DINOv2, whose output are tokens, with an upsampler, both with random weights.
 fn random_bundle() -> &'static Path {
     static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = FOLDER.get_or_init(|| {
+    kept(&FOLDER, dino_bundle)
+}
+
+fn kept(
+    place: &'static OnceLock<(tempfile::TempDir, PathBuf)>,
+    write: fn(&Path) -> PathBuf,
+) -> &'static Path {
+    let (_, path) = place.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("random.loftup");
-        let mut request = Case::load("dinov2_reg_native").request(&path);
-        convert(&request, |_| ControlFlow::Continue(())).unwrap();
-        let backbone = Bundle::open(&path).unwrap().manifest().backbone.clone();
-        upsampler_bundle(backbone.unwrap().dim, 3, folder.path());
-        request.upsampler = Some(folder.path().join("up.safetensors"));
-        request.replace = true;
-        convert(&request, |_| ControlFlow::Continue(())).unwrap();
+        let path = write(folder.path());
         (folder, path)
     });
     path
@@ -64,28 +52,6 @@ fn perceptor() -> Perceptor {
 
 fn size(width: usize, height: usize) -> Size {
     Size { width, height }
-}
-
-fn photo(Size { width, height }: Size) -> RgbImage {
-    let frame = loftup_scenes::Scene::new(5).frame(0.0, width, height);
-    RgbImage::new(frame.width, frame.height, frame.rgb).unwrap()
-}
-
-fn head(outputs: usize) -> Head {
-    let inputs = 64;
-    let names = (0..outputs).map(|i| i.to_string()).collect();
-    let manifest = loftup_bundle::Head {
-        kind: HeadKind::Classes { names },
-        dim: inputs,
-        file: String::new(),
-    };
-    let weight = (0..inputs * outputs).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0);
-    let linear = Linear {
-        inputs,
-        weight: weight.collect(),
-        bias: (0..outputs).map(|i| i as f32 / 10.0).collect(),
-    };
-    Head::new(manifest, linear).unwrap()
 }
 
 /// Runs a frame graph on tract.
@@ -227,7 +193,7 @@ fn classes_are_those_of_the_runtime_except_for_near_ties() {
     let perceptor = perceptor();
     let (camera, size) = (size(120, 90), size(61, 47));
     let photo = photo(camera);
-    let head = head(5);
+    let head = classes(64, 5);
     let query = |output| FrameGraphQuery {
         camera,
         size,

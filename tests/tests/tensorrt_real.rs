@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loftup_bundle::{Bundle, BundleWriter, HeadKind, Linear, Normalization, Precision, Size};
-use loftup_convert::{BackboneSource, Builtin, Request, convert};
+use loftup_bundle::{Bundle, BundleWriter, Normalization, Precision, Size};
+use loftup_convert::{BackboneSource, Request, convert};
 use loftup_import::{bundle as new, vit::VitOptions};
 use loftup_onnx::loftup::with_head;
 use loftup_runtime::{
@@ -20,14 +20,17 @@ use loftup_runtime::{
         engine_cache::EngineCache,
         tensorrt::{self, AheadOfTime},
     },
-    heads::Head,
 };
 use loftup_spec::{io, naf::NafWeights};
 use loftup_tensorrt::{
     Builder, DataType, Library, OnnxParser, TensorInfo,
     testing::{cached, in_child},
 };
-use loftup_tests::{golden::Case, synthetic::upsampler_bundle};
+use loftup_tests::{
+    camera::{classes, dino_bundle, scenes_bundle},
+    golden::Case,
+    synthetic::upsampler_bundle,
+};
 
 const RELEASES: [&str; 2] = ["rtx-1.7", "rtx-1.4"];
 
@@ -247,19 +250,8 @@ fn frames(name: &str, test: &str) {
     let Some(library) = cached(name) else { return };
     in_child(test, || {
         let (cache, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let scenes = directory.path().join("scenes.loftup");
-        Builtin::Scenes
-            .write(&scenes, false, |_| ControlFlow::Continue(()))
-            .unwrap();
-        let dino = directory.path().join("dino.loftup");
-        let mut request = Case::load("dinov2_reg_native").request(&dino);
-        convert(&request, |_| ControlFlow::Continue(())).unwrap();
-        let backbone = Bundle::open(&dino).unwrap().manifest().backbone.clone();
-        upsampler_bundle(backbone.unwrap().dim, 3, directory.path());
-        request.upsampler = Some(directory.path().join("up.safetensors"));
-        request.replace = true;
-        convert(&request, |_| ControlFlow::Continue(())).unwrap();
-
+        let scenes = scenes_bundle(directory.path());
+        let dino = dino_bundle(directory.path());
         let size = |width, height| Size { width, height };
         for (path, output, tile) in [
             (&scenes, size(224, 224), 224),
@@ -270,7 +262,7 @@ fn frames(name: &str, test: &str) {
             let backend = std::sync::Arc::new(ahead(&library, cache.path()));
             let perceptor =
                 Perceptor::with_backend(bundle, backend, ExecutionOptions::default()).unwrap();
-            let head = classes(perceptor.manifest().upsampler.as_ref().unwrap().dim);
+            let head = classes(perceptor.manifest().upsampler.as_ref().unwrap().dim, 5);
             let camera = size(640, 480);
             for (outputs, query) in [
                 (&[io::frame::CLASSES][..], FrameGraphOutput::Classes(&head)),
@@ -314,20 +306,6 @@ fn frames(name: &str, test: &str) {
             println!("  {:.1} MB", entry.bytes as f64 / 1e6);
         }
     });
-}
-
-/// A head of five classes.
-fn classes(dim: usize) -> Head {
-    let kind = HeadKind::Classes {
-        names: (0..5).map(|i| i.to_string()).collect(),
-    };
-    let file = String::new();
-    let linear = Linear {
-        inputs: dim,
-        weight: vec![0.5; 5 * dim],
-        bias: vec![0.0; 5],
-    };
-    Head::new(loftup_bundle::Head { kind, dim, file }, linear).unwrap()
 }
 
 #[test]
