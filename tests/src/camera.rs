@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use loftup_bundle::{Bundle, HeadKind, Linear, Size};
+use loftup_bundle::{Bundle, BundleWriter, HeadKind, Linear, Precision, Size};
 use loftup_convert::{BackboneSource, Builtin, OnnxBackbone, Request, convert};
+use loftup_import::bundle as new;
 use loftup_onnx::{Graph, Tensor};
 use loftup_runtime::{heads::Head, image::RgbImage};
+use loftup_spec::naf::NafWeights;
 
 use crate::{
     golden::Case,
@@ -36,6 +38,29 @@ pub fn dino_bundle(directory: &Path) -> PathBuf {
     let path = directory.join("dino.loftup");
     let request = Case::load("dinov2_reg_native").request(&path);
     with_upsampler(request, directory)
+}
+
+/// The backbone of [`scenes_bundle`] with a NAF with random weights.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn naf_bundle(directory: &Path) -> PathBuf {
+    let scenes = Bundle::open(&scenes_bundle(directory)).expect("a bundle");
+    let manifest = scenes.manifest();
+    let backbone = manifest.backbone.clone().expect("a backbone");
+    let path = directory.join("naf.loftup");
+    let mut writer = BundleWriter::create(&path, false).expect("a directory");
+    let file = &backbone.graphs[&Precision::Fp32];
+    let onnx = scenes.read(file).expect("a graph");
+    writer.add(file, &onnx).expect("written");
+    let weights = NafWeights::random(7);
+    let upsampler = new::add_naf(&mut writer, &weights, backbone.dim, Some(&backbone));
+    let upsampler = Some(upsampler.expect("graphs"));
+    let normalization = manifest.normalization;
+    let manifest = new::manifest(normalization, Some(backbone), upsampler, Vec::new(), None);
+    writer.seal(manifest).expect("a manifest");
+    writer.commit().expect("written");
+    path
 }
 
 /// A backbone of one convolution with `dim` channels for images of 224 x 224, and an upsampler with random

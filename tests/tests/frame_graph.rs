@@ -17,7 +17,7 @@ use loftup_runtime::{
     image::{RgbImage, resize_weights},
 };
 use loftup_spec::io;
-use loftup_tests::camera::{classes, dino_bundle, photo, scenes_bundle};
+use loftup_tests::camera::{classes, dino_bundle, naf_bundle, photo, scenes_bundle};
 
 fn bundle() -> &'static Path {
     static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
@@ -273,4 +273,37 @@ fn scores_that_are_not_finite_have_no_class() {
         let session = run(onnx, &photo(camera), &[io::frame::CLASSES]);
         assert_eq!(session.output_bytes(0), vec![NO_CLASS; 14 * 9]);
     }
+}
+
+#[test]
+fn naf_is_included_where_its_whole_graph_exists() {
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = naf_bundle(directory.path());
+    let perceptor = open(&bundle);
+    let (camera, out) = (size(97, 61), size(96, 80));
+    let photo = photo(camera);
+    let mut query = FrameGraphQuery {
+        camera,
+        size: out,
+        range: ColorRange::PerImage,
+        tile: None,
+        output: FrameGraphOutput::Features,
+    };
+    let onnx = perceptor.frame_graph(&query, Vec::new()).unwrap();
+    let session = run(onnx, &photo, &[io::frame::FEATURES]);
+    let frame = Frame::packed(photo.data(), camera.width, camera.height);
+    let expected = perceptor.perceive(&frame, &Query::frame(out)).unwrap();
+    let found = session.output(0);
+    assert_eq!(found.len(), expected.values.len());
+    let worst = (found.iter().zip(&expected.values))
+        .map(|(a, b)| (a - b).abs())
+        .fold(0f32, f32::max);
+    println!("worst {worst:.1e}");
+    assert!(worst <= 1e-4, "{worst}");
+    query.size = size(99, 80);
+    let e = perceptor.frame_graph(&query, Vec::new()).unwrap_err();
+    assert!(
+        e.to_string().contains("multiples of the feature grid"),
+        "{e}"
+    );
 }
