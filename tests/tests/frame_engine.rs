@@ -1,6 +1,10 @@
 //! Class maps of whole frames by one engine, with the perceptor as the fallback.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use loftup_bundle::{Bundle, Size};
 use loftup_runtime::{
@@ -259,23 +263,24 @@ fn one_engine_copies_a_small_part_of_what_three_engines_copy() {
     };
     let directory = tempfile::tempdir().unwrap();
     let image = photo(camera);
-    for (name, bundle, tokens) in [
-        ("scenes, d = 64", scenes_bundle(directory.path()), 14 * 14),
-        ("d = 384", patches_bundle(384, directory.path()), 16 * 16),
-    ] {
+    let bundles: [fn(&Path) -> PathBuf; 2] = [scenes_bundle, |at| patches_bundle(384, at)];
+    for bundle in bundles {
         let Some(fake) = Fake::new(Layout::V10) else {
             return;
         };
-        fake.set("dim.tokens", &tokens.to_string());
+        let bundle = without_references(bundle(directory.path()));
+        let bundle = Bundle::open(&bundle).unwrap();
+        let backbone = bundle.manifest().backbone.as_ref().unwrap();
+        let (side, patch, dim) = (backbone.size.width, backbone.patch, backbone.dim);
+        let name = format!("d = {dim}, features of {0}x{0}", side / patch);
+        fake.set("dim.tokens", &(side / patch).pow(2).to_string());
         fake.set("dim.pixels", &size.area().to_string());
         fake.set("dim.head_outputs", "16");
         let cache = tempfile::tempdir().unwrap();
-        let bundle = Bundle::open(&without_references(bundle)).unwrap();
         let tensorrt = Arc::new(TensorRt::open(options(&fake, cache.path())).unwrap());
         let options = ExecutionOptions::default();
         let perceptor = Perceptor::with_backend(bundle, tensorrt.clone(), options).unwrap();
         let perceptor = Arc::new(perceptor);
-        let dim = perceptor.manifest().upsampler.as_ref().unwrap().dim;
         let head = classes(dim, 16);
         let frame = Frame::packed(image.data(), camera.width, camera.height);
         let wanted = Query::frame(size).with_head(&head);

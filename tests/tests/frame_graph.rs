@@ -125,7 +125,7 @@ fn the_resize_has_the_bits_of_the_runtime() {
 }
 
 #[test]
-fn the_weights_are_whole_numbers_of_eleven_bits_that_make_up_the_fixed_point_weights() {
+fn a_pixel_is_resized_from_so_few_pixels_that_the_sums_are_exact() {
     for (from, to) in [(640, 224), (3, 7), (1920, 64)] {
         let weights = resize_weights(from, to);
         let most = weights

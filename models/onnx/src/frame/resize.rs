@@ -69,3 +69,27 @@ fn levels(g: &mut Graph, sums: &Value, axis: i64, to: usize) -> Value {
     let level = g.mul(&sum, &unit);
     g.op("Floor", &[&level], &[])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_have_eleven_bits_and_make_up_the_weights() {
+        let weights: Vec<i32> = (0..=4096).map(|i| i * 1023).chain([1 << BITS]).collect();
+        let count = weights.len();
+        let split = Weights {
+            from: count,
+            to: 1,
+            weights: weights.clone(),
+        }
+        .split();
+        assert_eq!(split.shape(), [2, count]);
+        let (upper, lower) = split.data().split_at(count);
+        for ((weight, upper), lower) in weights.iter().zip(upper).zip(lower) {
+            let unit = (1 << LOW) as f32;
+            assert_eq!(upper * unit + lower, *weight as f32);
+            assert!((0.0..=unit).contains(upper) && (-unit / 2.0..unit / 2.0).contains(lower));
+        }
+    }
+}
