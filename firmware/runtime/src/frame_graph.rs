@@ -125,7 +125,7 @@ impl Perceptor {
                 keys = self.bundle.read(&files.keys)?;
                 queries = self.bundle.read(&files.queries)?;
                 let (tiles, columns) = tiles(query.size, query.tile.unwrap_or(TILE));
-                frame::Upsampler::LoftUp {
+                frame::Upsampler::LoftUp(frame::LoftUp {
                     keys: &keys,
                     queries: &queries,
                     layers: upsampler.layers,
@@ -135,7 +135,7 @@ impl Perceptor {
                     },
                     tiles,
                     columns,
-                }
+                })
             }
             UpsamplerKind::Naf => {
                 let shape = NafShape {
@@ -149,10 +149,10 @@ impl Perceptor {
                         grid.1, grid.0, query.size
                     ))
                 })?;
-                frame::Upsampler::Naf {
+                frame::Upsampler::Naf(frame::Naf {
                     whole: &whole,
                     normalization: (Normalization::IMAGENET.mean, Normalization::IMAGENET.std),
-                }
+                })
             }
         };
         let output = match (query.output, linear) {

@@ -1,14 +1,19 @@
 //! An execution context with its memory and stream: fill the inputs, run, read the outputs.
 
+mod port;
+
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::cuda::{DeviceBuffer, Graph, PinnedBuffer, Stream};
+use crate::cuda::{Graph, Stream};
 use crate::error::{Error, Result};
 use crate::runtime::Engine;
-use crate::tensor::{Direction, TensorInfo, find};
+use crate::tensor::{Direction, find};
+
+pub use port::Copied;
+use port::Port;
 
 /// Maximum time that dropping an executor, or a failed start, waits for pending work.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -49,38 +54,6 @@ enum Capture {
     Ready(Graph),
 }
 
-/// Bytes that are copied between host and GPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Copied {
-    /// From the host to the GPU.
-    pub to_device: u64,
-    /// From the GPU to the host.
-    pub to_host: u64,
-}
-
-/// One input or output.
-#[derive(Debug)]
-struct Port {
-    info: TensorInfo,
-    /// Size at the current shape, in bytes.
-    bytes: usize,
-    buffer: Option<Arc<DeviceBuffer>>,
-    host: Option<PinnedBuffer>,
-    /// Whether it is copied from or to the host.
-    on_host: bool,
-}
-
-impl Port {
-    /// Whether a run copies it from or to the host.
-    fn is_copied(&self) -> bool {
-        let mapped = self
-            .buffer
-            .as_ref()
-            .is_some_and(|buffer| buffer.is_mapped());
-        self.host.is_some() && self.buffer.is_some() && !mapped
-    }
-}
-
 impl Executor {
     /// Creates a context for `engine` on `stream`. Inputs with static shapes can be filled
     /// immediately, others after [`Executor::set_shape`].
@@ -89,17 +62,10 @@ impl Executor {
     /// Same as [`Context::new`]; [`Error::Cuda`] when memory is full.
     pub fn new(engine: &Arc<Engine>, stream: &Arc<Stream>) -> Result<Executor> {
         let context = Context::new(engine)?;
-        let port = |info: &TensorInfo| Port {
-            info: info.clone(),
-            bytes: 0,
-            buffer: None,
-            host: None,
-            on_host: true,
-        };
         let mut executor = Executor(ManuallyDrop::new(Parts {
             capture: Capture::Off,
             context,
-            ports: engine.tensors().iter().map(port).collect(),
+            ports: engine.tensors().iter().map(Port::new).collect(),
             stream: Arc::clone(stream),
             zero_copy: false,
             running: false,
@@ -188,7 +154,8 @@ impl Executor {
         port.buffer = buffer;
         port.host = None;
         port.on_host = false;
-        self.rebind(index)
+        let Parts { context, ports, .. } = &mut *self.0;
+        ports[index].bind(context)
     }
 
     /// Keeps an output on the GPU, for [`Executor::share_input`].
@@ -247,15 +214,7 @@ impl Executor {
 
     /// The bytes that a run copies at the current shapes.
     pub fn copied_per_run(&self) -> Copied {
-        let mut copied = Copied::default();
-        for port in self.0.ports.iter().filter(|port| port.is_copied()) {
-            let bytes = match port.info.direction {
-                Direction::Input => &mut copied.to_device,
-                Direction::Output => &mut copied.to_host,
-            };
-            *bytes += port.bytes as u64;
-        }
-        copied
+        Copied::of(&self.0.ports)
     }
 
     /// Whether the next run launches a captured graph.
@@ -411,40 +370,8 @@ impl Executor {
             zero_copy,
             ..
         } = &mut *self.0;
-        let port = &mut ports[index];
-        let device = context.engine().device();
-        let bytes = context.byte_count(&port.info)?;
-        if port.info.direction == Direction::Input && !port.on_host {
-            // No longer shared with the output of another executor.
-            port.buffer = None;
-            port.on_host = true;
-        }
-        let mapped = *zero_copy && port.on_host;
-        let fits =
-            |buffer: &Arc<DeviceBuffer>| buffer.len() >= bytes && buffer.is_mapped() == mapped;
-        if !port.buffer.as_ref().is_some_and(fits) {
-            if mapped {
-                let (host, buffer) = PinnedBuffer::mapped(device, bytes)?;
-                (port.host, port.buffer) = (Some(host), Some(Arc::new(buffer)));
-            } else {
-                port.buffer = Some(Arc::new(DeviceBuffer::new(device, bytes)?));
-                port.host = None;
-            }
-        }
-        let enough = |host: &PinnedBuffer| host.as_slice().len() >= bytes;
-        if port.on_host && !port.host.as_ref().is_some_and(enough) {
-            port.host = Some(PinnedBuffer::new(device, bytes)?);
-        }
-        port.bytes = bytes;
-        self.rebind(index)
-    }
-
-    fn rebind(&mut self, index: usize) -> Result<()> {
-        let Parts { context, ports, .. } = &mut *self.0;
-        match &ports[index].buffer {
-            Some(buffer) => context.bind(&ports[index].info.name, buffer),
-            None => Ok(()),
-        }
+        ports[index].allocate(context, *zero_copy)?;
+        ports[index].bind(context)
     }
 
     fn launch(&mut self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use loftup_bundle::{Bundle, Precision, Size};
 use loftup_onnx::Interface;
@@ -179,7 +179,7 @@ fn name_of(bundle: &std::path::Path) -> String {
 }
 
 fn describe(args: &Args, onnx: &[u8], start: Instant) -> Result<()> {
-    let interface = Interface::of(onnx).unwrap_or_else(|| unreachable!("just written"));
+    let interface = Interface::of(onnx).context("the graph cannot be read back")?;
     let port = |p: &loftup_onnx::Port| {
         let shape: Vec<usize> = (p.shape.iter().flatten()).map(|n| n.unwrap_or(0)).collect();
         (p.name.clone(), p.element.to_string(), shape)

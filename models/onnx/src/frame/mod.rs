@@ -70,28 +70,36 @@ pub struct Backbone<'a> {
 /// The graphs of an upsampler.
 #[derive(Debug, Clone)]
 pub enum Upsampler<'a> {
-    /// LoftUp, with queries tile by tile.
-    LoftUp {
-        /// The keys graph.
-        keys: &'a [u8],
-        /// The queries graph.
-        queries: &'a [u8],
-        /// Number of layers.
-        layers: usize,
-        /// Minimum and maximum of each channel, normalized, if the guidance is scaled by a fixed range.
-        range: Option<[[f32; 3]; 2]>,
-        /// The tiles, row by row.
-        tiles: Vec<Tile>,
-        /// Number of tiles in a row.
-        columns: usize,
-    },
-    /// NAF for this size, which needs ImageNet's normalization.
-    Naf {
-        /// The whole graph.
-        whole: &'a [u8],
-        /// Mean and standard deviation of each channel.
-        normalization: ([f32; 3], [f32; 3]),
-    },
+    /// LoftUp.
+    LoftUp(LoftUp<'a>),
+    /// NAF for this size.
+    Naf(Naf<'a>),
+}
+
+/// The graphs of LoftUp, with queries tile by tile.
+#[derive(Debug, Clone)]
+pub struct LoftUp<'a> {
+    /// The keys graph.
+    pub keys: &'a [u8],
+    /// The queries graph.
+    pub queries: &'a [u8],
+    /// Number of layers.
+    pub layers: usize,
+    /// Minimum and maximum of each channel, normalized, if the guidance is scaled by a fixed range.
+    pub range: Option<[[f32; 3]; 2]>,
+    /// The tiles, row by row.
+    pub tiles: Vec<Tile>,
+    /// Number of tiles in a row.
+    pub columns: usize,
+}
+
+/// NAF.
+#[derive(Debug, Clone, Copy)]
+pub struct Naf<'a> {
+    /// The whole graph for this size.
+    pub whole: &'a [u8],
+    /// Mean and standard deviation of each channel of its guidance.
+    pub normalization: ([f32; 3], [f32; 3]),
 }
 
 /// A tile: the queries graph runs on `compute`, and `keep` is the part of it in the output.

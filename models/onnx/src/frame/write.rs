@@ -4,8 +4,8 @@ use loftup_spec::{HALO, io, linspace, min_max_scale};
 use prost::Message;
 
 use super::{
-    Area, Backbone, Extent, FrameError, FrameGraph, Linear, Output, Tile, Upsampler, part::Part,
-    resized,
+    Area, Backbone, Extent, FrameError, FrameGraph, Linear, LoftUp, Output, Tile, Upsampler,
+    part::Part, resized,
 };
 use crate::{
     Attr, Dim, Graph, LARGEST, Tensor, Value,
@@ -38,17 +38,14 @@ impl FrameGraph<'_> {
         };
         let input = normalized(&mut g, &small, self.normalization);
         let features = backbone(&mut g, &self.backbone, &input)?;
-        let features = match &self.upsampler {
-            Upsampler::LoftUp { .. } => self.loftup(&mut g, &features, &large)?,
-            Upsampler::Naf {
-                whole,
-                normalization,
-            } => {
-                let guidance = normalized(&mut g, &large, *normalization);
-                self.naf(&mut g, &features, &guidance, whole)?
+        let results = match &self.upsampler {
+            Upsampler::LoftUp(loftup) => self.loftup(&mut g, &features, &large, loftup)?,
+            Upsampler::Naf(naf) => {
+                let guidance = normalized(&mut g, &large, naf.normalization);
+                self.naf(&mut g, &features, &guidance, naf.whole)?
             }
         };
-        self.declare(&mut g, &features);
+        self.declare(&mut g, &results);
 
         let mut model = g.finish_model();
         model.metadata_props = (self.metadata.iter())
@@ -64,24 +61,14 @@ impl FrameGraph<'_> {
         Ok(model.encode_to_vec())
     }
 
-    /// The results of all pixels, each with a name of its own, after LoftUp.
+    /// The results of all pixels after LoftUp, from the features and the levels of the image.
     fn loftup(
         &self,
         g: &mut Graph,
         features: &Value,
         levels: &Value,
+        loftup: &LoftUp<'_>,
     ) -> Result<Vec<Value>, FrameError> {
-        let Upsampler::LoftUp {
-            keys,
-            queries,
-            layers,
-            range,
-            tiles,
-            columns,
-        } = &self.upsampler
-        else {
-            return Ok(Vec::new());
-        };
         let (rows, cols) = self.backbone.grid;
         let lines = (linspace(-1.0, 1.0, rows), linspace(-1.0, 1.0, cols));
         let tokens = rows * cols;
@@ -91,15 +78,15 @@ impl FrameGraph<'_> {
         });
         let grid = g.constant("grid", &grid);
         let features = g.reshape(features, &[1, tokens as i64, self.backbone.dim as i64]);
-        let names: Vec<String> = (0..*layers)
+        let names: Vec<String> = (0..loftup.layers)
             .flat_map(|i| [io::key(i), io::value(i)])
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let inputs = [(io::FEATURES, &features), (io::GRID, &grid)];
-        let pairs = Part::new(g, "keys", keys)?.call(g, &inputs, &names)?;
+        let pairs = Part::new(g, "keys", loftup.keys)?.call(g, &inputs, &names)?;
 
         let (mean, std) = self.normalization;
-        let scaled = match range {
+        let scaled = match &loftup.range {
             None => {
                 let guidance = normalized(g, levels, (mean, std));
                 g.scope("min_max", |g| min_max(g, &guidance))
@@ -113,9 +100,9 @@ impl FrameGraph<'_> {
         let halo = HALO as i64;
         let pads = g.ints("pads", &[0, 0, halo, halo, 0, 0, halo, halo]);
         let padded = g.op("Pad", &[&scaled, &pads], &[]);
-        let mut part = Part::new(g, "queries", queries)?;
+        let mut part = Part::new(g, "queries", loftup.queries)?;
         let mut done: Vec<Vec<Value>> = Vec::new();
-        for tile in tiles {
+        for tile in &loftup.tiles {
             let [colors, coords, mask] = tile_inputs(g, &padded, self.size, &tile.compute);
             let mut inputs = vec![
                 (io::GUIDANCE, &colors),
@@ -134,7 +121,7 @@ impl FrameGraph<'_> {
         let results = 0..done.first().map_or(0, Vec::len);
         Ok(results
             .map(|i| {
-                let rows: Vec<Value> = (done.chunks(*columns))
+                let rows: Vec<Value> = (done.chunks(loftup.columns))
                     .map(|row| join(g, row.iter().map(|tile| &tile[i]).collect(), 2))
                     .collect();
                 join(g, rows.iter().collect(), 1)
