@@ -95,8 +95,14 @@ fn a_right_engine_is_used() {
     // One of them for the comparison.
     assert_eq!((counters.preferred_runs, counters.fallback_runs), (3, 0));
     // Images of another size.
-    let wrong = engine.run(&photo(SIZE), |_| ()).unwrap_err().to_string();
-    assert!(wrong.contains("image") && !wrong.contains('\n'), "{wrong}");
+    let turned = Size {
+        width: CAMERA.height,
+        height: CAMERA.width,
+    };
+    for other in [SIZE, turned] {
+        let wrong = engine.run(&photo(other), |_| ()).unwrap_err().to_string();
+        assert!(wrong.contains("camera images of 71x53"), "{wrong}");
+    }
     assert_eq!(run(&engine, &image), found);
 }
 

@@ -37,6 +37,16 @@ pub enum RuntimeError {
         /// Channels of the upsampler.
         dim: usize,
     },
+    /// A camera image of another size than the graph's.
+    #[error(
+        "an image of {found}: this graph is for camera images of {expected}; make another one, or resize the image"
+    )]
+    CameraSize {
+        /// Its size.
+        found: Size,
+        /// The size of the graph's input.
+        expected: Size,
+    },
     /// A frame graph that cannot be written.
     #[error("{bundle}: {source}")]
     FrameGraph {

@@ -110,6 +110,14 @@ impl FrameEngine {
         image: &RgbImage,
         receive: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, RuntimeError> {
+        let found = Size {
+            width: image.width(),
+            height: image.height(),
+        };
+        if found != self.query.camera {
+            let expected = self.query.camera;
+            return Err(RuntimeError::CameraSize { found, expected });
+        }
         let mut place = self.session.lock();
         let session = match &mut *place {
             Some(session) => session,

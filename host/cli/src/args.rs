@@ -74,9 +74,6 @@ pub struct TensorRtArgs {
     /// Capture each inference in a CUDA graph
     #[arg(long)]
     pub cuda_graph: bool,
-    /// Copy inputs and outputs even if the GPU shares the memory of the CPU, as on a Jetson
-    #[arg(long)]
-    pub no_zero_copy: bool,
 }
 
 impl TensorRtArgs {
@@ -95,7 +92,6 @@ impl TensorRtArgs {
                 .map_or(defaults.workspace, |mib| mib.get().saturating_mul(1 << 20)),
             dla_core: self.dla_core,
             cuda_graph: self.cuda_graph,
-            zero_copy: !self.no_zero_copy,
             cache: self.cache(),
             watch: Arc::new(engines::Watch::default()),
             ..defaults

@@ -23,7 +23,8 @@ pub struct TensorRt {
     pub dla_core: Option<u32>,
     /// Whether to launch each run as a CUDA graph.
     pub cuda_graph: bool,
-    /// Whether nothing is copied on a GPU that shares the memory of the CPU; true if missing.
+    /// Whether image and class map of `frame_graph` are not copied on a GPU that shares the memory of the CPU;
+    /// true if missing.
     pub zero_copy: Option<bool>,
     /// Whether one engine computes class maps of whole frames from the camera's image.
     pub frame_graph: bool,

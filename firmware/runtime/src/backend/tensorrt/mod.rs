@@ -62,7 +62,9 @@ pub struct Options {
     pub tf32: bool,
     /// Whether runs are captured and launched as a CUDA graph.
     pub cuda_graph: bool,
-    /// Whether nothing is copied on a GPU that shares the memory of the CPU, as on a Jetson.
+    /// Whether the image and the result of a graph for whole frames are not copied on a GPU that shares the
+    /// memory of the CPU, as on a Jetson. Inputs of other graphs are always copied: the GPU reads them
+    /// repeatedly, and does not cache host memory.
     pub zero_copy: bool,
     /// Maximum time to wait for the GPU before a run fails. [`super::Fallback`] has its own limits,
     /// which should be shorter.

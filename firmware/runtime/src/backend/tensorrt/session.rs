@@ -181,7 +181,9 @@ impl PlanParts {
             executor.keep_on_device(name)?;
         }
         executor.use_graph(self.options.cuda_graph)?;
-        executor.use_zero_copy(self.options.zero_copy)?;
+        // A GPU reads an image once. It reads other inputs repeatedly, and does not cache host memory.
+        let images = self.inputs.iter().all(|port| port.element == Element::U8);
+        executor.use_zero_copy(self.options.zero_copy && images)?;
         executor.prepare()?;
         Ok(TensorRtSession {
             graph: self.graph.clone(),
