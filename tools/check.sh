@@ -95,6 +95,7 @@ demo() {
     step "$work/python/bin/python" tools/check_onnx.py --with-head "$built/examples/with_head" \
         "$loftup" "$work/demo/demo.loftup" \
         "$work"/*.ckpt.loftup "$work"/*.safetensors.loftup
+    step "$work/python/bin/python" tools/check_frame.py "$loftup" "$work/demo/demo.loftup"
 }
 
 # With tools/maturin/cargo, nothing is compiled again after `test`.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod camera;
 pub mod conformance;
 pub mod frames;
 pub mod golden;

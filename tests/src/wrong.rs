@@ -99,6 +99,10 @@ impl Session for WrongSession {
         self.inner.set(input, values)
     }
 
+    fn set_bytes(&mut self, input: usize, values: &[u8]) -> Result<(), BackendError> {
+        self.inner.set_bytes(input, values)
+    }
+
     fn run(&mut self) -> Result<(), BackendError> {
         self.inner.run()?;
         for (i, (values, by)) in self.values.iter_mut().zip(&*self.factors).enumerate() {
@@ -110,5 +114,9 @@ impl Session for WrongSession {
 
     fn output(&self, index: usize) -> &[f32] {
         &self.values[index]
+    }
+
+    fn output_bytes(&self, index: usize) -> &[u8] {
+        self.inner.output_bytes(index)
     }
 }

@@ -3,13 +3,16 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use loftup_bundle::Size;
 use loftup_convert::{compare::Tolerance, convert};
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Features, ImageTensor, Perceptor, Rect,
+    ColorRange, ExecutionOptions, Features, FrameEngine, FrameEngineQuery, ImageTensor, Perceptor,
+    Rect,
     backend::{Backend, Choice, Settings, State, TensorRt, engine_cache::EngineCache, open},
     sinks::VecSink,
 };
 use loftup_tests::{
+    camera::{classes, photo, scenes_bundle},
     conformance,
     golden::{BACKBONES, Case, UPSAMPLERS, compare},
 };
@@ -46,6 +49,43 @@ fn tensorrt_on_a_gpu_conforms() {
         let backend = open(Choice::TensorRt, &settings).unwrap();
         conformance::run(&*backend, KNOWN_GAPS);
         assert_eq!(backend.health().state, State::Healthy);
+    }
+}
+
+#[test]
+fn a_whole_frame_on_a_gpu_is_what_the_steps_give() {
+    let Some((settings, _cache)) = settings() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = loftup_bundle::Bundle::open(&scenes_bundle(directory.path())).unwrap();
+    let [camera, size] = [(640, 480), (224, 224)].map(|(width, height)| Size { width, height });
+    for cuda_graph in [false, true] {
+        let mut settings = settings.clone();
+        settings.tensorrt.cuda_graph = cuda_graph;
+        let steps = open(Choice::TensorRt, &settings).unwrap();
+        let options = ExecutionOptions::default();
+        let perceptor = Perceptor::with_backend(bundle.clone(), steps, options).unwrap();
+        let engine = Arc::new(TensorRt::open(settings.tensorrt.clone()).unwrap());
+        let query = FrameEngineQuery {
+            camera,
+            size,
+            head: classes(64, 5),
+            range: ColorRange::PerImage,
+        };
+        // Compares the scores of a test image.
+        let perceptor = Arc::new(perceptor);
+        let frames = FrameEngine::new(perceptor, Ok(engine.clone()), settings.fallback, query);
+        let frames = frames.unwrap();
+        assert_eq!(frames.health().state, State::Healthy);
+        let image = photo(camera);
+        let first = frames.run(&image, <[u8]>::to_vec).unwrap();
+        assert!(first.iter().any(|c| *c != first[0]), "only one class");
+        for _ in 0..3 {
+            assert_eq!(frames.run(&image, <[u8]>::to_vec).unwrap(), first);
+        }
+        println!("CUDA graph {cuda_graph}: copied {:?}", engine.copied());
+        assert_eq!(frames.health().state, State::Healthy);
     }
 }
 

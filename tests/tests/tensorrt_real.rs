@@ -14,7 +14,7 @@ use loftup_convert::{BackboneSource, Request, convert};
 use loftup_import::{bundle as new, vit::VitOptions};
 use loftup_onnx::loftup::with_head;
 use loftup_runtime::{
-    ExecutionOptions, Perceptor,
+    ColorRange, ExecutionOptions, FrameGraphOutput, FrameGraphQuery, Perceptor,
     backend::{
         Backend, BackendError, Graph, ShapeProfile, compile_once,
         engine_cache::EngineCache,
@@ -23,10 +23,14 @@ use loftup_runtime::{
 };
 use loftup_spec::{io, naf::NafWeights};
 use loftup_tensorrt::{
-    Builder, Library, OnnxParser, TensorInfo,
+    Builder, DataType, Library, OnnxParser, TensorInfo,
     testing::{cached, in_child},
 };
-use loftup_tests::{golden::Case, synthetic::upsampler_bundle};
+use loftup_tests::{
+    camera::{classes, dino_bundle, scenes_bundle},
+    golden::Case,
+    synthetic::upsampler_bundle,
+};
 
 const RELEASES: [&str; 2] = ["rtx-1.7", "rtx-1.4"];
 
@@ -238,6 +242,80 @@ fn rtx_1_7_builds_naf() {
 #[test]
 fn rtx_1_4_builds_naf() {
     naf(RELEASES[1], "rtx_1_4_builds_naf");
+}
+
+/// Graphs of whole frames: the built-in model with classes, in one tile and in several, in every precision
+/// that the bundle has; a DINOv2 with features; and an output of another size than the backbone's input.
+fn frames(name: &str, test: &str) {
+    let Some(library) = cached(name) else { return };
+    in_child(test, || {
+        let (cache, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let scenes = scenes_bundle(directory.path());
+        let dino = dino_bundle(directory.path());
+        let size = |width, height| Size { width, height };
+        for (path, output, tile) in [
+            (&scenes, size(224, 224), 224),
+            (&scenes, size(161, 119), 96),
+            (&dino, size(98, 98), 224),
+        ] {
+            let bundle = Bundle::open(path).unwrap();
+            let backend = std::sync::Arc::new(ahead(&library, cache.path()));
+            let perceptor =
+                Perceptor::with_backend(bundle, backend, ExecutionOptions::default()).unwrap();
+            let head = classes(perceptor.manifest().upsampler.as_ref().unwrap().dim, 5);
+            let camera = size(640, 480);
+            for (outputs, query) in [
+                (&[io::frame::CLASSES][..], FrameGraphOutput::Classes(&head)),
+                (
+                    &[io::frame::CLASSES, io::frame::SCORES],
+                    FrameGraphOutput::ClassesAndScores(&head),
+                ),
+                (&[io::frame::FEATURES], FrameGraphOutput::Features),
+            ]
+            .into_iter()
+            .skip(usize::from(tile < output.width))
+            {
+                let query = FrameGraphQuery {
+                    camera,
+                    size: output,
+                    range: ColorRange::PerImage,
+                    tile: Some(tile),
+                    output: query,
+                };
+                let onnx = perceptor.frame_graph(&query, Vec::new()).unwrap();
+                println!("{name}, {}, {output}, tiles of {tile}:", path.display());
+                let (inputs, found) = interface(&library, &onnx);
+                assert_eq!(names(&inputs), [io::frame::IMAGE]);
+                assert_eq!(inputs[0].shape, [1, 480, 640, 3]);
+                assert_eq!(inputs[0].data_type, DataType::U8);
+                assert_eq!(names(&found), outputs);
+                if outputs[0] == io::frame::CLASSES {
+                    assert_eq!(found[0].data_type, DataType::U8);
+                    let (rows, columns) = (output.height as i64, output.width as i64);
+                    assert_eq!(found[0].shape, [1, rows, columns]);
+                }
+                let start = Instant::now();
+                let shape = [1, camera.height, camera.width, 3];
+                let backend = ahead(&library, cache.path());
+                let inputs = [(io::frame::IMAGE, &shape[..])];
+                compile_once(&backend, "frame.onnx", onnx, &inputs, outputs).unwrap();
+                println!("  built in {:.2} s", start.elapsed().as_secs_f64());
+            }
+        }
+        for entry in EngineCache::at(cache.path()).entries().unwrap() {
+            println!("  {:.1} MB", entry.bytes as f64 / 1e6);
+        }
+    });
+}
+
+#[test]
+fn rtx_1_7_builds_frames() {
+    frames(RELEASES[0], "rtx_1_7_builds_frames");
+}
+
+#[test]
+fn rtx_1_4_builds_frames() {
+    frames(RELEASES[1], "rtx_1_4_builds_frames");
 }
 
 /// Backbones of the golden cases, small DINOv3 models, and one at the size of DINOv2-S if `LOFTUP_TEST_BACKBONE` is the

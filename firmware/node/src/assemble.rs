@@ -4,9 +4,9 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use loftup_bundle::Bundle;
 use loftup_runtime::{
-    ColorRange, ExecutionOptions, Perceptor, RuntimeError,
+    ColorRange, ExecutionOptions, FrameEngine, FrameEngineQuery, Perceptor, RuntimeError,
     backend::{
-        self, Backend, Choice,
+        self, Backend, Choice, Settings, TensorRt,
         fault::{Faults, Faulty},
     },
     image::Orientation,
@@ -77,10 +77,45 @@ pub fn model_factory(config: &Config, faults: Option<Arc<Faults>>) -> ModelFacto
             backbone_interval: model.backbone_interval,
             noise_threshold: model.noise_threshold,
         };
-        let model =
-            BundleModel::new(perceptor, &config, range, &sizes)?.with_static_scene(static_scene);
+        let perceptor = Arc::new(perceptor);
+        let mut model = BundleModel::new(perceptor.clone(), &config, range, &sizes)?
+            .with_static_scene(static_scene);
+        if config.tensorrt.frame_graph {
+            let engine = frame_engine(perceptor, &config, &settings, range, faults.as_ref())?;
+            model = model.with_frame_engine(engine);
+        }
         Ok(Arc::new(model) as Arc<dyn Model>)
     })
+}
+
+/// Opens the engine for class maps of whole frames.
+fn frame_engine(
+    perceptor: Arc<Perceptor>,
+    config: &Config,
+    settings: &Settings,
+    range: ColorRange,
+    faults: Option<&Arc<Faults>>,
+) -> Result<FrameEngine, ModelError> {
+    let Some(camera) = config.source.size else {
+        return Err(ModelError::Other("source.size is missing".into()));
+    };
+    let opened = TensorRt::open(settings.tensorrt.clone());
+    let engine = opened.map(|engine| match faults {
+        Some(faults) => Arc::new(Faulty::new(engine, faults.clone())) as Arc<dyn Backend>,
+        None => Arc::new(engine),
+    });
+    let query = FrameEngineQuery {
+        camera: config::size(camera),
+        size: config::size(config.model.size),
+        head: perceptor.head(&config.model.head)?,
+        range,
+    };
+    Ok(FrameEngine::new(
+        perceptor,
+        engine,
+        settings.fallback,
+        query,
+    )?)
 }
 
 /// Checks that the bundle is complete and has the configured heads, without compiling it.

@@ -79,6 +79,25 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "less than watchdog.hang_ms",
         ),
         (
+            add("[tensorrt]\nframe_graph = true"),
+            "tensorrt.frame_graph",
+            "model.backend auto or tensorrt",
+        ),
+        (
+            add("[tensorrt]\nframe_graph = true")
+                .replace("\"tract\"", "\"auto\"")
+                .replace("size = [96, 64]\n", ""),
+            "source.size",
+            "",
+        ),
+        (
+            add("[tensorrt]\nframe_graph = true")
+                .replace("threads = 1", "noise_threshold = 2")
+                .replace("\"tract\"", "\"auto\""),
+            "tensorrt.frame_graph",
+            "or this key",
+        ),
+        (
             add("[tensorrt]\nworkspace = 5"),
             "tensorrt.workspace",
             "remove or correct",
@@ -590,10 +609,13 @@ fn tensorrt_settings_reach_the_runtime() {
     let folder = tempfile::tempdir().unwrap();
     common::bundle(folder.path());
     let file = folder.path().join("node.toml");
-    let more = "[tensorrt]\nworkspace_mib = 64\ndla_core = 1\ncuda_graph = true\nengine_cache = \"engines\"\nrun_ms = 150\nretry_s = 30\nwarm = true";
-    let config = Config::parse(&common::config_text(more), &file).unwrap();
+    let more = "[tensorrt]\nworkspace_mib = 64\ndla_core = 1\ncuda_graph = true\nzero_copy = false\nframe_graph = true\nengine_cache = \"engines\"\nrun_ms = 150\nretry_s = 30\nwarm = true";
+    let text = common::config_text(more).replace("\"tract\"", "\"auto\"");
+    let config = Config::parse(&text, &file).unwrap();
+    assert!(config.tensorrt.frame_graph);
     let settings = config.tensorrt.settings(config.model.cpu_precision);
     let tensorrt = &settings.tensorrt;
+    assert!(!tensorrt.zero_copy);
     assert_eq!(tensorrt.workspace, 64 << 20);
     assert_eq!(tensorrt.dla_core, Some(1));
     assert!(tensorrt.cuda_graph);

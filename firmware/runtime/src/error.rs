@@ -37,6 +37,32 @@ pub enum RuntimeError {
         /// Channels of the upsampler.
         dim: usize,
     },
+    /// A camera image of another size than the graph's.
+    #[error(
+        "an image of {found}: this graph is for camera images of {expected}; make another one, or resize the image"
+    )]
+    CameraSize {
+        /// Its size.
+        found: Size,
+        /// The size of the graph's input.
+        expected: Size,
+    },
+    /// A frame graph that cannot be written.
+    #[error("{bundle}: {source}")]
+    FrameGraph {
+        /// The bundle.
+        bundle: String,
+        /// Why.
+        source: loftup_onnx::frame::FrameError,
+    },
+    /// A frame graph that this bundle does not support.
+    #[error("{bundle}: {what}")]
+    NoFrameGraph {
+        /// The bundle.
+        bundle: String,
+        /// Why, and what to do.
+        what: String,
+    },
     /// An image that does not fit the backbone.
     #[error(
         "an image of {found}: the backbone of this bundle takes {expected}; convert with --size {found}, or give an image of {expected}"

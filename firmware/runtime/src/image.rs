@@ -19,6 +19,16 @@ pub use frame::{Frame, PixelFormat};
 /// Maximum width and maximum height of an image.
 pub const MAX_SIDE: usize = 16384;
 
+/// The weights of [`RgbImage::resized`] along one axis: of each of `from` input pixels for each of `to`
+/// output pixels, `[to, from]`, times 2^22.
+///
+/// # Panics
+/// If a side is 0.
+pub fn resize_weights(from: usize, to: usize) -> Vec<i32> {
+    assert!(from > 0 && to > 0, "a resize from {from} to {to} pixels");
+    resize::weights(from, to)
+}
+
 /// Maximum memory of a decoder, and maximum file size, in bytes.
 pub const MAX_BYTES: u64 = 1 << 30;
 

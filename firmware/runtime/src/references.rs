@@ -11,7 +11,7 @@ mod inputs;
 use std::sync::atomic::Ordering::Relaxed;
 
 use loftup_bundle::{
-    HeadKind, Linear, Precision, ReferenceOutputs, References, Size, UpsamplerKind,
+    HeadKind, Linear, Precision, ReferenceError, ReferenceOutputs, References, Size, UpsamplerKind,
 };
 
 pub use self::{
@@ -33,6 +33,7 @@ use crate::{
     sinks::VecSink,
     upsampler::SMALL_TILE,
 };
+pub(crate) use inputs::hash;
 
 impl Perceptor {
     /// Computes the reference outputs from the test inputs.
@@ -259,6 +260,20 @@ impl Perceptor {
         }
         query(&view)
     }
+}
+
+/// The error allowed for a part on an engine with this arithmetic.
+pub(crate) fn allowed_error(
+    perceptor: &Perceptor,
+    part: Part,
+    arithmetic: Arithmetic,
+) -> ReferenceError {
+    allowed(
+        perceptor.manifest(),
+        part,
+        perceptor.precision(),
+        arithmetic,
+    )
 }
 
 /// A linear head for features of `dim` channels.

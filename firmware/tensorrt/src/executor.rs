@@ -1,14 +1,19 @@
 //! An execution context with its memory and stream: fill the inputs, run, read the outputs.
 
+mod port;
+
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::cuda::{DeviceBuffer, Graph, PinnedBuffer, Stream};
+use crate::cuda::{Graph, Stream};
 use crate::error::{Error, Result};
 use crate::runtime::Engine;
-use crate::tensor::{Direction, TensorInfo, find};
+use crate::tensor::{Direction, find};
+
+pub use port::Copied;
+use port::Port;
 
 /// Maximum time that dropping an executor, or a failed start, waits for pending work.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -29,6 +34,8 @@ struct Parts {
     context: Context,
     ports: Vec<Port>,
     stream: Arc<Stream>,
+    /// Whether the host's and the GPU's memory of a tensor are the same.
+    zero_copy: bool,
     running: bool,
     /// Whether shapes or memory changed since the last run.
     changed: bool,
@@ -47,18 +54,6 @@ enum Capture {
     Ready(Graph),
 }
 
-/// One input or output.
-#[derive(Debug)]
-struct Port {
-    info: TensorInfo,
-    /// Size at the current shape, in bytes.
-    bytes: usize,
-    buffer: Option<Arc<DeviceBuffer>>,
-    host: Option<PinnedBuffer>,
-    /// Whether it is copied from or to the host.
-    on_host: bool,
-}
-
 impl Executor {
     /// Creates a context for `engine` on `stream`. Inputs with static shapes can be filled
     /// immediately, others after [`Executor::set_shape`].
@@ -67,18 +62,12 @@ impl Executor {
     /// Same as [`Context::new`]; [`Error::Cuda`] when memory is full.
     pub fn new(engine: &Arc<Engine>, stream: &Arc<Stream>) -> Result<Executor> {
         let context = Context::new(engine)?;
-        let port = |info: &TensorInfo| Port {
-            info: info.clone(),
-            bytes: 0,
-            buffer: None,
-            host: None,
-            on_host: true,
-        };
         let mut executor = Executor(ManuallyDrop::new(Parts {
             capture: Capture::Off,
             context,
-            ports: engine.tensors().iter().map(port).collect(),
+            ports: engine.tensors().iter().map(Port::new).collect(),
             stream: Arc::clone(stream),
+            zero_copy: false,
             running: false,
             changed: true,
             complete: false,
@@ -165,7 +154,8 @@ impl Executor {
         port.buffer = buffer;
         port.host = None;
         port.on_host = false;
-        self.rebind(index)
+        let Parts { context, ports, .. } = &mut *self.0;
+        ports[index].bind(context)
     }
 
     /// Keeps an output on the GPU, for [`Executor::share_input`].
@@ -196,6 +186,35 @@ impl Executor {
             Capture::Off
         };
         Ok(())
+    }
+
+    /// Whether inputs and outputs are in pinned host memory that the GPU uses directly, so that a run copies
+    /// nothing. Only has an effect on a GPU that shares the memory of the CPU
+    /// ([`Device::shares_host_memory`](crate::cuda::Device::shares_host_memory)); off by default. The contents
+    /// of the inputs are lost.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] while a run is pending; [`Error::Cuda`].
+    pub fn use_zero_copy(&mut self, wanted: bool) -> Result<()> {
+        self.idle()?;
+        let zero_copy = wanted && self.engine().device().shares_host_memory()?;
+        if zero_copy == self.0.zero_copy {
+            return Ok(());
+        }
+        self.0.zero_copy = zero_copy;
+        self.change();
+        for index in 0..self.0.ports.len() {
+            let port = &self.0.ports[index];
+            if port.info.direction == Direction::Input && port.host.is_some() {
+                self.allocate(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes that a run copies at the current shapes.
+    pub fn copied_per_run(&self) -> Copied {
+        Copied::of(&self.0.ports)
     }
 
     /// Whether the next run launches a captured graph.
@@ -345,40 +364,14 @@ impl Executor {
 
     /// Allocates memory for a tensor at its current shape; reuses memory that is large enough.
     fn allocate(&mut self, index: usize) -> Result<()> {
-        let Parts { context, ports, .. } = &mut *self.0;
-        let port = &mut ports[index];
-        let device = context.engine().device();
-        let bytes = context.byte_count(&port.info)?;
-        let shared = port.info.direction == Direction::Input && !port.on_host;
-        let fits = !shared
-            && port
-                .buffer
-                .as_ref()
-                .is_some_and(|buffer| buffer.len() >= bytes);
-        if !fits {
-            port.buffer = Some(Arc::new(DeviceBuffer::new(device, bytes)?));
-        }
-        if shared {
-            port.on_host = true;
-        }
-        if port.on_host
-            && port
-                .host
-                .as_ref()
-                .is_none_or(|host| host.as_slice().len() < bytes)
-        {
-            port.host = Some(PinnedBuffer::new(device, bytes)?);
-        }
-        port.bytes = bytes;
-        self.rebind(index)
-    }
-
-    fn rebind(&mut self, index: usize) -> Result<()> {
-        let Parts { context, ports, .. } = &mut *self.0;
-        match &ports[index].buffer {
-            Some(buffer) => context.bind(&ports[index].info.name, buffer),
-            None => Ok(()),
-        }
+        let Parts {
+            context,
+            ports,
+            zero_copy,
+            ..
+        } = &mut *self.0;
+        ports[index].allocate(context, *zero_copy)?;
+        ports[index].bind(context)
     }
 
     fn launch(&mut self) -> Result<()> {
@@ -420,10 +413,8 @@ impl Parts {
             stream,
             ..
         } = self;
-        for port in ports
-            .iter()
-            .filter(|port| port.info.direction == Direction::Input)
-        {
+        let inputs = |port: &&Port| port.info.direction == Direction::Input && port.is_copied();
+        for port in ports.iter().filter(inputs) {
             if let (Some(buffer), Some(host)) = (&port.buffer, &port.host) {
                 // SAFETY: `running` prevents access to the host memory, and `Drop` prevents freeing
                 // both, until the stream is idle.
@@ -431,10 +422,9 @@ impl Parts {
             }
         }
         context.enqueue(stream)?;
-        for port in ports
-            .iter_mut()
-            .filter(|port| port.info.direction == Direction::Output)
-        {
+        let outputs =
+            |port: &&mut Port| port.info.direction == Direction::Output && port.is_copied();
+        for port in ports.iter_mut().filter(outputs) {
             if let (Some(buffer), Some(host)) = (&port.buffer, &mut port.host) {
                 // SAFETY: as above.
                 unsafe { buffer.download_async(host, port.bytes, stream) }?;

@@ -67,7 +67,7 @@ pub use builder::Builder;
 pub use config::BuilderConfig;
 pub use context::Context;
 pub use error::{Attempt, Error, Result};
-pub use executor::Executor;
+pub use executor::{Copied, Executor};
 pub use host_memory::HostMemory;
 pub use library::{Library, VARIABLE};
 pub use logger::{Entry, Logger};

@@ -41,6 +41,7 @@ enum Command {
     Demo(commands::demo::Args),
     Engine(commands::engine::Args),
     Eval(commands::eval::Args),
+    Export(commands::export::Args),
     #[command(hide = true)]
     Generate(commands::generate::Args),
     Head(commands::head::Args),
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(args),
         Command::Engine(args) => commands::engine::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Generate(args) => commands::generate::run(args, Cli::command()),
         Command::Head(args) => commands::head::run(args),
         Command::Inspect(args) => commands::inspect::run(args),

@@ -3,7 +3,7 @@
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
 use super::{Attr, Graph, Value};
-use crate::Tensor;
+use crate::{Tensor, pb::tensor_proto::DataType};
 
 impl Graph {
     /// `a + b`, broadcast.
@@ -19,6 +19,11 @@ impl Graph {
     /// Matrix product over the last two axes, broadcast over the others.
     pub fn matmul(&mut self, a: &Value, b: &Value) -> Value {
         self.op("MatMul", &[a, b], &[])
+    }
+
+    /// Converts the elements of `x` to another type.
+    pub fn cast(&mut self, x: &Value, to: DataType) -> Value {
+        self.op("Cast", &[x], &[Attr::Int("to", to as i64)])
     }
 
     /// Reshapes `x`: -1 is inferred, 0 copies the dimension of x.

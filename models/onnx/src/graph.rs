@@ -13,7 +13,7 @@ use prost::Message;
 use crate::Tensor;
 
 /// The operator set of all graphs written here.
-const OPSET: i64 = 17;
+pub(crate) const OPSET: i64 = 17;
 /// The IR version for this operator set.
 const IR_VERSION: i64 = 8;
 
@@ -22,6 +22,11 @@ const IR_VERSION: i64 = 8;
 pub struct Value(String);
 
 impl Value {
+    /// The value called `name`.
+    pub(crate) fn named(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
     /// The name in the ONNX file.
     pub fn name(&self) -> &str {
         &self.0
@@ -63,7 +68,7 @@ pub enum Attr {
 /// A graph under construction. Values can be used only in the graph that created them.
 #[derive(Debug)]
 pub struct Graph {
-    proto: GraphProto,
+    pub(crate) proto: GraphProto,
     scope: Vec<String>,
 }
 
@@ -90,24 +95,39 @@ impl Graph {
 
     /// Declares a 32-bit float input.
     pub fn input(&mut self, name: &str, shape: &[Dim]) -> Value {
-        self.proto
-            .input
-            .push(value_info(name, DataType::Float, shape));
+        self.input_of(name, DataType::Float, shape)
+    }
+
+    /// Declares an input of any type.
+    pub fn input_of(&mut self, name: &str, dtype: DataType, shape: &[Dim]) -> Value {
+        self.proto.input.push(value_info(name, dtype, shape));
         Value(name.into())
     }
 
     /// Declares `value` as the output `name`.
     pub fn output(&mut self, value: &Value, name: &str, shape: &[Dim]) {
+        self.declare("Identity", Vec::new(), value, name);
+        let info = value_info(name, DataType::Float, shape);
+        self.proto.output.push(info);
+    }
+
+    /// Declares `value`, converted to `dtype`, as the output `name`. The conversion is the last node, as
+    /// TensorRT requires for an output of 8-bit unsigned integers.
+    pub fn output_as(&mut self, value: &Value, name: &str, dtype: DataType, shape: &[Dim]) {
+        let to = attribute(&Attr::Int("to", dtype as i64));
+        self.declare("Cast", vec![to], value, name);
+        self.proto.output.push(value_info(name, dtype, shape));
+    }
+
+    fn declare(&mut self, op: &str, attribute: Vec<AttributeProto>, value: &Value, name: &str) {
         self.proto.node.push(NodeProto {
-            op_type: "Identity".into(),
+            op_type: op.into(),
             name: format!("output/{name}"),
             input: vec![value.0.clone()],
             output: vec![name.into()],
+            attribute,
             ..Default::default()
         });
-        self.proto
-            .output
-            .push(value_info(name, DataType::Float, shape));
     }
 
     /// A constant tensor.
@@ -153,6 +173,11 @@ impl Graph {
 
     /// The finished model, serialized.
     pub fn finish(self) -> Vec<u8> {
+        self.finish_model().encode_to_vec()
+    }
+
+    /// The finished model.
+    pub(crate) fn finish_model(self) -> ModelProto {
         ModelProto {
             ir_version: IR_VERSION,
             opset_import: vec![OperatorSetIdProto {
@@ -164,7 +189,6 @@ impl Graph {
             graph: Some(self.proto),
             ..Default::default()
         }
-        .encode_to_vec()
     }
 
     fn initializer(&mut self, name: &str, dtype: DataType, shape: &[usize], raw: Vec<u8>) -> Value {

@@ -1,5 +1,6 @@
 //! ONNX graphs: the protobuf messages ([`pb`]), a graph builder ([`Graph`]), conversion to other
-//! precisions ([`rewrite`]), and the graphs of LoftUp ([`loftup`]).
+//! precisions ([`rewrite`]), the graphs of LoftUp ([`loftup`]) and NAF ([`naf`]), and one graph for a
+//! whole camera frame ([`frame`]).
 //!
 //! Graphs use opset 17 without the operators that TensorRT 8.5 to 10.3 do not support
 //! (`LayerNormalization`, `Gelu`): these are decomposed into older ones.
@@ -7,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+pub mod frame;
 mod graph;
 mod inspect;
 pub mod loftup;

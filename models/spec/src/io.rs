@@ -98,3 +98,15 @@ pub mod naf {
     /// Outputs of the queries graph: features, or the outputs of a head.
     pub const QUERIES_OUTPUTS: [&str; 2] = [UPSAMPLED, HEAD];
 }
+
+/// Names of the input and outputs of a frame graph.
+pub mod frame {
+    /// The camera image, RGB, uint8 `[1, rows, columns, 3]`.
+    pub const IMAGE: &str = "image";
+    /// The class of each pixel, uint8 `[1, H, W]`; 255 if its scores are not finite.
+    pub const CLASSES: &str = "classes";
+    /// The outputs of the head for each pixel, float32 `[1, H, W, k]`.
+    pub const SCORES: &str = "scores";
+    /// The features of each pixel, float32 `[1, H, W, d]`.
+    pub const FEATURES: &str = "features";
+}

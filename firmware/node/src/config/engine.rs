@@ -23,6 +23,11 @@ pub struct TensorRt {
     pub dla_core: Option<u32>,
     /// Whether to launch each run as a CUDA graph.
     pub cuda_graph: bool,
+    /// Whether image and class map of `frame_graph` are not copied on a GPU that shares the memory of the CPU;
+    /// true if missing.
+    pub zero_copy: Option<bool>,
+    /// Whether one engine computes class maps of whole frames from the camera's image.
+    pub frame_graph: bool,
     /// Directory of the engine cache.
     pub engine_cache: Option<PathBuf>,
     /// Timeout of a run in milliseconds. After it, tract takes over, including the current frame.
@@ -50,6 +55,7 @@ impl TensorRt {
                 workspace: self.workspace_mib.map_or(tensorrt.workspace, |m| m << 20),
                 dla_core: self.dla_core,
                 cuda_graph: self.cuda_graph,
+                zero_copy: self.zero_copy.unwrap_or(tensorrt.zero_copy),
                 cache: match &self.engine_cache {
                     Some(directory) => EngineCache::at(directory),
                     None => tensorrt.cache,

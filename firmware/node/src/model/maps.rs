@@ -15,7 +15,10 @@ use loftup_wire::{
 
 use super::{FrameRequest, ModelError, ensure_finite, not_finite};
 use crate::{
-    output::{FrameOutput, OutputKind, Query, QueryOutput, full_frame, output_point, output_rect},
+    output::{
+        CLASS_LABELS, FrameOutput, OutputKind, Query, QueryOutput, full_frame, output_point,
+        output_rect,
+    },
     regions::{Placement, RegionFinder},
     static_scene::MapCache,
 };
@@ -189,19 +192,54 @@ pub(super) fn classes(
         }
         if kind == OutputKind::Regions {
             let start = Instant::now();
-            let place = Placement {
-                rect,
-                output: size,
-                camera: request.camera,
-            };
-            let (min_area, max_regions) = (request.min_area_px, request.max_regions);
-            let regions = &mut output.regions;
-            finder.find(&output.classes, &place, min_area, max_regions, regions);
+            find_regions(output, (rect, size), request, finder);
             head_time += start.elapsed();
         }
         out.tiles = (computed, kept);
     }
     Ok(head_time)
+}
+
+/// Finds the regions of an output that covers `rect` of a map of `size`.
+fn find_regions(
+    output: &mut QueryOutput,
+    (rect, size): (Rect, Size),
+    request: &FrameRequest<'_>,
+    finder: &mut RegionFinder,
+) {
+    let place = Placement {
+        rect,
+        output: size,
+        camera: request.camera,
+    };
+    let (min_area, max_regions) = (request.min_area_px, request.max_regions);
+    let regions = &mut output.regions;
+    finder.find(&output.classes, &place, min_area, max_regions, regions);
+}
+
+/// Adds the outputs of all queries for classes and regions of the whole frame from the class map `map` of
+/// `size`.
+pub(super) fn whole_frame(
+    map: &[u8],
+    size: Size,
+    request: &FrameRequest<'_>,
+    finder: &mut RegionFinder,
+    out: &mut FrameOutput,
+) -> Result<(), ModelError> {
+    ensure_finite(map.iter().filter(|x| **x == heads::NO_CLASS).count())?;
+    for (slot, query) in queries(request, &[Want::Classes, Want::Regions]) {
+        let kind = match query.want {
+            Want::Regions => OutputKind::Regions,
+            _ => OutputKind::Classes,
+        };
+        let (output, rect) = add(out, (slot, query), kind, request, size);
+        output.labels = CLASS_LABELS;
+        output.classes.extend_from_slice(map);
+        if kind == OutputKind::Regions {
+            find_regions(output, (rect, size), request, finder);
+        }
+    }
+    Ok(())
 }
 
 /// Returns a test for invalid scores. Scores of words are negative infinity if none was found.

@@ -6,8 +6,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColorRange, EncodedFrame, Features, FrameInputs, ImageTensor, Perceptor, Rect, RuntimeError,
-    depth::Depth, heads::Head, image::RgbImage, jbu::JbuOptions,
+    ColorRange, EncodedFrame, Features, FrameEngine, FrameInputs, ImageTensor, Perceptor, Rect,
+    RuntimeError, depth::Depth, heads::Head, image::RgbImage, jbu::JbuOptions,
 };
 use loftup_wire::command::{Area, Want};
 use parking_lot::Mutex;
@@ -77,6 +77,27 @@ pub trait Model: Send + Sync {
         scratch: &mut RegionFinder,
         out: &mut FrameOutput,
     ) -> Result<u64, ModelError>;
+
+    /// Whether [`Model::whole_frame`] computes all outputs of `request`, for outputs of `size`.
+    fn takes_whole_frame(&self, _request: &FrameRequest<'_>, _size: Size) -> bool {
+        false
+    }
+
+    /// Computes the outputs of all queries from the camera's image in one step.
+    ///
+    /// # Errors
+    /// Errors of the runtime, and [`ModelError::NotFinite`].
+    fn whole_frame(
+        &self,
+        _image: &RgbImage,
+        _request: &FrameRequest<'_>,
+        _scratch: &mut RegionFinder,
+        _out: &mut FrameOutput,
+    ) -> Result<(), ModelError> {
+        Err(ModelError::Other(
+            "this model has no engine for whole frames".into(),
+        ))
+    }
 
     /// Writes the features for tracking objects to `out`, `[cells, channels]`.
     ///
@@ -162,7 +183,8 @@ struct TrackGrid {
 
 /// A bundle with its heads.
 pub struct BundleModel {
-    perceptor: Perceptor,
+    perceptor: Arc<Perceptor>,
+    frame_engine: Option<FrameEngine>,
     heads: Heads,
     upsampler: Upsampler,
     /// Heads for degradation steps with JBU.
@@ -182,11 +204,12 @@ impl BundleModel {
     /// # Errors
     /// If the bundle lacks a part, a head has the wrong kind, or a graph cannot be compiled.
     pub fn new(
-        perceptor: Perceptor,
+        perceptor: impl Into<Arc<Perceptor>>,
         config: &config::Config,
         color_range: ColorRange,
         sizes: &[Size],
     ) -> Result<Self, ModelError> {
+        let perceptor = perceptor.into();
         let heads = Heads::open(&perceptor, &config.model.heads())?;
         let jbu = config.model.jbu_heads();
         let jbu = jbu
@@ -208,6 +231,7 @@ impl BundleModel {
             jbu,
             heads,
             perceptor,
+            frame_engine: None,
             color_range,
             static_scene: StaticScene::default(),
             frame_cache: FrameCache::default(),
@@ -220,6 +244,13 @@ impl BundleModel {
     #[must_use]
     pub fn with_static_scene(mut self, static_scene: StaticScene) -> Self {
         self.static_scene = static_scene;
+        self
+    }
+
+    /// Computes class maps of whole frames with an engine of their own where it suits the queries.
+    #[must_use]
+    pub fn with_frame_engine(mut self, engine: FrameEngine) -> Self {
+        self.frame_engine = Some(engine);
         self
     }
 
@@ -370,6 +401,37 @@ impl Model for BundleModel {
         Ok(u64::try_from(head_time.as_micros()).unwrap_or(u64::MAX))
     }
 
+    fn takes_whole_frame(&self, request: &FrameRequest<'_>, size: Size) -> bool {
+        let Some(engine) = &self.frame_engine else {
+            return false;
+        };
+        let whole_map = |query: &Query| {
+            matches!(query.want, Want::Classes | Want::Regions) && query.area == Area::Frame
+        };
+        let query = engine.query();
+        (query.camera, query.size) == (request.camera, size)
+            && request.upsampler == Upsampler::Loftup
+            && self.static_scene == StaticScene::default()
+            && request.queries.iter().flatten().count() > 0
+            && request.queries.iter().flatten().all(whole_map)
+    }
+
+    fn whole_frame(
+        &self,
+        image: &RgbImage,
+        request: &FrameRequest<'_>,
+        scratch: &mut RegionFinder,
+        out: &mut FrameOutput,
+    ) -> Result<(), ModelError> {
+        out.clear();
+        let engine = (self.frame_engine.as_ref())
+            .ok_or_else(|| ModelError::Other("tensorrt.frame_graph is not set".into()))?;
+        let size = engine.query().size;
+        engine.run(image, |map| {
+            maps::whole_frame(map, size, request, scratch, out)
+        })?
+    }
+
     fn track_features(
         &self,
         image: &RgbImage,
@@ -417,7 +479,12 @@ impl Model for BundleModel {
     }
 
     fn fallback(&self) -> Option<String> {
-        self.perceptor.health().reason().map(str::to_owned)
+        let reason = self.perceptor.health().reason().map(str::to_owned);
+        let of_frames = || {
+            let health = self.frame_engine.as_ref()?.health();
+            health.reason().map(str::to_owned)
+        };
+        reason.or_else(of_frames)
     }
 
     fn labels(&self) -> &[String] {

@@ -22,6 +22,8 @@ pub struct Job {
     pub(super) level: usize,
     pub(super) image: Option<RgbImage>,
     pub(super) queries: Arc<Queries>,
+    /// Whether the last stage computes everything from the image.
+    pub(super) whole: bool,
     pub(super) inputs: Option<FrameInputs>,
     pub(super) features: Option<Features>,
     pub(super) finder: RegionFinder,

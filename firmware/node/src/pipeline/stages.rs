@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use loftup_bundle::Size;
+
 use super::{
     job::Job,
     shared::{PUBLISH, Shared, WATCHED},
@@ -16,7 +18,8 @@ use crate::{
     health::Reason,
     mailbox::RecvResult,
     metrics::{DropReason, Event, Stage},
-    model::{FrameRequest, Model, ModelError},
+    model::{FrameRequest, Model, ModelError, Words},
+    output::Queries,
     tracking::TrackFrame,
 };
 
@@ -129,14 +132,42 @@ const STAGES: [(Stage, StageFn); 3] = [
 /// Names of the threads.
 pub(super) const THREADS: [&str; 3] = ["preprocess", "backbone", "upsample"];
 
+/// The request for a frame of the size `camera` at `level`.
+fn request<'a>(
+    shared: &Shared,
+    (level, camera): (&Level, Size),
+    queries: &'a Queries,
+    words: Option<&'a Words>,
+) -> FrameRequest<'a> {
+    FrameRequest {
+        queries,
+        regions_only: level.regions_only,
+        upsampler: level.upsampler,
+        words,
+        min_area_px: shared.config.regions.min_area_px,
+        max_regions: shared.config.regions.max_regions,
+        camera,
+    }
+}
+
 fn preprocess(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
     let image = stage_input(&job.image, "image")?;
-    let size = shared.levels[job.level].size;
+    let level = &shared.levels[job.level];
+    let size = level.size;
+    let request = request(shared, (level, job.camera()), &job.queries, None);
+    // Objects are tracked with the features, which the other stages compute.
+    job.whole = shared.tracking.is_none() && model.takes_whole_frame(&request, size);
+    if job.whole {
+        return Ok(());
+    }
     job.inputs = Some(model.preprocess(image, size)?);
     Ok(())
 }
 
 fn backbone(_: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), ModelError> {
+    if job.whole {
+        return Ok(());
+    }
     let inputs = stage_input(&job.inputs, "preprocessed image")?;
     job.features = Some(model.features(inputs)?);
     Ok(())
@@ -162,19 +193,19 @@ fn upsample(shared: &Shared, model: &dyn Model, job: &mut Job) -> Result<(), Mod
         queries,
         finder,
         output,
+        whole,
         ..
     } = job;
+    let request = request(shared, (&level, camera), queries, words.as_deref());
+    if *whole {
+        let image = stage_input(image, "image")?;
+        model.whole_frame(image, &request, finder, output)?;
+        output.size = (level.size.width, level.size.height);
+        output.camera = (camera.width, camera.height);
+        return Ok(());
+    }
     let inputs = stage_input(inputs, "preprocessed image")?;
     let features = stage_input(features, "features")?;
-    let request = FrameRequest {
-        queries,
-        regions_only: level.regions_only,
-        upsampler: level.upsampler,
-        words: words.as_deref(),
-        min_area_px: shared.config.regions.min_area_px,
-        max_regions: shared.config.regions.max_regions,
-        camera,
-    };
     let head_us = model.upsample(inputs, features, &request, finder, output)?;
     if let Some(tracking) = &shared.tracking {
         let frame = TrackFrame {

@@ -290,6 +290,7 @@ impl Plan for FaultyPlan {
             graph: self.graph.clone(),
             faults: self.faults.clone(),
             corrupted: vec![Vec::new(); self.outputs],
+            corrupted_bytes: vec![Vec::new(); self.outputs],
             is_corrupted: false,
         }))
     }
@@ -301,11 +302,12 @@ struct FaultySession {
     faults: Arc<Faults>,
     /// Copies of the outputs of a corrupted run.
     corrupted: Vec<Vec<f32>>,
+    corrupted_bytes: Vec<Vec<u8>>,
     is_corrupted: bool,
 }
 
 impl FaultySession {
-    /// Writes `value` to the middle of each output.
+    /// Writes `value` to the middle of each output, or 255, which stands for it, if it has bytes.
     fn corrupt(&mut self, value: f32) {
         for (i, copy) in self.corrupted.iter_mut().enumerate() {
             copy.clear();
@@ -315,6 +317,14 @@ impl FaultySession {
                 *place = value;
             }
         }
+        for (i, copy) in self.corrupted_bytes.iter_mut().enumerate() {
+            copy.clear();
+            copy.extend_from_slice(self.inner.output_bytes(i));
+            let middle = copy.len() / 2;
+            if let Some(place) = copy.get_mut(middle) {
+                *place = u8::MAX;
+            }
+        }
         self.is_corrupted = true;
     }
 }
@@ -322,6 +332,10 @@ impl FaultySession {
 impl Session for FaultySession {
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
         self.inner.set(input, values)
+    }
+
+    fn set_bytes(&mut self, input: usize, values: &[u8]) -> Result<(), BackendError> {
+        self.inner.set_bytes(input, values)
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
@@ -357,5 +371,12 @@ impl Session for FaultySession {
             return self.corrupted.get(index).map_or(&[], Vec::as_slice);
         }
         self.inner.output(index)
+    }
+
+    fn output_bytes(&self, index: usize) -> &[u8] {
+        if self.is_corrupted {
+            return self.corrupted_bytes.get(index).map_or(&[], Vec::as_slice);
+        }
+        self.inner.output_bytes(index)
     }
 }

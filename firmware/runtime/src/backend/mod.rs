@@ -212,7 +212,8 @@ pub trait Plan: Send + Sync {
     fn session(&self) -> Result<Box<dyn Session>, BackendError>;
 }
 
-/// An execution context of a graph. All values are 32-bit floats in row-major order.
+/// An execution context of a graph. Values are in row-major order: 32-bit floats, or bytes where the graph
+/// has 8-bit unsigned integers.
 pub trait Session: Send {
     /// Sets an input, which is kept until it is set again.
     ///
@@ -220,12 +221,31 @@ pub trait Session: Send {
     /// `values` does not have the length of the input.
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError>;
 
+    /// Sets an input of bytes, which is kept until it is set again.
+    ///
+    /// # Errors
+    /// `values` does not have the length of the input, or the backend does not support such inputs.
+    fn set_bytes(&mut self, input: usize, values: &[u8]) -> Result<(), BackendError> {
+        let _ = values;
+        Err(BackendError::Run {
+            backend: "this backend",
+            graph: format!("input {input}"),
+            what: "only inputs of 32-bit floats are supported".into(),
+        })
+    }
+
     /// Runs the graph. Every input must have been set.
     ///
     /// # Errors
     /// The backend fails, or an input has not been set.
     fn run(&mut self) -> Result<(), BackendError>;
 
-    /// An output of the last run; empty before the first.
+    /// An output of the last run; empty before the first, and for an output of bytes.
     fn output(&self, index: usize) -> &[f32];
+
+    /// An output of bytes of the last run; empty before the first, and for an output of floats. A value of 255
+    /// stands for a result that is not finite.
+    fn output_bytes(&self, _index: usize) -> &[u8] {
+        &[]
+    }
 }

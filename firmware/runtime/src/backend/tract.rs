@@ -13,6 +13,7 @@ use loftup_onnx::rewrite;
 use tract_onnx::{
     prelude::*,
     tract_core::internal::{TractErrorContext, format_err},
+    tract_hir::infer::Factoid,
 };
 
 use super::{
@@ -187,7 +188,12 @@ impl TractModel {
     fn optimize(&self, shapes: &[Vec<usize>]) -> TractResult<TractPlan> {
         let mut model = self.parsed.clone();
         for (i, shape) in shapes.iter().enumerate() {
-            model.set_input_fact(i, f32::fact(shape).into())?;
+            let kind = model.input_fact(i)?.datum_type.concretize();
+            let fact = match kind == Some(u8::datum_type()) {
+                true => u8::fact(shape),
+                false => f32::fact(shape),
+            };
+            model.set_input_fact(i, fact.into())?;
         }
         let mut model = model.into_typed()?;
         rounding::fuse(&mut model)?;
@@ -199,9 +205,11 @@ impl TractModel {
                 let shape = fact.shape.as_concrete().with_context(|| {
                     format!("output {name} has the dynamic shape {:?}", fact.shape)
                 })?;
-                if fact.datum_type != f32::datum_type() {
+                if ![f32::datum_type(), u8::datum_type()].contains(&fact.datum_type) {
                     let dtype = fact.datum_type;
-                    return Err(format_err!("output {name} is {dtype:?}, expected F32"));
+                    return Err(format_err!(
+                        "output {name} is {dtype:?}, expected F32 or U8"
+                    ));
                 }
                 Ok(shape.to_vec())
             })
@@ -249,11 +257,11 @@ struct TractSession {
 
 impl Session for TractSession {
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        let shape = &self.shapes[input];
-        self.signature.check_size(input, shape, values.len())?;
-        let tensor = Tensor::from_shape(shape, values).map_err(|e| self.failed(&e))?;
-        self.inputs[input] = Some(tensor.into_tvalue());
-        Ok(())
+        self.set_values(input, values)
+    }
+
+    fn set_bytes(&mut self, input: usize, values: &[u8]) -> Result<(), BackendError> {
+        self.set_values(input, values)
     }
 
     fn run(&mut self) -> Result<(), BackendError> {
@@ -269,15 +277,35 @@ impl Session for TractSession {
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        self.outputs
-            .get(index)
-            .and_then(|t| t.try_as_plain_ram().ok())
-            .and_then(|t| t.as_slice::<f32>().ok())
-            .unwrap_or_default()
+        self.values(index)
+    }
+
+    fn output_bytes(&self, index: usize) -> &[u8] {
+        self.values(index)
     }
 }
 
 impl TractSession {
+    fn set_values<T: Datum + Copy>(
+        &mut self,
+        input: usize,
+        values: &[T],
+    ) -> Result<(), BackendError> {
+        let shape = &self.shapes[input];
+        self.signature.check_size(input, shape, values.len())?;
+        let tensor = Tensor::from_shape(shape, values).map_err(|e| self.failed(&e))?;
+        self.inputs[input] = Some(tensor.into_tvalue());
+        Ok(())
+    }
+
+    fn values<T: Datum>(&self, index: usize) -> &[T] {
+        self.outputs
+            .get(index)
+            .and_then(|t| t.try_as_plain_ram().ok())
+            .and_then(|t| t.as_slice::<T>().ok())
+            .unwrap_or_default()
+    }
+
     fn failed(&self, e: &TractError) -> BackendError {
         self.signature.failed(NAME, one_line(e))
     }

@@ -112,6 +112,11 @@ impl WatchedSession {
         self.session.as_ref().map_or(&[], |s| s.output(index))
     }
 
+    /// An output of bytes of the last run.
+    pub fn output_bytes(&self, index: usize) -> &[u8] {
+        self.session.as_ref().map_or(&[], |s| s.output_bytes(index))
+    }
+
     /// Runs the session and waits at most `limit`. After a timeout the session is lost.
     pub fn run(&mut self, limit: Duration) -> Result<(), BackendError> {
         let Some(session) = self.session.take() else {

@@ -49,6 +49,18 @@ impl Windows {
     }
 }
 
+/// The weight of each of `from` input pixels for each of `to` output pixels, `[to, from]`, times 2^22.
+pub(super) fn weights(from: usize, to: usize) -> Vec<i32> {
+    let mut all = vec![0; to * from];
+    for (row, (first, weights)) in all
+        .chunks_exact_mut(from)
+        .zip(Windows::new(from, to).iter())
+    {
+        row[first..first + weights.len()].copy_from_slice(weights);
+    }
+    all
+}
+
 /// The window of output pixel `index` of `to`, from `from` input pixels: returns the first input
 /// pixel and passes the normalized weights to `push`. In f64 and in Pillow's order of operations.
 fn window(from: usize, to: usize, index: usize, mut push: impl FnMut(f64)) -> usize {

@@ -56,7 +56,7 @@ pub fn test_features(dim: usize, grid: Size) -> Features {
 }
 
 /// A pseudorandom value from 0 to 1.
-pub(super) fn hash(i: usize) -> f32 {
+pub(crate) fn hash(i: usize) -> f32 {
     let x = (i as u32).wrapping_add(1).wrapping_mul(0x9E37_79B9);
     let x = (x ^ (x >> 15)).wrapping_mul(0x85EB_CA6B);
     let x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);

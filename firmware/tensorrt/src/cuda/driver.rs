@@ -68,6 +68,7 @@ driver! {
     memory_alloc "cuMemAlloc_v2" (address: *mut DeviceAddress, bytes: usize);
     memory_free "cuMemFree_v2" (address: DeviceAddress);
     host_alloc "cuMemHostAlloc" (address: *mut *mut c_void, bytes: usize, flags: c_uint);
+    host_device_address "cuMemHostGetDevicePointer_v2" (device: *mut DeviceAddress, host: *mut c_void, flags: c_uint);
     host_free "cuMemFreeHost" (address: *mut c_void);
     upload "cuMemcpyHtoD_v2" (to: DeviceAddress, from: *const c_void, bytes: usize);
     download "cuMemcpyDtoH_v2" (to: *mut c_void, from: DeviceAddress, bytes: usize);

@@ -7,12 +7,17 @@ use super::driver::DeviceAddress;
 use super::{Device, Stream};
 use crate::error::{Error, Result};
 
-/// A buffer in GPU memory.
+/// `CU_MEMHOSTALLOC_DEVICEMAP`: the GPU can use the memory at its own address.
+const DEVICE_MAP: u32 = 2;
+
+/// A buffer that the GPU uses: in its own memory, or pinned host memory that it shares.
 #[derive(Debug)]
 pub struct DeviceBuffer {
     device: Arc<Device>,
     address: DeviceAddress,
     bytes: usize,
+    /// The host memory at this address, kept alive; `None` for GPU memory.
+    host: Option<Arc<HostBlock>>,
 }
 
 impl DeviceBuffer {
@@ -29,7 +34,13 @@ impl DeviceBuffer {
             device: Arc::clone(device),
             address,
             bytes,
+            host: None,
         })
+    }
+
+    /// Whether it is pinned host memory.
+    pub fn is_mapped(&self) -> bool {
+        self.host.is_some()
     }
 
     /// Size in bytes.
@@ -97,7 +108,7 @@ impl DeviceBuffer {
         self.check(bytes)?;
         from.check(bytes)?;
         self.device.bind()?;
-        let (to, from) = (self.address, from.address.cast_const());
+        let (to, from) = (self.address, from.0.address.cast_const());
         // SAFETY: both ranges are valid for `bytes` bytes; the caller keeps them valid.
         unsafe {
             self.device
@@ -127,7 +138,7 @@ impl DeviceBuffer {
         unsafe {
             self.device
                 .driver()
-                .download_async(to.address, self.address, bytes, stream.handle())
+                .download_async(to.0.address, self.address, bytes, stream.handle())
         }
     }
 
@@ -138,6 +149,9 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        if self.host.is_some() {
+            return;
+        }
         // SAFETY: allocated by `new`, freed once; no enqueued work still uses it, because the
         // enqueuing side holds an `Arc` of it (`Context`) or guarantees it (`upload_async`).
         let freed = self
@@ -152,16 +166,21 @@ impl Drop for DeviceBuffer {
 
 /// Pinned host memory, which the GPU copies directly and concurrently with other work.
 #[derive(Debug)]
-pub struct PinnedBuffer {
+pub struct PinnedBuffer(Arc<HostBlock>);
+
+/// Allocated pinned memory.
+#[derive(Debug)]
+struct HostBlock {
     device: Arc<Device>,
     address: *mut c_void,
     bytes: usize,
 }
 
-// SAFETY: plain memory, accessed only through `&self` and `&mut self`.
-unsafe impl Send for PinnedBuffer {}
+// SAFETY: plain memory, accessed only through `&PinnedBuffer` and `&mut PinnedBuffer`, of which there is
+// one, and by the GPU.
+unsafe impl Send for HostBlock {}
 // SAFETY: as above.
-unsafe impl Sync for PinnedBuffer {}
+unsafe impl Sync for HostBlock {}
 
 impl PinnedBuffer {
     /// Allocates `bytes` bytes, zeroed.
@@ -169,10 +188,64 @@ impl PinnedBuffer {
     /// # Errors
     /// [`Error::Cuda`], among others when the memory is full.
     pub fn new(device: &Arc<Device>, bytes: usize) -> Result<PinnedBuffer> {
+        HostBlock::new(device, bytes, 0).map(|block| PinnedBuffer(Arc::new(block)))
+    }
+
+    /// Allocates `bytes` bytes, zeroed, that the GPU uses as well, through the returned buffer. Work that
+    /// uses the buffer must not be pending while the host reads or writes.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`], among others when the GPU cannot use host memory.
+    pub(crate) fn mapped(
+        device: &Arc<Device>,
+        bytes: usize,
+    ) -> Result<(PinnedBuffer, DeviceBuffer)> {
+        let block = Arc::new(HostBlock::new(device, bytes, DEVICE_MAP)?);
+        let mut address = 0;
+        // SAFETY: writes one address; the memory was just allocated with `DEVICE_MAP`; no flags.
+        unsafe {
+            device
+                .driver()
+                .host_device_address(&mut address, block.address, 0)
+        }?;
+        let buffer = DeviceBuffer {
+            device: Arc::clone(device),
+            address,
+            bytes,
+            host: Some(Arc::clone(&block)),
+        };
+        Ok((PinnedBuffer(block), buffer))
+    }
+
+    /// The bytes. Aligned for every element type, since the driver aligns to pages.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `bytes` initialized bytes that live as long as `self`; asynchronous writers are
+        // bound by the contracts of `download_async` and `mapped`.
+        unsafe { std::slice::from_raw_parts(self.0.address.cast(), self.0.bytes) }
+    }
+
+    /// The bytes, mutable.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `&mut self` excludes other readers: no other `PinnedBuffer`
+        // has this block.
+        unsafe { std::slice::from_raw_parts_mut(self.0.address.cast(), self.0.bytes) }
+    }
+
+    fn check(&self, bytes: usize) -> Result<()> {
+        fits(bytes, self.0.bytes, "pinned")
+    }
+}
+
+impl HostBlock {
+    fn new(device: &Arc<Device>, bytes: usize, flags: u32) -> Result<HostBlock> {
         device.bind()?;
         let mut address = std::ptr::null_mut();
-        // SAFETY: writes one address; zero bytes are not allowed; no flags.
-        unsafe { device.driver().host_alloc(&mut address, bytes.max(1), 0) }?;
+        // SAFETY: writes one address; zero bytes are not allowed; the flags are those of CUDA.
+        unsafe {
+            device
+                .driver()
+                .host_alloc(&mut address, bytes.max(1), flags)
+        }?;
         if address.is_null() {
             return Err(Error::Argument(
                 "CUDA returned no host memory; close other programs".into(),
@@ -180,35 +253,18 @@ impl PinnedBuffer {
         }
         // SAFETY: newly allocated with this many bytes.
         unsafe { address.cast::<u8>().write_bytes(0, bytes.max(1)) };
-        Ok(PinnedBuffer {
+        Ok(HostBlock {
             device: Arc::clone(device),
             address,
             bytes,
         })
     }
-
-    /// The bytes. Aligned for every element type, since the driver aligns to pages.
-    pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `bytes` initialized bytes that live as long as `self`; asynchronous writers are
-        // bound by the contract of `download_async`.
-        unsafe { std::slice::from_raw_parts(self.address.cast(), self.bytes) }
-    }
-
-    /// The bytes, mutable.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as in `as_slice`, and `&mut self` excludes other readers.
-        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.bytes) }
-    }
-
-    fn check(&self, bytes: usize) -> Result<()> {
-        fits(bytes, self.bytes, "pinned")
-    }
 }
 
-impl Drop for PinnedBuffer {
+impl Drop for HostBlock {
     fn drop(&mut self) {
         // SAFETY: allocated by `new`, freed once; no copy is pending (contract of the copy
-        // functions).
+        // functions), and no work that uses a mapped buffer, which keeps this block alive.
         let freed = self
             .device
             .bind()

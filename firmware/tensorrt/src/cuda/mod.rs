@@ -202,6 +202,17 @@ impl Device {
         Ok((self.attribute(MAJOR)?, self.attribute(MINOR)?))
     }
 
+    /// Whether the GPU shares the memory of the CPU and can use pinned host memory directly, as on a Jetson:
+    /// then nothing has to be copied.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn shares_host_memory(&self) -> Result<bool> {
+        const INTEGRATED: c_int = 18;
+        const CAN_MAP_HOST_MEMORY: c_int = 19;
+        Ok(self.attribute(INTEGRATED)? != 0 && self.attribute(CAN_MAP_HOST_MEMORY)? != 0)
+    }
+
     fn attribute(&self, attribute: c_int) -> Result<u32> {
         let mut value: c_int = 0;
         // SAFETY: writes one integer.

@@ -1,7 +1,7 @@
 // A mock libcuda: "GPU" memory is host memory, and work is done when it is
 // enqueued. See fake.h for what it verifies.
 //
-// control: init=CODE, devices=N, memory=full, stream=stuck|broken, capture=fail
+// control: init=CODE, devices=N, memory=full, stream=stuck|broken, capture=fail, integrated=1
 #include "fake.h"
 
 #include <cstring>
@@ -14,7 +14,7 @@ using Result = unsigned;
 namespace {
 
 std::mutex lock;
-std::map<std::uintptr_t, std::size_t> device_memory, host_memory;
+std::map<std::uintptr_t, std::size_t> device_memory, host_memory, mapped_memory;
 
 struct Graph { std::vector<std::function<void()>> work; };
 struct Stream { bool capturing = false; Graph* graph = nullptr; };
@@ -57,8 +57,12 @@ void run(Stream* stream, std::function<void()> work) {
 
 EXPORT std::size_t fake_bytes_at(void* address) {
     std::lock_guard<std::mutex> guard(lock);
-    auto found = device_memory.find(reinterpret_cast<std::uintptr_t>(address));
-    return found == device_memory.end() ? 0 : found->second;
+    auto at = reinterpret_cast<std::uintptr_t>(address);
+    for (auto* memory : {&device_memory, &mapped_memory}) {
+        auto found = memory->find(at);
+        if (found != memory->end()) return found->second;
+    }
+    return 0;
 }
 EXPORT void fake_enqueue(Stream* stream, void (*work)(void*), void* argument) {
     run(stream, [=] { work(argument); });
@@ -76,7 +80,11 @@ EXPORT Result cuDeviceGetCount(int* count) { note("cuDeviceGetCount"); *count = 
 EXPORT Result cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
 EXPORT Result cuDeviceGetName(char* name, int length, int) { std::snprintf(name, static_cast<std::size_t>(length), "Pretend GPU"); return 0; }
 EXPORT Result cuDeviceTotalMem_v2(std::size_t* bytes, int) { *bytes = std::size_t{8} << 30; return 0; }
-EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 8 : attribute == 76 ? 7 : 1; return 0; }
+EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int) {
+    // 18: integrated, 19: can map host memory.
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? std::atoi(control("integrated", "0").c_str()) : 1;
+    return 0;
+}
 EXPORT Result cuDevicePrimaryCtxRetain(void** context, int) { note("new CudaContext %d", ++contexts); *context = &context_word; return 0; }
 EXPORT Result cuDevicePrimaryCtxRelease_v2(int) {
     note("~CudaContext %d", contexts--);
@@ -88,12 +96,26 @@ EXPORT Result cuDevicePrimaryCtxRelease_v2(int) {
 EXPORT Result cuCtxSetCurrent(void*) { return 0; }
 EXPORT Result cuMemAlloc_v2(std::uintptr_t* address, std::size_t bytes) { note("cuMemAlloc %zu", bytes); return allocate(device_memory, bytes, address); }
 EXPORT Result cuMemFree_v2(std::uintptr_t address) { note("cuMemFree"); return release(device_memory, address, "cuMemFree"); }
-EXPORT Result cuMemHostAlloc(void** address, std::size_t bytes, unsigned) {
+EXPORT Result cuMemHostAlloc(void** address, std::size_t bytes, unsigned flags) {
     note("cuMemHostAlloc %zu", bytes);
-    return allocate(host_memory, bytes, reinterpret_cast<std::uintptr_t*>(address));
+    auto* at = reinterpret_cast<std::uintptr_t*>(address);
+    auto result = allocate(host_memory, bytes, at);
+    std::lock_guard<std::mutex> guard(lock);
+    if (result == 0 && (flags & 2)) mapped_memory[*at] = bytes;
+    return result;
+}
+EXPORT Result cuMemHostGetDevicePointer_v2(std::uintptr_t* device, void* host, unsigned flags) {
+    note("cuMemHostGetDevicePointer");
+    *device = reinterpret_cast<std::uintptr_t>(host);
+    std::lock_guard<std::mutex> guard(lock);
+    return flags == 0 && mapped_memory.count(*device) ? 0 : 1;
 }
 EXPORT Result cuMemFreeHost(void* address) {
     note("cuMemFreeHost");
+    {
+        std::lock_guard<std::mutex> guard(lock);
+        mapped_memory.erase(reinterpret_cast<std::uintptr_t>(address));
+    }
     return release(host_memory, reinterpret_cast<std::uintptr_t>(address), "cuMemFreeHost");
 }
 EXPORT Result cuMemcpyHtoD_v2(std::uintptr_t to, void const* from, std::size_t bytes) { std::memcpy(reinterpret_cast<void*>(to), from, bytes); return 0; }

@@ -4,5 +4,6 @@
 
 mod bench;
 mod building;
+mod copies;
 mod failing;
 mod running;

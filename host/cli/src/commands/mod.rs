@@ -6,6 +6,7 @@ pub mod convert;
 pub mod demo;
 pub mod engine;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod head;
 pub mod inspect;

@@ -10,6 +10,7 @@ mod compact;
 mod demo;
 mod depth_and_clicks;
 mod engines;
+mod export;
 mod foreign;
 mod golden;
 mod inputs;

@@ -18,3 +18,4 @@ mod whole;
 pub use head::with_head;
 pub use read::{read_channel_norm, read_queries, read_queries_with_head};
 pub use weights::{Affine, Layer, Linear, LoftUp};
+pub(crate) use whole::min_max;

@@ -44,7 +44,7 @@ impl LoftUp {
 }
 
 /// Per channel: `(x - min) / max(max - min, 1e-4) - 0.5`.
-fn min_max(g: &mut Graph, x: &Value) -> Value {
+pub(crate) fn min_max(g: &mut Graph, x: &Value) -> Value {
     let over = [Attr::Ints("axes", vec![2, 3]), Attr::Int("keepdims", 1)];
     let min = g.op("ReduceMin", &[x], &over);
     let max = g.op("ReduceMax", &[x], &over);

@@ -163,7 +163,7 @@ impl Model {
         })
     }
 
-    fn graph(&self) -> &GraphProto {
+    pub(crate) fn graph(&self) -> &GraphProto {
         // Checked by `decode`; otherwise an empty graph.
         static NONE: std::sync::OnceLock<GraphProto> = std::sync::OnceLock::new();
         self.proto
@@ -183,7 +183,7 @@ impl Model {
     }
 
     /// Version of the standard operator set.
-    fn opset(&self) -> i64 {
+    pub(crate) fn opset(&self) -> i64 {
         let standard = |domain: &str| matches!(domain, "" | "ai.onnx");
         let imports = self.proto.opset_import.iter();
         imports
@@ -274,7 +274,7 @@ fn drop_unused(graph: &mut GraphProto) {
 
 /// Infers the element type of every value from the inputs and constants. The output of an unknown
 /// operator is assumed to have the type of its first input.
-fn element_types(graph: &GraphProto) -> HashMap<String, i32> {
+pub(crate) fn element_types(graph: &GraphProto) -> HashMap<String, i32> {
     let mut types: HashMap<String, i32> = HashMap::new();
     for input in &graph.input {
         if let Some(type_proto::Value::TensorType(t)) =

@@ -5,6 +5,7 @@ mod track;
 
 use std::path::Path;
 
+use loftup_runtime::backend::Choice;
 use loftup_wire::command::{MAX_POINTS, Refusal};
 
 use super::{
@@ -90,6 +91,7 @@ fn qualified(table: &str, key: &str) -> String {
 pub fn check(config: &Config) -> Result<(), Invalid> {
     check_model(config)?;
     config.tensorrt.check(config.watchdog.hang_ms)?;
+    check_frame_graph(config)?;
     endpoints::check_source(&config.source)?;
     check_times(config)?;
     check_degrade(config)?;
@@ -179,6 +181,32 @@ fn check_model(config: &Config) -> Result<(), Invalid> {
             "each minimum must be less than its maximum",
             "use [min, max] for each of the three channels",
         );
+    }
+    Ok(())
+}
+
+/// Checks what the engine for whole frames needs.
+fn check_frame_graph(config: &Config) -> Result<(), Invalid> {
+    let key = "tensorrt.frame_graph";
+    let model = &config.model;
+    if !config.tensorrt.frame_graph {
+        return Ok(());
+    }
+    if Choice::from(model.backend) == Choice::Tract {
+        let why = "model.backend is tract";
+        return invalid(
+            key,
+            why,
+            "use model.backend auto or tensorrt, or remove the key",
+        );
+    }
+    if config.source.size.is_none() {
+        let why = "the size of the camera images is unknown";
+        return invalid(key, why, "add source.size");
+    }
+    if config.track.is_some() || model.backbone_interval > 1 || model.noise_threshold > 0 {
+        let why = "[track], model.backbone_interval and model.noise_threshold need the single steps of a frame";
+        return invalid(key, why, "remove them, or this key");
     }
     Ok(())
 }

@@ -15,10 +15,33 @@ use crate::backend::{
 
 /// An input, kept so that a run can be repeated on the fallback.
 struct Input {
-    values: Vec<f32>,
+    values: Values,
     set: bool,
     in_preferred: bool,
     in_fallback: bool,
+}
+
+/// The values of an input. The memory is kept.
+#[derive(Clone)]
+enum Values {
+    Floats(Vec<f32>),
+    Bytes(Vec<u8>),
+}
+
+impl Values {
+    fn set_in(&self, session: &mut dyn Session, input: usize) -> Result<(), BackendError> {
+        match self {
+            Self::Floats(values) => session.set(input, values),
+            Self::Bytes(values) => session.set_bytes(input, values),
+        }
+    }
+
+    fn is_finite(&self) -> bool {
+        match self {
+            Self::Floats(values) => first_not_finite(values).is_none(),
+            Self::Bytes(_) => true,
+        }
+    }
 }
 
 /// Which backend has the outputs of the last run.
@@ -43,13 +66,24 @@ pub(super) struct FallbackSession {
 
 impl Session for FallbackSession {
     fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
-        let (_, shape) = &self.compiled.inputs[input];
-        let signature = &self.compiled.models.signature;
-        signature.check_size(input, shape, values.len())?;
-        let kept = &mut self.inputs[input];
-        kept.values.clear();
-        kept.values.extend_from_slice(values);
-        (kept.set, kept.in_preferred, kept.in_fallback) = (true, false, false);
+        let kept = self.replaced(input, values.len())?;
+        if let Values::Floats(kept) = kept {
+            kept.clear();
+            kept.extend_from_slice(values);
+        } else {
+            *kept = Values::Floats(values.to_vec());
+        }
+        Ok(())
+    }
+
+    fn set_bytes(&mut self, input: usize, values: &[u8]) -> Result<(), BackendError> {
+        let kept = self.replaced(input, values.len())?;
+        if let Values::Bytes(kept) = kept {
+            kept.clear();
+            kept.extend_from_slice(values);
+        } else {
+            *kept = Values::Bytes(values.to_vec());
+        }
         Ok(())
     }
 
@@ -107,6 +141,14 @@ impl Session for FallbackSession {
             _ => &[],
         }
     }
+
+    fn output_bytes(&self, index: usize) -> &[u8] {
+        match (self.last, &self.preferred, &self.fallback) {
+            (Last::Preferred, Some(session), _) => session.output_bytes(index),
+            (Last::Fallback, _, Some(session)) => session.output_bytes(index),
+            _ => &[],
+        }
+    }
 }
 
 /// The result of a run on the preferred backend.
@@ -119,15 +161,14 @@ enum Attempt {
 
 impl FallbackSession {
     pub fn new(compiled: &Arc<Compiled>) -> Self {
-        let input = |shape: &Vec<usize>| Input {
-            values: Vec::with_capacity(shape.iter().product()),
+        let input = |_: &_| Input {
+            values: Values::Floats(Vec::new()),
             set: false,
             in_preferred: false,
             in_fallback: false,
         };
-        let inputs = compiled.inputs.iter();
         Self {
-            inputs: inputs.map(|(_, shape)| input(shape)).collect(),
+            inputs: compiled.inputs.iter().map(input).collect(),
             compiled: compiled.clone(),
             preferred: None,
             warmed_up: false,
@@ -135,6 +176,16 @@ impl FallbackSession {
             fallback: None,
             last: Last::None,
         }
+    }
+
+    /// The place for new values of an input, of which there are `len`.
+    fn replaced(&mut self, input: usize, len: usize) -> Result<&mut Values, BackendError> {
+        let (_, shape) = &self.compiled.inputs[input];
+        let signature = &self.compiled.models.signature;
+        signature.check_size(input, shape, len)?;
+        let kept = &mut self.inputs[input];
+        (kept.set, kept.in_preferred, kept.in_fallback) = (true, false, false);
+        Ok(&mut kept.values)
     }
 
     fn try_preferred(&mut self) -> Attempt {
@@ -220,7 +271,7 @@ impl FallbackSession {
             backend,
             graph: compiled.models.signature.graph.clone(),
         };
-        let trial: Vec<Vec<f32>> = match again {
+        let trial: Vec<Values> = match again {
             true => self.inputs.iter().map(|i| i.values.clone()).collect(),
             false => Vec::new(),
         };
@@ -230,7 +281,7 @@ impl FallbackSession {
             let model = models.preferred.as_ref().ok_or_else(lost)?;
             let mut session = compiled.plan(&compiled.preferred, model)?.session()?;
             for (i, values) in trial.iter().enumerate() {
-                session.set(i, values)?;
+                values.set_in(&mut *session, i)?;
             }
             if again {
                 session.run()?;
@@ -268,19 +319,23 @@ impl FallbackSession {
         let session = watched.session().ok_or_else(lost)?;
         for (i, input) in self.inputs.iter_mut().enumerate() {
             if !input.in_preferred {
-                session.set(i, &input.values)?;
+                input.values.set_in(session, i)?;
                 input.in_preferred = true;
             }
         }
         watched.run(limit)?;
         self.warmed_up = true;
         for output in 0..compiled.outputs.len() {
-            let Some((index, value)) = first_not_finite(watched.output(output)) else {
+            let floats = first_not_finite(watched.output(output));
+            let bytes = watched
+                .output_bytes(output)
+                .iter()
+                .position(|x| *x == u8::MAX);
+            let Some((index, value)) = floats.or(bytes.map(|index| (index, f32::NAN))) else {
                 continue;
             };
             // If an input is not finite, the outputs need not be either.
-            let blameless = |input: &Input| first_not_finite(&input.values).is_none();
-            if self.inputs.iter().all(blameless) {
+            if self.inputs.iter().all(|input| input.values.is_finite()) {
                 return Err(BackendError::NotFinite {
                     backend,
                     graph: signature.graph.to_string(),
@@ -303,7 +358,7 @@ impl FallbackSession {
         };
         for (i, input) in self.inputs.iter_mut().enumerate() {
             if !input.in_fallback {
-                session.set(i, &input.values)?;
+                input.values.set_in(&mut **session, i)?;
                 input.in_fallback = true;
             }
         }

@@ -25,12 +25,13 @@ use parking_lot::Mutex;
 pub use self::ahead::AheadOfTime;
 use self::{
     build::{Hashed, Recipe},
-    session::{PlanParts, TensorRtPlan},
+    session::{Copies, PlanParts, TensorRtPlan},
 };
 use super::{
     Arithmetic, Backend, BackendError, Graph, Model, Plan, ShapeProfile, TilingHint,
     engine_cache::{BuildWatch, EngineCache, EngineKey, LogWatch},
 };
+pub use loftup_tensorrt::Copied;
 
 /// FP16 before INT8: for transformers INT8 is rarely faster, and always less accurate.
 const PRECISIONS: [Precision; 4] = [
@@ -61,6 +62,10 @@ pub struct Options {
     pub tf32: bool,
     /// Whether runs are captured and launched as a CUDA graph.
     pub cuda_graph: bool,
+    /// Whether the image and the result of a graph for whole frames are not copied on a GPU that shares the
+    /// memory of the CPU, as on a Jetson. Inputs of other graphs are always copied: the GPU reads them
+    /// repeatedly, and does not cache host memory.
+    pub zero_copy: bool,
     /// Maximum time to wait for the GPU before a run fails. [`super::Fallback`] has its own limits,
     /// which should be shorter.
     pub gpu_limit: Duration,
@@ -85,6 +90,7 @@ impl Default for Options {
             dla_core: None,
             tf32: false,
             cuda_graph: false,
+            zero_copy: true,
             gpu_limit: Duration::from_secs(60),
             cache: EngineCache::of_user(),
             watch: Arc::new(LogWatch::default()),
@@ -144,6 +150,7 @@ struct OnGpu {
     capability: (u32, u32),
     /// Engines in use, shared by plans for different shapes of the same graph.
     engines: Mutex<Vec<(EngineKey, Weak<Engine>)>>,
+    copies: Arc<Copies>,
 }
 
 impl TensorRt {
@@ -155,6 +162,11 @@ impl TensorRt {
     pub fn open(options: Options) -> Result<Self, BackendError> {
         let opened = OnGpu::open(&options).map_err(|e| unavailable(&e, &options))?;
         Ok(Self(Arc::new(opened)))
+    }
+
+    /// Bytes that all completed runs have copied between host and GPU.
+    pub fn copied(&self) -> Copied {
+        self.0.copies.total()
     }
 }
 
@@ -170,6 +182,7 @@ impl OnGpu {
             capability: device.compute_capability()?,
             runtime: Mutex::new(runtime),
             engines: Mutex::default(),
+            copies: Arc::default(),
             library,
             device,
             options: options.clone(),
@@ -278,10 +291,11 @@ impl Model for TensorRtModel {
             _ => gpu.engine(&recipe),
         }?;
         let failed = |e: Error| recipe.failed(&e);
-        let parts = PlanParts::new(&recipe, &engine, &gpu.options).map_err(|e| match e {
-            session::Mismatch::Error(e) => recipe.failed(&e),
-            session::Mismatch::Graph(what) => recipe.graph.rejected(NAME, what),
-        })?;
+        let parts =
+            PlanParts::new(&recipe, &engine, &gpu.options, &gpu.copies).map_err(|e| match e {
+                session::Mismatch::Error(e) => recipe.failed(&e),
+                session::Mismatch::Graph(what) => recipe.graph.rejected(NAME, what),
+            })?;
         // Create the first session now, so that errors are found before it is used, and because it
         // determines the output shapes.
         let stream = Stream::new(&gpu.device).map_err(failed)?;

@@ -1,9 +1,12 @@
 //! Runs an engine.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use half::f16;
-use loftup_tensorrt::{DataType, Engine, Error, Executor, cuda::Stream};
+use loftup_tensorrt::{Copied, DataType, Engine, Error, Executor, cuda::Stream};
 use parking_lot::Mutex;
 
 use super::{
@@ -36,6 +39,28 @@ pub(super) struct PlanParts {
     /// The profile for these shapes; `None` if there is nothing to select.
     profile: Option<u32>,
     options: Options,
+    copies: Arc<Copies>,
+}
+
+/// Bytes copied by all runs.
+#[derive(Default)]
+pub(super) struct Copies {
+    to_device: AtomicU64,
+    to_host: AtomicU64,
+}
+
+impl Copies {
+    fn add(&self, run: Copied) {
+        self.to_device.fetch_add(run.to_device, Relaxed);
+        self.to_host.fetch_add(run.to_host, Relaxed);
+    }
+
+    pub fn total(&self) -> Copied {
+        Copied {
+            to_device: self.to_device.load(Relaxed),
+            to_host: self.to_host.load(Relaxed),
+        }
+    }
 }
 
 /// An input or output.
@@ -43,9 +68,17 @@ pub(super) struct PlanParts {
 struct Port {
     name: String,
     shape: Vec<usize>,
-    half: bool,
+    element: Element,
     /// Whether its shape must be set.
     dynamic: bool,
+}
+
+/// Element types that are supported for inputs and outputs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Element {
+    F32,
+    F16,
+    U8,
 }
 
 impl Port {
@@ -55,12 +88,18 @@ impl Port {
 }
 
 impl PlanParts {
-    pub fn new(recipe: &Recipe<'_>, engine: &Engine, options: &Options) -> Result<Self, Mismatch> {
-        let half = |info: &loftup_tensorrt::TensorInfo| match info.data_type {
-            DataType::F32 => Ok(false),
-            DataType::F16 => Ok(true),
+    pub fn new(
+        recipe: &Recipe<'_>,
+        engine: &Engine,
+        options: &Options,
+        copies: &Arc<Copies>,
+    ) -> Result<Self, Mismatch> {
+        let element = |info: &loftup_tensorrt::TensorInfo| match info.data_type {
+            DataType::F32 => Ok(Element::F32),
+            DataType::F16 => Ok(Element::F16),
+            DataType::U8 => Ok(Element::U8),
             other => Err(Mismatch::Graph(format!(
-                "{} is {other:?}, expected F32 or F16",
+                "{} is {other:?}, expected F32, F16 or U8",
                 info.name
             ))),
         };
@@ -80,7 +119,7 @@ impl PlanParts {
             inputs.push(Port {
                 name: name.clone(),
                 shape: shape.clone(),
-                half: half(info)?,
+                element: element(info)?,
                 dynamic: info.is_dynamic(),
             });
         }
@@ -90,7 +129,7 @@ impl PlanParts {
             outputs.push(Port {
                 name: name.clone(),
                 shape: Vec::new(),
-                half: half(info)?,
+                element: element(info)?,
                 dynamic: info.is_dynamic(),
             });
         }
@@ -121,6 +160,7 @@ impl PlanParts {
             // Profile 0 is selected by default.
             profile: position.filter(|i| dynamic && *i > 0),
             options: options.clone(),
+            copies: copies.clone(),
         })
     }
 
@@ -141,6 +181,9 @@ impl PlanParts {
             executor.keep_on_device(name)?;
         }
         executor.use_graph(self.options.cuda_graph)?;
+        // A GPU reads an image once. It reads other inputs repeatedly, and does not cache host memory.
+        let images = self.inputs.iter().all(|port| port.element == Element::U8);
+        executor.use_zero_copy(self.options.zero_copy && images)?;
         executor.prepare()?;
         Ok(TensorRtSession {
             graph: self.graph.clone(),
@@ -149,6 +192,7 @@ impl PlanParts {
             inputs: self.inputs.clone(),
             converted: vec![Vec::new(); self.outputs.len()],
             outputs: self.outputs.clone(),
+            copies: self.copies.clone(),
             executor,
         })
     }
@@ -220,6 +264,7 @@ pub(super) struct TensorRtSession {
     outputs: Vec<Port>,
     /// 16-bit outputs converted to 32 bits.
     converted: Vec<Vec<f32>>,
+    copies: Arc<Copies>,
 }
 
 impl TensorRtSession {
@@ -239,27 +284,57 @@ impl TensorRtSession {
     }
 }
 
-impl Session for TensorRtSession {
-    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
+impl TensorRtSession {
+    /// The bytes of an input that gets `values` values.
+    fn input_mut(
+        &mut self,
+        input: usize,
+        values: usize,
+    ) -> Result<(Element, &mut [u8]), BackendError> {
         let port = &self.inputs[input];
-        if values.len() != port.values() {
+        if values != port.values() {
             return Err(BackendError::Size {
                 graph: self.graph.to_string(),
                 tensor: port.name.clone(),
                 expected: port.values(),
-                found: values.len(),
+                found: values,
             });
         }
         let bytes = self
             .executor
             .input_mut(&port.name)
             .map_err(|e| failed(&self.graph, &e))?;
-        if port.half {
-            for (to, from) in bytes.chunks_exact_mut(2).zip(values) {
-                to.copy_from_slice(&f16::from_f32(*from).to_ne_bytes());
+        Ok((port.element, bytes))
+    }
+
+    fn wrong_type(&self, input: usize, given: &str) -> BackendError {
+        BackendError::Run {
+            backend: NAME,
+            graph: self.graph.to_string(),
+            what: format!("input {} does not take {given}", self.inputs[input].name),
+        }
+    }
+}
+
+impl Session for TensorRtSession {
+    fn set(&mut self, input: usize, values: &[f32]) -> Result<(), BackendError> {
+        match self.input_mut(input, values.len())? {
+            (Element::F32, bytes) => bytes.copy_from_slice(bytemuck::cast_slice(values)),
+            (Element::F16, bytes) => {
+                for (to, from) in bytes.chunks_exact_mut(2).zip(values) {
+                    to.copy_from_slice(&f16::from_f32(*from).to_ne_bytes());
+                }
             }
-        } else {
-            bytes.copy_from_slice(bytemuck::cast_slice(values));
+            (Element::U8, _) => return Err(self.wrong_type(input, "floats")),
+        }
+        self.is_set[input] = true;
+        Ok(())
+    }
+
+    fn set_bytes(&mut self, input: usize, values: &[u8]) -> Result<(), BackendError> {
+        match self.input_mut(input, values.len())? {
+            (Element::U8, bytes) => bytes.copy_from_slice(values),
+            _ => return Err(self.wrong_type(input, "bytes")),
         }
         self.is_set[input] = true;
         Ok(())
@@ -276,8 +351,9 @@ impl Session for TensorRtSession {
         self.executor
             .run(self.limit)
             .map_err(|e| failed(&self.graph, &e))?;
+        self.copies.add(self.executor.copied_per_run());
         for (port, wide) in self.outputs.iter().zip(&mut self.converted) {
-            if port.half {
+            if port.element == Element::F16 {
                 let bytes = self
                     .executor
                     .output(&port.name)
@@ -293,16 +369,26 @@ impl Session for TensorRtSession {
     }
 
     fn output(&self, index: usize) -> &[f32] {
-        let Some(port) = self.outputs.get(index) else {
-            return &[];
-        };
-        // There is no output before the first run and after a failed one.
-        let Ok(bytes) = self.executor.output(&port.name) else {
-            return &[];
-        };
-        if port.half {
-            return &self.converted[index];
+        match self.bytes_of(index) {
+            Some((Element::F32, bytes)) => bytemuck::try_cast_slice(bytes).unwrap_or_default(),
+            Some((Element::F16, _)) => &self.converted[index],
+            _ => &[],
         }
-        bytemuck::try_cast_slice(bytes).unwrap_or_default()
+    }
+
+    fn output_bytes(&self, index: usize) -> &[u8] {
+        match self.bytes_of(index) {
+            Some((Element::U8, bytes)) => bytes,
+            _ => &[],
+        }
+    }
+}
+
+impl TensorRtSession {
+    /// The bytes of an output; `None` before the first run and after a failed one.
+    fn bytes_of(&self, index: usize) -> Option<(Element, &[u8])> {
+        let port = self.outputs.get(index)?;
+        let bytes = self.executor.output(&port.name).ok()?;
+        Some((port.element, bytes))
     }
 }
