@@ -8,7 +8,7 @@ use loftup_spec::{
     rotary,
 };
 
-use super::{Naf, give, statistics::Affine};
+use super::{Naf, blocks::Blocks, give, statistics::Statistics};
 use crate::KernelError;
 
 /// A rectangle of pixels.
@@ -157,18 +157,33 @@ pub struct EncodedImage {
     pub(super) image: Arc<Image>,
     pub(super) rows: Axis,
     pub(super) columns: Axis,
-    /// The normalizations, by branch and layer.
-    pub(super) norms: [[Affine; naf::LAYERS]; 2],
-    /// Rotated encodings of all pixels by branch, `[height * width, 128]`, if they are stored.
-    pub(super) kept: Option<[Vec<f32>; 2]>,
-    /// Scaled keys, `[rows * columns, 256]`.
-    pub(super) keys: Vec<f32>,
+    pub(super) statistics: Statistics,
+    pub(super) encodings: Encodings,
+}
+
+/// Rotated encodings of pixels and scaled keys of cells.
+#[derive(Debug)]
+pub(super) enum Encodings {
+    /// Of the whole image.
+    Whole {
+        /// By branch, `[height * width, 128]`.
+        encodings: [Vec<f32>; 2],
+        /// `[rows * columns, 256]`.
+        keys: Vec<f32>,
+    },
+    /// Computed where they are needed.
+    Blocks(Blocks),
 }
 
 impl EncodedImage {
     /// Rows and columns of the grid.
     pub fn grid(&self) -> (usize, usize) {
         (self.rows.cells, self.columns.cells)
+    }
+
+    /// The statistics of the normalizations.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 
     /// Rows and columns of the image.
@@ -192,8 +207,10 @@ impl EncodedImage {
 
 impl Drop for EncodedImage {
     fn drop(&mut self) {
-        for map in self.kept.take().into_iter().flatten() {
-            give(&self.naf.maps, map);
+        if let Encodings::Whole { encodings, .. } = &mut self.encodings {
+            for map in encodings {
+                give(&self.naf.maps, std::mem::take(map));
+            }
         }
     }
 }

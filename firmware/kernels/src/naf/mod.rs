@@ -3,12 +3,18 @@
 //! `loftup_spec::naf` defines the model. Group normalization needs statistics of the whole image
 //! before each of the four layers, so [`Naf::encode`] makes one pass over the image per layer. It
 //! stores the encodings of all pixels of images of up to [`KEPT_PIXELS`] pixels (one KiB per pixel).
-//! For larger images it recomputes them tile by tile, to bound memory. Results differ only by rounding.
+//! For larger images, it only computes the statistics, from layers that are recomputed for each pass.
+//!
+//! Once the statistics are known, everything is local. With given statistics ([`Naf::encode_with`]), and
+//! for large images, encodings and keys are computed in blocks of cells when attention needs them, all
+//! layers at once. The encodings of the last blocks are kept, to bound memory. Results differ only by
+//! rounding.
 //!
 //! Work is split into jobs, which the caller distributes over threads ([`Jobs`]). Results do not depend
 //! on the number of threads: statistics are summed in a fixed order.
 
 mod attention;
+mod blocks;
 mod encode;
 mod frame;
 mod layers;
@@ -18,13 +24,15 @@ mod reference;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use loftup_spec::naf::{Branch, NafWeights};
 
-pub use attention::Values;
 pub use frame::{Area, EncodedImage, Image};
+pub use statistics::Statistics;
+pub use values::Values;
 
 use self::{attention::Attention, layers::BranchLayers, pixels::Buffers};
 use crate::{Isa, KernelError, simd::SupportedIsa};
@@ -123,7 +131,21 @@ impl Naf {
         grid: (usize, usize),
         jobs: Jobs<'_>,
     ) -> Result<EncodedImage, KernelError> {
-        encode::encode(self, image.into(), grid, jobs)
+        encode::encode(self, image.into(), grid, None, jobs)
+    }
+
+    /// Same as [`Self::encode`], with the statistics of another image. Nothing is computed for the whole
+    /// image: encodings and keys follow where [`EncodedImage::attend`] needs them.
+    ///
+    /// # Errors
+    /// Same as [`Self::encode`].
+    pub fn encode_with(
+        self: &Arc<Self>,
+        image: impl Into<Arc<Image>>,
+        grid: (usize, usize),
+        statistics: &Statistics,
+    ) -> Result<EncodedImage, KernelError> {
+        encode::encode(self, image.into(), grid, Some(statistics), &in_order)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Group normalization: statistics over the whole image, in 64 bits.
 
 use loftup_spec::{
-    naf::{EPS, GROUPS, WIDTH},
+    naf::{Branch, EPS, GROUPS, LAYERS, WIDTH},
     weights::AffineWeights,
 };
 
@@ -91,5 +91,27 @@ impl Affine {
             }
         }
         affine
+    }
+}
+
+/// The statistics of all normalizations of an image, as the scale and the offset of each channel. Those of
+/// one image can be used for similar ones ([`Naf::encode_with`](super::Naf::encode_with)).
+#[derive(Debug, Clone)]
+pub struct Statistics(Box<[[Affine; LAYERS]; 2]>);
+
+impl Default for Statistics {
+    fn default() -> Self {
+        let branch = || std::array::from_fn(|_| Affine::IDENTITY);
+        Self(Box::new([branch(), branch()]))
+    }
+}
+
+impl Statistics {
+    pub(super) fn of(&self, branch: Branch) -> &[Affine; LAYERS] {
+        &self.0[branch as usize]
+    }
+
+    pub(super) fn of_mut(&mut self, branch: Branch) -> &mut [Affine; LAYERS] {
+        &mut self.0[branch as usize]
     }
 }
