@@ -1,5 +1,5 @@
 //! Prints the CPU time of NAF on one thread for features and for classes, with the statistics of each image
-//! and with given ones.
+//! and with those of the image before.
 //!
 //! ```text
 //! cargo run --workspace --example naf -- [WIDTH HEIGHT [REPEAT]]
@@ -39,22 +39,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut random = SplitMix64::new(1);
         let mut noise =
             |n: usize| -> Vec<f32> { (0..n).map(|_| 2.0 * random.uniform() - 1.0).collect() };
-        let image = Arc::new(Image {
-            data: noise(3 * width * height),
-            height,
-            width,
+        // Every pixel differs, so that no encoding is shared.
+        let [before, image] = [(), ()].map(|()| {
+            Arc::new(Image {
+                data: noise(3 * width * height),
+                height,
+                width,
+            })
         });
         let features = noise(cells * DIM);
         let (weight, bias) = (noise(CLASSES * DIM), noise(CLASSES));
         let classes = Values::linear(Isa::detect(), (&features, DIM), &weight, &bias)?;
         let values = [Values::features(features, DIM)?, classes];
-        let first = naf.encode(image.clone(), grid, &in_order)?;
-        let statistics = first.statistics().clone();
-        drop(first);
+        let first = naf.encode(before, grid, &in_order)?;
         for fixed in [false, true] {
             let encode = || match fixed {
                 false => naf.encode(image.clone(), grid, &in_order),
-                true => naf.encode_with(image.clone(), grid, &statistics),
+                true => first.encode_next(image.clone(), grid),
             };
             let mut times = [const { Vec::new() }; 3];
             for _ in 0..repeat {
@@ -67,7 +68,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                     times.push((cpu_time::thread() - start).as_secs_f64());
                 }
             }
-            let what = if fixed { "given" } else { "of the image" };
+            let what = if fixed {
+                "of the one before"
+            } else {
+                "of the image"
+            };
             let [encoding, features, classes] = times.map(median);
             println!(
                 "| {width}x{height} | {what} | {encoding:.3} s | {features:.3} s | {classes:.3} s |"

@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
 };
 
-use loftup_spec::naf::{CHANNELS, WIDTH};
+use loftup_spec::naf::{CHANNELS, HALO, WIDTH};
 
 use super::{
     Naf,
     encode::{TILE, write_key},
-    frame::{Area, Axis, EncodedImage, Patch},
+    frame::{Area, Axis, EncodedImage, Image, Patch},
     give,
     pixels::Buffers,
 };
@@ -21,7 +21,7 @@ use super::{
 pub(super) struct Blocks {
     rows: Span,
     columns: Span,
-    slots: Vec<Slot>,
+    slots: Vec<Arc<Slot>>,
     /// Blocks with encodings and their numbers of pixels, oldest first, and the sum of these.
     kept: Mutex<(VecDeque<(usize, usize)>, usize)>,
     /// Maximum number of pixels whose encodings are kept.
@@ -119,10 +119,75 @@ impl Blocks {
         Self {
             rows,
             columns,
-            slots: (0..count).map(|_| Slot::default()).collect(),
+            slots: (0..count).map(|_| Arc::default()).collect(),
             kept: Mutex::default(),
             most,
         }
+    }
+
+    /// Takes over the blocks of the last image whose pixels, and those around them, have not changed.
+    pub fn share(&mut self, axes: (&Axis, &Axis), image: &Image, last: &Self, last_image: &Image) {
+        for block in 0..self.slots.len() {
+            let pixels = self.area(block, axes).expanded(HALO, image.size());
+            if image.same(last_image, pixels) {
+                self.slots[block] = last.slots[block].clone();
+            }
+        }
+        let kept = last.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = kept.0.iter().filter(|(block, _)| self.same(last, *block));
+        let shared: VecDeque<_> = shared.copied().collect();
+        let pixels = shared.iter().map(|(_, pixels)| pixels).sum();
+        self.kept = Mutex::new((shared, pixels));
+    }
+
+    /// Whether both share a block.
+    fn same(&self, other: &Self, block: usize) -> bool {
+        Arc::ptr_eq(&self.slots[block], &other.slots[block])
+    }
+
+    /// Whether both share all blocks that outputs in `area` depend on.
+    pub fn shares(&self, other: &Self, image: &EncodedImage, area: Area) -> bool {
+        self.slots.len() == other.slots.len()
+            && self
+                .attended(image, area)
+                .chain(self.parts(area).map(|part| part.block))
+                .all(|block| self.same(other, block))
+    }
+
+    /// The pixels of a block. Neighboring blocks can share some.
+    fn area(&self, block: usize, (rows, columns): (&Axis, &Axis)) -> Area {
+        let (down, across) = self.cells(block);
+        let (y, x) = (rows.pooled(down.0).0, columns.pooled(across.0).0);
+        Area {
+            x,
+            y,
+            width: columns.pooled(across.1 - 1).1 - x,
+            height: rows.pooled(down.1 - 1).1 - y,
+        }
+    }
+
+    /// The rows and columns of cells of a block, each as the first and the one after the last.
+    fn cells(&self, block: usize) -> ((usize, usize), (usize, usize)) {
+        let across = self.columns.len();
+        (
+            self.rows.cells(block / across),
+            self.columns.cells(block % across),
+        )
+    }
+
+    /// The blocks with the cells that pixels of `area` attend to.
+    fn attended(&self, image: &EncodedImage, area: Area) -> impl Iterator<Item = usize> {
+        let blocks = |span: &Span, axis: &Axis, start: usize, len: usize| {
+            let cells = axis.windows[start..start + len].as_flattened().iter();
+            let cells = cells.fold((usize::MAX, 0), |(first, last), cell| {
+                (first.min(*cell), last.max(*cell))
+            });
+            cells.0 / span.side..cells.1 / span.side + 1
+        };
+        let down = blocks(&self.rows, &image.rows, area.y, area.height);
+        let across = blocks(&self.columns, &image.columns, area.x, area.width);
+        let wide = self.columns.len();
+        down.flat_map(move |row| across.clone().map(move |c| row * wide + c))
     }
 
     /// Splits an area into the parts in each block.
@@ -154,17 +219,8 @@ impl Blocks {
 
     /// Computes the keys of all cells that pixels of `area` attend to.
     pub fn need_keys(&self, image: &EncodedImage, area: Area, buffers: &mut Buffers) {
-        let blocks = |span: &Span, axis: &Axis, start: usize, len: usize| {
-            let cells = axis.windows[start..start + len].as_flattened().iter();
-            let cells = cells.fold((usize::MAX, 0), |(first, last), cell| {
-                (first.min(*cell), last.max(*cell))
-            });
-            cells.0 / span.side..cells.1 / span.side + 1
-        };
-        let down = blocks(&self.rows, &image.rows, area.y, area.height);
-        let across = blocks(&self.columns, &image.columns, area.x, area.width);
-        let needed = down.flat_map(|row| across.clone().map(move |c| row * self.columns.len() + c));
-        let missing = needed.filter(|block| self.slots[*block].keys.get().is_none());
+        let missing = self.attended(image, area);
+        let missing = missing.filter(|block| self.slots[*block].keys.get().is_none());
         // First those that no other thread is computing.
         let busy: Vec<usize> = (missing)
             .filter(|block| match self.slots[*block].encodings.try_lock() {
@@ -213,17 +269,9 @@ impl Blocks {
         if let Some(encodings) = &*slot {
             return encodings.clone();
         }
-        let (row, column) = (block / self.columns.len(), block % self.columns.len());
-        let (rows, columns) = (self.rows.cells(row), self.columns.cells(column));
         let axes = (&image.rows, &image.columns);
-        // Neighboring cells can share pixels.
-        let (y, x) = (axes.0.pooled(rows.0).0, axes.1.pooled(columns.0).0);
-        let area = Area {
-            x,
-            y,
-            width: axes.1.pooled(columns.1 - 1).1 - x,
-            height: axes.0.pooled(rows.1 - 1).1 - y,
-        };
+        let (rows, columns) = self.cells(block);
+        let area = self.area(block, axes);
         let naf = &image.naf;
         buffers.encode(naf, (&image.image, area), &image.statistics, axes);
         // Copied, since the buffers have room for the pixels around the block.

@@ -21,47 +21,87 @@ const BAND: usize = 16;
 /// Side of a tile of an image whose encodings are not stored together, in pixels.
 pub(super) const TILE: usize = 64;
 
-/// Encodes an image with the given statistics, or its own.
 pub(super) fn encode(
     naf: &Arc<Naf>,
     image: Arc<Image>,
     (down, across): (usize, usize),
-    fixed: Option<&Statistics>,
     jobs: Jobs<'_>,
 ) -> Result<EncodedImage, KernelError> {
-    let (height, width) = image.size();
-    if image.data.len() != 3 * height * width {
-        return Err(KernelError::Size {
-            what: "the image",
-            expected: 3 * height * width,
-            found: image.data.len(),
-        });
-    }
-    if !fits(down, height) || !fits(across, width) {
-        return Err(KernelError::Grid {
-            grid: (down, across),
-            image: (height, width),
-        });
-    }
-    let rows = Axis::new(down, height, &naf.periods);
-    let columns = Axis::new(across, width, &naf.periods);
-    let mut encoded = EncodedImage {
-        naf: naf.clone(),
-        encodings: Encodings::Blocks(Blocks::new((&rows, &columns), naf.kept_pixels)),
-        rows,
-        columns,
-        statistics: fixed.cloned().unwrap_or_default(),
-        image,
-    };
-    match fixed {
-        Some(_) => {}
-        None if height * width <= naf.kept_pixels => encoded.keep(jobs),
-        None => encoded.only_statistics(jobs),
+    let mut encoded = EncodedImage::new(naf, image, (down, across), Statistics::default())?;
+    let (height, width) = encoded.size();
+    match height * width <= naf.kept_pixels {
+        true => encoded.keep(jobs),
+        false => encoded.only_statistics(jobs),
     }
     Ok(encoded)
 }
 
 impl EncodedImage {
+    /// An image of which nothing has been computed.
+    fn new(
+        naf: &Arc<Naf>,
+        image: Arc<Image>,
+        (down, across): (usize, usize),
+        statistics: Statistics,
+    ) -> Result<Self, KernelError> {
+        let (height, width) = image.size();
+        if image.data.len() != 3 * height * width {
+            return Err(KernelError::Size {
+                what: "the image",
+                expected: 3 * height * width,
+                found: image.data.len(),
+            });
+        }
+        if !fits(down, height) || !fits(across, width) {
+            return Err(KernelError::Grid {
+                grid: (down, across),
+                image: (height, width),
+            });
+        }
+        let rows = Axis::new(down, height, &naf.periods);
+        let columns = Axis::new(across, width, &naf.periods);
+        Ok(Self {
+            naf: naf.clone(),
+            encodings: Encodings::Blocks(Blocks::new((&rows, &columns), naf.kept_pixels)),
+            rows,
+            columns,
+            statistics,
+            image,
+        })
+    }
+
+    /// Encodes the next image of a video with the statistics of this one. Nothing is computed for the whole
+    /// image: encodings and keys follow where [`EncodedImage::attend`] needs them. Both images share
+    /// those of unchanged pixels.
+    ///
+    /// # Errors
+    /// Same as [`Naf::encode`].
+    pub fn encode_next(
+        &self,
+        image: impl Into<Arc<Image>>,
+        grid: (usize, usize),
+    ) -> Result<Self, KernelError> {
+        let mut next = Self::new(&self.naf, image.into(), grid, self.statistics.clone())?;
+        if let (Encodings::Blocks(blocks), Encodings::Blocks(last)) =
+            (&mut next.encodings, &self.encodings)
+            && (next.image.size(), grid) == (self.size(), self.grid())
+        {
+            blocks.share((&next.rows, &next.columns), &next.image, last, &self.image);
+        }
+        Ok(next)
+    }
+
+    /// Whether outputs in `area` are those of `other` for the same values, because both share everything
+    /// that they are computed from.
+    pub fn shares(&self, other: &Self, area: Area) -> bool {
+        match (&self.encodings, &other.encodings) {
+            (Encodings::Blocks(blocks), Encodings::Blocks(others)) => {
+                self.check_area(area).is_ok() && blocks.shares(others, self, area)
+            }
+            _ => false,
+        }
+    }
+
     /// Computes the encodings of all pixels, layer by layer.
     fn keep(&mut self, jobs: Jobs<'_>) {
         let naf = self.naf.clone();

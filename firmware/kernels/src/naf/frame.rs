@@ -76,6 +76,22 @@ impl Image {
         (self.height, self.width)
     }
 
+    /// Whether the pixels of `area` have the same bits in `other`, which has the same size.
+    pub(super) fn same(&self, other: &Self, area: Area) -> bool {
+        let starts = (0..3 * self.height).filter(|row| {
+            let y = row % self.height;
+            (area.y..area.y + area.height).contains(&y)
+        });
+        starts
+            .map(|row| row * self.width + area.x)
+            .map(|start| start..start + area.width)
+            .all(|row| {
+                let bits = |x: &f32| x.to_bits();
+                let (a, b) = (&self.data[row.clone()], &other.data[row]);
+                a.iter().map(bits).eq(b.iter().map(bits))
+            })
+    }
+
     pub(super) fn whole(&self) -> Area {
         Area {
             x: 0,
@@ -179,11 +195,6 @@ impl EncodedImage {
     /// Rows and columns of the grid.
     pub fn grid(&self) -> (usize, usize) {
         (self.rows.cells, self.columns.cells)
-    }
-
-    /// The statistics of the normalizations.
-    pub fn statistics(&self) -> &Statistics {
-        &self.statistics
     }
 
     /// Rows and columns of the image.

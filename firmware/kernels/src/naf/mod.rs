@@ -5,7 +5,7 @@
 //! stores the encodings of all pixels of images of up to [`KEPT_PIXELS`] pixels (one KiB per pixel).
 //! For larger images, it only computes the statistics, from layers that are recomputed for each pass.
 //!
-//! Once the statistics are known, everything is local. With given statistics ([`Naf::encode_with`]), and
+//! Once the statistics are known, everything is local. With given statistics ([`EncodedImage::encode_next`]), and
 //! for large images, encodings and keys are computed in blocks of cells when attention needs them, all
 //! layers at once. The encodings of the last blocks are kept, to bound memory. Results differ only by
 //! rounding.
@@ -31,7 +31,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use loftup_spec::naf::{Branch, NafWeights};
 
 pub use frame::{Area, EncodedImage, Image};
-pub use statistics::Statistics;
 pub use values::Values;
 
 use self::{attention::Attention, layers::BranchLayers, pixels::Buffers};
@@ -131,21 +130,7 @@ impl Naf {
         grid: (usize, usize),
         jobs: Jobs<'_>,
     ) -> Result<EncodedImage, KernelError> {
-        encode::encode(self, image.into(), grid, None, jobs)
-    }
-
-    /// Same as [`Self::encode`], with the statistics of another image. Nothing is computed for the whole
-    /// image: encodings and keys follow where [`EncodedImage::attend`] needs them.
-    ///
-    /// # Errors
-    /// Same as [`Self::encode`].
-    pub fn encode_with(
-        self: &Arc<Self>,
-        image: impl Into<Arc<Image>>,
-        grid: (usize, usize),
-        statistics: &Statistics,
-    ) -> Result<EncodedImage, KernelError> {
-        encode::encode(self, image.into(), grid, Some(statistics), &in_order)
+        encode::encode(self, image.into(), grid, jobs)
     }
 }
 

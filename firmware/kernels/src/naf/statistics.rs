@@ -1,5 +1,7 @@
 //! Group normalization: statistics over the whole image, in 64 bits.
 
+use std::sync::Arc;
+
 use loftup_spec::{
     naf::{Branch, EPS, GROUPS, LAYERS, WIDTH},
     weights::AffineWeights,
@@ -94,24 +96,23 @@ impl Affine {
     }
 }
 
-/// The statistics of all normalizations of an image, as the scale and the offset of each channel. Those of
-/// one image can be used for similar ones ([`Naf::encode_with`](super::Naf::encode_with)).
+/// The normalizations of an image, by branch and layer.
 #[derive(Debug, Clone)]
-pub struct Statistics(Box<[[Affine; LAYERS]; 2]>);
+pub(super) struct Statistics(Arc<[[Affine; LAYERS]; 2]>);
 
 impl Default for Statistics {
     fn default() -> Self {
         let branch = || std::array::from_fn(|_| Affine::IDENTITY);
-        Self(Box::new([branch(), branch()]))
+        Self(Arc::new([branch(), branch()]))
     }
 }
 
 impl Statistics {
-    pub(super) fn of(&self, branch: Branch) -> &[Affine; LAYERS] {
+    pub fn of(&self, branch: Branch) -> &[Affine; LAYERS] {
         &self.0[branch as usize]
     }
 
-    pub(super) fn of_mut(&mut self, branch: Branch) -> &mut [Affine; LAYERS] {
-        &mut self.0[branch as usize]
+    pub fn of_mut(&mut self, branch: Branch) -> &mut [Affine; LAYERS] {
+        &mut Arc::make_mut(&mut self.0)[branch as usize]
     }
 }
