@@ -51,6 +51,7 @@ pub use encoded_frame::{EncodedFrame, Point, Sink, TileFeatures};
 pub use error::{RuntimeError, SinkError};
 pub use execution::ExecutionOptions;
 pub use features::Features;
+pub use filter::naf::NafStatistics;
 pub use guidance::{ColorRange, Guidance};
 pub use image::{Frame, PixelFormat};
 pub use incremental::{IncrementalUpsampler, UpdateStats};

@@ -202,6 +202,11 @@ impl EncodedImage {
         self.image.size()
     }
 
+    /// Whether it was encoded with these weights.
+    pub fn is_of(&self, naf: &Arc<Naf>) -> bool {
+        Arc::ptr_eq(&self.naf, naf)
+    }
+
     pub(super) fn check_area(&self, area: Area) -> Result<(), KernelError> {
         let inside =
             area.x + area.width <= self.image.width && area.y + area.height <= self.image.height;
