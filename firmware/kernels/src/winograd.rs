@@ -569,12 +569,14 @@ impl OutputTransform<'_> {
                 let first = ((image * rows + top) * self.pitch + left) * outputs + c;
                 // The same with constants for most tiles.
                 if (down, across) == (OUTPUT_TILE, OUTPUT_TILE) {
-                    for y in 0..OUTPUT_TILE {
+                    let [a, b, c, d] = columns;
+                    let rows = a.into_iter().zip(b).zip(c.into_iter().zip(d));
+                    for (y, ((a, b), (c, d))) in rows.enumerate() {
                         let row = &mut self.out[first + y * self.pitch * outputs..];
-                        store(row, columns[0][y]);
-                        store(&mut row[outputs..], columns[1][y]);
-                        store(&mut row[2 * outputs..], columns[2][y]);
-                        store(&mut row[3 * outputs..], columns[3][y]);
+                        store(row, a);
+                        store(&mut row[outputs..], b);
+                        store(&mut row[2 * outputs..], c);
+                        store(&mut row[3 * outputs..], d);
                     }
                     continue;
                 }
