@@ -12,7 +12,7 @@ use loftup_import::{builtin, bundle as new, vit::VitOptions};
 use loftup_onnx::naf::{NafShape, whole_graph};
 use loftup_runtime::{
     ColorRange, EncodedFrame, ExecutionOptions, Features, ImageTensor, IncrementalUpsampler,
-    Perceptor, Point, Rect,
+    NafStatistics, Perceptor, Point, Rect,
     backend::{CpuBackend, compile_once},
     heads::Head,
     sinks::VecSink,
@@ -118,6 +118,8 @@ fn regions_points_and_videos_are_parts_of_the_frame() {
 
         let mut video = IncrementalUpsampler::new();
         for _ in 0..2 {
+            let view = perceptor.encode_features(&features, &image, ColorRange::PerImage);
+            let view = view.unwrap();
             let mut sink = VecSink::new(Rect::whole(view.size()), dim).unwrap();
             let stats = video.frame(&view, &mut |tile| sink.push(tile)).unwrap();
             assert_eq!(stats.computed, stats.tiles);
@@ -188,6 +190,137 @@ fn a_head_gives_the_same_before_and_after_attention() {
         let last = &found[found.len() - view.dim()..];
         let at = view.points(&[point]).unwrap();
         assert!(worst(&finite(&at), &finite(last)) < 2e-6);
+    }
+}
+
+/// The same image with other pixels in a rectangle.
+fn changed(image: &ImageTensor, rect: Rect) -> ImageTensor {
+    let mut image = image.clone();
+    let Size { width, height } = image.size;
+    for plane in image.data.chunks_exact_mut(width * height) {
+        for row in plane.chunks_exact_mut(width).skip(rect.y).take(rect.height) {
+            row[rect.x..rect.x + rect.width]
+                .iter_mut()
+                .for_each(|x| *x = 0.3 - *x);
+        }
+    }
+    image
+}
+
+#[test]
+fn frames_of_a_video_reuse_statistics_until_they_are_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dim = 8;
+    let (features, image) = inputs(5, dim, (9, 11), (60, 70));
+    let perceptor = open(
+        &bundle(folder.path(), dim, Normalization::IMAGENET),
+        None,
+        2,
+    );
+    let frames: Vec<ImageTensor> = (0..5)
+        .map(|i| {
+            let rect = Rect {
+                x: 0,
+                y: 0,
+                width: 70,
+                height: 10 * i + 1,
+            };
+            changed(&image, rect)
+        })
+        .collect();
+    let own = |image: &ImageTensor| {
+        let view = perceptor.encode_features(&features, image, ColorRange::PerImage);
+        whole(&view.unwrap())
+    };
+    let next = |image: &ImageTensor, statistics: &mut NafStatistics| {
+        let view = perceptor.encode_video(&features, image, ColorRange::PerImage, statistics);
+        whole(&view.unwrap())
+    };
+    for interval in [0, 1, 3] {
+        let mut statistics = NafStatistics::every(interval);
+        for (i, image) in frames.iter().enumerate() {
+            let (found, exact) = (next(image, &mut statistics), own(image));
+            let error = worst(&found, &exact);
+            match interval < 2 || i % 3 == 0 {
+                true => assert_eq!(found, exact, "{i}"),
+                false => assert!((1e-4..0.5).contains(&error), "{i}: {error:.1e}"),
+            }
+        }
+    }
+    // The first frame with its own statistics given: only rounding differs.
+    let mut statistics = NafStatistics::every(100);
+    next(&frames[0], &mut statistics);
+    let error = worst(&next(&frames[0], &mut statistics), &own(&frames[0]));
+    assert!(error < 2e-5, "{error:.1e}");
+    assert_ne!(next(&frames[4], &mut statistics), own(&frames[4]));
+    statistics.reset();
+    assert_eq!(next(&frames[4], &mut statistics), own(&frames[4]));
+    // Another size, and another bundle.
+    let (_, other) = inputs(6, dim, (9, 11), (61, 70));
+    assert_eq!(next(&other, &mut statistics), own(&other));
+    let again = open(
+        &bundle(folder.path(), dim, Normalization::IMAGENET),
+        None,
+        1,
+    );
+    let image = changed(&other, Rect::whole(other.size));
+    let view = again.encode_video(&features, &image, ColorRange::PerImage, &mut statistics);
+    assert_eq!(whole(&view.unwrap()), own(&image));
+}
+
+#[test]
+fn a_video_computes_only_tiles_near_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let dim = 4;
+    let (features, image) = inputs(5, dim, (36, 36), (288, 288));
+    let (others, _) = inputs(6, dim, (36, 36), (288, 288));
+    let perceptor = open(
+        &bundle(folder.path(), dim, Normalization::IMAGENET),
+        None,
+        2,
+    );
+    let moving = |x: usize, y: usize| {
+        let rect = Rect {
+            x,
+            y,
+            width: 9,
+            height: 5,
+        };
+        changed(&image, rect)
+    };
+    // The frame with its own statistics, the first with given ones, then changes at corners and inside.
+    let frames = [
+        (&features, image.clone(), 25),
+        (&features, image.clone(), 25),
+        (&features, image.clone(), 0),
+        (&features, moving(2, 3), 9),
+        (&features, moving(2, 3), 0),
+        (&features, moving(279, 283), 13),
+        (&features, image.clone(), 9),
+        (&others, image.clone(), 25),
+        (&others, moving(140, 130), 25),
+    ];
+    let mut statistics = NafStatistics::every(1000);
+    let first = image.clone();
+    let mut video = IncrementalUpsampler::new();
+    let mut sink = VecSink::new(Rect::whole(image.size), dim).unwrap();
+    for (i, (features, image, most)) in frames.into_iter().enumerate() {
+        let range = ColorRange::PerImage;
+        let view = perceptor.encode_video(features, &image, range, &mut statistics);
+        let update = video.frame(&view.unwrap(), &mut |tile| sink.push(tile));
+        let update = update.unwrap();
+        println!("{i}: {update:?}");
+        assert_eq!(update.tiles, 25);
+        assert!(update.computed <= most, "{i}: {update:?}");
+        if i > 0 {
+            // From nothing but the statistics: the frame after one with its own shares no blocks.
+            let mut fresh = NafStatistics::every(1000);
+            perceptor
+                .encode_video(features, &first, range, &mut fresh)
+                .unwrap();
+            let view = perceptor.encode_video(features, &image, range, &mut fresh);
+            assert!(whole(&view.unwrap()) == sink.values(), "{i}");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Side of an output tile, in pixels.
-const OUTPUT_TILE: usize = 4;
+pub(crate) const OUTPUT_TILE: usize = 4;
 /// Side of an input tile, in pixels.
 const INPUT_TILE: usize = OUTPUT_TILE + 2;
 /// Multiplications per tile and channel pair; one GEMM each.
@@ -178,10 +178,23 @@ impl Convolution {
         workspace: &mut Workspace,
         out: &mut [f32],
     ) {
+        let (rows, cols) = (height - 2, width - 2);
+        assert_eq!(out.len(), images * rows * cols * self.outputs);
+        self.run_into(x, images, (height, width), workspace, (out, cols));
+    }
+
+    /// Same as [`Self::run`], with rows of the output `pitch` pixels apart.
+    pub fn run_into(
+        &self,
+        x: &[f32],
+        images: usize,
+        (height, width): (usize, usize),
+        workspace: &mut Workspace,
+        (out, pitch): (&mut [f32], usize),
+    ) {
         let stride = self.input_stride();
         let (rows, cols) = (height - 2, width - 2);
         assert_eq!(x.len(), images * height * width * stride);
-        assert_eq!(out.len(), images * rows * cols * self.outputs);
         let tiles = Tiles {
             down: rows.div_ceil(OUTPUT_TILE),
             across: cols.div_ceil(OUTPUT_TILE),
@@ -265,6 +278,7 @@ impl Convolution {
                 bias: &self.bias,
                 relu: self.relu,
                 out,
+                pitch,
             };
             match self.weights {
                 Weights::Fp32(_) => dispatch(self.isa, OutputOf::<Integers>::new(output)),
@@ -478,6 +492,8 @@ struct OutputTransform<'a> {
     bias: &'a [f32],
     relu: bool,
     out: &'a mut [f32],
+    /// Distance between rows of `out` in pixels.
+    pitch: usize,
 }
 
 /// An output transform with the interpolation points of the products.
@@ -532,21 +548,41 @@ impl OutputTransform<'_> {
                     output_transform::<S, T>(self.products::<S>(row, 5)),
                 ];
                 let bias = S::load(bias);
-                // Loops of constant length, so that the arrays stay in registers.
-                for x in 0..OUTPUT_TILE {
-                    let column = output_transform::<S, T>(column(&half, x));
-                    for (y, v) in column.into_iter().enumerate() {
-                        if left + x >= cols || top + y >= rows {
-                            continue;
-                        }
-                        let at = ((image * rows + top + y) * cols + left + x) * outputs + c;
-                        let v = S::add(v, bias);
-                        let v = if self.relu {
+                let store = |out: &mut [f32], v: S::V| {
+                    let v = S::add(v, bias);
+                    S::store(
+                        out,
+                        if self.relu {
                             S::max(v, S::splat(0.0))
                         } else {
                             v
-                        };
-                        S::store(&mut self.out[at..], v);
+                        },
+                    );
+                };
+                let columns: [[S::V; OUTPUT_TILE]; OUTPUT_TILE] = [
+                    output_transform::<S, T>(column(&half, 0)),
+                    output_transform::<S, T>(column(&half, 1)),
+                    output_transform::<S, T>(column(&half, 2)),
+                    output_transform::<S, T>(column(&half, 3)),
+                ];
+                let (down, across) = (OUTPUT_TILE.min(rows - top), OUTPUT_TILE.min(cols - left));
+                let first = ((image * rows + top) * self.pitch + left) * outputs + c;
+                // The same with constants for most tiles.
+                if (down, across) == (OUTPUT_TILE, OUTPUT_TILE) {
+                    let [a, b, c, d] = columns;
+                    let rows = a.into_iter().zip(b).zip(c.into_iter().zip(d));
+                    for (y, ((a, b), (c, d))) in rows.enumerate() {
+                        let row = &mut self.out[first + y * self.pitch * outputs..];
+                        store(row, a);
+                        store(&mut row[outputs..], b);
+                        store(&mut row[2 * outputs..], c);
+                        store(&mut row[3 * outputs..], d);
+                    }
+                    continue;
+                }
+                for (x, column) in columns.iter().enumerate().take(across) {
+                    for (y, v) in column.iter().enumerate().take(down) {
+                        store(&mut self.out[first + (y * self.pitch + x) * outputs..], *v);
                     }
                 }
             }

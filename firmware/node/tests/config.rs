@@ -124,6 +124,11 @@ fn each_error_is_one_line_with_file_key_and_hint() {
             "remove or correct",
         ),
         (
+            change("threads = 1", "naf_statistics_interval = 0"),
+            "model.naf_statistics_interval",
+            "1",
+        ),
+        (
             change("threads = 1", "color_range = [[0,1],[1,0],[0,1]]"),
             "model.color_range",
             "min",

@@ -6,6 +6,7 @@ use crate::{
     EncodedFrame, Guidance, RuntimeError, Sink,
     backend::State,
     encoded_frame::{LoftUpFrame, Upsampling},
+    filter::naf::NafFrame,
     guidance::bit_eq,
     heads::Head,
     tiles::{Rect, Tiling},
@@ -16,29 +17,39 @@ use crate::{
 /// For the other tiles, the earlier output is still bit-identical on a deterministic engine (a CPU
 /// is).
 ///
-/// A tile depends on the features, the head, and the guidance inside it and up to two pixels
-/// around it; it is skipped if all of these are bit-identical. This saves time only if
+/// A tile of LoftUp depends on the features, the head, and the guidance inside it and up to two pixels
+/// around it; it is skipped if all of these are bit-identical. A tile of NAF depends on the blocks of
+/// 4x4 cells, or so, that its pixels attend to. This saves time only if
 /// - features are reused for several frames because the backbone runs on every n-th frame: new
 ///   features change every tile;
 /// - the color range is [`ColorRange::Fixed`](crate::ColorRange::Fixed): otherwise a pixel that
-///   becomes the darkest or brightest of its channel changes all others;
+///   becomes the darkest or brightest of its channel changes all others; with NAF, frames share their
+///   statistics ([`NafStatistics`](crate::NafStatistics));
 /// - pixels stay the same where nothing moves: sensor noise changes every tile;
 ///   [`RgbImage::suppress_noise`](crate::image::RgbImage::suppress_noise) removes it.
 ///
-/// It keeps the keys and the guidance of the last frame, but no output.
+/// It keeps the inputs of the last frame, but no output.
 #[derive(Default)]
 pub struct IncrementalUpsampler {
     last: Option<LastFrame>,
 }
 
-/// The inputs of the last frame's tiles.
+/// The last frame.
 struct LastFrame {
-    keys: Arc<Keys>,
-    guidance: Arc<Guidance>,
+    inputs: Inputs,
     head: Option<Head>,
     tiling: Tiling,
-    upsampler: u64,
-    engine: Engine,
+}
+
+/// What the tiles of a frame are computed from.
+enum Inputs {
+    LoftUp {
+        keys: Arc<Keys>,
+        guidance: Arc<Guidance>,
+        upsampler: u64,
+        engine: Engine,
+    },
+    Naf(NafFrame),
 }
 
 /// Identifies the engine in use. Two values are equal only if no other engine ran in between.
@@ -121,78 +132,109 @@ impl IncrementalUpsampler {
         tiling: Tiling,
         sink: Sink<'_>,
     ) -> Result<UpdateStats, RuntimeError> {
-        let Upsampling::LoftUp(loftup) = &frame.upsampling else {
-            // Cheaper than comparing every tile.
-            self.last = None;
-            let all: Vec<usize> = (0..tiling.len()).collect();
-            frame.tiles(&tiling, &all, sink)?;
-            return Ok(UpdateStats {
-                computed: all.len(),
-                tiles: all.len(),
-            });
-        };
-        let engine = Engine::of(loftup);
+        let inputs = Inputs::of(&frame.upsampling);
         // Taken, because after a failure it is unknown what the sink has received.
         let last = self
             .last
             .take()
-            .filter(|last| last.serves(loftup, frame.head, &tiling, engine));
-        let changed: Vec<usize> = match &last {
-            Some(last) if Arc::ptr_eq(&last.guidance, &loftup.guidance) => Vec::new(),
-            Some(last) => (0..tiling.len())
-                .filter(|i| {
-                    let rect = tiling.tile(*i).compute;
-                    !last.guidance.same_tile(&loftup.guidance, rect)
-                })
+            .filter(|last| last.tiling == tiling && same_head(last.head.as_ref(), frame.head));
+        let changed: Vec<usize> = match last.as_ref().map(|last| &last.inputs).zip(inputs.as_ref())
+        {
+            Some((last, inputs)) if inputs.follow(last) => (0..tiling.len())
+                .filter(|i| !inputs.same_tile(last, tiling.tile(*i).compute))
                 .collect(),
-            None => (0..tiling.len()).collect(),
+            _ => (0..tiling.len()).collect(),
         };
         if !changed.is_empty() {
             frame.tiles(&tiling, &changed, sink)?;
         }
-        // If another engine took over during the frame, the sink has tiles of both.
-        if Engine::of(loftup) == engine {
-            self.last = Some(LastFrame {
-                keys: loftup.keys.clone(),
-                guidance: loftup.guidance.clone(),
+        let stats = UpdateStats {
+            computed: changed.len(),
+            tiles: tiling.len(),
+        };
+        self.last = inputs
+            .filter(|inputs| inputs.complete(&frame.upsampling))
+            .map(|inputs| LastFrame {
+                inputs,
                 head: match last.and_then(|last| last.head) {
-                    // `serves` has checked that it is the same.
+                    // It has been checked to be the same.
                     Some(head) => Some(head),
                     None => frame.head.cloned(),
                 },
                 tiling,
-                upsampler: loftup.upsampler.id,
-                engine,
             });
-        }
-        Ok(UpdateStats {
-            computed: changed.len(),
-            tiles: tiling.len(),
-        })
+        Ok(stats)
     }
 }
 
-impl LastFrame {
-    /// Whether everything except the guidance is the same.
-    fn serves(
-        &self,
-        frame: &LoftUpFrame<'_>,
-        head: Option<&Head>,
-        tiling: &Tiling,
-        engine: Engine,
-    ) -> bool {
-        let same_head = match (&self.head, head) {
-            (None, None) => true,
-            (Some(a), Some(b)) => a.bit_eq(b),
+fn same_head(a: Option<&Head>, b: Option<&Head>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.bit_eq(b),
+        _ => false,
+    }
+}
+
+impl Inputs {
+    /// The inputs of a frame whose tiles can be skipped.
+    fn of(upsampling: &Upsampling<'_>) -> Option<Self> {
+        match upsampling {
+            Upsampling::LoftUp(frame) => Some(Self::LoftUp {
+                keys: frame.keys.clone(),
+                guidance: frame.guidance.clone(),
+                upsampler: frame.upsampler.id,
+                engine: Engine::of(frame),
+            }),
+            Upsampling::Filter(frame) => frame.as_naf().cloned().map(Self::Naf),
+        }
+    }
+
+    /// Whether no other engine has taken over since: otherwise, the sink has tiles of both.
+    fn complete(&self, upsampling: &Upsampling<'_>) -> bool {
+        match (self, upsampling) {
+            (Self::LoftUp { engine, .. }, Upsampling::LoftUp(frame)) => {
+                Engine::of(frame) == *engine
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether everything that all tiles depend on is the same as in the `last` frame.
+    fn follow(&self, last: &Self) -> bool {
+        match (self, last) {
+            (
+                Self::LoftUp {
+                    keys,
+                    guidance,
+                    upsampler,
+                    engine,
+                },
+                Self::LoftUp {
+                    keys: last_keys,
+                    guidance: last_guidance,
+                    upsampler: last_upsampler,
+                    engine: last_engine,
+                },
+            ) => {
+                let size = |guidance: &Guidance| (guidance.width(), guidance.height());
+                (upsampler, engine) == (last_upsampler, last_engine)
+                    && size(guidance) == size(last_guidance)
+                    && keys.bit_eq(last_keys)
+            }
+            (Self::Naf(frame), Self::Naf(last)) => frame.follows(last),
             _ => false,
-        };
-        self.upsampler == frame.upsampler.id
-            && self.engine == engine
-            && self.tiling == *tiling
-            && (self.guidance.width(), self.guidance.height())
-                == (frame.guidance.width(), frame.guidance.height())
-            && same_head
-            && self.keys.bit_eq(&frame.keys)
+        }
+    }
+
+    /// Whether a tile has the same inputs as in the `last` frame, which this one follows.
+    fn same_tile(&self, last: &Self, rect: Rect) -> bool {
+        match (self, last) {
+            (Self::LoftUp { guidance, .. }, Self::LoftUp { guidance: last, .. }) => {
+                Arc::ptr_eq(guidance, last) || guidance.same_tile(last, rect)
+            }
+            (Self::Naf(frame), Self::Naf(last)) => frame.same_tile(last, rect),
+            _ => false,
+        }
     }
 }
 

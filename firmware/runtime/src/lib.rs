@@ -53,6 +53,7 @@ pub use encoded_frame::{EncodedFrame, Point, Sink, TileFeatures};
 pub use error::{RuntimeError, SinkError};
 pub use execution::ExecutionOptions;
 pub use features::Features;
+pub use filter::naf::NafStatistics;
 pub use frame_engine::{FrameEngine, FrameEngineQuery};
 pub use frame_graph::{FrameGraphOutput, FrameGraphQuery};
 pub use guidance::{ColorRange, Guidance};

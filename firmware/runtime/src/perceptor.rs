@@ -6,7 +6,7 @@ use loftup_bundle::{Bundle, Linear, Manifest, Normalization, Precision, Size, Up
 
 use crate::{
     ColorRange, EncodedFrame, ExecutionOptions, Features, FrameInputs, Guidance, ImageTensor,
-    RuntimeError,
+    NafStatistics, RuntimeError,
     backbone::Backbone,
     backend::{self, Backend, Choice, CpuBackend, Health, Settings},
     encoded_frame::{LoftUpFrame, Upsampling},
@@ -241,7 +241,7 @@ impl Perceptor {
     }
 
     /// Encodes a frame from the backbone's features and the image at output resolution. Only LoftUp
-    /// uses `range`; NAF normalizes by image statistics.
+    /// uses `range`; NAF normalizes by the statistics of the image.
     ///
     /// # Errors
     /// If the features have the wrong number of channels, the bundle has no upsampler, or the engine
@@ -252,8 +252,23 @@ impl Perceptor {
         guidance: &ImageTensor,
         range: ColorRange,
     ) -> Result<EncodedFrame<'_>, RuntimeError> {
+        self.encode_video(features, guidance, range, &mut NafStatistics::every(1))
+    }
+
+    /// Same as [`Perceptor::encode_features`] for the next frame of a video, with the `statistics` of an
+    /// earlier one if the upsampler is NAF.
+    ///
+    /// # Errors
+    /// Same as [`Perceptor::encode_features`].
+    pub fn encode_video(
+        &self,
+        features: &Features,
+        guidance: &ImageTensor,
+        range: ColorRange,
+        statistics: &mut NafStatistics,
+    ) -> Result<EncodedFrame<'_>, RuntimeError> {
         self.self_test(Part::Upsampler)?;
-        self.encode_untested(features, guidance, range)
+        self.encode_untested(features, guidance, range, statistics)
     }
 
     /// Encodes a frame for joint bilateral upsampling of the backbone's features, which needs no
@@ -289,10 +304,12 @@ impl Perceptor {
         features: &Features,
         guidance: &ImageTensor,
         range: ColorRange,
+        statistics: &mut NafStatistics,
     ) -> Result<EncodedFrame<'_>, RuntimeError> {
         if let Some(naf) = &self.naf {
+            let frame = naf.encode(features, guidance, statistics)?;
             return Ok(EncodedFrame {
-                upsampling: Upsampling::Filter(Box::new(naf.encode(features, guidance)?)),
+                upsampling: Upsampling::Filter(Box::new(frame)),
                 head: None,
             });
         }

@@ -24,7 +24,7 @@ use self::{
 };
 pub use crate::self_test::Part;
 use crate::{
-    ColorRange, EncodedFrame, Perceptor, Point, Rect, RuntimeError,
+    ColorRange, EncodedFrame, NafStatistics, Perceptor, Point, Rect, RuntimeError,
     backend::{Arithmetic, BackendError},
     encoded_frame::Upsampling,
     filter::naf::NafUpsampler,
@@ -254,7 +254,12 @@ impl Perceptor {
         let dim = self.manifest().upsampler.as_ref().map_or(0, |u| u.dim);
         let features = test_features(dim, grid);
         let guidance = test_image(GUIDANCE);
-        let mut view = self.encode_untested(&features, &guidance, ColorRange::PerImage)?;
+        let mut view = self.encode_untested(
+            &features,
+            &guidance,
+            ColorRange::PerImage,
+            &mut NafStatistics::every(1),
+        )?;
         if let Upsampling::LoftUp(frame) = &mut view.upsampling {
             frame.test = test;
         }

@@ -2,7 +2,7 @@
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, Perceptor, Rect,
+    ColorRange, NafStatistics, Perceptor, Rect,
     heads::Head,
     image::{Orientation, RgbImage},
     sinks::VecSink,
@@ -65,7 +65,8 @@ impl<'a> Dense<'a> {
         Ok(EncodedImage(self.encoder.encode_at_own_size(image)?))
     }
 
-    /// Computes the features by one method, `[height * width, dim]`.
+    /// Computes the features by one method, `[height * width, dim]`. `statistics` are those of the video,
+    /// for NAF.
     ///
     /// # Errors
     /// The engine fails.
@@ -73,8 +74,9 @@ impl<'a> Dense<'a> {
         &self,
         method: Method,
         EncodedImage(encoded): &EncodedImage,
+        statistics: &mut NafStatistics,
     ) -> Result<Vec<f32>, EvalError> {
-        self.encoder.map(method, encoded, None)
+        self.encoder.map_video(method, encoded, None, statistics)
     }
 }
 
@@ -104,10 +106,25 @@ impl Encoder<'_> {
         encoded: &Encoded,
         head: Option<&Head>,
     ) -> Result<Vec<f32>, EvalError> {
+        self.map_video(method, encoded, head, &mut NafStatistics::every(1))
+    }
+
+    /// Same as [`Self::map`] for the next frame of a video.
+    fn map_video(
+        &self,
+        method: Method,
+        encoded: &Encoded,
+        head: Option<&Head>,
+        statistics: &mut NafStatistics,
+    ) -> Result<Vec<f32>, EvalError> {
         let tokens = &encoded.features;
         let dim = head.map_or(tokens.dim, Head::outputs);
         let Some(weights) = self.weights(method, encoded) else {
-            let mut view = self.view(encoded, self.range)?;
+            let Encoded {
+                features, guidance, ..
+            } = encoded;
+            let mut view =
+                (self.perceptor).encode_video(features, guidance, self.range, statistics)?;
             if let Some(head) = head {
                 view = view.with_head(head)?;
             }

@@ -2,10 +2,14 @@
 
 use loftup_spec::naf::{CHANNELS, HEAD_WIDTH, HEADS, TAPS, WIDTH};
 
-use super::frame::{Area, EncodedImage, Patch};
+use super::{
+    Workspace,
+    frame::{Area, EncodedImage, Encodings, Patch},
+    values::Values,
+};
 use crate::{
     KernelError,
-    gemm::{Epilogue, GemmPackedB, PackedA, gemm, nr},
+    gemm::{Epilogue, PackedA, gemm, nr},
     simd::SupportedIsa,
     tokens::{from_panel, scale_columns, to_panel, unnormalized_softmax},
 };
@@ -13,136 +17,6 @@ use crate::{
 /// Maximum number of pixels per block: as many as a cell of 16x16 pixels, so that their scores stay
 /// in the L2 cache.
 const BLOCK: usize = 256;
-
-/// The values that pixels attend to: features, or the outputs of a linear layer on them.
-///
-/// Each head attends to a quarter of the channels. So a linear layer on the output equals the sum over
-/// the heads of attention to the values of a linear layer on their quarter. With `k` outputs, these are
-/// `4 k` values per cell instead of all channels, and no features of pixels are computed.
-#[derive(Debug, Clone)]
-pub struct Values {
-    /// `[cells, HEADS, width]`.
-    data: Vec<f32>,
-    /// Number of values per head.
-    width: usize,
-    /// If present, the heads are summed and this bias is added; otherwise they are concatenated.
-    bias: Option<Vec<f32>>,
-}
-
-impl Values {
-    /// Uses features `[cells, dim]` directly.
-    ///
-    /// # Errors
-    /// If `dim` is not a multiple of the number of heads.
-    pub fn features(features: Vec<f32>, dim: usize) -> Result<Self, KernelError> {
-        let width = check_features(&features, dim)?;
-        Ok(Self {
-            data: features,
-            width,
-            bias: None,
-        })
-    }
-
-    /// `features weight^T + bias` of features `[cells, dim]`, with `weight` `[k, dim]` and `bias`
-    /// `[k]`.
-    ///
-    /// # Errors
-    /// If `dim` is not a multiple of the number of heads, or the weights have the wrong size.
-    pub fn linear(
-        isa: crate::Isa,
-        (features, dim): (&[f32], usize),
-        weight: &[f32],
-        bias: &[f32],
-    ) -> Result<Self, KernelError> {
-        let isa = isa.supported().ok_or(KernelError::Isa(isa))?;
-        let depth = check_features(features, dim)?;
-        let outputs = bias.len();
-        if weight.len() != outputs * dim || outputs == 0 {
-            return Err(KernelError::Weight {
-                what: "the linear layer".into(),
-                expected: outputs.max(1) * dim,
-                found: weight.len(),
-            });
-        }
-        let (cells, columns) = (features.len() / dim, nr(isa));
-        let padded = outputs.next_multiple_of(columns);
-        let mut data = vec![0.0; cells * HEADS * outputs];
-        let mut product = vec![0.0; cells * padded];
-        for head in 0..HEADS {
-            let mut b = vec![0.0; depth * padded];
-            for (o, row) in weight.chunks_exact(dim).enumerate() {
-                for (k, w) in row[head * depth..][..depth].iter().enumerate() {
-                    b[(o / columns * depth + k) * columns + o % columns] = *w;
-                }
-            }
-            let gemm = GemmPackedB {
-                rows: cells,
-                depth,
-                cols: padded,
-                a: &features[head * depth..],
-                a_stride: dim,
-                b: &b,
-                c: &mut product,
-                c_stride: padded,
-                scales: None,
-            };
-            gemm.run(isa);
-            for (to, from) in data
-                .chunks_exact_mut(HEADS * outputs)
-                .zip(product.chunks(padded))
-            {
-                to[head * outputs..][..outputs].copy_from_slice(&from[..outputs]);
-            }
-        }
-        Ok(Self {
-            data,
-            width: outputs,
-            bias: Some(bias.to_vec()),
-        })
-    }
-
-    /// `[cells, HEADS, width]`.
-    pub fn data(&self) -> &[f32] {
-        &self.data
-    }
-
-    /// Number of values per cell and attention head.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// The bias of a linear layer, whose values are summed over the heads; `None` for features.
-    pub fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_deref()
-    }
-
-    /// Number of output channels per pixel.
-    pub fn outputs(&self) -> usize {
-        match self.bias {
-            Some(_) => self.width,
-            None => HEADS * self.width,
-        }
-    }
-
-    fn cells(&self) -> usize {
-        self.data.len() / (HEADS * self.width)
-    }
-}
-
-/// Returns the number of channels per head.
-fn check_features(features: &[f32], dim: usize) -> Result<usize, KernelError> {
-    if dim == 0 || !dim.is_multiple_of(HEADS) {
-        return Err(KernelError::Channels(dim));
-    }
-    if features.is_empty() || !features.len().is_multiple_of(dim) {
-        return Err(KernelError::Size {
-            what: "features",
-            expected: features.len().next_multiple_of(dim).max(dim),
-            found: features.len(),
-        });
-    }
-    Ok(dim / HEADS)
-}
 
 /// The buffers of attention.
 #[derive(Debug, Default)]
@@ -187,29 +61,60 @@ impl EncodedImage {
             }
         }
         self.naf.with_workspace(|workspace| {
-            let patches = self.patches(area, &mut workspace.pixels);
-            let attention = &mut workspace.attention;
+            let Workspace { pixels, attention } = workspace;
             attention.prepare(self.naf.isa, values);
-            for rows in self.rows.runs(area.y, area.height) {
-                for columns in self.columns.runs(area.x, area.width) {
-                    let block = Area {
-                        x: columns.0,
-                        y: rows.0,
-                        width: columns.1,
-                        height: rows.1,
-                    };
-                    self.block(block, patches, values, attention, (area, &mut *out));
+            match &self.encodings {
+                Encodings::Whole { encodings, keys } => {
+                    let patches = encodings.each_ref().map(|data| Patch {
+                        area: self.image.whole(),
+                        data,
+                    });
+                    let key = |cell: usize| &keys[cell * CHANNELS..][..CHANNELS];
+                    self.runs(area, patches, &key, values, attention, (area, out));
+                }
+                Encodings::Blocks(blocks) => {
+                    blocks.need_keys(self, area, pixels);
+                    for part in blocks.parts(area) {
+                        let encodings = blocks.encodings(self, part.block, pixels);
+                        let key = |cell| blocks.key(cell);
+                        let to = (area, &mut *out);
+                        self.runs(part.area, encodings.patches(), &key, values, attention, to);
+                    }
                 }
             }
         });
         Ok(())
     }
 
+    /// Computes attention for the pixels of `part`, a part of `area`.
+    fn runs<'k>(
+        &self,
+        part: Area,
+        patches: [Patch<'_>; 2],
+        key: &dyn Fn(usize) -> &'k [f32],
+        values: &Values,
+        attention: &mut Attention,
+        (area, out): (Area, &mut [f32]),
+    ) {
+        for rows in self.rows.runs(part.y, part.height) {
+            for columns in self.columns.runs(part.x, part.width) {
+                let block = Area {
+                    x: columns.0,
+                    y: rows.0,
+                    width: columns.1,
+                    height: rows.1,
+                };
+                self.block(block, patches, key, values, attention, (area, &mut *out));
+            }
+        }
+    }
+
     /// Computes attention for pixels that attend to the same cells.
-    fn block(
+    fn block<'k>(
         &self,
         block: Area,
         patches: [Patch<'_>; 2],
+        key: &dyn Fn(usize) -> &'k [f32],
         values: &Values,
         attention: &mut Attention,
         (area, out): (Area, &mut [f32]),
@@ -219,7 +124,7 @@ impl EncodedImage {
             let (across, side) = (self.columns.cells, columns.len());
             std::array::from_fn(|t| rows[t / side] * across + columns[t % side])
         };
-        attention.fill(&cells, &self.keys, values);
+        attention.fill(&cells, &cells.map(key), values);
         let outputs = values.outputs();
         for pixels in (0..block.pixels()).step_by(BLOCK) {
             let count = BLOCK.min(block.pixels() - pixels);
@@ -263,9 +168,9 @@ impl Attention {
     }
 
     /// Packs the keys and values of a window.
-    fn fill(&mut self, cells: &[usize; TAPS], keys: &[f32], values: &Values) {
+    fn fill(&mut self, cells: &[usize; TAPS], keys: &[&[f32]; TAPS], values: &Values) {
         for (head, packed) in self.keys.iter_mut().enumerate() {
-            packed.fill(|t, k| keys[cells[t] * CHANNELS + head * HEAD_WIDTH + k]);
+            packed.fill(|t, k| keys[t][head * HEAD_WIDTH + k]);
         }
         let width = values.width;
         for (first, packed) in self.values.iter_mut().enumerate() {

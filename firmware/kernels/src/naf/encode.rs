@@ -1,4 +1,4 @@
-//! Encodes an image: statistics of the normalizations, encodings of the pixels, keys of the cells.
+//! Encodes an image with its own statistics: of all layers in turn, then the keys of the cells.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,19 +6,20 @@ use loftup_spec::naf::{Branch, CHANNELS, HEAD_WIDTH, LAYERS, WIDTH, fits};
 
 use super::{
     Jobs, Naf,
-    frame::{Area, Axis, EncodedImage, Image, Patch},
+    blocks::Blocks,
+    frame::{Area, Axis, EncodedImage, Encodings, Image, Patch},
     pixels::rotate,
-    statistics::{Affine, Sums},
+    statistics::{Affine, Statistics, Sums},
 };
 use crate::{
     KernelError,
-    simd::{Simd, SimdOp, dispatch},
+    simd::{Simd, SimdOp, SupportedIsa, dispatch},
 };
 
 /// Number of rows per band of a stored map.
 const BAND: usize = 16;
-/// Side of a tile of an image whose encodings are not stored, in pixels.
-const TILE: usize = 64;
+/// Side of a tile of an image whose encodings are not stored together, in pixels.
+pub(super) const TILE: usize = 64;
 
 pub(super) fn encode(
     naf: &Arc<Naf>,
@@ -26,39 +27,81 @@ pub(super) fn encode(
     (down, across): (usize, usize),
     jobs: Jobs<'_>,
 ) -> Result<EncodedImage, KernelError> {
-    let (height, width) = image.size();
-    if image.data.len() != 3 * height * width {
-        return Err(KernelError::Size {
-            what: "the image",
-            expected: 3 * height * width,
-            found: image.data.len(),
-        });
+    let mut encoded = EncodedImage::new(naf, image, (down, across), Statistics::default())?;
+    let (height, width) = encoded.size();
+    match height * width <= naf.kept_pixels {
+        true => encoded.keep(jobs),
+        false => encoded.only_statistics(jobs),
     }
-    if !fits(down, height) || !fits(across, width) {
-        return Err(KernelError::Grid {
-            grid: (down, across),
-            image: (height, width),
-        });
-    }
-    let mut encoded = EncodedImage {
-        naf: naf.clone(),
-        rows: Axis::new(down, height, &naf.periods),
-        columns: Axis::new(across, width, &naf.periods),
-        norms: std::array::from_fn(|_| [Affine::IDENTITY; LAYERS]),
-        kept: None,
-        keys: vec![0.0; down * across * CHANNELS],
-        image,
-    };
-    if height * width <= naf.kept_pixels {
-        encoded.keep(jobs);
-    } else {
-        encoded.only_statistics(jobs);
-    }
-    encoded.compute_keys(jobs);
     Ok(encoded)
 }
 
 impl EncodedImage {
+    /// An image of which nothing has been computed.
+    fn new(
+        naf: &Arc<Naf>,
+        image: Arc<Image>,
+        (down, across): (usize, usize),
+        statistics: Statistics,
+    ) -> Result<Self, KernelError> {
+        let (height, width) = image.size();
+        if image.data.len() != 3 * height * width {
+            return Err(KernelError::Size {
+                what: "the image",
+                expected: 3 * height * width,
+                found: image.data.len(),
+            });
+        }
+        if !fits(down, height) || !fits(across, width) {
+            return Err(KernelError::Grid {
+                grid: (down, across),
+                image: (height, width),
+            });
+        }
+        let rows = Axis::new(down, height, &naf.periods);
+        let columns = Axis::new(across, width, &naf.periods);
+        Ok(Self {
+            naf: naf.clone(),
+            encodings: Encodings::Blocks(Blocks::new((&rows, &columns), naf.kept_pixels)),
+            rows,
+            columns,
+            statistics,
+            image,
+        })
+    }
+
+    /// Encodes the next image of a video with the statistics of this one. Nothing is computed for the whole
+    /// image: encodings and keys follow where [`EncodedImage::attend`] needs them. Both images share
+    /// those of unchanged pixels.
+    ///
+    /// # Errors
+    /// Same as [`Naf::encode`].
+    pub fn encode_next(
+        &self,
+        image: impl Into<Arc<Image>>,
+        grid: (usize, usize),
+    ) -> Result<Self, KernelError> {
+        let mut next = Self::new(&self.naf, image.into(), grid, self.statistics.clone())?;
+        if let (Encodings::Blocks(blocks), Encodings::Blocks(last)) =
+            (&mut next.encodings, &self.encodings)
+            && (next.image.size(), grid) == (self.size(), self.grid())
+        {
+            blocks.share((&next.rows, &next.columns), &next.image, last, &self.image);
+        }
+        Ok(next)
+    }
+
+    /// Whether outputs in `area` are those of `other` for the same values, because both share everything
+    /// that they are computed from.
+    pub fn shares(&self, other: &Self, area: Area) -> bool {
+        match (&self.encodings, &other.encodings) {
+            (Encodings::Blocks(blocks), Encodings::Blocks(others)) => {
+                self.check_area(area).is_ok() && blocks.shares(others, self, area)
+            }
+            _ => false,
+        }
+    }
+
     /// Computes the encodings of all pixels, layer by layer.
     fn keep(&mut self, jobs: Jobs<'_>) {
         let naf = self.naf.clone();
@@ -72,7 +115,9 @@ impl EncodedImage {
         for layer in 0..=LAYERS {
             self.layer(Branch::Pointwise, layer, &[], &mut map, jobs);
         }
-        self.kept = Some([map, other]);
+        let encodings = [map, other];
+        let keys = self.keys(&encodings, jobs);
+        self.encodings = Encodings::Whole { encodings, keys };
     }
 
     /// Computes the first convolution (0) or layer `layer - 1` for the whole image from `input`; in
@@ -103,7 +148,7 @@ impl EncodedImage {
             };
             naf.with_workspace(|workspace| {
                 let buffers = &mut workspace.pixels.layers;
-                let norms = &self.norms[branch as usize];
+                let norms = self.statistics.of(branch);
                 match layer.checked_sub(1) {
                     None => layers.first(&self.image, area, buffers, band),
                     Some(i) if layers.is_spatial() => {
@@ -127,7 +172,7 @@ impl EncodedImage {
                 let (_, sums) = band.into_inner().unwrap_or_else(PoisonError::into_inner);
                 sums
             });
-            self.norms[branch as usize][layer] = Affine::new(layers.norm(layer), &added(sums));
+            self.statistics.of_mut(branch)[layer] = Affine::new(layers.norm(layer), &added(sums));
         }
     }
 
@@ -141,7 +186,7 @@ impl EncodedImage {
             jobs(tiles.len(), &|i| {
                 let found = naf.with_workspace(|workspace| {
                     Branch::ALL.map(|branch| {
-                        let norms = &self.norms[branch as usize];
+                        let norms = self.statistics.of(branch);
                         let buffers = &mut workspace.pixels;
                         buffers.compute(&naf, branch, (&self.image, tiles[i]), norms, layer);
                         Sums::of(naf.isa, &buffers.encodings[branch as usize])
@@ -156,86 +201,52 @@ impl EncodedImage {
             for branch in Branch::ALL {
                 let sums = sums.iter().map(|both| both[branch as usize].clone());
                 let norm = naf.branches[branch as usize].norm(layer);
-                self.norms[branch as usize][layer] = Affine::new(norm, &added(sums));
+                self.statistics.of_mut(branch)[layer] = Affine::new(norm, &added(sums));
             }
         }
     }
 
-    /// Computes the keys: the means of the encodings of each cell, times the scale of the attention.
-    fn compute_keys(&mut self, jobs: Jobs<'_>) {
-        let naf = self.naf.clone();
+    /// Computes the keys of all cells from the encodings of all pixels.
+    fn keys(&self, encodings: &[Vec<f32>; 2], jobs: Jobs<'_>) -> Vec<f32> {
         let (down, across) = self.grid();
-        // If encodings have to be computed for this, several cells at once share their halo.
-        let side = |cells: usize, pixels: usize| match self.kept {
-            Some(_) => 1,
-            None => (TILE * cells / pixels).clamp(1, cells),
-        };
-        let block = (
-            side(down, self.image.height),
-            match self.kept {
-                Some(_) => across,
-                None => side(across, self.image.width),
-            },
-        );
-        let blocks_across = across.div_ceil(block.1);
-        let keys = Mutex::new(std::mem::take(&mut self.keys));
-        jobs(down.div_ceil(block.0) * blocks_across, &|i| {
-            let first = (i / blocks_across * block.0, i % blocks_across * block.1);
-            let last = (
-                (first.0 + block.0).min(down) - 1,
-                (first.1 + block.1).min(across) - 1,
-            );
-            let (top, left) = (self.rows.pooled(first.0).0, self.columns.pooled(first.1).0);
-            let area = Area {
-                x: left,
-                y: top,
-                width: self.columns.pooled(last.1).1 - left,
-                height: self.rows.pooled(last.0).1 - top,
-            };
-            naf.with_workspace(|workspace| {
-                let patches = self.patches(area, &mut workspace.pixels);
-                for row in first.0..=last.0 {
-                    for column in first.1..=last.1 {
-                        let (y, x) = (self.rows.pooled(row), self.columns.pooled(column));
-                        let key = patches.map(|patch| dispatch(naf.isa, Mean { patch, y, x }));
-                        let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
-                        let to = &mut keys[(row * across + column) * CHANNELS..][..CHANNELS];
-                        for (to, from) in to.iter_mut().zip(key.as_flattened()) {
-                            *to = from * SCALE;
-                        }
-                    }
-                }
-            });
+        let patches = encodings.each_ref().map(|data| Patch {
+            area: self.image.whole(),
+            data,
         });
-        self.keys = keys.into_inner().unwrap_or_else(PoisonError::into_inner);
-    }
-
-    /// Returns rotated encodings of both branches, for at least the pixels of `area`.
-    pub(super) fn patches<'a>(
-        &'a self,
-        area: Area,
-        buffers: &'a mut super::pixels::Buffers,
-    ) -> [Patch<'a>; 2] {
-        match &self.kept {
-            Some(kept) => kept.each_ref().map(|data| Patch {
-                area: self.image.whole(),
-                data,
-            }),
-            None => {
-                let axes = (&self.rows, &self.columns);
-                buffers.encode(&self.naf, (&self.image, area), &self.norms, axes);
-                buffers
-                    .encodings
-                    .each_ref()
-                    .map(|data| Patch { area, data })
+        let mut keys = vec![0.0; down * across * CHANNELS];
+        let rows: Vec<_> = keys.chunks_mut(across * CHANNELS).map(Mutex::new).collect();
+        jobs(down, &|row| {
+            let mut keys = rows[row].lock().unwrap_or_else(PoisonError::into_inner);
+            let axes = (&self.rows, &self.columns);
+            for (column, key) in keys.chunks_exact_mut(CHANNELS).enumerate() {
+                write_key(self.naf.isa, patches, axes, (row, column), key);
             }
-        }
+        });
+        drop(rows);
+        keys
     }
 }
 
 /// One over the square root of the head width.
 const SCALE: f32 = 0.125;
 const _: () = assert!(HEAD_WIDTH == 64);
+
+/// Computes the key of a cell: the mean of the encodings of its pixels, times the scale of the attention.
+pub(super) fn write_key(
+    isa: SupportedIsa,
+    patches: [Patch<'_>; 2],
+    (rows, columns): (&Axis, &Axis),
+    (row, column): (usize, usize),
+    key: &mut [f32],
+) {
+    let (y, x) = (rows.pooled(row), columns.pooled(column));
+    for (key, patch) in key.chunks_exact_mut(WIDTH).zip(patches) {
+        let mean = dispatch(isa, Mean { patch, y, x });
+        key.iter_mut()
+            .zip(mean)
+            .for_each(|(to, from)| *to = from * SCALE);
+    }
+}
 
 fn added(sums: impl Iterator<Item = Sums>) -> Sums {
     sums.fold(Sums::zero(), |all, sums| all.merged(&sums))

@@ -8,7 +8,7 @@ use loftup_spec::{
     rotary,
 };
 
-use super::{Naf, give, statistics::Affine};
+use super::{Naf, blocks::Blocks, give, statistics::Statistics};
 use crate::KernelError;
 
 /// A rectangle of pixels.
@@ -74,6 +74,22 @@ pub struct Image {
 impl Image {
     pub(super) fn size(&self) -> (usize, usize) {
         (self.height, self.width)
+    }
+
+    /// Whether the pixels of `area` have the same bits in `other`, which has the same size.
+    pub(super) fn same(&self, other: &Self, area: Area) -> bool {
+        let starts = (0..3 * self.height).filter(|row| {
+            let y = row % self.height;
+            (area.y..area.y + area.height).contains(&y)
+        });
+        starts
+            .map(|row| row * self.width + area.x)
+            .map(|start| start..start + area.width)
+            .all(|row| {
+                let bits = |x: &f32| x.to_bits();
+                let (a, b) = (&self.data[row.clone()], &other.data[row]);
+                a.iter().map(bits).eq(b.iter().map(bits))
+            })
     }
 
     pub(super) fn whole(&self) -> Area {
@@ -157,12 +173,22 @@ pub struct EncodedImage {
     pub(super) image: Arc<Image>,
     pub(super) rows: Axis,
     pub(super) columns: Axis,
-    /// The normalizations, by branch and layer.
-    pub(super) norms: [[Affine; naf::LAYERS]; 2],
-    /// Rotated encodings of all pixels by branch, `[height * width, 128]`, if they are stored.
-    pub(super) kept: Option<[Vec<f32>; 2]>,
-    /// Scaled keys, `[rows * columns, 256]`.
-    pub(super) keys: Vec<f32>,
+    pub(super) statistics: Statistics,
+    pub(super) encodings: Encodings,
+}
+
+/// Rotated encodings of pixels and scaled keys of cells.
+#[derive(Debug)]
+pub(super) enum Encodings {
+    /// Of the whole image.
+    Whole {
+        /// By branch, `[height * width, 128]`.
+        encodings: [Vec<f32>; 2],
+        /// `[rows * columns, 256]`.
+        keys: Vec<f32>,
+    },
+    /// Computed where they are needed.
+    Blocks(Blocks),
 }
 
 impl EncodedImage {
@@ -174,6 +200,11 @@ impl EncodedImage {
     /// Rows and columns of the image.
     pub fn size(&self) -> (usize, usize) {
         self.image.size()
+    }
+
+    /// Whether it was encoded with these weights.
+    pub fn is_of(&self, naf: &Arc<Naf>) -> bool {
+        Arc::ptr_eq(&self.naf, naf)
     }
 
     pub(super) fn check_area(&self, area: Area) -> Result<(), KernelError> {
@@ -192,8 +223,10 @@ impl EncodedImage {
 
 impl Drop for EncodedImage {
     fn drop(&mut self) {
-        for map in self.kept.take().into_iter().flatten() {
-            give(&self.naf.maps, map);
+        if let Encodings::Whole { encodings, .. } = &mut self.encodings {
+            for map in encodings {
+                give(&self.naf.maps, std::mem::take(map));
+            }
         }
     }
 }

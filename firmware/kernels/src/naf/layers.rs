@@ -12,12 +12,16 @@ use super::{
     statistics::Affine,
 };
 use crate::{
-    gemm::{GemmPackedB, nr},
+    gemm::{GemmPackedB, chunks, nr},
     math::silu,
     simd::{Simd, SimdOp, SupportedIsa, dispatch},
-    winograd::{self, Convolution},
+    winograd::{self, Convolution, OUTPUT_TILE},
 };
 
+/// Number of rows and maximum number of columns of pixels convolved together: the input of a row of
+/// Winograd's tiles, its transform and its products stay in the L2 cache.
+const ROWS: usize = OUTPUT_TILE;
+const STRIP: usize = 96;
 /// Number of pixels per block of a 1x1 convolution.
 const BLOCK: usize = 96;
 /// Row stride of the left operand in values: 128 channels, a one for the bias, and padding to whole
@@ -181,20 +185,47 @@ impl BranchLayers {
         let LayerBuffers {
             padded, winograd, ..
         } = buffers;
-        let size = (area.height + 2, area.width + 2);
-        padded.resize(size.0 * size.1 * WIDTH, 0.0);
-        for (dy, to) in padded.chunks_exact_mut(size.1 * WIDTH).enumerate() {
-            let y = reflected((area.y + dy) as isize - 1, height);
-            // Only the first and the last pixel can be outside the image; the others are contiguous.
-            let (left, rest) = to.split_at_mut(WIDTH);
-            let (middle, right) = rest.split_at_mut(area.width * WIDTH);
-            let first = reflected(area.x as isize - 1, width);
-            let last = reflected((area.x + area.width) as isize, width);
-            normalize(self.isa, norm, input.row(y, first, 1), left);
-            normalize(self.isa, norm, input.row(y, area.x, area.width), middle);
-            normalize(self.isa, norm, input.row(y, last, 1), right);
+        let Area {
+            x,
+            y,
+            width: w,
+            height: h,
+        } = area;
+        // In strips of columns, from top to bottom.
+        for (left, columns) in chunks(w.div_ceil(OUTPUT_TILE), STRIP / OUTPUT_TILE) {
+            let left = left * OUTPUT_TILE;
+            let columns = (columns * OUTPUT_TILE).min(w - left);
+            let across = columns + 2;
+            padded.resize((ROWS + 2) * across * WIDTH, 0.0);
+            let normalize_row = |row: usize, to: &mut [f32]| {
+                let y = reflected((y + row) as isize - 1, height);
+                // Only the first and the last pixel can be outside the image; the others are contiguous.
+                let (first, rest) = to.split_at_mut(WIDTH);
+                let (middle, last) = rest.split_at_mut(columns * WIDTH);
+                let before = reflected((x + left) as isize - 1, width);
+                let after = reflected((x + left + columns) as isize, width);
+                normalize(self.isa, norm, input.row(y, before, 1), first);
+                normalize(self.isa, norm, input.row(y, x + left, columns), middle);
+                normalize(self.isa, norm, input.row(y, after, 1), last);
+            };
+            for top in (0..h).step_by(ROWS) {
+                let rows = ROWS.min(h - top);
+                let mut from = 0;
+                if top > 0 {
+                    // The last two rows are the first two of the next tiles.
+                    padded.copy_within(ROWS * across * WIDTH.., 0);
+                    from = 2;
+                }
+                for row in from..rows + 2 {
+                    let to = &mut padded[row * across * WIDTH..][..across * WIDTH];
+                    normalize_row(top + row, to);
+                }
+                let size = (rows + 2, across);
+                let padded = &padded[..size.0 * size.1 * WIDTH];
+                let out = &mut out[(top * w + left) * WIDTH..];
+                conv.run_into(padded, 1, size, winograd, (out, w));
+            }
         }
-        conv.run(padded, 1, size, winograd, out);
     }
 }
 

@@ -3,12 +3,18 @@
 //! `loftup_spec::naf` defines the model. Group normalization needs statistics of the whole image
 //! before each of the four layers, so [`Naf::encode`] makes one pass over the image per layer. It
 //! stores the encodings of all pixels of images of up to [`KEPT_PIXELS`] pixels (one KiB per pixel).
-//! For larger images it recomputes them tile by tile, to bound memory. Results differ only by rounding.
+//! For larger images, it only computes the statistics, from layers that are recomputed for each pass.
+//!
+//! Once the statistics are known, everything is local. With given statistics ([`EncodedImage::encode_next`]), and
+//! for large images, encodings and keys are computed in blocks of cells when attention needs them, all
+//! layers at once. The encodings of the last blocks are kept, to bound memory. Results differ only by
+//! rounding.
 //!
 //! Work is split into jobs, which the caller distributes over threads ([`Jobs`]). Results do not depend
 //! on the number of threads: statistics are summed in a fixed order.
 
 mod attention;
+mod blocks;
 mod encode;
 mod frame;
 mod layers;
@@ -18,13 +24,14 @@ mod reference;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use loftup_spec::naf::{Branch, NafWeights};
 
-pub use attention::Values;
 pub use frame::{Area, EncodedImage, Image};
+pub use values::Values;
 
 use self::{attention::Attention, layers::BranchLayers, pixels::Buffers};
 use crate::{Isa, KernelError, simd::SupportedIsa};

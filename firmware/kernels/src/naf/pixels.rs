@@ -6,7 +6,7 @@ use super::{
     Naf,
     frame::{Area, Axis, Image, Patch, Rotation},
     layers::LayerBuffers,
-    statistics::Affine,
+    statistics::{Affine, Statistics},
 };
 use crate::simd::{Simd, SimdOp, SupportedIsa, dispatch};
 
@@ -65,11 +65,11 @@ impl Buffers {
         &mut self,
         naf: &Naf,
         (image, area): (&Image, Area),
-        norms: &[[Affine; LAYERS]; 2],
+        statistics: &Statistics,
         axes: (&Axis, &Axis),
     ) {
         for branch in Branch::ALL {
-            let norms = &norms[branch as usize];
+            let norms = statistics.of(branch);
             self.compute(naf, branch, (image, area), norms, LAYERS);
             rotate(naf.isa, axes, area, &mut self.encodings[branch as usize]);
         }

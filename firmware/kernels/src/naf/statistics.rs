@@ -1,7 +1,9 @@
 //! Group normalization: statistics over the whole image, in 64 bits.
 
+use std::sync::Arc;
+
 use loftup_spec::{
-    naf::{EPS, GROUPS, WIDTH},
+    naf::{Branch, EPS, GROUPS, LAYERS, WIDTH},
     weights::AffineWeights,
 };
 
@@ -91,5 +93,26 @@ impl Affine {
             }
         }
         affine
+    }
+}
+
+/// The normalizations of an image, by branch and layer.
+#[derive(Debug, Clone)]
+pub(super) struct Statistics(Arc<[[Affine; LAYERS]; 2]>);
+
+impl Default for Statistics {
+    fn default() -> Self {
+        let branch = || std::array::from_fn(|_| Affine::IDENTITY);
+        Self(Arc::new([branch(), branch()]))
+    }
+}
+
+impl Statistics {
+    pub fn of(&self, branch: Branch) -> &[Affine; LAYERS] {
+        &self.0[branch as usize]
+    }
+
+    pub fn of_mut(&mut self, branch: Branch) -> &mut [Affine; LAYERS] {
+        &mut Arc::make_mut(&mut self.0)[branch as usize]
     }
 }

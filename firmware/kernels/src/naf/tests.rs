@@ -116,6 +116,120 @@ fn tiles_and_points_are_parts_of_the_whole_image() {
     }
 }
 
+/// Encodes the same image once more, with its own statistics given.
+fn in_blocks(exact: &EncodedImage) -> EncodedImage {
+    exact
+        .encode_next(exact.image.clone(), exact.grid())
+        .unwrap()
+}
+
+#[test]
+fn an_image_with_its_own_statistics_given_is_the_same() {
+    let weights = NafWeights::random(7);
+    let more = [
+        ((9, 9), (140, 75)),
+        ((10, 9), (65, 68)),
+        ((9, 70), (9, 141)),
+    ];
+    let mut most: f64 = 0.0;
+    for (i, (grid, size)) in CASES.into_iter().chain(more).enumerate() {
+        let values = Values::features(noise(i as u64, grid.0 * grid.1 * 12), 12).unwrap();
+        for isa in SupportedIsa::all() {
+            let naf = Naf::new(isa.isa(), &weights).unwrap();
+            let exact = Arc::new(naf).encode(image(20 + i as u64, size), grid, &in_order);
+            let exact = exact.unwrap();
+            let expected = whole(&exact, &values);
+            let found = whole(&in_blocks(&exact), &values);
+            let error = worst(&found, expected.iter().map(|x| f64::from(*x)));
+            println!("{isa} {grid:?} {size:?}: {error:.1e}");
+            most = most.max(error);
+            // Other tiles of Winograd's transforms, as below.
+            assert!(error < 2e-5, "{isa} {grid:?} {size:?}: {error:.1e}");
+            // Regions and points have the same bits as the whole.
+            let part = Area {
+                x: size.1 / 3,
+                y: size.0 / 2,
+                width: size.1.div_ceil(2),
+                height: size.0.div_ceil(3),
+            };
+            let rows = attend(&in_blocks(&exact), &values, part);
+            for (y, row) in rows.chunks_exact(part.width * 12).enumerate() {
+                let at = ((part.y + y) * size.1 + part.x) * 12;
+                assert_eq!(row, &found[at..at + row.len()]);
+            }
+        }
+    }
+    println!("worst: {most:.1e}");
+}
+
+#[test]
+fn after_a_local_change_the_rest_is_shared() {
+    let naf = Arc::new(Naf::new(Isa::detect(), &NafWeights::random(8)).unwrap());
+    // Blocks of 8x8 cells.
+    let (grid, size) = ((40, 24), (320, 192));
+    let exact = naf.encode(image(1, size), grid, &in_order).unwrap();
+    let values = Values::features(noise(3, grid.0 * grid.1 * 4), 4).unwrap();
+    let first = in_blocks(&exact);
+    let before = whole(&first, &values);
+    let changed = |y: usize, x: usize| {
+        let mut changed = image(1, size);
+        changed.data[y * size.1 + x] += 1.0;
+        changed
+    };
+    // The last changes only the encodings of the next block.
+    for (y, x) in [(0, 0), (150, 100), (319, 191), (70, 122), (123, 66)] {
+        let next = first.encode_next(changed(y, x), grid).unwrap();
+        let fresh = exact.encode_next(changed(y, x), grid).unwrap();
+        let (found, expected) = (whole(&next, &values), whole(&fresh, &values));
+        assert!(found == expected, "{y} {x}");
+        let own = naf.encode(changed(y, x), grid, &in_order).unwrap();
+        assert!(whole(&own, &values) != expected);
+        let mut shared = 0;
+        for (top, left) in (0..size.0).flat_map(|y| (0..size.1).map(move |x| (y, x))) {
+            let pixel = Area {
+                x: left,
+                y: top,
+                width: 1,
+                height: 1,
+            };
+            let at = (top * size.1 + left) * 4;
+            if next.shares(&first, pixel) {
+                shared += 1;
+                assert_eq!(before[at..at + 4], found[at..at + 4], "{top} {left}");
+            }
+            assert!(!fresh.shares(&first, pixel) && next.shares(&next, pixel));
+        }
+        let at = (y * size.1 + x) * 4;
+        assert_ne!(before[at..at + 4], found[at..at + 4]);
+        assert!(shared > 64 * 192, "{y} {x}: {shared}");
+    }
+}
+
+#[test]
+fn threads_share_blocks_however_many_are_kept() {
+    let weights = NafWeights::random(9);
+    let (grid, size) = ((12, 15), (110, 140));
+    let values = Values::features(noise(3, grid.0 * grid.1 * 4), 4).unwrap();
+    let mut all = Vec::new();
+    for kept in [0, 9_000, usize::MAX] {
+        let naf = Arc::new(Naf::new(Isa::detect(), &weights).unwrap().keeping(kept));
+        let exact = naf.encode(image(2, size), grid, &in_order).unwrap();
+        let shared = in_blocks(&exact);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| whole(&shared, &values)))
+                .collect();
+            all.extend(workers.into_iter().map(|worker| worker.join().unwrap()));
+        });
+        assert!(
+            all.iter()
+                .all(|out| worst(out, all[0].iter().map(|x| f64::from(*x))) < 2e-5)
+        );
+        let same = &all[all.len() - 4..];
+        assert!(same.iter().all(|out| *out == same[0]), "{kept}");
+    }
+}
+
 #[test]
 fn a_linear_layer_before_attention_is_one_after_it() {
     let weights = NafWeights::random(5);

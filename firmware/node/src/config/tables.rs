@@ -87,6 +87,9 @@ pub struct Model {
     /// Range of normalized colors, `[min, max]` per channel; if missing, the range of each image.
     #[serde(default, deserialize_with = "arrays::nested")]
     pub color_range: Option<[[f32; 2]; 3]>,
+    /// NAF's normalization statistics are those of every n-th frame.
+    #[serde(default = "one")]
+    pub naf_statistics_interval: u32,
     /// The backbone runs on every n-th frame. In between, its features are reused, and only changed
     /// tiles of class maps are computed.
     #[serde(default = "one")]

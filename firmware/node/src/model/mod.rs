@@ -6,8 +6,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    ColorRange, EncodedFrame, Features, FrameEngine, FrameInputs, ImageTensor, Perceptor, Rect,
-    RuntimeError, depth::Depth, heads::Head, image::RgbImage, jbu::JbuOptions,
+    ColorRange, EncodedFrame, Features, FrameEngine, FrameInputs, ImageTensor, NafStatistics,
+    Perceptor, Rect, RuntimeError, depth::Depth, heads::Head, image::RgbImage, jbu::JbuOptions,
 };
 use loftup_wire::command::{Area, Want};
 use parking_lot::Mutex;
@@ -191,6 +191,8 @@ pub struct BundleModel {
     jbu: Option<Heads>,
     names: Vec<String>,
     color_range: ColorRange,
+    /// Of outputs, and of features for tracking.
+    naf_statistics: [Mutex<NafStatistics>; 2],
     static_scene: StaticScene,
     frame_cache: FrameCache,
     words_directory: Option<PathBuf>,
@@ -233,6 +235,9 @@ impl BundleModel {
             perceptor,
             frame_engine: None,
             color_range,
+            naf_statistics: [(); 2]
+                .map(|()| NafStatistics::every(config.model.naf_statistics_interval))
+                .map(Mutex::new),
             static_scene: StaticScene::default(),
             frame_cache: FrameCache::default(),
             words_directory: config.words.as_ref().and_then(|w| w.directory.clone()),
@@ -259,11 +264,13 @@ impl BundleModel {
         features: &Features,
         guidance: &ImageTensor,
         upsampler: Upsampler,
+        naf_statistics: &Mutex<NafStatistics>,
     ) -> Result<EncodedFrame<'_>, RuntimeError> {
         match upsampler {
             Upsampler::Loftup => {
+                let (range, statistics) = (self.color_range, &mut naf_statistics.lock());
                 self.perceptor
-                    .encode_features(features, guidance, self.color_range)
+                    .encode_video(features, guidance, range, statistics)
             }
             Upsampler::Jbu => {
                 let options = JbuOptions::default();
@@ -371,7 +378,12 @@ impl Model for BundleModel {
             Some(jbu) => jbu,
             None => return Err(ModelError::Other("[model.jbu] is missing".into())),
         };
-        let view = self.encode(features, &inputs.guidance, request.upsampler)?;
+        let view = self.encode(
+            features,
+            &inputs.guidance,
+            request.upsampler,
+            &self.naf_statistics[0],
+        )?;
         if heads.plain_features || heads.descriptors.is_some() {
             self.point_features(&view, heads, request, out)?;
         }
@@ -442,7 +454,7 @@ impl Model for BundleModel {
             return Err(ModelError::Other("[track] is missing".into()));
         };
         let guidance = self.perceptor.to_tensor(image, size)?;
-        let view = self.encode(features, &guidance, upsampler)?;
+        let view = self.encode(features, &guidance, upsampler, &self.naf_statistics[1])?;
         let dim = view.dim();
         out.resize(size.area() * dim, 0.0);
         let values = Mutex::new(out);

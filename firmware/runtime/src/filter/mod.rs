@@ -32,6 +32,11 @@ pub(crate) trait FilterFrame: Send + Sync {
     /// Returns a copy, to set another head.
     fn boxed_clone(&self) -> Box<dyn FilterFrame>;
 
+    /// The frame, if the filter is NAF.
+    fn as_naf(&self) -> Option<&naf::NafFrame> {
+        None
+    }
+
     /// Maximum number of threads to use.
     fn threads(&self) -> usize {
         self.options().threads

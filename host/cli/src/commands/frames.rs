@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use loftup_runtime::{
+    NafStatistics,
     image::{self, Orientation, RgbImage},
     video::{self, FrameCount, Polled, VideoFrame, VideoReader, VideoWriter},
 };
@@ -33,16 +34,32 @@ pub struct FrameArgs {
     /// Take every n-th frame
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     every: usize,
+    /// NAF's normalization statistics are those of every n-th frame; the frames after it reuse them, which
+    /// saves time on large or still images
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = interval)]
+    naf_statistics_interval: u32,
+}
+
+/// A number of frames.
+pub fn interval(s: &str) -> Result<u32, String> {
+    let number = s.parse().ok().filter(|n| *n > 0);
+    number.ok_or_else(|| "expected a number of frames of at least 1".into())
 }
 
 impl FrameArgs {
     /// An error if any is given, for commands on an image.
     pub fn refuse(&self) -> Result<()> {
         ensure!(
-            (self.start, self.frames, self.every) == (0, None, 1),
-            "--start, --frames and --every are for --video; add it, or omit them"
+            (self.start, self.frames, self.every) == (0, None, 1)
+                && self.naf_statistics_interval == 1,
+            "--start, --frames, --every and --naf-statistics-interval are for --video; add it, or omit them"
         );
         Ok(())
+    }
+
+    /// The statistics of NAF for the frames.
+    pub fn naf_statistics(&self) -> NafStatistics {
+        NafStatistics::every(self.naf_statistics_interval)
     }
 
     /// How many of `all` frames.
@@ -289,6 +306,7 @@ mod tests {
                 start,
                 frames,
                 every,
+                naf_statistics_interval: 1,
             };
             let taken = (start..all).step_by(every).take(frames.unwrap_or(all));
             assert_eq!(args.of(all), taken.count(), "{args:?}");

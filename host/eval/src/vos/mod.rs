@@ -16,7 +16,7 @@ use std::{
 
 use loftup_bundle::Size;
 use loftup_runtime::{
-    ColorRange, Perceptor,
+    ColorRange, NafStatistics, Perceptor,
     track::{TrackOptions, TrackedMask, Tracker},
 };
 use serde::Serialize;
@@ -41,6 +41,8 @@ pub struct Request<'a> {
     pub grid: Size,
     /// Color range of the guidance.
     pub range: ColorRange,
+    /// NAF's statistics are those of every n-th frame of a clip.
+    pub naf_statistics_interval: u32,
     /// How labels are propagated. The maximum number of objects is raised to that of the clip if necessary.
     pub track: TrackOptions,
     /// Seed of the bootstrap.
@@ -189,6 +191,7 @@ fn track(
         ..request.track
     };
     let mut runs = Vec::new();
+    let mut statistics = NafStatistics::every(request.naf_statistics_interval);
     for method in dense.methods() {
         runs.push(Run {
             method: *method,
@@ -206,7 +209,7 @@ fn track(
         let truth = scored.then(|| read(&frame.mask, Some(size))).transpose()?;
         for (run, times) in runs.iter_mut().zip(&mut *times) {
             let start = Instant::now();
-            let features = dense.features(run.method, &encoded)?;
+            let features = dense.features(run.method, &encoded, &mut statistics)?;
             let middle = Instant::now();
             run.tracker.update(&features)?;
             times.propagation += middle.elapsed();

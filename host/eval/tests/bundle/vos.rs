@@ -60,6 +60,7 @@ fn request(data: &Path) -> Request<'_> {
             height: 24,
         },
         range: ColorRange::PerImage,
+        naf_statistics_interval: 1,
         track: TrackOptions {
             radius: 4,
             threads: 2,

@@ -171,6 +171,12 @@ fn check_model(config: &Config) -> Result<(), Invalid> {
         1,
         100_000,
     )?;
+    check_range(
+        "model.naf_statistics_interval",
+        model.naf_statistics_interval,
+        1,
+        100_000,
+    )?;
     let ranges = model.color_range.iter().flatten();
     if ranges
         .clone()

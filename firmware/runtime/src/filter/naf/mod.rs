@@ -2,6 +2,8 @@
 //! another device.
 
 mod graphs;
+mod statistics;
+mod worker;
 
 use std::{
     convert::Infallible,
@@ -16,11 +18,16 @@ use loftup_kernels::naf::{Area, EncodedImage, Image, Naf, Values};
 use loftup_spec::naf::NafWeights;
 use parking_lot::Mutex;
 
-use self::graphs::{Axes, GraphBuffers, GraphFrame, MOST_PIXELS, NafGraphs};
+pub use self::statistics::NafStatistics;
+use self::{
+    graphs::{Axes, GraphFrame, MOST_PIXELS, NafGraphs},
+    worker::NafWorker,
+};
 use super::{FilterFrame, FilterWorker, TILE};
 use crate::{
     ExecutionOptions, Features, ImageTensor, Rect, RuntimeError,
     backend::{self, Backend},
+    guidance::bit_eq,
     heads::Head,
     threads::on_threads,
 };
@@ -112,6 +119,7 @@ impl NafUpsampler {
         &self,
         features: &Features,
         guidance: &ImageTensor,
+        statistics: &mut NafStatistics,
     ) -> Result<NafFrame, RuntimeError> {
         if features.dim != self.dim {
             return Err(RuntimeError::FeatureShape {
@@ -129,15 +137,16 @@ impl NafUpsampler {
             naf: self.naf.clone(),
             kernels: Arc::default(),
             graphs: None,
-            values: Values::features(features.tokens.clone(), self.dim)?,
-            features: features.clone(),
+            values: Arc::new(Values::features(features.tokens.clone(), self.dim)?),
+            features: Arc::new(features.clone()),
             image: Arc::new(image),
             options: self.options,
         };
         let Some((graphs, axes)) = self.usable(frame.grid(), guidance.size) else {
-            frame.on_kernels()?;
+            frame.encode(statistics)?;
             return Ok(frame);
         };
+        statistics.reset();
         let encoded = graphs.encode(axes, &frame.image.data, self.options.tile)?;
         Ok(NafFrame {
             graphs: Some(Arc::new((graphs.clone(), encoded))),
@@ -161,6 +170,15 @@ fn imagenet(image: &ImageTensor, own: &Normalization) -> Vec<f32> {
     data
 }
 
+fn area(rect: Rect) -> Area {
+    Area {
+        x: rect.x,
+        y: rect.y,
+        width: rect.width,
+        height: rect.height,
+    }
+}
+
 /// A frame for NAF.
 #[derive(Clone)]
 pub(crate) struct NafFrame {
@@ -170,15 +188,45 @@ pub(crate) struct NafFrame {
     /// The graphs, and the outputs of the keys graph for the image.
     graphs: Option<Arc<(Arc<NafGraphs>, GraphFrame)>>,
     image: Arc<Image>,
-    features: Features,
+    features: Arc<Features>,
     /// The features, or the outputs of a linear head on them.
-    values: Values,
+    values: Arc<Values>,
     options: ExecutionOptions,
 }
 
 impl NafFrame {
     fn grid(&self) -> (usize, usize) {
         (self.features.height, self.features.width)
+    }
+
+    /// Encodes the image with the kernels.
+    fn encode(&self, statistics: &mut NafStatistics) -> Result<(), RuntimeError> {
+        let last = statistics.last(&self.naf, self.size()).cloned();
+        if let Some(last) = &last {
+            let next = last.encode_next(self.image.clone(), self.grid())?;
+            *self.kernels.lock() = Some(Arc::new(next));
+        }
+        statistics.keep(&self.on_kernels()?, last.is_none());
+        Ok(())
+    }
+
+    /// Whether the outputs in `rect` are those of `last` for the same head.
+    pub fn same_tile(&self, last: &Self, rect: Rect) -> bool {
+        if Arc::ptr_eq(&self.kernels, &last.kernels) {
+            return true;
+        }
+        let encoded = self.kernels.lock().clone();
+        let others = last.kernels.lock().clone();
+        let shares = |(a, b): (Arc<EncodedImage>, Arc<EncodedImage>)| a.shares(&b, area(rect));
+        encoded.zip(others).is_some_and(shares)
+    }
+
+    /// Whether the features are the same as those of `last`, and both frames run on the kernels.
+    pub fn follows(&self, last: &Self) -> bool {
+        self.graphs.is_none()
+            && last.graphs.is_none()
+            && self.grid() == last.grid()
+            && bit_eq(&self.features.tokens, &last.features.tokens)
     }
 
     /// Returns the image as encoded by the kernels.
@@ -215,6 +263,10 @@ impl FilterFrame for NafFrame {
         Box::new(self.clone())
     }
 
+    fn as_naf(&self) -> Option<&NafFrame> {
+        Some(self)
+    }
+
     fn size(&self) -> Size {
         Size {
             width: self.image.width,
@@ -243,8 +295,8 @@ impl FilterFrame for NafFrame {
     }
 
     fn set_head(&mut self, head: &Head) -> Result<(), RuntimeError> {
-        let Features { tokens, dim, .. } = &self.features;
-        self.values = if head.is_words() {
+        let Features { tokens, dim, .. } = &*self.features;
+        let values = if head.is_words() {
             // A cosine is not linear, so it needs upsampled features.
             Values::features(tokens.clone(), *dim)?
         } else {
@@ -256,76 +308,12 @@ impl FilterFrame for NafFrame {
                 &linear.bias,
             )?
         };
+        self.values = Arc::new(values);
         Ok(())
     }
 
     fn worker<'a>(&'a self, head: Option<&'a Head>) -> Box<dyn FilterWorker + 'a> {
-        Box::new(NafWorker {
-            frame: self,
-            words: head.filter(|head| head.is_words()),
-            tiles: Vec::new(),
-            buffers: GraphBuffers::default(),
-            attended: Vec::new(),
-            output: Vec::new(),
-        })
-    }
-}
-
-struct NafWorker<'a> {
-    frame: &'a NafFrame,
-    /// A text head, which is applied to upsampled features.
-    words: Option<&'a Head>,
-    tiles: Vec<Rect>,
-    buffers: GraphBuffers,
-    attended: Vec<f32>,
-    output: Vec<f32>,
-}
-
-impl NafWorker<'_> {
-    /// Writes the outputs of the tiles to `attended` and returns the number of values.
-    fn attend(&mut self) -> Result<usize, RuntimeError> {
-        let NafFrame { image, values, .. } = self.frame;
-        let graphs = self.frame.graphs.as_deref();
-        if let Some((graphs, frame)) = graphs.filter(|(graphs, _)| graphs.usable()) {
-            let inputs = (&image.data[..], values);
-            let (buffers, out) = (&mut self.buffers, &mut self.attended);
-            out.clear();
-            graphs.run(frame, inputs, &self.tiles, buffers, out)?;
-            return Ok(out.len());
-        }
-        let encoded = self.frame.on_kernels()?;
-        let mut filled = 0;
-        for rect in &self.tiles {
-            let area = Area {
-                x: rect.x,
-                y: rect.y,
-                width: rect.width,
-                height: rect.height,
-            };
-            let end = filled + area.pixels() * values.outputs();
-            if self.attended.len() < end {
-                self.attended.resize(end, 0.0);
-            }
-            encoded.attend(values, area, &mut self.attended[filled..end])?;
-            filled = end;
-        }
-        Ok(filled)
-    }
-}
-
-impl FilterWorker for NafWorker<'_> {
-    fn run(&mut self, tiles: &mut dyn Iterator<Item = Rect>) -> Result<&[f32], RuntimeError> {
-        self.tiles.clear();
-        self.tiles.extend(tiles);
-        let filled = self.attend()?;
-        let attended = &self.attended[..filled];
-        Ok(match self.words {
-            Some(head) => {
-                self.output.clear();
-                head.apply(attended, &mut self.output);
-                &self.output
-            }
-            None => attended,
-        })
+        let words = head.filter(|head| head.is_words());
+        Box::new(NafWorker::new(self, words))
     }
 }

@@ -41,6 +41,7 @@ pub fn track(at: &Path, watch: Watch<'_>) -> Result<Tracking> {
         methods: model::COMPARED.to_vec(),
         grid: GRID,
         range: ColorRange::PerImage,
+        naf_statistics_interval: 1,
         track: TrackOptions::default(),
         seed: 0,
     };

@@ -8,6 +8,7 @@ use loftup_runtime::ColorRange;
 
 use crate::{
     args::{EngineArgs, MethodArg, RangeArg, TrackArgs, count},
+    commands::frames::interval,
     output, progress,
 };
 
@@ -48,6 +49,9 @@ pub struct VosArgs {
     /// Color range of the guidance, as in `run`
     #[arg(long, value_name = "RANGE", default_value = "image")]
     range: RangeArg,
+    /// NAF's normalization statistics are those of every n-th frame of a clip
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = interval)]
+    naf_statistics_interval: u32,
     #[command(flatten)]
     track: TrackArgs,
     /// Seed of the bootstrap
@@ -68,6 +72,7 @@ pub fn run(args: &VosArgs) -> Result<()> {
         methods: args.methods.iter().map(|m| (*m).into()).collect(),
         grid: args.track.grid,
         range: ColorRange::PerImage,
+        naf_statistics_interval: args.naf_statistics_interval,
         track: args.track.options(&args.engine),
         seed: args.seed,
     };

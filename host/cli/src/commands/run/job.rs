@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use loftup_bundle::{HeadKind, Size};
 use loftup_runtime::{
-    EncodedFrame, ImageTensor, Perceptor, Point, Rect,
+    EncodedFrame, ImageTensor, NafStatistics, Perceptor, Point, Rect,
     heads::Head,
     jbu::JbuOptions,
     npy::{self, NpyWriter},
@@ -33,6 +33,8 @@ pub struct Job<'a> {
     head: Option<Head>,
     /// The colors of the first frame, so that those of a video do not flicker.
     basis: Option<CommonBasis>,
+    /// Of the video.
+    naf_statistics: NafStatistics,
 }
 
 impl<'a> Job<'a> {
@@ -43,6 +45,7 @@ impl<'a> Job<'a> {
             points,
             head: None,
             basis: None,
+            naf_statistics: args.frames.naf_statistics(),
         }
     }
 
@@ -162,7 +165,7 @@ impl<'a> Job<'a> {
         Ok(shape)
     }
 
-    fn view(&self, input: &Input, guidance: &ImageTensor) -> Result<EncodedFrame<'a>> {
+    fn view(&mut self, input: &Input, guidance: &ImageTensor) -> Result<EncodedFrame<'a>> {
         let normalization = &self.perceptor.manifest().normalization;
         let range = self.args.input.range.color_range(normalization);
         if self.is_jbu() {
@@ -171,9 +174,10 @@ impl<'a> Job<'a> {
                 .perceptor
                 .encode_jbu(features, guidance, JbuOptions::default()));
         }
+        let statistics = &mut self.naf_statistics;
         Ok(self
             .perceptor
-            .encode_features(&input.features, guidance, range)?)
+            .encode_video(&input.features, guidance, range, statistics)?)
     }
 
     /// Streams the features of an image or region to the output files.

@@ -141,6 +141,7 @@ pub fn run(args: &Args) -> Result<()> {
     let drawn: Vec<&PathBuf> = drawn.into_iter().chain(&args.overlay).collect();
     let _writing = interrupt::Writing::begin()?;
     let mut progress = progress::stages();
+    let mut statistics = args.frames.naf_statistics();
     let mut seen = TrackedMask::default();
     let mut records = Vec::new();
     let mut pictures = Vec::new();
@@ -162,7 +163,7 @@ pub fn run(args: &Args) -> Result<()> {
             width: frame.image.width(),
             height: frame.image.height(),
         };
-        let features = dense.features(method, &dense.encode(&frame.image)?)?;
+        let features = dense.features(method, &dense.encode(&frame.image)?, &mut statistics)?;
         tracker.update(&features)?;
         if done == 0 {
             if let (Some(mask), Some(file)) = (&mask, &args.mask)
