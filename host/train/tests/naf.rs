@@ -242,6 +242,11 @@ fn settings_that_naf_cannot_have_are_errors_with_the_remedy() {
         ),
         (
             "target = \"288x288\"",
+            "synthetic = {}\n[[backbones]]\nbundle = \"b\"\ntarget = \"288x288\"",
+            "stage1.synthetic: only upsampler = \"naf\" without stage1.target and backbones.target",
+        ),
+        (
+            "target = \"288x288\"",
             "synthetic = { channels = 6 }",
             "stage1.synthetic.channels: write a multiple of 4",
         ),

@@ -4,7 +4,8 @@ use loftup_spec::naf::{CHANNELS, HEAD_WIDTH, HEADS, TAPS, WIDTH};
 
 use super::{
     Workspace,
-    frame::{Area, EncodedImage, Encodings, Patch},
+    encoded::{EncodedImage, Encodings},
+    frame::{Area, Patch},
     values::Values,
 };
 use crate::{
@@ -45,7 +46,7 @@ impl EncodedImage {
     /// # Errors
     /// If the area is not in the image, or `values` or `out` has the wrong size.
     pub fn attend(&self, values: &Values, area: Area, out: &mut [f32]) -> Result<(), KernelError> {
-        self.check_area(area)?;
+        self.frame.check_area(area)?;
         let (down, across) = self.grid();
         let sizes = [
             ("values", down * across, values.cells()),
@@ -60,22 +61,22 @@ impl EncodedImage {
                 });
             }
         }
-        self.naf.with_workspace(|workspace| {
+        self.frame.naf.with_workspace(|workspace| {
             let Workspace { pixels, attention } = workspace;
-            attention.prepare(self.naf.isa, values);
+            attention.prepare(self.frame.naf.isa, values);
             match &self.encodings {
                 Encodings::Whole { encodings, keys } => {
                     let patches = encodings.each_ref().map(|data| Patch {
-                        area: self.image.whole(),
+                        area: self.frame.image.whole(),
                         data,
                     });
                     let key = |cell: usize| &keys[cell * CHANNELS..][..CHANNELS];
                     self.runs(area, patches, &key, values, attention, (area, out));
                 }
                 Encodings::Blocks(blocks) => {
-                    blocks.need_keys(self, area, pixels);
+                    blocks.need_keys(&self.frame, area, pixels);
                     for part in blocks.parts(area) {
-                        let encodings = blocks.encodings(self, part.block, pixels);
+                        let encodings = blocks.encodings(&self.frame, part.block, pixels);
                         let key = |cell| blocks.key(cell);
                         let to = (area, &mut *out);
                         self.runs(part.area, encodings.patches(), &key, values, attention, to);
@@ -96,8 +97,8 @@ impl EncodedImage {
         attention: &mut Attention,
         (area, out): (Area, &mut [f32]),
     ) {
-        for rows in self.rows.runs(part.y, part.height) {
-            for columns in self.columns.runs(part.x, part.width) {
+        for rows in self.frame.rows.runs(part.y, part.height) {
+            for columns in self.frame.columns.runs(part.x, part.width) {
                 let block = Area {
                     x: columns.0,
                     y: rows.0,
@@ -120,8 +121,11 @@ impl EncodedImage {
         (area, out): (Area, &mut [f32]),
     ) {
         let cells: [usize; TAPS] = {
-            let (rows, columns) = (self.rows.windows[block.y], self.columns.windows[block.x]);
-            let (across, side) = (self.columns.cells, columns.len());
+            let (rows, columns) = (
+                self.frame.rows.windows[block.y],
+                self.frame.columns.windows[block.x],
+            );
+            let (across, side) = (self.frame.columns.cells, columns.len());
             std::array::from_fn(|t| rows[t / side] * across + columns[t % side])
         };
         attention.fill(&cells, &cells.map(key), values);
@@ -137,7 +141,7 @@ impl EncodedImage {
                     to.copy_from_slice(patch.row(y, x, 1));
                 }
             }
-            attention.run(self.naf.isa, count, values);
+            attention.run(self.frame.naf.isa, count, values);
             let found = attention.pixels.chunks_exact(outputs);
             for (from, (y, x)) in found.zip(places) {
                 out[area.at(y, x) * outputs..][..outputs].copy_from_slice(from);

@@ -10,11 +10,14 @@ use loftup_spec::naf::{CHANNELS, HALO, WIDTH};
 
 use super::{
     Naf,
-    encode::{TILE, write_key},
-    frame::{Area, Axis, EncodedImage, Image, Patch},
+    frame::{Area, Axis, Frame, Image, Patch},
     give,
+    keys::write_key,
     pixels::Buffers,
 };
+
+/// Side of a block of cells, and of a tile whose encodings are not kept, in pixels.
+pub(super) const TILE: usize = 64;
 
 /// The blocks of an image. Keys are kept, encodings only of the last blocks.
 #[derive(Debug)]
@@ -126,9 +129,10 @@ impl Blocks {
     }
 
     /// Takes over the blocks of the last image whose pixels, and those around them, have not changed.
-    pub fn share(&mut self, axes: (&Axis, &Axis), image: &Image, last: &Self, last_image: &Image) {
+    pub fn share(&mut self, frame: &Frame, last: &Self, last_image: &Image) {
+        let image = &frame.image;
         for block in 0..self.slots.len() {
-            let pixels = self.area(block, axes).expanded(HALO, image.size());
+            let pixels = self.area(block, frame.axes()).expanded(HALO, image.size());
             if image.same(last_image, pixels) {
                 self.slots[block] = last.slots[block].clone();
             }
@@ -146,10 +150,10 @@ impl Blocks {
     }
 
     /// Whether both share all blocks that outputs in `area` depend on.
-    pub fn shares(&self, other: &Self, image: &EncodedImage, area: Area) -> bool {
+    pub fn shares(&self, other: &Self, frame: &Frame, area: Area) -> bool {
         self.slots.len() == other.slots.len()
             && self
-                .attended(image, area)
+                .attended(frame, area)
                 .chain(self.parts(area).map(|part| part.block))
                 .all(|block| self.same(other, block))
     }
@@ -176,7 +180,7 @@ impl Blocks {
     }
 
     /// The blocks with the cells that pixels of `area` attend to.
-    fn attended(&self, image: &EncodedImage, area: Area) -> impl Iterator<Item = usize> {
+    fn attended(&self, frame: &Frame, area: Area) -> impl Iterator<Item = usize> {
         let blocks = |span: &Span, axis: &Axis, start: usize, len: usize| {
             let cells = axis.windows[start..start + len].as_flattened().iter();
             let cells = cells.fold((usize::MAX, 0), |(first, last), cell| {
@@ -184,8 +188,8 @@ impl Blocks {
             });
             cells.0 / span.side..cells.1 / span.side + 1
         };
-        let down = blocks(&self.rows, &image.rows, area.y, area.height);
-        let across = blocks(&self.columns, &image.columns, area.x, area.width);
+        let down = blocks(&self.rows, &frame.rows, area.y, area.height);
+        let across = blocks(&self.columns, &frame.columns, area.x, area.width);
         let wide = self.columns.len();
         down.flat_map(move |row| across.clone().map(move |c| row * wide + c))
     }
@@ -218,14 +222,14 @@ impl Blocks {
     }
 
     /// Computes the keys of all cells that pixels of `area` attend to.
-    pub fn need_keys(&self, image: &EncodedImage, area: Area, buffers: &mut Buffers) {
-        let missing = self.attended(image, area);
+    pub fn need_keys(&self, frame: &Frame, area: Area, buffers: &mut Buffers) {
+        let missing = self.attended(frame, area);
         let missing = missing.filter(|block| self.slots[*block].keys.get().is_none());
         // First those that no other thread is computing.
         let busy: Vec<usize> = (missing)
             .filter(|block| match self.slots[*block].encodings.try_lock() {
                 Ok(slot) => {
-                    self.fill(image, *block, slot, buffers);
+                    self.fill(frame, *block, slot, buffers);
                     false
                 }
                 Err(TryLockError::Poisoned(_)) | Err(TryLockError::WouldBlock) => true,
@@ -234,7 +238,7 @@ impl Blocks {
         for block in busy {
             let slot = self.lock(block);
             if self.slots[block].keys.get().is_none() {
-                self.fill(image, block, slot, buffers);
+                self.fill(frame, block, slot, buffers);
             }
         }
     }
@@ -242,14 +246,14 @@ impl Blocks {
     /// The encodings of a block.
     pub fn encodings(
         &self,
-        image: &EncodedImage,
+        frame: &Frame,
         block: usize,
         buffers: &mut Buffers,
     ) -> Arc<BlockEncodings> {
         let slot = self.lock(block);
         match &*slot {
             Some(encodings) => encodings.clone(),
-            None => self.fill(image, block, slot, buffers),
+            None => self.fill(frame, block, slot, buffers),
         }
     }
 
@@ -261,7 +265,7 @@ impl Blocks {
     /// Computes the encodings and the keys of a block, and discards the encodings of the oldest blocks.
     fn fill(
         &self,
-        image: &EncodedImage,
+        frame: &Frame,
         block: usize,
         mut slot: MutexGuard<'_, Option<Arc<BlockEncodings>>>,
         buffers: &mut Buffers,
@@ -269,11 +273,11 @@ impl Blocks {
         if let Some(encodings) = &*slot {
             return encodings.clone();
         }
-        let axes = (&image.rows, &image.columns);
+        let axes = frame.axes();
         let (rows, columns) = self.cells(block);
         let area = self.area(block, axes);
-        let naf = &image.naf;
-        buffers.encode(naf, (&image.image, area), &image.statistics, axes);
+        let naf = &frame.naf;
+        buffers.encode(naf, (&frame.image, area), &frame.statistics, axes);
         // Copied, since the buffers have room for the pixels around the block.
         let data = buffers.encodings.each_ref().map(|computed| {
             let mut data = naf.map(area.pixels() * WIDTH);

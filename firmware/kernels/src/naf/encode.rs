@@ -2,24 +2,21 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use loftup_spec::naf::{Branch, CHANNELS, HEAD_WIDTH, LAYERS, WIDTH, fits};
+use loftup_spec::naf::{Branch, CHANNELS, LAYERS, WIDTH, fits};
 
 use super::{
     Jobs, Naf,
-    blocks::Blocks,
-    frame::{Area, Axis, EncodedImage, Encodings, Image, Patch},
+    blocks::{Blocks, TILE},
+    encoded::{EncodedImage, Encodings},
+    frame::{Area, Axis, Frame, Image, Patch},
+    keys::write_key,
     pixels::rotate,
     statistics::{Affine, Statistics, Sums},
 };
-use crate::{
-    KernelError,
-    simd::{Simd, SimdOp, SupportedIsa, dispatch},
-};
+use crate::KernelError;
 
 /// Number of rows per band of a stored map.
 const BAND: usize = 16;
-/// Side of a tile of an image whose encodings are not stored together, in pixels.
-pub(super) const TILE: usize = 64;
 
 pub(super) fn encode(
     naf: &Arc<Naf>,
@@ -60,13 +57,16 @@ impl EncodedImage {
         }
         let rows = Axis::new(down, height, &naf.periods);
         let columns = Axis::new(across, width, &naf.periods);
-        Ok(Self {
+        let frame = Frame {
             naf: naf.clone(),
-            encodings: Encodings::Blocks(Blocks::new((&rows, &columns), naf.kept_pixels)),
+            image,
             rows,
             columns,
             statistics,
-            image,
+        };
+        Ok(Self {
+            encodings: Encodings::Blocks(Blocks::new(frame.axes(), naf.kept_pixels)),
+            frame,
         })
     }
 
@@ -81,12 +81,17 @@ impl EncodedImage {
         image: impl Into<Arc<Image>>,
         grid: (usize, usize),
     ) -> Result<Self, KernelError> {
-        let mut next = Self::new(&self.naf, image.into(), grid, self.statistics.clone())?;
+        let mut next = Self::new(
+            &self.frame.naf,
+            image.into(),
+            grid,
+            self.frame.statistics.clone(),
+        )?;
         if let (Encodings::Blocks(blocks), Encodings::Blocks(last)) =
             (&mut next.encodings, &self.encodings)
-            && (next.image.size(), grid) == (self.size(), self.grid())
+            && (next.frame.image.size(), grid) == (self.size(), self.grid())
         {
-            blocks.share((&next.rows, &next.columns), &next.image, last, &self.image);
+            blocks.share(&next.frame, last, &self.frame.image);
         }
         Ok(next)
     }
@@ -96,7 +101,7 @@ impl EncodedImage {
     pub fn shares(&self, other: &Self, area: Area) -> bool {
         match (&self.encodings, &other.encodings) {
             (Encodings::Blocks(blocks), Encodings::Blocks(others)) => {
-                self.check_area(area).is_ok() && blocks.shares(others, self, area)
+                self.frame.check_area(area).is_ok() && blocks.shares(others, &self.frame, area)
             }
             _ => false,
         }
@@ -104,8 +109,8 @@ impl EncodedImage {
 
     /// Computes the encodings of all pixels, layer by layer.
     fn keep(&mut self, jobs: Jobs<'_>) {
-        let naf = self.naf.clone();
-        let values = self.image.whole().pixels() * WIDTH;
+        let naf = self.frame.naf.clone();
+        let values = self.frame.image.whole().pixels() * WIDTH;
         let mut map = naf.map(values);
         let mut other = naf.map(values);
         for layer in 0..=LAYERS {
@@ -130,9 +135,9 @@ impl EncodedImage {
         map: &mut [f32],
         jobs: Jobs<'_>,
     ) {
-        let naf = self.naf.clone();
+        let naf = self.frame.naf.clone();
         let layers = &naf.branches[branch as usize];
-        let (whole, size) = (self.image.whole(), self.image.size());
+        let (whole, size) = (self.frame.image.whole(), self.frame.image.size());
         let last = layer == LAYERS;
         let bands: Vec<_> = map
             .chunks_mut(BAND * whole.width * WIDTH)
@@ -148,9 +153,9 @@ impl EncodedImage {
             };
             naf.with_workspace(|workspace| {
                 let buffers = &mut workspace.pixels.layers;
-                let norms = self.statistics.of(branch);
+                let norms = self.frame.statistics.of(branch);
                 match layer.checked_sub(1) {
-                    None => layers.first(&self.image, area, buffers, band),
+                    None => layers.first(&self.frame.image, area, buffers, band),
                     Some(i) if layers.is_spatial() => {
                         let from = Patch {
                             area: whole,
@@ -162,7 +167,7 @@ impl EncodedImage {
                 }
             });
             if last {
-                rotate(naf.isa, (&self.rows, &self.columns), area, band);
+                rotate(naf.isa, self.frame.axes(), area, band);
             } else {
                 *sums = Some(Sums::of(naf.isa, band));
             }
@@ -172,23 +177,24 @@ impl EncodedImage {
                 let (_, sums) = band.into_inner().unwrap_or_else(PoisonError::into_inner);
                 sums
             });
-            self.statistics.of_mut(branch)[layer] = Affine::new(layers.norm(layer), &added(sums));
+            self.frame.statistics.of_mut(branch)[layer] =
+                Affine::new(layers.norm(layer), &added(sums));
         }
     }
 
     /// Computes the statistics of every layer, and for each of them recomputes all layers before it, tile
     /// by tile.
     fn only_statistics(&mut self, jobs: Jobs<'_>) {
-        let naf = self.naf.clone();
-        let tiles = tiles(self.image.size());
+        let naf = self.frame.naf.clone();
+        let tiles = tiles(self.frame.image.size());
         for layer in 0..LAYERS {
             let sums: Vec<_> = tiles.iter().map(|_| Mutex::new(None)).collect();
             jobs(tiles.len(), &|i| {
                 let found = naf.with_workspace(|workspace| {
                     Branch::ALL.map(|branch| {
-                        let norms = self.statistics.of(branch);
+                        let norms = self.frame.statistics.of(branch);
                         let buffers = &mut workspace.pixels;
-                        buffers.compute(&naf, branch, (&self.image, tiles[i]), norms, layer);
+                        buffers.compute(&naf, branch, (&self.frame.image, tiles[i]), norms, layer);
                         Sums::of(naf.isa, &buffers.encodings[branch as usize])
                     })
                 });
@@ -201,7 +207,7 @@ impl EncodedImage {
             for branch in Branch::ALL {
                 let sums = sums.iter().map(|both| both[branch as usize].clone());
                 let norm = naf.branches[branch as usize].norm(layer);
-                self.statistics.of_mut(branch)[layer] = Affine::new(norm, &added(sums));
+                self.frame.statistics.of_mut(branch)[layer] = Affine::new(norm, &added(sums));
             }
         }
     }
@@ -210,41 +216,20 @@ impl EncodedImage {
     fn keys(&self, encodings: &[Vec<f32>; 2], jobs: Jobs<'_>) -> Vec<f32> {
         let (down, across) = self.grid();
         let patches = encodings.each_ref().map(|data| Patch {
-            area: self.image.whole(),
+            area: self.frame.image.whole(),
             data,
         });
         let mut keys = vec![0.0; down * across * CHANNELS];
         let rows: Vec<_> = keys.chunks_mut(across * CHANNELS).map(Mutex::new).collect();
         jobs(down, &|row| {
             let mut keys = rows[row].lock().unwrap_or_else(PoisonError::into_inner);
-            let axes = (&self.rows, &self.columns);
+            let axes = self.frame.axes();
             for (column, key) in keys.chunks_exact_mut(CHANNELS).enumerate() {
-                write_key(self.naf.isa, patches, axes, (row, column), key);
+                write_key(self.frame.naf.isa, patches, axes, (row, column), key);
             }
         });
         drop(rows);
         keys
-    }
-}
-
-/// One over the square root of the head width.
-const SCALE: f32 = 0.125;
-const _: () = assert!(HEAD_WIDTH == 64);
-
-/// Computes the key of a cell: the mean of the encodings of its pixels, times the scale of the attention.
-pub(super) fn write_key(
-    isa: SupportedIsa,
-    patches: [Patch<'_>; 2],
-    (rows, columns): (&Axis, &Axis),
-    (row, column): (usize, usize),
-    key: &mut [f32],
-) {
-    let (y, x) = (rows.pooled(row), columns.pooled(column));
-    for (key, patch) in key.chunks_exact_mut(WIDTH).zip(patches) {
-        let mean = dispatch(isa, Mean { patch, y, x });
-        key.iter_mut()
-            .zip(mean)
-            .for_each(|(to, from)| *to = from * SCALE);
     }
 }
 
@@ -265,30 +250,4 @@ fn tiles((height, width): (usize, usize)) -> Vec<Area> {
             })
         })
         .collect()
-}
-
-/// The mean encoding over rows `y.0..y.1` and columns `x.0..x.1`.
-struct Mean<'a> {
-    patch: Patch<'a>,
-    y: (usize, usize),
-    x: (usize, usize),
-}
-
-impl SimdOp for Mean<'_> {
-    type Output = [f32; WIDTH];
-
-    #[inline(always)]
-    fn eval<S: Simd>(self) -> [f32; WIDTH] {
-        let mut sum = [0f32; WIDTH];
-        let width = self.x.1 - self.x.0;
-        for y in self.y.0..self.y.1 {
-            for pixel in self.patch.row(y, self.x.0, width).as_chunks::<WIDTH>().0 {
-                for (sum, x) in sum.iter_mut().zip(pixel) {
-                    *sum += x;
-                }
-            }
-        }
-        let over = 1.0 / (width * (self.y.1 - self.y.0)) as f32;
-        sum.map(|sum| sum * over)
-    }
 }

@@ -1,4 +1,4 @@
-//! Images, areas, and encoded images.
+//! Images, areas, and what encodings are computed from.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use loftup_spec::{
     rotary,
 };
 
-use super::{Naf, blocks::Blocks, give, statistics::Statistics};
+use super::{Naf, statistics::Statistics};
 use crate::KernelError;
 
 /// A rectangle of pixels.
@@ -166,48 +166,28 @@ impl Axis {
     }
 }
 
-/// An encoded image, which can compute attention for any of its pixels.
+/// An image, its grid, and the statistics of its layers: everything that encodings are computed from.
 #[derive(Debug)]
-pub struct EncodedImage {
-    pub(super) naf: Arc<Naf>,
-    pub(super) image: Arc<Image>,
-    pub(super) rows: Axis,
-    pub(super) columns: Axis,
-    pub(super) statistics: Statistics,
-    pub(super) encodings: Encodings,
+pub(super) struct Frame {
+    pub naf: Arc<Naf>,
+    pub image: Arc<Image>,
+    pub rows: Axis,
+    pub columns: Axis,
+    pub statistics: Statistics,
 }
 
-/// Rotated encodings of pixels and scaled keys of cells.
-#[derive(Debug)]
-pub(super) enum Encodings {
-    /// Of the whole image.
-    Whole {
-        /// By branch, `[height * width, 128]`.
-        encodings: [Vec<f32>; 2],
-        /// `[rows * columns, 256]`.
-        keys: Vec<f32>,
-    },
-    /// Computed where they are needed.
-    Blocks(Blocks),
-}
-
-impl EncodedImage {
+impl Frame {
     /// Rows and columns of the grid.
     pub fn grid(&self) -> (usize, usize) {
         (self.rows.cells, self.columns.cells)
     }
 
-    /// Rows and columns of the image.
-    pub fn size(&self) -> (usize, usize) {
-        self.image.size()
+    /// The rows and the columns.
+    pub fn axes(&self) -> (&Axis, &Axis) {
+        (&self.rows, &self.columns)
     }
 
-    /// Whether it was encoded with these weights.
-    pub fn is_of(&self, naf: &Arc<Naf>) -> bool {
-        Arc::ptr_eq(&self.naf, naf)
-    }
-
-    pub(super) fn check_area(&self, area: Area) -> Result<(), KernelError> {
+    pub fn check_area(&self, area: Area) -> Result<(), KernelError> {
         let inside =
             area.x + area.width <= self.image.width && area.y + area.height <= self.image.height;
         if inside {
@@ -218,16 +198,6 @@ impl EncodedImage {
             expected: self.image.height.min(self.image.width),
             found: (area.y + area.height).max(area.x + area.width),
         })
-    }
-}
-
-impl Drop for EncodedImage {
-    fn drop(&mut self) {
-        if let Encodings::Whole { encodings, .. } = &mut self.encodings {
-            for map in encodings {
-                give(&self.naf.maps, std::mem::take(map));
-            }
-        }
     }
 }
 

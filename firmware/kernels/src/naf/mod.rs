@@ -16,7 +16,9 @@
 mod attention;
 mod blocks;
 mod encode;
+mod encoded;
 mod frame;
+mod keys;
 mod layers;
 mod pixels;
 #[cfg(test)]
@@ -30,7 +32,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use loftup_spec::naf::{Branch, NafWeights};
 
-pub use frame::{Area, EncodedImage, Image};
+pub use encoded::EncodedImage;
+pub use frame::{Area, Image};
 pub use values::Values;
 
 use self::{attention::Attention, layers::BranchLayers, pixels::Buffers};

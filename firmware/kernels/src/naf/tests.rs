@@ -119,7 +119,7 @@ fn tiles_and_points_are_parts_of_the_whole_image() {
 /// Encodes the same image once more, with its own statistics given.
 fn in_blocks(exact: &EncodedImage) -> EncodedImage {
     exact
-        .encode_next(exact.image.clone(), exact.grid())
+        .encode_next(exact.frame.image.clone(), exact.grid())
         .unwrap()
 }
 

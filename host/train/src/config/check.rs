@@ -196,8 +196,11 @@ impl Config {
             ),
             (
                 "stage1.synthetic",
-                self.stage1.synthetic.is_none() || (naf && self.stage1.target.is_none()),
-                "only upsampler = \"naf\" without stage1.target has it: leave one of them out".into(),
+                self.stage1.synthetic.is_none()
+                    || (naf
+                        && self.stage1.target.is_none()
+                        && self.backbones.iter().all(|b| b.target.is_none())),
+                "only upsampler = \"naf\" without stage1.target and backbones.target has it: leave one of them out".into(),
             ),
             (
                 "stage1.synthetic.channels",
