@@ -6,10 +6,10 @@ use loftup_onnx::{
     frame::{self, Area, FrameGraph, Tile, Weights},
     naf::{NafShape, whole_graph},
 };
-use loftup_spec::naf::NafWeights;
 
 use crate::{
     ColorRange, Perceptor, Rect, RuntimeError,
+    filter::naf,
     heads::Head,
     image::{MAX_SIDE, resize_weights},
     tiles::Tiling,
@@ -143,7 +143,7 @@ impl Perceptor {
                     grid,
                     size: extent(query.size),
                 };
-                whole = whole_graph(&self.naf_weights()?, shape).ok_or_else(|| {
+                whole = whole_graph(&naf::weights(&self.bundle, upsampler)?, shape).ok_or_else(|| {
                     refused(format!(
                         "a frame graph with NAF needs an output whose sides are multiples of the feature grid, {}x{}, but --size is {}",
                         grid.1, grid.0, query.size
@@ -191,17 +191,6 @@ impl Perceptor {
         graph
             .write()
             .map_err(|source| RuntimeError::FrameGraph { bundle, source })
-    }
-
-    /// The weights of NAF.
-    fn naf_weights(&self) -> Result<NafWeights, RuntimeError> {
-        let file = (self.bundle.upsampler_weights()?)
-            .ok_or_else(|| (self.bundle).lacks("weights of its upsampler", "convert it again"))?;
-        let weights = NafWeights::read(|name, shape| file.read(name, shape));
-        Ok(weights.map_err(|what| loftup_bundle::BundleError::Damaged {
-            path: self.bundle.path().into(),
-            what,
-        })?)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     error::TrainError,
     host_batch::{HostBatch, HostTarget},
     losses::random_projection,
+    model::least_squares::statistics,
     regions::Mask,
     resample::{Axis, resample_values},
     rng::Rng,
@@ -184,10 +185,8 @@ fn add_field(
 
 /// The standard deviation of all values.
 fn deviation(values: &[f32]) -> f32 {
-    let count = values.len().max(1) as f64;
-    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
-    let square = |&x: &f32| (f64::from(x) - mean).powi(2);
-    (values.iter().map(square).sum::<f64>() / count).sqrt() as f32
+    let (_, deviation) = statistics(values, 1);
+    deviation[0]
 }
 
 #[cfg(test)]

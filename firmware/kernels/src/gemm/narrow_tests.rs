@@ -107,12 +107,12 @@ fn products_match_plain_arithmetic_on_the_rounded_operands() {
 }
 
 /// [`round_row`] for rows `[stride]`.
-pub(super) struct RoundRows<'a> {
-    pub x: &'a [f32],
-    pub stride: usize,
-    pub limit: f32,
-    pub out: &'a mut [u32],
-    pub scales: &'a mut [f32],
+struct RoundRows<'a> {
+    x: &'a [f32],
+    stride: usize,
+    limit: f32,
+    out: &'a mut [u32],
+    scales: &'a mut [f32],
 }
 
 impl NarrowOp for RoundRows<'_> {
@@ -128,6 +128,28 @@ impl NarrowOp for RoundRows<'_> {
             *scale = round_row::<N>(x, self.limit, out);
         }
     }
+}
+
+/// Rounds rows of activations `[rows, stride]` and multiplies them: `[rows, columns]`.
+pub(super) fn multiply_rows(
+    format: SupportedFormat,
+    packed: &NarrowColumns,
+    (x, stride): (&[f32], usize),
+    (rows, columns): (usize, usize),
+) -> Vec<f32> {
+    let mut words = vec![0; rows * stride / 2];
+    let mut scales = vec![f32::NAN; rows];
+    let round = RoundRows {
+        x,
+        stride,
+        limit: packed.limit(),
+        out: &mut words,
+        scales: &mut scales,
+    };
+    dispatch_narrow(format, round);
+    let mut out = vec![f32::NAN; rows * columns];
+    packed.multiply(rows, (&words, stride / 2), &scales, (&mut out, columns));
+    out
 }
 
 #[test]
@@ -146,18 +168,7 @@ fn row_major_products_match_plain_arithmetic_on_the_rounded_operands() {
             }
             let b = noise(6, depth * columns);
             let packed = NarrowColumns::new(format, depth, columns, |k, c| b[k * columns + c]);
-            let mut words = vec![0; rows * stride / 2];
-            let mut scales = vec![f32::NAN; rows];
-            let round = RoundRows {
-                x: &a,
-                stride,
-                limit: packed.limit(),
-                out: &mut words,
-                scales: &mut scales,
-            };
-            dispatch_narrow(format, round);
-            let mut out = vec![f32::NAN; rows * columns];
-            packed.multiply(rows, (&words, stride / 2), &scales, (&mut out, columns));
+            let out = multiply_rows(format, &packed, (&a, stride), (rows, columns));
             for (i, found) in out.iter().enumerate() {
                 let (r, c) = (i / columns, i % columns);
                 let row = &a[r * stride..][..depth];

@@ -3,12 +3,12 @@
 
 use super::{
     Epilogue, NarrowColumns, Packed, Scratch,
-    narrow_tests::{RoundRows, formats},
+    narrow_tests::{formats, multiply_rows},
     nr,
 };
 use crate::{
     reference::noise,
-    simd::{Format, SupportedFormat, dispatch_narrow},
+    simd::{Format, SupportedFormat},
 };
 
 /// Rows, depth and columns; the latter are a multiple of every `NR`.
@@ -56,19 +56,7 @@ fn from_rows(
     for (to, from) in padded.chunks_exact_mut(stride).zip(a.chunks_exact(depth)) {
         to[..depth].copy_from_slice(from);
     }
-    let mut words = vec![0; rows * stride / 2];
-    let mut scales = vec![f32::NAN; rows];
-    let round = RoundRows {
-        x: &padded,
-        stride,
-        limit: packed.limit(),
-        out: &mut words,
-        scales: &mut scales,
-    };
-    dispatch_narrow(format, round);
-    let mut out = vec![f32::NAN; rows * columns];
-    packed.multiply(rows, (&words, stride / 2), &scales, (&mut out, columns));
-    out
+    multiply_rows(format, &packed, (&padded, stride), (rows, columns))
 }
 
 #[test]

@@ -12,6 +12,7 @@ use loftup_runtime::{
 };
 use serde_json::json;
 
+use super::open_head;
 use crate::{
     args::{BundleArgs, RangeArg},
     output,
@@ -118,14 +119,8 @@ pub fn run(args: &Args) -> Result<()> {
         );
     };
     let size = args.size.unwrap_or(backbone.size);
-    let head = args
-        .head
-        .as_deref()
-        .map(|name| match name.ends_with(".safetensors") {
-            true => perceptor.head_from_file(name.as_ref()),
-            false => perceptor.head(name),
-        });
-    let head = head.transpose()?;
+    let head = args.head.as_deref();
+    let head = head.map(|name| open_head(&perceptor, name)).transpose()?;
     let query = FrameGraphQuery {
         camera: args.camera,
         size,

@@ -25,6 +25,17 @@ mod input;
 mod panels;
 mod through;
 
+/// Opens the head of a `--head` option: a name is one of the bundle, anything else a file.
+fn open_head(
+    perceptor: &loftup_runtime::Perceptor,
+    name: &str,
+) -> Result<loftup_runtime::heads::Head, loftup_runtime::RuntimeError> {
+    match loftup_bundle::Head::is_name(name) {
+        true => perceptor.head(name),
+        false => perceptor.head_from_file(name.as_ref()),
+    }
+}
+
 /// The error of a command that needs training, in a build without it.
 #[cfg(not(feature = "train"))]
 fn without_training(command: &str) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use crate::backend::{
     supervisor::Admission,
     watchdog::{About, WatchedSession},
 };
+use crate::heads::NO_CLASS;
 
 /// An input, kept so that a run can be repeated on the fallback.
 struct Input {
@@ -330,7 +331,7 @@ impl FallbackSession {
             let bytes = watched
                 .output_bytes(output)
                 .iter()
-                .position(|x| *x == u8::MAX);
+                .position(|class| *class == NO_CLASS);
             let Some((index, value)) = floats.or(bytes.map(|index| (index, f32::NAN))) else {
                 continue;
             };

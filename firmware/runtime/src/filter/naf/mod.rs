@@ -54,16 +54,7 @@ impl NafUpsampler {
         manifest: &loftup_bundle::Upsampler,
         options: ExecutionOptions,
     ) -> Result<Self, RuntimeError> {
-        let file = bundle
-            .upsampler_weights()?
-            .ok_or_else(|| bundle.lacks("weights of its upsampler", "convert it again"))?;
-        let weights = NafWeights::read(|name, shape| file.read(name, shape));
-        let weights = weights.map_err(|what| {
-            let path = bundle
-                .path()
-                .join(manifest.weights.as_deref().unwrap_or_default());
-            loftup_bundle::BundleError::Damaged { path, what }
-        })?;
+        let weights = weights(bundle, manifest)?;
         let files = manifest.graphs.get(&Precision::Fp32);
         let device = backend.fuses_heads();
         if device && files.is_none() {
@@ -153,6 +144,23 @@ impl NafUpsampler {
             ..frame
         })
     }
+}
+
+/// Reads the weights of the bundle's NAF.
+pub(crate) fn weights(
+    bundle: &Bundle,
+    manifest: &loftup_bundle::Upsampler,
+) -> Result<NafWeights, RuntimeError> {
+    let file = bundle
+        .upsampler_weights()?
+        .ok_or_else(|| bundle.lacks("weights of its upsampler", "convert it again"))?;
+    let weights = NafWeights::read(|name, shape| file.read(name, shape));
+    Ok(weights.map_err(|what| {
+        let path = bundle
+            .path()
+            .join(manifest.weights.as_deref().unwrap_or_default());
+        loftup_bundle::BundleError::Damaged { path, what }
+    })?)
 }
 
 /// Converts an image from the backbone's normalization to ImageNet's, which NAF expects.

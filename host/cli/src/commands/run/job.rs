@@ -18,6 +18,7 @@ use super::{Args, Upsampler};
 use crate::{
     commands::{
         input::Input,
+        open_head,
         panels::Panels,
         through::{Answer, Show, Shown, stream},
     },
@@ -243,7 +244,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The head: a name is one of the bundle, anything else a file.
+/// The head, opened on first use.
 fn open_once<'h>(
     head: &'h mut Option<Head>,
     perceptor: &Perceptor,
@@ -251,10 +252,7 @@ fn open_once<'h>(
 ) -> Result<&'h Head> {
     Ok(match head {
         Some(head) => head,
-        None => head.insert(match loftup_bundle::Head::is_name(name) {
-            true => perceptor.head(name)?,
-            false => perceptor.head_from_file(name.as_ref())?,
-        }),
+        None => head.insert(open_head(perceptor, name)?),
     })
 }
 
